@@ -1,0 +1,105 @@
+//! Names and numbers of accounts, on this machine (through its own name service) or in a staged tree.
+
+use std::collections::BTreeMap;
+
+/// Accounts whose number is the same on every machine of their family, for a staged tree that has no list yet.
+const WELL_KNOWN: [(&str, u32); 3] = [("root", 0), ("www-data", 33), ("apache", 48)];
+const WELL_KNOWN_GROUPS: [(&str, u32); 4] =
+    [("root", 0), ("adm", 4), ("www-data", 33), ("apache", 48)];
+
+/// Who is who.
+#[derive(Debug)]
+pub enum Accounts {
+    /// The machine's own name service, directory services included.
+    Live,
+    /// The lists of a staged tree.
+    Staged {
+        /// Account numbers by name.
+        users: BTreeMap<String, u32>,
+        /// Group numbers by name.
+        groups: BTreeMap<String, u32>,
+    },
+}
+
+impl Accounts {
+    /// This machine's.
+    pub fn live() -> Accounts {
+        Accounts::Live
+    }
+
+    /// Those of a staged tree, from the text of its passwd and group files.
+    pub fn staged(passwd: &str, group: &str) -> Accounts {
+        Accounts::Staged {
+            users: parsed(passwd, &WELL_KNOWN),
+            groups: parsed(group, &WELL_KNOWN_GROUPS),
+        }
+    }
+
+    /// An account's number.
+    pub fn uid(&self, name: &str) -> Option<u32> {
+        match self {
+            Accounts::Live => users::get_user_by_name(name).map(|user| user.uid()),
+            Accounts::Staged { users, .. } => users.get(name).copied(),
+        }
+    }
+
+    /// A group's number.
+    pub fn gid(&self, name: &str) -> Option<u32> {
+        match self {
+            Accounts::Live => users::get_group_by_name(name).map(|group| group.gid()),
+            Accounts::Staged { groups, .. } => groups.get(name).copied(),
+        }
+    }
+
+    /// `user:group` as numbers, if both are known here.
+    pub fn owner(&self, owner: &str) -> Option<(u32, u32)> {
+        let (user, group) = owner.split_once(':')?;
+        let number = |known: Option<u32>, name: &str| known.or_else(|| name.parse().ok());
+        Some((
+            number(self.uid(user), user)?,
+            number(self.gid(group), group)?,
+        ))
+    }
+
+    /// `user:group` by name where there is one, by number elsewhere.
+    pub fn owner_name(&self, uid: u32, gid: u32) -> String {
+        let (user, group) = match self {
+            Accounts::Live => (
+                users::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned()),
+                users::get_group_by_gid(gid)
+                    .map(|group| group.name().to_string_lossy().into_owned()),
+            ),
+            Accounts::Staged { users, groups } => (named(users, uid), named(groups, gid)),
+        };
+        format!(
+            "{}:{}",
+            user.unwrap_or_else(|| uid.to_string()),
+            group.unwrap_or_else(|| gid.to_string())
+        )
+    }
+}
+
+fn parsed(text: &str, well_known: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    let mut numbers: BTreeMap<String, u32> = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
+        })
+        .collect();
+    if numbers.is_empty() {
+        numbers = well_known
+            .iter()
+            .map(|(name, number)| ((*name).to_owned(), *number))
+            .collect();
+    }
+    numbers
+}
+
+fn named(numbers: &BTreeMap<String, u32>, wanted: u32) -> Option<String> {
+    numbers
+        .iter()
+        .find(|(_, number)| **number == wanted)
+        .map(|(name, _)| name.clone())
+}

@@ -1,0 +1,16 @@
+//! camcops.conf: the keys that CamCOPS knows, a loss-less editor, the merge
+//! that keeps what the administrator changed, and the form fit for showing.
+
+/// Reading and editing without touching anything else.
+pub mod ini;
+/// The table of keys.
+pub mod keys;
+/// The text without its secrets.
+pub mod mask;
+/// Three-way merge by key.
+pub mod merge;
+
+pub use ini::{Entry, Ini, Problem, check, escape, list};
+pub use keys::{ConfKey, KEYS, Kind, Section};
+pub use mask::{masked, masked_value};
+pub use merge::{Kept, Merged, merge};

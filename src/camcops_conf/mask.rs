@@ -1,0 +1,130 @@
+use super::ini::{Ini, Role};
+use super::keys;
+
+const MASK: &str = "********";
+
+/// Words in the name of an unknown key that make its value a secret.
+const TELLING: [&str; 9] = [
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "SECRET",
+    "TOKEN",
+    "API_KEY",
+    "APIKEY",
+    "PRIVATE_KEY",
+    "CREDENTIAL",
+];
+
+/// The same text without secrets, for diffs and messages.
+///
+/// Masked are the values of secret keys, also where they are commented out or
+/// misspelt, and passwords inside URLs, whatever key they belong to.
+pub fn masked(text: &str) -> String {
+    let file = Ini::parse(text);
+    let mut shown = String::with_capacity(text.len());
+    for (text, end, role, owner) in file.roles() {
+        let secret = owner.is_some_and(|entry| is_secret(&entry.section, &entry.key));
+        let line = match role {
+            Role::Key | Role::Comment | Role::Garbage => mask_setting(text, secret),
+            Role::More if secret => mask_rest(text, 0),
+            _ => text.to_owned(),
+        };
+        shown.push_str(&mask_urls(&line));
+        shown.push_str(end);
+    }
+    shown
+}
+
+/// The value of one key as it may be shown.
+pub fn masked_value(section: &str, key: &str, value: &str) -> String {
+    if is_secret(section, key) && !value.is_empty() {
+        return MASK.to_owned();
+    }
+    value
+        .split('\n')
+        .map(mask_urls)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn is_secret(section: &str, key: &str) -> bool {
+    match keys::find(section, key) {
+        Some(known) => known.secret,
+        None => sounds_secret(key),
+    }
+}
+
+/// For a name whose section is not certain.
+fn sounds_secret(name: &str) -> bool {
+    let name = name.to_uppercase();
+    let known = keys::KEYS.iter().filter(|key| key.name == name);
+    let plain = known.clone().any(|key| !key.secret) && !known.clone().any(|key| key.secret);
+    !plain && TELLING.iter().any(|word| name.contains(word))
+}
+
+/// Masks what follows the name in `name = value`, `# name: value` or `name value`.
+fn mask_setting(text: &str, secret: bool) -> String {
+    let Some(delimiter) = text.find(['=', ':']) else {
+        return mask_after_secret_word(text);
+    };
+    let name = text[..delimiter].trim_matches(|c: char| c.is_whitespace() || "#;".contains(c));
+    if secret || name.split_whitespace().any(sounds_secret) {
+        mask_rest(text, delimiter + 1)
+    } else {
+        mask_after_secret_word(text)
+    }
+}
+
+fn mask_after_secret_word(text: &str) -> String {
+    let mut at = 0;
+    for word in text.split_inclusive(char::is_whitespace) {
+        at += word.len();
+        let name = word.trim_matches(|c: char| c.is_whitespace() || "#;".contains(c));
+        let is_name = !name.contains(|c: char| c.is_lowercase());
+        if is_name && sounds_secret(name) {
+            return mask_rest(text, at);
+        }
+    }
+    text.to_owned()
+}
+
+/// Masks all that is not blank from there on; nothing, if nothing is there.
+fn mask_rest(text: &str, from: usize) -> String {
+    let rest = &text[from..];
+    let blank = rest.len() - rest.trim_start().len();
+    if rest.trim().is_empty() {
+        return text.to_owned();
+    }
+    format!("{}{MASK}", &text[..from + blank])
+}
+
+/// Masks the password before the `@` of a URL, and those among its parameters.
+fn mask_urls(text: &str) -> String {
+    let Some(scheme) = text.find("://") else {
+        return text.to_owned();
+    };
+    let (before, mut rest) = text.split_at(scheme + 3);
+    let mut shown = before.to_owned();
+    // A raw password may hold anything, even an @ or a blank: the last @ ends it.
+    if let Some(at) = rest.rfind('@') {
+        match rest[..at].find(':') {
+            Some(colon) => {
+                shown.push_str(&rest[..=colon]);
+                shown.push_str(MASK);
+            }
+            None => shown.push_str(&rest[..at]),
+        }
+        rest = &rest[at..];
+    }
+    for part in rest.split_inclusive(['?', '&', ' ']) {
+        match part.split_once('=') {
+            Some((name, value)) if sounds_secret(name) && !value.is_empty() => {
+                let end = value.find(['?', '&', ' ']).map_or("", |at| &value[at..]);
+                shown.push_str(&format!("{name}={MASK}{end}"));
+            }
+            _ => shown.push_str(part),
+        }
+    }
+    shown
+}

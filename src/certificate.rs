@@ -1,0 +1,356 @@
+//! The server's TLS certificate: one of our own making, or a given one checked.
+//!
+//! Nothing here touches a file: bytes come in, and what is wrong with them goes out. [`self_signed`] makes a pair for
+//! trying things out, [`still_serves`] says whether an earlier pair is still right, and [`check()`] finds everything
+//! that is wrong with the files that an administrator brought along.
+
+mod check;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Finding, Given, Severity, check, permission_findings};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rcgen::string::PrintableString;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    SerialNumber,
+};
+use read::{Name, PrivateKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Serialize;
+use std::fmt;
+use std::time::SystemTime;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
+use zeroize::Zeroizing;
+
+/// The longest life of a server certificate that Apple's devices accept is 825 days; ours begins an hour early.
+pub const LONGEST_LIFE_DAYS: u32 = 824;
+
+/// What a self-signed certificate says about the server.
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    /// Two-letter country code.
+    pub country: Option<String>,
+    /// State, province or county.
+    pub state_or_province: Option<String>,
+    /// Town.
+    pub locality: Option<String>,
+    /// Institution.
+    pub organization: Option<String>,
+    /// Host names and IP addresses that the server answers to; the first is the common name.
+    pub names: Vec<String>,
+    /// Days of validity.
+    pub days: u32,
+}
+
+impl Subject {
+    fn parsed_names(&self) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        for name in &self.names {
+            let name = Name::parse(name).map_err(|problem| anyhow!(problem))?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        ensure!(
+            !names.is_empty(),
+            "a certificate needs at least one host name or IP address: set web.server_name"
+        );
+        Ok(names)
+    }
+
+    fn distinguished_name(&self, names: &[Name]) -> Result<DistinguishedName> {
+        let mut subject = DistinguishedName::new();
+        if let Some(country) = given(&self.country) {
+            let country = country.to_ascii_uppercase();
+            ensure!(
+                country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()),
+                "tls.country is \"{country}\": write the two letters of the country's code, such as GB"
+            );
+            let country = PrintableString::try_from(country)?;
+            subject.push(DnType::CountryName, DnValue::PrintableString(country));
+        }
+        for (key, kind, value, longest) in [
+            (
+                "state_or_province",
+                DnType::StateOrProvinceName,
+                &self.state_or_province,
+                128,
+            ),
+            ("locality", DnType::LocalityName, &self.locality, 128),
+            (
+                "organization",
+                DnType::OrganizationName,
+                &self.organization,
+                64,
+            ),
+        ] {
+            if let Some(value) = given(value) {
+                let length = value.chars().count();
+                ensure!(
+                    length <= longest,
+                    "tls.{key} has {length} characters: a certificate has room for {longest}, so shorten it"
+                );
+                subject.push(kind, value);
+            }
+        }
+        let common = names
+            .iter()
+            .map(Name::to_string)
+            .find(|name| name.len() <= 64);
+        subject.push(
+            DnType::CommonName,
+            common.unwrap_or_else(|| "CamCOPS".into()),
+        );
+        Ok(subject)
+    }
+}
+
+fn given(field: &Option<String>) -> Option<&str> {
+    field
+        .as_deref()
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+}
+
+/// A certificate and its private key.
+pub struct Pair {
+    /// PEM text.
+    pub certificate: String,
+    /// PEM text, PKCS#8; wiped when dropped.
+    pub key: Zeroizing<String>,
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair")
+            .field("certificate", &self.certificate)
+            .field("key", &"…")
+            .finish()
+    }
+}
+
+/// Makes a key and a certificate that vouches for itself.
+pub fn self_signed(subject: &Subject, now: SystemTime) -> Result<Pair> {
+    ensure!(
+        (1..=LONGEST_LIFE_DAYS).contains(&subject.days),
+        "tls.days is {}: choose 1 to {LONGEST_LIFE_DAYS}, because Apple's devices refuse a server certificate with a \
+         longer life",
+        subject.days
+    );
+    let names = subject.parsed_names()?;
+    let now = OffsetDateTime::from(now);
+    let mut certificate = CertificateParams::default();
+    certificate.distinguished_name = subject.distinguished_name(&names)?;
+    certificate.subject_alt_names = names
+        .into_iter()
+        .map(|name| {
+            Ok(match name {
+                Name::Host(host) => SanType::DnsName(host.try_into()?),
+                Name::Address(address) => SanType::IpAddress(address),
+            })
+        })
+        .collect::<Result<_>>()?;
+    certificate.serial_number = Some(serial_number()?);
+    // Tablets' clocks run late.
+    certificate.not_before = now - Duration::hours(1);
+    certificate.not_after = now + Duration::days(subject.days.into());
+    // iOS and Android offer to trust a certificate by hand only if it calls itself a CA; Windows does not mind. Without
+    // keyCertSign it still can't vouch for any other server, so a stolen key is worth no more than this server.
+    certificate.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key =
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
+    let signed = certificate
+        .self_signed(&key)
+        .context("can't make the self-signed certificate")?;
+    Ok(Pair {
+        certificate: signed.pem(),
+        key: Zeroizing::new(key.serialize_pem()),
+    })
+}
+
+fn serial_number() -> Result<SerialNumber> {
+    let mut bytes = [0; 16];
+    if SystemRandom::new().fill(&mut bytes).is_err() {
+        bail!("the system gave no random numbers for the certificate's serial number: try again");
+    }
+    // Positive, and never shorter than 128 bits.
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+/// Whether an earlier self-signed pair is still right; the error completes "it is made anew because …".
+pub fn still_serves(
+    certificate_pem: &[u8],
+    key_pem: &[u8],
+    subject: &Subject,
+    now: SystemTime,
+) -> Result<(), String> {
+    let der = first_certificate(certificate_pem)
+        .map_err(|error| format!("the certificate can't be read ({error:#})"))?;
+    let (_, certificate) =
+        X509Certificate::from_der(&der).map_err(|_| "the certificate can't be read".to_string())?;
+    if !read::self_signed(&certificate) {
+        let issuer = read::called(certificate.issuer());
+        return Err(format!(
+            "the certificate is not self-signed ({issuer} issued it)"
+        ));
+    }
+    let key = only_key(key_pem).ok_or("its key can't be read")?;
+    if key.fits(certificate.public_key()) != Some(true) {
+        return Err("its key belongs to another certificate".into());
+    }
+    let names = read::names(&certificate);
+    let wanted = subject
+        .parsed_names()
+        .map_err(|problem| format!("{problem:#}"))?;
+    if let Some(missing) = wanted.iter().find(|name| !read::covered(name, &names)) {
+        return Err(format!("it does not cover {missing}"));
+    }
+    same_fields(&certificate, subject)?;
+    in_time(&certificate, now)
+}
+
+fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<(), String> {
+    let name = certificate.subject();
+    let country = given(&subject.country).map(str::to_ascii_uppercase);
+    for (what, has, wants) in [
+        (
+            "country",
+            text(name.iter_country().next()),
+            country.as_deref(),
+        ),
+        (
+            "state or province",
+            text(name.iter_state_or_province().next()),
+            given(&subject.state_or_province),
+        ),
+        (
+            "locality",
+            text(name.iter_locality().next()),
+            given(&subject.locality),
+        ),
+        (
+            "organization",
+            text(name.iter_organization().next()),
+            given(&subject.organization),
+        ),
+    ] {
+        if has != wants {
+            let shown = |field: Option<&str>| {
+                field.map_or("empty".into(), |text| format!("\"{}\"", read::plain(text)))
+            };
+            return Err(format!(
+                "its {what} is {}, and now {} is wanted",
+                shown(has),
+                shown(wants)
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn text<'a>(field: Option<&'a AttributeTypeAndValue<'_>>) -> Option<&'a str> {
+    field.and_then(|field| field.as_str().ok())
+}
+
+/// The last twelfth of its life or the last seven days, whichever is longer, but never more than half of its life.
+fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<(), String> {
+    let now = OffsetDateTime::from(now);
+    let (begins, ends) = validity(certificate);
+    let life = ends - begins;
+    let early: Duration = (life / 12i32).max(Duration::days(7)).min(life / 2i32);
+    if now < begins {
+        Err(format!(
+            "it is valid only from {}: the clock was wrong when it was made, or is now",
+            begins.date()
+        ))
+    } else if now > ends {
+        Err(format!("it expired on {}", ends.date()))
+    } else if now > ends - early {
+        Err(format!("it expires on {}", ends.date()))
+    } else {
+        Ok(())
+    }
+}
+
+fn validity(certificate: &X509Certificate<'_>) -> (OffsetDateTime, OffsetDateTime) {
+    let validity = certificate.validity();
+    (
+        validity.not_before.to_datetime(),
+        validity.not_after.to_datetime(),
+    )
+}
+
+fn first_certificate(pem: &[u8]) -> Result<Vec<u8>> {
+    let blocks = read::blocks(pem)
+        .map_err(|_| anyhow!("it holds no certificate in PEM form, or a damaged one"))?;
+    blocks
+        .into_iter()
+        .find(read::is_certificate)
+        .map(|block| block.contents)
+        .context("it holds no certificate")
+}
+
+fn only_key(pem: &[u8]) -> Option<PrivateKey> {
+    let block = read::blocks(pem)
+        .ok()?
+        .into_iter()
+        .find(read::is_private_key)?;
+    let der = Zeroizing::new(block.contents);
+    PrivateKey::parse(&block.label, &der).ok()
+}
+
+/// What `status` shows of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Who it is for.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+    /// Host names and IP addresses.
+    pub names: Vec<String>,
+    /// Beginning of its validity, RFC 3339.
+    pub not_before: String,
+    /// End of its validity, RFC 3339.
+    pub not_after: String,
+    /// Whole days left; negative once it has expired.
+    pub days_left: i64,
+    /// SHA-256 fingerprint, as `openssl x509 -fingerprint -sha256` prints it.
+    pub fingerprint_sha256: String,
+    /// Whether it vouches for itself.
+    pub self_signed: bool,
+}
+
+/// Describes the first certificate of a PEM file.
+pub fn summary(pem: &[u8], now: SystemTime) -> Result<Summary> {
+    let der = first_certificate(pem)?;
+    let (_, certificate) =
+        X509Certificate::from_der(&der).map_err(|error| anyhow!("it can't be read: {error}"))?;
+    let (begins, ends) = validity(&certificate);
+    let left = ends - OffsetDateTime::from(now);
+    let digest = ring::digest::digest(&ring::digest::SHA256, &der);
+    let fingerprint: Vec<_> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
+    Ok(Summary {
+        subject: read::plain(&certificate.subject().to_string()),
+        issuer: read::plain(&certificate.issuer().to_string()),
+        names: read::names(&certificate)
+            .iter()
+            .map(Name::to_string)
+            .collect(),
+        not_before: begins.format(&Rfc3339)?,
+        not_after: ends.format(&Rfc3339)?,
+        days_left: left.whole_seconds().div_euclid(86_400),
+        fingerprint_sha256: fingerprint.join(":"),
+        self_signed: read::self_signed(&certificate),
+    })
+}

@@ -1,0 +1,408 @@
+//! What is inside the files: PEM blocks, names, keys.
+
+use ring::rand::SystemRandom;
+use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use std::net::IpAddr;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::ber::{BerObject, BerObjectContent};
+use x509_parser::der_parser::der::parse_der;
+use x509_parser::error::{PEMError, X509Error};
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::{Pem, parse_x509_pem};
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
+use zeroize::Zeroizing;
+
+const RSA: &str = "1.2.840.113549.1.1.1";
+const EC: &str = "1.2.840.10045.2.1";
+const ED25519: &str = "1.3.101.112";
+const P256: &str = "1.2.840.10045.3.1.7";
+const P384: &str = "1.3.132.0.34";
+const P521: &str = "1.3.132.0.35";
+
+/// A name that a server answers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    Host(String),
+    Address(IpAddr),
+}
+
+impl Name {
+    /// Lower case, without a final dot; an error says what is wrong with the name.
+    pub(super) fn parse(given: &str) -> Result<Name, String> {
+        let bare = given
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(given);
+        if let Ok(address) = bare.parse() {
+            return Ok(Name::Address(address));
+        }
+        if !given.is_ascii() {
+            return Err(format!(
+                "\"{given}\" has letters outside ASCII, which no certificate can carry: write its xn--… form \
+                 (`idn2 {given}` prints it)"
+            ));
+        }
+        let host = given
+            .strip_suffix('.')
+            .unwrap_or(given)
+            .to_ascii_lowercase();
+        let labels = host.strip_prefix("*.").unwrap_or(&host);
+        let sound = host.len() <= 253
+            && labels.split('.').all(|label| {
+                (1..=63).contains(&label.len())
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            })
+            // A last label of digits is an address gone wrong, such as 10.0.0 or 10.0.0.256.
+            && !labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        if sound {
+            Ok(Name::Host(host))
+        } else {
+            Err(format!(
+                "\"{}\" is neither a host name nor an IP address",
+                plain(given)
+            ))
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Name::Host(host) => f.write_str(host),
+            Name::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The names of a certificate's subjectAltName, or nothing if it has none.
+pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<Name> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    extension
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(host) => Some(Name::Host(
+                plain(host.strip_suffix('.').unwrap_or(host)).to_ascii_lowercase(),
+            )),
+            GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
+                .map(IpAddr::from)
+                .or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from))
+                .ok()
+                .map(Name::Address),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Whether one of the certificate's names covers this one; a wildcard stands for exactly one label.
+pub(super) fn covered(wanted: &Name, names: &[Name]) -> bool {
+    names.iter().any(|name| match (wanted, name) {
+        (Name::Host(wanted), Name::Host(name)) => {
+            wanted == name
+                || name.strip_prefix("*.").is_some_and(|base| {
+                    base.contains('.')
+                        && wanted.split_once('.').is_some_and(|(label, rest)| {
+                            label != "*" && !label.is_empty() && rest == base
+                        })
+                })
+        }
+        (wanted, name) => wanted == name,
+    })
+}
+
+/// Why a file is not a list of PEM blocks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    Empty,
+    Binary,
+    NotPem,
+    Damaged(&'static str),
+}
+
+/// The PEM blocks of a file; text around them is ignored, as Apache does.
+pub(super) fn blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
+    let mut blocks = Vec::new();
+    let mut rest = file;
+    loop {
+        match parse_x509_pem(rest) {
+            Ok((next, block)) => {
+                blocks.push(block);
+                rest = next;
+            }
+            Err(x509_parser::nom::Err::Error(PEMError::MissingHeader)) if !blocks.is_empty() => {
+                return Ok(blocks);
+            }
+            Err(x509_parser::nom::Err::Error(PEMError::MissingHeader)) => {
+                return Err(if file.trim_ascii().is_empty() {
+                    Unreadable::Empty
+                } else if file[0] == 0x30 && parse_der(file).is_ok() {
+                    Unreadable::Binary
+                } else if contains(file, b"-----BEGIN ") {
+                    Unreadable::Damaged("-----BEGIN does not stand at the start of a line")
+                } else {
+                    Unreadable::NotPem
+                });
+            }
+            Err(x509_parser::nom::Err::Error(PEMError::IncompletePEM)) => {
+                return Err(Unreadable::Damaged("the last -----END line is missing"));
+            }
+            Err(_) => {
+                return Err(Unreadable::Damaged(
+                    "what stands between -----BEGIN and -----END is not base64",
+                ));
+            }
+        }
+    }
+}
+
+/// Whether a key in the older PEM form asks for a passphrase.
+pub(super) fn old_style_encrypted(file: &[u8]) -> bool {
+    contains(file, b"Proc-Type: 4,ENCRYPTED")
+}
+
+fn contains(file: &[u8], text: &[u8]) -> bool {
+    file.windows(text.len()).any(|window| window == text)
+}
+
+pub(super) fn is_certificate(block: &Pem) -> bool {
+    matches!(block.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE")
+}
+
+pub(super) fn is_private_key(block: &Pem) -> bool {
+    block.label.ends_with("PRIVATE KEY")
+}
+
+/// What a kind of key is worth to the clients.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    Good,
+    Narrow(String),
+    Refused(String),
+}
+
+/// A public key's kind and strength.
+pub(super) fn worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
+    let algorithm = key.algorithm.algorithm.to_id_string();
+    match algorithm.as_str() {
+        RSA => match rsa_bits(key) {
+            Some(bits) if bits < 2048 => Worth::Refused(format!("an RSA key of only {bits} bits")),
+            Some(_) => Worth::Good,
+            None => Worth::Refused("an RSA key that can't be read".into()),
+        },
+        EC => match curve(key).as_deref() {
+            Some(P256 | P384) => Worth::Good,
+            Some(P521) => Worth::Narrow("a P-521 key".into()),
+            _ => Worth::Refused("an elliptic curve other than P-256, P-384 and P-521".into()),
+        },
+        ED25519 => Worth::Narrow("an Ed25519 key".into()),
+        other => Worth::Refused(format!("a key of an unsupported type ({other})")),
+    }
+}
+
+fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => Some(bits(rsa.modulus)),
+        _ => None,
+    }
+}
+
+fn bits(number: &[u8]) -> usize {
+    let number = unpadded(number);
+    number
+        .first()
+        .map_or(0, |top| number.len() * 8 - top.leading_zeros() as usize)
+}
+
+fn unpadded(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros..]
+}
+
+fn curve(key: &SubjectPublicKeyInfo<'_>) -> Option<String> {
+    let parameters = key.algorithm.parameters.as_ref()?;
+    Some(parameters.as_oid().ok()?.to_id_string())
+}
+
+/// A private key, as far as it is needed to tell whose it is.
+pub(super) enum PrivateKey {
+    Rsa {
+        modulus: Vec<u8>,
+        exponent: Vec<u8>,
+    },
+    Ec {
+        curve: String,
+        scalar: Zeroizing<Vec<u8>>,
+        public: Option<Vec<u8>>,
+    },
+    Ed25519 {
+        public: Vec<u8>,
+    },
+}
+
+impl PrivateKey {
+    /// Reads PKCS#8, PKCS#1 and SEC1; an error says in a phrase what the block holds instead.
+    pub(super) fn parse(label: &str, der: &[u8]) -> Result<PrivateKey, String> {
+        let damaged = || format!("a damaged {label}");
+        match label {
+            "RSA PRIVATE KEY" => rsa(der).ok_or_else(damaged),
+            "EC PRIVATE KEY" => ec(der, None).ok_or_else(damaged),
+            "PRIVATE KEY" => {
+                let (_, outer) = parse_der(der).map_err(|_| damaged())?;
+                let fields = outer.as_sequence().map_err(|_| damaged())?;
+                let (Some(algorithm), Some(inner)) = (fields.get(1), fields.get(2)) else {
+                    return Err(damaged());
+                };
+                let algorithm = algorithm.as_sequence().map_err(|_| damaged())?;
+                let inner = inner.as_slice().map_err(|_| damaged())?;
+                match algorithm.first().and_then(oid).as_deref() {
+                    Some(RSA) => rsa(inner).ok_or_else(damaged),
+                    Some(EC) => ec(inner, algorithm.get(1).and_then(oid)).ok_or_else(damaged),
+                    Some(ED25519) => ed25519(inner).ok_or_else(damaged),
+                    Some(other) => Err(format!("a key of an unsupported type ({other})")),
+                    None => Err(damaged()),
+                }
+            }
+            other => Err(format!("a key of an unsupported type ({})", plain(other))),
+        }
+    }
+
+    /// Whether a certificate's public key is this one's; `None` if that can't be told.
+    pub(super) fn fits(&self, public: &SubjectPublicKeyInfo<'_>) -> Option<bool> {
+        let algorithm = public.algorithm.algorithm.to_id_string();
+        let bytes = public.subject_public_key.data.as_ref();
+        match self {
+            PrivateKey::Rsa { modulus, exponent } => Some(match public.parsed() {
+                Ok(PublicKey::RSA(rsa)) => {
+                    unpadded(rsa.modulus) == modulus && unpadded(rsa.exponent) == exponent
+                }
+                _ => false,
+            }),
+            PrivateKey::Ec {
+                curve: own,
+                scalar,
+                public: own_public,
+            } => {
+                if algorithm != EC || curve(public).as_ref() != Some(own) {
+                    return Some(false);
+                }
+                // What the file says about its own public half is not asked where the private half can be.
+                let (signing, length): (_, usize) = match own.as_str() {
+                    P256 => (&signature::ECDSA_P256_SHA256_ASN1_SIGNING, 32),
+                    P384 => (&signature::ECDSA_P384_SHA384_ASN1_SIGNING, 48),
+                    _ => return own_public.as_ref().map(|own| own == bytes),
+                };
+                let trimmed = unpadded(scalar);
+                let padding = length.checked_sub(trimmed.len())?;
+                let mut scalar = Zeroizing::new(vec![0; padding]);
+                scalar.extend_from_slice(trimmed);
+                let random = SystemRandom::new();
+                let pair =
+                    EcdsaKeyPair::from_private_key_and_public_key(signing, &scalar, bytes, &random);
+                Some(pair.is_ok())
+            }
+            PrivateKey::Ed25519 { public } => Some(algorithm == ED25519 && public == bytes),
+        }
+    }
+
+    /// The length of an RSA key.
+    pub(super) fn rsa_bits(&self) -> Option<usize> {
+        match self {
+            PrivateKey::Rsa { modulus, .. } => Some(bits(modulus)),
+            _ => None,
+        }
+    }
+}
+
+fn oid(object: &BerObject<'_>) -> Option<String> {
+    Some(object.as_oid().ok()?.to_id_string())
+}
+
+fn rsa(der: &[u8]) -> Option<PrivateKey> {
+    let (_, outer) = parse_der(der).ok()?;
+    let fields = outer.as_sequence().ok()?;
+    let number = |index: usize| Some(unpadded(fields.get(index)?.as_slice().ok()?).to_vec());
+    let (modulus, exponent) = (number(1)?, number(2)?);
+    (fields.len() >= 9).then_some(PrivateKey::Rsa { modulus, exponent })
+}
+
+fn ec(der: &[u8], curve: Option<String>) -> Option<PrivateKey> {
+    let (_, outer) = parse_der(der).ok()?;
+    let fields = outer.as_sequence().ok()?;
+    let tagged = |number: u32| {
+        fields.iter().find_map(|field| match &field.content {
+            BerObjectContent::Unknown(any) if any.header.tag().0 == number => {
+                parse_der(any.data).ok().map(|(_, object)| object)
+            }
+            _ => None,
+        })
+    };
+    let public = tagged(1).and_then(|object| match object.content {
+        BerObjectContent::BitString(_, bits) => Some(bits.data.to_vec()),
+        _ => None,
+    });
+    Some(PrivateKey::Ec {
+        curve: curve.or_else(|| oid(&tagged(0)?))?,
+        scalar: Zeroizing::new(fields.get(1)?.as_slice().ok()?.to_vec()),
+        public,
+    })
+}
+
+fn ed25519(der: &[u8]) -> Option<PrivateKey> {
+    let (_, seed) = parse_der(der).ok()?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice().ok()?).ok()?;
+    Some(PrivateKey::Ed25519 {
+        public: pair.public_key().as_ref().to_vec(),
+    })
+}
+
+/// Whether one certificate's signature was made by another's key; `None` if this program can't verify its kind.
+pub(super) fn signed_by(child: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> Option<bool> {
+    if rsa_bits(issuer.public_key()).is_some_and(|bits| !(2048..=8192).contains(&bits)) {
+        return None;
+    }
+    match child.verify_signature(Some(issuer.public_key())) {
+        Ok(()) => Some(true),
+        Err(X509Error::SignatureUnsupportedAlgorithm) => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// Whether a certificate vouches for itself.
+pub(super) fn self_signed(certificate: &X509Certificate<'_>) -> bool {
+    same_name(certificate.subject(), certificate.issuer())
+        && signed_by(certificate, certificate) != Some(false)
+}
+
+/// Whether two names are the same to those who build chains, who ignore case and the kind of string.
+pub(super) fn same_name(one: &X509Name<'_>, other: &X509Name<'_>) -> bool {
+    one.as_raw() == other.as_raw()
+        || one.to_string().to_lowercase() == other.to_string().to_lowercase()
+}
+
+/// What to call a certificate in a message.
+pub(super) fn called(name: &X509Name<'_>) -> String {
+    let common = name
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok());
+    match common {
+        Some(common) => format!("\"{}\"", plain(common)),
+        None if name.as_raw().len() > 2 => format!("\"{}\"", plain(&name.to_string())),
+        None => "a certificate without a name".into(),
+    }
+}
+
+/// Text from a file, fit for a terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}

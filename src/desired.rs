@@ -1,0 +1,612 @@
+//! The recipe: what an installation should have. It reads as the table of contents of an installation.
+//!
+//! It is pure: it sees the site (settings, facts, layout) and what was found, and nothing else.
+
+use crate::camcops_conf::{self, Ini};
+use crate::facts::{DatabaseFamily, Manager};
+use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
+use crate::render::{Format, render};
+use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
+use crate::settings::{AccountUser, ConfigValue, Frontend, LogMode, Mode, Service};
+use crate::site::{Certificate, Found, Site};
+use crate::view::view;
+use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+
+/// What is wanted, in the order of making, and what the administrator changed and keeps.
+#[derive(Debug)]
+pub struct Recipe {
+    /// Parents before children, accounts before their files.
+    pub wanted: Vec<Wanted>,
+    /// Keys of camcops.conf that stay as the administrator set them.
+    pub kept: Vec<crate::mask::Kept>,
+    /// What is worth a word but stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that an installation should have.
+pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
+    let mut recipe = Draft::new(site, found)?;
+    recipe.accounts();
+    recipe.directories();
+    recipe.secrets();
+    recipe.certificate();
+    recipe.configuration()?;
+    recipe.launchers()?;
+    recipe.database()?;
+    recipe.broker()?;
+    recipe.services()?;
+    recipe.web()?;
+    recipe.firewall()?;
+    Ok(recipe.finished())
+}
+
+struct Draft<'a> {
+    site: &'a Site,
+    found: &'a Found,
+    view: serde_json::Value,
+    recipe: Recipe,
+}
+
+/// A text file of ours.
+struct Text<'a> {
+    path: &'a str,
+    text: String,
+    whose: Whose,
+    mode: &'a str,
+    part: Part,
+    because: &'a str,
+    shown: Shown,
+}
+
+macro_rules! template {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../templates/", $name)))
+    };
+}
+
+macro_rules! unit {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../units/", $name)))
+    };
+}
+
+const UNITS: [(&str, &str); 6] = [
+    unit!("camcops.target"),
+    unit!("camcops@.target"),
+    unit!("camcops-server@.service"),
+    unit!("camcops-workers@.service"),
+    unit!("camcops-scheduler@.service"),
+    unit!("camcops-monitor@.service"),
+];
+const UNIT_HOME: &str = "/etc/systemd/system";
+
+impl<'a> Draft<'a> {
+    fn new(site: &'a Site, found: &'a Found) -> Result<Draft<'a>> {
+        let mut warnings = site.unknown_config_keys();
+        if let Certificate::Given { warnings: more, .. } = &found.certificate {
+            warnings.extend(more.iter().cloned());
+        }
+        Ok(Draft {
+            site,
+            found,
+            view: view(site, found),
+            recipe: Recipe {
+                wanted: Vec::new(),
+                kept: Vec::new(),
+                warnings,
+            },
+        })
+    }
+
+    fn accounts(&mut self) {
+        if self.site.settings().account.user != AccountUser::Camcops {
+            return;
+        }
+        let because = "the services run as an account of their own";
+        self.want(
+            Resource::Group(DEDICATED_ACCOUNT.into()),
+            Facets::new(),
+            Part::Accounts,
+            because,
+        );
+        let facets = match self.site.settings().account.uid.given() {
+            Some(uid) => Facets::new().with("uid", uid.get().to_string()),
+            None => Facets::new(),
+        };
+        self.want(
+            Resource::User(DEDICATED_ACCOUNT.into()),
+            facets,
+            Part::Accounts,
+            because,
+        );
+    }
+
+    fn directories(&mut self) {
+        let logs = &self.site.layout.logs;
+        let log_files = self.site.settings().logging.mode == LogMode::File;
+        for row in self.site.layout.rows(self.site.dedicated()) {
+            let unused = row.path == *logs && !log_files;
+            if row.what != What::Directory || unused || row.mode.is_empty() {
+                continue;
+            }
+            let facets = self.owned(Facets::new().with("type", "directory"), row.whose, row.mode);
+            self.want(
+                Resource::Directory(row.path),
+                facets,
+                Part::Directories,
+                row.purpose,
+            );
+        }
+    }
+
+    fn secrets(&mut self) {
+        let found = self.found;
+        let keys = [
+            (Some(&found.cookie), "signs the session cookies"),
+            (
+                found.database.as_ref(),
+                "the application's database password",
+            ),
+            (Some(&found.broker), "the application's broker password"),
+            (Some(&found.monitor), "the monitor's password"),
+        ];
+        for (key, because) in keys {
+            let Some(key) = key else { continue };
+            let Some(path) = &key.kept_in else { continue };
+            self.text(Text {
+                path,
+                text: format!("{}\n", key.secret.reveal()),
+                whose: Whose::Root,
+                mode: "0600",
+                part: Part::Secrets,
+                because,
+                shown: Shown::Nothing,
+            });
+        }
+    }
+
+    fn certificate(&mut self) {
+        let Certificate::Own { pair, because } = &self.found.certificate else {
+            return;
+        };
+        let because = match because.is_empty() {
+            true => {
+                "a certificate that is signed by itself, until you have a better one".to_owned()
+            }
+            false => format!("a new self-signed certificate: {because}"),
+        };
+        // The key first: a certificate without its key would stop the web server.
+        let files = [
+            (
+                &self.site.layout.key,
+                pair.key.as_str(),
+                "0600",
+                Shown::Nothing,
+            ),
+            (
+                &self.site.layout.certificate,
+                pair.certificate.as_str(),
+                "0644",
+                Shown::Whole,
+            ),
+        ];
+        for (path, text, mode, shown) in files {
+            self.text(Text {
+                path,
+                text: text.to_owned(),
+                whose: Whose::Root,
+                mode,
+                part: Part::Certificate,
+                because: &because,
+                shown,
+            });
+        }
+    }
+
+    fn configuration(&mut self) -> Result<()> {
+        let layout = &self.site.layout;
+        let ours = self.camcops_conf()?;
+        let found = self.found;
+        let merged =
+            camcops_conf::merge(&ours, found.config.as_deref(), found.config_base.as_deref());
+        self.recipe.kept = merged
+            .kept
+            .iter()
+            .map(|kept| crate::mask::Kept::new(&layout.config, kept))
+            .collect();
+        self.want_text(
+            Text {
+                path: &layout.config,
+                text: merged.text,
+                whose: Whose::RootForService,
+                mode: "0640",
+                part: Part::Configuration,
+                because: "CamCOPS's own configuration",
+                shown: Shown::Masked,
+            },
+            true,
+        );
+        let login = self.rendered(Format::Mysql, template!("my.cnf.hbs"))?;
+        self.text(Text {
+            path: &layout.option_file,
+            text: login,
+            whose: Whose::RootForService,
+            mode: "0640",
+            part: Part::Configuration,
+            because: "the application's database login",
+            shown: Shown::Nothing,
+        });
+        if self.serves(Service::Monitor) {
+            let monitor = self.rendered(Format::Python, template!("flower.py.hbs"))?;
+            self.text(Text {
+                path: &layout.monitor_config,
+                text: monitor,
+                whose: Whose::RootForService,
+                mode: "0640",
+                part: Part::Configuration,
+                because: "the monitor answers on this machine only, and asks for a password",
+                shown: Shown::Nothing,
+            });
+        }
+        Ok(())
+    }
+
+    /// The configuration as the settings alone make it.
+    fn camcops_conf(&self) -> Result<String> {
+        let text = self.rendered(Format::Ini, template!("camcops.conf.hbs"))?;
+        let mut file = Ini::parse(&text);
+        let passed = &self.site.settings().config;
+        let recipients: Vec<&str> = passed
+            .keys()
+            .filter_map(|section| section.strip_prefix("recipient:"))
+            .collect();
+        if !recipients.is_empty() {
+            file.set("export", "RECIPIENTS", &camcops_conf::list(&recipients))?;
+        }
+        for (section, values) in passed {
+            for (key, value) in values {
+                let value = match value {
+                    ConfigValue::Line(line) => camcops_conf::escape(line),
+                    ConfigValue::List(lines) => camcops_conf::escape(&camcops_conf::list(lines)),
+                };
+                file.set(section, key, &value).with_context(|| {
+                    format!("config.{section}.{key} can't stand in camcops.conf")
+                })?;
+            }
+        }
+        Ok(file.to_string())
+    }
+
+    fn launchers(&mut self) -> Result<()> {
+        for program in ["camcops_server", "camcops_server_meta"] {
+            self.view["program"] = program.into();
+            let launcher = self.rendered(Format::Shell, template!("launcher.sh.hbs"))?;
+            self.public(
+                &format!("/usr/bin/{program}"),
+                launcher,
+                "0755",
+                Part::Launchers,
+                "CamCOPS's own command",
+            );
+        }
+        for (name, text) in [
+            template!("camcops_server.1.hbs"),
+            template!("camcops_server_meta.1.hbs"),
+        ] {
+            let text = self.rendered(Format::Plain, (name, text))?;
+            let path = format!("/usr/share/man/man1/{}", name.trim_end_matches(".hbs"));
+            self.public(&path, text, "0644", Part::Launchers, "its manual page");
+        }
+        Ok(())
+    }
+
+    fn database(&mut self) -> Result<()> {
+        let database = &self.site.settings().database;
+        if database.mode != Mode::Local || !database.tuning {
+            return Ok(());
+        }
+        let flavour = self.site.facts.flavour;
+        let directory = match self.site.facts.database {
+            DatabaseFamily::Mariadb => flavour.mariadb_settings,
+            DatabaseFamily::Mysql => flavour.mysql_settings,
+        };
+        let text = self.rendered(Format::Plain, template!("database.cnf.hbs"))?;
+        let path = format!("{directory}/90-{}.cnf", self.site.layout.slug);
+        self.public(
+            &path,
+            text,
+            "0644",
+            Part::Database,
+            "uploads arrive in large packets",
+        );
+        Ok(())
+    }
+
+    fn broker(&mut self) -> Result<()> {
+        if self.site.settings().broker.mode != Mode::Local {
+            return Ok(());
+        }
+        let text = self.rendered(Format::Plain, template!("rabbitmq.conf.hbs"))?;
+        let path = format!("/etc/rabbitmq/conf.d/90-{}.conf", self.site.layout.slug);
+        self.public(
+            &path,
+            text,
+            "0644",
+            Part::Broker,
+            "tasks may wait long for their next attempt",
+        );
+        Ok(())
+    }
+
+    fn services(&mut self) -> Result<()> {
+        match self.site.manager() {
+            Manager::Systemd => self.systemd()?,
+            Manager::Supervisor => self.supervisor()?,
+        }
+        if self.site.settings().logging.mode == LogMode::File {
+            let text = self.rendered(Format::Systemd, template!("logrotate.hbs"))?;
+            let path = format!("/etc/logrotate.d/{}", self.site.layout.slug);
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Services,
+                "log files must not grow for ever",
+            );
+        }
+        Ok(())
+    }
+
+    fn systemd(&mut self) -> Result<()> {
+        let slug = self.site.layout.slug.clone();
+        for (name, text) in UNITS {
+            let path = format!("{UNIT_HOME}/{name}");
+            self.public(
+                &path,
+                text.to_owned(),
+                "0644",
+                Part::Services,
+                "started and watched by systemd",
+            );
+        }
+        let link = |target: &str, unit: &str| {
+            (
+                format!("{UNIT_HOME}/{target}.wants/{unit}"),
+                unit.to_owned(),
+            )
+        };
+        let mut links = vec![
+            link("multi-user.target", "camcops.target"),
+            link("camcops.target", &format!("camcops@{slug}.target")),
+        ];
+        for &service in Service::ALL {
+            if !self.serves(service) {
+                continue;
+            }
+            let unit = format!("camcops-{}@{slug}.service", service.as_str());
+            self.view["unit"] = service.as_str().into();
+            let text = self.rendered(Format::Systemd, template!("unit-drop-in.conf.hbs"))?;
+            let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Services,
+                "what the settings say about this service",
+            );
+            links.push(link(&format!("camcops@{slug}.target"), &unit));
+        }
+        for (path, unit) in links {
+            // A unit of an instance is a link to the template of all instances.
+            let template = match unit.split_once('@') {
+                Some((name, rest)) => {
+                    let kind = rest.rsplit('.').next().unwrap_or_default();
+                    format!("{UNIT_HOME}/{name}@.{kind}")
+                }
+                None => format!("{UNIT_HOME}/{unit}"),
+            };
+            self.link(&path, &template, Part::Services, "started at boot");
+        }
+        let text = self.rendered(Format::Systemd, template!("tmpfiles.conf.hbs"))?;
+        self.public(
+            &format!("/etc/tmpfiles.d/{slug}.conf"),
+            text,
+            "0644",
+            Part::Services,
+            "made again at each boot",
+        );
+        if self.site.dedicated() {
+            let text = self.rendered(Format::Systemd, template!("sysusers.conf.hbs"))?;
+            self.public(
+                "/etc/sysusers.d/camcops.conf",
+                text,
+                "0644",
+                Part::Services,
+                "the account, for a first boot",
+            );
+        }
+        let text = self.rendered(Format::Plain, template!("needrestart.conf.hbs"))?;
+        self.public(
+            "/etc/needrestart/conf.d/camcops.conf",
+            text,
+            "0644",
+            Part::Services,
+            "a package upgrade must not cut off an upload",
+        );
+        Ok(())
+    }
+
+    fn supervisor(&mut self) -> Result<()> {
+        let text = self.rendered(Format::Supervisor, template!("supervisor.conf.hbs"))?;
+        let path = self.site.layout.supervisor_programs();
+        self.public(
+            &path,
+            text,
+            "0644",
+            Part::Services,
+            "started and watched by supervisor",
+        );
+        let logs = self.site.layout.supervisor_logs.clone();
+        self.want(
+            Resource::Directory(logs),
+            Facets::new().with("type", "directory"),
+            Part::Services,
+            "supervisor's logs",
+        );
+        Ok(())
+    }
+
+    fn web(&mut self) -> Result<()> {
+        if self.site.settings().web.frontend != Frontend::Apache {
+            return Ok(());
+        }
+        let text = self.rendered(Format::Apache, template!("apache-site.conf.hbs"))?;
+        let path = self.site.layout.apache_site();
+        self.public(&path, text, "0644", Part::Web, "HTTPS in front of CamCOPS");
+        if let Some(enabled) = self.site.facts.flavour.apache_enabled {
+            let slug = &self.site.layout.slug;
+            self.link(
+                &format!("{enabled}/{slug}.conf"),
+                &format!("../sites-available/{slug}.conf"),
+                Part::Web,
+                "the site is switched on",
+            );
+        }
+        Ok(())
+    }
+
+    fn firewall(&mut self) -> Result<()> {
+        let slug = self.site.layout.slug.clone();
+        let ufw = self.rendered(Format::Plain, template!("ufw.hbs"))?;
+        self.public(
+            &format!("/etc/ufw/applications.d/{slug}"),
+            ufw,
+            "0644",
+            Part::Firewall,
+            "a name for the site's ports in ufw",
+        );
+        let firewalld = self.rendered(Format::Xml, template!("firewalld.xml.hbs"))?;
+        self.public(
+            &format!("/etc/firewalld/services/{slug}.xml"),
+            firewalld,
+            "0644",
+            Part::Firewall,
+            "a name for the site's ports in firewalld",
+        );
+        Ok(())
+    }
+
+    // How a resource gets into the recipe.
+
+    fn serves(&self, service: Service) -> bool {
+        !self.site.settings().services.disabled.contains(&service)
+    }
+
+    fn rendered(&self, format: Format, (name, template): (&str, &str)) -> Result<String> {
+        render(name, format, template, &self.view)
+    }
+
+    fn want(&mut self, resource: Resource, facets: Facets, part: Part, because: &str) {
+        self.recipe.wanted.push(Wanted {
+            resource,
+            state: State::Present(facets),
+            because: because.to_owned(),
+            part,
+            shown: Shown::Whole,
+            remembered: false,
+        });
+    }
+
+    fn public(&mut self, path: &str, text: String, mode: &str, part: Part, because: &str) {
+        self.text(Text {
+            path,
+            text,
+            whose: Whose::Root,
+            mode,
+            part,
+            because,
+            shown: Shown::Whole,
+        });
+    }
+
+    fn text(&mut self, file: Text<'_>) {
+        self.want_text(file, false);
+    }
+
+    fn want_text(&mut self, file: Text<'_>, remembered: bool) {
+        let facets = Facets::new()
+            .with("type", "file")
+            .with("content", Content::new(file.text.into_bytes()));
+        let facets = self.owned(facets, file.whose, file.mode);
+        self.recipe.wanted.push(Wanted {
+            resource: Resource::File(file.path.to_owned()),
+            state: State::Present(facets),
+            because: file.because.to_owned(),
+            part: file.part,
+            shown: file.shown,
+            remembered,
+        });
+    }
+
+    fn link(&mut self, path: &str, target: &str, part: Part, because: &str) {
+        let facets = Facets::new().with("type", "symlink").with("target", target);
+        self.want(Resource::Symlink(path.to_owned()), facets, part, because);
+    }
+
+    /// With owner and mode. An owner that this tree does not know, or that an ordinary user can't give to, is left to the first boot.
+    fn owned(&self, facets: Facets, whose: Whose, mode: &str) -> Facets {
+        let facts = &self.site.facts;
+        let owner = self.site.owner_of(whose);
+        let known = owner
+            .split_once(':')
+            .is_some_and(|(user, group)| facts.can_give_to(user, group));
+        let facets = facets.with("mode", mode);
+        match !facts.staged || known {
+            true => facets.with("owner", owner),
+            false => facets,
+        }
+    }
+
+    /// With every directory that something stands in: those that nobody asked for by name are only made if they are missing.
+    fn finished(mut self) -> Recipe {
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        let named: BTreeSet<String> = self
+            .recipe
+            .wanted
+            .iter()
+            .filter(|wanted| matches!(wanted.resource, Resource::Directory(_)))
+            .map(|wanted| wanted.resource.name().to_owned())
+            .collect();
+        let mut all = Vec::with_capacity(self.recipe.wanted.len() * 2);
+        for wanted in std::mem::take(&mut self.recipe.wanted) {
+            if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) =
+                &wanted.resource
+            {
+                for parent in parents(path) {
+                    if !named.contains(&parent) && known.insert(parent.clone()) {
+                        all.push(Wanted {
+                            resource: Resource::Directory(parent),
+                            state: State::Present(Facets::new()),
+                            because: "something of ours stands in it".into(),
+                            part: wanted.part,
+                            shown: Shown::Whole,
+                            remembered: false,
+                        });
+                    }
+                }
+            }
+            all.push(wanted);
+        }
+        self.recipe.wanted = all;
+        self.recipe
+    }
+}
+
+/// `/a/b/c` stands in `/a` and `/a/b`.
+fn parents(path: &str) -> Vec<String> {
+    path.match_indices('/')
+        .skip(1)
+        .map(|(end, _)| path[..end].to_owned())
+        .collect()
+}

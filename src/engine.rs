@@ -1,0 +1,466 @@
+//! Plan, apply, invert: the whole of what the program does to a machine.
+//!
+//! * a plan is the wanted resources whose observed facets differ;
+//! * applying it is, for each change, to tell the journal, enforce, observe again and tell the journal that it is done;
+//! * undoing is the journal read backwards with before and after swapped.
+//!
+//! A re-run, a repair, an upgrade and the package's hook are nothing else than `plan` and `apply` once more.
+
+use crate::error::Exit;
+use crate::host::Host;
+use crate::journal::{self, Journal, Owned, Writer};
+use crate::report::Progress;
+use crate::resource::{Change, Enforced, Part, Resource, Shown, State, Wanted};
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a change does, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is not there and will be.
+    Create,
+    /// It is there and will be otherwise.
+    Update,
+    /// We made it, and the settings no longer want it.
+    Remove,
+    /// Another instance made it; this one needs it too.
+    Share,
+    /// The last run was cut in the middle of it.
+    Finish,
+}
+
+/// One change, and why.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// What it does.
+    pub action: Action,
+    /// Resource, before, after.
+    pub change: Change,
+    /// The facets that differ.
+    pub facets: Vec<String>,
+    /// The line that explains it.
+    pub because: String,
+    /// Its part of the installation.
+    pub part: Option<Part>,
+    #[serde(skip)]
+    pub(crate) shown: Shown,
+    #[serde(skip)]
+    remembered: bool,
+}
+
+/// Something of somebody else that stands where ours should.
+#[derive(Debug, Clone, Serialize)]
+pub struct Conflict {
+    /// Which resource.
+    pub resource: Resource,
+    /// What is there, and what to do.
+    pub what: String,
+    /// Whether `--adopt` may take it over.
+    pub adoptable: bool,
+}
+
+/// Everything that `install` would do.
+#[derive(Debug, Default, Serialize)]
+pub struct Plan {
+    /// In the order of doing.
+    pub changes: Vec<Planned>,
+    /// What stands in the way.
+    pub conflicts: Vec<Conflict>,
+    /// What a staged tree leaves to the first boot.
+    pub on_first_boot: Vec<Resource>,
+    /// Files of ours that the settings no longer want, but that the administrator changed: they stay.
+    pub left: Vec<Left>,
+}
+
+/// Something that stays although it is no longer wanted, and why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Left {
+    /// Which resource.
+    pub resource: Resource,
+    /// Why it stays.
+    pub why: String,
+}
+
+/// Which instance is at work, and what it may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// The instance.
+    pub instance: &'a str,
+    /// Whether files of somebody else may be taken over (they come back with `uninstall`).
+    pub adopt: bool,
+    /// Whether all parts were asked for: only then is it known what is no longer wanted.
+    pub whole: bool,
+}
+
+/// Compares what is wanted with what is there.
+pub async fn plan(
+    host: &Host,
+    journal: &Journal,
+    wanted: &[Wanted],
+    scope: Scope<'_>,
+) -> Result<Plan> {
+    let others = Others::read(host, scope.instance)?;
+    let mut plan = Plan::default();
+    for wanted in wanted {
+        let resource = &wanted.resource;
+        if host.staged_root().is_some() && resource.needs_live_machine() {
+            plan.on_first_boot.push(resource.clone());
+            continue;
+        }
+        let observed = resource.observe(host).await?;
+        let ours = journal.find(resource);
+        let differences = wanted.state.differences(&observed);
+        let shared = others.find(resource);
+        let action = match (&observed, ours, shared) {
+            _ if ours.is_some_and(|owned| owned.open) => Action::Finish,
+            (_, None, Some(_)) if differences.is_empty() => Action::Share,
+            _ if differences.is_empty() => continue,
+            (State::Absent, ..) => Action::Create,
+            (State::Present(_), ..) => Action::Update,
+        };
+        if action == Action::Update
+            && let Some(conflict) =
+                conflict(host, wanted, &observed, ours.is_some() || shared.is_some())
+            && !(conflict.adoptable && scope.adopt)
+        {
+            plan.conflicts.push(conflict);
+            continue;
+        }
+        let facets = differences.into_iter().map(str::to_owned).collect();
+        let before = match (action, shared) {
+            (Action::Share, Some((other, owned))) => {
+                journal::recalled_state(host, other, &owned.change.before)?
+            }
+            _ => observed,
+        };
+        plan.changes.push(Planned {
+            action,
+            change: Change {
+                resource: resource.clone(),
+                before,
+                after: wanted.state.clone(),
+            },
+            facets,
+            because: wanted.because.clone(),
+            part: Some(wanted.part),
+            shown: wanted.shown,
+            remembered: wanted.remembered,
+        });
+    }
+    if scope.whole {
+        plan_removals(host, journal, wanted, scope, &others, &mut plan).await?;
+    }
+    Ok(plan)
+}
+
+/// What we made and the settings no longer want goes, last made first.
+async fn plan_removals(
+    host: &Host,
+    journal: &Journal,
+    wanted: &[Wanted],
+    scope: Scope<'_>,
+    others: &Others,
+    plan: &mut Plan,
+) -> Result<()> {
+    for owned in journal.owned().iter().rev() {
+        let resource = &owned.change.resource;
+        if wanted.iter().any(|wanted| wanted.resource == *resource) || resource.holds_data() {
+            continue;
+        }
+        match undoing(host, scope.instance, owned, others).await? {
+            Undoing::Restore(change) => plan.changes.push(Planned {
+                action: Action::Remove,
+                change,
+                facets: vec!["presence".into()],
+                because: "the settings no longer want it".into(),
+                part: None,
+                shown: Shown::Nothing,
+                remembered: false,
+            }),
+            Undoing::Leave(why) => plan.left.push(Left {
+                resource: resource.clone(),
+                why,
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// Something unlike ours that we did not put there.
+fn conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Option<Conflict> {
+    let found = observed.facets()?.text("type")?;
+    let needed = wanted.state.facets()?.text("type")?;
+    let replaceable = |kind| kind == "file" || kind == "symlink";
+    let path = host.outside(wanted.resource.name());
+    let conflict = |what, adoptable| {
+        Some(Conflict {
+            resource: wanted.resource.clone(),
+            what,
+            adoptable,
+        })
+    };
+    if found != needed && !(replaceable(found) && replaceable(needed)) {
+        return conflict(
+            format!("{path} is a {found} where a {needed} is needed; move it away and run again"),
+            false,
+        );
+    }
+    let other = found != needed
+        || ["content", "target"].iter().any(|facet| {
+            wanted.state.get(facet).is_some() && wanted.state.get(facet) != observed.get(facet)
+        });
+    if ours || !other {
+        return None;
+    }
+    conflict(
+        format!(
+            "{path} was not written by camcops-provision; move it away, or take it over with --adopt (uninstall brings it back)"
+        ),
+        true,
+    )
+}
+
+/// How a run ended.
+#[derive(Debug, Default, Serialize)]
+pub struct Outcome {
+    /// How many changes were made.
+    pub done: usize,
+    /// How many were planned.
+    pub planned: usize,
+    /// What was left as it is, and why.
+    pub left: Vec<Left>,
+}
+
+/// Makes the changes of a plan, each journalled before and after. Stops between two changes when `stop` says so.
+pub async fn apply(
+    host: &Host,
+    writer: &mut Writer<'_>,
+    plan: &Plan,
+    stop: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    if !plan.conflicts.is_empty() {
+        let all: Vec<&str> = plan.conflicts.iter().map(|c| c.what.as_str()).collect();
+        return Err(Exit::CannotCreate.because(all.join("\n")));
+    }
+    let mut outcome = Outcome {
+        planned: plan.changes.len(),
+        left: plan.left.clone(),
+        ..Outcome::default()
+    };
+    for (index, planned) in plan.changes.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return Err(stopped(index, plan.changes.len()));
+        }
+        let undo = planned.action == Action::Remove;
+        let left = make(host, writer, planned, undo).await.with_context(|| {
+            let rest = plan.changes.len() - index;
+            format!(
+                "stopped at {} ({index} of {} changes done, {rest} left; what is done stays: mend the cause and run again to continue)",
+                planned.change.resource,
+                plan.changes.len()
+            )
+        })?;
+        outcome.done += 1;
+        outcome.left.extend(left.clone());
+        progress.made(planned, index + 1, plan.changes.len(), left.as_ref());
+    }
+    Ok(outcome)
+}
+
+fn stopped(done: usize, all: usize) -> anyhow::Error {
+    Exit::Failed.because(format!(
+        "stopped by a signal: {done} of {all} changes done, {} left; run again to continue",
+        all - done
+    ))
+}
+
+async fn make(
+    host: &Host,
+    writer: &mut Writer<'_>,
+    planned: &Planned,
+    undo: bool,
+) -> Result<Option<Left>> {
+    let change = &planned.change;
+    let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
+    let (old, new) = (content(&change.before), content(&change.after));
+    if let Some(old) = old.filter(|old| !undo && Some(old) != new.as_ref()) {
+        writer.remember(&old)?;
+    }
+    if let Some(new) = new.filter(|_| planned.remembered) {
+        writer.remember(&new)?;
+    }
+    let number = writer.intend(change, undo)?;
+    let mut left = None;
+    if planned.action != Action::Share {
+        change.resource.clear_up(host)?;
+        match change
+            .resource
+            .enforce(host, &change.before, &change.after)
+            .await?
+        {
+            Enforced::Done => {
+                let now = change.resource.observe(host).await?;
+                if let Some(facet) = change.after.differences(&now).first() {
+                    bail!(
+                        "its {facet} was set, but reads back as something else: is somebody else changing it?"
+                    );
+                }
+            }
+            Enforced::LeftAlone(why) => {
+                left = Some(Left {
+                    resource: change.resource.clone(),
+                    why,
+                });
+            }
+        }
+    }
+    writer.done(number, change, undo)?;
+    Ok(left)
+}
+
+/// Undoes everything that this instance made and that is still as we made it, last made first.
+pub async fn undo_all(
+    host: &Host,
+    writer: &mut Writer<'_>,
+    instance: &str,
+    stop: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    let others = Others::read(host, instance)?;
+    let owned: Vec<Owned> = writer.journal.owned().iter().rev().cloned().collect();
+    let mut outcome = Outcome {
+        planned: owned.len(),
+        ..Outcome::default()
+    };
+    for (index, owned) in owned.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return Err(stopped(index, outcome.planned));
+        }
+        let step = async {
+            let planned = match undoing(host, instance, owned, &others).await? {
+                Undoing::Restore(change) => Planned {
+                    action: Action::Remove,
+                    change,
+                    facets: Vec::new(),
+                    because: "uninstall".into(),
+                    part: None,
+                    shown: Shown::Nothing,
+                    remembered: false,
+                },
+                Undoing::Leave(why) => {
+                    keep_original(host, instance, owned)?;
+                    return anyhow::Ok(Err(why));
+                }
+            };
+            let left = make(host, writer, &planned, true).await?;
+            Ok(Ok((planned, left)))
+        };
+        let made = step.await.with_context(|| {
+            format!(
+                "stopped at {} ({index} of {} undone; mend the cause and run again to continue)",
+                owned.change.resource, outcome.planned
+            )
+        })?;
+        match made {
+            Ok((planned, left)) => {
+                outcome.done += 1;
+                outcome.left.extend(left.clone());
+                progress.made(&planned, index + 1, outcome.planned, left.as_ref());
+            }
+            Err(why) => outcome.left.push(Left {
+                resource: owned.change.resource.clone(),
+                why,
+            }),
+        }
+    }
+    Ok(outcome)
+}
+
+enum Undoing {
+    Restore(Change),
+    Leave(String),
+}
+
+/// What becomes of one thing that we made: it goes back to what it was, unless somebody changed it or needs it.
+async fn undoing(host: &Host, instance: &str, owned: &Owned, others: &Others) -> Result<Undoing> {
+    let Change {
+        resource,
+        before: original,
+        after: ours,
+    } = &owned.change;
+    if resource.holds_data() {
+        return Ok(Undoing::Leave(
+            "it may still be needed; it is never removed".into(),
+        ));
+    }
+    if let Some((other, _)) = others.find(resource) {
+        return Ok(Undoing::Leave(format!("instance {other} needs it")));
+    }
+    if owned.open {
+        resource.clear_up(host)?;
+    }
+    let observed = resource.observe(host).await?;
+    let found = |facet| observed.get(facet);
+    let same_thing = ["type", "content", "target"].iter().all(|facet| {
+        let expected = ours.get(facet);
+        // In the middle of a change it is either what it was or what it was to become.
+        expected.is_none()
+            || found(facet) == expected
+            || (owned.open && found(facet) == original.get(facet))
+    });
+    let untouched = match original {
+        // What we made goes with all its facets: a mode that somebody changed meanwhile is no reason to leave it.
+        State::Absent => observed == State::Absent || same_thing,
+        State::Present(_) => {
+            original.is_met_by(&observed) || ours.is_met_by(&observed) || (owned.open && same_thing)
+        }
+    };
+    if !untouched {
+        return Ok(Undoing::Leave("it was changed since".into()));
+    }
+    Ok(Undoing::Restore(Change {
+        resource: resource.clone(),
+        before: observed,
+        after: journal::recalled_state(host, instance, original)?,
+    }))
+}
+
+/// A file that we took over and that was edited since stays; what it was before us is put beside it.
+fn keep_original(host: &Host, instance: &str, owned: &Owned) -> Result<()> {
+    let original = journal::recalled_state(host, instance, &owned.change.before)?;
+    let Some(bytes) = original
+        .facets()
+        .and_then(|facets| facets.content("content"))
+        .and_then(|content| content.bytes())
+    else {
+        return Ok(());
+    };
+    let beside = format!("{}.before-camcops", owned.change.resource.name());
+    host.put_file(&beside, bytes, Some((0, 0)), 0o600)
+}
+
+/// What the other instances' journals say: shared things stay while one of them names them.
+struct Others(BTreeMap<String, Journal>);
+
+impl Others {
+    fn read(host: &Host, instance: &str) -> Result<Others> {
+        let mut journals = BTreeMap::new();
+        for name in journal::instances(host)? {
+            if name != instance {
+                let journal = Journal::read(host, &name)?;
+                journals.insert(name, journal);
+            }
+        }
+        Ok(Others(journals))
+    }
+
+    fn find(&self, resource: &Resource) -> Option<(&str, &Owned)> {
+        self.0
+            .iter()
+            .find_map(|(name, journal)| Some((name.as_str(), journal.find(resource)?)))
+    }
+}

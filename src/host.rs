@@ -1,0 +1,640 @@
+//! The machine: the only place that writes to it or starts a process on it.
+//!
+//! Every path is walked from a directory handle, one component at a time, and a symbolic link is followed only where
+//! nobody but root (or whoever runs the program) could have put it. So an unprivileged account that owns a directory
+//! in the way can't make root write elsewhere: it is refused, and the path is named.
+
+use crate::accounts::Accounts;
+use crate::cut::Cut;
+use crate::error::Exit;
+use anyhow::{Context, Result, bail};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, geteuid, symlinkat, unlinkat};
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A link that leads to a link that leads to a link: more than this is a loop.
+const MOST_LINKS: usize = 32;
+/// No file that this program manages is larger.
+const LARGEST_FILE: u64 = 64 << 20;
+/// A handle to walk from: it needs no permission to list the directory.
+const HANDLE: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+/// What kind of thing stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A pipe, a socket or a device: never ours.
+    Special,
+}
+
+/// What stands at a path: kind, owner and mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Permission bits, with the set-id and sticky bits.
+    pub mode: u32,
+}
+
+/// The machine itself, or a staged tree that will become one.
+#[derive(Debug)]
+pub struct Host {
+    staged: Option<PathBuf>,
+    root: OwnedFd,
+    me: Uid,
+    /// Names and numbers of accounts, as this machine (or staged tree) has them.
+    pub accounts: Accounts,
+    cut: Cut,
+}
+
+/// The directory that holds a path, opened, and the last component.
+struct Place {
+    directory: OwnedFd,
+    name: OsString,
+    /// Only root, or whoever runs the program, can change what this directory holds.
+    trusted: bool,
+}
+
+impl Host {
+    /// The machine that the program runs on.
+    pub fn live() -> Result<Host> {
+        Host::at(Path::new("/"), None)
+    }
+
+    /// A staged tree: files only; services, accounts and packages wait for the first boot.
+    pub fn staged(root: &Path) -> Result<Host> {
+        let root = root.canonicalize().map_err(|why| {
+            Exit::Unusable.because(format!(
+                "--root {}: {why}; make the directory first, it may be empty",
+                root.display()
+            ))
+        })?;
+        Host::at(&root, Some(root.clone()))
+    }
+
+    fn at(root: &Path, staged: Option<PathBuf>) -> Result<Host> {
+        let handle = open(root, HANDLE, Mode::empty())
+            .with_context(|| format!("can't open {}", root.display()))?;
+        let mut host = Host {
+            staged,
+            root: handle,
+            me: geteuid(),
+            accounts: Accounts::live(),
+            cut: Cut::from_environment(),
+        };
+        if host.staged.is_some() {
+            let passwd = host.read_text("/etc/passwd")?.unwrap_or_default();
+            let group = host.read_text("/etc/group")?.unwrap_or_default();
+            host.accounts = Accounts::staged(&passwd, &group);
+        }
+        Ok(host)
+    }
+
+    /// The staged tree, if this is one.
+    pub fn staged_root(&self) -> Option<&Path> {
+        self.staged.as_deref()
+    }
+
+    /// Whether files can be given to other accounts: only root can.
+    pub fn may_give_away(&self) -> bool {
+        self.me.is_root()
+    }
+
+    /// The path as the administrator sees it from outside of a staged tree.
+    pub fn outside(&self, path: &str) -> String {
+        match &self.staged {
+            Some(root) => format!("{}{path}", root.display()),
+            None => path.to_owned(),
+        }
+    }
+
+    // Reading.
+
+    /// What stands at a path, itself and not what it points to; nothing if it or its directory is missing.
+    pub fn look(&self, path: &str) -> Result<Option<Entry>> {
+        let Some(place) = self.place(path)? else {
+            return Ok(None);
+        };
+        match fstatat(&place.directory, &*place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(entry(&stat))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(why) => Err(why).with_context(|| format!("can't look at {}", self.outside(path))),
+        }
+    }
+
+    /// The bytes of a regular file; nothing if there is no regular file.
+    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.look_and_read(path)?.and_then(|(_, bytes)| bytes))
+    }
+
+    /// What stands at a path and, if it is a regular file, its bytes, in one look.
+    pub fn look_and_read(&self, path: &str) -> Result<Option<(Entry, Option<Vec<u8>>)>> {
+        let Some(place) = self.place(path)? else {
+            return Ok(None);
+        };
+        // Non-blocking, so that a pipe put here by somebody can't hold the program up.
+        let flags = OFlag::O_RDONLY
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_NONBLOCK
+            | OFlag::O_NOCTTY
+            | OFlag::O_CLOEXEC;
+        let file = match openat(&place.directory, &*place.name, flags, Mode::empty()) {
+            Ok(handle) => File::from(handle),
+            Err(Errno::ENOENT) => return Ok(None),
+            // A link, or a socket: there, but nothing to read.
+            Err(Errno::ELOOP | Errno::ENXIO) => {
+                return Ok(self.look(path)?.map(|entry| (entry, None)));
+            }
+            // An ordinary user may have shut itself out of its own staged tree: that is a difference, not a failure.
+            Err(Errno::EACCES) if self.staged.is_some() => {
+                return Ok(self.look(path)?.map(|entry| (entry, None)));
+            }
+            Err(why) => {
+                return Err(why).with_context(|| format!("can't read {}", self.outside(path)));
+            }
+        };
+        let stat = fstat(&file)?;
+        let entry = entry(&stat);
+        if entry.kind != Kind::File {
+            return Ok(Some((entry, None)));
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        if size > LARGEST_FILE {
+            bail!(
+                "{} has {size} bytes, far more than expected; move it away",
+                self.outside(path)
+            );
+        }
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        file.take(LARGEST_FILE)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("can't read {}", self.outside(path)))?;
+        Ok(Some((entry, Some(bytes))))
+    }
+
+    /// A file's text; a file that is not UTF-8 is an error that names it.
+    pub fn read_text(&self, path: &str) -> Result<Option<String>> {
+        self.read(path)?
+            .map(|bytes| {
+                String::from_utf8(bytes).map_err(|_| {
+                    Exit::Unusable.because(format!("{} is not UTF-8 text", self.outside(path)))
+                })
+            })
+            .transpose()
+    }
+
+    /// Where a symbolic link points.
+    pub fn read_link(&self, path: &str) -> Result<Option<String>> {
+        let Some(place) = self.place(path)? else {
+            return Ok(None);
+        };
+        match readlinkat(&place.directory, &*place.name) {
+            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
+            Err(Errno::ENOENT | Errno::EINVAL) => Ok(None),
+            Err(why) => Err(why).with_context(|| format!("can't read {}", self.outside(path))),
+        }
+    }
+
+    /// The names in a directory, sorted; nothing if there is no such directory.
+    pub fn list(&self, path: &str) -> Result<Option<Vec<String>>> {
+        let Some(handle) = self.directory(path)? else {
+            return Ok(None);
+        };
+        let readable = openat(
+            &handle,
+            ".",
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .with_context(|| format!("can't list {}", self.outside(path)))?;
+        let mut names = Vec::new();
+        for item in Dir::from_fd(readable)?.iter() {
+            let name = item?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(Some(names))
+    }
+
+    // Writing.
+
+    /// Puts a file in place in one step: readers see the old one or the new one, whole.
+    pub fn put_file(
+        &self,
+        path: &str,
+        bytes: &[u8],
+        owner: Option<(u32, u32)>,
+        mode: u32,
+    ) -> Result<()> {
+        let place = self.place_for_writing(path)?;
+        let unfinished = unfinished(&place.name);
+        self.discard(&place, &unfinished)?;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let private = Mode::S_IRUSR | Mode::S_IWUSR;
+        let write = || -> Result<()> {
+            let mut file = File::from(openat(&place.directory, &*unfinished, flags, private)?);
+            self.cut.after_write();
+            file.write_all(bytes)?;
+            self.cut.after_write();
+            self.give(&file, owner, mode)?;
+            file.sync_all()?;
+            renameat(
+                &place.directory,
+                &*unfinished,
+                &place.directory,
+                &*place.name,
+            )?;
+            self.cut.after_write();
+            sync(&place.directory)?;
+            Ok(())
+        };
+        write().map_err(|why| {
+            // The first failure is the one to tell; what is left of the new file goes with it.
+            let _ = unlinkat(&place.directory, &*unfinished, UnlinkatFlags::NoRemoveDir);
+            why.context(format!("can't write {}", self.outside(path)))
+        })
+    }
+
+    /// Puts a symbolic link in place in one step.
+    pub fn put_link(&self, path: &str, target: &str) -> Result<()> {
+        let place = self.place_for_writing(path)?;
+        let unfinished = unfinished(&place.name);
+        self.discard(&place, &unfinished)?;
+        let write = || -> nix::Result<()> {
+            symlinkat(target, &place.directory, &*unfinished)?;
+            self.cut.after_write();
+            renameat(
+                &place.directory,
+                &*unfinished,
+                &place.directory,
+                &*place.name,
+            )?;
+            self.cut.after_write();
+            sync(&place.directory)
+        };
+        write().with_context(|| format!("can't make the link {}", self.outside(path)))
+    }
+
+    /// Makes a directory, closed to everybody else until it has its owner and mode.
+    pub fn make_directory(&self, path: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
+        let place = self.place_for_writing(path)?;
+        mkdirat(&place.directory, &*place.name, Mode::S_IRWXU)
+            .with_context(|| format!("can't make the directory {}", self.outside(path)))?;
+        self.cut.after_write();
+        self.set(path, owner, Some(mode))?;
+        sync(&place.directory)?;
+        Ok(())
+    }
+
+    /// Gives what stands at a path its owner and mode.
+    pub fn set(&self, path: &str, owner: Option<(u32, u32)>, mode: Option<u32>) -> Result<()> {
+        let place = self.place_for_writing(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let opened = openat(&place.directory, &*place.name, flags, Mode::empty());
+        let handle = match opened {
+            Ok(handle) => handle,
+            // Our own directory or file that we shut ourselves out of, as an ordinary user.
+            Err(Errno::EACCES) if place.trusted => return self.set_unopened(&place, path, mode),
+            Err(why) => {
+                return Err(why).with_context(|| format!("can't open {}", self.outside(path)));
+            }
+        };
+        let stat = fstat(&handle)?;
+        let now = entry(&stat);
+        if !place.trusted {
+            let rightful = owner.map(|(uid, _)| uid).unwrap_or(self.me.as_raw());
+            let plain = now.kind == Kind::Directory || stat.st_nlink == 1;
+            if !plain || (now.uid != self.me.as_raw() && now.uid != rightful) {
+                return Err(Exit::CannotCreate.because(format!(
+                    "{} belongs to {} and stands in a directory that others can write to; it is left alone: move it away and run again",
+                    self.outside(path),
+                    self.accounts.owner_name(now.uid, now.gid)
+                )));
+            }
+        }
+        let mode = mode.unwrap_or(now.mode);
+        self.give(&handle, owner.filter(|o| *o != (now.uid, now.gid)), mode)
+            .with_context(|| format!("can't set owner and mode of {}", self.outside(path)))?;
+        Ok(())
+    }
+
+    fn set_unopened(&self, place: &Place, path: &str, mode: Option<u32>) -> Result<()> {
+        let Some(mode) = mode else { return Ok(()) };
+        nix::sys::stat::fchmodat(
+            &place.directory,
+            &*place.name,
+            Mode::from_bits_truncate(mode),
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )
+        .with_context(|| format!("can't set the mode of {}", self.outside(path)))?;
+        self.cut.after_write();
+        Ok(())
+    }
+
+    /// Gives a symbolic link its owner.
+    pub fn set_link_owner(&self, path: &str, owner: (u32, u32)) -> Result<()> {
+        let place = self.place_for_writing(path)?;
+        fchownat(
+            &place.directory,
+            &*place.name,
+            Some(Uid::from_raw(owner.0)),
+            Some(Gid::from_raw(owner.1)),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .with_context(|| format!("can't set the owner of {}", self.outside(path)))?;
+        self.cut.after_write();
+        Ok(())
+    }
+
+    /// Removes a file or a link; nothing there is as good.
+    pub fn remove_file(&self, path: &str) -> Result<()> {
+        let Some(place) = self.place(path)? else {
+            return Ok(());
+        };
+        self.discard(&place, &place.name)
+            .with_context(|| format!("can't remove {}", self.outside(path)))
+    }
+
+    /// Removes a directory if it is empty; says whether it is gone.
+    pub fn remove_directory(&self, path: &str) -> Result<bool> {
+        let Some(place) = self.place(path)? else {
+            return Ok(true);
+        };
+        match unlinkat(&place.directory, &*place.name, UnlinkatFlags::RemoveDir) {
+            Ok(()) => {
+                self.cut.after_write();
+                Ok(true)
+            }
+            Err(Errno::ENOENT) => Ok(true),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::EBUSY) => Ok(false),
+            Err(why) => Err(why).with_context(|| format!("can't remove {}", self.outside(path))),
+        }
+    }
+
+    /// Moves something within a tree in one step.
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (old, new) = (self.place_for_writing(from)?, self.place_for_writing(to)?);
+        renameat(&old.directory, &*old.name, &new.directory, &*new.name).with_context(|| {
+            format!("can't move {} to {}", self.outside(from), self.outside(to))
+        })?;
+        self.cut.after_write();
+        sync(&new.directory)?;
+        Ok(())
+    }
+
+    /// Removes what an interrupted write may have left beside a path.
+    pub fn remove_unfinished(&self, path: &str) -> Result<()> {
+        match self.place(path)? {
+            Some(place) => self.discard(&place, &unfinished(&place.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a file for reading and appending, the same file that later calls of the same path see.
+    pub fn open_for_appending(&self, path: &str) -> Result<Option<File>> {
+        let Some(place) = self.place(path)? else {
+            return Ok(None);
+        };
+        let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&place.directory, &*place.name, flags, Mode::empty()) {
+            Ok(handle) => Ok(Some(File::from(handle))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(why) => Err(why).with_context(|| format!("can't open {}", self.outside(path))),
+        }
+    }
+
+    /// Appends whole lines to a file and makes them last.
+    pub fn append(&self, file: &File, lines: &str) -> Result<()> {
+        let mut writer = file;
+        writer.write_all(lines.as_bytes())?;
+        self.cut.after_write();
+        file.sync_data()?;
+        Ok(())
+    }
+
+    /// The test's scissors, for the journal's own points.
+    pub fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    /// Opens a directory of this tree, following links that only root could have made.
+    pub fn directory(&self, path: &str) -> Result<Option<OwnedFd>> {
+        if path == "/" {
+            return Ok(Some(self.root.try_clone()?));
+        }
+        let Some(place) = self.place(&format!("{}/.", path.trim_end_matches('/')))? else {
+            return Ok(None);
+        };
+        Ok(Some(place.directory))
+    }
+
+    /// Runs a program of this machine to its end: no input, nothing of its output on our own, the end of its complaint in the error.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        if self.staged.is_some() {
+            bail!("{program} can't run for a staged tree");
+        }
+        let found = which::which(program).map_err(|_| {
+            Exit::Unreachable.because(format!("{program} is not installed on this machine"))
+        })?;
+        let output = Command::new(found)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("can't start {program}"))?;
+        self.cut.after_write();
+        if output.status.success() {
+            return Ok(());
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let last: Vec<&str> = complaint.lines().rev().take(4).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        bail!("{program} failed ({}): {}", output.status, last.join(" / "))
+    }
+
+    // Walking.
+
+    fn place_for_writing(&self, path: &str) -> Result<Place> {
+        self.place(path)?.ok_or_else(|| {
+            Exit::CannotCreate.because(format!(
+                "the directory of {} does not exist",
+                self.outside(path)
+            ))
+        })
+    }
+
+    fn place(&self, path: &str) -> Result<Option<Place>> {
+        let mut walked: Vec<OwnedFd> = Vec::new();
+        let mut left: VecDeque<OsString> = components(Path::new(path));
+        let Some(name) = left.pop_back() else {
+            bail!("{path} is not a path of something");
+        };
+        let mut links = 0;
+        while let Some(step) = left.pop_front() {
+            if step == ".." {
+                walked.pop();
+                continue;
+            }
+            let here = self.here(&walked);
+            match openat(here, &*step, HANDLE, Mode::empty()) {
+                Ok(next) => walked.push(next),
+                Err(Errno::ENOENT) => return Ok(None),
+                // A link answers ENOTDIR to O_DIRECTORY with O_NOFOLLOW.
+                Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                    let target = match readlinkat(here, &*step) {
+                        Ok(target) => PathBuf::from(target),
+                        Err(_) => {
+                            return Err(Exit::CannotCreate.because(format!(
+                                "{}: {} is not a directory; move it away",
+                                self.outside(path),
+                                step.to_string_lossy()
+                            )));
+                        }
+                    };
+                    links += 1;
+                    if links > MOST_LINKS || !self.trusts(here)? {
+                        return Err(Exit::CannotCreate.because(format!(
+                            "{}: {} is a symbolic link in a directory that others can write to; it is not followed: remove it and run again",
+                            self.outside(path),
+                            step.to_string_lossy()
+                        )));
+                    }
+                    if target.is_absolute() {
+                        walked.clear();
+                    }
+                    for part in components(&target).into_iter().rev() {
+                        left.push_front(part);
+                    }
+                }
+                Err(why) => {
+                    return Err(why).with_context(|| format!("can't enter {}", self.outside(path)));
+                }
+            }
+        }
+        let here = self.here(&walked);
+        let trusted = self.trusts(here)?;
+        let directory = match walked.pop() {
+            Some(handle) => handle,
+            None => self.root.try_clone()?,
+        };
+        Ok(Some(Place {
+            directory,
+            name,
+            trusted,
+        }))
+    }
+
+    fn here<'a>(&'a self, walked: &'a [OwnedFd]) -> BorrowedFd<'a> {
+        walked
+            .last()
+            .map_or(self.root.as_fd(), |handle| handle.as_fd())
+    }
+
+    fn trusts(&self, directory: BorrowedFd<'_>) -> Result<bool> {
+        let stat = fstat(directory)?;
+        let rightful = stat.st_uid == 0 || stat.st_uid == self.me.as_raw();
+        Ok(rightful && stat.st_mode & 0o022 == 0)
+    }
+
+    fn discard(&self, place: &Place, name: &OsStr) -> Result<()> {
+        match unlinkat(&place.directory, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => {
+                self.cut.after_write();
+                sync(&place.directory)?;
+                Ok(())
+            }
+            Err(Errno::ENOENT) => Ok(()),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    fn give(&self, handle: impl AsFd, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
+        let handle = handle.as_fd();
+        if let Some((uid, gid)) = owner.filter(|_| self.may_give_away()) {
+            fchown(handle, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            self.cut.after_write();
+        }
+        // After the owner: changing that one clears the set-id bits.
+        fchmod(handle, Mode::from_bits_truncate(mode))?;
+        self.cut.after_write();
+        Ok(())
+    }
+}
+
+/// Makes what was done in a directory last.
+fn sync(directory: &OwnedFd) -> nix::Result<()> {
+    match openat(
+        directory,
+        ".",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(readable) => fsync(readable),
+        // One may write to it without being allowed to list it.
+        Err(Errno::EACCES) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
+/// The name beside a file under which its next content is written.
+fn unfinished(name: &OsStr) -> OsString {
+    let mut unfinished = OsString::from(".");
+    unfinished.push(name);
+    unfinished.push(".camcops-provision");
+    unfinished
+}
+
+fn components(path: &Path) -> VecDeque<OsString> {
+    let mut parts: VecDeque<OsString> = path
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect();
+    // `Path` drops a last "."; here it means the directory itself.
+    if path.as_os_str().as_bytes().ends_with(b"/.") {
+        parts.push_back(".".into());
+    }
+    parts
+}
+
+fn entry(stat: &FileStat) -> Entry {
+    let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFREG => Kind::File,
+        SFlag::S_IFDIR => Kind::Directory,
+        SFlag::S_IFLNK => Kind::Symlink,
+        _ => Kind::Special,
+    };
+    Entry {
+        kind,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: stat.st_mode & 0o7777,
+    }
+}

@@ -1,0 +1,140 @@
+//! Secrets: read back if they exist, made once, never made again.
+
+use crate::error::Exit;
+use crate::host::Host;
+use anyhow::{Context, Result, bail};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// Generated secrets have only these, so that every file format and every URL can carry them.
+const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+/// 62 to the 40th is more than 2 to the 238th.
+const LENGTH: usize = 40;
+
+/// A password or the like. It is not printed, and its memory is wiped when it goes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a secret over.
+    pub fn new(text: String) -> Secret {
+        Secret(Zeroizing::new(text))
+    }
+
+    /// Makes one.
+    pub fn generate() -> Result<Secret> {
+        let random = SystemRandom::new();
+        let mut text = Zeroizing::new(String::with_capacity(LENGTH));
+        while text.len() < LENGTH {
+            let mut bytes = Zeroizing::new([0u8; 64]);
+            random
+                .fill(&mut *bytes)
+                .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+            // Bytes past the last whole multiple of 62 would make some letters likelier.
+            for byte in bytes.iter().filter(|byte| **byte < 248) {
+                if text.len() < LENGTH {
+                    text.push(char::from(ALPHABET[usize::from(byte % 62)]));
+                }
+            }
+        }
+        Ok(Secret(text))
+    }
+
+    /// The secret itself, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(********)")
+    }
+}
+
+/// One secret: its value, and where it is kept if this program keeps it.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// The value.
+    pub secret: Secret,
+    /// The file that this program keeps it in; none if the administrator's own file holds it.
+    pub kept_in: Option<String>,
+}
+
+impl Key {
+    /// Reads a secret back from where it is kept, or makes it.
+    pub fn kept(host: &Host, directory: &str, name: &str) -> Result<Key> {
+        Key::kept_or(host, directory, name, Secret::generate)
+    }
+
+    /// Reads a secret back from where it is kept, or takes it from somewhere else.
+    pub fn kept_or(
+        host: &Host,
+        directory: &str,
+        name: &str,
+        otherwise: impl FnOnce() -> Result<Secret>,
+    ) -> Result<Key> {
+        let path = format!("{directory}/{name}");
+        let secret = match host.read_text(&path)? {
+            Some(text) => checked(text).with_context(|| {
+                format!(
+                    "{} does not hold a secret; put the one that is in use back, or remove the file to have a new one made",
+                    host.outside(&path)
+                )
+            })?,
+            None => otherwise()?,
+        };
+        Ok(Key {
+            secret,
+            kept_in: Some(path),
+        })
+    }
+
+    /// Reads a secret from the administrator's own file.
+    pub fn given(host: &Host, setting: &str, path: &str) -> Result<Key> {
+        let wrong = |what: &str| {
+            Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)))
+        };
+        let entry = host
+            .look(path)?
+            .ok_or_else(|| wrong("does not exist; write the password into it"))?;
+        if entry.mode & 0o007 != 0 {
+            return Err(wrong("can be read by everybody; chmod 600 it"));
+        }
+        let text = host
+            .read_text(path)?
+            .ok_or_else(|| wrong("is not a regular file"))?;
+        let secret = checked(text).map_err(|why| wrong(&why.to_string()))?;
+        Ok(Key {
+            secret,
+            kept_in: None,
+        })
+    }
+}
+
+fn checked(text: String) -> Result<Secret> {
+    let text = Zeroizing::new(text);
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    if line.is_empty() {
+        bail!("is empty");
+    }
+    if line.chars().any(char::is_control) {
+        bail!("has more than one line, or control characters");
+    }
+    Ok(Secret::new(line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_long_plain_and_unprinted() {
+        let secret = Secret::generate().unwrap();
+        assert_eq!(secret.reveal().len(), LENGTH);
+        assert!(secret.reveal().bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert_ne!(secret, Secret::generate().unwrap());
+        assert!(!format!("{secret:?}").contains(secret.reveal()));
+    }
+}

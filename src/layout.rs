@@ -1,0 +1,481 @@
+//! Where things live: one table per family of distributions, and the file plan of one instance as data.
+//!
+//! The plan follows the Filesystem Hierarchy Standard as CamCOPS's own manual route reads it. `/usr/local` and `/opt`
+//! are not used.
+
+use serde::Serialize;
+
+/// The instance that nobody has to name.
+pub const DEFAULT_INSTANCE: &str = "camcops";
+/// The dedicated account, where the settings ask for one.
+pub const DEDICATED_ACCOUNT: &str = "camcops";
+/// Where the application's releases live.
+pub const APPLICATION: &str = "/usr/share/camcops";
+/// The program itself, as units and supervisor call it.
+pub const TOOL: &str = "/usr/bin/camcops-provision";
+/// Where an ACME client puts the answers that prove who serves a name.
+pub const ACME: &str = "/var/lib/camcops-acme";
+
+/// What differs between the families of distributions, and nothing else does.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Flavour {
+    /// `debian` or `rhel`.
+    pub name: &'static str,
+    /// The account and group of the web server.
+    pub web_account: &'static str,
+    /// The group that may read logs.
+    pub log_group: &'static str,
+    /// Where web sites are described.
+    pub apache_sites: &'static str,
+    /// Where a link switches a site on, if that is how it is done.
+    pub apache_enabled: Option<&'static str>,
+    /// Where the web server logs.
+    pub apache_logs: &'static str,
+    /// Where supervisor reads its programs.
+    pub supervisor_programs: &'static str,
+    /// How such a file's name ends.
+    pub supervisor_suffix: &'static str,
+    /// Where a MariaDB server reads more settings.
+    pub mariadb_settings: &'static str,
+    /// Where a MySQL server reads more settings.
+    pub mysql_settings: &'static str,
+}
+
+/// Debian, Ubuntu and their like.
+pub const DEBIAN: Flavour = Flavour {
+    name: "debian",
+    web_account: "www-data",
+    log_group: "adm",
+    apache_sites: "/etc/apache2/sites-available",
+    apache_enabled: Some("/etc/apache2/sites-enabled"),
+    apache_logs: "/var/log/apache2",
+    supervisor_programs: "/etc/supervisor/conf.d",
+    supervisor_suffix: "conf",
+    mariadb_settings: "/etc/mysql/mariadb.conf.d",
+    mysql_settings: "/etc/mysql/mysql.conf.d",
+};
+
+/// Red Hat Enterprise Linux and its like.
+pub const RHEL: Flavour = Flavour {
+    name: "rhel",
+    web_account: "apache",
+    log_group: "root",
+    apache_sites: "/etc/httpd/conf.d",
+    apache_enabled: None,
+    apache_logs: "/var/log/httpd",
+    supervisor_programs: "/etc/supervisord.d",
+    supervisor_suffix: "ini",
+    mariadb_settings: "/etc/my.cnf.d",
+    mysql_settings: "/etc/my.cnf.d",
+};
+
+/// The name under which an instance appears in files, units, databases and sites: `camcops`, or `camcops_NAME`.
+pub fn slug(instance: &str) -> String {
+    if instance == DEFAULT_INSTANCE {
+        instance.to_owned()
+    } else {
+        format!("{DEFAULT_INSTANCE}_{instance}")
+    }
+}
+
+/// The instance that a name on the command line means: its own name, or the slug that units know it by.
+pub fn instance(name: &str) -> Result<String, String> {
+    let bare = name.strip_prefix("camcops_").unwrap_or(name);
+    let mut letters = bare.chars();
+    let good = letters
+        .next()
+        .is_some_and(|first| first.is_ascii_lowercase())
+        && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && bare.len() <= 16;
+    // These names stand in the program's own directory or among its commands.
+    if !good || ["lock", "all"].contains(&bare) || (bare == DEFAULT_INSTANCE && bare != name) {
+        return Err("an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `lock` and `all` are reserved".into());
+    }
+    Ok(bare.to_owned())
+}
+
+/// Whose a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// root, and root's group.
+    Root,
+    /// root, readable by the service's group.
+    RootForService,
+    /// The service's own.
+    Service,
+    /// The service's own, and the web server's group may enter.
+    ServiceForWeb,
+    /// root, readable by the group that reads logs.
+    RootForLogs,
+    /// Whoever the package or the system gave it to.
+    System,
+}
+
+/// Directory or file, and who makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A directory of ours.
+    Directory,
+    /// A file or link of ours.
+    File,
+    /// Made by another program when it runs.
+    Elsewhere,
+}
+
+/// One line of the file plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Where.
+    pub path: String,
+    /// Directory or file.
+    pub what: What,
+    /// Whose.
+    pub whose: Whose,
+    /// Four octal digits; empty where it is not ours to say.
+    pub mode: &'static str,
+    /// What for.
+    pub purpose: &'static str,
+}
+
+/// The paths of one instance on one family of distributions.
+#[derive(Debug, Clone, Serialize)]
+pub struct Layout {
+    /// The family's own places.
+    #[serde(skip)]
+    pub flavour: &'static Flavour,
+    /// The instance's name in files.
+    pub slug: String,
+    /// What CamCOPS reads.
+    pub config: String,
+    /// The database login, as database clients read it.
+    pub option_file: String,
+    /// The monitor's settings, with its login.
+    pub monitor_config: String,
+    /// The administrator's own environment files, one per service.
+    pub env_dir: String,
+    /// Secrets, for root alone.
+    pub secrets: String,
+    /// The self-signed certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// Holds the socket.
+    pub socket_dir: String,
+    /// Where the web server reaches CamCOPS.
+    pub socket: String,
+    /// What CamCOPS has to remember.
+    pub state: String,
+    /// What can be made again.
+    pub cache: String,
+    /// matplotlib's part of it.
+    pub matplotlib: String,
+    /// Locks of exports.
+    pub lock: String,
+    /// Files that users asked for, until they fetch them.
+    pub downloads: String,
+    /// The site's own data.
+    pub data: String,
+    /// Its extra strings.
+    pub extra_strings: String,
+    /// Its logos.
+    pub images: String,
+    /// Its SNOMED codes.
+    pub snomed: String,
+    /// Log files, where the journal is not used.
+    pub logs: String,
+    /// supervisor's logs.
+    pub supervisor_logs: String,
+    /// The web server's logs.
+    pub apache_logs: String,
+    /// The current release.
+    pub venv: String,
+    /// Its static files.
+    #[serde(rename = "static")]
+    pub static_files: String,
+    /// Its strings.
+    pub release_strings: String,
+    /// This program.
+    pub tool: String,
+    /// For ACME clients.
+    pub acme: String,
+}
+
+impl Layout {
+    /// The paths of an instance.
+    pub fn new(flavour: &'static Flavour, instance: &str) -> Layout {
+        let slug = slug(instance);
+        Layout {
+            flavour,
+            config: format!("/etc/camcops/{slug}.conf"),
+            option_file: format!("/etc/camcops/{slug}.my.cnf"),
+            monitor_config: format!("/etc/camcops/{slug}.flower.py"),
+            env_dir: "/etc/camcops/env.d".into(),
+            secrets: format!("/etc/camcops/secrets/{slug}"),
+            certificate: format!("/etc/camcops/tls/{slug}.crt"),
+            key: format!("/etc/camcops/tls/{slug}.key"),
+            socket_dir: format!("/run/{slug}"),
+            socket: format!("/run/{slug}/{slug}.socket"),
+            state: format!("/var/lib/{slug}"),
+            cache: format!("/var/cache/{slug}"),
+            matplotlib: format!("/var/cache/{slug}/matplotlib"),
+            lock: format!("/var/lock/{slug}"),
+            downloads: format!("/var/tmp/{slug}"),
+            data: format!("/srv/{slug}"),
+            extra_strings: format!("/srv/{slug}/extra_strings"),
+            images: format!("/srv/{slug}/images"),
+            snomed: format!("/srv/{slug}/snomed"),
+            logs: format!("/var/log/{slug}"),
+            supervisor_logs: "/var/log/supervisor".into(),
+            apache_logs: flavour.apache_logs.into(),
+            venv: format!("{APPLICATION}/venv"),
+            static_files: format!("{APPLICATION}/static"),
+            release_strings: format!("{APPLICATION}/extra_strings"),
+            tool: TOOL.into(),
+            acme: ACME.into(),
+            slug,
+        }
+    }
+
+    /// The file plan: what `paths` prints, and the directories that `install` makes. A dedicated account lets the web
+    /// server's group into its socket directory; the web server's own account needs no such door.
+    pub fn rows(&self, dedicated: bool) -> Vec<Row> {
+        use What::{Directory, Elsewhere, File};
+        use Whose::{Root, RootForLogs, RootForService, Service, ServiceForWeb, System};
+        let row = |path: &str, what, whose, mode, purpose| Row {
+            path: path.to_owned(),
+            what,
+            whose,
+            mode,
+            purpose,
+        };
+        vec![
+            row("/etc/camcops", Directory, Root, "0755", "configuration"),
+            row(
+                &self.config,
+                File,
+                RootForService,
+                "0640",
+                "CamCOPS's own configuration",
+            ),
+            row(
+                &self.option_file,
+                File,
+                RootForService,
+                "0640",
+                "the database login",
+            ),
+            row(
+                &self.monitor_config,
+                File,
+                RootForService,
+                "0640",
+                "the monitor's settings",
+            ),
+            row(
+                &self.env_dir,
+                Directory,
+                Root,
+                "0700",
+                "your own environment files, SLUG-SERVICE.env",
+            ),
+            row(
+                "/etc/camcops/secrets",
+                Directory,
+                Root,
+                "0700",
+                "passwords and the cookie secret",
+            ),
+            row(
+                &self.secrets,
+                Directory,
+                Root,
+                "0700",
+                "those of this instance",
+            ),
+            row(
+                "/etc/camcops/tls",
+                Directory,
+                Root,
+                "0755",
+                "the self-signed certificate",
+            ),
+            row(&self.certificate, File, Root, "0644", "the certificate"),
+            row(&self.key, File, Root, "0600", "its private key"),
+            row(
+                &self.socket_dir,
+                Directory,
+                ServiceForWeb,
+                if dedicated { "0710" } else { "0700" },
+                "runtime socket directory",
+            ),
+            row(
+                &self.socket,
+                Elsewhere,
+                Service,
+                "",
+                "the socket between web server and CamCOPS",
+            ),
+            row(
+                &self.data,
+                Directory,
+                RootForService,
+                "0750",
+                "the site's own data",
+            ),
+            row(&self.images, Directory, RootForService, "0750", "logos"),
+            row(
+                &self.extra_strings,
+                Directory,
+                RootForService,
+                "0750",
+                "extra strings",
+            ),
+            row(
+                &self.snomed,
+                Directory,
+                RootForService,
+                "0750",
+                "SNOMED CT codes",
+            ),
+            row(
+                &self.cache,
+                Directory,
+                Service,
+                "0700",
+                "what can be made again",
+            ),
+            row(
+                &self.matplotlib,
+                Directory,
+                Service,
+                "0700",
+                "matplotlib's cache",
+            ),
+            row(&self.lock, Directory, Service, "0700", "locks of exports"),
+            row(
+                &self.state,
+                Directory,
+                Service,
+                "0700",
+                "the scheduler's state",
+            ),
+            row(
+                &self.downloads,
+                Directory,
+                Service,
+                "0700",
+                "downloads, until users fetch them",
+            ),
+            row(
+                &self.logs,
+                Directory,
+                RootForLogs,
+                "0750",
+                "logs, with logging.mode = \"file\"",
+            ),
+            row(
+                &self.supervisor_logs,
+                Directory,
+                System,
+                "",
+                "logs, under supervisor",
+            ),
+            row(
+                "/usr/bin/camcops_server",
+                File,
+                Root,
+                "0755",
+                "CamCOPS's own command",
+            ),
+            row(
+                "/usr/bin/camcops_server_meta",
+                File,
+                Root,
+                "0755",
+                "the same for several configurations",
+            ),
+            row(
+                "/usr/share/man/man1/camcops_server.1",
+                File,
+                Root,
+                "0644",
+                "its manual page",
+            ),
+            row(
+                "/usr/share/man/man1/camcops_server_meta.1",
+                File,
+                Root,
+                "0644",
+                "its manual page",
+            ),
+            row(APPLICATION, Directory, Root, "0755", "the application"),
+            row(&self.venv, Elsewhere, Root, "", "the current release"),
+            row(&self.static_files, Elsewhere, Root, "", "its static files"),
+            row(ACME, Directory, Root, "0755", "answers for an ACME client"),
+        ]
+    }
+
+    /// The site's file for the web server.
+    pub fn apache_site(&self) -> String {
+        format!("{}/{}.conf", self.flavour.apache_sites, self.slug)
+    }
+
+    /// supervisor's programs of this instance.
+    pub fn supervisor_programs(&self) -> String {
+        format!(
+            "{}/{}.{}",
+            self.flavour.supervisor_programs, self.slug, self.flavour.supervisor_suffix
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn instances_share_no_path_that_is_theirs() {
+        let shared = |layout: &Layout| -> BTreeSet<String> {
+            layout.rows(true).into_iter().map(|row| row.path).collect()
+        };
+        let (one, two) = (Layout::new(&DEBIAN, "camcops"), Layout::new(&DEBIAN, "two"));
+        for path in shared(&one).intersection(&shared(&two)) {
+            assert!(!path.contains("camcops_two"), "{path}");
+        }
+        assert_ne!(one.apache_site(), two.apache_site());
+        assert_ne!(one.supervisor_programs(), two.supervisor_programs());
+        assert_ne!(one.socket, two.socket);
+    }
+
+    #[test]
+    fn what_the_plan_says_is_not_used_is_not_used() {
+        for flavour in [&DEBIAN, &RHEL] {
+            for row in Layout::new(flavour, "two").rows(true) {
+                assert!(!row.path.starts_with("/opt"), "{}", row.path);
+                assert!(!row.path.starts_with("/usr/local"), "{}", row.path);
+            }
+        }
+    }
+
+    #[test]
+    fn an_instance_has_one_name() {
+        assert_eq!(instance("two"), Ok("two".into()));
+        assert_eq!(instance("camcops_two"), Ok("two".into()));
+        assert_eq!(instance("camcops"), Ok("camcops".into()));
+        for bad in [
+            "",
+            "Two",
+            "2",
+            "a-b",
+            "lock",
+            "../x",
+            "camcops_camcops",
+            "camcops_",
+        ] {
+            assert!(instance(bad).is_err(), "{bad}");
+        }
+    }
+}

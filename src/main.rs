@@ -1,0 +1,40 @@
+//! Parses the command line, calls what it asks for, and turns the result into an exit code.
+
+use camcops_provision::cli::Cli;
+use camcops_provision::error::Exit;
+use camcops_provision::{ops, report};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(why) => {
+            // Help and version are answers, not errors.
+            let code = if why.use_stderr() {
+                Exit::Usage as u8
+            } else {
+                0
+            };
+            let _ = why.print();
+            return ExitCode::from(code);
+        }
+    };
+    let json = cli.global.json;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(ops::run(cli)),
+        Err(why) => Err(why.into()),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(why) => {
+            let exit = Exit::of(&why);
+            report::failure(&why, exit, json);
+            ExitCode::from(exit as u8)
+        }
+    }
+}

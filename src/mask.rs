@@ -1,0 +1,57 @@
+//! What may be shown of CamCOPS's configuration: everything but the values of its secret keys.
+
+pub use crate::camcops_conf::masked;
+use crate::camcops_conf::{self, masked_value};
+use serde::Serialize;
+use std::fmt;
+
+/// A key that stays as the administrator set it, with its values fit for showing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Kept {
+    /// The file.
+    pub path: String,
+    /// The section.
+    pub section: String,
+    /// The key.
+    pub key: String,
+    /// What is there; nothing if the administrator took the key out.
+    pub yours: Option<String>,
+    /// What the settings would make it.
+    pub settings: Option<String>,
+}
+
+impl Kept {
+    /// From what the merge found.
+    pub fn new(path: &str, kept: &camcops_conf::Kept) -> Kept {
+        let shown = |value: &Option<String>| {
+            value
+                .as_ref()
+                .map(|value| masked_value(&kept.section, &kept.key, value))
+        };
+        Kept {
+            path: path.to_owned(),
+            section: kept.section.clone(),
+            key: kept.key.clone(),
+            yours: shown(&kept.theirs),
+            settings: shown(&kept.ours),
+        }
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one_line = |value: &Option<String>| match value {
+            Some(value) => format!("{:?}", value.replace('\n', " ").trim()),
+            None => "(not there)".to_owned(),
+        };
+        write!(
+            f,
+            "{} [{}] {} = {} as you set it; the settings would make it {}",
+            self.path,
+            self.section,
+            self.key,
+            one_line(&self.yours),
+            one_line(&self.settings)
+        )
+    }
+}

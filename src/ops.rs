@@ -1,0 +1,60 @@
+//! The commands, each a thin use of the engine.
+
+pub mod config;
+pub mod documents;
+pub mod init;
+pub mod install;
+pub mod status;
+
+use crate::cli::{Cli, Command, Global};
+use crate::error::Exit;
+use crate::report::Style;
+use crate::site::{Site, open_host};
+use anyhow::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs a command; the number is its exit code.
+pub async fn run(cli: Cli) -> Result<u8> {
+    let global = &cli.global;
+    let style = Style::of(global);
+    match cli.command {
+        Command::Init => init::run(global),
+        Command::Install(flags) => install::install(global, &flags, style).await,
+        Command::Plan(flags) => install::plan(global, &flags, style).await,
+        Command::Status(flags) => status::run(global, &flags, style).await,
+        Command::Uninstall(flags) => install::uninstall(global, &flags, style).await,
+        Command::Config(command) => config::run(global, command, style),
+        Command::Paths => documents::paths(&Site::load(global)?, style),
+        Command::Urls => documents::urls(&Site::load(global)?, style),
+        Command::Completions { shell } => documents::completions(shell),
+        Command::Man { directory } => documents::manual(&directory),
+    }
+}
+
+/// Only root may change a machine; a staged tree belongs to whoever owns it.
+fn need_root(global: &Global, command: &str) -> Result<()> {
+    let host = open_host(global)?;
+    if host.staged_root().is_some() || host.may_give_away() {
+        return Ok(());
+    }
+    Err(Exit::NotRoot.because(format!(
+        "only root may {command} on this machine: run it with sudo, or on a staged tree with --root DIR"
+    )))
+}
+
+/// Set by the first SIGINT or SIGTERM: the step at hand is finished, then the run stops with a summary.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let stop = Arc::clone(&stop);
+        let mut arrivals = signal(kind)?;
+        tokio::spawn(async move {
+            while arrivals.recv().await.is_some() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(stop)
+}

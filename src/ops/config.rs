@@ -1,0 +1,293 @@
+//! `config`: read, check and change the settings.
+
+use super::need_root;
+use crate::cli::{Config, Global};
+use crate::desired::desired;
+use crate::error::Exit;
+use crate::mask::masked;
+use crate::report::{self, Style};
+use crate::resource::{Resource, Shown};
+use crate::settings::{self, Origin, Settings};
+use crate::site::{Site, open_host, settings_file, sources};
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Runs one of the `config` commands.
+pub fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
+    match command {
+        Config::Show { changed } => show(global, changed, style),
+        Config::Get { key } => get(global, &key, style),
+        Config::Set { key, value } => change(global, &key, Some(&value)),
+        Config::Unset { key } => change(global, &key, None),
+        Config::Edit => edit(global),
+        Config::Validate => validate(global, style),
+        Config::Render { path } => render(global, path.as_deref()),
+        Config::Keys => keys(style),
+    }
+}
+
+fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    // What goes into camcops.conf may be a secret; everything else is none by construction.
+    let entries: Vec<_> = site
+        .resolved
+        .entries()
+        .filter(|entry| !changed || *entry.origin != Origin::Default)
+        .map(|entry| {
+            let value = if entry.private {
+                "********".to_owned()
+            } else {
+                entry.value
+            };
+            (entry.key, value, entry.origin)
+        })
+        .collect();
+    if style.json {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(key, value, origin)| json!({ "key": key, "value": value, "origin": origin }))
+            .collect();
+        report::print_json(&json!({ "instance": site.instance, "settings": entries }))?;
+        return Ok(0);
+    }
+    let mut text = String::new();
+    for (key, value, origin) in entries {
+        let _ = writeln!(text, "{key} = {value}  # {origin}");
+    }
+    report::print(&text)?;
+    Ok(0)
+}
+
+fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    let value = site.settings().get(key).ok_or_else(|| {
+        // The same words as for a wrong key in the file.
+        let why = settings::edited("", key, Some("1")).err();
+        Exit::Usage.because(why.map_or_else(|| format!("{key}: not set"), |why| why.to_string()))
+    })?;
+    if style.json {
+        report::print_json(&json!({ "key": key, "value": value.trim() }))?;
+    } else {
+        report::print_line(value.trim())?;
+    }
+    Ok(0)
+}
+
+/// Changes one key in the administrator's file, and refuses what would make the settings wrong.
+fn change(global: &Global, key: &str, value: Option<&str>) -> Result<u8> {
+    need_root(global, "change the settings")?;
+    let file = settings_file(&open_host(global)?, global);
+    let old = read(&file)?;
+    let new = settings::edited(old.as_deref().unwrap_or_default(), key, value)
+        .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
+    if old.as_deref() == Some(new.as_str()) || (old.is_none() && new.is_empty()) {
+        return Ok(0);
+    }
+    check(global, &file, &new)?;
+    write(&file, &new)?;
+    Ok(0)
+}
+
+/// Whether the settings would be right with this text in the file.
+fn check(global: &Global, file: &Path, text: &str) -> Result<()> {
+    let mut sources = sources(
+        file,
+        &Global {
+            config: None,
+            ..global.clone()
+        },
+    )?;
+    sources.files.retain(|(path, _)| path != file);
+    sources.files.insert(0, (file.to_owned(), text.to_owned()));
+    Settings::resolve(&sources)
+        .map(|_| ())
+        .map_err(|problems| Exit::Settings.because(problems.to_string()))
+}
+
+fn validate(global: &Global, style: Style) -> Result<u8> {
+    let file = settings_file(&open_host(global)?, global);
+    let problems = Settings::resolve(&sources(&file, global)?).err();
+    if style.json {
+        let problems = problems
+            .as_ref()
+            .map(|p| p.0.as_slice())
+            .unwrap_or_default();
+        report::print_json(&json!({ "file": file.display().to_string(), "problems": problems }))?;
+        return Ok(if problems.is_empty() {
+            0
+        } else {
+            Exit::Settings as u8
+        });
+    }
+    if let Some(problems) = problems {
+        return Err(Exit::Settings.because(problems.to_string()));
+    }
+    style.warn(&Site::load(global)?.unknown_config_keys());
+    report::print_line("the settings are right")?;
+    Ok(0)
+}
+
+fn render(global: &Global, path: Option<&str>) -> Result<u8> {
+    let site = Site::load(global)?;
+    let found = site.found(&site.journal()?)?;
+    let recipe = desired(&site, &found)?;
+    let wanted_path = path.unwrap_or(&site.layout.config);
+    let files: Vec<_> = recipe
+        .wanted
+        .iter()
+        .filter(|wanted| matches!(wanted.resource, Resource::File(_)))
+        .collect();
+    let fits: Vec<_> = files
+        .iter()
+        .filter(|wanted| {
+            let name = wanted.resource.name();
+            name == wanted_path
+                || name.ends_with(&format!("/{}", wanted_path.trim_start_matches('/')))
+        })
+        .collect();
+    let [wanted] = fits[..] else {
+        let names: Vec<&str> = files.iter().map(|wanted| wanted.resource.name()).collect();
+        let what = if fits.is_empty() {
+            "is none of"
+        } else {
+            "is more than one of"
+        };
+        return Err(Exit::Usage.because(format!("{wanted_path} {what}:\n  {}", names.join("\n  "))));
+    };
+    let bytes = wanted
+        .state
+        .facets()
+        .and_then(|facets| facets.content("content"))
+        .and_then(|content| content.bytes())
+        .context("a file without content")?;
+    let text = String::from_utf8_lossy(bytes);
+    match wanted.shown {
+        Shown::Whole => report::print(&text)?,
+        Shown::Masked => report::print(&masked(&text))?,
+        Shown::Nothing => {
+            return Err(
+                Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource))
+            );
+        }
+    }
+    Ok(0)
+}
+
+fn keys(style: Style) -> Result<u8> {
+    if style.json {
+        report::print_json(&json!({ "keys": settings::keys() }))?;
+    } else {
+        report::print(&settings::example())?;
+    }
+    Ok(0)
+}
+
+/// Lets the administrator edit a copy, and puts it in place only if it is right.
+fn edit(global: &Global) -> Result<u8> {
+    need_root(global, "change the settings")?;
+    if !std::io::stdin().is_terminal() {
+        return Err(Exit::Usage
+            .because("config edit needs a terminal; config set KEY VALUE works without one"));
+    }
+    let file = settings_file(&open_host(global)?, global);
+    let old = read(&file)?;
+    let copy = beside(&file, "edit");
+    let text = old.clone().unwrap_or_else(settings::example);
+    write_new(&copy, &text)?;
+    let result = edited(global, &file, &copy, &text);
+    // Kept after a failure: nobody wants to type it again.
+    if result.is_ok() {
+        std::fs::remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
+    }
+    result.with_context(|| {
+        format!(
+            "{} is unchanged; your text is in {}",
+            file.display(),
+            copy.display()
+        )
+    })
+}
+
+fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<u8> {
+    let editor = ["VISUAL", "EDITOR"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|editor| !editor.trim().is_empty())
+        .or_else(|| {
+            ["sensible-editor", "vi", "nano"]
+                .into_iter()
+                .find(|editor| which::which(editor).is_ok())
+                .map(str::to_owned)
+        })
+        .ok_or_else(|| Exit::Unreachable.because("no editor found; set EDITOR"))?;
+    let mut words = editor.split_whitespace();
+    let program = words.next().context("EDITOR is empty")?;
+    let status = Command::new(program)
+        .args(words)
+        .arg(copy)
+        .stdin(Stdio::inherit())
+        .status()
+        .with_context(|| format!("can't start the editor {program}"))?;
+    if !status.success() {
+        return Err(Exit::Failed.because(format!("the editor ended with {status}")));
+    }
+    let after =
+        std::fs::read_to_string(copy).with_context(|| format!("can't read {}", copy.display()))?;
+    if after == before && file.exists() {
+        return Ok(0);
+    }
+    check(global, file, &after)?;
+    write(file, &after)?;
+    Ok(0)
+}
+
+/// The administrator's file, or nothing if there is none yet.
+pub fn read(file: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(why).with_context(|| format!("can't read {}", file.display())),
+    }
+}
+
+/// Replaces the administrator's file in one step; its mode and owner stay.
+pub fn write(file: &Path, text: &str) -> Result<()> {
+    let new = beside(file, "new");
+    write_new(&new, text)?;
+    if let Ok(old) = std::fs::metadata(file) {
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(old.mode() & 0o7777))?;
+        std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid()))
+            .with_context(|| format!("can't keep the owner of {}", file.display()))?;
+    }
+    std::fs::rename(&new, file).with_context(|| format!("can't write {}", file.display()))
+}
+
+fn beside(file: &Path, what: &str) -> PathBuf {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    file.with_file_name(format!(".{name}.{what}"))
+}
+
+fn write_new(file: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        if let Some(directory) = file.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        match std::fs::remove_file(file) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+        let mut handle = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(file)?;
+        std::io::Write::write_all(&mut handle, text.as_bytes())?;
+        handle.sync_all()
+    };
+    write().with_context(|| format!("can't write {}", file.display()))
+}

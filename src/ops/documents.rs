@@ -1,0 +1,170 @@
+//! `paths`, `urls`, `completions`, `man`: what only has to be said.
+
+use crate::cli::Cli;
+use crate::error::Exit;
+use crate::layout::What;
+use crate::report::{self, Style};
+use crate::settings::{self, LogMode};
+use crate::site::Site;
+use anyhow::Result;
+use clap::CommandFactory;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Where everything is.
+pub fn paths(site: &Site, style: Style) -> Result<u8> {
+    let mut rows = site.layout.rows(site.dedicated());
+    if site.settings().logging.mode != LogMode::File {
+        rows.retain(|row| row.path != site.layout.logs);
+    }
+    if style.json {
+        report::print_json(&json!({ "instance": site.instance, "paths": rows }))?;
+        return Ok(0);
+    }
+    let owner = |row: &crate::layout::Row| site.owner_of(row.whose);
+    let width = rows.iter().map(|row| row.path.len()).max().unwrap_or(0) + 1;
+    let owners = rows.iter().map(|row| owner(row).len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in &rows {
+        let slash = if row.what == What::Directory { "/" } else { "" };
+        let path = format!("{}{slash}", row.path);
+        let _ = writeln!(
+            text,
+            "{path:width$}  {:owners$}  {:4}  {}",
+            owner(row),
+            row.mode,
+            row.purpose
+        );
+    }
+    report::print(&text)?;
+    Ok(0)
+}
+
+/// The addresses of the site.
+pub fn urls(site: &Site, style: Style) -> Result<u8> {
+    let base = site.url();
+    let monitor = format!("http://127.0.0.1:{}/", site.monitor_port());
+    let host = &site.names()[0];
+    let tunnel = format!("ssh -L {0}:127.0.0.1:{0} {host}", site.monitor_port());
+    if style.json {
+        report::print_json(&json!({
+            "instance": site.instance,
+            "site": base,
+            "tablets": format!("{base}api"),
+            "monitor": monitor,
+            "monitor_tunnel": tunnel,
+        }))?;
+        return Ok(0);
+    }
+    report::print(&format!(
+        "site      {base}\ntablets   {base}api\nmonitor   {monitor} (on this machine only; from yours: {tunnel})\n"
+    ))?;
+    Ok(0)
+}
+
+/// A completion script.
+pub fn completions(shell: clap_complete::Shell) -> Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "camcops-provision", &mut script);
+    report::print(&String::from_utf8_lossy(&script))?;
+    Ok(0)
+}
+
+/// The manual pages, one per command, and the one of the settings file.
+pub fn manual(directory: &Path) -> Result<u8> {
+    let cannot =
+        |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
+    std::fs::create_dir_all(directory).map_err(cannot)?;
+    for (name, page) in pages()? {
+        std::fs::write(directory.join(name), page).map_err(cannot)?;
+    }
+    Ok(0)
+}
+
+fn pages() -> Result<Vec<(String, Vec<u8>)>> {
+    let mut pages = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    collect(&command, "camcops-provision", &mut pages)?;
+    pages.push(("provision.toml.5".into(), settings_page().into_bytes()));
+    Ok(pages)
+}
+
+fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone())
+        .title(name)
+        .section("8")
+        .render(&mut page)?;
+    pages.push((format!("{name}.8"), page));
+    for sub in command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help")
+    {
+        collect(sub, &format!("{name}-{}", sub.get_name()), pages)?;
+    }
+    Ok(())
+}
+
+/// provision.toml(5), from the same table as everything else about the settings.
+fn settings_page() -> String {
+    let roff = |text: &str| {
+        let text = text.replace('\\', "\\e").replace('-', "\\-");
+        match text.starts_with(['.', '\'']) {
+            true => format!("\\&{text}"),
+            false => text,
+        }
+    };
+    let mut page = String::from(
+        ".TH provision.toml 5\n.SH NAME\nprovision.toml \\- what camcops\\-provision makes of a machine\n.SH DESCRIPTION\n\
+         Settings in TOML, in /etc/camcops/provision.toml, or provision_NAME.toml for instance NAME; files in the\n\
+         folder provision.d beside it are merged in, in the order of their names. Environment variables win over\n\
+         files, and \\fB\\-\\-set\\fR over both. Every key has a default. Passwords are never settings.\n",
+    );
+    let mut section = "";
+    for key in settings::keys() {
+        if key.section != section {
+            section = key.section;
+            let _ = writeln!(page, ".SH [{}]\n{}", section, roff(key.section_doc));
+        }
+        let _ = writeln!(
+            page,
+            ".TP\n.B {}\n{}\n.br\nAllowed: {}. Default: {}. Example: {}. Environment: {}.",
+            roff(key.short_name()),
+            roff(key.doc),
+            roff(&key.allowed),
+            roff(&key.default),
+            roff(key.example),
+            roff(&key.variable())
+        );
+    }
+    page.push_str(
+        ".SH [config]\nAnything under [config.site], [config.server], [config.export] and [config.\"recipient:NAME\"] goes into\n\
+         camcops.conf by key.\n.SH SEE ALSO\n.BR camcops\\-provision (8)\n",
+    );
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page_and_every_setting_a_line() {
+        let pages = pages().unwrap();
+        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(
+            names.contains(&"camcops-provision-config-set.8"),
+            "{names:?}"
+        );
+        let settings_page = settings_page();
+        for key in settings::keys() {
+            assert!(
+                settings_page.contains(&key.variable().replace('-', "\\-")),
+                "{}",
+                key.name
+            );
+        }
+    }
+}

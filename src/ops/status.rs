@@ -1,0 +1,138 @@
+//! `status`: what is installed, and what differs.
+
+use super::install::planned;
+use crate::certificate;
+use crate::cli::{Global, Parts, Status};
+use crate::error::Exit;
+use crate::report::{self, Style};
+use crate::site::{Certificate, Site};
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+#[derive(Debug, Serialize)]
+struct Drift {
+    resource: crate::resource::Resource,
+    facets: Vec<String>,
+}
+
+/// Shows it.
+pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    let journal = site.journal()?;
+    let parts = Parts {
+        only: Vec::new(),
+        skip: Vec::new(),
+        adopt: true,
+    };
+    let (recipe, plan) = planned(&site, &journal, &parts).await?;
+    let mut drift = Vec::new();
+    for owned in journal.owned() {
+        let resource = &owned.change.resource;
+        if site.host.staged_root().is_some() && resource.needs_live_machine() {
+            continue;
+        }
+        let observed = resource.observe(&site.host).await?;
+        let facets = owned.change.after.differences(&observed);
+        if !facets.is_empty() {
+            drift.push(Drift {
+                resource: resource.clone(),
+                facets: facets.into_iter().map(str::to_owned).collect(),
+            });
+        }
+    }
+    let interrupted = journal.owned().iter().any(|owned| owned.open);
+    let pending = plan.changes.len() + plan.conflicts.len();
+    let found = site.found(&journal)?;
+    let certificate = match &found.certificate {
+        Certificate::Own { because, .. } if !because.is_empty() => None,
+        Certificate::Own { pair, .. } => Some(certificate::summary(
+            pair.certificate.as_bytes(),
+            SystemTime::now(),
+        )?),
+        Certificate::Given { certificate, .. } => site
+            .host
+            .read(certificate)?
+            .map(|pem| certificate::summary(&pem, SystemTime::now()))
+            .transpose()?,
+    };
+    if style.json {
+        report::print_json(&json!({
+            "instance": site.instance,
+            "installed": journal.exists(),
+            "owned": journal.owned().len(),
+            "interrupted": interrupted,
+            "drift": drift,
+            "pending": pending,
+            "kept": recipe.kept,
+            "certificate": certificate,
+            "on_first_boot": plan.on_first_boot,
+        }))?;
+    } else {
+        style.warn(&recipe.warnings);
+        let mut text = String::new();
+        let facts = &site.facts;
+        let _ = writeln!(
+            text,
+            "instance     {} ({}, {:?})",
+            site.instance,
+            facts.distribution,
+            site.manager()
+        );
+        let _ = writeln!(text, "settings     {}", site.settings_file.display());
+        let state = match (journal.exists(), interrupted) {
+            (false, _) => "not installed".to_owned(),
+            (true, true) => {
+                "the last run was interrupted; run install to finish it, or uninstall to undo it"
+                    .to_owned()
+            }
+            (true, false) => format!("{} things in place", journal.owned().len()),
+        };
+        let _ = writeln!(text, "installed    {state}");
+        for drift in &drift {
+            let _ = writeln!(
+                text,
+                "drift        {}: {} changed since",
+                drift.resource,
+                drift.facets.join(", ")
+            );
+        }
+        for kept in &recipe.kept {
+            let _ = writeln!(text, "kept         {kept}");
+        }
+        match &certificate {
+            Some(summary) => {
+                let kind = if summary.self_signed {
+                    "self-signed"
+                } else {
+                    "given"
+                };
+                let _ = writeln!(
+                    text,
+                    "certificate  {kind}, for {}, {} days left",
+                    summary.names.join(", "),
+                    summary.days_left
+                );
+            }
+            None => text.push_str("certificate  none yet\n"),
+        }
+        for resource in &plan.on_first_boot {
+            let _ = writeln!(text, "first boot   {resource}");
+        }
+        let _ = match pending {
+            0 => writeln!(text, "pending      nothing"),
+            some => writeln!(
+                text,
+                "pending      {some} changes; `camcops-provision plan` shows them"
+            ),
+        };
+        report::print(&text)?;
+    }
+    Ok(if flags.exit_code && pending > 0 {
+        Exit::Pending as u8
+    } else {
+        0
+    })
+}

@@ -1,0 +1,135 @@
+//! Templates: text files with `{{value}}` in them, and one escaper per target format.
+//!
+//! A template has one format. Its escaper is applied to every value, so no template can forget it; a value that the
+//! format can't carry is refused with the reason.
+
+use anyhow::{Context, Result, bail};
+use handlebars::Handlebars;
+use serde::Serialize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What will read the rendered file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Python's configparser, with interpolation.
+    Ini,
+    /// Apache, inside double quotes.
+    Apache,
+    /// systemd, tmpfiles and sysusers, inside double quotes.
+    Systemd,
+    /// supervisor, inside double quotes.
+    Supervisor,
+    /// An option file of MariaDB and MySQL, inside double quotes, as the servers' clients and PyMySQL both read it.
+    Mysql,
+    /// A Python string in double quotes.
+    Python,
+    /// A POSIX shell, inside single quotes.
+    Shell,
+    /// XML text and attributes.
+    Xml,
+    /// Nothing to escape: names and numbers that are checked elsewhere.
+    Plain,
+}
+
+impl Format {
+    /// The value as it has to be written, or why it can't be.
+    pub fn escaped(self, value: &str) -> Result<String, String> {
+        if let Some(control) = value.chars().find(|c| c.is_control()) {
+            return Err(format!("has the control character {control:?}"));
+        }
+        let refused = |marks: &[&str]| -> Result<(), String> {
+            match marks.iter().find(|mark| value.contains(**mark)) {
+                Some(mark) => Err(format!("has {mark:?}, which this kind of file can't carry")),
+                None => Ok(()),
+            }
+        };
+        let backslashed = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
+        Ok(match self {
+            Format::Ini => {
+                if value.trim() != value {
+                    return Err("begins or ends with a blank".into());
+                }
+                value.replace('%', "%%")
+            }
+            Format::Apache => {
+                refused(&["${"])?;
+                backslashed(value)
+            }
+            Format::Systemd => backslashed(value).replace('%', "%%"),
+            Format::Supervisor => {
+                refused(&[" ;", " #", "\"", "'", "\\"])?;
+                value.replace('%', "%%")
+            }
+            Format::Mysql => {
+                refused(&["\\", "\"", "'"])?;
+                value.to_owned()
+            }
+            Format::Python => backslashed(value),
+            Format::Shell => value.replace('\'', r"'\''"),
+            Format::Xml => value
+                .replace('&', "&amp;")
+                .replace('<', "&lt;")
+                .replace('>', "&gt;")
+                .replace('"', "&quot;"),
+            Format::Plain => value.to_owned(),
+        })
+    }
+}
+
+/// Renders a template. A variable that the view does not have is an error, and so is a value that can't be carried.
+pub fn render(name: &str, format: Format, template: &str, view: &impl Serialize) -> Result<String> {
+    let refused: Arc<Mutex<Option<String>>> = Arc::default();
+    let mut engine = Handlebars::new();
+    engine.set_strict_mode(true);
+    let refusal = Arc::clone(&refused);
+    engine.register_escape_fn(move |value| {
+        format.escaped(value).unwrap_or_else(|why| {
+            *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+            String::new()
+        })
+    });
+    let text = engine
+        .render_template(template, view)
+        .with_context(|| format!("template {name}"))?;
+    let refused = refused
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(why) = refused {
+        bail!("a value for {name} {why}");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_value_is_escaped_for_its_format() {
+        let view = json!({ "v": "50% \"a\" & b" });
+        let rendered = |format| render("t", format, "x = {{v}}", &view).unwrap();
+        assert_eq!(rendered(Format::Ini), "x = 50%% \"a\" & b");
+        assert_eq!(rendered(Format::Apache), r#"x = 50% \"a\" & b"#);
+        assert_eq!(rendered(Format::Systemd), r#"x = 50%% \"a\" & b"#);
+        assert_eq!(rendered(Format::Xml), "x = 50% &quot;a&quot; &amp; b");
+    }
+
+    #[test]
+    fn what_a_format_cannot_carry_is_refused_with_the_reason() {
+        let why = |format, value: &str| {
+            render("t", format, "{{v}}", &json!({ "v": value }))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(why(Format::Supervisor, "a ;b").contains("\" ;\""));
+        assert!(why(Format::Apache, "a${b}").contains("${"));
+        assert!(why(Format::Plain, "a\nb").contains("control character"));
+    }
+
+    #[test]
+    fn a_missing_variable_is_an_error() {
+        assert!(render("t", Format::Plain, "{{gone}}", &json!({})).is_err());
+    }
+}

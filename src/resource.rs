@@ -1,0 +1,492 @@
+//! The one abstraction: a resource is a name for something on the machine, and its state is absent or a small map of
+//! facets. What differs between the wanted and the observed facets is a change; everything the program does is a fold
+//! over changes.
+//!
+//! ```
+//! use camcops_provision::resource::{Facets, State};
+//!
+//! let wanted = State::Present(Facets::new().with("mode", "0640"));
+//! let found = State::Present(Facets::new().with("mode", "0644").with("owner", "root:root"));
+//! // Only what is wanted is compared: the owner belongs to the administrator here.
+//! assert_eq!(wanted.differences(&found), ["mode"]);
+//! ```
+
+pub mod accounts;
+pub mod files;
+
+use crate::host::Host;
+use anyhow::Result;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// Everything that this program can make. The list is closed: it is the scope of the product.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "Named", into = "Named")]
+pub enum Resource {
+    /// A group of this machine.
+    Group(String),
+    /// An account of this machine.
+    User(String),
+    /// A directory, by path.
+    Directory(String),
+    /// A regular file, by path.
+    File(String),
+    /// A symbolic link, by path.
+    Symlink(String),
+    /// Something that a newer version of this program made: its kind and its name.
+    Unknown(String, String),
+}
+
+/// A resource as the journal and JSON have it.
+#[derive(Serialize, Deserialize)]
+struct Named {
+    kind: String,
+    name: String,
+}
+
+impl From<Named> for Resource {
+    fn from(Named { kind, name }: Named) -> Resource {
+        match kind.as_str() {
+            "group" => Resource::Group(name),
+            "account" => Resource::User(name),
+            "directory" => Resource::Directory(name),
+            "file" => Resource::File(name),
+            "link" => Resource::Symlink(name),
+            _ => Resource::Unknown(kind, name),
+        }
+    }
+}
+
+impl From<Resource> for Named {
+    fn from(resource: Resource) -> Named {
+        Named {
+            kind: resource.kind().to_owned(),
+            name: resource.name().to_owned(),
+        }
+    }
+}
+
+impl Resource {
+    /// What the machine has now.
+    pub async fn observe(&self, host: &Host) -> Result<State> {
+        match self {
+            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
+                files::observe(host, path)
+            }
+            Resource::Group(name) => Ok(accounts::observe_group(host, name)),
+            Resource::User(name) => Ok(accounts::observe_user(host, name)),
+            Resource::Unknown(..) => Ok(State::Absent),
+        }
+    }
+
+    /// Makes the machine have `after`; `before` is what it has.
+    pub async fn enforce(&self, host: &Host, before: &State, after: &State) -> Result<Enforced> {
+        match self {
+            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
+                files::enforce(host, self, before, after)
+            }
+            Resource::Group(name) => accounts::enforce_group(host, name, after),
+            Resource::User(name) => accounts::enforce_user(host, name, after),
+            Resource::Unknown(..) => Ok(Enforced::LeftAlone(
+                "a newer version made it; use that version".into(),
+            )),
+        }
+    }
+
+    /// Removes what an interrupted `enforce` may have left beside the resource.
+    pub fn clear_up(&self, host: &Host) -> Result<()> {
+        match self {
+            Resource::File(path) | Resource::Symlink(path) => host.remove_unfinished(path),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it can only be seen and made on a running machine, not in a staged tree.
+    pub fn needs_live_machine(&self) -> bool {
+        matches!(self, Resource::Group(_) | Resource::User(_))
+    }
+
+    /// Whether it holds what can't be made again: such a thing survives `uninstall`.
+    pub fn holds_data(&self) -> bool {
+        // An account is kept because files that it owns may remain; Debian's own packages do the same.
+        matches!(self, Resource::Group(_) | Resource::User(_))
+    }
+
+    /// The kind in one word.
+    pub fn kind(&self) -> &str {
+        match self {
+            Resource::Group(_) => "group",
+            Resource::User(_) => "account",
+            Resource::Directory(_) => "directory",
+            Resource::File(_) => "file",
+            Resource::Symlink(_) => "link",
+            Resource::Unknown(kind, _) => kind,
+        }
+    }
+
+    /// The name: a path, or the name of an account.
+    pub fn name(&self) -> &str {
+        match self {
+            Resource::Group(name)
+            | Resource::User(name)
+            | Resource::Directory(name)
+            | Resource::File(name)
+            | Resource::Symlink(name)
+            | Resource::Unknown(_, name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind(), self.name())
+    }
+}
+
+/// How an enforcement ended when nothing failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enforced {
+    /// The machine has the wanted state.
+    Done,
+    /// It was left as it is, and why: a directory that is not empty.
+    LeftAlone(String),
+}
+
+/// Absent, or present with facets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not there.
+    #[default]
+    Absent,
+    /// There, with these properties.
+    Present(Facets),
+}
+
+impl State {
+    /// The facets, if it is there.
+    pub fn facets(&self) -> Option<&Facets> {
+        match self {
+            State::Absent => None,
+            State::Present(facets) => Some(facets),
+        }
+    }
+
+    /// One facet, if it is there.
+    pub fn get(&self, facet: &str) -> Option<&Value> {
+        self.facets().and_then(|facets| facets.get(facet))
+    }
+
+    /// The names of the wanted facets that the observed state has otherwise; `presence` if one is absent and the other not.
+    pub fn differences(&self, observed: &State) -> Vec<&str> {
+        match (self, observed) {
+            (State::Absent, State::Absent) => Vec::new(),
+            (State::Present(wanted), State::Present(found)) => wanted
+                .iter()
+                .filter(|(facet, value)| found.get(facet) != Some(value))
+                .map(|(facet, _)| facet)
+                .collect(),
+            _ => vec!["presence"],
+        }
+    }
+
+    /// Whether the observed state has everything that is wanted.
+    pub fn is_met_by(&self, observed: &State) -> bool {
+        self.differences(observed).is_empty()
+    }
+}
+
+/// A small ordered map from the name of a property to its value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Facets(BTreeMap<String, Value>);
+
+impl Facets {
+    /// None yet.
+    pub fn new() -> Facets {
+        Facets::default()
+    }
+
+    /// With one more.
+    pub fn with(mut self, facet: &str, value: impl Into<Value>) -> Facets {
+        self.0.insert(facet.to_owned(), value.into());
+        self
+    }
+
+    /// One of them.
+    pub fn get(&self, facet: &str) -> Option<&Value> {
+        self.0.get(facet)
+    }
+
+    /// One of them, as text.
+    pub fn text(&self, facet: &str) -> Option<&str> {
+        match self.get(facet) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// One of them, as the content of a file.
+    pub fn content(&self, facet: &str) -> Option<&Content> {
+        match self.get(facet) {
+            Some(Value::Content(content)) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// All of them, in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(facet, value)| (facet.as_str(), value))
+    }
+}
+
+/// The value of a facet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A word.
+    Text(String),
+    /// A set of words, compared both ways.
+    Set(BTreeSet<String>),
+    /// The content of a file.
+    Content(Content),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Value {
+        Value::Text(text)
+    }
+}
+
+impl From<Content> for Value {
+    fn from(content: Content) -> Value {
+        Value::Content(content)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Text(text) => f.write_str(text),
+            Value::Set(words) => {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                f.write_str(&words.join(", "))
+            }
+            Value::Content(content) => match content.bytes() {
+                Some(bytes) => write!(f, "{} bytes", bytes.len()),
+                None => f.write_str("other content"),
+            },
+        }
+    }
+}
+
+/// The content of a file. It prints, compares and is written to the journal as its SHA-256: the bytes may be a secret.
+#[derive(Clone, Default)]
+pub struct Content {
+    bytes: Option<Arc<[u8]>>,
+    digest: OnceLock<String>,
+}
+
+impl Content {
+    /// These bytes.
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Content {
+        Content {
+            bytes: Some(bytes.into()),
+            digest: OnceLock::new(),
+        }
+    }
+
+    /// Bytes that are elsewhere, known by their SHA-256.
+    pub fn known_by(digest: String) -> Content {
+        Content {
+            bytes: None,
+            digest: OnceLock::from(digest),
+        }
+    }
+
+    /// The bytes, unless only the digest is known.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.bytes.as_deref()
+    }
+
+    /// SHA-256 in lower-case hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        self.digest.get_or_init(|| {
+            let bytes = self.bytes.as_deref().unwrap_or_default();
+            hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+        })
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Content) -> bool {
+        match (&self.bytes, &other.bytes) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => self.digest() == other.digest(),
+        }
+    }
+}
+
+impl Eq for Content {}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Content(sha256 {})", self.digest())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Digest {
+    sha256: String,
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Digest {
+            sha256: self.digest().to_owned(),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Content, D::Error> {
+        Digest::deserialize(deserializer).map(|digest| Content::known_by(digest.sha256))
+    }
+}
+
+/// How much of a file's content may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shown {
+    /// All of it.
+    #[default]
+    Whole,
+    /// All but the values of its secret keys.
+    Masked,
+    /// Nothing: the content is the secret.
+    Nothing,
+}
+
+/// The parts of an installation, by which `--only` and `--skip` choose.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The dedicated account, if one is asked for.
+    Accounts,
+    /// Every directory of the file plan.
+    Directories,
+    /// Passwords and the cookie secret.
+    Secrets,
+    /// The TLS certificate and its key.
+    Certificate,
+    /// What CamCOPS itself reads.
+    Configuration,
+    /// The commands in /usr/bin and their manual pages.
+    Launchers,
+    /// The database server's settings.
+    Database,
+    /// The message broker's settings.
+    Broker,
+    /// systemd units or supervisor programs, with their logs.
+    Services,
+    /// The web server's site.
+    Web,
+    /// Descriptions for ufw and firewalld.
+    Firewall,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = format!("{self:?}").to_lowercase();
+        f.write_str(&name)
+    }
+}
+
+/// What an installation should have, and the line that `plan` explains it with.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which resource.
+    pub resource: Resource,
+    /// The facets that matter.
+    pub state: State,
+    /// Why.
+    pub because: String,
+    /// Which part of the installation it belongs to.
+    pub part: Part,
+    /// How much of its content may be shown.
+    pub shown: Shown,
+    /// Whether the written content is kept, because the next merge with the administrator's changes needs it.
+    pub remembered: bool,
+}
+
+/// A resource with a state before and a state after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which resource.
+    pub resource: Resource,
+    /// What it was.
+    pub before: State,
+    /// What it becomes.
+    pub after: State,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_never_prints_its_bytes() {
+        let content = Content::new(*b"Sesame");
+        let printed = format!("{content:?} {}", serde_json::to_string(&content).unwrap());
+        assert!(!printed.contains("Sesame"), "{printed}");
+        assert_eq!(content, Content::known_by(content.digest().to_owned()));
+        assert_ne!(content, Content::new(*b"sesame"));
+    }
+
+    #[test]
+    fn a_set_is_compared_both_ways() {
+        let set = |words: &[&str]| {
+            let words = words.iter().map(|w| (*w).to_owned()).collect();
+            State::Present(Facets(BTreeMap::from([("g".into(), Value::Set(words))])))
+        };
+        assert!(set(&["a"]).is_met_by(&set(&["a"])));
+        assert!(!set(&["a"]).is_met_by(&set(&["a", "b"])));
+        assert!(!set(&["a", "b"]).is_met_by(&set(&["a"])));
+    }
+
+    #[test]
+    fn a_resource_of_a_newer_version_keeps_its_name() {
+        let text = r#"{"resource":{"kind":"moon","name":"x"},"before":"absent","after":"absent"}"#;
+        let change: Change = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            change.resource,
+            Resource::Unknown("moon".into(), "x".into())
+        );
+        assert_eq!(serde_json::to_string(&change).unwrap(), text);
+    }
+}

@@ -1,0 +1,249 @@
+//! What the administrator wants.
+//!
+//! Settings come from files, environment variables and `--set` flags, the later of these winning.
+//! [`Settings::resolve`] turns them into one complete and checked [`Settings`], or lists everything
+//! that is wrong with them at once. The list of keys below also feeds the example file, the
+//! documentation and the messages.
+//!
+//! Nothing here touches the machine: texts come in, values and texts go out.
+
+// A problem carries all that a message needs, and there are only a few of them in a run.
+#![allow(clippy::result_large_err)]
+
+mod checks;
+mod choices;
+mod config;
+mod edit;
+mod example;
+mod key;
+mod load;
+mod problem;
+mod types;
+mod value;
+
+pub use choices::{
+    AccountUser, Backend, DatabaseTls, Environment, Frontend, LogMode, Mode, Service,
+    ServiceManager, TlsMode,
+};
+pub use config::{Config, ConfigValue};
+pub use edit::edited;
+pub use example::example;
+pub use key::{Key, VARIABLE_PREFIX, keys};
+pub use load::{Entry, Resolved, Sources};
+pub use problem::{Origin, Problem, Problems};
+pub use types::{
+    AbsolutePath, AccountName, Bind, Country, DatabaseName, DatabaseUser, Host, Language, Listen,
+    Locality, MemoryCap, Network, Organization, Timezone, VirtualHost, WebAddress, WebPath,
+};
+pub use value::{Auto, Port, Setting, Whole, ZeroOr};
+
+// To add a key, add its lines here, in the order in which an administrator would look for it:
+// * the doc comment is one or two plain sentences; they are shown as they are;
+// * a value that only some texts or numbers can be gets a type in `types`, so that nobody has to
+//   check it again, and the type says what is allowed;
+// * the default works on a fresh machine; `None` or an empty list where nothing would be right;
+// * the example is TOML and differs from the default; it also stands in the example file where
+//   the default is empty, so all of them together must make sense;
+// * `shown` is the default in words, where it depends on something else;
+// * what depends on another key goes to `checks`. A password is never a key.
+key::settings! {
+    /// The account that the services run as.
+    account: Account {
+        /// Who the services run as: "auto" is the web server's account, "camcops" a dedicated one.
+        user: AccountUser = AccountUser::Auto, example "\"camcops\"";
+        /// The user id of the dedicated account.
+        uid: Auto<Whole<1, 999_999>> = Auto::Auto, example "990", shown "auto: a free one";
+    }
+
+    /// The MySQL or MariaDB database.
+    database: Database {
+        /// Whether the database is set up on this machine or looked after elsewhere.
+        mode: Mode = Mode::Local, example "\"external\"";
+        /// The machine of an external database.
+        host: Host = Host("localhost".into()), example "\"db.example.org\"";
+        /// The port of an external database.
+        port: Port = Port(3306), example "3307";
+        /// The socket of a local database.
+        socket: AbsolutePath = AbsolutePath("/run/mysqld/mysqld.sock".into()), example "\"/var/lib/mysql/mysql.sock\"";
+        /// The name of the database.
+        name: Option<DatabaseName> = None, example "\"camcops\"", shown "camcops, or camcops_NAME for another instance";
+        /// The account that CamCOPS uses in the database.
+        user: Option<DatabaseUser> = None, example "\"camcops\"", shown "the same as database.name";
+        /// A file with the account's password, which only root can read.
+        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-database-password\"", shown "none";
+        /// How the connection to an external database is encrypted; "verify" also checks who answers.
+        tls: DatabaseTls = DatabaseTls::Off, example "\"verify\"";
+        /// The certificate of the authority that signed the database's certificate.
+        tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/database-ca.pem\"", shown "none";
+        /// Whether a local database is tuned for CamCOPS, such as for large uploads.
+        tuning: bool = true, example "false";
+        /// When a local database writes to the disk: 1 with each transaction, 2 each second (faster, but a power cut loses the last second).
+        flush_log_at_trx_commit: Whole<1, 2> = Whole(1), example "2";
+    }
+
+    /// The RabbitMQ broker that passes tasks to the workers.
+    broker: Broker {
+        /// Whether the broker is set up on this machine or looked after elsewhere.
+        mode: Mode = Mode::Local, example "\"external\"";
+        /// The machine of an external broker.
+        host: Host = Host("localhost".into()), example "\"mq.example.org\"";
+        /// The port of the broker.
+        port: Auto<Port> = Auto::Auto, example "5673", shown "auto: 5672, or 5671 with broker.tls";
+        /// The vhost of the instance.
+        vhost: Option<VirtualHost> = None, example "\"camcops\"", shown "camcops, or camcops_NAME for another instance";
+        /// The account that CamCOPS uses at the broker.
+        user: Option<AccountName> = None, example "\"camcops\"", shown "camcops, or camcops_NAME for another instance";
+        /// A file with the account's password, which only root can read.
+        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-broker-password\"", shown "none";
+        /// Whether the connection to an external broker is encrypted.
+        tls: bool = false, example "true";
+        /// The certificate of the authority that signed the broker's certificate.
+        tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/broker-ca.pem\"", shown "none";
+        /// How many milliseconds a task may take before the broker gives it to another worker.
+        consumer_timeout_ms: Whole<300_000, { u32::MAX }> = Whole(7_200_000), example "3600000";
+    }
+
+    /// The web site.
+    web: Web {
+        /// The web server that is set up in front of CamCOPS.
+        frontend: Frontend = Frontend::Apache, example "\"none\"";
+        /// The program that serves CamCOPS to the web server.
+        backend: Backend = Backend::Gunicorn, example "\"cherrypy\"";
+        /// Where that program listens: a unix socket, or a port that only this machine can reach.
+        bind: Bind = Bind::Socket, example "\"127.0.0.1:8000\"";
+        /// The names or addresses of the site, the main one first.
+        server_names: Vec<Host> = Vec::new(), example "[\"camcops.example.org\"]", shown "the full host name of the machine";
+        /// The addresses that the site is served on.
+        listen: Vec<Listen> = vec![Listen::Any], example "[\"192.0.2.10\", \"2001:db8::10\"]";
+        /// The port of the site.
+        https_port: Port = Port(443), example "8443";
+        /// The port that redirects to the site; 0 for none.
+        http_port: ZeroOr<Port> = ZeroOr(Some(Port(80))), example "8080";
+        /// The path of CamCOPS on the site.
+        path: WebPath = WebPath("/".into()), example "\"/camcops\"";
+        /// How many requests are worked on at the same time.
+        workers: Auto<Whole<1, 256>> = Auto::Auto, example "4";
+        /// How many seconds a request may take.
+        timeout_s: Whole<30, 3600> = Whole(300), example "600";
+        /// The machines in front of the web server whose word on the client's address is believed.
+        trusted_proxies: Vec<Network> = Vec::new(), example "[\"192.0.2.0/24\"]", shown "none";
+        /// How large an upload may be, in MiB.
+        max_body_mb: Whole<1, 2047> = Whole(64), example "128";
+    }
+
+    /// The certificate of the web site.
+    tls: Tls {
+        /// Whether the certificate is made here and signed by itself, or given as files.
+        mode: TlsMode = TlsMode::SelfSigned, example "\"files\"";
+        /// The certificate file, for mode "files".
+        certificate: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/camcops.example.org.pem\"", shown "none";
+        /// The key file, for mode "files".
+        key: Option<AbsolutePath> = None, example "\"/etc/ssl/private/camcops.example.org.key\"", shown "none";
+        /// The file with the intermediate certificates, unless the certificate file holds them.
+        chain: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/chain.pem\"", shown "none";
+        /// The country in a self-signed certificate.
+        country: Option<Country> = None, example "\"GB\"", shown "none";
+        /// The state or province in a self-signed certificate.
+        state_or_province: Option<Locality> = None, example "\"Cambridgeshire\"", shown "none";
+        /// The town in a self-signed certificate.
+        locality: Option<Locality> = None, example "\"Cambridge\"", shown "none";
+        /// The organization in a self-signed certificate.
+        organization: Option<Organization> = None, example "\"Example Hospital\"", shown "none";
+        /// Names or addresses in a self-signed certificate besides web.server_names.
+        dns_names: Vec<Host> = Vec::new(), example "[\"camcops.internal.example.org\"]", shown "none";
+        /// How many days a self-signed certificate is valid.
+        days: Whole<1, 825> = Whole(365), example "90";
+    }
+
+    /// The services of the instance.
+    services: Services {
+        /// What starts and watches the services: "auto" is systemd where it runs.
+        manager: ServiceManager = ServiceManager::Auto, example "\"supervisor\"";
+        /// The services that are not wanted on this machine.
+        disabled: Vec<Service> = Vec::new(), example "[\"monitor\"]", shown "none";
+    }
+
+    /// The workers that do background tasks.
+    workers: Workers {
+        /// How many tasks are worked on at the same time.
+        concurrency: Auto<Whole<1, 256>> = Auto::Auto, example "2";
+        /// After how many tasks a worker process is replaced.
+        max_tasks_per_child: Whole<1, 1_000_000> = Whole(1000), example "200";
+        /// Beyond how much memory, in kB, a worker process is replaced; 0 for no limit. A process needs about 390 MB, so a small cap would replace it after every task.
+        max_memory_kb: ZeroOr<MemoryCap> = ZeroOr(None), example "1000000";
+    }
+
+    /// The monitor of background tasks; only this machine can reach it.
+    monitor: Monitor {
+        /// The port of the monitor.
+        port: Auto<Port> = Auto::Auto, example "5556", shown "auto: 5555, or a free port for another instance";
+        /// The user name that the monitor asks for.
+        user: AccountName = AccountName("camcops".into()), example "\"admin\"";
+        /// A file with the password that the monitor asks for, which only root can read.
+        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-monitor-password\"", shown "none";
+    }
+
+    /// What CamCOPS shows and where it is used.
+    site: Site {
+        /// The web page of the institution.
+        institution_url: Option<WebAddress> = None, example "\"https://www.example.org/\"", shown "none";
+        /// The picture file of the institution's logo.
+        logo: Option<AbsolutePath> = None, example "\"/srv/camcops/images/logo.png\"", shown "the logo of CamCOPS";
+        /// Further files of task texts, besides those of CamCOPS; * stands for anything.
+        extra_strings: Vec<AbsolutePath> = Vec::new(), example "[\"/srv/camcops/extra_strings/*.xml\"]", shown "none";
+        /// The SNOMED CT codes for tasks, which need a licence.
+        snomed_task_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/tasks.xml\"", shown "none";
+        /// The SNOMED CT codes for ICD-9-CM.
+        snomed_icd9_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/icd9.xml\"", shown "none";
+        /// The SNOMED CT codes for ICD-10.
+        snomed_icd10_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/icd10.xml\"", shown "none";
+        /// The time zone of background tasks.
+        timezone: Option<Timezone> = None, example "\"Europe/London\"", shown "the machine's";
+        /// The language of the web pages.
+        language: Language = Language("en_GB".into()), example "\"da_DK\"";
+        /// The country whose form of telephone numbers is understood without a prefix.
+        region: Country = Country("GB".into()), example "\"DK\"";
+        /// Whether real patients are seen or things are only tried out.
+        environment: Environment = Environment::Production, example "\"test\"";
+    }
+
+    /// Where the services log to.
+    logging: Logging {
+        /// Whether the services log to the journal or to files.
+        mode: LogMode = LogMode::Journal, example "\"file\"";
+        /// How many days log files are kept.
+        keep_days: Whole<1, 3650> = Whole(14), example "90";
+    }
+}
+
+impl Database {
+    /// The name of the database of the instance with this slug.
+    pub fn name_or<'a>(&'a self, slug: &'a str) -> &'a str {
+        self.name.as_ref().map_or(slug, DatabaseName::as_str)
+    }
+
+    /// The account of the instance with this slug.
+    pub fn user_or<'a>(&'a self, slug: &'a str) -> &'a str {
+        self.user
+            .as_ref()
+            .map_or_else(|| self.name_or(slug), DatabaseUser::as_str)
+    }
+}
+
+impl Broker {
+    /// The port, which depends on encryption unless it is given.
+    pub fn port_number(&self) -> u16 {
+        let usual = if self.tls { 5671 } else { 5672 };
+        self.port.given().map_or(usual, |port| port.get())
+    }
+
+    /// The vhost of the instance with this slug.
+    pub fn vhost_or<'a>(&'a self, slug: &'a str) -> &'a str {
+        self.vhost.as_ref().map_or(slug, VirtualHost::as_str)
+    }
+
+    /// The account of the instance with this slug.
+    pub fn user_or<'a>(&'a self, slug: &'a str) -> &'a str {
+        self.user.as_ref().map_or(slug, AccountName::as_str)
+    }
+}

@@ -1,0 +1,295 @@
+//! From files, environment and flags to settings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use toml_edit::{Document, Item, Table, TableLike};
+
+use super::Settings;
+use super::checks::{Conflict, conflicts};
+use super::config;
+use super::key::{self, Given, Target, VARIABLE_PREFIX, dotted, keys, segments};
+use super::problem::{Origin, Problem, Problems, line_of};
+
+/// Everything that settings can come from; later ones win over earlier ones.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Files with their text, the most important one last.
+    pub files: Vec<(PathBuf, String)>,
+    /// The environment; what is not ours is ignored.
+    pub environment: Vec<(String, String)>,
+    /// `KEY=VALUE` of each `--set`.
+    pub overrides: Vec<String>,
+}
+
+/// Settings, and where each of them comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// The settings.
+    pub settings: Settings,
+    /// The origin of each key by its dotted name.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+/// One line of `config show`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry<'a> {
+    /// The dotted name.
+    pub key: String,
+    /// The value in TOML.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: &'a Origin,
+    /// Whether the value may be a secret, as anything in `[config]` may.
+    pub private: bool,
+}
+
+impl Settings {
+    /// Reads, merges and checks everything that was given, and reports all problems at once.
+    pub fn resolve(sources: &Sources) -> Result<Resolved, Problems> {
+        let mut loader = Loader::default();
+        for (path, text) in &sources.files {
+            loader.file(path, text);
+        }
+        for (variable, value) in &sources.environment {
+            loader.variable(variable, value);
+        }
+        for assignment in &sources.overrides {
+            loader.flag(assignment);
+        }
+        loader.finish()
+    }
+
+    /// The value of a key, by its dotted name, as TOML.
+    pub fn get(&self, name: &str) -> Option<String> {
+        let path = segments(name);
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let value = Target::find(&path).ok()?.write(self)?;
+        Some(value.to_string())
+    }
+}
+
+impl Resolved {
+    /// Every key with its value and origin, in the order of the documentation.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let known = keys().iter().map(Target::Key);
+        let config = self.settings.config.iter().flat_map(|(section, values)| {
+            values
+                .keys()
+                .map(|key| Target::Config(section.clone(), key.clone()))
+        });
+        known.chain(config).filter_map(|target| {
+            let key = target.name();
+            Some(Entry {
+                value: target.write(&self.settings)?.to_string(),
+                origin: self.origins.get(&key).unwrap_or(&Origin::Default),
+                private: matches!(target, Target::Config(..)),
+                key,
+            })
+        })
+    }
+}
+
+#[derive(Default)]
+struct Loader {
+    settings: Settings,
+    origins: BTreeMap<String, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Loader {
+    fn file(&mut self, path: &Path, text: &str) {
+        let before = self.problems.len();
+        match Document::parse(text) {
+            Ok(document) => File {
+                path,
+                text,
+                loader: self,
+            }
+            .root(document.as_table()),
+            Err(error) => {
+                let problem = syntax(&error, text);
+                let line = line_of(text, error.span().map_or(text.len(), |span| span.start));
+                self.problems.push(problem.at(Origin::File {
+                    path: path.into(),
+                    line,
+                }));
+            }
+        }
+        self.problems[before..].sort_by_key(|problem| match problem.place {
+            Some(Origin::File { line, .. }) => line,
+            _ => 0,
+        });
+    }
+
+    fn variable(&mut self, variable: &str, value: &str) {
+        // Without a section it is reserved for the program itself.
+        let Some((section, key)) = variable
+            .strip_prefix(VARIABLE_PREFIX)
+            .and_then(|name| name.split_once("__"))
+        else {
+            return;
+        };
+        let origin = Origin::Environment(variable.into());
+        let section = section.to_ascii_lowercase();
+        let config = key.split_once("__").filter(|_| section == "config");
+        match config {
+            Some((section, key)) => {
+                let section = section.to_ascii_lowercase();
+                self.assign(&["config", &section, key], Given::Text(value), origin);
+            }
+            None => {
+                let key = key.to_ascii_lowercase();
+                self.assign(&[&section, &key], Given::Text(value), origin);
+            }
+        }
+    }
+
+    fn flag(&mut self, assignment: &str) {
+        match assignment.split_once('=') {
+            Some((name, value)) => {
+                let path = segments(name);
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                self.assign(&path, Given::Text(value), Origin::Flag);
+            }
+            None => {
+                // Only the name is told: what follows it may be a secret in a mistyped form.
+                let name = assignment.split([' ', ':']).next().unwrap_or_default();
+                let problem = Problem::new(name.into(), "has no value: write KEY=VALUE".into());
+                self.problems.push(problem.at(Origin::Flag));
+            }
+        }
+    }
+
+    fn assign(&mut self, path: &[&str], given: Given, origin: Origin) {
+        let read = Target::find(path).and_then(|target| {
+            target.read(&mut self.settings, given)?;
+            Ok(target.name())
+        });
+        match read {
+            Ok(name) => _ = self.origins.insert(name, origin),
+            Err(problem) => self.problems.push(problem.at(origin)),
+        }
+    }
+
+    fn finish(mut self) -> Result<Resolved, Problems> {
+        // A file that could not be read at all may hold the missing half of any contradiction.
+        if self.problems.iter().all(|problem| !problem.key.is_empty()) {
+            for conflict in conflicts(&self.settings) {
+                self.report(conflict);
+            }
+        }
+        if !self.problems.is_empty() {
+            return Err(Problems(self.problems));
+        }
+        for key in keys() {
+            self.origins
+                .entry(key.name.into())
+                .or_insert(Origin::Default);
+        }
+        Ok(Resolved {
+            settings: self.settings,
+            origins: self.origins,
+        })
+    }
+
+    fn report(&mut self, conflict: Conflict) {
+        let concerned = |problem: &Problem| conflict.keys.contains(&problem.key.as_str());
+        if self.problems.iter().any(concerned) {
+            return;
+        }
+        let given = conflict.keys.iter().find_map(|key| self.origins.get(*key));
+        let place = given.cloned().unwrap_or(Origin::Default);
+        let key = conflict.keys[0];
+        let example = keys()
+            .iter()
+            .find(|known| known.name == key)
+            .map(|known| known.example);
+        self.problems.push(Problem {
+            example: example.filter(|_| conflict.needs_value).map(str::to_owned),
+            ..Problem::new(key.into(), conflict.what).at(place)
+        });
+    }
+}
+
+/// The problem of a text that is not TOML.
+pub(super) fn syntax(error: &toml_edit::TomlError, text: &str) -> Problem {
+    // toml_edit has no other sign of a duplicate, and its span is the second key's name.
+    match (
+        error.message(),
+        error.span().and_then(|span| text.get(span)),
+    ) {
+        ("duplicate key", Some(name)) => Problem::new(
+            String::new(),
+            format!("{name} is given a second time in this file"),
+        ),
+        (message, _) => Problem::new(String::new(), format!("is not TOML: {message}")),
+    }
+}
+
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+    loader: &'a mut Loader,
+}
+
+impl File<'_> {
+    fn root(&mut self, root: &Table) {
+        for (name, item) in root {
+            match item.as_table_like() {
+                Some(sections) if name == "config" => self.config(sections),
+                Some(section) if key::is_section(name) => self.section(&[name], section),
+                Some(_) => self.problem(key::unknown_section(name), root, name),
+                None => self.problem(key::unknown(&[name]), root, name),
+            }
+        }
+    }
+
+    fn config(&mut self, sections: &dyn TableLike) {
+        for (name, item) in sections.iter() {
+            match (config::check_section(name), item.as_table_like()) {
+                (Err(problem), _) => self.problem(problem, sections, name),
+                (Ok(()), Some(section)) => self.section(&["config", name], section),
+                (Ok(()), None) => {
+                    let what = format!("is a section: write [{}]", dotted(&["config", name]));
+                    let problem = Problem::new(dotted(&["config", name]), what);
+                    self.problem(problem, sections, name);
+                }
+            }
+        }
+    }
+
+    fn section(&mut self, path: &[&str], section: &dyn TableLike) {
+        for (name, item) in section.iter() {
+            let path = [path, &[name]].concat();
+            let origin = self.origin(section, name);
+            match item {
+                Item::Value(value) => self.loader.assign(&path, Given::Toml(value), origin),
+                _ => {
+                    let what = "is a key, not a section".to_owned();
+                    let problem = Target::find(&path)
+                        .map_or_else(|unknown| unknown, |known| Problem::new(known.name(), what));
+                    self.loader.problems.push(problem.at(origin));
+                }
+            }
+        }
+    }
+
+    fn problem(&mut self, problem: Problem, parent: &dyn TableLike, name: &str) {
+        let origin = self.origin(parent, name);
+        self.loader.problems.push(problem.at(origin));
+    }
+
+    fn origin(&self, parent: &dyn TableLike, name: &str) -> Origin {
+        let span = parent.key(name).and_then(toml_edit::Key::span);
+        let line = line_of(self.text, span.map_or(0, |span| span.start));
+        Origin::File {
+            path: self.path.into(),
+            line,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! Texts, addresses and numbers that only some values are allowed for.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use toml_edit::Value;
+
+use super::value::{Setting, Whole, checked_text, one_line};
+
+checked_text! {
+    /// An absolute path of a file; for some keys a pattern of files.
+    AbsolutePath, allowed "an absolute path", |path| {
+        // The text is not shown: people put passwords where the name of a file belongs.
+        if !path.starts_with('/') {
+            Err("is not an absolute path".into())
+        } else if path.ends_with('/') {
+            Err("names a directory, not a file".into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl AbsolutePath {
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+checked_text! {
+    /// A host name or an IP address.
+    Host, allowed "a host name or an IP address", |host| {
+        if host.parse::<IpAddr>().is_ok() || is_host_name(host) {
+            Ok(())
+        } else {
+            Err(format!("{host:?} is neither a host name nor an IP address"))
+        }
+    }
+}
+
+impl Host {
+    /// The IP address, unless this is a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.0.parse().ok()
+    }
+
+    /// Whether this is the name of the machine itself.
+    pub fn is_localhost(&self) -> bool {
+        self.0.eq_ignore_ascii_case("localhost")
+    }
+
+    /// Whether this is the machine itself, by name or by address.
+    pub fn is_loopback(&self) -> bool {
+        self.ip()
+            .map_or_else(|| self.is_localhost(), |ip| ip.is_loopback())
+    }
+}
+
+fn is_host_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // A name that ends in a number is a mistyped address.
+    let ends_in_number = |last: &str| last.bytes().all(|b| b.is_ascii_digit());
+    host.len() <= 253
+        && host.split('.').all(is_label)
+        && !host.rsplit('.').next().is_some_and(ends_in_number)
+}
+
+checked_text! {
+    /// The name of a database of MySQL or MariaDB.
+    DatabaseName, allowed "up to 64 of A-Z a-z 0-9 _", |name| {
+        const OWN: [&str; 4] = ["mysql", "sys", "information_schema", "performance_schema"];
+        if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            Err(format!("{name:?} belongs to the database server itself"))
+        } else {
+            word(name, 64, "_")
+        }
+    }
+}
+
+checked_text! {
+    /// An account of MySQL or MariaDB.
+    DatabaseUser, allowed "up to 32 of A-Z a-z 0-9 _, but not root", |name| {
+        if name.eq_ignore_ascii_case("root") {
+            Err("root is the administrator of the database server".into())
+        } else {
+            word(name, 32, "_")
+        }
+    }
+}
+
+checked_text! {
+    /// A vhost of RabbitMQ.
+    VirtualHost, allowed "\"/\" or up to 128 of A-Z a-z 0-9 . _ -", |name| match name {
+        "/" => Ok(()),
+        _ => word(name, 128, "._-"),
+    }
+}
+
+checked_text! {
+    /// An account of RabbitMQ or of the monitor's pages.
+    AccountName, allowed "up to 64 of A-Z a-z 0-9 . _ -", |name| word(name, 64, "._-")
+}
+
+fn word(text: &str, longest: usize, also: &str) -> Result<(), String> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
+    if text.is_empty() {
+        Err("is empty".into())
+    } else if let Some(other) = text.chars().find(|c| !is_fine(*c)) {
+        Err(format!("{text:?} contains {other:?}"))
+    } else if text.len() > longest {
+        Err(format!("{text:?} has {} characters", text.len()))
+    } else {
+        Ok(())
+    }
+}
+
+checked_text! {
+    /// The path that CamCOPS has on the web server.
+    WebPath, allowed "\"/\", or /name or /name/name of A-Z a-z 0-9 . _ ~ - without a slash at the end", |path| {
+        let segments = path.strip_prefix('/').ok_or_else(|| format!("{path:?} does not begin with a slash"))?;
+        if segments.is_empty() {
+            return Ok(());
+        }
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
+        for segment in segments.split('/') {
+            match segment {
+                "" => return Err(format!("{path:?} has an empty segment or a slash at the end")),
+                "." | ".." => return Err(format!("{path:?} has a segment that means another directory")),
+                _ if segment.bytes().all(is_plain) => {}
+                _ => return Err(format!("{path:?} has a character that needs escaping in a URL")),
+            }
+        }
+        match segments.split('/').next() {
+            Some(".well-known") => Err("/.well-known belongs to the whole host, certificate challenges among others".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl WebPath {
+    /// Whether CamCOPS has the whole host for itself.
+    pub fn is_root(&self) -> bool {
+        self.0 == "/"
+    }
+
+    /// What to put before a path of CamCOPS: empty, or like `/camcops`.
+    pub fn prefix(&self) -> &str {
+        if self.is_root() { "" } else { &self.0 }
+    }
+}
+
+checked_text! {
+    /// A country by its two letters.
+    Country, allowed "two capital letters", |code| {
+        if code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase()) {
+            Ok(())
+        } else {
+            Err(format!("{code:?} is not a country's two letters"))
+        }
+    }
+}
+
+checked_text! {
+    /// A language and its country, like `en_GB`.
+    Language, allowed "language_COUNTRY", |code| {
+        let fits = |(language, country): (&str, &str)| {
+            (2..=3).contains(&language.len())
+                && language.bytes().all(|b| b.is_ascii_lowercase())
+                && country.len() == 2
+                && country.bytes().all(|b| b.is_ascii_uppercase())
+        };
+        match code.split_once('_').is_some_and(fits) {
+            true => Ok(()),
+            false => Err(format!("{code:?} is not a language with its country")),
+        }
+    }
+}
+
+checked_text! {
+    /// A time zone by its name in the time zone database.
+    Timezone, allowed "Area/City", |zone| {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_+-".contains(&b);
+        let parts = zone.split('/').collect::<Vec<_>>();
+        let is_part = |part: &&str| !part.is_empty() && part.bytes().all(is_plain);
+        match (2..=3).contains(&parts.len()) && parts.iter().all(is_part) {
+            true => Ok(()),
+            false => Err(format!("{zone:?} does not look like a time zone")),
+        }
+    }
+}
+
+checked_text! {
+    /// An address of a page on the web.
+    WebAddress, allowed "an address that begins with https:// or http://", |address| {
+        let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
+        let is_plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{|}".contains(c);
+        match rest {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+                && rest.chars().all(is_plain) => Ok(()),
+            _ => Err(format!("{address:?} is not the address of a web page")),
+        }
+    }
+}
+
+checked_text! {
+    /// The name of an organization in a certificate.
+    Organization, allowed "up to 64 characters", |text| at_most(text, 64)
+}
+
+checked_text! {
+    /// A region or a town in a certificate.
+    Locality, allowed "up to 128 characters", |text| at_most(text, 128)
+}
+
+fn at_most(text: &str, longest: usize) -> Result<(), String> {
+    match text.chars().count() {
+        count if count <= longest => Ok(()),
+        count => Err(format!("has {count} characters")),
+    }
+}
+
+/// Where the backend listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// The instance's unix socket.
+    Socket,
+    /// A port on the loopback interface.
+    Tcp(SocketAddr),
+}
+
+impl Setting for Bind {
+    fn allowed() -> String {
+        "\"socket\" or a loopback address and a port from 1024 up".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = one_line(value)?;
+        if text == "socket" {
+            return Ok(Self::Socket);
+        }
+        match text.parse::<SocketAddr>() {
+            Err(_) => Err(format!("{text:?} is not an address and a port")),
+            Ok(address) if !address.ip().is_loopback() => Err(format!(
+                "{} can be reached from other machines, but the backend does not encrypt and believes the forwarding headers of whoever connects",
+                address.ip()
+            )),
+            Ok(address) if address.port() < 1024 => Err(format!(
+                "the backend does not run as root, so it cannot open port {}",
+                address.port()
+            )),
+            Ok(address) => Ok(Self::Tcp(address)),
+        }
+    }
+
+    fn write(&self) -> Value {
+        match self {
+            Self::Socket => "socket".into(),
+            Self::Tcp(address) => address.to_string().into(),
+        }
+    }
+}
+
+/// An address that the web site is served on; displayed as Apache wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Every address.
+    Any,
+    /// One address.
+    Address(IpAddr),
+}
+
+impl Setting for Listen {
+    fn allowed() -> String {
+        "\"*\" or an IP address".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match one_line(value)? {
+            "*" => Ok(Self::Any),
+            text => text
+                .parse()
+                .map(Self::Address)
+                .map_err(|_| format!("{text:?} is not an IP address")),
+        }
+    }
+
+    fn write(&self) -> Value {
+        match self {
+            Self::Any => "*".into(),
+            Self::Address(address) => address.to_string().into(),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+/// An address or a network in CIDR form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: Option<u8>,
+}
+
+impl Setting for Network {
+    fn allowed() -> String {
+        "an IP address or a network like 10.0.0.0/8".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = one_line(value)?;
+        let wrong = || format!("{text:?} is neither an IP address nor a network");
+        let Some((address, prefix)) = text.split_once('/') else {
+            let address = text.parse().map_err(|_| wrong())?;
+            return Ok(Self {
+                address,
+                prefix: None,
+            });
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        // Digits only: the parser of numbers would also take "+8".
+        let digits = prefix.bytes().all(|b| b.is_ascii_digit());
+        let length: u8 = prefix.parse().map_err(|_| wrong())?;
+        let first = first_address(address, length)
+            .filter(|_| digits)
+            .ok_or_else(wrong)?;
+        if first != address {
+            return Err(format!(
+                "{text} is a machine in a network; the network is {first}/{length}"
+            ));
+        }
+        Ok(Self {
+            address,
+            prefix: Some(length),
+        })
+    }
+
+    fn write(&self) -> Value {
+        self.to_string().into()
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix {
+            Some(prefix) => write!(f, "{}/{prefix}", self.address),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+fn first_address(address: IpAddr, prefix: u8) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => {
+            let host_bits = 32_u32.checked_sub(prefix.into())?;
+            let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+            Some(IpAddr::V4((v4.to_bits() & mask).into()))
+        }
+        IpAddr::V6(v6) => {
+            let host_bits = 128_u32.checked_sub(prefix.into())?;
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            Some(IpAddr::V6((v6.to_bits() & mask).into()))
+        }
+    }
+}
+
+/// The memory in kB at which a worker process is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryCap(u32);
+
+impl MemoryCap {
+    const LEAST: u32 = 500_000;
+
+    /// The cap in kB.
+    pub fn kilobytes(self) -> u32 {
+        self.0
+    }
+}
+
+impl Setting for MemoryCap {
+    fn allowed() -> String {
+        format!("{} or more", Self::LEAST)
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let cap = Whole::<0, { u32::MAX }>::read(value)?.get();
+        if cap < Self::LEAST {
+            return Err(format!(
+                "{cap} would restart a worker process after every task, since each one needs about 390 MB"
+            ));
+        }
+        Ok(Self(cap))
+    }
+
+    fn write(&self) -> Value {
+        i64::from(self.0).into()
+    }
+}

@@ -1,0 +1,346 @@
+//! What the value of a setting can be: one trait, and the general types.
+
+use std::fmt;
+
+use toml_edit::{Array, Value};
+
+/// A type that a key of `provision.toml` can have.
+pub trait Setting: Sized {
+    /// What is allowed, as it reads after the word "allowed".
+    fn allowed() -> String;
+
+    /// The value that TOML gives, or what is wrong with it.
+    fn read(value: &Value) -> Result<Self, String>;
+
+    /// The value that plain text gives; only lists read it differently from a TOML string.
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::read(&text.into())
+    }
+
+    /// The value as TOML.
+    fn write(&self) -> Value;
+}
+
+/// Reads what an environment variable or `--set` gives: TOML if the type takes it, else plain text.
+pub(super) fn read_loosely<T: Setting>(text: &str) -> Result<T, String> {
+    match text.parse() {
+        Ok(Value::String(string)) => T::from_text(string.value()),
+        Ok(value) => T::read(&value).or_else(|wrong| T::from_text(text).map_err(|_| wrong)),
+        Err(_) => T::from_text(text),
+    }
+}
+
+/// Says that the type of a value is not the wanted one, without showing the value.
+pub(super) fn wrong_type(value: &Value, wanted: &str) -> String {
+    let given = match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number with a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::InlineTable(_) => "a table",
+    };
+    format!("is {given}, not {wanted}")
+}
+
+/// The string in a value, free of anything that could end a line in the file it goes to.
+pub(super) fn one_line(value: &Value) -> Result<&str, String> {
+    let text = value
+        .as_str()
+        .ok_or_else(|| wrong_type(value, "a string"))?;
+    let ends_a_line = |c: &char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    match text.chars().find(ends_a_line) {
+        Some(control) => Err(format!(
+            "contains the control character U+{:04X}, and each value must fit on one line of a configuration file",
+            u32::from(control)
+        )),
+        None => Ok(text),
+    }
+}
+
+fn integer(value: &Value) -> Result<i64, String> {
+    value
+        .as_integer()
+        .ok_or_else(|| wrong_type(value, "a whole number"))
+}
+
+impl Setting for bool {
+    fn allowed() -> String {
+        "true or false".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value
+            .as_bool()
+            .ok_or_else(|| wrong_type(value, "true or false"))
+    }
+
+    fn write(&self) -> Value {
+        (*self).into()
+    }
+}
+
+/// A whole number from `MIN` to `MAX`; a `MAX` of `u32::MAX` means that there is no practical limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole<const MIN: u32, const MAX: u32>(pub(super) u32);
+
+impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
+    fn allowed() -> String {
+        match MAX {
+            u32::MAX => format!("{MIN} or more"),
+            _ if MAX == MIN + 1 => format!("{MIN} or {MAX}"),
+            _ => format!("{MIN} to {MAX}"),
+        }
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let number = integer(value)?;
+        match u32::try_from(number) {
+            Ok(inside) if (MIN..=MAX).contains(&inside) => Ok(Self(inside)),
+            _ if number < i64::from(MIN) => Err(format!("{number} is too small")),
+            _ => Err(format!("{number} is too large")),
+        }
+    }
+
+    fn write(&self) -> Value {
+        i64::from(self.0).into()
+    }
+}
+
+/// A TCP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port(pub(super) u16);
+
+impl Port {
+    /// The port number, never 0.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Setting for Port {
+    fn allowed() -> String {
+        "1 to 65535".into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let number = integer(value)?;
+        match u16::try_from(number) {
+            Ok(port) if port > 0 => Ok(Self(port)),
+            _ => Err(format!("{number} is not a port")),
+        }
+    }
+
+    fn write(&self) -> Value {
+        i64::from(self.0).into()
+    }
+}
+
+/// A value, or `"auto"`: the program chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auto<T> {
+    /// The program chooses.
+    Auto,
+    /// The administrator chose this.
+    Given(T),
+}
+
+impl<T> Auto<T> {
+    /// What the administrator chose, if anything.
+    pub fn given(&self) -> Option<&T> {
+        match self {
+            Self::Auto => None,
+            Self::Given(value) => Some(value),
+        }
+    }
+}
+
+impl<T: Setting> Setting for Auto<T> {
+    fn allowed() -> String {
+        format!("\"auto\" or {}", T::allowed())
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("auto") => Ok(Self::Auto),
+            _ => T::read(value).map(Self::Given),
+        }
+    }
+
+    fn write(&self) -> Value {
+        self.given().map_or_else(|| "auto".into(), T::write)
+    }
+}
+
+/// A value, or 0: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZeroOr<T>(pub(super) Option<T>);
+
+impl<T: Copy> ZeroOr<T> {
+    /// The value, unless it is switched off by 0.
+    pub fn get(self) -> Option<T> {
+        self.0
+    }
+}
+
+impl<T: Setting> Setting for ZeroOr<T> {
+    fn allowed() -> String {
+        format!("0 (none) or {}", T::allowed())
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_integer() {
+            Some(0) => Ok(Self(None)),
+            _ => T::read(value).map(|value| Self(Some(value))),
+        }
+    }
+
+    fn write(&self) -> Value {
+        self.0.as_ref().map_or_else(|| 0.into(), T::write)
+    }
+}
+
+/// TOML has no null, so the empty string means "none"; a later file can thus take a value back.
+impl<T: Setting> Setting for Option<T> {
+    fn allowed() -> String {
+        T::allowed()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("") => Ok(None),
+            _ => T::read(value).map(Some),
+        }
+    }
+
+    fn write(&self) -> Value {
+        self.as_ref().map_or_else(|| "".into(), T::write)
+    }
+}
+
+impl<T: Setting + PartialEq> Setting for Vec<T> {
+    fn allowed() -> String {
+        format!("a list, each entry {}", T::allowed())
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let array = value
+            .as_array()
+            .ok_or_else(|| wrong_type(value, "a list"))?;
+        let mut list = Vec::with_capacity(array.len());
+        for (index, entry) in array.iter().enumerate() {
+            let entry = T::read(entry).map_err(|wrong| format!("entry {}: {wrong}", index + 1))?;
+            if list.contains(&entry) {
+                return Err(format!("entry {} repeats an earlier one", index + 1));
+            }
+            list.push(entry);
+        }
+        Ok(list)
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let entries = text.split(',').map(str::trim);
+        Self::read(&Array::from_iter(entries.filter(|entry| !entry.is_empty())).into())
+    }
+
+    fn write(&self) -> Value {
+        Array::from_iter(self.iter().map(T::write)).into()
+    }
+}
+
+/// Makes an enum of a fixed set of words and lets it be a setting.
+macro_rules! choice {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident { $( $(#[doc = $variant_doc:literal])+ $variant:ident = $word:literal, )+ }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $( $(#[doc = $variant_doc])+ $variant, )+ }
+
+        impl $name {
+            /// Every choice, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word in `provision.toml`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl $crate::settings::value::Setting for $name {
+            fn allowed() -> String {
+                let words = Self::ALL.iter().map(|choice| format!("{:?}", choice.as_str()));
+                let words: Vec<_> = words.collect();
+                match words.split_last() {
+                    Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+                    _ => words.concat(),
+                }
+            }
+
+            fn read(value: &toml_edit::Value) -> Result<Self, String> {
+                let word = $crate::settings::value::one_line(value)?;
+                let choice = Self::ALL.iter().find(|choice| choice.as_str() == word);
+                choice.copied().ok_or_else(|| format!("{word:?} is not one of the choices"))
+            }
+
+            fn write(&self) -> toml_edit::Value {
+                self.as_str().into()
+            }
+        }
+    };
+}
+pub(super) use choice;
+
+/// Makes a newtype of a string that passes a check and lets it be a setting.
+macro_rules! checked_text {
+    ($(#[doc = $doc:literal])+ $name:ident, allowed $allowed:expr, $check:expr) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(pub(super) String);
+
+        impl $name {
+            /// The text, which has passed the check.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl $crate::settings::value::Setting for $name {
+            fn allowed() -> String {
+                $allowed.into()
+            }
+
+            fn read(value: &toml_edit::Value) -> Result<Self, String> {
+                let text = $crate::settings::value::one_line(value)?;
+                let check: fn(&str) -> Result<(), String> = $check;
+                check(text).map(|()| Self(text.into()))
+            }
+
+            fn write(&self) -> toml_edit::Value {
+                self.as_str().into()
+            }
+        }
+    };
+}
+pub(super) use checked_text;
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,452 @@
+//! One instance on one machine: everything that has to be known before deciding, read once.
+
+use crate::certificate::{self, Pair, Subject};
+use crate::cli::Global;
+use crate::error::Exit;
+use crate::facts::{Facts, Manager};
+use crate::host::Host;
+use crate::journal::{self, Journal};
+use crate::keys::{Key, Secret};
+use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
+use crate::resource::Resource;
+use crate::settings::{AccountUser, Mode, Resolved, ServiceManager, Settings, Sources, TlsMode};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The settings of an instance, and the machine that they are for.
+#[derive(Debug)]
+pub struct Site {
+    /// The machine.
+    pub host: Host,
+    /// Which instance.
+    pub instance: String,
+    /// The file that the administrator edits.
+    pub settings_file: PathBuf,
+    /// What the administrator wants, and who said so.
+    pub resolved: Resolved,
+    /// What the machine is.
+    pub facts: Facts,
+    /// Where things live.
+    pub layout: Layout,
+}
+
+impl Site {
+    /// Reads settings and facts.
+    pub fn load(global: &Global) -> Result<Site> {
+        let host = open_host(global)?;
+        let settings_file = settings_file(&host, global);
+        let sources = sources(&settings_file, global)?;
+        let resolved = Settings::resolve(&sources)
+            .map_err(|problems| Exit::Settings.because(problems.to_string()))?;
+        let facts = Facts::gather(&host)?;
+        let layout = Layout::new(facts.flavour, &global.instance);
+        Ok(Site {
+            host,
+            instance: global.instance.clone(),
+            settings_file,
+            resolved,
+            facts,
+            layout,
+        })
+    }
+
+    /// What the administrator wants.
+    pub fn settings(&self) -> &Settings {
+        &self.resolved.settings
+    }
+
+    /// Who starts the services here.
+    pub fn manager(&self) -> Manager {
+        match self.settings().services.manager {
+            ServiceManager::Auto => self.facts.manager,
+            ServiceManager::Systemd => Manager::Systemd,
+            ServiceManager::Supervisor => Manager::Supervisor,
+        }
+    }
+
+    /// The account that the services run as; its group has the same name.
+    pub fn account(&self) -> &str {
+        match self.settings().account.user {
+            AccountUser::Auto => self.facts.flavour.web_account,
+            AccountUser::Camcops => DEDICATED_ACCOUNT,
+        }
+    }
+
+    /// `user:group` of a row of the file plan.
+    pub fn owner_of(&self, whose: Whose) -> String {
+        let (service, flavour) = (self.account(), self.facts.flavour);
+        match whose {
+            Whose::Root | Whose::System => "root:root".into(),
+            Whose::RootForService => format!("root:{service}"),
+            Whose::Service => format!("{service}:{service}"),
+            Whose::ServiceForWeb => format!("{service}:{}", flavour.web_account),
+            Whose::RootForLogs => format!("root:{}", flavour.log_group),
+        }
+    }
+
+    /// Whether the services have an account of their own, apart from the web server's.
+    pub fn dedicated(&self) -> bool {
+        self.settings().account.user == AccountUser::Camcops
+    }
+
+    /// Whether the application logs in to the database by its account alone, without a password.
+    pub fn socket_authentication(&self) -> bool {
+        self.dedicated() && self.settings().database.mode == Mode::Local
+    }
+
+    /// The names of the site, the main one first.
+    pub fn names(&self) -> Vec<String> {
+        let names = &self.settings().web.server_names;
+        match names.is_empty() {
+            true => vec![self.facts.host_name.clone()],
+            false => names.iter().map(|name| name.as_str().to_owned()).collect(),
+        }
+    }
+
+    /// The address of the site, with a slash at the end.
+    pub fn url(&self) -> String {
+        let web = &self.settings().web;
+        let port = match web.https_port.get() {
+            443 => String::new(),
+            port => format!(":{port}"),
+        };
+        let name = &self.names()[0];
+        let name = match name.contains(':') {
+            true => format!("[{name}]"),
+            false => name.clone(),
+        };
+        format!("https://{name}{port}{}/", web.path.prefix())
+    }
+
+    /// The port of the monitor: each instance needs its own, so another instance's follows from its name.
+    pub fn monitor_port(&self) -> u16 {
+        let given = self.settings().monitor.port.given().map(|port| port.get());
+        given.unwrap_or_else(|| match self.instance.as_str() {
+            crate::layout::DEFAULT_INSTANCE => 5555,
+            other => {
+                let spread = other.bytes().fold(7u32, |sum, byte| {
+                    sum.wrapping_mul(31).wrapping_add(byte.into())
+                });
+                20_000 + (spread % 4000) as u16
+            }
+        })
+    }
+
+    /// The journal as it is.
+    pub fn journal(&self) -> Result<Journal> {
+        Journal::read(&self.host, &self.instance)
+    }
+
+    /// The subject of a self-signed certificate.
+    pub fn subject(&self) -> Subject {
+        let tls = &self.settings().tls;
+        let mut names = self.names();
+        names.extend(tls.dns_names.iter().map(|name| name.as_str().to_owned()));
+        Subject {
+            country: tls.country.as_ref().map(|text| text.as_str().to_owned()),
+            state_or_province: tls
+                .state_or_province
+                .as_ref()
+                .map(|text| text.as_str().to_owned()),
+            locality: tls.locality.as_ref().map(|text| text.as_str().to_owned()),
+            organization: tls
+                .organization
+                .as_ref()
+                .map(|text| text.as_str().to_owned()),
+            names,
+            days: tls.days.get(),
+        }
+    }
+
+    /// Reads what is already there and must not be made again: secrets, the certificate, CamCOPS's own configuration.
+    pub fn found(&self, journal: &Journal) -> Result<Found> {
+        let (host, layout, settings) = (&self.host, &self.layout, self.settings());
+        let config = host.read_text(&layout.config)?;
+        let config_base = self.written_last(journal, &layout.config)?;
+        let cookie_in_use = config.as_deref().and_then(|text| {
+            let cookie =
+                crate::camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
+            (!cookie.is_empty()).then(|| Secret::new(cookie.replace("%%", "%")))
+        });
+        let given_or_kept =
+            |name: &str, setting: &str, given: Option<&crate::settings::AbsolutePath>| match given {
+                Some(path) => Key::given(host, setting, path.as_str()),
+                None => Key::kept(host, &layout.secrets, name),
+            };
+        Ok(Found {
+            // Logged-in users stay logged in when a site that was made by hand is taken over.
+            cookie: Key::kept_or(host, &layout.secrets, "cookie", || match cookie_in_use {
+                Some(cookie) => Ok(cookie),
+                None => Secret::generate(),
+            })?,
+            database: match self.socket_authentication() {
+                true => None,
+                false => Some(given_or_kept(
+                    "database",
+                    "database.password_file",
+                    settings.database.password_file.as_ref(),
+                )?),
+            },
+            broker: given_or_kept(
+                "broker",
+                "broker.password_file",
+                settings.broker.password_file.as_ref(),
+            )?,
+            monitor: given_or_kept(
+                "monitor",
+                "monitor.password_file",
+                settings.monitor.password_file.as_ref(),
+            )?,
+            certificate: self.certificate()?,
+            config,
+            config_base,
+        })
+    }
+
+    /// The text that this program wrote to a file last, if it did.
+    fn written_last(&self, journal: &Journal, path: &str) -> Result<Option<String>> {
+        let Some(owned) = journal.find(&Resource::File(path.to_owned())) else {
+            return Ok(None);
+        };
+        let Some(content) = owned
+            .change
+            .after
+            .facets()
+            .and_then(|f| f.content("content"))
+        else {
+            return Ok(None);
+        };
+        let content = journal::recalled(&self.host, &self.instance, content)?;
+        Ok(content
+            .and_then(|content| content.bytes().map(<[u8]>::to_vec))
+            .and_then(|bytes| String::from_utf8(bytes).ok()))
+    }
+
+    fn certificate(&self) -> Result<Certificate> {
+        match self.settings().tls.mode {
+            TlsMode::SelfSigned => self.own_certificate(),
+            TlsMode::Files => self.given_certificate(),
+        }
+    }
+
+    fn own_certificate(&self) -> Result<Certificate> {
+        let (host, layout) = (&self.host, &self.layout);
+        let (subject, now) = (self.subject(), SystemTime::now());
+        let old = host
+            .read_text(&layout.certificate)?
+            .zip(host.read_text(&layout.key)?);
+        let because = match &old {
+            None => "there is none yet".to_owned(),
+            Some((certificate, key)) => {
+                match certificate::still_serves(
+                    certificate.as_bytes(),
+                    key.as_bytes(),
+                    &subject,
+                    now,
+                ) {
+                    Ok(()) => String::new(),
+                    Err(why) => why,
+                }
+            }
+        };
+        let pair = match old {
+            Some((certificate, key)) if because.is_empty() => Pair {
+                certificate,
+                key: key.into(),
+            },
+            _ => certificate::self_signed(&subject, now)
+                .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?,
+        };
+        Ok(Certificate::Own { pair, because })
+    }
+
+    fn given_certificate(&self) -> Result<Certificate> {
+        let tls = &self.settings().tls;
+        let read = |path: &str| -> Result<Vec<u8>> {
+            self.host.read(path)?.ok_or_else(|| {
+                Exit::Unusable.because(format!(
+                    "{}: there is no such file; put the certificate and its key there, or change the [tls] settings",
+                    self.host.outside(path)
+                ))
+            })
+        };
+        // The settings are checked: mode "files" has both.
+        let certificate = tls
+            .certificate
+            .as_ref()
+            .context("tls.certificate is not set")?
+            .as_str();
+        let key = tls.key.as_ref().context("tls.key is not set")?.as_str();
+        let chain = tls.chain.as_ref().map(|path| path.as_str());
+        let (certificate_bytes, key_bytes) =
+            (read(certificate)?, zeroize::Zeroizing::new(read(key)?));
+        let chain_bytes = chain.map(read).transpose()?;
+        let names = self.names();
+        let mut findings = certificate::check(&certificate::Given {
+            certificate: (Path::new(certificate), &certificate_bytes),
+            key: (Path::new(key), &key_bytes),
+            chain: chain.map(Path::new).zip(chain_bytes.as_deref()),
+            names: &names,
+            now: SystemTime::now(),
+        });
+        if let Some(entry) = self.host.look(key)? {
+            findings.extend(certificate::permission_findings(
+                Path::new(key),
+                entry.mode,
+                entry.uid,
+            ));
+        }
+        let (refused, warnings): (Vec<_>, Vec<_>) = findings
+            .into_iter()
+            .partition(|finding| finding.severity == certificate::Severity::Refuse);
+        if !refused.is_empty() {
+            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            return Err(Exit::Unusable.because(lines.join("\n")));
+        }
+        Ok(Certificate::Given {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            chain: chain.unwrap_or_default().to_owned(),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Keys under `[config]` that CamCOPS does not know, each with the nearest that it does.
+    pub fn unknown_config_keys(&self) -> Vec<String> {
+        let mut unknown = Vec::new();
+        for (section, values) in &self.settings().config {
+            for key in values.keys() {
+                if crate::camcops_conf::keys::find(section, key).is_none() {
+                    let nearest = crate::camcops_conf::keys::nearest(section, key)
+                        .map(|known| format!("; nearest: {}", known.name))
+                        .unwrap_or_default();
+                    unknown.push(format!(
+                        "config.{section}.{key}: CamCOPS does not know this key and will ignore it{nearest}"
+                    ));
+                }
+            }
+        }
+        unknown
+    }
+}
+
+/// What is there already and must not be made again.
+#[derive(Debug)]
+pub struct Found {
+    /// Signs the session cookies.
+    pub cookie: Key,
+    /// The application's database password; none where it logs in by its account.
+    pub database: Option<Key>,
+    /// The application's broker password.
+    pub broker: Key,
+    /// The monitor's password.
+    pub monitor: Key,
+    /// The site's certificate.
+    pub certificate: Certificate,
+    /// CamCOPS's configuration as it is.
+    pub config: Option<String>,
+    /// The same as this program wrote it last.
+    pub config_base: Option<String>,
+}
+
+/// Whose the certificate is.
+#[derive(Debug)]
+pub enum Certificate {
+    /// Made by this program; `because` says why it is made anew, and is empty where it is not.
+    Own {
+        /// Certificate and key.
+        pair: Pair,
+        /// Why it is made.
+        because: String,
+    },
+    /// The administrator's own files, checked.
+    Given {
+        /// Its path.
+        certificate: String,
+        /// The path of its key.
+        key: String,
+        /// The path of the chain, or empty.
+        chain: String,
+        /// What is not wrong enough to refuse it.
+        warnings: Vec<String>,
+    },
+}
+
+/// The machine, or the staged tree that the command line asks for.
+pub fn open_host(global: &Global) -> Result<Host> {
+    match &global.root {
+        Some(root) => Host::staged(root),
+        None => Host::live(),
+    }
+}
+
+/// The file that holds the settings of an instance.
+pub fn settings_file(host: &Host, global: &Global) -> PathBuf {
+    global.config.clone().unwrap_or_else(|| {
+        let name = match global.instance.as_str() {
+            crate::layout::DEFAULT_INSTANCE => "provision.toml".to_owned(),
+            other => format!("provision_{other}.toml"),
+        };
+        PathBuf::from(host.outside(&format!("/etc/camcops/{name}")))
+    })
+}
+
+/// Everything that settings come from, read.
+pub fn sources(file: &Path, global: &Global) -> Result<Sources> {
+    let mut files = Vec::new();
+    match read_settings(file)? {
+        Some(text) => files.push((file.to_owned(), text)),
+        None if global.config.is_some() => {
+            return Err(Exit::Settings.because(format!(
+                "--config {}: there is no such file",
+                file.display()
+            )));
+        }
+        None => {}
+    }
+    let more = file.with_extension("d");
+    let mut names: Vec<PathBuf> = match std::fs::read_dir(&more) {
+        Ok(entries) => entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+            .collect(),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(why) => return Err(unreadable(&more, &why)),
+    };
+    names.sort();
+    for name in names {
+        if let Some(text) = read_settings(&name)? {
+            files.push((name, text));
+        }
+    }
+    Ok(Sources {
+        files,
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with(crate::settings::VARIABLE_PREFIX))
+            .collect(),
+        overrides: global.set.clone(),
+    })
+}
+
+fn read_settings(file: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(unreadable(file, &why)),
+    }
+}
+
+fn unreadable(file: &Path, why: &std::io::Error) -> anyhow::Error {
+    let exit = match why.kind() {
+        std::io::ErrorKind::PermissionDenied => Exit::NotRoot,
+        std::io::ErrorKind::InvalidData => Exit::Settings,
+        _ => Exit::Io,
+    };
+    let hint = match exit {
+        Exit::NotRoot => "; run it as root",
+        _ => "",
+    };
+    exit.because(format!("{}: {why}{hint}", file.display()))
+}

@@ -1,0 +1,251 @@
+//! What the templates can say: one view of the site for all of them, every field always there.
+
+use crate::facts::Manager;
+use crate::keys::Secret;
+use crate::layout::{DEFAULT_INSTANCE, Layout};
+use crate::settings::{
+    AbsolutePath, Backend, Bind, ConfigValue, DatabaseTls, LogMode, Mode, Service, WebAddress,
+};
+use crate::site::{Certificate, Found, Site};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// A worker process of CamCOPS has about this much memory of its own, in MiB.
+const WORKER_MB: u64 = 700;
+const WEB_WORKER_MB: u64 = 250;
+
+/// The view of a site.
+pub fn view(site: &Site, found: &Found) -> Value {
+    let settings = site.settings();
+    let layout = &site.layout;
+    let database = &settings.database;
+    let broker = &settings.broker;
+    let web = &settings.web;
+    let names = site.names();
+    let text = |path: &Option<AbsolutePath>| {
+        path.as_ref()
+            .map_or(String::new(), |path| path.as_str().to_owned())
+    };
+    let local_database = database.mode == Mode::Local;
+    let local_broker = broker.mode == Mode::Local;
+    let concurrency = concurrency(site);
+    let serves = |service| !settings.services.disabled.contains(&service);
+    let (certificate, key, chain) = match &found.certificate {
+        Certificate::Own { .. } => (
+            layout.certificate.clone(),
+            layout.key.clone(),
+            String::new(),
+        ),
+        Certificate::Given {
+            certificate,
+            key,
+            chain,
+            ..
+        } => (certificate.clone(), key.clone(), chain.clone()),
+    };
+    let account = site.account();
+    let instance = &site.instance;
+    json!({
+        "managed": format!("Managed by camcops-provision (instance {instance}): change {} and run `camcops-provision install`; edits here are overwritten.", settings_name(instance)),
+        "managed_shared": "Managed by camcops-provision: change its settings and run `camcops-provision install`; edits here are overwritten.",
+        "instance": instance,
+        "slug": layout.slug,
+        "user": account,
+        "group": account,
+        "web_user": site.facts.flavour.web_account,
+        "web_group": site.facts.flavour.web_account,
+        "log_group": site.facts.flavour.log_group,
+        "dedicated": site.dedicated(),
+        "magick_suffix": site.facts.magick_suffix,
+        "program": "",
+        "unit": "",
+        "path": paths(layout),
+        "account": { "uid": settings.account.uid.given().map_or(String::new(), |uid| uid.get().to_string()) },
+        "service": {
+            "server": serves(Service::Server),
+            "workers": serves(Service::Workers),
+            "scheduler": serves(Service::Scheduler),
+            "monitor": serves(Service::Monitor),
+        },
+        "web": {
+            "server_name": names[0],
+            "aliases": names[1..],
+            "names": names,
+            "https_port": web.https_port.get(),
+            "http_port": web.http_port.get().map_or(0, |port| port.get()),
+            "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "path": web.path.prefix(),
+            "at_root": web.path.is_root(),
+            "timeout_s": web.timeout_s.get(),
+            "socket": web.bind == Bind::Socket,
+            "backend_host": backend_address(web.bind).0,
+            "backend_port": backend_address(web.bind).1,
+            "backend_authority": backend_address(web.bind).2,
+            "backend": match web.backend { Backend::Gunicorn => "gunicorn", Backend::Cherrypy => "cherrypy" },
+            "workers": web_workers(site),
+            "trusted_proxies": web.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "worker_host": format!("{}.invalid", layout.slug.replace('_', "-")),
+            "max_body_bytes": u64::from(web.max_body_mb.get()) << 20,
+        },
+        "tls": { "certificate": certificate, "key": key, "chain": chain },
+        "database": {
+            "local": local_database,
+            "host": database.host.as_str(),
+            "port": database.port.get(),
+            "socket": if local_database { database.socket.as_str() } else { "" },
+            "name": database.name_or(&layout.slug),
+            // The server knows an account that logs in by its socket under that account's own name.
+            "user": if site.socket_authentication() { account } else { database.user_or(&layout.slug) },
+            "socket_auth": site.socket_authentication(),
+            "tls": match database.tls { DatabaseTls::Off => "off", DatabaseTls::Required => "required", DatabaseTls::Verify => "verify" },
+            "tls_ca": text(&database.tls_ca),
+            "flush_fast": database.flush_log_at_trx_commit.get() == 2,
+        },
+        "broker": {
+            "local": local_broker,
+            "port": broker.port_number(),
+            "url": broker_url(site, &found.broker.secret),
+            "consumer_timeout_ms": broker.consumer_timeout_ms.get(),
+        },
+        "workers": {
+            "concurrency": concurrency,
+            "max_tasks_per_child": settings.workers.max_tasks_per_child.get(),
+            "max_memory_kb": settings.workers.max_memory_kb.get().map_or(0, |cap| cap.kilobytes()),
+            "memory_max_mb": workers_memory_mb(site, concurrency),
+        },
+        "monitor": { "port": site.monitor_port(), "user": settings.monitor.user.as_str() },
+        "site": {
+            "institution_url": settings.site.institution_url.as_ref().map_or("", WebAddress::as_str),
+            "logo": text(&settings.site.logo),
+            "extra_strings": settings.site.extra_strings.iter().map(AbsolutePath::as_str).collect::<Vec<_>>(),
+            "snomed_task": text(&settings.site.snomed_task_xml),
+            "snomed_icd9": text(&settings.site.snomed_icd9_xml),
+            "snomed_icd10": text(&settings.site.snomed_icd10_xml),
+            "timezone": settings.site.timezone.as_ref().map_or(site.facts.timezone.as_str(), |zone| zone.as_str()),
+            "language": settings.site.language.as_str(),
+            "region": settings.site.region.as_str(),
+        },
+        "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get() },
+        "sandbox": {
+            // Mail, text messages and the exports of recipients leave the machine.
+            "write_paths": export_folders(site),
+            "local_only": local_database && local_broker && settings.config.is_empty(),
+        },
+        "flavour": { "debian": site.facts.flavour.name == "debian", "rhel": site.facts.flavour.name == "rhel" },
+        "manager": { "systemd": site.manager() == Manager::Systemd, "supervisor": site.manager() == Manager::Supervisor },
+        "secret": {
+            "cookie": found.cookie.secret.reveal(),
+            "database_password": found.database.as_ref().map_or("", |key| key.secret.reveal()),
+            "monitor_password": found.monitor.secret.reveal(),
+        },
+    })
+}
+
+/// The folders that recipients export files to: the part of the name before anything variable.
+fn export_folders(site: &Site) -> Vec<String> {
+    let mut folders: Vec<String> = site
+        .settings()
+        .config
+        .values()
+        .filter_map(|values| match values.get("FILE_FILENAME_SPEC") {
+            Some(ConfigValue::Line(name)) => {
+                let fixed = name.split('{').next().unwrap_or_default();
+                let (folder, _) = fixed.rsplit_once('/')?;
+                (folder.len() > 1 && folder.starts_with('/')).then(|| folder.to_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+fn settings_name(instance: &str) -> String {
+    match instance {
+        DEFAULT_INSTANCE => "provision.toml".into(),
+        other => format!("provision_{other}.toml"),
+    }
+}
+
+fn paths(layout: &Layout) -> Value {
+    let mut paths = serde_json::to_value(layout).unwrap_or_default();
+    paths["default_config"] = format!("/etc/camcops/{DEFAULT_INSTANCE}.conf").into();
+    paths
+}
+
+/// Where the backend listens if it has no socket: address, port, and both as a URL has them.
+fn backend_address(bind: Bind) -> (String, u16, String) {
+    match bind {
+        Bind::Socket => ("127.0.0.1".into(), 8000, "127.0.0.1:8000".into()),
+        Bind::Tcp(address) => (
+            address.ip().to_string(),
+            address.port(),
+            address.to_string(),
+        ),
+    }
+}
+
+/// More web workers than cores gain nothing and cost memory; one alone would block while it makes a PDF.
+fn web_workers(site: &Site) -> u32 {
+    site.settings().web.workers.given().map_or_else(
+        || {
+            let by_memory = site.facts.memory_mb / 4 / WEB_WORKER_MB;
+            site.facts.cores.min(by_memory as u32).clamp(2, 16)
+        },
+        |workers| workers.get(),
+    )
+}
+
+fn concurrency(site: &Site) -> u32 {
+    site.settings().workers.concurrency.given().map_or_else(
+        || {
+            let by_memory = site.facts.memory_mb / 3 / WORKER_MB;
+            site.facts.cores.min(by_memory as u32).clamp(1, 8)
+        },
+        |concurrency| concurrency.get(),
+    )
+}
+
+/// A limit for all worker processes together, so that a leak ends in a restart of the workers and not of the database; 0 where the machine has no more than that anyway.
+fn workers_memory_mb(site: &Site, concurrency: u32) -> u64 {
+    let needed = WORKER_MB * 2 * (u64::from(concurrency) + 1);
+    if needed < site.facts.memory_mb {
+        needed
+    } else {
+        0
+    }
+}
+
+fn broker_url(site: &Site, password: &Secret) -> String {
+    let broker = &site.settings().broker;
+    let slug = &site.layout.slug;
+    let scheme = if broker.tls { "amqps" } else { "amqp" };
+    let host = match (broker.mode, broker.host.as_str()) {
+        (Mode::Local, _) => "127.0.0.1".to_owned(),
+        (Mode::External, host) if host.contains(':') => format!("[{host}]"),
+        (Mode::External, host) => host.to_owned(),
+    };
+    format!(
+        "{scheme}://{}:{}@{host}:{}/{}",
+        percent(broker.user_or(slug)),
+        percent(password.reveal()),
+        broker.port_number(),
+        percent(broker.vhost_or(slug)),
+    )
+}
+
+/// As a part of a URL.
+fn percent(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut url, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                url.push(char::from(byte));
+            }
+            other => {
+                let _ = write!(url, "%{other:02X}");
+            }
+        }
+        url
+    })
+}
