@@ -9,8 +9,11 @@ pub mod keys;
 pub mod mask;
 /// Three-way merge by key.
 pub mod merge;
+/// What a value may hold, and what Python takes for blanks and line breaks.
+pub mod value;
 
-pub use ini::{Entry, Ini, Problem, check, escape, list};
+pub use ini::{Entry, Ini, Problem};
 pub use keys::{ConfKey, KEYS, Kind, Section};
 pub use mask::{masked, masked_value};
 pub use merge::{Kept, Merged, merge};
+pub use value::{check, escape, list};

@@ -5,7 +5,7 @@
 use crate::camcops_conf::{self, Ini};
 use crate::facts::{DatabaseFamily, Manager};
 use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
-use crate::render::{Format, render};
+use crate::render::{Format, Renderer};
 use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
 use crate::settings::{AccountUser, ConfigValue, Frontend, LogMode, Mode, Service};
 use crate::site::{Certificate, Found, Site};
@@ -45,6 +45,7 @@ struct Draft<'a> {
     site: &'a Site,
     found: &'a Found,
     view: serde_json::Value,
+    renderer: Renderer,
     recipe: Recipe,
 }
 
@@ -83,7 +84,7 @@ const UNIT_HOME: &str = "/etc/systemd/system";
 
 impl<'a> Draft<'a> {
     fn new(site: &'a Site, found: &'a Found) -> Result<Draft<'a>> {
-        let mut warnings = site.unknown_config_keys();
+        let mut warnings = site.config_warnings();
         if let Certificate::Given { warnings: more, .. } = &found.certificate {
             warnings.extend(more.iter().cloned());
         }
@@ -91,6 +92,7 @@ impl<'a> Draft<'a> {
             site,
             found,
             view: view(site, found),
+            renderer: Renderer::default(),
             recipe: Recipe {
                 wanted: Vec::new(),
                 kept: Vec::new(),
@@ -253,7 +255,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The configuration as the settings alone make it.
-    fn camcops_conf(&self) -> Result<String> {
+    fn camcops_conf(&mut self) -> Result<String> {
         let text = self.rendered(Format::Ini, template!("camcops.conf.hbs"))?;
         let mut file = Ini::parse(&text);
         let passed = &self.site.settings().config;
@@ -503,8 +505,8 @@ impl<'a> Draft<'a> {
         !self.site.settings().services.disabled.contains(&service)
     }
 
-    fn rendered(&self, format: Format, (name, template): (&str, &str)) -> Result<String> {
-        render(name, format, template, &self.view)
+    fn rendered(&mut self, format: Format, (name, template): (&str, &str)) -> Result<String> {
+        self.renderer.render(name, format, template, &self.view)
     }
 
     fn want(&mut self, resource: Resource, facets: Facets, part: Part, because: &str) {

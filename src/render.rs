@@ -3,7 +3,8 @@
 //! A template has one format. Its escaper is applied to every value, so no template can forget it; a value that the
 //! format can't carry is refused with the reason.
 
-use anyhow::{Context, Result, bail};
+use crate::error::Exit;
+use anyhow::{Context, Result};
 use handlebars::Handlebars;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,7 +62,11 @@ impl Format {
                 value.replace('%', "%%")
             }
             Format::Mysql => {
+                // PyMySQL does not unescape, and sends passwords as Latin-1.
                 refused(&["\\", "\"", "'"])?;
+                if !value.is_ascii() {
+                    return Err("is not plain ASCII".into());
+                }
                 value.to_owned()
             }
             Format::Python => backslashed(value),
@@ -76,29 +81,64 @@ impl Format {
     }
 }
 
-/// Renders a template. A variable that the view does not have is an error, and so is a value that can't be carried.
-pub fn render(name: &str, format: Format, template: &str, view: &impl Serialize) -> Result<String> {
-    let refused: Arc<Mutex<Option<String>>> = Arc::default();
-    let mut engine = Handlebars::new();
-    engine.set_strict_mode(true);
-    let refusal = Arc::clone(&refused);
-    engine.register_escape_fn(move |value| {
-        format.escaped(value).unwrap_or_else(|why| {
-            *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-            String::new()
-        })
-    });
-    let text = engine
-        .render_template(template, view)
-        .with_context(|| format!("template {name}"))?;
-    let refused = refused
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    if let Some(why) = refused {
-        bail!("a value for {name} {why}");
+/// Renders templates, each compiled once: compiling is what costs.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    engines: Vec<(Format, Handlebars<'static>, Refusal)>,
+}
+
+/// Why a value could not be carried, left here by the escaper, which has no other way to say so.
+type Refusal = Arc<Mutex<Option<String>>>;
+
+impl Renderer {
+    /// Renders a template. A variable that the view does not have is an error, and so is a value that can't be carried.
+    pub fn render(
+        &mut self,
+        name: &str,
+        format: Format,
+        template: &str,
+        view: &impl Serialize,
+    ) -> Result<String> {
+        let (engine, refusal) = self.engine(format);
+        if !engine.has_template(name) {
+            engine
+                .register_template_string(name, template)
+                .with_context(|| format!("template {name}"))?;
+        }
+        let text = engine
+            .render(name, view)
+            .with_context(|| format!("template {name}"))?;
+        let refused = refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(why) = refused {
+            return Err(Exit::Settings.because(format!("a value for {name} {why}")));
+        }
+        Ok(text)
     }
-    Ok(text)
+
+    fn engine(&mut self, format: Format) -> (&mut Handlebars<'static>, &Refusal) {
+        let known = self.engines.iter().position(|(of, ..)| *of == format);
+        let index = known.unwrap_or_else(|| {
+            let refusal = Refusal::default();
+            let mut engine = Handlebars::new();
+            engine.set_strict_mode(true);
+            let told = Arc::clone(&refusal);
+            engine.register_escape_fn(move |value| {
+                format.escaped(value).unwrap_or_else(|why| {
+                    *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                    String::new()
+                })
+            });
+            self.engines.push((format, engine, refusal));
+            self.engines.len() - 1
+        });
+        let (_, engine, refusal) = &mut self.engines[index];
+        (engine, refusal)
+    }
+}
+
+/// Renders one template once.
+pub fn render(name: &str, format: Format, template: &str, view: &impl Serialize) -> Result<String> {
+    Renderer::default().render(name, format, template, view)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One instance on one machine: everything that has to be known before deciding, read once.
 
+use crate::camcops_conf::{self, Kind};
 use crate::certificate::{self, Pair, Subject};
 use crate::cli::Global;
 use crate::error::Exit;
@@ -9,7 +10,7 @@ use crate::journal::{self, Journal};
 use crate::keys::{Key, Secret};
 use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
 use crate::resource::Resource;
-use crate::settings::{AccountUser, Mode, Resolved, ServiceManager, Settings, Sources, TlsMode};
+use crate::settings::{AccountUser, ConfigValue, Mode, Resolved, ServiceManager, Settings, Sources, TlsMode};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -163,10 +164,13 @@ impl Site {
     pub fn found(&self, journal: &Journal) -> Result<Found> {
         let (host, layout, settings) = (&self.host, &self.layout, self.settings());
         let config = host.read_text(&layout.config)?;
+        if let Some(text) = &config {
+            self.check_config(text)?;
+        }
         let config_base = self.written_last(journal, &layout.config)?;
         let cookie_in_use = config.as_deref().and_then(|text| {
             let cookie =
-                crate::camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
+                camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
             (!cookie.is_empty()).then(|| Secret::new(cookie.replace("%%", "%")))
         });
         let given_or_kept =
@@ -204,6 +208,24 @@ impl Site {
         })
     }
 
+    /// Whether CamCOPS could read its configuration at all: what it can't read can't be merged.
+    fn check_config(&self, text: &str) -> Result<()> {
+        let path = self.host.outside(&self.layout.config);
+        let problems: Vec<String> = camcops_conf::Ini::parse(text)
+            .problems()
+            .iter()
+            .map(|problem| format!("{path}:{}: {}", problem.line, problem.reason))
+            .collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Exit::Unusable.because(format!(
+            "{}
+CamCOPS can't read this file; mend it, or move it away to have a new one written",
+            problems.join("\n")
+        )))
+    }
+
     /// The text that this program wrote to a file last, if it did.
     fn written_last(&self, journal: &Journal, path: &str) -> Result<Option<String>> {
         let Some(owned) = journal.find(&Resource::File(path.to_owned())) else {
@@ -236,6 +258,18 @@ impl Site {
         let old = host
             .read_text(&layout.certificate)?
             .zip(host.read_text(&layout.key)?);
+        let summary = old
+            .as_ref()
+            .map(|(certificate, _)| certificate::summary(certificate.as_bytes(), now));
+        if let Some(Ok(summary)) = summary
+            && !summary.self_signed
+        {
+            return Err(Exit::Settings.because(format!(
+                "tls.mode is self-signed, but {} was issued by {}: move it and its key elsewhere and set tls.mode = \"files\", tls.certificate and tls.key, or remove it",
+                host.outside(&layout.certificate),
+                summary.issuer
+            )));
+        }
         let because = match &old {
             None => "there is none yet".to_owned(),
             Some((certificate, key)) => {
@@ -312,24 +346,39 @@ impl Site {
         })
     }
 
-    /// Keys under `[config]` that CamCOPS does not know, each with the nearest that it does.
-    pub fn unknown_config_keys(&self) -> Vec<String> {
-        let mut unknown = Vec::new();
+    /// What CamCOPS would silently ignore under `[config]`: keys that it does not know, values that it can't read.
+    pub fn config_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
         for (section, values) in &self.settings().config {
-            for key in values.keys() {
-                if crate::camcops_conf::keys::find(section, key).is_none() {
-                    let nearest = crate::camcops_conf::keys::nearest(section, key)
+            for (key, value) in values {
+                let name = format!("config.{section}.{key}");
+                let Some(known) = camcops_conf::keys::find(section, key) else {
+                    let nearest = camcops_conf::keys::nearest(section, key)
                         .map(|known| format!("; nearest: {}", known.name))
                         .unwrap_or_default();
-                    unknown.push(format!(
-                        "config.{section}.{key}: CamCOPS does not know this key and will ignore it{nearest}"
+                    warnings.push(format!(
+                        "{name}: CamCOPS does not know this key and ignores it{nearest}"
                     ));
-                }
+                    continue;
+                };
+                let ConfigValue::Line(line) = value else { continue };
+                // The value itself may be a secret that went to the wrong key.
+                let needed = match known.kind {
+                    Kind::Int if line.parse::<i64>().is_err() => "a whole number",
+                    Kind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => "true or false",
+                    _ => continue,
+                };
+                warnings.push(format!(
+                    "{name}: is not {needed}; CamCOPS would silently take its default"
+                ));
             }
         }
-        unknown
+        warnings
     }
 }
+
+/// What CamCOPS reads as true or false.
+const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "1", "0"];
 
 /// What is there already and must not be made again.
 #[derive(Debug)]

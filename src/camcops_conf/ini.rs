@@ -1,6 +1,10 @@
 use std::fmt;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+
+use super::value::{
+    check, check_key, check_section, header, indent, is_line_break, is_space, trim, trim_end,
+};
 
 /// An INI file, read as Python's configparser with its default options reads
 /// it, and kept byte for byte.
@@ -130,7 +134,7 @@ impl Ini {
 
     /// Gives a key a value, so that [`Ini::get`] returns exactly that value.
     ///
-    /// The first line goes beside the key, the others below it (see [`list`]).
+    /// The first line goes beside the key, the others below it (see [`super::list`]).
     /// Comments, order and indentation stay. A repeated key becomes one.
     pub fn set(&mut self, section: &str, key: &str, value: &str) -> Result<()> {
         check_section(section)?;
@@ -483,86 +487,4 @@ impl fmt::Display for Ini {
             .iter()
             .try_for_each(|line| write!(f, "{}{}", line.text, line.end))
     }
-}
-
-/// Doubles `%`, which configparser would take for a reference to another key.
-pub fn escape(value: &str) -> String {
-    value.replace('%', "%%")
-}
-
-/// The value of a key that holds one item per line, each on a line of its own.
-pub fn list<T: AsRef<str>>(items: &[T]) -> String {
-    items
-        .iter()
-        .map(|item| format!("\n{}", item.as_ref()))
-        .collect()
-}
-
-/// Says why a value would not come back from the file as it went in.
-///
-/// Blank lines inside are carried; blanks at either end of a line are not.
-pub fn check(value: &str) -> Result<()> {
-    let mut empty = false;
-    for (number, line) in value.split('\n').enumerate() {
-        if line.contains(is_line_break) {
-            bail!("a line break other than a plain newline can't be kept in camcops.conf");
-        }
-        if trim(line) != line {
-            bail!("blanks at the start or the end of a line get lost in camcops.conf");
-        }
-        if number > 0 && line.starts_with(['#', ';']) {
-            bail!("a line that starts with # or ; would be read as a comment in camcops.conf");
-        }
-        empty = number > 0 && line.is_empty();
-    }
-    if empty {
-        bail!("blank lines at the end of a value get lost in camcops.conf");
-    }
-    Ok(())
-}
-
-fn check_key(key: &str) -> Result<()> {
-    let odd = key.is_empty()
-        || trim(key) != key
-        || key.starts_with(['#', ';', '['])
-        || key.contains(|c| matches!(c, '=' | ':') || is_line_break(c));
-    if odd {
-        bail!("{key:?} can't be the name of a key in camcops.conf");
-    }
-    Ok(())
-}
-
-fn check_section(section: &str) -> Result<()> {
-    if section.is_empty() || section.contains(is_line_break) {
-        bail!("{section:?} can't be the name of a section in camcops.conf");
-    }
-    Ok(())
-}
-
-fn header(text: &str) -> Option<&str> {
-    let inside = text.strip_prefix('[')?;
-    let name = &inside[..inside.rfind(']')?];
-    (!name.is_empty()).then_some(name)
-}
-
-fn indent(text: &str) -> &str {
-    &text[..text.len() - text.trim_start_matches(is_space).len()]
-}
-
-fn trim(text: &str) -> &str {
-    text.trim_matches(is_space)
-}
-
-fn trim_end(text: &str) -> &str {
-    text.trim_end_matches(is_space)
-}
-
-/// Python counts four separators as white space that Rust does not.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
-}
-
-/// Where Python's `splitlines` cuts, which is how CamCOPS gets its lines.
-fn is_line_break(c: char) -> bool {
-    matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }

@@ -127,7 +127,7 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
     if let Some(problems) = problems {
         return Err(Exit::Settings.because(problems.to_string()));
     }
-    style.warn(&Site::load(global)?.unknown_config_keys());
+    style.warn(&Site::load(global)?.config_warnings());
     report::print_line("the settings are right")?;
     Ok(0)
 }
