@@ -1,0 +1,14 @@
+#!/bin/sh
+# Makes the CamCOPS that judges our configuration, where the tests look for it.
+set -eu
+here=$(cd "$(dirname "$0")/../.." && pwd)
+venv=${CAMCOPS_TEST_VENV:-/var/cache/camcops-provision-tests/venv-2.4.24}
+lock=$here/requirements
+if [ ! -e "$venv/complete" ]; then
+    mkdir -p "$(dirname "$venv")"
+    python3.11 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --no-deps --require-hashes -r "$lock/build.txt"
+    "$venv/bin/pip" install --quiet --no-deps --require-hashes --no-build-isolation \
+        -r "$lock/python3.11.txt"
+    touch "$venv/complete"
+fi
