@@ -12,7 +12,8 @@ use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
 use crate::resource::{Change, Enforced, Part, Resource, Shown, State, Wanted};
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +34,7 @@ pub enum Action {
 }
 
 /// One change, and why.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Planned {
     /// What it does.
     pub action: Action,
@@ -45,10 +46,31 @@ pub struct Planned {
     pub because: String,
     /// Its part of the installation.
     pub part: Option<Part>,
-    #[serde(skip)]
     pub(crate) shown: Shown,
-    #[serde(skip)]
     remembered: bool,
+}
+
+impl Serialize for Planned {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Where a password was chosen by a person, even a digest would let others try out guesses.
+        let public = |state: &State| match (state, self.shown) {
+            (State::Present(facets), Shown::Masked | Shown::Nothing)
+                if facets.content("content").is_some() =>
+            {
+                State::Present(facets.clone().with("content", "secret"))
+            }
+            _ => state.clone(),
+        };
+        let mut fields = serializer.serialize_struct("Planned", 7)?;
+        fields.serialize_field("action", &self.action)?;
+        fields.serialize_field("resource", &self.change.resource)?;
+        fields.serialize_field("facets", &self.facets)?;
+        fields.serialize_field("before", &public(&self.change.before))?;
+        fields.serialize_field("after", &public(&self.change.after))?;
+        fields.serialize_field("because", &self.because)?;
+        fields.serialize_field("part", &self.part)?;
+        fields.end()
+    }
 }
 
 /// Something of somebody else that stands where ours should.

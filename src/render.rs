@@ -108,7 +108,10 @@ impl Renderer {
         let text = engine
             .render(name, view)
             .with_context(|| format!("template {name}"))?;
-        let refused = refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let refused = refusal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(why) = refused {
             return Err(Exit::Settings.because(format!("a value for {name} {why}")));
         }

@@ -90,7 +90,7 @@ pub fn print_line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
-/// A JSON document with the schema version in front.
+/// A JSON document with its schema version.
 pub fn versioned(document: &impl Serialize) -> Result<serde_json::Value> {
     let mut whole = Map::new();
     whole.insert("schema_version".into(), json!(SCHEMA_VERSION));
@@ -244,11 +244,19 @@ pub fn plan(host: &Host, plan: &Plan, kept: &[mask::Kept], diff: bool, style: St
 fn counted(plan: &Plan) -> String {
     match (plan.changes.len(), plan.conflicts.len()) {
         (0, 0) => "nothing to do\n".into(),
-        (changes, 0) => format!("{changes} changes pending\n"),
-        (changes, conflicts) => {
-            format!("{changes} changes pending, {conflicts} things in the way\n")
-        }
+        (changes, 0) => format!("{} pending\n", count(changes, "change")),
+        (changes, conflicts) => format!(
+            "{} pending, {} in the way\n",
+            count(changes, "change"),
+            count(conflicts, "thing")
+        ),
     }
+}
+
+/// `1 change`, `2 changes`.
+pub fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
@@ -309,7 +317,7 @@ pub fn outcome(host: &Host, what: &str, outcome: &Outcome) -> String {
     match outcome.planned {
         0 => text.push_str("nothing to do\n"),
         _ => {
-            let _ = writeln!(text, "{what}: {} changes made", outcome.done);
+            let _ = writeln!(text, "{what}: {} made", count(outcome.done, "change"));
         }
     }
     text

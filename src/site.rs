@@ -9,8 +9,11 @@ use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::keys::{Key, Secret};
 use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
+use crate::render::Format;
 use crate::resource::Resource;
-use crate::settings::{AccountUser, ConfigValue, Mode, Resolved, ServiceManager, Settings, Sources, TlsMode};
+use crate::settings::{
+    AccountUser, ConfigValue, Mode, Resolved, ServiceManager, Settings, Sources, TlsMode,
+};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -169,8 +172,7 @@ impl Site {
         }
         let config_base = self.written_last(journal, &layout.config)?;
         let cookie_in_use = config.as_deref().and_then(|text| {
-            let cookie =
-                camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
+            let cookie = camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
             (!cookie.is_empty()).then(|| Secret::new(cookie.replace("%%", "%")))
         });
         let given_or_kept =
@@ -186,11 +188,11 @@ impl Site {
             })?,
             database: match self.socket_authentication() {
                 true => None,
-                false => Some(given_or_kept(
+                false => Some(fit_for_option_file(given_or_kept(
                     "database",
                     "database.password_file",
                     settings.database.password_file.as_ref(),
-                )?),
+                )?)?),
             },
             broker: given_or_kept(
                 "broker",
@@ -361,11 +363,15 @@ CamCOPS can't read this file; mend it, or move it away to have a new one written
                     ));
                     continue;
                 };
-                let ConfigValue::Line(line) = value else { continue };
+                let ConfigValue::Line(line) = value else {
+                    continue;
+                };
                 // The value itself may be a secret that went to the wrong key.
                 let needed = match known.kind {
                     Kind::Int if line.parse::<i64>().is_err() => "a whole number",
-                    Kind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => "true or false",
+                    Kind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => {
+                        "true or false"
+                    }
                     _ => continue,
                 };
                 warnings.push(format!(
@@ -374,6 +380,15 @@ CamCOPS can't read this file; mend it, or move it away to have a new one written
             }
         }
         warnings
+    }
+}
+
+fn fit_for_option_file(key: Key) -> Result<Key> {
+    match Format::Mysql.escaped(key.secret.reveal()) {
+        Ok(_) => Ok(key),
+        Err(why) => Err(Exit::Settings.because(format!(
+            "database.password_file: the password {why}; choose another one for this account"
+        ))),
     }
 }
 

@@ -151,7 +151,11 @@ pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Resu
         return finish_uninstall(&host, instance, &engine::Outcome::default(), style);
     }
     let owned = Journal::read(&host, instance)?.owned().len();
-    let question = format!("undo {owned} changes in {}", host.outside("/"));
+    let question = format!(
+        "undo {} in {}",
+        report::count(owned, "change"),
+        host.outside("/")
+    );
     if !agreed(&question, flags.yes || style.json)? {
         return Err(Exit::Failed.because("nothing was changed"));
     }

@@ -125,7 +125,8 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             0 => writeln!(text, "pending      nothing"),
             some => writeln!(
                 text,
-                "pending      {some} changes; `camcops-provision plan` shows them"
+                "pending      {}; `camcops-provision plan` shows them",
+                report::count(some, "change")
             ),
         };
         report::print(&text)?;
