@@ -46,6 +46,8 @@ struct Draft<'a> {
     found: &'a Found,
     view: serde_json::Value,
     renderer: Renderer,
+    /// Whether CamCOPS has nobody to talk to outside of this machine.
+    stays_on_machine: bool,
     recipe: Recipe,
 }
 
@@ -93,6 +95,7 @@ impl<'a> Draft<'a> {
             found,
             view: view(site, found),
             renderer: Renderer::default(),
+            stays_on_machine: false,
             recipe: Recipe {
                 wanted: Vec::new(),
                 kept: Vec::new(),
@@ -212,6 +215,9 @@ impl<'a> Draft<'a> {
         let found = self.found;
         let merged =
             camcops_conf::merge(&ours, found.config.as_deref(), found.config_base.as_deref());
+        let config = Ini::parse(&merged.text);
+        self.stays_on_machine = stays_on_machine(self.site, &config);
+        self.view["sandbox"]["write_paths"] = export_folders(&config).into();
         self.recipe.kept = merged
             .kept
             .iter()
@@ -388,6 +394,14 @@ impl<'a> Draft<'a> {
             }
             let unit = format!("camcops-{}@{slug}.service", service.as_str());
             self.view["unit"] = service.as_str().into();
+            // Scheduler and monitor talk to the broker and to nobody else.
+            let local_only = match service {
+                Service::Server | Service::Workers => self.stays_on_machine,
+                Service::Scheduler | Service::Monitor => {
+                    self.site.settings().broker.mode == Mode::Local
+                }
+            };
+            self.view["sandbox"]["local_only"] = local_only.into();
             let text = self.rendered(Format::Systemd, template!("unit-drop-in.conf.hbs"))?;
             let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
             self.public(
@@ -603,6 +617,37 @@ impl<'a> Draft<'a> {
         self.recipe.wanted = all;
         self.recipe
     }
+}
+
+/// Mail, text messages and the exports of recipients leave the machine, whoever wrote them into the configuration.
+fn stays_on_machine(site: &Site, config: &Ini) -> bool {
+    let settings = site.settings();
+    let is_any = |section: &str, key: &str, idle: &[&str]| {
+        let value = config.get(section, key).unwrap_or_default();
+        !idle.contains(&value.trim())
+    };
+    settings.database.mode == Mode::Local
+        && settings.broker.mode == Mode::Local
+        && !is_any("site", "EMAIL_HOST", &[""])
+        && !is_any("site", "SMS_BACKEND", &["", "console"])
+        && !is_any("export", "RECIPIENTS", &[""])
+}
+
+/// The folders that recipients export files to: the part of the name before anything variable.
+fn export_folders(config: &Ini) -> Vec<String> {
+    let mut folders: Vec<String> = config
+        .entries()
+        .into_iter()
+        .filter(|entry| entry.key.eq_ignore_ascii_case("FILE_FILENAME_SPEC"))
+        .filter_map(|entry| {
+            let fixed = entry.value.split('{').next().unwrap_or_default();
+            let (folder, _) = fixed.rsplit_once('/')?;
+            (folder.len() > 1 && folder.starts_with('/')).then(|| folder.to_owned())
+        })
+        .collect();
+    folders.sort();
+    folders.dedup();
+    folders
 }
 
 /// `/a/b/c` stands in `/a` and `/a/b`.

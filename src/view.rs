@@ -4,7 +4,7 @@ use crate::facts::Manager;
 use crate::keys::Secret;
 use crate::layout::{DEFAULT_INSTANCE, Layout};
 use crate::settings::{
-    AbsolutePath, Backend, Bind, ConfigValue, DatabaseTls, LogMode, Mode, Service, WebAddress,
+    AbsolutePath, Backend, Bind, DatabaseTls, LogMode, Mode, Service, WebAddress,
 };
 use crate::site::{Certificate, Found, Site};
 use serde_json::{Value, json};
@@ -127,9 +127,9 @@ pub fn view(site: &Site, found: &Found) -> Value {
         },
         "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get() },
         "sandbox": {
-            // Mail, text messages and the exports of recipients leave the machine.
-            "write_paths": export_folders(site),
-            "local_only": local_database && local_broker && settings.config.is_empty(),
+            // Until the recipe has merged the configuration and knows.
+            "local_only": false,
+            "write_paths": [],
         },
         "flavour": { "debian": site.facts.flavour.name == "debian", "rhel": site.facts.flavour.name == "rhel" },
         "manager": { "systemd": site.manager() == Manager::Systemd, "supervisor": site.manager() == Manager::Supervisor },
@@ -139,26 +139,6 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "monitor_password": found.monitor.secret.reveal(),
         },
     })
-}
-
-/// The folders that recipients export files to: the part of the name before anything variable.
-fn export_folders(site: &Site) -> Vec<String> {
-    let mut folders: Vec<String> = site
-        .settings()
-        .config
-        .values()
-        .filter_map(|values| match values.get("FILE_FILENAME_SPEC") {
-            Some(ConfigValue::Line(name)) => {
-                let fixed = name.split('{').next().unwrap_or_default();
-                let (folder, _) = fixed.rsplit_once('/')?;
-                (folder.len() > 1 && folder.starts_with('/')).then(|| folder.to_owned())
-            }
-            _ => None,
-        })
-        .collect();
-    folders.sort();
-    folders.dedup();
-    folders
 }
 
 fn settings_name(instance: &str) -> String {
