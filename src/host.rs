@@ -481,7 +481,7 @@ impl Host {
     fn place_for_writing(&self, path: &str) -> Result<Place> {
         self.place(path)?.ok_or_else(|| {
             Exit::CannotCreate.because(format!(
-                "the directory of {} does not exist",
+                "the directory of {} does not exist, or something else stands there",
                 self.outside(path)
             ))
         })
@@ -507,13 +507,8 @@ impl Host {
                 Err(Errno::ELOOP | Errno::ENOTDIR) => {
                     let target = match readlinkat(here, &*step) {
                         Ok(target) => PathBuf::from(target),
-                        Err(_) => {
-                            return Err(Exit::CannotCreate.because(format!(
-                                "{}: {} is not a directory; move it away",
-                                self.outside(path),
-                                step.to_string_lossy()
-                            )));
-                        }
+                        // Something else stands where the directory should: nothing can be in it.
+                        Err(_) => return Ok(None),
                     };
                     links += 1;
                     if links > MOST_LINKS || !self.trusts(here)? {
