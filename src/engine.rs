@@ -10,7 +10,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
-use crate::resource::{Change, Enforced, Part, Resource, Shown, State, Wanted};
+use crate::resource::{Change, Content, Enforced, Part, Resource, Shown, State, Wanted};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ pub struct Planned {
     #[serde(skip)]
     pub(crate) shown: Shown,
     #[serde(skip)]
-    remembered: bool,
+    base: Option<Content>,
 }
 
 /// Something of somebody else that stands where ours should.
@@ -147,7 +147,7 @@ pub async fn plan(
             because: wanted.because.clone(),
             part: Some(wanted.part),
             shown: wanted.shown,
-            remembered: wanted.remembered,
+            base: wanted.base.clone(),
         });
     }
     if scope.whole {
@@ -178,7 +178,7 @@ async fn plan_removals(
                 because: "the settings no longer want it".into(),
                 part: None,
                 shown: Shown::Nothing,
-                remembered: false,
+                base: None,
             }),
             Undoing::Leave(why) => plan.left.push(Left {
                 resource: resource.clone(),
@@ -290,10 +290,10 @@ async fn make(
     if let Some(old) = old.filter(|old| !undo && Some(old) != new.as_ref()) {
         writer.remember(&old)?;
     }
-    if let Some(new) = new.filter(|_| planned.remembered) {
-        writer.remember(&new)?;
+    if let Some(base) = &planned.base {
+        writer.remember(base)?;
     }
-    let number = writer.intend(change, undo)?;
+    let number = writer.intend(change, planned.base.as_ref(), undo)?;
     let mut left = None;
     if planned.action != Action::Share {
         change.resource.clear_up(host)?;
@@ -318,7 +318,7 @@ async fn make(
             }
         }
     }
-    writer.done(number, change, undo)?;
+    writer.done(number, change, planned.base.as_ref(), undo)?;
     Ok(left)
 }
 
@@ -349,7 +349,7 @@ pub async fn undo_all(
                     because: "uninstall".into(),
                     part: None,
                     shown: Shown::Nothing,
-                    remembered: false,
+                    base: None,
                 },
                 Undoing::Leave(why) => {
                     keep_original(host, instance, owned)?;
@@ -409,12 +409,12 @@ async fn undoing(host: &Host, instance: &str, owned: &Owned, others: &Others) ->
         let expected = ours.get(facet);
         // In the middle of a change it is either what it was or what it was to become.
         expected.is_none()
-            || found(facet) == expected
+            || owned.ours().any(|ours| found(facet) == ours.get(facet))
             || (owned.open && found(facet) == original.get(facet))
     });
     let untouched = match original {
         // What we made goes with all its facets: a mode that somebody changed meanwhile is no reason to leave it.
-        State::Absent => observed == State::Absent || same_thing,
+        State::Absent => observed == State::Absent || (same_thing && !owned.holds_edits(&observed)),
         State::Present(_) => {
             original.is_met_by(&observed) || ours.is_met_by(&observed) || (owned.open && same_thing)
         }
