@@ -219,12 +219,18 @@ impl Staged {
 
     /// The accounts of a real machine, with other numbers than usual.
     pub fn with_accounts(self) -> Staged {
-        let users = ["root:x:0:0", "www-data:x:1033:1033", "apache:x:1048:1048"];
+        let users = [
+            "root:x:0:0",
+            "www-data:x:1033:1033",
+            "apache:x:1048:1048",
+            "camcops:x:1077:1077",
+        ];
         let groups = [
             "root:x:0:",
             "adm:x:1004:",
             "www-data:x:1033:",
             "apache:x:1048:",
+            "camcops:x:1077:",
         ];
         self.write(
             "etc/passwd",
