@@ -233,7 +233,7 @@ impl<'a> Draft<'a> {
                 because: "CamCOPS's own configuration",
                 shown: Shown::Masked,
             },
-            true,
+            Some(Content::new(ours.into_bytes())),
         );
         let login = self.rendered(Format::Mysql, template!("my.cnf.hbs"))?;
         self.text(Text {
@@ -530,7 +530,7 @@ impl<'a> Draft<'a> {
             because: because.to_owned(),
             part,
             shown: Shown::Whole,
-            remembered: false,
+            base: None,
         });
     }
 
@@ -547,10 +547,10 @@ impl<'a> Draft<'a> {
     }
 
     fn text(&mut self, file: Text<'_>) {
-        self.want_text(file, false);
+        self.want_text(file, None);
     }
 
-    fn want_text(&mut self, file: Text<'_>, remembered: bool) {
+    fn want_text(&mut self, file: Text<'_>, base: Option<Content>) {
         let facets = Facets::new()
             .with("type", "file")
             .with("content", Content::new(file.text.into_bytes()));
@@ -561,7 +561,7 @@ impl<'a> Draft<'a> {
             because: file.because.to_owned(),
             part: file.part,
             shown: file.shown,
-            remembered,
+            base,
         });
     }
 
@@ -607,7 +607,7 @@ impl<'a> Draft<'a> {
                             because: "something of ours stands in it".into(),
                             part: wanted.part,
                             shown: Shown::Whole,
-                            remembered: false,
+                            base: None,
                         });
                     }
                 }

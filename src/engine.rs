@@ -10,7 +10,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
-use crate::resource::{Change, Enforced, Part, Resource, Shown, State, Wanted};
+use crate::resource::{Change, Content, Enforced, Part, Resource, Shown, State, Wanted};
 use anyhow::{Context, Result, bail};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -47,7 +47,7 @@ pub struct Planned {
     /// Its part of the installation.
     pub part: Option<Part>,
     pub(crate) shown: Shown,
-    remembered: bool,
+    base: Option<Content>,
 }
 
 impl Serialize for Planned {
@@ -61,12 +61,15 @@ impl Serialize for Planned {
             }
             _ => state.clone(),
         };
-        let mut fields = serializer.serialize_struct("Planned", 7)?;
+        let change = Change {
+            resource: self.change.resource.clone(),
+            before: public(&self.change.before),
+            after: public(&self.change.after),
+        };
+        let mut fields = serializer.serialize_struct("Planned", 5)?;
         fields.serialize_field("action", &self.action)?;
-        fields.serialize_field("resource", &self.change.resource)?;
+        fields.serialize_field("change", &change)?;
         fields.serialize_field("facets", &self.facets)?;
-        fields.serialize_field("before", &public(&self.change.before))?;
-        fields.serialize_field("after", &public(&self.change.after))?;
         fields.serialize_field("because", &self.because)?;
         fields.serialize_field("part", &self.part)?;
         fields.end()
@@ -169,7 +172,7 @@ pub async fn plan(
             because: wanted.because.clone(),
             part: Some(wanted.part),
             shown: wanted.shown,
-            remembered: wanted.remembered,
+            base: wanted.base.clone(),
         });
     }
     if scope.whole {
@@ -200,7 +203,7 @@ async fn plan_removals(
                 because: "the settings no longer want it".into(),
                 part: None,
                 shown: Shown::Nothing,
-                remembered: false,
+                base: None,
             }),
             Undoing::Leave(why) => plan.left.push(Left {
                 resource: resource.clone(),
@@ -312,10 +315,10 @@ async fn make(
     if let Some(old) = old.filter(|old| !undo && Some(old) != new.as_ref()) {
         writer.remember(&old)?;
     }
-    if let Some(new) = new.filter(|_| planned.remembered) {
-        writer.remember(&new)?;
+    if let Some(base) = &planned.base {
+        writer.remember(base)?;
     }
-    let number = writer.intend(change, undo)?;
+    let number = writer.intend(change, planned.base.as_ref(), undo)?;
     let mut left = None;
     if planned.action != Action::Share {
         change.resource.clear_up(host)?;
@@ -340,7 +343,7 @@ async fn make(
             }
         }
     }
-    writer.done(number, change, undo)?;
+    writer.done(number, change, planned.base.as_ref(), undo)?;
     Ok(left)
 }
 
@@ -371,7 +374,7 @@ pub async fn undo_all(
                     because: "uninstall".into(),
                     part: None,
                     shown: Shown::Nothing,
-                    remembered: false,
+                    base: None,
                 },
                 Undoing::Leave(why) => {
                     keep_original(host, instance, owned)?;
@@ -431,12 +434,12 @@ async fn undoing(host: &Host, instance: &str, owned: &Owned, others: &Others) ->
         let expected = ours.get(facet);
         // In the middle of a change it is either what it was or what it was to become.
         expected.is_none()
-            || found(facet) == expected
+            || owned.ours().any(|ours| found(facet) == ours.get(facet))
             || (owned.open && found(facet) == original.get(facet))
     });
     let untouched = match original {
         // What we made goes with all its facets: a mode that somebody changed meanwhile is no reason to leave it.
-        State::Absent => observed == State::Absent || same_thing,
+        State::Absent => observed == State::Absent || (same_thing && !owned.holds_edits(&observed)),
         State::Present(_) => {
             original.is_met_by(&observed) || ours.is_met_by(&observed) || (owned.open && same_thing)
         }

@@ -7,6 +7,7 @@
 use crate::accounts::Accounts;
 use crate::cut::Cut;
 use crate::error::Exit;
+use crate::layout::SERVICE_ACCOUNTS;
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -327,9 +328,15 @@ impl Host {
         let stat = fstat(&handle)?;
         let now = entry(&stat);
         if !place.trusted {
-            let rightful = owner.map(|(uid, _)| uid).unwrap_or(self.me.as_raw());
+            let handed_over = now.kind == Kind::Directory
+                && SERVICE_ACCOUNTS
+                    .iter()
+                    .any(|name| self.accounts.uid(name) == Some(now.uid));
+            let rightful = now.uid == self.me.as_raw()
+                || owner.is_some_and(|(uid, _)| uid == now.uid)
+                || handed_over;
             let plain = now.kind == Kind::Directory || stat.st_nlink == 1;
-            if !plain || (now.uid != self.me.as_raw() && now.uid != rightful) {
+            if !plain || !rightful {
                 return Err(Exit::CannotCreate.because(format!(
                     "{} belongs to {} and stands in a directory that others can write to; it is left alone: move it away and run again",
                     self.outside(path),
@@ -481,7 +488,7 @@ impl Host {
     fn place_for_writing(&self, path: &str) -> Result<Place> {
         self.place(path)?.ok_or_else(|| {
             Exit::CannotCreate.because(format!(
-                "the directory of {} does not exist",
+                "the directory of {} does not exist, or something else stands there",
                 self.outside(path)
             ))
         })
@@ -507,13 +514,8 @@ impl Host {
                 Err(Errno::ELOOP | Errno::ENOTDIR) => {
                     let target = match readlinkat(here, &*step) {
                         Ok(target) => PathBuf::from(target),
-                        Err(_) => {
-                            return Err(Exit::CannotCreate.because(format!(
-                                "{}: {} is not a directory; move it away",
-                                self.outside(path),
-                                step.to_string_lossy()
-                            )));
-                        }
+                        // Something else stands where the directory should: nothing can be in it.
+                        Err(_) => return Ok(None),
                     };
                     links += 1;
                     if links > MOST_LINKS || !self.trusts(here)? {

@@ -42,6 +42,9 @@ enum Line {
         number: u64,
         change: Change,
         undo: bool,
+        /// What the settings alone would have written, where that was merged with the administrator's changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base: Option<Content>,
     },
     Done {
         number: u64,
@@ -58,6 +61,50 @@ pub struct Owned {
     pub change: Change,
     /// An intent without its completion: the last run was cut here.
     pub open: bool,
+    base: Option<Content>,
+    /// While an intent is open: what else of ours may still be there, the last completed first.
+    earlier: Vec<Made>,
+}
+
+/// What we made of a resource, and what the settings alone would have made of it.
+#[derive(Debug, Clone, PartialEq)]
+struct Made {
+    after: State,
+    base: Option<Content>,
+}
+
+impl Owned {
+    /// Every state of ours that may be found: one, or more in the middle of a change.
+    pub fn ours(&self) -> impl Iterator<Item = &State> {
+        self.made().map(|(state, _)| state)
+    }
+
+    /// What the settings alone would have made of a file, for one that has this content now.
+    pub fn base(&self, found: &Content) -> Option<&Content> {
+        let written = self.made().find(|(state, _)| content(state) == Some(found));
+        match (written, self.earlier.first()) {
+            (Some((_, base)), _) => base,
+            (None, Some(completed)) => completed.base.as_ref(),
+            (None, None) => self.base.as_ref(),
+        }
+    }
+
+    /// Whether content of ours has the administrator's own changes merged into it.
+    pub fn holds_edits(&self, found: &State) -> bool {
+        content(found).is_some_and(|found| self.base(found).is_some_and(|base| base != found))
+    }
+
+    fn made(&self) -> impl Iterator<Item = (&State, Option<&Content>)> {
+        let earlier = self
+            .earlier
+            .iter()
+            .map(|made| (&made.after, made.base.as_ref()));
+        std::iter::once((&self.change.after, self.base.as_ref())).chain(earlier)
+    }
+}
+
+fn content(state: &State) -> Option<&Content> {
+    state.facets().and_then(|facets| facets.content("content"))
 }
 
 /// The journal of one instance, as it was read.
@@ -89,7 +136,7 @@ impl Journal {
             exists: true,
             ..Journal::default()
         };
-        let mut open: Option<(u64, Change, bool)> = None;
+        let mut open: Option<(u64, Change, Option<Content>, bool)> = None;
         for (index, line) in text[..whole].lines().enumerate() {
             let line: Line = serde_json::from_str(line)
                 .with_context(|| format!("line {} is not a line of a journal", index + 1))?;
@@ -102,14 +149,17 @@ impl Journal {
                     number,
                     change,
                     undo,
+                    base,
                 } => {
                     journal.next = number + 1;
-                    journal.note(&change, undo, true);
-                    open = Some((number, change, undo));
+                    journal.note(&change, base.as_ref(), undo, true);
+                    open = Some((number, change, base, undo));
                 }
                 Line::Done { number } => {
-                    if let Some((_, change, undo)) = open.take_if(|(last, ..)| *last == number) {
-                        journal.note(&change, undo, false);
+                    if let Some((_, change, base, undo)) =
+                        open.take_if(|(last, ..)| *last == number)
+                    {
+                        journal.note(&change, base.as_ref(), undo, false);
                     }
                 }
             }
@@ -134,7 +184,7 @@ impl Journal {
         self.exists
     }
 
-    fn note(&mut self, change: &Change, undo: bool, open: bool) {
+    fn note(&mut self, change: &Change, base: Option<&Content>, undo: bool, open: bool) {
         let position = self
             .owned
             .iter()
@@ -145,16 +195,23 @@ impl Journal {
             }
             Some(at) => {
                 let owned = &mut self.owned[at];
-                owned.open = open;
                 // While an undo is under way, what we had made of it is still the thing to compare with.
-                if !undo {
-                    owned.change.after = change.after.clone();
+                if !undo && open {
+                    owned.earlier.push(Made {
+                        after: std::mem::replace(&mut owned.change.after, change.after.clone()),
+                        base: std::mem::replace(&mut owned.base, base.cloned()),
+                    });
+                } else if !undo {
+                    owned.earlier.clear();
                 }
+                owned.open = open;
             }
             None if undo => {}
             None => self.owned.push(Owned {
                 change: change.clone(),
                 open,
+                base: base.cloned(),
+                earlier: Vec::new(),
             }),
         }
     }
@@ -219,7 +276,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Says what comes next, and returns when the disk has it.
-    pub fn intend(&mut self, change: &Change, undo: bool) -> Result<u64> {
+    pub fn intend(&mut self, change: &Change, base: Option<&Content>, undo: bool) -> Result<u64> {
         let number = self.journal.next;
         let mut lines = String::new();
         // A run that changes nothing writes nothing.
@@ -230,19 +287,26 @@ impl<'a> Writer<'a> {
             number,
             change: change.clone(),
             undo,
+            base: base.cloned(),
         })?);
         self.host.append(&self.file, &lines)?;
         self.host.cut().after_intent();
         self.journal.next += 1;
-        self.journal.note(change, undo, true);
+        self.journal.note(change, base, undo, true);
         Ok(number)
     }
 
     /// Says that it is done.
-    pub fn done(&mut self, number: u64, change: &Change, undo: bool) -> Result<()> {
+    pub fn done(
+        &mut self,
+        number: u64,
+        change: &Change,
+        base: Option<&Content>,
+        undo: bool,
+    ) -> Result<()> {
         self.host
             .append(&self.file, &line(&Line::Done { number })?)?;
-        self.journal.note(change, undo, false);
+        self.journal.note(change, base, undo, false);
         Ok(())
     }
 

@@ -9,6 +9,8 @@ use serde::Serialize;
 pub const DEFAULT_INSTANCE: &str = "camcops";
 /// The dedicated account, where the settings ask for one.
 pub const DEDICATED_ACCOUNT: &str = "camcops";
+/// Every account that the services can have: their directories are handed over when the settings choose another one.
+pub const SERVICE_ACCOUNTS: [&str; 3] = ["www-data", "apache", DEDICATED_ACCOUNT];
 /// Where the application's releases live.
 pub const APPLICATION: &str = "/usr/share/camcops";
 /// The program itself, as units and supervisor call it.

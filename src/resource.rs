@@ -440,8 +440,8 @@ pub struct Wanted {
     pub part: Part,
     /// How much of its content may be shown.
     pub shown: Shown,
-    /// Whether the written content is kept, because the next merge with the administrator's changes needs it.
-    pub remembered: bool,
+    /// What the settings alone would write, where it is merged with the administrator's changes: the next merge starts from it.
+    pub base: Option<Content>,
 }
 
 /// A resource with a state before and a state after.

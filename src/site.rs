@@ -10,7 +10,7 @@ use crate::journal::{self, Journal};
 use crate::keys::{Key, Secret};
 use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
 use crate::render::Format;
-use crate::resource::Resource;
+use crate::resource::{Content, Resource};
 use crate::settings::{
     AccountUser, ConfigValue, Mode, Resolved, ServiceManager, Settings, Sources, TlsMode,
 };
@@ -170,7 +170,10 @@ impl Site {
         if let Some(text) = &config {
             self.check_config(text)?;
         }
-        let config_base = self.written_last(journal, &layout.config)?;
+        let config_base = match &config {
+            Some(text) => self.base_of(journal, &layout.config, text)?,
+            None => None,
+        };
         let cookie_in_use = config.as_deref().and_then(|text| {
             let cookie = camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
             (!cookie.is_empty()).then(|| Secret::new(cookie.replace("%%", "%")))
@@ -222,26 +225,19 @@ impl Site {
             return Ok(());
         }
         Err(Exit::Unusable.because(format!(
-            "{}
-CamCOPS can't read this file; mend it, or move it away to have a new one written",
+            "{}\nCamCOPS can't read this file; mend it, or move it away to have a new one written",
             problems.join("\n")
         )))
     }
 
-    /// The text that this program wrote to a file last, if it did.
-    fn written_last(&self, journal: &Journal, path: &str) -> Result<Option<String>> {
-        let Some(owned) = journal.find(&Resource::File(path.to_owned())) else {
+    /// What the settings alone made of a file when this program wrote it last, if it did.
+    fn base_of(&self, journal: &Journal, path: &str, text: &str) -> Result<Option<String>> {
+        let found = Content::new(text.as_bytes());
+        let owned = journal.find(&Resource::File(path.to_owned()));
+        let Some(base) = owned.and_then(|owned| owned.base(&found)) else {
             return Ok(None);
         };
-        let Some(content) = owned
-            .change
-            .after
-            .facets()
-            .and_then(|f| f.content("content"))
-        else {
-            return Ok(None);
-        };
-        let content = journal::recalled(&self.host, &self.instance, content)?;
+        let content = journal::recalled(&self.host, &self.instance, base)?;
         Ok(content
             .and_then(|content| content.bytes().map(<[u8]>::to_vec))
             .and_then(|bytes| String::from_utf8(bytes).ok()))
@@ -410,7 +406,7 @@ pub struct Found {
     pub certificate: Certificate,
     /// CamCOPS's configuration as it is.
     pub config: Option<String>,
-    /// The same as this program wrote it last.
+    /// What the settings alone made of it when this program wrote it last.
     pub config_base: Option<String>,
 }
 

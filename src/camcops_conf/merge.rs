@@ -29,7 +29,7 @@ type Values = HashMap<(String, String), String>;
 
 /// Brings a file up to date without undoing what the administrator changed.
 ///
-/// `base` is what was written last time, `theirs` the file as it is now, `ours`
+/// `base` is what our rendering was last time, `theirs` the file as it is now, `ours`
 /// the new rendering. A key whose value is still the one of `base` follows ours;
 /// every other key, comment and the order stay as they are in the file. Without
 /// a `base` each key that the file has counts as the administrator's.
