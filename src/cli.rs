@@ -1,6 +1,7 @@
 //! Commands and flags, nothing else.
 
 use crate::layout;
+use crate::probe::Role;
 use crate::report::Color;
 use crate::resource::Part;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -70,6 +71,18 @@ pub enum Command {
     Plan(Plan),
     /// Show what is installed, and what differs from the plan
     Status(Status),
+    /// Wait until database, broker and web server answer: a real login, a real handshake, a real page
+    Wait(Wait),
+    /// Log in to the database as the account that runs this, without a password; `wait` uses it
+    #[command(hide = true)]
+    Login {
+        /// The socket of the database server
+        socket: PathBuf,
+        /// The account in the database
+        user: String,
+        /// The database
+        database: String,
+    },
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -152,6 +165,22 @@ pub struct Status {
     /// Exit with 2 if changes are pending
     #[arg(long)]
     pub exit_code: bool,
+}
+
+/// Flags of `wait`.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// What to wait for [default: all that this machine serves]
+    #[arg(
+        long = "for",
+        value_enum,
+        value_delimiter = ',',
+        value_name = "ROLE,.."
+    )]
+    pub roles: Vec<Role>,
+    /// Give up after S seconds, with exit code 69; 0 tries once
+    #[arg(long, value_name = "S", default_value_t = 120)]
+    pub timeout: u32,
 }
 
 /// Flags of `uninstall`.

@@ -75,20 +75,31 @@ impl Key {
         name: &str,
         otherwise: impl FnOnce() -> Result<Secret>,
     ) -> Result<Key> {
+        match Key::found(host, directory, name)? {
+            Some(key) => Ok(key),
+            None => Ok(Key {
+                secret: otherwise()?,
+                kept_in: Some(format!("{directory}/{name}")),
+            }),
+        }
+    }
+
+    /// Reads a secret back from where it is kept, if it is there.
+    pub fn found(host: &Host, directory: &str, name: &str) -> Result<Option<Key>> {
         let path = format!("{directory}/{name}");
-        let secret = match host.read_text(&path)? {
-            Some(text) => checked(text).with_context(|| {
-                format!(
-                    "{} does not hold a secret; put the one that is in use back, or remove the file to have a new one made",
-                    host.outside(&path)
-                )
-            })?,
-            None => otherwise()?,
+        let Some(text) = host.read_text(&path)? else {
+            return Ok(None);
         };
-        Ok(Key {
+        let secret = checked(text).with_context(|| {
+            format!(
+                "{} does not hold a secret; put the one that is in use back, or remove the file to have a new one made",
+                host.outside(&path)
+            )
+        })?;
+        Ok(Some(Key {
             secret,
             kept_in: Some(path),
-        })
+        }))
     }
 
     /// Reads a secret from the administrator's own file.

@@ -30,6 +30,7 @@ pub mod keys;
 pub mod layout;
 pub mod mask;
 pub mod ops;
+pub mod probe;
 pub mod render;
 pub mod report;
 pub mod resource;

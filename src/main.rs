@@ -26,7 +26,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(ops::run(cli)),
+        Ok(runtime) => {
+            let result = runtime.block_on(ops::run(cli));
+            // A name that does not resolve must not hold the end up.
+            runtime.shutdown_background();
+            result
+        }
         Err(why) => Err(why.into()),
     };
     match result {

@@ -5,6 +5,7 @@ pub mod documents;
 pub mod init;
 pub mod install;
 pub mod status;
+pub mod wait;
 
 use crate::cli::{Cli, Command, Global};
 use crate::error::Exit;
@@ -24,6 +25,12 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Install(flags) => install::install(global, &flags, style).await,
         Command::Plan(flags) => install::plan(global, &flags, style).await,
         Command::Status(flags) => status::run(global, &flags, style).await,
+        Command::Wait(flags) => wait::run(global, &flags, style).await,
+        Command::Login {
+            socket,
+            user,
+            database,
+        } => wait::login(&socket, &user, &database).await,
         Command::Uninstall(flags) => install::uninstall(global, &flags, style).await,
         Command::Config(command) => config::run(global, command, style),
         Command::Paths => documents::paths(&Site::load(global)?, style),

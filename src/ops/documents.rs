@@ -100,7 +100,7 @@ fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>
     pages.push((format!("{name}.8"), page));
     for sub in command
         .get_subcommands()
-        .filter(|sub| sub.get_name() != "help")
+        .filter(|sub| sub.get_name() != "help" && !sub.is_hide_set())
     {
         collect(sub, &format!("{name}-{}", sub.get_name()), pages)?;
     }

@@ -1,0 +1,416 @@
+//! Whether the database, the broker and the web server really answer: a login, a handshake, a page.
+//!
+//! Each has an endpoint, a plain struct made from the site, and each endpoint has `answers`, which tries once and says
+//! who answered or what the [`Trouble`] is. Nothing here changes anything, and no password ever stands in a text.
+
+pub mod broker;
+pub mod database;
+pub mod tls;
+pub mod web;
+
+use crate::error::Exit;
+use crate::keys::{Key, Secret};
+use crate::settings::AbsolutePath;
+use crate::site::Site;
+use anyhow::Result;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
+
+/// What an instance needs to be answered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The database: the application's own login, and its database is there.
+    Database,
+    /// The broker: the application's own login, and a channel on its vhost.
+    Broker,
+    /// CamCOPS's own web server, behind Apache: the login page.
+    Web,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Database, Role::Broker, Role::Web];
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Database => "database",
+            Role::Broker => "broker",
+            Role::Web => "web server",
+        })
+    }
+}
+
+/// Who answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The name of the program, such as MariaDB.
+    pub product: String,
+    /// Its version, where it says so.
+    pub version: Option<String>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.product)?;
+        match &self.version {
+            Some(version) => write!(f, " {version}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Nothing listens.
+    Closed,
+    /// The name does not resolve.
+    UnknownName,
+    /// The machine can't be reached.
+    Unreachable,
+    /// No answer in time.
+    Silent,
+    /// The server is there, but starting, stopping or full.
+    Busy,
+    /// Something else answers.
+    SomethingElse,
+    /// The server does not offer TLS.
+    NoTls,
+    /// The certificate is signed by somebody who is not trusted.
+    UnknownAuthority,
+    /// The certificate is for another name.
+    WrongName,
+    /// The certificate is not valid today.
+    Expired,
+    /// Other trouble with TLS.
+    Tls,
+    /// The server refuses the account or its password.
+    Denied,
+    /// There is no such database, or the account may not use it.
+    NoDatabase,
+    /// There is no such vhost, or the account may not use it.
+    NoVhost,
+    /// Anything else.
+    Other,
+}
+
+impl Cause {
+    /// Whether it goes away by itself while machines and services start.
+    pub fn passes(self) -> bool {
+        use Cause::{Busy, Closed, Silent, UnknownName, Unreachable};
+        matches!(self, Closed | UnknownName | Unreachable | Silent | Busy)
+    }
+}
+
+/// Why there is no answer: the kind, and what, where, why and what next in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What kind.
+    pub cause: Cause,
+    /// For people.
+    pub text: String,
+}
+
+impl Trouble {
+    fn new(cause: Cause, place: &str, why: impl fmt::Display) -> Trouble {
+        Trouble {
+            cause,
+            text: format!("{place}: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Trouble {}
+
+/// One of the three.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// The database.
+    Database(database::Endpoint),
+    /// The broker.
+    Broker(broker::Endpoint),
+    /// The web server behind Apache.
+    Web(web::Endpoint),
+}
+
+impl Endpoint {
+    /// What the settings and the secrets of a site say.
+    pub fn of(site: &Site, role: Role) -> Result<Endpoint> {
+        Ok(match role {
+            Role::Database => Endpoint::Database(database::Endpoint::of(site)?),
+            Role::Broker => Endpoint::Broker(broker::Endpoint::of(site)?),
+            Role::Web => Endpoint::Web(web::Endpoint::of(site)),
+        })
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> String {
+        match self {
+            Endpoint::Database(endpoint) => endpoint.address.to_string(),
+            Endpoint::Broker(endpoint) => endpoint.address.to_string(),
+            Endpoint::Web(endpoint) => endpoint.address.to_string(),
+        }
+    }
+
+    /// Tries once.
+    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+        match self {
+            Endpoint::Database(endpoint) => endpoint.answers(patience).await,
+            Endpoint::Broker(endpoint) => endpoint.answers(patience).await,
+            Endpoint::Web(endpoint) => endpoint.answers(patience).await,
+        }
+    }
+}
+
+/// How long one try may take in all.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    time: Duration,
+    until: Instant,
+}
+
+impl Patience {
+    fn new(time: Duration) -> Patience {
+        Patience {
+            time,
+            until: Instant::now() + time,
+        }
+    }
+
+    async fn bears<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
+        timeout_at(self.until, work).await
+    }
+}
+
+impl fmt::Display for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&seconds(self.time))
+    }
+}
+
+/// Where something listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A unix socket of this machine.
+    Socket(String),
+    /// A port.
+    Tcp {
+        /// Name or address of the machine.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The settings that say so, for messages.
+        setting: &'static str,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Socket(path) => f.write_str(path),
+            Address::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// The application's password: the administrator's own file, or the one that `install` made.
+fn password(
+    site: &Site,
+    setting: &str,
+    given: Option<&AbsolutePath>,
+    name: &str,
+) -> Result<Secret> {
+    let key = match given {
+        Some(path) => Key::given(&site.host, setting, path.as_str()).map(Some),
+        None => Key::found(&site.host, &site.layout.secrets, name),
+    };
+    let not_allowed = |why: &anyhow::Error| {
+        why.chain()
+            .any(|cause| cause.downcast_ref::<Errno>() == Some(&Errno::EACCES))
+    };
+    match key {
+        Ok(Some(key)) => Ok(key.secret),
+        Ok(None) => Err(Exit::Failed.because(format!(
+            "the {name} password is not there yet ({}/{name}): run `camcops-provision install` first",
+            site.layout.secrets
+        ))),
+        Err(why) if not_allowed(&why) => {
+            Err(Exit::NotRoot.because(format!("{why:#}; run it as root")))
+        }
+        Err(why) => Err(why),
+    }
+}
+
+/// The addresses of a name.
+async fn resolved(
+    place: &str,
+    host: &str,
+    port: u16,
+    setting: &str,
+    patience: Patience,
+) -> Result<Vec<SocketAddr>, Trouble> {
+    let unknown = |why: &str| {
+        Trouble::new(
+            Cause::UnknownName,
+            place,
+            format_args!(
+                "the name {host} does not resolve{why}; check {setting} and this machine's name service"
+            ),
+        )
+    };
+    match patience.bears(lookup_host((host, port))).await {
+        Err(_) => Err(unknown(" in time")),
+        Ok(Err(_)) => Err(unknown("")),
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            match addresses.is_empty() {
+                true => Err(unknown("")),
+                false => Ok(addresses),
+            }
+        }
+    }
+}
+
+/// A connection to a port, by name or address.
+async fn connected(
+    place: &str,
+    host: &str,
+    port: u16,
+    setting: &str,
+    patience: Patience,
+) -> Result<TcpStream, Trouble> {
+    let addresses = resolved(place, host, port, setting, patience).await?;
+    match patience.bears(TcpStream::connect(&*addresses)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(why)) => Err(io_trouble(place, &why)),
+        Err(_) => Err(unanswered(place, patience)),
+    }
+}
+
+fn unanswered(place: &str, patience: Patience) -> Trouble {
+    Trouble::new(
+        Cause::Silent,
+        place,
+        format_args!(
+            "no answer within {patience}; is the machine up, and does a firewall drop the connection?"
+        ),
+    )
+}
+
+/// `1.5 s`
+pub fn seconds(duration: Duration) -> String {
+    match duration.as_millis() {
+        whole if whole % 1000 == 0 => format!("{} s", whole / 1000),
+        short if short < 1000 => format!("{short} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
+
+/// What the system says, in the words of somebody who has to mend it.
+fn io_trouble(place: &str, why: &io::Error) -> Trouble {
+    let (cause, text) = match why.kind() {
+        ErrorKind::NotFound => (
+            Cause::Closed,
+            "there is no such socket; is the service started?",
+        ),
+        ErrorKind::ConnectionRefused => (
+            Cause::Closed,
+            "connection refused; is the service started, and does it listen there?",
+        ),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => (
+            Cause::Unreachable,
+            "there is no way to that machine; check the network",
+        ),
+        ErrorKind::TimedOut => (
+            Cause::Silent,
+            "no answer; is the machine up, and does a firewall drop the connection?",
+        ),
+        ErrorKind::PermissionDenied => (
+            Cause::Denied,
+            "this account may not use the socket; run it as root",
+        ),
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof => (
+            Cause::Busy,
+            "the connection was closed at once; is the service starting, or is something else listening there?",
+        ),
+        _ => return Trouble::new(Cause::Other, place, why),
+    };
+    Trouble::new(cause, place, text)
+}
+
+/// Finds an error of one type in a chain, also inside of I/O errors, which hide what they carry.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_inside_an_io_error_is_found() {
+        let trouble = Trouble::new(Cause::Busy, "here", "why");
+        let twice = io::Error::other(io::Error::other(trouble.clone()));
+        assert_eq!(find::<Trouble>(&twice), Some(&trouble));
+        assert_eq!(find::<Trouble>(&io::Error::from(ErrorKind::NotFound)), None);
+    }
+
+    #[test]
+    fn addresses_and_times_read_well() {
+        let address = |host: &str| Address::Tcp {
+            host: host.into(),
+            port: 5672,
+            setting: "broker.host",
+        };
+        assert_eq!(address("mq.example.org").to_string(), "mq.example.org:5672");
+        assert_eq!(address("2001:db8::1").to_string(), "[2001:db8::1]:5672");
+        assert_eq!(seconds(Duration::from_secs(2)), "2 s");
+        assert_eq!(seconds(Duration::from_millis(250)), "250 ms");
+        assert_eq!(seconds(Duration::from_millis(1530)), "1.5 s");
+    }
+
+    #[test]
+    fn a_closed_port_passes_and_a_wrong_password_does_not() {
+        let refused = io_trouble("db:3306", &ErrorKind::ConnectionRefused.into());
+        assert_eq!(refused.cause, Cause::Closed);
+        assert!(refused.text.starts_with("db:3306: connection refused;"));
+        assert!(refused.cause.passes());
+        assert!(!Cause::Denied.passes());
+        assert!(!Cause::UnknownAuthority.passes());
+    }
+}

@@ -1,0 +1,451 @@
+//! The database: a login as the application, and a query in its database.
+
+use super::tls::{self, Authority};
+use super::{
+    Address, Answer, Cause, Patience, Trouble, find, io_trouble, password, resolved, unanswered,
+};
+use crate::error::Exit;
+use crate::keys::Secret;
+use crate::settings::{DatabaseTls, Mode};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, DriverError, Opts, OptsBuilder, ServerError, SslOpts};
+use nix::unistd::{getegid, geteuid};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// How the connection is encrypted.
+#[derive(Debug, Clone)]
+pub enum Encryption {
+    /// Not at all.
+    Off,
+    /// Encrypted, whoever answers.
+    Required,
+    /// Encrypted, and the certificate is checked against this authority.
+    Verify(Authority),
+}
+
+/// How the application logs in.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// With a password.
+    Password(Secret),
+    /// By the account that its process runs as.
+    Account {
+        /// Numeric user.
+        uid: u32,
+        /// Numeric group.
+        gid: u32,
+    },
+}
+
+/// A database, and how the application gets to it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Where the server is.
+    pub address: Address,
+    /// The name of the database.
+    pub database: String,
+    /// The account in the database.
+    pub user: String,
+    /// How it logs in.
+    pub login: Login,
+    /// How the connection is encrypted.
+    pub encryption: Encryption,
+}
+
+impl Endpoint {
+    /// What the settings and the secrets of a site say.
+    pub fn of(site: &Site) -> Result<Endpoint> {
+        let database = &site.settings().database;
+        let slug = &site.layout.slug;
+        let address = match database.mode {
+            Mode::Local => Address::Socket(database.socket.as_str().to_owned()),
+            Mode::External => Address::Tcp {
+                host: database.host.as_str().to_owned(),
+                port: database.port.get(),
+                setting: "database.host",
+            },
+        };
+        let (user, login) = match site.socket_authentication() {
+            true => {
+                let account = site.account();
+                let (uid, gid) = site
+                    .host
+                    .accounts
+                    .owner(&format!("{account}:{account}"))
+                    .ok_or_else(|| {
+                        Exit::Failed.because(format!(
+                            "the account {account} does not exist yet: run `camcops-provision install` first"
+                        ))
+                    })?;
+                (account, Login::Account { uid, gid })
+            }
+            false => (
+                database.user_or(slug),
+                Login::Password(password(
+                    site,
+                    "database.password_file",
+                    database.password_file.as_ref(),
+                    "database",
+                )?),
+            ),
+        };
+        let encryption = match (database.tls, &database.tls_ca) {
+            (DatabaseTls::Off, _) => Encryption::Off,
+            (DatabaseTls::Required, _) => Encryption::Required,
+            (DatabaseTls::Verify, authority) => {
+                // The settings are checked: "verify" has one.
+                let path = authority.as_ref().context("database.tls_ca is not set")?;
+                Encryption::Verify(Authority::read("database.tls_ca", path)?)
+            }
+        };
+        Ok(Endpoint {
+            address,
+            database: database.name_or(slug).to_owned(),
+            user: user.to_owned(),
+            login,
+            encryption,
+        })
+    }
+
+    /// Logs in once and asks for the version, in the application's database.
+    ///
+    /// An account that logs in by its socket can only do so from a process of its own, so that root starts one for it.
+    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+        let patience = Patience::new(patience);
+        match (&self.login, &self.address) {
+            (Login::Account { uid, gid }, Address::Socket(socket)) if geteuid().is_root() => {
+                self.asked_as(*uid, *gid, socket, patience).await
+            }
+            _ => self.asked(patience).await,
+        }
+    }
+
+    async fn asked(&self, patience: Patience) -> Result<Answer, Trouble> {
+        let place = self.address.to_string();
+        let (options, host) = self.options(&place, patience).await?;
+        match patience.bears(first_words(options)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(why)) => Err(self.trouble(&place, host, &why)),
+            Err(_) => Err(self.silence(&place, patience).await),
+        }
+    }
+
+    async fn options(&self, place: &str, patience: Patience) -> Result<(Opts, &str), Trouble> {
+        let options = OptsBuilder::default()
+            .user(Some(&self.user))
+            .db_name(Some(&self.database))
+            .pass(match &self.login {
+                Login::Password(password) => Some(password.reveal()),
+                Login::Account { .. } => None,
+            })
+            // Without these, the first thing would be to ask the server for them.
+            .max_allowed_packet(Some(1 << 20))
+            .wait_timeout(Some(60))
+            // A port that was asked for must not turn into a socket.
+            .prefer_socket(false)
+            .stmt_cache_size(0);
+        let (options, host) = match &self.address {
+            Address::Socket(path) => (options.socket(Some(path)), path.as_str()),
+            Address::Tcp {
+                host,
+                port,
+                setting,
+            } => {
+                let found = resolved(place, host, *port, setting, patience).await?;
+                let addresses: Vec<_> = found.iter().map(|address| address.ip()).collect();
+                let options = options
+                    .ip_or_hostname(host)
+                    .tcp_port(*port)
+                    .resolved_ips(Some(addresses));
+                (options, host.as_str())
+            }
+        };
+        let encryption = match &self.encryption {
+            Encryption::Off => None,
+            Encryption::Required => Some(
+                SslOpts::default()
+                    .with_danger_accept_invalid_certs(true)
+                    .with_danger_skip_domain_validation(true),
+            ),
+            Encryption::Verify(authority) => Some(
+                SslOpts::default()
+                    .with_disable_built_in_roots(true)
+                    .with_root_certs(vec![authority.pem.clone().into()]),
+            ),
+        };
+        if encryption.is_some() {
+            tls::use_ring();
+        }
+        Ok((options.ssl_opts(encryption).into(), host))
+    }
+
+    /// The same from a process of that account.
+    async fn asked_as(
+        &self,
+        uid: u32,
+        gid: u32,
+        socket: &str,
+        patience: Patience,
+    ) -> Result<Answer, Trouble> {
+        let other = |why: &str| Trouble::new(Cause::Other, socket, why);
+        // This very program, wherever its file is, and even if that is being replaced.
+        let child = Command::new("/proc/self/exe")
+            .args(["login", socket, &self.user, &self.database])
+            .current_dir("/")
+            .uid(uid)
+            .gid(gid)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        match patience.bears(child).await {
+            Err(_) => Err(unanswered(socket, patience)),
+            Ok(Err(why)) => Err(other(&format!(
+                "a process of the account {} can't be started: {why}",
+                self.user
+            ))),
+            Ok(Ok(output)) => serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+                Err(other(&format!(
+                    "the process of the account {} failed ({})",
+                    self.user, output.status
+                )))
+            }),
+        }
+    }
+
+    fn trouble(&self, place: &str, host: &str, why: &mysql_async::Error) -> Trouble {
+        use mysql_async::Error as E;
+        let tell = |cause, text: String| Trouble::new(cause, place, text);
+        let something_else = || {
+            tell(
+                Cause::SomethingElse,
+                "what listens there is no MySQL or MariaDB server; check database.host and database.port"
+                    .into(),
+            )
+        };
+        if let Some(why) = find::<rustls::Error>(why) {
+            return tls::trouble(place, "database", host, why);
+        }
+        match why {
+            E::Server(why) => self.refusal(place, why),
+            E::Driver(DriverError::NoClientSslFlagFromServer) => tell(
+                Cause::NoTls,
+                "the server does not offer TLS; switch it on there, or change database.tls".into(),
+            ),
+            E::Driver(DriverError::UnknownAuthPlugin { name }) => tell(
+                Cause::Denied,
+                format!(
+                    "the account {} logs in by {name}, which is not known here; give it a password",
+                    self.user
+                ),
+            ),
+            E::Driver(DriverError::ConnectionClosed) => {
+                io_trouble(place, &std::io::ErrorKind::UnexpectedEof.into())
+            }
+            E::Driver(
+                DriverError::PacketOutOfOrder
+                | DriverError::UnexpectedPacket { .. }
+                | DriverError::PacketTooLarge
+                | DriverError::CantParseServerVersion { .. },
+            ) => something_else(),
+            E::Driver(other) => tell(Cause::Other, other.to_string()),
+            other => match find::<std::io::Error>(other) {
+                Some(why) if packets_are_strange(why) => something_else(),
+                Some(why) => io_trouble(place, why),
+                None => tell(Cause::Other, other.to_string()),
+            },
+        }
+    }
+
+    fn refusal(&self, place: &str, why: &ServerError) -> Trouble {
+        let (user, database) = (&self.user, &self.database);
+        let said = &why.message;
+        let (cause, text) = match why.code {
+            1040 | 1203 | 1226 => (
+                Cause::Busy,
+                format!("the server has no connection left ({said}); raise max_connections there"),
+            ),
+            1053 | 1152 | 1158..=1161 => {
+                (Cause::Busy, format!("the server is starting or stopping ({said})"))
+            }
+            1044 => (
+                Cause::NoDatabase,
+                format!(
+                    "the account {user} may not use the database {database}, or there is none; run `camcops-provision install`, or grant it there"
+                ),
+            ),
+            1049 => (
+                Cause::NoDatabase,
+                format!(
+                    "there is no database {database}; check database.name, or run `camcops-provision install`"
+                ),
+            ),
+            1129 => (
+                Cause::Denied,
+                "the server has blocked this machine after too many broken connections; flush its hosts (FLUSH HOSTS) there".into(),
+            ),
+            1130 => (
+                Cause::Denied,
+                format!("the server does not take connections from this machine ({said}); allow it there"),
+            ),
+            3159 | 4031 => (
+                Cause::NoTls,
+                "the server asks for TLS; set database.tls".into(),
+            ),
+            1045 | 1698 => (
+                Cause::Denied,
+                match &self.login {
+                    Login::Password(_) => format!(
+                        "the server refuses the account {user} or its password; check database.user and the password file, or run `camcops-provision install`"
+                    ),
+                    Login::Account { .. } => format!(
+                        "the server does not let the account {user} in by its socket alone; run it as root, or run `camcops-provision install`"
+                    ),
+                },
+            ),
+            code => (Cause::Other, format!("the server says: {said} ({code})")),
+        };
+        Trouble::new(cause, place, text)
+    }
+
+    /// Who listens but does not speak first is no database; who does not even listen may be behind a firewall.
+    async fn silence(&self, place: &str, patience: Patience) -> Trouble {
+        let Address::Tcp { host, port, .. } = &self.address else {
+            return unanswered(place, patience);
+        };
+        let connection = TcpStream::connect((host.as_str(), *port));
+        match timeout(Duration::from_secs(1), connection).await {
+            Ok(Ok(_)) => Trouble::new(
+                Cause::SomethingElse,
+                place,
+                format_args!(
+                    "something listens there but does not greet as a MySQL or MariaDB server does, within {}; check database.host and database.port",
+                    patience
+                ),
+            ),
+            _ => unanswered(place, patience),
+        }
+    }
+}
+
+/// Asks from a process that the application's account runs itself, and hence without a password.
+pub async fn by_account(
+    socket: &Path,
+    user: &str,
+    database: &str,
+    patience: Duration,
+) -> Result<Answer, Trouble> {
+    let endpoint = Endpoint {
+        address: Address::Socket(socket.to_string_lossy().into_owned()),
+        database: database.to_owned(),
+        user: user.to_owned(),
+        login: Login::Account {
+            uid: geteuid().as_raw(),
+            gid: getegid().as_raw(),
+        },
+        encryption: Encryption::Off,
+    };
+    endpoint.asked(Patience::new(patience)).await
+}
+
+async fn first_words(options: Opts) -> mysql_async::Result<Answer> {
+    let mut connection = Conn::new(options).await?;
+    let row: Option<(String, String)> = connection
+        .query_first("SELECT VERSION(), @@version_comment")
+        .await?;
+    let (version, comment) = row.unwrap_or_default();
+    // A connection that is just dropped is an aborted one in the server's log.
+    let _ = connection.disconnect().await;
+    Ok(answer(&version, &comment))
+}
+
+/// `10.11.6-MariaDB-0+deb12u1`, `8.4.3` with the comment `MySQL Community Server - GPL`
+fn answer(version: &str, comment: &str) -> Answer {
+    let product = ["MariaDB", "Percona"]
+        .into_iter()
+        .find(|name| version.contains(name) || comment.contains(name))
+        .unwrap_or("MySQL");
+    let number = version.split('-').next().unwrap_or_default();
+    Answer {
+        product: product.to_owned(),
+        version: (!number.is_empty()).then(|| number.to_owned()),
+    }
+}
+
+/// What a packet reader says to the greeting of something that is no database.
+fn packets_are_strange(why: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, Other};
+    matches!(why.kind(), InvalidData | Other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(login: Login) -> Endpoint {
+        Endpoint {
+            address: Address::Socket("/run/mysqld/mysqld.sock".into()),
+            database: "camcops".into(),
+            user: "ward".into(),
+            login,
+            encryption: Encryption::Off,
+        }
+    }
+
+    fn refused(code: u16) -> Trouble {
+        let login = Login::Password(Secret::new("hushhush".into()));
+        let why = ServerError {
+            code,
+            message: "no".into(),
+            state: "HY000".into(),
+        };
+        endpoint(login).trouble("db:3306", "db", &mysql_async::Error::Server(why))
+    }
+
+    #[test]
+    fn each_refusal_has_its_own_cause() {
+        let causes = [
+            (1040, Cause::Busy),
+            (1044, Cause::NoDatabase),
+            (1045, Cause::Denied),
+            (1049, Cause::NoDatabase),
+            (1053, Cause::Busy),
+            (1129, Cause::Denied),
+            (1130, Cause::Denied),
+            (1698, Cause::Denied),
+            (3159, Cause::NoTls),
+            (1064, Cause::Other),
+        ];
+        for (code, cause) in causes {
+            let trouble = refused(code);
+            assert_eq!(trouble.cause, cause, "{trouble}");
+            assert!(!trouble.text.contains("hushhush"));
+        }
+        assert!(
+            !format!(
+                "{:?}",
+                endpoint(Login::Password(Secret::new("hushhush".into())))
+            )
+            .contains("hushhush")
+        );
+    }
+
+    #[test]
+    fn versions_of_both_families_are_read() {
+        let read = |version, comment| answer(version, comment).to_string();
+        assert_eq!(
+            read("10.11.6-MariaDB-0+deb12u1", "Debian 12"),
+            "MariaDB 10.11.6"
+        );
+        assert_eq!(read("8.4.3", "MySQL Community Server - GPL"), "MySQL 8.4.3");
+        assert_eq!(read("11.4.2-1", "MariaDB Server"), "MariaDB 11.4.2");
+        assert_eq!(read("8.0.36-28", "Percona Server (GPL)"), "Percona 8.0.36");
+    }
+}

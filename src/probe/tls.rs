@@ -1,0 +1,199 @@
+//! TLS to servers of others: whom we trust, and what went wrong in plain words.
+
+use super::{Cause, Trouble};
+use crate::error::Exit;
+use crate::settings::AbsolutePath;
+use anyhow::Result;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use std::sync::Arc;
+
+/// Settles which cryptography rustls uses; the first call wins, and every later one changes nothing.
+pub fn use_ring() {
+    // An error only says that this was done before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The certificate of an authority, as PEM.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// The bytes of the file.
+    pub pem: Vec<u8>,
+}
+
+impl Authority {
+    /// Reads it and checks that there is a certificate in it.
+    pub fn read(setting: &str, path: &AbsolutePath) -> Result<Authority> {
+        let wrong = |what: String| Exit::Settings.because(format!("{setting}: {path}: {what}"));
+        // Links are followed: certificates in /etc/ssl/certs are links.
+        let pem = std::fs::read(path.as_path()).map_err(|why| wrong(why.to_string()))?;
+        let authority = Authority { pem };
+        match authority.roots() {
+            Ok(_) => Ok(authority),
+            Err(why) => Err(wrong(format!(
+                "{why}; it must hold the authority's certificate as PEM"
+            ))),
+        }
+    }
+
+    fn roots(&self) -> Result<RootCertStore, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.pem) {
+            let certificate = certificate.map_err(|why| why.to_string())?;
+            roots.add(certificate).map_err(|why| why.to_string())?;
+        }
+        match roots.is_empty() {
+            true => Err("there is no certificate in it".into()),
+            false => Ok(roots),
+        }
+    }
+}
+
+/// Trusts one authority alone, or those of the system where none is given.
+pub fn client(authority: Option<&Authority>) -> Result<Arc<ClientConfig>> {
+    use_ring();
+    let roots = match authority {
+        Some(authority) => authority
+            .roots()
+            .map_err(|why| anyhow::anyhow!("the authority's certificate: {why}"))?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    Ok(Arc::new(
+        ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    ))
+}
+
+/// What went wrong. `settings` are the name of the section, such as `database`.
+pub(super) fn trouble(place: &str, section: &str, host: &str, why: &rustls::Error) -> Trouble {
+    let tell = |cause, text: String| Trouble::new(cause, place, text);
+    let certificate = match why {
+        rustls::Error::InvalidCertificate(certificate) => certificate,
+        rustls::Error::InvalidMessage(_) => {
+            return tell(
+                Cause::NoTls,
+                format!(
+                    "what listens there does not speak TLS; check {section}.port and {section}.tls"
+                ),
+            );
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
+        ) => {
+            return tell(
+                Cause::Tls,
+                "TLS: the server asks for a client certificate, which CamCOPS does not have".into(),
+            );
+        }
+        other => return tell(Cause::Tls, format!("TLS failed: {other}")),
+    };
+    use CertificateError as E;
+    match certificate {
+        E::UnknownIssuer => tell(
+            Cause::UnknownAuthority,
+            format!(
+                "TLS: the server's certificate is signed by an authority that is not trusted here; {section}.tls_ca must name the certificate of the right one"
+            ),
+        ),
+        E::BadSignature | E::UnsupportedSignatureAlgorithmContext { .. } => tell(
+            Cause::UnknownAuthority,
+            format!(
+                "TLS: the signature of the server's certificate does not fit the authority's ({certificate}); check {section}.tls_ca"
+            ),
+        ),
+        E::NotValidForName | E::NotValidForNameContext { .. } => tell(
+            Cause::WrongName,
+            format!(
+                "TLS: the server's certificate is not for {host}{}; {section}.host must be a name in it",
+                names(certificate)
+            ),
+        ),
+        E::Expired | E::ExpiredContext { .. } => tell(
+            Cause::Expired,
+            "TLS: the server's certificate has expired; renew it there, or set this machine's clock"
+                .into(),
+        ),
+        E::NotValidYet | E::NotValidYetContext { .. } => tell(
+            Cause::Expired,
+            "TLS: the server's certificate is not valid yet; is this machine's clock right?".into(),
+        ),
+        other => {
+            let other = format!("{other:?}");
+            if other.contains("CaUsedAsEndEntity") {
+                return tell(
+                    Cause::Tls,
+                    "TLS: the server shows an authority's own certificate; it needs one of its own, signed by that authority"
+                        .into(),
+                );
+            }
+            tell(
+                Cause::Tls,
+                format!("TLS: the server's certificate can't be used: {other}"),
+            )
+        }
+    }
+}
+
+fn names(why: &CertificateError) -> String {
+    match why {
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            " (it has no names at all: a common name alone does not count)".into()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!(" but for {}", presented.join(", "))
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(why: CertificateError) -> Trouble {
+        trouble(
+            "db:3306",
+            "database",
+            "db",
+            &rustls::Error::InvalidCertificate(why),
+        )
+    }
+
+    #[test]
+    fn each_cause_has_its_own_words() {
+        let unknown = told(CertificateError::UnknownIssuer);
+        assert_eq!(unknown.cause, Cause::UnknownAuthority);
+        assert!(unknown.text.contains("database.tls_ca"), "{unknown}");
+        let expired = told(CertificateError::Expired);
+        assert_eq!(expired.cause, Cause::Expired);
+        let name = told(CertificateError::NotValidForName);
+        assert_eq!(name.cause, Cause::WrongName);
+        assert!(name.text.contains("is not for db;"), "{name}");
+        let plain = trouble(
+            "mq:5671",
+            "broker",
+            "mq",
+            &rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+        );
+        assert_eq!(plain.cause, Cause::NoTls);
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_is_refused() {
+        let authority = |pem: &str| {
+            Authority { pem: pem.into() }
+                .roots()
+                .map(|roots| roots.len())
+        };
+        assert!(authority("").is_err());
+        assert!(authority("nothing\n").is_err());
+        let real = include_str!("../../tests/fixtures/certificates/p256.crt");
+        assert_eq!(authority(real), Ok(1));
+    }
+}

@@ -1,0 +1,182 @@
+//! CamCOPS's own web server, behind Apache: its login page.
+
+use super::{Address, Answer, Cause, Patience, Trouble, connected, io_trouble, unanswered};
+use crate::settings::Bind;
+use crate::site::Site;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// The login page has some 20 kB.
+const LARGEST_PAGE: u64 = 1 << 20;
+/// HTTP/1.0, so that the page comes in one piece and its end is the end of the connection. The path of the site is
+/// Apache's business: behind it the page is always here.
+const REQUEST: &[u8] = b"GET /login HTTP/1.0\r\nHost: localhost\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n";
+/// What the login page has in every language. CamCOPS answers 200 to any address, so that the code alone says nothing.
+const MARKS: [&str; 3] = ["CamCOPS", "name=\"csrf_token\"", "name=\"password\""];
+
+/// The web server of an instance.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: Address,
+    /// Its unit or program, for messages.
+    pub service: String,
+}
+
+impl Endpoint {
+    /// What the settings of a site say.
+    pub fn of(site: &Site) -> Endpoint {
+        Endpoint {
+            address: match site.settings().web.bind {
+                Bind::Socket => Address::Socket(site.layout.socket.clone()),
+                Bind::Tcp(address) => Address::Tcp {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                    setting: "web.bind",
+                },
+            },
+            service: format!("camcops-server@{}", site.layout.slug),
+        }
+    }
+
+    /// Asks for the login page once.
+    ///
+    /// CamCOPS opens a session for each visitor without a cookie; its housekeeping removes them.
+    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+        let patience = Patience::new(patience);
+        let place = self.address.to_string();
+        let page = match &self.address {
+            Address::Socket(path) => match patience.bears(UnixStream::connect(path)).await {
+                Ok(Ok(stream)) => patience.bears(fetched(stream)).await,
+                Ok(Err(why)) => return Err(io_trouble(&place, &why)),
+                Err(_) => return Err(unanswered(&place, patience)),
+            },
+            Address::Tcp {
+                host,
+                port,
+                setting,
+            } => {
+                let stream = connected(&place, host, *port, setting, patience).await?;
+                patience.bears(fetched(stream)).await
+            }
+        };
+        match page {
+            Ok(Ok(page)) => self.judged(&place, &page),
+            Ok(Err(why)) => Err(io_trouble(&place, &why)),
+            Err(_) => Err(Trouble::new(
+                Cause::Silent,
+                &place,
+                format_args!(
+                    "no page within {}; all its workers may be busy: look at the log of {}",
+                    patience, self.service
+                ),
+            )),
+        }
+    }
+
+    fn judged(&self, place: &str, page: &[u8]) -> Result<Answer, Trouble> {
+        let page = String::from_utf8_lossy(page);
+        let code = page
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.split_whitespace().nth(1))
+            .and_then(|code| code.parse::<u16>().ok());
+        let tell = |cause, text: String| Err(Trouble::new(cause, place, text));
+        match code {
+            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
+                product: "CamCOPS".into(),
+                version: None,
+            }),
+            Some(code @ 500..) => tell(
+                Cause::Other,
+                format!(
+                    "CamCOPS fails to make its login page ({code}); is the database there? Look at the log of {}",
+                    self.service
+                ),
+            ),
+            Some(code) => tell(
+                Cause::SomethingElse,
+                format!("what answers there ({code}) is not CamCOPS's login page; check web.bind"),
+            ),
+            None => tell(
+                Cause::SomethingElse,
+                "what answers there is no web server; check web.bind".into(),
+            ),
+        }
+    }
+}
+
+async fn fetched(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
+    stream.write_all(REQUEST).await?;
+    let mut page = Vec::new();
+    match stream.take(LARGEST_PAGE).read_to_end(&mut page).await {
+        // A server may cut the connection off as soon as all is sent.
+        Err(_) if !page.is_empty() => Ok(page),
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => Ok(page),
+        Err(why) => Err(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<title>CamCOPS</title><form>\
+        <input type=\"hidden\" name=\"csrf_token\" value=\"x\"/><input type=\"password\" name=\"password\"/></form>";
+
+    fn asked(answer: &'static str) -> Result<Answer, Trouble> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let endpoint = Endpoint {
+            address: Address::Socket(path.to_string_lossy().into_owned()),
+            service: "camcops-server@camcops".into(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let result = runtime.block_on(endpoint.answers(Duration::from_secs(5)));
+        assert!(
+            server
+                .join()
+                .unwrap()
+                .starts_with("GET /login HTTP/1.0\r\n")
+        );
+        result
+    }
+
+    #[test]
+    fn only_the_login_page_counts() {
+        assert_eq!(asked(PAGE).unwrap().product, "CamCOPS");
+        let cause = |answer| asked(answer).unwrap_err().cause;
+        assert_eq!(
+            cause("HTTP/1.1 200 OK\r\n\r\nCamCOPS: Page not found!"),
+            Cause::SomethingElse
+        );
+        assert_eq!(
+            cause("HTTP/1.1 404 Not Found\r\n\r\n"),
+            Cause::SomethingElse
+        );
+        assert_eq!(
+            cause("HTTP/1.1 500 Internal Server Error\r\n\r\n"),
+            Cause::Other
+        );
+        assert_eq!(
+            cause("220 mail.example.org ESMTP\r\n"),
+            Cause::SomethingElse
+        );
+        assert_eq!(cause(""), Cause::Busy);
+    }
+}

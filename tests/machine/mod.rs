@@ -1,0 +1,247 @@
+//! A small Debian machine for tests: a root of its own, processes and a network of its own, and nothing of it on the
+//! host afterwards.
+//!
+//! The root is made once per list of packages and kept in a cache; each machine is an overlay on it. Everything of a
+//! machine lives in its namespaces, and these live as long as the pipe to its first process: when the test ends, however
+//! it ends, the kernel closes the pipe, and processes, mounts and network are gone.
+
+// Each test uses its own part of this.
+#![allow(dead_code)]
+
+pub mod certificates;
+pub mod servers;
+
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// What this program itself needs of the host.
+const NEEDED: [&str; 5] = ["mmdebstrap", "unshare", "nsenter", "pivot_root", "ip"];
+
+/// Outside of the machine: runs it, then clears up. A second way to the end is that the test itself dies.
+const KEEPER: &str = r#"
+base=$1 home=$2 tool=$3
+unshare --mount --propagation private --net --ipc --uts --pid --fork --kill-child \
+    bash -euc "$FIRST_PROCESS" first "$base" "$home" "$tool"
+rm -rf "$home"
+"#;
+
+/// The first process of the machine: builds it, says its number, and stays until nobody holds the pipe any more.
+const FIRST_PROCESS: &str = r#"
+base=$1 home=$2 tool=$3 root=$2/root
+mkdir "$home/upper" "$home/work" "$root"
+mount -t overlay machine -o "lowerdir=$base,upperdir=$home/upper,workdir=$home/work" "$root"
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=755 run "$root/run"
+mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+mount -t tmpfs -o mode=755 dev "$root/dev"
+mkdir -m 1777 "$root/dev/shm" "$root/run/lock"
+for node in null zero full random urandom; do
+    : > "$root/dev/$node"
+    mount --bind "/dev/$node" "$root/dev/$node"
+done
+ln -s /proc/self/fd "$root/dev/fd"
+: > "$root/usr/bin/camcops-provision"
+mount --bind "$tool" "$root/usr/bin/camcops-provision"
+echo machine > "$root/etc/hostname"
+echo '127.0.0.1 localhost machine' > "$root/etc/hosts"
+: > "$root/etc/resolv.conf"
+hostname machine
+ip link set lo up
+read -r number _ < /proc/self/stat
+cd "$root"
+mkdir host
+pivot_root . host
+# Only now, when nothing of the host can be seen any more, may anybody enter.
+exec chroot . bash -euc 'umount -l /host; rmdir /host; echo "$1"; while read -r _; do :; done' first "$number"
+"#;
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Machine {
+    keeper: Child,
+    /// The first process, as the host numbers it.
+    first: u32,
+}
+
+impl Machine {
+    /// Starts one with these packages; none where this is not possible, which is said on standard error.
+    ///
+    /// In continuous integration (the variable `CI` is set) that is a failure.
+    pub fn start(packages: &[&str]) -> Option<Machine> {
+        if let Some(why) = why_not() {
+            assert!(std::env::var_os("CI").is_none(), "no machine: {why}");
+            eprintln!("skipped: no machine: {why}");
+            return None;
+        }
+        let base = base(packages);
+        let home = fresh_home();
+        let mut keeper = Command::new("bash")
+            .args(["-c", KEEPER, "keeper"])
+            .args([&base, &home])
+            .arg(env!("CARGO_BIN_EXE_camcops-provision"))
+            .env("FIRST_PROCESS", FIRST_PROCESS)
+            // An interrupt from the keyboard is for the test; this ends when the test does.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let first = line.trim().parse().expect("the machine did not start");
+        let machine = Machine { keeper, first };
+        let which = |root: &Path| {
+            let root = fs::metadata(root).unwrap();
+            (root.dev(), root.ino())
+        };
+        // Everything else here relies on this.
+        assert_ne!(which(&machine.path("/")), which(Path::new("/")));
+        Some(machine)
+    }
+
+    /// A path inside, as the host sees it.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.first))
+    }
+
+    /// Writes a file inside, and the directories that it needs.
+    pub fn write(&self, inside: &str, text: &str, mode: u32) {
+        let path = self.path(inside);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// A program inside, as root, with an environment of its own.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--mount", "--net", "--ipc", "--uts", "--pid"])
+            .args(["--target", &self.first.to_string(), "--", program])
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("LANG", "C.UTF-8")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a shell script inside and gives its output; it must succeed.
+    pub fn run(&self, script: &str) -> String {
+        let output = self
+            .command("bash")
+            .args(["-euc", script])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}\n{text}{complaint}");
+        text
+    }
+
+    /// Starts a daemon inside, as an account, with its output in /var/log/NAME.out.
+    pub fn daemon(&self, name: &str, account: &str, command: &str) {
+        self.run(&format!(
+            "cd /; setsid setpriv --reuid={account} --regid={account} --init-groups {command} > /var/log/{name}.out 2>&1 < /dev/null &"
+        ));
+    }
+
+    /// Runs a script inside until it succeeds.
+    pub fn wait_for(&self, what: &str, script: &str) {
+        let start = Instant::now();
+        loop {
+            let output: Output = self.command("bash").args(["-c", script]).output().unwrap();
+            if output.status.success() {
+                return;
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                let logs = self.run("tail -n 30 /var/log/*.out 2>&1 || true");
+                panic!(
+                    "{what} did not come: {}\n{logs}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Without its pipe the first process ends, and all that is in the machine with it.
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+fn why_not() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("it needs root".into());
+    }
+    let missing: Vec<&str> = NEEDED
+        .into_iter()
+        .filter(|program| which::which(program).is_err())
+        .collect();
+    (!missing.is_empty()).then(|| format!("{} not installed", missing.join(", ")))
+}
+
+fn cache() -> PathBuf {
+    std::env::var_os("CAMCOPS_TEST_CACHE").map_or_else(
+        || "/var/cache/camcops-provision-tests".into(),
+        PathBuf::from,
+    )
+}
+
+/// The root with these packages, made where it is not there yet. Nobody writes to it afterwards.
+fn base(packages: &[&str]) -> PathBuf {
+    const RELEASE: &str = "bookworm";
+    let mut packages = packages.to_vec();
+    packages.sort_unstable();
+    let list = packages.join(",");
+    // FNV-1a: the same in every version of the compiler.
+    let key = list.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| {
+        (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let cache = cache();
+    fs::create_dir_all(&cache).unwrap();
+    let base = cache.join(format!("{RELEASE}-{key:016x}"));
+    let lock = File::create(base.with_extension("lock")).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    if base.exists() {
+        return base;
+    }
+    eprintln!("making a root of {RELEASE} with {list}: once, a few minutes");
+    let unfinished = base.with_extension("unfinished");
+    let _ = fs::remove_dir_all(&unfinished);
+    let made = Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=minbase", "--include", &list, RELEASE])
+        .arg(&unfinished)
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(made.success(), "mmdebstrap failed");
+    fs::write(base.with_extension("packages"), format!("{list}\n")).unwrap();
+    fs::rename(&unfinished, &base).unwrap();
+    base
+}
+
+/// A directory for what a machine changes, beside the roots: an overlay needs a real file system.
+fn fresh_home() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    let home = cache().join(format!("machine-{}-{next}", std::process::id()));
+    let _ = fs::remove_dir_all(&home);
+    fs::create_dir(&home).unwrap();
+    home
+}
