@@ -57,8 +57,13 @@ impl Format {
             }
             Format::Systemd => backslashed(value).replace('%', "%%"),
             Format::Supervisor => {
+                let comment =
+                    |(blank, mark): (char, char)| blank.is_whitespace() && ";#".contains(mark);
+                if value.chars().zip(value.chars().skip(1)).any(comment) {
+                    return Err("has a ; or # after a blank, which would begin a comment".into());
+                }
                 // How often a percent sign is expanded, and how quotes are, differs from key to key.
-                refused(&[";", "#", "\"", "'", "\\", "%"])?;
+                refused(&["\"", "'", "\\", "%"])?;
                 value.to_owned()
             }
             Format::Mysql => {
@@ -169,7 +174,7 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(why(Format::Supervisor, "a ;b").contains("\";\""));
+        assert!(why(Format::Supervisor, "a ;b").contains("comment"));
         assert!(why(Format::Apache, "a${b}").contains("${"));
         assert!(why(Format::Plain, "a\nb").contains("control character"));
     }
