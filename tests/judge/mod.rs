@@ -188,8 +188,8 @@ impl Machine {
         said.all()
     }
 
-    /// Lays a site out in the machine's tree, which has to succeed.
-    pub fn install(&self, arguments: &[&str]) {
+    /// Lays a site out in the machine's tree, which has to succeed; what it said.
+    pub fn install(&self, arguments: &[&str]) -> String {
         let said = Said::by(
             self.enter()
                 .arg(env!("CARGO_BIN_EXE_camcops-provision"))
@@ -197,6 +197,7 @@ impl Machine {
                 .args(arguments),
         );
         assert!(said.success, "install {arguments:?}\n{}", said.all());
+        said.all()
     }
 
     /// A judge of this machine that answers one line at a time.
