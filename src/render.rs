@@ -3,6 +3,7 @@
 //! A template has one format. Its escaper is applied to every value, so no template can forget it; a value that the
 //! format can't carry is refused with the reason.
 
+use crate::camcops_conf;
 use crate::error::Exit;
 use anyhow::{Context, Result};
 use handlebars::Handlebars;
@@ -47,10 +48,8 @@ impl Format {
         let backslashed = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
         Ok(match self {
             Format::Ini => {
-                if value.trim() != value {
-                    return Err("begins or ends with a blank".into());
-                }
-                value.replace('%', "%%")
+                camcops_conf::check(value).map_err(|why| format!("can't be carried: {why}"))?;
+                camcops_conf::escape(value)
             }
             Format::Apache => {
                 refused(&["${"])?;
@@ -58,8 +57,14 @@ impl Format {
             }
             Format::Systemd => backslashed(value).replace('%', "%%"),
             Format::Supervisor => {
-                refused(&[" ;", " #", "\"", "'", "\\"])?;
-                value.replace('%', "%%")
+                let comment =
+                    |(blank, mark): (char, char)| blank.is_whitespace() && ";#".contains(mark);
+                if value.chars().zip(value.chars().skip(1)).any(comment) {
+                    return Err("has a ; or # after a blank, which would begin a comment".into());
+                }
+                // How often a percent sign is expanded, and how quotes are, differs from key to key.
+                refused(&["\"", "'", "\\", "%"])?;
+                value.to_owned()
             }
             Format::Mysql => {
                 // PyMySQL does not unescape, and sends passwords as Latin-1.
@@ -71,6 +76,9 @@ impl Format {
             }
             Format::Python => backslashed(value),
             Format::Shell => value.replace('\'', r"'\''"),
+            Format::Xml if value.contains(['\u{fffe}', '\u{ffff}']) => {
+                return Err("has a character that is none".into());
+            }
             Format::Xml => value
                 .replace('&', "&amp;")
                 .replace('<', "&lt;")
@@ -166,7 +174,7 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(why(Format::Supervisor, "a ;b").contains("\" ;\""));
+        assert!(why(Format::Supervisor, "a ;b").contains("comment"));
         assert!(why(Format::Apache, "a${b}").contains("${"));
         assert!(why(Format::Plain, "a\nb").contains("control character"));
     }

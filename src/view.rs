@@ -1,6 +1,5 @@
 //! What the templates can say: one view of the site for all of them, every field always there.
 
-use crate::facts::Manager;
 use crate::keys::Secret;
 use crate::layout::{DEFAULT_INSTANCE, Layout};
 use crate::settings::{
@@ -52,7 +51,6 @@ pub fn view(site: &Site, found: &Found) -> Value {
         "slug": layout.slug,
         "user": account,
         "group": account,
-        "web_user": site.facts.flavour.web_account,
         "web_group": site.facts.flavour.web_account,
         "log_group": site.facts.flavour.log_group,
         "dedicated": site.dedicated(),
@@ -68,9 +66,9 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "monitor": serves(Service::Monitor),
         },
         "web": {
-            "server_name": names[0],
-            "aliases": names[1..],
-            "names": names,
+            "server_name": url_host(&names[0]),
+            "virtual_host": virtual_host(&names, layout),
+            "redirects": names.iter().map(|name| redirect(name, layout)).collect::<Vec<_>>(),
             "https_port": web.https_port.get(),
             "http_port": web.http_port.get().map_or(0, |port| port.get()),
             "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -84,7 +82,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "backend": match web.backend { Backend::Gunicorn => "gunicorn", Backend::Cherrypy => "cherrypy" },
             "workers": web_workers(site),
             "trusted_proxies": web.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "worker_host": format!("{}.invalid", layout.slug.replace('_', "-")),
+            "worker_host": dummy_host(layout),
             "max_body_bytes": u64::from(web.max_body_mb.get()) << 20,
         },
         "tls": { "certificate": certificate, "key": key, "chain": chain },
@@ -131,14 +129,45 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "local_only": false,
             "write_paths": [],
         },
-        "flavour": { "debian": site.facts.flavour.name == "debian", "rhel": site.facts.flavour.name == "rhel" },
-        "manager": { "systemd": site.manager() == Manager::Systemd, "supervisor": site.manager() == Manager::Supervisor },
+        "flavour": { "rhel": site.facts.flavour.name == "rhel" },
         "secret": {
             "cookie": found.cookie.secret.reveal(),
             "database_password": found.database.as_ref().map_or("", |key| key.secret.reveal()),
             "monitor_password": found.monitor.secret.reveal(),
         },
     })
+}
+
+/// A host name that is nobody's.
+fn dummy_host(layout: &Layout) -> String {
+    format!("{}.invalid", layout.slug.replace('_', "-"))
+}
+
+/// A name or address as it stands in a URL.
+fn url_host(name: &str) -> String {
+    match name.contains(':') {
+        true => format!("[{name}]"),
+        false => name.to_owned(),
+    }
+}
+
+/// What Apache calls a host with these names. Apache would read an IPv6 address as a name with a port, but knows it as an alias.
+fn virtual_host(names: &[String], layout: &Layout) -> Value {
+    let (main, aliases) = match &names[0] {
+        address if address.contains(':') => {
+            let dummy = format!("{}.{}", address.replace(':', "-"), dummy_host(layout));
+            (dummy, names)
+        }
+        name => (name.clone(), &names[1..]),
+    };
+    json!({ "server_name": main, "aliases": aliases })
+}
+
+/// A host that only leads to the same one over HTTPS.
+fn redirect(name: &str, layout: &Layout) -> Value {
+    let mut host = virtual_host(&[name.to_owned()], layout);
+    host["url"] = url_host(name).into();
+    host
 }
 
 fn settings_name(instance: &str) -> String {

@@ -1,0 +1,127 @@
+"""Starts Apache and stand-ins for its backends, asks what it is told to ask, and prints the answers.
+
+Standard input: {"apache": [command], "requests": [{"port", "host", "method", "path", "headers",
+"start": backends to start before it, each a socket path or a port}, ...]}. Standard output: one {"status", "headers", "body"} per request; a
+stand-in answers with what it was asked, as JSON. What Apache says goes to standard error.
+"""
+
+import http.client
+import http.server
+import json
+import os
+import signal
+import socket
+import socketserver
+import ssl
+import subprocess
+import sys
+import threading
+import time
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        asked = {
+            "backend": self.server.backend,
+            "method": self.command,
+            "path": self.path,
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+            "body": len(body),
+        }
+        answer = json.dumps(asked).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Strict-Transport-Security", "max-age=1")
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_HEAD = do_GET
+
+    def address_string(self):
+        return "-"
+
+    def log_message(self, *_):
+        pass
+
+
+class UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class TcpServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+
+def serve(backend):
+    if isinstance(backend, int):
+        server = TcpServer(("127.0.0.1", backend), Echo)
+    else:
+        server = UnixServer(backend, Echo)
+        os.chmod(backend, 0o777)
+    server.backend = backend
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def ask(request):
+    port = request.get("port", 443)
+    if port == 80:
+        link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    else:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        link.connect()
+        link.sock = context.wrap_socket(link.sock, server_hostname=request["host"])
+    link.putrequest(request.get("method", "GET"), request["path"], skip_host=True)
+    link.putheader("Host", request["host"])
+    for name, value in request.get("headers", {}).items():
+        link.putheader(name, value)
+    link.endheaders()
+    response = link.getresponse()
+    body = response.read().decode("utf8", "replace")
+    headers = {}
+    for name, value in response.getheaders():
+        headers.setdefault(name.lower(), []).append(value)
+    try:
+        body = json.loads(body)
+    except ValueError:
+        pass
+    return {"status": response.status, "headers": headers, "body": body}
+
+
+def reachable(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+def main():
+    task = json.load(sys.stdin)
+    apache = subprocess.Popen(
+        task["apache"], stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
+    )
+    for _ in range(200):
+        if reachable(443) or apache.poll() is not None:
+            break
+        time.sleep(0.05)
+    try:
+        for request in task["requests"]:
+            # So that what happens without a backend can be asked before.
+            for backend in request.pop("start", []):
+                serve(backend)
+            print(json.dumps(ask(request)), flush=True)
+    finally:
+        # The script that starts it may not pass a signal on.
+        os.killpg(apache.pid, signal.SIGTERM)
+        apache.wait()
+
+
+if __name__ == "__main__":
+    main()

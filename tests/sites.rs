@@ -1,0 +1,504 @@
+//! Whole sites, laid out in the tree of a machine and judged by the programs that will read them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod judge;
+
+use judge::{Machine, camcops_python, script};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+const SERVICES: [&str; 4] = ["server", "workers", "scheduler", "monitor"];
+/// systemd's own measure of what a service may still do: 10 is everything.
+const MOST_EXPOSED: f64 = 1.5;
+
+/// One combination of what a site can be. Those at a path of their own run as an account of their own, those on a port log to files.
+#[derive(Debug, Clone, Copy)]
+struct Site {
+    rhel: bool,
+    supervisor: bool,
+    path: &'static str,
+    tcp: bool,
+    two: bool,
+}
+
+impl Site {
+    fn all(rhel: bool) -> Vec<Site> {
+        let mut sites = Vec::new();
+        for supervisor in [false, true] {
+            for path in ["/", "/camcops"] {
+                for tcp in [false, true] {
+                    for two in [false, true] {
+                        sites.push(Site {
+                            rhel,
+                            supervisor,
+                            path,
+                            tcp,
+                            two,
+                        });
+                    }
+                }
+            }
+        }
+        sites
+    }
+
+    fn slugs(&self) -> &'static [&'static str] {
+        match self.two {
+            true => &["camcops", "camcops_two"],
+            false => &["camcops"],
+        }
+    }
+
+    fn backend(&self, slug: &str) -> Value {
+        match (self.tcp, slug) {
+            (false, slug) => json!(format!("/run/{slug}/{slug}.socket")),
+            (true, "camcops") => json!(8100),
+            (true, _) => json!(8200),
+        }
+    }
+
+    fn account(&self) -> &'static str {
+        match (self.path, self.rhel) {
+            ("/camcops", _) => "camcops",
+            (_, true) => "apache",
+            (_, false) => "www-data",
+        }
+    }
+
+    /// A machine with this site laid out, as its first boot finds it.
+    fn machine(&self) -> Machine {
+        let machine = match self.rhel {
+            true => Machine::rhel(),
+            false => Machine::new(),
+        };
+        for program in [
+            "/usr/share/camcops/venv/bin/camcops_server",
+            "/usr/share/camcops/venv/bin/celery",
+            "/usr/bin/camcops-provision",
+        ] {
+            machine.write_program(program, "#!/bin/sh\nexit 0\n");
+        }
+        machine.write("/usr/share/camcops/static/a.txt", "static");
+        machine.write("/usr/share/camcops/static/b.py", "not for you");
+        self.install(&machine);
+        if self.account() == "camcops" && !self.supervisor {
+            let said = machine.must(&["systemd-sysusers", "/etc/sysusers.d/camcops.conf"]);
+            assert!(said.contains("Creating user 'camcops'"), "{said}");
+        } else if self.account() == "camcops" {
+            machine.must(&["useradd", "--system", "camcops"]);
+        }
+        // Now that the account is there, files can be given to it.
+        self.install(&machine);
+        machine
+    }
+
+    fn install(&self, machine: &Machine) -> Vec<String> {
+        let layout = |slug: &&str| {
+            let (instance, name, port) = match *slug {
+                "camcops" => ("camcops", "one.example.org", 8100),
+                _ => ("two", "two.example.org", 8200),
+            };
+            let manager = match self.supervisor {
+                true => "supervisor",
+                false => "systemd",
+            };
+            let account = match self.account() {
+                "camcops" => "camcops",
+                _ => "auto",
+            };
+            let (bind, logs) = match self.tcp {
+                true => (format!("127.0.0.1:{port}"), "file"),
+                false => ("socket".to_owned(), "journal"),
+            };
+            machine.install(&[
+                "--instance",
+                instance,
+                &format!("--set=web.server_names=[\"{name}\"]"),
+                &format!("--set=services.manager={manager}"),
+                &format!("--set=web.path={}", self.path),
+                &format!("--set=web.bind={bind}"),
+                &format!("--set=logging.mode={logs}"),
+                &format!("--set=account.user={account}"),
+            ])
+        };
+        self.slugs().iter().map(layout).collect()
+    }
+
+    fn judged_by_apache(&self, machine: &Machine) {
+        let start: &[&str] = match self.rhel {
+            true => {
+                for slug in self.slugs() {
+                    // The one word that only the other family's OpenSSL knows.
+                    let path = format!("/etc/httpd/conf.d/{slug}.conf");
+                    let text = machine.read(&path);
+                    assert!(text.contains("PROFILE=SYSTEM"));
+                    machine.write(&path, &text.replace("PROFILE=SYSTEM", "DEFAULT"));
+                }
+                &["apache2", "-f", "/etc/httpd/conf/httpd.conf"]
+            }
+            false => {
+                machine.must(&["a2enmod", "-q", "ssl", "proxy_http", "headers", "remoteip"]);
+                machine.must(&["a2dissite", "-q", "000-default"]);
+                machine.write(
+                    "/etc/apache2/conf-enabled/name.conf",
+                    "ServerName stand-in.invalid\n",
+                );
+                &["apache2ctl"]
+            }
+        };
+        let judged = machine.run(&[start, &["-t"]].concat());
+        assert_eq!((judged.success, judged.all().trim()), (true, "Syntax OK"));
+        self.answers(machine, &[start, &["-DFOREGROUND"]].concat());
+    }
+
+    /// What the web server does with requests, with stand-ins for the backends.
+    fn answers(&self, machine: &Machine, apache: &[&str]) {
+        let base = self.path.trim_end_matches('/');
+        for slug in self.slugs() {
+            fs::create_dir_all(machine.path(&format!("/run/{slug}"))).unwrap();
+        }
+        let backends: Vec<Value> = self.slugs().iter().map(|slug| self.backend(slug)).collect();
+        let spoofed = json!({
+            "X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "evil.example", "Forwarded": "for=6.6.6.6",
+            "X-Script-Name": "/evil", "X-Forwarded-Port": "1", "X-Real-IP": "6.6.6.6", "Proxy": "http://evil.example/",
+        });
+        let one = "one.example.org";
+        let mut asked = vec![
+            json!({ "host": one, "path": format!("{base}/login") }),
+            json!({ "host": one, "path": format!("{base}/login?a=%2F"), "start": backends, "headers": spoofed }),
+            json!({ "host": one, "path": format!("{base}/static/a.txt") }),
+            json!({ "host": one, "path": format!("{base}/static/b.py") }),
+            json!({ "host": one, "path": format!("{base}/static/../../../../etc/passwd") }),
+            json!({ "host": one, "path": format!("{base}/api"), "method": "POST", "headers": { "Content-Length": "99999999999" } }),
+            json!({ "host": one, "path": format!("{base}/api"), "method": "POST", "headers": { "Transfer-Encoding": "chunked" } }),
+            json!({ "host": one, "path": format!("{base}/login?x=1"), "port": 80 }),
+            json!({ "host": one, "path": "/" }),
+            json!({ "host": one, "path": "/elsewhere" }),
+        ];
+        if self.two {
+            asked.push(json!({ "host": "two.example.org", "path": format!("{base}/login") }));
+        }
+        let mut child = machine
+            .command(&["python3", "/run/judges/web.py"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let task = json!({ "apache": apache, "requests": asked });
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(task.to_string().as_bytes()).unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told, "", "Apache has nothing to complain of");
+        let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(answers.len(), asked.len());
+        let status = |index: usize| answers[index]["status"].as_u64().unwrap();
+
+        // No backend yet: it is starting, or being maintained.
+        assert_eq!(status(0), 503, "{}", answers[0]);
+        assert_eq!(answers[0]["headers"]["retry-after"], json!(["60"]));
+        assert!(answers[0]["body"].as_str().unwrap().contains("CamCOPS"));
+
+        let got = &answers[1]["body"];
+        assert_eq!(status(1), 200, "{}", answers[1]);
+        assert_eq!(got["backend"], self.backend("camcops"));
+        assert_eq!(got["path"], "/login?a=%2F", "the backend lives at the root");
+        let header = |name: &str| got["headers"].get(name).cloned();
+        for (name, value) in [
+            ("x-forwarded-for", json!("127.0.0.1")),
+            ("x-forwarded-proto", json!("https")),
+            ("x-forwarded-port", json!("443")),
+            ("x-forwarded-host", json!(one)),
+        ] {
+            assert_eq!(header(name), Some(value), "{name}: {got}");
+        }
+        assert_eq!(
+            header("x-script-name"),
+            (self.path != "/").then(|| json!(self.path))
+        );
+        for name in ["forwarded", "x-real-ip"] {
+            assert_eq!(header(name), None, "{name}");
+        }
+        assert_eq!(
+            answers[1]["headers"]["strict-transport-security"],
+            json!(["max-age=63072000"])
+        );
+        assert_eq!((status(2), &answers[2]["body"]), (200, &json!("static")));
+        assert_eq!(status(3), 403, "code is not shown");
+        assert!(!answers[4].to_string().contains("root:"), "{}", answers[4]);
+        assert_eq!(status(5), 413, "{}", answers[5]);
+        assert_eq!(status(6), 411, "{}", answers[6]);
+        assert_eq!(status(7), 301);
+        assert_eq!(
+            answers[7]["headers"]["location"],
+            json!([format!("https://{one}{base}/login?x=1")])
+        );
+        if self.path == "/" {
+            assert_eq!((status(8), status(9)), (200, 200));
+        } else {
+            assert_eq!((status(8), status(9)), (302, 404));
+        }
+        if self.two {
+            assert_eq!(answers[10]["body"]["backend"], self.backend("camcops_two"));
+        }
+        let logs = match self.rhel {
+            true => "/var/log/httpd/error_log",
+            false => "/var/log/apache2/error.log",
+        };
+        for line in machine.read(logs).lines() {
+            assert!(
+                !line.contains(":warn]") && !line.contains(":error]"),
+                "{line}"
+            );
+        }
+    }
+
+    fn judged_by_systemd(&self, machine: &Machine) {
+        let mut units = vec!["camcops.target".to_owned()];
+        for slug in self.slugs() {
+            units.push(format!("camcops@{slug}.target"));
+            for service in SERVICES {
+                units.push(format!("camcops-{service}@{slug}.service"));
+            }
+        }
+        let words: Vec<&str> = ["systemd-analyze", "verify", "--man=no"]
+            .into_iter()
+            .chain(units.iter().map(String::as_str))
+            .collect();
+        let said = machine.run(&words);
+        assert_eq!((said.success, said.all().as_str()), (true, ""));
+        for unit in units.iter().filter(|unit| unit.ends_with(".service")) {
+            let said = machine.run(&["systemctl", "--root=/", "is-enabled", unit]);
+            assert_eq!(said.out.trim(), "enabled", "{unit}");
+            let exposure = exposure(machine, unit);
+            assert!(exposure <= MOST_EXPOSED, "{unit}: {exposure}");
+        }
+        for slug in self.slugs() {
+            // The machine's /run is empty, as after a boot.
+            let _ = fs::remove_dir_all(machine.path(&format!("/run/{slug}")));
+            let plan = format!("/etc/tmpfiles.d/{slug}.conf");
+            assert_eq!(machine.must(&["systemd-tmpfiles", "--create", &plan]), "");
+            let made = machine.path(&format!("/run/{slug}")).metadata().unwrap();
+            let lock = machine
+                .path(&format!("/run/lock/{slug}"))
+                .metadata()
+                .unwrap();
+            let uid = machine.must(&["id", "-u", self.account()]);
+            assert_eq!(made.uid().to_string(), uid.trim());
+            assert_eq!(lock.uid().to_string(), uid.trim());
+            let mode = if self.account() == "camcops" {
+                0o710
+            } else {
+                0o700
+            };
+            assert_eq!((made.mode() & 0o7777, lock.mode() & 0o7777), (mode, 0o700));
+        }
+        // What tmpfiles makes at boot is what the file plan says.
+        for said in self.install(machine) {
+            assert!(said.contains("nothing to do"), "{said}");
+        }
+    }
+
+    fn judged_by_supervisor(&self, machine: &Machine) {
+        let file = match self.rhel {
+            true => "/etc/supervisord.conf",
+            false => "/etc/supervisor/supervisord.conf",
+        };
+        fs::create_dir_all(machine.path("/var/log/supervisor")).unwrap();
+        let said = machine.must(&["python3", "/run/judges/supervisor_programs.py", file]);
+        let groups: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+        assert_eq!(groups.as_object().unwrap().len(), self.slugs().len());
+        let uid: u64 = machine
+            .must(&["id", "-u", self.account()])
+            .trim()
+            .parse()
+            .unwrap();
+        for slug in self.slugs() {
+            let programs = groups[slug].as_object().unwrap();
+            assert_eq!(programs.len(), 1 + SERVICES.len());
+            for service in SERVICES {
+                let program = &programs[&format!("{slug}_{service}")];
+                assert_eq!(program["user"], uid, "{program}");
+                assert_eq!(program["autostart"], true);
+                assert_eq!(program["killasgroup"], true);
+                assert_eq!(program["stopsignal"], "SIGTERM");
+                let config = format!("/etc/camcops/{slug}.conf");
+                assert_eq!(program["environment"]["CAMCOPS_CONFIG_FILE"], config);
+                let stop = if service == "workers" { 330 } else { 60 };
+                assert_eq!(program["stopwaitsecs"], stop);
+            }
+            for program in programs.values() {
+                let words: Vec<&str> = program["words"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|word| word.as_str().unwrap())
+                    .collect();
+                assert_eq!((words[0], words[1], words.len()), ("/bin/sh", "-c", 3));
+                assert_eq!(machine.must(&["sh", "-n", "-c", words[2]]), "");
+            }
+        }
+    }
+
+    fn judged(&self) {
+        println!("{self:?}");
+        let machine = self.machine();
+        match self.supervisor {
+            true => self.judged_by_supervisor(&machine),
+            false => self.judged_by_systemd(&machine),
+        }
+        if self.tcp {
+            for slug in self.slugs() {
+                let file = format!("/etc/logrotate.d/{slug}");
+                let said = machine.must(&["logrotate", "--debug", &file]);
+                assert!(!said.contains("error"), "{said}");
+                assert!(said.contains(&format!("/var/log/{slug}/*.log")), "{said}");
+            }
+        }
+        self.judged_by_apache(&machine);
+    }
+}
+
+/// What `systemd-analyze security` gives a unit of a tree that no systemd runs in.
+fn exposure(machine: &Machine, unit: &str) -> f64 {
+    let said = machine.must(&[
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--no-pager",
+        unit,
+    ]);
+    let line = said
+        .lines()
+        .rfind(|line| line.contains("Overall exposure"))
+        .unwrap();
+    println!("{line}");
+    let words = line.split_once(": ").unwrap().1;
+    words.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn every_kind_of_site_on_debian() {
+    Site::all(false).iter().for_each(Site::judged);
+}
+
+#[test]
+fn every_kind_of_site_on_the_other_family() {
+    Site::all(true).iter().for_each(Site::judged);
+}
+
+#[test]
+fn the_database_server_and_its_programs_take_our_settings() {
+    let machine = Machine::new();
+    machine.install(&["--set=database.flush_log_at_trx_commit=2"]);
+    let server = machine.must(&["mariadbd", "--user=mysql", "--verbose", "--help"]);
+    let has = |text: &str, name: &str, value: &str| {
+        text.lines()
+            .any(|line| line.split_whitespace().eq([name, value]))
+    };
+    assert!(has(&server, "max-allowed-packet", "67108864"));
+    assert!(has(&server, "innodb-flush-log-at-trx-commit", "2"));
+    assert!(
+        !server.contains("unknown variable") && !server.contains("[ERROR]"),
+        "{server}"
+    );
+    for program in ["mariadb", "mariadb-dump"] {
+        let said = machine.must(&[program, "--help"]);
+        assert!(has(&said, "max-allowed-packet", "67108864"), "{program}");
+    }
+    let login = "--defaults-file=/etc/camcops/camcops.my.cnf";
+    let said = machine.must(&["mariadb", login, "--help"]);
+    assert!(has(&said, "socket", "/run/mysqld/mysqld.sock"), "{said}");
+
+    machine.write("/root/password", "a b#;%=[x]");
+    machine.must(&["chmod", "600", "/root/password"]);
+    machine.install(&[
+        "--set=database.mode=external",
+        "--set=database.host=db.example.org",
+        "--set=database.tls=verify",
+        "--set=database.tls_ca=/etc/ssl/ca with blank.pem",
+        "--set=database.password_file=/root/password",
+    ]);
+    let said = machine.must(&["mariadb", login, "--help"]);
+    for (name, value) in [
+        ("host", "db.example.org"),
+        ("ssl-verify-server-cert", "TRUE"),
+    ] {
+        assert!(has(&said, name, value), "{name}\n{said}");
+    }
+    let options = machine.must(&["my_print_defaults", login, "client"]);
+    assert!(options.contains("--password=a b#;%=[x]\n"), "{options}");
+    assert!(
+        options.contains("--ssl-ca=/etc/ssl/ca with blank.pem\n"),
+        "{options}"
+    );
+}
+
+#[test]
+fn the_broker_takes_our_settings() {
+    let machine = Machine::new();
+    machine.install(&["--set=broker.port=5673"]);
+    let home = "/usr/lib/rabbitmq/lib/rabbitmq_server-3.10.8/plugins";
+    let judged = |file: &str| {
+        let question = format!(
+            "S = cuttlefish_schema:files(filelib:wildcard(\"{home}/rabbit-3*/priv/schema/rabbit.schema\")), \
+             io:format(\"~p\", [cuttlefish_generator:map(S, cuttlefish_conf:file(\"{file}\"))]), halt()."
+        );
+        machine.run(&[
+            "sh",
+            "-c",
+            &format!("exec erl -noinput -noshell -pa {home}/*/ebin -eval '{question}'"),
+        ])
+    };
+    let said = judged("/etc/rabbitmq/conf.d/90-camcops.conf");
+    assert!(said.out.contains("{consumer_timeout,7200000}"), "{said:?}");
+    assert!(
+        said.out.contains("{tcp_listeners,[{\"127.0.0.1\",5673}]}"),
+        "{said:?}"
+    );
+    machine.write("/tmp/wrong.conf", "consumer_timeouts = 1\n");
+    let said = judged("/tmp/wrong.conf");
+    assert!(said.all().contains("error"), "{said:?}");
+}
+
+#[test]
+fn camcops_reads_every_configuration_without_a_complaint() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for rhel in [false, true] {
+        let machine = match rhel {
+            true => Machine::rhel(),
+            false => Machine::new(),
+        };
+        let sites = Site::all(rhel).into_iter().filter(|site| site.two);
+        for (number, site) in sites.enumerate() {
+            site.install(&machine);
+            for slug in site.slugs() {
+                let file = scratch.path().join(format!("{rhel}-{number}-{slug}.conf"));
+                fs::write(&file, machine.read(&format!("/etc/camcops/{slug}.conf"))).unwrap();
+                files.push(file);
+            }
+        }
+    }
+    let judged = Command::new(camcops_python())
+        .arg(script("camcops_config.py"))
+        .args(&files)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(judged.stdout).unwrap();
+    for line in text.lines() {
+        let verdict: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(verdict["complaints"], json!([]), "{line}");
+    }
+    assert_eq!(text.lines().count(), files.len());
+    assert!(judged.status.success());
+}
