@@ -180,7 +180,7 @@ fn whole(outcome: &Outcome) -> String {
     outcome
         .iter()
         .fold(String::new(), |mut text, (path, content)| {
-            let _ = write!(text, "{}{content}\n", heading(path));
+            let _ = writeln!(text, "{}{content}", heading(path));
             text
         })
 }
@@ -205,7 +205,7 @@ fn difference(default: &Outcome, outcome: &Outcome, slug: &str) -> String {
         };
         match old {
             None => {
-                let _ = write!(text, "{title}{content}\n");
+                let _ = writeln!(text, "{title}{content}");
             }
             Some(old) if old != *content => {
                 let diff = TextDiff::from_lines(old.as_str(), content.as_str());
