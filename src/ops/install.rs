@@ -68,6 +68,12 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     need_root(global, "install")?;
     let stop = stop_on_signals()?;
     let site = Site::load(global)?;
+    if site.host.staged_root().is_none() {
+        // Files alone, without modules and services, would leave a web server that does not start again.
+        return Err(Exit::Usage.because(
+            "this version installs into a staged tree: give --root DIR; plan shows what it would put on this machine",
+        ));
+    }
     let (mut recipe, mut plan) = planned(&site, &site.journal()?, &flags.parts).await?;
     style.warn(&recipe.warnings);
     refuse_conflicts(&plan)?;
