@@ -301,15 +301,32 @@ impl Host {
         write().with_context(|| format!("can't make the link {}", self.outside(path)))
     }
 
-    /// Makes a directory, closed to everybody else until it has its owner and mode.
+    /// Puts a directory in place in one step, with its owner and mode.
     pub fn make_directory(&self, path: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
         let place = self.place_for_writing(path)?;
-        mkdirat(&place.directory, &*place.name, Mode::S_IRWXU)
-            .with_context(|| format!("can't make the directory {}", self.outside(path)))?;
-        self.cut.after_write();
-        self.set(path, owner, Some(mode))?;
-        sync(&place.directory)?;
-        Ok(())
+        let unfinished = unfinished(&place.name);
+        self.discard(&place, &unfinished)?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let make = || -> Result<()> {
+            mkdirat(&place.directory, &*unfinished, Mode::S_IRWXU)?;
+            self.cut.after_write();
+            let handle = openat(&place.directory, &*unfinished, flags, Mode::empty())?;
+            if fstat(&handle)?.st_uid != self.me.as_raw() {
+                bail!("somebody else put another one in its place");
+            }
+            self.give(&handle, owner, mode)?;
+            // An empty directory that somebody made meanwhile is replaced, everything else stays.
+            renameat(
+                &place.directory,
+                &*unfinished,
+                &place.directory,
+                &*place.name,
+            )?;
+            self.cut.after_write();
+            sync(&place.directory)?;
+            Ok(())
+        };
+        make().with_context(|| format!("can't make the directory {}", self.outside(path)))
     }
 
     /// Gives what stands at a path its owner and mode.
@@ -563,7 +580,11 @@ impl Host {
     }
 
     fn discard(&self, place: &Place, name: &OsStr) -> Result<()> {
-        match unlinkat(&place.directory, name, UnlinkatFlags::NoRemoveDir) {
+        let removed = match unlinkat(&place.directory, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR) => unlinkat(&place.directory, name, UnlinkatFlags::RemoveDir),
+            other => other,
+        };
+        match removed {
             Ok(()) => {
                 self.cut.after_write();
                 sync(&place.directory)?;
@@ -600,6 +621,12 @@ fn sync(directory: &OwnedFd) -> nix::Result<()> {
         Err(Errno::EACCES) => Ok(()),
         Err(why) => Err(why),
     }
+}
+
+/// The path beside another one under which the next thing to stand there is made.
+pub fn unfinished_path(path: &str) -> String {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    format!("{directory}/{}", unfinished(OsStr::new(name)).display())
 }
 
 /// The name beside a file under which its next content is written.

@@ -7,7 +7,7 @@
 //! The directory appears in one step and goes in one step, so that a run cut at any point can be continued or undone.
 
 use crate::error::Exit;
-use crate::host::Host;
+use crate::host::{Host, unfinished_path};
 use crate::resource::{Change, Content, Resource, State};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -85,6 +85,8 @@ impl Owned {
         match (written, self.earlier.first()) {
             (Some((_, base)), _) => base,
             (None, Some(completed)) => completed.base.as_ref(),
+            // Cut before we ever wrote it: it is still what was there before us.
+            (None, None) if self.open => None,
             (None, None) => self.base.as_ref(),
         }
     }
@@ -371,13 +373,33 @@ pub fn instances(host: &Host) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Takes the lock if there is one to take; an error that names the holder if somebody else has it.
+pub fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
+    host.open_for_appending(&lock_path())?
+        .map(|lock| take(host, lock))
+        .transpose()
+}
+
 /// Clears away what a run left that was cut while it made or removed the program's own directory.
 pub fn clear_up(host: &Host) -> Result<()> {
     clear_up_aside(host)?;
-    if let Some(lock) = host.open_for_appending(&lock_path())?
-        && instances(host)?.is_empty()
-    {
-        let _lock = take(host, lock)?;
+    let unfinished = |name: &String| name.starts_with('.');
+    let left: Vec<String> = host
+        .list(HOME)?
+        .unwrap_or_default()
+        .into_iter()
+        .filter(unfinished)
+        .collect();
+    if left.is_empty() && !instances(host)?.is_empty() {
+        return Ok(());
+    }
+    let Some(_lock) = try_lock(host)? else {
+        return Ok(());
+    };
+    for name in left {
+        remove_tree(host, &join(HOME, &name))?;
+    }
+    if instances(host)?.is_empty() {
         remove_home(host)?;
     }
     Ok(())
@@ -389,8 +411,9 @@ fn clear_up_aside(host: &Host) -> Result<()> {
             remove_moved_home(host, &ancestor)?;
         }
         let aside = join(&ancestor, NEW);
-        if host.look(&aside)?.is_some() {
+        if host.look(&aside)?.is_some() || host.look(&unfinished_path(&aside))?.is_some() {
             let _turn = turn(host, &ancestor)?;
+            host.remove_unfinished(&aside)?;
             remove_tree(host, &aside)?;
         }
     }

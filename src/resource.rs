@@ -98,7 +98,9 @@ impl Resource {
     /// Removes what an interrupted `enforce` may have left beside the resource.
     pub fn clear_up(&self, host: &Host) -> Result<()> {
         match self {
-            Resource::File(path) | Resource::Symlink(path) => host.remove_unfinished(path),
+            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
+                host.remove_unfinished(path)
+            }
             _ => Ok(()),
         }
     }

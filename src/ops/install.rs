@@ -76,6 +76,12 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     }
     let (mut recipe, mut plan) = planned(&site, &site.journal()?, &flags.parts).await?;
     style.warn(&recipe.warnings);
+    if !plan.conflicts.is_empty()
+        && let Some(_lock) = journal::try_lock(&site.host)?
+    {
+        // What another run was just making is no conflict.
+        (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    }
     refuse_conflicts(&plan)?;
     if plan.changes.is_empty() {
         return finish_install(&site, &recipe, &plan, None, style);
