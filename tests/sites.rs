@@ -418,6 +418,8 @@ fn the_database_server_and_its_programs_take_our_settings() {
     let login = "--defaults-file=/etc/camcops/camcops.my.cnf";
     let said = machine.must(&["mariadb", login, "--help"]);
     assert!(has(&said, "socket", "/run/mysqld/mysqld.sock"), "{said}");
+    // Asked for help, a client only mentions an option that it does not know.
+    assert!(!said.contains("unknown"), "{said}");
 
     machine.write("/root/password", "a b#;%=[x]");
     machine.must(&["chmod", "600", "/root/password"]);
@@ -429,6 +431,7 @@ fn the_database_server_and_its_programs_take_our_settings() {
         "--set=database.password_file=/root/password",
     ]);
     let said = machine.must(&["mariadb", login, "--help"]);
+    assert!(!said.contains("unknown"), "{said}");
     for (name, value) in [
         ("host", "db.example.org"),
         ("ssl-verify-server-cert", "TRUE"),
