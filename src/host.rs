@@ -312,7 +312,9 @@ impl Host {
             self.cut.after_write();
             let handle = openat(&place.directory, &*unfinished, flags, Mode::empty())?;
             if fstat(&handle)?.st_uid != self.me.as_raw() {
-                bail!("somebody else put another one in its place");
+                return Err(
+                    Exit::CannotCreate.because("somebody else put another one in its place")
+                );
             }
             self.give(&handle, owner, mode)?;
             // An empty directory that somebody made meanwhile is replaced, everything else stays.

@@ -285,6 +285,8 @@ fn the_second_instance_is_cut() {
 }
 
 /// A run that waits in its middle, because nobody reads what it says.
+// The caller waits for its end.
+#[allow(clippy::zombie_processes)]
 fn waiting(staged: &Staged, arguments: &[&str]) -> Child {
     let mut command = staged.command(arguments);
     let (reader, writer) = std::io::pipe().unwrap();
@@ -314,6 +316,8 @@ fn waiting(staged: &Staged, arguments: &[&str]) -> Child {
             return child;
         }
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
     panic!("it never waits");
 }
 
