@@ -263,7 +263,9 @@ impl<'a> Draft<'a> {
     /// The configuration as the settings alone make it.
     fn camcops_conf(&mut self) -> Result<String> {
         let text = self.rendered(Format::Ini, template!("camcops.conf.hbs"))?;
-        let mut file = Ini::parse(&text);
+        // An empty value leaves a blank behind its equals sign.
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        let mut file = Ini::parse(&(lines.join("\n") + "\n"));
         let passed = &self.site.settings().config;
         let recipients: Vec<&str> = passed
             .keys()

@@ -73,6 +73,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "http_port": web.http_port.get().map_or(0, |port| port.get()),
             "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "path": web.path.prefix(),
+            // Of what such a path may contain, only the dot means something in a pattern.
+            "path_pattern": web.path.prefix().replace('.', r"\."),
             "at_root": web.path.is_root(),
             "timeout_s": web.timeout_s.get(),
             "socket": web.bind == Bind::Socket,
