@@ -105,6 +105,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "local": local_broker,
             "port": broker.port_number(),
             "url": broker_url(site, &found.broker.secret),
+            "tls_ca": text(&broker.tls_ca),
             "consumer_timeout_ms": broker.consumer_timeout_ms.get(),
         },
         "workers": {
