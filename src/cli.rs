@@ -112,7 +112,13 @@ pub struct Parts {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
     pub only: Vec<Part>,
     /// All but these parts
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "PART,..",
+        conflicts_with = "only"
+    )]
     pub skip: Vec<Part>,
     /// Take over files that somebody else put where ours belong; uninstall brings them back
     #[arg(long)]

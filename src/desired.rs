@@ -87,6 +87,7 @@ const UNIT_HOME: &str = "/etc/systemd/system";
 impl<'a> Draft<'a> {
     fn new(site: &'a Site, found: &'a Found) -> Result<Draft<'a>> {
         let mut warnings = site.config_warnings();
+        warnings.extend(found.warnings.iter().cloned());
         if let Certificate::Given { warnings: more, .. } = &found.certificate {
             warnings.extend(more.iter().cloned());
         }

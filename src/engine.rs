@@ -10,7 +10,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
-use crate::resource::{Change, Content, Enforced, Part, Resource, Shown, State, Wanted};
+use crate::resource::{Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files};
 use anyhow::{Context, Result, bail};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -377,8 +377,9 @@ pub async fn undo_all(
                     base: None,
                 },
                 Undoing::Leave(why) => {
-                    keep_original(host, instance, owned)?;
-                    return anyhow::Ok(Err(why));
+                    let beside = keep_original(host, instance, owned)?;
+                    let beside = beside.map(|name| format!("; what it was before is in {name}"));
+                    return anyhow::Ok(Err(why + &beside.unwrap_or_default()));
                 }
             };
             let left = make(host, writer, &planned, true).await?;
@@ -425,9 +426,6 @@ async fn undoing(host: &Host, instance: &str, owned: &Owned, others: &Others) ->
     if let Some((other, _)) = others.find(resource) {
         return Ok(Undoing::Leave(format!("instance {other} needs it")));
     }
-    if owned.open {
-        resource.clear_up(host)?;
-    }
     let observed = resource.observe(host).await?;
     let found = |facet| observed.get(facet);
     let same_thing = ["type", "content", "target"].iter().all(|facet| {
@@ -447,25 +445,48 @@ async fn undoing(host: &Host, instance: &str, owned: &Owned, others: &Others) ->
     if !untouched {
         return Ok(Undoing::Leave("it was changed since".into()));
     }
+    let after = journal::recalled_state(host, instance, original)?;
+    let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
+    if let Some(lost) = content(&after).filter(|content| content.bytes().is_none())
+        && content(&observed).as_ref() != Some(&lost)
+    {
+        return Ok(Undoing::Leave(
+            "what was there before is not in the journal's directory any more".into(),
+        ));
+    }
     Ok(Undoing::Restore(Change {
         resource: resource.clone(),
         before: observed,
-        after: journal::recalled_state(host, instance, original)?,
+        after,
     }))
 }
 
-/// A file that we took over and that was edited since stays; what it was before us is put beside it.
-fn keep_original(host: &Host, instance: &str, owned: &Owned) -> Result<()> {
+/// A file that we took over and that was edited since stays; what it was before us is put beside it, under the name returned.
+fn keep_original(host: &Host, instance: &str, owned: &Owned) -> Result<Option<String>> {
     let original = journal::recalled_state(host, instance, &owned.change.before)?;
-    let Some(bytes) = original
-        .facets()
-        .and_then(|facets| facets.content("content"))
-        .and_then(|content| content.bytes())
-    else {
-        return Ok(());
+    let Some(facets) = original.facets() else {
+        return Ok(None);
     };
-    let beside = format!("{}.before-camcops", owned.change.resource.name());
-    host.put_file(&beside, bytes, Some((0, 0)), 0o600)
+    if facets.content("content").and_then(Content::bytes).is_none() {
+        return Ok(None);
+    }
+    let first = format!("{}.before-camcops", owned.change.resource.name());
+    let names = (1..).map(|number| match number {
+        1 => first.clone(),
+        more => format!("{first}.{more}"),
+    });
+    for name in names {
+        let beside = Resource::File(name.clone());
+        let found = files::observe(host, &name)?;
+        let same = found.get("content") == facets.get("content");
+        if found == State::Absent {
+            files::enforce(host, &beside, &found, &original)?;
+        } else if !same {
+            continue;
+        }
+        return Ok(Some(host.outside(&name)));
+    }
+    Ok(None)
 }
 
 /// What the other instances' journals say: shared things stay while one of them names them.

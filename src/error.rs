@@ -42,6 +42,15 @@ impl Exit {
         if let Some(failure) = error.downcast_ref::<Failure>() {
             return failure.exit;
         }
+        let denied = error.chain().any(|cause| {
+            cause.downcast_ref::<nix::errno::Errno>() == Some(&nix::errno::Errno::EACCES)
+                || cause
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|why| why.kind() == std::io::ErrorKind::PermissionDenied)
+        });
+        if denied && !nix::unistd::geteuid().is_root() {
+            return Exit::NotRoot;
+        }
         let io = error
             .chain()
             .any(|cause| cause.is::<std::io::Error>() || cause.is::<nix::errno::Errno>());

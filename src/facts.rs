@@ -68,7 +68,7 @@ impl Facts {
             release
                 .lines()
                 .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .map(|value| value.trim_matches('"').to_owned())
+                .map(|value| value.trim_matches(['"', '\'']).to_owned())
                 .unwrap_or_default()
         };
         let like = format!(" {} {} ", value("ID"), value("ID_LIKE"));
@@ -162,6 +162,11 @@ fn host_name(host: &Host, staged: bool) -> Result<String> {
         _ if staged => "localhost".to_owned(),
         _ => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
     };
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if short.is_empty() || !short.chars().all(plain) {
+        // Nothing that could stand in a URL or a certificate.
+        return Ok("localhost".into());
+    }
     if short.contains('.') {
         return Ok(short);
     }

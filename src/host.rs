@@ -195,6 +195,30 @@ impl Host {
         Ok(Some((entry, Some(bytes))))
     }
 
+    /// The path of what stands at the end of symbolic links that only root could have made: of a certificate, say.
+    pub fn followed(&self, path: &str) -> Result<String> {
+        let mut path = path.to_owned();
+        for _ in 0..MOST_LINKS {
+            let Some(place) = self.place(&path)? else {
+                return Ok(path);
+            };
+            let Some(target) = self.read_link(&path)? else {
+                return Ok(path);
+            };
+            if !place.trusted {
+                break;
+            }
+            path = match (target.starts_with('/'), path.rsplit_once('/')) {
+                (false, Some((directory, _))) => format!("{directory}/{target}"),
+                _ => target,
+            };
+        }
+        Err(Exit::CannotCreate.because(format!(
+            "{} is a symbolic link that is not followed: others can change where it leads, or it leads nowhere",
+            self.outside(&path)
+        )))
+    }
+
     /// A file's text; a file that is not UTF-8 is an error that names it.
     pub fn read_text(&self, path: &str) -> Result<Option<String>> {
         self.read(path)?

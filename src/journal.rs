@@ -125,19 +125,32 @@ impl Journal {
         let path = path(instance);
         match host.read_text(&path)? {
             Some(text) => {
-                Journal::parse(&text).with_context(|| format!("can't use {}", host.outside(&path)))
+                Journal::parse(&text, instance).map_err(|why| {
+                    Exit::Unusable.because(format!(
+                        "can't use {}: {why:#}; bring it back from a backup, or move it away: what was installed is then nobody's",
+                        host.outside(&path)
+                    ))
+                })
             }
             None => Ok(Journal::default()),
         }
     }
 
-    fn parse(text: &str) -> Result<Journal> {
+    fn parse(text: &str, instance: &str) -> Result<Journal> {
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut journal = Journal {
             whole: whole as u64,
             exists: true,
             ..Journal::default()
         };
+        let first = text.lines().next().map(serde_json::from_str);
+        match first {
+            Some(Ok(Line::Journal { instance: of, .. })) if of == instance => {}
+            Some(Ok(Line::Journal { instance: of, .. })) => {
+                bail!("it is the journal of instance {of}")
+            }
+            _ => bail!("it does not begin as a journal does"),
+        }
         let mut open: Option<(u64, Change, Option<Content>, bool)> = None;
         for (index, line) in text[..whole].lines().enumerate() {
             let line: Line = serde_json::from_str(line)

@@ -2,7 +2,7 @@
 
 use crate::error::Exit;
 use crate::host::Host;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
 use zeroize::Zeroizing;
@@ -90,11 +90,11 @@ impl Key {
         let Some(text) = host.read_text(&path)? else {
             return Ok(None);
         };
-        let secret = checked(text).with_context(|| {
-            format!(
-                "{} does not hold a secret; put the one that is in use back, or remove the file to have a new one made",
+        let secret = checked(text).map_err(|why| {
+            Exit::Unusable.because(format!(
+                "{} {why}; put the secret that is in use back, or remove the file to have a new one made",
                 host.outside(&path)
-            )
+            ))
         })?;
         Ok(Some(Key {
             secret,
@@ -107,6 +107,8 @@ impl Key {
         let wrong = |what: &str| {
             Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)))
         };
+        let followed = host.followed(path)?;
+        let path = followed.as_str();
         let entry = host
             .look(path)?
             .ok_or_else(|| wrong("does not exist; write the password into it"))?;

@@ -41,6 +41,7 @@ impl Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let one_line = |value: &Option<String>| match value {
+            Some(value) if value.contains("********") => "(secret, not shown)".to_owned(),
             Some(value) => format!("{:?}", value.replace('\n', " ").trim()),
             None => "(not there)".to_owned(),
         };

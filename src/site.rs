@@ -1,7 +1,7 @@
 //! One instance on one machine: everything that has to be known before deciding, read once.
 
 use crate::camcops_conf::{self, Kind};
-use crate::certificate::{self, Pair, Subject};
+use crate::certificate::Subject;
 use crate::cli::Global;
 use crate::error::Exit;
 use crate::facts::{Facts, Manager};
@@ -12,11 +12,16 @@ use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
 use crate::render::Format;
 use crate::resource::{Content, Resource};
 use crate::settings::{
-    AccountUser, ConfigValue, Mode, Resolved, ServiceManager, Settings, Sources, TlsMode,
+    AccountUser, ConfigValue, Environment, Mode, Resolved, ServiceManager, Settings,
 };
-use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use anyhow::Result;
+use std::path::PathBuf;
+
+mod certificate;
+mod sources;
+
+pub use certificate::Certificate;
+pub use sources::{settings_file, sources};
 
 /// The settings of an instance, and the machine that they are for.
 #[derive(Debug)]
@@ -45,14 +50,67 @@ impl Site {
             .map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let facts = Facts::gather(&host)?;
         let layout = Layout::new(facts.flavour, &global.instance);
-        Ok(Site {
+        let site = Site {
             host,
             instance: global.instance.clone(),
             settings_file,
             resolved,
             facts,
             layout,
-        })
+        };
+        site.check_environment()?;
+        Ok(site)
+    }
+
+    /// Refuses what would show patients' data or weaken the site where real patients are seen.
+    fn check_environment(&self) -> Result<()> {
+        if self.settings().site.environment != Environment::Production {
+            return Ok(());
+        }
+        let config = &self.settings().config;
+        let refused: Vec<String> = NOT_IN_PRODUCTION
+            .iter()
+            .filter(|(section, key, _)| {
+                let value = config.get(*section).and_then(|values| values.get(*key));
+                matches!(value, Some(ConfigValue::Line(line)) if is_true(line))
+            })
+            .map(|(section, key, why)| {
+                format!(
+                    "config.{section}.{key}: {why}, and site.environment is \"production\"; take it out, or set site.environment = \"test\" if no real patients are seen"
+                )
+            })
+            .collect();
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(Exit::Settings.because(refused.join("\n"))),
+        }
+    }
+
+    /// Warns of another instance that already has this one's name on the same port: Apache would serve only one of them.
+    fn name_clashes(&self) -> Result<Vec<String>> {
+        let port = format!(":{}", self.settings().web.https_port.get());
+        let mut clashes = Vec::new();
+        for other in journal::instances(&self.host)? {
+            let path = Layout::new(self.facts.flavour, &other).apache_site();
+            if other == self.instance {
+                continue;
+            }
+            let Some(site) = self.host.read_text(&path)? else {
+                continue;
+            };
+            for name in self.names() {
+                let named = [
+                    format!("ServerName \"{name}\""),
+                    format!("ServerAlias \"{name}\""),
+                ];
+                if site.contains(&port) && named.iter().any(|line| site.contains(line)) {
+                    clashes.push(format!(
+                        "web.server_names: instance {other} serves {name} on the same port, and Apache answers with one of them only; give this instance another name or web.https_port"
+                    ));
+                }
+            }
+        }
+        Ok(clashes)
     }
 
     /// What the administrator wants.
@@ -166,6 +224,7 @@ impl Site {
     /// Reads what is already there and must not be made again: secrets, the certificate, CamCOPS's own configuration.
     pub fn found(&self, journal: &Journal) -> Result<Found> {
         let (host, layout, settings) = (&self.host, &self.layout, self.settings());
+        let warnings = self.name_clashes()?;
         let config = host.read_text(&layout.config)?;
         if let Some(text) = &config {
             self.check_config(text)?;
@@ -208,6 +267,7 @@ impl Site {
                 settings.monitor.password_file.as_ref(),
             )?,
             certificate: self.certificate()?,
+            warnings,
             config,
             config_base,
         })
@@ -241,107 +301,6 @@ impl Site {
         Ok(content
             .and_then(|content| content.bytes().map(<[u8]>::to_vec))
             .and_then(|bytes| String::from_utf8(bytes).ok()))
-    }
-
-    fn certificate(&self) -> Result<Certificate> {
-        match self.settings().tls.mode {
-            TlsMode::SelfSigned => self.own_certificate(),
-            TlsMode::Files => self.given_certificate(),
-        }
-    }
-
-    fn own_certificate(&self) -> Result<Certificate> {
-        let (host, layout) = (&self.host, &self.layout);
-        let (subject, now) = (self.subject(), SystemTime::now());
-        let old = host
-            .read_text(&layout.certificate)?
-            .zip(host.read_text(&layout.key)?);
-        let summary = old
-            .as_ref()
-            .map(|(certificate, _)| certificate::summary(certificate.as_bytes(), now));
-        if let Some(Ok(summary)) = summary
-            && !summary.self_signed
-        {
-            return Err(Exit::Settings.because(format!(
-                "tls.mode is self-signed, but {} was issued by {}: move it and its key elsewhere and set tls.mode = \"files\", tls.certificate and tls.key, or remove it",
-                host.outside(&layout.certificate),
-                summary.issuer
-            )));
-        }
-        let because = match &old {
-            None => "there is none yet".to_owned(),
-            Some((certificate, key)) => {
-                match certificate::still_serves(
-                    certificate.as_bytes(),
-                    key.as_bytes(),
-                    &subject,
-                    now,
-                ) {
-                    Ok(()) => String::new(),
-                    Err(why) => why,
-                }
-            }
-        };
-        let pair = match old {
-            Some((certificate, key)) if because.is_empty() => Pair {
-                certificate,
-                key: key.into(),
-            },
-            _ => certificate::self_signed(&subject, now)
-                .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?,
-        };
-        Ok(Certificate::Own { pair, because })
-    }
-
-    fn given_certificate(&self) -> Result<Certificate> {
-        let tls = &self.settings().tls;
-        let read = |path: &str| -> Result<Vec<u8>> {
-            self.host.read(path)?.ok_or_else(|| {
-                Exit::Unusable.because(format!(
-                    "{}: there is no such file; put the certificate and its key there, or change the [tls] settings",
-                    self.host.outside(path)
-                ))
-            })
-        };
-        // The settings are checked: mode "files" has both.
-        let certificate = tls
-            .certificate
-            .as_ref()
-            .context("tls.certificate is not set")?
-            .as_str();
-        let key = tls.key.as_ref().context("tls.key is not set")?.as_str();
-        let chain = tls.chain.as_ref().map(|path| path.as_str());
-        let (certificate_bytes, key_bytes) =
-            (read(certificate)?, zeroize::Zeroizing::new(read(key)?));
-        let chain_bytes = chain.map(read).transpose()?;
-        let names = self.names();
-        let mut findings = certificate::check(&certificate::Given {
-            certificate: (Path::new(certificate), &certificate_bytes),
-            key: (Path::new(key), &key_bytes),
-            chain: chain.map(Path::new).zip(chain_bytes.as_deref()),
-            names: &names,
-            now: SystemTime::now(),
-        });
-        if let Some(entry) = self.host.look(key)? {
-            findings.extend(certificate::permission_findings(
-                Path::new(key),
-                entry.mode,
-                entry.uid,
-            ));
-        }
-        let (refused, warnings): (Vec<_>, Vec<_>) = findings
-            .into_iter()
-            .partition(|finding| finding.severity == certificate::Severity::Refuse);
-        if !refused.is_empty() {
-            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
-            return Err(Exit::Unusable.because(lines.join("\n")));
-        }
-        Ok(Certificate::Given {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            chain: chain.unwrap_or_default().to_owned(),
-            warnings: warnings.iter().map(ToString::to_string).collect(),
-        })
     }
 
     /// What CamCOPS would silently ignore under `[config]`: keys that it does not know, values that it can't read.
@@ -388,6 +347,35 @@ fn fit_for_option_file(key: Key) -> Result<Key> {
     }
 }
 
+/// What is for trying out only, and why.
+const NOT_IN_PRODUCTION: [(&str, &str, &str); 5] = [
+    ("site", "DB_ECHO", "it writes patients' data into the log"),
+    (
+        "site",
+        "ALLOW_INSECURE_COOKIES",
+        "it sends cookies unencrypted",
+    ),
+    (
+        "server",
+        "DEBUG_TOOLBAR",
+        "it shows the server's inside to whoever looks",
+    ),
+    (
+        "server",
+        "SHOW_RESPONSE",
+        "it writes patients' data into the log",
+    ),
+    (
+        "server",
+        "GUNICORN_DEBUG_RELOAD",
+        "it restarts the server while it works",
+    ),
+];
+
+fn is_true(value: &str) -> bool {
+    ["true", "yes", "on", "1"].contains(&value.trim().to_lowercase().as_str())
+}
+
 /// What CamCOPS reads as true or false.
 const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "1", "0"];
 
@@ -404,33 +392,12 @@ pub struct Found {
     pub monitor: Key,
     /// The site's certificate.
     pub certificate: Certificate,
+    /// What is worth a word about other instances.
+    pub warnings: Vec<String>,
     /// CamCOPS's configuration as it is.
     pub config: Option<String>,
     /// What the settings alone made of it when this program wrote it last.
     pub config_base: Option<String>,
-}
-
-/// Whose the certificate is.
-#[derive(Debug)]
-pub enum Certificate {
-    /// Made by this program; `because` says why it is made anew, and is empty where it is not.
-    Own {
-        /// Certificate and key.
-        pair: Pair,
-        /// Why it is made.
-        because: String,
-    },
-    /// The administrator's own files, checked.
-    Given {
-        /// Its path.
-        certificate: String,
-        /// The path of its key.
-        key: String,
-        /// The path of the chain, or empty.
-        chain: String,
-        /// What is not wrong enough to refuse it.
-        warnings: Vec<String>,
-    },
 }
 
 /// The machine, or the staged tree that the command line asks for.
@@ -439,74 +406,4 @@ pub fn open_host(global: &Global) -> Result<Host> {
         Some(root) => Host::staged(root),
         None => Host::live(),
     }
-}
-
-/// The file that holds the settings of an instance.
-pub fn settings_file(host: &Host, global: &Global) -> PathBuf {
-    global.config.clone().unwrap_or_else(|| {
-        let name = match global.instance.as_str() {
-            crate::layout::DEFAULT_INSTANCE => "provision.toml".to_owned(),
-            other => format!("provision_{other}.toml"),
-        };
-        PathBuf::from(host.outside(&format!("/etc/camcops/{name}")))
-    })
-}
-
-/// Everything that settings come from, read.
-pub fn sources(file: &Path, global: &Global) -> Result<Sources> {
-    let mut files = Vec::new();
-    match read_settings(file)? {
-        Some(text) => files.push((file.to_owned(), text)),
-        None if global.config.is_some() => {
-            return Err(Exit::Settings.because(format!(
-                "--config {}: there is no such file",
-                file.display()
-            )));
-        }
-        None => {}
-    }
-    let more = file.with_extension("d");
-    let mut names: Vec<PathBuf> = match std::fs::read_dir(&more) {
-        Ok(entries) => entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-            .collect(),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(why) => return Err(unreadable(&more, &why)),
-    };
-    names.sort();
-    for name in names {
-        if let Some(text) = read_settings(&name)? {
-            files.push((name, text));
-        }
-    }
-    Ok(Sources {
-        files,
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with(crate::settings::VARIABLE_PREFIX))
-            .collect(),
-        overrides: global.set.clone(),
-    })
-}
-
-fn read_settings(file: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(why) => Err(unreadable(file, &why)),
-    }
-}
-
-fn unreadable(file: &Path, why: &std::io::Error) -> anyhow::Error {
-    let exit = match why.kind() {
-        std::io::ErrorKind::PermissionDenied => Exit::NotRoot,
-        std::io::ErrorKind::InvalidData => Exit::Settings,
-        _ => Exit::Io,
-    };
-    let hint = match exit {
-        Exit::NotRoot => "; run it as root",
-        _ => "",
-    };
-    exit.because(format!("{}: {why}{hint}", file.display()))
 }

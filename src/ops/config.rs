@@ -71,7 +71,10 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
         Exit::Usage.because(why.map_or_else(|| format!("{key}: not set"), |why| why.to_string()))
     })?;
     if style.json {
-        report::print_json(&json!({ "key": key, "value": value.trim() }))?;
+        // TOML's way of writing strings, numbers, booleans and plain lists is JSON's too.
+        let value: serde_json::Value =
+            serde_json::from_str(value.trim()).unwrap_or_else(|_| value.trim().into());
+        report::print_json(&json!({ "key": key, "value": value }))?;
     } else {
         report::print_line(value.trim())?;
     }

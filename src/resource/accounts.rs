@@ -1,6 +1,6 @@
 //! The dedicated account and its group, made with the system's own tools.
 //!
-//! Facets of an account: `group` (its primary group), `uid` where the settings fix one.
+//! The one facet of an account is `uid`, where the settings fix one; its group has its name.
 
 use super::{Enforced, Facets, State};
 use crate::host::Host;
