@@ -253,7 +253,7 @@ impl Host {
     ) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
-        self.discard(&place, &unfinished)?;
+        self.clear_unfinished(&place, path)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let private = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -285,7 +285,7 @@ impl Host {
     pub fn put_link(&self, path: &str, target: &str) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
-        self.discard(&place, &unfinished)?;
+        self.clear_unfinished(&place, path)?;
         let write = || -> nix::Result<()> {
             symlinkat(target, &place.directory, &*unfinished)?;
             self.cut.after_write();
@@ -305,7 +305,7 @@ impl Host {
     pub fn make_directory(&self, path: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
-        self.discard(&place, &unfinished)?;
+        self.clear_unfinished(&place, path)?;
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let make = || -> Result<()> {
             mkdirat(&place.directory, &*unfinished, Mode::S_IRWXU)?;
@@ -436,7 +436,7 @@ impl Host {
     /// Removes what an interrupted write may have left beside a path.
     pub fn remove_unfinished(&self, path: &str) -> Result<()> {
         match self.place(path)? {
-            Some(place) => self.discard(&place, &unfinished(&place.name)),
+            Some(place) => self.clear_unfinished(&place, path),
             None => Ok(()),
         }
     }
@@ -579,6 +579,19 @@ impl Host {
         let stat = fstat(directory)?;
         let rightful = stat.st_uid == 0 || stat.st_uid == self.me.as_raw();
         Ok(rightful && stat.st_mode & 0o022 == 0)
+    }
+
+    fn clear_unfinished(&self, place: &Place, path: &str) -> Result<()> {
+        self.discard(place, &unfinished(&place.name))
+            .map_err(|why| match why.downcast_ref() {
+                // An interrupted run leaves a file, a link or an empty directory.
+                Some(Errno::ENOTEMPTY | Errno::EEXIST) => Exit::CannotCreate.because(format!(
+                    "{} is a directory of somebody else where {} would be made; move it away and run again",
+                    self.outside(&unfinished_path(path)),
+                    self.outside(path)
+                )),
+                _ => why.context(format!("can't make {}", self.outside(path))),
+            })
     }
 
     fn discard(&self, place: &Place, name: &OsStr) -> Result<()> {
