@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, fstat};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 /// The format that this version writes. Every older one is read; a newer one is refused.
 pub const FORMAT: u32 = 1;
@@ -23,6 +24,8 @@ pub const FORMAT: u32 = 1;
 pub const HOME: &str = "/var/lib/camcops-provision";
 const NEW: &str = ".camcops-provision.new";
 const OLD: &str = ".camcops-provision.old";
+/// To make the program's directory takes far less.
+const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -431,9 +434,25 @@ fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    Flock::lock(readable, FlockArg::LockExclusive)
-        .map_err(|(_, why)| why)
-        .with_context(|| format!("can't lock {}", host.outside(base)))
+    let begin = Instant::now();
+    let mut handle = readable;
+    loop {
+        handle = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(turn),
+            // Everybody who may read the directory can hold this lock, for as long as it likes.
+            Err((_, Errno::EWOULDBLOCK)) if begin.elapsed() > LONGEST_TURN => {
+                return Err(Exit::Locked.because(format!(
+                    "another process holds a lock on {}; end it (`lslocks` shows it) and run again",
+                    host.outside(base)
+                )));
+            }
+            Err((handle, Errno::EWOULDBLOCK)) => handle,
+            Err((_, why)) => {
+                return Err(why).with_context(|| format!("can't lock {}", host.outside(base)));
+            }
+        };
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 // The program's own directory.

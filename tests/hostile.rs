@@ -66,7 +66,7 @@ fn exposed(staged: &Staged) -> Vec<Exposed> {
     let installed = staged.copy();
     installed.run(&["install"]).exits(0);
     let paths = installed.run(&["paths", "--json"]).exits(0).json();
-    let rows = paths["rows"].as_array().expect("rows of the file plan");
+    let rows = paths["paths"].as_array().unwrap();
     let mut found = Vec::new();
     for row in rows.iter().filter(|row| row["what"] == "directory") {
         let path = row["path"].as_str().unwrap();
