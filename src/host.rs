@@ -123,6 +123,18 @@ impl Host {
         self.me.is_root()
     }
 
+    /// Whether nobody but root, or whoever runs the program, can have written to something.
+    pub fn is_ours(&self, entry: &Entry) -> bool {
+        (entry.uid == 0 || entry.uid == self.me.as_raw()) && entry.mode & 0o022 == 0
+    }
+
+    /// What a directory is, behind links that only root could have made; nothing if there is none.
+    pub fn look_into(&self, path: &str) -> Result<Option<Entry>> {
+        self.directory(path)?
+            .map(|handle| Ok(entry(&fstat(handle)?)))
+            .transpose()
+    }
+
     /// The path as the administrator sees it from outside of a staged tree.
     pub fn outside(&self, path: &str) -> String {
         match &self.staged {
@@ -576,9 +588,7 @@ impl Host {
     }
 
     fn trusts(&self, directory: BorrowedFd<'_>) -> Result<bool> {
-        let stat = fstat(directory)?;
-        let rightful = stat.st_uid == 0 || stat.st_uid == self.me.as_raw();
-        Ok(rightful && stat.st_mode & 0o022 == 0)
+        Ok(self.is_ours(&entry(&fstat(directory)?)))
     }
 
     fn clear_unfinished(&self, place: &Place, path: &str) -> Result<()> {

@@ -42,7 +42,6 @@ fn machine(account: &str) -> Staged {
     staged
 }
 
-
 /// What must be the same afterwards.
 fn guarded(staged: &Staged) -> [Tree; 4] {
     [
@@ -251,7 +250,11 @@ impl Case<'_> {
         let (parent, _) = at.rsplit_once('/').unwrap();
         if !staged.at(parent).exists() {
             staged.directory(parent);
-            give_to(&staged.at(parent), self.exposed.service, self.exposed.service);
+            give_to(
+                &staged.at(parent),
+                self.exposed.service,
+                self.exposed.service,
+            );
         }
         clear(&staged.at(&at));
         self.trap.put(staged, &at, self.who);
@@ -330,7 +333,11 @@ fn what_a_service_puts_into_its_own_directories_is_left_alone() {
     let before = guarded(&staged);
     for exposed in &exposed {
         for (number, trap) in TRAPS.iter().enumerate() {
-            trap.put(&staged, &format!("{}/{number}", exposed.path), exposed.service);
+            trap.put(
+                &staged,
+                &format!("{}/{number}", exposed.path),
+                exposed.service,
+            );
         }
         // Its owner can do this, and the next run mends it.
         staged.chmod(&exposed.path, 0o777);
