@@ -123,6 +123,18 @@ impl Host {
         self.me.is_root()
     }
 
+    /// Whether nobody but root, or whoever runs the program, can have written to something.
+    pub fn is_ours(&self, entry: &Entry) -> bool {
+        (entry.uid == 0 || entry.uid == self.me.as_raw()) && entry.mode & 0o022 == 0
+    }
+
+    /// What a directory is, behind links that only root could have made; nothing if there is none.
+    pub fn look_into(&self, path: &str) -> Result<Option<Entry>> {
+        self.directory(path)?
+            .map(|handle| Ok(entry(&fstat(handle)?)))
+            .transpose()
+    }
+
     /// The path as the administrator sees it from outside of a staged tree.
     pub fn outside(&self, path: &str) -> String {
         match &self.staged {
@@ -277,7 +289,7 @@ impl Host {
     ) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
-        self.discard(&place, &unfinished)?;
+        self.clear_unfinished(&place, path)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let private = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -309,7 +321,7 @@ impl Host {
     pub fn put_link(&self, path: &str, target: &str) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
-        self.discard(&place, &unfinished)?;
+        self.clear_unfinished(&place, path)?;
         let write = || -> nix::Result<()> {
             symlinkat(target, &place.directory, &*unfinished)?;
             self.cut.after_write();
@@ -329,7 +341,7 @@ impl Host {
     pub fn make_directory(&self, path: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
-        self.discard(&place, &unfinished)?;
+        self.clear_unfinished(&place, path)?;
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let make = || -> Result<()> {
             mkdirat(&place.directory, &*unfinished, Mode::S_IRWXU)?;
@@ -460,7 +472,7 @@ impl Host {
     /// Removes what an interrupted write may have left beside a path.
     pub fn remove_unfinished(&self, path: &str) -> Result<()> {
         match self.place(path)? {
-            Some(place) => self.discard(&place, &unfinished(&place.name)),
+            Some(place) => self.clear_unfinished(&place, path),
             None => Ok(()),
         }
     }
@@ -600,9 +612,20 @@ impl Host {
     }
 
     fn trusts(&self, directory: BorrowedFd<'_>) -> Result<bool> {
-        let stat = fstat(directory)?;
-        let rightful = stat.st_uid == 0 || stat.st_uid == self.me.as_raw();
-        Ok(rightful && stat.st_mode & 0o022 == 0)
+        Ok(self.is_ours(&entry(&fstat(directory)?)))
+    }
+
+    fn clear_unfinished(&self, place: &Place, path: &str) -> Result<()> {
+        self.discard(place, &unfinished(&place.name))
+            .map_err(|why| match why.downcast_ref() {
+                // An interrupted run leaves a file, a link or an empty directory.
+                Some(Errno::ENOTEMPTY | Errno::EEXIST) => Exit::CannotCreate.because(format!(
+                    "{} is a directory of somebody else where {} would be made; move it away and run again",
+                    self.outside(&unfinished_path(path)),
+                    self.outside(path)
+                )),
+                _ => why.context(format!("can't make {}", self.outside(path))),
+            })
     }
 
     fn discard(&self, place: &Place, name: &OsStr) -> Result<()> {

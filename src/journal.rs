@@ -4,10 +4,12 @@
 //! next step. It holds names, facets and digests, never a secret and never code. An intent without its completion only
 //! means "observe that one again". What `uninstall` undoes is the fold of these lines.
 //!
+//! It decides what `uninstall` removes: one that somebody else could have written is refused.
+//!
 //! The directory appears in one step and goes in one step, so that a run cut at any point can be continued or undone.
 
 use crate::error::Exit;
-use crate::host::{Host, unfinished_path};
+use crate::host::{Host, Kind, unfinished_path};
 use crate::resource::{Change, Content, Resource, State};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -16,6 +18,7 @@ use nix::sys::stat::{Mode, fstat};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 /// The format that this version writes. Every older one is read; a newer one is refused.
 pub const FORMAT: u32 = 1;
@@ -23,6 +26,8 @@ pub const FORMAT: u32 = 1;
 pub const HOME: &str = "/var/lib/camcops-provision";
 const NEW: &str = ".camcops-provision.new";
 const OLD: &str = ".camcops-provision.old";
+/// To make the program's directory takes far less.
+const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -122,7 +127,14 @@ pub struct Journal {
 impl Journal {
     /// Reads the journal of an instance; an instance that was never installed has an empty one.
     pub fn read(host: &Host, instance: &str) -> Result<Journal> {
+        check_directory(host, HOME)?;
+        check_directory(host, &directory(instance))?;
         let path = path(instance);
+        if let Some(entry) = host.look(&path)?
+            && !(entry.kind == Kind::File && host.is_ours(&entry))
+        {
+            return Err(not_ours(host, &path));
+        }
         match host.read_text(&path)? {
             Some(text) => {
                 Journal::parse(&text, instance).map_err(|why| {
@@ -248,6 +260,7 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Takes the lock and opens the journal, making both if this is the first run.
     pub fn open(host: &'a Host, instance: &str, command: &str) -> Result<Writer<'a>> {
+        check_directory(host, HOME)?;
         let lock = loop {
             let Some(lock) = host.open_for_appending(&lock_path())? else {
                 create_home(host, instance)?;
@@ -381,13 +394,32 @@ pub fn recalled_state(host: &Host, instance: &str, state: &State) -> Result<Stat
 
 /// The instances that have a journal, sorted.
 pub fn instances(host: &Host) -> Result<Vec<String>> {
+    check_directory(host, HOME)?;
     let mut names = host.list(HOME)?.unwrap_or_default();
     names.retain(|name| name != "lock" && !name.starts_with('.'));
     Ok(names)
 }
 
+fn check_directory(host: &Host, path: &str) -> Result<()> {
+    if host.look(path)?.is_none() {
+        return Ok(());
+    }
+    match host.look_into(path)? {
+        Some(entry) if host.is_ours(&entry) => Ok(()),
+        _ => Err(not_ours(host, path)),
+    }
+}
+
+fn not_ours(host: &Host, path: &str) -> anyhow::Error {
+    Exit::CannotCreate.because(format!(
+        "{} is not what camcops-provision made, or others can write to it; look at what it holds, then move it away and run again",
+        host.outside(path)
+    ))
+}
+
 /// Takes the lock if there is one to take; an error that names the holder if somebody else has it.
 pub fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
+    check_directory(host, HOME)?;
     host.open_for_appending(&lock_path())?
         .map(|lock| take(host, lock))
         .transpose()
@@ -444,9 +476,25 @@ fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    Flock::lock(readable, FlockArg::LockExclusive)
-        .map_err(|(_, why)| why)
-        .with_context(|| format!("can't lock {}", host.outside(base)))
+    let begin = Instant::now();
+    let mut handle = readable;
+    loop {
+        handle = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(turn),
+            // Everybody who may read the directory can hold this lock, for as long as it likes.
+            Err((_, Errno::EWOULDBLOCK)) if begin.elapsed() > LONGEST_TURN => {
+                return Err(Exit::Locked.because(format!(
+                    "another process holds a lock on {}; end it (`lslocks` shows it) and run again",
+                    host.outside(base)
+                )));
+            }
+            Err((handle, Errno::EWOULDBLOCK)) => handle,
+            Err((_, why)) => {
+                return Err(why).with_context(|| format!("can't lock {}", host.outside(base)));
+            }
+        };
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 // The program's own directory.
@@ -622,7 +670,7 @@ fn remove_tree(host: &Host, path: &str) -> Result<()> {
             for name in names {
                 let child = join(path, &name);
                 match host.look(&child)? {
-                    Some(entry) if entry.kind == crate::host::Kind::Directory => {
+                    Some(entry) if entry.kind == Kind::Directory => {
                         remove_tree(host, &child)?;
                     }
                     _ => host.remove_file(&child)?,
