@@ -22,11 +22,11 @@ pub fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
     match command {
         Config::Show { changed } => show(global, changed, style),
         Config::Get { key } => get(global, &key, style),
-        Config::Set { key, value } => change(global, &key, Some(&value)),
-        Config::Unset { key } => change(global, &key, None),
-        Config::Edit => edit(global),
+        Config::Set { key, value } => change(global, &key, Some(&value), style),
+        Config::Unset { key } => change(global, &key, None, style),
+        Config::Edit => edit(global, style),
         Config::Validate => validate(global, style),
-        Config::Render { path } => render(global, path.as_deref()),
+        Config::Render { path } => render(global, path.as_deref(), style),
         Config::Keys => keys(style),
     }
 }
@@ -79,17 +79,25 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
 }
 
 /// Changes one key in the administrator's file, and refuses what would make the settings wrong.
-fn change(global: &Global, key: &str, value: Option<&str>) -> Result<u8> {
+fn change(global: &Global, key: &str, value: Option<&str>, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     let file = settings_file(&open_host(global)?, global);
     let old = read(&file)?;
     let new = settings::edited(old.as_deref().unwrap_or_default(), key, value)
         .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
-    if old.as_deref() == Some(new.as_str()) || (old.is_none() && new.is_empty()) {
-        return Ok(0);
+    let changed = old.unwrap_or_default() != new;
+    if changed {
+        check(global, &file, &new)?;
+        write(&file, &new)?;
     }
-    check(global, &file, &new)?;
-    write(&file, &new)?;
+    answered(&file, changed, style)
+}
+
+/// What a script is told of a command that may have changed the settings.
+pub fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
+    if style.json {
+        report::print_json(&json!({ "file": file.display().to_string(), "changed": changed }))?;
+    }
     Ok(0)
 }
 
@@ -132,7 +140,7 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn render(global: &Global, path: Option<&str>) -> Result<u8> {
+fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
     let site = Site::load(global)?;
     let found = site.found(&site.journal()?)?;
     let recipe = desired(&site, &found)?;
@@ -166,14 +174,19 @@ fn render(global: &Global, path: Option<&str>) -> Result<u8> {
         .and_then(|content| content.bytes())
         .context("a file without content")?;
     let text = String::from_utf8_lossy(bytes);
-    match wanted.shown {
-        Shown::Whole => report::print(&text)?,
-        Shown::Masked => report::print(&masked(&text))?,
+    let text = match wanted.shown {
+        Shown::Whole => text.into_owned(),
+        Shown::Masked => masked(&text),
         Shown::Nothing => {
             return Err(
                 Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource))
             );
         }
+    };
+    if style.json {
+        report::print_json(&json!({ "path": wanted.resource.name(), "content": text }))?;
+    } else {
+        report::print(&text)?;
     }
     Ok(0)
 }
@@ -188,7 +201,7 @@ fn keys(style: Style) -> Result<u8> {
 }
 
 /// Lets the administrator edit a copy, and puts it in place only if it is right.
-fn edit(global: &Global) -> Result<u8> {
+fn edit(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     if !std::io::stdin().is_terminal() {
         return Err(Exit::Usage
@@ -204,16 +217,18 @@ fn edit(global: &Global) -> Result<u8> {
     if result.is_ok() {
         std::fs::remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
     }
-    result.with_context(|| {
+    let changed = result.with_context(|| {
         format!(
             "{} is unchanged; your text is in {}",
             file.display(),
             copy.display()
         )
-    })
+    })?;
+    answered(&file, changed, style)
 }
 
-fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<u8> {
+/// Whether the file is another one now.
+fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<bool> {
     let editor = ["VISUAL", "EDITOR"]
         .iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -232,18 +247,20 @@ fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<u8>
         .arg(copy)
         .stdin(Stdio::inherit())
         .status()
-        .with_context(|| format!("can't start the editor {program}"))?;
+        .with_context(|| {
+            format!("can't start the editor {program}, which EDITOR or VISUAL names")
+        })?;
     if !status.success() {
         return Err(Exit::Failed.because(format!("the editor ended with {status}")));
     }
     let after =
         std::fs::read_to_string(copy).with_context(|| format!("can't read {}", copy.display()))?;
     if after == before && file.exists() {
-        return Ok(0);
+        return Ok(false);
     }
     check(global, file, &after)?;
     write(file, &after)?;
-    Ok(0)
+    Ok(true)
 }
 
 /// The administrator's file, or nothing if there is none yet.
