@@ -68,9 +68,17 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
     let value = site.settings().get(key).ok_or_else(|| {
         // The same words as for a wrong key in the file.
         let why = settings::edited("", key, Some("1")).err();
-        Exit::Usage.because(why.map_or_else(|| format!("{key}: not set"), |why| why.to_string()))
+        Exit::Usage.because(why.map_or_else(
+            || format!("{key}: not set; `camcops-provision config set {key} VALUE` sets it"),
+            |why| why.to_string(),
+        ))
     })?;
     if style.json {
+        // As in `config show`: what goes into camcops.conf may be a secret.
+        let value = match key.starts_with("config.") {
+            true => "********",
+            false => value.as_str(),
+        };
         report::print_json(&json!({ "key": key, "value": value.trim() }))?;
     } else {
         report::print_line(value.trim())?;
