@@ -219,7 +219,14 @@ fn edit(global: &Global, style: Style) -> Result<u8> {
     let old = read(&file)?;
     let copy = beside(&file, "edit");
     let text = old.clone().unwrap_or_else(settings::example);
-    write_new(&copy, &text)?;
+    if copy.exists() {
+        report::note(&format!(
+            "this goes on with {}, which was not saved last time",
+            copy.display()
+        ));
+    } else {
+        write_new(&copy, &text)?;
+    }
     let result = edited(global, &file, &copy, &text);
     // Kept after a failure: nobody wants to type it again.
     if result.is_ok() {
@@ -227,7 +234,7 @@ fn edit(global: &Global, style: Style) -> Result<u8> {
     }
     let changed = result.with_context(|| {
         format!(
-            "{} is unchanged; your text is in {}",
+            "{} is unchanged; your text is in {}, and config edit goes on with it",
             file.display(),
             copy.display()
         )
