@@ -1,0 +1,1161 @@
+//! The command line as scripts and people meet it: exit codes, JSON, settings, questions, and what it prints about itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod common;
+
+use camcops_provision::cli::Cli;
+use camcops_provision::layout::{DEBIAN, Layout};
+use camcops_provision::settings;
+use clap::CommandFactory;
+use common::{Ran, Staged, Who, program, scratch};
+use nix::pty::openpty;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const SETTINGS: &str = "etc/camcops/provision.toml";
+
+fn staged() -> Staged {
+    let staged = Staged::of(Who::Ordinary, "debian");
+    staged.write("etc/hostname", "trial.example.org\n");
+    staged
+}
+
+/// A run whose standard input is a terminal on which this was typed. `^D` at the end says that nothing more comes.
+fn typed(mut command: Command, keys: &str) -> Ran {
+    let pty = openpty(None, None).unwrap();
+    File::from(pty.master.try_clone().unwrap())
+        .write_all(keys.as_bytes())
+        .unwrap();
+    command.stdin(Stdio::from(pty.slave));
+    Ran::of(command)
+}
+
+/// What a run writes to a terminal.
+fn on_a_terminal(mut command: Command) -> String {
+    let pty = openpty(None, None).unwrap();
+    command.stdout(Stdio::from(pty.slave));
+    let reader = std::thread::spawn(move || all_of(pty.master));
+    Ran::of(command).exits(0);
+    reader.join().unwrap()
+}
+
+fn all_of(master: OwnedFd) -> String {
+    let (mut master, mut bytes) = (File::from(master), Vec::new());
+    let mut part = [0; 4096];
+    // A terminal that nobody holds any more is an error to its reader, not an end.
+    while let Ok(count @ 1..) = master.read(&mut part) {
+        bytes.extend_from_slice(&part[..count]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A failure as people and scripts see it: a message on standard error that says what to do, with `--json` the same in a document.
+#[track_caller]
+fn fails(make: impl Fn() -> Command, code: i32, says: &[&str]) {
+    let ran = Ran::of(make()).exits(code);
+    assert_eq!(ran.out, "", "standard output is for results: {ran}");
+    assert!(ran.err.starts_with("error: "), "{ran}");
+    for text in says {
+        assert!(ran.err.contains(text), "{text:?} is not in {ran}");
+    }
+    let mut command = make();
+    command.arg("--json");
+    let ran = Ran::of(command).exits(code);
+    let document = document(&ran);
+    assert_eq!(document["exit_code"], code, "{ran}");
+    let error = document["error"].as_str().unwrap();
+    for text in says {
+        assert!(error.contains(text), "{text:?} is not in {ran}");
+    }
+}
+
+/// The one document of a run with `--json`.
+#[track_caller]
+fn document(ran: &Ran) -> Value {
+    let document = ran.json();
+    assert_eq!(document["schema_version"], 1, "{ran}");
+    assert!(!ran.out.contains('\x1b'), "{ran}");
+    document
+}
+
+/// Every command that does something, with its names: `config set` is `["config", "set"]`.
+fn commands() -> Vec<(Vec<String>, clap::Command)> {
+    fn add(command: &clap::Command, names: &[String], all: &mut Vec<(Vec<String>, clap::Command)>) {
+        all.push((names.to_vec(), command.clone()));
+        for sub in command.get_subcommands() {
+            if !sub.is_hide_set() && sub.get_name() != "help" {
+                add(sub, &[names, &[sub.get_name().to_owned()]].concat(), all);
+            }
+        }
+    }
+    let mut command = Cli::command();
+    command.build();
+    let mut all = Vec::new();
+    add(&command, &[], &mut all);
+    all
+}
+
+fn read_repository(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+// Exit codes.
+
+#[test]
+fn a_wrong_command_line_is_64() {
+    let staged = staged();
+    let cases: [(&[&str], &str); 9] = [
+        (&["frobnicate"], "--help"),
+        (&["plan", "--bogus"], "--help"),
+        (&["plan", "-q", "-v"], "--verbose"),
+        (&["plan", "--instance", "A-b"], "a lower-case letter"),
+        (&["plan", "--only", "nonsense"], "possible values"),
+        (
+            &["config", "get", "web.https_prt"],
+            "nearest: web.https_port",
+        ),
+        (&["config", "get", "config.site.NOTHING"], "config set"),
+        (
+            &["config", "render", "nowhere"],
+            "/etc/camcops/camcops.conf",
+        ),
+        (&["wait"], "leave --root out"),
+    ];
+    for (arguments, says) in cases {
+        fails(|| staged.command(arguments), 64, &[says]);
+    }
+    fails(
+        || staged.command(&["init"]),
+        64,
+        &["terminal", "config keys"],
+    );
+    fails(
+        || staged.command(&["config", "edit"]),
+        64,
+        &["terminal", "config set"],
+    );
+    // Who gives no command at all is shown what there is.
+    let ran = Ran::of(program(Who::Ordinary)).exits(64);
+    assert!(ran.out.is_empty() && ran.err.contains("Commands:"), "{ran}");
+}
+
+#[test]
+fn unusable_input_is_65() {
+    let staged = staged();
+    let nowhere = || {
+        let mut command = program(Who::Ordinary);
+        command.args(["plan", "--root", "/nowhere/at/all"]);
+        command
+    };
+    fails(
+        nowhere,
+        65,
+        &["--root /nowhere/at/all", "make the directory first"],
+    );
+    let file = staged.at("etc/hostname");
+    let no_directory = || {
+        let mut command = program(Who::Ordinary);
+        command.arg("plan").arg("--root").arg(&file);
+        command
+    };
+    fails(no_directory, 65, &["etc/hostname", "not a directory"]);
+
+    staged.write("srv/site.pem", "nonsense\n");
+    staged.write("srv/site.key", "nonsense\n");
+    let given = [
+        "--set",
+        "tls.mode=files",
+        "--set",
+        "tls.certificate=/srv/site.pem",
+        "--set",
+        "tls.key=/srv/site.key",
+    ];
+    fails(
+        || staged.command(&[&["plan"], &given[..]].concat()),
+        65,
+        &["srv/site.pem"],
+    );
+    fs::remove_file(staged.at("srv/site.pem")).unwrap();
+    fails(
+        || staged.command(&[&["install"], &given[..]].concat()),
+        65,
+        &["srv/site.pem", "put the certificate and its key there"],
+    );
+
+    staged.write("etc/camcops/camcops.conf", "[site]\nX = 1\nno key\n");
+    fails(
+        || staged.command(&["install"]),
+        65,
+        &["etc/camcops/camcops.conf:3", "mend it"],
+    );
+}
+
+#[test]
+fn pending_changes_are_2_only_if_asked() {
+    let staged = staged();
+    for command in ["plan", "status"] {
+        staged.run(&[command]).exits(0);
+        staged.run(&[command, "--exit-code"]).exits(2);
+        document(&staged.run(&[command, "--exit-code", "--json"]).exits(2));
+    }
+    staged.run(&["install"]).exits(0).says("installed: ");
+    for command in ["plan", "status"] {
+        staged.run(&[command, "--exit-code"]).exits(0);
+    }
+    staged.run(&["install"]).exits(0).says("nothing to do");
+    staged.run(&["uninstall"]).exits(0).says("uninstalled: ");
+    staged.run(&["uninstall"]).exits(0).says("nothing to do");
+}
+
+#[test]
+fn what_is_in_the_way_is_73() {
+    let staged = staged();
+    staged.write("etc/apache2/sites-available/camcops.conf", "# mine\n");
+    fails(
+        || staged.command(&["install"]),
+        73,
+        &["etc/apache2/sites-available/camcops.conf", "--adopt"],
+    );
+    staged.write(SETTINGS, "");
+    fails(
+        || staged.command(&["init"]),
+        73,
+        &["provision.toml exists", "config edit"],
+    );
+    fails(
+        || staged.command(&["man", "/dev/null/man"]),
+        73,
+        &["/dev/null/man"],
+    );
+    fails(
+        || staged.command(&["plan", "--out", "/dev/null/plan"]),
+        73,
+        &["/dev/null/plan"],
+    );
+}
+
+#[test]
+fn what_cannot_be_read_or_written_is_74() {
+    let staged = staged();
+    staged.write("etc/camcops/provision.d", "");
+    fails(
+        || staged.command(&["plan"]),
+        74,
+        &["etc/camcops/provision.d"],
+    );
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = staged.command(&["config", "keys"]);
+    command.stdout(full);
+    Ran::of(command).exits(74).says("error: ");
+}
+
+#[test]
+fn an_ordinary_user_may_not_change_the_machine() {
+    for arguments in [
+        &["install"][..],
+        &["uninstall"],
+        &["init"],
+        &["config", "set", "web.https_port", "8443"],
+        &["config", "unset", "web.https_port"],
+        &["config", "edit"],
+    ] {
+        let command = || {
+            let mut command = program(Who::Ordinary);
+            command.args(arguments);
+            command
+        };
+        fails(command, 77, &["only root may", "sudo", "--root DIR"]);
+    }
+}
+
+// Settings.
+
+#[test]
+fn every_wrong_setting_is_told_at_once_with_its_place() {
+    let staged = staged();
+    staged.write(
+        SETTINGS,
+        "[web]\nhttps_port = 99999\nhttps_prt = 1\n\n[tls]\nmode = \"file\"\n",
+    );
+    staged.write("etc/camcops/provision.d/20.toml", "[broker]\nmode = 1\n");
+    staged.write("etc/camcops/provision.d/10.toml", "[webb]\nx = 1\n");
+    staged.write("etc/camcops/provision.d/15.toml", "[web\n");
+    let make = |arguments: &[&str]| {
+        let mut command = staged.command(arguments);
+        command.args(["--set", "site.region=123", "--set", "web.path"]);
+        command.env("CAMCOPS_PROVISION_DATABASE__PORT", "none");
+        command
+    };
+    let path = |name: &str| staged.at("etc/camcops").join(name).display().to_string();
+    let expected = [
+        (
+            path("provision.toml:2"),
+            "web.https_port: ",
+            "allowed: 1 to 65535",
+        ),
+        (
+            path("provision.toml:3"),
+            "web.https_prt: ",
+            "nearest: web.https_port",
+        ),
+        (
+            path("provision.toml:6"),
+            "tls.mode: ",
+            "allowed: \"self-signed\" or \"files\"",
+        ),
+        (path("provision.d/10.toml:1"), "webb: ", "nearest: [web]"),
+        (path("provision.d/15.toml:1"), "", "is not TOML"),
+        (
+            path("provision.d/20.toml:2"),
+            "broker.mode: ",
+            "allowed: \"local\" or \"external\"",
+        ),
+        (
+            "CAMCOPS_PROVISION_DATABASE__PORT".into(),
+            "database.port: ",
+            "allowed: 1 to 65535",
+        ),
+        ("--set".into(), "site.region: ", "allowed: "),
+        ("--set".into(), "web.path: ", "write KEY=VALUE"),
+    ];
+    for arguments in [
+        &["plan"][..],
+        &["install"],
+        &["status"],
+        &["config", "show"],
+        &["config", "validate"],
+        &["urls"],
+    ] {
+        let ran = Ran::of(make(arguments)).exits(78);
+        let lines: Vec<&str> = ran.err.trim_start_matches("error: ").lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{ran}");
+        for (line, (place, key, what)) in lines.iter().zip(&expected) {
+            assert!(
+                line.starts_with(&format!("{place}: {key}")),
+                "{line}\n{place}: {key}"
+            );
+            assert!(line.contains(what), "{what:?} is not in {line}");
+        }
+    }
+    fails(|| make(&["plan"]), 78, &["web.https_port"]);
+    let ran = Ran::of(make(&["config", "validate", "--json"])).exits(78);
+    assert_eq!(
+        document(&ran)["problems"].as_array().unwrap().len(),
+        expected.len()
+    );
+}
+
+#[test]
+fn a_missing_settings_file_that_was_named_is_told() {
+    let staged = staged();
+    fails(
+        || staged.command(&["plan", "--config", "/nowhere.toml"]),
+        78,
+        &["--config /nowhere.toml"],
+    );
+}
+
+#[test]
+fn the_later_source_wins() {
+    let staged = staged();
+    let port = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = staged.command(&["config", "get", "web.https_port"]);
+        command.args(arguments);
+        if let Some(value) = variable {
+            command.env("CAMCOPS_PROVISION_WEB__HTTPS_PORT", value);
+        }
+        Ran::of(command).exits(0).out.trim().to_owned()
+    };
+    assert_eq!(port(&[], None), "443");
+    staged.write(SETTINGS, "[web]\nhttps_port = 1001\n");
+    assert_eq!(port(&[], None), "1001");
+    staged.write(
+        "etc/camcops/provision.d/20.toml",
+        "[web]\nhttps_port = 1003\n",
+    );
+    staged.write(
+        "etc/camcops/provision.d/10.toml",
+        "[web]\nhttps_port = 1002\n",
+    );
+    staged.write(
+        "etc/camcops/provision.d/90.toml~",
+        "[web]\nhttps_port = 1009\n",
+    );
+    assert_eq!(port(&[], None), "1003");
+    assert_eq!(port(&[], Some("1004")), "1004");
+    assert_eq!(
+        port(&["--set", "web.https_port=1005"], Some("1004")),
+        "1005"
+    );
+    assert_eq!(
+        port(
+            &[
+                "--set",
+                "web.https_port=1005",
+                "--set",
+                "web.https_port=1006"
+            ],
+            None
+        ),
+        "1006"
+    );
+    // Another instance has files of its own.
+    let other = staged
+        .on("two", &["config", "get", "web.https_port"])
+        .exits(0);
+    assert_eq!(other.out, "443\n");
+}
+
+#[test]
+fn what_somebody_set_is_shown_with_its_place() {
+    let staged = staged();
+    let every = staged.run(&["config", "show"]).exits(0);
+    assert_eq!(every.out.lines().count(), settings::keys().len());
+    assert_eq!(
+        staged.run(&["config", "show", "--changed"]).exits(0).out,
+        ""
+    );
+    staged.write(
+        SETTINGS,
+        "\n[web]\nhttps_port = 8443\n[config.site]\nSECRET = \"hushhush\"\n",
+    );
+    let mut command = staged.command(&["config", "show", "--changed", "--set", "web.path=/x"]);
+    command.env("CAMCOPS_PROVISION_SITE__REGION", "DK");
+    let ran = Ran::of(command).exits(0);
+    let file = staged.at(SETTINGS);
+    let expected = [
+        format!("web.https_port = 8443  # {}:3", file.display()),
+        "web.path = \"/x\"  # --set".to_owned(),
+        "site.region = \"DK\"  # CAMCOPS_PROVISION_SITE__REGION".to_owned(),
+        format!("config.site.SECRET = ********  # {}:5", file.display()),
+    ];
+    assert_eq!(ran.out.lines().collect::<Vec<_>>(), expected);
+    for arguments in [
+        &["config", "show", "--json"][..],
+        &["config", "get", "config.site.SECRET", "--json"],
+    ] {
+        let ran = staged.run(arguments).exits(0);
+        document(&ran);
+        assert!(!ran.out.contains("hushhush"), "{ran}");
+    }
+}
+
+#[test]
+fn one_key_is_changed_and_the_rest_stays() {
+    let staged = staged();
+    let before = "# ours\n[web]\nhttp_port = 8080   # the proxy\n# why\nhttps_port = 8443 # tablets\n\n[tls]\ndays = 90\n";
+    staged.write(SETTINGS, before);
+    staged
+        .run(&["config", "set", "web.https_port", "9443"])
+        .exits(0);
+    assert_eq!(staged.read(SETTINGS), before.replace("8443", "9443"));
+    staged.run(&["config", "set", "tls.days", "91"]).exits(0);
+    staged
+        .run(&[
+            "config",
+            "set",
+            "web.server_names",
+            "a.example.org,b.example.org",
+        ])
+        .exits(0);
+    let got = staged.run(&["config", "get", "web.server_names"]).exits(0);
+    assert_eq!(got.out, "[\"a.example.org\", \"b.example.org\"]\n");
+    staged
+        .run(&["config", "unset", "web.server_names"])
+        .exits(0);
+    assert_eq!(
+        staged.read(SETTINGS),
+        before.replace("8443", "9443").replace("90\n", "91\n")
+    );
+
+    // Once more: nothing to do, and nothing is done.
+    let inode = |path: &str| fs::metadata(staged.at(path)).unwrap().ino();
+    let now = inode(SETTINGS);
+    staged
+        .run(&["config", "set", "web.https_port", "9443"])
+        .exits(0);
+    staged
+        .run(&["config", "unset", "web.server_names"])
+        .exits(0);
+    assert_eq!(inode(SETTINGS), now);
+}
+
+#[test]
+fn a_change_that_would_be_wrong_is_refused() {
+    let staged = staged();
+    staged.write(SETTINGS, "[web]\nhttps_port = 8443\n");
+    staged.run(&["plan"]).exits(0);
+    let before = staged.tree();
+    let cases: [(&[&str], &str); 6] = [
+        (&["set", "web.https_prt", "1"], "nearest: web.https_port"),
+        (&["set", "web.https_port", "0"], "allowed: 1 to 65535"),
+        (&["set", "web.http_port", "8443"], "as web.http"),
+        (&["set", "database.mode", "external"], "database.host"),
+        (&["set", "database.password", "hushhush"], "password_file"),
+        (&["unset", "web.https_prt"], "nearest: web.https_port"),
+    ];
+    for (arguments, says) in cases {
+        fails(
+            || staged.command(&[&["config"], arguments].concat()),
+            78,
+            &["provision.toml", says],
+        );
+    }
+    let ran = staged.run(&["config", "set", "database.password", "hushhush"]);
+    assert!(!ran.said().contains("hushhush"), "{ran}");
+    before.assert_same(&staged.tree(), "a refused change");
+    // A mistake in the file can be taken out by the same way.
+    staged.write(SETTINGS, "[web]\nhttps_prt = 8443\n");
+    staged.run(&["config", "unset", "web.https_prt"]).exits(0);
+    staged.run(&["config", "validate"]).exits(0);
+}
+
+#[test]
+fn a_changed_file_keeps_its_mode_and_owner_and_a_new_one_is_not_for_everybody() {
+    for who in Who::all() {
+        let mut staged = staged();
+        staged.who = *who;
+        staged.write(SETTINGS, "");
+        staged.chmod(SETTINGS, 0o604);
+        let owner = match who {
+            Who::Root => {
+                common::give_away(&staged.at(SETTINGS), 64_001, 64_002);
+                (64_001, 64_002)
+            }
+            Who::Ordinary => {
+                let found = fs::metadata(staged.at(SETTINGS)).unwrap();
+                (found.uid(), found.gid())
+            }
+        };
+        staged.run(&["config", "set", "tls.days", "90"]).exits(0);
+        let found = fs::metadata(staged.at(SETTINGS)).unwrap();
+        assert_eq!((found.uid(), found.gid()), owner);
+        assert_eq!(found.mode() & 0o7777, 0o604);
+        assert_eq!(staged.read(SETTINGS), "[tls]\ndays = 90\n");
+    }
+    let staged = staged();
+    staged
+        .on("two", &["config", "set", "tls.days", "90"])
+        .exits(0);
+    assert!(!staged.at(SETTINGS).exists());
+    let file = staged.at("etc/camcops/provision_two.toml");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
+    let names: Vec<_> = fs::read_dir(file.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["provision_two.toml"]);
+}
+
+/// A staged tree, and an editor that does what this script says to the file that it is given.
+fn edited(before: Option<&str>, script: &str) -> (Staged, Ran) {
+    let staged = staged();
+    if let Some(before) = before {
+        staged.write(SETTINGS, before);
+    }
+    let editor = staged.beside("editor");
+    fs::write(&editor, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = staged.command(&["config", "edit"]);
+    command.env("EDITOR", format!("/bin/sh {}", editor.display()));
+    let ran = typed(command, "");
+    (staged, ran)
+}
+
+/// The names in the directory of the settings.
+fn beside_settings(staged: &Staged) -> BTreeSet<String> {
+    let entries = fs::read_dir(staged.at("etc/camcops")).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn an_editor_changes_the_settings() {
+    let (staged, ran) = edited(Some("# ours\n"), "printf '[tls]\\ndays = 90\\n' >> \"$1\"");
+    ran.exits(0);
+    assert_eq!(staged.read(SETTINGS), "# ours\n[tls]\ndays = 90\n");
+    assert_eq!(beside_settings(&staged).len(), 1);
+
+    // Without a file it begins with every key.
+    let (staged, ran) = edited(None, "grep -q '^#https_port = 443$' \"$1\"");
+    ran.exits(0);
+    assert_eq!(staged.read(SETTINGS), settings::example());
+}
+
+#[test]
+fn what_an_editor_left_wrong_is_kept_beside_the_settings() {
+    for (script, code, says, text) in [
+        (
+            "printf '[tls]\\ndys = 90\\n' >> \"$1\"",
+            78,
+            "nearest: tls.days",
+            "# ours\n[tls]\ndys = 90\n",
+        ),
+        (
+            "printf 'mine\\n' >> \"$1\"; exit 3",
+            1,
+            "the editor ended with exit status: 3",
+            "# ours\nmine\n",
+        ),
+    ] {
+        let (staged, ran) = edited(Some("# ours\n"), script);
+        let copy = staged.at("etc/camcops/.provision.toml.edit");
+        let ran = ran.exits(code).says(says).says(&copy.display().to_string());
+        assert!(ran.err.contains("is unchanged"), "{ran}");
+        assert_eq!(staged.read(SETTINGS), "# ours\n");
+        assert_eq!(fs::read_to_string(copy).unwrap(), text);
+        // The next edit goes on from there.
+        let mut command = staged.command(&["config", "edit"]);
+        command.env("EDITOR", "/bin/sed -i -e s/dys/days/ -e /mine/d");
+        typed(command, "").exits(0).says(".provision.toml.edit");
+        assert_eq!(
+            staged.read(SETTINGS),
+            text.replace("dys", "days").replace("mine\n", "")
+        );
+        assert_eq!(beside_settings(&staged).len(), 1);
+    }
+}
+
+#[test]
+fn an_editor_that_is_not_there_is_named() {
+    let staged = staged();
+    let mut command = staged.command(&["config", "edit"]);
+    command.env("EDITOR", "/nowhere/editor");
+    typed(command, "")
+        .exits(74)
+        .says("/nowhere/editor")
+        .says("EDITOR");
+    assert!(!staged.at(SETTINGS).exists());
+}
+
+#[test]
+fn a_file_can_be_seen_before_it_is_written() {
+    let staged = staged();
+    staged.run(&["install"]).exits(0);
+    let written = staged.read("etc/camcops/camcops.conf");
+    let shown = staged.run(&["config", "render"]).exits(0).out;
+    assert_eq!(shown.lines().count(), written.lines().count());
+    let secret = staged.read("etc/camcops/secrets/camcops/cookie");
+    assert!(written.contains(secret.trim()) && !shown.contains(secret.trim()));
+    let site = staged
+        .run(&["config", "render", "sites-available/camcops.conf"])
+        .exits(0);
+    assert_eq!(
+        site.out,
+        staged.read("etc/apache2/sites-available/camcops.conf")
+    );
+    staged
+        .run(&["config", "render", "secrets/camcops/cookie"])
+        .exits(64)
+        .says("is secret");
+    let ran = staged.run(&["config", "render", "--json"]).exits(0);
+    assert_eq!(document(&ran)["content"], shown);
+}
+
+#[test]
+fn the_example_with_every_key_is_right() {
+    let staged = staged();
+    let example = staged.run(&["config", "keys"]).exits(0).out;
+    let uncommented: String = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_alphabetic()) => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    staged.write(SETTINGS, &uncommented);
+    staged
+        .run(&["config", "validate"])
+        .exits(0)
+        .says("the settings are right");
+    let shown = staged.run(&["config", "show", "--changed"]).exits(0).out;
+    for key in settings::keys() {
+        assert!(
+            shown
+                .lines()
+                .any(|line| line.starts_with(&format!("{} = ", key.name))),
+            "{}",
+            key.name
+        );
+    }
+}
+
+// Questions.
+
+#[test]
+fn enter_alone_takes_every_default() {
+    let staged = staged();
+    let ran = typed(staged.command(&["init"]), &"\n".repeat(20)).exits(0);
+    assert_eq!(
+        ran.out,
+        format!(
+            "{} is written; next: camcops-provision plan\n",
+            staged.at(SETTINGS).display()
+        )
+    );
+    assert!(ran.err.contains("[trial.example.org]: "), "{ran}");
+    let changed = staged
+        .run(&["config", "show", "--changed", "--json"])
+        .exits(0)
+        .json();
+    let defaults = settings::Settings::default();
+    for entry in changed["settings"].as_array().unwrap() {
+        let key = entry["key"].as_str().unwrap();
+        match key {
+            "web.server_names" => assert_eq!(entry["value"], "[\"trial.example.org\"]"),
+            _ => assert_eq!(entry["value"], defaults.get(key).unwrap(), "{key}"),
+        }
+    }
+    staged.run(&["install"]).exits(0);
+    typed(staged.command(&["init"]), &"\n".repeat(20))
+        .exits(73)
+        .says("config edit");
+}
+
+#[test]
+fn answers_become_settings_and_a_wrong_one_is_asked_again() {
+    let staged = staged();
+    let answers = "camcops.example.org\n/camcops\nnobody\ncamcops\nexternal\ndb.example.org\n/root/db\n\nfiles\n/a.pem\n/a.key\ntest\n";
+    let ran = typed(staged.command(&["init"]), answers).exits(0);
+    assert_eq!(
+        ran.err.matches("Account of the services").count(),
+        2,
+        "{ran}"
+    );
+    assert!(ran.err.contains("\"auto\" or \"camcops\""), "{ran}");
+    let shown = staged.run(&["config", "show", "--changed"]).exits(0).out;
+    let given: Vec<&str> = shown
+        .lines()
+        .map(|line| line.split("  #").next().unwrap())
+        .collect();
+    for expected in [
+        "web.server_names = [\"camcops.example.org\"]",
+        "web.path = \"/camcops\"",
+        "account.user = \"camcops\"",
+        "database.mode = \"external\"",
+        "database.host = \"db.example.org\"",
+        "database.password_file = \"/root/db\"",
+        "tls.mode = \"files\"",
+        "tls.certificate = \"/a.pem\"",
+        "tls.key = \"/a.key\"",
+        "site.environment = \"test\"",
+    ] {
+        assert!(given.contains(&expected), "{expected} is not in {shown}");
+    }
+    let json = typed(
+        staged.command(&["--instance", "two", "init", "--json"]),
+        &"\n".repeat(20),
+    )
+    .exits(0);
+    document(&json);
+}
+
+#[test]
+fn nothing_is_written_if_the_answers_end() {
+    let staged = staged();
+    let before = staged.tree();
+    typed(staged.command(&["init"]), "camcops.example.org\n\x04")
+        .exits(1)
+        .says("nothing was written");
+    // Together these answers are wrong: an external database needs its machine.
+    typed(
+        staged.command(&["init"]),
+        &format!("\n\n\nexternal\nlocalhost\n{}", "\n".repeat(20)),
+    )
+    .exits(78)
+    .says("database.host");
+    before.assert_same(&staged.tree(), "init without an end");
+}
+
+#[test]
+fn who_says_no_changes_nothing() {
+    let staged = staged();
+    let before = staged.tree();
+    for keys in ["n\n", "\x04"] {
+        let mut command = staged.command(&["install"]);
+        let pty = openpty(None, None).unwrap();
+        File::from(pty.master.try_clone().unwrap())
+            .write_all(keys.as_bytes())
+            .unwrap();
+        command
+            .stdin(Stdio::from(pty.slave.try_clone().unwrap()))
+            .stderr(Stdio::from(pty.slave));
+        let reader = std::thread::spawn(move || all_of(pty.master));
+        Ran::of(command).exits(1);
+        let said = reader.join().unwrap();
+        assert!(
+            said.contains("go on? [Y/n]") && said.contains("nothing was changed"),
+            "{said}"
+        );
+    }
+    before.assert_same(&staged.tree(), "no");
+}
+
+// Output.
+
+#[test]
+fn json_is_one_document_from_every_command() {
+    let staged = staged();
+    let directory = staged.at("man").display().to_string();
+    let cases: Vec<Vec<&str>> = vec![
+        vec!["plan", "--diff", "--color", "always"],
+        vec!["install"],
+        vec!["status"],
+        vec!["paths"],
+        vec!["urls"],
+        vec!["config", "show"],
+        vec!["config", "get", "web.path"],
+        vec!["config", "set", "tls.days", "90"],
+        vec!["config", "unset", "tls.days"],
+        vec!["config", "validate"],
+        vec!["config", "render"],
+        vec!["config", "keys"],
+        vec!["completions", "bash"],
+        vec!["man", &directory],
+        vec!["uninstall"],
+    ];
+    let mut seen = BTreeSet::from(["init", "wait", "config edit"].map(str::to_owned));
+    for arguments in &cases {
+        let ran = staged.run(&[&arguments[..], &["--json"]].concat()).exits(0);
+        document(&ran);
+        assert_eq!(ran.err, "", "{ran}");
+        let words = if arguments[0] == "config" { 2 } else { 1 };
+        seen.insert(arguments[..words].join(" "));
+    }
+    let mut command = staged.command(&["config", "edit", "--json"]);
+    command.env("EDITOR", "/bin/true");
+    document(&typed(command, "").exits(0));
+    let all = commands();
+    let leaves = all.iter().filter(|(_, command)| !command.has_subcommands());
+    assert_eq!(
+        leaves
+            .map(|(names, _)| names.join(" "))
+            .collect::<BTreeSet<_>>(),
+        seen
+    );
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let staged = staged();
+    let coloured = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut command = staged.command(&[&["plan"], arguments].concat());
+        command
+            .env("TERM", "xterm")
+            .envs(environment.iter().copied());
+        on_a_terminal(command).contains("\x1b[")
+    };
+    assert!(coloured(&[], &[]));
+    assert!(coloured(&[], &[("NO_COLOR", "")]));
+    assert!(!coloured(&[], &[("NO_COLOR", "1")]));
+    assert!(!coloured(&[], &[("TERM", "dumb")]));
+    assert!(!coloured(&["--color", "never"], &[]));
+    assert!(!coloured(&["--json"], &[]));
+    assert!(!staged.run(&["plan"]).exits(0).out.contains('\x1b'));
+    assert!(
+        staged
+            .run(&["plan", "--color", "always"])
+            .exits(0)
+            .out
+            .contains('\x1b')
+    );
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let staged = staged();
+    for arguments in [
+        &["plan", "--diff"][..],
+        &["config", "keys"],
+        &["plan", "--json"],
+        &["paths"],
+        &["--help"],
+        &["install"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = staged.command(arguments);
+        command.stdout(writer);
+        let ran = Ran::of(command).exits(0);
+        assert!(
+            !ran.err.contains("error") && !ran.err.contains("panic"),
+            "{ran}"
+        );
+    }
+    staged.run(&["plan", "--exit-code"]).exits(0);
+}
+
+#[test]
+fn quiet_leaves_results_and_errors_and_verbose_says_more() {
+    let staged = staged().set(&["config.site.NO_SUCH_KEY=1"]);
+    assert!(staged.run(&["plan"]).exits(0).err.contains("warning: "));
+    assert_eq!(staged.run(&["plan", "-q"]).exits(0).err, "");
+    let loud = staged.run(&["install"]).exits(0);
+    assert!(loud.err.contains("] create "), "{loud}");
+    assert!(!loud.out.contains("] create "), "{loud}");
+    staged.run(&["uninstall", "-q"]).exits(0);
+    let quiet = staged.run(&["install", "-q"]).exits(0);
+    assert_eq!(quiet.err, "");
+    assert!(quiet.out.starts_with("installed: "), "{quiet}");
+    staged
+        .run(&["plan", "-q", "--root", "/nowhere"])
+        .exits(65)
+        .says("error: ");
+
+    // A key that somebody changed by hand.
+    let config = staged.read("etc/camcops/camcops.conf");
+    let line = config
+        .lines()
+        .find(|line| line.starts_with("SESSION_TIMEOUT_MINUTES"))
+        .unwrap();
+    staged.write(
+        "etc/camcops/camcops.conf",
+        &config.replace(line, "SESSION_TIMEOUT_MINUTES = 7"),
+    );
+    let short = staged.run(&["install"]).exits(0);
+    let long = staged.run(&["install", "-v"]).exits(0);
+    assert!(
+        !short.out.contains("kept: ") && long.out.contains("kept: "),
+        "{short}{long}"
+    );
+}
+
+// What it prints about the site and about itself.
+
+#[test]
+fn every_path_of_the_file_plan_is_shown() {
+    for (instance, extra) in [
+        ("camcops", &[][..]),
+        ("two", &["--set", "logging.mode=file"]),
+    ] {
+        let staged = staged();
+        let ran = staged
+            .on(instance, &[&["paths", "--json"], extra].concat())
+            .exits(0);
+        let document = document(&ran);
+        let mut expected = Layout::new(&DEBIAN, instance).rows(false);
+        if extra.is_empty() {
+            expected.retain(|row| row.path != "/var/log/camcops");
+        }
+        assert_eq!(document["paths"], serde_json::to_value(&expected).unwrap());
+        let text = staged
+            .on(instance, &[&["paths"], extra].concat())
+            .exits(0)
+            .out;
+        assert_eq!(text.lines().count(), expected.len());
+        for (line, row) in text.lines().zip(&expected) {
+            assert!(
+                line.starts_with(&row.path)
+                    && line.contains(row.mode)
+                    && line.ends_with(row.purpose),
+                "{line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_addresses_of_the_site() {
+    let staged = staged();
+    for (given, site) in [
+        (&[][..], "https://trial.example.org/"),
+        (
+            &["web.server_names=a.example.org,b.example.org"],
+            "https://a.example.org/",
+        ),
+        (
+            &[
+                "web.server_names=2001:db8::1",
+                "web.https_port=8443",
+                "web.path=/camcops",
+            ],
+            "https://[2001:db8::1]:8443/camcops/",
+        ),
+    ] {
+        let mut arguments = vec!["urls"];
+        for setting in given {
+            arguments.extend(["--set", setting]);
+        }
+        let text = staged.run(&arguments).exits(0).out;
+        assert!(
+            text.starts_with(&format!("site      {site}\ntablets   {site}api\n")),
+            "{text}"
+        );
+        arguments.push("--json");
+        let document = document(&staged.run(&arguments).exits(0));
+        assert_eq!(document["site"], site);
+        assert_eq!(document["tablets"], format!("{site}api"));
+        assert_eq!(document["monitor"], "http://127.0.0.1:5555/");
+    }
+}
+
+#[test]
+fn completions_are_scripts() {
+    for shell in ["bash", "zsh", "fish"] {
+        let mut command = program(Who::Ordinary);
+        command.args(["completions", shell]);
+        let script = Ran::of(command).exits(0).out;
+        for (names, _) in commands() {
+            let name = names.last().map_or("camcops-provision", String::as_str);
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+        // Every Debian has bash; the others are judged where they are.
+        let there = shell == "bash" || which::which(shell).is_ok();
+        if there {
+            let file = scratch();
+            let file = file.path().join("script");
+            fs::write(&file, &script).unwrap();
+            let mut command = Command::new(shell);
+            command
+                .arg("-n")
+                .arg(&file)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            let ran = Ran::of(command).exits(0);
+            assert_eq!(ran.said(), "");
+        }
+    }
+}
+
+#[test]
+fn every_command_and_every_key_has_its_place_in_the_manual() {
+    let staged = staged();
+    let directory = staged.at("man");
+    staged
+        .run(&["man", &directory.display().to_string()])
+        .exits(0);
+    let pages: BTreeSet<String> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let mut expected = BTreeSet::from(["provision.toml.5".to_owned()]);
+    for (names, command) in commands() {
+        let name = [&["camcops-provision".to_owned()], &names[..]]
+            .concat()
+            .join("-");
+        let page = fs::read_to_string(directory.join(format!("{name}.8")))
+            .unwrap()
+            .replace("\\-", "-");
+        for argument in command
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set())
+        {
+            if let Some(long) = argument.get_long() {
+                assert!(page.contains(&format!("--{long}")), "{name}: --{long}");
+            }
+        }
+        expected.insert(format!("{name}.8"));
+    }
+    assert_eq!(pages, expected);
+    for page in &pages {
+        let mut command = Command::new("groff");
+        command
+            .args(["-ww", "-man", "-Tutf8", "-rLL=200n", "-P-cbou"])
+            .arg(directory.join(page));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let ran = Ran::of(command).exits(0);
+        assert_eq!(ran.err, "", "{page}");
+        if page == "provision.toml.5" {
+            for key in settings::keys() {
+                assert!(
+                    ran.out
+                        .lines()
+                        .any(|line| line.split_whitespace().next() == Some(key.short_name())),
+                    "{}",
+                    key.name
+                );
+                assert!(ran.out.contains(&key.variable()), "{}", key.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn everything_has_a_help_text_without_a_period() {
+    for (names, command) in commands() {
+        let about = command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        assert!(
+            !about.is_empty() && !about.ends_with('.'),
+            "{names:?}: {about:?}"
+        );
+        for argument in command.get_arguments() {
+            let help = argument
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                !help.is_empty() && !help.ends_with('.'),
+                "{names:?} {}: {help:?}",
+                argument.get_id()
+            );
+        }
+        let mut run = program(Who::Ordinary);
+        run.args(&names).arg("--help");
+        let ran = Ran::of(run).exits(0);
+        assert!(
+            ran.out.contains("Usage: camcops-provision") && ran.err.is_empty(),
+            "{ran}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_names_the_commands_that_there_are() {
+    let readme = read_repository("README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `"));
+    let quoted = |text: &str| -> BTreeSet<String> {
+        text.split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut named = BTreeSet::new();
+    for row in rows {
+        let row = format!("`{row}");
+        let (first, second) = row.split_once(" | ").unwrap();
+        let names = quoted(first);
+        if names.contains("config") {
+            let subcommands: BTreeSet<String> = quoted(second)
+                .iter()
+                .map(|name| format!("config {name}"))
+                .collect();
+            named.extend(subcommands);
+        }
+        named.extend(names);
+    }
+    let there = commands()
+        .into_iter()
+        .map(|(names, _)| names.join(" "))
+        .filter(|name| !name.is_empty());
+    assert_eq!(there.collect::<BTreeSet<_>>(), named);
+}
+
+#[test]
+fn the_readme_names_scripts_that_there_are() {
+    let readme = read_repository("README.md");
+    for script in ["packaging/from-source", "tests/run"] {
+        assert!(
+            readme.contains(&format!("    {script}\n"))
+                || readme.contains(&format!("&& {script} ")),
+            "{script}"
+        );
+        let found = fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap();
+        assert!(found.is_file() && found.mode() & 0o111 == 0o111, "{script}");
+    }
+}
