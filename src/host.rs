@@ -92,6 +92,12 @@ impl Host {
                 root.display()
             ))
         })?;
+        if !root.is_dir() {
+            return Err(Exit::Unusable.because(format!(
+                "--root {} is not a directory; name one, it may be empty",
+                root.display()
+            )));
+        }
         Host::at(&root, Some(root.clone()))
     }
 

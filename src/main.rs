@@ -17,6 +17,11 @@ fn main() -> ExitCode {
                 0
             };
             let _ = why.print();
+            // The parser failed before it could tell what was asked for.
+            if why.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                let text = why.render().to_string();
+                report::failure_document(text.trim().trim_start_matches("error: "), Exit::Usage);
+            }
             return ExitCode::from(code);
         }
     };

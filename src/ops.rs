@@ -21,7 +21,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
     let global = &cli.global;
     let style = Style::of(global);
     match cli.command {
-        Command::Init => init::run(global),
+        Command::Init => init::run(global, style),
         Command::Install(flags) => install::install(global, &flags, style).await,
         Command::Plan(flags) => install::plan(global, &flags, style).await,
         Command::Status(flags) => status::run(global, &flags, style).await,
@@ -35,8 +35,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Config(command) => config::run(global, command, style),
         Command::Paths => documents::paths(&Site::load(global)?, style),
         Command::Urls => documents::urls(&Site::load(global)?, style),
-        Command::Completions { shell } => documents::completions(shell),
-        Command::Man { directory } => documents::manual(&directory),
+        Command::Completions { shell } => documents::completions(shell, style),
+        Command::Man { directory } => documents::manual(&directory, style),
     }
 }
 

@@ -112,9 +112,14 @@ pub fn print_json(document: &impl Serialize) -> Result<()> {
 pub fn failure(why: &anyhow::Error, exit: Exit, json: bool) {
     note(&format!("error: {why:#}"));
     if json {
-        // Standard output may be what failed.
-        let _ = print_json(&json!({ "error": format!("{why:#}"), "exit_code": exit as u8 }));
+        failure_document(&format!("{why:#}"), exit);
     }
+}
+
+/// The JSON document of a failure.
+pub fn failure_document(why: &str, exit: Exit) {
+    // Standard output may be what failed.
+    let _ = print_json(&json!({ "error": why, "exit_code": exit as u8 }));
 }
 
 /// Says something on standard error.

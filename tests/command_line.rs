@@ -1,6 +1,6 @@
 //! The command line as scripts and people meet it: exit codes, JSON, settings, questions, and what it prints about itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod common;
 
@@ -8,7 +8,7 @@ use camcops_provision::cli::Cli;
 use camcops_provision::layout::{DEBIAN, Layout};
 use camcops_provision::settings;
 use clap::CommandFactory;
-use common::{Ran, Staged, Who, is_root, program, scratch};
+use common::{Ran, Staged, Who, program, scratch};
 use nix::pty::openpty;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -141,7 +141,9 @@ fn a_wrong_command_line_is_64() {
         64,
         &["terminal", "config set"],
     );
-    fails(|| program(Who::Ordinary), 64, &["--help"]);
+    // Who gives no command at all is shown what there is.
+    let ran = Ran::of(program(Who::Ordinary)).exits(64);
+    assert!(ran.out.is_empty() && ran.err.contains("Commands:"), "{ran}");
 }
 
 #[test]
@@ -684,7 +686,6 @@ fn the_example_with_every_key_is_right() {
             key.name
         );
     }
-    staged.run(&["install"]).exits(0);
 }
 
 // Questions.
@@ -705,14 +706,12 @@ fn enter_alone_takes_every_default() {
         .run(&["config", "show", "--changed", "--json"])
         .exits(0)
         .json();
+    let defaults = settings::Settings::default();
     for entry in changed["settings"].as_array().unwrap() {
-        let key = settings::keys()
-            .iter()
-            .find(|key| entry["key"] == key.name)
-            .unwrap();
-        match key.name {
+        let key = entry["key"].as_str().unwrap();
+        match key {
             "web.server_names" => assert_eq!(entry["value"], "[\"trial.example.org\"]"),
-            _ => assert_eq!(entry["value"], key.default_toml.as_str(), "{}", key.name),
+            _ => assert_eq!(entry["value"], defaults.get(key).unwrap(), "{key}"),
         }
     }
     staged.run(&["install"]).exits(0);
@@ -906,7 +905,10 @@ fn quiet_leaves_results_and_errors_and_verbose_says_more() {
     let quiet = staged.run(&["install", "-q"]).exits(0);
     assert_eq!(quiet.err, "");
     assert!(quiet.out.starts_with("installed: "), "{quiet}");
-    staged.run(&["plan", "-q", "--root", "/nowhere"]).exits(64);
+    staged
+        .run(&["plan", "-q", "--root", "/nowhere"])
+        .exits(65)
+        .says("error: ");
 
     // A key that somebody changed by hand.
     let config = staged.read("etc/camcops/camcops.conf");
@@ -1057,7 +1059,7 @@ fn every_command_and_every_key_has_its_place_in_the_manual() {
     for page in &pages {
         let mut command = Command::new("groff");
         command
-            .args(["-ww", "-man", "-Tutf8", "-rLL=200n", "-P-c"])
+            .args(["-ww", "-man", "-Tutf8", "-rLL=200n", "-P-cbou"])
             .arg(directory.join(page));
         command
             .stdin(Stdio::null())
@@ -1068,7 +1070,9 @@ fn every_command_and_every_key_has_its_place_in_the_manual() {
         if page == "provision.toml.5" {
             for key in settings::keys() {
                 assert!(
-                    ran.out.lines().any(|line| line.trim() == key.short_name()),
+                    ran.out
+                        .lines()
+                        .any(|line| line.split_whitespace().next() == Some(key.short_name())),
                     "{}",
                     key.name
                 );

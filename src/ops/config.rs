@@ -22,11 +22,11 @@ pub fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
     match command {
         Config::Show { changed } => show(global, changed, style),
         Config::Get { key } => get(global, &key, style),
-        Config::Set { key, value } => change(global, &key, Some(&value)),
-        Config::Unset { key } => change(global, &key, None),
-        Config::Edit => edit(global),
+        Config::Set { key, value } => change(global, &key, Some(&value), style),
+        Config::Unset { key } => change(global, &key, None, style),
+        Config::Edit => edit(global, style),
         Config::Validate => validate(global, style),
-        Config::Render { path } => render(global, path.as_deref()),
+        Config::Render { path } => render(global, path.as_deref(), style),
         Config::Keys => keys(style),
     }
 }
@@ -68,13 +68,18 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
     let value = site.settings().get(key).ok_or_else(|| {
         // The same words as for a wrong key in the file.
         let why = settings::edited("", key, Some("1")).err();
-        Exit::Usage.because(why.map_or_else(|| format!("{key}: not set"), |why| why.to_string()))
+        Exit::Usage.because(why.map_or_else(
+            || format!("{key}: not set; `camcops-provision config set {key} VALUE` sets it"),
+            |why| why.to_string(),
+        ))
     })?;
     if style.json {
-        // TOML's way of writing strings, numbers, booleans and plain lists is JSON's too.
-        let value: serde_json::Value =
-            serde_json::from_str(value.trim()).unwrap_or_else(|_| value.trim().into());
-        report::print_json(&json!({ "key": key, "value": value }))?;
+        // As in `config show`: what goes into camcops.conf may be a secret.
+        let value = match settings::keys().iter().any(|known| known.name == key) {
+            true => value.as_str(),
+            false => "********",
+        };
+        report::print_json(&json!({ "key": key, "value": value.trim() }))?;
     } else {
         report::print_line(value.trim())?;
     }
@@ -82,17 +87,25 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
 }
 
 /// Changes one key in the administrator's file, and refuses what would make the settings wrong.
-fn change(global: &Global, key: &str, value: Option<&str>) -> Result<u8> {
+fn change(global: &Global, key: &str, value: Option<&str>, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     let file = settings_file(&open_host(global)?, global);
     let old = read(&file)?;
     let new = settings::edited(old.as_deref().unwrap_or_default(), key, value)
         .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
-    if old.as_deref() == Some(new.as_str()) || (old.is_none() && new.is_empty()) {
-        return Ok(0);
+    let changed = old.unwrap_or_default() != new;
+    if changed {
+        check(global, &file, &new)?;
+        write(&file, &new)?;
     }
-    check(global, &file, &new)?;
-    write(&file, &new)?;
+    answered(&file, changed, style)
+}
+
+/// What a script is told of a command that may have changed the settings.
+pub fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
+    if style.json {
+        report::print_json(&json!({ "file": file.display().to_string(), "changed": changed }))?;
+    }
     Ok(0)
 }
 
@@ -135,7 +148,7 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn render(global: &Global, path: Option<&str>) -> Result<u8> {
+fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
     let site = Site::load(global)?;
     let found = site.found(&site.journal()?)?;
     let recipe = desired(&site, &found)?;
@@ -169,14 +182,19 @@ fn render(global: &Global, path: Option<&str>) -> Result<u8> {
         .and_then(|content| content.bytes())
         .context("a file without content")?;
     let text = String::from_utf8_lossy(bytes);
-    match wanted.shown {
-        Shown::Whole => report::print(&text)?,
-        Shown::Masked => report::print(&masked(&text))?,
+    let text = match wanted.shown {
+        Shown::Whole => text.into_owned(),
+        Shown::Masked => masked(&text),
         Shown::Nothing => {
             return Err(
                 Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource))
             );
         }
+    };
+    if style.json {
+        report::print_json(&json!({ "path": wanted.resource.name(), "content": text }))?;
+    } else {
+        report::print(&text)?;
     }
     Ok(0)
 }
@@ -191,7 +209,7 @@ fn keys(style: Style) -> Result<u8> {
 }
 
 /// Lets the administrator edit a copy, and puts it in place only if it is right.
-fn edit(global: &Global) -> Result<u8> {
+fn edit(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     if !std::io::stdin().is_terminal() {
         return Err(Exit::Usage
@@ -201,22 +219,31 @@ fn edit(global: &Global) -> Result<u8> {
     let old = read(&file)?;
     let copy = beside(&file, "edit");
     let text = old.clone().unwrap_or_else(settings::example);
-    write_new(&copy, &text)?;
+    if copy.exists() {
+        report::note(&format!(
+            "this goes on with {}, which was not saved last time",
+            copy.display()
+        ));
+    } else {
+        write_new(&copy, &text)?;
+    }
     let result = edited(global, &file, &copy, &text);
     // Kept after a failure: nobody wants to type it again.
     if result.is_ok() {
         std::fs::remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
     }
-    result.with_context(|| {
+    let changed = result.with_context(|| {
         format!(
-            "{} is unchanged; your text is in {}",
+            "{} is unchanged; your text is in {}, and config edit goes on with it",
             file.display(),
             copy.display()
         )
-    })
+    })?;
+    answered(&file, changed, style)
 }
 
-fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<u8> {
+/// Whether the file is another one now.
+fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<bool> {
     let editor = ["VISUAL", "EDITOR"]
         .iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -235,18 +262,20 @@ fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<u8>
         .arg(copy)
         .stdin(Stdio::inherit())
         .status()
-        .with_context(|| format!("can't start the editor {program}"))?;
+        .with_context(|| {
+            format!("can't start the editor {program}, which EDITOR or VISUAL names")
+        })?;
     if !status.success() {
         return Err(Exit::Failed.because(format!("the editor ended with {status}")));
     }
     let after =
         std::fs::read_to_string(copy).with_context(|| format!("can't read {}", copy.display()))?;
     if after == before && file.exists() {
-        return Ok(0);
+        return Ok(false);
     }
     check(global, file, &after)?;
     write(file, &after)?;
-    Ok(0)
+    Ok(true)
 }
 
 /// The administrator's file, or nothing if there is none yet.

@@ -64,20 +64,32 @@ pub fn urls(site: &Site, style: Style) -> Result<u8> {
 }
 
 /// A completion script.
-pub fn completions(shell: clap_complete::Shell) -> Result<u8> {
+pub fn completions(shell: clap_complete::Shell, style: Style) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "camcops-provision", &mut script);
-    report::print(&String::from_utf8_lossy(&script))?;
+    let script = String::from_utf8_lossy(&script);
+    if style.json {
+        report::print_json(&json!({ "shell": shell.to_string(), "script": script }))?;
+    } else {
+        report::print(&script)?;
+    }
     Ok(0)
 }
 
 /// The manual pages, one per command, and the one of the settings file.
-pub fn manual(directory: &Path) -> Result<u8> {
+pub fn manual(directory: &Path, style: Style) -> Result<u8> {
     let cannot =
         |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
     std::fs::create_dir_all(directory).map_err(cannot)?;
-    for (name, page) in pages()? {
+    let pages = pages()?;
+    for (name, page) in &pages {
         std::fs::write(directory.join(name), page).map_err(cannot)?;
+    }
+    if style.json {
+        let names: Vec<&String> = pages.iter().map(|(name, _)| name).collect();
+        report::print_json(
+            &json!({ "directory": directory.display().to_string(), "pages": names }),
+        )?;
     }
     Ok(0)
 }

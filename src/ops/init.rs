@@ -1,11 +1,11 @@
 //! `init`: a few questions, each with a default, and the settings file.
 
-use super::config::write;
+use super::config::{answered, write};
 use super::need_root;
 use crate::cli::Global;
 use crate::error::Exit;
 use crate::facts::Facts;
-use crate::report;
+use crate::report::{self, Style};
 use crate::settings;
 use crate::site::{open_host, settings_file};
 use anyhow::Result;
@@ -85,7 +85,7 @@ const QUESTIONS: [Question; 13] = [
 ];
 
 /// Asks and writes.
-pub fn run(global: &Global) -> Result<u8> {
+pub fn run(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "write the settings")?;
     let host = open_host(global)?;
     let file = settings_file(&host, global);
@@ -154,11 +154,13 @@ pub fn run(global: &Global) -> Result<u8> {
         ))
     })?;
     write(&file, &text)?;
-    report::print_line(&format!(
-        "{} is written; next: camcops-provision plan",
-        file.display()
-    ))?;
-    Ok(0)
+    if !style.json {
+        report::print_line(&format!(
+            "{} is written; next: camcops-provision plan",
+            file.display()
+        ))?;
+    }
+    answered(&file, true, style)
 }
 
 fn toml_value(text: &str, key: &str) -> Option<String> {
