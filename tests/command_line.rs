@@ -242,13 +242,13 @@ fn what_is_in_the_way_is_73() {
 }
 
 #[test]
-fn what_cannot_be_read_or_written_is_74() {
+fn what_cannot_be_written_is_74_and_what_is_in_the_way_73() {
     let staged = staged();
     staged.write("etc/camcops/provision.d", "");
     fails(
         || staged.command(&["plan"]),
-        74,
-        &["etc/camcops/provision.d"],
+        73,
+        &["etc/camcops/provision.d", "move it away"],
     );
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut command = staged.command(&["config", "keys"]);
