@@ -5,6 +5,8 @@
 
 mod common;
 
+use camcops_provision::error::Exit;
+use camcops_provision::host::Host;
 use common::{HOME, Ran, Staged, Tree, Who, each, give_to, is_root};
 use nix::sys::stat::Mode;
 use std::fs::{self, File, Permissions};
@@ -292,6 +294,8 @@ fn trapped(account: &str) {
             let name = case.exposed.name();
             let worked = works_or_names(staged.run(&["install"]), name);
             assert_untouched(&before, &staged, "install");
+            let strange = case.who == STRANGER && !case.beside;
+            assert!(!(worked && strange), "a stranger's was taken for ours");
             if worked {
                 case.right(&staged);
             }
@@ -350,6 +354,21 @@ fn what_a_service_puts_into_its_own_directories_is_left_alone() {
     }
 }
 
+#[test]
+fn a_hard_link_that_comes_after_the_look_is_not_given_away() {
+    if !is_root() {
+        return;
+    }
+    let staged = machine("auto");
+    let before = guarded(&staged);
+    Trap::HardLink.put(&staged, "var/tmp/camcops", WEB);
+    // What a change of owner and mode meets when somebody was faster.
+    let host = Host::staged(&staged.path()).unwrap();
+    let refused = host.set("/var/tmp/camcops", Some((WEB, WEB)), Some(0o700));
+    assert_eq!(Exit::of(&refused.unwrap_err()), Exit::CannotCreate);
+    assert_untouched(&before, &staged, "set");
+}
+
 /// The other process: swaps what stands at its targets until it is killed.
 #[test]
 #[ignore = "started by the races"]
@@ -369,10 +388,14 @@ fn swapper() {
             let aside = target.with_file_name(format!("aside-{name}"));
             // Each of these may fail: the other side is at work as well.
             let _ = fs::rename(target, &aside);
+            let hard = target.with_file_name("hard");
+            if fs::rename(&hard, target).is_ok() {
+                let _ = fs::rename(target, &hard);
+            }
             match round % 4 {
                 0 => drop(symlink(&outside, target)),
                 1 => drop(symlink(outside.join("empty"), target)),
-                2 => drop(fs::hard_link(outside.join("secret"), target)),
+                2 => drop(fs::write(target, "mine\n")),
                 _ => drop(fs::create_dir(target)),
             }
             let _ = fs::remove_file(target);
@@ -436,6 +459,11 @@ fn races() {
     let begin = Instant::now();
     let (mut rounds, mut disturbed) = (0, 0);
     while rounds < 12 || (rounds < 40 && begin.elapsed() < Duration::from_secs(8)) {
+        // Nobody but root can make such a link where the kernel protects them; anybody can move it.
+        for exposed in exposed.iter().filter(|exposed| !exposed.sticky) {
+            let hard = staged.at(&exposed.path).with_file_name("hard");
+            let _ = fs::hard_link(outside.join("secret"), hard);
+        }
         for command in ["install", "install", "uninstall"] {
             let ran = staged.run(&[command]);
             let code = ran.status.code();
