@@ -155,6 +155,11 @@ pub async fn plan(
             continue;
         }
         let facets = differences.into_iter().map(str::to_owned).collect();
+        // A file that others may not read may hold a secret, whosever it is.
+        let shown = match wanted.shown {
+            Shown::Whole if is_private(&observed) => Shown::Nothing,
+            shown => shown,
+        };
         let before = match (action, shared) {
             (Action::Share, Some((other, owned))) => {
                 journal::recalled_state(host, other, &owned.change.before)?
@@ -171,7 +176,7 @@ pub async fn plan(
             facets,
             because: wanted.because.clone(),
             part: Some(wanted.part),
-            shown: wanted.shown,
+            shown,
             base: wanted.base.clone(),
         });
     }
@@ -179,6 +184,15 @@ pub async fn plan(
         plan_removals(host, journal, wanted, scope, &others, &mut plan).await?;
     }
     Ok(plan)
+}
+
+/// Whether it is a file that not everybody may read.
+fn is_private(state: &State) -> bool {
+    let facets = state.facets();
+    let content = facets.and_then(|facets| facets.content("content"));
+    let mode = facets.and_then(|facets| facets.text("mode"));
+    let open = mode.is_some_and(|mode| mode.ends_with(['4', '5', '6', '7']));
+    content.is_some() && !open
 }
 
 /// What we made and the settings no longer want goes, last made first.

@@ -22,6 +22,19 @@ impl Secret {
         Secret(Zeroizing::new(text))
     }
 
+    /// Takes a line over, with or without its end, if it can be kept in a file of one line.
+    pub fn checked(text: String) -> Result<Secret> {
+        let text = Zeroizing::new(text);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if line.is_empty() {
+            bail!("is empty");
+        }
+        if line.chars().any(char::is_control) {
+            bail!("has more than one line, or control characters");
+        }
+        Ok(Secret::new(line.to_owned()))
+    }
+
     /// Makes one.
     pub fn generate() -> Result<Secret> {
         let random = SystemRandom::new();
@@ -90,7 +103,7 @@ impl Key {
         let Some(text) = host.read_text(&path)? else {
             return Ok(None);
         };
-        let secret = checked(text).map_err(|why| {
+        let secret = Secret::checked(text).map_err(|why| {
             Exit::Unusable.because(format!(
                 "{} {why}; put the secret that is in use back, or remove the file to have a new one made",
                 host.outside(&path)
@@ -118,24 +131,12 @@ impl Key {
         let text = host
             .read_text(path)?
             .ok_or_else(|| wrong("is not a regular file"))?;
-        let secret = checked(text).map_err(|why| wrong(&why.to_string()))?;
+        let secret = Secret::checked(text).map_err(|why| wrong(&why.to_string()))?;
         Ok(Key {
             secret,
             kept_in: None,
         })
     }
-}
-
-fn checked(text: String) -> Result<Secret> {
-    let text = Zeroizing::new(text);
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    if line.is_empty() {
-        bail!("is empty");
-    }
-    if line.chars().any(char::is_control) {
-        bail!("has more than one line, or control characters");
-    }
-    Ok(Secret::new(line.to_owned()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub use crate::camcops_conf::masked;
 use crate::camcops_conf::{self, masked_value};
+use crate::settings;
 use serde::Serialize;
 use std::fmt;
 
@@ -35,6 +36,14 @@ impl Kept {
             yours: shown(&kept.theirs),
             settings: shown(&kept.ours),
         }
+    }
+}
+
+/// The value of a setting as it may be shown; those in `[config]` as the keys of CamCOPS that they become.
+pub fn setting(name: &str, value: &str) -> String {
+    match &settings::segments(name)[..] {
+        [config, section, key] if config == "config" => masked_value(section, key, value),
+        _ => value.to_owned(),
     }
 }
 

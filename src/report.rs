@@ -282,7 +282,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
         Shown::Whole | Shown::Nothing => text.unwrap_or_default(),
     };
     if planned.shown == Shown::Nothing {
-        return "    (content not shown: it is secret, or goes)\n".into();
+        return "    (content not shown: it is secret or not for everybody, or goes)\n".into();
     }
     let (old, new) = (masked(content(&planned.change.before)), masked(after));
     if old == new {

@@ -28,7 +28,7 @@ pub use choices::{
 pub use config::{Config, ConfigValue};
 pub use edit::edited;
 pub use example::example;
-pub use key::{Key, VARIABLE_PREFIX, keys};
+pub use key::{Key, VARIABLE_PREFIX, keys, segments};
 pub use load::{Entry, Resolved, Sources};
 pub use problem::{Origin, Problem, Problems};
 pub use types::{

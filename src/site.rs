@@ -235,7 +235,7 @@ impl Site {
         };
         let cookie_in_use = config.as_deref().and_then(|text| {
             let cookie = camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
-            (!cookie.is_empty()).then(|| Secret::new(cookie.replace("%%", "%")))
+            Secret::checked(cookie.replace("%%", "%")).ok()
         });
         let given_or_kept =
             |name: &str, setting: &str, given: Option<&crate::settings::AbsolutePath>| match given {

@@ -95,7 +95,7 @@ impl Hunt {
             {
                 continue;
             }
-            self.search(&path, "the name of a file");
+            assert!(!path.contains(MARK), "{path} {what}");
             if path.starts_with(&format!("/{HOME}")) {
                 let mode = if entry.kind == "directory" {
                     0o700
@@ -221,7 +221,7 @@ impl Case {
 
     fn tree(self) -> Staged {
         let staged = Staged::of(self.who, "debian").with_accounts();
-        let mut settings = SETTINGS.replace("SECRET", MARK);
+        let mut settings = SETTINGS.replace("@@", MARK);
         for name in ["cookie", "database", "broker", "monitor"] {
             match self.from {
                 From::Given if name != "cookie" => {
@@ -243,10 +243,14 @@ impl Case {
         private(
             &staged,
             "etc/camcops/provision.d/mail.toml",
-            &MAIL.replace("SECRET", MARK),
+            &MAIL.replace("@@", MARK),
         );
         if self.lived_in {
-            staged.write("etc/camcops/camcops.conf", &BY_HAND.replace("SECRET", MARK));
+            private(
+                &staged,
+                "etc/camcops/camcops.conf",
+                &BY_HAND.replace("@@", MARK),
+            );
             // What root alone can read may hold a secret, whatever it is.
             for file in [
                 "etc/apache2/sites-available/camcops.conf",
@@ -271,41 +275,40 @@ fn private(staged: &Staged, path: &str, text: &str) {
 const SETTINGS: &str = r#"
 [config.site]
 EMAIL_HOST = "mail.example.org"
-DB_URL = "mysql+mysqldb://camcops:SECRETurl@db.example.org/camcops"
+DB_URL = "mysql+mysqldb://camcops:@@url@db.example.org/camcops"
 [config."recipient:x"]
-FHIR_APP_SECRET = "SECRETfhir"
-FHIR_LAUNCH_TOKEN = "SECRETlaunch"
-REDCAP_API_KEY = "SECRETredcap"
-REDCAP_API_URL = "https://me:SECRETuser@redcap.example.org/api?token=SECRETtoken"
+FHIR_APP_SECRET = "@@fhir"
+FHIR_LAUNCH_TOKEN = "@@launch"
+REDCAP_API_KEY = "@@redcap"
+REDCAP_API_URL = "https://me:@@user@redcap.example.org/api?token=@@token"
 [config.export]
-MY_PASSWORDS = ["SECRETone", "SECRETtwo"]
+MY_PASSWORDS = ["@@one", "@@two"]
 "#;
 
-const MAIL: &str = "[config.site]\nEMAIL_HOST_PASSWORD = \"SECRETmail\"\n";
+const MAIL: &str = "[config.site]\nEMAIL_HOST_PASSWORD = \"@@mail\"\n";
 
 const BY_HAND: &str = "\
-# EMAIL_HOST_PASSWORD = SECRETcomment
-# the old password: SECRETprose
-# The password was SECRETspoken
+# EMAIL_HOST_PASSWORD = @@comment
+# the old password: @@prose
+# The password was @@spoken
 [site]
-DB_URL = mysql+mysqldb://camcops:SECRET/@url@localhost/camcops?passwd=SECRETparameter
-SESSION_COOKIE_SECRET = SECREThand==
+DB_URL = mysql+mysqldb://camcops:@@/@url@localhost/camcops?passwd=@@parameter
+SESSION_COOKIE_SECRET = @@hand==
 email_host_password =
-    SECRETfirst
-    SECRETsecond
+    @@first
+    @@second
 
-    SECRETthird
-EMAIL_HOST_PASWORD = SECRETmisspelt
-SMTP_PASS = SECRETpass
+    @@third
+EMAIL_HOST_PASWORD = @@misspelt
+SMTP_PASS = @@pass
 EXTRA_STRING_FILES =
     /srv/one.xml
-    https://me:SECRETlist@example.org/two.xml
+    https://me:@@list@example.org/two.xml
 [sms_backend:twilio]
-SID = SECRETsid
-TOKEN: SECRETtwilio
+TOKEN: @@twilio
 [sms_backend:kapow]
-PASSWORD SECRETgarbage = 1
-PASSWORD = SECRETkapow
+PASSWORD @@garbage = 1
+PASSWORD = @@kapow
 ";
 
 #[test]
@@ -328,16 +331,16 @@ fn no_command_tells_a_secret() {
         let edited = staged
             .read("etc/camcops/camcops.conf")
             .replace(
-                "EMAIL_HOST_PASSWORD = ",
-                &format!("EMAIL_HOST_PASSWORD = {}\n  ", secret("new")),
+                "\nEMAIL_HOST_PASSWORD = ",
+                &format!("\nEMAIL_HOST_PASSWORD = {}\n  ", secret("new")),
             )
             .replace(
                 "SESSION_COOKIE_SECRET = ",
                 &format!("SESSION_COOKIE_SECRET = {}", secret("old")),
             );
         staged.write("etc/camcops/camcops.conf", &edited);
-        staged.write("etc/camcops/my.cnf", &secret("drift"));
-        staged.chmod("etc/camcops/my.cnf", 0o644);
+        staged.write("etc/camcops/camcops.my.cnf", &secret("drift"));
+        staged.chmod("etc/camcops/camcops.my.cnf", 0o644);
         if case.from != From::Given {
             private(
                 &staged,
@@ -347,11 +350,11 @@ fn no_command_tells_a_secret() {
         }
         hunt.first = staged.tree();
         hunt.read_everything(&staged);
-        hunt.ran(&staged, &staged.run(&["install", "-v"]).exits(0));
+        hunt.ran(&staged, &staged.run(&["install", "--adopt", "-v"]).exits(0));
         hunt.ran(
             &staged,
             &staged
-                .run(&["install", "-v"])
+                .run(&["install", "--adopt", "-v"])
                 .exits(0)
                 .says("nothing to do"),
         );
@@ -395,26 +398,26 @@ fn no_command_tells_a_secret() {
 
 /// Each of these settings is wrong and has a secret in it.
 const WRONG: [&str; 20] = [
-    "[config.site]\nEMAIL_HOST_PASSWORD = SECRETbare\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = \"SECRETopen\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = 'SECRETa'SECRETb'\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD: SECRETcolon\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = \"SECRET\\x\"\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = \"a\"\nEMAIL_HOST_PASSWORD = \"SECRETtwice\"\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = \"\"\"\nSECRETlines\n\"\"\"\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = { a = \"SECRETtable\" }\n",
-    "[config.site.EMAIL_HOST_PASSWORD]\na = \"SECRETsection\"\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = [\"SECRETline\\nbreak\"]\n",
-    "[config.site]\nEMAIL_HOST_PASSWORD = [[\"SECRETnested\"]]\n",
-    "[config.site]\nemail_host_password = \"SECRETlower\"\n",
-    "[database]\npassword = \"SECRETkey\"\n",
-    "password = \"SECREToutside\"\n",
-    "[database]\npassword_file = \"SECRETpath\"\n",
-    "[database]\nhost = \"camcops:SECRET@db.example.org\"\n",
-    "[database]\nuser = \"camcops:SECRETuser\"\n",
-    "[broker]\nuser = \"camcops:SECRETuser\"\nvhost = \"a SECRETvhost\"\n",
-    "[site]\ninstitution_url = \"https://me:SECRETurl@example.org/\"\n",
-    "[web]\nserver_names = [\"https://me:SECRETname@example.org/\"]\npath = \"SECRETpath\"\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = @@bare\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = \"@@open\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = '@@a'@@b'\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD: @@colon\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = \"@@\\x\"\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = \"a\"\nEMAIL_HOST_PASSWORD = \"@@twice\"\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = \"\"\"\n@@lines\n\"\"\"\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = { a = \"@@table\" }\n",
+    "[config.site.EMAIL_HOST_PASSWORD]\na = \"@@section\"\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = [\"@@line\\nbreak\"]\n",
+    "[config.site]\nEMAIL_HOST_PASSWORD = [[\"@@nested\"]]\n",
+    "[config.site]\nemail_host_password = \"@@lower\"\n",
+    "[database]\npassword = \"@@key\"\n",
+    "password = \"@@outside\"\n",
+    "[database]\npassword_file = \"@@path\"\n",
+    "[database]\nhost = \"camcops:@@@db.example.org\"\n",
+    "[database]\nuser = \"camcops:@@user\"\n",
+    "[broker]\nuser = \"camcops:@@user\"\nvhost = \"a @@vhost\"\n",
+    "[site]\ninstitution_url = \"https://me:@@url@example.org/\"\n",
+    "[web]\nserver_names = [\"https://me:@@name@example.org/\"]\npath = \"@@path\"\n",
 ];
 
 #[test]
@@ -424,7 +427,7 @@ fn no_complaint_about_settings_quotes_a_secret() {
         private(
             &staged,
             "etc/camcops/provision.toml",
-            &wrong.replace("SECRET", MARK),
+            &wrong.replace("@@", MARK),
         );
         let hunt = Hunt::in_(&staged);
         for command in [
@@ -450,7 +453,6 @@ fn no_complaint_about_a_variable_quotes_a_secret() {
     let hunt = Hunt::in_(&staged);
     for (name, value, code) in [
         ("CONFIG__SITE__EMAIL_HOST_PASSWORD", secret("fine"), 0),
-        ("CONFIG__SITE__EMAIL_PORT", secret("number"), 0),
         (
             "CONFIG__SITE__EMAIL_HOST_PASSWORD",
             format!("{}\n", secret("line")),
@@ -529,21 +531,29 @@ fn nothing_is_readable_by_others_wherever_the_run_is_cut() {
         lived_in: true,
     };
     let start = case.tree();
-    let numbers: Vec<u32> = (1..400).collect();
+    // The parts that hold secrets.
+    let install = [
+        "install",
+        "--adopt",
+        "--only",
+        "secrets,certificate,configuration",
+    ];
+    let numbers: Vec<u32> = (1..200).collect();
     let mut hunt = Hunt::in_(&start);
     let whole = start.copy();
-    whole.run(&["install", "--adopt"]).exits(0);
+    whole.run(&install).exits(0);
     hunt.learn(&whole);
     each(&numbers, |&number| {
         let staged = start.copy();
-        let ran = staged.cut("write", number, &["install", "--adopt"]);
+        let ran = staged.cut("write", number, &install);
         hunt.ran(&staged, &ran);
         let undone = whole.copy();
         let ran = undone.cut("write", number, &["uninstall"]);
         hunt.ran(&undone, &ran);
     });
     let end = start.copy();
-    assert!(!end.cut("write", 400, &["install", "--adopt"]).was_cut());
+    assert!(!end.cut("write", 200, &install).was_cut());
+    assert!(!whole.cut("write", 200, &["uninstall"]).was_cut());
 }
 
 #[test]
@@ -630,10 +640,10 @@ fn family(process: u32) -> Vec<u32> {
 fn waiting_in_vain_tells_no_secret() {
     let directory = common::scratch();
     let file = directory.path().join("provision.toml");
-    let mut settings = SETTINGS.replace("SECRET", MARK);
+    let mut settings = SETTINGS.replace("@@", MARK);
     settings.push_str(
         &MAIL
-            .replace("SECRET", MARK)
+            .replace("@@", MARK)
             .replace("[config.site]", "[config.server]"),
     );
     for (name, more) in [
@@ -673,6 +683,26 @@ fn waiting_in_vain_tells_no_secret() {
 fn chmod(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_setting_that_is_no_secret_is_shown() {
+    let staged = Staged::of(Who::Ordinary, "debian").set(&[
+        "config.site.EMAIL_HOST=mail.example.org",
+        "config.site.EMAIL_HOST_PASSWORD=x",
+        "config.recipient:x.REDCAP_API_URL=https://me:x@redcap.example.org/",
+    ]);
+    for (key, shown) in [
+        ("config.site.EMAIL_HOST", "\"mail.example.org\"\n"),
+        ("config.site.EMAIL_HOST_PASSWORD", "********\n"),
+        (
+            "config.recipient:x.REDCAP_API_URL",
+            "\"https://me:********@redcap.example.org/\"\n",
+        ),
+        ("database.password_file", "\"\"\n"),
+    ] {
+        assert_eq!(staged.run(&["config", "get", key]).exits(0).out, shown);
+    }
 }
 
 /// A cookie secret that does not fit on one line can't be kept in a file of ours, and must not break the next run.

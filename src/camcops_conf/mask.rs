@@ -3,11 +3,13 @@ use super::keys;
 
 const MASK: &str = "********";
 
+/// Its comments speak of passwords and hold none.
+const OURS: &str = include_str!("../../templates/camcops.conf.hbs");
+
 /// Words in the name of an unknown key that make its value a secret.
-const TELLING: [&str; 9] = [
-    "PASSWORD",
-    "PASSWD",
-    "PASSPHRASE",
+const TELLING: [&str; 8] = [
+    "PASS",
+    "PWD",
     "SECRET",
     "TOKEN",
     "API_KEY",
@@ -19,14 +21,17 @@ const TELLING: [&str; 9] = [
 /// The same text without secrets, for diffs and messages.
 ///
 /// Masked are the values of secret keys, also where they are commented out or
-/// misspelt, and passwords inside URLs, whatever key they belong to.
+/// misspelt, what follows a word like password in a comment that is not ours,
+/// and passwords inside URLs, whatever key they belong to.
 pub fn masked(text: &str) -> String {
     let file = Ini::parse(text);
     let mut shown = String::with_capacity(text.len());
     for (text, end, role, owner) in file.roles() {
         let secret = owner.is_some_and(|entry| is_secret(&entry.section, &entry.key));
         let line = match role {
-            Role::Key | Role::Comment | Role::Garbage => mask_setting(text, secret),
+            Role::Comment if OURS.lines().any(|ours| ours == text) => text.to_owned(),
+            Role::Comment => mask_setting(text, false, |_| true),
+            Role::Key | Role::Garbage => mask_setting(text, secret, is_name),
             Role::More if secret => mask_rest(text, 0),
             _ => text.to_owned(),
         };
@@ -51,7 +56,9 @@ pub fn masked_value(section: &str, key: &str, value: &str) -> String {
 fn is_secret(section: &str, key: &str) -> bool {
     match keys::find(section, key) {
         Some(known) => known.secret,
-        None => sounds_secret(key),
+        None => {
+            sounds_secret(key) || keys::nearest(section, key).is_some_and(|nearest| nearest.secret)
+        }
     }
 }
 
@@ -64,25 +71,36 @@ fn sounds_secret(name: &str) -> bool {
 }
 
 /// Masks what follows the name in `name = value`, `# name: value` or `name value`.
-fn mask_setting(text: &str, secret: bool) -> String {
+fn mask_setting(text: &str, secret: bool, counts: fn(&str) -> bool) -> String {
     let Some(delimiter) = text.find(['=', ':']) else {
-        return mask_after_secret_word(text);
+        return mask_after_secret_word(text, counts);
     };
     let name = text[..delimiter].trim_matches(|c: char| c.is_whitespace() || "#;".contains(c));
-    if secret || name.split_whitespace().any(sounds_secret) {
+    let words = name.split_whitespace();
+    // The value may stand before the delimiter, as in PASSWORD sesame = 1.
+    let value_first = words
+        .clone()
+        .rev()
+        .skip(1)
+        .any(|word| counts(word) && sounds_secret(word));
+    if !value_first && (secret || words.clone().any(sounds_secret)) {
         mask_rest(text, delimiter + 1)
     } else {
-        mask_after_secret_word(text)
+        mask_after_secret_word(text, counts)
     }
 }
 
-fn mask_after_secret_word(text: &str) -> String {
+/// Whether a word is written as names of keys are, and not as prose.
+fn is_name(word: &str) -> bool {
+    !word.contains(|c: char| c.is_lowercase())
+}
+
+fn mask_after_secret_word(text: &str, counts: fn(&str) -> bool) -> String {
     let mut at = 0;
     for word in text.split_inclusive(char::is_whitespace) {
         at += word.len();
         let name = word.trim_matches(|c: char| c.is_whitespace() || "#;".contains(c));
-        let is_name = !name.contains(|c: char| c.is_lowercase());
-        if is_name && sounds_secret(name) {
+        if counts(name) && sounds_secret(name) {
             return mask_rest(text, at);
         }
     }

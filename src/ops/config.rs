@@ -4,7 +4,7 @@ use super::need_root;
 use crate::cli::{Config, Global};
 use crate::desired::desired;
 use crate::error::Exit;
-use crate::mask::masked;
+use crate::mask::{self, masked};
 use crate::report::{self, Style};
 use crate::resource::{Resource, Shown};
 use crate::settings::{self, Origin, Settings};
@@ -73,15 +73,12 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
             |why| why.to_string(),
         ))
     })?;
+    // What is asked for by name may be shown, but no password: terminals are shared and outputs logged, and the file has it.
+    let value = mask::setting(key, value.trim());
     if style.json {
-        // As in `config show`: what goes into camcops.conf may be a secret.
-        let value = match settings::keys().iter().any(|known| known.name == key) {
-            true => value.as_str(),
-            false => "********",
-        };
-        report::print_json(&json!({ "key": key, "value": value.trim() }))?;
+        report::print_json(&json!({ "key": key, "value": value }))?;
     } else {
-        report::print_line(value.trim())?;
+        report::print_line(&value)?;
     }
     Ok(0)
 }
@@ -291,11 +288,13 @@ pub fn read(file: &Path) -> Result<Option<String>> {
 pub fn write(file: &Path, text: &str) -> Result<()> {
     let new = beside(file, "new");
     write_new(&new, text)?;
+    let mut mode = 0o640;
     if let Ok(old) = std::fs::metadata(file) {
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(old.mode() & 0o7777))?;
+        mode = old.mode() & 0o7777;
         std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid()))
             .with_context(|| format!("can't keep the owner of {}", file.display()))?;
     }
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
     std::fs::rename(&new, file).with_context(|| format!("can't write {}", file.display()))
 }
 
@@ -316,7 +315,8 @@ fn write_new(file: &Path, text: &str) -> Result<()> {
         let mut handle = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o640)
+            // Until it is known who may read it.
+            .mode(0o600)
             .open(file)?;
         std::io::Write::write_all(&mut handle, text.as_bytes())?;
         handle.sync_all()

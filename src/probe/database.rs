@@ -198,6 +198,8 @@ impl Endpoint {
         // This very program, wherever its file is, and even if that is being replaced.
         let child = Command::new("/proc/self/exe")
             .args(["login", socket, &self.user, &self.database])
+            // Settings in it may be secrets, and that account could read it.
+            .env_clear()
             .current_dir("/")
             .uid(uid)
             .gid(gid)

@@ -203,7 +203,7 @@ impl Target {
 }
 
 /// The parts of a dotted name, in which a part with a dot or a colon may be quoted.
-pub(super) fn segments(name: &str) -> Vec<String> {
+pub fn segments(name: &str) -> Vec<String> {
     match toml_edit::Key::parse(name) {
         Ok(keys) => keys.iter().map(|key| key.get().to_owned()).collect(),
         // So that nobody has to quote the quotes for a shell: config.recipient:NAME.KEY

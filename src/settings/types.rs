@@ -35,7 +35,8 @@ checked_text! {
         if host.parse::<IpAddr>().is_ok() || is_host_name(host) {
             Ok(())
         } else {
-            Err(format!("{host:?} is neither a host name nor an IP address"))
+            // Nor here: in an address there may be a user and a password.
+            Err("is neither a host name nor an IP address".into())
         }
     }
 }
@@ -115,9 +116,9 @@ fn word(text: &str, longest: usize, also: &str) -> Result<(), String> {
     if text.is_empty() {
         Err("is empty".into())
     } else if let Some(other) = text.chars().find(|c| !is_fine(*c)) {
-        Err(format!("{text:?} contains {other:?}"))
+        Err(format!("contains {other:?}"))
     } else if text.len() > longest {
-        Err(format!("{text:?} has {} characters", text.len()))
+        Err(format!("has {} characters", text.len()))
     } else {
         Ok(())
     }
@@ -126,17 +127,17 @@ fn word(text: &str, longest: usize, also: &str) -> Result<(), String> {
 checked_text! {
     /// The path that CamCOPS has on the web server.
     WebPath, allowed "\"/\", or /name or /name/name of A-Z a-z 0-9 . _ ~ - without a slash at the end", |path| {
-        let segments = path.strip_prefix('/').ok_or_else(|| format!("{path:?} does not begin with a slash"))?;
+        let segments = path.strip_prefix('/').ok_or("does not begin with a slash")?;
         if segments.is_empty() {
             return Ok(());
         }
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
         for segment in segments.split('/') {
             match segment {
-                "" => return Err(format!("{path:?} has an empty segment or a slash at the end")),
-                "." | ".." => return Err(format!("{path:?} has a segment that means another directory")),
+                "" => return Err("has an empty segment or a slash at the end".into()),
+                "." | ".." => return Err("has a segment that means another directory".into()),
                 _ if segment.bytes().all(is_plain) => {}
-                _ => return Err(format!("{path:?} has a character that needs escaping in a URL")),
+                _ => return Err("has a character that needs escaping in a URL".into()),
             }
         }
         match segments.split('/').next() {
@@ -204,9 +205,12 @@ checked_text! {
         let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
         let is_plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{|}".contains(c);
         match rest {
+            Some(rest) if rest.split('/').next().is_some_and(|host| host.contains('@')) => {
+                Err("has a user name in it, and every page of CamCOPS shows this address".into())
+            }
             Some(rest) if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
                 && rest.chars().all(is_plain) => Ok(()),
-            _ => Err(format!("{address:?} is not the address of a web page")),
+            _ => Err("is not the address of a web page".into()),
         }
     }
 }

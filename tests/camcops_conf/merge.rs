@@ -160,6 +160,11 @@ PASSWORD_CHANGE_FREQUENCY_DAYS = 7
 DISABLE_PASSWORD_AUTOCOMPLETE = True
 # EMAIL_HOST_PASSWORD = old
 EMAIL_HOST_PASSWORD old
+EMAIL_HOST_PASWORD = old
+PASSWORD old = 1
+# The old password was old
+# Ask browsers not to remember passwords.
+# Days after which users choose a new password; 0 for never.
 LOCAL_INSTITUTION_URL = https://h:8443/x
 EMAIL_HOST_PASSWORD =
 [recipient:x]
@@ -176,6 +181,11 @@ PASSWORD_CHANGE_FREQUENCY_DAYS = 7
 DISABLE_PASSWORD_AUTOCOMPLETE = True
 # EMAIL_HOST_PASSWORD = ********
 EMAIL_HOST_PASSWORD ********
+EMAIL_HOST_PASWORD = ********
+PASSWORD ********
+# The old password ********
+# Ask browsers not to remember passwords.
+# Days after which users choose a new password; 0 for never.
 LOCAL_INSTITUTION_URL = https://h:8443/x
 EMAIL_HOST_PASSWORD =
 [recipient:x]
