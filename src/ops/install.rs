@@ -7,6 +7,7 @@ use crate::engine::{self, Plan, Scope};
 use crate::error::Exit;
 use crate::journal::{self, Journal, Writer};
 use crate::report::{self, Lines, Style};
+use crate::resource::{Resource, Wanted};
 use crate::site::{Site, open_host};
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -16,7 +17,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
     let found = site.found(journal)?;
     let mut recipe = desired(site, &found)?;
-    recipe.wanted.retain(|wanted| parts.include(wanted.part));
+    keep_parts(&mut recipe.wanted, parts);
     let scope = Scope {
         instance: &site.instance,
         adopt: parts.adopt,
@@ -24,6 +25,21 @@ pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(R
     };
     let plan = engine::plan(&site.host, journal, &recipe.wanted, scope).await?;
     Ok((recipe, plan))
+}
+
+/// Keeps the chosen parts, and the directories of other parts that something of theirs stands in.
+fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
+    let chosen: Vec<String> = wanted
+        .iter()
+        .filter(|wanted| parts.include(wanted.part))
+        .map(|wanted| wanted.resource.name().to_owned())
+        .collect();
+    wanted.retain(|wanted| {
+        let inside = format!("{}/", wanted.resource.name());
+        parts.include(wanted.part)
+            || (matches!(wanted.resource, Resource::Directory(_))
+                && chosen.iter().any(|name| name.starts_with(&inside)))
+    });
 }
 
 /// Shows what `install` would do.
