@@ -14,24 +14,19 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, geteuid, symlinkat, unlinkat};
-use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A link that leads to a link that leads to a link: more than this is a loop.
-const MOST_LINKS: usize = 32;
 /// No file that this program manages is larger.
 const LARGEST_FILE: u64 = 64 << 20;
-/// A handle to walk from: it needs no permission to list the directory.
-const HANDLE: OFlag = OFlag::O_PATH
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+
+mod walk;
+
+use walk::{HANDLE, MOST_LINKS, Place};
 
 /// What kind of thing stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,14 +63,6 @@ pub struct Host {
     /// Names and numbers of accounts, as this machine (or staged tree) has them.
     pub accounts: Accounts,
     cut: Cut,
-}
-
-/// The directory that holds a path, opened, and the last component.
-struct Place {
-    directory: OwnedFd,
-    name: OsString,
-    /// Only root, or whoever runs the program, can change what this directory holds.
-    trusted: bool,
 }
 
 impl Host {
@@ -544,83 +531,6 @@ impl Host {
         bail!("{program} failed ({}): {}", output.status, last.join(" / "))
     }
 
-    // Walking.
-
-    fn place_for_writing(&self, path: &str) -> Result<Place> {
-        self.place(path)?.ok_or_else(|| {
-            Exit::CannotCreate.because(format!(
-                "the directory of {} does not exist, or something else stands there",
-                self.outside(path)
-            ))
-        })
-    }
-
-    fn place(&self, path: &str) -> Result<Option<Place>> {
-        let mut walked: Vec<OwnedFd> = Vec::new();
-        let mut left: VecDeque<OsString> = components(Path::new(path));
-        let Some(name) = left.pop_back() else {
-            bail!("{path} is not a path of something");
-        };
-        let mut links = 0;
-        while let Some(step) = left.pop_front() {
-            if step == ".." {
-                walked.pop();
-                continue;
-            }
-            let here = self.here(&walked);
-            match openat(here, &*step, HANDLE, Mode::empty()) {
-                Ok(next) => walked.push(next),
-                Err(Errno::ENOENT) => return Ok(None),
-                // A link answers ENOTDIR to O_DIRECTORY with O_NOFOLLOW.
-                Err(Errno::ELOOP | Errno::ENOTDIR) => {
-                    let target = match readlinkat(here, &*step) {
-                        Ok(target) => PathBuf::from(target),
-                        // Something else stands where the directory should: nothing can be in it.
-                        Err(_) => return Ok(None),
-                    };
-                    links += 1;
-                    if links > MOST_LINKS || !self.trusts(here)? {
-                        return Err(Exit::CannotCreate.because(format!(
-                            "{}: {} is a symbolic link in a directory that others can write to; it is not followed: remove it and run again",
-                            self.outside(path),
-                            step.to_string_lossy()
-                        )));
-                    }
-                    if target.is_absolute() {
-                        walked.clear();
-                    }
-                    for part in components(&target).into_iter().rev() {
-                        left.push_front(part);
-                    }
-                }
-                Err(why) => {
-                    return Err(why).with_context(|| format!("can't enter {}", self.outside(path)));
-                }
-            }
-        }
-        let here = self.here(&walked);
-        let trusted = self.trusts(here)?;
-        let directory = match walked.pop() {
-            Some(handle) => handle,
-            None => self.root.try_clone()?,
-        };
-        Ok(Some(Place {
-            directory,
-            name,
-            trusted,
-        }))
-    }
-
-    fn here<'a>(&'a self, walked: &'a [OwnedFd]) -> BorrowedFd<'a> {
-        walked
-            .last()
-            .map_or(self.root.as_fd(), |handle| handle.as_fd())
-    }
-
-    fn trusts(&self, directory: BorrowedFd<'_>) -> Result<bool> {
-        Ok(self.is_ours(&entry(&fstat(directory)?)))
-    }
-
     fn clear_unfinished(&self, place: &Place, path: &str) -> Result<()> {
         self.discard(place, &unfinished(&place.name))
             .map_err(|why| match why.downcast_ref() {
@@ -690,22 +600,6 @@ fn unfinished(name: &OsStr) -> OsString {
     unfinished.push(name);
     unfinished.push(".camcops-provision");
     unfinished
-}
-
-fn components(path: &Path) -> VecDeque<OsString> {
-    let mut parts: VecDeque<OsString> = path
-        .components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
-        .collect();
-    // `Path` drops a last "."; here it means the directory itself.
-    if path.as_os_str().as_bytes().ends_with(b"/.") {
-        parts.push_back(".".into());
-    }
-    parts
 }
 
 fn entry(stat: &FileStat) -> Entry {

@@ -20,14 +20,15 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+mod home;
+
+pub use home::{clear_up, try_lock};
+use home::{create_home, empty, lock_path, remove_home, take};
+
 /// The format that this version writes. Every older one is read; a newer one is refused.
 pub const FORMAT: u32 = 1;
 /// Where the program keeps what it has to remember.
 pub const HOME: &str = "/var/lib/camcops-provision";
-const NEW: &str = ".camcops-provision.new";
-const OLD: &str = ".camcops-provision.old";
-/// To make the program's directory takes far less.
-const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -417,198 +418,6 @@ fn not_ours(host: &Host, path: &str) -> anyhow::Error {
     ))
 }
 
-/// Takes the lock if there is one to take; an error that names the holder if somebody else has it.
-pub fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
-    check_directory(host, HOME)?;
-    host.open_for_appending(&lock_path())?
-        .map(|lock| take(host, lock))
-        .transpose()
-}
-
-/// Clears away what a run left that was cut while it made or removed the program's own directory.
-pub fn clear_up(host: &Host) -> Result<()> {
-    clear_up_aside(host)?;
-    let unfinished = |name: &String| name.starts_with('.');
-    let left: Vec<String> = host
-        .list(HOME)?
-        .unwrap_or_default()
-        .into_iter()
-        .filter(unfinished)
-        .collect();
-    if left.is_empty() && !instances(host)?.is_empty() {
-        return Ok(());
-    }
-    let Some(_lock) = try_lock(host)? else {
-        return Ok(());
-    };
-    for name in left {
-        remove_tree(host, &join(HOME, &name))?;
-    }
-    if instances(host)?.is_empty() {
-        remove_home(host)?;
-    }
-    Ok(())
-}
-
-fn clear_up_aside(host: &Host) -> Result<()> {
-    for ancestor in ancestors() {
-        if host.look(&join(&ancestor, OLD))?.is_some() {
-            remove_moved_home(host, &ancestor)?;
-        }
-        let aside = join(&ancestor, NEW);
-        if host.look(&aside)?.is_some() || host.look(&unfinished_path(&aside))?.is_some() {
-            let _turn = turn(host, &ancestor)?;
-            host.remove_unfinished(&aside)?;
-            remove_tree(host, &aside)?;
-        }
-    }
-    Ok(())
-}
-
-/// A turn at making the program's directory: two first runs at the same time wait for each other here.
-fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
-    let handle = host
-        .directory(base)?
-        .with_context(|| format!("{} is not a directory", host.outside(base)))?;
-    let readable = openat(
-        &handle,
-        ".",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
-    let begin = Instant::now();
-    let mut handle = readable;
-    loop {
-        handle = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
-            Ok(turn) => return Ok(turn),
-            // Everybody who may read the directory can hold this lock, for as long as it likes.
-            Err((_, Errno::EWOULDBLOCK)) if begin.elapsed() > LONGEST_TURN => {
-                return Err(Exit::Locked.because(format!(
-                    "another process holds a lock on {}; end it (`lslocks` shows it) and run again",
-                    host.outside(base)
-                )));
-            }
-            Err((handle, Errno::EWOULDBLOCK)) => handle,
-            Err((_, why)) => {
-                return Err(why).with_context(|| format!("can't lock {}", host.outside(base)));
-            }
-        };
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-// The program's own directory.
-
-/// Makes the program's directory with the lock and the journal in one step: built aside, then moved to its place.
-fn create_home(host: &Host, instance: &str) -> Result<()> {
-    clear_up_aside(host)?;
-    let mut base = String::from("/");
-    let mut missing = Vec::new();
-    for ancestor in ancestors().iter().skip(1).map(String::as_str).chain([HOME]) {
-        if missing.is_empty() && host.look(ancestor)?.is_some() {
-            base = ancestor.to_owned();
-        } else {
-            missing.push(ancestor.to_owned());
-        }
-    }
-    let _turn = turn(host, &base)?;
-    if host.look(&lock_path())?.is_some() {
-        return Ok(());
-    }
-    let aside = join(&base, NEW);
-    remove_tree(host, &aside)?;
-    let home = missing.last().map_or(HOME, String::as_str);
-    let root = Some((0, 0));
-    if missing.is_empty() {
-        // The directory is there without a lock: somebody made it by hand, or removed the lock.
-        host.put_file(&lock_path(), b"", root, 0o600)?;
-        return Ok(());
-    }
-    let mut path = aside.clone();
-    for (depth, directory) in missing.iter().enumerate() {
-        if depth > 0 {
-            path = join(&path, last_name(directory));
-        }
-        let mode = if directory == home { 0o700 } else { 0o755 };
-        host.make_directory(&path, root, mode)?;
-    }
-    // The lock file also says which directories were made for it, so that the last uninstall takes them along.
-    let made = &missing[..missing.len() - 1];
-    host.put_file(
-        &join(&path, "lock"),
-        made.join("\n").as_bytes(),
-        root,
-        0o600,
-    )?;
-    host.make_directory(&join(&path, instance), root, 0o700)?;
-    let journal = format!("{path}/{instance}/journal");
-    host.put_file(&journal, first_line(instance)?.as_bytes(), root, 0o600)?;
-    host.rename(&aside, &missing[0])
-}
-
-/// Removes the program's directory in one step: moved aside, then emptied.
-fn remove_home(host: &Host) -> Result<()> {
-    let made = host.read_text(&lock_path())?.unwrap_or_default();
-    let base = made
-        .lines()
-        .next()
-        .and_then(|first| first.rsplit_once('/'))
-        .map_or_else(|| "/var/lib".into(), |(parent, _)| or_root(parent));
-    remove_tree(host, &join(&base, OLD))?;
-    host.rename(HOME, &join(&base, OLD))?;
-    remove_moved_home(host, &base)
-}
-
-fn remove_moved_home(host: &Host, base: &str) -> Result<()> {
-    let moved = join(base, OLD);
-    let lock = join(&moved, "lock");
-    let made = host.read_text(&lock)?.unwrap_or_default();
-    for directory in made.lines().rev() {
-        if !host.remove_directory(directory)? {
-            break;
-        }
-    }
-    remove_tree(host, &moved)
-}
-
-/// Takes the lock of the whole file, and a second one of the older kind, whose holder can be asked for.
-fn take(host: &Host, lock: File) -> Result<Flock<File>> {
-    match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            let mut named = lock_request();
-            named.l_type = nix::libc::F_WRLCK as i16;
-            fcntl(&*lock, FcntlArg::F_SETLK(&named)).context("can't lock")?;
-            Ok(lock)
-        }
-        Err((lock, Errno::EWOULDBLOCK)) => {
-            let holder =
-                holder(&lock)?.map_or("another process".into(), |pid| format!("process {pid}"));
-            Err(Exit::Locked.because(format!(
-                "{holder} is already at work here and holds {}; wait for it to end and run again",
-                host.outside(&lock_path())
-            )))
-        }
-        Err((_, why)) => Err(why).context("can't lock"),
-    }
-}
-
-fn holder(lock: &File) -> Result<Option<i32>> {
-    let mut found = lock_request();
-    found.l_type = nix::libc::F_WRLCK as i16;
-    fcntl(lock, FcntlArg::F_GETLK(&mut found))?;
-    Ok((i32::from(found.l_type) != nix::libc::F_UNLCK).then_some(found.l_pid))
-}
-
-fn lock_request() -> nix::libc::flock {
-    nix::libc::flock {
-        l_type: 0,
-        l_whence: nix::libc::SEEK_SET as i16,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
-}
-
 fn first_line(instance: &str) -> Result<String> {
     line(&Line::Journal {
         format: FORMAT,
@@ -649,57 +458,6 @@ pub fn path(instance: &str) -> String {
     format!("{HOME}/{instance}/journal")
 }
 
-fn lock_path() -> String {
-    format!("{HOME}/lock")
-}
-
 fn memory_path(instance: &str, content: &Content) -> String {
     format!("{HOME}/{instance}/contents/{}", content.digest())
-}
-
-fn empty(host: &Host, directory: &str) -> Result<()> {
-    for name in host.list(directory)?.unwrap_or_default() {
-        host.remove_file(&join(directory, &name))?;
-    }
-    Ok(())
-}
-
-fn remove_tree(host: &Host, path: &str) -> Result<()> {
-    match host.list(path) {
-        Ok(Some(names)) => {
-            for name in names {
-                let child = join(path, &name);
-                match host.look(&child)? {
-                    Some(entry) if entry.kind == Kind::Directory => {
-                        remove_tree(host, &child)?;
-                    }
-                    _ => host.remove_file(&child)?,
-                }
-            }
-            host.remove_directory(path)?;
-            Ok(())
-        }
-        Ok(None) => Ok(()),
-        Err(why) => Err(why),
-    }
-}
-
-fn ancestors() -> Vec<String> {
-    vec!["/".into(), "/var".into(), "/var/lib".into()]
-}
-
-fn join(directory: &str, name: &str) -> String {
-    format!("{}/{name}", directory.trim_end_matches('/'))
-}
-
-fn last_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-fn or_root(path: &str) -> String {
-    if path.is_empty() {
-        "/".into()
-    } else {
-        path.to_owned()
-    }
 }

@@ -1,5 +1,6 @@
 use super::ini::{Ini, Role};
 use super::keys;
+use super::value::{indent, trim};
 
 const MASK: &str = "********";
 
@@ -110,8 +111,8 @@ fn mask_after_secret_word(text: &str, counts: fn(&str) -> bool) -> String {
 /// Masks all that is not blank from there on; nothing, if nothing is there.
 fn mask_rest(text: &str, from: usize) -> String {
     let rest = &text[from..];
-    let blank = rest.len() - rest.trim_start().len();
-    if rest.trim().is_empty() {
+    let blank = indent(rest).len();
+    if trim(rest).is_empty() {
         return text.to_owned();
     }
     format!("{}{MASK}", &text[..from + blank])
