@@ -505,7 +505,7 @@ fn a_journal_of_a_newer_format_is_refused() {
     for command in ["install", "plan", "status", "uninstall"] {
         let ran = staged
             .run(&[command])
-            .exits(1)
+            .exits(65)
             .says("a newer version")
             .says(&journal());
         assert_eq!(ran.err.lines().count(), 1, "{ran}");
@@ -526,7 +526,7 @@ fn a_journal_that_is_damaged_is_named() {
     for command in ["install", "uninstall"] {
         let ran = staged
             .run(&[command])
-            .exits(1)
+            .exits(65)
             .says(&journal())
             .says("line");
         assert_eq!(ran.err.lines().count(), 1, "{ran}");
@@ -649,7 +649,7 @@ fn a_read_only_tree_is_refused() {
     let staged = Staged::of(Who::Ordinary, "debian");
     staged.chmod("", 0o555);
     let before = staged.tree();
-    let ran = staged.run(&["install"]).exits(74).says("Permission denied");
+    let ran = staged.run(&["install"]).exits(77).says("Permission denied");
     assert_eq!(ran.err.lines().count(), 1, "{ran}");
     before.assert_same(&staged.tree(), "a refused run");
     staged.run(&["plan", "--exit-code"]).exits(2);
