@@ -79,6 +79,8 @@ def ask(request):
         link.sock = context.wrap_socket(link.sock, server_hostname=request["host"])
     link.putrequest(request.get("method", "GET"), request["path"], skip_host=True)
     link.putheader("Host", request["host"])
+    # A connection kept open would make Apache complain when it is stopped meanwhile.
+    link.putheader("Connection", "close")
     for name, value in request.get("headers", {}).items():
         link.putheader(name, value)
     link.endheaders()
