@@ -4,19 +4,24 @@ set -eu
 cd "$(dirname "$0")/.."
 
 lock() {
-    input=$1 output=$2
-    shift 2
-    uv pip compile "$input" "$@" --python-version 3.11 --python-platform linux \
+    name=$1 python=$2 how=$3
+    shift 3
+    output=requirements/$name.txt
+    uv pip compile "$@" --python-version "$python" --python-platform linux \
         --generate-hashes --no-annotate --no-header --quiet --output-file "$output" >/dev/null
     {
         echo "# Written by requirements/update.sh [--upgrade], which needs uv. Do not edit."
-        echo "# Install in this order, both with --no-deps --require-hashes: build.txt, then"
-        echo "# python3.11.txt with --no-build-isolation too (its sdists build with that setuptools)."
+        echo "# $how"
         cat "$output"
     } >"$output.new"
     mv "$output.new" "$output"
 }
 
-lock requirements/build.in requirements/build.txt "$@"
-lock requirements/camcops.in requirements/python3.11.txt \
-    --overrides requirements/overrides.txt --build-constraints requirements/build.txt "$@"
+pinned="Install with --no-deps --require-hashes"
+lock uv 3.10 "$pinned; only if uv is not on the machine already." requirements/uv.in "$@"
+lock build 3.10 "$pinned, before the lock of the Python version." requirements/build.in "$@"
+for python in 3.10 3.11 3.12; do
+    lock "python$python" "$python" "$pinned --no-build-isolation, after build.txt: its sdists build with that setuptools." \
+        requirements/camcops.in --overrides requirements/overrides.txt \
+        --build-constraints requirements/build.txt "$@"
+done

@@ -4,7 +4,9 @@ use crate::layout;
 use crate::probe::Role;
 use crate::report::Color;
 use crate::resource::Part;
+use crate::settings::Service;
 use clap::{Args, Parser, Subcommand, ValueHint};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Installs and operates a CamCOPS server natively: files by the FHS, systemd or supervisor, Apache, without containers.
@@ -83,6 +85,38 @@ pub enum Command {
         /// The database
         database: String,
     },
+    /// Start the services of the instance and wait until they answer
+    Start(Services),
+    /// Stop the services of the instance
+    Stop(Services),
+    /// Restart the services of the instance and wait until they answer; visitors wait meanwhile
+    Restart(Services),
+    /// Let services read what has changed since they started; those that are up to date go on undisturbed
+    Reload(Services),
+    /// Break export locks whose owners are dead; the services run it before they start
+    #[command(hide = true)]
+    BreakLocks,
+    /// Run a command of CamCOPS with the configuration of the instance, as the account of the services
+    Run {
+        /// What camcops_server is given
+        #[arg(last = true, value_name = "ARGS", required = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run any program in the surroundings of the services
+    Exec {
+        /// The program and what it is given
+        #[arg(last = true, value_name = "CMD", required = true)]
+        words: Vec<OsString>,
+    },
+    /// Open a shell in the surroundings of the services
+    Shell {
+        /// As root instead of the account of the services
+        #[arg(long)]
+        as_root: bool,
+    },
+    /// What concerns the database
+    #[command(subcommand)]
+    Db(Db),
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -92,6 +126,8 @@ pub enum Command {
     Paths,
     /// Show the addresses of the site
     Urls,
+    /// Show the ports that the settings name, and who listens there
+    Ports,
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -103,6 +139,13 @@ pub enum Command {
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
+}
+
+/// What concerns the database.
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Open the client of the database, logged in as the application
+    Shell,
 }
 
 /// Which parts of an installation.
@@ -138,11 +181,29 @@ impl Parts {
 }
 
 /// Flags of `install`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Install {
     /// Don't ask before the first change
     #[arg(short, long)]
     pub yes: bool,
+    /// Open no connection to fetch anything; what is missing is named
+    #[arg(long)]
+    pub offline: bool,
+    /// Take CamCOPS and its Python packages from the files in DIR
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub wheelhouse: Option<PathBuf>,
+    /// Make this user of CamCOPS, who may do everything; one that is there is left as it is
+    #[arg(long, value_name = "NAME")]
+    pub superuser: Option<String>,
+    /// The password of that user, the first line of a file; - is standard input
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub superuser_password_file: Option<PathBuf>,
+    /// For the hook of a package: see to every instance that is installed or asked for; what can't be done now is named, stays pending, and is no failure
+    #[arg(long, conflicts_with_all = ["only", "skip", "adopt"])]
+    pub from_package: bool,
+    /// Finish what --from-package left pending; nothing if nothing is
+    #[arg(long, conflicts_with_all = ["only", "skip", "adopt", "from_package"])]
+    pub pending: bool,
     /// Which parts.
     #[command(flatten)]
     pub parts: Parts,
@@ -189,12 +250,33 @@ pub struct Wait {
     pub timeout: u32,
 }
 
+/// Which services.
+#[derive(Debug, Args)]
+pub struct Services {
+    /// server, workers, scheduler, monitor [default: all]
+    #[arg(value_name = "SERVICE", value_parser = one_service)]
+    pub services: Vec<Service>,
+}
+
+fn one_service(name: &str) -> Result<Service, String> {
+    let found = Service::ALL.iter().find(|one| one.as_str() == name);
+    found
+        .copied()
+        .ok_or_else(|| "choose from server, workers, scheduler and monitor".into())
+}
+
 /// Flags of `uninstall`.
 #[derive(Debug, Args)]
 pub struct Uninstall {
     /// Don't ask before the first change
     #[arg(short, long)]
     pub yes: bool,
+    /// Remove the data too: the database after a dump of it, the accounts, the vhost, the site's directories
+    #[arg(long, requires = "confirm")]
+    pub purge: bool,
+    /// The name of the instance whose data is to be removed
+    #[arg(long, value_name = "NAME", requires = "purge")]
+    pub confirm: Option<String>,
 }
 
 /// What to do with the settings.
@@ -211,12 +293,11 @@ pub enum Config {
         /// Dotted key, such as web.https_port
         key: String,
     },
-    /// Change one setting in the file; comments and order stay
+    /// Change settings in the file, all of them or none; comments and order stay
     Set {
-        /// Dotted key
-        key: String,
-        /// The new value
-        value: String,
+        /// Dotted key and new value; repeatable
+        #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"])]
+        pairs: Vec<String>,
     },
     /// Take one setting out of the file, back to its default
     Unset {

@@ -3,11 +3,14 @@
 //! It is pure: it sees the site (settings, facts, layout) and what was found, and nothing else.
 
 use crate::camcops_conf::{self, Ini};
-use crate::facts::{DatabaseFamily, Manager};
-use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
+use crate::facts::{Manager, Pdf};
+use crate::layout::{DEDICATED_ACCOUNT, FORK_HOOK, What, Whose};
 use crate::render::{Format, Renderer};
-use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
-use crate::settings::{AccountUser, ConfigValue, Frontend, LogMode, Mode, Service};
+use crate::resource::broker::{NODE_SETTINGS, all_permissions, long_enough};
+use crate::resource::services::member::{Role, UNIT_HOME, members};
+use crate::resource::sql::{self, Purpose};
+use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted, release, tables};
+use crate::settings::{AccountUser, ConfigValue, DatabaseTls, Frontend, LogMode, Mode, Service};
 use crate::site::{Certificate, Found, Site};
 use crate::view::view;
 use anyhow::{Context, Result};
@@ -22,19 +25,27 @@ pub struct Recipe {
     pub kept: Vec<crate::mask::Kept>,
     /// What is worth a word but stops nothing.
     pub warnings: Vec<String>,
+    /// What this machine lacks for a part, and what to do about it: that part can't be planned.
+    pub missing: Vec<(Part, String)>,
 }
 
 /// Everything that an installation should have.
 pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     let mut recipe = Draft::new(site, found)?;
+    recipe.broker_settings()?;
+    recipe.database_settings()?;
+    recipe.packages();
     recipe.accounts();
     recipe.directories();
+    recipe.application();
     recipe.secrets();
     recipe.certificate();
     recipe.configuration()?;
     recipe.launchers()?;
-    recipe.database()?;
-    recipe.broker()?;
+    recipe.database();
+    recipe.broker();
+    recipe.tables();
+    recipe.superuser();
     recipe.services()?;
     recipe.web()?;
     recipe.firewall()?;
@@ -74,15 +85,17 @@ macro_rules! unit {
     };
 }
 
-const UNITS: [(&str, &str); 6] = [
+const UNITS: [(&str, &str); 7] = [
     unit!("camcops.target"),
     unit!("camcops@.target"),
+    unit!("camcops-server@.socket"),
     unit!("camcops-server@.service"),
     unit!("camcops-workers@.service"),
     unit!("camcops-scheduler@.service"),
     unit!("camcops-monitor@.service"),
 ];
-const UNIT_HOME: &str = "/etc/systemd/system";
+/// What we say about the socket of Erlang's port mapper.
+pub const PORT_MAPPER_SETTINGS: &str = "/etc/systemd/system/epmd.socket.d/10-camcops.conf";
 
 impl<'a> Draft<'a> {
     fn new(site: &'a Site, found: &'a Found) -> Result<Draft<'a>> {
@@ -101,6 +114,7 @@ impl<'a> Draft<'a> {
                 wanted: Vec::new(),
                 kept: Vec::new(),
                 warnings,
+                missing: Vec::new(),
             },
         })
     }
@@ -146,6 +160,55 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The release first, and only then the links that make it the current one.
+    fn application(&mut self) {
+        let wanted = match release::Wanted::new(self.site) {
+            Ok(wanted) => wanted,
+            // A staged tree has its Python when it runs.
+            Err(_) if self.site.facts.staged => return,
+            Err(release::Missing(what)) => {
+                self.recipe.missing.push((Part::Application, what));
+                return;
+            }
+        };
+        let because = format!(
+            "CamCOPS {} on {}",
+            wanted.version.as_str(),
+            wanted.python.path
+        );
+        self.want(
+            Resource::Release(wanted.id.clone()),
+            wanted.facets(),
+            Part::Application,
+            &because,
+        );
+        if self.site.facts.staged {
+            // The first boot knows which release it makes.
+            return;
+        }
+        let layout = &self.site.layout;
+        for (path, target, because) in [
+            (
+                &layout.venv,
+                format!("releases/{}", wanted.id),
+                "the current release",
+            ),
+            (
+                &layout.static_files,
+                "venv/static".into(),
+                "its static files",
+            ),
+            (
+                &layout.release_strings,
+                "venv/extra_strings".into(),
+                "its strings",
+            ),
+        ] {
+            let path = path.clone();
+            self.link(&path, &target, Part::Application, because);
+        }
+    }
+
     fn secrets(&mut self) {
         let found = self.found;
         let keys = [
@@ -153,6 +216,10 @@ impl<'a> Draft<'a> {
             (
                 found.database.as_ref(),
                 "the application's database password",
+            ),
+            (
+                found.readonly.as_ref(),
+                "the password of the database account that only reads",
             ),
             (Some(&found.broker), "the application's broker password"),
             (Some(&found.monitor), "the monitor's password"),
@@ -312,34 +379,135 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn database(&mut self) -> Result<()> {
-        let database = &self.site.settings().database;
-        if database.mode != Mode::Local || !database.tuning {
-            return Ok(());
+    /// Before the packages: so the database server reads this when it starts for the first time.
+    fn database_settings(&mut self) -> Result<()> {
+        if let Some(path) = self.site.database_drop_in() {
+            let text = self.rendered(Format::Plain, template!("database.cnf.hbs"))?;
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Database,
+                "uploads arrive in large packets",
+            );
         }
-        let flavour = self.site.facts.flavour;
-        let directory = match self.site.facts.database {
-            DatabaseFamily::Mariadb => flavour.mariadb_settings,
-            DatabaseFamily::Mysql => flavour.mysql_settings,
-        };
-        let text = self.rendered(Format::Plain, template!("database.cnf.hbs"))?;
-        let path = format!("{directory}/90-{}.cnf", self.site.layout.slug);
-        self.public(
-            &path,
-            text,
-            "0644",
-            Part::Database,
-            "uploads arrive in large packets",
-        );
         Ok(())
     }
 
-    fn broker(&mut self) -> Result<()> {
+    fn database(&mut self) {
+        self.running(
+            |role| role == Role::Database,
+            Part::Database,
+            "the database server of this machine",
+        );
+        let settings = &self.site.settings().database;
+        let slug = &self.site.layout.slug;
+        let name = settings.name_or(slug).to_owned();
+        let local = settings.mode == Mode::Local;
+        let checked_only = !local && settings.admin_defaults_file.is_none();
+        let mut schema = Facets::new()
+            .with("charset", sql::CHARSET)
+            .with("collation", sql::COLLATION);
+        if local && settings.tuning {
+            schema = schema.with("max_packet", sql::LARGE_ENOUGH);
+            if settings.flush_log_at_trx_commit.get() == 2 {
+                schema = schema.with("flush", "2");
+            }
+        }
+        let because = "the patients' data";
+        self.want(
+            Resource::Schema(name.clone()),
+            schema,
+            Part::Database,
+            because,
+        );
+        let Some(from) = &self.found.database_client else {
+            return;
+        };
+        let user = match self.site.socket_authentication() {
+            true => self.site.account(),
+            false => settings.user_or(slug),
+        };
+        let accounts = [
+            (
+                Some(user),
+                Purpose::Application,
+                "the application logs in to the database",
+            ),
+            (
+                settings.readonly_user.as_ref().map(|user| user.as_str()),
+                Purpose::Reading,
+                "reports read from the database",
+            ),
+        ];
+        for (user, purpose, because) in accounts {
+            let Some(user) = user else { continue };
+            let mut account = Facets::new().with("login", "works");
+            if checked_only {
+                if purpose == Purpose::Application {
+                    account = account.with("grants", sql::ENOUGH);
+                }
+            } else {
+                let by_socket =
+                    purpose == Purpose::Application && self.site.socket_authentication();
+                account = account
+                    .with("method", if by_socket { "socket" } else { "password" })
+                    .with("grants", purpose.grants(&name));
+                if !local && settings.tls != DatabaseTls::Off {
+                    account = account.with("tls", "required");
+                }
+            }
+            let account_name = format!("{user}@{from}");
+            self.want(
+                Resource::SqlAccount(account_name),
+                account,
+                Part::Database,
+                because,
+            );
+        }
+    }
+
+    fn tables(&mut self) {
+        let name = self
+            .site
+            .settings()
+            .database
+            .name_or(&self.site.layout.slug);
+        // A new release may have new migrations.
+        let releases = self.recipe.wanted.iter().map(|wanted| &wanted.resource);
+        let inputs = releases
+            .filter(|resource| matches!(resource, Resource::Release(_)))
+            .cloned()
+            .collect();
+        self.recipe.wanted.push(Wanted {
+            resource: Resource::Tables(name.to_owned()),
+            state: State::Present(Facets::new().with("revision", tables::HEAD)),
+            because: "what the installed release works with".into(),
+            part: Part::Tables,
+            shown: Shown::Whole,
+            base: None,
+            inputs,
+        });
+    }
+
+    fn superuser(&mut self) {
+        if let Some(name) = &self.site.settings().superuser.username {
+            self.want(
+                Resource::Superuser(name.as_str().to_owned()),
+                Facets::new(),
+                Part::Superuser,
+                "the first to log in, who lets the others in",
+            );
+        }
+    }
+
+    /// Before the packages: so the broker reads this when it starts for the first time, and never listens to others.
+    fn broker_settings(&mut self) -> Result<()> {
         if self.site.settings().broker.mode != Mode::Local {
             return Ok(());
         }
         let text = self.rendered(Format::Plain, template!("rabbitmq.conf.hbs"))?;
-        let path = format!("/etc/rabbitmq/conf.d/90-{}.conf", self.site.layout.slug);
+        let path = self.site.layout.broker_drop_in();
         self.public(
             &path,
             text,
@@ -347,10 +515,132 @@ impl<'a> Draft<'a> {
             Part::Broker,
             "tasks may wait long for their next attempt",
         );
+        let own = self.found.own_broker;
+        if own.node {
+            let text = self.rendered(Format::Plain, template!("rabbitmq-env.conf.hbs"))?;
+            self.public(
+                NODE_SETTINGS,
+                text,
+                "0644",
+                Part::Broker,
+                "the broker keeps its name and its messages when the machine is renamed, and only this machine reaches it",
+            );
+        }
+        if own.port_mapper && self.site.manager() == Manager::Systemd {
+            let text = self.rendered(Format::Plain, template!("epmd.socket.conf.hbs"))?;
+            self.public(
+                PORT_MAPPER_SETTINGS,
+                text,
+                "0644",
+                Part::Broker,
+                "only this machine reaches Erlang's port mapper",
+            );
+        }
         Ok(())
     }
 
+    fn packages(&mut self) {
+        let (settings, facts) = (self.site.settings(), &self.site.facts);
+        let names = facts.flavour.packages;
+        let roles = [
+            (
+                names.database,
+                settings.database.mode == Mode::Local,
+                "the database server",
+            ),
+            (
+                names.broker,
+                settings.broker.mode == Mode::Local,
+                "the message broker",
+            ),
+            (
+                names.web,
+                settings.web.frontend == Frontend::Apache,
+                "the web server",
+            ),
+            (
+                names.supervisor,
+                self.site.manager() == Manager::Supervisor,
+                "starts and watches the services",
+            ),
+            (names.application, true, "CamCOPS needs it"),
+            (names.pdf, facts.pdf == Pdf::Packaged, "makes PDF documents"),
+            (
+                names.logs,
+                settings.logging.mode == LogMode::File,
+                "log files must not grow for ever",
+            ),
+        ];
+        for (names, wanted, because) in roles {
+            for name in names.iter().filter(|_| wanted) {
+                let package = Resource::Package((*name).to_owned());
+                self.want(package, Facets::new(), Part::Packages, because);
+            }
+        }
+        if let Ok(release) = release::Wanted::new(self.site) {
+            let (python, for_building) = release::python::packages(names.manager, &release.python);
+            let building = for_building
+                .into_iter()
+                .chain(names.build.iter().map(|name| (*name).to_owned()));
+            let building = building.filter(|_| !self.found.release_is_whole);
+            let all = python.into_iter().map(|name| (name, "CamCOPS runs on it"));
+            for (name, because) in
+                all.chain(building.map(|name| (name, "some of CamCOPS is compiled here")))
+            {
+                self.want(
+                    Resource::Package(name),
+                    Facets::new(),
+                    Part::Packages,
+                    because,
+                );
+            }
+        }
+        if facts.pdf == Pdf::Missing && !facts.staged {
+            self.recipe.warnings.push(
+                "PDF documents can't be made: this distribution has no package of wkhtmltopdf; put that program into /usr/local/bin".into(),
+            );
+        }
+    }
+
+    fn broker(&mut self) {
+        self.running(
+            |role| role == Role::Broker,
+            Part::Broker,
+            "the broker of this machine",
+        );
+        let broker = &self.site.settings().broker;
+        let slug = &self.site.layout.slug;
+        let (vhost, user) = (broker.vhost_or(slug), broker.user_or(slug));
+        let mut account = Facets::new().with("login", "works");
+        if broker.mode == Mode::Local {
+            let timeout = long_enough(broker.consumer_timeout_ms.get().into());
+            self.want(
+                Resource::Vhost(vhost.to_owned()),
+                Facets::new().with("consumer_timeout", timeout),
+                Part::Broker,
+                "tasks wait here for the workers",
+            );
+            account = account
+                .with("tags", BTreeSet::new())
+                .with("permissions", BTreeSet::from([all_permissions(vhost)]));
+        }
+        self.want(
+            Resource::BrokerAccount(user.to_owned()),
+            account,
+            Part::Broker,
+            "the application logs in to the broker",
+        );
+    }
+
     fn services(&mut self) -> Result<()> {
+        let hook = self.rendered(Format::Plain, template!("sitecustomize.py.hbs"))?;
+        self.public(
+            FORK_HOOK,
+            hook,
+            "0644",
+            Part::Services,
+            "web workers must not share database connections",
+        );
         match self.site.manager() {
             Manager::Systemd => self.systemd()?,
             Manager::Supervisor => self.supervisor()?,
@@ -366,6 +656,11 @@ impl<'a> Draft<'a> {
                 "log files must not grow for ever",
             );
         }
+        self.running(
+            Role::is_ours,
+            Part::Services,
+            "started, and again whenever what it reads has changed",
+        );
         Ok(())
     }
 
@@ -413,6 +708,19 @@ impl<'a> Draft<'a> {
                 "0644",
                 Part::Services,
                 "what the settings say about this service",
+            );
+            links.push(link(&format!("camcops@{slug}.target"), &unit));
+        }
+        if self.serves(Service::Server) && self.site.has_web_socket() {
+            let unit = format!("camcops-server@{slug}.socket");
+            let text = self.rendered(Format::Systemd, template!("socket-drop-in.conf.hbs"))?;
+            let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Services,
+                "visitors wait here while the web server starts",
             );
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
@@ -480,19 +788,49 @@ impl<'a> Draft<'a> {
         if self.site.settings().web.frontend != Frontend::Apache {
             return Ok(());
         }
+        self.apache_modules();
         let text = self.rendered(Format::Apache, template!("apache-site.conf.hbs"))?;
         let path = self.site.layout.apache_site();
         self.public(&path, text, "0644", Part::Web, "HTTPS in front of CamCOPS");
-        if let Some(enabled) = self.site.facts.flavour.apache_enabled {
-            let slug = &self.site.layout.slug;
+        let slug = self.site.layout.slug.clone();
+        if let Some(link) = self.site.layout.apache_link() {
+            self.apache_note("site", &slug);
             self.link(
-                &format!("{enabled}/{slug}.conf"),
+                &link,
                 &format!("../sites-available/{slug}.conf"),
                 Part::Web,
                 "the site is switched on",
             );
         }
+        self.running(
+            |role| role == Role::Web,
+            Part::Web,
+            "Apache serves the site, and reads its configuration again when that changed",
+        );
         Ok(())
+    }
+
+    /// What `a2enmod` does: a link per file, and the note that keeps other packages from switching the module off.
+    fn apache_modules(&mut self) {
+        for (link, target) in self.site.apache_modules() {
+            let file = target.rsplit('/').next().unwrap_or_default();
+            if let Some(module) = file.strip_suffix(".load") {
+                self.apache_note("module", module);
+            }
+            self.link(&link, &target, Part::Web, "the site needs this module");
+        }
+    }
+
+    fn apache_note(&mut self, kind: &str, name: &str) {
+        if let Some(notes) = self.site.facts.flavour.apache_notes {
+            self.public(
+                &format!("{notes}/{kind}/enabled_by_admin/{name}"),
+                String::new(),
+                "0644",
+                Part::Web,
+                "Debian's own note that the administrator wants it",
+            );
+        }
     }
 
     fn firewall(&mut self) -> Result<()> {
@@ -516,6 +854,30 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// The services of some roles, running and fresh.
+    fn running(&mut self, chosen: impl Fn(Role) -> bool, part: Part, because: &str) {
+        for member in members(self.site)
+            .into_iter()
+            .filter(|member| chosen(member.role))
+        {
+            let mut facets = Facets::new().with("fresh", "yes");
+            if member.is_unit() {
+                facets = facets.with("enabled", "yes");
+            }
+            if !matches!(member.role, Role::Socket | Role::Database | Role::Broker) {
+                facets = facets.with("answers", "yes");
+            }
+            self.want(Resource::Service(member.name), facets, part, because);
+            if let Some(wanted) = self.recipe.wanted.last_mut() {
+                wanted.inputs = member
+                    .inputs
+                    .into_iter()
+                    .flat_map(|path| [Resource::File(path.clone()), Resource::Symlink(path)])
+                    .collect();
+            }
+        }
+    }
+
     // How a resource gets into the recipe.
 
     fn serves(&self, service: Service) -> bool {
@@ -534,6 +896,7 @@ impl<'a> Draft<'a> {
             part,
             shown: Shown::Whole,
             base: None,
+            inputs: Vec::new(),
         });
     }
 
@@ -565,6 +928,7 @@ impl<'a> Draft<'a> {
             part: file.part,
             shown: file.shown,
             base,
+            inputs: Vec::new(),
         });
     }
 
@@ -611,6 +975,7 @@ impl<'a> Draft<'a> {
                             part: wanted.part,
                             shown: Shown::Whole,
                             base: None,
+                            inputs: Vec::new(),
                         });
                     }
                 }

@@ -10,7 +10,9 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
-use crate::resource::{Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files};
+use crate::resource::{
+    Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files, packages,
+};
 use anyhow::{Context, Result, bail};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -23,6 +25,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub enum Action {
     /// It is not there and will be.
     Create,
+    /// We made it, and it is not there or can't be seen now: its server may only be down.
+    Again,
     /// It is there and will be otherwise.
     Update,
     /// We made it, and the settings no longer want it.
@@ -48,6 +52,12 @@ pub struct Planned {
     pub part: Option<Part>,
     pub(crate) shown: Shown,
     base: Option<Content>,
+}
+
+impl Planned {
+    fn undo(&self) -> bool {
+        self.action == Action::Remove
+    }
 }
 
 impl Serialize for Planned {
@@ -137,12 +147,18 @@ pub async fn plan(
         }
         let observed = resource.observe(host).await?;
         let ours = journal.find(resource);
-        let differences = wanted.state.differences(&observed);
+        let mut differences = wanted.state.differences(&observed);
+        // Its inputs are about to change, so it will not be fresh any more when its turn comes.
+        let stale = |input: &Resource| plan.changes.iter().any(|c| c.change.resource == *input);
+        if differences.is_empty() && wanted.inputs.iter().any(stale) {
+            differences.push("fresh");
+        }
         let shared = others.find(resource);
         let action = match (&observed, ours, shared) {
             _ if ours.is_some_and(|owned| owned.open) => Action::Finish,
             (_, None, Some(_)) if differences.is_empty() => Action::Share,
             _ if differences.is_empty() => continue,
+            (State::Absent, Some(_), _) if resource.needs_live_machine() => Action::Again,
             (State::Absent, ..) => Action::Create,
             (State::Present(_), ..) => Action::Update,
         };
@@ -206,10 +222,10 @@ async fn plan_removals(
 ) -> Result<()> {
     for owned in journal.owned().iter().rev() {
         let resource = &owned.change.resource;
-        if wanted.iter().any(|wanted| wanted.resource == *resource) || resource.holds_data() {
+        if wanted.iter().any(|wanted| wanted.resource == *resource) || resource.holds_data(host) {
             continue;
         }
-        match undoing(host, scope.instance, owned, others).await? {
+        match undoing(host, scope.instance, owned, others, Data::Stays).await? {
             Undoing::Restore(change) => plan.changes.push(Planned {
                 action: Action::Remove,
                 change,
@@ -290,22 +306,28 @@ pub async fn apply(
         left: plan.left.clone(),
         ..Outcome::default()
     };
-    for (index, planned) in plan.changes.iter().enumerate() {
+    for batch in plan.changes.chunk_by(at_once) {
         if stop.load(Ordering::Relaxed) {
-            return Err(stopped(index, plan.changes.len()));
+            return Err(stopped(outcome.done, plan.changes.len()));
         }
-        let undo = planned.action == Action::Remove;
-        let left = make(host, writer, planned, undo).await.with_context(|| {
-            let rest = plan.changes.len() - index;
+        let stopped_at = |planned: &Planned, done: usize| {
             format!(
-                "stopped at {} ({index} of {} changes done, {rest} left; what is done stays: mend the cause and run again to continue)",
+                "stopped at {} ({done} of {} changes done, {} left; what is done stays: mend the cause and run again to continue)",
                 planned.change.resource,
-                plan.changes.len()
+                plan.changes.len(),
+                plan.changes.len() - done
             )
-        })?;
-        outcome.done += 1;
-        outcome.left.extend(left.clone());
-        progress.made(planned, index + 1, plan.changes.len(), left.as_ref());
+        };
+        let numbers =
+            intend(host, writer, batch).with_context(|| stopped_at(&batch[0], outcome.done))?;
+        for (planned, number) in batch.iter().zip(numbers) {
+            let left = carry_out(host, writer, planned, number)
+                .await
+                .with_context(|| stopped_at(planned, outcome.done))?;
+            outcome.done += 1;
+            outcome.left.extend(left.clone());
+            progress.made(planned, outcome.done, plan.changes.len(), left.as_ref());
+        }
     }
     Ok(outcome)
 }
@@ -317,30 +339,66 @@ fn stopped(done: usize, all: usize) -> anyhow::Error {
     ))
 }
 
-async fn make(
+/// Packages that follow each other are installed by one call of the package manager.
+fn at_once(one: &Planned, next: &Planned) -> bool {
+    is_missing_package(one) && is_missing_package(next)
+}
+
+fn is_missing_package(planned: &Planned) -> bool {
+    matches!(planned.change.resource, Resource::Package(_))
+        && matches!(
+            planned.action,
+            Action::Create | Action::Again | Action::Finish
+        )
+}
+
+/// Tells the journal what comes next; gives the numbers under which it knows the changes. Packages are made here: all of
+/// them are in the journal by then, and each finds itself made when its turn comes.
+fn intend(host: &Host, writer: &mut Writer<'_>, batch: &[Planned]) -> Result<Vec<u64>> {
+    let mut numbers = Vec::with_capacity(batch.len());
+    for planned in batch {
+        let (change, undo) = (&planned.change, planned.undo());
+        let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
+        let (old, new) = (content(&change.before), content(&change.after));
+        if let Some(old) = old.filter(|old| !undo && Some(old) != new.as_ref()) {
+            writer.remember(&old)?;
+        }
+        if let Some(base) = &planned.base {
+            writer.remember(base)?;
+        }
+        numbers.push(writer.intend(change, planned.base.as_ref(), undo)?);
+    }
+    if batch.iter().all(is_missing_package) {
+        let names: Vec<&str> = batch.iter().map(|p| p.change.resource.name()).collect();
+        let resumed = batch.iter().any(|p| p.action == Action::Finish);
+        packages::install(host, &names, resumed)?;
+    }
+    Ok(numbers)
+}
+
+async fn carry_out(
     host: &Host,
     writer: &mut Writer<'_>,
     planned: &Planned,
-    undo: bool,
+    number: u64,
 ) -> Result<Option<Left>> {
-    let change = &planned.change;
-    let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
-    let (old, new) = (content(&change.before), content(&change.after));
-    if let Some(old) = old.filter(|old| !undo && Some(old) != new.as_ref()) {
-        writer.remember(&old)?;
-    }
-    if let Some(base) = &planned.base {
-        writer.remember(base)?;
-    }
-    let number = writer.intend(change, planned.base.as_ref(), undo)?;
+    let (change, undo) = (&planned.change, planned.undo());
     let mut left = None;
     if planned.action != Action::Share {
         change.resource.clear_up(host)?;
-        match change
-            .resource
-            .enforce(host, &change.before, &change.after)
-            .await?
+        let mut before = change.before.clone();
+        if change.resource.needs_live_machine() || matches!(change.resource, Resource::Directory(_))
         {
+            // What was done since the plan may have made it already: a package brings directories and starts its service.
+            before = change.resource.observe(host).await?;
+            if change.after.is_met_by(&before) {
+                writer.done(number, change, planned.base.as_ref(), undo)?;
+                return Ok(None);
+            }
+        }
+        let enforced = change.resource.enforce(host, &before, &change.after).await;
+        host.forget();
+        match enforced? {
             Enforced::Done => {
                 let now = change.resource.observe(host).await?;
                 if let Some(facet) = change.after.differences(&now).first() {
@@ -361,11 +419,21 @@ async fn make(
     Ok(left)
 }
 
+/// What becomes of a database and of a vhost that we made when everything is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// They stay.
+    Stays,
+    /// They go, with the accounts that use them.
+    Goes,
+}
+
 /// Undoes everything that this instance made and that is still as we made it, last made first.
 pub async fn undo_all(
     host: &Host,
     writer: &mut Writer<'_>,
     instance: &str,
+    data: Data,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
@@ -380,7 +448,7 @@ pub async fn undo_all(
             return Err(stopped(index, outcome.planned));
         }
         let step = async {
-            let planned = match undoing(host, instance, owned, &others).await? {
+            let planned = match undoing(host, instance, owned, &others, data).await? {
                 Undoing::Restore(change) => Planned {
                     action: Action::Remove,
                     change,
@@ -396,7 +464,10 @@ pub async fn undo_all(
                     return anyhow::Ok(Err(why + &beside.unwrap_or_default()));
                 }
             };
-            let left = make(host, writer, &planned, true).await?;
+            let mut left = None;
+            for number in intend(host, writer, std::slice::from_ref(&planned))? {
+                left = carry_out(host, writer, &planned, number).await?;
+            }
             Ok(Ok((planned, left)))
         };
         let made = step.await.with_context(|| {
@@ -426,16 +497,32 @@ enum Undoing {
 }
 
 /// What becomes of one thing that we made: it goes back to what it was, unless somebody changed it or needs it.
-async fn undoing(host: &Host, instance: &str, owned: &Owned, others: &Others) -> Result<Undoing> {
+async fn undoing(
+    host: &Host,
+    instance: &str,
+    owned: &Owned,
+    others: &Others,
+    data: Data,
+) -> Result<Undoing> {
     let Change {
         resource,
         before: original,
         after: ours,
     } = &owned.change;
-    if resource.holds_data() {
-        return Ok(Undoing::Leave(
-            "it may still be needed; it is never removed".into(),
-        ));
+    // A service of ours does not go back to what it was when we first looked: it stops.
+    let original = match resource {
+        Resource::Service(_) => &State::Absent,
+        _ => original,
+    };
+    let purged = data == Data::Goes && resource.can_be_purged();
+    if purged && *original != State::Absent {
+        return Ok(Undoing::Leave("it was here before".into()));
+    }
+    if resource.holds_data(host) && !purged {
+        return Ok(Undoing::Leave(match data {
+            Data::Goes if resource.is_in_the_database() => "it is in the database".into(),
+            _ => "it may still be needed; it is never removed".into(),
+        }));
     }
     if let Some((other, _)) = others.find(resource) {
         return Ok(Undoing::Leave(format!("instance {other} needs it")));

@@ -2,6 +2,8 @@
 
 use crate::host::{Host, Kind};
 use crate::layout::{DEBIAN, Flavour, RHEL};
+use crate::resource::broker;
+use crate::settings::Python;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -26,6 +28,18 @@ pub enum DatabaseFamily {
     Mysql,
 }
 
+/// Where the application finds what makes PDF files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pdf {
+    /// The distribution has a package of it.
+    Packaged,
+    /// The administrator has put it there.
+    Present,
+    /// Nowhere.
+    Missing,
+}
+
 /// What the machine is.
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
@@ -43,16 +57,42 @@ pub struct Facts {
     pub manager: Manager,
     /// The family of the database server, MariaDB where there is none yet.
     pub database: DatabaseFamily,
+    /// The version of the message broker, if it is installed.
+    pub broker_version: Option<(u32, u32)>,
+    /// Where the application finds what makes PDF files.
+    pub pdf: Pdf,
     /// The full host name.
     pub host_name: String,
     /// The time zone, as Area/City.
     pub timezone: String,
+    /// The Pythons that CamCOPS can run on, here or among the distribution's packages.
+    pub pythons: Pythons,
     /// How the file name of ImageMagick's library goes on; empty where that is not known.
     pub magick_suffix: &'static str,
     /// Processor cores.
     pub cores: u32,
     /// Memory in MiB.
     pub memory_mb: u64,
+}
+
+/// The Pythons of a machine.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Pythons {
+    /// Those that are there, newest first, in the places where everybody can run them.
+    pub here: Vec<Interpreter>,
+    /// The one that the distribution's packages have, as 3.MINOR.
+    pub packaged: Option<u8>,
+}
+
+/// One Python.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Interpreter {
+    /// 3.MINOR.
+    pub minor: u8,
+    /// Its path.
+    pub path: String,
+    /// Whether it can bring pip into a new environment.
+    pub whole: bool,
 }
 
 /// What a staged tree is planned for, as nobody knows yet where it will run; the first boot computes anew.
@@ -98,9 +138,12 @@ impl Facts {
                 .collect(),
             manager: manager(host, staged)?,
             database: database(host)?,
+            broker_version: broker_version(host)?,
+            pdf: pdf(host, &value("ID"), major(&value("VERSION_ID")))?,
             host_name: host_name(host, staged)?,
             timezone: timezone(host)?,
-            magick_suffix: magick_suffix(&value("ID"), &value("VERSION_ID")),
+            pythons: pythons(host, &value("ID"), is_rhel, &value("VERSION_ID"))?,
+            magick_suffix: magick_suffix(&value("ID"), major(&value("VERSION_ID"))),
             cores,
             memory_mb,
         })
@@ -202,13 +245,74 @@ fn timezone(host: &Host) -> Result<String> {
         .unwrap_or_else(|| "Etc/UTC".into()))
 }
 
+fn pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -> Result<Pythons> {
+    let mut here = Vec::new();
+    for minor in Python::MINORS {
+        for prefix in ["/usr", "/usr/local"] {
+            let path = format!("{prefix}/bin/python3.{minor}");
+            if host.look(&path)?.is_none() {
+                continue;
+            }
+            let mut whole = false;
+            for library in ["lib", "lib64"] {
+                let module = format!("{prefix}/{library}/python3.{minor}/ensurepip/__init__.py");
+                whole |= host.look(&module)?.is_some();
+            }
+            here.push(Interpreter { minor, path, whole });
+        }
+    }
+    Ok(Pythons {
+        here,
+        packaged: packaged_python(distribution, is_rhel, version),
+    })
+}
+
+fn packaged_python(distribution: &str, is_rhel: bool, version: &str) -> Option<u8> {
+    let major = major(version);
+    match (distribution, version) {
+        ("debian", _) if major == 12 => Some(11),
+        ("ubuntu", "22.04") => Some(10),
+        ("ubuntu", "24.04") => Some(12),
+        ("fedora", _) => None,
+        _ if is_rhel && (8..=10).contains(&major) => Some(12),
+        _ => None,
+    }
+}
+
+/// Each version of the broker has a directory of its own, `rabbitmq_server-4.0.5`.
+fn broker_version(host: &Host) -> Result<Option<(u32, u32)>> {
+    let names = host.list(broker::VERSIONS)?.unwrap_or_default();
+    let version = |name: &String| {
+        let mut numbers = name.strip_prefix("rabbitmq_server-")?.split('.');
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    };
+    Ok(names.iter().filter_map(version).max())
+}
+
+/// wkhtmltopdf is no longer developed: distributions drop it.
+fn pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
+    if matches!(
+        (distribution, major),
+        ("debian", 1..=12) | ("ubuntu", 1..=24)
+    ) {
+        return Ok(Pdf::Packaged);
+    }
+    for path in ["/usr/bin/wkhtmltopdf", "/usr/local/bin/wkhtmltopdf"] {
+        if host.look(path)?.is_some() {
+            return Ok(Pdf::Present);
+        }
+    }
+    Ok(Pdf::Missing)
+}
+
+/// The first number of a version; 0 where it has none.
+fn major(version: &str) -> u32 {
+    let first = version.split('.').next();
+    first.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 /// ImageMagick 6 as Debian and Ubuntu build it, up to the releases that moved to 7.
-fn magick_suffix(distribution: &str, version: &str) -> &'static str {
-    let major: u32 = version
-        .split('.')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0);
+fn magick_suffix(distribution: &str, major: u32) -> &'static str {
     match (distribution, major) {
         ("debian", 1..=12) | ("ubuntu", 1..=24) => "-6.Q16",
         ("debian", 13..) => "-7.Q16",

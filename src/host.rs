@@ -4,6 +4,11 @@
 //! nobody but root (or whoever runs the program) could have put it. So an unprivileged account that owns a directory
 //! in the way can't make root write elsewhere: it is refused, and the path is named.
 
+mod child;
+mod tree;
+
+pub use child::{Child, Ended};
+
 use crate::accounts::Accounts;
 use crate::cut::Cut;
 use crate::error::Exit;
@@ -19,7 +24,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No file that this program manages is larger.
 const LARGEST_FILE: u64 = 64 << 20;
@@ -41,7 +46,7 @@ pub enum Kind {
     Special,
 }
 
-/// What stands at a path: kind, owner and mode.
+/// What stands at a path: kind, owner, mode, and when it last changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// What it is.
@@ -52,6 +57,12 @@ pub struct Entry {
     pub gid: u32,
     /// Permission bits, with the set-id and sticky bits.
     pub mode: u32,
+    /// Its number in the file system: hard links have the same.
+    pub inode: u64,
+    /// When its content last changed.
+    pub modified: SystemTime,
+    /// When anything of it last changed.
+    pub changed: SystemTime,
 }
 
 /// The machine itself, or a staged tree that will become one.
@@ -62,6 +73,8 @@ pub struct Host {
     me: Uid,
     /// Names and numbers of accounts, as this machine (or staged tree) has them.
     pub accounts: Accounts,
+    /// What the drivers of live resources need to know; a staged tree has none.
+    pub live: Option<Box<crate::live::Live>>,
     cut: Cut,
 }
 
@@ -96,6 +109,7 @@ impl Host {
             root: handle,
             me: geteuid(),
             accounts: Accounts::live(),
+            live: None,
             cut: Cut::from_environment(),
         };
         if host.staged.is_some() {
@@ -508,27 +522,24 @@ impl Host {
         Ok(Some(place.directory))
     }
 
-    /// Runs a program of this machine to its end: no input, nothing of its output on our own, the end of its complaint in the error.
+    /// Runs a program of this machine to its end, without input; the end of its complaint is in the error.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
-        if self.staged.is_some() {
-            bail!("{program} can't run for a staged tree");
+        self.child(program).args(arguments).run()?;
+        Ok(())
+    }
+
+    /// What was seen of the machine may not hold any more: it is looked at anew when it is next asked for.
+    pub fn forget(&self) {
+        if let Some(live) = &self.live {
+            live.forget();
         }
-        let found = which::which(program).map_err(|_| {
-            Exit::Unreachable.because(format!("{program} is not installed on this machine"))
-        })?;
-        let output = Command::new(found)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("can't start {program}"))?;
-        self.cut.after_write();
-        if output.status.success() {
-            return Ok(());
+    }
+
+    /// Ends every connection that was kept.
+    pub async fn close(&self) {
+        if let Some(live) = &self.live {
+            live.close().await;
         }
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        let last: Vec<&str> = complaint.lines().rev().take(4).collect();
-        let last: Vec<&str> = last.into_iter().rev().collect();
-        bail!("{program} failed ({}): {}", output.status, last.join(" / "))
     }
 
     fn clear_unfinished(&self, place: &Place, path: &str) -> Result<()> {
@@ -614,5 +625,14 @@ fn entry(stat: &FileStat) -> Entry {
         uid: stat.st_uid,
         gid: stat.st_gid,
         mode: stat.st_mode & 0o7777,
+        inode: stat.st_ino,
+        modified: moment(stat.st_mtime, stat.st_mtime_nsec),
+        changed: moment(stat.st_ctime, stat.st_ctime_nsec),
     }
+}
+
+/// A file may be as old as it likes, but nothing here cares about what was before 1970.
+fn moment(seconds: i64, nanoseconds: i64) -> SystemTime {
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    UNIX_EPOCH + Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0))
 }

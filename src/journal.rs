@@ -16,19 +16,23 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl, openat};
 use nix::sys::stat::{Mode, fstat};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 mod home;
 
-pub use home::{clear_up, try_lock};
+pub use home::{clear_up, holder, try_lock};
 use home::{create_home, empty, lock_path, remove_home, take};
 
 /// The format that this version writes. Every older one is read; a newer one is refused.
 pub const FORMAT: u32 = 1;
 /// Where the program keeps what it has to remember.
 pub const HOME: &str = "/var/lib/camcops-provision";
+/// What stands there beside the instances: the lock, what a package left pending, and the program that a removed package
+/// keeps for its purge.
+pub const NOT_INSTANCES: [&str; 3] = ["lock", "pending", "program"];
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -164,7 +168,8 @@ impl Journal {
             }
             _ => bail!("it does not begin as a journal does"),
         }
-        let mut open: Option<(u64, Change, Option<Content>, bool)> = None;
+        // Packages are made several at once: the intents of all of them come first.
+        let mut open: BTreeMap<u64, (Change, Option<Content>, bool)> = BTreeMap::new();
         for (index, line) in text[..whole].lines().enumerate() {
             let line: Line = serde_json::from_str(line)
                 .with_context(|| format!("line {} is not a line of a journal", index + 1))?;
@@ -181,12 +186,10 @@ impl Journal {
                 } => {
                     journal.next = number + 1;
                     journal.note(&change, base.as_ref(), undo, true);
-                    open = Some((number, change, base, undo));
+                    open.insert(number, (change, base, undo));
                 }
                 Line::Done { number } => {
-                    if let Some((_, change, base, undo)) =
-                        open.take_if(|(last, ..)| *last == number)
-                    {
+                    if let Some((change, base, undo)) = open.remove(&number) {
                         journal.note(&change, base.as_ref(), undo, false);
                     }
                 }
@@ -397,7 +400,7 @@ pub fn recalled_state(host: &Host, instance: &str, state: &State) -> Result<Stat
 pub fn instances(host: &Host) -> Result<Vec<String>> {
     check_directory(host, HOME)?;
     let mut names = host.list(HOME)?.unwrap_or_default();
-    names.retain(|name| name != "lock" && !name.starts_with('.'));
+    names.retain(|name| !NOT_INSTANCES.contains(&name.as_str()) && !name.starts_with('.'));
     Ok(names)
 }
 
@@ -460,4 +463,33 @@ pub fn path(instance: &str) -> String {
 
 fn memory_path(instance: &str, content: &Content) -> String {
     format!("{HOME}/{instance}/contents/{}", content.digest())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_intents_may_be_open_at_once() {
+        let intent = |number, name: &str| Line::Intent {
+            number,
+            change: Change {
+                resource: Resource::Package(name.into()),
+                before: State::Absent,
+                after: State::default(),
+            },
+            undo: false,
+            base: None,
+        };
+        let lines = [intent(0, "a"), intent(1, "b"), Line::Done { number: 0 }];
+        let lines = lines.iter().map(|one| line(one).unwrap());
+        let text = std::iter::once(first_line("camcops").unwrap()).chain(lines);
+        let journal = Journal::parse(&text.collect::<String>(), "camcops").unwrap();
+        let open: Vec<(&str, bool)> = journal
+            .owned()
+            .iter()
+            .map(|owned| (owned.change.resource.name(), owned.open))
+            .collect();
+        assert_eq!(open, [("a", false), ("b", true)]);
+    }
 }

@@ -3,6 +3,11 @@
 //! The plan follows the Filesystem Hierarchy Standard as CamCOPS's own manual route reads it. `/usr/local` and `/opt`
 //! are not used.
 
+mod packages;
+
+pub use packages::{PackageManager, Packages, alternatives};
+
+use crate::journal::NOT_INSTANCES;
 use serde::Serialize;
 
 /// The instance that nobody has to name.
@@ -13,8 +18,12 @@ pub const DEDICATED_ACCOUNT: &str = "camcops";
 pub const SERVICE_ACCOUNTS: [&str; 3] = ["www-data", "apache", DEDICATED_ACCOUNT];
 /// Where the application's releases live.
 pub const APPLICATION: &str = "/usr/share/camcops";
+/// Where the application's releases stand side by side.
+pub const RELEASES: &str = "/usr/share/camcops/releases";
 /// The program itself, as units and supervisor call it.
 pub const TOOL: &str = "/usr/bin/camcops-provision";
+/// What Python reads first in our services: it keeps a forked process from using its parent's database connections.
+pub const FORK_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
 /// Where an ACME client puts the answers that prove who serves a name.
 pub const ACME: &str = "/var/lib/camcops-acme";
 
@@ -31,6 +40,16 @@ pub struct Flavour {
     pub apache_sites: &'static str,
     /// Where a link switches a site on, if that is how it is done.
     pub apache_enabled: Option<&'static str>,
+    /// Where links switch modules of the web server on, if that is how it is done.
+    pub apache_modules: Option<&'static str>,
+    /// Where it is noted which of them the administrator wants.
+    pub apache_notes: Option<&'static str>,
+    /// The service of the web server.
+    pub apache_service: &'static str,
+    /// The program that tests its configuration.
+    pub apache_control: &'static str,
+    /// The file in which its ports are listed.
+    pub apache_ports: &'static str,
     /// Where the web server logs.
     pub apache_logs: &'static str,
     /// Where supervisor reads its programs.
@@ -41,6 +60,10 @@ pub struct Flavour {
     pub mariadb_settings: &'static str,
     /// Where a MySQL server reads more settings.
     pub mysql_settings: &'static str,
+    /// The service of a MySQL server.
+    pub mysql_service: &'static str,
+    /// Its packages.
+    pub packages: &'static Packages,
 }
 
 /// Debian, Ubuntu and their like.
@@ -50,11 +73,18 @@ pub const DEBIAN: Flavour = Flavour {
     log_group: "adm",
     apache_sites: "/etc/apache2/sites-available",
     apache_enabled: Some("/etc/apache2/sites-enabled"),
+    apache_modules: Some("/etc/apache2/mods-enabled"),
+    apache_notes: Some("/var/lib/apache2"),
+    apache_service: "apache2",
+    apache_control: "apache2ctl",
+    apache_ports: "/etc/apache2/ports.conf",
     apache_logs: "/var/log/apache2",
     supervisor_programs: "/etc/supervisor/conf.d",
     supervisor_suffix: "conf",
     mariadb_settings: "/etc/mysql/mariadb.conf.d",
     mysql_settings: "/etc/mysql/mysql.conf.d",
+    mysql_service: "mysql",
+    packages: &packages::DEBIAN,
 };
 
 /// Red Hat Enterprise Linux and its like.
@@ -64,11 +94,18 @@ pub const RHEL: Flavour = Flavour {
     log_group: "root",
     apache_sites: "/etc/httpd/conf.d",
     apache_enabled: None,
+    apache_modules: None,
+    apache_notes: None,
+    apache_service: "httpd",
+    apache_control: "apachectl",
+    apache_ports: "/etc/httpd/conf/httpd.conf",
     apache_logs: "/var/log/httpd",
     supervisor_programs: "/etc/supervisord.d",
     supervisor_suffix: "ini",
     mariadb_settings: "/etc/my.cnf.d",
     mysql_settings: "/etc/my.cnf.d",
+    mysql_service: "mysqld",
+    packages: &packages::RHEL,
 };
 
 /// The name under which an instance appears in files, units, databases and sites: `camcops`, or `camcops_NAME`.
@@ -90,8 +127,12 @@ pub fn instance(name: &str) -> Result<String, String> {
         && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         && bare.len() <= 16;
     // These names stand in the program's own directory or among its commands.
-    if !good || ["lock", "all"].contains(&bare) || (bare == DEFAULT_INSTANCE && bare != name) {
-        return Err("an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `lock` and `all` are reserved".into());
+    if !good
+        || bare == "all"
+        || NOT_INSTANCES.contains(&bare)
+        || (bare == DEFAULT_INSTANCE && bare != name)
+    {
+        return Err("an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `all`, `lock`, `pending` and `program` are reserved".into());
     }
     Ok(bare.to_owned())
 }
@@ -413,6 +454,7 @@ impl Layout {
                 "its manual page",
             ),
             row(APPLICATION, Directory, Root, "0755", "the application"),
+            row(RELEASES, Directory, Root, "0755", "its releases"),
             row(&self.venv, Elsewhere, Root, "", "the current release"),
             row(&self.static_files, Elsewhere, Root, "", "its static files"),
             row(ACME, Directory, Root, "0755", "answers for an ACME client"),
@@ -422,6 +464,17 @@ impl Layout {
     /// The site's file for the web server.
     pub fn apache_site(&self) -> String {
         format!("{}/{}.conf", self.flavour.apache_sites, self.slug)
+    }
+
+    /// The link that switches the site on, where that is how it is done.
+    pub fn apache_link(&self) -> Option<String> {
+        let enabled = self.flavour.apache_enabled?;
+        Some(format!("{enabled}/{}.conf", self.slug))
+    }
+
+    /// The file with our settings of a local broker.
+    pub fn broker_drop_in(&self) -> String {
+        format!("/etc/rabbitmq/conf.d/90-{}.conf", self.slug)
     }
 
     /// supervisor's programs of this instance.

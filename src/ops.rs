@@ -2,12 +2,18 @@
 
 pub mod config;
 pub mod documents;
+pub mod from_package;
 pub mod init;
+pub mod inside;
 pub mod install;
+pub mod ports;
+pub mod purge;
+pub mod services;
 pub mod status;
+pub mod superuser;
 pub mod wait;
 
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Cli, Command, Db, Global};
 use crate::error::Exit;
 use crate::report::Style;
 use crate::site::{Site, open_host};
@@ -22,7 +28,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
     let style = Style::of(global);
     match cli.command {
         Command::Init => init::run(global, style),
-        Command::Install(flags) => install::install(global, &flags, style).await,
+        Command::Install(flags) => from_package::install(global, &flags, style).await,
         Command::Plan(flags) => install::plan(global, &flags, style).await,
         Command::Status(flags) => status::run(global, &flags, style).await,
         Command::Wait(flags) => wait::run(global, &flags, style).await,
@@ -31,9 +37,19 @@ pub async fn run(cli: Cli) -> Result<u8> {
             user,
             database,
         } => wait::login(&socket, &user, &database).await,
-        Command::Uninstall(flags) => install::uninstall(global, &flags, style).await,
+        Command::Start(flags) => services::start(global, &flags, style).await,
+        Command::Stop(flags) => services::stop(global, &flags, style).await,
+        Command::Restart(flags) => services::restart(global, &flags, style).await,
+        Command::Reload(flags) => services::reload(global, &flags, style).await,
+        Command::Run { arguments } => inside::run(global, &arguments),
+        Command::Exec { words } => inside::exec(global, &words),
+        Command::Shell { as_root } => inside::shell(global, as_root),
+        Command::Db(Db::Shell) => inside::database(global),
+        Command::BreakLocks => services::break_locks(global, style),
+        Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,
         Command::Config(command) => config::run(global, command, style),
         Command::Paths => documents::paths(&Site::load(global)?, style),
+        Command::Ports => ports::run(&Site::load(global)?, style),
         Command::Urls => documents::urls(&Site::load(global)?, style),
         Command::Completions { shell } => documents::completions(shell, style),
         Command::Man { directory } => documents::manual(&directory, style),

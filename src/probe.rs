@@ -5,10 +5,13 @@
 
 pub mod broker;
 pub mod database;
+pub mod monitor;
+pub mod site;
 pub mod tls;
 pub mod web;
 
 use crate::error::Exit;
+use crate::host::Host;
 use crate::keys::{Key, Secret};
 use crate::settings::AbsolutePath;
 use crate::site::Site;
@@ -156,8 +159,12 @@ impl Endpoint {
     pub fn of(site: &Site, role: Role) -> Result<Endpoint> {
         Ok(match role {
             Role::Database => Endpoint::Database(database::Endpoint::of(site)?),
-            Role::Broker => Endpoint::Broker(broker::Endpoint::of(site)?),
-            Role::Web => Endpoint::Web(web::Endpoint::of(site)),
+            Role::Broker => Endpoint::Broker(broker::Endpoint::of(
+                &site.host,
+                site.settings(),
+                &site.layout,
+            )?),
+            Role::Web => Endpoint::Web(web::Endpoint::of(site.settings(), &site.layout)),
         })
     }
 
@@ -234,14 +241,15 @@ impl fmt::Display for Address {
 
 /// The application's password: the administrator's own file, or the one that `install` made.
 fn password(
-    site: &Site,
+    host: &Host,
+    secrets: &str,
     setting: &str,
     given: Option<&AbsolutePath>,
     name: &str,
 ) -> Result<Secret> {
     let key = match given {
-        Some(path) => Key::given(&site.host, setting, path.as_str()).map(Some),
-        None => Key::found(&site.host, &site.layout.secrets, name),
+        Some(path) => Key::given(host, setting, path.as_str()).map(Some),
+        None => Key::found(host, secrets, name),
     };
     let not_allowed = |why: &anyhow::Error| {
         why.chain()
@@ -250,8 +258,7 @@ fn password(
     match key {
         Ok(Some(key)) => Ok(key.secret),
         Ok(None) => Err(Exit::Failed.because(format!(
-            "the {name} password is not there yet ({}/{name}): run `camcops-provision install` first",
-            site.layout.secrets
+            "the {name} password is not there yet ({secrets}/{name}): run `camcops-provision install` first"
         ))),
         Err(why) if not_allowed(&why) => {
             Err(Exit::NotRoot.because(format!("{why:#}; run it as root")))

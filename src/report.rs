@@ -163,18 +163,24 @@ fn shown_name(host: &Host, resource: &Resource) -> String {
     match resource {
         Resource::Directory(path) => format!("{}/", host.outside(path)),
         Resource::File(path) | Resource::Symlink(path) => host.outside(path),
-        Resource::Group(_) | Resource::User(_) | Resource::Unknown(..) => resource.to_string(),
+        _ => resource.to_string(),
     }
 }
 
 fn headline(host: &Host, planned: &Planned) -> String {
     let name = shown_name(host, &planned.change.resource);
     match (planned.action, &planned.change.after) {
+        (Action::Create | Action::Again, _)
+            if matches!(planned.change.resource, Resource::Service(_)) =>
+        {
+            format!("start {}", planned.change.resource.name())
+        }
         (Action::Create, State::Present(facets)) => match facets.text("target") {
             Some(target) => format!("create {name} -> {target}"),
             None => format!("create {name}"),
         },
         (Action::Create, State::Absent) => format!("create {name}"),
+        (Action::Again, _) => format!("look again for {name}"),
         (Action::Update, _) => format!("change {name}: {}", differences(planned)),
         (Action::Remove, State::Absent) => format!("remove {name}"),
         (Action::Remove, State::Present(_)) => format!("give back {name}"),
@@ -212,7 +218,7 @@ pub fn plan(host: &Host, plan: &Plan, kept: &[mask::Kept], diff: bool, style: St
     for planned in &plan.changes {
         let (mark, colour) = match planned.action {
             Action::Create | Action::Share => ('+', green),
-            Action::Update | Action::Finish => ('~', yellow),
+            Action::Update | Action::Again | Action::Finish => ('~', yellow),
             Action::Remove => ('-', red),
         };
         let _ = writeln!(
@@ -239,8 +245,10 @@ pub fn plan(host: &Host, plan: &Plan, kept: &[mask::Kept], diff: bool, style: St
             left.why
         );
     }
-    for resource in &plan.on_first_boot {
-        let _ = writeln!(text, "{dim}> on first boot: {resource}{reset}");
+    if let Some(line) = first_boot(&plan.on_first_boot)
+        && !plan.changes.is_empty()
+    {
+        let _ = writeln!(text, "{dim}> on first boot: {line}{reset}");
     }
     text.push_str(&counted(plan));
     text
@@ -262,6 +270,26 @@ fn counted(plan: &Plan) -> String {
 pub fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
+}
+
+/// What a staged tree leaves to the first boot, in one line.
+pub fn first_boot(left: &[Resource]) -> Option<String> {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for resource in left {
+        let kind = resource.kind().replace('_', " ");
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, number)) => *number += 1,
+            None => kinds.push((kind, 1)),
+        }
+    }
+    let named: Vec<String> = kinds
+        .into_iter()
+        .map(|(kind, number)| match number {
+            1 => kind,
+            _ => count(number, &kind),
+        })
+        .collect();
+    (!named.is_empty()).then(|| named.join(", "))
 }
 
 fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
@@ -319,7 +347,7 @@ pub fn outcome(host: &Host, what: &str, outcome: &Outcome) -> String {
             left.why
         );
     }
-    match outcome.planned {
+    match outcome.done {
         0 => text.push_str("nothing to do\n"),
         _ => {
             let _ = writeln!(text, "{what}: {} made", count(outcome.done, "change"));

@@ -12,7 +12,14 @@
 //! ```
 
 pub mod accounts;
+pub mod broker;
 pub mod files;
+pub mod packages;
+pub mod release;
+pub mod services;
+pub mod sql;
+pub mod superuser;
+pub mod tables;
 
 use crate::host::Host;
 use anyhow::Result;
@@ -35,6 +42,24 @@ pub enum Resource {
     File(String),
     /// A symbolic link, by path.
     Symlink(String),
+    /// A package of the distribution.
+    Package(String),
+    /// A release of the application, by its identifier.
+    Release(String),
+    /// A database, by name.
+    Schema(String),
+    /// An account of the database server, as `user@host`.
+    SqlAccount(String),
+    /// A vhost of the message broker.
+    Vhost(String),
+    /// An account of the message broker.
+    BrokerAccount(String),
+    /// The application's tables in a database, by the database's name.
+    Tables(String),
+    /// A superuser of the application.
+    Superuser(String),
+    /// A running service, by the name that the service manager has for it.
+    Service(String),
     /// Something that a newer version of this program made: its kind and its name.
     Unknown(String, String),
 }
@@ -54,6 +79,15 @@ impl From<Named> for Resource {
             "directory" => Resource::Directory(name),
             "file" => Resource::File(name),
             "link" => Resource::Symlink(name),
+            "package" => Resource::Package(name),
+            "release" => Resource::Release(name),
+            "schema" => Resource::Schema(name),
+            "sql_account" => Resource::SqlAccount(name),
+            "vhost" => Resource::Vhost(name),
+            "broker_account" => Resource::BrokerAccount(name),
+            "tables" => Resource::Tables(name),
+            "superuser" => Resource::Superuser(name),
+            "service" => Resource::Service(name),
             _ => Resource::Unknown(kind, name),
         }
     }
@@ -77,6 +111,15 @@ impl Resource {
             }
             Resource::Group(name) => Ok(accounts::observe_group(host, name)),
             Resource::User(name) => Ok(accounts::observe_user(host, name)),
+            Resource::Package(name) => packages::observe(host, name).await,
+            Resource::Release(name) => release::observe(host, name).await,
+            Resource::Schema(name) => sql::observe_schema(host, name).await,
+            Resource::SqlAccount(name) => sql::observe_account(host, name).await,
+            Resource::Vhost(name) => broker::observe_vhost(host, name).await,
+            Resource::BrokerAccount(name) => broker::observe_account(host, name).await,
+            Resource::Tables(name) => tables::observe(host, name).await,
+            Resource::Superuser(name) => superuser::observe(host, name).await,
+            Resource::Service(name) => services::observe(host, name).await,
             Resource::Unknown(..) => Ok(State::Absent),
         }
     }
@@ -85,10 +128,24 @@ impl Resource {
     pub async fn enforce(&self, host: &Host, before: &State, after: &State) -> Result<Enforced> {
         match self {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
-                files::enforce(host, self, before, after)
+                match services::apache::guards(host, self.name()) {
+                    Some(flavour) => services::apache::enforce(host, flavour, self, before, after),
+                    None => files::enforce(host, self, before, after),
+                }
             }
             Resource::Group(name) => accounts::enforce_group(host, name, after),
             Resource::User(name) => accounts::enforce_user(host, name, after),
+            Resource::Package(name) => packages::enforce(host, name, after).await,
+            Resource::Release(name) => release::enforce(host, name, before, after).await,
+            Resource::Schema(name) => sql::enforce_schema(host, name, before, after).await,
+            Resource::SqlAccount(name) => sql::enforce_account(host, name, before, after).await,
+            Resource::Vhost(name) => broker::enforce_vhost(host, name, before, after).await,
+            Resource::BrokerAccount(name) => {
+                broker::enforce_account(host, name, before, after).await
+            }
+            Resource::Tables(name) => tables::enforce(host, name, after).await,
+            Resource::Superuser(name) => superuser::enforce(host, name, after).await,
+            Resource::Service(name) => services::enforce(host, name, before, after).await,
             Resource::Unknown(..) => Ok(Enforced::LeftAlone(
                 "a newer version made it; use that version".into(),
             )),
@@ -107,13 +164,48 @@ impl Resource {
 
     /// Whether it can only be seen and made on a running machine, not in a staged tree.
     pub fn needs_live_machine(&self) -> bool {
-        matches!(self, Resource::Group(_) | Resource::User(_))
+        !matches!(
+            self,
+            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_)
+        )
     }
 
     /// Whether it holds what can't be made again: such a thing survives `uninstall`.
-    pub fn holds_data(&self) -> bool {
-        // An account is kept because files that it owns may remain; Debian's own packages do the same.
-        matches!(self, Resource::Group(_) | Resource::User(_))
+    pub fn holds_data(&self, host: &Host) -> bool {
+        // Under another name the broker would not find its messages again.
+        let stores = || host.look(broker::STORED).is_ok_and(|found| found.is_some());
+        matches!(self, Resource::File(path) if path == broker::NODE_SETTINGS && stores())
+            || matches!(
+                self,
+                // An account is kept because files that it owns may remain; Debian's own packages do the same.
+                Resource::Group(_)
+                | Resource::User(_)
+                // Somebody else may rely on a package by now.
+                | Resource::Package(_)
+                | Resource::Schema(_)
+                | Resource::SqlAccount(_)
+                | Resource::Vhost(_)
+                | Resource::BrokerAccount(_)
+                | Resource::Tables(_)
+                | Resource::Superuser(_)
+            )
+            || matches!(self, Resource::Service(name) if !services::is_ours(name))
+    }
+
+    /// Whether it goes with the data of an instance, if somebody wants that.
+    pub fn can_be_purged(&self) -> bool {
+        matches!(
+            self,
+            Resource::Schema(_)
+                | Resource::SqlAccount(_)
+                | Resource::Vhost(_)
+                | Resource::BrokerAccount(_)
+        )
+    }
+
+    /// Whether it comes and goes with the database.
+    pub fn is_in_the_database(&self) -> bool {
+        matches!(self, Resource::Tables(_) | Resource::Superuser(_))
     }
 
     /// The kind in one word.
@@ -124,6 +216,15 @@ impl Resource {
             Resource::Directory(_) => "directory",
             Resource::File(_) => "file",
             Resource::Symlink(_) => "link",
+            Resource::Package(_) => "package",
+            Resource::Release(_) => "release",
+            Resource::Schema(_) => "schema",
+            Resource::SqlAccount(_) => "sql_account",
+            Resource::Vhost(_) => "vhost",
+            Resource::BrokerAccount(_) => "broker_account",
+            Resource::Tables(_) => "tables",
+            Resource::Superuser(_) => "superuser",
+            Resource::Service(_) => "service",
             Resource::Unknown(kind, _) => kind,
         }
     }
@@ -136,6 +237,15 @@ impl Resource {
             | Resource::Directory(name)
             | Resource::File(name)
             | Resource::Symlink(name)
+            | Resource::Package(name)
+            | Resource::Release(name)
+            | Resource::Schema(name)
+            | Resource::SqlAccount(name)
+            | Resource::Vhost(name)
+            | Resource::BrokerAccount(name)
+            | Resource::Tables(name)
+            | Resource::Superuser(name)
+            | Resource::Service(name)
             | Resource::Unknown(_, name) => name,
         }
     }
@@ -268,6 +378,12 @@ impl From<String> for Value {
     }
 }
 
+impl From<BTreeSet<String>> for Value {
+    fn from(words: BTreeSet<String>) -> Value {
+        Value::Set(words)
+    }
+}
+
 impl From<Content> for Value {
     fn from(content: Content) -> Value {
         Value::Content(content)
@@ -278,6 +394,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Text(text) => f.write_str(text),
+            Value::Set(words) if words.is_empty() => f.write_str("none"),
             Value::Set(words) => {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 f.write_str(&words.join(", "))
@@ -398,6 +515,8 @@ pub enum Shown {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
+    /// Packages of the distribution.
+    Packages,
     /// The dedicated account, if one is asked for.
     Accounts,
     /// Every directory of the file plan.
@@ -410,10 +529,16 @@ pub enum Part {
     Configuration,
     /// The commands in /usr/bin and their manual pages.
     Launchers,
-    /// The database server's settings.
+    /// CamCOPS itself, in its Python environment.
+    Application,
+    /// The database, its account and the server's settings.
     Database,
-    /// The message broker's settings.
+    /// The message broker's vhost, account and settings.
     Broker,
+    /// The application's tables.
+    Tables,
+    /// The application's first superuser.
+    Superuser,
     /// systemd units or supervisor programs, with their logs.
     Services,
     /// The web server's site.
@@ -444,6 +569,8 @@ pub struct Wanted {
     pub shown: Shown,
     /// What the settings alone would write, where it is merged with the administrator's changes: the next merge starts from it.
     pub base: Option<Content>,
+    /// What this one has read when it started: when one of these changes, this one changes too.
+    pub inputs: Vec<Resource>,
 }
 
 /// A resource with a state before and a state after.

@@ -18,12 +18,13 @@ mod example;
 mod key;
 mod load;
 mod problem;
+mod supply;
 mod types;
 mod value;
 
 pub use choices::{
-    AccountUser, Backend, DatabaseTls, Environment, Frontend, LogMode, Mode, Service,
-    ServiceManager, TlsMode,
+    AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Service,
+    ServiceManager, Source, TlsMode, Version,
 };
 pub use config::{Config, ConfigValue};
 pub use edit::edited;
@@ -31,9 +32,11 @@ pub use example::example;
 pub use key::{Key, VARIABLE_PREFIX, keys, segments};
 pub use load::{Entry, Resolved, Sources};
 pub use problem::{Origin, Problem, Problems};
+pub use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub use types::{
-    AbsolutePath, AccountName, Bind, Country, DatabaseName, DatabaseUser, Host, Language, Listen,
-    Locality, MemoryCap, Network, Organization, Timezone, VirtualHost, WebAddress, WebPath,
+    AbsolutePath, AccountName, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host,
+    Language, Listen, Locality, MemoryCap, Network, Organization, Timezone, UserName, VirtualHost,
+    WebAddress, WebPath,
 };
 pub use value::{Auto, Port, Setting, Whole, ZeroOr};
 
@@ -47,6 +50,20 @@ pub use value::{Auto, Port, Setting, Whole, ZeroOr};
 // * `shown` is the default in words, where it depends on something else;
 // * what depends on another key goes to `checks`. A password is never a key.
 key::settings! {
+    /// CamCOPS itself.
+    camcops: Camcops {
+        /// The version of CamCOPS: "auto" is the newest that this program has been tested with.
+        version: Auto<Version> = Auto::Auto, example "\"2.4.24\"";
+        /// The Python that CamCOPS runs on: "auto" is the newest of 3.12, 3.11 and 3.10 that the machine has.
+        python: Python = Python::Auto, example "\"3.11\"";
+        /// Where CamCOPS and its Python packages come from: the Python package index, or a directory of files.
+        source: Source = Source::Pypi, example "\"wheelhouse\"";
+        /// The directory with the files, for source "wheelhouse".
+        wheelhouse: Option<Directory> = None, example "\"/srv/wheelhouse\"", shown "none";
+        /// What installs the Python packages: "auto" is uv where it can be had, else pip.
+        installer: Installer = Installer::Auto, example "\"pip\"";
+    }
+
     /// The account that the services run as.
     account: Account {
         /// Who the services run as: "auto" is the web server's account, "camcops" a dedicated one.
@@ -71,6 +88,14 @@ key::settings! {
         user: Option<DatabaseUser> = None, example "\"camcops\"", shown "the same as database.name";
         /// A file with the account's password, which only root can read.
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-database-password\"", shown "none";
+        /// An option file with the user and the password of the server's administrator; without it a local server is administered by root over its socket, and in an external one everything has to be there already.
+        admin_defaults_file: Option<AbsolutePath> = None, example "\"/root/database-administrator.cnf\"", shown "none";
+        /// Where the accounts come from, as an external server sees this machine; % stands for anything.
+        client_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the server sees it";
+        /// A further account that may only read, for reports.
+        readonly_user: Option<DatabaseUser> = None, example "\"camcops_reports\"", shown "none";
+        /// A file with that account's password, which only root can read.
+        readonly_password_file: Option<AbsolutePath> = None, example "\"/root/camcops-reports-password\"", shown "none";
         /// How the connection to an external database is encrypted; "verify" also checks who answers.
         tls: DatabaseTls = DatabaseTls::Off, example "\"verify\"";
         /// The certificate of the authority that signed the database's certificate.
@@ -207,12 +232,40 @@ key::settings! {
         environment: Environment = Environment::Production, example "\"test\"";
     }
 
+    /// The first user of CamCOPS, who may do everything. One that exists is kept.
+    superuser: Superuser {
+        /// The name of the user.
+        username: Option<UserName> = None, example "\"admin\"", shown "none";
+        /// A file with the user's first password, which only root can read.
+        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-superuser-password\"", shown "asked for on a terminal";
+    }
+
     /// Where the services log to.
     logging: Logging {
         /// Whether the services log to the journal or to files.
         mode: LogMode = LogMode::Journal, example "\"file\"";
         /// How many days log files are kept.
         keep_days: Whole<1, 3650> = Whole(14), example "90";
+    }
+
+    /// How this machine reaches package archives.
+    network: Internet {
+        /// The proxy for plain HTTP.
+        http_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"", shown "none";
+        /// The proxy for HTTPS.
+        https_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"", shown "none";
+        /// A file with USER:PASSWORD for both proxies, which only root can read.
+        proxy_login_file: Option<AbsolutePath> = None, example "\"/root/proxy-login\"", shown "none";
+        /// What is reached without a proxy.
+        no_proxy: Vec<ProxyException> = Vec::new(), example "[\"localhost\", \".example.org\"]", shown "nothing";
+        /// The certificates of the authorities that package archives or the proxy are signed by.
+        ca_bundle: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/example-ca.pem\"", shown "the machine's own";
+        /// The Python package index.
+        pip_index_url: Option<IndexAddress> = None, example "\"https://pypi.example.org/simple/\"", shown "the machine's own choice in /etc/pip.conf, else PyPI";
+        /// A file with USER:PASSWORD for the Python package index, which only root can read.
+        pip_login_file: Option<AbsolutePath> = None, example "\"/root/pip-login\"", shown "none";
+        /// Whether nothing may be fetched from anywhere.
+        offline: bool = false, example "true";
     }
 }
 

@@ -9,13 +9,19 @@ use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::keys::{Key, Secret};
 use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
+use crate::live::Live;
+use crate::probe::broker;
 use crate::render::Format;
-use crate::resource::{Content, Resource};
+use crate::resource::{
+    self, Content, Resource, packages, release, services, sql, superuser, tables,
+};
 use crate::settings::{
     AccountUser, ConfigValue, Environment, Mode, Resolved, ServiceManager, Settings,
 };
+use crate::{desired, report, view};
 use anyhow::Result;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 mod certificate;
 mod sources;
@@ -50,7 +56,7 @@ impl Site {
             .map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let facts = Facts::gather(&host)?;
         let layout = Layout::new(facts.flavour, &global.instance);
-        let site = Site {
+        let mut site = Site {
             host,
             instance: global.instance.clone(),
             settings_file,
@@ -59,6 +65,19 @@ impl Site {
             layout,
         };
         site.check_environment()?;
+        if site.host.staged_root().is_none() {
+            let tell: fn(&str) = match global.quiet || global.json {
+                true => |_| {},
+                false => |line| report::note(&format!("  {line}")),
+            };
+            site.host.live = Some(Box::new(Live {
+                packages: Some(packages::Known::new(&site, tell)),
+                services: Some(services::Known::of(&site)),
+                release: Some(release::Recipe::new(&site, tell)),
+                application: Some(tables::Application::new(&site, tell)),
+                ..Live::default()
+            }));
+        }
         Ok(site)
     }
 
@@ -256,6 +275,14 @@ impl Site {
                     settings.database.password_file.as_ref(),
                 )?)?),
             },
+            readonly: match &settings.database.readonly_user {
+                None => None,
+                Some(_) => Some(given_or_kept(
+                    "readonly",
+                    "database.readonly_password_file",
+                    settings.database.readonly_password_file.as_ref(),
+                )?),
+            },
             broker: given_or_kept(
                 "broker",
                 "broker.password_file",
@@ -270,6 +297,73 @@ impl Site {
             warnings,
             config,
             config_base,
+            own_broker: self.own_broker()?,
+            release_is_whole: match release::Wanted::new(self) {
+                Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
+                Err(_) => false,
+            },
+            database_client: match settings.database.mode {
+                Mode::Local => Some("localhost".into()),
+                Mode::External => settings
+                    .database
+                    .client_host
+                    .as_ref()
+                    .map(|host| host.as_str().to_owned()),
+            },
+        })
+    }
+
+    /// Gives the drivers of live resources the secrets that they take.
+    pub fn ready(&self, found: &Found) -> Result<()> {
+        let (Some(live), broker) = (&self.host.live, &self.settings().broker) else {
+            return Ok(());
+        };
+        let endpoint =
+            broker::Endpoint::with(self.settings(), &self.layout, found.broker.secret.clone())?;
+        live.broker
+            .replace(Some(Rc::new(resource::broker::Known::new(
+                endpoint,
+                broker.mode == Mode::Local,
+                broker.consumer_timeout_ms.get().into(),
+            ))));
+        let earlier = live.database.borrow().clone();
+        let database = sql::Known::new(self, found, earlier.as_deref())?;
+        live.database.replace(Some(Rc::new(database)));
+        let superuser = &self.settings().superuser;
+        if let Some(path) = &superuser.password_file
+            && live.superuser_password.borrow().is_none()
+        {
+            let setting = "superuser.password_file";
+            let password = Key::given(&self.host, setting, path.as_str())?.secret;
+            superuser::check(&password)
+                .map_err(|why| Exit::Settings.because(format!("{setting}: the password {why}")))?;
+            live.superuser_password.replace(Some(password));
+        }
+        Ok(())
+    }
+
+    /// How much of a broker on this machine is ours: one that was here before us may have other users, and messages
+    /// under the name of its node.
+    fn own_broker(&self) -> Result<OwnBroker> {
+        let host = &self.host;
+        let ours = |path: &str| -> Result<Option<bool>> {
+            let text = host.read_text(path)?;
+            Ok(text.map(|text| text.contains(view::MANAGED)))
+        };
+        let settings = ours(resource::broker::NODE_SETTINGS)?;
+        let stored = host.list(resource::broker::STORED)?.unwrap_or_default();
+        let own = resource::broker::NODE;
+        let others = stored
+            .iter()
+            .any(|name| name.contains('@') && !name.starts_with(own));
+        let node = settings.unwrap_or(!others);
+        let mapper = match ours(desired::PORT_MAPPER_SETTINGS)? {
+            Some(ours) => ours,
+            None => host.look(PORT_MAPPER)?.is_none(),
+        };
+        Ok(OwnBroker {
+            node,
+            port_mapper: node && mapper,
         })
     }
 
@@ -386,6 +480,8 @@ pub struct Found {
     pub cookie: Key,
     /// The application's database password; none where it logs in by its account.
     pub database: Option<Key>,
+    /// The password of the account that only reads, if there is to be one.
+    pub readonly: Option<Key>,
     /// The application's broker password.
     pub broker: Key,
     /// The monitor's password.
@@ -398,7 +494,25 @@ pub struct Found {
     pub config: Option<String>,
     /// What the settings alone made of it when this program wrote it last.
     pub config_base: Option<String>,
+    /// Where the application's accounts come from, as the database server sees it; nothing until that is asked.
+    pub database_client: Option<String>,
+    /// How much of a broker on this machine is ours.
+    pub own_broker: OwnBroker,
+    /// Whether the release that the settings ask for is there: then nothing is needed to build it.
+    pub release_is_whole: bool,
 }
+
+/// How much of a broker on this machine is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnBroker {
+    /// Its node, where there was none before us.
+    pub node: bool,
+    /// Erlang's port mapper, where there was none before us.
+    pub port_mapper: bool,
+}
+
+/// Erlang's port mapper; every program that is written in Erlang uses the same one.
+const PORT_MAPPER: &str = "/usr/bin/epmd";
 
 /// The machine, or the staged tree that the command line asks for.
 pub fn open_host(global: &Global) -> Result<Host> {

@@ -1,7 +1,8 @@
 //! What the templates can say: one view of the site for all of them, every field always there.
 
 use crate::keys::Secret;
-use crate::layout::{DEFAULT_INSTANCE, Layout};
+use crate::layout::{DEFAULT_INSTANCE, FORK_HOOK, Layout};
+use crate::resource;
 use crate::settings::{
     AbsolutePath, Backend, Bind, DatabaseTls, LogMode, Mode, Service, WebAddress,
 };
@@ -12,6 +13,12 @@ use std::fmt::Write as _;
 /// A worker process of CamCOPS has about this much memory of its own, in MiB.
 const WORKER_MB: u64 = 700;
 const WEB_WORKER_MB: u64 = 250;
+
+/// From this version on the broker refuses what Celery does, unless it is told not to.
+const NEEDS_PERMITS: (u32, u32) = (4, 3);
+
+/// Every file that all instances share has this in its first line.
+pub const MANAGED: &str = "Managed by camcops-provision";
 
 /// The view of a site.
 pub fn view(site: &Site, found: &Found) -> Value {
@@ -45,8 +52,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
     let account = site.account();
     let instance = &site.instance;
     json!({
-        "managed": format!("Managed by camcops-provision (instance {instance}): change {} and run `camcops-provision install`; edits here are overwritten.", settings_name(instance)),
-        "managed_shared": "Managed by camcops-provision: change its settings and run `camcops-provision install`; edits here are overwritten.",
+        "managed": format!("{MANAGED} (instance {instance}): change {} and run `camcops-provision install`; edits here are overwritten.", settings_name(instance)),
+        "managed_shared": format!("{MANAGED}: change its settings and run `camcops-provision install`; edits here are overwritten."),
         "instance": instance,
         "slug": layout.slug,
         "user": account,
@@ -78,6 +85,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "at_root": web.path.is_root(),
             "timeout_s": web.timeout_s.get(),
             "socket": web.bind == Bind::Socket,
+            "held_socket": site.has_web_socket(),
             "backend_host": backend_address(web.bind).0,
             "backend_port": backend_address(web.bind).1,
             "backend_authority": backend_address(web.bind).2,
@@ -103,6 +111,9 @@ pub fn view(site: &Site, found: &Found) -> Value {
         },
         "broker": {
             "local": local_broker,
+            "loopback": local_broker && found.own_broker.node,
+            "permits": site.facts.broker_version.is_some_and(|version| version >= NEEDS_PERMITS),
+            "node": resource::broker::NODE,
             "port": broker.port_number(),
             "url": broker_url(site, &found.broker.secret),
             "tls_ca": text(&broker.tls_ca),
@@ -182,6 +193,10 @@ fn settings_name(instance: &str) -> String {
 
 fn paths(layout: &Layout) -> Value {
     let mut paths = serde_json::to_value(layout).unwrap_or_default();
+    paths["python"] = FORK_HOOK
+        .rsplit_once('/')
+        .map_or("", |(folder, _)| folder)
+        .into();
     paths["default_config"] = format!("/etc/camcops/{DEFAULT_INSTANCE}.conf").into();
     paths
 }
@@ -248,7 +263,7 @@ fn broker_url(site: &Site, password: &Secret) -> String {
 }
 
 /// As a part of a URL.
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     text.bytes().fold(String::new(), |mut url, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

@@ -548,8 +548,8 @@ fn nothing_is_readable_by_others_wherever_the_run_is_cut() {
         hunt.ran(&undone, &ran);
     });
     let end = start.copy();
-    assert!(!end.cut("write", 200, &install).was_cut());
-    assert!(!whole.cut("write", 200, &["uninstall"]).was_cut());
+    assert!(!end.cut("write", 400, &install).was_cut());
+    assert!(!whole.cut("write", 400, &["uninstall"]).was_cut());
 }
 
 #[test]

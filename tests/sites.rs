@@ -449,6 +449,12 @@ fn the_database_server_and_its_programs_take_our_settings() {
 #[test]
 fn the_broker_takes_our_settings() {
     let machine = Machine::new();
+    // As before its package came: a broker that was here before us keeps its own port and name.
+    machine.must(&[
+        "sh",
+        "-c",
+        "rm -rf /var/lib/rabbitmq/mnesia/* /etc/rabbitmq/rabbitmq-env.conf",
+    ]);
     machine.install(&["--set=broker.port=5673"]);
     let home = "/usr/lib/rabbitmq/lib/rabbitmq_server-3.10.8/plugins";
     let judged = |file: &str| {

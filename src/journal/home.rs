@@ -180,7 +180,8 @@ pub(super) fn take(host: &Host, lock: File) -> Result<Flock<File>> {
     }
 }
 
-fn holder(lock: &File) -> Result<Option<i32>> {
+/// The process that holds a lock on a file, if one does.
+pub fn holder(lock: &File) -> Result<Option<i32>> {
     let mut found = lock_request();
     found.l_type = nix::libc::F_WRLCK as i16;
     fcntl(lock, FcntlArg::F_GETLK(&mut found))?;

@@ -22,8 +22,8 @@ pub fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
     match command {
         Config::Show { changed } => show(global, changed, style),
         Config::Get { key } => get(global, &key, style),
-        Config::Set { key, value } => change(global, &key, Some(&value), style),
-        Config::Unset { key } => change(global, &key, None, style),
+        Config::Set { pairs } => set(global, &pairs, style),
+        Config::Unset { key } => change(global, &[(&key, None)], style),
         Config::Edit => edit(global, style),
         Config::Validate => validate(global, style),
         Config::Render { path } => render(global, path.as_deref(), style),
@@ -83,13 +83,28 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-/// Changes one key in the administrator's file, and refuses what would make the settings wrong.
-fn change(global: &Global, key: &str, value: Option<&str>, style: Style) -> Result<u8> {
+fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
+    let (pairs, rest) = pairs.as_chunks::<2>();
+    if let [key] = rest {
+        return Err(Exit::Usage.because(format!("{key}: its value is missing")));
+    }
+    let changes: Vec<(&str, Option<&str>)> = pairs
+        .iter()
+        .map(|[key, value]| (key.as_str(), Some(value.as_str())))
+        .collect();
+    change(global, &changes, style)
+}
+
+/// Changes keys in the administrator's file, and refuses what would make the settings wrong.
+fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     let file = settings_file(&open_host(global)?, global);
     let old = read(&file)?;
-    let new = settings::edited(old.as_deref().unwrap_or_default(), key, value)
-        .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
+    let mut new = old.clone().unwrap_or_default();
+    for (key, value) in changes {
+        new = settings::edited(&new, key, *value)
+            .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
+    }
     let changed = old.unwrap_or_default() != new;
     if changed {
         check(global, &file, &new)?;

@@ -108,6 +108,8 @@ fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>
     clap_mangen::Man::new(command.clone())
         .title(name)
         .section("8")
+        .source(concat!("camcops-provision ", env!("CARGO_PKG_VERSION")))
+        .manual("CamCOPS")
         .render(&mut page)?;
     pages.push((format!("{name}.8"), page));
     for sub in command
@@ -129,7 +131,7 @@ fn settings_page() -> String {
         }
     };
     let mut page = String::from(
-        ".TH provision.toml 5\n.SH NAME\nprovision.toml \\- what camcops\\-provision makes of a machine\n.SH DESCRIPTION\n\
+        ".TH provision.toml 5\n.nh\n.SH NAME\nprovision.toml \\- what camcops\\-provision makes of a machine\n.SH DESCRIPTION\n\
          Settings in TOML, in /etc/camcops/provision.toml, or provision_NAME.toml for instance NAME; files in the\n\
          folder provision.d beside it are merged in, in the order of their names. Environment variables win over\n\
          files, and \\fB\\-\\-set\\fR over both. Every key has a default. Passwords are never settings.\n",

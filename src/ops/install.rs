@@ -1,13 +1,16 @@
 //! `install`, `plan`, `uninstall`.
 
-use super::{need_root, stop_on_signals};
+use super::superuser::{ask_name, ask_password, take};
+use super::{need_root, purge, stop_on_signals};
 use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
-use crate::engine::{self, Plan, Scope};
+use crate::engine::{self, Data, Plan, Scope};
 use crate::error::Exit;
+use crate::host::Host;
 use crate::journal::{self, Journal, Writer};
+use crate::layout::TOOL;
 use crate::report::{self, Lines, Style};
-use crate::resource::{Resource, Wanted};
+use crate::resource::{Part, Resource, State, Wanted, packages, release, services, sql};
 use crate::site::{Site, open_host};
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -15,9 +18,15 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
 pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
-    let found = site.found(journal)?;
+    let mut found = site.found(journal)?;
+    site.ready(&found)?;
+    if found.database_client.is_none() && parts.include(Part::Database) && site.host.live.is_some()
+    {
+        found.database_client = Some(sql::known(&site.host)?.client().await?);
+    }
     let mut recipe = desired(site, &found)?;
     keep_parts(&mut recipe.wanted, parts);
+    recipe.missing.retain(|(part, _)| parts.include(*part));
     let scope = Scope {
         instance: &site.instance,
         adopt: parts.adopt,
@@ -46,9 +55,16 @@ fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
 pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
     let site = Site::load(global)?;
     let (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    site.host.close().await;
+    let missing: Vec<&str> = recipe
+        .missing
+        .iter()
+        .map(|(_, what)| what.as_str())
+        .collect();
     let document = json!({
         "instance": site.instance,
         "plan": plan,
+        "missing": missing,
         "kept": recipe.kept,
         "warnings": recipe.warnings,
     });
@@ -63,6 +79,9 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
         report::print_json(&document)?;
     } else {
         style.warn(&recipe.warnings);
+        for what in &missing {
+            report::print_line(&format!("! {what}"))?;
+        }
         report::print(&report::plan(
             &site.host,
             &plan,
@@ -71,7 +90,7 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
             style,
         ))?;
     }
-    let pending = !plan.changes.is_empty() || !plan.conflicts.is_empty();
+    let pending = !plan.changes.is_empty() || !plan.conflicts.is_empty() || !missing.is_empty();
     Ok(if flags.exit_code && pending {
         Exit::Pending as u8
     } else {
@@ -83,14 +102,20 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
 pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     need_root(global, "install")?;
     let stop = stop_on_signals()?;
-    let site = Site::load(global)?;
-    if site.host.staged_root().is_none() {
-        // Files alone, without modules and services, would leave a web server that does not start again.
-        return Err(Exit::Usage.because(
-            "this version installs into a staged tree: give --root DIR; plan shows what it would put on this machine",
-        ));
+    let mut global = with_flags(global, flags)?;
+    let mut site = Site::load(&global)?;
+    if site.host.staged_root().is_none() && site.host.look(TOOL)?.is_none() {
+        return Err(Exit::Unreachable.because(format!(
+            "the services call {TOOL}, and there is none: put this program there, as its package and packaging/from-source do, and run again"
+        )));
     }
     let (mut recipe, mut plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    if let Some(name) = ask_name(&site, &plan, flags, style)? {
+        global.set.push(format!("superuser.username={name}"));
+        site = Site::load(&global)?;
+        (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    }
+    take(&site, flags)?;
     style.warn(&recipe.warnings);
     if !plan.conflicts.is_empty()
         && let Some(_lock) = journal::try_lock(&site.host)?
@@ -98,10 +123,17 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
         // What another run was just making is no conflict.
         (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
     }
-    refuse_conflicts(&plan)?;
+    refuse(&site.host, &recipe, &plan)?;
+    let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
+    sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
     if plan.changes.is_empty() {
-        return finish_install(&site, &recipe, &plan, None, style);
+        site.host.close().await;
+        return finish_install(&site, &recipe, &plan, None, &flags.parts, style);
     }
+    if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
+        services::apache::refuse_unfit(&site.host)?;
+    }
+    ask_password(&site, &plan, style)?;
     let question = format!(
         "{} changes to {}",
         plan.changes.len(),
@@ -113,13 +145,37 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
     (recipe, plan) = planned(&site, &writer.journal, &flags.parts).await?;
-    refuse_conflicts(&plan)?;
+    refuse(&site.host, &recipe, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    let outcome = engine::apply(&site.host, &mut writer, &plan, &stop, &mut lines).await?;
-    finish_install(&site, &recipe, &plan, Some(&outcome), style)
+    let outcome = engine::apply(&site.host, &mut writer, &plan, &stop, &mut lines).await;
+    site.host.close().await;
+    let outcome = outcome?;
+    finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+}
+
+/// Flags that are settings for this one run.
+fn with_flags(global: &Global, flags: &Install) -> Result<Global> {
+    let mut global = global.clone();
+    if let Some(name) = &flags.superuser {
+        global.set.push(format!("superuser.username={name}"));
+    }
+    if flags.offline {
+        global.set.push("network.offline=true".into());
+    }
+    if let Some(wheelhouse) = &flags.wheelhouse {
+        let path = wheelhouse.canonicalize().map_err(|why| {
+            Exit::Unusable.because(format!("--wheelhouse {}: {why}", wheelhouse.display()))
+        })?;
+        let path = path.to_str().map(str::to_owned).ok_or_else(|| {
+            Exit::Unusable.because("--wheelhouse: the name of the directory is not UTF-8")
+        })?;
+        global.set.push("camcops.source=wheelhouse".into());
+        global.set.push(format!("camcops.wheelhouse={path}"));
+    }
+    Ok(global)
 }
 
 fn finish_install(
@@ -127,6 +183,7 @@ fn finish_install(
     recipe: &Recipe,
     plan: &Plan,
     outcome: Option<&engine::Outcome>,
+    parts: &Parts,
     style: Style,
 ) -> Result<u8> {
     if style.json {
@@ -151,13 +208,36 @@ fn finish_install(
             report::print_line(&format!("kept: {kept}"))?;
         }
     }
-    for resource in &plan.on_first_boot {
-        report::print_line(&format!("on first boot: {resource}"))?;
+    if let (Some(_), Some(line)) = (outcome, report::first_boot(&plan.on_first_boot)) {
+        report::print_line(&format!("on first boot: {line}"))?;
+    }
+    // Every service was seen to answer by now, or this run would not have come so far.
+    if site.host.staged_root().is_none() && parts.whole() {
+        report::print_line(&format!(
+            "The CamCOPS application is running at {}",
+            site.url()
+        ))?;
     }
     Ok(0)
 }
 
-fn refuse_conflicts(plan: &Plan) -> Result<()> {
+/// What can't be carried out is refused before any of it is.
+fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
+    let missing: Vec<&str> = recipe
+        .missing
+        .iter()
+        .map(|(_, what)| what.as_str())
+        .collect();
+    if !missing.is_empty() {
+        return Err(Exit::Unreachable.because(missing.join("\n")));
+    }
+    let made = plan
+        .changes
+        .iter()
+        .filter(|c| c.change.after != State::Absent);
+    let made: Vec<&Resource> = made.map(|c| &c.change.resource).collect();
+    packages::refuse_offline(host, made.iter().copied())?;
+    release::refuse_offline(host, made.iter().copied())?;
     if plan.conflicts.is_empty() {
         return Ok(());
     }
@@ -169,16 +249,23 @@ fn refuse_conflicts(plan: &Plan) -> Result<()> {
 pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
     need_root(global, "uninstall")?;
     let stop = stop_on_signals()?;
-    let host = open_host(global)?;
     let instance = global.instance.as_str();
+    let data = purge::wanted(instance, flags)?;
+    let host = open_host(global)?;
     if !journal::instances(&host)?
         .iter()
         .any(|name| name == instance)
     {
         journal::clear_up(&host)?;
-        return finish_uninstall(&host, instance, &engine::Outcome::default(), style);
+        let nothing = engine::Outcome::default();
+        return finish_uninstall(&host, instance, &nothing, &[], style);
     }
-    let owned = Journal::read(&host, instance)?.owned().len();
+    let site = match data {
+        Data::Goes => Some(purge::site(global)?),
+        Data::Stays => None,
+    };
+    let host = site.as_ref().map_or(&host, |site| &site.host);
+    let owned = Journal::read(host, instance)?.owned().len();
     let question = format!(
         "undo {} in {}",
         report::count(owned, "change"),
@@ -187,19 +274,31 @@ pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Resu
     if !agreed(&question, flags.yes || style.json)? {
         return Err(Exit::Failed.because("nothing was changed"));
     }
-    let mut writer = Writer::open(&host, instance, "uninstall")?;
-    let mut lines = Lines { style, host: &host };
-    let outcome = engine::undo_all(&host, &mut writer, instance, &stop, &mut lines).await?;
-    writer.forget().context(
-        "everything is undone, but the journal could not be removed; run uninstall again",
-    )?;
-    finish_uninstall(&host, instance, &outcome, style)
+    let mut writer = Writer::open(host, instance, "uninstall")?;
+    let mut lines = Lines { style, host };
+    let slug = crate::layout::slug(instance);
+    services::before_undoing(host, &slug)?;
+    let dumps = match &site {
+        Some(site) => purge::before_undoing(site, &writer.journal).await?,
+        None => Vec::new(),
+    };
+    let outcome = engine::undo_all(host, &mut writer, instance, data, &stop, &mut lines).await;
+    host.close().await;
+    let outcome = outcome?;
+    services::after_undoing(host, &slug)?;
+    if !purge::is_left(&writer.journal) {
+        writer.forget().context(
+            "everything is undone, but the journal could not be removed; run uninstall again",
+        )?;
+    }
+    finish_uninstall(host, instance, &outcome, &dumps, style)
 }
 
 fn finish_uninstall(
-    host: &crate::host::Host,
+    host: &Host,
     instance: &str,
     outcome: &engine::Outcome,
+    dumps: &[String],
     style: Style,
 ) -> Result<u8> {
     if style.json {
@@ -207,9 +306,13 @@ fn finish_uninstall(
             "instance": instance,
             "undone": outcome.done,
             "left": outcome.left,
+            "dumps": dumps,
         }))?;
     } else {
         report::print(&report::outcome(host, "uninstalled", outcome))?;
+        for dump in dumps {
+            report::print_line(&format!("the data is in {dump}"))?;
+        }
     }
     Ok(0)
 }

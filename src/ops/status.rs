@@ -4,18 +4,60 @@ use super::install::planned;
 use crate::certificate;
 use crate::cli::{Global, Parts, Status};
 use crate::error::Exit;
+use crate::probe::{Answer, Endpoint, Role};
 use crate::report::{self, Style};
 use crate::site::{Certificate, Site};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// A server that takes longer does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
 struct Drift {
     resource: crate::resource::Resource,
     facets: Vec<String>,
+}
+
+/// The database or the broker, as the application sees it.
+#[derive(Debug, Serialize)]
+struct Server {
+    role: &'static str,
+    at: String,
+    #[serde(flatten)]
+    answers: Option<Answer>,
+    trouble: Option<String>,
+}
+
+async fn servers(site: &Site) -> Vec<Server> {
+    let (database, broker) = tokio::join!(
+        server(site, Role::Database, "database"),
+        server(site, Role::Broker, "broker")
+    );
+    vec![database, broker]
+}
+
+async fn server(site: &Site, role: Role, name: &'static str) -> Server {
+    let (at, answer) = match Endpoint::of(site, role) {
+        Ok(endpoint) => {
+            let answer = endpoint.answers(PATIENCE).await;
+            (endpoint.place(), answer.map_err(|trouble| trouble.text))
+        }
+        Err(why) => (String::new(), Err(format!("{why:#}"))),
+    };
+    let (answers, trouble) = match answer {
+        Ok(answer) => (Some(answer), None),
+        Err(trouble) => (None, Some(trouble)),
+    };
+    Server {
+        role: name,
+        at,
+        answers,
+        trouble,
+    }
 }
 
 /// Shows it.
@@ -43,6 +85,11 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             });
         }
     }
+    site.host.close().await;
+    let servers = match site.host.staged_root() {
+        Some(_) => Vec::new(),
+        None => servers(&site).await,
+    };
     let interrupted = journal.owned().iter().any(|owned| owned.open);
     let pending = plan.changes.len() + plan.conflicts.len();
     let found = site.found(&journal)?;
@@ -58,9 +105,15 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             .map(|pem| certificate::summary(&pem, SystemTime::now()))
             .transpose()?,
     };
+    let services = match site.host.staged_root() {
+        Some(_) => Vec::new(),
+        None => super::services::told(&site.host, |_| true).await?,
+    };
     if style.json {
         report::print_json(&json!({
             "instance": site.instance,
+            "servers": servers,
+            "services": services,
             "installed": journal.exists(),
             "owned": journal.owned().len(),
             "interrupted": interrupted,
@@ -91,13 +144,34 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             (true, false) => format!("{} things in place", journal.owned().len()),
         };
         let _ = writeln!(text, "installed    {state}");
+        for server in &servers {
+            let _ = match (&server.answers, &server.trouble) {
+                (Some(answer), _) => writeln!(
+                    text,
+                    "{:<12} {answer} answers at {}",
+                    server.role, server.at
+                ),
+                (None, trouble) => writeln!(
+                    text,
+                    "{:<12} {}",
+                    server.role,
+                    trouble.as_deref().unwrap_or_default()
+                ),
+            };
+        }
+        for told in &services {
+            let _ = writeln!(text, "service      {}", super::services::line(told));
+        }
         for drift in &drift {
-            let _ = writeln!(
-                text,
-                "drift        {}: {} changed since",
-                drift.resource,
-                drift.facets.join(", ")
-            );
+            let facets = drift.facets.join(", ");
+            let _ = match facets.as_str() {
+                "presence" => writeln!(text, "drift        {}: not to be seen", drift.resource),
+                _ => writeln!(
+                    text,
+                    "drift        {}: {facets} changed since",
+                    drift.resource
+                ),
+            };
         }
         for kept in &recipe.kept {
             let _ = writeln!(text, "kept         {kept}");
@@ -118,8 +192,9 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             }
             None => text.push_str("certificate  none yet\n"),
         }
-        for resource in &plan.on_first_boot {
-            let _ = writeln!(text, "first boot   {resource}");
+        let _ = writeln!(text, "site         {}", site.url());
+        if let Some(line) = report::first_boot(&plan.on_first_boot) {
+            let _ = writeln!(text, "first boot   {line}");
         }
         let _ = match pending {
             0 => writeln!(text, "pending      nothing"),

@@ -1,23 +1,32 @@
-//! The broker: a login as the application, and a channel on its vhost.
+//! The broker: a login as the application, a channel on its vhost, and a message through it.
 
 mod greeting;
+mod workers;
 
 use super::tls::{self, Authority};
 use super::{
     Address, Answer, Cause, Patience, Trouble, connected, find, io_trouble, password, unanswered,
 };
+use crate::host::Host;
 use crate::keys::Secret;
-use crate::settings::Mode;
-use crate::site::Site;
+use crate::layout::Layout;
+use crate::settings::{Mode, Settings};
 use anyhow::Result;
 use async_compat::CompatExt;
 use async_rs::Runtime;
 use greeting::Greeting;
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::FieldTable;
 use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo};
-use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
+use lapin::{
+    AsyncTcpStream, BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind,
+};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,11 +48,41 @@ pub struct Endpoint {
     pub tls: Option<Arc<ClientConfig>>,
 }
 
+/// Why a talk with the broker came to nothing.
+enum Refusal {
+    Lapin(lapin::Error),
+    Told(Trouble),
+}
+
+impl From<lapin::Error> for Refusal {
+    fn from(why: lapin::Error) -> Refusal {
+        Refusal::Lapin(why)
+    }
+}
+
+impl From<Trouble> for Refusal {
+    fn from(why: Trouble) -> Refusal {
+        Refusal::Told(why)
+    }
+}
+
 impl Endpoint {
     /// What the settings and the secrets of a site say.
-    pub fn of(site: &Site) -> Result<Endpoint> {
-        let broker = &site.settings().broker;
-        let slug = &site.layout.slug;
+    pub fn of(host: &Host, settings: &Settings, layout: &Layout) -> Result<Endpoint> {
+        let password = password(
+            host,
+            &layout.secrets,
+            "broker.password_file",
+            settings.broker.password_file.as_ref(),
+            "broker",
+        )?;
+        Endpoint::with(settings, layout, password)
+    }
+
+    /// The same with a password that may not be kept anywhere yet.
+    pub fn with(settings: &Settings, layout: &Layout, password: Secret) -> Result<Endpoint> {
+        let broker = &settings.broker;
+        let slug = &layout.slug;
         let (host, setting) = match broker.mode {
             Mode::Local => ("127.0.0.1", "broker.port"),
             Mode::External => (broker.host.as_str(), "broker.host"),
@@ -64,18 +103,60 @@ impl Endpoint {
             },
             vhost: broker.vhost_or(slug).to_owned(),
             user: broker.user_or(slug).to_owned(),
-            password: password(
-                site,
-                "broker.password_file",
-                broker.password_file.as_ref(),
-                "broker",
-            )?,
+            password,
             tls,
         })
     }
 
+    /// Whether anything listens there.
+    pub async fn is_open(&self, patience: Duration) -> bool {
+        let Address::Tcp { host, port, .. } = &self.address else {
+            return false;
+        };
+        let connecting = TcpStream::connect((host.as_str(), *port));
+        matches!(Patience::new(patience).bears(connecting).await, Ok(Ok(_)))
+    }
+
     /// Logs in once and opens a channel on the vhost.
     pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+        let channel = async |connection: &Connection| {
+            connection.create_channel().await?;
+            Ok(())
+        };
+        let (answer, ()) = self.talk_of(patience, channel).await?;
+        Ok(answer)
+    }
+
+    /// Logs in once, makes a queue of its own on the vhost, and sends a message there and back.
+    pub async fn round_trip(&self, patience: Duration) -> Result<Answer, Trouble> {
+        let message = async |connection: &Connection| {
+            let channel = connection.create_channel().await?;
+            Ok(self.there_and_back(&channel).await?)
+        };
+        let (answer, ()) = self.talk_of(patience, message).await?;
+        Ok(answer)
+    }
+
+    /// The names of the workers that answer a ping through the broker, until one answers whose name ends as given: every
+    /// worker hears it.
+    pub async fn workers(
+        &self,
+        patience: Duration,
+        here: &str,
+    ) -> Result<BTreeSet<String>, Trouble> {
+        let reply = patience.mul_f32(0.8);
+        let ping =
+            async |connection: &Connection| Ok(workers::ping(connection, reply, here).await?);
+        let (_, names) = self.talk_of(patience, ping).await?;
+        Ok(names)
+    }
+
+    /// Logs in once and does something with the connection.
+    async fn talk_of<T>(
+        &self,
+        patience: Duration,
+        what: impl AsyncFnOnce(&Connection) -> Result<T, Refusal>,
+    ) -> Result<(Answer, T), Trouble> {
         let patience = Patience::new(patience);
         let place = self.address.to_string();
         let Address::Tcp {
@@ -97,12 +178,14 @@ impl Endpoint {
                 }
             };
             let ours = ours.map_err(|why| io_trouble(&place, &why))?;
-            self.talk(ours)
-                .await
-                .map_err(|why| self.trouble(&place, &greeting, &why))
+            let result = self.talk(ours, what).await;
+            result.map_err(|why| match why {
+                Refusal::Lapin(why) => self.trouble(&place, &greeting, &why),
+                Refusal::Told(trouble) => trouble,
+            })
         };
         match patience.bears(asked).await {
-            Ok(Ok(())) => Ok(greeting.answer()),
+            Ok(Ok(result)) => Ok((greeting.answer(), result)),
             Ok(Err(trouble)) => Err(trouble),
             Err(_) if greeting.is_empty() => Err(Trouble::new(
                 Cause::SomethingElse,
@@ -135,7 +218,11 @@ impl Endpoint {
             })
     }
 
-    async fn talk(&self, stream: TcpStream) -> lapin::Result<()> {
+    async fn talk<T>(
+        &self,
+        stream: TcpStream,
+        what: impl AsyncFnOnce(&Connection) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let uri = AMQPUri {
             authority: AMQPAuthority {
                 userinfo: AMQPUserInfo {
@@ -157,10 +244,71 @@ impl Endpoint {
             .with_connection_name(concat!(env!("CARGO_PKG_NAME"), " probe").into());
         let connection =
             Connection::connector(uri, Runtime::tokio_current(), connect, named).await?;
-        connection.create_channel().await?;
+        let result = what(&connection).await?;
         // All is proved by now; closing properly only keeps the broker's log clean.
         let _ = connection.close(200, "OK".into()).await;
-        Ok(())
+        Ok(result)
+    }
+
+    /// A message through a queue that nobody else sees, and that goes with the connection.
+    async fn there_and_back(&self, channel: &Channel) -> Result<(), Trouble> {
+        let place = &self.address.to_string();
+        let refused = |why: lapin::Error| {
+            let said = match why.kind() {
+                ErrorKind::ProtocolError(refusal) => refusal.get_message().to_string(),
+                other => format!("{other:?}"),
+            };
+            Trouble::new(
+                Cause::NoVhost,
+                place,
+                format_args!(
+                    "the account {} may log in, but a message does not get through its vhost {}: {said}; give it the permissions to configure, write and read there (`.*` each)",
+                    self.user, self.vhost
+                ),
+            )
+        };
+        let own = QueueDeclareOptions {
+            exclusive: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare("".into(), own, FieldTable::default())
+            .await
+            .map_err(refused)?;
+        let (name, message) = (queue.name(), b"camcops-provision".as_slice());
+        let mandatory = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(refused)?;
+        channel
+            .basic_publish(
+                "".into(),
+                name.clone(),
+                mandatory,
+                message,
+                BasicProperties::default(),
+            )
+            .await
+            .map_err(refused)?
+            .await
+            .map_err(refused)?;
+        let got = channel
+            .basic_get(name.clone(), BasicGetOptions { no_ack: true })
+            .await
+            .map_err(refused)?;
+        match got.is_some_and(|got| got.delivery.data == message) {
+            true => Ok(()),
+            false => Err(Trouble::new(
+                Cause::Other,
+                place,
+                "a message was taken, but did not come back; look into the broker's log",
+            )),
+        }
     }
 
     fn trouble(&self, place: &str, greeting: &Greeting, why: &lapin::Error) -> Trouble {

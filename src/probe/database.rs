@@ -63,15 +63,6 @@ impl Endpoint {
     /// What the settings and the secrets of a site say.
     pub fn of(site: &Site) -> Result<Endpoint> {
         let database = &site.settings().database;
-        let slug = &site.layout.slug;
-        let address = match database.mode {
-            Mode::Local => Address::Socket(database.socket.as_str().to_owned()),
-            Mode::External => Address::Tcp {
-                host: database.host.as_str().to_owned(),
-                port: database.port.get(),
-                setting: "database.host",
-            },
-        };
         let (user, login) = match site.socket_authentication() {
             true => {
                 let account = site.account();
@@ -87,14 +78,29 @@ impl Endpoint {
                 (account, Login::Account { uid, gid })
             }
             false => (
-                database.user_or(slug),
+                database.user_or(&site.layout.slug),
                 Login::Password(password(
-                    site,
+                    &site.host,
+                    &site.layout.secrets,
                     "database.password_file",
                     database.password_file.as_ref(),
                     "database",
                 )?),
             ),
+        };
+        Endpoint::with(site, user.to_owned(), login)
+    }
+
+    /// The same database with a login that may not be kept anywhere yet.
+    pub fn with(site: &Site, user: String, login: Login) -> Result<Endpoint> {
+        let database = &site.settings().database;
+        let address = match database.mode {
+            Mode::Local => Address::Socket(database.socket.as_str().to_owned()),
+            Mode::External => Address::Tcp {
+                host: database.host.as_str().to_owned(),
+                port: database.port.get(),
+                setting: "database.host",
+            },
         };
         let encryption = match (database.tls, &database.tls_ca) {
             (DatabaseTls::Off, _) => Encryption::Off,
@@ -107,11 +113,25 @@ impl Endpoint {
         };
         Ok(Endpoint {
             address,
-            database: database.name_or(slug).to_owned(),
-            user: user.to_owned(),
+            database: database.name_or(&site.layout.slug).to_owned(),
+            user,
             login,
             encryption,
         })
+    }
+
+    /// A connection that stays open, after these statements. Without a name of a database it is in none.
+    pub async fn connect(&self, patience: Duration, first: &[&str]) -> Result<Conn, Trouble> {
+        let patience = Patience::new(patience);
+        let place = self.address.to_string();
+        let (options, host) = self.options(&place, patience).await?;
+        let first: Vec<String> = first.iter().map(|each| (*each).to_owned()).collect();
+        let options = OptsBuilder::from_opts(options).init(first);
+        match patience.bears(Conn::new(options)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(why)) => Err(self.trouble(&place, host, &why)),
+            Err(_) => Err(self.silence(&place, patience).await),
+        }
     }
 
     /// Logs in once and asks for the version, in the application's database.
@@ -140,7 +160,7 @@ impl Endpoint {
     async fn options(&self, place: &str, patience: Patience) -> Result<(Opts, &str), Trouble> {
         let options = OptsBuilder::default()
             .user(Some(&self.user))
-            .db_name(Some(&self.database))
+            .db_name(Some(&self.database).filter(|name| !name.is_empty()))
             .pass(match &self.login {
                 Login::Password(password) => Some(password.reveal()),
                 Login::Account { .. } => None,
@@ -222,7 +242,8 @@ impl Endpoint {
         }
     }
 
-    fn trouble(&self, place: &str, host: &str, why: &mysql_async::Error) -> Trouble {
+    /// What went wrong, in the words of somebody who has to mend it.
+    pub fn trouble(&self, place: &str, host: &str, why: &mysql_async::Error) -> Trouble {
         use mysql_async::Error as E;
         let tell = |cause, text: String| Trouble::new(cause, place, text);
         let something_else = || {

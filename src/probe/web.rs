@@ -1,8 +1,8 @@
 //! CamCOPS's own web server, behind Apache: its login page.
 
 use super::{Address, Answer, Cause, Patience, Trouble, connected, io_trouble, unanswered};
-use crate::settings::Bind;
-use crate::site::Site;
+use crate::layout::Layout;
+use crate::settings::{Bind, Settings};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,7 +14,7 @@ const LARGEST_PAGE: u64 = 1 << 20;
 /// Apache's business: behind it the page is always here.
 const REQUEST: &[u8] = b"GET /login HTTP/1.0\r\nHost: localhost\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n";
 /// What the login page has in every language. CamCOPS answers 200 to any address, so that the code alone says nothing.
-const MARKS: [&str; 3] = ["CamCOPS", "name=\"csrf_token\"", "name=\"password\""];
+pub(super) const MARKS: [&str; 3] = ["CamCOPS", "name=\"csrf_token\"", "name=\"password\""];
 
 /// The web server of an instance.
 #[derive(Debug, Clone)]
@@ -27,17 +27,17 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// What the settings of a site say.
-    pub fn of(site: &Site) -> Endpoint {
+    pub fn of(settings: &Settings, layout: &Layout) -> Endpoint {
         Endpoint {
-            address: match site.settings().web.bind {
-                Bind::Socket => Address::Socket(site.layout.socket.clone()),
+            address: match settings.web.bind {
+                Bind::Socket => Address::Socket(layout.socket.clone()),
                 Bind::Tcp(address) => Address::Tcp {
                     host: address.ip().to_string(),
                     port: address.port(),
                     setting: "web.bind",
                 },
             },
-            service: format!("camcops-server@{}", site.layout.slug),
+            service: format!("camcops-server@{}", layout.slug),
         }
     }
 
@@ -49,7 +49,7 @@ impl Endpoint {
         let place = self.address.to_string();
         let page = match &self.address {
             Address::Socket(path) => match patience.bears(UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => patience.bears(fetched(stream)).await,
+                Ok(Ok(stream)) => patience.bears(fetched(stream, REQUEST)).await,
                 Ok(Err(why)) => return Err(io_trouble(&place, &why)),
                 Err(_) => return Err(unanswered(&place, patience)),
             },
@@ -59,7 +59,7 @@ impl Endpoint {
                 setting,
             } => {
                 let stream = connected(&place, host, *port, setting, patience).await?;
-                patience.bears(fetched(stream)).await
+                patience.bears(fetched(stream, REQUEST)).await
             }
         };
         match page {
@@ -78,10 +78,7 @@ impl Endpoint {
 
     fn judged(&self, place: &str, page: &[u8]) -> Result<Answer, Trouble> {
         let page = String::from_utf8_lossy(page);
-        let code = page
-            .strip_prefix("HTTP/1.")
-            .and_then(|rest| rest.split_whitespace().nth(1))
-            .and_then(|code| code.parse::<u16>().ok());
+        let code = status(&page);
         let tell = |cause, text: String| Err(Trouble::new(cause, place, text));
         match code {
             Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
@@ -107,8 +104,18 @@ impl Endpoint {
     }
 }
 
-async fn fetched(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<u8>> {
-    stream.write_all(REQUEST).await?;
+/// The status code of an answer.
+pub(super) fn status(answer: &str) -> Option<u16> {
+    let (_, rest) = answer.strip_prefix("HTTP/1.")?.split_once(' ')?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// The whole answer to a request.
+pub(super) async fn fetched(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+) -> io::Result<Vec<u8>> {
+    stream.write_all(request).await?;
     let mut page = Vec::new();
     match stream.take(LARGEST_PAGE).read_to_end(&mut page).await {
         // A server may cut the connection off as soon as all is sent.

@@ -1,6 +1,6 @@
 //! What no single key can tell: settings that contradict each other.
 
-use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Mode, Settings, TlsMode};
+use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Mode, Settings, Source, TlsMode};
 
 /// Keys that contradict each other; the first one is the one to change.
 pub(super) struct Conflict {
@@ -13,11 +13,13 @@ pub(super) struct Conflict {
 /// Every contradiction.
 pub(super) fn conflicts(settings: &Settings) -> Vec<Conflict> {
     let mut found = Conflicts::default();
+    application(settings, &mut found);
     account(settings, &mut found);
     database(settings, &mut found);
     broker(settings, &mut found);
     site(settings, &mut found);
     ports(settings, &mut found);
+    network(settings, &mut found);
     found.0
 }
 
@@ -45,6 +47,31 @@ impl Conflicts {
             });
         }
     }
+}
+
+fn application(settings: &Settings, found: &mut Conflicts) {
+    let camcops = &settings.camcops;
+    found.need(
+        camcops.source == Source::Wheelhouse && camcops.wheelhouse.is_none(),
+        ["camcops.wheelhouse", "camcops.source"],
+        "camcops.source = \"wheelhouse\"",
+    );
+}
+
+fn network(settings: &Settings, found: &mut Conflicts) {
+    let network = &settings.network;
+    found.need(
+        network.proxy_login_file.is_some()
+            && network.http_proxy.is_none()
+            && network.https_proxy.is_none(),
+        ["network.https_proxy", "network.proxy_login_file"],
+        "network.proxy_login_file",
+    );
+    found.need(
+        network.pip_login_file.is_some() && network.pip_index_url.is_none(),
+        ["network.pip_index_url", "network.pip_login_file"],
+        "network.pip_login_file",
+    );
 }
 
 fn account(settings: &Settings, found: &mut Conflicts) {
@@ -78,6 +105,24 @@ fn database(settings: &Settings, found: &mut Conflicts) {
         database.tls == DatabaseTls::Verify && database.tls_ca.is_none(),
         ["database.tls_ca", "database.tls"],
         "database.tls = \"verify\"",
+    );
+    found.refuse(
+        database.readonly_user.is_none() && database.readonly_password_file.is_some(),
+        ["database.readonly_password_file", "database.readonly_user"],
+        "is only for database.readonly_user, which is not set",
+    );
+    found.refuse(
+        database.readonly_user.is_some()
+            && database.readonly_user.as_ref().map(|user| user.as_str())
+                == database.user.as_ref().map(|user| user.as_str()),
+        ["database.readonly_user", "database.user"],
+        "is the application's own account, which also writes",
+    );
+    let superuser = &settings.superuser;
+    found.refuse(
+        superuser.username.is_none() && superuser.password_file.is_some(),
+        ["superuser.password_file", "superuser.username"],
+        "is only for superuser.username, which is not set",
     );
     let name = database.name.as_ref().map_or("", |name| name.as_str());
     found.need(

@@ -3,6 +3,36 @@
 use super::value::choice;
 
 choice! {
+    /// A version of CamCOPS that this program can install.
+    Version {
+        /// 2.4.24.
+        V2_4_24 = "2.4.24",
+    }
+}
+
+choice! {
+    /// Where CamCOPS and its packages come from.
+    Source {
+        /// The Python package index.
+        Pypi = "pypi",
+        /// A directory of files.
+        Wheelhouse = "wheelhouse",
+    }
+}
+
+choice! {
+    /// What installs Python packages.
+    Installer {
+        /// uv where it can be had, else pip.
+        Auto = "auto",
+        /// uv.
+        Uv = "uv",
+        /// pip.
+        Pip = "pip",
+    }
+}
+
+choice! {
     /// The account that the services run as.
     AccountUser {
         /// The web server's account.

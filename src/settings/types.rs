@@ -59,7 +59,7 @@ impl Host {
     }
 }
 
-fn is_host_name(host: &str) -> bool {
+pub(super) fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label
@@ -95,6 +95,25 @@ checked_text! {
         } else {
             word(name, 32, "_")
         }
+    }
+}
+
+checked_text! {
+    /// Where an account of MySQL or MariaDB comes from.
+    ClientHost, allowed "a host name, an IP address, or one with % for any part", |host| {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || ".:-_%/".contains(c);
+        match host.len() <= 60 && host.chars().all(is_fine) {
+            true => Ok(()),
+            false => Err(format!("{host:?} is not where an account can come from")),
+        }
+    }
+}
+
+checked_text! {
+    /// A user of CamCOPS.
+    UserName, allowed "up to 191 of A-Z a-z 0-9 , _ - { }, but not system", |name| match name {
+        "system" => Err("system is CamCOPS itself".into()),
+        _ => word(name, 191, ",_-{}"),
     }
 }
 

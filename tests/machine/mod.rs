@@ -8,10 +8,18 @@
 // Each test uses its own part of this.
 #![allow(dead_code)]
 
+pub mod booted;
+pub mod browser;
 pub mod certificates;
+pub mod installed;
 pub mod servers;
+pub mod site;
+pub mod watch;
+pub mod wheelhouse;
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -26,9 +34,9 @@ const NEEDED: [&str; 5] = ["mmdebstrap", "unshare", "nsenter", "pivot_root", "ip
 
 /// Outside of the machine: runs it, then clears up. A second way to the end is that the test itself dies.
 const KEEPER: &str = r#"
-base=$1 home=$2 tool=$3
+base=$1 home=$2 tool=$3 wheelhouse=$4
 unshare --mount --propagation private --net --ipc --uts --pid --fork --kill-child \
-    bash -euc "$FIRST_PROCESS" first "$base" "$home" "$tool"
+    bash -euc "$FIRST_PROCESS" first "$base" "$home" "$tool" "$wheelhouse"
 rm -rf "$home"
 "#;
 
@@ -49,6 +57,10 @@ done
 ln -s /proc/self/fd "$root/dev/fd"
 : > "$root/usr/bin/camcops-provision"
 mount --bind "$tool" "$root/usr/bin/camcops-provision"
+if [ -n "$4" ]; then
+    mkdir "$root/srv/wheelhouse"
+    mount --bind -o ro "$4" "$root/srv/wheelhouse"
+fi
 echo machine > "$root/etc/hostname"
 echo '127.0.0.1 localhost machine' > "$root/etc/hosts"
 : > "$root/etc/resolv.conf"
@@ -75,17 +87,30 @@ impl Machine {
     ///
     /// In continuous integration (the variable `CI` is set) that is a failure.
     pub fn start(packages: &[&str]) -> Option<Machine> {
-        if let Some(why) = why_not() {
-            assert!(std::env::var_os("CI").is_none(), "no machine: {why}");
-            eprintln!("skipped: no machine: {why}");
-            return None;
-        }
-        let base = base(packages);
+        Machine::of("bookworm", packages)
+    }
+
+    /// The same with another release of Debian.
+    pub fn of(release: &str, packages: &[&str]) -> Option<Machine> {
+        possible().then(|| Machine::on(&base(release, packages), Path::new("")))
+    }
+
+    /// One without systemd, bare but for the archives of what `install` needs, and the files of CamCOPS in
+    /// /srv/wheelhouse.
+    pub fn bare() -> Option<Machine> {
+        possible().then(|| {
+            let ground = installed::bare_ground();
+            Machine::on(&ground.layers[0], &ground.wheelhouse.unwrap())
+        })
+    }
+
+    fn on(base: &Path, wheelhouse: &Path) -> Machine {
         let home = fresh_home();
         let mut keeper = Command::new("bash")
             .args(["-c", KEEPER, "keeper"])
-            .args([&base, &home])
+            .args([base, &home])
             .arg(env!("CARGO_BIN_EXE_camcops-provision"))
+            .arg(wheelhouse)
             .env("FIRST_PROCESS", FIRST_PROCESS)
             // An interrupt from the keyboard is for the test; this ends when the test does.
             .process_group(0)
@@ -105,12 +130,44 @@ impl Machine {
         };
         // Everything else here relies on this.
         assert_ne!(which(&machine.path("/")), which(Path::new("/")));
-        Some(machine)
+        machine
     }
 
     /// A path inside, as the host sees it.
     pub fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{inside}", self.first))
+    }
+
+    /// Lays a cable to another machine; these are the addresses of its ends. It goes with the machines.
+    pub fn connect(&self, own: &str, other: &Machine, theirs: &str) {
+        let ends = [(self, own, other), (other, theirs, self)];
+        let name = |to: &Machine| format!("to{}", to.first);
+        let [mine, far] = ends.map(|(at, _, to)| [name(to), "netns".into(), at.first.to_string()]);
+        let ip = |command: &mut Command, arguments: &[&str]| {
+            let done = command.args(arguments).status().unwrap();
+            assert!(done.success(), "{command:?}");
+        };
+        ip(
+            Command::new("ip")
+                .args(["link", "add"])
+                .args(mine)
+                .args(["type", "veth", "peer", "name"])
+                .args(far),
+            &[],
+        );
+        for (at, address, to) in ends {
+            let inside = || {
+                let mut command = Command::new("nsenter");
+                command.args(["--net", "--target", &at.first.to_string(), "ip"]);
+                command
+            };
+            let address = format!("{address}/24");
+            ip(
+                &mut inside(),
+                &["address", "add", &address, "dev", &name(to)],
+            );
+            ip(&mut inside(), &["link", "set", &name(to), "up"]);
+        }
     }
 
     /// Writes a file inside, and the directories that it needs.
@@ -185,12 +242,32 @@ impl Drop for Machine {
     }
 }
 
-fn why_not() -> Option<String> {
+/// Kills what a command of a machine has started: that stands behind a process of nsenter's, which ends with it.
+pub fn kill(command: &mut Child) {
+    let number = command.id();
+    let inside = fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap();
+    let inside = inside.trim().parse().unwrap();
+    signal::kill(Pid::from_raw(inside), Signal::SIGKILL).unwrap();
+    command.wait().unwrap();
+}
+
+/// Whether machines can be made here; where not, that is said on standard error, and is a failure in continuous integration.
+fn possible() -> bool {
+    let Some(why) = why_not(&NEEDED) else {
+        return true;
+    };
+    assert!(std::env::var_os("CI").is_none(), "no machine: {why}");
+    eprintln!("skipped: no machine: {why}");
+    false
+}
+
+fn why_not(needed: &[&str]) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("it needs root".into());
     }
-    let missing: Vec<&str> = NEEDED
-        .into_iter()
+    let missing: Vec<&str> = needed
+        .iter()
+        .copied()
         .filter(|program| which::which(program).is_err())
         .collect();
     (!missing.is_empty()).then(|| format!("{} not installed", missing.join(", ")))
@@ -203,29 +280,35 @@ fn cache() -> PathBuf {
     )
 }
 
-/// The root with these packages, made where it is not there yet. Nobody writes to it afterwards.
-fn base(packages: &[&str]) -> PathBuf {
-    const RELEASE: &str = "bookworm";
-    let mut packages = packages.to_vec();
-    packages.sort_unstable();
-    let list = packages.join(",");
-    // FNV-1a: the same in every version of the compiler.
+/// FNV-1a: the same in every version of the compiler.
+fn key(list: &str) -> String {
     let key = list.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| {
         (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });
+    format!("{key:016x}")
+}
+
+/// The root with these packages, made where it is not there yet. Nobody writes to it afterwards.
+fn base(release: &str, packages: &[&str]) -> PathBuf {
+    let mut packages = packages.to_vec();
+    packages.sort_unstable();
+    let list = packages.join(",");
+    let key = key(&list);
     let cache = cache();
     fs::create_dir_all(&cache).unwrap();
-    let base = cache.join(format!("{RELEASE}-{key:016x}"));
+    let base = cache.join(format!("{release}-{key}"));
     let lock = File::create(base.with_extension("lock")).unwrap();
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
     if base.exists() {
         return base;
     }
-    eprintln!("making a root of {RELEASE} with {list}: once, a few minutes");
+    eprintln!("making a root of {release} with {list}: once, a few minutes");
     let unfinished = base.with_extension("unfinished");
     let _ = fs::remove_dir_all(&unfinished);
     let made = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=minbase", "--include", &list, RELEASE])
+        // The newest release is never more than a snapshot.
+        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
+        .args(["--quiet", "--variant=minbase", "--include", &list, release])
         .arg(&unfinished)
         .stdin(Stdio::null())
         .status()

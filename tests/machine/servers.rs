@@ -29,10 +29,24 @@ pub fn start_mariadb(machine: &Machine) {
     machine.wait_for("MariaDB", "mariadb-admin --silent ping");
 }
 
-/// Runs SQL as the administrator.
+/// Starts MySQL and waits until it answers its administrator; with the certificate where there is one.
+pub fn start_mysql(machine: &Machine) {
+    let tls = match machine.path(CERTIFICATE).exists() {
+        true => format!("--ssl-cert={CERTIFICATE} --ssl-key={KEY}"),
+        false => String::new(),
+    };
+    machine.run("install -d -o mysql -g mysql /run/mysqld");
+    machine.daemon("mysql", "mysql", &format!("/usr/sbin/mysqld {tls}"));
+    machine.wait_for("MySQL", "mysqladmin --silent ping && mysql -e 'SELECT 1'");
+}
+
+/// Runs SQL as the administrator, with the client of whichever family is there.
 pub fn sql(machine: &Machine, statements: &str) -> String {
     machine.write("/tmp/statements.sql", statements, 0o600);
-    machine.run("mariadb --batch --skip-column-names < /tmp/statements.sql")
+    machine.run(
+        "client=$(command -v mariadb || command -v mysql)
+         $client --batch --skip-column-names < /tmp/statements.sql",
+    )
 }
 
 /// A vhost and an account of RabbitMQ, which has every permission on it.

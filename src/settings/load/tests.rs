@@ -424,8 +424,10 @@ fn later_sources_win_and_are_named() {
 #[test]
 fn every_key_takes_its_example_from_its_variable() {
     // What some of the examples need beside them.
-    let base = "account.user = 'camcops'\n\
-        database = { mode = 'external', host = 'db', tls_ca = '/ca.pem' }\n\
+    let base = "camcops.wheelhouse = '/wheelhouse'\naccount.user = 'camcops'\n\
+        network = { https_proxy = 'http://proxy:1', pip_index_url = 'https://index/' }\n\
+        database = { mode = 'external', host = 'db', tls_ca = '/ca.pem', readonly_user = 'reports' }\n\
+        superuser.username = 'admin'\n\
         broker = { mode = 'external', host = 'mq' }\n\
         tls = { certificate = '/tls.crt', key = '/tls.key' }";
     for key in keys() {

@@ -1,0 +1,301 @@
+//! A program of this machine, run to its end: one way for all of them.
+//!
+//! What it reads and writes are files without a name in memory, not pipes. So neither side can hold the other up, and a
+//! package manager goes on to a good end even if this program is killed meanwhile.
+
+use super::Host;
+use crate::error::Exit;
+use anyhow::{Context, Result, bail};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// Where programs are that a restricted search path may not name.
+const SYSTEM_PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// An error repeats no more of a complaint than this.
+const LAST_LINES: usize = 4;
+/// How often it is looked at, at most and at least.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// A program that is about to run. It is never a shell, and never gets a secret as an argument.
+#[derive(Debug)]
+pub struct Child<'a> {
+    host: &'a Host,
+    program: &'a str,
+    command: Command,
+    input: Option<Zeroizing<Vec<u8>>>,
+    patience: Option<Duration>,
+}
+
+/// How a program ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output; its complaints too, where its lines were followed.
+    pub output: String,
+    /// Its complaints.
+    pub complaint: String,
+}
+
+impl Ended {
+    /// The last lines of its complaint on one line.
+    pub fn last_words(&self) -> String {
+        let words = match self.complaint.trim() {
+            "" => &self.output,
+            _ => &self.complaint,
+        };
+        let lines: Vec<&str> = words
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join(" / ")
+    }
+}
+
+impl Host {
+    /// A program of this machine, by name.
+    pub fn child<'a>(&'a self, program: &'a str) -> Child<'a> {
+        let mut command = Command::new(program);
+        let path = match std::env::var("PATH") {
+            Ok(path) if !path.is_empty() => format!("{path}:{SYSTEM_PROGRAMS}"),
+            _ => SYSTEM_PROGRAMS.to_owned(),
+        };
+        command
+            .env("PATH", path)
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            // An interrupt from the keyboard is for this program, which lets the step at hand end.
+            .process_group(0);
+        Child {
+            host: self,
+            program,
+            command,
+            input: None,
+            patience: None,
+        }
+    }
+}
+
+impl<'a> Child<'a> {
+    /// With these arguments.
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Child<'a> {
+        self.command.args(arguments);
+        self
+    }
+
+    /// With this in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Child<'a> {
+        self.command.env(name, value);
+        self
+    }
+
+    /// With nothing in its environment but what it is given from here on.
+    pub fn bare(mut self) -> Child<'a> {
+        self.command.env_clear();
+        self
+    }
+
+    /// In this directory.
+    pub fn directory(mut self, directory: &str) -> Child<'a> {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// As another account, by its numbers.
+    pub fn account(mut self, user: u32, group: u32) -> Child<'a> {
+        self.command.uid(user).gid(group);
+        self
+    }
+
+    /// With this to read.
+    pub fn input(mut self, input: &[u8]) -> Child<'a> {
+        self.input = Some(Zeroizing::new(input.to_vec()));
+        self
+    }
+
+    /// For no longer than this: then it is ended, and that is an error.
+    pub fn patience(mut self, patience: Duration) -> Child<'a> {
+        self.patience = Some(patience);
+        self
+    }
+
+    /// Runs it; anything but success is an error with the end of its complaint. Gives its output.
+    pub fn run(self) -> Result<String> {
+        let program = self.program;
+        let ended = self.end()?;
+        if ended.status.success() {
+            return Ok(ended.output);
+        }
+        bail!(
+            "{program} failed ({}): {}",
+            ended.status,
+            ended.last_words()
+        )
+    }
+
+    /// Runs it, however it ends.
+    pub fn end(self) -> Result<Ended> {
+        self.finish(None)
+    }
+
+    /// Runs it, however it ends, and passes each line on as it comes, complaints among them.
+    pub fn end_telling(self, mut tell: impl FnMut(&str)) -> Result<Ended> {
+        self.finish(Some(&mut tell))
+    }
+
+    fn finish(mut self, mut tell: Option<&mut dyn FnMut(&str)>) -> Result<Ended> {
+        let Child { host, program, .. } = self;
+        if host.staged_root().is_some() {
+            bail!("{program} can't run for a staged tree");
+        }
+        let (output, complaint) = (unnamed()?, unnamed()?);
+        let complaints_to = if tell.is_some() { &output } else { &complaint };
+        self.command
+            .stdout(output.try_clone()?)
+            .stderr(complaints_to.try_clone()?);
+        if let Some(input) = &self.input {
+            let mut file = unnamed()?;
+            file.write_all(input)?;
+            file.rewind()?;
+            self.command.stdin(file);
+        }
+        let mut child = self.command.spawn().map_err(|why| match why.kind() {
+            io::ErrorKind::NotFound => {
+                Exit::Unreachable.because(format!("{program} is not installed on this machine"))
+            }
+            _ => anyhow::Error::new(why).context(format!("can't start {program}")),
+        })?;
+        let status = match (&tell, self.patience) {
+            (None, None) => child.wait(),
+            _ => {
+                let (begin, mut pause, mut told) = (Instant::now(), PAUSES.0, 0);
+                loop {
+                    let ended = child.try_wait();
+                    if let Some(tell) = &mut tell {
+                        told += pass_on(&output, told, tell)?;
+                    }
+                    match ended {
+                        Ok(None) => {}
+                        Ok(Some(status)) => break Ok(status),
+                        Err(why) => break Err(why),
+                    }
+                    if let Some(patience) = self.patience.filter(|p| begin.elapsed() > *p) {
+                        end(&mut child);
+                        return Err(Exit::Unreachable.because(format!(
+                            "{program} did not come to an end within {} s",
+                            patience.as_secs()
+                        )));
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+            }
+        }
+        .with_context(|| format!("can't wait for {program}"))?;
+        host.cut.after_write();
+        Ok(Ended {
+            status,
+            output: text(&output, 0)?,
+            complaint: text(&complaint, 0)?,
+        })
+    }
+}
+
+/// Ends it and what it has started: they are a group of their own.
+fn end(child: &mut std::process::Child) {
+    if let Ok(group) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    let _ = child.wait();
+}
+
+fn unnamed() -> Result<File> {
+    let handle = memfd_create("camcops-provision", MFdFlags::MFD_CLOEXEC)?;
+    Ok(File::from(handle))
+}
+
+/// Read by position: the child's own position in the file is not to be moved.
+fn text(file: &File, from: u64) -> Result<String> {
+    let size = file.metadata()?.len().saturating_sub(from);
+    let mut bytes = vec![0; usize::try_from(size)?];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Passes on the whole lines from a position on, and says how many bytes they were.
+fn pass_on(file: &File, from: u64, tell: &mut dyn FnMut(&str)) -> Result<u64> {
+    let size = file.metadata()?.len().saturating_sub(from);
+    let mut bytes = vec![0; usize::try_from(size)?];
+    file.read_exact_at(&mut bytes, from)?;
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
+        return Ok(0);
+    };
+    for line in String::from_utf8_lossy(&bytes[..end]).split(['\n', '\r']) {
+        if !line.trim().is_empty() {
+            tell(line.trim_end());
+        }
+    }
+    Ok(end as u64 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_output_and_complaint_are_carried() {
+        let host = Host::live().unwrap();
+        let said = host.child("cat").input(b"Sesame").run().unwrap();
+        assert_eq!(said, "Sesame");
+        let ended = host.child("ls").args(["/nowhere"]).end().unwrap();
+        assert!(!ended.status.success());
+        assert!(ended.last_words().contains("/nowhere"), "{ended:?}");
+        let why = host.child("ls").args(["/nowhere"]).run().unwrap_err();
+        assert!(format!("{why:#}").starts_with("ls failed (exit status: 2)"));
+    }
+
+    #[test]
+    fn lines_are_passed_on_whole() {
+        let host = Host::live().unwrap();
+        let mut lines = Vec::new();
+        let ended = host
+            .child("printf")
+            .args(["one\n\ntwo\rthree\nrest"])
+            .end_telling(|line| lines.push(line.to_owned()))
+            .unwrap();
+        assert_eq!(lines, ["one", "two", "three"]);
+        assert!(ended.output.ends_with("rest"));
+    }
+
+    #[test]
+    fn what_hangs_is_ended() {
+        let host = Host::live().unwrap();
+        let child = host.child("sh").args(["-c", "sleep 60 & sleep 60"]);
+        let begin = Instant::now();
+        let why = child
+            .patience(Duration::from_millis(200))
+            .run()
+            .unwrap_err();
+        assert_eq!(Exit::of(&why), Exit::Unreachable);
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let why = Host::live().unwrap().child("no-such-program").run();
+        let why = why.unwrap_err();
+        assert_eq!(Exit::of(&why), Exit::Unreachable);
+        assert!(why.to_string().starts_with("no-such-program is not"));
+    }
+}

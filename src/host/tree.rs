@@ -1,0 +1,159 @@
+//! Whole trees: made elsewhere, put in place in one step, removed without following a link.
+
+use super::{Host, sync};
+use anyhow::{Context, Result, bail};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statvfs::{Statvfs, fstatvfs};
+use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// A process that was just killed may still finish a file in a tree that is being removed.
+const ATTEMPTS: u32 = 20;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+impl Host {
+    /// Removes what stands at a path with all that is in it; nothing there is as good. Links go as links, and another
+    /// file system that is mounted inside is refused.
+    pub fn remove_tree(&self, path: &str) -> Result<()> {
+        let Some(place) = self.place(path)? else {
+            return Ok(());
+        };
+        let device = fstat(&place.directory)?.st_dev;
+        for attempt in 1.. {
+            match remove(place.directory.as_fd(), &place.name, device) {
+                Err(Errno::ENOTEMPTY) if attempt < ATTEMPTS => std::thread::sleep(PAUSE),
+                Err(Errno::EXDEV) => bail!(
+                    "{}: another file system is mounted in it; unmount that and run again",
+                    self.outside(path)
+                ),
+                other => {
+                    other.with_context(|| format!("can't remove {}", self.outside(path)))?;
+                    break;
+                }
+            }
+        }
+        self.cut.after_write();
+        sync(&place.directory)?;
+        Ok(())
+    }
+
+    /// Lets two things of one file system change places in one step.
+    pub fn exchange(&self, one: &str, other: &str) -> Result<()> {
+        let (first, second) = (self.place_for_writing(one)?, self.place_for_writing(other)?);
+        renameat2(
+            &first.directory,
+            &*first.name,
+            &second.directory,
+            &*second.name,
+            RenameFlags::RENAME_EXCHANGE,
+        )
+        .with_context(|| {
+            format!(
+                "can't exchange {} and {}",
+                self.outside(one),
+                self.outside(other)
+            )
+        })?;
+        self.cut.after_write();
+        sync(&first.directory)?;
+        Ok(())
+    }
+
+    /// Makes everything on the file system of a directory last.
+    pub fn sync_file_system(&self, directory: &str) -> Result<()> {
+        let handle = self.readable(directory)?;
+        syncfs(&handle).with_context(|| format!("can't sync {}", self.outside(directory)))
+    }
+
+    /// What the file system of a directory has left.
+    pub fn space(&self, directory: &str) -> Result<Statvfs> {
+        let handle = self.readable(directory)?;
+        fstatvfs(&handle)
+            .with_context(|| format!("can't ask {} for space", self.outside(directory)))
+    }
+
+    fn readable(&self, directory: &str) -> Result<std::os::fd::OwnedFd> {
+        let handle = self
+            .directory(directory)?
+            .with_context(|| format!("{} does not exist", self.outside(directory)))?;
+        Ok(openat(
+            &handle,
+            ".",
+            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?)
+    }
+}
+
+fn remove(directory: BorrowedFd<'_>, name: &OsStr, device: u64) -> nix::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(why) => return Err(why),
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let handle = openat(directory, name, flags, Mode::empty())?;
+    if fstat(&handle)?.st_dev != device {
+        return Err(Errno::EXDEV);
+    }
+    let mut inside = Dir::from_fd(handle)?;
+    let mut names: Vec<OsString> = Vec::new();
+    for entry in inside.iter() {
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    for name in &names {
+        remove(inside.as_fd(), name, device)?;
+    }
+    match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_tree_goes_and_what_its_links_lead_to_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |path: &str| home.path().join(path);
+        fs::create_dir_all(at("tree/a/b")).unwrap();
+        fs::create_dir(at("kept")).unwrap();
+        fs::write(at("kept/file"), "kept").unwrap();
+        fs::write(at("tree/a/b/file"), "gone").unwrap();
+        symlink(at("kept"), at("tree/a/link")).unwrap();
+        symlink(at("kept/file"), at("tree/link")).unwrap();
+        let host = Host::staged(home.path()).unwrap();
+        host.remove_tree("/tree").unwrap();
+        host.remove_tree("/tree").unwrap();
+        assert!(!at("tree").exists());
+        assert_eq!(fs::read_to_string(at("kept/file")).unwrap(), "kept");
+        symlink(at("kept"), at("link")).unwrap();
+        host.remove_tree("/link").unwrap();
+        assert!(at("kept/file").exists() && !at("link").exists());
+    }
+
+    #[test]
+    fn two_trees_change_places() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            fs::create_dir(home.path().join(name)).unwrap();
+            fs::write(home.path().join(name).join("name"), name).unwrap();
+        }
+        let host = Host::staged(home.path()).unwrap();
+        host.exchange("/one", "/two").unwrap();
+        assert_eq!(host.read_text("/one/name").unwrap().unwrap(), "two");
+        assert_eq!(host.read_text("/two/name").unwrap().unwrap(), "one");
+    }
+}

@@ -1,0 +1,95 @@
+//! The packages that each role needs, by the names that the families of distributions have for them.
+//!
+//! A name may be a list of alternatives, as in a package's own dependencies: any of them will do, and the first that can
+//! be had is installed.
+
+use serde::Serialize;
+
+/// What installs packages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PackageManager {
+    /// dpkg and apt.
+    #[default]
+    Apt,
+    /// rpm and dnf.
+    Dnf,
+}
+
+/// One list of names per role.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Packages {
+    /// What installs them.
+    pub manager: PackageManager,
+    /// The web server.
+    pub web: &'static [&'static str],
+    /// The database server, of either family.
+    pub database: &'static [&'static str],
+    /// The message broker.
+    pub broker: &'static [&'static str],
+    /// What watches the services where systemd does not run.
+    pub supervisor: &'static [&'static str],
+    /// What CamCOPS needs to run, besides Python.
+    pub application: &'static [&'static str],
+    /// What makes PDF files, where the distribution has it.
+    pub pdf: &'static [&'static str],
+    /// What keeps log files short.
+    pub logs: &'static [&'static str],
+    /// What it takes to build the parts of the application that come as source.
+    pub build: &'static [&'static str],
+}
+
+/// Debian, Ubuntu and their like.
+pub const DEBIAN: Packages = Packages {
+    manager: PackageManager::Apt,
+    web: &["apache2"],
+    // Every packaged server of the family says that it is one.
+    database: &["mariadb-server | virtual-mysql-server"],
+    broker: &["rabbitmq-server"],
+    supervisor: &["supervisor"],
+    application: &[
+        "ca-certificates",
+        "libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10",
+    ],
+    pdf: &["wkhtmltopdf"],
+    logs: &["logrotate"],
+    build: &["gcc", "libc6-dev"],
+};
+
+/// Red Hat Enterprise Linux and its like. RabbitMQ, supervisor and ImageMagick come from the sources that the
+/// administrator has chosen for them.
+pub const RHEL: Packages = Packages {
+    manager: PackageManager::Dnf,
+    web: &["httpd", "mod_ssl"],
+    database: &["mariadb-server | mysql-server"],
+    broker: &["rabbitmq-server"],
+    supervisor: &["supervisor"],
+    application: &["ca-certificates", "ImageMagick-libs"],
+    pdf: &["wkhtmltopdf"],
+    logs: &["logrotate"],
+    build: &["gcc", "glibc-devel"],
+};
+
+impl Packages {
+    /// Every name, with the alternatives one by one.
+    pub fn all(&self) -> impl Iterator<Item = &'static str> {
+        [
+            self.web,
+            self.database,
+            self.broker,
+            self.supervisor,
+            self.application,
+            self.pdf,
+            self.logs,
+            self.build,
+        ]
+        .into_iter()
+        .flatten()
+        .flat_map(|name| alternatives(name))
+    }
+}
+
+/// The alternatives in a name, best first.
+pub fn alternatives(name: &str) -> impl Iterator<Item = &str> {
+    name.split('|').map(str::trim)
+}

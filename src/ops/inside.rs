@@ -1,0 +1,139 @@
+//! `run`, `exec`, `shell`, `db shell`: a program in the surroundings of the services, instead of this one. It has the
+//! terminal, its exit code is ours, and nothing of this program's own environment reaches it.
+
+use super::need_root;
+use crate::cli::Global;
+use crate::error::Exit;
+use crate::resource::tables;
+use crate::settings::Mode;
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// What a terminal needs to be drawn on, and what says where the clock is.
+const KEPT: [&str; 4] = ["TERM", "COLORTERM", "TZ", "LINES"];
+/// The clients of both families of database servers, by either of their names.
+const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
+
+/// CamCOPS's own command.
+pub fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
+    let site = open(global, "run a command of CamCOPS")?;
+    let program = format!("{}/bin/camcops_server", site.layout.venv);
+    if !Path::new(&program).exists() {
+        return Err(Exit::Unreachable.because(format!(
+            "there is no CamCOPS at {}: run `camcops-provision install`",
+            site.layout.venv
+        )));
+    }
+    become_it(&site, program.as_ref(), arguments, false)
+}
+
+/// Any other program.
+pub fn exec(global: &Global, words: &[OsString]) -> Result<u8> {
+    let site = open(global, "run a program as the services")?;
+    let (program, arguments) = words.split_first().context("there is no program to run")?;
+    become_it(&site, program, arguments, false)
+}
+
+/// A shell.
+pub fn shell(global: &Global, as_root: bool) -> Result<u8> {
+    let site = open(global, "open a shell")?;
+    let bash = Path::new("/bin/bash").exists();
+    let (program, arguments): (&str, &[OsString]) = match bash {
+        // Its prompt says where one is; the files of the machine would set another.
+        true => ("/bin/bash", &["--norc".into(), "-i".into()]),
+        false => ("/bin/sh", &["-i".into()]),
+    };
+    become_it(&site, program.as_ref(), arguments, as_root)
+}
+
+/// The client of the database, logged in as the application.
+pub fn database(global: &Global) -> Result<u8> {
+    let site = open(global, "open the database")?;
+    let client = CLIENTS
+        .into_iter()
+        .find_map(|name| which::which_in(name, Some("/usr/bin:/usr/local/bin"), "/").ok())
+        .ok_or_else(|| {
+            Exit::Unreachable.because(match site.settings().database.mode {
+                Mode::Local => "the client of the database is not installed; run `camcops-provision install`",
+                Mode::External => "the client of the database is not installed: on Debian its package is mariadb-client",
+            })
+        })?;
+    let options = &site.layout.option_file;
+    if site.host.look(options)?.is_none() {
+        return Err(Exit::Unreachable.because(format!(
+            "there is no {options}, which holds the application's login: run `camcops-provision install`"
+        )));
+    }
+    let name = site.settings().database.name_or(&site.layout.slug);
+    let arguments = [format!("--defaults-file={options}"), name.to_owned()].map(OsString::from);
+    become_it(&site, client.as_os_str(), &arguments, false)
+}
+
+fn open(global: &Global, what: &str) -> Result<Site> {
+    need_root(global, what)?;
+    let site = Site::load(global)?;
+    match site.host.staged_root() {
+        None => Ok(site),
+        Some(_) => Err(Exit::Usage.because(
+            "a staged tree does not run; leave --root out on the machine that it becomes",
+        )),
+    }
+}
+
+/// Only comes back where it could not start.
+fn become_it(
+    site: &Site,
+    program: &std::ffi::OsStr,
+    arguments: &[OsString],
+    as_root: bool,
+) -> Result<u8> {
+    let application = tables::application(&site.host)?;
+    let account = match as_root {
+        true => "root",
+        false => &application.account,
+    };
+    let (uid, gid) = site
+        .host
+        .accounts
+        .owner(&format!("{account}:{account}"))
+        .ok_or_else(|| {
+            Exit::Unreachable.because(format!(
+                "the account {account} does not exist: run `camcops-provision install`"
+            ))
+        })?;
+    let mut command = Command::new("/usr/bin/setpriv");
+    command
+        .args([format!("--reuid={uid}"), format!("--regid={gid}")])
+        .args(["--init-groups", "--"])
+        .arg(program)
+        .args(arguments)
+        .env_clear();
+    for name in KEPT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    for (name, value) in &application.environment {
+        command.env(name, value);
+    }
+    command
+        .env("USER", account)
+        .env("LOGNAME", account)
+        .env("PS1", format!("{} \\w \\$ ", site.layout.slug))
+        .env(
+            "PATH",
+            format!(
+                "{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                site.layout.venv
+            ),
+        );
+    if Path::new(&site.layout.state).is_dir() {
+        command.current_dir(&site.layout.state);
+    }
+    let why = command.exec();
+    Err(anyhow::Error::new(why).context("can't start /usr/bin/setpriv"))
+}

@@ -1,0 +1,257 @@
+//! `start`, `stop`, `restart`, `reload`: the services of an instance, by hand. `status` shows them.
+
+use super::need_root;
+use crate::camcops_conf::Ini;
+use crate::cli::{Global, Services};
+use crate::error::Exit;
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::locks;
+use crate::processes;
+use crate::report::{self, Style};
+use crate::resource::services::member::{Member, Role};
+use crate::resource::services::{self, Known, Phase, Seen};
+use crate::resource::{Facets, State};
+use crate::settings::Service;
+use crate::site::{Site, open_host};
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Starts them.
+pub async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = chosen(global, flags, "start services")?;
+    for member in &chosen {
+        up(&site.host, member).await?;
+    }
+    finish(&site, &chosen, "started", style).await
+}
+
+/// Stops them, the last one first.
+pub async fn stop(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = chosen(global, flags, "stop services")?;
+    for member in chosen.iter().rev() {
+        services::stop(&site.host, &member.name)?;
+    }
+    finish(&site, &chosen, "stopped", style).await
+}
+
+/// Restarts them.
+pub async fn restart(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = chosen(global, flags, "restart services")?;
+    for member in &chosen {
+        // The socket stays open: that is what it is for.
+        if member.role != Role::Socket {
+            services::restart(&site.host, &member.name).await?;
+        } else {
+            up(&site.host, member).await?;
+        }
+    }
+    finish(&site, &chosen, "restarted", style).await
+}
+
+/// Restarts those that have not read what changed since they started.
+pub async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, mut chosen) = chosen(global, flags, "reload services")?;
+    // Only what runs has something to read again.
+    let seen = known(&site.host)?.see(&site.host)?;
+    chosen.retain(|member| {
+        seen.get(&member.name)
+            .is_some_and(|seen| seen.phase == Phase::Running)
+    });
+    for member in &chosen {
+        up(&site.host, member).await?;
+    }
+    finish(&site, &chosen, "up to date", style).await
+}
+
+/// Breaks stale export locks of an instance. It needs no settings, so that the service's own account can run it.
+pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
+    let host = open_host(global)?;
+    let layout = Layout::new(&crate::layout::DEBIAN, &global.instance);
+    // The administrator may keep the locks elsewhere.
+    let directory = host
+        .read_text(&layout.config)?
+        .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
+        .filter(|directory| directory.starts_with('/'))
+        .unwrap_or(layout.lock);
+    let locks = locks::break_stale(&host, &directory)?;
+    if style.json {
+        report::print_json(&json!({ "instance": global.instance, "locks": locks }))?;
+        return Ok(0);
+    }
+    for lock in &locks {
+        let what = if lock.broken { "broken" } else { "kept" };
+        report::print_line(&format!("export lock {what}: {}: {}", lock.path, lock.why))?;
+    }
+    Ok(0)
+}
+
+fn known(host: &Host) -> Result<&Known> {
+    let known = host.live.as_ref().and_then(|live| live.services.as_ref());
+    known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
+}
+
+fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Site, Vec<Member>)> {
+    need_root(global, what)?;
+    let site = Site::load(global)?;
+    let disabled = &site.settings().services.disabled;
+    if let Some(service) = flags.services.iter().find(|one| disabled.contains(one)) {
+        return Err(Exit::Settings.because(format!(
+            "{} is not wanted on this machine: it is named in services.disabled",
+            service.as_str()
+        )));
+    }
+    let wanted = |service: Service| flags.services.is_empty() || flags.services.contains(&service);
+    let members = known(&site.host)?
+        .members
+        .iter()
+        .filter(|member| service_of(member.role).is_some_and(wanted))
+        .cloned()
+        .collect();
+    Ok((site, members))
+}
+
+fn service_of(role: Role) -> Option<Service> {
+    match role {
+        Role::Socket | Role::Server => Some(Service::Server),
+        Role::Workers => Some(Service::Workers),
+        Role::Scheduler => Some(Service::Scheduler),
+        Role::Monitor => Some(Service::Monitor),
+        Role::Database | Role::Broker | Role::Web => None,
+    }
+}
+
+async fn up(host: &Host, member: &Member) -> Result<()> {
+    let wanted = State::Present(Facets::new());
+    services::enforce(host, &member.name, &State::Absent, &wanted).await?;
+    Ok(())
+}
+
+/// What is to be told of a service.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: Phase,
+    /// Since when it runs.
+    pub since: Option<String>,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// Its memory and its children's, what is shared counted once, in bytes.
+    pub memory: Option<u64>,
+    /// How often it was restarted after a failure.
+    pub restarts: u32,
+    /// Whether it has read what it reads as it is now.
+    pub fresh: Option<bool>,
+    /// Whether it answers; nothing where that is not asked.
+    pub answers: Option<bool>,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
+}
+
+/// What there is to tell of the services of a machine.
+pub async fn told(host: &Host, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
+    let known = known(host)?;
+    let seen = known.see(host)?;
+    let mut all = Vec::new();
+    for member in known.members.iter().filter(|member| wanted(member)) {
+        let seen = seen.get(&member.name).cloned().unwrap_or_default();
+        all.push(one(host, known, member, &seen).await?);
+    }
+    Ok(all)
+}
+
+async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result<Told> {
+    let up = seen.phase == Phase::Running;
+    let answer = match up {
+        true => known.answer(host, member).await?,
+        false => None,
+    };
+    let trouble = match (&answer, seen.phase) {
+        (Some(Err(why)), _) => Some(why.text.clone()),
+        (_, Phase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
+        (_, Phase::Stopped) if !seen.there => Some("not installed".into()),
+        (_, Phase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => {
+            Some(seen.result.clone())
+        }
+        _ => None,
+    };
+    let since = match up {
+        true => seen.since.or_else(|| seen.pid.and_then(processes::started)),
+        false => None,
+    };
+    Ok(Told {
+        name: member.name.clone(),
+        state: seen.phase,
+        since: since.and_then(written),
+        pid: seen.pid.filter(|_| up),
+        memory: seen.pid.filter(|_| up).and_then(processes::memory),
+        restarts: seen.restarts,
+        fresh: up.then(|| services::is_fresh(member, seen)).transpose()?,
+        answers: answer.map(|answer| answer.is_ok()),
+        trouble,
+    })
+}
+
+fn written(moment: SystemTime) -> Option<String> {
+    let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
+    moment.format(&Rfc3339).ok()
+}
+
+/// One line for people.
+pub fn line(told: &Told) -> String {
+    let state = match (told.state, told.answers, told.fresh) {
+        (Phase::Running, Some(false), _) => "runs, but does not answer",
+        (Phase::Running, _, Some(false)) => "runs, but has not read its newest configuration",
+        (Phase::Running, Some(true), _) => "answers",
+        (Phase::Running, None, _) => "runs",
+        (Phase::Starting, ..) => "is starting",
+        (Phase::Stopping, ..) => "is stopping",
+        (Phase::Stopped, ..) => "is stopped",
+        (Phase::Failed, ..) => "has failed",
+    };
+    let mut line = format!("{:<34} {state}", told.name);
+    if let Some(since) = &told.since {
+        line += &format!(", since {since}");
+    }
+    if let Some(pid) = told.pid {
+        line += &format!(", process {pid}");
+    }
+    if let Some(memory) = told.memory {
+        line += &format!(", {} MiB", memory >> 20);
+    }
+    if told.restarts > 0 {
+        line += &format!(
+            ", {} after failures",
+            report::count(told.restarts as usize, "restart")
+        );
+    }
+    if let Some(trouble) = &told.trouble {
+        line += &format!(": {trouble}");
+    }
+    line
+}
+
+async fn finish(site: &Site, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+    known(&site.host)?.forget();
+    let told = told(&site.host, |member| {
+        chosen.iter().any(|one| one.name == member.name)
+    })
+    .await?;
+    if style.json {
+        report::print_json(&json!({ "instance": site.instance, "services": told }))?;
+    } else if !style.quiet {
+        for told in &told {
+            report::print_line(&line(told))?;
+        }
+        if told.is_empty() {
+            report::print_line(&format!("nothing to be {what}"))?;
+        }
+    }
+    Ok(0)
+}

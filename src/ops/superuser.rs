@@ -1,0 +1,136 @@
+//! The name and the password of the first superuser, where `install` gets them from: flags, settings, or whoever sits at
+//! the terminal. The password is never an argument and never in the environment.
+
+use crate::cli::Install;
+use crate::engine::{Action, Plan};
+use crate::error::Exit;
+use crate::keys::{Key, Secret};
+use crate::report::Style;
+use crate::resource::{Resource, superuser};
+use crate::settings::{Setting, UserName};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use std::io::{self, BufRead, IsTerminal, Write};
+use zeroize::Zeroizing;
+
+/// Takes the password from the file that a flag names, or from standard input.
+pub fn take(site: &Site, flags: &Install) -> Result<()> {
+    const FLAG: &str = "--superuser-password-file";
+    let Some(file) = &flags.superuser_password_file else {
+        return Ok(());
+    };
+    let password = match file.to_str() {
+        Some("-") => line()?,
+        _ => {
+            let path = std::path::absolute(file)?;
+            let path = path.to_str().context("the name of a file is not UTF-8")?;
+            Key::given(&site.host, FLAG, path)?.secret
+        }
+    };
+    superuser::check(&password)
+        .map_err(|why| Exit::Usage.because(format!("{FLAG}: the password {why}")))?;
+    keep(site, password);
+    Ok(())
+}
+
+/// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
+pub fn ask_name(site: &Site, plan: &Plan, flags: &Install, style: Style) -> Result<Option<String>> {
+    let first_tables = plan.changes.iter().any(|planned| {
+        planned.action == Action::Create && matches!(planned.change.resource, Resource::Tables(_))
+    });
+    let named = site.settings().superuser.username.is_some();
+    if named || !first_tables || flags.yes || style.json || !terminal() {
+        return Ok(None);
+    }
+    loop {
+        let answer = asked("Name of the first superuser (empty for none): ")?;
+        if answer.is_empty() {
+            return Ok(None);
+        }
+        match UserName::read(&answer.as_str().into()) {
+            Ok(_) => return Ok(Some(answer)),
+            Err(why) => writeln!(io::stderr(), "{why}; allowed: {}", UserName::allowed())?,
+        }
+    }
+}
+
+/// Makes sure that there is a password if the plan needs one, before anything is done.
+pub fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
+    let wanted =
+        plan.changes
+            .iter()
+            .find_map(|planned| match (&planned.change.resource, planned.action) {
+                (Resource::Superuser(name), Action::Create | Action::Finish) => Some(name),
+                _ => None,
+            });
+    let Some((name, live)) = wanted.zip(site.host.live.as_ref()) else {
+        return Ok(());
+    };
+    if live.superuser_password.borrow().is_some() {
+        return Ok(());
+    }
+    if style.json || !terminal() {
+        return Err(superuser::needed(name));
+    }
+    loop {
+        let first = hidden(&format!("Password of the superuser {name}: "))?;
+        if let Err(why) = superuser::check(&first) {
+            writeln!(io::stderr(), "the password {why}")?;
+            continue;
+        }
+        if first == hidden("The same again: ")? {
+            keep(site, first);
+            return Ok(());
+        }
+        writeln!(io::stderr(), "these are two different passwords")?;
+    }
+}
+
+fn keep(site: &Site, password: Secret) {
+    if let Some(live) = &site.host.live {
+        live.superuser_password.replace(Some(password));
+    }
+}
+
+fn terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+fn asked(question: &str) -> Result<String> {
+    let mut err = io::stderr().lock();
+    write!(err, "{question}")?;
+    err.flush()?;
+    let mut answer = String::new();
+    if io::stdin().lock().read_line(&mut answer)? == 0 {
+        return Err(Exit::Failed.because("nothing was changed"));
+    }
+    Ok(answer.trim().to_owned())
+}
+
+/// Asks without showing the answer.
+fn hidden(question: &str) -> Result<Secret> {
+    let terminal = io::stdin();
+    let shown = tcgetattr(&terminal)?;
+    let mut quiet = shown.clone();
+    quiet.local_flags.remove(LocalFlags::ECHO);
+    quiet.local_flags.insert(LocalFlags::ECHONL);
+    write!(io::stderr(), "{question}")?;
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
+    let answer = line();
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown)?;
+    answer
+}
+
+/// One line of standard input.
+fn line() -> Result<Secret> {
+    let mut line = Zeroizing::new(String::new());
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        return Err(Exit::Failed.because("there is no password on standard input"));
+    }
+    let password = line.trim_end_matches(['\n', '\r']);
+    match password.chars().any(char::is_control) {
+        true => Err(Exit::Usage.because("the password has control characters")),
+        false => Ok(Secret::new(password.to_owned())),
+    }
+}

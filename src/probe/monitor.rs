@@ -1,0 +1,128 @@
+//! The monitor: it asks for its password, takes the right one, and listens on this machine only.
+
+use super::web::{fetched, status};
+use super::{Address, Answer, Cause, Patience, Trouble, connected, io_trouble, unanswered};
+use crate::keys::Secret;
+use crate::processes;
+use std::time::Duration;
+
+/// The monitor of an instance.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Its port on the loopback address.
+    pub port: u16,
+    /// Who may log in.
+    pub user: String,
+    /// With which password.
+    pub password: Secret,
+}
+
+impl Endpoint {
+    /// Asks it once without and once with the password.
+    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+        let place = Address::Tcp {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            setting: "monitor.port",
+        }
+        .to_string();
+        let tell = |cause, text: String| Err(Trouble::new(cause, &place, text));
+        let patience = Patience::new(patience);
+        match self.status(&place, "", patience).await? {
+            Some(401) => {}
+            Some(code @ 200..=399) => {
+                return tell(
+                    Cause::SomethingElse,
+                    format!(
+                        "it answers {code} without a password; check monitor.port, and that nothing else sets the monitor's options"
+                    ),
+                );
+            }
+            _ => {
+                return tell(
+                    Cause::SomethingElse,
+                    "what answers there is not the monitor; check monitor.port".into(),
+                );
+            }
+        }
+        let login = format!("{}:{}", self.user, self.password.reveal());
+        let login = format!("Authorization: Basic {}\r\n", base64(login.as_bytes()));
+        match self.status(&place, &login, patience).await? {
+            Some(200) => {}
+            Some(401) => {
+                return tell(
+                    Cause::Denied,
+                    "it refuses the password of the settings".into(),
+                );
+            }
+            _ => return tell(Cause::Other, "it fails to make its page".into()),
+        }
+        let open: Vec<String> = processes::listeners()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|listener| listener.address)
+            .filter(|address| address.port() == self.port && !address.ip().is_loopback())
+            .map(|address| address.to_string())
+            .collect();
+        if !open.is_empty() {
+            return tell(
+                Cause::SomethingElse,
+                format!(
+                    "it can be reached from other machines too, at {}",
+                    open.join(", ")
+                ),
+            );
+        }
+        Ok(Answer {
+            product: "Flower".into(),
+            version: None,
+        })
+    }
+
+    async fn status(
+        &self,
+        place: &str,
+        header: &str,
+        patience: Patience,
+    ) -> Result<Option<u16>, Trouble> {
+        let stream = connected(place, "127.0.0.1", self.port, "monitor.port", patience).await?;
+        let request = format!(
+            "GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\n{header}\r\n"
+        );
+        match patience.bears(fetched(stream, request.as_bytes())).await {
+            Ok(Ok(page)) => Ok(status(&String::from_utf8_lossy(&page))),
+            Ok(Err(why)) => Err(io_trouble(place, &why)),
+            Err(_) => Err(unanswered(place, patience)),
+        }
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bytes
+        .chunks(3)
+        .flat_map(|chunk| {
+            let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+            let used = chunk.len() + 1;
+            (0..4).map(move |index| match index < used {
+                true => char::from(LETTERS[(bits >> (18 - 6 * index) & 63) as usize]),
+                false => '=',
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_as_everybody_writes_it() {
+        assert_eq!(base64(b""), "");
+        assert_eq!(base64(b"f"), "Zg==");
+        assert_eq!(base64(b"fo"), "Zm8=");
+        assert_eq!(base64(b"foo"), "Zm9v");
+        assert_eq!(base64(b"camcops:\xff\xfe"), "Y2FtY29wczr//g==");
+    }
+}

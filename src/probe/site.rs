@@ -1,0 +1,167 @@
+//! The whole way of a visitor: TLS to Apache with the site's own certificate, and CamCOPS's login page behind it.
+
+use super::web::{MARKS, fetched, status};
+use super::{Answer, Cause, Patience, Trouble, connected, find, io_trouble, tls, unanswered};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+
+/// The site as its visitors see it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Where Apache listens on this machine.
+    pub host: String,
+    /// The port of the site.
+    pub port: u16,
+    /// The main name of the site.
+    pub name: String,
+    /// The path of CamCOPS on the site, empty at its root.
+    pub path: String,
+    /// The file with its certificate.
+    pub certificate: String,
+}
+
+impl Endpoint {
+    /// Asks for the login page once.
+    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+        let place = format!("https://{}:{}{}/", self.name, self.port, self.path);
+        let tell = |cause, text: String| Err(Trouble::new(cause, &place, text));
+        let patience = Patience::new(patience);
+        let stream = connected(&place, &self.host, self.port, "web.listen", patience).await?;
+        let stream = match patience.bears(self.encrypted(&place, stream)).await {
+            Ok(stream) => stream?,
+            Err(_) => return Err(unanswered(&place, patience)),
+        };
+        let host = match self.port {
+            443 => self.name.clone(),
+            port => format!("{}:{port}", self.name),
+        };
+        let request = format!(
+            "GET {}/login HTTP/1.0\r\nHost: {host}\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n",
+            self.path
+        );
+        let page = match patience.bears(fetched(stream, request.as_bytes())).await {
+            Ok(Ok(page)) => String::from_utf8_lossy(&page).into_owned(),
+            Ok(Err(why)) => return Err(io_trouble(&place, &why)),
+            Err(_) => return Err(unanswered(&place, patience)),
+        };
+        match status(&page) {
+            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
+                product: "CamCOPS".into(),
+                version: None,
+            }),
+            Some(code @ 502..=504) => tell(
+                Cause::Busy,
+                format!("Apache answers, but CamCOPS behind it does not ({code})"),
+            ),
+            Some(code) => tell(
+                Cause::SomethingElse,
+                format!(
+                    "Apache answers {code} and not with CamCOPS's login page; is another site in the way?"
+                ),
+            ),
+            None => tell(
+                Cause::SomethingElse,
+                "what answers there is no web server".into(),
+            ),
+        }
+    }
+
+    async fn encrypted(
+        &self,
+        place: &str,
+        stream: tokio::net::TcpStream,
+    ) -> Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>, Trouble> {
+        let trouble = |cause, why: String| Trouble::new(cause, place, why);
+        let pem = std::fs::read(&self.certificate)
+            .map_err(|why| trouble(Cause::Other, format!("{}: {why}", self.certificate)))?;
+        let certificate = CertificateDer::from_pem_slice(&pem).map_err(|_| {
+            trouble(
+                Cause::Other,
+                format!("{} holds no certificate", self.certificate),
+            )
+        })?;
+        let name = ServerName::try_from(self.name.clone())
+            .map_err(|why| trouble(Cause::WrongName, why.to_string()))?;
+        tls::use_ring();
+        let client = ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ExactlyThis {
+                certificate,
+                provider: ring::default_provider(),
+            }))
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(client))
+            .connect(name, stream)
+            .await
+            .map_err(|why| match find::<Error>(&why) {
+                Some(Error::InvalidCertificate(_)) => trouble(
+                    Cause::WrongName,
+                    format!(
+                        "Apache shows another certificate than {}; another site answers to this name",
+                        self.certificate
+                    ),
+                ),
+                Some(Error::InvalidMessage(_)) => trouble(
+                    Cause::NoTls,
+                    "what listens there does not speak TLS".into(),
+                ),
+                Some(why) => trouble(Cause::Tls, format!("TLS failed: {why}")),
+                None => io_trouble(place, &why),
+            })
+    }
+}
+
+/// Trusts one certificate and no authority: it is the one that we put there.
+#[derive(Debug)]
+struct ExactlyThis {
+    certificate: CertificateDer<'static>,
+    provider: CryptoProvider,
+}
+
+impl ServerCertVerifier for ExactlyThis {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match end_entity.as_ref() == self.certificate.as_ref() {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,291 @@
+//! What runs on this machine and what it listens to, read from /proc.
+
+use anyhow::{Context, Result};
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The kernel counts the ages of processes in hundredths of a second, on every machine that Debian runs on.
+const TICKS_PER_SECOND: u64 = 100;
+/// The state in which a listening TCP socket is.
+const LISTENING: &str = "0A";
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its program, in short.
+    pub name: String,
+}
+
+/// When a process started, by today's clock; nothing if there is no such process.
+///
+/// Reckoned back from now, so that a clock which was set since does not matter.
+pub fn started(pid: u32) -> Option<SystemTime> {
+    let ticks = Duration::from_millis(start_ticks(pid)? * 1000 / TICKS_PER_SECOND);
+    since_boot(ClockId::CLOCK_BOOTTIME, ticks)
+}
+
+/// A moment that systemd gave as microseconds of its own clock, by today's clock.
+pub fn monotonic(microseconds: u64) -> Option<SystemTime> {
+    since_boot(
+        ClockId::CLOCK_MONOTONIC,
+        Duration::from_micros(microseconds),
+    )
+}
+
+fn since_boot(clock: ClockId, moment: Duration) -> Option<SystemTime> {
+    let now = Duration::from(clock_gettime(clock).ok()?);
+    SystemTime::now().checked_sub(now.saturating_sub(moment))
+}
+
+fn start_ticks(pid: u32) -> Option<u64> {
+    stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
+}
+
+/// A field of `/proc/PID/stat`, numbered as proc(5) does. The second one is a name that may contain anything.
+fn stat_field(stat: &str, number: usize) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+/// The account that a process runs as.
+pub fn owner(pid: u32) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}"))
+        .ok()
+        .map(|data| data.uid())
+}
+
+/// Whether somebody has stopped a process, or it is dead and only not yet buried.
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program may have spaces and brackets.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 't' | 'Z' | 'X'))
+}
+
+/// The program that a process runs; nothing if it is gone or nobody may know.
+pub fn program(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    Some(name.trim_end_matches(" (deleted)").to_owned())
+}
+
+/// Every process.
+pub fn all() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// The children of a process.
+pub fn children(parent: u32) -> Vec<u32> {
+    all()
+        .into_iter()
+        .filter(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| stat_field(&stat, 4) == Some(parent.into()))
+        })
+        .collect()
+}
+
+/// The memory of a process and all below it that is theirs alone or their share, in bytes; nothing where that is not told.
+pub fn memory(pid: u32) -> Option<u64> {
+    let mut sum = share(pid)?;
+    let mut below = children(pid);
+    while let Some(child) = below.pop() {
+        sum += share(child).unwrap_or(0);
+        below.extend(children(child));
+    }
+    Some(sum)
+}
+
+fn share(pid: u32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The files that a process has open.
+pub fn open_files(pid: u32) -> Vec<String> {
+    let handles = fs::read_dir(format!("/proc/{pid}/fd"));
+    handles
+        .into_iter()
+        .flatten()
+        .filter_map(|handle| fs::read_link(handle.ok()?.path()).ok())
+        .filter_map(|path| path.into_os_string().into_string().ok())
+        .filter(|path| path.starts_with('/'))
+        .collect()
+}
+
+/// Something that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub address: SocketAddr,
+    inode: u64,
+}
+
+/// Every TCP socket that listens.
+pub fn listeners() -> Result<Vec<Listener>> {
+    let mut all = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        // A kernel without IPv6 has no such table.
+        let Ok(text) = fs::read_to_string(table) else {
+            continue;
+        };
+        all.extend(text.lines().skip(1).filter_map(listener));
+    }
+    Ok(all)
+}
+
+fn listener(line: &str) -> Option<Listener> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if *fields.get(3)? != LISTENING {
+        return None;
+    }
+    Some(Listener {
+        address: address(fields[1])?,
+        inode: fields.get(9)?.parse().ok()?,
+    })
+}
+
+/// `0100007F:15B3`: each four bytes in the machine's own order.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let words: Vec<[u8; 4]> = ip
+        .as_bytes()
+        .chunks(8)
+        .map(|word| {
+            let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+            Some(word.to_ne_bytes())
+        })
+        .collect::<Option<_>>()?;
+    let ip: IpAddr = match words.as_slice() {
+        [word] => Ipv4Addr::from(*word).into(),
+        [_, _, _, _] => {
+            let bytes: [u8; 16] = words.concat().try_into().ok()?;
+            Ipv6Addr::from(bytes).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
+}
+
+/// Who holds these sockets: one look through all processes. Only root sees those of others.
+pub fn holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
+    let mut holders = BTreeMap::new();
+    for pid in all() {
+        let Ok(handles) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+            continue;
+        };
+        for handle in handles.flatten() {
+            let Ok(target) = fs::read_link(handle.path()) else {
+                continue;
+            };
+            let inode: Option<u64> = target
+                .to_str()
+                .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']'))
+                .and_then(|inode| inode.parse().ok());
+            let Some(inode) = inode else { continue };
+            for listener in listeners.iter().filter(|one| one.inode == inode) {
+                // The parent comes before its children, which have the same sockets.
+                holders.entry(listener.address).or_insert_with(|| Process {
+                    pid,
+                    name: program(pid).unwrap_or_else(|| "?".into()),
+                });
+            }
+        }
+    }
+    holders
+}
+
+/// When something at a path last changed, in content or otherwise; the newest of a link and what it leads to.
+pub fn changed(path: &str) -> Result<Option<SystemTime>> {
+    let own = match fs::symlink_metadata(path) {
+        Ok(data) => data,
+        Err(why)
+            if matches!(
+                why.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(why) => return Err(why).with_context(|| format!("can't look at {path}")),
+    };
+    let mut newest = moment(&own);
+    if own.is_symlink()
+        && let Ok(data) = fs::metadata(path)
+        && data.is_file()
+    {
+        newest = newest.max(moment(&data));
+    }
+    Ok(Some(newest))
+}
+
+fn moment(data: &fs::Metadata) -> SystemTime {
+    let seconds = u64::try_from(data.ctime()).unwrap_or(0);
+    let nanoseconds = u32::try_from(data.ctime_nsec()).unwrap_or(0);
+    UNIX_EPOCH + Duration::new(seconds, nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_anything_in_it_does_not_shift_the_fields() {
+        let stat = "12 (a) b ) S 7 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
+        assert_eq!(stat_field(stat, 4), Some(7));
+        assert_eq!(stat_field(stat, 22), Some(98765));
+        assert_eq!(stat_field("", 22), None);
+    }
+
+    #[test]
+    fn this_process_started_a_moment_ago() {
+        let age = started(std::process::id()).unwrap().elapsed().unwrap();
+        assert!(age < Duration::from_secs(600), "{age:?}");
+        assert_eq!(started(u32::MAX), None);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let written = changed(file.path().to_str().unwrap()).unwrap().unwrap();
+        assert!(written > started(std::process::id()).unwrap());
+        assert_eq!(changed("/no/such/file").unwrap(), None);
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_writes_them() {
+        let read = |text: &str| address(text).map(|address| address.to_string());
+        assert_eq!(read("0100007F:15B3").as_deref(), Some("127.0.0.1:5555"));
+        assert_eq!(read("00000000:01BB").as_deref(), Some("0.0.0.0:443"));
+        let six = "00000000000000000000000001000000:0050";
+        assert_eq!(read(six).as_deref(), Some("[::1]:80"));
+        let any = "00000000000000000000000000000000:0050";
+        assert_eq!(read(any).as_deref(), Some("[::]:80"));
+        assert_eq!(read("0100007F"), None);
+        assert_eq!(read("xx:1"), None);
+    }
+
+    #[test]
+    fn a_listener_of_our_own_is_found_with_its_holder() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let all = listeners().unwrap();
+        let ours: Vec<Listener> = all
+            .into_iter()
+            .filter(|one| one.address == address)
+            .collect();
+        assert_eq!(holders(&ours)[&address].pid, std::process::id());
+    }
+}

@@ -1,0 +1,57 @@
+"""Checks a release; the pins are read from standard input, and the packages that may be other than asked for are the
+arguments. Prints each problem on a line of its own."""
+
+import importlib
+import re
+import sys
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+NEEDED = [
+    "camcops_server.cc_modules.cc_config",
+    "celery",
+    "cherrypy",
+    "cryptography.hazmat.primitives",
+    "flower",
+    "gunicorn",
+    "lxml.etree",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pymysql",
+    "scipy",
+    "wand.image",
+]
+
+problems = []
+allowed = {plain(name) for name in sys.argv[1:]}
+pins = dict(line.split("==") for line in sys.stdin.read().split())
+installed = {plain(each.metadata["Name"]): each for each in metadata.distributions()}
+for name in sorted(set(pins) | set(installed)):
+    found = installed[name].version if name in installed else "not there"
+    if pins.get(name, "not wanted") != found:
+        problems.append(f"{name} is {found}, and should be {pins.get(name, 'absent')}")
+for name, distribution in sorted(installed.items()):
+    for text in distribution.requires or []:
+        need = Requirement(text)
+        other = plain(need.name)
+        if other in allowed or (need.marker and not need.marker.evaluate({"extra": ""})):
+            continue
+        if other not in installed:
+            problems.append(f"{name} needs {need}, which is not there")
+        elif not need.specifier.contains(installed[other].version, prereleases=True):
+            problems.append(f"{name} needs {need}, and there is {installed[other].version}")
+for name in NEEDED:
+    try:
+        importlib.import_module(name)
+    except BaseException as why:  # An import may even exit.
+        first = (str(why).strip().splitlines() or [type(why).__name__])[0]
+        problems.append(f"{name} can't be loaded: {first}")
+print("\n".join(problems))
+sys.exit(bool(problems))

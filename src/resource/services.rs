@@ -1,0 +1,660 @@
+//! Running services: our own under systemd or supervisor, and those of others that must pick up what we changed.
+//!
+//! A service that does not run is absent. Facets: `enabled` (comes back at boot), `fresh` (its main process started after
+//! its newest input changed, so it has read it), `answers` (a real page, ping or login; see [`proof`]).
+
+pub mod apache;
+pub mod member;
+pub mod proof;
+pub mod scripts;
+pub mod supervisor;
+pub mod systemd;
+
+use super::{Enforced, Facets, State};
+use crate::error::Exit;
+use crate::facts::Manager;
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::probe::{Trouble, seconds};
+use crate::processes;
+use crate::settings::{AbsolutePath, Settings};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use member::{Member, Role};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::time::sleep;
+
+/// A service that runs but does not answer may only be starting: this long it is left alone.
+const STARTING: Duration = Duration::from_secs(60);
+/// How long a service that was just started has until it answers. Python reads for some seconds, on a busy machine for a minute.
+const READY: Duration = Duration::from_secs(180);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Of a log, this much goes into an error.
+const LAST_LINES: usize = 6;
+const LONGEST_LINE: usize = 240;
+
+/// Where a service is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It does not run.
+    #[default]
+    Stopped,
+    /// It does not run yet.
+    Starting,
+    /// It runs.
+    Running,
+    /// It still runs.
+    Stopping,
+    /// It does not run, because something went wrong.
+    Failed,
+}
+
+/// What its manager knows of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Whether the manager knows it at all.
+    pub there: bool,
+    /// Whether the administrator forbade it.
+    pub masked: bool,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// More about that, in the manager's own words.
+    pub detail: String,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// Since when it runs.
+    pub since: Option<SystemTime>,
+    /// When it last read its configuration again without a restart.
+    pub reloaded: Option<SystemTime>,
+    /// Whether it comes back at boot, where the manager tells.
+    pub enabled: Option<bool>,
+    /// Whether its manager has not read its files since they changed.
+    pub stale_files: bool,
+    /// The files that describe it.
+    pub files: Vec<String>,
+    /// How often it was restarted after a failure.
+    pub restarts: u32,
+    /// How its last run ended, in the manager's own words.
+    pub result: String,
+}
+
+/// The services of a site, and what is needed to look at them.
+#[derive(Debug)]
+pub struct Known {
+    /// In the order of starting.
+    pub members: Vec<Member>,
+    settings: Settings,
+    layout: Layout,
+    manager: Manager,
+    monitor_port: u16,
+    names: Vec<String>,
+    certificate: String,
+    cache: Mutex<Option<BTreeMap<String, Seen>>>,
+    /// What they answered when all were asked at once; nothing until then.
+    answers: Mutex<Option<BTreeMap<String, Option<Answered>>>>,
+}
+
+impl Known {
+    /// Those of a site. Nothing is asked or read yet.
+    pub fn of(site: &Site) -> Known {
+        Known {
+            members: member::members(site),
+            settings: site.settings().clone(),
+            layout: site.layout.clone(),
+            manager: site.manager(),
+            monitor_port: site.monitor_port(),
+            names: site.names(),
+            certificate: site.certificate_files().0,
+            cache: Mutex::default(),
+            answers: Mutex::default(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// All of them as their managers see them, asked once until [`Known::forget`].
+    pub fn see(&self, host: &Host) -> Result<BTreeMap<String, Seen>> {
+        if let Some(all) = self.cached().as_ref() {
+            return Ok(all.clone());
+        }
+        let (mut units, mut all) = (Vec::new(), BTreeMap::new());
+        for member in &self.members {
+            match Handler::of(&member.name) {
+                Handler::Systemd => units.push(member.name.clone()),
+                Handler::Supervisor => {}
+                Handler::Scripts => {
+                    all.insert(member.name.clone(), scripts::see(host, &member.name)?);
+                }
+            }
+        }
+        all.extend(systemd::see(host, &units)?);
+        if self.manager == Manager::Supervisor {
+            all.extend(supervisor::see(host, &self.layout.slug)?);
+        }
+        *self.cached() = Some(all.clone());
+        Ok(all)
+    }
+
+    /// Makes the next look a new one. From now on each service is asked by itself: some may not be up yet.
+    pub fn forget(&self) {
+        *self.cached() = None;
+        *self.answered() = Some(BTreeMap::new());
+    }
+
+    /// What a running service answers; nothing where that is not asked. The first time all are asked, at once.
+    pub async fn answer(&self, host: &Host, member: &Member) -> Result<Option<Answered>> {
+        if self.answered().is_none() {
+            let all = self.ask_all(host).await?;
+            *self.answered() = Some(all);
+        }
+        let known = self
+            .answered()
+            .as_mut()
+            .and_then(|all| all.get(&member.name).cloned());
+        if let Some(answer) = known {
+            return Ok(answer);
+        }
+        let seen = self.see(host)?.remove(&member.name).unwrap_or_default();
+        Ok(proof::ask(host, self, member, &seen).await)
+    }
+
+    async fn ask_all(&self, host: &Host) -> Result<BTreeMap<String, Option<Answered>>> {
+        let seen = self.see(host)?;
+        let seen = &seen;
+        let one = async |role: Role| {
+            let member = self.members.iter().find(|member| member.role == role)?;
+            let seen = seen.get(&member.name)?;
+            if seen.phase != Phase::Running {
+                return None;
+            }
+            Some((
+                member.name.clone(),
+                proof::ask(host, self, member, seen).await,
+            ))
+        };
+        let (server, workers, scheduler, monitor, web) = tokio::join!(
+            one(Role::Server),
+            one(Role::Workers),
+            one(Role::Scheduler),
+            one(Role::Monitor),
+            one(Role::Web),
+        );
+        let all = [server, workers, scheduler, monitor, web];
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    fn answered(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<Answered>>>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cached(&self) -> MutexGuard<'_, Option<BTreeMap<String, Seen>>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who manages a service: its name tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handler {
+    Systemd,
+    Supervisor,
+    Scripts,
+}
+
+impl Handler {
+    fn of(name: &str) -> Handler {
+        if name.ends_with(".service") || name.ends_with(".socket") {
+            Handler::Systemd
+        } else if name.contains(':') {
+            Handler::Supervisor
+        } else {
+            Handler::Scripts
+        }
+    }
+
+    fn order(self, host: &Host, verb: &str, name: &str) -> Result<()> {
+        match self {
+            Handler::Systemd => systemd::order(host, verb, name),
+            Handler::Supervisor => supervisor::order(host, &[verb, name]),
+            Handler::Scripts => scripts::order(host, verb, name),
+        }
+    }
+}
+
+/// Whether a service is one that this program makes, and not one of somebody else.
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with("camcops")
+}
+
+fn known(host: &Host) -> Option<&Known> {
+    host.live.as_ref()?.services.as_ref()
+}
+
+fn look(host: &Host, name: &str) -> Result<Seen> {
+    if let Some(known) = known(host)
+        && known.find(name).is_some()
+    {
+        return Ok(known.see(host)?.remove(name).unwrap_or_default());
+    }
+    Ok(match Handler::of(name) {
+        Handler::Systemd => systemd::see(host, &[name.to_owned()])?
+            .remove(name)
+            .unwrap_or_default(),
+        Handler::Supervisor => {
+            let group = name.split(':').next().unwrap_or(name);
+            supervisor::see(host, group)?
+                .remove(name)
+                .unwrap_or_default()
+        }
+        Handler::Scripts => scripts::see(host, name)?,
+    })
+}
+
+/// Whether it runs, has read its newest input, and answers.
+pub async fn observe(host: &Host, name: &str) -> Result<State> {
+    let seen = look(host, name)?;
+    if matches!(seen.phase, Phase::Stopped | Phase::Failed) {
+        return Ok(State::Absent);
+    }
+    let mut facets = Facets::new();
+    if let Some(enabled) = seen.enabled {
+        facets = facets.with("enabled", yes(enabled));
+    }
+    let Some(known) = known(host) else {
+        return Ok(State::Present(facets));
+    };
+    let Some(member) = known.find(name) else {
+        return Ok(State::Present(facets));
+    };
+    facets = facets.with("fresh", yes(is_fresh(member, &seen)?));
+    // A socket that is asked would start the service behind it, and a stopping one has no answer to give.
+    if seen.phase == Phase::Running
+        && let Some(proof) = known.answer(host, member).await?
+    {
+        facets = facets.with("answers", yes(proof.is_ok()));
+    }
+    Ok(State::Present(facets))
+}
+
+fn yes(fact: bool) -> &'static str {
+    if fact { "yes" } else { "no" }
+}
+
+/// Whether it started, or was told to read again, after all that it reads had changed for the last time.
+pub fn is_fresh(member: &Member, seen: &Seen) -> Result<bool> {
+    if seen.stale_files && member.role.is_ours() {
+        return Ok(false);
+    }
+    let read = match member.role {
+        Role::Web => seen.reloaded,
+        Role::Socket => seen.since,
+        _ => seen.pid.and_then(processes::started),
+    };
+    let Some(read) = read else {
+        // Between two processes of its own.
+        return Ok(seen.phase != Phase::Running);
+    };
+    let mut inputs = member.inputs.clone();
+    if member.role.is_ours() {
+        // Also the administrator's own drop-ins.
+        inputs.extend(seen.files.iter().cloned());
+    }
+    for input in inputs {
+        if newest(&input)?.is_some_and(|changed| changed > read) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// When a path last changed, or what stands in it if it is a directory.
+fn newest(path: &str) -> Result<Option<SystemTime>> {
+    let mut newest = processes::changed(path)?;
+    // Not through a link: the release is replaced as a whole, and its link changes with it.
+    let is_directory = std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+    if is_directory {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            newest = newest.max(processes::changed(&entry.path().to_string_lossy())?);
+        }
+    }
+    Ok(newest)
+}
+
+/// Makes a service run, fresh and answering; or stops it.
+pub async fn enforce(host: &Host, name: &str, _: &State, after: &State) -> Result<Enforced> {
+    let done = match after {
+        State::Absent => stop(host, name),
+        State::Present(wanted) => ready(host, name, wanted).await,
+    };
+    if let Some(known) = known(host) {
+        known.forget();
+    }
+    done?;
+    Ok(Enforced::Done)
+}
+
+/// Stops a service of ours, and the socket that would start it again.
+pub fn stop(host: &Host, name: &str) -> Result<()> {
+    let seen = look(host, name)?;
+    if !seen.there || seen.phase == Phase::Stopped {
+        return Ok(());
+    }
+    if let Some(socket) = socket_of(name) {
+        systemd::order(host, "stop", &socket)?;
+    }
+    Handler::of(name)
+        .order(host, "stop", name)
+        .with_context(|| format!("can't stop {name}"))
+}
+
+/// Restarts a service of ours, fresh or not, and waits until it answers.
+pub async fn restart(host: &Host, name: &str) -> Result<()> {
+    let seen = look(host, name)?;
+    if !matches!(seen.phase, Phase::Stopped | Phase::Failed) {
+        Handler::of(name)
+            .order(host, "stop", name)
+            .with_context(|| format!("can't stop {name}"))?;
+    }
+    enforce(host, name, &State::Absent, &State::Present(Facets::new())).await?;
+    Ok(())
+}
+
+/// The socket of our web server.
+fn socket_of(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("camcops-server@")?;
+    Some(format!(
+        "camcops-server@{}.socket",
+        rest.strip_suffix(".service")?
+    ))
+}
+
+async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    let Some(member) = known.find(name) else {
+        return Ok(());
+    };
+    let handler = Handler::of(name);
+    known.forget();
+    follow_files(host, known, member, handler)?;
+    let mut seen = look(host, name)?;
+    refuse_impossible(host, member, &seen)?;
+    if wanted.text("enabled").is_some() && seen.enabled == Some(false) {
+        systemd::enable(host, name)?;
+    }
+    let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+    if running && is_fresh(member, &seen)? && answers_soon(host, known, member).await? {
+        return Ok(());
+    }
+    known.forget();
+    seen = look(host, name)?;
+    let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+    let since = SystemTime::now();
+    let ordered = match (member.role, running) {
+        (Role::Web, _) => apache::read_again(host, known, running),
+        (Role::Socket, _) => reopen(host, name),
+        (_, false) => handler.order(host, "start", name),
+        (_, true) => handler.order(host, "restart", name),
+    };
+    known.forget();
+    ordered.map_err(|why| failure(host, known, member, &format!("{why:#}"), since))?;
+    let limit = Instant::now() + READY;
+    let mut last = "it does not answer".to_owned();
+    while Instant::now() < limit {
+        known.forget();
+        let seen = look(host, name)?;
+        if matches!(seen.phase, Phase::Failed | Phase::Stopped) {
+            let why = format!("it ended right after its start ({})", seen.result);
+            return Err(failure(host, known, member, &why, since));
+        }
+        match proof::ask(host, known, member, &seen).await {
+            _ if seen.phase != Phase::Running => last = "it is still starting".into(),
+            None | Some(Ok(())) => return Ok(()),
+            Some(Err(why)) => last = why.text,
+        }
+        sleep(PAUSE).await;
+    }
+    let why = format!("not ready after {}: {last}", seconds(READY));
+    Err(failure(host, known, member, &why, since))
+}
+
+/// Lets the manager read what describes the service, if that changed.
+fn follow_files(host: &Host, known: &Known, member: &Member, handler: Handler) -> Result<()> {
+    let seen = look(host, &member.name)?;
+    match handler {
+        // A template's file may be there although systemd has not seen it yet.
+        Handler::Systemd if seen.stale_files || !seen.there => systemd::reload_files(host)?,
+        Handler::Supervisor if !seen.there || !is_fresh(member, &seen)? => {
+            supervisor::update(host, &known.layout.slug)?;
+        }
+        _ => return Ok(()),
+    }
+    known.forget();
+    Ok(())
+}
+
+fn refuse_impossible(host: &Host, member: &Member, seen: &Seen) -> Result<()> {
+    let name = &member.name;
+    if seen.masked {
+        return Err(Exit::CannotCreate.because(format!(
+            "{name} is masked, so that it can't be started: run `systemctl unmask {name}`, or name the service in services.disabled"
+        )));
+    }
+    if !seen.there {
+        let next = match member.role.is_ours() {
+            true => "run install without --only and --skip".to_owned(),
+            false => "its package is missing: run install without --skip packages".to_owned(),
+        };
+        return Err(
+            Exit::Unreachable.because(format!("{name} is not known on this machine; {next}"))
+        );
+    }
+    if member.role == Role::Web {
+        apache::test(host)?;
+    }
+    Ok(())
+}
+
+async fn answers_soon(host: &Host, known: &Known, member: &Member) -> Result<bool> {
+    let limit = Instant::now() + STARTING;
+    loop {
+        known.forget();
+        let seen = look(host, &member.name)?;
+        match seen.phase {
+            Phase::Running => match proof::ask(host, known, member, &seen).await {
+                None | Some(Ok(())) => return Ok(true),
+                Some(Err(_)) => {}
+            },
+            Phase::Failed | Phase::Stopped => return Ok(false),
+            Phase::Starting | Phase::Stopping => {}
+        }
+        if Instant::now() > limit {
+            return Ok(false);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// A socket is opened anew only while nobody serves it.
+fn reopen(host: &Host, socket: &str) -> Result<()> {
+    let service = socket.replace(".socket", ".service");
+    systemd::order(host, "stop", socket)?;
+    systemd::order(host, "stop", &service)?;
+    systemd::order(host, "start", socket)
+}
+
+/// What failed, and the end of the log.
+fn failure(
+    host: &Host,
+    known: &Known,
+    member: &Member,
+    why: &str,
+    since: SystemTime,
+) -> anyhow::Error {
+    let log = match Handler::of(&member.name) {
+        Handler::Systemd => systemd::log(host, &member.name, since).unwrap_or_default(),
+        Handler::Supervisor => known.supervisor_log(host, &member.name),
+        Handler::Scripts => String::new(),
+    };
+    let log = known.without_secrets(host, &last_lines(&log));
+    let log = match log.is_empty() {
+        true => String::new(),
+        false => format!("\nits log ends:\n{log}"),
+    };
+    Exit::Unreachable.because(format!("{}: {why}{log}", member.name))
+}
+
+/// The end of a log without colours and Python's lists of places.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<String> = log
+        .lines()
+        .map(plain)
+        .filter(|line| !line.trim().is_empty() && !line.starts_with("  "))
+        .collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    let shortened: Vec<String> = last
+        .iter()
+        .map(|line| format!("  {}", line.chars().take(LONGEST_LINE).collect::<String>()))
+        .collect();
+    shortened.join("\n")
+}
+
+/// Without escape sequences and other control characters.
+fn plain(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        if c == '\u{1b}' {
+            // A colour ends with a letter.
+            let _ = rest.by_ref().find(char::is_ascii_alphabetic);
+        } else if !c.is_control() {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+impl Known {
+    fn supervisor_log(&self, host: &Host, name: &str) -> String {
+        let program = name.rsplit(':').next().unwrap_or(name);
+        let path = format!("{}/{program}.log", self.layout.supervisor_logs);
+        let text = host.read(&path).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// A text in which none of the instance's secrets stands.
+    fn without_secrets(&self, host: &Host, text: &str) -> String {
+        let directory = &self.layout.secrets;
+        let kept = host.list(directory).ok().flatten().unwrap_or_default();
+        let settings = &self.settings;
+        let given = [
+            &settings.database.password_file,
+            &settings.broker.password_file,
+            &settings.monitor.password_file,
+        ];
+        let files = kept.iter().map(|name| format!("{directory}/{name}")).chain(
+            given
+                .into_iter()
+                .flatten()
+                .map(|path: &AbsolutePath| path.as_str().to_owned()),
+        );
+        let mut text = text.to_owned();
+        for file in files {
+            let secret = host.read_text(&file).ok().flatten().unwrap_or_default();
+            if !secret.trim().is_empty() {
+                text = text.replace(secret.trim(), "********");
+            }
+        }
+        text
+    }
+}
+
+/// What becomes of our services when everything is undone: they stop first.
+pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
+    if host.staged_root().is_some() {
+        return Ok(());
+    }
+    systemd::stop_instance(host, slug)
+}
+
+/// After undoing: managers and Apache forget what is gone.
+pub fn after_undoing(host: &Host, slug: &str) -> Result<()> {
+    if host.staged_root().is_some() {
+        return Ok(());
+    }
+    if systemd::runs(host)? {
+        systemd::reload_files(host)?;
+        // Another instance may have kept it.
+        systemd::stop_forgotten(host, "camcops.target")?;
+    }
+    if !supervisor::see(host, slug)?.is_empty() {
+        supervisor::update(host, slug)?;
+    }
+    apache::after_undoing(host)
+}
+
+/// What a proof says when it fails.
+pub type Answered = Result<(), Trouble>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_who_manages_it() {
+        assert_eq!(
+            Handler::of("camcops-server@camcops.socket"),
+            Handler::Systemd
+        );
+        assert_eq!(Handler::of("camcops:camcops_server"), Handler::Supervisor);
+        assert_eq!(Handler::of("rabbitmq-server"), Handler::Scripts);
+        assert!(is_ours("camcops_two:camcops_two_server") && !is_ours("apache2.service"));
+        assert_eq!(
+            socket_of("camcops-server@camcops_two.service").as_deref(),
+            Some("camcops-server@camcops_two.socket")
+        );
+        assert_eq!(socket_of("camcops-workers@camcops.service"), None);
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_plain_and_short() {
+        let log = "one\n\u{1b}[37mtwo\u{1b}[0m\n\n  File \"x.py\", line 3\nKeyError: 'y'\n";
+        assert_eq!(last_lines(log), "  one\n  two\n  KeyError: 'y'");
+        let long = "x".repeat(1000);
+        assert_eq!(last_lines(&long).len(), LONGEST_LINE + 2);
+    }
+
+    #[test]
+    fn a_change_after_the_start_makes_it_stale() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("input");
+        std::fs::write(&file, "").unwrap();
+        let member = |input: &std::path::Path| Member {
+            name: "camcops-server@camcops.socket".into(),
+            role: Role::Socket,
+            inputs: vec![input.to_string_lossy().into_owned(), "/no/such".into()],
+        };
+        let seen = |since: SystemTime| Seen {
+            phase: Phase::Running,
+            since: Some(since),
+            ..Seen::default()
+        };
+        let later = SystemTime::now() + Duration::from_secs(5);
+        let earlier = SystemTime::now() - Duration::from_secs(5);
+        for input in [file.as_path(), directory.path()] {
+            assert!(is_fresh(&member(input), &seen(later)).unwrap());
+            assert!(!is_fresh(&member(input), &seen(earlier)).unwrap());
+        }
+        let stale = Seen {
+            stale_files: true,
+            ..seen(later)
+        };
+        assert!(!is_fresh(&member(&file), &stale).unwrap());
+    }
+}

@@ -1,0 +1,121 @@
+//! The administrator's option file: the `[client]` section as the clients of both families read it.
+
+use crate::error::Exit;
+use crate::host::Host;
+use crate::keys::Secret;
+use anyhow::Result;
+use zeroize::Zeroizing;
+
+/// What an option file says about a login.
+#[derive(Debug, Clone, Default)]
+pub struct OptionFile {
+    /// The account.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+}
+
+/// Reads the administrator's option file.
+pub fn read(host: &Host, setting: &str, path: &str) -> Result<OptionFile> {
+    let wrong =
+        |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
+    let entry = host.look(path)?.ok_or_else(|| {
+        wrong("does not exist; write [client], user = … and password = … into it, for an account that may create databases and accounts")
+    })?;
+    if entry.mode & 0o007 != 0 {
+        return Err(wrong("can be read by everybody; chmod 600 it"));
+    }
+    let text = host
+        .read_text(path)?
+        .ok_or_else(|| wrong("is not a regular file"))?;
+    let found = parse(&Zeroizing::new(text));
+    match &found.user {
+        Some(_) => Ok(found),
+        None => Err(wrong("names no user in its [client] section")),
+    }
+}
+
+fn parse(text: &str) -> OptionFile {
+    let mut found = OptionFile::default();
+    let mut ours = false;
+    for line in text.lines().map(str::trim) {
+        if let Some(section) = line.strip_prefix('[') {
+            ours = section.split(']').next().map(str::trim) == Some("client");
+            continue;
+        }
+        if !ours || line.starts_with(['#', ';']) {
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=') else {
+            continue;
+        };
+        match key.trim() {
+            "user" => found.user = Some(unquoted(value).to_string()),
+            "password" => found.password = Some(Secret::new(unquoted(value).to_string())),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A value without its quotes or the remark behind it, and with its escapes read.
+fn unquoted(value: &str) -> Zeroizing<String> {
+    let value = value.trim();
+    let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
+    let inner = match quote {
+        Some(quote) if value.len() > 1 && value.ends_with(quote) => &value[1..value.len() - 1],
+        _ => value.split(" #").next().unwrap_or_default().trim_end(),
+    };
+    let mut text = Zeroizing::new(String::with_capacity(inner.len()));
+    let mut letters = inner.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '\\' {
+            text.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('b') => text.push('\u{8}'),
+            Some('t') => text.push('\t'),
+            Some('n') => text.push('\n'),
+            Some('r') => text.push('\r'),
+            Some('s') => text.push(' '),
+            Some(quoted @ ('\\' | '"' | '\'')) => text.push(quoted),
+            Some(other) => {
+                text.push('\\');
+                text.push(other);
+            }
+            None => text.push('\\'),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_section_is_read() {
+        let file = parse(
+            "[mysqld]\nuser = mysql\n[client]\n# user = nobody\nuser = admin # the one\npassword=\"a#b 'c' \\\\ d\"\n[mysqldump]\npassword = other\n",
+        );
+        assert_eq!(file.user.as_deref(), Some("admin"));
+        assert_eq!(file.password.unwrap().reveal(), r"a#b 'c' \ d");
+    }
+
+    #[test]
+    fn values_are_read_as_the_clients_do() {
+        for (written, meant) in [
+            ("plain", "plain"),
+            (" 'single' ", "single"),
+            (r#""dou\"ble""#, "dou\"ble"),
+            (r"a\sb\tc", "a b\tc"),
+            ("x#y # remark", "x#y"),
+            (r"\q", r"\q"),
+            ("", ""),
+            ("\"", "\""),
+        ] {
+            assert_eq!(*unquoted(written), meant, "{written}");
+        }
+    }
+}

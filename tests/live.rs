@@ -1,0 +1,244 @@
+//! The whole of it on machines that have booted: from bare Debian to a site that people log in to, which comes back
+//! whatever happens to it, keeps its secrets, and goes without a trace if it has to.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod machine;
+
+use machine::booted::Booted;
+use machine::browser::Browser;
+use machine::installed::{PASSWORD, SUPERUSER, installed};
+use machine::site::{self, SERVICES, URL, as_tablet, page, unit};
+use machine::watch;
+use serde_json::Value;
+use std::fs;
+
+#[test]
+fn from_bare_debian_to_a_site() {
+    let Some((machine, seen)) = installed() else {
+        return;
+    };
+    was_told(&seen);
+    no_secret_was_seen(&seen);
+    site::wait_until_well(&machine, "the first boot");
+    answers(&machine);
+    is_left_alone_by_a_second_install(&machine);
+    serves_static_files_without_the_application(&machine);
+    is_locked_up(&machine);
+    logs_the_superuser_in(&machine);
+    no_secret_is_left_lying(&machine);
+}
+
+/// The first install, by what it said.
+fn was_told(seen: &Value) {
+    let out = seen["out"].as_str().unwrap();
+    let last = out.trim_end().lines().last().unwrap();
+    assert_eq!(
+        last,
+        format!("The CamCOPS application is running at {URL}"),
+        "{out}"
+    );
+    let told = seen["err"].as_str().unwrap();
+    for what in [
+        "create package",
+        "create release",
+        "create schema",
+        "create vhost",
+        "create tables",
+        "create superuser",
+        "start camcops-server@camcops.service",
+    ] {
+        assert!(
+            told.contains(&format!("] {what}")),
+            "{what} is not in:\n{told}"
+        );
+    }
+    let page = seen["page"].as_str().unwrap();
+    assert!(page.contains("CamCOPS"), "{page}");
+}
+
+fn no_secret_was_seen(seen: &Value) {
+    let seen = &seen["watched"];
+    // What does not see its canaries sees nothing.
+    for canaries in seen["canaries"].as_array().unwrap() {
+        assert!(canaries.as_u64() > Some(0), "{seen:#}");
+    }
+    assert!(seen["command_lines"].as_u64() > Some(100), "{seen:#}");
+    let secrets = seen["secrets"].as_array().unwrap();
+    for name in ["superuser", "cookie", "database", "broker", "monitor"] {
+        assert!(secrets.contains(&name.into()), "{seen:#}");
+    }
+    assert_eq!(seen["in_command_lines"], Value::Array(vec![]), "{seen:#}");
+    assert_eq!(seen["in_environments"], Value::Array(vec![]), "{seen:#}");
+}
+
+fn answers(machine: &Booted) {
+    let login = page(machine, "login", "");
+    assert_eq!(login.status, 200);
+    assert!(login.body.contains("name=\"password\""), "{}", login.body);
+    assert!(
+        login.header.contains("strict-transport-security"),
+        "{}",
+        login.header
+    );
+
+    let plain = machine.run("curl --silent --include http://machine/login");
+    assert!(plain.starts_with("HTTP/1.1 301"), "{plain}");
+    assert!(plain.contains(&format!("Location: {URL}login")), "{plain}");
+
+    // Told apart by what is wrong: the superuser is let in, but is in no group yet that a tablet could send data to.
+    for (password, error) in [
+        ("not-the-password", "Invalid username/password"),
+        (PASSWORD, site::NO_GROUP),
+    ] {
+        let answer = as_tablet(machine, SUPERUSER, password);
+        assert_eq!(answer.status, 200);
+        let lines = format!("success:0\nerror:{error}");
+        assert!(answer.body.starts_with(&lines), "{}", answer.body);
+    }
+}
+
+fn is_left_alone_by_a_second_install(machine: &Booted) {
+    let before = site::processes(machine);
+    assert!(before.len() >= SERVICES.len(), "{before:?}");
+    let again = machine.run("camcops-provision install --yes --wheelhouse /srv/wheelhouse");
+    assert!(again.contains("nothing to do"), "{again}");
+    assert!(
+        again
+            .trim_end()
+            .ends_with(&format!("The CamCOPS application is running at {URL}")),
+        "{again}"
+    );
+    assert_eq!(site::processes(machine), before);
+    let (code, pending, _) = machine.tried("camcops-provision plan --exit-code");
+    assert_eq!(code, 0, "{pending}");
+}
+
+fn serves_static_files_without_the_application(machine: &Booted) {
+    const LOGO: &str = "static/logo_camcops.png";
+    machine.run("camcops-provision stop server");
+    assert_eq!(page(machine, "login", "").status, 503);
+    let logo = page(machine, LOGO, "");
+    assert_eq!(logo.status, 200, "{}", logo.header);
+    assert!(logo.header.contains("server: apache"), "{}", logo.header);
+    assert!(
+        logo.header.contains("content-type: image/png"),
+        "{}",
+        logo.header
+    );
+    machine.run("camcops-provision start server");
+    site::wait_until_well(machine, "the server was stopped and started");
+}
+
+/// What the services may do, who they are, and where they listen.
+fn is_locked_up(machine: &Booted) {
+    let units = machine.run(
+        "systemctl list-units --plain --no-legend --type=service --state=running 'camcops*' | cut -d' ' -f1",
+    );
+    let units: Vec<&str> = units.lines().collect();
+    for service in SERVICES {
+        assert!(units.contains(&unit(service).as_str()), "{units:?}");
+    }
+    for unit in units {
+        let told = machine.run(&format!(
+            "systemd-analyze security --no-pager {unit} | tail -n 1"
+        ));
+        let exposure = told
+            .split_whitespace()
+            .find_map(|word| word.parse::<f64>().ok())
+            .unwrap_or_else(|| panic!("{unit}: {told}"));
+        eprintln!("{unit}: {exposure}");
+        assert!(exposure <= 1.5, "{unit}: {told}");
+    }
+
+    let roots = machine.run(
+        "for p in /proc/[0-9]*; do
+             if tr '\\0' ' ' < $p/cmdline 2> /dev/null | grep -q '/usr/share/camcop[s]'; then
+                 echo \"$(stat --format=%U $p) $(tr '\\0' ' ' < $p/cmdline)\"
+             fi
+         done",
+    );
+    assert!(roots.lines().count() >= SERVICES.len(), "{roots}");
+    assert!(
+        !roots.lines().any(|line| line.starts_with("root ")),
+        "{roots}"
+    );
+
+    let listening = machine.run("ss --no-header --listening --tcp --udp --processes --numeric");
+    let mut public = Vec::new();
+    for line in listening.lines() {
+        let address = line.split_whitespace().nth(4).unwrap();
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let host = host.trim_matches(['[', ']']).split('%').next().unwrap();
+        let loopback = host == "::1" || host.starts_with("127.");
+        if !loopback {
+            assert!(line.contains("\"apache2\""), "{line}");
+            public.push(port);
+        }
+    }
+    public.sort_unstable();
+    public.dedup();
+    assert_eq!(public, ["443", "80"], "{listening}");
+}
+
+/// As a person does it, with a browser that knows nothing of how the page is made.
+fn logs_the_superuser_in(machine: &Booted) {
+    let browser = Browser::open(machine);
+    browser.go(&format!("{URL}login"));
+    browser.enter("input[name=username]", SUPERUSER);
+    browser.enter("input[name=password]", "not-the-password");
+    browser.click("[type=submit]");
+    browser.wait_for_text("Invalid username/password");
+
+    browser.go(&format!("{URL}login"));
+    browser.enter("input[name=username]", SUPERUSER);
+    browser.enter("input[name=password]", PASSWORD);
+    browser.click("[type=submit]");
+    // Asked once, at the first login.
+    browser.wait_for_text("I agree to these terms and conditions");
+    browser.click("[type=submit]");
+    browser.wait_for_text("CamCOPS web view: Main menu");
+    browser.wait_for_text(&format!("Logged in as {SUPERUSER}."));
+    if let Some(path) = std::env::var_os("CAMCOPS_TEST_PICTURE") {
+        fs::write(path, browser.picture()).unwrap();
+    }
+}
+
+fn no_secret_is_left_lying(machine: &Booted) {
+    let patterns: Vec<String> = watch::secrets(machine)
+        .into_iter()
+        .map(|(_, secret)| secret)
+        .collect();
+    fs::write(machine.path("/root/patterns"), patterns.join("\n")).unwrap();
+    machine.run("chmod 600 /root/patterns; rm -f /root/form");
+    let found = |what: &str| machine.run(&format!("{what} || true"));
+    // It finds what is there.
+    let own = found(
+        "grep --recursive --files-with-matches --fixed-strings --file=/root/patterns /etc/camcops/secrets",
+    );
+    assert_eq!(own.lines().count(), patterns.len() - 1, "{own}");
+    for place in [
+        "journalctl --no-pager --output=export --all | grep --text --fixed-strings --file=/root/patterns",
+        "grep --recursive --files-with-matches --fixed-strings --file=/root/patterns /var/log",
+        "find / /run /tmp /var/tmp /dev/shm -xdev -type f -perm -o=r -print0 | xargs --null grep --files-with-matches --fixed-strings --file=/root/patterns",
+    ] {
+        assert_eq!(found(place), "", "{place}");
+    }
+    for command in [
+        "status",
+        "plan",
+        "plan --diff",
+        "config show",
+        "paths",
+        "urls",
+        "ports",
+        "wait --timeout 60",
+        "config render",
+        "install --yes",
+    ] {
+        let json = found(&format!(
+            "camcops-provision --json {command} 2>&1 | grep --text --fixed-strings --file=/root/patterns"
+        ));
+        assert_eq!(json, "", "{command}");
+    }
+}

@@ -1,0 +1,112 @@
+//! A site that runs on a machine, seen from outside and by its own tools.
+
+use super::booted::Booted;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long everything may take to come back. Two cores start four times Python with all of CamCOPS, and a service
+/// waits five seconds before it starts again.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// What a site's services are called.
+pub const SERVICES: [&str; 4] = ["server", "workers", "scheduler", "monitor"];
+
+/// Where the site is, inside.
+pub const URL: &str = "https://machine/";
+
+/// The unit of a service.
+pub fn unit(service: &str) -> String {
+    format!("camcops-{service}@camcops.service")
+}
+
+/// An answer of the web server.
+#[derive(Debug)]
+pub struct Page {
+    /// The status.
+    pub status: u16,
+    /// The header, in small letters.
+    pub header: String,
+    /// The rest.
+    pub body: String,
+}
+
+/// Asks the web server, with more arguments of curl.
+pub fn page(machine: &Booted, path: &str, more: &str) -> Page {
+    let whole = machine.run(&format!(
+        "curl --silent --show-error --insecure --include --max-time 60 --http1.1 {more} '{URL}{path}' | tr -d '\\0\\r'"
+    ));
+    let (header, body) = whole.split_once("\n\n").unwrap();
+    Page {
+        status: header.split(' ').nth(1).unwrap().parse().unwrap(),
+        header: header.to_lowercase(),
+        body: body.to_owned(),
+    }
+}
+
+/// What a tablet is told whose user has the right password.
+pub const NO_GROUP: &str = "No upload group set for user admin";
+
+/// What a tablet is answered that wants to be registered: `name:value` lines.
+pub fn as_tablet(machine: &Booted, user: &str, password: &str) -> Page {
+    // The password stands in a file, as the others that are looked for do.
+    let form = format!(
+        "operation=register&devicefriendlyname=tablet&camcops_version=2.4.24&device=tablet-1&user={user}&password={password}"
+    );
+    std::fs::write(machine.path("/root/form"), form).unwrap();
+    page(machine, "api", "--data @/root/form")
+}
+
+/// The services as the program sees them, by name, where it can tell.
+pub fn services(machine: &Booted) -> BTreeMap<String, Value> {
+    let (_, told, _) = machine.tried("camcops-provision --json status");
+    let told: Value = serde_json::from_str(&told).unwrap_or_default();
+    let all = told["services"].as_array().cloned().unwrap_or_default();
+    all.into_iter()
+        .map(|one| (one["name"].as_str().unwrap().to_owned(), one))
+        .collect()
+}
+
+/// The main process of everything that runs.
+pub fn processes(machine: &Booted) -> BTreeMap<String, u64> {
+    services(machine)
+        .into_iter()
+        .filter_map(|(name, one)| Some((name, one["pid"].as_u64()?)))
+        .collect()
+}
+
+/// What keeps the site from being whole; nothing if all of it runs and answers.
+pub fn trouble(machine: &Booted) -> Option<String> {
+    let services = services(machine);
+    for service in SERVICES {
+        let found = services.get(&unit(service));
+        if found.is_none_or(|one| one["answers"] != Value::Bool(true)) {
+            return Some(format!("{service}: {found:?}"));
+        }
+    }
+    let ill = services
+        .values()
+        .find(|one| one["answers"] == Value::Bool(false) || one["state"] != "running");
+    if let Some(one) = ill {
+        return Some(one.to_string());
+    }
+    let (code, _, why) = machine.tried("camcops-provision wait --timeout 0");
+    (code != 0).then_some(why)
+}
+
+/// Waits until all of it runs and answers, without any help; gives how long that took.
+pub fn wait_until_well(machine: &Booted, after: &str) -> Duration {
+    let start = Instant::now();
+    while let Some(why) = trouble(machine) {
+        if start.elapsed() > PATIENCE {
+            let journal = machine.tried("journalctl --no-pager --lines=80").1;
+            panic!("after {after}: {why}\n{journal}");
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    eprintln!(
+        "well again {:.0} s after {after}",
+        start.elapsed().as_secs_f64()
+    );
+    start.elapsed()
+}

@@ -1,0 +1,378 @@
+//! The Debian package in a bare Debian without a network, where policy-rc.d lets nothing be started.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod machine;
+
+use machine::Machine;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+const PASSWORD: &str = "Pa55-of-the-database";
+const INSTALL: &str = "dpkg --force-unsafe-io -i /root/package.deb 2>&1";
+/// What nobody promises to leave as it was.
+const FILES: &str = "find / -xdev \\( -path /proc -o -path /tmp -o -path /var/lib/dpkg -o -path /var/log \
+    -o -path /var/cache/debconf \\) -prune -o -printf '%p %M %u %l\\n' | sort";
+const EXTERNAL: &str = "install boolean true\nserver-name string camcops.example.org\n\
+    database-mode select external\ndatabase-host string db.example.org\n";
+
+/// The package around the program under test; what it takes to build it belongs to the tests.
+static PACKAGE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    let missing: Vec<&str> = ["dh", "po2debconf", "lintian", "python3"]
+        .into_iter()
+        .filter(|program| which::which(program).is_err())
+        .collect();
+    if !missing.is_empty() {
+        assert!(std::env::var_os("CI").is_none(), "no {missing:?}");
+        eprintln!("skipped: no {missing:?}");
+        return None;
+    }
+    Some(build("package"))
+});
+
+fn build(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&directory);
+    let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/build-deb"))
+        .args(["--binary", env!("CARGO_BIN_EXE_camcops-provision")])
+        .arg(&directory)
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let mut made = fs::read_dir(&directory).unwrap();
+    made.next().unwrap().unwrap().path()
+}
+
+/// A machine with the package lying in it, and nothing else of ours.
+fn machine() -> Option<Machine> {
+    let package = PACKAGE.as_ref()?;
+    let machine = Machine::start(&["debconf"])?;
+    machine.run("umount /usr/bin/camcops-provision; rm /usr/bin/camcops-provision");
+    fs::copy(package, machine.path("/root/package.deb")).unwrap();
+    machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755);
+    Some(machine)
+}
+
+/// Answers questions before they are asked.
+fn preseed(machine: &Machine, answers: &str) {
+    for answer in answers.lines() {
+        machine.run(&format!(
+            "echo 'camcops-provision camcops-provision/{answer}' | debconf-set-selections"
+        ));
+    }
+}
+
+/// Nobody forbids to start anything.
+fn allow(machine: &Machine) {
+    machine.run("rm /usr/sbin/policy-rc.d");
+}
+
+fn dpkg(machine: &Machine, command: &str) -> String {
+    machine.run(&format!("export DEBIAN_FRONTEND=noninteractive\n{command}"))
+}
+
+fn state(machine: &Machine) -> String {
+    machine.run("dpkg-query --show --showformat='${db:Status-Abbrev}' camcops-provision")
+}
+
+fn pending(machine: &Machine) -> String {
+    machine.run("cat /var/lib/camcops-provision/pending 2>/dev/null || true")
+}
+
+#[test]
+fn it_is_what_debian_expects_and_comes_out_the_same_each_time() {
+    let Some(package) = PACKAGE.as_ref() else {
+        return;
+    };
+    let again = build("package-again");
+    assert!(fs::read(package).unwrap() == fs::read(again).unwrap());
+    let lintian = Command::new("lintian")
+        .args(["--pedantic", "--fail-on", "error,warning,pedantic"])
+        .arg(package)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&lintian.stdout);
+    assert!(lintian.status.success(), "{said}");
+}
+
+#[test]
+fn without_answers_nothing_is_installed_and_a_purge_leaves_nothing() {
+    let Some(machine) = machine() else { return };
+    let before = machine.run(FILES);
+    let said = dpkg(&machine, INSTALL);
+    assert!(
+        said.contains("CamCOPS itself is not installed yet"),
+        "{said}"
+    );
+    assert_eq!(state(&machine), "ii ");
+    machine.run(
+        "camcops-provision --version; test ! -e /etc/camcops; test ! -e /var/lib/camcops-provision",
+    );
+    // The same again is what an upgrade does.
+    dpkg(&machine, INSTALL);
+    assert_eq!(state(&machine), "ii ");
+    dpkg(&machine, "dpkg --remove camcops-provision 2>&1");
+    dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
+    assert_eq!(machine.run(FILES), before);
+    let left =
+        machine.run("debconf-show camcops-provision; ls /var/lib/dpkg/info | grep camcops || true");
+    assert_eq!(left, "");
+}
+
+#[test]
+fn answers_become_settings_and_what_cannot_be_done_yet_is_pending() {
+    let Some(machine) = machine() else { return };
+    let before = machine.run(FILES);
+    preseed(
+        &machine,
+        &format!(
+            "{EXTERNAL}database-password password {PASSWORD}\nsuperuser-name string admin\nsuperuser-password password {PASSWORD}\n"
+        ),
+    );
+    let said = dpkg(&machine, INSTALL);
+    let pending_lines = said.lines().filter(|line| line.contains("pending: "));
+    assert_eq!(pending_lines.count(), 1, "{said}");
+    assert!(
+        said.contains("policy-rc.d lets nothing be started"),
+        "{said}"
+    );
+    assert!(!said.contains(PASSWORD));
+    assert_eq!(state(&machine), "ii ");
+    assert_eq!(pending(&machine), "camcops\n");
+    let settings = machine.run("cat /etc/camcops/provision.toml");
+    for line in [
+        "server_names = [\"camcops.example.org\"]",
+        "mode = \"external\"",
+        "host = \"db.example.org\"",
+        "password_file = \"/etc/camcops/secrets-in/database\"",
+    ] {
+        assert!(settings.contains(line), "{line}: {settings}");
+    }
+    let file = machine.run("cd /etc/camcops/secrets-in; stat -c '%a %U' . database; cat database");
+    assert_eq!(file, format!("700 root\n600 root\n{PASSWORD}\n"));
+    machine.run(&format!(
+        "! grep -r {PASSWORD} /var/cache/debconf /var/log /var/lib/dpkg"
+    ));
+    // An upgrade keeps what the administrator has changed since.
+    machine.run("echo '# mine' >> /etc/camcops/provision.toml");
+    dpkg(&machine, INSTALL);
+    assert_eq!(pending(&machine), "camcops\n");
+    assert_eq!(
+        machine.run("cat /etc/camcops/provision.toml"),
+        format!("{settings}# mine\n")
+    );
+    dpkg(&machine, "dpkg --remove camcops-provision 2>&1");
+    machine.run("test -e /etc/camcops/provision.toml; test -e /etc/camcops/secrets-in/database");
+    let said = dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
+    assert!(
+        said.contains("databases, backups and uploads are kept"),
+        "{said}"
+    );
+    assert_eq!(machine.run(FILES), before);
+}
+
+#[test]
+fn settings_that_are_there_already_are_followed_and_not_touched() {
+    let Some(machine) = machine() else { return };
+    let settings = "[web]\nserver_names = ['mine.example.org']\n";
+    machine.write("/etc/camcops/provision.toml", settings, 0o644);
+    dpkg(&machine, INSTALL);
+    assert_eq!(pending(&machine), "camcops\n");
+    assert_eq!(machine.run("cat /etc/camcops/provision.toml"), settings);
+    // Whoever uninstalls does not want the next upgrade to install again.
+    machine.run("camcops-provision uninstall --yes 2>&1");
+    dpkg(&machine, INSTALL);
+    assert_eq!(pending(&machine), "");
+    // And whoever says no is believed.
+    dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
+    machine.write("/etc/camcops/provision.toml", settings, 0o644);
+    preseed(&machine, "install boolean false\n");
+    dpkg(&machine, INSTALL);
+    assert_eq!(pending(&machine), "");
+}
+
+#[test]
+fn answers_that_make_no_settings_and_settings_that_are_wrong_block_nothing() {
+    let Some(machine) = machine() else { return };
+    allow(&machine);
+    preseed(
+        &machine,
+        "install boolean true\nserver-name string no such name\n",
+    );
+    let said = dpkg(&machine, INSTALL);
+    assert!(
+        said.contains("pending: the answers make no good settings"),
+        "{said}"
+    );
+    assert_eq!(
+        (state(&machine).as_str(), pending(&machine).as_str()),
+        ("ii ", "")
+    );
+    dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
+    machine.write("/etc/camcops/provision.toml", "[wbe]\n", 0o644);
+    let said = dpkg(&machine, INSTALL);
+    assert!(
+        said.contains("pending: /etc/camcops/provision.toml"),
+        "{said}"
+    );
+    assert_eq!(
+        (state(&machine).as_str(), pending(&machine).as_str()),
+        ("ii ", "camcops\n")
+    );
+}
+
+#[test]
+fn killed_at_each_step_of_its_hook_it_still_ends_right() {
+    let Some(machine) = machine() else { return };
+    allow(&machine);
+    preseed(
+        &machine,
+        &format!("{EXTERNAL}database-password password {PASSWORD}\n"),
+    );
+    dpkg(
+        &machine,
+        "dpkg --force-unsafe-io --unpack /root/package.deb 2>&1",
+    );
+    const HOOK: &str = "/var/lib/dpkg/info/camcops-provision.postinst";
+    let hook = fs::read_to_string(machine.path(HOOK)).unwrap();
+    let lines: Vec<&str> = hook.lines().collect();
+    let statement = |number: usize| {
+        let line = lines[number].trim_start();
+        let begins = [
+            "[",
+            "\"$tool\"",
+            "(umask",
+            "db_",
+            "echo",
+            "if ",
+            "install",
+            "mv",
+            "printf '%s' \"$secrets",
+            "rm",
+            "set --",
+            "value=",
+        ];
+        let goes_on = lines[number - 1].ends_with("||") || lines[number - 1].ends_with('\\');
+        begins.iter().any(|begin| line.starts_with(begin)) && !goes_on
+    };
+    let begin = hook
+        .lines()
+        .position(|line| line.starts_with("password_file()"));
+    let mut killed = 0;
+    for number in (begin.unwrap()..lines.len()).filter(|number| statement(*number)) {
+        let mut cut = lines.clone();
+        // All of dpkg's processes: it leads the group.
+        cut.insert(number, "kill -9 0");
+        machine.write(HOOK, &(cut.join("\n") + "\n"), 0o755);
+        let script = "export DEBIAN_FRONTEND=noninteractive; exec 2>/dev/null; setsid --wait dpkg --configure -a >/dev/null";
+        let done = machine
+            .command("bash")
+            .args(["-c", script])
+            .status()
+            .unwrap();
+        if done.success() {
+            // The statement was not on the way; what was done is forgotten, so that the next cut is met.
+            dpkg(
+                &machine,
+                "dpkg --purge camcops-provision 2>&1; dpkg --force-unsafe-io --unpack /root/package.deb 2>&1",
+            );
+            preseed(
+                &machine,
+                &format!("{EXTERNAL}database-password password {PASSWORD}\n"),
+            );
+        } else {
+            killed += 1;
+        }
+    }
+    assert!(killed > 20, "{killed}");
+    machine.write(HOOK, &hook, 0o755);
+    dpkg(&machine, "dpkg --configure -a 2>&1");
+    assert_eq!(
+        (state(&machine).as_str(), pending(&machine).as_str()),
+        ("ii ", "camcops\n")
+    );
+    let settings = machine.run("cat /etc/camcops/provision.toml");
+    assert!(
+        settings.contains("/etc/camcops/secrets-in/database"),
+        "{settings}"
+    );
+    assert_eq!(
+        machine.run("cat /etc/camcops/secrets-in/database"),
+        format!("{PASSWORD}\n")
+    );
+    machine.run(&format!("! grep -r {PASSWORD} /var/cache/debconf"));
+}
+
+#[test]
+fn what_is_installed_survives_a_removal_and_is_undone_by_a_purge() {
+    let Some(machine) = machine() else { return };
+    let before = machine.run(FILES);
+    dpkg(&machine, INSTALL);
+    // As somebody who has built a machine's image would.
+    machine.run("camcops-provision --root / install --yes 2>&1");
+    machine.run(
+        "test -e /etc/camcops/camcops.conf; test -e /etc/apache2/sites-available/camcops.conf",
+    );
+    let said = dpkg(&machine, INSTALL);
+    assert!(said.contains("pending: "), "{said}");
+    dpkg(&machine, "dpkg --remove camcops-provision 2>&1");
+    machine.run("test -e /etc/camcops/camcops.conf; test -x /var/lib/camcops-provision/program");
+    // Back again, and away for good.
+    dpkg(&machine, INSTALL);
+    machine.run("test ! -e /var/lib/camcops-provision/program");
+    dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
+    assert_eq!(machine.run(FILES), before);
+}
+
+#[test]
+fn a_purge_that_can_undo_nothing_says_so_and_keeps_the_journal() {
+    let Some(machine) = machine() else { return };
+    dpkg(&machine, INSTALL);
+    machine.run("camcops-provision --root / install --yes 2>&1");
+    dpkg(&machine, "dpkg --remove camcops-provision 2>&1");
+    machine.run("echo broken > /var/lib/camcops-provision/program");
+    let said = dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
+    assert!(said.contains("could not undo: camcops"), "{said}");
+    dpkg(&machine, INSTALL);
+    machine.run("camcops-provision uninstall --yes 2>&1; test ! -e /etc/camcops/camcops.conf");
+}
+
+#[test]
+fn an_older_version_takes_over_and_other_packages_are_not_disturbed() {
+    let Some(machine) = machine() else { return };
+    allow(&machine);
+    let settings = "[web]\nserver_names = ['mine.example.org']\n";
+    machine.write("/etc/camcops/provision.toml", settings, 0o644);
+    dpkg(&machine, INSTALL);
+    machine.run(
+        "cd /root; dpkg-deb --raw-extract package.deb older; sed -i 's/^Version: .*/Version: 0.0.9-1/' older/DEBIAN/control\n\
+         dpkg-deb --build older older.deb",
+    );
+    dpkg(&machine, "dpkg --force-unsafe-io -i /root/older.deb 2>&1");
+    assert_eq!(
+        (state(&machine).as_str(), pending(&machine).as_str()),
+        ("ii ", "camcops\n")
+    );
+    // A Python that comes is no news; the one that CamCOPS runs on, going, is.
+    machine.run(
+        "cd /root; mkdir -p other/DEBIAN other/usr/bin; printf '#!/bin/sh\\n' > other/usr/bin/python3.12; chmod 755 other/usr/bin/python3.12\n\
+         printf 'Package: other\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.org>\\nDescription: x\\n' > other/DEBIAN/control\n\
+         dpkg-deb --build other other.deb\n\
+         mkdir -p /usr/share/camcops/releases/one/bin; ln -s releases/one /usr/share/camcops/venv\n\
+         ln -s /usr/bin/python3.12 /usr/share/camcops/releases/one/bin/python3",
+    );
+    let said = dpkg(&machine, "dpkg -i /root/other.deb 2>&1");
+    assert!(
+        said.contains("Processing triggers for camcops-provision"),
+        "{said}"
+    );
+    assert!(!said.contains("is gone"), "{said}");
+    let said = dpkg(&machine, "dpkg --remove other 2>&1");
+    assert!(
+        said.contains("the Python that CamCOPS runs on is gone; run: camcops-provision install"),
+        "{said}"
+    );
+}

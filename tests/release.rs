@@ -1,0 +1,308 @@
+//! Builds real releases of CamCOPS in machines of their own, which have no network.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod machine;
+
+use machine::certificates::Authority;
+use machine::{Machine, kill, wheelhouse};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const PACKAGES: [&str; 7] = [
+    "ca-certificates",
+    "gcc",
+    "libc6-dev",
+    "libmagickwand-6.q16-6",
+    "python3.11",
+    "python3.11-dev",
+    "python3.11-venv",
+];
+const RELEASES: &str = "/usr/share/camcops/releases";
+const LOGIN: &str = "mirror:s3cret@/word";
+const OFFLINE: [&str; 3] = ["--offline", "--wheelhouse", "/srv/wheelhouse"];
+
+struct Said {
+    code: i32,
+    text: String,
+}
+
+impl Said {
+    #[track_caller]
+    fn is(self, code: i32, words: &[&str]) -> String {
+        assert_eq!(self.code, code, "{}", self.text);
+        for word in words {
+            assert!(self.text.contains(word), "{word:?} is not in {}", self.text);
+        }
+        for secret in ["s3cret", "s3cret%40%2Fword"] {
+            assert!(!self.text.contains(secret), "{}", self.text);
+        }
+        self.text
+    }
+}
+
+fn install(machine: &Machine, settings: &str, arguments: &[&str]) -> Said {
+    run(machine, settings, "install", arguments)
+}
+
+fn run(machine: &Machine, settings: &str, command: &str, arguments: &[&str]) -> Said {
+    machine.write("/etc/camcops/provision.toml", settings, 0o640);
+    let mut child = machine.command("camcops-provision");
+    child.args([command]).args(arguments);
+    if command != "uninstall" {
+        child.args(["--only", "directories,application"]);
+    }
+    let output = child.output().unwrap();
+    Said {
+        code: output.status.code().unwrap(),
+        text: String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr),
+    }
+}
+
+/// Starts an install and kills it as soon as it says this.
+fn killed_at(machine: &Machine, words: &str) {
+    let mut child = machine
+        .command("camcops-provision")
+        .args(["install", "--only", "directories,application"])
+        .args(OFFLINE)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said[said.len() - 1].contains(words) {
+            break;
+        }
+    }
+    let last = said.last().unwrap();
+    assert!(last.contains(words), "{words:?} is not in {said:#?}");
+    kill(&mut child);
+}
+
+fn id(machine: &Machine) -> String {
+    let target = machine.run("readlink /usr/share/camcops/venv");
+    target.trim().strip_prefix("releases/").unwrap().to_owned()
+}
+
+/// What is in the directory of releases.
+fn releases(machine: &Machine) -> Vec<String> {
+    let names = machine.run(&format!("ls -A {RELEASES}"));
+    names.lines().map(str::to_owned).collect()
+}
+
+fn works(machine: &Machine) {
+    works_on(machine, 11);
+}
+
+fn works_on(machine: &Machine, minor: u8) {
+    let version = machine.run(
+        "cd /; setpriv --reuid=www-data --regid=www-data --clear-groups /usr/share/camcops/venv/bin/camcops_server --version 2>/dev/null",
+    );
+    assert_eq!(version, "CamCOPS 2.4.24\n");
+    machine.run(&format!(
+        "test -e /usr/share/camcops/static/logo_camcops.png
+         test -e /usr/share/camcops/extra_strings/phq9.xml
+         test -n \"$(find -L /usr/share/camcops/venv/lib/python3.{minor}/site-packages/camcops_server/__pycache__ -name '*.pyc')\"
+         test -z \"$(find /usr/share/camcops/releases -not -type l \\( -not -user root -o -perm /022 -o -not -perm -444 \\))\"
+         test ! -e /root/.cache -a ! -e /root/.config"
+    ));
+    let (id, first) = (
+        id(machine),
+        machine.run("head -n 1 /usr/share/camcops/venv/bin/camcops_server"),
+    );
+    assert_eq!(first, format!("#!{RELEASES}/{id}/bin/python\n"));
+    assert_eq!(releases(machine), [id.as_str()]);
+    // No file says where it was built, except for bytecode that the interpreter corrects by itself.
+    let says = machine.run(&format!("grep -rlF '{id}.new' {RELEASES} || true"));
+    assert_eq!(says, "");
+}
+
+#[test]
+#[ignore = "takes many minutes, and was not yet seen whole"]
+fn a_release_survives_being_killed_damaged_and_removed() {
+    let Some(machine) = Machine::start(&PACKAGES) else {
+        return;
+    };
+    wheelhouse::put_into(&machine);
+    machine.run("mount -o remount,noexec /tmp");
+
+    install(&machine, "", &["--offline"]).is(69, &["--offline forbids", "--wheelhouse DIR"]);
+    install(&machine, "camcops.python = '3.12'", &OFFLINE)
+        .is(69, &["Python 3.12", "camcops.python = \"3.11\""]);
+    let said = install(&machine, "", &[]).is(69, &["can't be reached", "name resolution"]);
+    assert_eq!(
+        said.lines()
+            .filter(|line| line.starts_with("error"))
+            .count(),
+        1
+    );
+    assert!(said.lines().last().unwrap().starts_with("error"), "{said}");
+
+    killed_at(&machine, "packages with");
+    assert!(releases(&machine).iter().all(|name| name.starts_with('.')));
+    run(&machine, "", "plan", &[]).is(0, &["finish release 2.4.24-py3.11-"]);
+    killed_at(&machine, "compiling");
+    machine.run("test ! -e /usr/share/camcops/venv");
+
+    // What the check finds keeps a release from becoming current.
+    machine.run("cd /usr/lib/x86_64-linux-gnu; mkdir /hidden; mv libMagickWand* /hidden");
+    install(&machine, "", &OFFLINE)
+        .is(69, &["wand.image can't be loaded", "libmagickwand-6.q16-6"]);
+    assert!(releases(&machine).iter().all(|name| name.starts_with('.')));
+    machine.run("mv /hidden/* /usr/lib/x86_64-linux-gnu");
+
+    // It has its name, but not everything is cleared up, and no link leads to it.
+    killed_at(&machine, "ready after");
+    let said = install(&machine, "", &OFFLINE).is(0, &["finish release"]);
+    assert!(!said.contains("packages with"), "{said}");
+    works(&machine);
+    install(&machine, "", &OFFLINE).is(0, &["nothing to do"]);
+
+    machine.run("ln -sfn /nowhere /usr/share/camcops/venv; rm /usr/share/camcops/static");
+    let plan = run(&machine, "", "plan", &[]).is(0, &["2 changes pending"]);
+    assert!(
+        plan.contains("venv: target /nowhere -> releases/2.4.24"),
+        "{plan}"
+    );
+    install(&machine, "", &OFFLINE).is(0, &["2 changes made"]);
+    works(&machine);
+
+    // pip makes the same, in place of what is damaged.
+    let release = id(&machine);
+    machine.run(&format!(
+        "rm {RELEASES}/{release}/bin/celery; touch {RELEASES}/{release}/stray"
+    ));
+    run(&machine, "", "plan", &[]).is(0, &["state damaged -> complete", "1 change pending"]);
+    install(&machine, "camcops.installer = 'pip'", &OFFLINE).is(0, &["packages with pip"]);
+    works(&machine);
+    machine.run(&format!("test ! -e {RELEASES}/{release}/stray"));
+
+    machine.run(&format!(
+        "mkdir {RELEASES}/mine; touch {RELEASES}/mine/file"
+    ));
+    run(&machine, "", "uninstall", &[]).is(0, &["not empty"]);
+    assert_eq!(releases(&machine), ["mine"]);
+    machine.run("test ! -L /usr/share/camcops/venv -a ! -L /usr/share/camcops/static");
+}
+
+#[test]
+#[ignore = "takes many minutes, and was not yet seen whole"]
+fn the_way_to_the_index_is_the_administrators() {
+    let Some(machine) = Machine::start(&PACKAGES) else {
+        return;
+    };
+    let authority = Authority::new("ours");
+    wheelhouse::put_into(&machine);
+    wheelhouse::serve(&machine, &authority, LOGIN);
+    machine.write("/root/ca.pem", &authority.pem, 0o600);
+    machine.write("/root/other.pem", &Authority::new("other").pem, 0o600);
+    machine.write("/root/login", LOGIN, 0o600);
+    machine.write("/root/wrong", "mirror:wrong", 0o600);
+    machine.run("mkdir -p /var/lock");
+    let settings =
+        |more: &str| format!("network.pip_index_url = 'https://index.test:8443/simple/'\n{more}");
+    let ca = "network.ca_bundle = '/root/ca.pem'\n";
+    let login = "network.pip_login_file = '/root/login'\n";
+
+    install(&machine, &settings(login), &[]).is(69, &["can't be reached", "certificate"]);
+    let other = "network.ca_bundle = '/root/other.pem'\n";
+    install(&machine, &settings(&format!("{login}{other}")), &[]).is(69, &["certificate"]);
+    let wrong = "network.pip_login_file = '/root/wrong'\n";
+    for installer in ["pip", "uv", "auto"] {
+        let more = format!("{wrong}{ca}camcops.installer = '{installer}'\n");
+        install(&machine, &settings(&more), &[]).is(69, &["login"]);
+    }
+    let closed = "network.pip_index_url = 'https://index.test:1/simple/'\n";
+    install(&machine, closed, &[]).is(69, &["refused"]);
+
+    // One file that is not what it should be.
+    machine.run(
+        "cd /srv/wheelhouse; cp alabaster-*.whl /srv/good
+         python3.11 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1], \"a\").writestr(\"x\", \"y\")' alabaster-*.whl",
+    );
+    for installer in ["pip", "uv"] {
+        let more = format!("{login}{ca}camcops.installer = '{installer}'\n");
+        install(&machine, &settings(&more), &[]).is(65, &["alabaster==0.7.12", "not the one"]);
+    }
+    machine
+        .run("cd /srv/wheelhouse; cp /srv/good alabaster-*.whl; test ! -e /usr/share/camcops/venv");
+
+    // Not enough room.
+    machine.run(&format!("mount -t tmpfs -o size=1g small {RELEASES}"));
+    let more = format!("{login}{ca}");
+    install(&machine, &settings(&more), &[]).is(74, &["1536 MiB", "make room"]);
+    machine.run(&format!("umount {RELEASES}"));
+
+    // Through a proxy that asks for a login too.
+    let more = format!(
+        "{login}{ca}network.https_proxy = 'http://proxy.test:3128'\nnetwork.proxy_login_file = '/root/login'\n"
+    );
+    let over = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut seen = String::new();
+            while !over.load(Ordering::Relaxed) {
+                seen += &machine.run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true");
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+            seen
+        });
+        let said = install(&machine, &settings(&more), &[]);
+        over.store(true, Ordering::Relaxed);
+        said.is(0, &["packages with uv"]);
+        watch.join().unwrap()
+    });
+    assert!(seen.contains("--require-hashes") && !seen.contains("s3cret"));
+    works(&machine);
+    machine.run("grep -q index.test:8443 /srv/proxied");
+    let says = machine.run(&format!(
+        "grep -rlE 's3cret|index.test' {RELEASES} /var/lib/camcops-provision || true"
+    ));
+    assert_eq!(says, "");
+}
+
+/// Debian has one Python; the others are taken from where pyenv keeps them, if the host has them.
+#[test]
+#[ignore = "takes many minutes, and needs interpreters that the host may not have"]
+fn a_release_is_built_on_the_other_pythons() {
+    for minor in [10, 12] {
+        let Some(home) = of_pyenv(minor) else {
+            eprintln!("skipped: no Python 3.{minor} in /root/.pyenv/versions");
+            continue;
+        };
+        let Some(machine) = Machine::start(&PACKAGES) else {
+            return;
+        };
+        let python = home.join(format!("bin/python3.{minor}"));
+        wheelhouse::put_into_for(&machine, minor, &python);
+        let inside = machine.path(home.parent().unwrap().to_str().unwrap());
+        std::fs::create_dir_all(&inside).unwrap();
+        let copied = std::process::Command::new("cp")
+            .arg("--archive")
+            .args([&home, &inside])
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        // The services' account has to reach it.
+        machine.run("chmod 755 /root");
+        let settings = format!("camcops.python = '{}'\n", python.display());
+        install(&machine, &settings, &OFFLINE).is(0, &["packages with uv"]);
+        assert!(id(&machine).starts_with(&format!("2.4.24-py3.{minor}-")));
+        works_on(&machine, minor);
+        install(&machine, &settings, &OFFLINE).is(0, &["nothing to do"]);
+    }
+}
+
+fn of_pyenv(minor: u8) -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/root/.pyenv/versions").ok()?;
+    let begin = format!("3.{minor}.");
+    versions
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(&begin))
+        })
+}
