@@ -1,0 +1,277 @@
+//! What runs: services under either manager, the site of the web server, names for the firewall.
+
+use super::Draft;
+use crate::facts::Manager;
+use crate::layout::FORK_HOOK;
+use crate::render::Format;
+use crate::resource::services::member::{Role, UNIT_HOME, members};
+use crate::resource::{Facets, Part, Resource};
+use crate::settings::{Frontend, LogMode, Mode, Service};
+use anyhow::Result;
+
+macro_rules! unit {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/units/", $name)),
+        )
+    };
+}
+
+const UNITS: [(&str, &str); 7] = [
+    unit!("camcops.target"),
+    unit!("camcops@.target"),
+    unit!("camcops-server@.socket"),
+    unit!("camcops-server@.service"),
+    unit!("camcops-workers@.service"),
+    unit!("camcops-scheduler@.service"),
+    unit!("camcops-monitor@.service"),
+];
+
+impl Draft<'_> {
+    pub(super) fn services(&mut self) -> Result<()> {
+        let hook = self.rendered(Format::Plain, template!("sitecustomize.py.hbs"))?;
+        self.public(
+            FORK_HOOK,
+            hook,
+            "0644",
+            Part::Services,
+            "web workers must not share database connections",
+        );
+        match self.site.manager() {
+            Manager::Systemd => self.systemd()?,
+            Manager::Supervisor => self.supervisor()?,
+        }
+        if self.site.settings().logging.mode == LogMode::File {
+            let text = self.rendered(Format::Systemd, template!("logrotate.hbs"))?;
+            let path = format!("/etc/logrotate.d/{}", self.site.layout.slug);
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Services,
+                "log files must not grow for ever",
+            );
+        }
+        self.running(
+            Role::is_ours,
+            Part::Services,
+            "started, and again whenever what it reads has changed",
+        );
+        Ok(())
+    }
+
+    fn systemd(&mut self) -> Result<()> {
+        let slug = self.site.layout.slug.clone();
+        for (name, text) in UNITS {
+            let path = format!("{UNIT_HOME}/{name}");
+            self.public(
+                &path,
+                text.to_owned(),
+                "0644",
+                Part::Services,
+                "started and watched by systemd",
+            );
+        }
+        let link = |target: &str, unit: &str| {
+            (
+                format!("{UNIT_HOME}/{target}.wants/{unit}"),
+                unit.to_owned(),
+            )
+        };
+        let mut links = vec![
+            link("multi-user.target", "camcops.target"),
+            link("camcops.target", &format!("camcops@{slug}.target")),
+        ];
+        for &service in Service::ALL {
+            if !self.serves(service) {
+                continue;
+            }
+            let unit = format!("camcops-{}@{slug}.service", service.as_str());
+            self.view["unit"] = service.as_str().into();
+            // Scheduler and monitor talk to the broker and to nobody else.
+            let local_only = match service {
+                Service::Server | Service::Workers => self.stays_on_machine,
+                Service::Scheduler | Service::Monitor => {
+                    self.site.settings().broker.mode == Mode::Local
+                }
+            };
+            self.view["sandbox"]["local_only"] = local_only.into();
+            let text = self.rendered(Format::Systemd, template!("unit-drop-in.conf.hbs"))?;
+            let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Services,
+                "what the settings say about this service",
+            );
+            links.push(link(&format!("camcops@{slug}.target"), &unit));
+        }
+        if self.serves(Service::Server) && self.site.has_web_socket() {
+            let unit = format!("camcops-server@{slug}.socket");
+            let text = self.rendered(Format::Systemd, template!("socket-drop-in.conf.hbs"))?;
+            let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Services,
+                "visitors wait here while the web server starts",
+            );
+            links.push(link(&format!("camcops@{slug}.target"), &unit));
+        }
+        for (path, unit) in links {
+            // A unit of an instance is a link to the template of all instances.
+            let template = match unit.split_once('@') {
+                Some((name, rest)) => {
+                    let kind = rest.rsplit('.').next().unwrap_or_default();
+                    format!("{UNIT_HOME}/{name}@.{kind}")
+                }
+                None => format!("{UNIT_HOME}/{unit}"),
+            };
+            self.link(&path, &template, Part::Services, "started at boot");
+        }
+        let text = self.rendered(Format::Systemd, template!("tmpfiles.conf.hbs"))?;
+        self.public(
+            &format!("/etc/tmpfiles.d/{slug}.conf"),
+            text,
+            "0644",
+            Part::Services,
+            "made again at each boot",
+        );
+        if self.site.dedicated() {
+            let text = self.rendered(Format::Systemd, template!("sysusers.conf.hbs"))?;
+            self.public(
+                "/etc/sysusers.d/camcops.conf",
+                text,
+                "0644",
+                Part::Services,
+                "the account, for a first boot",
+            );
+        }
+        let text = self.rendered(Format::Plain, template!("needrestart.conf.hbs"))?;
+        self.public(
+            "/etc/needrestart/conf.d/camcops.conf",
+            text,
+            "0644",
+            Part::Services,
+            "a package upgrade must not cut off an upload",
+        );
+        Ok(())
+    }
+
+    fn supervisor(&mut self) -> Result<()> {
+        let text = self.rendered(Format::Supervisor, template!("supervisor.conf.hbs"))?;
+        let path = self.site.layout.supervisor_programs();
+        self.public(
+            &path,
+            text,
+            "0644",
+            Part::Services,
+            "started and watched by supervisor",
+        );
+        let logs = self.site.layout.supervisor_logs.clone();
+        self.want(
+            Resource::Directory(logs),
+            Facets::new().with("type", "directory"),
+            Part::Services,
+            "supervisor's logs",
+        );
+        Ok(())
+    }
+
+    pub(super) fn web(&mut self) -> Result<()> {
+        if self.site.settings().web.frontend != Frontend::Apache {
+            return Ok(());
+        }
+        self.apache_modules();
+        let text = self.rendered(Format::Apache, template!("apache-site.conf.hbs"))?;
+        let path = self.site.layout.apache_site();
+        self.public(&path, text, "0644", Part::Web, "HTTPS in front of CamCOPS");
+        let slug = self.site.layout.slug.clone();
+        if let Some(link) = self.site.layout.apache_link() {
+            self.apache_note("site", &slug);
+            self.link(
+                &link,
+                &format!("../sites-available/{slug}.conf"),
+                Part::Web,
+                "the site is switched on",
+            );
+        }
+        self.running(
+            |role| role == Role::Web,
+            Part::Web,
+            "Apache serves the site, and reads its configuration again when that changed",
+        );
+        Ok(())
+    }
+
+    /// What `a2enmod` does: a link per file, and the note that keeps other packages from switching the module off.
+    fn apache_modules(&mut self) {
+        for (link, target) in self.site.apache_modules() {
+            let file = target.rsplit('/').next().unwrap_or_default();
+            if let Some(module) = file.strip_suffix(".load") {
+                self.apache_note("module", module);
+            }
+            self.link(&link, &target, Part::Web, "the site needs this module");
+        }
+    }
+
+    fn apache_note(&mut self, kind: &str, name: &str) {
+        if let Some(notes) = self.site.facts.flavour.apache_notes {
+            self.public(
+                &format!("{notes}/{kind}/enabled_by_admin/{name}"),
+                String::new(),
+                "0644",
+                Part::Web,
+                "Debian's own note that the administrator wants it",
+            );
+        }
+    }
+
+    pub(super) fn firewall(&mut self) -> Result<()> {
+        let slug = self.site.layout.slug.clone();
+        let ufw = self.rendered(Format::Plain, template!("ufw.hbs"))?;
+        self.public(
+            &format!("/etc/ufw/applications.d/{slug}"),
+            ufw,
+            "0644",
+            Part::Firewall,
+            "a name for the site's ports in ufw",
+        );
+        let firewalld = self.rendered(Format::Xml, template!("firewalld.xml.hbs"))?;
+        self.public(
+            &format!("/etc/firewalld/services/{slug}.xml"),
+            firewalld,
+            "0644",
+            Part::Firewall,
+            "a name for the site's ports in firewalld",
+        );
+        Ok(())
+    }
+
+    /// The services of some roles, running and fresh.
+    pub(super) fn running(&mut self, chosen: impl Fn(Role) -> bool, part: Part, because: &str) {
+        for member in members(self.site)
+            .into_iter()
+            .filter(|member| chosen(member.role))
+        {
+            let mut facets = Facets::new().with("fresh", "yes");
+            if member.is_unit() {
+                facets = facets.with("enabled", "yes");
+            }
+            if !matches!(member.role, Role::Socket | Role::Database | Role::Broker) {
+                facets = facets.with("answers", "yes");
+            }
+            self.want(Resource::Service(member.name), facets, part, because);
+            if let Some(wanted) = self.recipe.wanted.last_mut() {
+                wanted.inputs = member
+                    .inputs
+                    .into_iter()
+                    .flat_map(|path| [Resource::File(path.clone()), Resource::Symlink(path)])
+                    .collect();
+            }
+        }
+    }
+}
