@@ -19,6 +19,11 @@ const KEEPER: &str = r#"
 layers=$1 home=$2 tool=$3 name=$4 wheelhouse=$5
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
 mkdir "$home/upper" "$home/work" "$home/root"
+# Machines in one group would stop each other's services: these have the same names.
+groups=/sys/fs/cgroup
+[ ! -d "$groups/unified" ] || groups=$groups/unified
+mkdir "$groups/$name"
+echo $$ > "$groups/$name/cgroup.procs"
 unshare --mount --propagation private --pid --mount-proc --fork --kill-child bash -euc '
     layers=$1 home=$2 tool=$3 name=$4 root=$2/root
     bind=${5:+--bind-ro=$5:/srv/wheelhouse}
@@ -38,6 +43,8 @@ unshare --mount --propagation private --pid --mount-proc --fork --kill-child bas
     pkill -TERM systemd-nspawn || true
     wait || true
 ' keeper "$layers" "$home" "$tool" "$name" "$wheelhouse"
+echo $$ > "$groups/cgroup.procs"
+find "$groups/$name" -depth -type d -exec rmdir {} +
 [ ! -e "$home/keep" ] || mv "$home/upper" "$(cat "$home/keep")"
 rm -rf "$home"
 "#;
