@@ -95,8 +95,8 @@ fn lifecycle(release: &str, packages: &[&str]) {
     assert_eq!(machine.run("hostname").trim(), "renamed");
     mended("renamed", "systemctl is-active rabbitmq-server");
 
-    let (code, output, _) = machine.tried("camcops-provision uninstall");
-    assert_eq!(code, 0);
+    let (code, output, complaint) = machine.tried("camcops-provision uninstall");
+    assert_eq!(code, 0, "{output}{complaint}");
     for left in [
         "package rabbitmq-server",
         "vhost camcops",
