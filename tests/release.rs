@@ -7,7 +7,6 @@ mod machine;
 use machine::certificates::Authority;
 use machine::{Machine, kill, wheelhouse};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +20,7 @@ const PACKAGES: [&str; 7] = [
     "python3.11-venv",
 ];
 const RELEASES: &str = "/usr/share/camcops/releases";
-const LOGIN: &str = "mirror:s3cret@/word";
+const LOGIN: &str = "mirror:Qz7otter@/word";
 const OFFLINE: [&str; 3] = ["--offline", "--wheelhouse", "/srv/wheelhouse"];
 
 struct Said {
@@ -36,7 +35,7 @@ impl Said {
         for word in words {
             assert!(self.text.contains(word), "{word:?} is not in {}", self.text);
         }
-        for secret in ["s3cret", "s3cret%40%2Fword"] {
+        for secret in ["Qz7otter", "Qz7otter%40%2Fword"] {
             assert!(!self.text.contains(secret), "{}", self.text);
         }
         self.text
@@ -94,21 +93,17 @@ fn releases(machine: &Machine) -> Vec<String> {
 }
 
 fn works(machine: &Machine) {
-    works_on(machine, 11);
-}
-
-fn works_on(machine: &Machine, minor: u8) {
     let version = machine.run(
         "cd /; setpriv --reuid=www-data --regid=www-data --clear-groups /usr/share/camcops/venv/bin/camcops_server --version 2>/dev/null",
     );
     assert_eq!(version, "CamCOPS 2.4.24\n");
-    machine.run(&format!(
+    machine.run(
         "test -e /usr/share/camcops/static/logo_camcops.png
          test -e /usr/share/camcops/extra_strings/phq9.xml
-         test -n \"$(find -L /usr/share/camcops/venv/lib/python3.{minor}/site-packages/camcops_server/__pycache__ -name '*.pyc')\"
+         test -n \"$(find -L /usr/share/camcops/venv/lib/python3.11/site-packages/camcops_server/__pycache__ -name '*.pyc')\"
          test -z \"$(find /usr/share/camcops/releases -not -type l \\( -not -user root -o -perm /022 -o -not -perm -444 \\))\"
-         test ! -e /root/.cache -a ! -e /root/.config"
-    ));
+         test ! -e /root/.cache -a ! -e /root/.config",
+    );
     let (id, first) = (
         id(machine),
         machine.run("head -n 1 /usr/share/camcops/venv/bin/camcops_server"),
@@ -121,7 +116,6 @@ fn works_on(machine: &Machine, minor: u8) {
 }
 
 #[test]
-#[ignore = "takes many minutes, and was not yet seen whole"]
 fn a_release_survives_being_killed_damaged_and_removed() {
     let Some(machine) = Machine::start(&PACKAGES) else {
         return;
@@ -189,7 +183,6 @@ fn a_release_survives_being_killed_damaged_and_removed() {
 }
 
 #[test]
-#[ignore = "takes many minutes, and was not yet seen whole"]
 fn the_way_to_the_index_is_the_administrators() {
     let Some(machine) = Machine::start(&PACKAGES) else {
         return;
@@ -255,54 +248,11 @@ fn the_way_to_the_index_is_the_administrators() {
         said.is(0, &["packages with uv"]);
         watch.join().unwrap()
     });
-    assert!(seen.contains("--require-hashes") && !seen.contains("s3cret"));
+    assert!(seen.contains("--require-hashes") && !seen.contains("Qz7otter"));
     works(&machine);
     machine.run("grep -q index.test:8443 /srv/proxied");
     let says = machine.run(&format!(
-        "grep -rlE 's3cret|index.test' {RELEASES} /var/lib/camcops-provision || true"
+        "grep -rlF -e Qz7otter -e index.test:8443 {RELEASES} /var/lib/camcops-provision || true"
     ));
     assert_eq!(says, "");
-}
-
-/// Debian has one Python; the others are taken from where pyenv keeps them, if the host has them.
-#[test]
-#[ignore = "takes many minutes, and needs interpreters that the host may not have"]
-fn a_release_is_built_on_the_other_pythons() {
-    for minor in [10, 12] {
-        let Some(home) = of_pyenv(minor) else {
-            eprintln!("skipped: no Python 3.{minor} in /root/.pyenv/versions");
-            continue;
-        };
-        let Some(machine) = Machine::start(&PACKAGES) else {
-            return;
-        };
-        let python = home.join(format!("bin/python3.{minor}"));
-        wheelhouse::put_into_for(&machine, minor, &python);
-        let inside = machine.path(home.parent().unwrap().to_str().unwrap());
-        std::fs::create_dir_all(&inside).unwrap();
-        let copied = std::process::Command::new("cp")
-            .arg("--archive")
-            .args([&home, &inside])
-            .status()
-            .unwrap();
-        assert!(copied.success());
-        // The services' account has to reach it.
-        machine.run("chmod 755 /root");
-        let settings = format!("camcops.python = '{}'\n", python.display());
-        install(&machine, &settings, &OFFLINE).is(0, &["packages with uv"]);
-        assert!(id(&machine).starts_with(&format!("2.4.24-py3.{minor}-")));
-        works_on(&machine, minor);
-        install(&machine, &settings, &OFFLINE).is(0, &["nothing to do"]);
-    }
-}
-
-fn of_pyenv(minor: u8) -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/root/.pyenv/versions").ok()?;
-    let begin = format!("3.{minor}.");
-    versions
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with(&begin))
-        })
 }

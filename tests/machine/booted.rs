@@ -1,8 +1,8 @@
 //! A Debian that has booted with systemd, with a network of its own that leads nowhere: what is to be installed is
 //! already in the cache of apt.
 
-use super::{cache, fresh_home, why_not};
-use nix::fcntl::{Flock, FlockArg};
+use super::{fresh_home, why_not};
+use nix::fcntl::Flock;
 use nix::sched::{CloneFlags, setns};
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -238,29 +238,20 @@ fn child_of(process: &Path) -> Option<u32> {
 pub fn base(release: &str, packages: &[&str]) -> PathBuf {
     const SYSTEM: &str = "systemd,systemd-sysv,dbus,iproute2,procps";
     let list = packages.join(" ");
-    let key = super::key(&format!("{SYSTEM} {list}"));
-    let cache = cache();
-    fs::create_dir_all(&cache).unwrap();
-    let base = cache.join(format!("{release}-boots-{key}"));
-    let lock = File::create(base.with_extension("lock")).unwrap();
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-    if base.exists() {
-        return base;
-    }
-    eprintln!("making a root of {release} for {list}: once, a few minutes");
-    let unfinished = base.with_extension("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    let made = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=apt", "--skip=cleanup/apt"])
-        .args(["--include", SYSTEM, release])
-        .arg(&unfinished)
-        .arg(format!("--customize-hook=chroot \"$1\" apt-get install --quiet --yes --download-only --no-install-recommends {list}"))
-        .arg("--customize-hook=echo machine > \"$1/etc/hostname\"; echo '127.0.0.1 localhost machine' > \"$1/etc/hosts\"; : > \"$1/etc/resolv.conf\"; ln -sf /usr/share/zoneinfo/Etc/UTC \"$1/etc/localtime\"")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(made.success(), "mmdebstrap failed");
-    fs::rename(&unfinished, &base).unwrap();
-    base
+    let name = format!(
+        "{release}-boots-{}",
+        super::key(&format!("{SYSTEM} {list}"))
+    );
+    super::kept(
+        &name,
+        &format!("making a root of {release} for {list}"),
+        |root| {
+            super::done(
+            super::debootstrap(release, root)
+                .args(["--variant=apt", "--skip=cleanup/apt", "--include", SYSTEM])
+                .arg(format!("--customize-hook=chroot \"$1\" apt-get install --quiet --yes --download-only --no-install-recommends {list}"))
+                .arg("--customize-hook=echo machine > \"$1/etc/hostname\"; echo '127.0.0.1 localhost machine' > \"$1/etc/hosts\"; : > \"$1/etc/resolv.conf\"; ln -sf /usr/share/zoneinfo/Etc/UTC \"$1/etc/localtime\""),
+        );
+        },
+    )
 }

@@ -32,7 +32,7 @@ pub const COMMAND: [&str; 9] = [
 ];
 
 /// What `install` fetches from Debian, and what the tests look with.
-const PACKAGES: [&str; 13] = [
+pub const PACKAGES: [&str; 13] = [
     "apache2",
     "ca-certificates",
     "curl",
@@ -153,21 +153,7 @@ fn make(ground: Ground, settings: &str, home: &Path) {
         fs::write(machine.path("/etc/camcops/provision.toml"), settings).unwrap();
     }
     let watch = Watch::start(&machine);
-    let start = Instant::now();
-    let mut child = machine
-        .command(COMMAND[0])
-        .args(&COMMAND[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let seconds = start.elapsed().as_secs_f64();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
+    let (seconds, out, err) = install(&machine);
     let watched = watch.end(&machine);
     // Only now: the machine was bare, and the tests want to look.
     let right_after = machine.run(
@@ -181,7 +167,27 @@ fn make(ground: Ground, settings: &str, home: &Path) {
         "page": right_after,
         "watched": watched,
     });
-    eprintln!("installed in {seconds:.0} s");
     fs::write(home.join("seen.json"), seen.to_string()).unwrap();
     machine.shut_down_into(&home.join("disk"));
+}
+
+/// Installs CamCOPS as a person would; gives the seconds that took, and what was said.
+pub fn install(machine: &Booted) -> (f64, String, String) {
+    let start = Instant::now();
+    let mut child = machine
+        .command(COMMAND[0])
+        .args(&COMMAND[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("installed in {seconds:.0} s");
+    (seconds, out, err)
 }

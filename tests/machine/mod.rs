@@ -288,35 +288,83 @@ fn key(list: &str) -> String {
     format!("{key:016x}")
 }
 
-/// The root with these packages, made where it is not there yet. Nobody writes to it afterwards.
+/// What is kept in the cache under a name that says what it is made of; made where it is not there yet. Nobody writes to
+/// it afterwards.
+fn kept(name: &str, what: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let cache = cache();
+    fs::create_dir_all(&cache).unwrap();
+    let home = cache.join(name);
+    let lock = File::create(home.with_extension("lock")).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    if !home.exists() {
+        eprintln!("{what}: once, a few minutes");
+        let unfinished = home.with_extension("unfinished");
+        let _ = fs::remove_dir_all(&unfinished);
+        make(&unfinished);
+        fs::rename(&unfinished, &home).unwrap();
+    }
+    home
+}
+
+/// Runs a program of the host, which must succeed.
+fn done(command: &mut Command) {
+    let status = command.stdin(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+/// The root with these packages.
 fn base(release: &str, packages: &[&str]) -> PathBuf {
     let mut packages = packages.to_vec();
     packages.sort_unstable();
     let list = packages.join(",");
-    let key = key(&list);
-    let cache = cache();
-    fs::create_dir_all(&cache).unwrap();
-    let base = cache.join(format!("{release}-{key}"));
-    let lock = File::create(base.with_extension("lock")).unwrap();
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-    if base.exists() {
-        return base;
+    let name = format!("{release}-{}", key(&list));
+    kept(
+        &name,
+        &format!("making a root of {release} with {list}"),
+        |root| {
+            let mut make = debootstrap(release, root);
+            // The newest release is never more than a snapshot.
+            make.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+            done(make.args(["--variant=minbase", "--include", &list]));
+        },
+    )
+}
+
+/// The program that makes a root of a release of Debian or Ubuntu.
+fn debootstrap(release: &str, root: &Path) -> Command {
+    const UBUNTU: &str = "http://archive.ubuntu.com/ubuntu";
+    let mut make = Command::new("mmdebstrap");
+    make.arg("--quiet").stdout(Stdio::null());
+    make.arg(release).arg(root);
+    if ["jammy", "noble"].contains(&release) {
+        let keys = kept(
+            "ubuntu-keyring-2023.11.28.1",
+            "fetching the keys of Ubuntu",
+            |keys| {
+                let package = keys.with_extension("deb");
+                done(
+                Command::new("/usr/lib/apt/apt-helper")
+                    .arg("download-file")
+                    .arg(format!("{UBUNTU}/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"))
+                    .arg(&package)
+                    .arg("SHA256:36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8")
+                    .stdout(Stdio::null()),
+            );
+                done(
+                    Command::new("dpkg-deb")
+                        .arg("--extract")
+                        .args([&package, keys]),
+                );
+                fs::remove_file(package).unwrap();
+            },
+        );
+        make.arg("--keyring")
+            .arg(keys.join("usr/share/keyrings/ubuntu-archive-keyring.gpg"));
+        for pocket in ["", "-updates", "-security"] {
+            make.arg(format!("deb {UBUNTU} {release}{pocket} main universe"));
+        }
     }
-    eprintln!("making a root of {release} with {list}: once, a few minutes");
-    let unfinished = base.with_extension("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    let made = Command::new("mmdebstrap")
-        // The newest release is never more than a snapshot.
-        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
-        .args(["--quiet", "--variant=minbase", "--include", &list, release])
-        .arg(&unfinished)
-        .stdin(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(made.success(), "mmdebstrap failed");
-    fs::write(base.with_extension("packages"), format!("{list}\n")).unwrap();
-    fs::rename(&unfinished, &base).unwrap();
-    base
+    make
 }
 
 /// A directory for what a machine changes, beside the roots: an overlay needs a real file system.

@@ -1,72 +1,53 @@
 //! Every file that a release is made of, fetched once and kept in the cache; and a package index that serves them.
 
 use super::certificates::Authority;
-use super::{Machine, cache};
-use nix::fcntl::{Flock, FlockArg};
-use std::fs::{self, File};
+use super::{Machine, done};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-/// The wheelhouse of the host.
+/// The files for Debian's own Python.
 pub fn kept() -> PathBuf {
-    made(11, Path::new("python3.11"))
+    kept_for(11)
 }
 
-/// The wheelhouse of the host for an interpreter of this version, made where it is not there yet.
-fn made(minor: u8, python: &Path) -> PathBuf {
+/// The files for an interpreter of this version, which the host need not have.
+pub fn kept_for(minor: u8) -> PathBuf {
     let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("requirements");
     let locks = ["build.txt", &format!("python3.{minor}.txt"), "uv.txt"];
-    let key = locks
-        .iter()
-        .flat_map(|lock| fs::read(requirements.join(lock)).unwrap())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| {
-            (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
-    let home = cache().join(format!("wheelhouse-{key:016x}"));
-    fs::create_dir_all(cache()).unwrap();
-    let lock = File::create(home.with_extension("lock")).unwrap();
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-    if home.exists() {
-        return home;
-    }
-    eprintln!("fetching the packages of CamCOPS: once, a minute or two");
-    let unfinished = home.with_extension("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    let venv = home.with_extension("venv");
-    run(Command::new(python)
-        .args(["-m", "venv", "--clear"])
-        .arg(&venv));
-    let pip = |verb: &str, lock: &str| {
-        let mut pip = Command::new(venv.join("bin/pip"));
-        pip.args([verb, "--quiet", "--no-deps", "--require-hashes"])
-            .args(["--no-build-isolation", "--requirement"])
-            .arg(requirements.join(lock));
-        pip
-    };
-    run(&mut pip("install", "build.txt"));
-    for lock in locks {
-        run(pip("download", lock).arg("--dest").arg(&unfinished));
-    }
-    fs::remove_dir_all(venv).unwrap();
-    fs::rename(unfinished, &home).unwrap();
-    home
-}
-
-fn run(command: &mut Command) {
-    let done = command.stdin(Stdio::null()).status().unwrap();
-    assert!(done.success(), "{command:?}");
+    let texts = locks.map(|lock| fs::read_to_string(requirements.join(lock)).unwrap());
+    let name = format!("wheelhouse-3.{minor}-{}", super::key(&texts.concat()));
+    super::kept(&name, "fetching the packages of CamCOPS", |home| {
+        let venv = home.with_extension("venv");
+        done(
+            Command::new("python3.11")
+                .args(["-m", "venv", "--clear"])
+                .arg(&venv),
+        );
+        let pip = |verb: &str, lock: &str| {
+            let mut pip = Command::new(venv.join("bin/pip"));
+            pip.args([verb, "--quiet", "--no-deps", "--require-hashes"])
+                .args(["--no-build-isolation", "--requirement"])
+                .arg(requirements.join(lock));
+            pip
+        };
+        done(&mut pip("install", "build.txt"));
+        for lock in locks {
+            done(
+                pip("download", lock)
+                    .args(["--python-version", &format!("3.{minor}"), "--dest"])
+                    .arg(home),
+            );
+        }
+        fs::remove_dir_all(venv).unwrap();
+    })
 }
 
 /// Puts the files into /srv/wheelhouse of a machine.
 pub fn put_into(machine: &Machine) {
-    put_into_for(machine, 11, Path::new("python3.11"));
-}
-
-/// The same for another version of Python, which the host has.
-pub fn put_into_for(machine: &Machine, minor: u8, python: &Path) {
     let to = machine.path("/srv/wheelhouse");
     fs::create_dir_all(&to).unwrap();
-    for file in fs::read_dir(made(minor, python)).unwrap() {
+    for file in fs::read_dir(kept()).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
