@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
 use crate::resource::{
-    Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files, packages,
+    Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files, packages, sets_nothing,
 };
 use anyhow::{Context, Result, bail};
 use serde::ser::SerializeStruct;
@@ -268,6 +268,11 @@ fn conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Optio
             wanted.state.get(facet).is_some() && wanted.state.get(facet) != observed.get(facet)
         });
     if ours || !other {
+        return None;
+    }
+    // As a package brings it; uninstall brings it back.
+    let content = observed.facets()?.content("content");
+    if content.and_then(Content::bytes).is_some_and(sets_nothing) {
         return None;
     }
     conflict(

@@ -343,7 +343,7 @@ impl Site {
     }
 
     /// How much of a broker on this machine is ours: one that was here before us may have other users, and messages
-    /// under the name of its node.
+    /// under the name of its node, unless it was only just installed with us.
     fn own_broker(&self) -> Result<OwnBroker> {
         let host = &self.host;
         let ours = |path: &str| -> Result<Option<bool>> {
@@ -356,10 +356,14 @@ impl Site {
         let others = stored
             .iter()
             .any(|name| name.contains('@') && !name.starts_with(own));
-        let node = settings.unwrap_or(!others);
+        let untouched = settings != Some(true)
+            && host.staged_root().is_none()
+            && self.settings().broker.mode == Mode::Local
+            && resource::broker::is_untouched(host)?;
+        let node = untouched || settings.unwrap_or(!others);
         let mapper = match ours(desired::PORT_MAPPER_SETTINGS)? {
             Some(ours) => ours,
-            None => host.look(PORT_MAPPER)?.is_none(),
+            None => untouched || host.look(PORT_MAPPER)?.is_none(),
         };
         Ok(OwnBroker {
             node,

@@ -93,6 +93,14 @@ pub fn long_enough(milliseconds: u64) -> String {
     format!("at least {milliseconds} ms")
 }
 
+/// Whether the broker of this machine is as its package started it; see [`node::is_untouched`].
+pub fn is_untouched(host: &Host) -> Result<bool> {
+    match node::is_installed(host)? {
+        true => node::is_untouched(host),
+        false => Ok(false),
+    }
+}
+
 /// All that Celery needs on its vhost: it makes queues and exchanges of many names.
 pub fn all_permissions(vhost: &str) -> String {
     format!("{vhost}: configure .*, write .*, read .*")

@@ -11,6 +11,7 @@ pub mod supervisor;
 pub mod systemd;
 
 use super::{Enforced, Facets, State};
+use crate::desired::PORT_MAPPER_SETTINGS;
 use crate::error::Exit;
 use crate::facts::Manager;
 use crate::host::Host;
@@ -19,6 +20,7 @@ use crate::probe::{Trouble, seconds};
 use crate::processes;
 use crate::settings::{AbsolutePath, Settings};
 use crate::site::Site;
+use crate::view::MANAGED;
 use anyhow::{Context, Result};
 use member::{Member, Role};
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ const STARTING: Duration = Duration::from_secs(60);
 const READY: Duration = Duration::from_secs(180);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
+/// What systemd calls Erlang's port mapper.
+const PORT_MAPPER: &str = "epmd.socket";
 /// Of a log, this much goes into an error.
 const LAST_LINES: usize = 6;
 const LONGEST_LINE: usize = 240;
@@ -304,6 +308,13 @@ pub fn is_fresh(member: &Member, seen: &Seen) -> Result<bool> {
         // Also the administrator's own drop-ins.
         inputs.extend(seen.files.iter().cloned());
     }
+    if member.role == Role::Broker {
+        // Others' settings are for others to bring to a broker.
+        inputs.retain(|input| {
+            let text = std::fs::read_to_string(input);
+            text.is_ok_and(|text| text.contains(MANAGED))
+        });
+    }
     for input in inputs {
         if newest(&input)?.is_some_and(|changed| changed > read) {
             return Ok(false);
@@ -399,6 +410,7 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     let ordered = match (member.role, running) {
         (Role::Web, _) => apache::read_again(host, known, running),
         (Role::Socket, _) => reopen(host, name),
+        (Role::Broker, true) => broker_anew(host, handler, name),
         (_, false) => handler.order(host, "start", name),
         (_, true) => handler.order(host, "restart", name),
     };
@@ -487,6 +499,23 @@ fn reopen(host: &Host, socket: &str) -> Result<()> {
     systemd::order(host, "stop", socket)?;
     systemd::order(host, "stop", &service)?;
     systemd::order(host, "start", socket)
+}
+
+/// The broker; and Erlang's port mapper, if that was told since to stay on this machine.
+fn broker_anew(host: &Host, handler: Handler, name: &str) -> Result<()> {
+    handler.order(host, "stop", name)?;
+    if handler == Handler::Scripts {
+        // It refuses while somebody else uses it; the broker starts it again.
+        let _ = host.child("epmd").args(["-kill"]).end();
+    } else if let Some(told) = processes::changed(PORT_MAPPER_SETTINGS)? {
+        let mapper = systemd::see(host, &[PORT_MAPPER.to_owned()])?.remove(PORT_MAPPER);
+        let since = mapper.and_then(|mapper| mapper.since);
+        if since.is_some_and(|since| since < told) {
+            systemd::reload_files(host)?;
+            systemd::order(host, "restart", PORT_MAPPER)?;
+        }
+    }
+    handler.order(host, "start", name)
 }
 
 /// What failed, and the end of the log.

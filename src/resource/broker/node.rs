@@ -5,6 +5,8 @@
 use super::{NODE_SETTINGS, TOOL_PATIENCE};
 use crate::error::Exit;
 use crate::host::{Ended, Host};
+use crate::resource::sets_nothing;
+use crate::view::MANAGED;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use std::time::Duration;
 /// The broker's tool, on every family of distributions.
 const TOOL: &str = "/usr/sbin/rabbitmqctl";
 const HOME: &str = "/var/lib/rabbitmq";
+const SETTINGS: &str = "/etc/rabbitmq";
+const MORE_SETTINGS: &str = "/etc/rabbitmq/conf.d";
 const ACCOUNT: &str = "rabbitmq";
 /// The quick way is not waited for longer than this.
 const QUICKLY: Duration = Duration::from_secs(5);
@@ -25,8 +29,9 @@ Users = [["u", G(user, L), [[".", H(atom_to_binary(T, utf8))] || T <- proplists:
          || L <- rabbit_auth_backend_internal:list_users()],
 Permissions = [["p", [[G(K, L), "."] || K <- [user, vhost, configure, write, read]], ";"]
                || L <- rabbit_auth_backend_internal:list_permissions()],
+Queues = io_lib:format("q~b;", [length(rabbit_amqqueue:list())]),
 Timeout = case application:get_env(rabbit, consumer_timeout) of {ok, N} -> N; undefined -> none end,
-lists:flatten([Vhosts, Users, Permissions, io_lib:format("t~w;", [Timeout])]).
+lists:flatten([Vhosts, Users, Permissions, Queues, io_lib:format("t~w;", [Timeout])]).
 "#;
 
 /// What the broker has.
@@ -38,6 +43,8 @@ pub struct Node {
     pub users: BTreeMap<String, BTreeSet<String>>,
     /// How long a task may take; nothing where there is no limit.
     pub consumer_timeout_ms: Option<u64>,
+    /// How many queues there are, on all vhosts.
+    queues: usize,
     permissions: Vec<Permission>,
 }
 
@@ -72,6 +79,11 @@ impl Node {
         self.of(user).map(|permission| permission.vhost.as_str())
     }
 
+    /// Whether it has nothing but what it was born with.
+    fn is_newborn(&self) -> bool {
+        self.vhosts.iter().eq(["/"]) && self.users.keys().eq(["guest"]) && self.queues == 0
+    }
+
     fn of(&self, user: &str) -> impl Iterator<Item = &Permission> {
         self.permissions.iter().filter(move |p| p.user == user)
     }
@@ -80,6 +92,41 @@ impl Node {
 /// Whether the broker is installed.
 pub fn is_installed(host: &Host) -> Result<bool> {
     Ok(host.look(TOOL)?.is_some())
+}
+
+/// Whether the broker runs as its package started it, and nobody has used it yet or set anything for it: then no more
+/// is changed by another name of the node than was before the package.
+pub fn is_untouched(host: &Host) -> Result<bool> {
+    for (directory, brought) in [
+        (SETTINGS, &["rabbitmq-env.conf", "conf.d"][..]),
+        (MORE_SETTINGS, &[]),
+    ] {
+        for name in host.list(directory)?.unwrap_or_default() {
+            let text = host.read_text(&format!("{directory}/{name}"));
+            let is_ours = || text.is_ok_and(|text| text.is_some_and(|text| text.contains(MANAGED)));
+            if !brought.contains(&name.as_str()) && !is_ours() {
+                return Ok(false);
+            }
+        }
+    }
+    let text = host.read_text(NODE_SETTINGS)?.unwrap_or_default();
+    if !sets_nothing(text.as_bytes()) {
+        return Ok(false);
+    }
+    let node = ask_quickly(host)?;
+    Ok(node.is_some_and(|node| node.is_newborn()) && is_only_node(host))
+}
+
+/// Whether no other program that is written in Erlang waits at the port mapper.
+fn is_only_node(host: &Host) -> bool {
+    let ended = host.child("epmd").args(["-names"]).patience(QUICKLY).end();
+    ended.is_ok_and(|ended| {
+        let names = ended
+            .output
+            .lines()
+            .filter(|line| line.starts_with("name "));
+        ended.status.success() && names.count() == 1
+    })
 }
 
 /// Asks the running broker.
@@ -198,6 +245,7 @@ fn answer(printed: &str) -> Result<Node> {
                     read,
                 });
             }
+            "q" => node.queues = rest.parse().context("no number")?,
             "t" => {
                 node.consumer_timeout_ms = rest.parse().ok();
                 complete = true;
@@ -242,6 +290,20 @@ mod tests {
             ["camcops: configure .*, write .*, read "]
         );
         assert_eq!(node.vhosts_of("guest").count(), 0);
+    }
+
+    #[test]
+    fn a_queue_is_a_sign_of_use() {
+        let newborn = |text: &str| answer(text).unwrap().is_newborn();
+        assert!(newborn("\"v2f;u6775657374.;q0;t7200000;\""));
+        for used in [
+            "\"v2f;u6775657374.;q1;t7200000;\"",
+            "\"v2f;v63;u6775657374.;q0;t7200000;\"",
+            "\"v2f;u63;q0;t7200000;\"",
+            "\"v2f;u6775657374.;u63;q0;t7200000;\"",
+        ] {
+            assert!(!newborn(used), "{used}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::facts::{DatabaseFamily, Manager};
 use crate::layout::{FORK_HOOK, Layout};
+use crate::resource::broker::NODE_SETTINGS;
 use crate::settings::{self, Backend, Frontend, Mode};
 use crate::site::Site;
 
@@ -82,7 +83,7 @@ pub fn members(site: &Site) -> Vec<Member> {
         members.push(Member {
             name: foreign("rabbitmq-server"),
             role: Role::Broker,
-            inputs: vec![layout.broker_drop_in()],
+            inputs: vec![layout.broker_drop_in(), NODE_SETTINGS.into()],
         });
     }
     members.extend(ours(site));
