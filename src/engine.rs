@@ -11,9 +11,7 @@ use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
 use crate::resource::{
-    Change, Content, Enforced, Part, Resource, Shown, State, Wanted,
-    files::{self, NOT_EMPTY},
-    packages,
+    Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files, packages,
 };
 use anyhow::{Context, Result, bail};
 use serde::ser::SerializeStruct;
@@ -453,7 +451,7 @@ pub async fn undo_all(
             let planned = match undoing(host, instance, owned, &others, data).await? {
                 // It stays ours: a later purge, or an uninstall when it is empty, removes it.
                 Undoing::Restore(change) if goes_while_full(host, &change)? => {
-                    return anyhow::Ok(Err(NOT_EMPTY.to_owned()));
+                    return anyhow::Ok(Err(files::NOT_EMPTY.to_owned()));
                 }
                 Undoing::Restore(change) => Planned {
                     action: Action::Remove,
