@@ -454,6 +454,10 @@ pub async fn undo_all(
         }
         let step = async {
             let planned = match undoing(host, instance, owned, &others, data).await? {
+                // It stays ours: a later purge, or an uninstall when it is empty, removes it.
+                Undoing::Restore(change) if goes_while_full(host, &change)? => {
+                    return anyhow::Ok(Err(files::NOT_EMPTY.to_owned()));
+                }
                 Undoing::Restore(change) => Planned {
                     action: Action::Remove,
                     change,
@@ -466,7 +470,7 @@ pub async fn undo_all(
                 Undoing::Leave(why) => {
                     let beside = keep_original(host, instance, owned)?;
                     let beside = beside.map(|name| format!("; what it was before is in {name}"));
-                    return anyhow::Ok(Err(why + &beside.unwrap_or_default()));
+                    return Ok(Err(why + &beside.unwrap_or_default()));
                 }
             };
             let mut left = None;
@@ -565,6 +569,13 @@ async fn undoing(
         before: observed,
         after,
     }))
+}
+
+fn goes_while_full(host: &Host, change: &Change) -> Result<bool> {
+    let Resource::Directory(path) = &change.resource else {
+        return Ok(false);
+    };
+    Ok(change.after == State::Absent && host.list(path)?.is_some_and(|names| !names.is_empty()))
 }
 
 /// A file that we took over and that was edited since stays; what it was before us is put beside it, under the name returned.

@@ -7,7 +7,7 @@ mod machine;
 
 use machine::booted::Booted;
 use machine::installed::installed;
-use machine::site::{self, wait_until_well};
+use machine::site::{self, OTHERS, wait_until_well};
 
 /// Asks for an address again and again, each time with a new connection, until it is told to stop; then tells what the
 /// answers were.
@@ -24,14 +24,6 @@ until [ -s /run/answers-$NAME ]; do sleep 0.1; done
 
 const APACHE: &str = "systemctl show --property=MainPID --value apache2";
 
-const OTHER: &str = r#"
-printf 'Listen 127.0.0.1:8081\n<VirtualHost 127.0.0.1:8081>\nDocumentRoot /srv/other\n<Directory /srv/other>\nRequire all granted\n</Directory>\n</VirtualHost>\n' > /etc/apache2/sites-available/other.conf
-mkdir /srv/other
-echo 'somebody else' > /srv/other/index.html
-a2ensite --quiet other
-systemctl reload apache2
-"#;
-
 #[test]
 fn lives_beside_others() {
     let Some((machine, _)) = installed() else {
@@ -40,7 +32,7 @@ fn lives_beside_others() {
     wait_until_well(&machine, "the first boot");
     a_broken_one_stops_an_install(&machine);
 
-    machine.run(OTHER);
+    machine.run(OTHERS);
     visit(&machine, "other", "http://127.0.0.1:8081/");
     visit(&machine, "ours", "https://machine/login");
     let before = site::processes(&machine);

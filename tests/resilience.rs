@@ -9,7 +9,6 @@ use machine::installed::installed;
 use machine::site::{SERVICES, page, processes, unit, wait_until_well};
 
 #[test]
-#[ignore = "takes many minutes, and was not yet seen whole"]
 fn comes_back_by_itself() {
     let Some((machine, _)) = installed() else {
         return;

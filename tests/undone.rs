@@ -7,27 +7,17 @@ mod machine;
 
 use machine::booted::Booted;
 use machine::installed::{PASSWORD, SUPERUSER, installed};
-use machine::site::{self, as_tablet, page, wait_until_well};
+use machine::site::{self, OTHERS, as_tablet, page, wait_until_well};
 use std::io::Write;
 use std::process::Stdio;
 
-/// Somebody else's site.
-const FOREIGN: &str = r#"
-printf 'Listen 127.0.0.1:8081\n<VirtualHost 127.0.0.1:8081>\nDocumentRoot /srv/other\n<Directory /srv/other>\nRequire all granted\n</Directory>\n</VirtualHost>\n' > /etc/apache2/sites-available/other.conf
-mkdir /srv/other
-echo 'somebody else' > /srv/other/index.html
-a2ensite --quiet other
-systemctl reload apache2
-"#;
-
 #[test]
-#[ignore = "takes many minutes, and was not yet seen whole"]
 fn leaves_and_comes_back_and_leaves_for_good() {
     let Some((machine, _)) = installed() else {
         return;
     };
     wait_until_well(&machine, "the first boot");
-    machine.run(FOREIGN);
+    machine.run(OTHERS);
     let users = "mariadb --batch --skip-column-names --execute 'SELECT username FROM camcops._security_users'";
     let known = machine.run(users);
     assert!(known.contains(SUPERUSER), "{known}");

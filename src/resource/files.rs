@@ -8,6 +8,9 @@ use crate::error::Exit;
 use crate::host::{Host, Kind};
 use anyhow::{Context, Result};
 
+/// Why a directory is not removed.
+pub const NOT_EMPTY: &str = "it is not empty";
+
 /// What stands at a path.
 pub fn observe(host: &Host, path: &str) -> Result<State> {
     let Some((entry, bytes)) = host.look_and_read(path)? else {
@@ -111,7 +114,7 @@ fn remove(host: &Host, path: &str, old: Option<&str>) -> Result<Enforced> {
     match old {
         None => {}
         Some("directory") if !host.remove_directory(path)? => {
-            return Ok(Enforced::LeftAlone("it is not empty".into()));
+            return Ok(Enforced::LeftAlone(NOT_EMPTY.into()));
         }
         Some("directory") => {}
         Some("special") => {

@@ -15,6 +15,15 @@ pub const SERVICES: [&str; 4] = ["server", "workers", "scheduler", "monitor"];
 /// Where the site is, inside.
 pub const URL: &str = "https://machine/";
 
+/// Somebody else's site in the same Apache: a shell script that makes it.
+pub const OTHERS: &str = r#"
+printf 'Listen 127.0.0.1:8081\n<VirtualHost 127.0.0.1:8081>\nDocumentRoot /srv/other\n<Directory /srv/other>\nRequire all granted\n</Directory>\n</VirtualHost>\n' > /etc/apache2/sites-available/other.conf
+mkdir /srv/other
+echo 'somebody else' > /srv/other/index.html
+a2ensite --quiet other
+systemctl reload apache2
+"#;
+
 /// The unit of a service.
 pub fn unit(service: &str) -> String {
     format!("camcops-{service}@camcops.service")

@@ -19,6 +19,8 @@ const CONTROL: &str = "celery.pidbox";
 const REPLIES: &str = "reply.celery.pidbox";
 /// Between two looks for an answer.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Between two pings: a worker that is just starting has not heard the one before.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The names of the workers that answer in time; as soon as one of them is on this machine, the others are not waited for.
 pub async fn ping(
@@ -30,16 +32,17 @@ pub async fn ping(
     let channel = connection.create_channel().await?;
     let ours = random();
     let queue = reply_queue(&channel, &ours).await?;
-    // The exchange is not declared here: no worker ever came if it is not there.
-    let sent = publish(&channel, &ours).await;
     let mut names = BTreeSet::new();
-    if let Err(why) = sent {
-        return match nobody_home(&why) {
-            true => Ok(names),
-            false => Err(why),
-        };
-    }
+    let mut sent: Option<Instant> = None;
     while Instant::now() < until {
+        if sent.is_none_or(|last| last.elapsed() >= AGAIN) {
+            // The exchange is not declared here: no worker ever came if it is not there.
+            match publish(&channel, &ours).await {
+                Err(why) if nobody_home(&why) => break,
+                result => result?,
+            }
+            sent = Some(Instant::now());
+        }
         match channel
             .basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true })
             .await
