@@ -7,11 +7,11 @@
 #![allow(clippy::print_stdout)] // printing the figures is what it is for
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
-#[path = "../tests/machine/mod.rs"]
-mod machine;
+#[path = "../tests/machine/harness/mod.rs"]
+mod harness;
 
-use machine::booted::Booted;
-use machine::installed::installed;
+use harness::booted::Booted;
+use harness::installed::installed;
 
 const RUNS: u32 = 20;
 const VENV: &str = "/usr/share/camcops/venv";

@@ -1,12 +1,8 @@
 //! Whatever dies on a machine with a site, all of it comes back by itself; nobody calls the program meanwhile but to look.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::booted::Booted;
-use machine::installed::installed;
-use machine::site::{SERVICES, page, processes, unit, wait_until_well};
+use crate::harness::booted::Booted;
+use crate::harness::installed::installed;
+use crate::harness::site::{SERVICES, page, processes, unit, wait_until_well};
 
 #[test]
 fn comes_back_by_itself() {

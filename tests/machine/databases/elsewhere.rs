@@ -1,11 +1,11 @@
 //! A server on another machine: administered from here, or looked after by others; and each way to fail.
 
-use crate::machine::Machine;
-use crate::machine::certificates::Authority;
-use crate::machine::servers::{certify, sql, start_mariadb};
-use crate::{
+use super::{
     MARIADB_10, MARIADB_11, MYSQL, ODD_PASSWORD, PARTS, Said, Server, provision, settings,
 };
+use crate::harness::Machine;
+use crate::harness::certificates::Authority;
+use crate::harness::servers::{certify, sql, start_mariadb};
 
 /// The address of this machine, and of the one with the server.
 pub const HERE: &str = "10.77.0.1";

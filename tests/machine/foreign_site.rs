@@ -1,13 +1,9 @@
 //! Other people's sites under the same Apache: a broken one is not touched and stops an install, a healthy one is served
 //! all the time; and visitors of our own do not notice when its configuration changes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::booted::Booted;
-use machine::installed::installed;
-use machine::site::{self, OTHERS, wait_until_well};
+use crate::harness::booted::Booted;
+use crate::harness::installed::installed;
+use crate::harness::site::{self, OTHERS, wait_until_well};
 
 /// Asks for an address again and again, each time with a new connection, until it is told to stop; then tells what the
 /// answers were.

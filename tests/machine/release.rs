@@ -1,11 +1,7 @@
 //! Builds real releases of CamCOPS in machines of their own, which have no network.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::certificates::Authority;
-use machine::{Machine, kill, wheelhouse};
+use crate::harness::certificates::Authority;
+use crate::harness::{Machine, kill, wheelhouse};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};

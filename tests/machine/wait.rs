@@ -1,12 +1,8 @@
 //! `wait` against real servers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::Machine;
-use machine::certificates::Authority;
-use machine::servers::{
+use crate::harness::Machine;
+use crate::harness::certificates::Authority;
+use crate::harness::servers::{
     BrokerAccount, PACKAGES, certify, listen, sql, start_mariadb, start_rabbitmq,
 };
 use serde_json::Value;

@@ -1,16 +1,11 @@
 //! The database on real servers of both families, here and on other machines; the application's tables in it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-#[path = "../machine/mod.rs"]
-mod machine;
-
 mod accounts;
 mod elsewhere;
 mod tables;
 
-use machine::Machine;
-use machine::servers::{start_mariadb, start_mysql};
+use crate::harness::Machine;
+use crate::harness::servers::{start_mariadb, start_mysql};
 use std::process::Output;
 
 /// The parts that need no release of the application.

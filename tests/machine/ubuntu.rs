@@ -1,13 +1,9 @@
 //! The same on Ubuntu, with the Python, the servers and the systemd that it has.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::booted::{Booted, Ground, base, possible};
-use machine::installed::{PACKAGES, PASSWORD, SUPERUSER, install};
-use machine::site::{self, as_tablet, page, processes, wait_until_well};
-use machine::wheelhouse;
+use crate::harness::booted::{Booted, Ground, base, possible};
+use crate::harness::installed::{PACKAGES, PASSWORD, SUPERUSER, install};
+use crate::harness::site::{self, as_tablet, page, processes, wait_until_well};
+use crate::harness::wheelhouse;
 
 #[test]
 fn runs_on_22_04_with_python_3_10() {

@@ -1,10 +1,6 @@
 //! Packages and the broker on a machine that has booted: from bare Debian to an account that sends and receives.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::booted::Booted;
+use crate::harness::booted::Booted;
 
 const PARTS: &str = "--only packages,directories,secrets,broker";
 

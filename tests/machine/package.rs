@@ -1,10 +1,6 @@
 //! The Debian package in a bare Debian without a network, where policy-rc.d lets nothing be started.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::Machine;
+use crate::harness::Machine;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,10 +1,10 @@
 //! The database, its accounts and its server's settings, on the machine of the server.
 
-use crate::machine::Machine;
-use crate::machine::servers::sql;
-use crate::{
+use super::{
     MARIADB_10, MARIADB_11, MYSQL, ODD_PASSWORD, PARTS, Said, Server, provision, settings,
 };
+use crate::harness::Machine;
+use crate::harness::servers::sql;
 
 const SETTINGS: &str = "database.name = 'cam_cops'\n\
     database.password_file = '/root/database password'\n\

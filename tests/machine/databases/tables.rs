@@ -1,10 +1,10 @@
 //! The application's tables: made, cut, upgraded and refused, with the real application.
 
-use crate::elsewhere::{self, HERE, THERE};
-use crate::machine::certificates::Authority;
-use crate::machine::servers::{sql, start_mariadb};
-use crate::machine::{Machine, kill, wheelhouse};
-use crate::{MARIADB_10, MARIADB_11, MYSQL, Server, provision, settings};
+use super::elsewhere::{self, HERE, THERE};
+use super::{MARIADB_10, MARIADB_11, MYSQL, Server, provision, settings};
+use crate::harness::certificates::Authority;
+use crate::harness::servers::{sql, start_mariadb};
+use crate::harness::{Machine, kill, wheelhouse};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ fn arguments(verb: &str) -> String {
     format!("{verb} --only {PARTS} {wheelhouse}")
 }
 
-fn install(machine: &Machine) -> crate::Said {
+fn install(machine: &Machine) -> super::Said {
     provision(machine, &arguments("install"))
 }
 
@@ -274,12 +274,12 @@ fn on_another_machine(
 ) {
     let there = elsewhere::start(server, authority, here, addresses).unwrap();
     let name = format!("{instance}.test");
-    crate::machine::servers::certify(&there, authority, "db.test", false);
+    crate::harness::servers::certify(&there, authority, "db.test", false);
     here.run(&format!(
         "sed -i '/db.test/d' /etc/hosts || true; echo {} db.test {name} >> /etc/hosts",
         addresses.1
     ));
-    here.write("/root/given", &format!("{}\n", crate::ODD_PASSWORD), 0o600);
+    here.write("/root/given", &format!("{}\n", super::ODD_PASSWORD), 0o600);
     here.write("/root/boss", "correct horse battery\n", 0o600);
     here.write(
         &format!("/etc/camcops/provision_{instance}.toml"),

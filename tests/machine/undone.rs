@@ -1,13 +1,9 @@
 //! What a machine looks like after `uninstall`: nothing of ours runs or serves, what others made and what patients'
 //! data is in stays; and after `--purge` only a dump of that.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::booted::Booted;
-use machine::installed::{PASSWORD, SUPERUSER, installed};
-use machine::site::{self, OTHERS, as_tablet, page, wait_until_well};
+use crate::harness::booted::Booted;
+use crate::harness::installed::{PASSWORD, SUPERUSER, installed};
+use crate::harness::site::{self, OTHERS, as_tablet, page, wait_until_well};
 use std::io::Write;
 use std::process::Stdio;
 

@@ -1,15 +1,11 @@
 //! The whole of it on machines that have booted: from bare Debian to a site that people log in to, which comes back
 //! whatever happens to it, keeps its secrets, and goes without a trace if it has to.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::booted::Booted;
-use machine::browser::Browser;
-use machine::installed::{PASSWORD, SUPERUSER, installed};
-use machine::site::{self, SERVICES, URL, as_tablet, page, unit};
-use machine::watch;
+use crate::harness::booted::Booted;
+use crate::harness::browser::Browser;
+use crate::harness::installed::{PASSWORD, SUPERUSER, installed};
+use crate::harness::site::{self, SERVICES, URL, as_tablet, page, unit};
+use crate::harness::watch;
 use serde_json::Value;
 use std::fs;
 

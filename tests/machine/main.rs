@@ -1,0 +1,16 @@
+//! What takes a machine: each test makes its own, and nothing of it stays on the host. Together they are one program, so
+//! that as many run at once as there are processors.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod broker;
+mod databases;
+mod foreign_site;
+mod harness;
+mod live;
+mod package;
+mod release;
+mod resilience;
+mod ubuntu;
+mod undone;
+mod wait;
