@@ -40,7 +40,7 @@ unshare --mount --propagation private --pid --mount-proc --fork --kill-child bas
     done &
     while read -r _; do :; done
     # There are no others in here.
-    pkill -TERM systemd-nspawn || true
+    pkill -KILL systemd-nspawn || true
     wait || true
 ' keeper "$layers" "$home" "$tool" "$name" "$wheelhouse"
 echo $$ > "$groups/cgroup.procs"
