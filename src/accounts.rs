@@ -1,6 +1,7 @@
 //! Names and numbers of accounts, on this machine (through its own name service) or in a staged tree.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// Accounts whose number is the same on every machine of their family, for a staged tree that has no list yet.
 const WELL_KNOWN: [(&str, u32); 3] = [("root", 0), ("www-data", 33), ("apache", 48)];
@@ -11,7 +12,7 @@ const WELL_KNOWN_GROUPS: [(&str, u32); 4] =
 #[derive(Debug)]
 pub enum Accounts {
     /// The machine's own name service, directory services included.
-    Live,
+    Live(Asked),
     /// The lists of a staged tree.
     Staged {
         /// Account numbers by name.
@@ -21,10 +22,35 @@ pub enum Accounts {
     },
 }
 
+/// What the name service has answered: each question may read files, or ask a server far away. Who is not there yet may
+/// come with a package, so that is not kept.
+#[derive(Debug, Default)]
+pub struct Asked {
+    uids: Mutex<BTreeMap<String, u32>>,
+    gids: Mutex<BTreeMap<String, u32>>,
+    users: Mutex<BTreeMap<u32, String>>,
+    groups: Mutex<BTreeMap<u32, String>>,
+}
+
+/// The answer from before, or a new one.
+fn once<K: Ord + Clone, V: Clone>(
+    known: &Mutex<BTreeMap<K, V>>,
+    key: &K,
+    ask: impl FnOnce(&K) -> Option<V>,
+) -> Option<V> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(answer) = known.get(key) {
+        return Some(answer.clone());
+    }
+    let answer = ask(key)?;
+    known.insert(key.clone(), answer.clone());
+    Some(answer)
+}
+
 impl Accounts {
     /// This machine's.
     pub fn live() -> Accounts {
-        Accounts::Live
+        Accounts::Live(Asked::default())
     }
 
     /// Those of a staged tree, from the text of its passwd and group files.
@@ -38,7 +64,9 @@ impl Accounts {
     /// An account's number.
     pub fn uid(&self, name: &str) -> Option<u32> {
         match self {
-            Accounts::Live => users::get_user_by_name(name).map(|user| user.uid()),
+            Accounts::Live(asked) => once(&asked.uids, &name.to_owned(), |name| {
+                users::get_user_by_name(name).map(|user| user.uid())
+            }),
             Accounts::Staged { users, .. } => users.get(name).copied(),
         }
     }
@@ -46,7 +74,9 @@ impl Accounts {
     /// A group's number.
     pub fn gid(&self, name: &str) -> Option<u32> {
         match self {
-            Accounts::Live => users::get_group_by_name(name).map(|group| group.gid()),
+            Accounts::Live(asked) => once(&asked.gids, &name.to_owned(), |name| {
+                users::get_group_by_name(name).map(|group| group.gid())
+            }),
             Accounts::Staged { groups, .. } => groups.get(name).copied(),
         }
     }
@@ -64,10 +94,15 @@ impl Accounts {
     /// `user:group` by name where there is one, by number elsewhere.
     pub fn owner_name(&self, uid: u32, gid: u32) -> String {
         let (user, group) = match self {
-            Accounts::Live => (
-                users::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned()),
-                users::get_group_by_gid(gid)
-                    .map(|group| group.name().to_string_lossy().into_owned()),
+            Accounts::Live(asked) => (
+                once(&asked.users, &uid, |uid| {
+                    let user = users::get_user_by_uid(*uid)?;
+                    Some(user.name().to_string_lossy().into_owned())
+                }),
+                once(&asked.groups, &gid, |gid| {
+                    let group = users::get_group_by_gid(*gid)?;
+                    Some(group.name().to_string_lossy().into_owned())
+                }),
             ),
             Accounts::Staged { users, groups } => (named(users, uid), named(groups, gid)),
         };

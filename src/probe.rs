@@ -307,7 +307,11 @@ async fn connected(
 ) -> Result<TcpStream, Trouble> {
     let addresses = resolved(place, host, port, setting, patience).await?;
     match patience.bears(TcpStream::connect(&*addresses)).await {
-        Ok(Ok(stream)) => Ok(stream),
+        Ok(Ok(stream)) => {
+            // Questions are small, and each waits for its answer: the kernel is not to collect them.
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
         Ok(Err(why)) => Err(io_trouble(place, &why)),
         Err(_) => Err(unanswered(place, patience)),
     }

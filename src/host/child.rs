@@ -15,6 +15,7 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -22,8 +23,8 @@ use zeroize::Zeroizing;
 const SYSTEM_PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// An error repeats no more of a complaint than this.
 const LAST_LINES: usize = 4;
-/// How often it is looked at, at most and at least.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// How often lines are passed on.
+const LINES: Duration = Duration::from_millis(50);
 
 /// A program that is about to run. It is never a shell, and never gets a secret as an argument.
 #[derive(Debug)]
@@ -176,29 +177,31 @@ impl<'a> Child<'a> {
             }
             _ => anyhow::Error::new(why).context(format!("can't start {program}")),
         })?;
-        let status = match (&tell, self.patience) {
-            (None, None) => child.wait(),
-            _ => {
-                let (begin, mut pause, mut told) = (Instant::now(), PAUSES.0, 0);
-                loop {
-                    let ended = child.try_wait();
-                    if let Some(tell) = &mut tell {
-                        told += pass_on(&output, told, tell)?;
-                    }
-                    match ended {
-                        Ok(None) => {}
-                        Ok(Some(status)) => break Ok(status),
-                        Err(why) => break Err(why),
-                    }
-                    if let Some(patience) = self.patience.filter(|p| begin.elapsed() > *p) {
-                        end(&mut child);
-                        return Err(Exit::Unreachable.because(format!(
-                            "{program} did not come to an end within {} s",
-                            patience.as_secs()
-                        )));
-                    }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(PAUSES.1);
+        let group = child.id();
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || ended.send(child.wait()));
+        let (begin, mut told) = (Instant::now(), 0);
+        let status = loop {
+            let left = self.patience.map(|all| all.saturating_sub(begin.elapsed()));
+            let pause = match tell {
+                Some(_) => left.unwrap_or(LINES).min(LINES),
+                None => left.unwrap_or(Duration::MAX),
+            };
+            let status = end.recv_timeout(pause);
+            if let Some(tell) = &mut tell {
+                told += pass_on(&output, told, tell)?;
+            }
+            match status {
+                Ok(status) => break status,
+                Err(_) if left.is_none_or(|left| !left.is_zero()) => {}
+                Err(_) => {
+                    end_group(group);
+                    // Nobody is left behind.
+                    let _ = end.recv();
+                    return Err(Exit::Unreachable.because(format!(
+                        "{program} did not come to an end within {} s",
+                        begin.elapsed().as_secs()
+                    )));
                 }
             }
         }
@@ -213,11 +216,10 @@ impl<'a> Child<'a> {
 }
 
 /// Ends it and what it has started: they are a group of their own.
-fn end(child: &mut std::process::Child) {
-    if let Ok(group) = i32::try_from(child.id()) {
+fn end_group(leader: u32) {
+    if let Ok(group) = i32::try_from(leader) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
-    let _ = child.wait();
 }
 
 fn unnamed() -> Result<File> {

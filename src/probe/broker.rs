@@ -31,7 +31,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+/// How long a connection may take to be closed.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// A vhost, and how the application gets to it.
 #[derive(Debug, Clone)]
@@ -245,8 +249,9 @@ impl Endpoint {
         let connection =
             Connection::connector(uri, Runtime::tokio_current(), connect, named).await?;
         let result = what(&connection).await?;
-        // All is proved by now; closing properly only keeps the broker's log clean.
-        let _ = connection.close(200, "OK".into()).await;
+        // All is proved by now; closing properly only keeps the broker's log clean. The library's own thread may end
+        // before it says that it has done so, and then that is never said.
+        let _ = timeout(GOODBYE, connection.close(200, "OK".into())).await;
         Ok(result)
     }
 

@@ -3,12 +3,9 @@
 use crate::error::Exit;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a migration says about itself stands before what it does, and that can be long.
-const BEGINNING: u64 = 64 << 10;
 const MIGRATIONS: &str = "site-packages/camcops_server/alembic/versions";
 
 /// The revisions of a release.
@@ -34,10 +31,8 @@ impl Revisions {
             if path.extension().is_none_or(|end| end != "py") {
                 continue;
             }
-            let mut bytes = Vec::new();
-            File::open(&path)
-                .and_then(|file| file.take(BEGINNING).read_to_end(&mut bytes))
-                .with_context(|| format!("can't read {}", path.display()))?;
+            let bytes =
+                fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
             texts.push(String::from_utf8_lossy(&bytes).into_owned());
         }
         Revisions::of(texts.iter().map(String::as_str))
