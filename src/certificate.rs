@@ -139,6 +139,27 @@ impl fmt::Debug for Pair {
 
 /// Makes a key and a certificate that vouches for itself.
 pub fn self_signed(subject: &Subject, now: SystemTime) -> Result<Pair> {
+    let key =
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
+    signed_with(&key, Zeroizing::new(key.serialize_pem()), subject, now)
+}
+
+/// Makes a certificate for the key of an earlier one; a key too, where that one is not as ours are.
+///
+/// A key and its certificate are two files, and a run may end between them: only a key that stays fits at any moment.
+pub fn renewed(key_pem: &str, subject: &Subject, now: SystemTime) -> Result<Pair> {
+    match KeyPair::from_pem_and_sign_algo(key_pem, &PKCS_ECDSA_P256_SHA256) {
+        Ok(key) => signed_with(&key, Zeroizing::new(key_pem.to_owned()), subject, now),
+        Err(_) => self_signed(subject, now),
+    }
+}
+
+fn signed_with(
+    key: &KeyPair,
+    key_pem: Zeroizing<String>,
+    subject: &Subject,
+    now: SystemTime,
+) -> Result<Pair> {
     ensure!(
         (1..=LONGEST_LIFE_DAYS).contains(&subject.days),
         "tls.days is {}: choose 1 to {LONGEST_LIFE_DAYS}, because Apple's devices refuse a server certificate with a \
@@ -167,14 +188,12 @@ pub fn self_signed(subject: &Subject, now: SystemTime) -> Result<Pair> {
     certificate.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key =
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
     let signed = certificate
-        .self_signed(&key)
+        .self_signed(key)
         .context("can't make the self-signed certificate")?;
     Ok(Pair {
         certificate: signed.pem(),
-        key: Zeroizing::new(key.serialize_pem()),
+        key: key_pem,
     })
 }
 

@@ -131,7 +131,7 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
         return finish_install(&site, &recipe, &plan, None, &flags.parts, style);
     }
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
-        services::apache::refuse_unfit(&site.host)?;
+        services::apache::refuse_unfit(&site.host).await?;
     }
     ask_password(&site, &plan, style)?;
     let question = format!(

@@ -609,7 +609,8 @@ pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
-    systemd::stop_instance(host, slug)
+    systemd::stop_instance(host, slug)?;
+    supervisor::stop_group(host, slug)
 }
 
 /// After undoing: managers and Apache forget what is gone.

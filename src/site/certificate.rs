@@ -44,11 +44,11 @@ impl Site {
     fn own_certificate(&self) -> Result<Certificate> {
         let (host, layout) = (&self.host, &self.layout);
         let (subject, now) = (self.subject(), SystemTime::now());
-        let old = host
-            .read_text(&layout.certificate)?
-            .zip(host.read_text(&layout.key)?);
-        let summary = old
+        let certificate = host.read_text(&layout.certificate)?;
+        let key = host.read_text(&layout.key)?.map(Zeroizing::new);
+        let summary = certificate
             .as_ref()
+            .zip(key.as_ref())
             .map(|(certificate, _)| certificate::summary(certificate.as_bytes(), now));
         if let Some(Ok(summary)) = summary
             && !summary.self_signed
@@ -59,28 +59,21 @@ impl Site {
                 summary.issuer
             )));
         }
-        let because = match &old {
-            None => "there is none yet".to_owned(),
-            Some((certificate, key)) => {
-                match certificate::still_serves(
-                    certificate.as_bytes(),
-                    key.as_bytes(),
-                    &subject,
-                    now,
-                ) {
-                    Ok(()) => String::new(),
-                    Err(why) => why,
-                }
+        let because = match (&certificate, &key) {
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
+                let serves = certificate::still_serves(certificate, key, &subject, now);
+                serves.err().unwrap_or_default()
             }
+            _ => "there is none yet".to_owned(),
         };
-        let pair = match old {
-            Some((certificate, key)) if because.is_empty() => Pair {
-                certificate,
-                key: key.into(),
-            },
-            _ => certificate::self_signed(&subject, now)
-                .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?,
+        let pair = match (certificate, key) {
+            (Some(certificate), Some(key)) if because.is_empty() => Ok(Pair { certificate, key }),
+            (_, Some(key)) => certificate::renewed(&key, &subject, now),
+            (_, None) => certificate::self_signed(&subject, now),
         };
+        let pair =
+            pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
         Ok(Certificate::Own { pair, because })
     }
 

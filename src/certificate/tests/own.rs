@@ -149,6 +149,26 @@ fn the_pair_belongs_together_and_keeps_its_key_to_itself() {
 }
 
 #[test]
+fn a_renewed_certificate_is_for_the_key_that_is_there() {
+    let names = subject(&["camcops.example.org"]);
+    let pair = self_signed(&names, now()).unwrap();
+    let more = subject(&["camcops.example.org", "10.1.2.3"]);
+    let again = renewed(&pair.key, &more, now()).unwrap();
+    assert_eq!(*again.key, *pair.key);
+    let serves =
+        |key: &str| still_serves(again.certificate.as_bytes(), key.as_bytes(), &more, now());
+    assert_eq!(serves(&pair.key), Ok(()));
+    // What is no key, or another kind of key than ours, is replaced.
+    let other = String::from_utf8(fixture("rsa.key")).unwrap();
+    for no_key in ["", "nonsense", &other] {
+        let new = renewed(no_key, &names, now()).unwrap();
+        assert_ne!(*new.key, no_key);
+        let (certificate, key) = (new.certificate.as_bytes(), new.key.as_bytes());
+        assert_eq!(still_serves(certificate, key, &names, now()), Ok(()));
+    }
+}
+
+#[test]
 fn a_subject_that_no_certificate_can_carry_is_refused() {
     let refused = |change: &dyn Fn(&mut Subject)| {
         let mut subject = subject(&["camcops.example.org"]);

@@ -6,7 +6,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::layout::{DEBIAN, Flavour, RHEL};
 use crate::processes::{self, Process};
-use crate::resource::{Enforced, Resource, State, files};
+use crate::resource::{Enforced, Resource, State, files, packages};
 use crate::settings::Frontend;
 use anyhow::{Context, Result};
 
@@ -47,7 +47,7 @@ pub fn test(host: &Host) -> Result<()> {
 }
 
 /// Refuses to begin where Apache could not serve the site anyway: somebody else's site is broken, or the port is not its.
-pub fn refuse_unfit(host: &Host) -> Result<()> {
+pub async fn refuse_unfit(host: &Host) -> Result<()> {
     let Some(known) = known(host) else {
         return Ok(());
     };
@@ -55,7 +55,12 @@ pub fn refuse_unfit(host: &Host) -> Result<()> {
         return Ok(());
     }
     let layout = &known.layout;
-    if let Some(why) = complaint(host, layout.flavour)? {
+    let mut is_whole = true;
+    for package in layout.flavour.packages.web {
+        is_whole &= packages::observe(host, package).await? != State::Absent;
+    }
+    // What a cut run has unpacked but not configured has no configuration yet.
+    if is_whole && let Some(why) = complaint(host, layout.flavour)? {
         // Our own site may be what this run mends.
         let ours = [Some(layout.apache_site()), layout.apache_link()];
         if !ours

@@ -63,6 +63,14 @@ fn seen(line: &str) -> Option<(String, Seen)> {
     Some((name.to_owned(), seen))
 }
 
+/// Stops all programs of a group at once, which takes as long as the slowest of them.
+pub fn stop_group(host: &Host, group: &str) -> Result<()> {
+    if see(host, group)?.is_empty() {
+        return Ok(());
+    }
+    order(host, &["stop", &format!("{group}:*")])
+}
+
 /// Makes supervisor read its files again and follow them, for our group alone. Where it does not run, it is started.
 pub fn update(host: &Host, group: &str) -> Result<()> {
     wake(host)?;

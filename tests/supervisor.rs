@@ -1,0 +1,150 @@
+//! The whole of it where systemd does not run: supervisor starts and watches the services, and the servers of others
+//! are started by their own scripts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod machine;
+
+use machine::Machine;
+use machine::installed::{COMMAND, PASSWORD};
+use machine::site::{SERVICES, URL};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Four times Python with all of CamCOPS, on two cores, and supervisor counts fifteen seconds before it calls one running.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A program of somebody else, under the same supervisor.
+const FOREIGN: &str = "[program:other]\ncommand = sleep infinity\n";
+
+#[test]
+fn lives_and_leaves_under_supervisor() {
+    let Some(machine) = Machine::bare() else {
+        return;
+    };
+    machine.run("[ ! -e /run/systemd/system ]");
+    machine.write("/etc/supervisor/conf.d/other.conf", FOREIGN, 0o644);
+    let start = Instant::now();
+    let said = install(&machine);
+    let seconds = start.elapsed().as_secs();
+    eprintln!("installed under supervisor in {seconds} s");
+    let last = said.trim_end().lines().last().unwrap();
+    assert_eq!(
+        last,
+        format!("The CamCOPS application is running at {URL}"),
+        "{said}"
+    );
+    machine.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
+    assert_eq!(login(&machine), "200");
+    let other = machine.run("supervisorctl pid other");
+
+    let first = processes(&machine);
+    let again = install(&machine);
+    assert!(again.contains("nothing to do"), "{again}");
+    assert_eq!(processes(&machine), first);
+
+    comes_back(&machine);
+    is_told_what_to_do(&machine);
+
+    let said = machine.run("camcops-provision uninstall --yes");
+    let left = machine.run("supervisorctl status");
+    assert_eq!(left.lines().count(), 1, "{left}\n{said}");
+    assert!(left.starts_with("other "), "{left}");
+    assert_eq!(machine.run("supervisorctl pid other"), other);
+    let ours = machine.run("pgrep --full --list-full '/usr/share/[c]amcops' || true");
+    assert_eq!(ours, "");
+    // Apache is others' too.
+    machine.run("pgrep apache2; apache2ctl -t");
+}
+
+fn install(machine: &Machine) -> String {
+    let mut child = machine
+        .command(COMMAND[0])
+        .args(&COMMAND[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{told}");
+    said
+}
+
+fn comes_back(machine: &Machine) {
+    let before = processes(machine);
+    let ours: Vec<String> = SERVICES.map(program).into();
+    let pids: Vec<String> = ours.iter().map(|name| before[name].to_string()).collect();
+    machine.run(&format!("kill -KILL {}", pids.join(" ")));
+    let after = wait_until_well(machine, "each of them was killed");
+    for name in ours {
+        assert_ne!(after[&name], before[&name], "{name}");
+    }
+}
+
+fn is_told_what_to_do(machine: &Machine) {
+    let before = processes(machine);
+    machine.run("camcops-provision stop server");
+    assert_eq!(login(machine), "503");
+    let stopped = processes(machine);
+    assert!(!stopped.contains_key(&program("server")), "{stopped:?}");
+    machine.run("camcops-provision start server");
+    machine.run("camcops-provision restart scheduler");
+    let after = wait_until_well(machine, "one was started and one restarted");
+    for service in SERVICES {
+        let is_same = after[&program(service)] == before[&program(service)];
+        let was_touched = ["server", "scheduler"].contains(&service);
+        assert_ne!(is_same, was_touched, "{service}: {before:?} {after:?}");
+    }
+    assert_eq!(login(machine), "200");
+    machine.run("camcops-provision plan --exit-code");
+}
+
+/// What the site's program is called by supervisor.
+fn program(service: &str) -> String {
+    format!("camcops:camcops_{service}")
+}
+
+/// The status of the answer of the login page.
+fn login(machine: &Machine) -> String {
+    machine.run(&format!(
+        "curl --silent --insecure --max-time 60 --output /dev/null --write-out '%{{http_code}}' {URL}login"
+    ))
+}
+
+fn status(machine: &Machine) -> Vec<Value> {
+    let told = machine.run("camcops-provision --json status");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    told["services"].as_array().unwrap().clone()
+}
+
+/// The main process of everything that runs.
+fn processes(machine: &Machine) -> BTreeMap<String, u64> {
+    let all = status(machine);
+    let named = |one: &Value| Some((one["name"].as_str()?.to_owned(), one["pid"].as_u64()?));
+    all.iter().filter_map(named).collect()
+}
+
+/// Waits until all of it runs and answers, without any help; gives the main processes.
+fn wait_until_well(machine: &Machine, after: &str) -> BTreeMap<String, u64> {
+    let start = Instant::now();
+    loop {
+        let all = status(machine);
+        let ill = all
+            .iter()
+            .find(|one| one["answers"] == Value::Bool(false) || one["state"] != "running");
+        let Some(ill) = ill else {
+            let seconds = start.elapsed().as_secs();
+            eprintln!("well again {seconds} s after {after}");
+            return processes(machine);
+        };
+        assert!(start.elapsed() < PATIENCE, "after {after}: {ill}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
