@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod broker;
+mod cut_live;
 mod databases;
 mod foreign_site;
 mod harness;
@@ -11,6 +12,7 @@ mod live;
 mod package;
 mod release;
 mod resilience;
+mod supervisor;
 mod ubuntu;
 mod undone;
 mod wait;

@@ -1,7 +1,7 @@
 //! The same on Ubuntu, with the Python, the servers and the systemd that it has.
 
 use crate::harness::booted::{Booted, Ground, base, possible};
-use crate::harness::installed::{PACKAGES, PASSWORD, SUPERUSER, install};
+use crate::harness::installed::{COMMAND, PACKAGES, PASSWORD, SUPERUSER, install};
 use crate::harness::site::{self, as_tablet, page, processes, wait_until_well};
 use crate::harness::wheelhouse;
 
@@ -31,7 +31,7 @@ fn runs_on(release: &str, minor: u8, magick: &str) {
         wheelhouse: Some(wheelhouse::kept_for(minor)),
         lease: None,
     });
-    install(&machine);
+    install(machine.command(COMMAND[0]));
     machine.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
     let python = machine.run("readlink --canonicalize /usr/share/camcops/venv/bin/python");
     assert_eq!(python, format!("/usr/bin/python3.{minor}\n"));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime};
 
 /// The user who may do everything.
@@ -153,7 +153,7 @@ fn make(ground: Ground, settings: &str, home: &Path) {
         fs::write(machine.path("/etc/camcops/provision.toml"), settings).unwrap();
     }
     let watch = Watch::start(&machine);
-    let (seconds, out, err) = install(&machine);
+    let (seconds, out, err) = install(machine.command(COMMAND[0]));
     let watched = watch.end(&machine);
     // Only now: the machine was bare, and the tests want to look.
     let right_after = machine.run(
@@ -171,11 +171,11 @@ fn make(ground: Ground, settings: &str, home: &Path) {
     machine.shut_down_into(&home.join("disk"));
 }
 
-/// Installs CamCOPS as a person would; gives the seconds that took, and what was said.
-pub fn install(machine: &Booted) -> (f64, String, String) {
+/// Installs CamCOPS as a person would, by the program as a machine calls it; gives the seconds that took, and what was
+/// said.
+pub fn install(mut program: Command) -> (f64, String, String) {
     let start = Instant::now();
-    let mut child = machine
-        .command(COMMAND[0])
+    let mut child = program
         .args(&COMMAND[1..])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

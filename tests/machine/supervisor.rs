@@ -1,17 +1,11 @@
 //! The whole of it where systemd does not run: supervisor starts and watches the services, and the servers of others
 //! are started by their own scripts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::Machine;
-use machine::installed::{COMMAND, PASSWORD};
-use machine::site::{SERVICES, URL};
+use crate::harness::Machine;
+use crate::harness::installed::{COMMAND, install};
+use crate::harness::site::{SERVICES, URL};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Four times Python with all of CamCOPS, on two cores, and supervisor counts fifteen seconds before it calls one running.
@@ -27,10 +21,7 @@ fn lives_and_leaves_under_supervisor() {
     };
     machine.run("[ ! -e /run/systemd/system ]");
     machine.write("/etc/supervisor/conf.d/other.conf", FOREIGN, 0o644);
-    let start = Instant::now();
-    let said = install(&machine);
-    let seconds = start.elapsed().as_secs();
-    eprintln!("installed under supervisor in {seconds} s");
+    let (_, said, _) = install(machine.command(COMMAND[0]));
     let last = said.trim_end().lines().last().unwrap();
     assert_eq!(
         last,
@@ -42,7 +33,7 @@ fn lives_and_leaves_under_supervisor() {
     let other = machine.run("supervisorctl pid other");
 
     let first = processes(&machine);
-    let again = install(&machine);
+    let (_, again, _) = install(machine.command(COMMAND[0]));
     assert!(again.contains("nothing to do"), "{again}");
     assert_eq!(processes(&machine), first);
 
@@ -58,23 +49,6 @@ fn lives_and_leaves_under_supervisor() {
     assert_eq!(ours, "");
     // Apache is others' too.
     machine.run("pgrep apache2; apache2ctl -t");
-}
-
-fn install(machine: &Machine) -> String {
-    let mut child = machine
-        .command(COMMAND[0])
-        .args(&COMMAND[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{told}");
-    said
 }
 
 fn comes_back(machine: &Machine) {

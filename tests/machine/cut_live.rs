@@ -1,13 +1,9 @@
 //! A live install that is cut at each of its steps, one after the other, and killed in the middle of those that take
 //! long: it ends as one that nobody disturbed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
-
-mod machine;
-
-use machine::booted::Booted;
-use machine::installed::{COMMAND, PASSWORD, bare, installed};
-use machine::{kill, site};
+use crate::harness::booted::Booted;
+use crate::harness::installed::{COMMAND, PASSWORD, bare, installed};
+use crate::harness::{kill, site};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
