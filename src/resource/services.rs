@@ -275,7 +275,7 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
     let Some(member) = known.find(name) else {
         return Ok(State::Present(facets));
     };
-    facets = facets.with("fresh", yes(is_fresh(member, &seen)?));
+    facets = facets.with("fresh", yes(is_fresh(host, member, &seen)?));
     // A socket that is asked would start the service behind it, and a stopping one has no answer to give.
     if seen.phase == Phase::Running
         && let Some(proof) = known.answer(host, member).await?
@@ -290,7 +290,7 @@ fn yes(fact: bool) -> &'static str {
 }
 
 /// Whether it started, or was told to read again, after all that it reads had changed for the last time.
-pub fn is_fresh(member: &Member, seen: &Seen) -> Result<bool> {
+pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
     if seen.stale_files && member.role.is_ours() {
         return Ok(false);
     }
@@ -311,8 +311,8 @@ pub fn is_fresh(member: &Member, seen: &Seen) -> Result<bool> {
     if member.role == Role::Broker {
         // Others' settings are for others to bring to a broker.
         inputs.retain(|input| {
-            let text = std::fs::read_to_string(input);
-            text.is_ok_and(|text| text.contains(MANAGED))
+            let text = host.read_text(input).ok().flatten();
+            text.is_some_and(|text| text.contains(MANAGED))
         });
     }
     for input in inputs {
@@ -400,7 +400,7 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         systemd::enable(host, name)?;
     }
     let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
-    if running && is_fresh(member, &seen)? && answers_soon(host, known, member).await? {
+    if running && is_fresh(host, member, &seen)? && answers_soon(host, known, member).await? {
         return Ok(());
     }
     known.forget();
@@ -442,7 +442,7 @@ fn follow_files(host: &Host, known: &Known, member: &Member, handler: Handler) -
     match handler {
         // A template's file may be there although systemd has not seen it yet.
         Handler::Systemd if seen.stale_files || !seen.there => systemd::reload_files(host)?,
-        Handler::Supervisor if !seen.there || !is_fresh(member, &seen)? => {
+        Handler::Supervisor if !seen.there || !is_fresh(host, member, &seen)? => {
             supervisor::update(host, &known.layout.slug)?;
         }
         _ => return Ok(()),
@@ -675,16 +675,17 @@ mod tests {
             since: Some(since),
             ..Seen::default()
         };
+        let host = Host::live().unwrap();
         let later = SystemTime::now() + Duration::from_secs(5);
         let earlier = SystemTime::now() - Duration::from_secs(5);
         for input in [file.as_path(), directory.path()] {
-            assert!(is_fresh(&member(input), &seen(later)).unwrap());
-            assert!(!is_fresh(&member(input), &seen(earlier)).unwrap());
+            assert!(is_fresh(&host, &member(input), &seen(later)).unwrap());
+            assert!(!is_fresh(&host, &member(input), &seen(earlier)).unwrap());
         }
         let stale = Seen {
             stale_files: true,
             ..seen(later)
         };
-        assert!(!is_fresh(&member(&file), &stale).unwrap());
+        assert!(!is_fresh(&host, &member(&file), &stale).unwrap());
     }
 }
