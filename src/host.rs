@@ -307,15 +307,7 @@ impl Host {
             self.cut.after_write();
             self.give(&file, owner, mode)?;
             file.sync_all()?;
-            renameat(
-                &place.directory,
-                &*unfinished,
-                &place.directory,
-                &*place.name,
-            )?;
-            self.cut.after_write();
-            sync(&place.directory)?;
-            Ok(())
+            self.name(&place, &unfinished)
         };
         write().map_err(|why| {
             // The first failure is the one to tell; what is left of the new file goes with it.
@@ -329,17 +321,10 @@ impl Host {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
         self.clear_unfinished(&place, path)?;
-        let write = || -> nix::Result<()> {
+        let write = || -> Result<()> {
             symlinkat(target, &place.directory, &*unfinished)?;
             self.cut.after_write();
-            renameat(
-                &place.directory,
-                &*unfinished,
-                &place.directory,
-                &*place.name,
-            )?;
-            self.cut.after_write();
-            sync(&place.directory)
+            self.name(&place, &unfinished)
         };
         write().with_context(|| format!("can't make the link {}", self.outside(path)))
     }
@@ -361,17 +346,17 @@ impl Host {
             }
             self.give(&handle, owner, mode)?;
             // An empty directory that somebody made meanwhile is replaced, everything else stays.
-            renameat(
-                &place.directory,
-                &*unfinished,
-                &place.directory,
-                &*place.name,
-            )?;
-            self.cut.after_write();
-            sync(&place.directory)?;
-            Ok(())
+            self.name(&place, &unfinished)
         };
         make().with_context(|| format!("can't make the directory {}", self.outside(path)))
+    }
+
+    /// Gives what is finished its name, for good.
+    fn name(&self, place: &Place, unfinished: &OsStr) -> Result<()> {
+        let directory = &place.directory;
+        renameat(directory, unfinished, directory, &*place.name)?;
+        self.cut.after_write();
+        Ok(sync(directory)?)
     }
 
     /// Gives what stands at a path its owner and mode.

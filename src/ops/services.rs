@@ -192,7 +192,9 @@ async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result
         pid: seen.pid.filter(|_| up),
         memory: seen.pid.filter(|_| up).and_then(processes::memory),
         restarts: seen.restarts,
-        fresh: up.then(|| services::is_fresh(host, member, seen)).transpose()?,
+        fresh: up
+            .then(|| services::is_fresh(host, member, seen))
+            .transpose()?,
         answers: answer.map(|answer| answer.is_ok()),
         trouble,
     })
