@@ -77,14 +77,15 @@ fn main() {
 }
 
 fn number(text: &str) -> f64 {
-    text.trim().parse().expect("a number")
+    let number = text.trim().parse();
+    number.unwrap_or_else(|_| panic!("no number: {text}"))
 }
 
 /// How long a command takes in milliseconds, on average.
 fn milliseconds(machine: &Booted, command: &str, runs: u32) -> f64 {
     let took = machine.run(&format!(
         "begin=$(date +%s%N)
-         for _ in $(seq {runs}); do {command} > /dev/null; done
+         for _ in $(seq {runs}); do {{ {command}; }} > /dev/null 2>&1; done
          echo $(($(date +%s%N) - begin))"
     ));
     number(&took) / 1e6 / f64::from(runs)
@@ -125,7 +126,7 @@ fn nothing_to_do(machine: &Booted) {
 fn first_tables(machine: &Booted) {
     let ours = milliseconds(
         machine,
-        "camcops-provision stop --quiet > /dev/null;
+        "camcops-provision stop --quiet;
          mysql -e 'DROP DATABASE camcops';
          camcops-provision install --yes --quiet --only database,tables",
         1,
@@ -140,7 +141,7 @@ fn first_tables(machine: &Booted) {
     let plain = milliseconds(
         machine,
         &format!(
-            "{AS_SERVICE} {VENV}/bin/camcops_server upgrade_db --config /etc/camcops/plain.conf 2>&1"
+            "{AS_SERVICE} {VENV}/bin/camcops_server upgrade_db --config /etc/camcops/plain.conf"
         ),
         1,
     );

@@ -361,14 +361,12 @@ impl Site {
             && self.settings().broker.mode == Mode::Local
             && resource::broker::is_untouched(host)?;
         let node = untouched || settings.unwrap_or(!others);
-        let mapper = match ours(desired::PORT_MAPPER_SETTINGS)? {
-            Some(ours) => ours,
-            None => untouched || host.look(PORT_MAPPER)?.is_none(),
-        };
-        Ok(OwnBroker {
-            node,
-            port_mapper: node && mapper,
-        })
+        let port_mapper = node
+            && match ours(desired::PORT_MAPPER_SETTINGS)? {
+                Some(ours) => ours,
+                None => resource::broker::may_hide_mapper(host)?,
+            };
+        Ok(OwnBroker { node, port_mapper })
     }
 
     /// Whether CamCOPS could read its configuration at all: what it can't read can't be merged.
@@ -514,9 +512,6 @@ pub struct OwnBroker {
     /// Erlang's port mapper, where there was none before us.
     pub port_mapper: bool,
 }
-
-/// Erlang's port mapper; every program that is written in Erlang uses the same one.
-const PORT_MAPPER: &str = "/usr/bin/epmd";
 
 /// The machine, or the staged tree that the command line asks for.
 pub fn open_host(global: &Global) -> Result<Host> {

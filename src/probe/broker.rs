@@ -20,7 +20,7 @@ use lapin::options::{
 };
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::FieldTable;
-use lapin::uri::{AMQPAuthority, AMQPUri, AMQPUserInfo};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPUri, AMQPUserInfo};
 use lapin::{
     AsyncTcpStream, BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind,
 };
@@ -36,6 +36,9 @@ use tokio_rustls::TlsConnector;
 
 /// How long a connection may take to be closed.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// The longest frame: the library keeps room for many of them, and ours are short.
+const FRAME: u32 = 16 << 10;
 
 /// A vhost, and how the application gets to it.
 #[derive(Debug, Clone)]
@@ -236,6 +239,10 @@ impl Endpoint {
                 ..AMQPAuthority::default()
             },
             vhost: self.vhost.clone(),
+            query: AMQPQueryString {
+                frame_max: Some(FRAME),
+                ..AMQPQueryString::default()
+            },
             ..AMQPUri::default()
         };
         let stream = Mutex::new(Some(stream));

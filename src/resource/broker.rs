@@ -16,7 +16,7 @@ use crate::probe::broker::Endpoint;
 use anyhow::{Context, Result};
 use node::Node;
 use serde_json::json;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 pub const NODE_SETTINGS: &str = "/etc/rabbitmq/rabbitmq-env.conf";
 /// Holds what the nodes of this machine have stored, each under its name.
 pub const STORED: &str = "/var/lib/rabbitmq/mnesia";
+/// Erlang's port mapper; every program that is written in Erlang uses the same one.
+const PORT_MAPPER: &str = "/usr/bin/epmd";
 /// Holds one directory per installed version.
 pub const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
 /// The name of the node that this program sets up: it stays the same whatever the machine is called.
@@ -50,6 +52,8 @@ pub struct Known {
     /// How long a task may take.
     pub consumer_timeout_ms: u64,
     node: RefCell<Option<Rc<Node>>>,
+    /// Whether a message of the application has come and gone since the last look.
+    proved: Cell<bool>,
 }
 
 impl Known {
@@ -60,12 +64,19 @@ impl Known {
             local,
             consumer_timeout_ms,
             node: RefCell::default(),
+            proved: Cell::new(false),
         }
     }
 
     /// Asks the broker anew when it is next needed.
     pub fn forget(&self) {
         self.node.take();
+        self.proved.set(false);
+    }
+
+    /// The application has logged in, and a message has come and gone.
+    pub fn prove(&self) {
+        self.proved.set(true);
     }
 
     /// What the running broker has; nothing where it does not run.
@@ -73,10 +84,15 @@ impl Known {
         if let Some(node) = &*self.node.borrow() {
             return Ok(Some(Rc::clone(node)));
         }
-        if !node::is_installed(host)? || !self.endpoint.is_open(PATIENCE).await {
+        if !node::is_installed(host)? {
             return Ok(None);
         }
-        let node = Rc::new(node::ask(host)?);
+        let node = match node::ask_quickly(host)? {
+            Some(node) => node,
+            None if self.endpoint.is_open(PATIENCE).await => node::ask(host)?,
+            None => return Ok(None),
+        };
+        let node = Rc::new(node);
         self.node.replace(Some(Rc::clone(&node)));
         Ok(Some(node))
     }
@@ -99,6 +115,12 @@ pub fn is_untouched(host: &Host) -> Result<bool> {
         true => node::is_untouched(host),
         false => Ok(false),
     }
+}
+
+/// Whether Erlang's port mapper can stay on this machine without a loss to others.
+pub fn may_hide_mapper(host: &Host) -> Result<bool> {
+    let is_there = host.look(PORT_MAPPER)?.is_some();
+    Ok(!is_there || (host.staged_root().is_none() && node::is_only_node(host)))
 }
 
 /// All that Celery needs on its vhost: it makes queues and exchanges of many names.
@@ -168,8 +190,12 @@ pub async fn observe_account(host: &Host, name: &str) -> Result<State> {
             .with("tags", tags.clone())
             .with("permissions", node.permissions_of(name));
     }
-    let login = match known.endpoint.round_trip(PATIENCE).await {
-        Ok(_) => "works",
+    let answered = match known.proved.get() {
+        true => Ok(()),
+        false => known.endpoint.round_trip(PATIENCE).await.map(drop),
+    };
+    let login = match answered {
+        Ok(()) => "works",
         Err(trouble) if known.local && trouble.cause == Cause::Denied => "denied",
         Err(trouble) if known.local && trouble.cause == Cause::NoVhost => "not on the vhost",
         Err(trouble) => return Err(Exit::Unreachable.because(trouble.text)),

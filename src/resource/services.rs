@@ -130,7 +130,12 @@ impl Known {
         let (mut units, mut all) = (Vec::new(), BTreeMap::new());
         for member in &self.members {
             match Handler::of(&member.name) {
-                Handler::Systemd => units.push(member.name.clone()),
+                Handler::Systemd => {
+                    units.push(member.name.clone());
+                    if member.role == Role::Broker {
+                        units.push(PORT_MAPPER.to_owned());
+                    }
+                }
                 Handler::Supervisor => {}
                 Handler::Scripts => {
                     all.insert(member.name.clone(), scripts::see(host, &member.name)?);
@@ -314,6 +319,9 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
             let text = host.read_text(input).ok().flatten();
             text.is_some_and(|text| text.contains(MANAGED))
         });
+        if !is_mapper_fresh(host)? {
+            return Ok(false);
+        }
     }
     for input in inputs {
         if newest(&input)?.is_some_and(|changed| changed > read) {
@@ -501,19 +509,26 @@ fn reopen(host: &Host, socket: &str) -> Result<()> {
     systemd::order(host, "start", socket)
 }
 
-/// The broker; and Erlang's port mapper, if that was told since to stay on this machine.
+/// Whether Erlang's port mapper, where systemd holds its socket, listens as we told it.
+fn is_mapper_fresh(host: &Host) -> Result<bool> {
+    let (Some(known), Some(told)) = (known(host), processes::changed(PORT_MAPPER_SETTINGS)?) else {
+        return Ok(true);
+    };
+    let mapper = known.see(host)?.remove(PORT_MAPPER);
+    let since = mapper.and_then(|mapper| mapper.since);
+    Ok(since.is_none_or(|since| since > told))
+}
+
+/// The broker, and Erlang's port mapper if that does not listen as we told it.
 fn broker_anew(host: &Host, handler: Handler, name: &str) -> Result<()> {
+    let is_mapper_fresh = is_mapper_fresh(host)?;
     handler.order(host, "stop", name)?;
     if handler == Handler::Scripts {
         // It refuses while somebody else uses it; the broker starts it again.
         let _ = host.child("epmd").args(["-kill"]).end();
-    } else if let Some(told) = processes::changed(PORT_MAPPER_SETTINGS)? {
-        let mapper = systemd::see(host, &[PORT_MAPPER.to_owned()])?.remove(PORT_MAPPER);
-        let since = mapper.and_then(|mapper| mapper.since);
-        if since.is_some_and(|since| since < told) {
-            systemd::reload_files(host)?;
-            systemd::order(host, "restart", PORT_MAPPER)?;
-        }
+    } else if !is_mapper_fresh {
+        systemd::reload_files(host)?;
+        systemd::order(host, "restart", PORT_MAPPER)?;
     }
     handler.order(host, "start", name)
 }

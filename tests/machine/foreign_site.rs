@@ -3,20 +3,7 @@
 
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
-use crate::harness::site::{self, OTHERS, wait_until_well};
-
-/// Asks for an address again and again, each time with a new connection, until it is told to stop; then tells what the
-/// answers were.
-const VISITOR: &str = r#"
-rm -f /run/stop-$NAME /run/answers-$NAME
-(
-    while [ ! -e /run/stop-$NAME ]; do
-        curl --silent --insecure --max-time 100 --output /dev/null --write-out '%{http_code}\n' $ADDRESS || echo "curl: $?"
-    done > /run/answers-$NAME
-    mv /run/answers-$NAME /run/all-$NAME
-) > /dev/null 2>&1 < /dev/null &
-until [ -s /run/answers-$NAME ]; do sleep 0.1; done
-"#;
+use crate::harness::site::{self, OTHERS, all_were_answered, visit, wait_until_well};
 
 const APACHE: &str = "systemctl show --property=MainPID --value apache2";
 
@@ -75,22 +62,4 @@ fn a_broken_one_stops_an_install(machine: &Booted) {
     assert_eq!(site::page(machine, "login", "").status, 200);
     machine
         .run("rm /etc/apache2/sites-enabled/broken.conf /etc/apache2/sites-available/broken.conf");
-}
-
-fn visit(machine: &Booted, name: &str, address: &str) {
-    machine.run(&format!("NAME={name} ADDRESS={address}\n{VISITOR}"));
-}
-
-/// Ends the visits; gives how many they were.
-fn all_were_answered(machine: &Booted, name: &str) -> usize {
-    let answers = machine.run(&format!(
-        "touch /run/stop-{name}
-         until [ -e /run/all-{name} ]; do sleep 0.1; done
-         cat /run/all-{name}"
-    ));
-    let failed: Vec<&str> = answers.lines().filter(|answer| *answer != "200").collect();
-    let all = answers.lines().count();
-    assert!(failed.is_empty(), "{} of {all}: {failed:?}", failed.len());
-    assert!(all > 20, "{all}");
-    all
 }

@@ -15,7 +15,7 @@ const EXTERNAL: &str = "install boolean true\nserver-name string camcops.example
     database-mode select external\ndatabase-host string db.example.org\n";
 
 /// The package around the program under test; what it takes to build it belongs to the tests.
-static PACKAGE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+pub static PACKAGE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     let missing: Vec<&str> = ["dh", "po2debconf", "lintian", "python3"]
         .into_iter()
         .filter(|program| which::which(program).is_err())

@@ -117,23 +117,18 @@ pub fn is_untouched(host: &Host) -> Result<bool> {
     Ok(node.is_some_and(|node| node.is_newborn()) && is_only_node(host))
 }
 
-/// Whether no other program that is written in Erlang waits at the port mapper.
-fn is_only_node(host: &Host) -> bool {
+/// Whether no program that is written in Erlang waits at the port mapper, but for a broker.
+pub fn is_only_node(host: &Host) -> bool {
     let ended = host.child("epmd").args(["-names"]).patience(QUICKLY).end();
+    // Where it does not run, nobody does.
     ended.is_ok_and(|ended| {
-        let names = ended
-            .output
-            .lines()
-            .filter(|line| line.starts_with("name "));
-        ended.status.success() && names.count() == 1
+        let mut names = ended.output.lines();
+        names.all(|line| !line.starts_with("name ") || line.starts_with("name rabbit at "))
     })
 }
 
-/// Asks the running broker.
+/// Asks the running broker by its own tool.
 pub fn ask(host: &Host) -> Result<Node> {
-    if let Some(node) = ask_quickly(host)? {
-        return Ok(node);
-    }
     let question = QUESTION.split_whitespace().collect::<Vec<_>>().join(" ");
     let ended = host
         .child("rabbitmqctl")
@@ -166,7 +161,7 @@ fn reason(ended: &Ended) -> String {
 }
 
 /// Asks by Erlang's own tool; nothing where that is missing, or does not find the node.
-fn ask_quickly(host: &Host) -> Result<Option<Node>> {
+pub fn ask_quickly(host: &Host) -> Result<Option<Node>> {
     let Some(name) = node_name(host)? else {
         return Ok(None);
     };

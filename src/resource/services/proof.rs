@@ -42,7 +42,16 @@ async fn workers(host: &Host, known: &Known) -> Answered {
     let here = format!("@{}", here.to_string_lossy());
     let names = endpoint.workers(PATIENCE, &here).await?;
     match names.iter().any(|name| name.ends_with(&here)) {
-        true => Ok(()),
+        true => {
+            if let Some(broker) = host
+                .live
+                .as_ref()
+                .and_then(|live| live.broker.borrow().clone())
+            {
+                broker.prove();
+            }
+            Ok(())
+        }
         false => Err(trouble(
             Cause::Silent,
             format!(

@@ -119,3 +119,35 @@ pub fn wait_until_well(machine: &Booted, after: &str) -> Duration {
     );
     start.elapsed()
 }
+
+/// Asks for an address again and again, each time with a new connection, until it is told to stop; then tells what the
+/// answers were.
+const VISITOR: &str = r#"
+rm -f /run/stop-$NAME /run/answers-$NAME
+(
+    while [ ! -e /run/stop-$NAME ]; do
+        curl --silent --insecure --max-time 100 --output /dev/null --write-out '%{http_code}\n' $ADDRESS || echo "curl: $?"
+    done > /run/answers-$NAME
+    mv /run/answers-$NAME /run/all-$NAME
+) > /dev/null 2>&1 < /dev/null &
+until [ -s /run/answers-$NAME ]; do sleep 0.1; done
+"#;
+
+/// Begins to visit an address, under a name, again and again.
+pub fn visit(machine: &Booted, name: &str, address: &str) {
+    machine.run(&format!("NAME={name} ADDRESS={address}\n{VISITOR}"));
+}
+
+/// Ends the visits; gives how many they were, all with success.
+pub fn all_were_answered(machine: &Booted, name: &str) -> usize {
+    let answers = machine.run(&format!(
+        "touch /run/stop-{name}
+         until [ -e /run/all-{name} ]; do sleep 0.1; done
+         cat /run/all-{name}"
+    ));
+    let failed: Vec<&str> = answers.lines().filter(|answer| *answer != "200").collect();
+    let all = answers.lines().count();
+    assert!(failed.is_empty(), "{} of {all}: {failed:?}", failed.len());
+    assert!(all > 20, "{all}");
+    all
+}
