@@ -32,6 +32,25 @@ struct Server {
     trouble: Option<String>,
 }
 
+/// The CamCOPS that is in use.
+#[derive(Debug, Serialize)]
+struct Release {
+    name: String,
+    /// An upgrade of the distribution may have taken it away.
+    has_python: bool,
+}
+
+fn release(site: &Site) -> Result<Option<Release>> {
+    let venv = &site.layout.venv;
+    let Some(target) = site.host.read_link(venv)? else {
+        return Ok(None);
+    };
+    Ok(Some(Release {
+        name: target.rsplit('/').next().unwrap_or_default().to_owned(),
+        has_python: std::fs::metadata(format!("{venv}/bin/python3")).is_ok(),
+    }))
+}
+
 async fn servers(site: &Site) -> Vec<Server> {
     let (database, broker) = tokio::join!(
         server(site, Role::Database, "database"),
@@ -90,6 +109,10 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         Some(_) => Vec::new(),
         None => servers(&site).await,
     };
+    let release = match site.host.staged_root() {
+        Some(_) => None,
+        None => release(&site)?,
+    };
     let interrupted = journal.owned().iter().any(|owned| owned.open);
     let pending = plan.changes.len() + plan.conflicts.len();
     let found = site.found(&journal)?;
@@ -112,6 +135,7 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
     if style.json {
         report::print_json(&json!({
             "instance": site.instance,
+            "release": release,
             "servers": servers,
             "services": services,
             "installed": journal.exists(),
@@ -144,6 +168,13 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             (true, false) => format!("{} things in place", journal.owned().len()),
         };
         let _ = writeln!(text, "installed    {state}");
+        if let Some(Release { name, has_python }) = &release {
+            let trouble = match has_python {
+                true => "",
+                false => ": the Python that it runs on is gone; run `camcops-provision install`",
+            };
+            let _ = writeln!(text, "release      {name}{trouble}");
+        }
         for server in &servers {
             let _ = match (&server.answers, &server.trouble) {
                 (Some(answer), _) => writeln!(

@@ -109,7 +109,7 @@ pub fn long_enough(milliseconds: u64) -> String {
     format!("at least {milliseconds} ms")
 }
 
-/// Whether the broker of this machine is as its package started it; see [`node::is_untouched`].
+/// Whether the broker of this machine is as its package started it, and nobody has used it yet.
 pub fn is_untouched(host: &Host) -> Result<bool> {
     match node::is_installed(host)? {
         true => node::is_untouched(host),

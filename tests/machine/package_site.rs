@@ -3,7 +3,7 @@
 
 use crate::harness::booted::{Booted, possible};
 use crate::harness::browser::Browser;
-use crate::harness::installed::{PASSWORD, SUPERUSER, bare_ground};
+use crate::harness::installed::{PASSWORD, SUPERUSER, bare_ground, installed};
 use crate::harness::site::{self, URL, all_were_answered, as_tablet, page, visit, wait_until_well};
 use crate::package::PACKAGE;
 use std::fs;
@@ -77,12 +77,43 @@ fn what_may_not_be_started_is_completed_by_the_next_boot() {
     is_a_site(&machine);
 }
 
+/// A database or a broker that is not to run is no reason for dpkg to fail.
+#[test]
+fn what_lacks_its_servers_is_pending_and_completed_by_the_next_boot() {
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    put_package(&machine);
+    for server in ["mariadb", "rabbitmq-server"] {
+        machine.run(&format!("systemctl mask --now {server} 2>&1"));
+        let said = machine.run(
+            "export DEBIAN_FRONTEND=noninteractive
+             apt-get install --quiet --yes --no-install-recommends --reinstall /root/package.deb 2>&1",
+        );
+        let told: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("pending: "))
+            .collect();
+        assert!(
+            matches!(told.as_slice(), [one] if one.contains(server)),
+            "{told:#?} {said}"
+        );
+        let state = "dpkg-query --show --showformat='${db:Status-Abbrev}' camcops-provision";
+        assert_eq!(machine.run(state), "ii ");
+        machine.run(&format!("systemctl unmask {server} 2>&1"));
+    }
+    machine.reboot();
+    wait_until_done(&machine);
+    wait_until_well(&machine, "the boot");
+}
+
 /// A machine with nothing but Debian, the package lying in it, and the answers to its questions.
 fn bare() -> Option<Booted> {
-    let package = possible().then_some(PACKAGE.as_ref())??;
+    PACKAGE.as_ref().filter(|_| possible())?;
     let machine = Booted::on(bare_ground());
+    put_package(&machine);
     machine.run("rm /usr/bin/camcops-provision; mkdir --parents /etc/camcops/provision.d");
-    fs::copy(package, machine.path("/root/package.deb")).unwrap();
     fs::write(machine.path("/etc/camcops/provision.d/source.toml"), SOURCE).unwrap();
     let answers = format!(
         "install boolean true\nserver-name string machine\nsuperuser-name string {SUPERUSER}\nsuperuser-password password {PASSWORD}\n"
@@ -94,6 +125,11 @@ fn bare() -> Option<Booted> {
     fs::write(machine.path("/root/answers"), answers).unwrap();
     machine.run("debconf-set-selections /root/answers; rm /root/answers");
     Some(machine)
+}
+
+fn put_package(machine: &Booted) {
+    let package = PACKAGE.as_ref().unwrap();
+    fs::copy(package, machine.path("/root/package.deb")).unwrap();
 }
 
 fn wait_until_done(machine: &Booted) {

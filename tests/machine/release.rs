@@ -160,8 +160,23 @@ fn a_release_survives_being_killed_damaged_and_removed() {
     install(&machine, "", &OFFLINE).is(0, &["2 changes made"]);
     works(&machine);
 
-    // pip makes the same, in place of what is damaged.
+    // As after an upgrade of the distribution.
     let release = id(&machine);
+    let status = |script: &str| machine.run(&format!("{script}; camcops-provision status"));
+    let gone = status("mv /usr/bin/python3.11 /usr/bin/gone");
+    assert!(
+        gone.contains(&format!(
+            "{release}: the Python that it runs on is gone; run `camcops-provision install`"
+        )),
+        "{gone}"
+    );
+    let back = status("mv /usr/bin/gone /usr/bin/python3.11");
+    assert!(
+        back.contains(&format!("release      {release}\n")),
+        "{back}"
+    );
+
+    // pip makes the same, in place of what is damaged.
     machine.run(&format!(
         "rm {RELEASES}/{release}/bin/celery; touch {RELEASES}/{release}/stray"
     ));

@@ -4,6 +4,7 @@ use crate::harness::booted::{Booted, Ground, base, possible};
 use crate::harness::installed::{COMMAND, PACKAGES, PASSWORD, SUPERUSER, install};
 use crate::harness::site::{self, as_tablet, page, processes, wait_until_well};
 use crate::harness::wheelhouse;
+use crate::package::PACKAGE;
 
 #[test]
 fn runs_on_22_04_with_python_3_10() {
@@ -31,6 +32,16 @@ fn runs_on(release: &str, minor: u8, magick: &str) {
         wheelhouse: Some(wheelhouse::kept_for(minor)),
         lease: None,
     });
+    // The package that is built on Debian 12.
+    let Some(package) = PACKAGE.as_ref() else {
+        return;
+    };
+    std::fs::copy(package, machine.path("/root/package.deb")).unwrap();
+    machine.run(
+        "rm /usr/bin/camcops-provision
+         DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends /root/package.deb
+         camcops-provision --version",
+    );
     install(machine.command(COMMAND[0]));
     machine.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
     let python = machine.run("readlink --canonicalize /usr/share/camcops/venv/bin/python");
