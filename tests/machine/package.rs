@@ -94,6 +94,48 @@ fn it_is_what_debian_expects_and_comes_out_the_same_each_time() {
     assert!(lintian.status.success(), "{said}");
 }
 
+/// What is carried to a machine without a network can be checked there.
+#[test]
+fn the_offline_set_is_signed_and_every_change_is_noticed() {
+    if PACKAGE.is_none() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let set = home.path().join("set");
+    let script = |script: &str| {
+        Command::new("bash")
+            .args(["-euc", script])
+            .env("GNUPGHOME", home.path())
+            .env("SET", &set)
+            .env("BINARY", env!("CARGO_BIN_EXE_camcops-provision"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let made = script(
+        "gpg --batch --quiet --passphrase '' --quick-generate-key tester@example.org
+         packaging/offline-set --binary \"$BINARY\" --sign tester@example.org \"$SET\"",
+    );
+    assert!(made.status.success(), "{made:?}");
+    const CHECK: &str = "cd \"$SET\" && gpg --verify SHA256SUMS.asc SHA256SUMS && sha256sum --check --strict SHA256SUMS";
+    let checked = script(CHECK);
+    assert!(checked.status.success(), "{checked:?}");
+    let parts = script("cat \"$SET\"/*.cdx.json").stdout;
+    let parts: serde_json::Value = serde_json::from_slice(&parts).unwrap();
+    let names = parts["components"].as_array().unwrap();
+    assert!(names.iter().any(|part| part["name"] == "tokio"), "{parts}");
+    for damage in ["*.deb", "*.cdx.json", "SHA256SUMS", "SHA256SUMS.asc"] {
+        let noticed = script(&format!(
+            "cd \"$SET\"; cp -r . ../kept; truncate --size=-100 $(echo {damage})
+             code=0; ({CHECK}) || code=$?
+             rm -r \"$SET\"; mv ../kept \"$SET\"; exit $code"
+        ));
+        assert!(!noticed.status.success(), "{damage}");
+    }
+    script("gpgconf --kill all");
+}
+
 #[test]
 fn without_answers_nothing_is_installed_and_a_purge_leaves_nothing() {
     let Some(machine) = machine() else { return };

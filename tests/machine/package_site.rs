@@ -57,51 +57,47 @@ fn one_call_of_apt_ends_with_a_site_that_outlives_the_next_version() {
     disturbs_nobody(&machine);
 }
 
-/// As in an image that is being built: nothing may be started, so all of it waits for the first boot.
+/// A database or a broker that is not to run, or a policy against starting anything, is no reason for dpkg to fail.
 #[test]
-fn what_may_not_be_started_is_completed_by_the_next_boot() {
-    let Some(machine) = bare() else { return };
-    machine.run(
-        "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d",
-    );
-    let said = machine.run(INSTALL);
-    assert!(
-        said.contains("pending: policy-rc.d lets nothing be started here"),
-        "{said}"
-    );
-    assert_eq!(machine.run("pgrep mariadbd beam.smp apache2 || true"), "");
-    machine.run("rm /usr/sbin/policy-rc.d");
-    machine.reboot();
-    wait_until_done(&machine);
-    wait_until_well(&machine, "the boot");
-    is_a_site(&machine);
-}
-
-/// A database or a broker that is not to run is no reason for dpkg to fail.
-#[test]
-fn what_lacks_its_servers_is_pending_and_completed_by_the_next_boot() {
+fn what_cannot_be_done_is_pending_and_completed_by_the_next_boot() {
     let Some((machine, _)) = installed() else {
         return;
     };
     wait_until_well(&machine, "the first boot");
     put_package(&machine);
-    for server in ["mariadb", "rabbitmq-server"] {
-        machine.run(&format!("systemctl mask --now {server} 2>&1"));
+    for (forbid, told, allow) in [
+        (
+            "systemctl mask --now mariadb",
+            "mariadb",
+            "systemctl unmask mariadb",
+        ),
+        (
+            "systemctl mask --now rabbitmq-server",
+            "rabbitmq-server",
+            "systemctl unmask rabbitmq-server",
+        ),
+        (
+            "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d",
+            "policy-rc.d",
+            "rm /usr/sbin/policy-rc.d",
+        ),
+    ] {
+        machine.run(&format!("{forbid} 2>&1"));
         let said = machine.run(
             "export DEBIAN_FRONTEND=noninteractive
              apt-get install --quiet --yes --no-install-recommends --reinstall /root/package.deb 2>&1",
         );
-        let told: Vec<&str> = said
+        let pending: Vec<&str> = said
             .lines()
             .filter(|line| line.contains("pending: "))
             .collect();
         assert!(
-            matches!(told.as_slice(), [one] if one.contains(server)),
-            "{told:#?} {said}"
+            matches!(pending.as_slice(), [one] if one.contains(told)),
+            "{pending:#?} {said}"
         );
         let state = "dpkg-query --show --showformat='${db:Status-Abbrev}' camcops-provision";
         assert_eq!(machine.run(state), "ii ");
-        machine.run(&format!("systemctl unmask {server} 2>&1"));
+        machine.run(&format!("{allow} 2>&1"));
     }
     machine.reboot();
     wait_until_done(&machine);

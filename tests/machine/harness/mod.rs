@@ -367,12 +367,27 @@ fn debootstrap(release: &str, root: &Path) -> Command {
     make
 }
 
-/// A directory for what a machine changes, beside the roots: an overlay needs a real file system.
+/// A directory for what a machine changes: in memory where there is plenty, as nothing of it is kept.
 fn fresh_home() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    let home = cache().join(format!("machine-{}-{next}", std::process::id()));
+    let place = match available_mib() >= PLENTY_MIB {
+        true => PathBuf::from("/dev/shm"),
+        false => cache(),
+    };
+    let home = place.join(format!("camcops-machine-{}-{next}", std::process::id()));
     let _ = fs::remove_dir_all(&home);
     fs::create_dir(&home).unwrap();
     home
+}
+
+/// Enough for two machines with CamCOPS in memory, and for all that runs on them.
+const PLENTY_MIB: u64 = 14 << 10;
+
+fn available_mib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
+    kib.map_or(0, |kib| kib.trim().parse::<u64>().unwrap() / 1024)
 }
