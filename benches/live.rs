@@ -1,4 +1,5 @@
-//! What a provisioned site costs, as ratios, on a machine that was just installed: `cargo bench --bench live`, as root.
+//! What a provisioned site costs, as ratios, on a machine that was just installed: `cargo bench --bench live`, as root; or
+//! a part of it: `cargo bench --bench live -- nothing tables build site`.
 //!
 //! It says how long an `install` takes that finds nothing to do, against what it asks; a build of the application against
 //! plain pip; the first tables against plain `upgrade_db`; and login pages per second and memory against the same
@@ -56,12 +57,28 @@ fn main() {
     machine.run(
         "camcops-provision wait --quiet --timeout 300; camcops-provision install --yes --quiet",
     );
-    nothing_to_do(&machine);
-    let ours = (pages(&machine), memory(&machine));
-    first_tables(&machine);
-    build(&machine);
-    demonstration(&machine);
-    let theirs = (pages(&machine), memory(&machine));
+    let parts: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|part| !part.starts_with('-'))
+        .collect();
+    for (part, run) in [
+        ("nothing", nothing_to_do as fn(&Booted)),
+        ("site", site),
+        ("tables", first_tables),
+        ("build", build),
+    ] {
+        if parts.is_empty() || parts.iter().any(|wanted| wanted == part) {
+            run(&machine);
+        }
+    }
+}
+
+/// The site against CamCOPS's own demonstration.
+fn site(machine: &Booted) {
+    let ours = (pages(machine), memory(machine));
+    demonstration(machine);
+    let theirs = (pages(machine), memory(machine));
+    machine.run("systemctl stop 'demo-*'; camcops-provision install --yes --quiet");
     println!(
         "login pages per second  {:6.1} against {:6.1}: {:.2} (aim 1.3 or more)",
         ours.0,
@@ -124,11 +141,10 @@ fn nothing_to_do(machine: &Booted) {
 }
 
 fn first_tables(machine: &Booted) {
+    machine.run("camcops-provision stop --quiet; mysql -e 'DROP DATABASE camcops'");
     let ours = milliseconds(
         machine,
-        "camcops-provision stop --quiet;
-         mysql -e 'DROP DATABASE camcops';
-         camcops-provision install --yes --quiet --only database,tables",
+        "camcops-provision install --yes --quiet --only database,tables",
         1,
     );
     machine.run(
@@ -196,7 +212,7 @@ fn demonstration(machine: &Booted) {
         mkdir -p /run/camcops /var/lock/camcops; chown www-data /run/camcops /var/lock/camcops
         {AS_SERVICE} {VENV}/bin/camcops_server demo_camcops_config > /etc/camcops/demo.conf 2> /dev/null
         value() {{ sed -n "s/^$1 *= *//p" /etc/camcops/camcops.conf | head -n 1; }}
-        for key in DB_URL CELERY_BROKER_URL SESSION_COOKIE_SECRET; do
+        for key in DB_URL CELERY_BROKER_URL SESSION_COOKIE_SECRET UNIX_DOMAIN_SOCKET; do
             value=$(value "$key") awk -v key="$key" \
                 '$1 == key {{ print key " = " ENVIRON["value"]; next }} {{ print }}' \
                 /etc/camcops/demo.conf > /etc/camcops/demo.new
