@@ -10,6 +10,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::report::Progress;
+use crate::resource::broker::NODE_SETTINGS;
 use crate::resource::{
     Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files, packages, sets_nothing,
 };
@@ -270,9 +271,11 @@ fn conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Optio
     if ours || !other {
         return None;
     }
-    // As a package brings it; uninstall brings it back.
+    // As its package brings it: nothing but comments. Uninstall brings it back.
     let content = observed.facets()?.content("content");
-    if content.and_then(Content::bytes).is_some_and(sets_nothing) {
+    if wanted.resource.name() == NODE_SETTINGS
+        && content.and_then(Content::bytes).is_some_and(sets_nothing)
+    {
         return None;
     }
     conflict(
