@@ -61,6 +61,12 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// What is said of a unit beside its own file.
+    fn drop_in(&mut self, unit: &str, text: String, because: &str) {
+        let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
+        self.public(&path, text, "0644", Part::Services, because);
+    }
+
     fn systemd(&mut self) -> Result<()> {
         let slug = self.site.layout.slug.clone();
         for (name, text) in UNITS {
@@ -98,25 +104,15 @@ impl Draft<'_> {
             };
             self.view["sandbox"]["local_only"] = local_only.into();
             let text = self.rendered(Format::Systemd, template!("unit-drop-in.conf.hbs"))?;
-            let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
-            self.public(
-                &path,
-                text,
-                "0644",
-                Part::Services,
-                "what the settings say about this service",
-            );
+            self.drop_in(&unit, text, "what the settings say about this service");
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
         if self.serves(Service::Server) && self.site.has_web_socket() {
             let unit = format!("camcops-server@{slug}.socket");
             let text = self.rendered(Format::Systemd, template!("socket-drop-in.conf.hbs"))?;
-            let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
-            self.public(
-                &path,
+            self.drop_in(
+                &unit,
                 text,
-                "0644",
-                Part::Services,
                 "visitors wait here while the web server starts",
             );
             links.push(link(&format!("camcops@{slug}.target"), &unit));

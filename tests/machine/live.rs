@@ -186,14 +186,7 @@ fn logs_the_superuser_in(machine: &Booted) {
     browser.click("[type=submit]");
     browser.wait_for_text("Invalid username/password");
 
-    browser.go(&format!("{URL}login"));
-    browser.enter("input[name=username]", SUPERUSER);
-    browser.enter("input[name=password]", PASSWORD);
-    browser.click("[type=submit]");
-    // Asked once, at the first login.
-    browser.wait_for_text("I agree to these terms and conditions");
-    browser.click("[type=submit]");
-    browser.wait_for_text("CamCOPS web view: Main menu");
+    browser.log_in();
     browser.wait_for_text(&format!("Logged in as {SUPERUSER}."));
     if let Some(path) = std::env::var_os("CAMCOPS_TEST_PICTURE") {
         fs::write(path, browser.picture()).unwrap();

@@ -164,13 +164,7 @@ fn is_a_site(machine: &Booted) {
 /// web server start anew.
 fn disturbs_nobody(machine: &Booted) {
     let browser = Browser::open(machine);
-    browser.go(&format!("{URL}login"));
-    browser.enter("input[name=username]", SUPERUSER);
-    browser.enter("input[name=password]", PASSWORD);
-    browser.click("[type=submit]");
-    browser.wait_for_text("I agree to these terms and conditions");
-    browser.click("[type=submit]");
-    browser.wait_for_text("CamCOPS web view: Main menu");
+    browser.log_in();
 
     machine.run(
         "cd /root; dpkg-deb --raw-extract package.deb newer; sed --in-place 's/^Version: .*/Version: 99.0-1/' newer/DEBIAN/control

@@ -2,6 +2,8 @@
 
 use super::Machine;
 use super::booted::Booted;
+use super::installed::{PASSWORD, SUPERUSER};
+use super::site::URL;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -92,6 +94,18 @@ impl<'a> Browser<'a> {
     /// Goes to an address and waits until the page is there.
     pub fn go(&self, address: &str) {
         self.post("/url", &json!({ "url": address }));
+    }
+
+    /// The superuser's first login.
+    pub fn log_in(&self) {
+        self.go(&format!("{URL}login"));
+        self.enter("input[name=username]", SUPERUSER);
+        self.enter("input[name=password]", PASSWORD);
+        self.click("[type=submit]");
+        // Asked once.
+        self.wait_for_text("I agree to these terms and conditions");
+        self.click("[type=submit]");
+        self.wait_for_text("CamCOPS web view: Main menu");
     }
 
     /// Where it is.
