@@ -140,13 +140,12 @@ pub async fn plan(
 ) -> Result<Plan> {
     let others = Others::read(host, scope.instance)?;
     let mut plan = Plan::default();
-    for wanted in wanted {
+    for (wanted, observed) in wanted.iter().zip(observed(host, wanted).await?) {
         let resource = &wanted.resource;
-        if host.staged_root().is_some() && resource.needs_live_machine() {
+        let Some(observed) = observed else {
             plan.on_first_boot.push(resource.clone());
             continue;
-        }
-        let observed = resource.observe(host).await?;
+        };
         let ours = journal.find(resource);
         let mut differences = wanted.state.differences(&observed);
         // Its inputs are about to change, so it will not be fresh any more when its turn comes.
@@ -201,6 +200,37 @@ pub async fn plan(
         plan_removals(host, journal, wanted, scope, &others, &mut plan).await?;
     }
     Ok(plan)
+}
+
+/// What is there of each; nothing where that can't be asked before a first boot.
+async fn observed(host: &Host, wanted: &[Wanted]) -> Result<Vec<Option<State>>> {
+    let is_staged = host.staged_root().is_some();
+    let (ahead, rest): (Vec<_>, Vec<_>) = wanted
+        .iter()
+        .map(|wanted| &wanted.resource)
+        .enumerate()
+        .filter(|(_, resource)| !(is_staged && resource.needs_live_machine()))
+        .partition(|(_, resource)| resource.is_looked_at_ahead());
+    let mut all = vec![None; wanted.len()];
+    let look_at_rest = async {
+        for (at, resource) in rest {
+            all[at] = Some(resource.observe(host).await?);
+        }
+        anyhow::Ok(())
+    };
+    if ahead
+        .iter()
+        .any(|(_, one)| matches!(one, Resource::Service(_)))
+    {
+        let ((), looked) = tokio::join!(host.look_ahead(), look_at_rest);
+        looked?;
+    } else {
+        look_at_rest.await?;
+    }
+    for (at, resource) in ahead {
+        all[at] = Some(resource.observe(host).await?);
+    }
+    Ok(all)
 }
 
 /// Whether it is a file that not everybody may read.

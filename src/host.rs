@@ -7,7 +7,7 @@
 mod child;
 mod tree;
 
-pub use child::{Child, Ended};
+pub use child::{Begun, Child, Ended};
 
 use crate::accounts::Accounts;
 use crate::cut::Cut;
@@ -517,6 +517,13 @@ impl Host {
     pub fn forget(&self) {
         if let Some(live) = &self.live {
             live.forget();
+        }
+    }
+
+    /// Asks what takes its time, and is needed later, while other things are looked at.
+    pub async fn look_ahead(&self) {
+        if let Some(live) = &self.live {
+            live.look_ahead(self).await;
         }
     }
 

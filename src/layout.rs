@@ -22,8 +22,8 @@ pub const APPLICATION: &str = "/usr/share/camcops";
 pub const RELEASES: &str = "/usr/share/camcops/releases";
 /// The program itself, as units and supervisor call it.
 pub const TOOL: &str = "/usr/bin/camcops-provision";
-/// What Python reads first in our services: it keeps a forked process from using its parent's database connections.
-pub const FORK_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
+/// What Python reads first in our services.
+pub const PYTHON_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
 /// Where an ACME client puts the answers that prove who serves a name.
 pub const ACME: &str = "/var/lib/camcops-acme";
 

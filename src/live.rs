@@ -1,6 +1,7 @@
 //! What the drivers of live resources need besides their names: where the services are and the secrets that they take,
 //! with every connection made once and kept.
 
+use crate::host::Host;
 use crate::keys::Secret;
 use crate::resource::{broker, packages, release, services, sql, tables};
 use std::cell::RefCell;
@@ -36,6 +37,20 @@ impl Live {
         }
         if let Some(application) = &self.application {
             application.forget();
+        }
+    }
+
+    /// Begins to ask what [`Live::look_ahead`] needs first.
+    pub fn begin_to_look(&self, host: &Host) {
+        if let Some(services) = &self.services {
+            services.begin_to_look(host);
+        }
+    }
+
+    /// Asks what takes its time, and is needed later, while other things are looked at.
+    pub async fn look_ahead(&self, host: &Host) {
+        if let Some(services) = &self.services {
+            services.look_ahead(host).await;
         }
     }
 

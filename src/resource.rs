@@ -170,6 +170,12 @@ impl Resource {
         )
     }
 
+    /// Whether it takes its time to answer, and so is asked while the rest is looked at. The workers' answer to a ping
+    /// also proves the broker's account.
+    pub fn is_looked_at_ahead(&self) -> bool {
+        matches!(self, Resource::Service(_) | Resource::BrokerAccount(_))
+    }
+
     /// Whether it holds what can't be made again: such a thing survives `uninstall`.
     pub fn holds_data(&self, host: &Host) -> bool {
         // Under another name the broker would not find its messages again.

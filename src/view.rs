@@ -1,7 +1,7 @@
 //! What the templates can say: one view of the site for all of them, every field always there.
 
 use crate::keys::Secret;
-use crate::layout::{DEFAULT_INSTANCE, FORK_HOOK, Layout};
+use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOOK};
 use crate::resource;
 use crate::settings::{
     AbsolutePath, Backend, Bind, DatabaseTls, LogMode, Mode, Service, WebAddress,
@@ -193,7 +193,7 @@ fn settings_name(instance: &str) -> String {
 
 fn paths(layout: &Layout) -> Value {
     let mut paths = serde_json::to_value(layout).unwrap_or_default();
-    paths["python"] = FORK_HOOK
+    paths["python"] = PYTHON_HOOK
         .rsplit_once('/')
         .map_or("", |(folder, _)| folder)
         .into();

@@ -2,7 +2,7 @@
 
 use super::Draft;
 use crate::facts::Manager;
-use crate::layout::FORK_HOOK;
+use crate::layout::PYTHON_HOOK;
 use crate::render::Format;
 use crate::resource::services::member::{Role, UNIT_HOME, members};
 use crate::resource::{Facets, Part, Resource};
@@ -32,11 +32,11 @@ impl Draft<'_> {
     pub(super) fn services(&mut self) -> Result<()> {
         let hook = self.rendered(Format::Plain, template!("sitecustomize.py.hbs"))?;
         self.public(
-            FORK_HOOK,
+            PYTHON_HOOK,
             hook,
             "0644",
             Part::Services,
-            "web workers must not share database connections",
+            "its processes share memory, and no database connections",
         );
         match self.site.manager() {
             Manager::Systemd => self.systemd()?,

@@ -17,6 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 /// Where programs are that a restricted search path may not name.
@@ -155,13 +156,57 @@ impl<'a> Child<'a> {
         self.finish(Some(&mut tell))
     }
 
-    fn finish(mut self, mut tell: Option<&mut dyn FnMut(&str)>) -> Result<Ended> {
-        let Child { host, program, .. } = self;
-        if host.staged_root().is_some() {
+    /// Starts it, to go on with other things meanwhile.
+    pub fn begin(self) -> Result<Begun> {
+        let patience = self.patience.unwrap_or(Duration::MAX);
+        let (ended, end) = oneshot::channel();
+        let running = self.start(false, |status| ended.send(status).is_ok())?;
+        Ok(Begun {
+            running,
+            end,
+            patience,
+        })
+    }
+
+    fn finish(self, mut tell: Option<&mut dyn FnMut(&str)>) -> Result<Ended> {
+        let (host, patience) = (self.host, self.patience);
+        let (ended, end) = mpsc::channel();
+        let running = self.start(tell.is_some(), move |status| ended.send(status).is_ok())?;
+        let mut told = 0;
+        loop {
+            let left = patience.map(|all| all.saturating_sub(running.begin.elapsed()));
+            let pause = match tell {
+                Some(_) => left.unwrap_or(LINES).min(LINES),
+                None => left.unwrap_or(Duration::MAX),
+            };
+            let status = end.recv_timeout(pause);
+            if let Some(tell) = &mut tell {
+                told += pass_on(&running.output, told, tell)?;
+            }
+            match status {
+                Ok(status) => return running.ended(host, status),
+                Err(_) if left.is_none_or(|left| !left.is_zero()) => {}
+                Err(_) => {
+                    let why = running.given_up();
+                    let _ = end.recv();
+                    return Err(why);
+                }
+            }
+        }
+    }
+
+    /// Starts it, with its complaints among its output if wanted; how it ended is told once it has.
+    fn start(
+        mut self,
+        together: bool,
+        tell_end: impl FnOnce(io::Result<ExitStatus>) -> bool + Send + 'static,
+    ) -> Result<Running> {
+        let program = self.program;
+        if self.host.staged_root().is_some() {
             bail!("{program} can't run for a staged tree");
         }
         let (output, complaint) = (unnamed()?, unnamed()?);
-        let complaints_to = if tell.is_some() { &output } else { &complaint };
+        let complaints_to = if together { &output } else { &complaint };
         self.command
             .stdout(output.try_clone()?)
             .stderr(complaints_to.try_clone()?);
@@ -178,40 +223,68 @@ impl<'a> Child<'a> {
             _ => anyhow::Error::new(why).context(format!("can't start {program}")),
         })?;
         let group = child.id();
-        let (ended, end) = mpsc::channel();
-        std::thread::spawn(move || ended.send(child.wait()));
-        let (begin, mut told) = (Instant::now(), 0);
-        let status = loop {
-            let left = self.patience.map(|all| all.saturating_sub(begin.elapsed()));
-            let pause = match tell {
-                Some(_) => left.unwrap_or(LINES).min(LINES),
-                None => left.unwrap_or(Duration::MAX),
-            };
-            let status = end.recv_timeout(pause);
-            if let Some(tell) = &mut tell {
-                told += pass_on(&output, told, tell)?;
-            }
-            match status {
-                Ok(status) => break status,
-                Err(_) if left.is_none_or(|left| !left.is_zero()) => {}
-                Err(_) => {
-                    end_group(group);
-                    // Nobody is left behind.
-                    let _ = end.recv();
-                    return Err(Exit::Unreachable.because(format!(
-                        "{program} did not come to an end within {} s",
-                        begin.elapsed().as_secs()
-                    )));
-                }
+        std::thread::spawn(move || tell_end(child.wait()));
+        Ok(Running {
+            program: program.to_owned(),
+            group,
+            begin: Instant::now(),
+            output,
+            complaint,
+        })
+    }
+}
+
+/// A program that was started, and whose end somebody will wait for.
+#[derive(Debug)]
+pub struct Begun {
+    running: Running,
+    end: oneshot::Receiver<io::Result<ExitStatus>>,
+    patience: Duration,
+}
+
+impl Begun {
+    /// Waits for its end, however it ends.
+    pub async fn end(mut self, host: &Host) -> Result<Ended> {
+        match tokio::time::timeout(self.patience, &mut self.end).await {
+            Ok(status) => self.running.ended(host, status?),
+            Err(_) => {
+                let why = self.running.given_up();
+                let _ = self.end.await;
+                Err(why)
             }
         }
-        .with_context(|| format!("can't wait for {program}"))?;
+    }
+}
+
+/// A program at work.
+#[derive(Debug)]
+struct Running {
+    program: String,
+    group: u32,
+    begin: Instant,
+    output: File,
+    complaint: File,
+}
+
+impl Running {
+    fn ended(self, host: &Host, status: io::Result<ExitStatus>) -> Result<Ended> {
+        let status = status.with_context(|| format!("can't wait for {}", self.program))?;
         host.cut.after_write();
         Ok(Ended {
             status,
-            output: text(&output, 0)?,
-            complaint: text(&complaint, 0)?,
+            output: text(&self.output, 0)?,
+            complaint: text(&self.complaint, 0)?,
         })
+    }
+
+    /// Ends it; whoever gives up waits for its end all the same, so that nobody is left behind.
+    fn given_up(&self) -> anyhow::Error {
+        end_group(self.group);
+        Exit::Unreachable.because(format!(
+            "{} did not come to an end within {} s",
+            self.program,
+            self.begin.elapsed().as_secs()
+        ))
     }
 }
 
@@ -291,6 +364,17 @@ mod tests {
             .unwrap_err();
         assert_eq!(Exit::of(&why), Exit::Unreachable);
         assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_is_ended() {
+        let host = Host::live().unwrap();
+        let cat = host.child("cat").input(b"Sesame").begin().unwrap();
+        let sleep = host.child("sleep").args(["60"]);
+        let sleep = sleep.patience(Duration::from_millis(200)).begin().unwrap();
+        let why = sleep.end(&host).await.unwrap_err();
+        assert_eq!(Exit::of(&why), Exit::Unreachable);
+        assert_eq!(cat.end(&host).await.unwrap().output, "Sesame");
     }
 
     #[test]

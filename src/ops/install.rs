@@ -18,6 +18,11 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
 pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
+    if let Some(live) = &site.host.live
+        && parts.include(Part::Services)
+    {
+        live.begin_to_look(&site.host);
+    }
     let mut found = site.found(journal)?;
     site.ready(&found)?;
     if found.database_client.is_none() && parts.include(Part::Database) && site.host.live.is_some()

@@ -57,7 +57,11 @@ impl Endpoint {
             }
             _ => return tell(Cause::Other, "it fails to make its page".into()),
         }
-        let open: Vec<String> = processes::listeners()
+        // The kernel walks through all connections for that.
+        let listeners = tokio::task::spawn_blocking(processes::listeners).await;
+        let open: Vec<String> = listeners
+            .ok()
+            .and_then(Result::ok)
             .unwrap_or_default()
             .into_iter()
             .map(|listener| listener.address)

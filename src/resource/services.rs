@@ -14,7 +14,7 @@ use super::{Enforced, Facets, State};
 use crate::desired::PORT_MAPPER_SETTINGS;
 use crate::error::Exit;
 use crate::facts::Manager;
-use crate::host::Host;
+use crate::host::{Begun, Host};
 use crate::layout::Layout;
 use crate::probe::{Trouble, seconds};
 use crate::processes;
@@ -23,6 +23,7 @@ use crate::site::Site;
 use crate::view::MANAGED;
 use anyhow::{Context, Result};
 use member::{Member, Role};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -98,6 +99,7 @@ pub struct Known {
     names: Vec<String>,
     certificate: String,
     cache: Mutex<Option<BTreeMap<String, Seen>>>,
+    begun: RefCell<Option<Begun>>,
     /// What they answered when all were asked at once; nothing until then.
     answers: Mutex<Option<BTreeMap<String, Option<Answered>>>>,
 }
@@ -114,6 +116,7 @@ impl Known {
             names: site.names(),
             certificate: site.certificate_files().0,
             cache: Mutex::default(),
+            begun: RefCell::default(),
             answers: Mutex::default(),
         }
     }
@@ -127,26 +130,63 @@ impl Known {
         if let Some(all) = self.cached().as_ref() {
             return Ok(all.clone());
         }
-        let (mut units, mut all) = (Vec::new(), BTreeMap::new());
+        let all = self.with_others(host, systemd::see(host, &self.units())?)?;
+        *self.cached() = Some(all.clone());
+        Ok(all)
+    }
+
+    /// Begins to look, so that the answer is there when [`Known::look_ahead`] needs it.
+    pub fn begin_to_look(&self, host: &Host) {
+        if self.cached().is_none() {
+            self.begun
+                .replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
+        }
+    }
+
+    /// Sees and asks all of them while others are asked other things. What fails is told to whoever needs it.
+    pub async fn look_ahead(&self, host: &Host) {
+        if let Some(begun) = self.begun.take()
+            && let Ok(said) = begun.end(host).await
+            && let Ok(units) = systemd::understood(&self.units(), &said)
+            && let Ok(all) = self.with_others(host, units)
+        {
+            *self.cached() = Some(all);
+        }
+        if self.answered().is_none()
+            && let Ok(all) = self.ask_all(host).await
+        {
+            *self.answered() = Some(all);
+        }
+    }
+
+    fn units(&self) -> Vec<String> {
+        let mut units = Vec::new();
         for member in &self.members {
-            match Handler::of(&member.name) {
-                Handler::Systemd => {
-                    units.push(member.name.clone());
-                    if member.role == Role::Broker {
-                        units.push(PORT_MAPPER.to_owned());
-                    }
-                }
-                Handler::Supervisor => {}
-                Handler::Scripts => {
-                    all.insert(member.name.clone(), scripts::see(host, &member.name)?);
+            if Handler::of(&member.name) == Handler::Systemd {
+                units.push(member.name.clone());
+                if member.role == Role::Broker {
+                    units.push(PORT_MAPPER.to_owned());
                 }
             }
         }
-        all.extend(systemd::see(host, &units)?);
+        units
+    }
+
+    /// Beside systemd's units, the services that others look after.
+    fn with_others(
+        &self,
+        host: &Host,
+        units: BTreeMap<String, Seen>,
+    ) -> Result<BTreeMap<String, Seen>> {
+        let mut all = units;
+        for Member { name, .. } in &self.members {
+            if Handler::of(name) == Handler::Scripts {
+                all.insert(name.clone(), scripts::see(host, name)?);
+            }
+        }
         if self.manager == Manager::Supervisor {
             all.extend(supervisor::see(host, &self.layout.slug)?);
         }
-        *self.cached() = Some(all.clone());
         Ok(all)
     }
 

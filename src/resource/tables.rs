@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use revisions::Revisions;
 use std::cell::RefCell;
 use std::rc::Rc;
+use tokio::task::spawn_blocking;
 
 /// Says that the first tables are being made.
 const UNFINISHED: &str = "_camcops_provision_unfinished";
@@ -83,11 +84,13 @@ impl Application {
     }
 
     /// The migrations of the installed release; nothing where there is none.
-    fn revisions(&self) -> Result<Option<Rc<Revisions>>> {
+    async fn revisions(&self) -> Result<Option<Rc<Revisions>>> {
         if let Some(known) = &*self.revisions.borrow() {
             return Ok(known.clone());
         }
-        let found = Revisions::read(&self.layout.venv)?.map(Rc::new);
+        let venv = self.layout.venv.clone();
+        let found = spawn_blocking(move || Revisions::read(&venv)).await??;
+        let found = found.map(Rc::new);
         self.revisions.replace(Some(found.clone()));
         Ok(found)
     }
@@ -153,7 +156,7 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
     if found.unfinished {
         return Ok(State::Absent);
     }
-    let head = application.revisions()?;
+    let head = application.revisions().await?;
     let revision = match head.is_some_and(|revisions| revisions.head == found.revision) {
         true => HEAD.to_owned(),
         false => found.revision,
@@ -207,7 +210,7 @@ pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced>
     let (known, application) = (sql::known(host)?, application(host)?);
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
-    let Some(revisions) = application.revisions()? else {
+    let Some(revisions) = application.revisions().await? else {
         // This says what to do.
         application.command(host, "camcops_server")?;
         bail!(

@@ -22,6 +22,7 @@ fn from_bare_debian_to_a_site() {
     serves_static_files_without_the_application(&machine);
     is_locked_up(&machine);
     logs_the_superuser_in(&machine);
+    schedules_what_the_workers_do(&machine);
     no_secret_is_left_lying(&machine);
 }
 
@@ -191,6 +192,48 @@ fn logs_the_superuser_in(machine: &Booted) {
     if let Some(path) = std::env::var_os("CAMCOPS_TEST_PICTURE") {
         fs::write(path, browser.picture()).unwrap();
     }
+}
+
+/// The scheduler and the monitor don't load what tasks work on, and know the same tasks and the same schedule.
+fn schedules_what_the_workers_do(machine: &Booted) {
+    machine.run(
+        r#"sed -e 's/^RECIPIENTS *=.*/&\n    archive/' -e 's/^SCHEDULE *=.*/&\n    0 3 * * * archive/' \
+            /etc/camcops/camcops.conf > /root/with-export.conf
+        cat >> /root/with-export.conf << 'END'
+[recipient:archive]
+TRANSMISSION_METHOD = file
+ALL_GROUPS = True
+PRIMARY_IDNUM = 1
+REQUIRE_PRIMARY_IDNUM_MANDATORY_IN_POLICY = False
+FILE_PATIENT_SPEC = {surname}
+FILE_PATIENT_SPEC_IF_ANONYMOUS = anonymous
+FILE_FILENAME_SPEC = /srv/{tasktype}
+END
+        cat > /root/knows.py <<'END'
+import sys
+from camcops_server.cc_modules.celery import celery_app as app
+app.finalize()
+print(sorted(app.tasks), app.conf.beat_schedule, app.conf.timezone, app.conf.task_annotations)
+print("camcops_server.tasks" in sys.modules, file=sys.stderr)
+END"#,
+    );
+    let knows = |how: &str| {
+        let (code, known, told) = machine.tried(&format!(
+            "cd / && env CAMCOPS_CONFIG_FILE=/root/with-export.conf PYTHONPATH=/usr/share/camcops/python {how} \
+                 /usr/share/camcops/venv/bin/python -W ignore /root/knows.py"
+        ));
+        assert_eq!(code, 0, "{told}");
+        (known, told.trim_end().ends_with("True"))
+    };
+    let (whole, loaded) = knows("");
+    assert!(whole.contains("export_to_archive") && loaded, "{whole}");
+    assert_eq!(knows("CAMCOPS_RUNS_NO_TASKS=yes"), (whole, false));
+    let units = ["scheduler", "monitor"].map(unit);
+    for unit in units {
+        let told = machine.run(&format!("systemctl show --property=Environment {unit}"));
+        assert!(told.contains("CAMCOPS_RUNS_NO_TASKS=yes"), "{told}");
+    }
+    machine.run("rm /root/with-export.conf /root/knows.py");
 }
 
 fn no_secret_is_left_lying(machine: &Booted) {

@@ -79,8 +79,18 @@ fn killed(machine: &Booted, units: &[&str]) -> Vec<(String, u64)> {
         .collect();
     assert!(dead.iter().all(|(_, pid)| *pid > 1), "{dead:?}");
     let numbers: Vec<String> = dead.iter().map(|(_, pid)| pid.to_string()).collect();
-    machine.run(&format!("kill -KILL {}", numbers.join(" ")));
+    kill(machine, &format!("echo {}", numbers.join(" ")));
     dead
+}
+
+/// Kills processes; only once they are gone, and whoever watches them knows it, can "well" mean what came after
+/// them. A command tells which they are.
+fn kill(machine: &Booted, pids: &str) {
+    machine.run(&format!(
+        "pids=$({pids})
+         kill -KILL $pids
+         for pid in $pids; do while [ -d /proc/$pid ]; do sleep 0.02; done; done"
+    ));
 }
 
 fn all_are_others(machine: &Booted, dead: &[(String, u64)]) {
@@ -96,7 +106,7 @@ fn children_are_killed(machine: &Booted) {
     let main = processes(machine);
     for service in ["server", "workers"] {
         let main = main[&unit(service)];
-        machine.run(&format!("pkill -KILL --parent {main}"));
+        kill(machine, &format!("pgrep --parent {main}"));
     }
     wait_until_well(
         machine,

@@ -1,7 +1,7 @@
 //! Which services an instance has, and what each reads when it starts.
 
 use crate::facts::{DatabaseFamily, Manager};
-use crate::layout::{FORK_HOOK, Layout};
+use crate::layout::{Layout, PYTHON_HOOK};
 use crate::resource::broker::NODE_SETTINGS;
 use crate::settings::{self, Backend, Frontend, Mode};
 use crate::site::Site;
@@ -152,13 +152,10 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
         layout.config.clone(),
         layout.venv.clone(),
         own_environment(layout, service),
+        PYTHON_HOOK.into(),
     ]);
     if matches!(role, Role::Server | Role::Workers) {
-        inputs.extend([
-            layout.option_file.clone(),
-            layout.extra_strings.clone(),
-            FORK_HOOK.into(),
-        ]);
+        inputs.extend([layout.option_file.clone(), layout.extra_strings.clone()]);
     }
     if role == Role::Monitor {
         inputs.push(layout.monitor_config.clone());

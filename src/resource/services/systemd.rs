@@ -3,6 +3,7 @@
 use super::{Phase, Seen};
 use crate::error::Exit;
 use crate::host::Host;
+use crate::host::{Begun, Child, Ended};
 use crate::processes;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
@@ -19,13 +20,30 @@ pub fn runs(host: &Host) -> Result<bool> {
 
 /// What systemd knows of these units.
 pub fn see(host: &Host, units: &[String]) -> Result<BTreeMap<String, Seen>> {
+    match question(host, units)? {
+        Some(question) => understood(units, &question.end()?),
+        None => Ok(BTreeMap::new()),
+    }
+}
+
+/// Begins to ask for them; [`understood`] gives the answer.
+pub fn begin_to_see(host: &Host, units: &[String]) -> Result<Option<Begun>> {
+    question(host, units)?.map(Child::begin).transpose()
+}
+
+fn question<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> {
     if units.is_empty() || !runs(host)? {
-        return Ok(BTreeMap::new());
+        return Ok(None);
     }
     let property = format!("--property={PROPERTIES}");
-    let mut arguments = vec!["show", "--no-pager", &property, "--"];
-    arguments.extend(units.iter().map(String::as_str));
-    let said = host.child("systemctl").args(&arguments).end()?;
+    let question = host
+        .child("systemctl")
+        .args(["show", "--no-pager", &property, "--"]);
+    Ok(Some(question.args(units)))
+}
+
+/// The answer.
+pub fn understood(units: &[String], said: &Ended) -> Result<BTreeMap<String, Seen>> {
     if !said.status.success() {
         return Err(Exit::Unreachable.because(format!(
             "systemd does not answer: {}; is `systemctl status` well?",
