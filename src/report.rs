@@ -90,6 +90,21 @@ pub fn print_line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
+/// Without escape sequences and other control characters.
+pub fn plain(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        if c == '\u{1b}' {
+            // A colour ends with a letter.
+            let _ = rest.by_ref().find(char::is_ascii_alphabetic);
+        } else if !c.is_control() {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
 /// A JSON document with its schema version.
 pub fn versioned(document: &impl Serialize) -> Result<serde_json::Value> {
     let mut whole = Map::new();

@@ -4,28 +4,26 @@
 //! its newest input changed, so it has read it), `answers` (a real page, ping or login; see [`proof`]).
 
 pub mod apache;
+mod failure;
+mod known;
 pub mod member;
 pub mod proof;
 pub mod scripts;
 pub mod supervisor;
 pub mod systemd;
 
+pub use known::Known;
+
 use super::{Enforced, Facets, State};
 use crate::desired::PORT_MAPPER_SETTINGS;
 use crate::error::Exit;
-use crate::facts::Manager;
-use crate::host::{Begun, Host};
-use crate::layout::Layout;
+use crate::host::Host;
 use crate::probe::{Trouble, seconds};
 use crate::processes;
-use crate::settings::{AbsolutePath, Settings};
-use crate::site::Site;
 use crate::view::MANAGED;
 use anyhow::{Context, Result};
+use failure::failure;
 use member::{Member, Role};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
 
@@ -37,10 +35,6 @@ const READY: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(200);
 /// What systemd calls Erlang's port mapper.
 const PORT_MAPPER: &str = "epmd.socket";
-/// Of a log, this much goes into an error.
-const LAST_LINES: usize = 6;
-const LONGEST_LINE: usize = 240;
-
 /// Where a service is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,166 +79,6 @@ pub struct Seen {
     pub restarts: u32,
     /// How its last run ended, in the manager's own words.
     pub result: String,
-}
-
-/// The services of a site, and what is needed to look at them.
-#[derive(Debug)]
-pub struct Known {
-    /// In the order of starting.
-    pub members: Vec<Member>,
-    settings: Settings,
-    layout: Layout,
-    manager: Manager,
-    monitor_port: u16,
-    names: Vec<String>,
-    certificate: String,
-    cache: Mutex<Option<BTreeMap<String, Seen>>>,
-    begun: RefCell<Option<Begun>>,
-    /// What they answered when all were asked at once; nothing until then.
-    answers: Mutex<Option<BTreeMap<String, Option<Answered>>>>,
-}
-
-impl Known {
-    /// Those of a site. Nothing is asked or read yet.
-    pub fn of(site: &Site) -> Known {
-        Known {
-            members: member::members(site),
-            settings: site.settings().clone(),
-            layout: site.layout.clone(),
-            manager: site.manager(),
-            monitor_port: site.monitor_port(),
-            names: site.names(),
-            certificate: site.certificate_files().0,
-            cache: Mutex::default(),
-            begun: RefCell::default(),
-            answers: Mutex::default(),
-        }
-    }
-
-    fn find(&self, name: &str) -> Option<&Member> {
-        self.members.iter().find(|member| member.name == name)
-    }
-
-    /// All of them as their managers see them, asked once until [`Known::forget`].
-    pub fn see(&self, host: &Host) -> Result<BTreeMap<String, Seen>> {
-        if let Some(all) = self.cached().as_ref() {
-            return Ok(all.clone());
-        }
-        let all = self.with_others(host, systemd::see(host, &self.units())?)?;
-        *self.cached() = Some(all.clone());
-        Ok(all)
-    }
-
-    /// Begins to look, so that the answer is there when [`Known::look_ahead`] needs it.
-    pub fn begin_to_look(&self, host: &Host) {
-        if self.cached().is_none() {
-            self.begun
-                .replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
-        }
-    }
-
-    /// Sees and asks all of them while others are asked other things. What fails is told to whoever needs it.
-    pub async fn look_ahead(&self, host: &Host) {
-        if let Some(begun) = self.begun.take()
-            && let Ok(said) = begun.end(host).await
-            && let Ok(units) = systemd::understood(&self.units(), &said)
-            && let Ok(all) = self.with_others(host, units)
-        {
-            *self.cached() = Some(all);
-        }
-        if self.answered().is_none()
-            && let Ok(all) = self.ask_all(host).await
-        {
-            *self.answered() = Some(all);
-        }
-    }
-
-    fn units(&self) -> Vec<String> {
-        let mut units = Vec::new();
-        for member in &self.members {
-            if Handler::of(&member.name) == Handler::Systemd {
-                units.push(member.name.clone());
-                if member.role == Role::Broker {
-                    units.push(PORT_MAPPER.to_owned());
-                }
-            }
-        }
-        units
-    }
-
-    /// Beside systemd's units, the services that others look after.
-    fn with_others(
-        &self,
-        host: &Host,
-        units: BTreeMap<String, Seen>,
-    ) -> Result<BTreeMap<String, Seen>> {
-        let mut all = units;
-        for Member { name, .. } in &self.members {
-            if Handler::of(name) == Handler::Scripts {
-                all.insert(name.clone(), scripts::see(host, name)?);
-            }
-        }
-        if self.manager == Manager::Supervisor {
-            all.extend(supervisor::see(host, &self.layout.slug)?);
-        }
-        Ok(all)
-    }
-
-    /// Makes the next look a new one. From now on each service is asked by itself: some may not be up yet.
-    pub fn forget(&self) {
-        *self.cached() = None;
-        *self.answered() = Some(BTreeMap::new());
-    }
-
-    /// What a running service answers; nothing where that is not asked. The first time all are asked, at once.
-    pub async fn answer(&self, host: &Host, member: &Member) -> Result<Option<Answered>> {
-        if self.answered().is_none() {
-            let all = self.ask_all(host).await?;
-            *self.answered() = Some(all);
-        }
-        let known = self
-            .answered()
-            .as_mut()
-            .and_then(|all| all.get(&member.name).cloned());
-        if let Some(answer) = known {
-            return Ok(answer);
-        }
-        let seen = self.see(host)?.remove(&member.name).unwrap_or_default();
-        Ok(proof::ask(host, self, member, &seen).await)
-    }
-
-    async fn ask_all(&self, host: &Host) -> Result<BTreeMap<String, Option<Answered>>> {
-        let seen = self.see(host)?;
-        let seen = &seen;
-        let one = async |role: Role| {
-            let member = self.members.iter().find(|member| member.role == role)?;
-            let seen = seen.get(&member.name)?;
-            if seen.phase != Phase::Running {
-                return None;
-            }
-            Some((
-                member.name.clone(),
-                proof::ask(host, self, member, seen).await,
-            ))
-        };
-        let (server, workers, scheduler, monitor, web) = tokio::join!(
-            one(Role::Server),
-            one(Role::Workers),
-            one(Role::Scheduler),
-            one(Role::Monitor),
-            one(Role::Web),
-        );
-        let all = [server, workers, scheduler, monitor, web];
-        Ok(all.into_iter().flatten().collect())
-    }
-
-    fn answered(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<Answered>>>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cached(&self) -> MutexGuard<'_, Option<BTreeMap<String, Seen>>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Who manages a service: its name tells.
@@ -573,92 +407,6 @@ fn broker_anew(host: &Host, handler: Handler, name: &str) -> Result<()> {
     handler.order(host, "start", name)
 }
 
-/// What failed, and the end of the log.
-fn failure(
-    host: &Host,
-    known: &Known,
-    member: &Member,
-    why: &str,
-    since: SystemTime,
-) -> anyhow::Error {
-    let log = match Handler::of(&member.name) {
-        Handler::Systemd => systemd::log(host, &member.name, since).unwrap_or_default(),
-        Handler::Supervisor => known.supervisor_log(host, &member.name),
-        Handler::Scripts => String::new(),
-    };
-    let log = known.without_secrets(host, &last_lines(&log));
-    let log = match log.is_empty() {
-        true => String::new(),
-        false => format!("\nits log ends:\n{log}"),
-    };
-    Exit::Unreachable.because(format!("{}: {why}{log}", member.name))
-}
-
-/// The end of a log without colours and Python's lists of places.
-fn last_lines(log: &str) -> String {
-    let lines: Vec<String> = log
-        .lines()
-        .map(plain)
-        .filter(|line| !line.trim().is_empty() && !line.starts_with("  "))
-        .collect();
-    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-    let shortened: Vec<String> = last
-        .iter()
-        .map(|line| format!("  {}", line.chars().take(LONGEST_LINE).collect::<String>()))
-        .collect();
-    shortened.join("\n")
-}
-
-/// Without escape sequences and other control characters.
-fn plain(line: &str) -> String {
-    let mut plain = String::with_capacity(line.len());
-    let mut rest = line.chars();
-    while let Some(c) = rest.next() {
-        if c == '\u{1b}' {
-            // A colour ends with a letter.
-            let _ = rest.by_ref().find(char::is_ascii_alphabetic);
-        } else if !c.is_control() {
-            plain.push(c);
-        }
-    }
-    plain
-}
-
-impl Known {
-    fn supervisor_log(&self, host: &Host, name: &str) -> String {
-        let program = name.rsplit(':').next().unwrap_or(name);
-        let path = format!("{}/{program}.log", self.layout.supervisor_logs);
-        let text = host.read(&path).ok().flatten().unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
-    /// A text in which none of the instance's secrets stands.
-    fn without_secrets(&self, host: &Host, text: &str) -> String {
-        let directory = &self.layout.secrets;
-        let kept = host.list(directory).ok().flatten().unwrap_or_default();
-        let settings = &self.settings;
-        let given = [
-            &settings.database.password_file,
-            &settings.broker.password_file,
-            &settings.monitor.password_file,
-        ];
-        let files = kept.iter().map(|name| format!("{directory}/{name}")).chain(
-            given
-                .into_iter()
-                .flatten()
-                .map(|path: &AbsolutePath| path.as_str().to_owned()),
-        );
-        let mut text = text.to_owned();
-        for file in files {
-            let secret = host.read_text(&file).ok().flatten().unwrap_or_default();
-            if !secret.trim().is_empty() {
-                text = text.replace(secret.trim(), "********");
-            }
-        }
-        text
-    }
-}
-
 /// What becomes of our services when everything is undone: they stop first.
 pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
@@ -705,14 +453,6 @@ mod tests {
             Some("camcops-server@camcops_two.socket")
         );
         assert_eq!(socket_of("camcops-workers@camcops.service"), None);
-    }
-
-    #[test]
-    fn the_end_of_a_log_is_plain_and_short() {
-        let log = "one\n\u{1b}[37mtwo\u{1b}[0m\n\n  File \"x.py\", line 3\nKeyError: 'y'\n";
-        assert_eq!(last_lines(log), "  one\n  two\n  KeyError: 'y'");
-        let long = "x".repeat(1000);
-        assert_eq!(last_lines(&long).len(), LONGEST_LINE + 2);
     }
 
     #[test]

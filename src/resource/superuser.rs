@@ -3,11 +3,12 @@
 //! It has no facets: one that is there is left as it is, whatever its password and its powers are by now.
 
 use super::sql::{self, quote};
-use super::tables::{application, plain, succeeded};
+use super::tables::{application, succeeded};
 use super::{Enforced, Facets, State};
 use crate::error::Exit;
 use crate::host::Host;
 use crate::keys::Secret;
+use crate::report::plain;
 use anyhow::Result;
 use zeroize::Zeroizing;
 

@@ -16,6 +16,7 @@ use super::{Enforced, Facets, State};
 use crate::error::Exit;
 use crate::host::{Child, Ended, Host};
 use crate::layout::Layout;
+use crate::report::plain;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use revisions::Revisions;
@@ -398,21 +399,6 @@ pub fn succeeded(ended: &Ended, command: &str, next: &str) -> Result<()> {
         ended.status,
         plain(&ended.last_words())
     )
-}
-
-/// Without the colours that the application gives its lines even where nobody sees them.
-pub fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\u{1b}' => {
-                letters.by_ref().find(char::is_ascii_alphabetic);
-            }
-            letter => plain.push(letter),
-        }
-    }
-    plain
 }
 
 /// Whether any table has a row, besides the one that says the revision.
