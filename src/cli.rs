@@ -93,6 +93,8 @@ pub enum Command {
     Restart(Services),
     /// Let services read what has changed since they started; those that are up to date go on undisturbed
     Reload(Services),
+    /// Read what the services have logged
+    Logs(Logs),
     /// Break export locks whose owners are dead; the services run it before they start
     #[command(hide = true)]
     BreakLocks,
@@ -117,6 +119,9 @@ pub enum Command {
     /// What concerns the database
     #[command(subcommand)]
     Db(Db),
+    /// Help users of CamCOPS who can't log in
+    #[command(subcommand)]
+    User(User),
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -146,6 +151,68 @@ pub enum Command {
 pub enum Db {
     /// Open the client of the database, logged in as the application
     Shell,
+}
+
+/// What to do for a user of CamCOPS.
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Make a superuser; a user that is there becomes one and keeps the password
+    Superuser {
+        /// Which user.
+        #[command(flatten)]
+        user: UserFlags,
+        /// Where its password comes from.
+        #[command(flatten)]
+        password: PasswordFlags,
+    },
+    /// Give a user a new password
+    ResetPassword {
+        /// Which user.
+        #[command(flatten)]
+        user: UserFlags,
+        /// Where its password comes from.
+        #[command(flatten)]
+        password: PasswordFlags,
+    },
+    /// Let a user in again who was locked out after too many wrong passwords
+    Enable {
+        /// Which user.
+        #[command(flatten)]
+        user: UserFlags,
+    },
+}
+
+/// Which user.
+#[derive(Debug, Args)]
+pub struct UserFlags {
+    /// The user's name
+    pub name: String,
+}
+
+/// Where a password comes from.
+#[derive(Debug, Args)]
+pub struct PasswordFlags {
+    /// A file that only root can read and that holds the password, or - for standard input [default: asked for on the
+    /// terminal]
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Flags of `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Which services.
+    #[command(flatten)]
+    pub chosen: Services,
+    /// Go on with what they log from now on, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what was logged since then: "09:30", "2026-11-21 09:30", "1 hour ago", today
+    #[arg(long, value_name = "T")]
+    pub since: Option<String>,
+    /// No more than the last N lines [default: 100, or all since T]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u32>,
 }
 
 /// Which parts of an installation.

@@ -6,11 +6,13 @@ pub mod from_package;
 pub mod init;
 pub mod inside;
 pub mod install;
+pub mod logs;
 pub mod ports;
 pub mod purge;
 pub mod services;
 pub mod status;
 pub mod superuser;
+pub mod user;
 pub mod wait;
 
 use crate::cli::{Cli, Command, Db, Global};
@@ -45,6 +47,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Exec { words } => inside::exec(global, &words),
         Command::Shell { as_root } => inside::shell(global, as_root),
         Command::Db(Db::Shell) => inside::database(global),
+        Command::Logs(flags) => logs::run(global, &flags, style),
+        Command::User(command) => user::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,
         Command::Config(command) => config::run(global, command, style),

@@ -830,6 +830,7 @@ fn json_is_one_document_from_every_command() {
             // These need a machine that runs.
             "db shell",
             "exec",
+            "logs",
             "ports",
             "reload",
             "restart",
@@ -837,6 +838,9 @@ fn json_is_one_document_from_every_command() {
             "shell",
             "start",
             "stop",
+            "user enable",
+            "user reset-password",
+            "user superuser",
         ]
         .map(str::to_owned),
     );
@@ -1147,7 +1151,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["config", "db"] {
+        for group in ["config", "db", "user"] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

@@ -115,7 +115,8 @@ fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Site, Vec<Me
     Ok((site, members))
 }
 
-fn service_of(role: Role) -> Option<Service> {
+/// Which of the services that people name it is.
+pub fn service_of(role: Role) -> Option<Service> {
     match role {
         Role::Socket | Role::Server => Some(Service::Server),
         Role::Workers => Some(Service::Workers),

@@ -4,6 +4,7 @@
 use crate::cli::Install;
 use crate::engine::{Action, Plan};
 use crate::error::Exit;
+use crate::host::Host;
 use crate::keys::{Key, Secret};
 use crate::report::Style;
 use crate::resource::{Resource, superuser};
@@ -12,6 +13,7 @@ use crate::site::Site;
 use anyhow::{Context, Result};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Takes the password from the file that a flag names, or from standard input.
@@ -20,18 +22,23 @@ pub fn take(site: &Site, flags: &Install) -> Result<()> {
     let Some(file) = &flags.superuser_password_file else {
         return Ok(());
     };
+    keep(site, from_file(&site.host, FLAG, file)?);
+    Ok(())
+}
+
+/// The password that a file holds, or standard input if it is called `-`.
+pub fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> {
     let password = match file.to_str() {
         Some("-") => line()?,
         _ => {
             let path = std::path::absolute(file)?;
             let path = path.to_str().context("the name of a file is not UTF-8")?;
-            Key::given(&site.host, FLAG, path)?.secret
+            Key::given(host, flag, path)?.secret
         }
     };
     superuser::check(&password)
-        .map_err(|why| Exit::Usage.because(format!("{FLAG}: the password {why}")))?;
-    keep(site, password);
-    Ok(())
+        .map_err(|why| Exit::Usage.because(format!("{flag}: the password {why}")))?;
+    Ok(password)
 }
 
 /// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
@@ -73,15 +80,23 @@ pub fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
     if style.json || !terminal() {
         return Err(superuser::needed(name));
     }
+    keep(
+        site,
+        asked_twice(&format!("Password of the superuser {name}: "))?,
+    );
+    Ok(())
+}
+
+/// The password that somebody types at the terminal.
+pub fn asked_twice(question: &str) -> Result<Secret> {
     loop {
-        let first = hidden(&format!("Password of the superuser {name}: "))?;
+        let first = hidden(question)?;
         if let Err(why) = superuser::check(&first) {
             writeln!(io::stderr(), "the password {why}")?;
             continue;
         }
         if first == hidden("The same again: ")? {
-            keep(site, first);
-            return Ok(());
+            return Ok(first);
         }
         writeln!(io::stderr(), "these are two different passwords")?;
     }
@@ -93,7 +108,8 @@ fn keep(site: &Site, password: Secret) {
     }
 }
 
-fn terminal() -> bool {
+/// Whether somebody can be asked.
+pub fn terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 

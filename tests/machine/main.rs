@@ -6,6 +6,7 @@
 mod broker;
 mod cut_live;
 mod databases;
+mod day_two;
 mod foreign_site;
 mod harness;
 mod live;

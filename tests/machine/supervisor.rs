@@ -78,6 +78,7 @@ fn is_told_what_to_do(machine: &Machine) {
     }
     assert_eq!(login(machine), "200");
     machine.run("camcops-provision plan --exit-code");
+    machine.run("camcops-provision logs scheduler | grep 'beat: Starting'");
 }
 
 /// What the site's program is called by supervisor.
