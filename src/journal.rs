@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 mod home;
 
-pub use home::{clear_up, holder, try_lock};
+pub use home::{clear_up, holder, try_lock, turn};
 use home::{create_home, empty, lock_path, remove_home, take};
 
 /// The format that this version writes. Every older one is read; a newer one is refused.

@@ -1,7 +1,7 @@
 //! Secrets: read back if they exist, made once, never made again.
 
 use crate::error::Exit;
-use crate::host::Host;
+use crate::host::{Host, Kind};
 use anyhow::{Result, bail};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
@@ -125,6 +125,9 @@ impl Key {
         let entry = host
             .look(path)?
             .ok_or_else(|| wrong("does not exist; write the password into it"))?;
+        if entry.kind != Kind::File {
+            return Err(wrong("is not a regular file"));
+        }
         if entry.mode & 0o007 != 0 {
             return Err(wrong("can be read by everybody; chmod 600 it"));
         }

@@ -5,12 +5,10 @@
 //! same machine, and no process of that number and account that ran Python when the lock was taken.
 
 use crate::host::{Entry, Host, Kind};
+use crate::journal;
 use crate::processes;
 use anyhow::Result;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
-use nix::sys::stat::Mode;
 use serde::Serialize;
-use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 const SUFFIX: &str = ".lock";
@@ -34,13 +32,11 @@ pub struct Lock {
 
 /// Breaks the locks in a directory whose owners are dead.
 pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
-    let Some(handle) = host.directory(directory)? else {
+    if host.directory(directory)?.is_none() {
         return Ok(Vec::new());
-    };
+    }
     // Two that start at the same time must not break the same lock twice: the second time it may be somebody's.
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let readable = File::from(openat(&handle, ".", flags, Mode::empty())?);
-    let _turn = Flock::lock(readable, FlockArg::LockExclusive).map_err(|(_, why)| why)?;
+    let _turn = journal::turn(host, directory)?;
     let names = host.list(directory)?.unwrap_or_default();
     let mut files = Vec::new();
     for name in &names {

@@ -17,7 +17,7 @@ pub mod wait;
 
 use crate::cli::{Cli, Command, Db, Global};
 use crate::error::Exit;
-use crate::report::Style;
+use crate::report::{self, Style};
 use crate::site::{Site, open_host};
 use anyhow::Result;
 use std::sync::Arc;
@@ -43,10 +43,10 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Stop(flags) => services::stop(global, &flags, style).await,
         Command::Restart(flags) => services::restart(global, &flags, style).await,
         Command::Reload(flags) => services::reload(global, &flags, style).await,
-        Command::Run { arguments } => inside::run(global, &arguments),
-        Command::Exec { words } => inside::exec(global, &words),
-        Command::Shell { as_root } => inside::shell(global, as_root),
-        Command::Db(Db::Shell) => inside::database(global),
+        Command::Run { arguments } => inside::run(global, &arguments).await,
+        Command::Exec { words } => inside::exec(global, &words).await,
+        Command::Shell { as_root } => inside::shell(global, as_root).await,
+        Command::Db(Db::Shell) => inside::database(global).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
         Command::User(command) => user::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
@@ -71,15 +71,32 @@ fn need_root(global: &Global, command: &str) -> Result<()> {
     )))
 }
 
+/// Whether somebody is being asked, and nothing is done until there is an answer.
+static ASKING: AtomicBool = AtomicBool::new(false);
+
+fn asking<T>(ask: impl FnOnce() -> T) -> T {
+    ASKING.store(true, Ordering::Relaxed);
+    let answer = ask();
+    ASKING.store(false, Ordering::Relaxed);
+    answer
+}
+
 /// Set by the first SIGINT or SIGTERM: the step at hand is finished, then the run stops with a summary.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+fn stop_on_signals(style: Style) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let stop = Arc::clone(&stop);
         let mut arrivals = signal(kind)?;
         tokio::spawn(async move {
             while arrivals.recv().await.is_some() {
-                stop.store(true, Ordering::Relaxed);
+                if ASKING.load(Ordering::Relaxed) {
+                    superuser::show_typing();
+                    report::note("nothing was changed");
+                    std::process::exit(i32::from(Exit::Failed as u8));
+                }
+                if !stop.swap(true, Ordering::Relaxed) {
+                    style.warn(&["stopping once this step is done".to_owned()]);
+                }
             }
         });
     }

@@ -372,11 +372,14 @@ impl Site {
     /// Whether CamCOPS could read its configuration at all: what it can't read can't be merged.
     fn check_config(&self, text: &str) -> Result<()> {
         let path = self.host.outside(&self.layout.config);
-        let problems: Vec<String> = camcops_conf::Ini::parse(text)
+        let mut problems: Vec<String> = camcops_conf::Ini::parse(text)
             .problems()
             .iter()
             .map(|problem| format!("{path}:{}: {}", problem.line, problem.reason))
             .collect();
+        if text.trim().is_empty() {
+            problems.push(format!("{path}: it is empty"));
+        }
         if problems.is_empty() {
             return Ok(());
         }

@@ -363,6 +363,31 @@ fn a_missing_settings_file_that_was_named_is_told() {
 }
 
 #[test]
+fn what_everybody_can_change_is_not_followed_by_root() {
+    let staged = Staged::of(Who::Root, "debian");
+    staged.write(SETTINGS, "");
+    let settings = staged.at(SETTINGS);
+    fs::set_permissions(&settings, fs::Permissions::from_mode(0o666)).unwrap();
+    fails(
+        || staged.command(&["plan"]),
+        78,
+        &["changed by everybody", "chmod o-w"],
+    );
+}
+
+#[test]
+fn an_empty_camcops_conf_is_no_wish_for_nothing() {
+    let staged = staged();
+    staged.run(&["install"]).exits(0);
+    staged.write("etc/camcops/camcops.conf", "\n");
+    fails(
+        || staged.command(&["plan"]),
+        65,
+        &["camcops.conf: it is empty", "move it away"],
+    );
+}
+
+#[test]
 fn the_later_source_wins() {
     let staged = staged();
     let port = |arguments: &[&str], variable: Option<&str>| {

@@ -55,8 +55,8 @@ fn clear_up_aside(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// A turn at making the program's directory: two first runs at the same time wait for each other here.
-fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
+/// A turn at a directory: who wants one at the same time waits here, but not for ever.
+pub fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
     let handle = host
         .directory(base)?
         .with_context(|| format!("{} is not a directory", host.outside(base)))?;

@@ -1,5 +1,8 @@
-//! `run`, `exec`, `shell`, `db shell`: a program in the surroundings of the services, instead of this one. It has the
-//! terminal, its exit code is ours, and nothing of this program's own environment reaches it.
+//! `run`, `exec`, `shell`, `db shell`: a program in the surroundings of the services. Its exit code is ours, and nothing of
+//! this program's own environment reaches it.
+//!
+//! It is not root's, and so it never has root's terminal: whoever has a terminal can type into it. It gets one of its own,
+//! or none where its input comes from elsewhere.
 
 use super::need_root;
 use crate::cli::Global;
@@ -8,10 +11,14 @@ use crate::resource::tables;
 use crate::settings::Mode;
 use crate::site::Site;
 use anyhow::{Context, Result};
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What a terminal needs to be drawn on, and what says where the clock is.
 const KEPT: [&str; 4] = ["TERM", "COLORTERM", "TZ", "LINES"];
@@ -19,7 +26,7 @@ const KEPT: [&str; 4] = ["TERM", "COLORTERM", "TZ", "LINES"];
 const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
 
 /// CamCOPS's own command.
-pub fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
+pub async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
     let site = open(global, "run a command of CamCOPS")?;
     let program = format!("{}/bin/camcops_server", site.layout.venv);
     if !Path::new(&program).exists() {
@@ -28,18 +35,18 @@ pub fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
             site.layout.venv
         )));
     }
-    become_it(&site, program.as_ref(), arguments, false)
+    become_it(&site, program.as_ref(), arguments, false).await
 }
 
 /// Any other program.
-pub fn exec(global: &Global, words: &[OsString]) -> Result<u8> {
+pub async fn exec(global: &Global, words: &[OsString]) -> Result<u8> {
     let site = open(global, "run a program as the services")?;
     let (program, arguments) = words.split_first().context("there is no program to run")?;
-    become_it(&site, program, arguments, false)
+    become_it(&site, program, arguments, false).await
 }
 
 /// A shell.
-pub fn shell(global: &Global, as_root: bool) -> Result<u8> {
+pub async fn shell(global: &Global, as_root: bool) -> Result<u8> {
     let site = open(global, "open a shell")?;
     let bash = Path::new("/bin/bash").exists();
     let (program, arguments): (&str, &[OsString]) = match bash {
@@ -47,11 +54,11 @@ pub fn shell(global: &Global, as_root: bool) -> Result<u8> {
         true => ("/bin/bash", &["--norc".into(), "-i".into()]),
         false => ("/bin/sh", &["-i".into()]),
     };
-    become_it(&site, program.as_ref(), arguments, as_root)
+    become_it(&site, program.as_ref(), arguments, as_root).await
 }
 
 /// The client of the database, logged in as the application.
-pub fn database(global: &Global) -> Result<u8> {
+pub async fn database(global: &Global) -> Result<u8> {
     let site = open(global, "open the database")?;
     let client = CLIENTS
         .into_iter()
@@ -70,7 +77,7 @@ pub fn database(global: &Global) -> Result<u8> {
     }
     let name = site.settings().database.name_or(&site.layout.slug);
     let arguments = [format!("--defaults-file={options}"), name.to_owned()].map(OsString::from);
-    become_it(&site, client.as_os_str(), &arguments, false)
+    become_it(&site, client.as_os_str(), &arguments, false).await
 }
 
 fn open(global: &Global, what: &str) -> Result<Site> {
@@ -84,10 +91,10 @@ fn open(global: &Global, what: &str) -> Result<Site> {
     }
 }
 
-/// Only comes back where it could not start.
-fn become_it(
+/// Runs it to its end.
+async fn become_it(
     site: &Site,
-    program: &std::ffi::OsStr,
+    program: &OsStr,
     arguments: &[OsString],
     as_root: bool,
 ) -> Result<u8> {
@@ -105,8 +112,27 @@ fn become_it(
                 "the account {account} does not exist: run `camcops-provision install`"
             ))
         })?;
-    let mut command = Command::new("/usr/bin/setpriv");
+    let home = format!("HOME={}", site.layout.state);
+    let surroundings: &[&str] = match (as_root, io::stdin().is_terminal()) {
+        (true, _) => &[],
+        // It sets HOME anew.
+        (false, true) => &[
+            "/usr/sbin/runuser",
+            "-u",
+            "root",
+            "--pty",
+            "--",
+            "/usr/bin/env",
+            &home,
+        ],
+        (false, false) => &["/usr/bin/setsid"],
+    };
+    let words = surroundings.iter().chain(&["/usr/bin/setpriv"]);
+    let mut words = words.map(OsString::from);
+    let first = words.next().unwrap_or_default();
+    let mut command = Command::new(&first);
     command
+        .args(words)
         .args([format!("--reuid={uid}"), format!("--regid={gid}")])
         .args(["--init-groups", "--"])
         .arg(program)
@@ -134,6 +160,35 @@ fn become_it(
     if Path::new(&site.layout.state).is_dir() {
         command.current_dir(&site.layout.state);
     }
-    let why = command.exec();
-    Err(anyhow::Error::new(why).context("can't start /usr/bin/setpriv"))
+    let cannot = |why| anyhow::Error::new(why).context(format!("can't start {}", first.display()));
+    if first != "/usr/bin/setsid" {
+        return Err(cannot(command.exec()));
+    }
+    accompany(command, cannot).await
+}
+
+/// Passes on to a program without a terminal what the terminal tells this one.
+async fn accompany(command: Command, cannot: impl Fn(io::Error) -> anyhow::Error) -> Result<u8> {
+    let mut child = tokio::process::Command::from(command)
+        .spawn()
+        .map_err(cannot)?;
+    let group = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut ends = signal(SignalKind::terminate())?;
+    let mut hang_ups = signal(SignalKind::hangup())?;
+    loop {
+        let told = tokio::select! {
+            status = child.wait() => {
+                let status = status?;
+                let code = status.code().or(status.signal().map(|signal| 128 + signal));
+                return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+            }
+            _ = interrupts.recv() => Signal::SIGINT,
+            _ = ends.recv() => Signal::SIGTERM,
+            _ = hang_ups.recv() => Signal::SIGHUP,
+        };
+        if let Some(group) = group {
+            let _ = killpg(Pid::from_raw(group), told);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `install`, `plan`, `uninstall`.
 
 use super::superuser::{ask_name, ask_password, take};
-use super::{need_root, purge, stop_on_signals};
+use super::{asking, need_root, purge, stop_on_signals};
 use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
 use crate::engine::{self, Data, Plan, Scope};
@@ -106,7 +106,7 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
 /// Makes the machine what the settings say.
 pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     need_root(global, "install")?;
-    let stop = stop_on_signals()?;
+    let stop = stop_on_signals(style)?;
     let mut global = with_flags(global, flags)?;
     let mut site = Site::load(&global)?;
     if site.host.staged_root().is_none() && site.host.look(TOOL)?.is_none() {
@@ -253,7 +253,7 @@ fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
 /// Undoes what this instance made.
 pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
     need_root(global, "uninstall")?;
-    let stop = stop_on_signals()?;
+    let stop = stop_on_signals(style)?;
     let instance = global.instance.as_str();
     let data = purge::wanted(instance, flags)?;
     let host = open_host(global)?;
@@ -331,6 +331,6 @@ fn agreed(question: &str, already: bool) -> Result<bool> {
     write!(err, "{question}: go on? [Y/n] ")?;
     err.flush()?;
     let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer)?;
+    let read = asking(|| io::stdin().lock().read_line(&mut answer))?;
     Ok(read > 0 && !answer.trim().to_lowercase().starts_with('n'))
 }

@@ -175,6 +175,9 @@ async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result
     };
     let trouble = match (&answer, seen.phase) {
         (Some(Err(why)), _) => Some(why.text.clone()),
+        (None, Phase::Running) if member.role == Role::Socket && !services::has_socket(host) => {
+            Some("nobody finds it any more: run `camcops-provision install`".into())
+        }
         (_, Phase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
         (_, Phase::Stopped) if !seen.there => Some("not installed".into()),
         (_, Phase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => {

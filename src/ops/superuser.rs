@@ -1,6 +1,7 @@
 //! The name and the password of the first superuser, where `install` gets them from: flags, settings, or whoever sits at
 //! the terminal. The password is never an argument and never in the environment.
 
+use super::asking;
 use crate::cli::Install;
 use crate::engine::{Action, Plan};
 use crate::error::Exit;
@@ -118,7 +119,7 @@ fn asked(question: &str) -> Result<String> {
     write!(err, "{question}")?;
     err.flush()?;
     let mut answer = String::new();
-    if io::stdin().lock().read_line(&mut answer)? == 0 {
+    if asking(|| io::stdin().lock().read_line(&mut answer))? == 0 {
         return Err(Exit::Failed.because("nothing was changed"));
     }
     Ok(answer.trim().to_owned())
@@ -133,9 +134,18 @@ fn hidden(question: &str) -> Result<Secret> {
     quiet.local_flags.insert(LocalFlags::ECHONL);
     write!(io::stderr(), "{question}")?;
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
-    let answer = line();
+    let answer = asking(line);
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown)?;
     answer
+}
+
+/// Whoever is asked for a password and leaves instead sees again what is typed.
+pub fn show_typing() {
+    let terminal = io::stdin();
+    if let Ok(mut shown) = tcgetattr(&terminal) {
+        shown.local_flags.insert(LocalFlags::ECHO);
+        let _ = tcsetattr(&terminal, SetArg::TCSANOW, &shown);
+    }
 }
 
 /// One line of standard input.

@@ -4,7 +4,7 @@
 //! not always told.
 
 use super::superuser::{asked_twice, from_file, terminal};
-use super::{need_root, purge};
+use super::{need_root, purge, stop_on_signals};
 use crate::cli::{Global, PasswordFlags, User};
 use crate::error::Exit;
 use crate::keys::Secret;
@@ -44,6 +44,7 @@ pub async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
     if global.root.is_some() {
         return Err(Exit::Usage.because("a staged tree has no users; leave --root out"));
     }
+    let _stop = stop_on_signals(style)?;
     let site = purge::site(global)?;
     let told = done(&site, command, &user.name, style).await;
     site.host.close().await;

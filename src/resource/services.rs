@@ -24,6 +24,7 @@ use crate::view::MANAGED;
 use anyhow::{Context, Result};
 use failure::failure;
 use member::{Member, Role};
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
 
@@ -173,6 +174,9 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
     if seen.stale_files && member.role.is_ours() {
         return Ok(false);
     }
+    if member.role == Role::Socket && !has_socket(host) {
+        return Ok(false);
+    }
     let read = match member.role {
         Role::Web => seen.reloaded,
         Role::Socket => seen.since,
@@ -203,6 +207,14 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Whether visitors find the socket: it lies where the account of the services can remove it.
+pub fn has_socket(host: &Host) -> bool {
+    known(host).is_none_or(|known| {
+        std::fs::symlink_metadata(&known.layout.socket)
+            .is_ok_and(|found| found.file_type().is_socket())
+    })
 }
 
 /// When a path last changed, or what stands in it if it is a directory.

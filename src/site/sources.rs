@@ -6,8 +6,9 @@ use crate::host::Host;
 use crate::layout::DEFAULT_INSTANCE;
 use crate::settings::{Sources, VARIABLE_PREFIX};
 use anyhow::Result;
+use nix::unistd::geteuid;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file that holds the settings of an instance.
@@ -70,7 +71,14 @@ fn read_settings(file: &Path) -> Result<Option<String>> {
         Err(why) if why.kind() == ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(unreadable(file, &why)),
     };
-    if !handle.metadata().is_ok_and(|found| found.is_file()) {
+    let found = handle.metadata().map_err(|why| unreadable(file, &why))?;
+    if found.is_file() && found.mode() & 0o002 != 0 && geteuid().is_root() {
+        return Err(Exit::Settings.because(format!(
+            "{0} can be changed by everybody, and root is to follow it: read it, then `chmod o-w {0}`",
+            file.display()
+        )));
+    }
+    if !found.is_file() {
         return Err(Exit::Settings.because(format!(
             "{} is not a regular file; move it away, settings are read from files only",
             file.display()

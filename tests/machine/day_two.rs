@@ -1,4 +1,4 @@
-//! What an administrator does with a site that runs: read its logs, help its users.
+//! What an administrator does with a site that runs: read its logs, help its users, run things in its surroundings.
 
 use crate::harness::booted::Booted;
 use crate::harness::installed::{PASSWORD, SUPERUSER, installed};
@@ -8,13 +8,15 @@ use serde_json::Value;
 const ANOTHER: &str = "three-quiet-herons";
 
 #[test]
-fn logs_are_read_and_users_are_helped() {
+fn a_running_site_is_looked_after() {
     let Some((machine, _)) = installed() else {
         return;
     };
     wait_until_well(&machine, "the first boot");
     reads_the_journal(&machine);
     lets_users_in(&machine);
+    lends_no_terminal(&machine);
+    outlives_its_own_account(&machine);
     reads_files(&machine);
 }
 
@@ -149,4 +151,47 @@ fn reads_files(machine: &Booted) {
          for _ in $(seq 300); do ! grep -q 'beat: Starting' /root/followed || break; sleep 0.1; done
          kill %1; grep 'beat: Starting' /root/followed",
     );
+}
+
+/// What runs as the account of the services has no way to the terminal of whoever runs it.
+fn lends_no_terminal(machine: &Booted) {
+    let typed = machine.run(
+        r#"script --quiet --command 'tty; camcops-provision exec -- tty; camcops-provision exec -- sh -c "exit 9"; echo $?' /dev/null < /dev/null"#,
+    );
+    // `script` ends its input in its own way.
+    let typed = typed.replace('\0', "");
+    let lines: Vec<&str> = typed.lines().map(str::trim).collect();
+    assert!(lines[0].starts_with("/dev/pts/"), "{typed}");
+    assert!(lines[1].starts_with("/dev/pts/"), "{typed}");
+    assert_ne!(lines[0], lines[1]);
+    assert_eq!(lines[2], "9");
+    let typed = machine.run(
+        r#"script --quiet --command 'camcops-provision exec -- sh -c ": < /dev/tty" < /dev/null || echo none' /dev/null < /dev/null"#,
+    );
+    assert!(typed.contains("none"), "{typed}");
+    let (code, out, _) =
+        machine.tried("echo piped | camcops-provision exec -- sh -c 'cat; exit 5'");
+    assert_eq!((code, out.as_str()), (5, "piped\n"));
+}
+
+/// The account of the services can remove its socket, and hold the lock of its directory.
+fn outlives_its_own_account(machine: &Booted) {
+    let socket = "/run/camcops/camcops.socket";
+    for (spoilt, mended) in [
+        (format!("rm {socket}"), "restart server"),
+        (
+            format!("rm {socket}; ln -s /etc/passwd {socket}"),
+            "install --yes",
+        ),
+    ] {
+        machine.run(&spoilt);
+        let told = machine.run("camcops-provision status");
+        assert!(told.contains("nobody finds it any more"), "{told}");
+        machine.run(&format!("camcops-provision {mended}"));
+        assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
+    }
+    machine.run("setpriv --reuid=www-data --clear-groups flock /var/lock/camcops sleep 60 > /dev/null 2>&1 &");
+    let (code, why) = refused(machine, "break-locks");
+    assert_eq!(code, 75, "{why}");
+    machine.run("pkill --uid www-data sleep");
 }

@@ -117,10 +117,7 @@ pub fn order(host: &Host, verb: &str, unit: &str) -> Result<()> {
             .args(["reset-failed", "--", unit])
             .end()?;
     }
-    let said = host
-        .child("systemctl")
-        .args(["--quiet", verb, "--", unit])
-        .end()?;
+    let said = host.child("systemctl").args([verb, "--", unit]).end()?;
     if said.status.success() {
         return Ok(());
     }
@@ -178,6 +175,8 @@ pub fn log(host: &Host, unit: &str, since: SystemTime) -> Result<String> {
         "--unit",
         unit,
     ];
+    // What was just said may not be written yet.
+    let _ = host.child("journalctl").args(["--sync"]).end();
     Ok(host.child("journalctl").args(arguments).end()?.output)
 }
 
