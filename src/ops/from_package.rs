@@ -91,7 +91,7 @@ async fn converge(global: &Global, flags: &Install, style: Style) -> Result<u8> 
                 other => format!(" --instance {other}"),
             };
             report::print_line(&format!(
-                "pending: {why} (then, or at the next boot: camcops-provision{flag} install)"
+                "pending: {why} (then run: camcops-provision{flag} install; a boot with systemd does it by itself)"
             ))?;
         }
     }

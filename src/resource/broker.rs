@@ -15,6 +15,7 @@ use crate::probe::Cause;
 use crate::probe::broker::Endpoint;
 use anyhow::{Context, Result};
 use node::Node;
+pub use node::stop_former;
 use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -145,7 +145,7 @@ pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resourc
 
 fn not_offline(known: &Known, missing: &[&str]) -> anyhow::Error {
     Exit::Unreachable.because(format!(
-        "these packages are missing, and --offline forbids to fetch them: {}; install them yourself with `{}`, and run again",
+        "these packages are missing, and without the network (--offline, or dpkg is at work) they can't be fetched: {}; install them yourself with `{}`, and run again",
         missing.join(", "),
         known.command_for(missing)
     ))

@@ -410,6 +410,7 @@ fn broker_anew(host: &Host, handler: Handler, name: &str) -> Result<()> {
     let is_mapper_fresh = is_mapper_fresh(host)?;
     handler.order(host, "stop", name)?;
     if handler == Handler::Scripts {
+        super::broker::stop_former(host)?;
         // It refuses while somebody else uses it; the broker starts it again.
         let _ = host.child("epmd").args(["-kill"]).end();
     } else if !is_mapper_fresh {

@@ -11,6 +11,7 @@ mod foreign_site;
 mod harness;
 mod live;
 mod package;
+mod package_pending;
 mod package_site;
 mod release;
 mod resilience;

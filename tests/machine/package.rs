@@ -16,7 +16,7 @@ const EXTERNAL: &str = "install boolean true\nserver-name string camcops.example
 
 /// The package around the program under test; what it takes to build it belongs to the tests.
 pub static PACKAGE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let missing: Vec<&str> = ["dh", "po2debconf", "lintian", "python3"]
+    let missing: Vec<&str> = ["dh", "po2debconf", "lintian", "piuparts", "python3"]
         .into_iter()
         .filter(|program| which::which(program).is_err())
         .collect();
@@ -44,16 +44,21 @@ fn build(name: &str) -> PathBuf {
 
 /// A machine with the package lying in it, and nothing else of ours.
 fn machine() -> Option<Machine> {
-    let package = PACKAGE.as_ref()?;
+    PACKAGE.as_ref()?;
     let machine = Machine::start(&["debconf"])?;
-    machine.run("umount /usr/bin/camcops-provision; rm /usr/bin/camcops-provision");
-    fs::copy(package, machine.path("/root/package.deb")).unwrap();
-    machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755);
+    put_package(&machine);
+    forbid(&machine);
     Some(machine)
 }
 
+/// Puts the package there instead of the program.
+pub fn put_package(machine: &Machine) {
+    machine.run("umount /usr/bin/camcops-provision; rm /usr/bin/camcops-provision");
+    fs::copy(PACKAGE.as_ref().unwrap(), machine.path("/root/package.deb")).unwrap();
+}
+
 /// Answers questions before they are asked.
-fn preseed(machine: &Machine, answers: &str) {
+pub fn preseed(machine: &Machine, answers: &str) {
     for answer in answers.lines() {
         machine.run(&format!(
             "echo 'camcops-provision camcops-provision/{answer}' | debconf-set-selections"
@@ -61,20 +66,25 @@ fn preseed(machine: &Machine, answers: &str) {
     }
 }
 
+/// Lets nothing be started.
+pub fn forbid(machine: &Machine) {
+    machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755);
+}
+
 /// Nobody forbids to start anything.
-fn allow(machine: &Machine) {
+pub fn allow(machine: &Machine) {
     machine.run("rm /usr/sbin/policy-rc.d");
 }
 
-fn dpkg(machine: &Machine, command: &str) -> String {
+pub fn dpkg(machine: &Machine, command: &str) -> String {
     machine.run(&format!("export DEBIAN_FRONTEND=noninteractive\n{command}"))
 }
 
-fn state(machine: &Machine) -> String {
+pub fn state(machine: &Machine) -> String {
     machine.run("dpkg-query --show --showformat='${db:Status-Abbrev}' camcops-provision")
 }
 
-fn pending(machine: &Machine) -> String {
+pub fn pending(machine: &Machine) -> String {
     machine.run("cat /var/lib/camcops-provision/pending 2>/dev/null || true")
 }
 
@@ -414,3 +424,46 @@ fn an_older_version_takes_over_and_other_packages_are_not_disturbed() {
         "{said}"
     );
 }
+
+/// Debian's own judge: it installs, upgrades, removes and purges, without answers and with a site, and looks for what is
+/// left.
+#[test]
+fn piuparts_finds_nothing_left() {
+    let Some(package) = PACKAGE.as_ref() else {
+        return;
+    };
+    let Some(base) = Machine::base(&["debconf"]) else {
+        return;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let done = Command::new("unshare")
+        .args(["--net", "bash", "-euc", PIUPARTS, "piuparts"])
+        .arg(package)
+        .arg(base)
+        .current_dir(home.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{said}{done:?}");
+    let passed = said.matches("PASS: Installation, upgrade and purging");
+    assert_eq!(passed.count(), 2, "{said}");
+}
+
+/// The only source of packages is a directory with an older version of ours.
+const PIUPARTS: &str = r#"
+package=$1 base=$2 here=$PWD
+mkdir repository alone site
+dpkg-deb --raw-extract "$package" older
+sed -i 's/^Version: .*/Version: 0.0.9-1/' older/DEBIAN/control
+dpkg-deb --build older repository/camcops-provision_0.0.9-1_amd64.deb
+(cd repository && dpkg-scanpackages . > Packages)
+printf '#!/bin/sh\nrm -f /etc/apt/sources.list.d/*\necho deb "[trusted=yes]" file:%s ./ > /etc/apt/sources.list\n' "$here/repository" > alone/post_chroot_unpack_alone
+cp alone/* site
+printf '#!/bin/sh\necho camcops-provision camcops-provision/install boolean true | debconf-set-selections\n' > site/pre_install_answers
+printf '#!/bin/sh\ncamcops-provision --root / install --yes\n' > site/post_install_site
+chmod 755 alone/* site/*
+for scripts in alone site; do
+    piuparts --existing-chroot "$base" --keep-sources-list --bindmount="$here/repository" --scriptsdir="$here/$scripts" "$package"
+done
+"#;

@@ -2,7 +2,7 @@
 //!
 //! Erlang's own small tool asks in 10 ms; where it is not there, the broker's tool asks the same in a second.
 
-use super::{NODE_SETTINGS, TOOL_PATIENCE};
+use super::{NODE, NODE_SETTINGS, TOOL_PATIENCE};
 use crate::error::Exit;
 use crate::host::{Ended, Host};
 use crate::resource::sets_nothing;
@@ -127,6 +127,24 @@ pub fn is_only_node(host: &Host) -> bool {
     })
 }
 
+/// Stops a node that still runs under the name that its package gave it: without systemd, the script that stops the
+/// broker looks only for the name that our settings have given it since.
+pub fn stop_former(host: &Host) -> Result<()> {
+    if node_name(host)?.as_deref() != Some(NODE) {
+        return Ok(());
+    }
+    let name = format!("rabbit@{}", short_name()?);
+    // It fails where there is none.
+    let _ = host
+        .child("rabbitmqctl")
+        .args(["--quiet", "shutdown"])
+        // Not --node: its tool waits only for a node that it takes for one of this machine.
+        .env("RABBITMQ_NODENAME", &name)
+        .patience(TOOL_PATIENCE)
+        .end();
+    Ok(())
+}
+
 /// Asks the running broker by its own tool.
 pub fn ask(host: &Host) -> Result<Node> {
     let question = QUESTION.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -201,9 +219,13 @@ fn node_name(host: &Host) -> Result<Option<String>> {
     if name.contains('@') {
         return Ok(Some(name));
     }
+    Ok(Some(format!("{name}@{}", short_name()?)))
+}
+
+/// The machine's name without its domain.
+fn short_name() -> Result<String> {
     let machine = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-    let short = machine.split('.').next().unwrap_or_default();
-    Ok(Some(format!("{name}@{short}")))
+    Ok(machine.split('.').next().unwrap_or_default().to_owned())
 }
 
 /// Reads an answer, whatever stands around it: the two tools print the same text in two ways, and break long lines.

@@ -70,7 +70,7 @@ pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> 
 pub(super) fn refuse_offline(recipe: &Recipe, id: &str) -> Result<()> {
     if recipe.network.offline && recipe.source.is_none() {
         return Err(Exit::Unreachable.because(format!(
-            "release {id} has to be fetched, and --offline forbids that; give its files with --wheelhouse DIR"
+            "release {id} has to be fetched, and without the network (--offline, or dpkg is at work) it can't be; give its files with --wheelhouse DIR"
         )));
     }
     Ok(())

@@ -95,6 +95,11 @@ impl Machine {
         possible().then(|| Machine::on(&base(release, packages), Path::new("")))
     }
 
+    /// What such a machine stands on. Nobody writes to it.
+    pub fn base(packages: &[&str]) -> Option<PathBuf> {
+        possible().then(|| base("bookworm", packages))
+    }
+
     /// One without systemd, bare but for the archives of what `install` needs, and the files of CamCOPS in
     /// /srv/wheelhouse.
     pub fn bare() -> Option<Machine> {
