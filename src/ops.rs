@@ -94,9 +94,11 @@ fn stop_on_signals(style: Style) -> Result<Arc<AtomicBool>> {
                     report::note("nothing was changed");
                     std::process::exit(i32::from(Exit::Failed as u8));
                 }
-                if !stop.swap(true, Ordering::Relaxed) {
+                // Before the run can end because of it.
+                if !stop.load(Ordering::Relaxed) {
                     style.warn(&["stopping once this step is done".to_owned()]);
                 }
+                stop.store(true, Ordering::Relaxed);
             }
         });
     }

@@ -159,7 +159,7 @@ fn lends_no_terminal(machine: &Booted) {
         r#"script --quiet --command 'tty; camcops-provision exec -- tty; camcops-provision exec -- sh -c "exit 9"; echo $?' /dev/null < /dev/null"#,
     );
     // `script` ends its input in its own way.
-    let typed = typed.replace('\0', "");
+    let typed = typed.replace("^@", "");
     let lines: Vec<&str> = typed.lines().map(str::trim).collect();
     assert!(lines[0].starts_with("/dev/pts/"), "{typed}");
     assert!(lines[1].starts_with("/dev/pts/"), "{typed}");
