@@ -10,6 +10,8 @@ use camcops_provision::settings;
 use clap::CommandFactory;
 use common::{Ran, Staged, Who, program, scratch};
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -385,6 +387,32 @@ fn an_empty_camcops_conf_is_no_wish_for_nothing() {
         65,
         &["camcops.conf: it is empty", "move it away"],
     );
+}
+
+#[test]
+fn a_question_can_be_left() {
+    let staged = staged();
+    let terminal = openpty(None, None).unwrap();
+    let mut command = staged.command(&["install"]);
+    command
+        .stdin(terminal.slave.try_clone().unwrap())
+        .stdout(Stdio::null())
+        .stderr(terminal.slave);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut master = File::from(terminal.master);
+    let mut told = String::new();
+    let mut part = [0; 1024];
+    while let Ok(size @ 1..) = master.read(&mut part) {
+        let asked = told.contains("go on?");
+        told += &String::from_utf8_lossy(&part[..size]);
+        if !asked && told.contains("go on?") {
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        }
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{told}");
+    assert!(told.contains("nothing was changed"), "{told}");
+    assert!(!staged.at("etc/camcops").exists());
 }
 
 #[test]

@@ -327,9 +327,7 @@ fn agreed(question: &str, already: bool) -> Result<bool> {
     if already || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    let mut err = io::stderr().lock();
-    write!(err, "{question}: go on? [Y/n] ")?;
-    err.flush()?;
+    write!(io::stderr(), "{question}: go on? [Y/n] ")?;
     let mut answer = String::new();
     let read = asking(|| io::stdin().lock().read_line(&mut answer))?;
     Ok(read > 0 && !answer.trim().to_lowercase().starts_with('n'))

@@ -115,9 +115,7 @@ pub fn terminal() -> bool {
 }
 
 fn asked(question: &str) -> Result<String> {
-    let mut err = io::stderr().lock();
-    write!(err, "{question}")?;
-    err.flush()?;
+    write!(io::stderr(), "{question}")?;
     let mut answer = String::new();
     if asking(|| io::stdin().lock().read_line(&mut answer))? == 0 {
         return Err(Exit::Failed.because("nothing was changed"));
