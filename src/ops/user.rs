@@ -8,17 +8,14 @@ use super::{need_root, purge, stop_on_signals};
 use crate::cli::{Global, PasswordFlags, User};
 use crate::error::Exit;
 use crate::keys::Secret;
-use crate::report::{self, Style, plain};
+use crate::report::{self, Style};
 use crate::resource::sql::{self, quote};
-use crate::resource::tables::{application, succeeded};
+use crate::resource::superuser;
+use crate::resource::tables::application;
 use crate::settings::{Setting, UserName};
 use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
-use zeroize::Zeroizing;
-
-/// There is no such table, or no such database.
-const NOT_THERE: [u16; 2] = [1146, 1049];
 
 /// What the database knows of a user.
 #[derive(Debug, PartialEq, Eq)]
@@ -138,8 +135,10 @@ async fn look(site: &Site, name: &str) -> Result<Option<Account>> {
     let question = format!(
         "SELECT superuser, SHA2(hashedpw, 256), EXISTS (SELECT 1 FROM {database}._security_account_lockouts WHERE username = {user} AND locked_until > UTC_TIMESTAMP()) FROM {database}._security_users WHERE username = {user}"
     );
-    let rows: Option<Vec<(Option<bool>, String, bool)>> =
-        known.server.rows_if_any(&question, &NOT_THERE).await?;
+    let rows: Option<Vec<(Option<bool>, String, bool)>> = known
+        .server
+        .rows_if_any(&question, &superuser::NOT_THERE)
+        .await?;
     let Some(rows) = rows else {
         return Err(Exit::Unreachable.because(format!(
             "the database {} has no tables of CamCOPS: run `camcops-provision install`",
@@ -166,21 +165,9 @@ fn wanted_password(site: &Site, flags: &PasswordFlags, name: &str, style: Style)
     }
 }
 
-/// Without a terminal CamCOPS's command asks its input, twice, and holds the password against its own rules.
+/// Does it by CamCOPS's own command.
 fn ask_camcops(site: &Site, verb: &str, name: &str, password: Option<&Secret>) -> Result<()> {
-    let line = password.map_or("", Secret::reveal);
-    let twice = Zeroizing::new(format!("{line}\n{line}\n"));
     let application = application(&site.host)?;
     (application.tell)(&format!("CamCOPS's {verb}, which takes some seconds"));
-    let ended = application
-        .command(&site.host, "camcops_server")?
-        .args([verb, &format!("--username={name}")])
-        .input(twice.as_bytes())
-        .end()?;
-    if !ended.status.success() && plain(&ended.complaint).contains("used too commonly") {
-        return Err(Exit::Unusable.because(format!(
-            "CamCOPS refuses the password of {name}: it is one that many people use; choose another one"
-        )));
-    }
-    succeeded(&ended, verb, "nothing was changed")
+    superuser::by_camcops(&site.host, verb, name, password, Exit::Unusable)
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// What CamCOPS asks of every password.
 pub const SHORTEST_PASSWORD: usize = 10;
 /// There is no such table, or no such database.
-const NOT_THERE: [u16; 2] = [1146, 1049];
+pub const NOT_THERE: [u16; 2] = [1146, 1049];
 
 /// Whether the application knows this user.
 pub async fn observe(host: &Host, name: &str) -> Result<State> {
@@ -52,21 +52,38 @@ pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced>
     };
     let application = application(host)?;
     (application.tell)(&format!("making the superuser {name}"));
-    // Without a terminal it asks its input, twice, and holds the password against its own rules.
-    let line = password.reveal();
+    by_camcops(
+        host,
+        "make_superuser",
+        name,
+        Some(&password),
+        Exit::Settings,
+    )?;
+    Ok(Enforced::Done)
+}
+
+/// CamCOPS's own command for a user, so that its rules hold. Without a terminal it asks its input for a password, twice.
+/// A password that it refuses is an error of the kind that is given.
+pub fn by_camcops(
+    host: &Host,
+    verb: &str,
+    name: &str,
+    password: Option<&Secret>,
+    refusal: Exit,
+) -> Result<()> {
+    let line = password.map_or("", Secret::reveal);
     let twice = Zeroizing::new(format!("{line}\n{line}\n"));
-    let ended = application
+    let ended = application(host)?
         .command(host, "camcops_server")?
-        .args(["make_superuser", &format!("--username={name}")])
+        .args([verb, &format!("--username={name}")])
         .input(twice.as_bytes())
         .end()?;
     if !ended.status.success() && plain(&ended.complaint).contains("used too commonly") {
-        return Err(Exit::Settings.because(format!(
-            "CamCOPS refuses the password of the superuser {name}: it is one that many people use; choose another one, and run again"
+        return Err(refusal.because(format!(
+            "CamCOPS refuses the password of {name}: it is one that many people use; choose another one, and run again"
         )));
     }
-    succeeded(&ended, "make_superuser", "mend the cause and run again")?;
-    Ok(Enforced::Done)
+    succeeded(&ended, verb, "mend the cause and run again")
 }
 
 /// What is missing, and where it can come from.
