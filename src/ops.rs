@@ -71,6 +71,21 @@ fn need_root(global: &Global, command: &str) -> Result<()> {
     )))
 }
 
+/// For what is done with services that run: a staged tree has none.
+fn need_machine(global: &Global, command: &str) -> Result<()> {
+    if global.root.is_some() {
+        return Err(Exit::Usage.because(
+            "a staged tree does not run; leave --root out on the machine that it becomes",
+        ));
+    }
+    match open_host(global)?.may_give_away() {
+        true => Ok(()),
+        false => Err(Exit::NotRoot.because(format!(
+            "only root may {command} on this machine: run it with sudo"
+        ))),
+    }
+}
+
 /// Whether somebody is being asked, and nothing is done until there is an answer.
 static ASKING: AtomicBool = AtomicBool::new(false);
 

@@ -4,7 +4,7 @@
 //! It is not root's, and so it never has root's terminal: whoever has a terminal can type into it. It gets one of its own,
 //! or none where its input comes from elsewhere.
 
-use super::need_root;
+use super::need_machine;
 use crate::cli::Global;
 use crate::error::Exit;
 use crate::resource::tables;
@@ -81,14 +81,8 @@ pub async fn database(global: &Global) -> Result<u8> {
 }
 
 fn open(global: &Global, what: &str) -> Result<Site> {
-    need_root(global, what)?;
-    let site = Site::load(global)?;
-    match site.host.staged_root() {
-        None => Ok(site),
-        Some(_) => Err(Exit::Usage.because(
-            "a staged tree does not run; leave --root out on the machine that it becomes",
-        )),
-    }
+    need_machine(global, what)?;
+    Site::load(global)
 }
 
 /// Runs it to its end.

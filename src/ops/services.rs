@@ -1,6 +1,6 @@
 //! `start`, `stop`, `restart`, `reload`: the services of an instance, by hand. `status` shows them.
 
-use super::need_root;
+use super::need_machine;
 use crate::camcops_conf::Ini;
 use crate::cli::{Global, Services};
 use crate::error::Exit;
@@ -96,7 +96,7 @@ fn known(host: &Host) -> Result<&Known> {
 }
 
 fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Site, Vec<Member>)> {
-    need_root(global, what)?;
+    need_machine(global, what)?;
     let site = Site::load(global)?;
     let disabled = &site.settings().services.disabled;
     if let Some(service) = flags.services.iter().find(|one| disabled.contains(one)) {

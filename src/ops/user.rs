@@ -4,7 +4,7 @@
 //! not always told.
 
 use super::superuser::{asked_twice, from_file, terminal};
-use super::{need_root, purge, stop_on_signals};
+use super::{need_machine, purge, stop_on_signals};
 use crate::cli::{Global, PasswordFlags, User};
 use crate::error::Exit;
 use crate::keys::Secret;
@@ -28,7 +28,7 @@ struct Account {
 
 /// Does it, and says what is.
 pub async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
-    need_root(global, "change users of CamCOPS")?;
+    need_machine(global, "change users of CamCOPS")?;
     let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) =
         command;
     UserName::read(&user.name.as_str().into()).map_err(|why| {
@@ -38,9 +38,6 @@ pub async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
             UserName::allowed()
         ))
     })?;
-    if global.root.is_some() {
-        return Err(Exit::Usage.because("a staged tree has no users; leave --root out"));
-    }
     let _stop = stop_on_signals(style)?;
     let site = purge::site(global)?;
     let told = done(&site, command, &user.name, style).await;
