@@ -20,7 +20,6 @@ use crate::error::Exit;
 use crate::report::{self, Style};
 use crate::site::{Site, open_host};
 use anyhow::Result;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -88,34 +87,41 @@ fn need_machine(global: &Global, command: &str) -> Result<()> {
 
 /// Whether somebody is being asked, and nothing is done until there is an answer.
 static ASKING: AtomicBool = AtomicBool::new(false);
+/// Whether a signal came that asks for an end.
+static STOP: AtomicBool = AtomicBool::new(false);
 
+/// Asks, and can be left by a signal. The question is written in here: who sees it may answer it by Ctrl-C at once.
 fn asking<T>(ask: impl FnOnce() -> T) -> T {
-    ASKING.store(true, Ordering::Relaxed);
+    ASKING.store(true, Ordering::SeqCst);
+    if STOP.load(Ordering::SeqCst) {
+        leave_question();
+    }
     let answer = ask();
-    ASKING.store(false, Ordering::Relaxed);
+    ASKING.store(false, Ordering::SeqCst);
     answer
 }
 
+fn leave_question() -> ! {
+    superuser::show_typing();
+    report::note("nothing was changed");
+    std::process::exit(i32::from(Exit::Failed as u8))
+}
+
 /// Set by the first SIGINT or SIGTERM: the step at hand is finished, then the run stops with a summary.
-fn stop_on_signals(style: Style) -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let stop = Arc::clone(&stop);
         let mut arrivals = signal(kind)?;
         tokio::spawn(async move {
             while arrivals.recv().await.is_some() {
-                if ASKING.load(Ordering::Relaxed) {
-                    superuser::show_typing();
-                    report::note("nothing was changed");
-                    std::process::exit(i32::from(Exit::Failed as u8));
+                let again = STOP.swap(true, Ordering::SeqCst);
+                if ASKING.load(Ordering::SeqCst) {
+                    leave_question();
                 }
-                // Before the run can end because of it.
-                if !stop.load(Ordering::Relaxed) {
+                if !again {
                     style.warn(&["stopping once this step is done".to_owned()]);
                 }
-                stop.store(true, Ordering::Relaxed);
             }
         });
     }
-    Ok(stop)
+    Ok(&STOP)
 }

@@ -155,7 +155,7 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
         style,
         host: &site.host,
     };
-    let outcome = engine::apply(&site.host, &mut writer, &plan, &stop, &mut lines).await;
+    let outcome = engine::apply(&site.host, &mut writer, &plan, stop, &mut lines).await;
     site.host.close().await;
     let outcome = outcome?;
     finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
@@ -287,7 +287,7 @@ pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Resu
         Some(site) => purge::before_undoing(site, &writer.journal).await?,
         None => Vec::new(),
     };
-    let outcome = engine::undo_all(host, &mut writer, instance, data, &stop, &mut lines).await;
+    let outcome = engine::undo_all(host, &mut writer, instance, data, stop, &mut lines).await;
     host.close().await;
     let outcome = outcome?;
     services::after_undoing(host, &slug)?;
@@ -327,8 +327,10 @@ fn agreed(question: &str, already: bool) -> Result<bool> {
     if already || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    write!(io::stderr(), "{question}: go on? [Y/n] ")?;
     let mut answer = String::new();
-    let read = asking(|| io::stdin().lock().read_line(&mut answer))?;
+    let read = asking(|| {
+        write!(io::stderr(), "{question}: go on? [Y/n] ")?;
+        io::stdin().lock().read_line(&mut answer)
+    })?;
     Ok(read > 0 && !answer.trim().to_lowercase().starts_with('n'))
 }

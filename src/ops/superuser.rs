@@ -115,9 +115,12 @@ pub fn terminal() -> bool {
 }
 
 fn asked(question: &str) -> Result<String> {
-    write!(io::stderr(), "{question}")?;
     let mut answer = String::new();
-    if asking(|| io::stdin().lock().read_line(&mut answer))? == 0 {
+    let read = asking(|| {
+        write!(io::stderr(), "{question}")?;
+        io::stdin().lock().read_line(&mut answer)
+    });
+    if read? == 0 {
         return Err(Exit::Failed.because("nothing was changed"));
     }
     Ok(answer.trim().to_owned())
@@ -130,9 +133,11 @@ fn hidden(question: &str) -> Result<Secret> {
     let mut quiet = shown.clone();
     quiet.local_flags.remove(LocalFlags::ECHO);
     quiet.local_flags.insert(LocalFlags::ECHONL);
-    write!(io::stderr(), "{question}")?;
-    tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
-    let answer = asking(line);
+    let answer = asking(|| {
+        write!(io::stderr(), "{question}")?;
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
+        line()
+    });
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown)?;
     answer
 }

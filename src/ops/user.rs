@@ -38,7 +38,7 @@ pub async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
             UserName::allowed()
         ))
     })?;
-    let _stop = stop_on_signals(style)?;
+    stop_on_signals(style)?;
     let site = purge::site(global)?;
     let told = done(&site, command, &user.name, style).await;
     site.host.close().await;
