@@ -15,6 +15,7 @@ use std::path::PathBuf;
     name = "camcops-provision",
     version,
     max_term_width = 100,
+    arg_required_else_help = true,
     propagate_version = true
 )]
 #[command(after_help = "\

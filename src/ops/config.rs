@@ -10,7 +10,7 @@ use crate::resource::{Resource, Shown};
 use crate::settings::{self, Origin, Settings};
 use crate::site::{Site, open_host, settings_file, sources};
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -50,7 +50,7 @@ fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
     if style.json {
         let entries: Vec<_> = entries
             .iter()
-            .map(|(key, value, origin)| json!({ "key": key, "value": value, "origin": origin }))
+            .map(|(key, value, origin)| json!({ "key": key, "value": typed(value), "origin": origin }))
             .collect();
         report::print_json(&json!({ "instance": site.instance, "settings": entries }))?;
         return Ok(0);
@@ -74,13 +74,31 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
         ))
     })?;
     // What is asked for by name may be shown, but no password: terminals are shared and outputs logged, and the file has it.
-    let value = mask::setting(key, value.trim());
-    if style.json {
-        report::print_json(&json!({ "key": key, "value": value }))?;
-    } else {
-        report::print_line(&value)?;
+    let written = mask::setting(key, value.trim());
+    match typed(&written) {
+        value if style.json => report::print_json(&json!({ "key": key, "value": value }))?,
+        Value::String(text) => report::print_line(&text)?,
+        _ => report::print_line(&written)?,
     }
     Ok(0)
+}
+
+/// A value as a program takes it, from how it stands in the settings.
+fn typed(text: &str) -> Value {
+    fn of(value: &toml_edit::Value) -> Value {
+        match value {
+            toml_edit::Value::String(text) => text.value().as_str().into(),
+            toml_edit::Value::Integer(number) => (*number.value()).into(),
+            toml_edit::Value::Boolean(fact) => (*fact.value()).into(),
+            toml_edit::Value::Array(all) => all.iter().map(of).collect(),
+            other => other.to_string().trim().into(),
+        }
+    }
+    match text.parse() {
+        Ok(value) => of(&value),
+        // A masked one.
+        Err(_) => text.into(),
+    }
 }
 
 fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {

@@ -8,6 +8,7 @@ use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 
@@ -19,6 +20,8 @@ struct Port {
     port: Option<u16>,
     /// As the settings have it.
     declared: String,
+    /// Whether only root can tell.
+    hidden: bool,
     /// Where it is really listened on.
     listening: Vec<Listening>,
 }
@@ -84,6 +87,7 @@ fn line(port: &Port) -> String {
         .collect();
     let listening = match (listening.is_empty(), port.port) {
         (false, _) => listening.join(", "),
+        (true, None) if port.hidden => "only root can see it".into(),
         (true, None) if !port.declared.starts_with('/') => "on another machine".into(),
         (true, _) => "nobody listens".into(),
     };
@@ -97,6 +101,7 @@ fn declared(site: &Site) -> Vec<Port> {
         purpose,
         port,
         declared,
+        hidden: false,
         listening: Vec::new(),
     };
     let mut ports = Vec::new();
@@ -137,11 +142,14 @@ fn declared(site: &Site) -> Vec<Port> {
 }
 
 fn socket(purpose: &'static str, path: &str) -> Port {
-    let there = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    let found = std::fs::symlink_metadata(path);
+    let hidden = matches!(&found, Err(why) if why.kind() == ErrorKind::PermissionDenied);
+    let there = found.is_ok_and(|data| data.file_type().is_socket());
     Port {
         purpose,
         port: None,
         declared: path.to_owned(),
+        hidden,
         listening: match there {
             true => vec![Listening {
                 address: path.to_owned(),

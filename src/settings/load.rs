@@ -129,6 +129,7 @@ impl Loader {
             .strip_prefix(VARIABLE_PREFIX)
             .and_then(|name| name.split_once("__"))
         else {
+            self.misspelt(variable);
             return;
         };
         let origin = Origin::Environment(variable.into());
@@ -143,6 +144,25 @@ impl Loader {
                 let key = key.to_ascii_lowercase();
                 self.assign(&[&section, &key], Given::Text(value), origin);
             }
+        }
+    }
+
+    /// One underscore where two belong.
+    fn misspelt(&mut self, variable: &str) {
+        let name = variable.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
+        let meant = keys()
+            .iter()
+            .find(|key| key.name.replacen('.', "_", 1).eq_ignore_ascii_case(name));
+        if let Some(meant) = meant {
+            let problem = Problem::new(
+                meant.name.into(),
+                format!(
+                    "a section and its key have two underscores between them: {}",
+                    meant.variable()
+                ),
+            );
+            self.problems
+                .push(problem.at(Origin::Environment(variable.into())));
         }
     }
 
