@@ -1,6 +1,7 @@
 //! Commands and flags, nothing else.
 
 use crate::layout;
+use crate::ops::scale;
 use crate::probe::Role;
 use crate::report::Color;
 use crate::resource::Part;
@@ -94,8 +95,23 @@ pub enum Command {
     Restart(Services),
     /// Let services read what has changed since they started; those that are up to date go on undisturbed
     Reload(Services),
+    /// Change how many processes the web server or the workers have, now and for good
+    Scale {
+        /// server=N or workers=N; auto is what the machine bears
+        #[arg(required = true, value_name = "SERVICE=N", value_parser = scale::wish)]
+        wishes: Vec<scale::Wish>,
+    },
+    /// Switch services on and off, now and for good
+    #[command(subcommand)]
+    Service(ServiceSwitch),
     /// Read what the services have logged
     Logs(Logs),
+    /// Show what the services use, again and again on a terminal, else once
+    Top(Top),
+    /// Tell what the services use, process by process, with the queue and the connections to the database
+    Stats,
+    /// Show where in its code each process of the services is, for one that is stuck
+    Traceback(Services),
     /// Break export locks whose owners are dead; the services run it before they start
     #[command(hide = true)]
     BreakLocks,
@@ -117,6 +133,8 @@ pub enum Command {
         #[arg(long)]
         as_root: bool,
     },
+    /// Write what a helper needs to know of the site into one file: no password, nothing of a patient
+    SupportBundle(Support),
     /// What concerns the database
     #[command(subcommand)]
     Db(Db),
@@ -152,6 +170,23 @@ pub enum Command {
 pub enum Db {
     /// Open the client of the database, logged in as the application
     Shell,
+}
+
+/// What to do with a service.
+#[derive(Debug, Subcommand)]
+pub enum ServiceSwitch {
+    /// Start a service, now and at boot
+    Enable {
+        /// server, workers, scheduler or monitor
+        #[arg(value_name = "NAME", value_parser = one_service)]
+        service: Service,
+    },
+    /// Stop a service, and leave it out from now on
+    Disable {
+        /// server, workers, scheduler or monitor
+        #[arg(value_name = "NAME", value_parser = one_service)]
+        service: Service,
+    },
 }
 
 /// What to do for a user of CamCOPS.
@@ -214,6 +249,28 @@ pub struct Logs {
     /// No more than the last N lines [default: 100, or all since T]
     #[arg(short = 'n', long, value_name = "N")]
     pub lines: Option<u32>,
+}
+
+/// Flags of `top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Measure anew every S seconds
+    #[arg(short = 'd', long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// Print it once, on a terminal too
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Flags of `support-bundle`.
+#[derive(Debug, Args)]
+pub struct Support {
+    /// Where to [default: camcops-support-INSTANCE-TIME.tar.gz here]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+    /// Don't ask before it is written
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// Which parts of an installation.

@@ -9,9 +9,13 @@ pub mod install;
 pub mod logs;
 pub mod ports;
 pub mod purge;
+pub mod scale;
 pub mod services;
+pub mod stats;
 pub mod status;
 pub mod superuser;
+pub mod support;
+pub mod traceback;
 pub mod user;
 pub mod wait;
 
@@ -47,6 +51,12 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Shell { as_root } => inside::shell(global, as_root).await,
         Command::Db(Db::Shell) => inside::database(global).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
+        Command::Scale { wishes } => scale::scale(global, &wishes, style).await,
+        Command::Service(command) => scale::switch(global, &command, style).await,
+        Command::SupportBundle(flags) => support::run(global, &flags, style),
+        Command::Traceback(flags) => traceback::run(global, &flags, style).await,
+        Command::Top(flags) => stats::top(global, &flags, style).await,
+        Command::Stats => stats::stats(global, style).await,
         Command::User(command) => user::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,

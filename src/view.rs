@@ -244,6 +244,42 @@ fn workers_memory_mb(site: &Site, concurrency: u32) -> u64 {
     }
 }
 
+/// What the processes of a site need.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// Processes of the web server.
+    pub web: u32,
+    /// Processes of the workers.
+    pub workers: u32,
+    /// Memory of all of them together, in MiB, when they have grown.
+    pub memory_mb: u64,
+}
+
+impl Needs {
+    /// All of them.
+    pub fn processes(&self) -> u32 {
+        self.web + self.workers
+    }
+}
+
+/// What the settings ask for, or this machine bears.
+pub fn needs(site: &Site) -> Needs {
+    let serves = |service| !site.settings().services.disabled.contains(&service);
+    let web = match serves(Service::Server) {
+        true => web_workers(site),
+        false => 0,
+    };
+    let workers = match serves(Service::Workers) {
+        true => concurrency(site),
+        false => 0,
+    };
+    Needs {
+        web,
+        workers,
+        memory_mb: u64::from(web) * WEB_WORKER_MB + u64::from(workers) * WORKER_MB,
+    }
+}
+
 fn broker_url(site: &Site, password: &Secret) -> String {
     let broker = &site.settings().broker;
     let slug = &site.layout.slug;

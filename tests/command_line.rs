@@ -892,9 +892,16 @@ fn json_is_one_document_from_every_command() {
             "reload",
             "restart",
             "run",
+            "scale",
+            "service disable",
+            "service enable",
             "shell",
             "start",
+            "stats",
             "stop",
+            "support-bundle",
+            "top",
+            "traceback",
             "user enable",
             "user reset-password",
             "user superuser",
@@ -1208,7 +1215,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["config", "db", "user"] {
+        for group in ["config", "db", "service", "user"] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

@@ -116,6 +116,12 @@ fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
 /// Changes keys in the administrator's file, and refuses what would make the settings wrong.
 fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
+    let (file, changed) = put(global, changes)?;
+    answered(&file, changed, style)
+}
+
+/// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
+pub fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
     let file = settings_file(&open_host(global)?, global);
     let old = read(&file)?;
     let mut new = old.clone().unwrap_or_default();
@@ -128,7 +134,7 @@ fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Re
         check(global, &file, &new)?;
         write(&file, &new)?;
     }
-    answered(&file, changed, style)
+    Ok((file, changed))
 }
 
 /// What a script is told of a command that may have changed the settings.

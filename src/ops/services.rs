@@ -7,7 +7,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::locks;
-use crate::processes;
+use crate::processes::{self, Table};
 use crate::report::{self, Style};
 use crate::resource::services::member::{Member, Role};
 use crate::resource::services::{self, Known, Phase, Seen};
@@ -90,7 +90,7 @@ pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn known(host: &Host) -> Result<&Known> {
+pub(super) fn known(host: &Host) -> Result<&Known> {
     let known = host.live.as_ref().and_then(|live| live.services.as_ref());
     known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
 }
@@ -159,15 +159,22 @@ pub struct Told {
 pub async fn told(host: &Host, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
     let known = known(host)?;
     let seen = known.see(host)?;
+    let table = Table::read();
     let mut all = Vec::new();
     for member in known.members.iter().filter(|member| wanted(member)) {
         let seen = seen.get(&member.name).cloned().unwrap_or_default();
-        all.push(one(host, known, member, &seen).await?);
+        all.push(one(host, known, member, &seen, &table).await?);
     }
     Ok(all)
 }
 
-async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result<Told> {
+async fn one(
+    host: &Host,
+    known: &Known,
+    member: &Member,
+    seen: &Seen,
+    table: &Table,
+) -> Result<Told> {
     let up = seen.phase == Phase::Running;
     let answer = match up {
         true => known.answer(host, member).await?,
@@ -194,7 +201,7 @@ async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result
         state: seen.phase,
         since: since.and_then(written),
         pid: seen.pid.filter(|_| up),
-        memory: seen.pid.filter(|_| up).and_then(processes::memory),
+        memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
         restarts: seen.restarts,
         fresh: up
             .then(|| services::is_fresh(host, member, seen))
@@ -204,7 +211,7 @@ async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result
     })
 }
 
-fn written(moment: SystemTime) -> Option<String> {
+pub(super) fn written(moment: SystemTime) -> Option<String> {
     let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
     moment.format(&Rfc3339).ok()
 }

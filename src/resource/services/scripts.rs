@@ -2,7 +2,7 @@
 
 use super::{Phase, Seen};
 use crate::host::Host;
-use crate::processes;
+use crate::processes::{self, Table};
 use anyhow::Result;
 
 /// What runs under this name.
@@ -32,10 +32,8 @@ pub fn see(host: &Host, service: &str) -> Result<Seen> {
         since: first.map(|(started, _)| started),
         // The workers of Apache are replaced when it reads its configuration again.
         reloaded: first.and_then(|(_, pid)| {
-            let started = processes::children(pid)
-                .into_iter()
-                .filter_map(processes::started);
-            started.min()
+            let table = Table::read();
+            table.children(pid).filter_map(processes::started).min()
         }),
         ..Seen::default()
     })
