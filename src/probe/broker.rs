@@ -55,6 +55,19 @@ pub struct Endpoint {
     pub tls: Option<Arc<ClientConfig>>,
 }
 
+/// How a queue stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Messages that nobody has taken yet.
+    pub waiting: u32,
+    /// Those who take them.
+    pub consumers: u32,
+}
+
+fn is_not_found(why: &lapin::Error) -> bool {
+    matches!(why.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == 404)
+}
+
 /// Why a talk with the broker came to nothing.
 enum Refusal {
     Lapin(lapin::Error),
@@ -142,6 +155,34 @@ impl Endpoint {
         };
         let (answer, ()) = self.talk_of(patience, message).await?;
         Ok(answer)
+    }
+
+    /// The same, and how a queue of the vhost stands; nothing where there is no such queue.
+    pub async fn round_trip_and(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> Result<(Answer, Option<Queue>), Trouble> {
+        let both = async |connection: &Connection| {
+            let channel = connection.create_channel().await?;
+            self.there_and_back(&channel).await?;
+            let only_looked_at = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let found = channel
+                .queue_declare(name.into(), only_looked_at, FieldTable::default())
+                .await;
+            match found {
+                Ok(queue) => Ok(Some(Queue {
+                    waiting: queue.message_count(),
+                    consumers: queue.consumer_count(),
+                })),
+                Err(why) if is_not_found(&why) => Ok(None),
+                Err(why) => Err(why.into()),
+            }
+        };
+        self.talk_of(patience, both).await
     }
 
     /// The names of the workers that answer a ping through the broker, until one answers whose name ends as given: every
