@@ -75,6 +75,8 @@ pub enum Command {
     Plan(Plan),
     /// Show what is installed, and what differs from the plan
     Status(Status),
+    /// Look for what is wrong, by named checks, and say what mends it
+    Doctor(Doctor),
     /// Wait until database, broker and web server answer: a real login, a real handshake, a real page
     Wait(Wait),
     /// Log in to the database as the account that runs this, without a password; `wait` uses it
@@ -357,6 +359,32 @@ pub struct Status {
     /// Exit with 2 if changes are pending
     #[arg(long)]
     pub exit_code: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.
+With --monitoring, as monitoring plugins do: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
+pub struct Doctor {
+    /// Which checks, by id or by the first word of several, such as web [default: all that fit]
+    #[arg(value_name = "CHECK")]
+    pub checks: Vec<String>,
+    /// What can be known before an install; install itself asks it of a new machine
+    #[arg(long, conflicts_with = "end_to_end")]
+    pub preflight: bool,
+    /// What users meet: the login page, a tablet's question, workers, scheduler, a PDF
+    #[arg(long)]
+    pub end_to_end: bool,
+    /// Name the checks and run none
+    #[arg(long)]
+    pub list: bool,
+    /// One line and the exit codes of a monitoring plugin, for Nagios, Icinga and their like
+    #[arg(long, conflicts_with = "json")]
+    pub monitoring: bool,
+    /// Write what was found in Prometheus' text format, for its textfile collector; - is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 0..=1, default_missing_value = "-")]
+    pub metrics: Option<PathBuf>,
 }
 
 /// Flags of `wait`.

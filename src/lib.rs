@@ -18,6 +18,7 @@
 pub mod accounts;
 pub mod camcops_conf;
 pub mod certificate;
+pub mod check;
 pub mod cli;
 pub mod cut;
 pub mod desired;
@@ -32,6 +33,7 @@ pub mod live;
 pub mod locks;
 pub mod mask;
 pub mod ops;
+pub mod ports;
 pub mod probe;
 pub mod processes;
 pub mod render;

@@ -1,6 +1,7 @@
 //! The commands, each a thin use of the engine.
 
 pub mod config;
+pub mod doctor;
 pub mod documents;
 pub mod from_package;
 pub mod init;
@@ -36,6 +37,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Install(flags) => from_package::install(global, &flags, style).await,
         Command::Plan(flags) => install::plan(global, &flags, style).await,
         Command::Status(flags) => status::run(global, &flags, style).await,
+        Command::Doctor(flags) => doctor::run(global, &flags, style).await,
         Command::Wait(flags) => wait::run(global, &flags, style).await,
         Command::Login {
             socket,

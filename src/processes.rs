@@ -75,6 +75,28 @@ pub fn program(pid: u32) -> Option<String> {
     Some(name.trim_end_matches(" (deleted)").to_owned())
 }
 
+/// Where the kernel counts what a process uses, below /sys/fs/cgroup.
+pub fn control_group(pid: u32) -> Option<String> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let unified = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let named = || {
+        groups
+            .lines()
+            .find_map(|line| line.split_once(":name=systemd:").map(|(_, path)| path))
+    };
+    unified
+        .filter(|path| *path != "/")
+        .or_else(named)
+        .map(str::to_owned)
+}
+
+/// The service of systemd that a process belongs to.
+pub fn unit(pid: u32) -> Option<String> {
+    let group = control_group(pid)?;
+    let unit = group.rsplit('/').find(|part| part.ends_with(".service"))?;
+    Some(unit.to_owned())
+}
+
 /// Every process.
 pub fn all() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {

@@ -214,7 +214,7 @@ fn backend_address(bind: Bind) -> (String, u16, String) {
 }
 
 /// More web workers than cores gain nothing and cost memory; one alone would block while it makes a PDF.
-fn web_workers(site: &Site) -> u32 {
+pub fn web_workers(site: &Site) -> u32 {
     site.settings().web.workers.given().map_or_else(
         || {
             let by_memory = site.facts.memory_mb / 4 / WEB_WORKER_MB;
@@ -224,7 +224,8 @@ fn web_workers(site: &Site) -> u32 {
     )
 }
 
-fn concurrency(site: &Site) -> u32 {
+/// How many tasks are worked on at the same time.
+pub fn concurrency(site: &Site) -> u32 {
     site.settings().workers.concurrency.given().map_or_else(
         || {
             let by_memory = site.facts.memory_mb / 3 / WORKER_MB;

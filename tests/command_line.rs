@@ -113,7 +113,7 @@ fn read_repository(path: &str) -> String {
 #[test]
 fn a_wrong_command_line_is_64() {
     let staged = staged();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["frobnicate"], "--help"),
         (&["plan", "--bogus"], "--help"),
         (&["plan", "-q", "-v"], "--verbose"),
@@ -129,6 +129,12 @@ fn a_wrong_command_line_is_64() {
             "/etc/camcops/camcops.conf",
         ),
         (&["wait"], "leave --root out"),
+        (&["doctor"], "leave --root out"),
+        (&["doctor", "disc"], "nearest: disk"),
+        (
+            &["doctor", "--preflight", "--end-to-end"],
+            "cannot be used with",
+        ),
     ];
     for (arguments, says) in cases {
         fails(|| staged.command(arguments), 64, &[says]);
@@ -866,6 +872,7 @@ fn json_is_one_document_from_every_command() {
         vec!["plan", "--diff", "--color", "always"],
         vec!["install"],
         vec!["status"],
+        vec!["doctor", "--list"],
         vec!["paths"],
         vec!["urls"],
         vec!["config", "show"],

@@ -1,7 +1,7 @@
 //! `install`, `plan`, `uninstall`.
 
 use super::superuser::{ask_name, ask_password, take};
-use super::{asking, need_root, purge, stop_on_signals};
+use super::{asking, doctor, need_root, purge, stop_on_signals};
 use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
 use crate::engine::{self, Data, Plan, Scope};
@@ -138,6 +138,7 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         services::apache::refuse_unfit(&site.host).await?;
     }
+    doctor::before_install(&site, style).await?;
     ask_password(&site, &plan, style)?;
     let question = format!(
         "{} changes to {}",

@@ -72,12 +72,7 @@ pub async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u
 pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
     let host = open_host(global)?;
     let layout = Layout::new(&crate::layout::DEBIAN, &global.instance);
-    // The administrator may keep the locks elsewhere.
-    let directory = host
-        .read_text(&layout.config)?
-        .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
-        .filter(|directory| directory.starts_with('/'))
-        .unwrap_or(layout.lock);
+    let directory = lock_directory(&host, &layout)?;
     let locks = locks::break_stale(&host, &directory)?;
     if style.json {
         report::print_json(&json!({ "instance": global.instance, "locks": locks }))?;
@@ -88,6 +83,15 @@ pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
         report::print_line(&format!("export lock {what}: {}: {}", lock.path, lock.why))?;
     }
     Ok(0)
+}
+
+/// Where the locks of exports are: the administrator may keep them elsewhere.
+pub fn lock_directory(host: &Host, layout: &Layout) -> Result<String> {
+    let config = host.read_text(&layout.config)?;
+    Ok(config
+        .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
+        .filter(|directory| directory.starts_with('/'))
+        .unwrap_or_else(|| layout.lock.clone()))
 }
 
 pub(super) fn known(host: &Host) -> Result<&Known> {

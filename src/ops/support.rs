@@ -42,7 +42,7 @@ const PACKAGES: [&str; 12] = [
     "systemd",
 ];
 /// What other commands of this program tell.
-const TOLD: [(&str, &[&str]); 9] = [
+const TOLD: [(&str, &[&str]); 10] = [
     ("status.json", &["--json", "status"]),
     ("plan.json", &["--json", "plan"]),
     ("settings.json", &["--json", "config", "show"]),
@@ -50,6 +50,7 @@ const TOLD: [(&str, &[&str]); 9] = [
     ("paths.json", &["--json", "paths"]),
     ("urls.json", &["--json", "urls"]),
     ("ports.json", &["--json", "ports"]),
+    ("doctor.json", &["--json", "doctor"]),
     ("stats.json", &["--json", "stats"]),
     ("traceback.txt", &["traceback"]),
 ];

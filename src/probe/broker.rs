@@ -65,6 +65,23 @@ pub struct Queue {
     pub consumers: u32,
 }
 
+/// How a queue stands; nothing if there is none. The channel is closed then.
+async fn look_at(channel: &Channel, name: &str) -> lapin::Result<Option<Queue>> {
+    let only_look = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let asked = channel.queue_declare(name.into(), only_look, FieldTable::default());
+    match asked.await {
+        Ok(queue) => Ok(Some(Queue {
+            waiting: queue.message_count(),
+            consumers: queue.consumer_count(),
+        })),
+        Err(why) if is_not_there(&why) => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
 /// Why a talk with the broker came to nothing.
 enum Refusal {
     Lapin(lapin::Error),
@@ -163,6 +180,20 @@ impl Endpoint {
         Ok(answer)
     }
 
+    /// The same, and how a queue of the vhost stands; nothing where there is no such queue.
+    pub async fn round_trip_and(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> Result<(Answer, Option<Queue>), Trouble> {
+        let both = async |connection: &Connection| {
+            let channel = connection.create_channel().await?;
+            self.there_and_back(&channel).await?;
+            Ok(look_at(&channel, name).await?)
+        };
+        self.talk_of(patience, both).await
+    }
+
     /// The names of the workers that answer a ping through the broker, until one answers whose name ends as given: every
     /// worker hears it.
     pub async fn workers(
@@ -180,20 +211,8 @@ impl Endpoint {
     /// What waits in a queue of the vhost; nothing if there is no such queue.
     pub async fn queue(&self, name: &str, patience: Duration) -> Result<Option<Queue>, Trouble> {
         let look = async |connection: &Connection| {
-            let only_look = QueueDeclareOptions {
-                passive: true,
-                ..QueueDeclareOptions::default()
-            };
             let channel = connection.create_channel().await?;
-            let asked = channel.queue_declare(name.into(), only_look, FieldTable::default());
-            match asked.await {
-                Ok(queue) => Ok(Some(Queue {
-                    waiting: queue.message_count(),
-                    consumers: queue.consumer_count(),
-                })),
-                Err(why) if is_not_there(&why) => Ok(None),
-                Err(why) => Err(why.into()),
-            }
+            Ok(look_at(&channel, name).await?)
         };
         let (_, queue) = self.talk_of(patience, look).await?;
         Ok(queue)

@@ -105,7 +105,7 @@ impl Endpoint {
 }
 
 /// The status code of an answer.
-pub(super) fn status(answer: &str) -> Option<u16> {
+pub fn status(answer: &str) -> Option<u16> {
     let (_, rest) = answer.strip_prefix("HTTP/1.")?.split_once(' ')?;
     rest.get(..3)?.parse().ok()
 }

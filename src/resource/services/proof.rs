@@ -105,24 +105,29 @@ async fn monitored(host: &Host, known: &Known) -> Answered {
     endpoint.answers(PATIENCE).await.map(drop)
 }
 
-async fn visited(known: &Known) -> Answered {
+/// The site as a visitor on this machine finds it.
+pub fn visitor(known: &Known) -> site::Endpoint {
     let web = &known.settings.web;
     let port = web.https_port.get();
     let host = match web.listen.first() {
         None | Some(Listen::Any) => "127.0.0.1".to_owned(),
         Some(Listen::Address(address)) => address.to_string(),
     };
-    let endpoint = site::Endpoint {
+    site::Endpoint {
         host,
         port,
         name: known.names.first().cloned().unwrap_or_default(),
         path: web.path.prefix().to_owned(),
         certificate: known.certificate.clone(),
-    };
-    endpoint.answers(PATIENCE).await.map(drop).map_err(|why| {
-        match (why.cause, apache::port_trouble(known)) {
+    }
+}
+
+async fn visited(known: &Known) -> Answered {
+    let answer = visitor(known).answers(PATIENCE).await;
+    answer
+        .map(drop)
+        .map_err(|why| match (why.cause, apache::port_trouble(known)) {
             (Cause::Closed, Some(text)) => trouble(Cause::Closed, text),
             _ => why,
-        }
-    })
+        })
 }
