@@ -1,5 +1,6 @@
 //! Commands and flags, nothing else.
 
+use crate::keys;
 use crate::layout;
 use crate::probe::Role;
 use crate::report::Color;
@@ -123,6 +124,9 @@ pub enum Command {
     /// Help users of CamCOPS who can't log in
     #[command(subcommand)]
     User(User),
+    /// The passwords of a site, and the secret of its cookies
+    #[command(subcommand)]
+    Secret(Secret),
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -152,6 +156,22 @@ pub enum Command {
 pub enum Db {
     /// Open the client of the database, logged in as the application
     Shell,
+}
+
+/// What to do with secrets.
+#[derive(Debug, Subcommand)]
+pub enum Secret {
+    /// Show where each secret is kept, since when, and whose it is; never the secret
+    List,
+    /// Make a secret anew and bring it everywhere, while the site is in use
+    Rotate {
+        /// Which one
+        #[arg(value_enum)]
+        name: keys::Name,
+        /// Don't ask before everybody is logged out
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 /// What to do for a user of CamCOPS.

@@ -9,6 +9,7 @@ pub mod install;
 pub mod logs;
 pub mod ports;
 pub mod purge;
+pub mod secret;
 pub mod services;
 pub mod status;
 pub mod superuser;
@@ -47,6 +48,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Shell { as_root } => inside::shell(global, as_root).await,
         Command::Db(Db::Shell) => inside::database(global).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
+        Command::Secret(command) => secret::run(global, &command, style).await,
         Command::User(command) => user::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,

@@ -323,7 +323,7 @@ fn finish_uninstall(
 }
 
 /// Asks on a terminal; where nobody can answer, running the command was the answer.
-fn agreed(question: &str, already: bool) -> Result<bool> {
+pub(super) fn agreed(question: &str, already: bool) -> Result<bool> {
     if already || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
