@@ -1,5 +1,6 @@
 //! Commands and flags, nothing else.
 
+use crate::keys;
 use crate::layout;
 use crate::ops::scale;
 use crate::probe::Role;
@@ -143,6 +144,9 @@ pub enum Command {
     /// Help users of CamCOPS who can't log in
     #[command(subcommand)]
     User(User),
+    /// The passwords of a site, and the secret of its cookies
+    #[command(subcommand)]
+    Secret(Secret),
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -188,6 +192,22 @@ pub enum ServiceSwitch {
         /// server, workers, scheduler or monitor
         #[arg(value_name = "NAME", value_parser = one_service)]
         service: Service,
+    },
+}
+
+/// What to do with secrets.
+#[derive(Debug, Subcommand)]
+pub enum Secret {
+    /// Show where each secret is kept, since when, and whose it is; never the secret
+    List,
+    /// Make a secret anew and bring it everywhere, while the site is in use
+    Rotate {
+        /// Which one
+        #[arg(value_enum)]
+        name: keys::Name,
+        /// Don't ask before everybody is logged out
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 

@@ -34,6 +34,7 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     recipe.accounts();
     recipe.directories();
     recipe.application();
+    recipe.second_password();
     recipe.secrets();
     recipe.certificate();
     recipe.configuration()?;

@@ -398,7 +398,16 @@ fn intend(host: &Host, writer: &mut Writer<'_>, batch: &[Planned]) -> Result<Vec
         let (change, undo) = (&planned.change, planned.undo());
         let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
         let (old, new) = (content(&change.before), content(&change.after));
-        if let Some(old) = old.filter(|old| !undo && Some(old) != new.as_ref()) {
+        // A former secret of our own is of no use to anybody; what somebody else wrote there may be.
+        let superseded = |old: &Content| {
+            let owned = writer.journal.find(&change.resource);
+            planned.shown == Shown::Nothing
+                && owned.is_some_and(|owned| {
+                    owned.ours().any(|ours| content(ours).as_ref() == Some(old))
+                })
+        };
+        if let Some(old) = old.filter(|old| !undo && !superseded(old) && Some(old) != new.as_ref())
+        {
             writer.remember(&old)?;
         }
         if let Some(base) = &planned.base {

@@ -66,6 +66,43 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The secrets of a site, by the names that people use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Name {
+    /// The application's database password.
+    Database,
+    /// The password of the database account that only reads.
+    Readonly,
+    /// The application's broker password.
+    Broker,
+    /// The monitor's password.
+    Monitor,
+    /// Signs the session cookies.
+    Cookie,
+}
+
+impl Name {
+    /// All of them.
+    pub const ALL: [Name; 5] = [
+        Name::Database,
+        Name::Readonly,
+        Name::Broker,
+        Name::Monitor,
+        Name::Cookie,
+    ];
+
+    /// The name, which is also that of the file that keeps it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Name::Database => "database",
+            Name::Readonly => "readonly",
+            Name::Broker => "broker",
+            Name::Monitor => "monitor",
+            Name::Cookie => "cookie",
+        }
+    }
+}
+
 /// One secret: its value, and where it is kept if this program keeps it.
 #[derive(Debug, Clone)]
 pub struct Key {

@@ -11,6 +11,7 @@ pub mod logs;
 pub mod ports;
 pub mod purge;
 pub mod scale;
+pub mod secret;
 pub mod services;
 pub mod stats;
 pub mod status;
@@ -59,6 +60,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Traceback(flags) => traceback::run(global, &flags, style).await,
         Command::Top(flags) => stats::top(global, &flags, style).await,
         Command::Stats => stats::stats(global, style).await,
+        Command::Secret(command) => secret::run(global, &command, style).await,
         Command::User(command) => user::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,

@@ -7,7 +7,7 @@ use crate::error::Exit;
 use crate::facts::{Facts, Manager};
 use crate::host::Host;
 use crate::journal::{self, Journal};
-use crate::keys::{Key, Secret};
+use crate::keys::{self, Key, Secret};
 use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
 use crate::live::Live;
 use crate::probe::broker;
@@ -44,6 +44,8 @@ pub struct Site {
     pub facts: Facts,
     /// Where things live.
     pub layout: Layout,
+    /// A secret that this run makes anew, in place of the one that is there.
+    pub renewed: Option<(keys::Name, Secret)>,
 }
 
 impl Site {
@@ -63,6 +65,7 @@ impl Site {
             resolved,
             facts,
             layout,
+            renewed: None,
         };
         site.check_environment()?;
         if site.host.staged_root().is_none() {
@@ -261,7 +264,7 @@ impl Site {
                 Some(path) => Key::given(host, setting, path.as_str()),
                 None => Key::kept(host, &layout.secrets, name),
             };
-        Ok(Found {
+        let mut found = Found {
             // Logged-in users stay logged in when a site that was made by hand is taken over.
             cookie: Key::kept_or(host, &layout.secrets, "cookie", || match cookie_in_use {
                 Some(cookie) => Ok(cookie),
@@ -310,7 +313,12 @@ impl Site {
                     .as_ref()
                     .map(|host| host.as_str().to_owned()),
             },
-        })
+            former_database: None,
+        };
+        if let Some((name, secret)) = &self.renewed {
+            found.renew(*name, secret);
+        }
+        Ok(found)
     }
 
     /// Gives the drivers of live resources the secrets that they take.
@@ -505,6 +513,28 @@ pub struct Found {
     pub own_broker: OwnBroker,
     /// Whether the release that the settings ask for is there: then nothing is needed to build it.
     pub release_is_whole: bool,
+    /// The database password that is in use while a new one takes its place.
+    pub former_database: Option<Secret>,
+}
+
+impl Found {
+    /// Puts a new secret in the place of one that this program keeps.
+    fn renew(&mut self, name: keys::Name, secret: &Secret) {
+        let key = match name {
+            keys::Name::Database => self.database.as_mut(),
+            keys::Name::Readonly => self.readonly.as_mut(),
+            keys::Name::Broker => Some(&mut self.broker),
+            keys::Name::Monitor => Some(&mut self.monitor),
+            keys::Name::Cookie => Some(&mut self.cookie),
+        };
+        let Some(key) = key.filter(|key| key.kept_in.is_some()) else {
+            return;
+        };
+        let former = std::mem::replace(&mut key.secret, secret.clone());
+        if name == keys::Name::Database {
+            self.former_database = Some(former);
+        }
+    }
 }
 
 /// How much of a broker on this machine is ours.

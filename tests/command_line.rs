@@ -882,6 +882,7 @@ fn json_is_one_document_from_every_command() {
         vec!["config", "validate"],
         vec!["config", "render"],
         vec!["config", "keys"],
+        vec!["secret", "list"],
         vec!["completions", "bash"],
         vec!["man", &directory],
         vec!["uninstall"],
@@ -902,6 +903,7 @@ fn json_is_one_document_from_every_command() {
             "scale",
             "service disable",
             "service enable",
+            "secret rotate",
             "shell",
             "start",
             "stats",
@@ -919,7 +921,10 @@ fn json_is_one_document_from_every_command() {
         let ran = staged.run(&[&arguments[..], &["--json"]].concat()).exits(0);
         document(&ran);
         assert_eq!(ran.err, "", "{ran}");
-        let words = if arguments[0] == "config" { 2 } else { 1 };
+        let words = match arguments[0] {
+            "config" | "secret" => 2,
+            _ => 1,
+        };
         seen.insert(arguments[..words].join(" "));
     }
     let mut command = staged.command(&["config", "edit", "--json"]);
@@ -1222,7 +1227,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["config", "db", "service", "user"] {
+        for group in ["config", "db", "secret", "service", "user"] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

@@ -30,6 +30,31 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Before a new password stands anywhere: the server takes it beside the one that is in use, so that whoever logs in
+    /// meanwhile gets in, with whichever of them.
+    pub(super) fn second_password(&mut self) {
+        let (Some(from), Some(_)) = (&self.found.database_client, &self.found.former_database)
+        else {
+            return;
+        };
+        let user = self
+            .site
+            .settings()
+            .database
+            .user_or(&self.site.layout.slug);
+        let account = Facets::new()
+            .with("method", "password")
+            .with("passwords", "two")
+            .with("former", "works")
+            .with("login", "works");
+        self.want(
+            Resource::SqlAccount(format!("{user}@{from}")),
+            account,
+            Part::Database,
+            "the application gets in by its new password, and still by the former one",
+        );
+    }
+
     pub(super) fn database(&mut self) {
         self.running(
             |role| role == Role::Database,
@@ -86,9 +111,11 @@ impl Draft<'_> {
             } else {
                 let by_socket =
                     purpose == Purpose::Application && self.site.socket_authentication();
-                account = account
-                    .with("method", if by_socket { "socket" } else { "password" })
-                    .with("grants", purpose.grants(&name));
+                account = match by_socket {
+                    true => account.with("method", "socket"),
+                    false => account.with("method", "password").with("passwords", "one"),
+                };
+                account = account.with("grants", purpose.grants(&name));
                 if !local && settings.tls != DatabaseTls::Off {
                     account = account.with("tls", "required");
                 }

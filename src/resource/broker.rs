@@ -234,6 +234,10 @@ pub async fn enforce_account(
             "the broker already has an account {name} that {what}, and whose password is another one: it is somebody else's; choose another broker.user, or set broker.password_file to its password"
         )));
     }
+    if tags.is_some() && login == Some("denied") {
+        // What runs knows the former password only, and would be turned away with it.
+        super::services::pause_stale(host)?;
+    }
     if tags.is_none() || login == Some("denied") {
         define(host, name, &known.endpoint.password)?;
     }

@@ -257,6 +257,33 @@ pub fn stop(host: &Host, name: &str) -> Result<()> {
         .with_context(|| format!("can't stop {name}"))
 }
 
+/// Stops those of ours that have not read what changed since they started, and lets visitors wait: those with work to
+/// finish first.
+pub fn pause_stale(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    known.forget();
+    let seen = known.see(host)?;
+    let ours = known.members.iter().filter(|member| member.role.is_ours());
+    let (server, others): (Vec<_>, Vec<_>) = ours
+        .filter(|member| member.role != Role::Socket)
+        .partition(|member| member.role == Role::Server);
+    for member in others.into_iter().chain(server) {
+        let Some(seen) = seen.get(&member.name) else {
+            continue;
+        };
+        let runs = seen.there && !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+        if runs && !is_fresh(host, member, seen)? {
+            Handler::of(&member.name)
+                .order(host, "stop", &member.name)
+                .with_context(|| format!("can't stop {}", member.name))?;
+        }
+    }
+    known.forget();
+    Ok(())
+}
+
 /// Restarts a service of ours, fresh or not, and waits until it answers.
 pub async fn restart(host: &Host, name: &str) -> Result<()> {
     let seen = look(host, name)?;

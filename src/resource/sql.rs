@@ -7,6 +7,7 @@
 mod account;
 mod grants;
 mod option_file;
+mod passwords;
 pub mod quote;
 mod schema;
 mod server;
@@ -34,6 +35,8 @@ pub struct Known {
     pub database: String,
     /// Which instance it is for.
     pub instance: String,
+    /// What each new connection of the application reads its password from.
+    pub option_file: String,
     accounts: Vec<Account>,
 }
 
@@ -45,6 +48,8 @@ pub struct Account {
     /// What it is for.
     pub purpose: Purpose,
     way_in: WayIn,
+    /// The password that is in use while another one takes its place.
+    former: Option<Secret>,
     setting: &'static str,
     password_setting: &'static str,
 }
@@ -72,6 +77,7 @@ impl Known {
                 Some(key) => WayIn::Password(key.secret.clone()),
                 None => WayIn::Socket,
             },
+            former: found.former_database.clone(),
             setting: "database.user",
             password_setting: "database.password_file",
         };
@@ -87,6 +93,7 @@ impl Known {
                 user: user.as_str().to_owned(),
                 purpose: Purpose::Reading,
                 way_in: WayIn::Password(key.secret.clone()),
+                former: None,
                 setting: "database.readonly_user",
                 password_setting: "database.readonly_password_file",
             });
@@ -95,6 +102,7 @@ impl Known {
             server,
             database,
             instance: site.instance.clone(),
+            option_file: site.layout.option_file.clone(),
             accounts,
         })
     }
@@ -127,6 +135,16 @@ impl Known {
                 Some(Login::Account { uid, gid })
             }
         }
+    }
+
+    /// The account with the password that another one takes the place of.
+    fn former(&self, account: &Account) -> Option<Endpoint> {
+        Some(Endpoint {
+            database: self.database.clone(),
+            user: account.user.clone(),
+            login: Login::Password(account.former.clone()?),
+            ..self.server.endpoint.clone()
+        })
     }
 
     fn endpoint(&self, host: &Host, account: &Account) -> Option<Endpoint> {

@@ -15,6 +15,7 @@ mod package_pending;
 mod package_site;
 mod release;
 mod resilience;
+mod secrets;
 mod supervisor;
 mod ubuntu;
 mod undone;

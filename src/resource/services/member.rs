@@ -155,7 +155,8 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
         PYTHON_HOOK.into(),
     ]);
     if matches!(role, Role::Server | Role::Workers) {
-        inputs.extend([layout.option_file.clone(), layout.extra_strings.clone()]);
+        // Not the option file: each new connection reads it. What else is in it, the service's own file repeats.
+        inputs.push(layout.extra_strings.clone());
     }
     if role == Role::Monitor {
         inputs.push(layout.monitor_config.clone());

@@ -48,7 +48,10 @@ async fn workers(host: &Host, known: &Known) -> Answered {
                 .as_ref()
                 .and_then(|live| live.broker.borrow().clone())
             {
-                broker.prove();
+                // While a new password is on its way, this was the former one.
+                if broker.endpoint.password == endpoint.password {
+                    broker.prove();
+                }
             }
             Ok(())
         }

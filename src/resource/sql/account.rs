@@ -1,21 +1,20 @@
 //! An account of a database server, as `user@host`.
 //!
-//! Facets: `login`, which is a real login into the database; `method`, `password` or `socket`; `tls`, whether the server
-//! insists on it; and `grants`, compared both ways.
+//! Facets: `login`, which is a real login into the database; `method`, `password` or `socket`; `passwords`, one or two;
+//! `former`, a real login with the password that another one takes the place of; `tls`, whether the server insists on it;
+//! and `grants`, compared both ways.
 
 use super::grants::{APPLICATION, ENOUGH, grants, lacking, on_database, regrant};
 use super::server::{PATIENCE, Power, Server};
-use super::{Account, Known, Purpose, checked_only, known, quote};
+use super::{Account, Known, Purpose, checked_only, known, passwords, quote};
 use crate::error::Exit;
 use crate::facts::DatabaseFamily;
 use crate::host::Host;
 use crate::journal::{self, Journal};
-use crate::keys::Secret;
 use crate::probe::Cause;
-use crate::probe::database::Login;
+use crate::probe::database::{Endpoint, Login};
 use crate::resource::{Enforced, Facets, Resource, State, Value};
 use anyhow::{Context, Result};
-use ring::digest;
 use zeroize::Zeroizing;
 
 /// `user@host`, split where the user ends.
@@ -62,6 +61,9 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
         } else {
             "required"
         };
+        if method == "password" {
+            facets = facets.with("passwords", passwords::accepted(server, user, from).await?);
+        }
         facets = facets
             .with("method", method)
             .with("tls", tls)
@@ -69,15 +71,22 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
     }
     if let Some(account) = known.account(user) {
         facets = facets.with("login", login(host, &known, account).await?);
+        if let Some(former) = known.former(account) {
+            facets = facets.with("former", answered(&known, &former).await?);
+        }
     }
     Ok(State::Present(facets))
 }
 
-/// A real login. That the database is not there or not granted yet is not the account's fault, but it is no login either.
 async fn login(host: &Host, known: &Known, account: &Account) -> Result<&'static str> {
-    let Some(endpoint) = known.endpoint(host, account) else {
-        return Ok("not yet");
-    };
+    match known.endpoint(host, account) {
+        Some(endpoint) => answered(known, &endpoint).await,
+        None => Ok("not yet"),
+    }
+}
+
+/// A real login. That the database is not there or not granted yet is not the account's fault, but it is no login either.
+async fn answered(known: &Known, endpoint: &Endpoint) -> Result<&'static str> {
     match endpoint.answers(PATIENCE).await {
         Ok(_) => Ok("works"),
         Err(trouble) => match trouble.cause {
@@ -115,10 +124,28 @@ pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced>
         State::Absent => "CREATE",
         State::Present(_) => "ALTER",
     };
-    if before == State::Absent || (ours && !gets_in(&before, wanted)) {
+    if wanted.text("passwords") == Some(passwords::TWO) {
+        if before == State::Absent {
+            return Err(Exit::Unreachable.because(format!(
+                "the database server has no account {name} any more: run `camcops-provision install`"
+            )));
+        }
+        passwords::accept_both(&known, account, &quoted, found("passwords")).await?;
+        return Ok(Enforced::Done);
+    }
+    let too_many = wanted.text("passwords").is_some()
+        && found("passwords").is_some_and(|passwords| passwords != passwords::ONE);
+    if before == State::Absent || (ours && (too_many || !gets_in(&before, wanted))) {
         let method = found("method");
+        if too_many && account.purpose == Purpose::Application {
+            passwords::let_readers_in(&known).await?;
+        }
         let verb = format!("{verb} USER {quoted}");
         identify(host, &known, account, &verb, family, method).await?;
+        if too_many && family == DatabaseFamily::Mysql {
+            let alone = format!("ALTER USER {quoted} DISCARD OLD PASSWORD");
+            server.change(&alone).await?;
+        }
     }
     if wanted.text("tls") == Some("required") && found("tls") != Some("required") {
         server
@@ -175,6 +202,12 @@ fn refuse_foreign(
     if as_we_make_it || ours(host, known, name)? {
         return Ok(true);
     }
+    if wanted.text("passwords") == Some(passwords::TWO) {
+        return Err(Exit::CannotCreate.because(format!(
+            "the account {name} of the database server was not made by camcops-provision, so others may use it: change its password there, write it into a file that only root can read, name that in {}, and run `camcops-provision install`",
+            account.password_setting
+        )));
+    }
     let not_ours = |what: &str, instead: &str| {
         Err(Exit::CannotCreate.because(format!(
             "the database server already has an account {name} that was not made by camcops-provision, and it {what}; choose another {}, {instead}",
@@ -188,6 +221,12 @@ fn refuse_foreign(
                 "give its password in {}, or drop the account if nobody needs it",
                 account.password_setting
             ),
+        );
+    }
+    if wanted.text("passwords").is_some() && found.text("passwords") == Some(passwords::TWO) {
+        return not_ours(
+            "takes two passwords, which somebody may rely on",
+            "or give it one password only",
         );
     }
     if wanted.text("tls") == Some("required") && !insists {
@@ -241,12 +280,11 @@ async fn identify(
         // Its digest, so that the password itself is in no log and no list of sessions.
         let by_digest = format!(
             "{verb} IDENTIFIED VIA mysql_native_password USING {}",
-            quote::text(&native_digest(&password))
+            quote::text(&passwords::native_digest(&password))
         );
-        // A server that checks how good a password is wants to see it.
-        const WANTS_TO_SEE_IT: [u16; 2] = [1290, 1819];
-        let made: Option<Vec<mysql_async::Row>> =
-            server.rows_if_any(&by_digest, &WANTS_TO_SEE_IT).await?;
+        let made: Option<Vec<mysql_async::Row>> = server
+            .rows_if_any(&by_digest, &passwords::WANTS_TO_SEE_IT)
+            .await?;
         if made.is_some() {
             return Ok(());
         }
@@ -261,13 +299,6 @@ async fn identify(
         quote::text(password.reveal())
     ));
     server.change(&statement).await
-}
-
-/// What the server itself keeps of a password for `mysql_native_password`.
-fn native_digest(password: &Secret) -> String {
-    let sha1 = |bytes: &[u8]| digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes);
-    let twice = sha1(sha1(password.reveal().as_bytes()).as_ref());
-    format!("*{}", crate::resource::hex(twice.as_ref()).to_uppercase())
 }
 
 /// Refuses what `enforce` would refuse.
@@ -343,13 +374,6 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_digest_is_the_one_of_the_servers() {
-        // SELECT PASSWORD('pw') on a real one.
-        let digest = native_digest(&Secret::new("pw".into()));
-        assert_eq!(digest, "*D821809F681A40A6E379B50D0463EFAE20BDD122");
-    }
 
     #[test]
     fn a_login_counts_by_the_wanted_method_only() {
