@@ -6,7 +6,7 @@ use crate::ops::scale;
 use crate::probe::Role;
 use crate::report::Color;
 use crate::resource::Part;
-use crate::settings::Service;
+use crate::settings::{Pruning, Service};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -147,6 +147,9 @@ pub enum Command {
     /// The passwords of a site, and the secret of its cookies
     #[command(subcommand)]
     Secret(Secret),
+    /// Make, check, bring back and clear away backups of the site
+    #[command(subcommand)]
+    Backup(Backup),
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -209,6 +212,74 @@ pub enum Secret {
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+/// What to do with backups.
+#[derive(Debug, Subcommand)]
+pub enum Backup {
+    /// Back up the database, with configuration, secrets, certificate and the site's own files, while the site runs
+    Create {
+        /// For the timer: clear away afterwards what backup.prune says
+        #[arg(long, hide = true)]
+        scheduled: bool,
+    },
+    /// Show the backups that there are
+    List,
+    /// Check a backup: its sums, and whether it can be loaded, in a database of its own
+    Verify {
+        /// Which one: its name, its path, or latest
+        #[arg(value_name = "NAME", value_hint = ValueHint::DirPath)]
+        name: Option<String>,
+        /// Check sums and contents only, without a database
+        #[arg(long)]
+        quick: bool,
+        /// Who can read it.
+        #[command(flatten)]
+        identity: Identity,
+    },
+    /// Put what a backup has in the place of what is there; on a machine without a site, make the site again
+    Restore(Restore),
+    /// Clear away backups that are no longer wanted, never the newest one
+    Prune {
+        /// Only show what would go
+        #[arg(long)]
+        dry_run: bool,
+        /// Which ones stay [default: as backup.prune says]
+        #[arg(long, value_name = "RULE", value_parser = one_rule)]
+        rule: Option<Pruning>,
+    },
+}
+
+fn one_rule(name: &str) -> Result<Pruning, String> {
+    let found = Pruning::ALL.iter().find(|one| one.as_str() == name);
+    found
+        .copied()
+        .ok_or_else(|| "choose from never, generations and first-of-month".into())
+}
+
+/// Who can read an encrypted backup.
+#[derive(Debug, Args)]
+pub struct Identity {
+    /// The file with the identity of age that can read it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub identity: Option<PathBuf>,
+}
+
+/// Flags of `backup restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// A backup: its name, its path, or latest; or a dump of the database, plain, by gzip or by zstd
+    #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
+    pub what: String,
+    /// The name of the database that is to be replaced
+    #[arg(long, value_name = "DATABASE")]
+    pub confirm: Option<String>,
+    /// Also replace settings, secrets, certificate and the site's own files by those of the backup
+    #[arg(long)]
+    pub with_configuration: bool,
+    /// Who can read it.
+    #[command(flatten)]
+    pub identity: Identity,
 }
 
 /// What to do for a user of CamCOPS.

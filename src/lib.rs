@@ -16,6 +16,7 @@
 //! disk. [`engine`] and [`journal`] are what makes it safe to be cut anywhere.
 
 pub mod accounts;
+pub mod backup;
 pub mod camcops_conf;
 pub mod certificate;
 pub mod check;

@@ -1,5 +1,6 @@
 //! The commands, each a thin use of the engine.
 
+pub mod backup;
 pub mod config;
 pub mod doctor;
 pub mod documents;
@@ -62,6 +63,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Stats => stats::stats(global, style).await,
         Command::Secret(command) => secret::run(global, &command, style).await,
         Command::User(command) => user::run(global, &command, style).await,
+        Command::Backup(command) => backup::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,
         Command::Config(command) => config::run(global, command, style),

@@ -15,6 +15,7 @@ use crate::site::{Site, open_host};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
 pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
@@ -149,17 +150,29 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
         return Err(Exit::Failed.because("nothing was changed"));
     }
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
+    let converged = converge(&site, &mut writer, &flags.parts, stop, style).await;
+    site.host.close().await;
+    let (recipe, plan, outcome) = converged?;
+    finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+}
+
+/// Makes the machine what the settings say, in some of its parts; the lock is ours.
+pub async fn converge(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    parts: &Parts,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<(Recipe, Plan, engine::Outcome)> {
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
-    (recipe, plan) = planned(&site, &writer.journal, &flags.parts).await?;
+    let (recipe, plan) = planned(site, &writer.journal, parts).await?;
     refuse(&site.host, &recipe, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    let outcome = engine::apply(&site.host, &mut writer, &plan, stop, &mut lines).await;
-    site.host.close().await;
-    let outcome = outcome?;
-    finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+    let outcome = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+    Ok((recipe, plan, outcome))
 }
 
 /// Flags that are settings for this one run.

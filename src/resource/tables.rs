@@ -72,7 +72,7 @@ impl Application {
         Application {
             account: site.account().to_owned(),
             environment,
-            dumps: dump::DIRECTORY.to_owned(),
+            dumps: site.settings().backup.directory.as_str().to_owned(),
             tell,
             layout,
             revisions: RefCell::default(),
@@ -195,6 +195,36 @@ async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
         })),
         None => Ok(None),
     }
+}
+
+/// At which revision the tables of a database are, if they say so.
+pub async fn revision(known: &Known, database: &str) -> Result<Option<String>> {
+    Ok(found(known, database).await?.map(|found| found.revision))
+}
+
+/// Refuses tables that the installed release does not know, before anything is done with them.
+pub async fn refuse_unknown(host: &Host, revision: Option<&str>, what: &str) -> Result<()> {
+    let Some(revision) = revision else {
+        return Err(Exit::Unusable.because(format!(
+            "{what} has no tables of CamCOPS, or they do not say their revision; nothing was changed"
+        )));
+    };
+    let Some(revisions) = application(host)?.revisions().await? else {
+        return Ok(());
+    };
+    if revisions.all.contains(revision) {
+        return Ok(());
+    }
+    Err(Exit::Unusable.because(format!(
+        "{what} has tables at revision {revision}, which the installed release does not know (its newest is {}): a newer CamCOPS made them; nothing was changed: install that one first",
+        revisions.head
+    )))
+}
+
+/// Whether any table of a database has a row, besides the one that says the revision.
+pub async fn has_data(known: &Known, database: &str) -> Result<bool> {
+    let tables = sql::tables_of(&known.server, database).await?;
+    holds_anything(known, database, &tables).await
 }
 
 fn unusable(database: &str, what: &str) -> anyhow::Error {
@@ -326,7 +356,9 @@ async fn migrate(
         // What a cut upgrade left is not what anybody wants back.
         let whole = cut.unwrap_or(dump);
         dump::begin_upgrade(host, application, database, &whole)?;
-        way_back = format!("the way back is the dump {whole}, into an empty database");
+        way_back = format!(
+            "the way back is the dump {whole}: `camcops-provision backup restore {whole} --confirm {database}` with the release that made it"
+        );
     }
     let child = application.command(host, "camcops_server")?.args([
         "upgrade_db",

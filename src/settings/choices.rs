@@ -139,3 +139,15 @@ choice! {
         File = "file",
     }
 }
+
+choice! {
+    /// What the timer removes after each backup.
+    Pruning {
+        /// Nothing.
+        Never = "never",
+        /// What is beyond so many days, weeks and months.
+        Generations = "generations",
+        /// After 31 days all but those of the first of each month.
+        FirstOfMonth = "first-of-month",
+    }
+}
