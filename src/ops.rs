@@ -9,9 +9,11 @@ pub mod install;
 pub mod logs;
 pub mod ports;
 pub mod purge;
+pub mod releases;
 pub mod services;
 pub mod status;
 pub mod superuser;
+pub mod upgrade;
 pub mod user;
 pub mod wait;
 
@@ -49,6 +51,9 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Logs(flags) => logs::run(global, &flags, style),
         Command::User(command) => user::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
+        Command::Upgrade(flags) => upgrade::run(global, &flags, style).await,
+        Command::Rollback(flags) => upgrade::back::rollback(global, &flags, style).await,
+        Command::Releases(command) => releases::run(global, &command, style).await,
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,
         Command::Config(command) => config::run(global, command, style),
         Command::Paths => documents::paths(&Site::load(global)?, style),

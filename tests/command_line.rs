@@ -868,6 +868,7 @@ fn json_is_one_document_from_every_command() {
         vec!["status"],
         vec!["paths"],
         vec!["urls"],
+        vec!["releases", "list"],
         vec!["config", "show"],
         vec!["config", "get", "web.path"],
         vec!["config", "set", "tls.days", "90"],
@@ -889,12 +890,15 @@ fn json_is_one_document_from_every_command() {
             "exec",
             "logs",
             "ports",
+            "releases prune",
             "reload",
             "restart",
+            "rollback",
             "run",
             "shell",
             "start",
             "stop",
+            "upgrade",
             "user enable",
             "user reset-password",
             "user superuser",
@@ -905,7 +909,8 @@ fn json_is_one_document_from_every_command() {
         let ran = staged.run(&[&arguments[..], &["--json"]].concat()).exits(0);
         document(&ran);
         assert_eq!(ran.err, "", "{ran}");
-        let words = if arguments[0] == "config" { 2 } else { 1 };
+        let is_group = ["config", "releases"].contains(&arguments[0]);
+        let words = if is_group { 2 } else { 1 };
         seen.insert(arguments[..words].join(" "));
     }
     let mut command = staged.command(&["config", "edit", "--json"]);
@@ -1208,7 +1213,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["config", "db", "user"] {
+        for group in ["config", "db", "releases", "user"] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

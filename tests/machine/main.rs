@@ -18,4 +18,5 @@ mod resilience;
 mod supervisor;
 mod ubuntu;
 mod undone;
+mod upgrade;
 mod wait;

@@ -159,7 +159,7 @@ async fn room(known: &Known, directory: &str) -> Result<()> {
 }
 
 /// How we are logged in ourselves, as the clients read it.
-fn options(endpoint: &Endpoint, family: DatabaseFamily) -> Result<Zeroizing<String>> {
+pub(super) fn options(endpoint: &Endpoint, family: DatabaseFamily) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::from("[client]\n"));
     let _ = writeln!(text, "user = {}", &*quoted(&endpoint.user));
     if let Login::Password(password) = &endpoint.login {
@@ -198,7 +198,11 @@ fn quoted(value: &str) -> Zeroizing<String> {
 }
 
 /// The authority that the server's certificate is checked against, as a file of its own.
-fn authority(host: &Host, endpoint: &Endpoint, database: &str) -> Result<Option<String>> {
+pub(super) fn authority(
+    host: &Host,
+    endpoint: &Endpoint,
+    database: &str,
+) -> Result<Option<String>> {
     let Encryption::Verify(authority) = &endpoint.encryption else {
         return Ok(None);
     };
