@@ -75,50 +75,43 @@ pub async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
     };
     let next = with_version(&global, to.as_str())?;
     build(&next, &mut writer, stop, style).await?;
+    let visitor = Visitor::begin(&next)?;
     let upgrade = prepared(&site, &next, &found, begun).await;
     site.host.close().await;
     let mut upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(why) => {
-            // The settings ask for the old version as before.
-            let old = with_version(&global, &found.from)?;
+            // What the settings ask for has not changed yet.
+            let asked_for = match writes {
+                Writes::Anybodys => to.as_str(),
+                _ => &found.from,
+            };
+            let old = with_version(&global, asked_for)?;
             let started = converge(&old, &mut writer, &whole(), &GO_ON, style).await;
             old.host.close().await;
             started.context("the services could not be started again")?;
-            return Err(why.context("nothing was changed"));
+            return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
         }
     };
-    upgrade::write(&next.host, &next.instance, &upgrade)?;
-    next.host.cut().after_write();
-    check::set_version(&global, to.as_str())?;
-    next.host.cut().after_write();
-    let visitor = Visitor::begin(&next)?;
-    let result = forward(&next, &mut writer, &mut upgrade, stop, style).await;
+    let result = forward(&global, &next, &mut writer, &mut upgrade, stop, style).await;
     next.host.close().await;
-    match result {
-        Ok(()) => {
-            let gap = visitor.end().await;
-            upgrade.phase = Phase::Done;
-            upgrade::write(&next.host, &next.instance, &upgrade)?;
-            done(&next, Some((&upgrade, gap)), style)
-        }
-        Err(why) => {
-            let version = to.as_str();
-            report::note(&format!(
-                "  CamCOPS {version} does not work here ({why:#}); going back to {}",
-                upgrade.from.version
-            ));
-            back::undo(&global, &mut writer, &upgrade, writes, style)
-                .await
-                .with_context(|| format!("CamCOPS {version} does not work here: {why:#}"))?;
-            let gap = visitor.end().await;
-            Err(why.context(format!(
-                "CamCOPS {version} does not work here, so {} is in use again, with all data (the site did not answer for {:.1} s)",
-                upgrade.from.version,
-                gap.as_secs_f64()
-            )))
-        }
+    let Err(why) = result else {
+        let gap = visitor.end().await;
+        return done(&next, Some((&upgrade, gap)), style);
+    };
+    let (old, new) = (&upgrade.from.version, &upgrade.to.version);
+    if !style.quiet {
+        report::note(&format!(
+            "  CamCOPS {new} could not be brought into use ({why:#}); going back to {old}"
+        ));
     }
+    back::undo(&global, &mut writer, &upgrade, writes, style)
+        .await
+        .with_context(|| format!("CamCOPS {new} could not be brought into use: {why:#}"))?;
+    let gap = visitor.end().await.as_secs_f64();
+    Err(why.context(format!(
+        "CamCOPS {new} could not be brought into use, so {old} is in use again, with all data (the site did not answer for {gap:.1} s)"
+    )))
 }
 
 /// The upgrade to this version that an earlier run was cut in, if the settings say that it is to go on.
@@ -227,27 +220,29 @@ async fn prepared(
         .await?
         .with_context(|| format!("release {} has no migrations", wanted.id))?;
     let migrates = found.revision != head;
-    if let Some(begun) = begun
-        && tables::was_begun(&next.host, &known, &begun.revision).await?
-    {
-        // Its dump is the one that leads back; another one is made of what there is now.
-        stop_services(site)?;
-        return Ok(begun);
+    let mut from = Side {
+        version: found.from.clone(),
+        release: found.from_release.clone(),
+    };
+    if let Some(begun) = begun {
+        if tables::was_begun(&next.host, &known, &begun.revision).await? {
+            // Its dump is the one that leads back; another one is made of what there is now.
+            stop_services(site)?;
+            return Ok(begun);
+        }
+        from = begun.from;
     }
     if migrates {
         // What is written after the dump would be lost on the way back.
         stop_services(site)?;
     }
-    let dump = tables::dump_before(&next.host, &known.database, &head).await?;
+    let dump = tables::dump_before(&next.host, &known.database, found.to).await?;
     tables::application(&next.host)?
         .dumped
         .replace(dump.clone());
     Ok(Upgrade {
         phase: Phase::Switching,
-        from: Side {
-            version: found.from.clone(),
-            release: found.from_release.clone(),
-        },
+        from,
         to: Side {
             version: found.to.to_owned(),
             release: wanted.id,
@@ -273,14 +268,23 @@ fn stop_services(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// The links, the configuration and the tables; then the services; then whether all of it works.
+/// The wish; the links, the configuration and the tables; then the services; then whether all of it works.
 async fn forward(
+    global: &Global,
     next: &Site,
     writer: &mut Writer<'_>,
     upgrade: &mut Upgrade,
     stop: &AtomicBool,
     style: Style,
 ) -> Result<()> {
+    let remember = |upgrade: &Upgrade| {
+        upgrade::write(&next.host, &next.instance, upgrade)?;
+        next.host.cut().after_write();
+        anyhow::Ok(())
+    };
+    remember(upgrade)?;
+    check::set_version(global, &upgrade.to.version)?;
+    next.host.cut().after_write();
     let parts = Parts {
         skip: vec![Part::Services, Part::Web],
         ..whole()
@@ -288,10 +292,12 @@ async fn forward(
     converge(next, writer, &parts, stop, style).await?;
     if upgrade.migrates {
         upgrade.sums = Some(tables::sums(&*sql::known(&next.host)?).await?);
-        upgrade::write(&next.host, &next.instance, upgrade)?;
+        remember(upgrade)?;
     }
     converge(next, writer, &whole(), stop, style).await?;
-    works(next, writer).await
+    works(next, writer).await?;
+    upgrade.phase = Phase::Done;
+    remember(upgrade)
 }
 
 /// A real login page, what tablets are answered, logins to the database and to the broker, an answer of each service.

@@ -95,10 +95,12 @@ pub async fn finish(global: &Global, style: Style) -> Result<bool> {
     if upgrade.phase != Phase::GoingBack {
         return Ok(false);
     }
-    report::note(&format!(
-        "  an earlier run was going back to CamCOPS {}: that is finished first",
-        upgrade.from.version
-    ));
+    if !style.quiet {
+        report::note(&format!(
+            "  an earlier run was going back to CamCOPS {}: that is finished first",
+            upgrade.from.version
+        ));
+    }
     let mut writer = Writer::open(&host, &global.instance, "rollback")?;
     undo(global, &mut writer, &upgrade, Writes::Anybodys, style).await?;
     Ok(true)

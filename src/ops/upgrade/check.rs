@@ -337,14 +337,17 @@ fn text(found: &Preflight) -> String {
             one.what, one.needed_mib, one.free_mib, one.path
         ));
     }
-    let keys = match (found.new_keys.as_slice(), found.removed_keys.as_slice()) {
-        ([], []) => "the same".to_owned(),
-        (new, []) => format!("new: {}", new.join(", ")),
-        (new, removed) => format!(
-            "new: {}; set here and not read any more: {}",
-            new.join(", "),
-            removed.join(", ")
-        ),
+    let mut keys = Vec::new();
+    if !found.new_keys.is_empty() {
+        keys.push(format!("new: {}", found.new_keys.join(", ")));
+    }
+    if !found.removed_keys.is_empty() {
+        let removed = found.removed_keys.join(", ");
+        keys.push(format!("set here and not read any more: {removed}"));
+    }
+    let keys = match keys.is_empty() {
+        true => "the same".to_owned(),
+        false => keys.join("; "),
     };
     lines.push(format!("keys         {keys}"));
     for problem in &found.problems {
