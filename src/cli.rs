@@ -150,6 +150,13 @@ pub enum Command {
     /// Make, check, bring back and clear away backups of the site
     #[command(subcommand)]
     Backup(Backup),
+    /// Change to another version of CamCOPS, and back by itself if that does not work
+    Upgrade(Upgrade),
+    /// Go back to the release from before the last upgrade
+    Rollback(Rollback),
+    /// Which releases of CamCOPS are on this machine
+    #[command(subcommand)]
+    Releases(Releases),
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -398,18 +405,26 @@ impl Parts {
     }
 }
 
-/// Flags of `install`.
+/// Where CamCOPS and its Python packages come from, for this one run.
 #[derive(Debug, Clone, Args)]
-pub struct Install {
-    /// Don't ask before the first change
-    #[arg(short, long)]
-    pub yes: bool,
+pub struct Origin {
     /// Open no connection to fetch anything; what is missing is named
     #[arg(long)]
     pub offline: bool,
     /// Take CamCOPS and its Python packages from the files in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub wheelhouse: Option<PathBuf>,
+}
+
+/// Flags of `install`.
+#[derive(Debug, Clone, Args)]
+pub struct Install {
+    /// Don't ask before the first change
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Where CamCOPS comes from.
+    #[command(flatten)]
+    pub origin: Origin,
     /// Make this user of CamCOPS, who may do everything; one that is there is left as it is
     #[arg(long, value_name = "NAME")]
     pub superuser: Option<String>,
@@ -507,6 +522,60 @@ fn one_service(name: &str) -> Result<Service, String> {
     found
         .copied()
         .ok_or_else(|| "choose from server, workers, scheduler and monitor".into())
+}
+
+/// Flags of `upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// The version [default: the newest that this program knows]
+    #[arg(long, value_name = "V")]
+    pub to: Option<String>,
+    /// Only tell what would be done, and what stands in the way
+    #[arg(long)]
+    pub check: bool,
+    /// Exit with 2 if there is something to upgrade
+    #[arg(long, requires = "check")]
+    pub exit_code: bool,
+    /// Don't ask before the first change
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Where the new release comes from.
+    #[command(flatten)]
+    pub origin: Origin,
+}
+
+/// Flags of `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Don't ask before the first change
+    #[arg(short, long)]
+    pub yes: bool,
+    /// The name of the database whose new data is to be given up: what was entered since the upgrade stays in a dump only
+    #[arg(long, value_name = "DATABASE")]
+    pub confirm: Option<String>,
+    /// Where the old release comes from, if it has to be built again.
+    #[command(flatten)]
+    pub origin: Origin,
+}
+
+/// What to do with releases.
+#[derive(Debug, Subcommand)]
+pub enum Releases {
+    /// Show each with its version, its Python, its size and what it is for
+    List,
+    /// Remove those that nobody needs; never the current one, nor the one that rollback goes back to
+    Prune(Prune),
+}
+
+/// Flags of `releases prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Keep the N newest of those that nobody needs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep: usize,
+    /// Only tell what would go
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Flags of `uninstall`.

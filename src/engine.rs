@@ -253,7 +253,11 @@ async fn plan_removals(
 ) -> Result<()> {
     for owned in journal.owned().iter().rev() {
         let resource = &owned.change.resource;
-        if wanted.iter().any(|wanted| wanted.resource == *resource) || resource.holds_data(host) {
+        if wanted.iter().any(|wanted| wanted.resource == *resource)
+            || resource.holds_data(host)
+            // There may be a way back to it; `releases prune` knows.
+            || matches!(resource, Resource::Release(_))
+        {
             continue;
         }
         match undoing(host, scope.instance, owned, others, Data::Stays).await? {
@@ -537,6 +541,56 @@ pub async fn undo_all(
                 resource: owned.change.resource.clone(),
                 why,
             }),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Undoes some of what this instance made, unless somebody changed it or needs it.
+pub async fn undo(
+    host: &Host,
+    writer: &mut Writer<'_>,
+    instance: &str,
+    resources: &[Resource],
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    let others = Others::read(host, instance)?;
+    let owned: Vec<Owned> = resources
+        .iter()
+        .filter_map(|resource| writer.journal.find(resource).cloned())
+        .collect();
+    let mut outcome = Outcome {
+        planned: owned.len(),
+        ..Outcome::default()
+    };
+    for owned in &owned {
+        let resource = &owned.change.resource;
+        let change = match undoing(host, instance, owned, &others, Data::Stays).await? {
+            Undoing::Restore(change) => change,
+            Undoing::Leave(why) => {
+                outcome.left.push(Left {
+                    resource: resource.clone(),
+                    why,
+                });
+                continue;
+            }
+        };
+        let planned = Planned {
+            action: Action::Remove,
+            change,
+            facets: Vec::new(),
+            because: "it is not needed any more".into(),
+            part: None,
+            shown: Shown::Nothing,
+            base: None,
+        };
+        for number in intend(host, writer, std::slice::from_ref(&planned))? {
+            let left = carry_out(host, writer, &planned, number)
+                .await
+                .with_context(|| format!("stopped at {resource}; run again to continue"))?;
+            outcome.left.extend(left.clone());
+            outcome.done += usize::from(left.is_none());
+            progress.made(&planned, outcome.done, outcome.planned, left.as_ref());
         }
     }
     Ok(outcome)

@@ -42,4 +42,5 @@ pub mod report;
 pub mod resource;
 pub mod settings;
 pub mod site;
+pub mod upgrade;
 pub mod view;

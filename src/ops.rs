@@ -11,6 +11,7 @@ pub mod install;
 pub mod logs;
 pub mod ports;
 pub mod purge;
+pub mod releases;
 pub mod scale;
 pub mod secret;
 pub mod services;
@@ -19,6 +20,7 @@ pub mod status;
 pub mod superuser;
 pub mod support;
 pub mod traceback;
+pub mod upgrade;
 pub mod user;
 pub mod wait;
 
@@ -65,6 +67,9 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::User(command) => user::run(global, &command, style).await,
         Command::Backup(command) => backup::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
+        Command::Upgrade(flags) => upgrade::run(global, &flags, style).await,
+        Command::Rollback(flags) => upgrade::back::rollback(global, &flags, style).await,
+        Command::Releases(command) => releases::run(global, &command, style).await,
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,
         Command::Config(command) => config::run(global, command, style),
         Command::Paths => documents::paths(&Site::load(global)?, style),

@@ -875,6 +875,7 @@ fn json_is_one_document_from_every_command() {
         vec!["doctor", "--list"],
         vec!["paths"],
         vec!["urls"],
+        vec!["releases", "list"],
         vec!["config", "show"],
         vec!["config", "get", "web.path"],
         vec!["config", "set", "tls.days", "90"],
@@ -897,8 +898,10 @@ fn json_is_one_document_from_every_command() {
             "exec",
             "logs",
             "ports",
+            "releases prune",
             "reload",
             "restart",
+            "rollback",
             "run",
             "scale",
             "service disable",
@@ -911,6 +914,7 @@ fn json_is_one_document_from_every_command() {
             "support-bundle",
             "top",
             "traceback",
+            "upgrade",
             "user enable",
             "user reset-password",
             "user superuser",
@@ -922,7 +926,7 @@ fn json_is_one_document_from_every_command() {
         document(&ran);
         assert_eq!(ran.err, "", "{ran}");
         let words = match arguments[0] {
-            "config" | "secret" => 2,
+            "config" | "releases" | "secret" => 2,
             _ => 1,
         };
         seen.insert(arguments[..words].join(" "));
@@ -1227,7 +1231,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["config", "db", "secret", "service", "user"] {
+        for group in ["config", "db", "releases", "secret", "service", "user"] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

@@ -127,11 +127,34 @@ pub async fn remove(known: &Known, purpose: For) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether an earlier run put other tables in the place of the site's, and was cut before the old ones went.
+pub async fn were_switched(known: &Known) -> Result<bool> {
+    let old = counted(known, For::Replaced).await?;
+    let new = counted(known, For::Restore).await?;
+    match (old, new) {
+        (0, _) => Ok(false),
+        (_, 0) => Ok(true),
+        _ => Err(Exit::Unusable.because(format!(
+            "some tables of {} are in {}, and some of the new ones are still in {}: the server went away while it moved them; move them all one way by RENAME TABLE, and run again",
+            known.database,
+            name(&known.database, For::Replaced),
+            name(&known.database, For::Restore)
+        ))),
+    }
+}
+
+async fn counted(known: &Known, purpose: For) -> Result<usize> {
+    let tables = sql::tables_of(&known.server, &name(&known.database, purpose)).await?;
+    Ok(tables.iter().filter(|table| *table != MARK).count())
+}
+
 /// Removes all that runs before this one may have left, and says so.
 pub async fn clear_up(host: &Host, known: &Known) -> Result<()> {
     if known.server.power != Power::Administrator {
         return Ok(());
     }
+    // What was cut in the middle of it holds the only copy of some tables.
+    were_switched(known).await?;
     for purpose in [For::Verify, For::Restore, For::Replaced] {
         if remove(known, purpose).await? {
             (application(host)?.tell)(&format!(

@@ -1,8 +1,8 @@
 //! `install`, `plan`, `uninstall`.
 
 use super::superuser::{ask_name, ask_password, take};
-use super::{asking, doctor, need_root, purge, stop_on_signals};
-use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
+use super::{asking, doctor, need_root, purge, stop_on_signals, upgrade};
+use crate::cli::{Global, Install, Origin, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
 use crate::engine::{self, Data, Plan, Scope};
 use crate::error::Exit;
@@ -108,6 +108,9 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
 pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     need_root(global, "install")?;
     let stop = stop_on_signals(style)?;
+    if global.root.is_none() {
+        upgrade::back::finish(global, style).await?;
+    }
     let mut global = with_flags(global, flags)?;
     let mut site = Site::load(&global)?;
     if site.host.staged_root().is_none() && site.host.look(TOOL)?.is_none() {
@@ -181,20 +184,27 @@ fn with_flags(global: &Global, flags: &Install) -> Result<Global> {
     if let Some(name) = &flags.superuser {
         global.set.push(format!("superuser.username={name}"));
     }
-    if flags.offline {
-        global.set.push("network.offline=true".into());
+    global.set.extend(overrides(&flags.origin)?);
+    Ok(global)
+}
+
+/// Where CamCOPS comes from, as settings of one run.
+pub fn overrides(origin: &Origin) -> Result<Vec<String>> {
+    let mut overrides = Vec::new();
+    if origin.offline {
+        overrides.push("network.offline=true".into());
     }
-    if let Some(wheelhouse) = &flags.wheelhouse {
+    if let Some(wheelhouse) = &origin.wheelhouse {
         let path = wheelhouse.canonicalize().map_err(|why| {
             Exit::Unusable.because(format!("--wheelhouse {}: {why}", wheelhouse.display()))
         })?;
-        let path = path.to_str().map(str::to_owned).ok_or_else(|| {
+        let path = path.to_str().ok_or_else(|| {
             Exit::Unusable.because("--wheelhouse: the name of the directory is not UTF-8")
         })?;
-        global.set.push("camcops.source=wheelhouse".into());
-        global.set.push(format!("camcops.wheelhouse={path}"));
+        overrides.push("camcops.source=wheelhouse".into());
+        overrides.push(format!("camcops.wheelhouse={path}"));
     }
-    Ok(global)
+    Ok(overrides)
 }
 
 fn finish_install(
@@ -241,7 +251,7 @@ fn finish_install(
 }
 
 /// What can't be carried out is refused before any of it is.
-fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
+pub fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
     let missing: Vec<&str> = recipe
         .missing
         .iter()

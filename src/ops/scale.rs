@@ -1,11 +1,11 @@
 //! `scale`, `service enable|disable`: a change of the settings that fits the machine, and `install` at once.
 
 use super::{config, install, need_machine, purge};
-use crate::cli::{Global, Install, Parts, ServiceSwitch};
+use crate::cli::{Global, Install, Origin, Parts, ServiceSwitch};
 use crate::error::Exit;
 use crate::report::Style;
 use crate::resource::sql::{self, quote};
-use crate::settings::{Origin, Service};
+use crate::settings::{self, Service};
 use crate::site::Site;
 use crate::view::{self, Needs};
 use anyhow::Result;
@@ -160,9 +160,9 @@ async fn converge(
     let overruled = site.resolved.entries().find_map(|entry| {
         let changed = changes.iter().any(|(key, _)| *key == entry.key);
         let elsewhere = match &entry.origin {
-            Origin::Default => false,
-            Origin::File { path, .. } => *path != site.settings_file,
-            Origin::Environment(_) | Origin::Flag => true,
+            settings::Origin::Default => false,
+            settings::Origin::File { path, .. } => *path != site.settings_file,
+            settings::Origin::Environment(_) | settings::Origin::Flag => true,
         };
         (changed && elsewhere).then(|| (entry.key.to_string(), entry.origin.to_string()))
     });
@@ -179,8 +179,10 @@ async fn converge(
     };
     let flags = Install {
         yes: true,
-        offline: false,
-        wheelhouse: None,
+        origin: Origin {
+            offline: false,
+            wheelhouse: None,
+        },
         superuser: None,
         superuser_password_file: None,
         from_package: false,

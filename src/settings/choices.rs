@@ -5,9 +5,16 @@ use super::value::choice;
 choice! {
     /// A version of CamCOPS that this program can install.
     Version {
+        /// 2.4.23.
+        V2_4_23 = "2.4.23",
         /// 2.4.24.
         V2_4_24 = "2.4.24",
     }
+}
+
+impl Version {
+    /// The newest one.
+    pub const NEWEST: Version = Version::V2_4_24;
 }
 
 choice! {

@@ -19,4 +19,5 @@ mod secrets;
 mod supervisor;
 mod ubuntu;
 mod undone;
+mod upgrade;
 mod wait;
