@@ -33,7 +33,7 @@ fn a_site_is_upgraded_and_brought_back() {
     succeeds_with_the_tables_that_there_are(&machine);
     older_tables(&machine);
     fails_while_the_tables_are_changed(&machine);
-    fails_when_it_starts(&machine);
+    fails_when_the_workers_start(&machine);
     is_cut(&machine);
     rolls_back(&machine);
     eprintln!("all of it {:.0} s", start.elapsed().as_secs_f64());
@@ -265,26 +265,28 @@ fn fails_while_the_tables_are_changed(machine: &Booted) {
     );
 }
 
-/// The tables are changed by then, and nobody has written into them.
-fn fails_when_it_starts(machine: &Booted) {
-    let broken = format!(
-        "{RELEASES}/{}/lib/python3.11/site-packages/camcops_server/cc_modules/client_api.py",
-        release(machine, NEW)
-    );
+/// The tables are changed by then, and the web server runs, but nobody has written anything. The way back is cut, too.
+fn fails_when_the_workers_start(machine: &Booted) {
+    let celery = format!("{RELEASES}/{}/bin/celery", release(machine, NEW));
     machine.run(&format!(
-        "cp {broken} /srv; echo 'raise SystemExit(3)' >> {broken}"
+        "cp {celery} /srv; sed -i '2i raise SystemExit(3)' {celery}"
     ));
-    let (code, said) = upgrade(machine, "");
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("2.4.23 is in use again"), "{said}");
+    killed_at(machine, "  loading");
+    machine.run(&format!("cp /srv/celery {celery}"));
+    let (code, said, why) = machine.tried("camcops-provision install --yes");
+    assert_eq!(code, 0, "{said}{why}");
+    assert!(why.contains("was going back to CamCOPS 2.4.23"), "{why}");
     assert_eq!(revision(machine), "0086\n");
-    machine.run(&format!("cp /srv/client_api.py {broken}"));
     is_in_use(machine, OLD);
+    assert_eq!(
+        query(machine, "SHOW DATABASES LIKE 'camcops%'"),
+        "camcops\n"
+    );
 }
 
 fn is_cut(machine: &Booted) {
     // While the tables are changed: the next run goes on, and brings it to its end.
-    killed_at(machine, "change tables camcops");
+    killed_at(machine, "change /usr/share/camcops/venv");
     let (code, said) = upgrade(machine, "");
     assert_eq!(code, 0, "{said}");
     is_in_use(machine, NEW);
