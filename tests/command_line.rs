@@ -894,6 +894,11 @@ fn json_is_one_document_from_every_command() {
             "wait",
             "config edit",
             // These need a machine that runs.
+            "backup create",
+            "backup list",
+            "backup prune",
+            "backup restore",
+            "backup verify",
             "db shell",
             "exec",
             "logs",

@@ -42,19 +42,26 @@ pub fn stays(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bo
             let month = |moment: &OffsetDateTime| {
                 i64::from(moment.year()) * 12 + i64::from(u8::from(moment.month()))
             };
-            let periods: [(u32, &dyn Fn(&OffsetDateTime) -> i64); 3] =
-                [(daily, &day), (weekly, &week), (monthly, &month)];
-            for (number, period) in periods {
-                let mut seen = BTreeSet::new();
-                for (moment, stays) in made.iter().zip(&mut stays).rev() {
-                    if seen.len() < number as usize && seen.insert(period(moment)) {
-                        *stays = true;
-                    }
-                }
-            }
+            keep_newest(daily, made.iter().map(day), &mut stays);
+            keep_newest(weekly, made.iter().map(week), &mut stays);
+            keep_newest(monthly, made.iter().map(month), &mut stays);
         }
     }
     stays
+}
+
+/// The newest one of each of the last so many periods stays.
+fn keep_newest(
+    number: u32,
+    periods: impl DoubleEndedIterator<Item = i64> + ExactSizeIterator,
+    stays: &mut [bool],
+) {
+    let mut seen = BTreeSet::new();
+    for (period, stays) in periods.zip(stays).rev() {
+        if seen.len() < number as usize && seen.insert(period) {
+            *stays = true;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! `backup`: a site's database with all that makes up the site, written down, checked, brought back and cleared away.
 
 mod restore;
+mod summary;
+
+pub use summary::Summary;
 
 use super::{need_machine, purge};
 use crate::backup::keep::{Rule, stays};
@@ -57,6 +60,7 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
     let known = sql::known(&site.host)?;
     let made = make::make(&site, &known).await;
     site.host.close().await;
+    summary::record(&site, made.as_ref().err())?;
     let made = made?;
     let rule = site.settings().backup.prune;
     let gone = match scheduled && rule != Pruning::Never {

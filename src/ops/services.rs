@@ -126,7 +126,7 @@ pub fn service_of(role: Role) -> Option<Service> {
         Role::Workers => Some(Service::Workers),
         Role::Scheduler => Some(Service::Scheduler),
         Role::Monitor => Some(Service::Monitor),
-        Role::Database | Role::Broker | Role::Web => None,
+        Role::Timer | Role::Database | Role::Broker | Role::Web => None,
     }
 }
 

@@ -113,10 +113,15 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         Some(_) => Vec::new(),
         None => super::services::told(&site.host, |_| true).await?,
     };
+    let backups = match site.host.staged_root() {
+        Some(_) => None,
+        None => super::backup::Summary::of(&site)?,
+    };
     if style.json {
         report::print_json(&json!({
             "instance": site.instance,
             "release": release,
+            "backups": backups,
             "servers": servers,
             "services": services,
             "installed": journal.exists(),
@@ -203,6 +208,9 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
                 );
             }
             None => text.push_str("certificate  none yet\n"),
+        }
+        if let Some(backups) = &backups {
+            let _ = writeln!(text, "backups      {backups}");
         }
         let _ = writeln!(text, "site         {}", site.url());
         if let Some(line) = report::first_boot(&plan.on_first_boot) {

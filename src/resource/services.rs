@@ -92,7 +92,10 @@ enum Handler {
 
 impl Handler {
     fn of(name: &str) -> Handler {
-        if name.ends_with(".service") || name.ends_with(".socket") {
+        if [".service", ".socket", ".timer"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
             Handler::Systemd
         } else if name.contains(':') {
             Handler::Supervisor
@@ -179,7 +182,7 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
     }
     let read = match member.role {
         Role::Web => seen.reloaded,
-        Role::Socket => seen.since,
+        Role::Socket | Role::Timer => seen.since,
         _ => seen.pid.and_then(processes::started),
     };
     let Some(read) = read else {

@@ -8,6 +8,7 @@ use crate::error::Exit;
 use crate::host::Kind;
 use crate::journal::{self, Journal, Writer};
 use crate::ops::install::converge;
+use crate::ops::services::service_of;
 use crate::ops::{purge, stop_on_signals};
 use crate::report::{self, Style};
 use crate::resource::sql::{self, Known};
@@ -291,7 +292,7 @@ fn stop_services(site: &Site) -> Result<()> {
         return Ok(());
     };
     for member in known.members.iter().rev() {
-        if member.role.is_ours() {
+        if service_of(member.role).is_some() {
             services::stop(&site.host, &member.name)?;
         }
     }

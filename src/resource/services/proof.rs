@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Asks it; nothing where there is nothing to ask, or where others ask better.
 pub async fn ask(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Option<Answered> {
     Some(match member.role {
-        Role::Socket | Role::Database | Role::Broker => return None,
+        Role::Socket | Role::Timer | Role::Database | Role::Broker => return None,
         Role::Server => {
             let endpoint = web::Endpoint::of(&known.settings, &known.layout);
             endpoint.answers(PATIENCE).await.map(drop)
