@@ -305,7 +305,7 @@ async fn works(site: &Site, writer: &Writer<'_>) -> Result<()> {
     for role in Role::ALL {
         let endpoint = Endpoint::of(site, role)?;
         endpoint.answers(PATIENCE).await?;
-        if let Endpoint::Web(web) = &endpoint {
+        if let Endpoint::Web(web, _) = &endpoint {
             web.serves_tablets(PATIENCE).await?;
         }
     }
