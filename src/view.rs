@@ -64,6 +64,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
         "magick_suffix": site.facts.magick_suffix,
         "program": "",
         "unit": "",
+        "schedule": "",
+        "backups": settings.backup.directory.as_str(),
         "path": paths(layout),
         "account": { "uid": settings.account.uid.given().map_or(String::new(), |uid| uid.get().to_string()) },
         "service": {

@@ -1236,7 +1236,9 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["config", "db", "releases", "secret", "service", "user"] {
+        for group in [
+            "backup", "config", "db", "releases", "secret", "service", "user",
+        ] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

@@ -122,7 +122,6 @@ impl Draft<'_> {
         }
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
             self.view["schedule"] = schedule.into();
-            self.view["backups"] = self.site.settings().backup.directory.as_str().into();
             let timer = format!("camcops-backup@{slug}.timer");
             let text = self.rendered(Format::Systemd, template!("backup-timer.conf.hbs"))?;
             self.drop_in(&timer, text, "when backups are made");

@@ -118,7 +118,7 @@ impl Schedule {
 
 checked_text! {
     /// Who can read what age encrypts.
-    Recipient, allowed "a recipient of age, age1…, or a public key of SSH", |recipient| {
+    Recipient, allowed "a recipient of age, age1..., or a public key of SSH", |recipient| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || " +/=@._-".contains(c);
         let begins = ["age1", "ssh-ed25519 ", "ssh-rsa "];
         match begins.iter().any(|one| recipient.starts_with(one)) && recipient.chars().all(is_fine) {
