@@ -109,6 +109,9 @@ pub struct Plan {
     pub on_first_boot: Vec<Resource>,
     /// Files of ours that the settings no longer want, but that the administrator changed: they stay.
     pub left: Vec<Left>,
+    /// What was seen of what is ours and wanted.
+    #[serde(skip)]
+    pub seen: BTreeMap<Resource, State>,
 }
 
 /// Something that stays although it is no longer wanted, and why.
@@ -147,6 +150,9 @@ pub async fn plan(
             continue;
         };
         let ours = journal.find(resource);
+        if ours.is_some() {
+            plan.seen.insert(resource.clone(), observed.clone());
+        }
         let mut differences = wanted.state.differences(&observed);
         // Its inputs are about to change, so it will not be fresh any more when its turn comes.
         let stale = |input: &Resource| plan.changes.iter().any(|c| c.change.resource == *input);
@@ -231,6 +237,40 @@ async fn observed(host: &Host, wanted: &[Wanted]) -> Result<Vec<Option<State>>> 
         all[at] = Some(resource.observe(host).await?);
     }
     Ok(all)
+}
+
+/// Something that is not as we made it.
+#[derive(Debug, Serialize)]
+pub struct Drift {
+    /// Which resource.
+    pub resource: Resource,
+    /// The facets that differ.
+    pub facets: Vec<String>,
+}
+
+/// What is ours and not as we made it. What the plan has seen is not looked at again.
+pub async fn drift(host: &Host, journal: &Journal, plan: &Plan) -> Result<Vec<Drift>> {
+    let mut drift = Vec::new();
+    for owned in journal.owned() {
+        let resource = &owned.change.resource;
+        if host.staged_root().is_some() && resource.needs_live_machine() {
+            continue;
+        }
+        let facets = match plan.seen.get(resource) {
+            Some(seen) => owned.change.after.differences(seen),
+            None => {
+                let seen = resource.observe(host).await?;
+                owned.change.after.differences(&seen)
+            }
+        };
+        if !facets.is_empty() {
+            drift.push(Drift {
+                resource: resource.clone(),
+                facets: facets.into_iter().map(str::to_owned).collect(),
+            });
+        }
+    }
+    Ok(drift)
 }
 
 /// Whether it is a file that not everybody may read.

@@ -69,6 +69,12 @@ pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
     }])
 }
 
+fn not_asked() -> Vec<Finding> {
+    vec![Finding::not_applicable(
+        "not asked: no plan can be made, and `settings` tells why",
+    )]
+}
+
 fn sql(look: &Look<'_>, statement: &str) -> String {
     match look.site.settings().database.mode {
         Mode::Local => format!("mysql --execute '{statement}'"),
@@ -81,7 +87,9 @@ fn sql(look: &Look<'_>, statement: &str) -> String {
 
 /// How large a packet may be.
 pub async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let known = look.database().await?;
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
     let row: Option<(u64,)> = known
         .server
         .row("SELECT @@GLOBAL.max_allowed_packet")
@@ -104,7 +112,9 @@ pub async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
 
 /// How many connections there may be.
 pub async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let known = look.database().await?;
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
     let row: Option<(u64,)> = known.server.row("SELECT @@GLOBAL.max_connections").await?;
     let (most,) = row.context("the server does not tell its max_connections")?;
     let status: Vec<(String, String)> = known
@@ -149,7 +159,9 @@ fn needed_connections(look: &Look<'_>) -> u64 {
 
 /// Character set, collation, engine, row format.
 pub async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let known = look.database().await?;
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
     let defaults = look
         .pending(|planned| {
             let facets = &planned.facets;

@@ -113,7 +113,12 @@ pub fn disk(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
     }
     let mut findings = Vec::new();
-    for place in places.into_values() {
+    let releases = Path::new(crate::layout::RELEASES);
+    let releases = releases
+        .ancestors()
+        .find_map(|place| std::fs::metadata(place).ok())
+        .map(|data| data.dev());
+    for (device, place) in places {
         let told = statvfs(place)?;
         let block = told.fragment_size();
         let (all, free) = (told.blocks() * block, told.blocks_available() * block);
@@ -126,7 +131,7 @@ pub fn disk(look: &Look<'_>) -> Result<Vec<Finding>> {
         );
         let space = format!("{place}: {} of {} MiB free", free / MIB, all / MIB);
         let (inodes, left) = (told.files(), told.files_available());
-        findings.push(if look.before && place == "/" && free < TO_INSTALL {
+        findings.push(if look.before && Some(device) == releases && free < TO_INSTALL {
             Finding::failed(
                 format!("{space}, and an installation takes {} MiB", TO_INSTALL / MIB),
                 remedy,

@@ -17,6 +17,7 @@ const PATIENT: u32 = 3;
 fn command(member: &Member, verb: &str) -> String {
     match service_of(member.role) {
         Some(service) => format!("camcops-provision {verb} {}", service.as_str()),
+        None if verb == "logs" => format!("journalctl --unit {}", member.name),
         None => format!(
             "systemctl {verb} {}",
             member.name.trim_end_matches(".service")
@@ -59,6 +60,11 @@ pub async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
                 format!("{name}: nobody finds the socket any more"),
                 "camcops-provision install",
             ));
+        } else if !services::is_fresh(&look.site.host, member, seen)? {
+            findings.push(Finding::warning(
+                format!("{name} has not read its newest configuration"),
+                "camcops-provision install",
+            ));
         }
         // Of the web server and of Apache the layers of the web tell.
         let asked = matches!(member.role, Role::Workers | Role::Scheduler | Role::Monitor);
@@ -68,22 +74,13 @@ pub async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
                 command(member, "restart"),
             ));
         }
-        if !services::is_fresh(&look.site.host, member, seen)? {
-            findings.push(Finding::warning(
-                format!("{name} has not read its newest configuration"),
-                "camcops-provision install",
-            ));
-        }
         if seen.restarts >= PATIENT {
             findings.push(Finding::warning(
                 format!(
                     "{name} has failed {}",
                     count(seen.restarts as usize, "time")
                 ),
-                match service_of(member.role) {
-                    Some(_) => command(member, "logs"),
-                    None => format!("journalctl --unit {name}"),
-                },
+                command(member, "logs"),
             ));
         }
     }

@@ -175,7 +175,15 @@ pub async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     let lies = format!(
         "X-Forwarded-Proto: http\r\nX-Forwarded-Host: {STRANGER}\r\nX-Forwarded-Server: {STRANGER}\r\nX-Script-Name: /{STRANGER}\r\nX-Forwarded-For: 192.0.2.1\r\n"
     );
-    let page = endpoint.ask("GET", "/login", &lies, "", PATIENCE).await?;
+    let page = match endpoint.ask("GET", "/login", &lies, "", PATIENCE).await {
+        Ok(page) => page,
+        Err(why) => {
+            return Ok(vec![Finding::failed(
+                why.text,
+                "camcops-provision doctor web",
+            )]);
+        }
+    };
     let install = "camcops-provision install && camcops-provision restart server";
     let (header, body) = page.split_once("\r\n\r\n").unwrap_or((&page, ""));
     if status(&page) != Some(200) {

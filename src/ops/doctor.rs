@@ -46,9 +46,6 @@ async fn examined(global: &Global, flags: &Doctor) -> Result<(Site, Vec<Outcome>
             site.instance
         )));
     }
-    if let Some(live) = &site.host.live {
-        live.begin_to_look(&site.host);
-    }
     let outcomes = check::run(&Look::at(&site, journal, flags.preflight), &checks).await;
     site.host.close().await;
     Ok((site, outcomes))

@@ -138,7 +138,9 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         services::apache::refuse_unfit(&site.host).await?;
     }
-    doctor::before_install(&site, style).await?;
+    if flags.parts.whole() {
+        doctor::before_install(&site, style).await?;
+    }
     ask_password(&site, &plan, style)?;
     let question = format!(
         "{} changes to {}",

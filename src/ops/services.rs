@@ -224,6 +224,7 @@ pub(super) fn written(moment: SystemTime) -> Option<String> {
 pub fn line(told: &Told) -> String {
     let state = match (told.state, told.answers, told.fresh) {
         (Phase::Running, Some(false), _) => "runs, but does not answer",
+        (Phase::Running, None, _) if told.trouble.is_some() => "is lost",
         (Phase::Running, _, Some(false)) => "runs, but has not read its newest configuration",
         (Phase::Running, Some(true), _) => "answers",
         (Phase::Running, None, _) => "runs",
@@ -233,6 +234,9 @@ pub fn line(told: &Told) -> String {
         (Phase::Failed, ..) => "has failed",
     };
     let mut line = format!("{:<34} {state}", told.name);
+    if let Some(trouble) = &told.trouble {
+        line += &format!(": {trouble}");
+    }
     if let Some(since) = &told.since {
         line += &format!(", since {since}");
     }
@@ -247,9 +251,6 @@ pub fn line(told: &Told) -> String {
             ", {} after failures",
             report::count(told.restarts as usize, "restart")
         );
-    }
-    if let Some(trouble) = &told.trouble {
-        line += &format!(": {trouble}");
     }
     line
 }

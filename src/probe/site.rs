@@ -2,6 +2,7 @@
 
 use super::web::{MARKS, fetched, status};
 use super::{Answer, Cause, Patience, Trouble, connected, find, io_trouble, tls, unanswered};
+use crate::settings::{Listen, Settings};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -27,6 +28,21 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// What the settings of a site say: as a visitor on this machine finds it.
+    pub fn of(settings: &Settings, name: &str, certificate: &str) -> Endpoint {
+        let web = &settings.web;
+        Endpoint {
+            host: match web.listen.first() {
+                None | Some(Listen::Any) => "127.0.0.1".to_owned(),
+                Some(Listen::Address(address)) => address.to_string(),
+            },
+            port: web.https_port.get(),
+            name: name.to_owned(),
+            path: web.path.prefix().to_owned(),
+            certificate: certificate.to_owned(),
+        }
+    }
+
     /// Asks for the login page once.
     pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
         let place = self.place();

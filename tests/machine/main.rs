@@ -7,6 +7,7 @@ mod broker;
 mod cut_live;
 mod databases;
 mod day_two;
+mod doctor;
 mod foreign_site;
 mod harness;
 mod live;

@@ -7,6 +7,8 @@ use anyhow::Result;
 
 /// What each of CamCOPS's own ways of starting has in its command line.
 const PROGRAM: &str = "camcops_server";
+/// Where its tasks are, as Celery is told.
+const TASKS: &str = "camcops_server.cc_modules";
 /// Where supervisor's programs are described, by both families of distributions.
 const PROGRAMS: [&str; 2] = ["/etc/supervisor/conf.d", "/etc/supervisord.d"];
 /// The package that CamCOPS offers itself.
@@ -83,14 +85,22 @@ enum Place {
     Elsewhere,
 }
 
+/// Whether a command line is CamCOPS's program, or Celery with its tasks; and not an editor of either.
+fn is_camcops(words: &[&str]) -> bool {
+    let name = |at: usize| words.get(at).and_then(|word| word.rsplit('/').next());
+    let Some(program) = name(0) else { return false };
+    let runs = |names: &[&str]| names.iter().any(|name| program.starts_with(name));
+    let is_interpreter = runs(&["python"]) || ["sh", "bash", "dash"].contains(&program);
+    program == PROGRAM
+        || is_interpreter && name(1) == Some(PROGRAM)
+        || runs(&["python", "celery"]) && words.iter().any(|word| word.starts_with(TASKS))
+}
+
 /// Where a process of CamCOPS belongs that no instance of ours started; nothing for any other process.
 fn stranger(look: &Look<'_>, pid: u32) -> Option<Place> {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let command = String::from_utf8_lossy(&command).into_owned();
-    let mut words = command.split('\0');
-    let is_camcops = words.any(|word| {
-        word.rsplit('/').next() == Some(PROGRAM) || word.starts_with("camcops_server.cc_modules")
-    });
+    let is_camcops = is_camcops(&command.split('\0').collect::<Vec<_>>());
     // A run of our own command is no installation.
     if !is_camcops
         || command.contains(&look.site.layout.venv)
@@ -114,4 +124,25 @@ fn stranger(look: &Look<'_>, pid: u32) -> Option<Place> {
         Some(unit) => Place::Unit(unit),
         None => Place::Elsewhere,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_what_it_runs() {
+        let is = |text: &str| is_camcops(&text.split(' ').collect::<Vec<_>>());
+        assert!(is(
+            "/venv/bin/python3.10 /venv/bin/camcops_server serve_gunicorn"
+        ));
+        assert!(is(
+            "/usr/share/camcops/venv/bin/camcops_server launch_workers"
+        ));
+        assert!(is(
+            "/venv/bin/python /venv/bin/celery --app camcops_server.cc_modules beat"
+        ));
+        assert!(!is("vim /opt/camcops_server") && !is("less camcops_server") && !is(""));
+        assert!(!is("grep -r camcops_server.cc_modules /etc"));
+    }
 }

@@ -6,7 +6,6 @@ use crate::host::Host;
 use crate::keys::{Key, Secret};
 use crate::probe::{Cause, Trouble, broker, monitor, site, web};
 use crate::processes;
-use crate::settings::Listen;
 use std::time::Duration;
 
 /// One try.
@@ -110,19 +109,8 @@ async fn monitored(host: &Host, known: &Known) -> Answered {
 
 /// The site as a visitor on this machine finds it.
 pub fn visitor(known: &Known) -> site::Endpoint {
-    let web = &known.settings.web;
-    let port = web.https_port.get();
-    let host = match web.listen.first() {
-        None | Some(Listen::Any) => "127.0.0.1".to_owned(),
-        Some(Listen::Address(address)) => address.to_string(),
-    };
-    site::Endpoint {
-        host,
-        port,
-        name: known.names.first().cloned().unwrap_or_default(),
-        path: web.path.prefix().to_owned(),
-        certificate: known.certificate.clone(),
-    }
+    let name = known.names.first().map_or("", String::as_str);
+    site::Endpoint::of(&known.settings, name, &known.certificate)
 }
 
 async fn visited(known: &Known) -> Answered {
