@@ -284,11 +284,14 @@ fn tells_where_it_is(machine: &Booted) {
          holder="SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP%'"
          for _ in $(seq 100); do [ -z "$(mysql --skip-column-names --execute "$holder")" ] || break; sleep 0.1; done
          curl --silent --insecure --output /dev/null --max-time 90 https://machine/ > /dev/null 2>&1 &
-         for _ in $(seq 100); do camcops-provision traceback server > /root/stuck; ! grep -q cc_session.py /root/stuck || break; sleep 0.2; done
+         for _ in $(seq 100); do camcops-provision traceback server > /root/stuck; ! grep -q _read_query_result /root/stuck || break; sleep 0.2; done
          mysql --execute "KILL $(mysql --skip-column-names --execute "$holder")"
          cat /root/stuck"#,
     );
-    assert!(stuck.contains("cc_session.py"), "{stuck}");
+    assert!(
+        stuck.contains("_read_query_result") && stuck.contains("camcops_server/cc_modules/"),
+        "{stuck}"
+    );
     machine
         .run("kill -STOP $(systemctl show --property MainPID --value camcops-scheduler@camcops)");
     let (code, out, _) = machine.tried("camcops-provision traceback scheduler");
