@@ -1,7 +1,7 @@
 //! `support-bundle`: what somebody who helps needs to know of a site, without a secret and without anything of a patient.
 //!
 //! What other commands tell is told here by those commands: one that fails is a finding too, and takes no other with it.
-//! Of logs only the words that [`safe`] knows leave the machine.
+//! Of logs only known words leave the machine.
 
 mod safe;
 

@@ -182,7 +182,7 @@ fn cut_and_gone_on_with(machine: &Booted, former: &mut BTreeSet<String>) {
     for (index, cut) in cuts.into_iter().enumerate() {
         let before = kept(machine, "database");
         let rotate = "camcops-provision secret rotate database";
-        let (code, ..) = machine.tried(&format!("CAMCOPS_PROVISION_CUT={cut} {rotate}"));
+        let (code, ..) = machine.tried(&format!("CAMCOPS_PROVISION_CUT={cut} {rotate}; exit $?"));
         assert_eq!(code, 134, "{cut}");
         former.extend(all_secrets(machine));
         let again = match index % 2 {
@@ -220,7 +220,8 @@ fn broker(machine: &Booted) -> String {
     begin_to_visit(machine);
     if cfg!(debug_assertions) {
         // Between the files and the broker, and before what was stopped is started again.
-        let rotate = "CAMCOPS_PROVISION_CUT=intent:4 camcops-provision secret rotate broker";
+        let rotate =
+            "CAMCOPS_PROVISION_CUT=intent:4 camcops-provision secret rotate broker; exit $?";
         assert_eq!(machine.tried(rotate).0, 134);
     }
     let (code, out, why) = machine.tried("camcops-provision secret rotate broker");
