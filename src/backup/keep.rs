@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_month_and_the_first_of_each_month_are_kept() {
         let kept = kept(Rule::Month, &nights(100));
-        assert_eq!(kept.len(), 31 + 3);
+        assert_eq!(kept.len(), 31 + 2);
         assert_eq!(
             kept[..4],
             ["2026-09-01", "2026-10-01", "2026-10-22", "2026-10-23"]

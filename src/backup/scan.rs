@@ -160,9 +160,9 @@ impl Scan {
             let values = self
                 .head
                 .get(name_ends..)
-                .and_then(|rest| memmem::find(rest, b"VALUES"));
+                .and_then(|rest| memmem::find(rest, b" VALUES"));
             if let Some(values) = values {
-                let end = name_ends + values + b"VALUES".len();
+                let end = name_ends + values + b" VALUES".len();
                 taken = end.saturating_sub(before);
                 self.head.truncate(end);
                 whole = true;
