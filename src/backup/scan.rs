@@ -4,7 +4,7 @@
 //! Only the beginnings of lines and the places of quotes and brackets are looked at. A line that begins within a text
 //! is none: both families of clients write a line break in a text as `\n`.
 
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr, memchr2, memchr3, memmem};
 use std::collections::BTreeMap;
 
 /// How much of a line tells what it is.
@@ -157,9 +157,12 @@ impl Scan {
             // Up to the first row: from there on brackets are counted.
             whole = false;
             let name_ends = name(&self.head, INSERT).map_or(usize::MAX, |(_, end)| end);
-            let values = self.head.get(name_ends..).and_then(values_end);
+            let values = self
+                .head
+                .get(name_ends..)
+                .and_then(|rest| memmem::find(rest, b" VALUES"));
             if let Some(values) = values {
-                let end = name_ends + values;
+                let end = name_ends + values + b" VALUES".len();
                 taken = end.saturating_sub(before);
                 self.head.truncate(end);
                 whole = true;
@@ -199,20 +202,6 @@ impl Scan {
             .entry(std::mem::take(&mut self.into))
             .or_default() += self.rows;
         self.at = At::Line;
-    }
-}
-
-/// Where the word before the first row ends. A column may be called like it.
-fn values_end(rest: &[u8]) -> Option<usize> {
-    const WORD: &[u8] = b"VALUES";
-    let mut from = 0;
-    loop {
-        let at = from + memchr2(b'`', b'V', &rest[from..])?;
-        from = match rest[at] {
-            b'`' => at + 2 + memchr(b'`', &rest[at + 1..])?,
-            _ if rest[at..].starts_with(WORD) => return Some(at + WORD.len()),
-            _ => at + 1,
-        };
     }
 }
 

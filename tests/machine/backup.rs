@@ -17,8 +17,8 @@ const RESTORE: &str = "camcops-provision backup restore latest --confirm camcops
 const ROWS: &str = r#"
 mysql camcops <<'END'
 SET foreign_key_checks = 0;
-INSERT INTO _security_audit (id, source, details)
-    SELECT 1000 + seq, 'test', CONCAT('it''s (', seq, '), (\n\\ ''); INSERT INTO `x` VALUES (1);', MD5(seq)) FROM seq_1_to_5000;
+INSERT INTO _security_audit (id, when_access_utc, source, details)
+    SELECT 1000 + seq, UTC_TIMESTAMP(), 'test', CONCAT('it''s (', seq, '), (\n\\ ''); INSERT INTO `x` VALUES (1);', MD5(seq)) FROM seq_1_to_5000;
 END
 "#;
 
