@@ -219,8 +219,17 @@ async fn apply(
     refuse_kept(site, name, &recipe)?;
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
     sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
-    if name == Name::Broker {
-        broker::answers(&site.host).await?;
+    // Nothing is announced that can't be done.
+    match name {
+        Name::Broker => broker::answers(&site.host).await?,
+        Name::Database | Name::Readonly => {
+            if !sql::known(&site.host)?.server.is_there().await? {
+                return Err(Exit::Unreachable.because(
+                    "the database server does not run on this machine, and nothing was changed: start it, and run again",
+                ));
+            }
+        }
+        Name::Monitor | Name::Cookie => {}
     }
     let mut lines = Lines {
         style,
