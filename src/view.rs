@@ -216,7 +216,7 @@ fn backend_address(bind: Bind) -> (String, u16, String) {
 }
 
 /// More web workers than cores gain nothing and cost memory; one alone would block while it makes a PDF.
-pub fn web_workers(site: &Site) -> u32 {
+fn web_workers(site: &Site) -> u32 {
     site.settings().web.workers.given().map_or_else(
         || {
             let by_memory = site.facts.memory_mb / 4 / WEB_WORKER_MB;
@@ -227,7 +227,7 @@ pub fn web_workers(site: &Site) -> u32 {
 }
 
 /// How many tasks are worked on at the same time.
-pub fn concurrency(site: &Site) -> u32 {
+fn concurrency(site: &Site) -> u32 {
     site.settings().workers.concurrency.given().map_or_else(
         || {
             let by_memory = site.facts.memory_mb / 3 / WORKER_MB;
@@ -256,6 +256,8 @@ pub struct Needs {
     pub workers: u32,
     /// Memory of all of them together, in MiB, when they have grown.
     pub memory_mb: u64,
+    /// Connections to the database that they may open.
+    pub connections: u64,
 }
 
 impl Needs {
@@ -280,7 +282,21 @@ pub fn needs(site: &Site) -> Needs {
         web,
         workers,
         memory_mb: u64::from(web) * WEB_WORKER_MB + u64::from(workers) * WORKER_MB,
+        connections: connections(site, web, workers),
     }
+}
+
+/// What the processes may open: one of the web server for its page, its session and what a page fetches beside.
+fn connections(site: &Site, web: u32, workers: u32) -> u64 {
+    const PER_WEB_PROCESS: u64 = 3;
+    const PER_WORKER: u64 = 2;
+    // CherryPy answers each visitor in a thread of its own, up to this many.
+    const THREADS: u64 = 100;
+    let web = match site.settings().web.backend {
+        Backend::Gunicorn => u64::from(web) * PER_WEB_PROCESS,
+        Backend::Cherrypy => THREADS,
+    };
+    web + (u64::from(workers) + 1) * PER_WORKER
 }
 
 fn broker_url(site: &Site, password: &Secret) -> String {

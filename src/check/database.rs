@@ -6,7 +6,7 @@ use crate::probe::database::Endpoint;
 use crate::report::count;
 use crate::resource::Resource;
 use crate::resource::sql::{CHARSET, COLLATION, Known, quote};
-use crate::settings::{Backend, Mode};
+use crate::settings::Mode;
 use crate::view;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -16,12 +16,6 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What CamCOPS's own documentation asks for.
 const LEAST_PACKET: u64 = 32 << 20;
-/// What one process of the web server may open: for its page, its session and what a page fetches beside.
-const PER_WEB_PROCESS: u64 = 3;
-/// CherryPy answers each visitor in a thread of its own, up to this many.
-const THREADS: u64 = 100;
-/// What a worker process may open.
-const PER_WORKER: u64 = 2;
 /// For administrators, dumps and this program.
 const OTHERS: u64 = 10;
 /// Before these versions there was no row format with room for CamCOPS's wide tables.
@@ -129,7 +123,7 @@ pub async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (used, now) = (value("Max_used_connections"), value("Threads_connected"));
     look.measure("database_connections", None, now as f64);
     look.measure("database_connections_max", None, most as f64);
-    let needed = needed_connections(look);
+    let needed = view::needs(look.site).connections + OTHERS;
     let found = format!(
         "{now} of {most} connections, {used} at most so far; the processes of the site may open {needed}"
     );
@@ -145,16 +139,6 @@ pub async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
     } else {
         Finding::ok(found)
     }])
-}
-
-fn needed_connections(look: &Look<'_>) -> u64 {
-    let site = look.site;
-    let web = match site.settings().web.backend {
-        Backend::Gunicorn => u64::from(view::web_workers(site)) * PER_WEB_PROCESS,
-        Backend::Cherrypy => THREADS,
-    };
-    let workers = (u64::from(view::concurrency(site)) + 1) * PER_WORKER;
-    web + workers + OTHERS
 }
 
 /// Character set, collation, engine, row format.

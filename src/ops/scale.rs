@@ -107,10 +107,11 @@ async fn fits(site: &Site, before: &Needs, after: &Needs) -> Result<()> {
         ))
         .await?;
     let (most, others) = (most.map_or(0, |(most,)| most), others.map_or(0, |(n,)| n));
-    let needed = u64::from(after.processes()) + others + SPARE;
+    let needed = after.connections + others + SPARE;
     if needed > most {
         return Err(Exit::Settings.because(format!(
-            "{told} need a connection to the database each; with those of others that makes {needed}, and the server takes {most}: raise max_connections there, or choose fewer"
+            "{told} may need {} connections to the database; with those of others that makes {needed}, and the server takes {most}: raise max_connections there, or choose fewer",
+            after.connections
         )));
     }
     Ok(())

@@ -351,6 +351,9 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         }
         match proof::ask(host, known, member, &seen).await {
             _ if seen.phase != Phase::Running => last = "it is still starting".into(),
+            _ if member.role == Role::Web && !is_fresh(host, member, &seen)? => {
+                last = "it has not read its configuration again".into();
+            }
             None | Some(Ok(())) => return Ok(()),
             Some(Err(why)) => last = why.text,
         }
