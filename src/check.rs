@@ -3,6 +3,7 @@
 //! A check only looks. What the recipe can tell (a missing package, a wrong owner, lacking grants) comes from the plan, so
 //! that there is one truth; the rest is asked of the machine itself. Everything is asked once: see [`Look`].
 
+mod backups;
 mod broker;
 mod database;
 mod end_to_end;

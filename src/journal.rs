@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 mod home;
 
@@ -127,9 +129,15 @@ pub struct Journal {
     /// The bytes up to the last whole line; what follows was cut.
     whole: u64,
     exists: bool,
+    since: Option<String>,
 }
 
 impl Journal {
+    /// When the first change was made.
+    pub fn since(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::parse(self.since.as_deref()?, &Rfc3339).ok()
+    }
+
     /// Reads the journal of an instance; an instance that was never installed has an empty one.
     pub fn read(host: &Host, instance: &str) -> Result<Journal> {
         check_directory(host, HOME)?;
@@ -177,7 +185,10 @@ impl Journal {
                 Line::Journal { format, .. } if format > FORMAT => bail!(
                     "a newer version of camcops-provision wrote it (format {format}); use that version"
                 ),
-                Line::Journal { .. } | Line::Run { .. } | Line::Unknown => {}
+                Line::Run { at, .. } => {
+                    journal.since.get_or_insert(at);
+                }
+                Line::Journal { .. } | Line::Unknown => {}
                 Line::Intent {
                     number,
                     change,
@@ -442,13 +453,10 @@ fn line(line: &Line) -> Result<String> {
 }
 
 fn now() -> String {
-    time::OffsetDateTime::now_utc()
+    OffsetDateTime::now_utc()
         .replace_nanosecond(0)
         .ok()
-        .and_then(|now| {
-            now.format(&time::format_description::well_known::Rfc3339)
-                .ok()
-        })
+        .and_then(|now| now.format(&Rfc3339).ok())
         .unwrap_or_default()
 }
 

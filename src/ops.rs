@@ -128,6 +128,16 @@ fn leave_question() -> ! {
     std::process::exit(i32::from(Exit::Failed as u8))
 }
 
+/// Whether a signal asked for an end.
+pub fn is_to_stop() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
+
+/// What a command says that ends for that.
+pub fn stopped() -> anyhow::Error {
+    Exit::Failed.because("stopped by a signal: nothing was changed; run again when it suits")
+}
+
 /// Set by the first SIGINT or SIGTERM: the step at hand is finished, then the run stops with a summary.
 fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {

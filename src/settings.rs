@@ -206,6 +206,8 @@ key::settings! {
         user: AccountName = AccountName("camcops".into()), example "\"admin\"";
         /// A file with the password that the monitor asks for, which only root can read.
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-monitor-password\"", shown "none";
+        /// A file for the textfile collector of Prometheus' node exporter that says how the site is, renewed every five minutes.
+        metrics_file: Option<AbsolutePath> = None, example "\"/var/lib/prometheus/node-exporter/camcops.prom\"", shown "none";
     }
 
     /// What CamCOPS shows and where it is used.
@@ -246,7 +248,7 @@ key::settings! {
         directory: AbsolutePath = AbsolutePath("/var/backups/camcops".into()), example "\"/mnt/backups/camcops\"";
         /// When a backup is made, as systemd.time(7) writes it (under supervisor: five fields of crontab(5)); "never" for no timer.
         schedule: Schedule = Schedule("*-*-* 02:30".into()), example "\"daily\"", shown "each night at half past two";
-        /// What the timer removes after each backup: nothing, what is beyond the keep_ settings, or after 31 days all but those of the first of each month.
+        /// What the timer removes after each backup: nothing, what is beyond the keep_ settings, or after 31 days all but those of the first of each month; never the newest, nor any of the last 24 hours.
         prune: Pruning = Pruning::Generations, example "\"never\"";
         /// Of how many days the newest backup is kept.
         keep_daily: Whole<1, 3650> = Whole(7), example "14";

@@ -7,6 +7,7 @@ use super::scan::{Begins, Scan};
 use crate::error::Exit;
 use crate::facts::DatabaseFamily;
 use crate::host::{Ends, Host};
+use crate::ops::{is_to_stop, stopped};
 use crate::resource::sql::{Known, quote};
 use crate::resource::tables::application;
 use anyhow::{Context, Result, bail};
@@ -135,6 +136,9 @@ fn pump(
     let mut told = every;
     loop {
         let read = output.read(&mut piece)?;
+        if is_to_stop() {
+            return Err(stopped());
+        }
         if read == 0 {
             return Ok(sections);
         }

@@ -19,9 +19,11 @@ pub enum Rule {
     Month,
 }
 
-/// For each of these moments, oldest first, whether what was made then stays. The newest one always does.
+/// For each of these moments, oldest first, whether what was made then stays. The newest one always does, and all of the
+/// last day: somebody may have made one before a change that is not done yet.
 pub fn stays(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bool> {
-    let mut stays = vec![false; made.len()];
+    let is_recent = |moment: &OffsetDateTime| now - *moment < Duration::DAY;
+    let mut stays: Vec<bool> = made.iter().map(is_recent).collect();
     if let Some(newest) = stays.last_mut() {
         *newest = true;
     }
@@ -119,13 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_stays_whatever_the_rule() {
+    fn the_newest_and_those_of_the_last_day_stay_whatever_the_rule() {
         let none = Rule::Generations {
             daily: 0,
             weekly: 0,
             monthly: 0,
         };
         assert_eq!(kept(none, &nights(5)), ["2026-11-21"]);
+        let hours = [9, 10, 11].map(|hour| NOW.replace_hour(hour).unwrap());
+        assert_eq!(kept(none, &hours).len(), 3);
         let old = [datetime!(2020-05-05 02:00 UTC)];
         assert_eq!(kept(Rule::Month, &old).len(), 1);
         assert!(stays(none, &[], NOW).is_empty());

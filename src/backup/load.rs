@@ -10,6 +10,7 @@ use super::scan::Scan;
 use crate::error::Exit;
 use crate::host::{Ends, Flow, Host};
 use crate::keys::Secret;
+use crate::ops::{is_to_stop, stopped};
 use crate::probe::database::{Endpoint, Login};
 use crate::resource::sql::{self, Known, Power, quote};
 use crate::resource::tables::application;
@@ -267,6 +268,9 @@ pub async fn load(host: &Host, known: &Known, database: &str, source: Source<'_>
 
 /// What a client says when it can't load a dump: the fault of the dump, unless the server says otherwise.
 fn told(known: &Known, why: anyhow::Error) -> anyhow::Error {
+    if is_to_stop() {
+        return stopped();
+    }
     if why.downcast_ref::<crate::error::Failure>().is_some() {
         return why;
     }
@@ -297,6 +301,14 @@ fn told(known: &Known, why: anyhow::Error) -> anyhow::Error {
     Exit::Unusable.because(format!(
         "the dump can't be loaded ({text}); nothing was changed"
     ))
+}
+
+/// A signal ends a load at once: it may take hours.
+fn go_on() -> io::Result<()> {
+    match is_to_stop() {
+        true => Err(io::Error::other("stopped")),
+        false => Ok(()),
+    }
 }
 
 /// How far it is.
@@ -353,6 +365,7 @@ fn stream(
             if read == 0 {
                 return Ok(());
             }
+            go_on()?;
             scan.feed(&piece[..read]);
             input.write_all(&piece[..read])?;
             progress.add(read as u64);
@@ -519,6 +532,7 @@ fn feed(
             if read == 0 {
                 break;
             }
+            go_on()?;
             input.write_all(&piece[..read])?;
             let locked = |_| io::Error::other("another thread failed");
             progress.lock().map_err(locked)?.add(read as u64);

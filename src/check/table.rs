@@ -1,6 +1,6 @@
 //! The table.
 
-use super::{Finding, Look, broker, database, end_to_end, files, machine, services, web};
+use super::{Finding, Look, backups, broker, database, end_to_end, files, machine, services, web};
 use anyhow::Result;
 
 /// What is looked at.
@@ -72,6 +72,7 @@ enum Which {
     WebConfig,
     WebHeaders,
     Certificate,
+    Backups,
     Login,
     Api,
     Workers,
@@ -116,6 +117,7 @@ pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>
         Which::WebConfig => web::config(look).await,
         Which::WebHeaders => web::headers(look).await,
         Which::Certificate => web::certificate(look),
+        Which::Backups => backups::backups(look),
         Which::Login => end_to_end::login(look).await,
         Which::Api => end_to_end::api(look).await,
         Which::Workers => end_to_end::workers(look).await,
@@ -147,7 +149,7 @@ const fn check(
 }
 
 /// All of them, what others stand on first.
-pub static CHECKS: [Check; 39] = [
+pub static CHECKS: [Check; 40] = [
     check(
         Which::Settings,
         "settings",
@@ -419,6 +421,14 @@ pub static CHECKS: [Check; 39] = [
         &[],
         "the certificate: names, chain, days left",
         "tablets refuse to upload on the day after it has expired",
+    ),
+    check(
+        Which::Backups,
+        "backups",
+        SITE,
+        &[],
+        "how old the newest backup is, and whether the last try failed",
+        "what was written since the newest backup is lost with the disk",
     ),
     check(
         Which::Login,

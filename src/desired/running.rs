@@ -19,7 +19,7 @@ macro_rules! unit {
     };
 }
 
-const UNITS: [(&str, &str); 9] = [
+const UNITS: [(&str, &str); 11] = [
     unit!("camcops.target"),
     unit!("camcops@.target"),
     unit!("camcops-server@.socket"),
@@ -29,6 +29,8 @@ const UNITS: [(&str, &str); 9] = [
     unit!("camcops-monitor@.service"),
     unit!("camcops-backup@.service"),
     unit!("camcops-backup@.timer"),
+    unit!("camcops-metrics@.service"),
+    unit!("camcops-metrics@.timer"),
 ];
 
 impl Draft<'_> {
@@ -130,6 +132,16 @@ impl Draft<'_> {
             self.drop_in(&service, text, "where backups go");
             links.push(link("timers.target", &timer));
         }
+        if let Some(file) = self.metrics_file() {
+            let directory = file.rsplit_once('/').map(|(directory, _)| directory);
+            self.view["metrics_directory"] = directory.into();
+            self.view["metrics_file"] = file.into();
+            let text = self.rendered(Format::Systemd, template!("metrics-service.conf.hbs"))?;
+            let service = format!("camcops-metrics@{slug}.service");
+            self.drop_in(&service, text, "where Prometheus looks");
+            let timer = format!("camcops-metrics@{slug}.timer");
+            links.push(link("timers.target", &timer));
+        }
         for (path, unit) in links {
             // A unit of an instance is a link to the template of all instances.
             let template = match unit.split_once('@') {
@@ -170,6 +182,11 @@ impl Draft<'_> {
         Ok(())
     }
 
+    fn metrics_file(&self) -> Option<String> {
+        let file = self.site.settings().monitor.metrics_file.as_ref();
+        file.map(|file| file.as_str().to_owned())
+    }
+
     fn supervisor(&mut self) -> Result<()> {
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
             let Some(crontab) = crontab(schedule) else {
@@ -185,6 +202,17 @@ impl Draft<'_> {
                 "0644",
                 Part::Services,
                 "when backups are made",
+            );
+        }
+        if let Some(file) = self.metrics_file() {
+            self.view["metrics_file"] = file.into();
+            let text = self.rendered(Format::Plain, template!("metrics.cron.hbs"))?;
+            self.public(
+                &format!("/etc/cron.d/{}-metrics", self.site.layout.slug),
+                text,
+                "0644",
+                Part::Services,
+                "how the site is, for Prometheus",
             );
         }
         let text = self.rendered(Format::Supervisor, template!("supervisor.conf.hbs"))?;

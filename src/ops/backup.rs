@@ -5,7 +5,7 @@ mod summary;
 
 pub use summary::Summary;
 
-use super::{need_machine, purge};
+use super::{need_machine, purge, stop_on_signals};
 use crate::backup::keep::{Rule, stays};
 use crate::backup::load::{self, For, Source};
 use crate::backup::pack::unpacked;
@@ -54,6 +54,7 @@ pub async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> 
 }
 
 async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
+    stop_on_signals(style)?;
     let site = purge::site(global)?;
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
@@ -192,6 +193,7 @@ async fn verify(
     identity: &Identity,
     style: Style,
 ) -> Result<u8> {
+    stop_on_signals(style)?;
     let site = match quick {
         true => Site::load(global)?,
         false => purge::site(global)?,

@@ -227,14 +227,14 @@ async fn prepared(
     if let Some(begun) = begun {
         if tables::was_begun(&next.host, &known, &begun.revision).await? {
             // Its dump is the one that leads back; another one is made of what there is now.
-            stop_services(site)?;
+            services::stop_ours(&site.host)?;
             return Ok(begun);
         }
         from = begun.from;
     }
     if migrates {
         // What is written after the dump would be lost on the way back.
-        stop_services(site)?;
+        services::stop_ours(&site.host)?;
     }
     let dump = tables::dump_before(&next.host, &known.database, found.to).await?;
     tables::application(&next.host)?
@@ -252,20 +252,6 @@ async fn prepared(
         migrates,
         sums: None,
     })
-}
-
-/// Stops the services of the site, the last one first.
-fn stop_services(site: &Site) -> Result<()> {
-    let live = site.host.live.as_ref();
-    let Some(known) = live.and_then(|live| live.services.as_ref()) else {
-        bail!("there are no services here");
-    };
-    known.forget();
-    for member in known.members.iter().rev().filter(|one| one.role.is_ours()) {
-        services::stop(&site.host, &member.name)?;
-    }
-    known.forget();
-    Ok(())
 }
 
 /// The wish; the links, the configuration and the tables; then the services; then whether all of it works.

@@ -260,6 +260,20 @@ pub fn stop(host: &Host, name: &str) -> Result<()> {
         .with_context(|| format!("can't stop {name}"))
 }
 
+/// Stops all of ours that use the site's data, the last one first.
+pub fn stop_ours(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    known.forget();
+    let ours = known.members.iter().rev();
+    for member in ours.filter(|one| one.role.is_ours() && one.role != Role::Timer) {
+        stop(host, &member.name)?;
+    }
+    known.forget();
+    Ok(())
+}
+
 /// Stops those of ours that have not read what changed since they started, and lets visitors wait: those with work to
 /// finish first.
 pub fn pause_stale(host: &Host) -> Result<()> {

@@ -23,8 +23,10 @@ fn what_is_wrong_is_found_and_mended() {
     broker(&machine);
     machine_itself(&machine);
     files(&machine);
+    backups(&machine);
     wait_until_well(&machine, "all of that");
     all_is_well(&machine);
+    metrics(&machine);
 }
 
 /// What one check says: its state, what it found, and what mends it.
@@ -83,6 +85,43 @@ fn all_is_well(machine: &Booted) {
     assert!(metrics.starts_with("644:root\n"), "{metrics}");
     let line = "camcops_broker_consumers{instance=\"camcops\"} 1\n";
     assert!(metrics.contains(line), "{metrics}");
+}
+
+fn backups(machine: &Booted) {
+    let create = "camcops-provision backup create";
+    machine.run(&format!(
+        "{create}; cd /var/backups/camcops; mv * camcops-20260101T023000Z"
+    ));
+    let remedies = is(machine, "backups", "warning", "days old");
+    assert_eq!(remedies, [create]);
+    machine.run("mv /usr/bin/mariadb-dump /usr/bin/mysqldump /root");
+    machine.tried(create);
+    machine.run("mv /root/mariadb-dump /root/mysqldump /usr/bin");
+    let (words, nothing) = ("the last try failed", "true");
+    is_mended(machine, nothing, "backups", words);
+}
+
+/// The timer's own sandbox sees what root sees.
+fn metrics(machine: &Booted) {
+    let file = "/var/lib/prometheus/node-exporter/camcops.prom";
+    machine.run(&format!(
+        "mkdir --parents /var/lib/prometheus/node-exporter
+         camcops-provision config set monitor.metrics_file {file}
+         camcops-provision install --yes
+         systemctl is-active camcops-metrics@camcops.timer
+         systemctl start camcops-metrics@camcops.service"
+    ));
+    let states = |command: &str| machine.run(&format!("{command} | grep ^camcops_check_state"));
+    let (timer, root) = (
+        states(&format!("cat {file}")),
+        states("camcops-provision doctor --metrics -"),
+    );
+    assert_eq!(timer, root);
+    assert!(
+        timer.lines().count() > 30 && !timer.contains("} 2"),
+        "{timer}"
+    );
+    machine.run("camcops-provision config unset monitor.metrics_file; camcops-provision install --yes; ! systemctl is-active camcops-metrics@camcops.timer");
 }
 
 fn database(machine: &Booted) {

@@ -8,8 +8,7 @@ use crate::error::Exit;
 use crate::host::Kind;
 use crate::journal::{self, Journal, Writer};
 use crate::ops::install::converge;
-use crate::ops::services::service_of;
-use crate::ops::{purge, stop_on_signals};
+use crate::ops::{is_to_stop, purge, stop_on_signals, stopped};
 use crate::report::{self, Style};
 use crate::resource::sql::{self, Known};
 use crate::resource::tables::{self, application};
@@ -18,7 +17,7 @@ use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// What is to be brought back.
@@ -83,7 +82,7 @@ pub async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
     }
     let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
     let known = sql::known(&site.host)?;
-    let restored = restored(&site, &known, &mut writer, &input, flags, stop, style).await;
+    let restored = restored(&site, &known, &mut writer, &input, flags, style).await;
     site.host.close().await;
     let restored = restored?;
     if style.json {
@@ -228,7 +227,6 @@ async fn restored(
     writer: &mut Writer<'_>,
     input: &Input,
     flags: &Restore,
-    stop: &AtomicBool,
     style: Style,
 ) -> Result<Restored> {
     load::need_power(known, "")?;
@@ -241,27 +239,25 @@ async fn restored(
             return Err(why);
         }
     };
-    if stop.load(Ordering::Relaxed) {
+    if is_to_stop() {
         load::remove(known, For::Restore).await?;
-        return Err(
-            Exit::Failed.because("stopped by a signal: nothing was changed; run again to restore")
-        );
+        return Err(stopped());
     }
     let begin = Instant::now();
     note(site, "stopping the services of the site")?;
-    stop_services(site)?;
+    services::stop_ours(&site.host)?;
     let safety = match switched(site, known, &name).await {
         Ok(safety) => safety,
         Err(why) => {
             load::remove(known, For::Restore).await?;
             load::remove(known, For::Replaced).await?;
-            converge(site, writer, &whole(), stop, style).await?;
+            started(site, writer, style).await?;
             return Err(why.context("the database is as it was, and the site runs again"));
         }
     };
     note(site, "the tables have changed places; starting the site")?;
     load::remove(known, For::Restore).await?;
-    if let Err(why) = converge(site, writer, &whole(), stop, style).await {
+    if let Err(why) = started(site, writer, style).await {
         let before = safety.as_deref().unwrap_or("no backup, as it was nothing");
         return Err(why.context(format!(
             "the data was restored, but the site does not run with it (what was there before is in {before}; mend the cause and run `camcops-provision install`)"
@@ -277,6 +273,12 @@ async fn restored(
     })
 }
 
+/// Brings the site up again, whatever signal comes.
+async fn started(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    converge(site, writer, &whole(), &AtomicBool::new(false), style).await?;
+    Ok(())
+}
+
 /// Lets the tables change places, after what was there is safe.
 async fn switched(site: &Site, known: &Known, name: &str) -> Result<Option<String>> {
     let safety = safety(site, known).await?;
@@ -284,20 +286,6 @@ async fn switched(site: &Site, known: &Known, name: &str) -> Result<Option<Strin
     let aside = load::make(known, For::Replaced, &charset, &collation).await?;
     load::switch(known, name, &aside).await?;
     Ok(safety)
-}
-
-fn stop_services(site: &Site) -> Result<()> {
-    let live = site.host.live.as_ref();
-    let Some(known) = live.and_then(|live| live.services.as_ref()) else {
-        return Ok(());
-    };
-    for member in known.members.iter().rev() {
-        if service_of(member.role).is_some() {
-            services::stop(&site.host, &member.name)?;
-        }
-    }
-    known.forget();
-    Ok(())
 }
 
 /// What the site's database gives its tables.

@@ -14,23 +14,28 @@ use time::OffsetDateTime;
 #[derive(Debug, Serialize)]
 pub struct Summary {
     directory: String,
-    schedule: Option<String>,
+    /// When one is made by itself.
+    pub schedule: Option<String>,
     number: usize,
     unfinished: usize,
-    newest: Option<Newest>,
-    last_failure: Option<Failure>,
+    /// The last whole one.
+    pub newest: Option<Newest>,
+    /// The last try, if it failed.
+    pub last_failure: Option<Failure>,
 }
 
+/// A whole backup.
 #[derive(Debug, Serialize)]
-struct Newest {
+pub struct Newest {
     name: String,
     bytes: u64,
-    age_seconds: i64,
+    /// How long ago it was made.
+    pub age_seconds: i64,
 }
 
 /// A try that failed, if no later one went well.
 #[derive(Debug, Serialize, Deserialize)]
-struct Failure {
+pub struct Failure {
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
     why: String,

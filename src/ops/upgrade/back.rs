@@ -1,6 +1,6 @@
 //! The way back from an upgrade: by itself, when the new version does not work, and by `rollback`.
 
-use super::{GO_ON, check, converge, opened, stop_services, whole, with_version};
+use super::{GO_ON, check, converge, opened, whole, with_version};
 use crate::cli::{Global, Rollback};
 use crate::error::Exit;
 use crate::journal::Writer;
@@ -155,7 +155,7 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
             known.database
         )
     })?;
-    stop_services(old)?;
+    services::stop_ours(&old.host)?;
     if writes == Writes::Ours
         && let Err(why) = refuse_new_data(old, upgrade).await
     {

@@ -18,7 +18,7 @@ pub enum Role {
     Broker,
     /// The socket that visitors wait at while the web server starts.
     Socket,
-    /// The timer of the backups.
+    /// The timer of backups or metrics.
     Timer,
     /// CamCOPS's web server.
     Server,
@@ -89,11 +89,17 @@ pub fn members(site: &Site) -> Vec<Member> {
         });
     }
     members.extend(ours(site));
-    if site.manager() == Manager::Systemd && settings.backup.schedule.given().is_some() {
-        let name = format!("camcops-backup@{}.timer", layout.slug);
+    for (what, is_wanted) in [
+        ("backup", settings.backup.schedule.given().is_some()),
+        ("metrics", settings.monitor.metrics_file.is_some()),
+    ] {
+        if site.manager() != Manager::Systemd || !is_wanted {
+            continue;
+        }
+        let name = format!("camcops-{what}@{}.timer", layout.slug);
         members.push(Member {
             inputs: vec![
-                format!("{UNIT_HOME}/camcops-backup@.timer"),
+                format!("{UNIT_HOME}/camcops-{what}@.timer"),
                 format!("{UNIT_HOME}/{name}.d/10-provision.conf"),
             ],
             name,
