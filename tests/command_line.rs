@@ -507,6 +507,28 @@ fn what_somebody_set_is_shown_with_its_place() {
 }
 
 #[test]
+fn a_link_to_the_settings_stays_one_where_nobody_else_can_have_put_it() {
+    let staged = staged();
+    let elsewhere = SETTINGS.replace("provision.toml", "kept.toml");
+    staged.write(&elsewhere, "[tls]\ndays = 90\n");
+    std::os::unix::fs::symlink("kept.toml", staged.at(SETTINGS)).unwrap();
+    staged.run(&["config", "set", "tls.days", "91"]).exits(0);
+    assert_eq!(staged.read(&elsewhere), "[tls]\ndays = 91\n");
+    assert!(
+        fs::symlink_metadata(staged.at(SETTINGS))
+            .unwrap()
+            .is_symlink()
+    );
+
+    let directory = staged.at(SETTINGS);
+    let directory = directory.parent().unwrap();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let ran = staged.run(&["config", "set", "tls.days", "92"]).exits(73);
+    assert!(ran.err.contains("is not followed"), "{ran}");
+    assert_eq!(staged.read(&elsewhere), "[tls]\ndays = 91\n");
+}
+
+#[test]
 fn one_key_is_changed_and_the_rest_stays() {
     let staged = staged();
     let before = "# ours\n[web]\nhttp_port = 8080   # the proxy\n# why\nhttps_port = 8443 # tablets\n\n[tls]\ndays = 90\n";

@@ -323,8 +323,9 @@ pub fn read(file: &Path) -> Result<Option<String>> {
     }
 }
 
-/// Replaces the administrator's file in one step; its mode and owner stay.
+/// Replaces the administrator's file in one step; its mode and owner stay, and a link leads where it led.
 pub fn write(file: &Path, text: &str) -> Result<()> {
+    let file = &led_to(file)?;
     let new = beside(file, "new");
     write_new(&new, text)?;
     let mut mode = 0o640;
@@ -335,6 +336,24 @@ pub fn write(file: &Path, text: &str) -> Result<()> {
     }
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
     std::fs::rename(&new, file).with_context(|| format!("can't write {}", file.display()))
+}
+
+/// Where a link leads, if nobody else can have put it there.
+fn led_to(file: &Path) -> Result<PathBuf> {
+    if !std::fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink()) {
+        return Ok(file.to_owned());
+    }
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let found = std::fs::metadata(directory)?;
+    let is_own = [0, nix::unistd::geteuid().as_raw()].contains(&found.uid());
+    if !is_own || found.mode() & 0o022 != 0 {
+        return Err(Exit::CannotCreate.because(format!(
+            "{} is a link in a directory that others can write to; it is not followed",
+            file.display()
+        )));
+    }
+    std::fs::canonicalize(file)
+        .with_context(|| format!("{} is a link that leads nowhere", file.display()))
 }
 
 fn beside(file: &Path, what: &str) -> PathBuf {

@@ -92,6 +92,12 @@ pub fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> {
             Exit::CannotCreate.because(format!("{out} is there already; choose another name"))
         );
     }
+    let directory = out.rsplit_once('/').map_or("/", |(directory, _)| directory);
+    if !directory.is_empty() && site.host.look_into(directory)?.is_none() {
+        return Err(Exit::CannotCreate.because(format!(
+            "--out {out}: there is no directory {directory}; make it, or name another file"
+        )));
+    }
     let mut pieces = pieces(&site, global, style)?;
     let hidden = hide(&mut pieces, &secrets(&site)?);
     let list = list(&pieces, hidden);

@@ -61,8 +61,7 @@ fn is_mended(machine: &Booted, provoke: &str, id: &str, words: &str) {
     machine.run(provoke);
     let remedies = is(machine, id, "failed", words);
     for remedy in remedies {
-        let yes = if remedy == INSTALL { " --yes" } else { "" };
-        machine.run(&format!("{remedy}{yes}\n"));
+        machine.run(&remedy.replace(INSTALL, &format!("{INSTALL} --yes")));
     }
     let (state, found, _) = asked(machine, id);
     assert_eq!(state, "ok", "{id}: {found}");
@@ -368,6 +367,12 @@ fn web(machine: &Booted) {
     first("web.app", "no page within 5 s");
     machine.run("kill -CONT $(systemctl show --property=MainPID --value camcops-server@camcops) $(pgrep -P $(systemctl show --property=MainPID --value camcops-server@camcops))");
 
+    is_mended(
+        machine,
+        "sed -i '/unset X-Forwarded-Host/d' /etc/apache2/sites-available/camcops.conf; systemctl reload apache2; sleep 1",
+        "web.headers",
+        "believes whoever asks what host or path it was asked by",
+    );
     is_mended(
         machine,
         "a2dismod --quiet --force proxy_http",

@@ -6,11 +6,12 @@ use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::servers::{sql, start_mariadb, start_mysql};
 use crate::harness::site::{processes, wait_until_well};
-use crate::harness::watch::secrets;
+use crate::harness::watch::{Watch, secrets};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 const KEPT: &str = "/etc/camcops/secrets/camcops";
+const JOURNAL: &str = "/var/lib/camcops-provision/camcops/journal";
 
 /// Fifty visitors, each with a new connection for each page, and three of the services' kind, each with a new connection
 /// to the database; until they are told to stop. Then they tell what came of it.
@@ -57,20 +58,27 @@ fn secrets_are_made_anew_while_the_site_is_in_use() {
     wait_until_well(&machine, "the first boot");
     write(&machine, "/root/visitors.py", VISITORS);
     let mut former: BTreeSet<String> = all_secrets(&machine);
-    is_told_where(&machine);
+    let watch = Watch::start(&machine);
+    let mut said = told_where(&machine);
 
-    database(&machine);
+    said += &database(&machine);
     former.extend(all_secrets(&machine));
     if cfg!(debug_assertions) {
         cut_and_gone_on_with(&machine, &mut former);
     }
-    broker(&machine);
-    monitor(&machine);
-    cookie(&machine);
-    readers(&machine);
+    said += &broker(&machine);
+    said += &monitor(&machine);
+    said += &cookie(&machine);
+    said += &readers(&machine);
     what_is_not_ours_is_refused(&machine);
 
     wait_until_well(&machine, "all rotations");
+    nothing_is_pending(&machine);
+    former.extend(all_secrets(&machine));
+    let seen = watch.end(&machine);
+    assert_eq!(seen["in_command_lines"], Value::Array(vec![]), "{seen:#}");
+    assert_eq!(seen["in_environments"], Value::Array(vec![]), "{seen:#}");
+    no_trace(&machine, &former, &said);
 }
 
 fn write(machine: &Booted, path: &str, text: &str) {
@@ -94,7 +102,7 @@ fn nothing_is_pending(machine: &Booted) {
     assert_eq!(code, 0, "{pending}{why}");
 }
 
-fn is_told_where(machine: &Booted) {
+fn told_where(machine: &Booted) -> String {
     let told = machine.run("camcops-provision secret list");
     assert!(
         told.contains(&format!("{KEPT}/database, generated, since 2")),
@@ -110,6 +118,7 @@ fn is_told_where(machine: &Booted) {
     assert_eq!(of("broker", "origin"), "generated");
     assert_eq!(of("cookie", "file"), format!("{KEPT}/cookie"));
     assert_eq!(of("readonly", "origin"), "none");
+    told + &json
 }
 
 fn begin_to_visit(machine: &Booted) {
@@ -314,6 +323,23 @@ fn what_is_not_ours_is_refused(machine: &Booted) {
 fn refused_after_a_while(machine: &Booted, command: &str, code: i32) {
     let (told, _, why) = machine.tried(&format!("camcops-provision {command}"));
     assert_eq!(told, code, "{why}");
+}
+
+/// No secret, former or present, in what was said, in what is logged, or in what others can read.
+fn no_trace(machine: &Booted, secrets: &BTreeSet<String>, said: &str) {
+    assert!(secrets.len() > 10, "{}", secrets.len());
+    for secret in secrets {
+        assert!(!said.contains(secret.as_str()), "{said}");
+    }
+    let lines: Vec<&str> = secrets.iter().map(String::as_str).collect();
+    write(machine, "/run/looked-for", &lines.join("\n"));
+    let found = machine.run(&format!(
+        "chmod 600 /run/looked-for
+         {{ grep --recursive --files-with-matches --fixed-strings --file /run/looked-for /var/log /tmp /var/tmp /run/log {JOURNAL} || true
+         journalctl --no-pager | grep --fixed-strings --file /run/looked-for || true
+         find /etc /var/lib /run -xdev -type f -perm /o+r -exec grep --files-with-matches --fixed-strings --file /run/looked-for {{}} + || true; }}"
+    ));
+    assert_eq!(found, "");
 }
 
 /// The database alone, of each family, with the parts that need no release of the application.
