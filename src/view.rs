@@ -51,6 +51,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
     };
     let account = site.account();
     let instance = &site.instance;
+    let metrics_file = settings.monitor.metrics_file.as_ref();
+    let metrics_file = metrics_file.map_or("", |file| file.as_str());
     json!({
         "managed": format!("{MANAGED} (instance {instance}): change {} and run `camcops-provision install`; edits here are overwritten.", settings_name(instance)),
         "managed_shared": format!("{MANAGED}: change its settings and run `camcops-provision install`; edits here are overwritten."),
@@ -66,6 +68,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
         "unit": "",
         "schedule": "",
         "backups": settings.backup.directory.as_str(),
+        "metrics_file": metrics_file,
+        "metrics_directory": metrics_file.rsplit_once('/').map_or("", |(directory, _)| directory),
         "path": paths(layout),
         "account": { "uid": settings.account.uid.given().map_or(String::new(), |uid| uid.get().to_string()) },
         "service": {

@@ -132,10 +132,7 @@ impl Draft<'_> {
             self.drop_in(&service, text, "where backups go");
             links.push(link("timers.target", &timer));
         }
-        if let Some(file) = self.metrics_file() {
-            let directory = file.rsplit_once('/').map(|(directory, _)| directory);
-            self.view["metrics_directory"] = directory.into();
-            self.view["metrics_file"] = file.into();
+        if self.site.settings().monitor.metrics_file.is_some() {
             let text = self.rendered(Format::Systemd, template!("metrics-service.conf.hbs"))?;
             let service = format!("camcops-metrics@{slug}.service");
             self.drop_in(&service, text, "where Prometheus looks");
@@ -182,11 +179,6 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn metrics_file(&self) -> Option<String> {
-        let file = self.site.settings().monitor.metrics_file.as_ref();
-        file.map(|file| file.as_str().to_owned())
-    }
-
     fn supervisor(&mut self) -> Result<()> {
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
             let Some(crontab) = crontab(schedule) else {
@@ -204,8 +196,7 @@ impl Draft<'_> {
                 "when backups are made",
             );
         }
-        if let Some(file) = self.metrics_file() {
-            self.view["metrics_file"] = file.into();
+        if self.site.settings().monitor.metrics_file.is_some() {
             let text = self.rendered(Format::Plain, template!("metrics.cron.hbs"))?;
             self.public(
                 &format!("/etc/cron.d/{}-metrics", self.site.layout.slug),
