@@ -382,6 +382,16 @@ pub fn recalled(host: &Host, instance: &str, content: &Content) -> Result<Option
         .filter(|found| found == content))
 }
 
+/// Every content that was kept for an instance.
+pub fn kept_contents(host: &Host, instance: &str) -> Result<Vec<Vec<u8>>> {
+    let directory = format!("{}/contents", directory(instance));
+    let mut all = Vec::new();
+    for name in host.list(&directory)?.unwrap_or_default() {
+        all.extend(host.read(&format!("{directory}/{name}"))?);
+    }
+    Ok(all)
+}
+
 /// A state from the journal, with the bytes of its content if they were kept.
 pub fn recalled_state(host: &Host, instance: &str, state: &State) -> Result<State> {
     let State::Present(facets) = state else {

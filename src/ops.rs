@@ -1,5 +1,6 @@
 //! The commands, each a thin use of the engine.
 
+pub mod cert;
 pub mod config;
 pub mod documents;
 pub mod from_package;
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Shell { as_root } => inside::shell(global, as_root).await,
         Command::Db(Db::Shell) => inside::database(global).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
+        Command::Cert(command) => cert::run(global, &command, style).await,
         Command::Secret(command) => secret::run(global, &command, style).await,
         Command::User(command) => user::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),

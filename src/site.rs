@@ -26,7 +26,7 @@ use std::rc::Rc;
 mod certificate;
 mod sources;
 
-pub use certificate::Certificate;
+pub use certificate::{Certificate, NewKey};
 pub use sources::{settings_file, sources};
 
 /// The settings of an instance, and the machine that they are for.
@@ -46,6 +46,8 @@ pub struct Site {
     pub layout: Layout,
     /// A secret that this run makes anew, in place of the one that is there.
     pub renewed: Option<(keys::Name, Secret)>,
+    /// Whether this run makes the self-signed certificate anew, and with which key.
+    pub new_certificate: Option<NewKey>,
 }
 
 impl Site {
@@ -66,6 +68,7 @@ impl Site {
             facts,
             layout,
             renewed: None,
+            new_certificate: None,
         };
         site.check_environment()?;
         if site.host.staged_root().is_none() {

@@ -875,6 +875,9 @@ fn json_is_one_document_from_every_command() {
         vec!["config", "validate"],
         vec!["config", "render"],
         vec!["config", "keys"],
+        vec!["cert", "show"],
+        vec!["cert", "csr"],
+        vec!["cert", "csr", "--new-key"],
         vec!["secret", "list"],
         vec!["completions", "bash"],
         vec!["man", &directory],
@@ -886,6 +889,9 @@ fn json_is_one_document_from_every_command() {
             "wait",
             "config edit",
             // These need a machine that runs.
+            "cert install",
+            "cert renew",
+            "cert verify",
             "db shell",
             "exec",
             "logs",
@@ -908,7 +914,7 @@ fn json_is_one_document_from_every_command() {
         document(&ran);
         assert_eq!(ran.err, "", "{ran}");
         let words = match arguments[0] {
-            "config" | "secret" => 2,
+            "cert" | "config" | "secret" => 2,
             _ => 1,
         };
         seen.insert(arguments[..words].join(" "));
@@ -1213,7 +1219,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["config", "db", "secret", "user"] {
+        for group in ["cert", "config", "db", "secret", "user"] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

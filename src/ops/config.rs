@@ -116,6 +116,15 @@ fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
 /// Changes keys in the administrator's file, and refuses what would make the settings wrong.
 fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
+    let (file, _, changed) = rewrite(global, changes)?;
+    answered(&file, changed, style)
+}
+
+/// The same for another command: gives the file, what was in it, and whether that was something else.
+pub(super) fn rewrite(
+    global: &Global,
+    changes: &[(&str, Option<&str>)],
+) -> Result<(PathBuf, Option<String>, bool)> {
     let file = settings_file(&open_host(global)?, global);
     let old = read(&file)?;
     let mut new = old.clone().unwrap_or_default();
@@ -123,12 +132,12 @@ fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Re
         new = settings::edited(&new, key, *value)
             .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
     }
-    let changed = old.unwrap_or_default() != new;
+    let changed = old.as_deref().unwrap_or_default() != new;
     if changed {
         check(global, &file, &new)?;
         write(&file, &new)?;
     }
-    answered(&file, changed, style)
+    Ok((file, old, changed))
 }
 
 /// What a script is told of a command that may have changed the settings.

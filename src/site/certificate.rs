@@ -32,6 +32,15 @@ pub enum Certificate {
     },
 }
 
+/// Which key a new self-signed certificate has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewKey {
+    /// The one that is there.
+    No,
+    /// One of its own.
+    Yes,
+}
+
 impl Site {
     /// The certificate that is there, or a new one.
     pub(super) fn certificate(&self) -> Result<Certificate> {
@@ -67,6 +76,11 @@ impl Site {
             }
             _ => "there is none yet".to_owned(),
         };
+        let because = match self.new_certificate {
+            Some(_) if because.is_empty() => "you asked for it".to_owned(),
+            _ => because,
+        };
+        let key = key.filter(|_| self.new_certificate != Some(NewKey::Yes));
         let pair = match (certificate, key) {
             (Some(certificate), Some(key)) if because.is_empty() => Ok(Pair { certificate, key }),
             (_, Some(key)) => certificate::renewed(&key, &subject, now),

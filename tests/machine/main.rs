@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod broker;
+mod certificate;
 mod cut_live;
 mod databases;
 mod day_two;
