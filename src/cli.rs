@@ -2,10 +2,11 @@
 
 use crate::keys;
 use crate::layout;
+use crate::ops::scale;
 use crate::probe::Role;
 use crate::report::Color;
 use crate::resource::Part;
-use crate::settings::Service;
+use crate::settings::{Pruning, Service};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,6 +76,8 @@ pub enum Command {
     Plan(Plan),
     /// Show what is installed, and what differs from the plan
     Status(Status),
+    /// Look for what is wrong, by named checks, and say what mends it
+    Doctor(Doctor),
     /// Wait until database, broker and web server answer: a real login, a real handshake, a real page
     Wait(Wait),
     /// Log in to the database as the account that runs this, without a password; `wait` uses it
@@ -95,8 +98,23 @@ pub enum Command {
     Restart(Services),
     /// Let services read what has changed since they started; those that are up to date go on undisturbed
     Reload(Services),
+    /// Change how many processes the web server or the workers have, now and for good
+    Scale {
+        /// server=N or workers=N; auto is what the machine bears
+        #[arg(required = true, value_name = "SERVICE=N", value_parser = scale::wish)]
+        wishes: Vec<scale::Wish>,
+    },
+    /// Switch services on and off, now and for good
+    #[command(subcommand)]
+    Service(ServiceSwitch),
     /// Read what the services have logged
     Logs(Logs),
+    /// Show what the services use, again and again on a terminal, else once
+    Top(Top),
+    /// Tell what the services use, process by process, with the queue and the connections to the database
+    Stats,
+    /// Show where in its code each process of the services is, for one that is stuck
+    Traceback(Services),
     /// Break export locks whose owners are dead; the services run it before they start
     #[command(hide = true)]
     BreakLocks,
@@ -118,6 +136,8 @@ pub enum Command {
         #[arg(long)]
         as_root: bool,
     },
+    /// Write what a helper needs to know of the site into one file: no password, nothing of a patient
+    SupportBundle(Support),
     /// What concerns the database
     #[command(subcommand)]
     Db(Db),
@@ -130,6 +150,16 @@ pub enum Command {
     /// The passwords of a site, and the secret of its cookies
     #[command(subcommand)]
     Secret(Secret),
+    /// Make, check, bring back and clear away backups of the site
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Change to another version of CamCOPS, and back by itself if that does not work
+    Upgrade(Upgrade),
+    /// Go back to the release from before the last upgrade
+    Rollback(Rollback),
+    /// Which releases of CamCOPS are on this machine
+    #[command(subcommand)]
+    Releases(Releases),
     /// Undo everything that install made and that is still as it made it
     Uninstall(Uninstall),
     /// Read, check and change the settings
@@ -205,6 +235,23 @@ pub struct CertInstall {
     pub key: Option<PathBuf>,
 }
 
+/// What to do with a service.
+#[derive(Debug, Subcommand)]
+pub enum ServiceSwitch {
+    /// Start a service, now and at boot
+    Enable {
+        /// server, workers, scheduler or monitor
+        #[arg(value_name = "NAME", value_parser = one_service)]
+        service: Service,
+    },
+    /// Stop a service, and leave it out from now on
+    Disable {
+        /// server, workers, scheduler or monitor
+        #[arg(value_name = "NAME", value_parser = one_service)]
+        service: Service,
+    },
+}
+
 /// What to do with secrets.
 #[derive(Debug, Subcommand)]
 pub enum Secret {
@@ -219,6 +266,74 @@ pub enum Secret {
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+/// What to do with backups.
+#[derive(Debug, Subcommand)]
+pub enum Backup {
+    /// Back up the database, with configuration, secrets, certificate and the site's own files, while the site runs
+    Create {
+        /// For the timer: clear away afterwards what backup.prune says
+        #[arg(long, hide = true)]
+        scheduled: bool,
+    },
+    /// Show the backups that there are
+    List,
+    /// Check a backup: its sums, and whether it can be loaded, in a database of its own
+    Verify {
+        /// Which one: its name, its path, or latest
+        #[arg(value_name = "NAME", value_hint = ValueHint::DirPath)]
+        name: Option<String>,
+        /// Check sums and contents only, without a database
+        #[arg(long)]
+        quick: bool,
+        /// Who can read it.
+        #[command(flatten)]
+        identity: Identity,
+    },
+    /// Put what a backup has in the place of what is there; on a machine without a site, make the site again
+    Restore(Restore),
+    /// Clear away backups that are no longer wanted, never the newest one
+    Prune {
+        /// Only show what would go
+        #[arg(long)]
+        dry_run: bool,
+        /// Which ones stay [default: as backup.prune says]
+        #[arg(long, value_name = "RULE", value_parser = one_rule)]
+        rule: Option<Pruning>,
+    },
+}
+
+fn one_rule(name: &str) -> Result<Pruning, String> {
+    let found = Pruning::ALL.iter().find(|one| one.as_str() == name);
+    found
+        .copied()
+        .ok_or_else(|| "choose from never, generations and first-of-month".into())
+}
+
+/// Who can read an encrypted backup.
+#[derive(Debug, Args)]
+pub struct Identity {
+    /// The file with the identity of age that can read it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub identity: Option<PathBuf>,
+}
+
+/// Flags of `backup restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// A backup: its name, its path, or latest; or a dump of the database, plain, by gzip or by zstd
+    #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
+    pub what: String,
+    /// The name of the database that is to be replaced
+    #[arg(long, value_name = "DATABASE")]
+    pub confirm: Option<String>,
+    /// Also replace settings, secrets, certificate and the site's own files by those of the backup
+    #[arg(long)]
+    pub with_configuration: bool,
+    /// Who can read it.
+    #[command(flatten)]
+    pub identity: Identity,
 }
 
 /// What to do for a user of CamCOPS.
@@ -283,6 +398,28 @@ pub struct Logs {
     pub lines: Option<u32>,
 }
 
+/// Flags of `top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Measure anew every S seconds
+    #[arg(short = 'd', long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// Print it once, on a terminal too
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Flags of `support-bundle`.
+#[derive(Debug, Args)]
+pub struct Support {
+    /// Where to [default: camcops-support-INSTANCE-TIME.tar.gz here]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+    /// Don't ask before it is written
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
 /// Which parts of an installation.
 #[derive(Debug, Clone, Args)]
 pub struct Parts {
@@ -315,18 +452,26 @@ impl Parts {
     }
 }
 
-/// Flags of `install`.
+/// Where CamCOPS and its Python packages come from, for this one run.
 #[derive(Debug, Clone, Args)]
-pub struct Install {
-    /// Don't ask before the first change
-    #[arg(short, long)]
-    pub yes: bool,
+pub struct Origin {
     /// Open no connection to fetch anything; what is missing is named
     #[arg(long)]
     pub offline: bool,
     /// Take CamCOPS and its Python packages from the files in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub wheelhouse: Option<PathBuf>,
+}
+
+/// Flags of `install`.
+#[derive(Debug, Clone, Args)]
+pub struct Install {
+    /// Don't ask before the first change
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Where CamCOPS comes from.
+    #[command(flatten)]
+    pub origin: Origin,
     /// Make this user of CamCOPS, who may do everything; one that is there is left as it is
     #[arg(long, value_name = "NAME")]
     pub superuser: Option<String>,
@@ -369,6 +514,32 @@ pub struct Status {
     pub exit_code: bool,
 }
 
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.
+With --monitoring, as monitoring plugins do: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
+pub struct Doctor {
+    /// Which checks, by id or by the first word of several, such as web [default: all that fit]
+    #[arg(value_name = "CHECK")]
+    pub checks: Vec<String>,
+    /// What can be known before an install; install itself asks it of a new machine
+    #[arg(long, conflicts_with = "end_to_end")]
+    pub preflight: bool,
+    /// What users meet: the login page, a tablet's question, workers, scheduler, a PDF
+    #[arg(long)]
+    pub end_to_end: bool,
+    /// Name the checks and run none
+    #[arg(long)]
+    pub list: bool,
+    /// One line and the exit codes of a monitoring plugin, for Nagios, Icinga and their like
+    #[arg(long, conflicts_with = "json")]
+    pub monitoring: bool,
+    /// Write what was found in Prometheus' text format, for its textfile collector; - is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 0..=1, default_missing_value = "-")]
+    pub metrics: Option<PathBuf>,
+}
+
 /// Flags of `wait`.
 #[derive(Debug, Args)]
 pub struct Wait {
@@ -398,6 +569,60 @@ fn one_service(name: &str) -> Result<Service, String> {
     found
         .copied()
         .ok_or_else(|| "choose from server, workers, scheduler and monitor".into())
+}
+
+/// Flags of `upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// The version [default: the newest that this program knows]
+    #[arg(long, value_name = "V")]
+    pub to: Option<String>,
+    /// Only tell what would be done, and what stands in the way
+    #[arg(long)]
+    pub check: bool,
+    /// Exit with 2 if there is something to upgrade
+    #[arg(long, requires = "check")]
+    pub exit_code: bool,
+    /// Don't ask before the first change
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Where the new release comes from.
+    #[command(flatten)]
+    pub origin: Origin,
+}
+
+/// Flags of `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Don't ask before the first change
+    #[arg(short, long)]
+    pub yes: bool,
+    /// The name of the database whose new data is to be given up: what was entered since the upgrade stays in a dump only
+    #[arg(long, value_name = "DATABASE")]
+    pub confirm: Option<String>,
+    /// Where the old release comes from, if it has to be built again.
+    #[command(flatten)]
+    pub origin: Origin,
+}
+
+/// What to do with releases.
+#[derive(Debug, Subcommand)]
+pub enum Releases {
+    /// Show each with its version, its Python, its size and what it is for
+    List,
+    /// Remove those that nobody needs; never the current one, nor the one that rollback goes back to
+    Prune(Prune),
+}
+
+/// Flags of `releases prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Keep the N newest of those that nobody needs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep: usize,
+    /// Only tell what would go
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Flags of `uninstall`.

@@ -109,6 +109,9 @@ pub struct Plan {
     pub on_first_boot: Vec<Resource>,
     /// Files of ours that the settings no longer want, but that the administrator changed: they stay.
     pub left: Vec<Left>,
+    /// What was seen of what is ours and wanted.
+    #[serde(skip)]
+    pub seen: BTreeMap<Resource, State>,
 }
 
 /// Something that stays although it is no longer wanted, and why.
@@ -147,6 +150,9 @@ pub async fn plan(
             continue;
         };
         let ours = journal.find(resource);
+        if ours.is_some() {
+            plan.seen.insert(resource.clone(), observed.clone());
+        }
         let mut differences = wanted.state.differences(&observed);
         // Its inputs are about to change, so it will not be fresh any more when its turn comes.
         let stale = |input: &Resource| plan.changes.iter().any(|c| c.change.resource == *input);
@@ -233,6 +239,40 @@ async fn observed(host: &Host, wanted: &[Wanted]) -> Result<Vec<Option<State>>> 
     Ok(all)
 }
 
+/// Something that is not as we made it.
+#[derive(Debug, Serialize)]
+pub struct Drift {
+    /// Which resource.
+    pub resource: Resource,
+    /// The facets that differ.
+    pub facets: Vec<String>,
+}
+
+/// What is ours and not as we made it. What the plan has seen is not looked at again.
+pub async fn drift(host: &Host, journal: &Journal, plan: &Plan) -> Result<Vec<Drift>> {
+    let mut drift = Vec::new();
+    for owned in journal.owned() {
+        let resource = &owned.change.resource;
+        if host.staged_root().is_some() && resource.needs_live_machine() {
+            continue;
+        }
+        let facets = match plan.seen.get(resource) {
+            Some(seen) => owned.change.after.differences(seen),
+            None => {
+                let seen = resource.observe(host).await?;
+                owned.change.after.differences(&seen)
+            }
+        };
+        if !facets.is_empty() {
+            drift.push(Drift {
+                resource: resource.clone(),
+                facets: facets.into_iter().map(str::to_owned).collect(),
+            });
+        }
+    }
+    Ok(drift)
+}
+
 /// Whether it is a file that not everybody may read.
 fn is_private(state: &State) -> bool {
     let facets = state.facets();
@@ -253,7 +293,11 @@ async fn plan_removals(
 ) -> Result<()> {
     for owned in journal.owned().iter().rev() {
         let resource = &owned.change.resource;
-        if wanted.iter().any(|wanted| wanted.resource == *resource) || resource.holds_data(host) {
+        if wanted.iter().any(|wanted| wanted.resource == *resource)
+            || resource.holds_data(host)
+            // There may be a way back to it; `releases prune` knows.
+            || matches!(resource, Resource::Release(_))
+        {
             continue;
         }
         match undoing(host, scope.instance, owned, others, Data::Stays).await? {
@@ -537,6 +581,56 @@ pub async fn undo_all(
                 resource: owned.change.resource.clone(),
                 why,
             }),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Undoes some of what this instance made, unless somebody changed it or needs it.
+pub async fn undo(
+    host: &Host,
+    writer: &mut Writer<'_>,
+    instance: &str,
+    resources: &[Resource],
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    let others = Others::read(host, instance)?;
+    let owned: Vec<Owned> = resources
+        .iter()
+        .filter_map(|resource| writer.journal.find(resource).cloned())
+        .collect();
+    let mut outcome = Outcome {
+        planned: owned.len(),
+        ..Outcome::default()
+    };
+    for owned in &owned {
+        let resource = &owned.change.resource;
+        let change = match undoing(host, instance, owned, &others, Data::Stays).await? {
+            Undoing::Restore(change) => change,
+            Undoing::Leave(why) => {
+                outcome.left.push(Left {
+                    resource: resource.clone(),
+                    why,
+                });
+                continue;
+            }
+        };
+        let planned = Planned {
+            action: Action::Remove,
+            change,
+            facets: Vec::new(),
+            because: "it is not needed any more".into(),
+            part: None,
+            shown: Shown::Nothing,
+            base: None,
+        };
+        for number in intend(host, writer, std::slice::from_ref(&planned))? {
+            let left = carry_out(host, writer, &planned, number)
+                .await
+                .with_context(|| format!("stopped at {resource}; run again to continue"))?;
+            outcome.left.extend(left.clone());
+            outcome.done += usize::from(left.is_none());
+            progress.made(&planned, outcome.done, outcome.planned, left.as_ref());
         }
     }
     Ok(outcome)

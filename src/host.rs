@@ -5,9 +5,11 @@
 //! in the way can't make root write elsewhere: it is refused, and the path is named.
 
 mod child;
+mod flow;
 mod tree;
 
 pub use child::{Begun, Child, Ended};
+pub use flow::{Ends, Flow};
 
 use crate::accounts::Accounts;
 use crate::cut::Cut;
@@ -294,16 +296,27 @@ impl Host {
         owner: Option<(u32, u32)>,
         mode: u32,
     ) -> Result<()> {
+        self.put_file_from(path, bytes, owner, mode)
+    }
+
+    /// The same for one that may not fit into memory.
+    pub fn put_file_from(
+        &self,
+        path: &str,
+        mut bytes: impl Read,
+        owner: Option<(u32, u32)>,
+        mode: u32,
+    ) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
         self.clear_unfinished(&place, path)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let private = Mode::S_IRUSR | Mode::S_IWUSR;
-        let write = || -> Result<()> {
+        let mut write = || -> Result<()> {
             let mut file = File::from(openat(&place.directory, &*unfinished, flags, private)?);
             self.cut.after_write();
-            file.write_all(bytes)?;
+            std::io::copy(&mut bytes, &mut file)?;
             self.cut.after_write();
             self.give(&file, owner, mode)?;
             file.sync_all()?;
@@ -467,6 +480,35 @@ impl Host {
             Some(place) => self.clear_unfinished(&place, path),
             None => Ok(()),
         }
+    }
+
+    /// Makes a file that was not there before, for root alone, to be written bit by bit.
+    pub fn new_file(&self, path: &str) -> Result<File> {
+        let place = self.place_for_writing(path)?;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let private = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = openat(&place.directory, &*place.name, flags, private)
+            .with_context(|| format!("can't make {}", self.outside(path)))?;
+        self.cut.after_write();
+        Ok(File::from(file))
+    }
+
+    /// Opens a regular file for reading; nothing if there is none.
+    pub fn open_file(&self, path: &str) -> Result<Option<(Entry, File)>> {
+        let Some(place) = self.place(path)? else {
+            return Ok(None);
+        };
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match openat(&place.directory, &*place.name, flags, Mode::empty()) {
+            Ok(handle) => File::from(handle),
+            Err(Errno::ENOENT | Errno::ELOOP | Errno::ENXIO) => return Ok(None),
+            Err(why) => {
+                return Err(why).with_context(|| format!("can't read {}", self.outside(path)));
+            }
+        };
+        let entry = entry(&fstat(&file)?);
+        Ok((entry.kind == Kind::File).then_some((entry, file)))
     }
 
     /// Opens a file for reading and appending, the same file that later calls of the same path see.

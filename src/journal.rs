@@ -466,6 +466,11 @@ fn directory(instance: &str) -> String {
     format!("{HOME}/{instance}")
 }
 
+/// The path of what is remembered of an instance beside its journal; it goes with that.
+pub fn beside(instance: &str, name: &str) -> String {
+    format!("{}/{name}", directory(instance))
+}
+
 /// Where the journal of an instance is.
 pub fn path(instance: &str) -> String {
     format!("{HOME}/{instance}/journal")

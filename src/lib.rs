@@ -16,8 +16,10 @@
 //! disk. [`engine`] and [`journal`] are what makes it safe to be cut anywhere.
 
 pub mod accounts;
+pub mod backup;
 pub mod camcops_conf;
 pub mod certificate;
+pub mod check;
 pub mod cli;
 pub mod cut;
 pub mod desired;
@@ -32,6 +34,7 @@ pub mod live;
 pub mod locks;
 pub mod mask;
 pub mod ops;
+pub mod ports;
 pub mod probe;
 pub mod processes;
 pub mod render;
@@ -39,4 +42,5 @@ pub mod report;
 pub mod resource;
 pub mod settings;
 pub mod site;
+pub mod upgrade;
 pub mod view;

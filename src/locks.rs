@@ -37,6 +37,42 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
     }
     // Two that start at the same time must not break the same lock twice: the second time it may be somebody's.
     let _turn = journal::turn(host, directory)?;
+    let mut locks = Vec::new();
+    for Judged {
+        path,
+        holder,
+        verdict,
+    } in all(host, directory)?
+    {
+        let broken = verdict.is_ok();
+        if broken {
+            host.remove_file(&path)?;
+            if let Some(holder) = holder {
+                host.remove_file(&format!("{directory}/{holder}"))?;
+            }
+        }
+        let (Ok(why) | Err(why)) = verdict;
+        locks.push(Lock { path, broken, why });
+    }
+    Ok(locks)
+}
+
+/// The locks in a directory that [`break_stale`] would break; nothing is changed.
+pub fn stale(host: &Host, directory: &str) -> Result<Vec<String>> {
+    let locks = all(host, directory)?.into_iter();
+    Ok(locks
+        .filter_map(|lock| lock.verdict.ok().map(|why| format!("{}: {why}", lock.path)))
+        .collect())
+}
+
+/// A lock, the file of whoever holds it, and why it may be broken, or why it may not.
+struct Judged {
+    path: String,
+    holder: Option<String>,
+    verdict: Result<String, String>,
+}
+
+fn all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
     let names = host.list(directory)?.unwrap_or_default();
     let mut files = Vec::new();
     for name in &names {
@@ -47,30 +83,23 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
         }
     }
     let here = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-    let mut locks = Vec::new();
-    for (name, lock) in &files {
-        if !name.ends_with(SUFFIX) {
-            continue;
-        }
-        let holder = files
-            .iter()
-            .find(|(other, entry)| !other.ends_with(SUFFIX) && entry.inode == lock.inode);
-        let verdict = match holder {
-            None => without_owner(lock),
-            Some((holder, _)) => judged(holder, lock, &here, &Machine),
-        };
-        let path = format!("{directory}/{name}");
-        let broken = verdict.is_ok();
-        if broken {
-            host.remove_file(&path)?;
-            if let Some((holder, _)) = holder {
-                host.remove_file(&format!("{directory}/{holder}"))?;
+    let locks = files.iter().filter(|(name, _)| name.ends_with(SUFFIX));
+    Ok(locks
+        .map(|(name, lock)| {
+            let holder = files
+                .iter()
+                .find(|(other, entry)| !other.ends_with(SUFFIX) && entry.inode == lock.inode)
+                .map(|(other, _)| (*other).to_owned());
+            Judged {
+                path: format!("{directory}/{name}"),
+                verdict: match &holder {
+                    None => without_owner(lock),
+                    Some(holder) => judged(holder, lock, &here, &Machine),
+                },
+                holder,
             }
-        }
-        let (Ok(why) | Err(why)) = verdict;
-        locks.push(Lock { path, broken, why });
-    }
-    Ok(locks)
+        })
+        .collect())
 }
 
 /// What is known of processes.

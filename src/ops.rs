@@ -1,7 +1,9 @@
 //! The commands, each a thin use of the engine.
 
+pub mod backup;
 pub mod cert;
 pub mod config;
+pub mod doctor;
 pub mod documents;
 pub mod from_package;
 pub mod init;
@@ -10,10 +12,16 @@ pub mod install;
 pub mod logs;
 pub mod ports;
 pub mod purge;
+pub mod releases;
+pub mod scale;
 pub mod secret;
 pub mod services;
+pub mod stats;
 pub mod status;
 pub mod superuser;
+pub mod support;
+pub mod traceback;
+pub mod upgrade;
 pub mod user;
 pub mod wait;
 
@@ -34,6 +42,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Install(flags) => from_package::install(global, &flags, style).await,
         Command::Plan(flags) => install::plan(global, &flags, style).await,
         Command::Status(flags) => status::run(global, &flags, style).await,
+        Command::Doctor(flags) => doctor::run(global, &flags, style).await,
         Command::Wait(flags) => wait::run(global, &flags, style).await,
         Command::Login {
             socket,
@@ -50,9 +59,19 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Db(Db::Shell) => inside::database(global).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
         Command::Cert(command) => cert::run(global, &command, style).await,
+        Command::Scale { wishes } => scale::scale(global, &wishes, style).await,
+        Command::Service(command) => scale::switch(global, &command, style).await,
+        Command::SupportBundle(flags) => support::run(global, &flags, style),
+        Command::Traceback(flags) => traceback::run(global, &flags, style).await,
+        Command::Top(flags) => stats::top(global, &flags, style).await,
+        Command::Stats => stats::stats(global, style).await,
         Command::Secret(command) => secret::run(global, &command, style).await,
         Command::User(command) => user::run(global, &command, style).await,
+        Command::Backup(command) => backup::run(global, &command, style).await,
         Command::BreakLocks => services::break_locks(global, style),
+        Command::Upgrade(flags) => upgrade::run(global, &flags, style).await,
+        Command::Rollback(flags) => upgrade::back::rollback(global, &flags, style).await,
+        Command::Releases(command) => releases::run(global, &command, style).await,
         Command::Uninstall(flags) => from_package::uninstall(global, &flags, style).await,
         Command::Config(command) => config::run(global, command, style),
         Command::Paths => documents::paths(&Site::load(global)?, style),

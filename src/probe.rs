@@ -14,7 +14,7 @@ pub mod web;
 use crate::error::Exit;
 use crate::host::Host;
 use crate::keys::{Key, Secret};
-use crate::settings::AbsolutePath;
+use crate::settings::{AbsolutePath, Frontend};
 use crate::site::Site;
 use anyhow::Result;
 use nix::errno::Errno;
@@ -36,7 +36,7 @@ pub enum Role {
     Database,
     /// The broker: the application's own login, and a channel on its vhost.
     Broker,
-    /// CamCOPS's own web server, behind Apache: the login page.
+    /// The web site: the login page, of CamCOPS's own web server and through Apache.
     Web,
 }
 
@@ -151,8 +151,8 @@ pub enum Endpoint {
     Database(database::Endpoint),
     /// The broker.
     Broker(broker::Endpoint),
-    /// The web server behind Apache.
-    Web(web::Endpoint),
+    /// The web server, and Apache in front of it where that is ours.
+    Web(web::Endpoint, Option<site::Endpoint>),
 }
 
 impl Endpoint {
@@ -165,7 +165,14 @@ impl Endpoint {
                 site.settings(),
                 &site.layout,
             )?),
-            Role::Web => Endpoint::Web(web::Endpoint::of(site.settings(), &site.layout)),
+            Role::Web => {
+                let settings = site.settings();
+                let front = (settings.web.frontend == Frontend::Apache).then(|| {
+                    let (certificate, ..) = site.certificate_files();
+                    site::Endpoint::of(settings, &site.names()[0], &certificate)
+                });
+                Endpoint::Web(web::Endpoint::of(settings, &site.layout), front)
+            }
         })
     }
 
@@ -174,7 +181,8 @@ impl Endpoint {
         match self {
             Endpoint::Database(endpoint) => endpoint.address.to_string(),
             Endpoint::Broker(endpoint) => endpoint.address.to_string(),
-            Endpoint::Web(endpoint) => endpoint.address.to_string(),
+            Endpoint::Web(_, Some(front)) => front.place(),
+            Endpoint::Web(server, None) => server.address.to_string(),
         }
     }
 
@@ -183,7 +191,14 @@ impl Endpoint {
         match self {
             Endpoint::Database(endpoint) => endpoint.answers(patience).await,
             Endpoint::Broker(endpoint) => endpoint.answers(patience).await,
-            Endpoint::Web(endpoint) => endpoint.answers(patience).await,
+            Endpoint::Web(server, front) => {
+                // Whoever is behind Apache says more of what is wrong than Apache can.
+                let answer = server.answers(patience).await?;
+                match front {
+                    Some(front) => front.answers(patience).await,
+                    None => Ok(answer),
+                }
+            }
         }
     }
 }

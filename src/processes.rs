@@ -64,12 +64,8 @@ pub fn owner(pid: u32) -> Option<u32> {
 
 /// Whether somebody has stopped a process, or it is dead and only not yet buried.
 pub fn is_stopped(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the program may have spaces and brackets.
-    let state = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next());
-    matches!(state, Some('T' | 't' | 'Z' | 'X'))
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat(&text).is_some_and(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// The program that a process runs; nothing if it is gone or nobody may know.
@@ -77,6 +73,28 @@ pub fn program(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
     Some(name.trim_end_matches(" (deleted)").to_owned())
+}
+
+/// Where the kernel counts what a process uses, below /sys/fs/cgroup.
+pub fn control_group(pid: u32) -> Option<String> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let unified = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let named = || {
+        groups
+            .lines()
+            .find_map(|line| line.split_once(":name=systemd:").map(|(_, path)| path))
+    };
+    unified
+        .filter(|path| *path != "/")
+        .or_else(named)
+        .map(str::to_owned)
+}
+
+/// The service of systemd that a process belongs to.
+pub fn unit(pid: u32) -> Option<String> {
+    let group = control_group(pid)?;
+    let unit = group.rsplit('/').find(|part| part.ends_with(".service"))?;
+    Some(unit.to_owned())
 }
 
 /// Every process.
@@ -89,29 +107,88 @@ pub fn all() -> Vec<u32> {
         .collect()
 }
 
-/// The children of a process.
-pub fn children(parent: u32) -> Vec<u32> {
-    all()
-        .into_iter()
-        .filter(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| stat_field(&stat, 4) == Some(parent.into()))
-        })
-        .collect()
+/// What the kernel says of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Who started it, or took it over.
+    pub parent: u32,
+    /// `R` runs, `S` sleeps, `D` waits for a disk or the like, `T` is stopped, `Z` is dead and not yet buried.
+    pub state: char,
+    /// How long it was on a processor.
+    pub busy: Duration,
 }
 
-/// The memory of a process and all below it that is theirs alone or their share, in bytes; nothing where that is not told.
-pub fn memory(pid: u32) -> Option<u64> {
-    let mut sum = share(pid)?;
-    let mut below = children(pid);
-    while let Some(child) = below.pop() {
-        sum += share(child).unwrap_or(0);
-        below.extend(children(child));
+/// All processes at one moment.
+#[derive(Debug, Default)]
+pub struct Table(BTreeMap<u32, Stat>);
+
+impl Table {
+    /// Reads it.
+    pub fn read() -> Table {
+        let stat = |pid: u32| stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+        Table(
+            all()
+                .into_iter()
+                .filter_map(|pid| Some((pid, stat(pid)?)))
+                .collect(),
+        )
     }
-    Some(sum)
+
+    /// One of them.
+    pub fn get(&self, pid: u32) -> Option<Stat> {
+        self.0.get(&pid).copied()
+    }
+
+    /// The children of a process.
+    pub fn children(&self, parent: u32) -> impl Iterator<Item = u32> + '_ {
+        self.0
+            .iter()
+            .filter(move |(_, stat)| stat.parent == parent)
+            .map(|(pid, _)| *pid)
+    }
+
+    /// A process and all below it, parents before their children; nothing if it is gone.
+    pub fn tree(&self, root: u32) -> Vec<u32> {
+        let mut tree: Vec<u32> = self
+            .0
+            .contains_key(&root)
+            .then_some(root)
+            .into_iter()
+            .collect();
+        let mut next = 0;
+        while let Some(pid) = tree.get(next).copied() {
+            // The kernel's own first process is its own child in some tables.
+            let below: Vec<u32> = self
+                .children(pid)
+                .filter(|one| !tree.contains(one))
+                .collect();
+            tree.extend(below);
+            next += 1;
+        }
+        tree
+    }
+
+    /// The memory of a process and all below it that is theirs alone or their share, in bytes; nothing where that is
+    /// not told.
+    pub fn memory(&self, root: u32) -> Option<u64> {
+        let mut shares = self.tree(root).into_iter().map(share);
+        let first = shares.next()??;
+        Some(first + shares.flatten().sum::<u64>())
+    }
 }
 
-fn share(pid: u32) -> Option<u64> {
+fn stat(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(") ")?;
+    let busy = stat_field(text, 14)? + stat_field(text, 15)?;
+    Some(Stat {
+        parent: u32::try_from(stat_field(text, 4)?).ok()?,
+        state: rest.chars().next()?,
+        busy: Duration::from_millis(busy * 1000 / TICKS_PER_SECOND),
+    })
+}
+
+/// The memory of a process that is its own alone or its share, in bytes; nothing where that is not told.
+pub fn share(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -255,6 +332,9 @@ mod tests {
         assert_eq!(stat_field(stat, 4), Some(7));
         assert_eq!(stat_field(stat, 22), Some(98765));
         assert_eq!(stat_field("", 22), None);
+        let read = super::stat(stat).unwrap();
+        assert_eq!((read.parent, read.state), (7, 'S'));
+        assert_eq!(read.busy, Duration::from_millis(110));
     }
 
     #[test]
@@ -266,6 +346,39 @@ mod tests {
         let written = changed(file.path().to_str().unwrap()).unwrap().unwrap();
         assert!(written > started(std::process::id()).unwrap());
         assert_eq!(changed("/no/such/file").unwrap(), None);
+    }
+
+    #[test]
+    fn a_tree_is_a_process_and_all_below_it() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 60 & wait"])
+            .spawn()
+            .unwrap();
+        let tree = loop {
+            let table = Table::read();
+            let tree = table.tree(std::process::id());
+            if tree.len() >= 3 {
+                assert!(
+                    table
+                        .memory(std::process::id())
+                        .is_some_and(|bytes| bytes > 0)
+                );
+                break tree;
+            }
+        };
+        assert_eq!(tree[0], std::process::id());
+        assert!(tree.contains(&child.id()));
+        let sleeper = Table::read().children(child.id()).next().unwrap();
+        assert!(tree.contains(&sleeper));
+        for pid in [sleeper, child.id()] {
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid as i32),
+                nix::sys::signal::Signal::SIGKILL,
+            )
+            .unwrap();
+        }
+        child.wait().unwrap();
+        assert!(Table::read().tree(u32::MAX).is_empty());
     }
 
     #[test]

@@ -190,6 +190,12 @@ fn headline(host: &Host, planned: &Planned) -> String {
         {
             format!("start {}", planned.change.resource.name())
         }
+        (Action::Update, _)
+            if matches!(planned.change.resource, Resource::Service(_))
+                && planned.facets == ["fresh"] =>
+        {
+            format!("let {} read what changed", planned.change.resource.name())
+        }
         (Action::Create, State::Present(facets)) => match facets.text("target") {
             Some(target) => format!("create {name} -> {target}"),
             None => format!("create {name}"),

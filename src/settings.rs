@@ -23,8 +23,8 @@ mod types;
 mod value;
 
 pub use choices::{
-    AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Service,
-    ServiceManager, Source, TlsMode, Version,
+    AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Pruning,
+    Service, ServiceManager, Source, TlsMode, Version,
 };
 pub use config::{Config, ConfigValue};
 pub use edit::edited;
@@ -35,8 +35,8 @@ pub use problem::{Origin, Problem, Problems};
 pub use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub use types::{
     AbsolutePath, AccountName, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host,
-    Language, Listen, Locality, MemoryCap, Network, Organization, Timezone, UserName, VirtualHost,
-    WebAddress, WebPath,
+    Language, Listen, Locality, MemoryCap, Network, Organization, Recipient, Schedule, Timezone,
+    UserName, VirtualHost, WebAddress, WebPath,
 };
 pub use value::{Auto, Port, Setting, Whole, ZeroOr};
 
@@ -238,6 +238,24 @@ key::settings! {
         username: Option<UserName> = None, example "\"admin\"", shown "none";
         /// A file with the user's first password, which only root can read.
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-superuser-password\"", shown "asked for on a terminal";
+    }
+
+    /// Backups of the database, with all that makes up the site.
+    backup: Backup {
+        /// Where backups go; only root may enter it.
+        directory: AbsolutePath = AbsolutePath("/var/backups/camcops".into()), example "\"/mnt/backups/camcops\"";
+        /// When a backup is made, as systemd.time(7) writes it (under supervisor: five fields of crontab(5)); "never" for no timer.
+        schedule: Schedule = Schedule("*-*-* 02:30".into()), example "\"daily\"", shown "each night at half past two";
+        /// What the timer removes after each backup: nothing, what is beyond the keep_ settings, or after 31 days all but those of the first of each month.
+        prune: Pruning = Pruning::Generations, example "\"never\"";
+        /// Of how many days the newest backup is kept.
+        keep_daily: Whole<1, 3650> = Whole(7), example "14";
+        /// Of how many weeks the newest backup is kept.
+        keep_weekly: Whole<0, 520> = Whole(5), example "8";
+        /// Of how many months the newest backup is kept.
+        keep_monthly: Whole<0, 600> = Whole(12), example "24";
+        /// The recipient of age who can read the backups; without one they are not encrypted.
+        encrypt_to: Option<Recipient> = None, example "\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudgkg7qs3yt9c9\"", shown "none";
     }
 
     /// Where the services log to.

@@ -20,6 +20,7 @@ use crate::settings::{
 };
 use crate::{desired, report, view};
 use anyhow::Result;
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -45,7 +46,7 @@ pub struct Site {
     /// Where things live.
     pub layout: Layout,
     /// A secret that this run makes anew, in place of the one that is there.
-    pub renewed: Option<(keys::Name, Secret)>,
+    pub renewed: OnceCell<(keys::Name, Secret)>,
     /// Whether this run makes the self-signed certificate anew, and with which key.
     pub new_certificate: Option<NewKey>,
 }
@@ -67,7 +68,7 @@ impl Site {
             resolved,
             facts,
             layout,
-            renewed: None,
+            renewed: OnceCell::new(),
             new_certificate: None,
         };
         site.check_environment()?;
@@ -318,7 +319,7 @@ impl Site {
             },
             former_database: None,
         };
-        if let Some((name, secret)) = &self.renewed {
+        if let Some((name, secret)) = self.renewed.get() {
             found.renew(*name, secret);
         }
         Ok(found)

@@ -64,6 +64,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
         "magick_suffix": site.facts.magick_suffix,
         "program": "",
         "unit": "",
+        "schedule": "",
+        "backups": settings.backup.directory.as_str(),
         "path": paths(layout),
         "account": { "uid": settings.account.uid.given().map_or(String::new(), |uid| uid.get().to_string()) },
         "service": {
@@ -224,6 +226,7 @@ fn web_workers(site: &Site) -> u32 {
     )
 }
 
+/// How many tasks are worked on at the same time.
 fn concurrency(site: &Site) -> u32 {
     site.settings().workers.concurrency.given().map_or_else(
         || {
@@ -242,6 +245,58 @@ fn workers_memory_mb(site: &Site, concurrency: u32) -> u64 {
     } else {
         0
     }
+}
+
+/// What the processes of a site need.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// Processes of the web server.
+    pub web: u32,
+    /// Processes of the workers.
+    pub workers: u32,
+    /// Memory of all of them together, in MiB, when they have grown.
+    pub memory_mb: u64,
+    /// Connections to the database that they may open.
+    pub connections: u64,
+}
+
+impl Needs {
+    /// All of them.
+    pub fn processes(&self) -> u32 {
+        self.web + self.workers
+    }
+}
+
+/// What the settings ask for, or this machine bears.
+pub fn needs(site: &Site) -> Needs {
+    let serves = |service| !site.settings().services.disabled.contains(&service);
+    let web = match serves(Service::Server) {
+        true => web_workers(site),
+        false => 0,
+    };
+    let workers = match serves(Service::Workers) {
+        true => concurrency(site),
+        false => 0,
+    };
+    Needs {
+        web,
+        workers,
+        memory_mb: u64::from(web) * WEB_WORKER_MB + u64::from(workers) * WORKER_MB,
+        connections: connections(site, web, workers),
+    }
+}
+
+/// What the processes may open: one of the web server for its page, its session and what a page fetches beside.
+fn connections(site: &Site, web: u32, workers: u32) -> u64 {
+    const PER_WEB_PROCESS: u64 = 3;
+    const PER_WORKER: u64 = 2;
+    // CherryPy answers each visitor in a thread of its own, up to this many.
+    const THREADS: u64 = 100;
+    let web = match site.settings().web.backend {
+        Backend::Gunicorn => u64::from(web) * PER_WEB_PROCESS,
+        Backend::Cherrypy => THREADS,
+    };
+    web + (u64::from(workers) + 1) * PER_WORKER
 }
 
 fn broker_url(site: &Site, password: &Secret) -> String {

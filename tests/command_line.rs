@@ -113,7 +113,7 @@ fn read_repository(path: &str) -> String {
 #[test]
 fn a_wrong_command_line_is_64() {
     let staged = staged();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["frobnicate"], "--help"),
         (&["plan", "--bogus"], "--help"),
         (&["plan", "-q", "-v"], "--verbose"),
@@ -129,6 +129,12 @@ fn a_wrong_command_line_is_64() {
             "/etc/camcops/camcops.conf",
         ),
         (&["wait"], "leave --root out"),
+        (&["doctor"], "leave --root out"),
+        (&["doctor", "disc"], "nearest: disk"),
+        (
+            &["doctor", "--preflight", "--end-to-end"],
+            "cannot be used with",
+        ),
     ];
     for (arguments, says) in cases {
         fails(|| staged.command(arguments), 64, &[says]);
@@ -866,8 +872,10 @@ fn json_is_one_document_from_every_command() {
         vec!["plan", "--diff", "--color", "always"],
         vec!["install"],
         vec!["status"],
+        vec!["doctor", "--list"],
         vec!["paths"],
         vec!["urls"],
+        vec!["releases", "list"],
         vec!["config", "show"],
         vec!["config", "get", "web.path"],
         vec!["config", "set", "tls.days", "90"],
@@ -892,17 +900,32 @@ fn json_is_one_document_from_every_command() {
             "cert install",
             "cert renew",
             "cert verify",
+            "backup create",
+            "backup list",
+            "backup prune",
+            "backup restore",
+            "backup verify",
             "db shell",
             "exec",
             "logs",
             "ports",
+            "releases prune",
             "reload",
             "restart",
+            "rollback",
             "run",
+            "scale",
+            "service disable",
+            "service enable",
             "secret rotate",
             "shell",
             "start",
+            "stats",
             "stop",
+            "support-bundle",
+            "top",
+            "traceback",
+            "upgrade",
             "user enable",
             "user reset-password",
             "user superuser",
@@ -914,7 +937,7 @@ fn json_is_one_document_from_every_command() {
         document(&ran);
         assert_eq!(ran.err, "", "{ran}");
         let words = match arguments[0] {
-            "cert" | "config" | "secret" => 2,
+            "cert" | "config" | "releases" | "secret" => 2,
             _ => 1,
         };
         seen.insert(arguments[..words].join(" "));
@@ -1219,7 +1242,9 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["cert", "config", "db", "secret", "user"] {
+        for group in [
+            "backup", "cert", "config", "db", "releases", "secret", "service", "user",
+        ] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

@@ -695,13 +695,13 @@ fn a_setting_that_is_no_secret_is_shown() {
         "config.recipient:x.REDCAP_API_URL=https://me:x@redcap.example.org/",
     ]);
     for (key, shown) in [
-        ("config.site.EMAIL_HOST", "\"mail.example.org\"\n"),
+        ("config.site.EMAIL_HOST", "mail.example.org\n"),
         ("config.site.EMAIL_HOST_PASSWORD", "********\n"),
         (
             "config.recipient:x.REDCAP_API_URL",
-            "\"https://me:********@redcap.example.org/\"\n",
+            "https://me:********@redcap.example.org/\n",
         ),
-        ("database.password_file", "\"\"\n"),
+        ("database.password_file", "\n"),
     ] {
         assert_eq!(staged.run(&["config", "get", key]).exits(0).out, shown);
     }

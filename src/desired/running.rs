@@ -1,6 +1,7 @@
 //! What runs: services under either manager, the site of the web server, names for the firewall.
 
 use super::Draft;
+use crate::error::Exit;
 use crate::facts::Manager;
 use crate::layout::PYTHON_HOOK;
 use crate::render::Format;
@@ -18,7 +19,7 @@ macro_rules! unit {
     };
 }
 
-const UNITS: [(&str, &str); 7] = [
+const UNITS: [(&str, &str); 9] = [
     unit!("camcops.target"),
     unit!("camcops@.target"),
     unit!("camcops-server@.socket"),
@@ -26,6 +27,8 @@ const UNITS: [(&str, &str); 7] = [
     unit!("camcops-workers@.service"),
     unit!("camcops-scheduler@.service"),
     unit!("camcops-monitor@.service"),
+    unit!("camcops-backup@.service"),
+    unit!("camcops-backup@.timer"),
 ];
 
 impl Draft<'_> {
@@ -117,6 +120,16 @@ impl Draft<'_> {
             );
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
+        if let Some(schedule) = self.site.settings().backup.schedule.given() {
+            self.view["schedule"] = schedule.into();
+            let timer = format!("camcops-backup@{slug}.timer");
+            let text = self.rendered(Format::Systemd, template!("backup-timer.conf.hbs"))?;
+            self.drop_in(&timer, text, "when backups are made");
+            let text = self.rendered(Format::Systemd, template!("backup-service.conf.hbs"))?;
+            let service = format!("camcops-backup@{slug}.service");
+            self.drop_in(&service, text, "where backups go");
+            links.push(link("timers.target", &timer));
+        }
         for (path, unit) in links {
             // A unit of an instance is a link to the template of all instances.
             let template = match unit.split_once('@') {
@@ -158,6 +171,22 @@ impl Draft<'_> {
     }
 
     fn supervisor(&mut self) -> Result<()> {
+        if let Some(schedule) = self.site.settings().backup.schedule.given() {
+            let Some(crontab) = crontab(schedule) else {
+                return Err(Exit::Settings.because(format!(
+                    "backup.schedule: cron can't follow {schedule:?}; say hourly, daily, weekly, monthly, *-*-* HH:MM, the five fields of crontab(5), or never"
+                )));
+            };
+            self.view["schedule"] = crontab.into();
+            let text = self.rendered(Format::Plain, template!("backup.cron.hbs"))?;
+            self.public(
+                &format!("/etc/cron.d/{}-backup", self.site.layout.slug),
+                text,
+                "0644",
+                Part::Services,
+                "when backups are made",
+            );
+        }
         let text = self.rendered(Format::Supervisor, template!("supervisor.conf.hbs"))?;
         let path = self.site.layout.supervisor_programs();
         self.public(
@@ -257,7 +286,10 @@ impl Draft<'_> {
             if member.is_unit() {
                 facets = facets.with("enabled", "yes");
             }
-            if !matches!(member.role, Role::Socket | Role::Database | Role::Broker) {
+            if !matches!(
+                member.role,
+                Role::Socket | Role::Timer | Role::Database | Role::Broker
+            ) {
                 facets = facets.with("answers", "yes");
             }
             self.want(Resource::Service(member.name), facets, part, because);
@@ -268,6 +300,45 @@ impl Draft<'_> {
                     .flat_map(|path| [Resource::File(path.clone()), Resource::Symlink(path)])
                     .collect();
             }
+        }
+    }
+}
+
+/// The fields of crontab(5) for a calendar of systemd, where they can say it.
+fn crontab(schedule: &str) -> Option<String> {
+    let words: Vec<&str> = schedule.split_whitespace().collect();
+    let number = |text: &str, below: u8| text.parse::<u8>().ok().filter(|number| *number < below);
+    match words[..] {
+        ["hourly"] => Some("0 * * * *".into()),
+        ["daily"] => Some("0 0 * * *".into()),
+        ["weekly"] => Some("0 0 * * 1".into()),
+        ["monthly"] => Some("0 0 1 * *".into()),
+        ["*-*-*", time] => {
+            let mut parts = time.split(':');
+            let hour = number(parts.next()?, 24)?;
+            let minute = number(parts.next()?, 60)?;
+            Some(format!("{minute} {hour} * * *"))
+        }
+        [_, _, _, _, _] => Some(words.join(" ")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cron_follows_what_it_can() {
+        for (schedule, fields) in [
+            ("*-*-* 02:30", Some("30 2 * * *")),
+            ("*-*-* 02:30:00", Some("30 2 * * *")),
+            ("daily", Some("0 0 * * *")),
+            ("5 4 * * 0", Some("5 4 * * 0")),
+            ("Mon *-*-* 02:30", None),
+            ("*-*-* 24:00", None),
+        ] {
+            assert_eq!(crontab(schedule).as_deref(), fields, "{schedule}");
         }
     }
 }

@@ -138,8 +138,9 @@ impl Draft<'_> {
             .name_or(&self.site.layout.slug);
         // A new release may have new migrations.
         let releases = self.recipe.wanted.iter().map(|wanted| &wanted.resource);
+        let venv = Resource::Symlink(self.site.layout.venv.clone());
         let inputs = releases
-            .filter(|resource| matches!(resource, Resource::Release(_)))
+            .filter(|resource| matches!(resource, Resource::Release(_)) || **resource == venv)
             .cloned()
             .collect();
         self.recipe.wanted.push(Wanted {

@@ -30,10 +30,10 @@ const LINES: Duration = Duration::from_millis(50);
 /// A program that is about to run. It is never a shell, and never gets a secret as an argument.
 #[derive(Debug)]
 pub struct Child<'a> {
-    host: &'a Host,
-    program: &'a str,
-    command: Command,
-    input: Option<Zeroizing<Vec<u8>>>,
+    pub(super) host: &'a Host,
+    pub(super) program: &'a str,
+    pub(super) command: Command,
+    pub(super) input: Option<Zeroizing<Vec<u8>>>,
     patience: Option<Duration>,
 }
 
@@ -123,6 +123,12 @@ impl<'a> Child<'a> {
     /// With this to read.
     pub fn input(mut self, input: &[u8]) -> Child<'a> {
         self.input = Some(Zeroizing::new(input.to_vec()));
+        self
+    }
+
+    /// With a file to read.
+    pub fn stdin(mut self, file: File) -> Child<'a> {
+        self.command.stdin(file);
         self
     }
 
@@ -289,19 +295,19 @@ impl Running {
 }
 
 /// Ends it and what it has started: they are a group of their own.
-fn end_group(leader: u32) {
+pub(super) fn end_group(leader: u32) {
     if let Ok(group) = i32::try_from(leader) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
 }
 
-fn unnamed() -> Result<File> {
+pub(super) fn unnamed() -> Result<File> {
     let handle = memfd_create("camcops-provision", MFdFlags::MFD_CLOEXEC)?;
     Ok(File::from(handle))
 }
 
 /// Read by position: the child's own position in the file is not to be moved.
-fn text(file: &File, from: u64) -> Result<String> {
+pub(super) fn text(file: &File, from: u64) -> Result<String> {
     let size = file.metadata()?.len().saturating_sub(from);
     let mut bytes = vec![0; usize::try_from(size)?];
     file.read_exact_at(&mut bytes, from)?;

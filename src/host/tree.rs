@@ -4,10 +4,11 @@ use super::{Host, sync};
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::sys::statvfs::{Statvfs, fstatvfs};
 use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +41,15 @@ impl Host {
         self.cut.after_write();
         sync(&place.directory)?;
         Ok(())
+    }
+
+    /// What a tree takes on the disk, in bytes; nothing there takes nothing. What has several names is counted once.
+    pub fn tree_size(&self, path: &str) -> Result<u64> {
+        let Some(place) = self.place(path)? else {
+            return Ok(0);
+        };
+        size(place.directory.as_fd(), &place.name, &mut BTreeSet::new())
+            .with_context(|| format!("can't measure {}", self.outside(path)))
     }
 
     /// Lets two things of one file system change places in one step.
@@ -90,24 +100,47 @@ impl Host {
     }
 }
 
-fn remove(directory: BorrowedFd<'_>, name: &OsStr, device: u64) -> nix::Result<()> {
-    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(why) => return Err(why),
+fn size(directory: BorrowedFd<'_>, name: &OsStr, seen: &mut BTreeSet<u64>) -> nix::Result<u64> {
+    let found = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => return Ok(0),
+        other => other?,
+    };
+    let own = u64::try_from(found.st_blocks).unwrap_or(0) * 512;
+    if found.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
+        let again = found.st_nlink > 1 && !seen.insert(found.st_ino);
+        return Ok(if again { 0 } else { own });
     }
+    let (inside, names) = opened(directory, name)?;
+    let mut sum = own;
+    for name in &names {
+        sum += size(inside.as_fd(), name, seen)?;
+    }
+    Ok(sum)
+}
+
+/// A directory and the names in it.
+fn opened(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<(Dir, Vec<OsString>)> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let handle = openat(directory, name, flags, Mode::empty())?;
-    if fstat(&handle)?.st_dev != device {
-        return Err(Errno::EXDEV);
-    }
-    let mut inside = Dir::from_fd(handle)?;
+    let mut inside = Dir::from_fd(openat(directory, name, flags, Mode::empty())?)?;
     let mut names: Vec<OsString> = Vec::new();
     for entry in inside.iter() {
         let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
         if name != "." && name != ".." {
             names.push(name);
         }
+    }
+    Ok((inside, names))
+}
+
+fn remove(directory: BorrowedFd<'_>, name: &OsStr, device: u64) -> nix::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(why) => return Err(why),
+    }
+    let (inside, names) = opened(directory, name)?;
+    if fstat(&inside)?.st_dev != device {
+        return Err(Errno::EXDEV);
     }
     for name in &names {
         remove(inside.as_fd(), name, device)?;
@@ -131,10 +164,15 @@ mod tests {
         fs::create_dir_all(at("tree/a/b")).unwrap();
         fs::create_dir(at("kept")).unwrap();
         fs::write(at("kept/file"), "kept").unwrap();
+        fs::write(at("kept/large"), vec![1; 1 << 17]).unwrap();
         fs::write(at("tree/a/b/file"), "gone").unwrap();
         symlink(at("kept"), at("tree/a/link")).unwrap();
         symlink(at("kept/file"), at("tree/link")).unwrap();
         let host = Host::staged(home.path()).unwrap();
+        // Not what a link leads to.
+        let size = host.tree_size("/tree").unwrap();
+        assert!(size > 0 && size < 1 << 16, "{size}");
+        assert_eq!(host.tree_size("/none").unwrap(), 0);
         host.remove_tree("/tree").unwrap();
         host.remove_tree("/tree").unwrap();
         assert!(!at("tree").exists());

@@ -116,12 +116,18 @@ fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
 /// Changes keys in the administrator's file, and refuses what would make the settings wrong.
 fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
-    let (file, _, changed) = rewrite(global, changes)?;
+    let (file, changed) = put(global, changes)?;
     answered(&file, changed, style)
 }
 
-/// The same for another command: gives the file, what was in it, and whether that was something else.
-pub(super) fn rewrite(
+/// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
+pub fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
+    let (file, _, changed) = rewrite(global, changes)?;
+    Ok((file, changed))
+}
+
+/// The same, and what was in the file.
+pub fn rewrite(
     global: &Global,
     changes: &[(&str, Option<&str>)],
 ) -> Result<(PathBuf, Option<String>, bool)> {

@@ -6,7 +6,7 @@
 //! as long as it is there; whichever run finishes an instance takes that line out.
 
 use super::{install, need_root};
-use crate::cli::{Global, Install, Uninstall};
+use crate::cli::{Global, Install, Origin, Uninstall};
 use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, HOME};
@@ -65,7 +65,10 @@ async fn converge(global: &Global, flags: &Install, style: Style) -> Result<u8> 
         let flags = Install {
             yes: true,
             // dpkg holds its lock, and nobody who waits for it waits for downloads; the unit has the time.
-            offline: flags.offline || flags.from_package,
+            origin: Origin {
+                offline: flags.origin.offline || flags.from_package,
+                ..flags.origin.clone()
+            },
             from_package: false,
             pending: false,
             ..flags.clone()

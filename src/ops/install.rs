@@ -1,8 +1,8 @@
 //! `install`, `plan`, `uninstall`.
 
 use super::superuser::{ask_name, ask_password, take};
-use super::{asking, need_root, purge, stop_on_signals};
-use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
+use super::{asking, doctor, need_root, purge, stop_on_signals, upgrade};
+use crate::cli::{Global, Install, Origin, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
 use crate::engine::{self, Data, Plan, Scope};
 use crate::error::Exit;
@@ -15,6 +15,7 @@ use crate::site::{Site, open_host};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
 pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
@@ -107,6 +108,9 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
 pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     need_root(global, "install")?;
     let stop = stop_on_signals(style)?;
+    if global.root.is_none() {
+        upgrade::back::finish(global, style).await?;
+    }
     let mut global = with_flags(global, flags)?;
     let mut site = Site::load(&global)?;
     if site.host.staged_root().is_none() && site.host.look(TOOL)?.is_none() {
@@ -138,6 +142,9 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         services::apache::refuse_unfit(&site.host).await?;
     }
+    if flags.parts.whole() {
+        doctor::before_install(&site, style).await?;
+    }
     ask_password(&site, &plan, style)?;
     let question = format!(
         "{} changes to {}",
@@ -148,17 +155,29 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
         return Err(Exit::Failed.because("nothing was changed"));
     }
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
+    let converged = converge(&site, &mut writer, &flags.parts, stop, style).await;
+    site.host.close().await;
+    let (recipe, plan, outcome) = converged?;
+    finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+}
+
+/// Makes the machine what the settings say, in some of its parts; the lock is ours.
+pub async fn converge(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    parts: &Parts,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<(Recipe, Plan, engine::Outcome)> {
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
-    (recipe, plan) = planned(&site, &writer.journal, &flags.parts).await?;
+    let (recipe, plan) = planned(site, &writer.journal, parts).await?;
     refuse(&site.host, &recipe, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    let outcome = engine::apply(&site.host, &mut writer, &plan, stop, &mut lines).await;
-    site.host.close().await;
-    let outcome = outcome?;
-    finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+    let outcome = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+    Ok((recipe, plan, outcome))
 }
 
 /// Flags that are settings for this one run.
@@ -167,20 +186,27 @@ fn with_flags(global: &Global, flags: &Install) -> Result<Global> {
     if let Some(name) = &flags.superuser {
         global.set.push(format!("superuser.username={name}"));
     }
-    if flags.offline {
-        global.set.push("network.offline=true".into());
+    global.set.extend(overrides(&flags.origin)?);
+    Ok(global)
+}
+
+/// Where CamCOPS comes from, as settings of one run.
+pub fn overrides(origin: &Origin) -> Result<Vec<String>> {
+    let mut overrides = Vec::new();
+    if origin.offline {
+        overrides.push("network.offline=true".into());
     }
-    if let Some(wheelhouse) = &flags.wheelhouse {
+    if let Some(wheelhouse) = &origin.wheelhouse {
         let path = wheelhouse.canonicalize().map_err(|why| {
             Exit::Unusable.because(format!("--wheelhouse {}: {why}", wheelhouse.display()))
         })?;
-        let path = path.to_str().map(str::to_owned).ok_or_else(|| {
+        let path = path.to_str().ok_or_else(|| {
             Exit::Unusable.because("--wheelhouse: the name of the directory is not UTF-8")
         })?;
-        global.set.push("camcops.source=wheelhouse".into());
-        global.set.push(format!("camcops.wheelhouse={path}"));
+        overrides.push("camcops.source=wheelhouse".into());
+        overrides.push(format!("camcops.wheelhouse={path}"));
     }
-    Ok(global)
+    Ok(overrides)
 }
 
 fn finish_install(
@@ -227,7 +253,7 @@ fn finish_install(
 }
 
 /// What can't be carried out is refused before any of it is.
-fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
+pub fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
     let missing: Vec<&str> = recipe
         .missing
         .iter()
@@ -323,7 +349,7 @@ fn finish_uninstall(
 }
 
 /// Asks on a terminal; where nobody can answer, running the command was the answer.
-pub(super) fn agreed(question: &str, already: bool) -> Result<bool> {
+pub fn agreed(question: &str, already: bool) -> Result<bool> {
     if already || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }

@@ -1,68 +1,18 @@
 //! `ports`: the ports and sockets that the settings name, and who really listens there.
 
 use crate::error::Exit;
-use crate::processes::{self, Process};
+use crate::ports::{self, Port};
 use crate::report::{self, Style};
-use crate::settings::{Bind, Frontend, Mode, Service};
 use crate::site::Site;
 use anyhow::Result;
-use serde::Serialize;
 use serde_json::json;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-
-/// One line: what for, where, and who is there.
-#[derive(Debug, Serialize)]
-struct Port {
-    purpose: &'static str,
-    /// A port of this machine; nothing for a socket or another machine's port.
-    port: Option<u16>,
-    /// As the settings have it.
-    declared: String,
-    /// Whether only root can tell.
-    hidden: bool,
-    /// Where it is really listened on.
-    listening: Vec<Listening>,
-}
-
-#[derive(Debug, Serialize)]
-struct Listening {
-    address: String,
-    /// Nothing where only root may know.
-    by: Option<Process>,
-}
 
 /// Shows them.
 pub fn run(site: &Site, style: Style) -> Result<u8> {
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));
     }
-    let listeners = processes::listeners()?;
-    let mut ports = declared(site);
-    let ours: Vec<_> = listeners
-        .into_iter()
-        .filter(|one| {
-            ports
-                .iter()
-                .any(|port| port.port == Some(one.address.port()))
-        })
-        .collect();
-    let holders = processes::holders(&ours);
-    for port in &mut ports {
-        let mut here: Vec<SocketAddr> = ours
-            .iter()
-            .map(|one| one.address)
-            .filter(|address| port.port == Some(address.port()))
-            .collect();
-        here.sort();
-        here.dedup();
-        port.listening
-            .extend(here.into_iter().map(|address| Listening {
-                by: holders.get(&address).cloned(),
-                address: address.to_string(),
-            }));
-    }
+    let ports = ports::seen(site)?;
     if style.json {
         report::print_json(&json!({ "instance": site.instance, "ports": ports }))?;
         return Ok(0);
@@ -92,70 +42,4 @@ fn line(port: &Port) -> String {
         (true, _) => "nobody listens".into(),
     };
     format!("{:<12} {:<34} {listening}", port.purpose, port.declared)
-}
-
-fn declared(site: &Site) -> Vec<Port> {
-    let settings = site.settings();
-    let serves = |service| !settings.services.disabled.contains(&service);
-    let port = |purpose, port: Option<u16>, declared: String| Port {
-        purpose,
-        port,
-        declared,
-        hidden: false,
-        listening: Vec::new(),
-    };
-    let mut ports = Vec::new();
-    let web = &settings.web;
-    if web.frontend == Frontend::Apache {
-        let https = web.https_port.get();
-        ports.push(port("https", Some(https), https.to_string()));
-        if let Some(http) = web.http_port.get() {
-            ports.push(port("http", Some(http.get()), http.get().to_string()));
-        }
-    }
-    if serves(Service::Server) {
-        ports.push(match web.bind {
-            Bind::Socket => socket("server", &site.layout.socket),
-            Bind::Tcp(address) => port("server", Some(address.port()), address.to_string()),
-        });
-    }
-    if serves(Service::Monitor) {
-        let number = site.monitor_port();
-        ports.push(port("monitor", Some(number), format!("127.0.0.1:{number}")));
-    }
-    let database = &settings.database;
-    ports.push(match database.mode {
-        Mode::Local => socket("database", database.socket.as_str()),
-        Mode::External => port(
-            "database",
-            None,
-            format!("{}:{}", database.host.as_str(), database.port.get()),
-        ),
-    });
-    let broker = &settings.broker;
-    let number = broker.port_number();
-    ports.push(match broker.mode {
-        Mode::Local => port("broker", Some(number), format!("127.0.0.1:{number}")),
-        Mode::External => port("broker", None, format!("{}:{number}", broker.host.as_str())),
-    });
-    ports
-}
-
-fn socket(purpose: &'static str, path: &str) -> Port {
-    let found = std::fs::symlink_metadata(path);
-    let hidden = matches!(&found, Err(why) if why.kind() == ErrorKind::PermissionDenied);
-    let there = found.is_ok_and(|data| data.file_type().is_socket());
-    Port {
-        purpose,
-        port: None,
-        declared: path.to_owned(),
-        hidden,
-        listening: match there {
-            true => vec![Listening {
-                address: path.to_owned(),
-                by: None,
-            }],
-            false => Vec::new(),
-        },
-    }
 }

@@ -45,7 +45,7 @@ pub async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String
             }
             match resource {
                 Resource::Schema(name) => {
-                    dumps.extend(tables::dump_before_purge(host, name).await?)
+                    dumps.extend(tables::dump_before(host, name, "purge").await?)
                 }
                 Resource::Vhost(_) => broker::answers(host).await?,
                 _ => {}

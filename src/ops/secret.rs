@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
+use std::sync::atomic::AtomicBool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -174,27 +175,19 @@ fn told(site: &Site, name: Name) -> Result<Told> {
 async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<u8> {
     need_machine(global, "change secrets")?;
     let stop = stop_on_signals(style)?;
-    let mut site = Site::load(global)?;
+    let site = Site::load(global)?;
     refuse(&site, name)?;
     if name == Name::Cookie {
         ask(yes, style)?;
     }
-    site.renewed = Some((name, Secret::generate()?));
     let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;
     let made = async {
-        let (recipe, plan) = planned(&site, &writer.journal, &parts(name)).await?;
-        let plan = only_ours(plan);
-        refuse_kept(&site, name, &recipe)?;
-        let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-        sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
-        if name == Name::Broker {
-            broker::answers(&site.host).await?;
-        }
-        let mut lines = Lines {
-            style,
-            host: &site.host,
-        };
-        engine::apply(&site.host, &mut writer, &plan, stop, &mut lines).await
+        // Where an earlier run was cut, the services may still use what no file has any more but theirs.
+        apply(&site, &mut writer, name, stop, style).await?;
+        site.host.forget();
+        let secret = Secret::generate()?;
+        site.renewed.get_or_init(|| (name, secret));
+        apply(&site, &mut writer, name, stop, style).await
     };
     let outcome = made.await;
     site.host.close().await;
@@ -211,6 +204,38 @@ async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<
         report::print_line(&done(&site, name, &file))?;
     }
     Ok(0)
+}
+
+/// Brings a secret everywhere, as it is or made anew.
+async fn apply(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    name: Name,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<engine::Outcome> {
+    let (recipe, plan) = planned(site, &writer.journal, &parts(name)).await?;
+    let plan = only_ours(plan);
+    refuse_kept(site, name, &recipe)?;
+    let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
+    sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
+    // Nothing is announced that can't be done.
+    match name {
+        Name::Broker => broker::answers(&site.host).await?,
+        Name::Database | Name::Readonly => {
+            if !sql::known(&site.host)?.server.is_there().await? {
+                return Err(Exit::Unreachable.because(
+                    "the database server does not run on this machine, and nothing was changed: start it, and run again",
+                ));
+            }
+        }
+        Name::Monitor | Name::Cookie => {}
+    }
+    let mut lines = Lines {
+        style,
+        host: &site.host,
+    };
+    engine::apply(&site.host, writer, &plan, stop, &mut lines).await
 }
 
 fn done(site: &Site, name: Name, file: &str) -> String {

@@ -7,7 +7,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::locks;
-use crate::processes;
+use crate::processes::{self, Table};
 use crate::report::{self, Style};
 use crate::resource::services::member::{Member, Role};
 use crate::resource::services::{self, Known, Phase, Seen};
@@ -72,12 +72,7 @@ pub async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u
 pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
     let host = open_host(global)?;
     let layout = Layout::new(&crate::layout::DEBIAN, &global.instance);
-    // The administrator may keep the locks elsewhere.
-    let directory = host
-        .read_text(&layout.config)?
-        .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
-        .filter(|directory| directory.starts_with('/'))
-        .unwrap_or(layout.lock);
+    let directory = lock_directory(&host, &layout)?;
     let locks = locks::break_stale(&host, &directory)?;
     if style.json {
         report::print_json(&json!({ "instance": global.instance, "locks": locks }))?;
@@ -90,7 +85,16 @@ pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn known(host: &Host) -> Result<&Known> {
+/// Where the locks of exports are: the administrator may keep them elsewhere.
+pub fn lock_directory(host: &Host, layout: &Layout) -> Result<String> {
+    let config = host.read_text(&layout.config)?;
+    Ok(config
+        .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
+        .filter(|directory| directory.starts_with('/'))
+        .unwrap_or_else(|| layout.lock.clone()))
+}
+
+pub(super) fn known(host: &Host) -> Result<&Known> {
     let known = host.live.as_ref().and_then(|live| live.services.as_ref());
     known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
 }
@@ -122,7 +126,7 @@ pub fn service_of(role: Role) -> Option<Service> {
         Role::Workers => Some(Service::Workers),
         Role::Scheduler => Some(Service::Scheduler),
         Role::Monitor => Some(Service::Monitor),
-        Role::Database | Role::Broker | Role::Web => None,
+        Role::Timer | Role::Database | Role::Broker | Role::Web => None,
     }
 }
 
@@ -159,15 +163,22 @@ pub struct Told {
 pub async fn told(host: &Host, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
     let known = known(host)?;
     let seen = known.see(host)?;
+    let table = Table::read();
     let mut all = Vec::new();
     for member in known.members.iter().filter(|member| wanted(member)) {
         let seen = seen.get(&member.name).cloned().unwrap_or_default();
-        all.push(one(host, known, member, &seen).await?);
+        all.push(one(host, known, member, &seen, &table).await?);
     }
     Ok(all)
 }
 
-async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result<Told> {
+async fn one(
+    host: &Host,
+    known: &Known,
+    member: &Member,
+    seen: &Seen,
+    table: &Table,
+) -> Result<Told> {
     let up = seen.phase == Phase::Running;
     let answer = match up {
         true => known.answer(host, member).await?,
@@ -194,7 +205,7 @@ async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result
         state: seen.phase,
         since: since.and_then(written),
         pid: seen.pid.filter(|_| up),
-        memory: seen.pid.filter(|_| up).and_then(processes::memory),
+        memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
         restarts: seen.restarts,
         fresh: up
             .then(|| services::is_fresh(host, member, seen))
@@ -204,7 +215,7 @@ async fn one(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result
     })
 }
 
-fn written(moment: SystemTime) -> Option<String> {
+pub(super) fn written(moment: SystemTime) -> Option<String> {
     let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
     moment.format(&Rfc3339).ok()
 }
@@ -213,6 +224,7 @@ fn written(moment: SystemTime) -> Option<String> {
 pub fn line(told: &Told) -> String {
     let state = match (told.state, told.answers, told.fresh) {
         (Phase::Running, Some(false), _) => "runs, but does not answer",
+        (Phase::Running, None, _) if told.trouble.is_some() => "is lost",
         (Phase::Running, _, Some(false)) => "runs, but has not read its newest configuration",
         (Phase::Running, Some(true), _) => "answers",
         (Phase::Running, None, _) => "runs",
@@ -222,6 +234,9 @@ pub fn line(told: &Told) -> String {
         (Phase::Failed, ..) => "has failed",
     };
     let mut line = format!("{:<34} {state}", told.name);
+    if let Some(trouble) = &told.trouble {
+        line += &format!(": {trouble}");
+    }
     if let Some(since) = &told.since {
         line += &format!(", since {since}");
     }
@@ -236,9 +251,6 @@ pub fn line(told: &Told) -> String {
             ", {} after failures",
             report::count(told.restarts as usize, "restart")
         );
-    }
-    if let Some(trouble) = &told.trouble {
-        line += &format!(": {trouble}");
     }
     line
 }

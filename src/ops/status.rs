@@ -3,6 +3,7 @@
 use super::install::planned;
 use crate::certificate;
 use crate::cli::{Global, Parts, Status};
+use crate::engine;
 use crate::error::Exit;
 use crate::probe::{Answer, Endpoint, Role};
 use crate::report::{self, Style};
@@ -15,12 +16,6 @@ use std::time::{Duration, SystemTime};
 
 /// A server that takes longer does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-#[derive(Debug, Serialize)]
-struct Drift {
-    resource: crate::resource::Resource,
-    facets: Vec<String>,
-}
 
 /// The database or the broker, as the application sees it.
 #[derive(Debug, Serialize)]
@@ -89,21 +84,7 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         adopt: true,
     };
     let (recipe, plan) = planned(&site, &journal, &parts).await?;
-    let mut drift = Vec::new();
-    for owned in journal.owned() {
-        let resource = &owned.change.resource;
-        if site.host.staged_root().is_some() && resource.needs_live_machine() {
-            continue;
-        }
-        let observed = resource.observe(&site.host).await?;
-        let facets = owned.change.after.differences(&observed);
-        if !facets.is_empty() {
-            drift.push(Drift {
-                resource: resource.clone(),
-                facets: facets.into_iter().map(str::to_owned).collect(),
-            });
-        }
-    }
+    let drift = engine::drift(&site.host, &journal, &plan).await?;
     site.host.close().await;
     let servers = match site.host.staged_root() {
         Some(_) => Vec::new(),
@@ -132,10 +113,15 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         Some(_) => Vec::new(),
         None => super::services::told(&site.host, |_| true).await?,
     };
+    let backups = match site.host.staged_root() {
+        Some(_) => None,
+        None => super::backup::Summary::of(&site)?,
+    };
     if style.json {
         report::print_json(&json!({
             "instance": site.instance,
             "release": release,
+            "backups": backups,
             "servers": servers,
             "services": services,
             "installed": journal.exists(),
@@ -222,6 +208,9 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
                 );
             }
             None => text.push_str("certificate  none yet\n"),
+        }
+        if let Some(backups) = &backups {
+            let _ = writeln!(text, "backups      {backups}");
         }
         let _ = writeln!(text, "site         {}", site.url());
         if let Some(line) = report::first_boot(&plan.on_first_boot) {

@@ -26,6 +26,7 @@ use lapin::{
 };
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +56,32 @@ pub struct Endpoint {
     pub tls: Option<Arc<ClientConfig>>,
 }
 
+/// A queue of the broker.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Queue {
+    /// How many tasks nobody has taken yet.
+    pub waiting: u32,
+    /// How many workers take from it.
+    pub consumers: u32,
+}
+
+/// How a queue stands; nothing if there is none. The channel is closed then.
+async fn look_at(channel: &Channel, name: &str) -> lapin::Result<Option<Queue>> {
+    let only_look = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let asked = channel.queue_declare(name.into(), only_look, FieldTable::default());
+    match asked.await {
+        Ok(queue) => Ok(Some(Queue {
+            waiting: queue.message_count(),
+            consumers: queue.consumer_count(),
+        })),
+        Err(why) if is_not_there(&why) => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
 /// Why a talk with the broker came to nothing.
 enum Refusal {
     Lapin(lapin::Error),
@@ -70,6 +97,15 @@ impl From<lapin::Error> for Refusal {
 impl From<Trouble> for Refusal {
     fn from(why: Trouble) -> Refusal {
         Refusal::Told(why)
+    }
+}
+
+/// Whether the broker says that there is no such thing. It closes the channel then, perhaps a moment later.
+fn is_not_there(why: &lapin::Error) -> bool {
+    match why.kind() {
+        ErrorKind::ProtocolError(refusal) => refusal.get_id() == 404,
+        ErrorKind::InvalidChannelState(..) => true,
+        _ => false,
     }
 }
 
@@ -144,6 +180,20 @@ impl Endpoint {
         Ok(answer)
     }
 
+    /// The same, and how a queue of the vhost stands; nothing where there is no such queue.
+    pub async fn round_trip_and(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> Result<(Answer, Option<Queue>), Trouble> {
+        let both = async |connection: &Connection| {
+            let channel = connection.create_channel().await?;
+            self.there_and_back(&channel).await?;
+            Ok(look_at(&channel, name).await?)
+        };
+        self.talk_of(patience, both).await
+    }
+
     /// The names of the workers that answer a ping through the broker, until one answers whose name ends as given: every
     /// worker hears it.
     pub async fn workers(
@@ -156,6 +206,16 @@ impl Endpoint {
             async |connection: &Connection| Ok(workers::ping(connection, reply, here).await?);
         let (_, names) = self.talk_of(patience, ping).await?;
         Ok(names)
+    }
+
+    /// What waits in a queue of the vhost; nothing if there is no such queue.
+    pub async fn queue(&self, name: &str, patience: Duration) -> Result<Option<Queue>, Trouble> {
+        let look = async |connection: &Connection| {
+            let channel = connection.create_channel().await?;
+            Ok(look_at(&channel, name).await?)
+        };
+        let (_, queue) = self.talk_of(patience, look).await?;
+        Ok(queue)
     }
 
     /// Logs in once and does something with the connection.

@@ -2,6 +2,7 @@
 
 use super::web::{MARKS, fetched, status};
 use super::{Answer, Cause, Patience, Trouble, connected, find, io_trouble, tls, unanswered};
+use crate::settings::{Listen, Settings};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -27,29 +28,26 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// What the settings of a site say: as a visitor on this machine finds it.
+    pub fn of(settings: &Settings, name: &str, certificate: &str) -> Endpoint {
+        let web = &settings.web;
+        Endpoint {
+            host: match web.listen.first() {
+                None | Some(Listen::Any) => "127.0.0.1".to_owned(),
+                Some(Listen::Address(address)) => address.to_string(),
+            },
+            port: web.https_port.get(),
+            name: name.to_owned(),
+            path: web.path.prefix().to_owned(),
+            certificate: certificate.to_owned(),
+        }
+    }
+
     /// Asks for the login page once.
     pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
-        let place = format!("https://{}:{}{}/", self.name, self.port, self.path);
+        let place = self.place();
         let tell = |cause, text: String| Err(Trouble::new(cause, &place, text));
-        let patience = Patience::new(patience);
-        let stream = connected(&place, &self.host, self.port, "web.listen", patience).await?;
-        let stream = match patience.bears(self.encrypted(&place, stream)).await {
-            Ok(stream) => stream?,
-            Err(_) => return Err(unanswered(&place, patience)),
-        };
-        let host = match self.port {
-            443 => self.name.clone(),
-            port => format!("{}:{port}", self.name),
-        };
-        let request = format!(
-            "GET {}/login HTTP/1.0\r\nHost: {host}\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n",
-            self.path
-        );
-        let page = match patience.bears(fetched(stream, request.as_bytes())).await {
-            Ok(Ok(page)) => String::from_utf8_lossy(&page).into_owned(),
-            Ok(Err(why)) => return Err(io_trouble(&place, &why)),
-            Err(_) => return Err(unanswered(&place, patience)),
-        };
+        let page = self.ask("GET", "/login", "", "", patience).await?;
         match status(&page) {
             Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
                 product: "CamCOPS".into(),
@@ -69,6 +67,54 @@ impl Endpoint {
                 Cause::SomethingElse,
                 "what answers there is no web server".into(),
             ),
+        }
+    }
+
+    /// The address of the site.
+    pub fn place(&self) -> String {
+        format!("https://{}{}/", self.authority(), self.path)
+    }
+
+    /// Its name, with the port where that is not the usual one.
+    pub fn authority(&self) -> String {
+        match self.port {
+            443 => self.name.clone(),
+            port => format!("{}:{port}", self.name),
+        }
+    }
+
+    /// Sends one request, with more lines of header and a form, and gives the whole answer.
+    pub async fn ask(
+        &self,
+        method: &str,
+        page: &str,
+        header: &str,
+        form: &str,
+        patience: Duration,
+    ) -> Result<String, Trouble> {
+        let place = self.place();
+        let patience = Patience::new(patience);
+        let stream = connected(&place, &self.host, self.port, "web.listen", patience).await?;
+        let stream = match patience.bears(self.encrypted(&place, stream)).await {
+            Ok(stream) => stream?,
+            Err(_) => return Err(unanswered(&place, patience)),
+        };
+        let length = match form.is_empty() {
+            true => String::new(),
+            false => format!(
+                "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
+                form.len()
+            ),
+        };
+        let request = format!(
+            "{method} {}{page} HTTP/1.0\r\nHost: {}\r\nAccept: text/html, text/plain\r\nUser-Agent: camcops-provision\r\n{header}{length}\r\n{form}",
+            self.path,
+            self.authority()
+        );
+        match patience.bears(fetched(stream, request.as_bytes())).await {
+            Ok(Ok(page)) => Ok(String::from_utf8_lossy(&page).into_owned()),
+            Ok(Err(why)) => Err(io_trouble(&place, &why)),
+            Err(_) => Err(unanswered(&place, patience)),
         }
     }
 

@@ -13,6 +13,10 @@ const LARGEST_PAGE: u64 = 1 << 20;
 /// HTTP/1.0, so that the page comes in one piece and its end is the end of the connection. The path of the site is
 /// Apache's business: behind it the page is always here.
 const REQUEST: &[u8] = b"GET /login HTTP/1.0\r\nHost: localhost\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n";
+/// What a tablet asks that has never been here.
+const TABLET: &[u8] = b"POST /api HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 81\r\n\r\noperation=check_device_registered&device=camcops-provision&camcops_version=2.4.23";
+/// What it is answered, and that takes a look into the database.
+const REFUSED: &str = "error:Unregistered device";
 /// What the login page has in every language. CamCOPS answers 200 to any address, so that the code alone says nothing.
 pub(super) const MARKS: [&str; 3] = ["CamCOPS", "name=\"csrf_token\"", "name=\"password\""];
 
@@ -45,11 +49,33 @@ impl Endpoint {
     ///
     /// CamCOPS opens a session for each visitor without a cookie; its housekeeping removes them.
     pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+        let page = self.page(REQUEST, patience).await?;
+        self.judged(&self.address.to_string(), &page)
+    }
+
+    /// Asks once for what tablets ask for: one that is not registered is told so.
+    pub async fn serves_tablets(&self, patience: Duration) -> Result<(), Trouble> {
+        let page = self.page(TABLET, patience).await?;
+        let page = String::from_utf8_lossy(&page);
+        if status(&page) == Some(200) && page.contains(REFUSED) {
+            return Ok(());
+        }
+        Err(Trouble::new(
+            Cause::Other,
+            &self.address.to_string(),
+            format_args!(
+                "CamCOPS does not answer tablets as it should; look at the log of {}",
+                self.service
+            ),
+        ))
+    }
+
+    async fn page(&self, request: &[u8], patience: Duration) -> Result<Vec<u8>, Trouble> {
         let patience = Patience::new(patience);
         let place = self.address.to_string();
         let page = match &self.address {
             Address::Socket(path) => match patience.bears(UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => patience.bears(fetched(stream, REQUEST)).await,
+                Ok(Ok(stream)) => patience.bears(fetched(stream, request)).await,
                 Ok(Err(why)) => return Err(io_trouble(&place, &why)),
                 Err(_) => return Err(unanswered(&place, patience)),
             },
@@ -59,11 +85,11 @@ impl Endpoint {
                 setting,
             } => {
                 let stream = connected(&place, host, *port, setting, patience).await?;
-                patience.bears(fetched(stream, REQUEST)).await
+                patience.bears(fetched(stream, request)).await
             }
         };
         match page {
-            Ok(Ok(page)) => self.judged(&place, &page),
+            Ok(Ok(page)) => Ok(page),
             Ok(Err(why)) => Err(io_trouble(&place, &why)),
             Err(_) => Err(Trouble::new(
                 Cause::Silent,
@@ -105,7 +131,7 @@ impl Endpoint {
 }
 
 /// The status code of an answer.
-pub(super) fn status(answer: &str) -> Option<u16> {
+pub fn status(answer: &str) -> Option<u16> {
     let (_, rest) = answer.strip_prefix("HTTP/1.")?.split_once(' ')?;
     rest.get(..3)?.parse().ok()
 }

@@ -7,6 +7,8 @@
 
 mod build;
 pub(super) mod index;
+mod list;
+mod lock;
 pub mod python;
 
 use super::{Enforced, Facets, Resource, State, Value, hex};
@@ -18,7 +20,11 @@ use crate::site::Site;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub use list::{Installed, current, installed};
+pub use lock::known;
 pub use python::Missing;
+
+use lock::lock;
 
 const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
 const OVERRIDES: &str = include_str!("../../requirements/overrides.txt");
@@ -49,9 +55,14 @@ impl Wanted {
     /// The release that the settings ask for on this machine; or what is missing for it.
     pub fn new(site: &Site) -> Result<Wanted, Missing> {
         let version = match site.settings().camcops.version {
-            Auto::Auto => Version::V2_4_24,
+            Auto::Auto => Version::NEWEST,
             Auto::Given(version) => version,
         };
+        Wanted::of(site, version)
+    }
+
+    /// The release of a version on this machine; or what is missing for it.
+    pub fn of(site: &Site, version: Version) -> Result<Wanted, Missing> {
         let python = python::choose(&site.settings().camcops.python, &site.facts)?;
         Ok(Wanted {
             id: id(version, python.minor),
@@ -103,19 +114,11 @@ impl Recipe {
 /// The name of a release: version, Python, and a digest of what else it is made of.
 fn id(version: Version, minor: u8) -> String {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-    for text in [BUILD_LOCK, lock(version, minor), FINISH] {
+    for text in [BUILD_LOCK, &lock(version, minor), FINISH] {
         digest.update(text.as_bytes());
     }
     let digest = hex(&digest.finish().as_ref()[..4]);
     format!("{}-py3.{minor}-{digest}", version.as_str())
-}
-
-fn lock(version: Version, minor: u8) -> &'static str {
-    match (version, minor) {
-        (Version::V2_4_24, 10) => include_str!("../../requirements/python3.10.txt"),
-        (Version::V2_4_24, 11) => include_str!("../../requirements/python3.11.txt"),
-        (Version::V2_4_24, _) => include_str!("../../requirements/python3.12.txt"),
-    }
 }
 
 /// The places of one release: its own, and those that are there only while it is made or removed.
@@ -183,6 +186,20 @@ pub async fn observe(host: &Host, id: &str) -> Result<State> {
 /// Whether a release is there and whole.
 pub fn is_whole(host: &Host, id: &str) -> Result<bool> {
     Ok(about(host, &Places::of(id), id)?.is_some())
+}
+
+/// The version that a whole release says it is.
+pub fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
+    Ok(about(host, &Places::of(id), id)?.map(|about| about.version))
+}
+
+/// MiB that a release needs where releases are, and that are free there.
+pub fn room(host: &Host) -> Result<(u64, u64)> {
+    let space = host.space(RELEASES)?;
+    let free = space
+        .blocks_available()
+        .saturating_mul(space.fragment_size());
+    Ok((build::NEEDED_MIB, free >> 20))
 }
 
 fn with_state(state: &str) -> State {
@@ -300,10 +317,16 @@ mod tests {
 
     #[test]
     fn every_lock_pins_this_version_with_hashes() {
-        for minor in Python::MINORS {
-            let lock = lock(Version::V2_4_24, minor);
-            assert!(lock.contains("\ncamcops-server==2.4.24 \\\n    --hash=sha256:"));
-            let pins = build::pins(lock);
+        let all = Version::ALL.iter();
+        for (version, minor) in
+            all.flat_map(|version| Python::MINORS.map(|minor| (*version, minor)))
+        {
+            let lock = lock(version, minor);
+            let version = version.as_str();
+            assert!(lock.contains(&format!(
+                "\ncamcops-server=={version} \\\n    --hash=sha256:"
+            )));
+            let pins = build::pins(&lock);
             assert!(pins.iter().any(|pin| pin.starts_with("pymysql==")));
             let hashed = lock.matches("== \\\n").count();
             assert_eq!(hashed, 0);
@@ -311,8 +334,8 @@ mod tests {
                 lock.matches(" \\\n    --hash=").count(),
                 lock.matches("--hash=").count()
             );
-            assert!(id(Version::V2_4_24, minor).starts_with(&format!("2.4.24-py3.{minor}-")));
         }
+        assert!(id(Version::V2_4_23, 11).starts_with("2.4.23-py3.11-"));
     }
 
     #[test]

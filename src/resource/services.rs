@@ -92,7 +92,10 @@ enum Handler {
 
 impl Handler {
     fn of(name: &str) -> Handler {
-        if name.ends_with(".service") || name.ends_with(".socket") {
+        if [".service", ".socket", ".timer"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
             Handler::Systemd
         } else if name.contains(':') {
             Handler::Supervisor
@@ -179,7 +182,7 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
     }
     let read = match member.role {
         Role::Web => seen.reloaded,
-        Role::Socket => seen.since,
+        Role::Socket | Role::Timer => seen.since,
         _ => seen.pid.and_then(processes::started),
     };
     let Some(read) = read else {
@@ -348,6 +351,9 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         }
         match proof::ask(host, known, member, &seen).await {
             _ if seen.phase != Phase::Running => last = "it is still starting".into(),
+            _ if member.role == Role::Web && !is_fresh(host, member, &seen)? => {
+                last = "it has not read its configuration again".into();
+            }
             None | Some(Ok(())) => return Ok(()),
             Some(Err(why)) => last = why.text,
         }

@@ -9,6 +9,7 @@
 //! While the very first tables are made, a table of ours says so. A run that was cut there is started over.
 
 mod dump;
+mod restore;
 mod revisions;
 
 use super::sql::{self, Known, quote};
@@ -19,6 +20,7 @@ use crate::layout::Layout;
 use crate::report::plain;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
+pub use restore::{bring_back, sums};
 use revisions::Revisions;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -48,6 +50,8 @@ pub struct Application {
     pub dumps: String,
     /// Is told what is going on.
     pub tell: fn(&str),
+    /// The dump that was just made while nobody could write: a migration needs no other one.
+    pub dumped: RefCell<Option<String>>,
     layout: Layout,
     revisions: RefCell<Option<Option<Rc<Revisions>>>>,
 }
@@ -72,8 +76,9 @@ impl Application {
         Application {
             account: site.account().to_owned(),
             environment,
-            dumps: dump::DIRECTORY.to_owned(),
+            dumps: site.settings().backup.directory.as_str().to_owned(),
             tell,
+            dumped: RefCell::default(),
             layout,
             revisions: RefCell::default(),
         }
@@ -195,6 +200,39 @@ async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
         })),
         None => Ok(None),
     }
+}
+
+/// At which revision the tables of a database are; nothing where they were never finished.
+pub async fn revision(known: &Known, database: &str) -> Result<Option<String>> {
+    let found = found(known, database).await?;
+    Ok(found
+        .filter(|found| !found.unfinished)
+        .map(|found| found.revision))
+}
+
+/// Refuses tables that the installed release does not know, before anything is done with them.
+pub async fn refuse_unknown(host: &Host, revision: Option<&str>, what: &str) -> Result<()> {
+    let Some(revision) = revision else {
+        return Err(Exit::Unusable.because(format!(
+            "{what} has no tables of CamCOPS, or they do not say their revision; nothing was changed"
+        )));
+    };
+    let Some(revisions) = application(host)?.revisions().await? else {
+        return Ok(());
+    };
+    if revisions.all.contains(revision) {
+        return Ok(());
+    }
+    Err(Exit::Unusable.because(format!(
+        "{what} has tables at revision {revision}, which the installed release does not know (its newest is {}): a newer CamCOPS made them; nothing was changed: install that one first",
+        revisions.head
+    )))
+}
+
+/// Whether any table of a database has a row, besides the one that says the revision.
+pub async fn has_data(known: &Known, database: &str) -> Result<bool> {
+    let tables = sql::tables_of(&known.server, database).await?;
+    holds_anything(known, database, &tables).await
 }
 
 fn unusable(database: &str, what: &str) -> anyhow::Error {
@@ -321,12 +359,21 @@ async fn migrate(
     }
     let mut way_back = "run again".to_owned();
     let cut = dump::of_cut_upgrade(host, application, database)?;
-    if holds_anything(known, database, tables).await? {
-        let dump = dump::make(host, known, application, tables, revision, &revisions.head).await?;
+    let dumped = application.dumped.borrow().clone();
+    let dump = match dumped {
+        Some(dump) => Some(dump),
+        None if holds_anything(known, database, tables).await? => {
+            Some(dump::make(host, known, application, tables, revision, &revisions.head).await?)
+        }
+        None => None,
+    };
+    if let Some(dump) = dump {
         // What a cut upgrade left is not what anybody wants back.
         let whole = cut.unwrap_or(dump);
         dump::begin_upgrade(host, application, database, &whole)?;
-        way_back = format!("the way back is the dump {whole}, into an empty database");
+        way_back = format!(
+            "the way back is the dump {whole}: `camcops-provision backup restore {whole} --confirm {database}` with the release that made it"
+        );
     }
     let child = application.command(host, "camcops_server")?.args([
         "upgrade_db",
@@ -339,8 +386,8 @@ async fn migrate(
     dump::end_upgrade(host, application, database)
 }
 
-/// Dumps a database that is about to be dropped; nothing if there is nothing in it.
-pub async fn dump_before_purge(host: &Host, name: &str) -> Result<Option<String>> {
+/// Dumps a database before something is done to it, and says in the dump's name what; nothing if there is nothing in it.
+pub async fn dump_before(host: &Host, name: &str, next: &str) -> Result<Option<String>> {
     let (known, application) = (sql::known(host)?, application(host)?);
     known.server.started(host).await?;
     let tables = sql::tables_of(&known.server, name).await?;
@@ -349,8 +396,33 @@ pub async fn dump_before_purge(host: &Host, name: &str) -> Result<Option<String>
     }
     let found = found(&known, name).await?;
     let revision = found.map_or_else(|| "unknown".to_owned(), |found| found.revision);
-    let dump = dump::make(host, &known, application, &tables, &revision, "purge").await?;
+    let dump = dump::make(host, &known, application, &tables, &revision, next).await?;
     Ok(Some(dump))
+}
+
+/// Whether a migration from this revision was begun, wherever it ended.
+pub async fn was_begun(host: &Host, known: &Known, from: &str) -> Result<bool> {
+    let cut = dump::of_cut_upgrade(host, application(host)?, &known.database)?;
+    Ok(cut.is_some() || revision(known, &known.database).await?.as_deref() != Some(from))
+}
+
+/// The revision that a release works with; nothing where there is no such release.
+pub async fn head_of(release: &str) -> Result<Option<String>> {
+    let path = format!("{}/{release}", crate::layout::RELEASES);
+    let found = spawn_blocking(move || Revisions::read(&path)).await??;
+    Ok(found.map(|found| found.head))
+}
+
+/// What the data of a database takes, in bytes, indexes included.
+pub async fn size(known: &Known) -> Result<u64> {
+    let size: Option<(Option<u64>,)> = known
+        .server
+        .row(&format!(
+            "SELECT CAST(SUM(DATA_LENGTH + INDEX_LENGTH) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}",
+            quote::text(&known.database)
+        ))
+        .await?;
+    Ok(size.and_then(|(size,)| size).unwrap_or(0))
 }
 
 /// How far the migrations are, told about ten times.

@@ -5,9 +5,16 @@ use super::value::choice;
 choice! {
     /// A version of CamCOPS that this program can install.
     Version {
+        /// 2.4.23.
+        V2_4_23 = "2.4.23",
         /// 2.4.24.
         V2_4_24 = "2.4.24",
     }
+}
+
+impl Version {
+    /// The newest one.
+    pub const NEWEST: Version = Version::V2_4_24;
 }
 
 choice! {
@@ -137,5 +144,17 @@ choice! {
         Journal = "journal",
         /// Files that are rotated.
         File = "file",
+    }
+}
+
+choice! {
+    /// What the timer removes after each backup.
+    Pruning {
+        /// Nothing.
+        Never = "never",
+        /// What is beyond so many days, weeks and months.
+        Generations = "generations",
+        /// After 31 days all but those of the first of each month.
+        FirstOfMonth = "first-of-month",
     }
 }

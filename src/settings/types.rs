@@ -99,6 +99,37 @@ checked_text! {
 }
 
 checked_text! {
+    /// When something is done, for the manager's own clock.
+    Schedule, allowed "a calendar of systemd such as daily or *-*-* 02:30, or never", |when| {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || " *-:,./~+_".contains(c);
+        match !when.trim().is_empty() && when.len() <= 100 && when.chars().all(is_fine) {
+            true => Ok(()),
+            false => Err(format!("{when:?} is not when something can be done")),
+        }
+    }
+}
+
+impl Schedule {
+    /// When; nothing for never.
+    pub fn given(&self) -> Option<&str> {
+        Some(self.as_str()).filter(|when| *when != "never")
+    }
+}
+
+checked_text! {
+    /// Who can read what age encrypts.
+    Recipient, allowed "a recipient of age, age1..., or a public key of SSH", |recipient| {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || " +/=@._-".contains(c);
+        let begins = ["age1", "ssh-ed25519 ", "ssh-rsa "];
+        match begins.iter().any(|one| recipient.starts_with(one)) && recipient.chars().all(is_fine) {
+            true => Ok(()),
+            // A private key may stand there by mistake: it is not repeated.
+            false => Err("is not who can read what age encrypts".into()),
+        }
+    }
+}
+
+checked_text! {
     /// Where an account of MySQL or MariaDB comes from.
     ClientHost, allowed "a host name, an IP address, or one with % for any part", |host| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || ".:-_%/".contains(c);

@@ -17,7 +17,11 @@ fn a_running_site_is_looked_after() {
     lets_users_in(&machine);
     lends_no_terminal(&machine);
     outlives_its_own_account(&machine);
+    tells_what_is_used(&machine);
+    tells_where_it_is(&machine);
+    grows(&machine);
     reads_files(&machine);
+    collects_for_a_helper(&machine);
 }
 
 /// Exit code and complaint of a command that can't be done.
@@ -194,4 +198,210 @@ fn outlives_its_own_account(machine: &Booted) {
     let (code, why) = refused(machine, "break-locks");
     assert_eq!(code, 75, "{why}");
     machine.run("pkill --uid www-data sleep");
+}
+
+/// What `stats` tells.
+fn stats(machine: &Booted) -> Value {
+    let text = machine.run("camcops-provision --json stats");
+    serde_json::from_str::<Value>(&text).unwrap()["stats"].clone()
+}
+
+/// One service of what `stats` tells.
+fn used_by<'a>(stats: &'a Value, service: &str) -> &'a Value {
+    let services = stats["services"].as_array().unwrap();
+    let found = services.iter().find(|one| one["service"] == service);
+    found.unwrap()
+}
+
+fn tells_what_is_used(machine: &Booted) {
+    // Somebody visits meanwhile.
+    machine.run(
+        "(while [ ! -e /root/enough ]; do curl --silent --insecure --output /dev/null https://machine/; done) > /dev/null 2>&1 &",
+    );
+    let busy = stats(machine);
+    machine.run("touch /root/enough");
+    assert!(
+        busy["requests_per_second"].as_f64().unwrap() > 0.0,
+        "{busy}"
+    );
+    assert!(busy["queue"]["consumers"].as_u64().unwrap() > 0, "{busy}");
+    let database = &busy["database"];
+    assert!(
+        database["ours"].as_u64() <= database["open"].as_u64(),
+        "{busy}"
+    );
+    assert!(
+        database["open"].as_u64() < database["most"].as_u64(),
+        "{busy}"
+    );
+    let server = used_by(&busy, "server");
+    assert!(server["cpu_percent"].as_f64().unwrap() > 0.0, "{server}");
+    assert!(server["memory"].as_u64().unwrap() > 100 << 20, "{server}");
+    for service in SERVICES {
+        assert_eq!(used_by(&busy, service)["state"], "running", "{busy}");
+    }
+    machine.run("systemctl stop mariadb camcops-workers@camcops");
+    let troubled = stats(machine);
+    assert_eq!(troubled["database"], Value::Null);
+    assert_eq!(troubled["queue"]["consumers"], 0);
+    assert_eq!(used_by(&troubled, "workers")["state"], "stopped");
+    assert_eq!(
+        troubled["troubles"].as_array().unwrap().len(),
+        1,
+        "{troubled}"
+    );
+    let shown = machine.run("camcops-provision top");
+    assert!(
+        shown.contains("trouble      database /run/mysqld/mysqld.sock"),
+        "{shown}"
+    );
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+    machine.run("systemctl start mariadb camcops-workers@camcops");
+
+    // Live, on a terminal, and left by Ctrl-C with the screen as it was.
+    let live = machine.run(
+        r#"timeout --signal=INT --preserve-status 4 script --quiet --return --command 'timeout --foreground --signal=INT 3 camcops-provision top --seconds 1; echo left' /dev/null < /dev/null"#,
+    );
+    assert!(live.matches("SERVICE").count() >= 2, "{live}");
+    let (_, after) = live.rsplit_once("\u{1b}[?1049l").unwrap();
+    assert!(after.contains("left"), "{live}");
+}
+
+fn tells_where_it_is(machine: &Booted) {
+    let text = machine.run("camcops-provision --json traceback");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let processes = told["processes"].as_array().unwrap();
+    for service in SERVICES {
+        let of_it = processes.iter().filter(|one| one["service"] == service);
+        let frames: Vec<&Value> = of_it
+            .flat_map(|one| one["threads"].as_array().unwrap())
+            .collect();
+        assert!(!frames.is_empty(), "{service}: {text}");
+    }
+    // One that is stuck in the middle of a visit says where.
+    let stuck = machine.run(
+        r#"mysql --execute 'LOCK TABLES camcops._security_webviewer_sessions WRITE; SELECT SLEEP(100)' > /dev/null 2>&1 &
+         holder="SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP%'"
+         for _ in $(seq 100); do [ -z "$(mysql --skip-column-names --execute "$holder")" ] || break; sleep 0.1; done
+         curl --silent --insecure --output /dev/null --max-time 90 https://machine/ > /dev/null 2>&1 &
+         for _ in $(seq 100); do camcops-provision traceback server > /root/stuck; ! grep -q _read_query_result /root/stuck || break; sleep 0.2; done
+         mysql --execute "KILL $(mysql --skip-column-names --execute "$holder")"
+         cat /root/stuck"#,
+    );
+    assert!(
+        stuck.contains("_read_query_result") && stuck.contains("camcops_server/cc_modules/"),
+        "{stuck}"
+    );
+    machine
+        .run("kill -STOP $(systemctl show --property MainPID --value camcops-scheduler@camcops)");
+    let (code, out, _) = machine.tried("camcops-provision traceback scheduler");
+    assert_eq!(code, 1);
+    assert!(out.contains("kill -CONT"), "{out}");
+    machine
+        .run("kill -CONT $(systemctl show --property MainPID --value camcops-scheduler@camcops)");
+    // Nobody has died of being asked.
+    for service in SERVICES {
+        assert_eq!(used_by(&stats(machine), service)["restarts"], 0);
+    }
+}
+
+fn grows(machine: &Booted) {
+    let processes = |service: &str| {
+        let stats = stats(machine);
+        used_by(&stats, service)["processes"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    machine.run("camcops-provision scale server=4 workers=1");
+    assert_eq!((processes("server"), processes("workers")), (5, 2));
+    for (wish, code, why) in [
+        ("server=4 server=5", 64, "named twice"),
+        ("monitor=2", 64, "there is one monitor"),
+        ("server=250", 78, "MiB"),
+    ] {
+        let (told, complaint) = refused_shortly(machine, &format!("scale {wish}"));
+        assert_eq!(told, code, "{wish}: {complaint}");
+        assert!(complaint.contains(why), "{wish}: {complaint}");
+    }
+    machine.run("mysql --execute 'SET GLOBAL max_connections = 10'");
+    let (code, why) = refused(machine, "scale server=12");
+    assert_eq!(code, 78);
+    assert!(why.contains("max_connections"), "{why}");
+    machine.run("mysql --execute 'SET GLOBAL max_connections = 151'");
+    machine.run("mkdir -p /etc/camcops/provision.d; printf '[web]\nworkers = 3\n' > /etc/camcops/provision.d/9.toml");
+    let (code, why) = refused(machine, "scale server=2");
+    assert_eq!(code, 78);
+    assert!(why.contains("provision.d/9.toml"), "{why}");
+    machine.run("rm /etc/camcops/provision.d/9.toml");
+    machine.run("camcops-provision scale server=auto workers=auto");
+    assert_eq!(processes("server"), 3);
+
+    machine.run("camcops-provision service disable monitor");
+    assert_eq!(
+        machine
+            .tried("systemctl is-active camcops-monitor@camcops")
+            .1,
+        "inactive\n"
+    );
+    let again = machine.run("camcops-provision service disable monitor");
+    assert!(again.contains("nothing to do"), "{again}");
+    machine.run("camcops-provision service enable monitor");
+    machine.run("systemctl is-active camcops-monitor@camcops");
+    assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
+}
+
+/// Where the command line itself says how it is used, too.
+fn refused_shortly(machine: &Booted, command: &str) -> (i32, String) {
+    let (code, out, why) = machine.tried(&format!("camcops-provision {command} < /dev/null"));
+    assert_eq!(out, "", "{command}");
+    (code, why)
+}
+
+/// What leaves the machine has no password in it and nothing of a patient, wherever somebody has put one.
+fn collects_for_a_helper(machine: &Booted) {
+    machine.run(
+        r#"cd /etc/camcops/secrets/camcops
+        for file in *; do
+            echo "2026-11-21 12:00:00.000 camcops_server.cc_modules.cc_patient:ERROR: Plantagenet, born 1901-02-03: $(cat $file)"
+            echo "[parameters: ('Plantagenet', '$(cat $file)')]"
+        done >> /var/log/camcops/server.log
+        echo "[Sat Nov 21 12:00:00 2026] [core:error] [client 192.0.2.77:1] AH00001: Plantagenet, referer: https://x/?s=Plantagenet" >> /var/log/apache2/camcops_error.log
+        printf '# The password is %s\n' $(cat database) >> /etc/camcops/camcops.conf
+        systemctl stop rabbitmq-server"#,
+    );
+    let told = machine
+        .run("umask 022; cd /root; camcops-provision support-bundle --out help.tar.gz --yes 2>&1");
+    for name in [
+        "status.json",
+        "camcops.conf",
+        "logs/server.txt",
+        "traceback.txt",
+    ] {
+        assert!(told.contains(name), "{told}");
+    }
+    machine.run("systemctl start rabbitmq-server");
+    assert_eq!(
+        machine.run("stat --format %a:%U /root/help.tar.gz"),
+        "600:root\n"
+    );
+    let found = machine.run(
+        r#"cd /root; tar xzf help.tar.gz; cd camcops-support-*
+        for file in /etc/camcops/secrets/camcops/*; do ! grep -rlF "$(cat $file)" . || echo "leaks $file"; done
+        ! grep -rl -e 1901-02-03 -e 192.0.2.77 . || echo leaks
+        ! grep -rl Plantagenet logs *.json || echo leaks
+        grep -h cc_patient logs/server.txt | sort -u; grep -h AH00001 logs/apache.txt"#,
+    );
+    assert!(!found.contains("leaks"), "{found}");
+    assert!(found.contains("cc_patient:ERROR: …"), "{found}");
+    assert!(found.contains("[core:error] AH00001"), "{found}");
+    machine.run("sed -i '/^# The password is/d' /etc/camcops/camcops.conf");
+    for (command, code) in [
+        ("support-bundle --yes --out /root/help.tar.gz", 73),
+        ("support-bundle --yes --out /nowhere/help.tar.gz", 73),
+        ("support-bundle --yes --root /tmp", 64),
+    ] {
+        let (told, why) = refused_shortly(machine, &format!("--quiet {command}"));
+        assert_eq!(told, code, "{command}: {why}");
+    }
 }

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod backup;
 mod broker;
 mod certificate;
 mod cut_live;
 mod databases;
 mod day_two;
+mod doctor;
 mod foreign_site;
 mod harness;
 mod live;
@@ -20,4 +22,5 @@ mod secrets;
 mod supervisor;
 mod ubuntu;
 mod undone;
+mod upgrade;
 mod wait;

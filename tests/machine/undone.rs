@@ -4,6 +4,7 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::{PASSWORD, SUPERUSER, installed};
 use crate::harness::site::{self, OTHERS, as_tablet, page, wait_until_well};
+use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
@@ -117,12 +118,18 @@ fn everything_is_gone(machine: &Booted) {
 
 /// A dump that can't be read back is none.
 fn the_dump_goes_in_again(machine: &Booted, known: &str) {
-    let users = machine.run(
-        "set -- /var/backups/camcops/camcops-*.sql
+    let dump = machine.run(
+        "set -- /var/backups/camcops/camcops-*.sql.zst
          [ $# = 1 ]
          [ \"$(stat --format=%a:%U $1)\" = 600:root ]
-         mariadb --execute 'CREATE DATABASE again'
-         mariadb again < $1
+         echo $1",
+    );
+    let dump = fs::read(machine.path(dump.trim())).unwrap();
+    let dump = zstd::decode_all(&dump[..]).unwrap();
+    fs::write(machine.path("/root/again.sql"), dump).unwrap();
+    let users = machine.run(
+        "mariadb --execute 'CREATE DATABASE again'
+         mariadb again < /root/again.sql
          mariadb --batch --skip-column-names --execute 'SELECT username FROM again._security_users'",
     );
     assert_eq!(users, known);

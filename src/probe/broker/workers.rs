@@ -1,12 +1,13 @@
 //! A ping to the workers, as Celery's own control command sends it, without the seven seconds that Python needs for it.
 
+use super::is_not_there;
 use crate::resource::hex;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ErrorKind, ExchangeKind};
+use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ pub async fn ping(
         if sent.is_none_or(|last| last.elapsed() >= AGAIN) {
             // The exchange is not declared here: no worker ever came if it is not there.
             match publish(&channel, &ours).await {
-                Err(why) if nobody_home(&why) => break,
+                Err(why) if is_not_there(&why) => break,
                 result => result?,
             }
             sent = Some(Instant::now());
@@ -54,7 +55,7 @@ pub async fn ping(
                 }
             }
             Ok(None) => sleep(PAUSE).await,
-            Err(why) if nobody_home(&why) => break,
+            Err(why) if is_not_there(&why) => break,
             Err(why) => return Err(why),
         }
     }
@@ -119,15 +120,6 @@ async fn publish(channel: &Channel, ours: &str) -> lapin::Result<()> {
         .await?
         .await?;
     Ok(())
-}
-
-/// Whether the broker says that there is no such exchange. It closes the channel then, perhaps a moment later.
-fn nobody_home(why: &lapin::Error) -> bool {
-    match why.kind() {
-        ErrorKind::ProtocolError(refusal) => refusal.get_id() == 404,
-        ErrorKind::InvalidChannelState(..) => true,
-        _ => false,
-    }
 }
 
 /// `{"celery@host": {"ok": "pong"}}`

@@ -10,13 +10,14 @@ use crate::host::{Child, Ended, Host};
 use crate::layout::RELEASES;
 use crate::settings::Installer;
 use anyhow::{Result, bail};
+use std::borrow::Cow;
 use std::time::Instant;
 
 const UV_LOCK: &str = include_str!("../../../requirements/uv.txt");
 const CHECK: &str = include_str!("check.py");
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A release with its bytecode and what is fetched for it.
-const NEEDED_MIB: u64 = 1536;
+pub(super) const NEEDED_MIB: u64 = 1536;
 const NEEDED_FILES: u64 = 80_000;
 /// Whoever owns nothing, where the machine has no such name.
 const NOBODY: u32 = 65534;
@@ -109,7 +110,7 @@ impl Build<'_> {
         for (name, text) in [
             ("uv.txt", UV_LOCK),
             ("build.txt", BUILD_LOCK),
-            ("camcops.txt", self.lock()),
+            ("camcops.txt", &self.lock()),
         ] {
             self.host
                 .put_file(&self.work(name), text.as_bytes(), None, 0o600)?;
@@ -117,7 +118,7 @@ impl Build<'_> {
         Ok(examined)
     }
 
-    fn lock(&self) -> &'static str {
+    fn lock(&self) -> Cow<'static, str> {
         lock(self.wanted.version, self.wanted.python.minor)
     }
 
@@ -220,7 +221,7 @@ impl Build<'_> {
             "the Python environment could not be made",
             self.child(&self.wanted.python.path).args(venv),
         )?;
-        let all = pins(self.lock()).len();
+        let all = pins(&self.lock()).len();
         self.tell(&format!("{all} packages with {}", tool.name()));
         for lock in ["build.txt", "camcops.txt"] {
             let lock = self.work(lock);
@@ -322,8 +323,9 @@ impl Build<'_> {
             }
             child
         };
+        let lock = self.lock();
         let mut wanted = pins(BUILD_LOCK);
-        wanted.extend(pins(self.lock()));
+        wanted.extend(pins(&lock));
         let overridden = overridden();
         let mut arguments = vec!["-c", CHECK];
         arguments.extend(&overridden);
@@ -653,7 +655,7 @@ mod tests {
             Some(((0, 13), "0.13.8"))
         );
         assert_eq!(version_of_uv("nonsense"), None);
-        assert_eq!(overridden(), ["pandas"]);
+        assert_eq!(overridden(), ["pandas", "cherrypy"]);
         assert!(pins(BUILD_LOCK).contains(&"setuptools==80.10.2"));
     }
 }

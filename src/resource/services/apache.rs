@@ -11,7 +11,7 @@ use crate::settings::Frontend;
 use anyhow::{Context, Result};
 
 /// Why Apache does not like its configuration; nothing if it does, or is not there.
-fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
+pub fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
     if which::which(flavour.apache_control).is_err() {
         return Ok(None);
     }

@@ -6,11 +6,12 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::report::plain;
 use crate::settings::AbsolutePath;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Of a log, this much goes into an error.
 const LAST_LINES: usize = 6;
 const LONGEST_LINE: usize = 240;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What failed, and the end of the log.
 pub fn failure(
@@ -20,12 +21,7 @@ pub fn failure(
     why: &str,
     since: SystemTime,
 ) -> anyhow::Error {
-    let log = match Handler::of(&member.name) {
-        Handler::Systemd => systemd::log(host, &member.name, since).unwrap_or_default(),
-        Handler::Supervisor => known.supervisor_log(host, &member.name),
-        Handler::Scripts => String::new(),
-    };
-    let log = known.without_secrets(host, &last_lines(&log));
+    let log = known.log(host, member, since);
     let log = match log.is_empty() {
         true => String::new(),
         false => format!("\nits log ends:\n{log}"),
@@ -49,6 +45,23 @@ fn last_lines(log: &str) -> String {
 }
 
 impl Known {
+    /// The end of a service's log since then, short, plain and without secrets.
+    fn log(&self, host: &Host, member: &Member, since: SystemTime) -> String {
+        let log = match Handler::of(&member.name) {
+            Handler::Systemd => systemd::log(host, &member.name, since).unwrap_or_default(),
+            Handler::Supervisor => self.supervisor_log(host, &member.name),
+            Handler::Scripts => String::new(),
+        };
+        self.without_secrets(host, &last_lines(&log))
+    }
+
+    /// The last thing that a service has said today.
+    pub fn last_line(&self, host: &Host, member: &Member) -> Option<String> {
+        let since = SystemTime::now().checked_sub(DAY)?;
+        let log = self.log(host, member, since);
+        log.lines().last().map(|line| line.trim().to_owned())
+    }
+
     fn supervisor_log(&self, host: &Host, name: &str) -> String {
         let program = name.rsplit(':').next().unwrap_or(name);
         let path = format!("{}/{program}.log", self.layout.supervisor_logs);

@@ -18,6 +18,8 @@ pub enum Role {
     Broker,
     /// The socket that visitors wait at while the web server starts.
     Socket,
+    /// The timer of the backups.
+    Timer,
     /// CamCOPS's web server.
     Server,
     /// The workers.
@@ -52,7 +54,7 @@ pub struct Member {
 impl Member {
     /// Whether it is a unit of systemd, which then also knows whether it comes back at boot.
     pub fn is_unit(&self) -> bool {
-        [".service", ".socket"]
+        [".service", ".socket", ".timer"]
             .iter()
             .any(|end| self.name.ends_with(end))
     }
@@ -87,6 +89,17 @@ pub fn members(site: &Site) -> Vec<Member> {
         });
     }
     members.extend(ours(site));
+    if site.manager() == Manager::Systemd && settings.backup.schedule.given().is_some() {
+        let name = format!("camcops-backup@{}.timer", layout.slug);
+        members.push(Member {
+            inputs: vec![
+                format!("{UNIT_HOME}/camcops-backup@.timer"),
+                format!("{UNIT_HOME}/{name}.d/10-provision.conf"),
+            ],
+            name,
+            role: Role::Timer,
+        });
+    }
     if settings.web.frontend == Frontend::Apache {
         members.push(Member {
             name: foreign(flavour.apache_service),

@@ -6,7 +6,6 @@ use crate::host::Host;
 use crate::keys::{Key, Secret};
 use crate::probe::{Cause, Trouble, broker, monitor, site, web};
 use crate::processes;
-use crate::settings::Listen;
 use std::time::Duration;
 
 /// One try.
@@ -15,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Asks it; nothing where there is nothing to ask, or where others ask better.
 pub async fn ask(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Option<Answered> {
     Some(match member.role {
-        Role::Socket | Role::Database | Role::Broker => return None,
+        Role::Socket | Role::Timer | Role::Database | Role::Broker => return None,
         Role::Server => {
             let endpoint = web::Endpoint::of(&known.settings, &known.layout);
             endpoint.answers(PATIENCE).await.map(drop)
@@ -108,24 +107,18 @@ async fn monitored(host: &Host, known: &Known) -> Answered {
     endpoint.answers(PATIENCE).await.map(drop)
 }
 
+/// The site as a visitor on this machine finds it.
+pub fn visitor(known: &Known) -> site::Endpoint {
+    let name = known.names.first().map_or("", String::as_str);
+    site::Endpoint::of(&known.settings, name, &known.certificate)
+}
+
 async fn visited(known: &Known) -> Answered {
-    let web = &known.settings.web;
-    let port = web.https_port.get();
-    let host = match web.listen.first() {
-        None | Some(Listen::Any) => "127.0.0.1".to_owned(),
-        Some(Listen::Address(address)) => address.to_string(),
-    };
-    let endpoint = site::Endpoint {
-        host,
-        port,
-        name: known.names.first().cloned().unwrap_or_default(),
-        path: web.path.prefix().to_owned(),
-        certificate: known.certificate.clone(),
-    };
-    endpoint.answers(PATIENCE).await.map(drop).map_err(|why| {
-        match (why.cause, apache::port_trouble(known)) {
+    let answer = visitor(known).answers(PATIENCE).await;
+    answer
+        .map(drop)
+        .map_err(|why| match (why.cause, apache::port_trouble(known)) {
             (Cause::Closed, Some(text)) => trouble(Cause::Closed, text),
             _ => why,
-        }
-    })
+        })
 }

@@ -4,6 +4,7 @@ use super::{Phase, Seen};
 use crate::host::Host;
 use crate::processes;
 use anyhow::Result;
+use std::time::SystemTime;
 
 /// What runs under this name.
 pub fn see(host: &Host, service: &str) -> Result<Seen> {
@@ -12,7 +13,7 @@ pub fn see(host: &Host, service: &str) -> Result<Seen> {
         "rabbitmq-server" => &["beam.smp"],
         _ => &["mariadbd", "mysqld"],
     };
-    let mut running: Vec<(std::time::SystemTime, u32)> = processes::all()
+    let mut running: Vec<(SystemTime, u32)> = processes::all()
         .into_iter()
         .filter(|pid| {
             processes::program(*pid).is_some_and(|name| programs.contains(&name.as_str()))
@@ -20,7 +21,9 @@ pub fn see(host: &Host, service: &str) -> Result<Seen> {
         .filter_map(|pid| Some((processes::started(pid)?, pid)))
         .collect();
     running.sort();
-    let first = running.first().copied();
+    let noted = noted(service);
+    let main = |one: &&(SystemTime, u32)| noted.is_some_and(|(pid, _)| pid == one.1);
+    let first = running.iter().find(main).or(running.first()).copied();
     let script = format!("/etc/init.d/{service}");
     Ok(Seen {
         there: first.is_some() || host.look(&script)?.is_some(),
@@ -30,15 +33,18 @@ pub fn see(host: &Host, service: &str) -> Result<Seen> {
         },
         pid: first.map(|(_, pid)| pid),
         since: first.map(|(started, _)| started),
-        // The workers of Apache are replaced when it reads its configuration again.
-        reloaded: first.and_then(|(_, pid)| {
-            let started = processes::children(pid)
-                .into_iter()
-                .filter_map(processes::started);
-            started.min()
-        }),
+        // A former worker of Apache tells nothing: it lives as long as a visitor of its own stays.
+        reloaded: first.map(|(started, _)| noted.map_or(started, |(_, when)| when.max(started))),
         ..Seen::default()
     })
+}
+
+/// The main process of Apache as it noted it, and when: it does so each time that it reads its configuration.
+fn noted(service: &str) -> Option<(u32, SystemTime)> {
+    let path = format!("/run/{service}/{service}.pid");
+    let when = std::fs::metadata(&path).and_then(|file| file.modified());
+    let pid = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+    Some((pid, when.ok()?))
 }
 
 /// Starts, restarts or reloads it.

@@ -142,6 +142,7 @@ pub fn stop_instance(host: &Host, slug: &str) -> Result<()> {
         return Ok(());
     }
     let units = [
+        format!("camcops-*@{slug}.timer"),
         format!("camcops-*@{slug}.socket"),
         format!("camcops-*@{slug}.service"),
         // A pattern too: one that is not loaded any more is no failure then.

@@ -5,6 +5,7 @@ use super::{MARIADB_10, MARIADB_11, MYSQL, Server, provision, settings};
 use crate::harness::certificates::Authority;
 use crate::harness::servers::{sql, start_mariadb};
 use crate::harness::{Machine, kill, wheelhouse};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -184,20 +185,20 @@ fn upgrades(machine: &Machine) {
     at_head(machine);
     let dump = dumps();
     assert!(
-        dump.trim().ends_with("-0086-before-0087.sql") && dump.lines().count() == 1,
+        dump.trim().ends_with("-0086-before-0087.sql.zst") && dump.lines().count() == 1,
         "{dump}"
     );
     machine.run(&format!(
-        "test \"$(stat -c %a:%U {DUMPS} {DUMPS}/*.sql | tr '\\n' ' ')\" = '700:root 600:root '"
+        "test \"$(stat -c %a:%U {DUMPS} {DUMPS}/*.zst | tr '\\n' ' ')\" = '700:root 600:root '"
     ));
 
     // A migration that can't be made twice: the dump from before the first try stays the way back.
     machine.run(&format!("rm {DUMPS}/*"));
     sql(machine, CUT);
-    let said = install(machine).is(1, &["the way back is the dump", "into an empty database"]);
+    let said = install(machine).is(1, &["the way back is the dump", "backup restore"]);
     let first = dumps()
         .lines()
-        .find(|name| name.ends_with(".sql"))
+        .find(|name| name.ends_with(".sql.zst"))
         .unwrap()
         .to_owned();
     assert!(said.contains(&first), "{said}");
@@ -208,7 +209,10 @@ fn upgrades(machine: &Machine) {
         machine,
         "DROP DATABASE camcops; CREATE DATABASE camcops CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
     );
-    machine.run(&format!("mariadb camcops < {DUMPS}/{first}"));
+    let dump = fs::read(machine.path(&format!("{DUMPS}/{first}"))).unwrap();
+    let dump = zstd::decode_all(&dump[..]).unwrap();
+    fs::write(machine.path("/root/dump.sql"), dump).unwrap();
+    machine.run("mariadb camcops < /root/dump.sql");
     assert_eq!(sql(machine, boss), users);
     sql(machine, OLDER.split(';').next().unwrap());
     install(machine).is(0, &["dumping"]);

@@ -43,6 +43,30 @@ pub fn kept_for(minor: u8) -> PathBuf {
     })
 }
 
+/// The files that an older version has in place of those of the newest.
+pub fn other_than_newest(version: &str) -> PathBuf {
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("requirements/{version}.txt"));
+    let text = fs::read_to_string(&lock).unwrap();
+    let name = format!("wheelhouse-of-{version}-{}", super::key(&text));
+    super::kept(&name, "fetching the packages of an older CamCOPS", |home| {
+        let venv = home.with_extension("venv");
+        done(
+            Command::new("python3.11")
+                .args(["-m", "venv", "--clear"])
+                .arg(&venv),
+        );
+        done(
+            Command::new(venv.join("bin/pip"))
+                .args(["download", "--quiet", "--no-deps", "--require-hashes"])
+                .arg("--requirement")
+                .arg(&lock)
+                .arg("--dest")
+                .arg(home),
+        );
+        fs::remove_dir_all(venv).unwrap();
+    })
+}
+
 /// Puts the files into /srv/wheelhouse of a machine.
 pub fn put_into(machine: &Machine) {
     let to = machine.path("/srv/wheelhouse");

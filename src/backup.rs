@@ -1,0 +1,255 @@
+//! Backups: directories that hold a database and what else makes up a site, with their sums.
+//!
+//! A backup is built under another name beside its place, made to last, and renamed as the last step: what has a
+//! backup's name is whole. It is only read after its sums were found to be right.
+
+pub mod client;
+pub mod dump;
+pub mod files;
+pub mod keep;
+pub mod load;
+pub mod make;
+pub mod manifest;
+pub mod pack;
+pub mod scan;
+
+use crate::error::Exit;
+use crate::host::{Host, Kind};
+use crate::resource::hex;
+use anyhow::Result;
+use manifest::{MANIFEST, Manifest, SUMS};
+use pack::sum_of;
+use serde::Serialize;
+use std::fs::File;
+use time::OffsetDateTime;
+use time::PrimitiveDateTime;
+use time::macros::format_description;
+
+/// The database in a backup.
+pub const DATABASE: &str = "database.sql.zst";
+/// What else makes up a site.
+pub const FILES: &str = "files.tar.zst";
+/// The database, encrypted.
+pub const DATABASE_ENCRYPTED: &str = "database.sql.zst.age";
+/// The files, encrypted.
+pub const FILES_ENCRYPTED: &str = "files.tar.zst.age";
+/// What is not finished ends with this.
+pub const UNFINISHED: &str = ".unfinished";
+/// No list of tables and files is larger.
+const LARGEST_MANIFEST: u64 = 32 << 20;
+
+/// The moment as names have it.
+pub fn stamp() -> Result<String> {
+    Ok(OffsetDateTime::now_utc().format(format_description!(
+        "[year][month][day]T[hour][minute][second]Z"
+    ))?)
+}
+
+/// The moment that a name has.
+pub fn moment(stamp: &str) -> Option<OffsetDateTime> {
+    let form = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let moment = PrimitiveDateTime::parse(stamp, form).ok()?;
+    Some(moment.assume_utc())
+}
+
+/// What something in the directory of backups is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A whole backup.
+    Backup,
+    /// One that was never finished.
+    Unfinished,
+    /// A dump of the database alone, from before an upgrade or a purge.
+    Dump,
+}
+
+/// Something in the directory of backups.
+#[derive(Debug, Clone, Serialize)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub what: What,
+    /// When it was made.
+    #[serde(serialize_with = "time::serde::rfc3339::serialize")]
+    pub made_at: OffsetDateTime,
+    /// Its size on the disk.
+    pub bytes: u64,
+    /// What it says of itself; its sums are not checked for that.
+    #[serde(skip)]
+    pub manifest: Option<Manifest>,
+}
+
+/// What is in the directory of backups of an instance, oldest first.
+pub fn list(host: &Host, directory: &str, slug: &str, database: &str) -> Result<Vec<Found>> {
+    let mut all = Vec::new();
+    for name in host.list(directory)?.unwrap_or_default() {
+        let Some((what, made_at)) = understood(&name, slug, database) else {
+            continue;
+        };
+        let path = format!("{directory}/{name}");
+        let Some(entry) = host.look(&path)? else {
+            continue;
+        };
+        let is_right = match what {
+            What::Backup => entry.kind == Kind::Directory,
+            What::Dump => entry.kind == Kind::File,
+            What::Unfinished => entry.kind != Kind::Symlink,
+        };
+        if !is_right {
+            continue;
+        }
+        let mut bytes = 0;
+        let mut size = |path: &str| -> Result<()> {
+            if let Some((_, file)) = host.open_file(path)? {
+                bytes += file.metadata()?.len();
+            }
+            Ok(())
+        };
+        match entry.kind {
+            Kind::Directory => {
+                for file in host.list(&path)?.unwrap_or_default() {
+                    size(&format!("{path}/{file}"))?;
+                }
+            }
+            _ => size(&path)?,
+        }
+        let manifest = match what {
+            What::Backup => read_manifest(host, &path).ok(),
+            _ => None,
+        };
+        all.push(Found {
+            name,
+            what,
+            made_at,
+            bytes,
+            manifest,
+        });
+    }
+    all.sort_by(|one, other| (one.made_at, &one.name).cmp(&(other.made_at, &other.name)));
+    Ok(all)
+}
+
+/// What a name says.
+fn understood(name: &str, slug: &str, database: &str) -> Option<(What, OffsetDateTime)> {
+    let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
+        Some(name) => (name, true),
+        None => (name, false),
+    };
+    let either = |what| if unfinished { What::Unfinished } else { what };
+    let of = |owner: &str| name.strip_prefix(owner)?.strip_prefix('-');
+    if let Some(moment) = of(slug).and_then(moment) {
+        return Some((either(What::Backup), moment));
+    }
+    let rest = of(database)?;
+    let (stamp, more) = rest.split_once('-')?;
+    let is_dump =
+        more.contains("-before-") && (more.ends_with(".sql") || more.ends_with(".sql.zst"));
+    is_dump.then_some((either(What::Dump), moment(stamp)?))
+}
+
+fn read_manifest(host: &Host, path: &str) -> Result<Manifest> {
+    Manifest::parse(&small(host, path, MANIFEST)?, path)
+}
+
+fn small(host: &Host, path: &str, name: &str) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let Some((_, file)) = host.open_file(&format!("{path}/{name}"))? else {
+        return Err(unfit(path, &format!("has no {name}")));
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST_MANIFEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unfit(path: &str, what: &str) -> anyhow::Error {
+    Exit::Unusable.because(format!(
+        "the backup {path} {what}: nothing was changed; use another one (`camcops-provision backup list` shows them)"
+    ))
+}
+
+/// A backup whose sums were found to be right.
+#[derive(Debug)]
+pub struct Opened {
+    /// Where it is.
+    pub path: String,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// Its database, as it was summed: nobody can have exchanged it since.
+    pub database: File,
+    /// Its files.
+    pub files: File,
+}
+
+/// Opens a backup and checks each sum.
+pub fn open(host: &Host, path: &str) -> Result<Opened> {
+    let sums = small(host, path, SUMS)?;
+    let Some(sums) = manifest::parse_sums(&sums) else {
+        return Err(unfit(path, &format!("has a {SUMS} that is damaged")));
+    };
+    let check = |name: &str, sum: &str| -> Result<()> {
+        match sums.get(name).is_some_and(|wanted| wanted == sum) {
+            true => Ok(()),
+            false => Err(unfit(
+                path,
+                &format!("is damaged: {name} is not what {SUMS} says"),
+            )),
+        }
+    };
+    let said = small(host, path, MANIFEST)?;
+    let sum = ring::digest::digest(&ring::digest::SHA256, &said);
+    check(MANIFEST, &hex(sum.as_ref()))?;
+    let manifest = Manifest::parse(&said, path)?;
+    let open = |plain: &str, encrypted: &str| -> Result<File> {
+        let name = match &manifest.encrypted_to {
+            Some(_) => encrypted,
+            None => plain,
+        };
+        let Some((_, file)) = host.open_file(&format!("{path}/{name}"))? else {
+            return Err(unfit(path, &format!("has no {name}")));
+        };
+        check(name, &sum_of(&file)?.sha256)?;
+        std::io::Seek::rewind(&mut &file)?;
+        Ok(file)
+    };
+    let database = open(DATABASE, DATABASE_ENCRYPTED)?;
+    let files = open(FILES, FILES_ENCRYPTED)?;
+    Ok(Opened {
+        path: path.to_owned(),
+        manifest,
+        database,
+        files,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_what_it_is() {
+        let what = |name: &str| understood(name, "camcops", "camcops").map(|(what, _)| what);
+        for (name, expected) in [
+            ("camcops-20261121T101500Z", Some(What::Backup)),
+            (
+                "camcops-20261121T101500Z.unfinished",
+                Some(What::Unfinished),
+            ),
+            ("camcops_two-20261121T101500Z", None),
+            ("camcops-20261321T101500Z", None),
+            ("camcops-20261121T101500Z-old", None),
+            (
+                "camcops-20261121T101500Z-0086-before-0087.sql",
+                Some(What::Dump),
+            ),
+            (
+                "camcops-20261121T101500Z-0087-before-purge.sql.zst.unfinished",
+                Some(What::Unfinished),
+            ),
+            ("camcops.before-upgrade", None),
+        ] {
+            assert_eq!(what(name), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What makes up a site besides its database: settings, secrets, certificate, CamCOPS's configuration, the site's own
+//! files, and the journal for whoever wants to read what was done there.
+
+use super::manifest::Kept;
+use super::pack::{Packer, unpacked};
+use crate::error::Exit;
+use crate::host::{Host, Kind};
+use crate::journal::HOME;
+use crate::settings::AbsolutePath;
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::time::UNIX_EPOCH;
+use tar::{Archive, Builder, EntryType, Header};
+
+/// What is kept of a site, parents before what is in them; what is not there is not kept.
+pub fn paths(site: &Site) -> Result<Vec<String>> {
+    let (host, layout, settings) = (&site.host, &site.layout, site.settings());
+    let text = |path: &Option<AbsolutePath>| path.as_ref().map(|path| path.as_str().to_owned());
+    let mut all = BTreeSet::new();
+    let mut tree = |root: &str| -> Result<()> {
+        let mut left = vec![root.to_owned()];
+        while let Some(path) = left.pop() {
+            let Some(entry) = host.look(&path)? else {
+                continue;
+            };
+            match entry.kind {
+                Kind::Special => continue,
+                Kind::Directory => {
+                    let names = host.list(&path)?.unwrap_or_default();
+                    left.extend(names.iter().map(|name| format!("{path}/{name}")));
+                }
+                Kind::File | Kind::Symlink => {}
+            }
+            all.insert(path);
+        }
+        Ok(())
+    };
+    let settings_file = site.settings_file.to_string_lossy().into_owned();
+    let more = site.settings_file.with_extension("d");
+    tree(&settings_file)?;
+    tree(&more.to_string_lossy())?;
+    tree(&layout.config)?;
+    tree(&layout.secrets)?;
+    tree(&layout.data)?;
+    tree(&format!("{HOME}/{}/journal", site.instance))?;
+    for name in host.list(&layout.env_dir)?.unwrap_or_default() {
+        if name.starts_with(&format!("{}-", layout.slug)) {
+            tree(&format!("{}/{name}", layout.env_dir))?;
+        }
+    }
+    let (certificate, key, chain) = site.certificate_files();
+    let database = &settings.database;
+    let named = [
+        Some(certificate),
+        Some(key),
+        chain,
+        text(&database.password_file),
+        text(&database.readonly_password_file),
+        text(&database.admin_defaults_file),
+        text(&database.tls_ca),
+        text(&settings.broker.password_file),
+        text(&settings.broker.tls_ca),
+        text(&settings.monitor.password_file),
+        text(&settings.network.proxy_login_file),
+        text(&settings.network.pip_login_file),
+        text(&settings.network.ca_bundle),
+        text(&settings.site.logo),
+        text(&settings.site.snomed_task_xml),
+        text(&settings.site.snomed_icd9_xml),
+        text(&settings.site.snomed_icd10_xml),
+    ];
+    for path in named.into_iter().flatten() {
+        tree(&path)?;
+    }
+    Ok(all.into_iter().collect())
+}
+
+/// Packs what is there; gives what that was.
+pub fn pack(site: &Site, packer: &mut Packer<'_>) -> Result<Vec<Kept>> {
+    let host = &site.host;
+    let mut kept = Vec::new();
+    let mut archive = Builder::new(packer);
+    for path in paths(site)? {
+        let Some(entry) = host.look(&path)? else {
+            continue;
+        };
+        let mut header = Header::new_gnu();
+        header.set_mode(entry.mode);
+        header.set_uid(entry.uid.into());
+        header.set_gid(entry.gid.into());
+        let owner = host.accounts.owner_name(entry.uid, entry.gid);
+        if let Some((user, group)) = owner.split_once(':') {
+            header.set_username(user)?;
+            header.set_groupname(group)?;
+        }
+        let age = entry.modified.duration_since(UNIX_EPOCH);
+        header.set_mtime(age.map_or(0, |age| age.as_secs()));
+        header.set_size(0);
+        let inside = path.trim_start_matches('/');
+        let mut bytes = 0;
+        match entry.kind {
+            Kind::Directory => {
+                header.set_entry_type(EntryType::Directory);
+                archive.append_data(&mut header, inside, io::empty())?;
+            }
+            Kind::Symlink => {
+                let target = host.read_link(&path)?.unwrap_or_default();
+                header.set_entry_type(EntryType::Symlink);
+                archive.append_link(&mut header, inside, target)?;
+            }
+            _ => {
+                let Some((_, file)) = host.open_file(&path)? else {
+                    continue;
+                };
+                bytes = file.metadata()?.len();
+                header.set_entry_type(EntryType::Regular);
+                header.set_size(bytes);
+                // What is written to meanwhile is taken as long as it was; the archive would not fit together else.
+                let whole = file.take(bytes).chain(io::repeat(0)).take(bytes);
+                archive
+                    .append_data(&mut header, inside, whole)
+                    .with_context(|| format!("can't keep {path}"))?;
+            }
+        }
+        kept.push(Kept { path, bytes });
+    }
+    archive.finish()?;
+    Ok(kept)
+}
+
+/// One thing of the archive.
+struct Item<'a> {
+    path: String,
+    kind: EntryType,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    target: String,
+    content: &'a mut dyn Read,
+}
+
+/// Goes through an archive.
+fn each(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<()>) -> Result<()> {
+    let damaged =
+        |why: io::Error| Exit::Unusable.because(format!("the files of the backup: {why}"));
+    let mut archive = Archive::new(unpacked(packed).map_err(damaged)?);
+    for entry in archive.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        let header = entry.header().clone();
+        let inside = entry
+            .path()
+            .map_err(damaged)?
+            .to_string_lossy()
+            .into_owned();
+        let strange = inside.split('/').any(|part| part == ".." || part == ".");
+        if strange || inside.starts_with('/') {
+            return Err(Exit::Unusable.because(format!(
+                "the files of the backup have {inside:?}, which is no path of one"
+            )));
+        }
+        let path = format!("/{}", inside.trim_end_matches('/'));
+        let name =
+            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let owner = format!(
+            "{}:{}",
+            name(header.username_bytes()),
+            name(header.groupname_bytes())
+        );
+        let target = entry.link_name().map_err(damaged)?;
+        one(Item {
+            path,
+            kind: header.entry_type(),
+            mode: header.mode().map_err(damaged)? & 0o7777,
+            // An account that is not here yet: install gives it what it needs.
+            owner: host.accounts.owner(&owner).or(Some((0, 0))),
+            target: target.map_or_else(String::new, |target| target.to_string_lossy().into_owned()),
+            content: &mut entry,
+        })?;
+    }
+    Ok(())
+}
+
+/// The paths of all that an archive has.
+pub fn names(host: &Host, packed: impl Read) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    each(host, packed, |item| {
+        names.push(item.path);
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// Whether two streams have the same bytes.
+fn is_same(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
+    let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let read = one.read(&mut left)?;
+        if read == 0 {
+            return Ok(other.read(&mut right)? == 0);
+        }
+        let same = match other.read_exact(&mut right[..read]) {
+            Ok(()) => left[..read] == right[..read],
+            Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => false,
+            Err(why) => return Err(why),
+        };
+        if !same {
+            return Ok(false);
+        }
+    }
+}
+
+/// It is for reading only: what was done on one machine was not done on another.
+fn is_journal(path: &str) -> bool {
+    path.strip_prefix(HOME)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// What stands on the machine otherwise than in the backup.
+pub fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
+    let mut differing = Vec::new();
+    each(host, packed, |item| {
+        if is_journal(&item.path) {
+            return Ok(());
+        }
+        let is_other = match (host.look(&item.path)?, item.kind) {
+            (None, _) => false,
+            (Some(entry), EntryType::Directory) => entry.kind != Kind::Directory,
+            (Some(_), EntryType::Symlink) => {
+                host.read_link(&item.path)?.as_ref() != Some(&item.target)
+            }
+            (Some(_), _) => match host.open_file(&item.path)? {
+                Some((_, file)) => !is_same(item.content, file)?,
+                None => true,
+            },
+        };
+        if is_other {
+            differing.push(item.path);
+        }
+        Ok(())
+    })?;
+    Ok(differing)
+}
+
+/// Puts everything where it was. What stands there is replaced: who does not want that asks [`differing`] before. Gives
+/// how many things it was.
+pub fn bring_back(host: &Host, packed: impl Read) -> Result<usize> {
+    let mut number = 0;
+    each(host, packed, |item| {
+        if is_journal(&item.path) {
+            return Ok(());
+        }
+        let path = item.path.as_str();
+        for (end, _) in path.match_indices('/').skip(1) {
+            let parent = &path[..end];
+            if host.look_into(parent)?.is_none() {
+                host.make_directory(parent, Some((0, 0)), 0o755)?;
+            }
+        }
+        match item.kind {
+            EntryType::Directory => match host.look(path)? {
+                Some(_) => host.set(path, item.owner, Some(item.mode))?,
+                None => host.make_directory(path, item.owner, item.mode)?,
+            },
+            EntryType::Symlink => host.put_link(path, &item.target)?,
+            _ => host.put_file_from(path, item.content, item.owner, item.mode)?,
+        }
+        number += 1;
+        Ok(())
+    })?;
+    Ok(number)
+}

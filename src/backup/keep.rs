@@ -1,0 +1,133 @@
+//! Which backups stay.
+
+use std::collections::BTreeSet;
+use time::{Duration, OffsetDateTime};
+
+/// Which ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The newest one of each of so many days, weeks and months.
+    Generations {
+        /// Of how many days.
+        daily: u32,
+        /// Of how many weeks.
+        weekly: u32,
+        /// Of how many months.
+        monthly: u32,
+    },
+    /// All of the last 31 days, then those of the first of each month.
+    Month,
+}
+
+/// For each of these moments, oldest first, whether what was made then stays. The newest one always does.
+pub fn stays(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bool> {
+    let mut stays = vec![false; made.len()];
+    if let Some(newest) = stays.last_mut() {
+        *newest = true;
+    }
+    match rule {
+        Rule::Month => {
+            for (moment, stays) in made.iter().zip(&mut stays) {
+                *stays |= now - *moment < Duration::days(31) || moment.day() == 1;
+            }
+        }
+        Rule::Generations {
+            daily,
+            weekly,
+            monthly,
+        } => {
+            let day = |moment: &OffsetDateTime| i64::from(moment.to_julian_day());
+            // A Julian day that 7 divides is a Monday.
+            let week = |moment: &OffsetDateTime| i64::from(moment.to_julian_day()) / 7;
+            let month = |moment: &OffsetDateTime| {
+                i64::from(moment.year()) * 12 + i64::from(u8::from(moment.month()))
+            };
+            keep_newest(daily, made.iter().map(day), &mut stays);
+            keep_newest(weekly, made.iter().map(week), &mut stays);
+            keep_newest(monthly, made.iter().map(month), &mut stays);
+        }
+    }
+    stays
+}
+
+/// The newest one of each of the last so many periods stays.
+fn keep_newest(
+    number: u32,
+    periods: impl DoubleEndedIterator<Item = i64> + ExactSizeIterator,
+    stays: &mut [bool],
+) {
+    let mut seen = BTreeSet::new();
+    for (period, stays) in periods.zip(stays).rev() {
+        if seen.len() < number as usize && seen.insert(period) {
+            *stays = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+    /// One each night for so many days, oldest first.
+    fn nights(days: i64) -> Vec<OffsetDateTime> {
+        let last = datetime!(2026-11-21 02:00 UTC);
+        (0..days)
+            .rev()
+            .map(|ago| last - Duration::days(ago))
+            .collect()
+    }
+
+    fn kept(rule: Rule, made: &[OffsetDateTime]) -> Vec<String> {
+        let stays = stays(rule, made, NOW);
+        let kept = made.iter().zip(stays).filter(|(_, stays)| *stays);
+        kept.map(|(moment, _)| moment.date().to_string()).collect()
+    }
+
+    #[test]
+    fn days_weeks_and_months_are_kept() {
+        let rule = Rule::Generations {
+            daily: 3,
+            weekly: 2,
+            monthly: 3,
+        };
+        assert_eq!(
+            kept(rule, &nights(400)),
+            [
+                // The last of two months before this one.
+                "2026-09-30",
+                "2026-10-31",
+                // The Sunday of the week before.
+                "2026-11-15",
+                "2026-11-19",
+                "2026-11-20",
+                "2026-11-21",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_month_and_the_first_of_each_month_are_kept() {
+        let kept = kept(Rule::Month, &nights(100));
+        assert_eq!(kept.len(), 31 + 2);
+        assert_eq!(
+            kept[..4],
+            ["2026-09-01", "2026-10-01", "2026-10-22", "2026-10-23"]
+        );
+    }
+
+    #[test]
+    fn the_newest_stays_whatever_the_rule() {
+        let none = Rule::Generations {
+            daily: 0,
+            weekly: 0,
+            monthly: 0,
+        };
+        assert_eq!(kept(none, &nights(5)), ["2026-11-21"]);
+        let old = [datetime!(2020-05-05 02:00 UTC)];
+        assert_eq!(kept(Rule::Month, &old).len(), 1);
+        assert!(stays(none, &[], NOW).is_empty());
+    }
+}

@@ -1,0 +1,214 @@
+//! Making a backup.
+
+use super::manifest::{self, Database, FORMAT, MANIFEST, Manifest, SUMS};
+use super::pack::{Packed, Packer};
+use super::{DATABASE, DATABASE_ENCRYPTED, FILES, FILES_ENCRYPTED, UNFINISHED};
+use super::{dump, files, load, stamp};
+use crate::error::Exit;
+use crate::resource::hex;
+use crate::resource::sql::{self, Known, quote};
+use crate::resource::tables::{self, application};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::io::Write;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A backup that was just made.
+#[derive(Debug)]
+pub struct Made {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
+    /// Its size on the disk.
+    pub bytes: u64,
+    /// What it says of itself.
+    pub manifest: Manifest,
+}
+
+/// Removes what runs before this one left unfinished, and says so. The lock is ours, so that none is at work.
+pub fn clear_up(site: &Site, directory: &str) -> Result<u64> {
+    let mut freed = 0;
+    for found in listed(site)? {
+        if found.what == super::What::Unfinished {
+            (application(&site.host)?.tell)(&format!(
+                "removing {directory}/{}, which an earlier run did not finish",
+                found.name
+            ));
+            site.host
+                .remove_tree(&format!("{directory}/{}", found.name))?;
+            freed += found.bytes;
+        }
+    }
+    Ok(freed)
+}
+
+/// What is in the directory of backups of a site.
+pub fn listed(site: &Site) -> Result<Vec<super::Found>> {
+    let (settings, slug) = (site.settings(), &site.layout.slug);
+    super::list(
+        &site.host,
+        settings.backup.directory.as_str(),
+        slug,
+        settings.database.name_or(slug),
+    )
+}
+
+/// The directory for backups, which only root may enter.
+pub fn directory(site: &Site) -> Result<&str> {
+    let (host, directory) = (&site.host, site.settings().backup.directory.as_str());
+    match host.look_into(directory)? {
+        None => {
+            for (end, _) in directory.match_indices('/').skip(1) {
+                if host.look_into(&directory[..end])?.is_none() {
+                    host.make_directory(&directory[..end], Some((0, 0)), 0o755)?;
+                }
+            }
+            host.make_directory(directory, Some((0, 0)), 0o700)?;
+        }
+        Some(entry) if host.is_ours(&entry) => {}
+        Some(_) => {
+            return Err(Exit::CannotCreate.because(format!(
+                "backup.directory: others than root can change {directory}, and backups hold every secret of the site: chown root:root and chmod 700 it, or name another one"
+            )));
+        }
+    }
+    Ok(directory)
+}
+
+/// Makes a backup of a site; whoever calls holds the lock.
+pub async fn make(site: &Site, known: &Known) -> Result<Made> {
+    let host = &site.host;
+    let tell = application(host)?.tell;
+    let directory = directory(site)?;
+    let clear = clear_up(site, directory)?;
+    if clear > 0 {
+        host.sync_file_system(directory)?;
+    }
+    known.server.started(host).await?;
+    let all = sql::tables_of(&known.server, &known.database).await?;
+    if all.is_empty() {
+        return Err(Exit::Unreachable.because(format!(
+            "the database {} has no tables yet: run `camcops-provision install` first",
+            known.database
+        )));
+    }
+    let size = dump::size(known).await?;
+    dump::room(
+        host,
+        directory,
+        size,
+        &format!("a backup of {}", site.layout.slug),
+    )?;
+    let name = format!("{}-{}", site.layout.slug, stamp()?);
+    let path = format!("{directory}/{name}");
+    if host.look(&path)?.is_some() {
+        return Err(Exit::CannotCreate.because(format!(
+            "{path} was made in this very second; wait for the next one"
+        )));
+    }
+    tell(&format!("backing up {} to {path}", known.database));
+    let unfinished = format!("{path}{UNFINISHED}");
+    host.make_directory(&unfinished, Some((0, 0)), 0o700)?;
+    let written = write(site, known, &unfinished, &all, size).await;
+    let (manifest, bytes) = match written {
+        Ok(written) => written,
+        Err(why) => {
+            // The first failure is the one to tell.
+            let _ = host.remove_tree(&unfinished);
+            return Err(why.context("no backup was made"));
+        }
+    };
+    host.sync_file_system(directory)?;
+    host.rename(&unfinished, &path)?;
+    Ok(Made {
+        name,
+        path,
+        bytes,
+        manifest,
+    })
+}
+
+async fn write(
+    site: &Site,
+    known: &Known,
+    path: &str,
+    all: &[String],
+    size: u64,
+) -> Result<(Manifest, u64)> {
+    let host = &site.host;
+    let made_at = OffsetDateTime::now_utc().replace_nanosecond(0)?;
+    let recipient = site.settings().backup.encrypt_to.as_ref();
+    let recipient = recipient.map(|recipient| recipient.as_str());
+    let names = match recipient {
+        Some(_) => (DATABASE_ENCRYPTED, FILES_ENCRYPTED),
+        None => (DATABASE, FILES),
+    };
+    let like: Option<(String, String, String)> = known
+        .server
+        .row(&format!(
+            "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME, VERSION() FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+            quote::text(&known.database)
+        ))
+        .await?;
+    let (charset, collation, server) = like.context("the database has just gone")?;
+    let revision = tables::revision(known, &known.database).await?;
+    let file = host.new_file(&format!("{path}/{}", names.0))?;
+    let dumped = dump::write(host, known, all, size, file, recipient).await?;
+    let mut packer = Packer::new(
+        host,
+        host.new_file(&format!("{path}/{}", names.1))?,
+        recipient,
+    )?;
+    let kept = files::pack(site, &mut packer)?;
+    let files = packer.finish()?;
+    let release = host.read_link(&site.layout.venv)?;
+    let manifest = Manifest {
+        format: FORMAT,
+        instance: site.instance.clone(),
+        made_at: made_at.format(&Rfc3339)?,
+        tool: env!("CARGO_PKG_VERSION").to_owned(),
+        release: release.map(|link| link.rsplit('/').next().unwrap_or_default().to_owned()),
+        server,
+        machine: site.facts.host_name.clone(),
+        encrypted_to: recipient.map(str::to_owned),
+        database: Database {
+            name: known.database.clone(),
+            file: names.0.to_owned(),
+            revision,
+            charset,
+            collation,
+            data_bytes: size,
+            text_bytes: dumped.text_bytes,
+            tables: dumped.tables,
+            sections: dumped.sections,
+        },
+        files: kept,
+    };
+    let mut text = serde_json::to_vec_pretty(&manifest)?;
+    text.push(b'\n');
+    let sum = ring::digest::digest(&ring::digest::SHA256, &text);
+    let said = Packed {
+        bytes: text.len() as u64,
+        sha256: hex(sum.as_ref()),
+    };
+    let sums = manifest::sums(&[
+        (names.0, &dumped.packed),
+        (names.1, &files),
+        (MANIFEST, &said),
+    ]);
+    for (name, text) in [(MANIFEST, text.as_slice()), (SUMS, sums.as_bytes())] {
+        let mut file = host.new_file(&format!("{path}/{name}"))?;
+        file.write_all(text)?;
+        file.sync_all()?;
+    }
+    let bytes = dumped.packed.bytes + files.bytes + said.bytes + sums.len() as u64;
+    Ok((manifest, bytes))
+}
+
+/// Whether the rows of a database are those that a backup of it has: nobody writes to it meanwhile.
+pub async fn is_of(known: &Known, manifest: &Manifest) -> Result<()> {
+    let found = load::counts(known, &known.database).await?;
+    load::compare(&manifest.database.tables, &found)
+}

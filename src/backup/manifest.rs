@@ -1,0 +1,164 @@
+//! What a backup says of itself, and the sums of its files.
+
+use super::dump::Section;
+use super::pack::Packed;
+use crate::error::Exit;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The format that this version writes. A newer one is refused.
+pub const FORMAT: u32 = 1;
+/// What the backup says of itself.
+pub const MANIFEST: &str = "manifest.json";
+/// The sums of the other files, as `sha256sum` writes and checks them.
+pub const SUMS: &str = "SHA256SUMS";
+
+/// What a backup says of itself. It never has a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format.
+    pub format: u32,
+    /// Which instance.
+    pub instance: String,
+    /// When it was begun.
+    pub made_at: String,
+    /// The version of this program.
+    pub tool: String,
+    /// The release of CamCOPS that was in use.
+    pub release: Option<String>,
+    /// The server that the database was on.
+    pub server: String,
+    /// The machine.
+    pub machine: String,
+    /// The recipient of age that its contents are for.
+    pub encrypted_to: Option<String>,
+    /// The database.
+    pub database: Database,
+    /// Configuration, keys and the site's own files.
+    pub files: Vec<Kept>,
+}
+
+/// The database of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// Its file in the backup.
+    pub file: String,
+    /// The revision of its tables.
+    pub revision: Option<String>,
+    /// The character set of new tables.
+    pub charset: String,
+    /// Their collation.
+    pub collation: String,
+    /// How much it took on the server.
+    pub data_bytes: u64,
+    /// How much its dump is as text.
+    pub text_bytes: u64,
+    /// Each table with the number of its rows.
+    pub tables: BTreeMap<String, u64>,
+    /// Where the parts of its dump begin.
+    pub sections: Vec<Section>,
+}
+
+impl Database {
+    /// How many rows all of its tables have.
+    pub fn rows(&self) -> u64 {
+        self.tables.values().sum()
+    }
+}
+
+/// A file that is kept besides the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Where it was.
+    pub path: String,
+    /// How large it was.
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// Reads one, after its sum was found to be right.
+    pub fn parse(text: &[u8], place: &str) -> Result<Manifest> {
+        let unfit = |what: String| Exit::Unusable.because(format!("{place}/{MANIFEST}: {what}"));
+        let whole: serde_json::Value =
+            serde_json::from_slice(text).map_err(|why| unfit(why.to_string()))?;
+        match whole["format"].as_u64() {
+            Some(format) if format > FORMAT.into() => Err(unfit(format!(
+                "a newer version of camcops-provision wrote it (format {format}); use that version"
+            ))),
+            _ => serde_json::from_value(whole).map_err(|why| unfit(why.to_string())),
+        }
+    }
+}
+
+/// The sums as a text.
+pub fn sums(files: &[(&str, &Packed)]) -> String {
+    files
+        .iter()
+        .map(|(name, packed)| format!("{}  {name}\n", packed.sha256))
+        .collect()
+}
+
+/// Reads the sums, which name each file of a backup once, and nothing else.
+pub fn parse_sums(text: &[u8]) -> Option<BTreeMap<String, String>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut sums = BTreeMap::new();
+    for line in text.strip_suffix('\n')?.split('\n') {
+        let (sum, name) = line.split_once("  ")?;
+        let is_sum = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        let known = [
+            MANIFEST,
+            super::DATABASE,
+            super::FILES,
+            super::DATABASE_ENCRYPTED,
+            super::FILES_ENCRYPTED,
+        ];
+        if sum.len() != 64 || !sum.chars().all(is_sum) || !known.contains(&name) {
+            return None;
+        }
+        if sums.insert(name.to_owned(), sum.to_owned()).is_some() {
+            return None;
+        }
+    }
+    let has = |one: &str, other: &str| sums.contains_key(one) != sums.contains_key(other);
+    let whole = sums.len() == 3
+        && sums.contains_key(MANIFEST)
+        && has(super::DATABASE, super::DATABASE_ENCRYPTED)
+        && has(super::FILES, super::FILES_ENCRYPTED);
+    whole.then_some(sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_read_strictly() {
+        let packed = Packed {
+            bytes: 1,
+            sha256: "0f".repeat(32),
+        };
+        let text = sums(&[
+            (super::super::DATABASE, &packed),
+            (super::super::FILES, &packed),
+            (MANIFEST, &packed),
+        ]);
+        assert_eq!(parse_sums(text.as_bytes()).unwrap().len(), 3);
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut flipped = text.clone().into_bytes();
+                flipped[at] ^= 1 << bit;
+                // Another sum is found out when it is compared.
+                let other = parse_sums(&flipped);
+                let same_sums =
+                    other.is_some_and(|sums| sums.values().all(|sum| *sum == packed.sha256));
+                assert!(!same_sums, "{}", String::from_utf8_lossy(&flipped));
+            }
+        }
+        assert!(parse_sums(b"").is_none());
+        let twice = format!("{text}{text}");
+        assert!(parse_sums(twice.as_bytes()).is_none());
+    }
+}

@@ -1,0 +1,85 @@
+//! What the plan says of the settings, of files, and of all that has no check of its own.
+
+use super::look::mended_by_install;
+use super::{Finding, Look};
+use crate::engine::Planned;
+use crate::resource::Resource;
+use anyhow::Result;
+
+/// What only root's own hands change: the two facets of a file that are not its content.
+const RIGHTS: [&str; 2] = ["owner", "mode"];
+
+/// Whether a plan can be made, and what stands in its way.
+pub async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let (recipe, plan) = look.plan().await?;
+    let mut findings = Vec::new();
+    for (_, what) in &recipe.missing {
+        findings.push(Finding::failed(what, "camcops-provision plan"));
+    }
+    for conflict in &plan.conflicts {
+        findings.push(Finding::failed(
+            &conflict.what,
+            "camcops-provision plan --diff",
+        ));
+    }
+    for warning in &recipe.warnings {
+        findings.push(Finding::warning(warning, "camcops-provision config edit"));
+    }
+    if look.journal.owned().iter().any(|owned| owned.open) {
+        findings.push(Finding::failed(
+            "the last run was interrupted",
+            "camcops-provision install",
+        ));
+    }
+    if findings.is_empty() {
+        let file = look.site.settings_file.display();
+        findings.push(Finding::ok(format!("{file}: a plan can be made")));
+    }
+    Ok(findings)
+}
+
+/// Owner and mode.
+pub async fn permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let pending = look.pending(only_rights).await?;
+    let all = look.journal.owned().iter();
+    let all = all.filter(|owned| is_file(&owned.change.resource)).count();
+    Ok(mended_by_install(
+        pending,
+        &format!("{all} files and directories are whose they should be"),
+    ))
+}
+
+/// Files, and whatever else no other check tells of.
+pub async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let pending = look
+        .pending(|planned| match &planned.change.resource {
+            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
+                !only_rights(planned)
+            }
+            Resource::Group(_)
+            | Resource::User(_)
+            | Resource::Superuser(_)
+            | Resource::Unknown(..) => true,
+            _ => false,
+        })
+        .await?;
+    let all = look.journal.owned().len();
+    Ok(mended_by_install(
+        pending,
+        &format!("{all} things are as install made them"),
+    ))
+}
+
+fn is_file(resource: &Resource) -> bool {
+    matches!(
+        resource,
+        Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_)
+    )
+}
+
+fn only_rights(planned: &Planned) -> bool {
+    let facets = &planned.facets;
+    is_file(&planned.change.resource)
+        && !facets.is_empty()
+        && facets.iter().all(|facet| RIGHTS.contains(&facet.as_str()))
+}

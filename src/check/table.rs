@@ -1,0 +1,463 @@
+//! The table.
+
+use super::{Finding, Look, broker, database, end_to_end, files, machine, services, web};
+use anyhow::Result;
+
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A site that is installed.
+    Site,
+    /// A machine that is to get one.
+    Before,
+    /// What users of the site meet.
+    EndToEnd,
+}
+
+/// A named check.
+#[derive(Debug)]
+pub struct Check {
+    /// Its name, which never changes.
+    pub id: &'static str,
+    /// What it looks at.
+    pub looks_at: &'static str,
+    /// Why that matters.
+    pub matters: &'static str,
+    /// Checks before it in the table: when one of them has failed, this one is not asked.
+    pub stands_on: &'static [&'static str],
+    fits: &'static [Subject],
+    which: Which,
+}
+
+impl Check {
+    /// Whether it is for that.
+    pub fn fits(&self, subject: Subject) -> bool {
+        self.fits.contains(&subject)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Settings,
+    Packages,
+    Python,
+    Disk,
+    Memory,
+    Time,
+    Names,
+    Ports,
+    Former,
+    Selinux,
+    Permissions,
+    Files,
+    DatabaseLogin,
+    DatabasePacket,
+    DatabaseConnections,
+    DatabaseTables,
+    DatabaseGrants,
+    DatabaseSchema,
+    BrokerLogin,
+    BrokerRights,
+    BrokerTimeout,
+    BrokerQueue,
+    ServicesRunning,
+    ServicesEnabled,
+    ServicesAccount,
+    ServicesMemory,
+    Locks,
+    WebApp,
+    WebSocket,
+    WebApache,
+    WebPublic,
+    WebConfig,
+    WebHeaders,
+    Certificate,
+    Login,
+    Api,
+    Workers,
+    Scheduler,
+    Pdf,
+}
+
+/// Runs one.
+pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>> {
+    match check.which {
+        Which::Settings => files::settings(look).await,
+        Which::Packages => machine::packages(look).await,
+        Which::Python => machine::python(look).await,
+        Which::Disk => machine::disk(look),
+        Which::Memory => machine::memory(look),
+        Which::Time => machine::time(look),
+        Which::Names => machine::names(look).await,
+        Which::Ports => machine::ports(look),
+        Which::Former => machine::former(look),
+        Which::Selinux => machine::selinux(look),
+        Which::Permissions => files::permissions(look).await,
+        Which::Files => files::files(look).await,
+        Which::DatabaseLogin => database::login(look).await,
+        Which::DatabasePacket => database::packet(look).await,
+        Which::DatabaseConnections => database::connections(look).await,
+        Which::DatabaseTables => database::tables(look).await,
+        Which::DatabaseGrants => database::grants(look).await,
+        Which::DatabaseSchema => database::schema(look).await,
+        Which::BrokerLogin => broker::login(look).await,
+        Which::BrokerRights => broker::rights(look).await,
+        Which::BrokerTimeout => broker::timeout(look).await,
+        Which::BrokerQueue => broker::queue(look),
+        Which::ServicesRunning => services::running(look).await,
+        Which::ServicesEnabled => services::enabled(look),
+        Which::ServicesAccount => services::account(look),
+        Which::ServicesMemory => services::memory(look),
+        Which::Locks => services::locks(look),
+        Which::WebApp => web::app(look).await,
+        Which::WebSocket => web::socket(look).await,
+        Which::WebApache => web::apache(look).await,
+        Which::WebPublic => web::public(look).await,
+        Which::WebConfig => web::config(look).await,
+        Which::WebHeaders => web::headers(look).await,
+        Which::Certificate => web::certificate(look),
+        Which::Login => end_to_end::login(look).await,
+        Which::Api => end_to_end::api(look).await,
+        Which::Workers => end_to_end::workers(look).await,
+        Which::Scheduler => end_to_end::scheduler(look).await,
+        Which::Pdf => end_to_end::pdf(look),
+    }
+}
+
+const SITE: &[Subject] = &[Subject::Site];
+const BOTH: &[Subject] = &[Subject::Site, Subject::Before];
+const END_TO_END: &[Subject] = &[Subject::EndToEnd];
+
+const fn check(
+    which: Which,
+    id: &'static str,
+    fits: &'static [Subject],
+    stands_on: &'static [&'static str],
+    looks_at: &'static str,
+    matters: &'static str,
+) -> Check {
+    Check {
+        id,
+        looks_at,
+        matters,
+        stands_on,
+        fits,
+        which,
+    }
+}
+
+/// All of them, what others stand on first.
+pub static CHECKS: [Check; 39] = [
+    check(
+        Which::Settings,
+        "settings",
+        BOTH,
+        &[],
+        "whether a plan can be made from the settings, and what stands in its way",
+        "what can't be planned can't be installed or mended",
+    ),
+    check(
+        Which::Packages,
+        "packages",
+        BOTH,
+        &["settings"],
+        "the packages of the distribution that the site needs",
+        "CamCOPS does not start without its libraries, and makes no PDF without wkhtmltopdf",
+    ),
+    check(
+        Which::Python,
+        "python",
+        BOTH,
+        &["settings"],
+        "the release of CamCOPS and the Python that it runs on",
+        "an upgrade of the distribution may take away the Python under a release",
+    ),
+    check(
+        Which::Disk,
+        "disk",
+        BOTH,
+        &[],
+        "free space and inodes where the site writes",
+        "a full disk stops the database in the middle of a record",
+    ),
+    check(
+        Which::Memory,
+        "memory",
+        BOTH,
+        &[],
+        "memory that is free, and processes that were killed for want of it",
+        "the kernel ends the largest process, which is the database",
+    ),
+    check(
+        Which::Time,
+        "time",
+        BOTH,
+        &[],
+        "whether the clock is right and kept so",
+        "codes of authenticators, certificates and the times of clinical records hang on it",
+    ),
+    check(
+        Which::Names,
+        "names",
+        BOTH,
+        &[],
+        "whether the names of the site lead to this machine",
+        "tablets and browsers find the site by its names",
+    ),
+    check(
+        Which::Ports,
+        "ports",
+        BOTH,
+        &[],
+        "who holds the ports of the site, by address and port",
+        "a service can't start where somebody else listens",
+    ),
+    check(
+        Which::Former,
+        "former",
+        BOTH,
+        &[],
+        "other installations of CamCOPS on this machine: by supervisor, Docker or the package camcops-server",
+        "two schedulers export every record twice, and two servers fight for the port",
+    ),
+    check(
+        Which::Selinux,
+        "selinux",
+        SITE,
+        &[],
+        "the labels of the site's files where SELinux is enforced",
+        "with a wrong label Apache may not reach the socket",
+    ),
+    check(
+        Which::Permissions,
+        "permissions",
+        SITE,
+        &["settings"],
+        "owner and mode of every file and directory of the site",
+        "a service that can't read its configuration does not start, and a secret that others can read is none",
+    ),
+    check(
+        Which::Files,
+        "files",
+        SITE,
+        &["settings"],
+        "every file of the site, and all else that install has made",
+        "what was changed by hand works until the next install, or not at all",
+    ),
+    check(
+        Which::DatabaseLogin,
+        "database.login",
+        BOTH,
+        &[],
+        "a login to the database as the application, and the server's version",
+        "without it no page is made",
+    ),
+    check(
+        Which::DatabasePacket,
+        "database.packet",
+        SITE,
+        &["database.login"],
+        "max_allowed_packet of the running server",
+        "a photograph travels as one packet: too large a one ends in \"server has gone away\" and a lost upload",
+    ),
+    check(
+        Which::DatabaseConnections,
+        "database.connections",
+        SITE,
+        &["database.login"],
+        "max_connections against what the processes of the site may open",
+        "above it users are told \"Too many connections\"",
+    ),
+    check(
+        Which::DatabaseTables,
+        "database.tables",
+        SITE,
+        &["database.login"],
+        "character set, collation, engine and row format of every table",
+        "an illegal mix of collations fails in the middle of a search, and old row formats have no room for wide tasks",
+    ),
+    check(
+        Which::DatabaseGrants,
+        "database.grants",
+        SITE,
+        &["settings", "database.login"],
+        "what the application's account may do, no more and no less",
+        "with less CamCOPS fails at some page, with more a hole in it reaches other databases",
+    ),
+    check(
+        Which::DatabaseSchema,
+        "database.schema",
+        SITE,
+        &["settings", "database.login"],
+        "the revision of the tables against that of the release",
+        "CamCOPS fails on tables that are older or newer than itself",
+    ),
+    check(
+        Which::BrokerLogin,
+        "broker.login",
+        BOTH,
+        &[],
+        "a login to the broker as the application, and a message there and back",
+        "without it no export, e-mail or report is made in the background",
+    ),
+    check(
+        Which::BrokerRights,
+        "broker.rights",
+        SITE,
+        &["settings", "broker.login"],
+        "the vhost, and what the application's account may do on it",
+        "Celery makes queues of many names, on its own vhost and nowhere else",
+    ),
+    check(
+        Which::BrokerTimeout,
+        "broker.timeout",
+        SITE,
+        &["settings", "broker.login"],
+        "how long the running broker lets a task take",
+        "a longer one ends in PRECONDITION_FAILED and is done again from its beginning",
+    ),
+    check(
+        Which::BrokerQueue,
+        "broker.queue",
+        SITE,
+        &["broker.login"],
+        "tasks that wait, and workers that take them",
+        "a queue that grows means that exports and reports come late or never",
+    ),
+    check(
+        Which::ServicesRunning,
+        "services.running",
+        SITE,
+        &[],
+        "whether every service runs, answers, and has not failed over and over",
+        "each service is a part of the site that users miss",
+    ),
+    check(
+        Which::ServicesEnabled,
+        "services.enabled",
+        SITE,
+        &[],
+        "whether every service comes back at boot",
+        "otherwise the site is gone after the next power cut",
+    ),
+    check(
+        Which::ServicesAccount,
+        "services.account",
+        SITE,
+        &[],
+        "the account that every service runs as",
+        "a hole in a service that runs as root is a hole in the machine",
+    ),
+    check(
+        Which::ServicesMemory,
+        "services.memory",
+        SITE,
+        &[],
+        "the memory of every service against its limit",
+        "at the limit the kernel ends processes in the middle of their tasks",
+    ),
+    check(
+        Which::Locks,
+        "locks",
+        SITE,
+        &[],
+        "export locks whose owners are dead",
+        "CamCOPS waits for such a lock for ever, its web server too",
+    ),
+    check(
+        Which::WebApp,
+        "web.app",
+        SITE,
+        &[],
+        "CamCOPS itself: its process, and whether it makes its login page",
+        "the innermost layer of the site: nothing works without it",
+    ),
+    check(
+        Which::WebSocket,
+        "web.socket",
+        SITE,
+        &["web.app"],
+        "the socket or port between Apache and CamCOPS",
+        "Apache answers 503 where it can't get through",
+    ),
+    check(
+        Which::WebApache,
+        "web.apache",
+        SITE,
+        &["web.app", "web.socket"],
+        "the login page through Apache, by TLS with the site's own certificate",
+        "this is the way of every visitor",
+    ),
+    check(
+        Which::WebPublic,
+        "web.public",
+        SITE,
+        &["web.app", "web.socket", "web.apache"],
+        "the login page by the site's name, as the machine resolves it",
+        "a proxy or firewall in front may answer in its place",
+    ),
+    check(
+        Which::WebConfig,
+        "web.config",
+        SITE,
+        &[],
+        "Apache's configuration: its own test, and the classic mistakes of a proxy",
+        "a broken site of somebody else keeps ours from being loaded, too",
+    ),
+    check(
+        Which::WebHeaders,
+        "web.headers",
+        SITE,
+        &["web.app", "web.socket", "web.apache"],
+        "whether CamCOPS takes scheme and host from Apache, and from nobody else",
+        "with the wrong scheme users are logged out at once; believed from anybody, addresses in the audit trail are worth nothing",
+    ),
+    check(
+        Which::Certificate,
+        "certificate",
+        SITE,
+        &[],
+        "the certificate: names, chain, days left",
+        "tablets refuse to upload on the day after it has expired",
+    ),
+    check(
+        Which::Login,
+        "e2e.login",
+        END_TO_END,
+        &[],
+        "the login page over HTTPS",
+        "the first page of every user",
+    ),
+    check(
+        Which::Api,
+        "e2e.api",
+        END_TO_END,
+        &[],
+        "the answer to a tablet that asks whether it is registered",
+        "tablets upload by this address, and a gateway may forbid what it lets browsers do",
+    ),
+    check(
+        Which::Workers,
+        "e2e.workers",
+        END_TO_END,
+        &[],
+        "a question to the workers through the broker, and their answer",
+        "they make exports, e-mails and reports",
+    ),
+    check(
+        Which::Scheduler,
+        "e2e.scheduler",
+        END_TO_END,
+        &[],
+        "whether the scheduler keeps its schedule",
+        "without it nothing is exported by itself",
+    ),
+    check(
+        Which::Pdf,
+        "e2e.pdf",
+        END_TO_END,
+        &[],
+        "a PDF made by the release, as the account of the services",
+        "a clinic prints and files its records as PDF",
+    ),
+];

@@ -1,0 +1,220 @@
+//! The way back from an upgrade: by itself, when the new version does not work, and by `rollback`.
+
+use super::{GO_ON, check, converge, opened, stop_services, whole, with_version};
+use crate::cli::{Global, Rollback};
+use crate::error::Exit;
+use crate::journal::Writer;
+use crate::ops::install::{agreed, overrides};
+use crate::ops::{need_machine, stop_on_signals};
+use crate::report::{self, Style};
+use crate::resource::{Facets, State, release, services, sql, tables};
+use crate::site::Site;
+use crate::upgrade::{self, Phase, Upgrade};
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// Who can have written into the tables since they were changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// Only this run knows of all starts of the services: what differs from the sums is new.
+    Ours,
+    /// The machine may have been started again in between: whatever is there now is dumped first.
+    Anybodys,
+    /// The administrator gives up what is new; it is dumped first.
+    GivenUp,
+}
+
+/// Goes back to the release from before the last upgrade.
+pub async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result<u8> {
+    need_machine(global, "roll back")?;
+    let _ = stop_on_signals(style)?;
+    let mut global = global.clone();
+    global.set.extend(overrides(&flags.origin)?);
+    let site = opened(&global)?;
+    let known = sql::known(&site.host)?;
+    if let Some(name) = &flags.confirm
+        && *name != known.database
+    {
+        return Err(Exit::Usage.because(format!(
+            "--confirm {name}: the database whose new data would be given up is called {}; nothing was changed",
+            known.database
+        )));
+    }
+    if finish(&global, style).await? {
+        return told(&site, style);
+    }
+    let Some(upgrade) = upgrade::read(&site.host, &site.instance)? else {
+        return Err(Exit::Failed.because(
+            "there is nothing to go back to: no upgrade was made here, or it was undone already",
+        ));
+    };
+    let current = release::current(&site.host)?;
+    if upgrade.phase == Phase::Done && current.as_ref() != Some(&upgrade.to.release) {
+        return Err(Exit::Failed.because(format!(
+            "the last upgrade was to release {}, and now {} is in use: there is no way back to {} from there",
+            upgrade.to.release,
+            current.unwrap_or_default(),
+            upgrade.from.version
+        )));
+    }
+    let question = format!("CamCOPS {} -> {}", upgrade.to.version, upgrade.from.version);
+    if !agreed(&question, flags.yes || style.json)? {
+        return Err(Exit::Failed.because("nothing was changed"));
+    }
+    let mut writer = Writer::open(&site.host, &site.instance, "rollback")?;
+    let writes = match (flags.confirm.is_some(), upgrade.phase) {
+        (true, _) => Writes::GivenUp,
+        (false, Phase::Done) => Writes::Ours,
+        (false, _) => Writes::Anybodys,
+    };
+    if upgrade.migrates && writes == Writes::Ours {
+        refuse_new_data(&site, &upgrade).await?;
+    }
+    site.host.close().await;
+    undo(&global, &mut writer, &upgrade, writes, style).await?;
+    told(&site, style)
+}
+
+fn told(site: &Site, style: Style) -> Result<u8> {
+    let current = release::current(&site.host)?.unwrap_or_default();
+    if style.json {
+        report::print_json(&json!({ "instance": site.instance, "release": current }))?;
+    } else {
+        report::print_line(&format!("release {current} is in use again"))?;
+    }
+    Ok(0)
+}
+
+/// Finishes what an earlier run began to undo; says whether there was anything to finish.
+pub async fn finish(global: &Global, style: Style) -> Result<bool> {
+    let host = crate::site::open_host(global)?;
+    let Some(upgrade) = upgrade::read(&host, &global.instance)? else {
+        return Ok(false);
+    };
+    if upgrade.phase != Phase::GoingBack {
+        return Ok(false);
+    }
+    if !style.quiet {
+        report::note(&format!(
+            "  an earlier run was going back to CamCOPS {}: that is finished first",
+            upgrade.from.version
+        ));
+    }
+    let mut writer = Writer::open(&host, &global.instance, "rollback")?;
+    undo(global, &mut writer, &upgrade, Writes::Anybodys, style).await?;
+    Ok(true)
+}
+
+/// Goes back: the old tables, if they were changed; then the settings; then everything else follows from these.
+pub async fn undo(
+    global: &Global,
+    writer: &mut Writer<'_>,
+    upgrade: &Upgrade,
+    writes: Writes,
+    style: Style,
+) -> Result<()> {
+    let old = with_version(global, &upgrade.from.version)?;
+    let tables = old_tables(&old, upgrade, writes).await;
+    let settled = tables.with_context(|| {
+        format!(
+            "CamCOPS {} is not in use again; mend this, then run `camcops-provision rollback`",
+            upgrade.from.version
+        )
+    });
+    if settled.is_err() {
+        old.host.close().await;
+    }
+    settled?;
+    check::set_version(global, &upgrade.from.version)?;
+    old.host.cut().after_write();
+    upgrade::forget(&old.host, &old.instance)?;
+    let converged = converge(&old, writer, &whole(), &GO_ON, style).await;
+    old.host.close().await;
+    converged.with_context(|| {
+        format!(
+            "the settings ask for CamCOPS {} again; mend this, then run `camcops-provision install`",
+            upgrade.from.version
+        )
+    })
+}
+
+/// The tables as they were, if they were changed.
+async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()> {
+    let known = sql::known(&old.host)?;
+    known.server.started(&old.host).await?;
+    let changed = upgrade.migrates
+        && (upgrade.phase == Phase::GoingBack
+            || tables::was_begun(&old.host, &known, &upgrade.revision).await?);
+    if !changed {
+        return Ok(());
+    }
+    let dump = upgrade.dump.as_ref().with_context(|| {
+        format!(
+            "there was nothing in the tables of {} to dump, and now they are changed",
+            known.database
+        )
+    })?;
+    stop_services(old)?;
+    if writes == Writes::Ours
+        && let Err(why) = refuse_new_data(old, upgrade).await
+    {
+        // With the new version, as the settings say.
+        start_services(old).await;
+        return Err(why);
+    }
+    // Of tables that are the old ones already there is nothing to dump.
+    let at = tables::revision(&known, &known.database).await?;
+    if writes != Writes::Ours && at.as_ref() != Some(&upgrade.revision) {
+        tables::dump_before(&old.host, &known.database, "rollback").await?;
+    }
+    let going_back = Upgrade {
+        phase: Phase::GoingBack,
+        ..upgrade.clone()
+    };
+    upgrade::write(&old.host, &old.instance, &going_back)?;
+    old.host.cut().after_write();
+    tables::bring_back(&old.host, dump, &upgrade.revision).await?;
+    old.host.cut().after_write();
+    Ok(())
+}
+
+/// Whatever was entered since the tables were changed would be lost.
+async fn refuse_new_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
+    // Until there are sums, no service was started.
+    let Some(before) = &upgrade.sums else {
+        return Ok(());
+    };
+    let known = sql::known(&site.host)?;
+    let now = tables::sums(&known).await?;
+    let differs = |table: &&String| before.get(*table) != now.get(*table);
+    let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let new: Vec<&str> = all
+        .into_iter()
+        .filter(differs)
+        .map(String::as_str)
+        .collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::CannotCreate.because(format!(
+        "since the upgrade something was entered into {}, and the tables from before do not have it: stay with CamCOPS {}, or give that up with `camcops-provision rollback --confirm {}` (it stays in a dump)",
+        new.join(", "),
+        upgrade.to.version,
+        known.database
+    )))
+}
+
+async fn start_services(site: &Site) {
+    let live = site.host.live.as_ref();
+    let Some(known) = live.and_then(|live| live.services.as_ref()) else {
+        return;
+    };
+    for member in known.members.iter().filter(|one| one.role.is_ours()) {
+        let wanted = State::Present(Facets::new());
+        let started = services::enforce(&site.host, &member.name, &State::Absent, &wanted).await;
+        if let Err(why) = started {
+            report::note(&format!("  {}: {why:#}", member.name));
+        }
+    }
+}

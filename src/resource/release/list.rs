@@ -1,0 +1,74 @@
+//! The releases that are on a machine.
+
+use super::{Places, about};
+use crate::host::{Host, Kind};
+use crate::layout::{APPLICATION, RELEASES};
+use anyhow::Result;
+use std::time::SystemTime;
+
+/// A release that is there.
+#[derive(Debug)]
+pub struct Installed {
+    /// Its name.
+    pub id: String,
+    /// The version of CamCOPS, where it says so.
+    pub version: Option<String>,
+    /// The interpreter that it runs on, where it says so.
+    pub python: Option<String>,
+    /// What it takes on the disk, in bytes.
+    pub size: u64,
+    /// When it was built.
+    pub built: Option<SystemTime>,
+    /// Whether all of it is there.
+    pub whole: bool,
+    /// Whether the services use it.
+    pub current: bool,
+}
+
+/// The release that the services use.
+pub fn current(host: &Host) -> Result<Option<String>> {
+    let target = host.read_link(&format!("{APPLICATION}/venv"))?;
+    let name = target.and_then(|target| target.rsplit('/').next().map(str::to_owned));
+    Ok(name.filter(|name| !name.is_empty()))
+}
+
+/// Every release, those that were never finished too, under the name that they were to get.
+pub fn installed(host: &Host) -> Result<Vec<Installed>> {
+    let current = current(host)?;
+    let mut ids: Vec<String> = Vec::new();
+    for name in host.list(RELEASES)?.unwrap_or_default() {
+        let passing = name.strip_prefix('.').and_then(|rest| {
+            let ends = [".new", ".old", ".work"];
+            ends.iter().find_map(|end| rest.strip_suffix(end))
+        });
+        let id = passing.unwrap_or(&name);
+        if !ids.iter().any(|known| known == id) {
+            ids.push(id.to_owned());
+        }
+    }
+    ids.sort();
+    let one = |id: String| -> Result<Installed> {
+        let places = Places::of(&id);
+        let mut size = host.tree_size(&places.own)?;
+        for path in places.passing() {
+            size += host.tree_size(path)?;
+        }
+        let own = host.look(&places.own)?;
+        let is_directory = own.is_some_and(|entry| entry.kind == Kind::Directory);
+        let about = about(host, &places, &id)?;
+        let note = match is_directory {
+            true => host.look(&format!("{}/release.json", places.own))?,
+            false => None,
+        };
+        Ok(Installed {
+            whole: about.is_some(),
+            current: current.as_ref() == Some(&id),
+            built: note.map(|note| note.modified),
+            version: about.as_ref().map(|about| about.version.clone()),
+            python: about.map(|about| about.python),
+            size,
+            id,
+        })
+    };
+    ids.into_iter().map(one).collect()
+}

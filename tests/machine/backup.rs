@@ -1,0 +1,336 @@
+//! Backups of a site that runs: made, checked, brought back, on the same machine and on one where there is nothing.
+
+use crate::harness::booted::Booted;
+use crate::harness::installed::{PASSWORD, SUPERUSER, bare, installed};
+use crate::harness::kill;
+use crate::harness::site::{NO_GROUP, as_tablet, wait_until_well};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const DIRECTORY: &str = "/var/backups/camcops";
+const RESTORE: &str = "camcops-provision backup restore latest --confirm camcops";
+
+/// Rows whose text looks like a dump, and bytes that are no text.
+const ROWS: &str = r#"
+mysql camcops <<'END'
+SET foreign_key_checks = 0;
+INSERT INTO _security_audit (id, when_access_utc, source, details)
+    SELECT 1000 + seq, UTC_TIMESTAMP(), 'test', CONCAT('it''s (', seq, '), (\n\\ ''); INSERT INTO `x` VALUES (1);', MD5(seq)) FROM seq_1_to_5000;
+END
+"#;
+
+/// A table without its `CHECKSUM TABLE` is one that the site itself writes to while it runs.
+const CHECKSUMS: &str = r#"
+mysql --skip-column-names information_schema --execute "SELECT CONCAT('CHECKSUM TABLE camcops.', GROUP_CONCAT(TABLE_NAME SEPARATOR ', camcops.')) FROM TABLES WHERE TABLE_SCHEMA = 'camcops' AND TABLE_NAME <> '_security_webviewer_sessions'" \
+    --init-command 'SET SESSION group_concat_max_len = 1000000' > /root/checksums.sql
+mysql --skip-column-names < /root/checksums.sql
+"#;
+
+/// Flips one bit at each of so many places of a backup, and sees whether it is refused.
+const FLIPS: &str = r#"
+import os, random, subprocess, sys
+home, number = sys.argv[1], int(sys.argv[2])
+random.seed(20261121)
+files = sorted(os.listdir(home))
+sizes = [os.path.getsize(f"{home}/{name}") for name in files]
+for n in range(number):
+    # Each file has its turn: the small ones would hardly ever be hit.
+    name = files[n % len(files)] if n < number // 2 else random.choices(files, sizes)[0]
+    at, bit = random.randrange(os.path.getsize(f"{home}/{name}")), 1 << random.randrange(8)
+    def flip():
+        with open(f"{home}/{name}", "r+b") as file:
+            file.seek(at); byte = file.read(1)[0]
+            file.seek(at); file.write(bytes([byte ^ bit]))
+    flip()
+    ran = subprocess.run(["camcops-provision", "backup", "restore", home, "--confirm", "camcops"], capture_output=True, text=True)
+    flip()
+    assert ran.returncode == 65 and "nothing was changed" in ran.stderr, (name, at, bit, ran)
+print("refused", number)
+"#;
+
+fn json(machine: &Booted, command: &str) -> Value {
+    serde_json::from_str(&machine.run(&format!("camcops-provision --json {command}"))).unwrap()
+}
+
+fn checksums(machine: &Booted) -> BTreeSet<String> {
+    let all: BTreeSet<String> = machine.run(CHECKSUMS).lines().map(str::to_owned).collect();
+    assert!(all.len() > 100, "{}", all.len());
+    all
+}
+
+/// Refused with this code and these words, in one line.
+fn refused(machine: &Booted, command: &str, code: i32, words: &str) {
+    let (found, _, why) = machine.tried(command);
+    let errors: Vec<&str> = why
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    assert_eq!((found, errors.len()), (code, 1), "{command}: {why}");
+    assert!(errors[0].contains(words), "{command}: {why}");
+}
+
+fn databases(machine: &Booted) -> String {
+    machine.run("mysql --skip-column-names --execute \"SHOW DATABASES LIKE 'camcops%'; SELECT User FROM mysql.user WHERE User LIKE 'camcops%'\" | tr '\\n' ' '")
+}
+
+const ONLY_OURS: &str = "camcops camcops ";
+
+#[test]
+fn a_site_is_backed_up_and_brought_back() {
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    machine.run(ROWS);
+    machine.run("camcops-provision --quiet stop");
+    let before = checksums(&machine);
+    makes_one(&machine);
+    is_refused_when_damaged(&machine);
+    refuses_what_it_can_not_bring_back(&machine);
+    tells_when_it_fails(&machine);
+    clears_away(&machine);
+
+    machine.run(
+        "mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000; DROP TABLE phq9'",
+    );
+    let harmed = checksums(&machine);
+    is_killed(&machine, &harmed);
+    let oldest = format!("{DIRECTORY}/$(ls {DIRECTORY} | head -n 1)");
+    machine.run(&format!(
+        "camcops-provision backup restore {oldest} --confirm camcops"
+    ));
+    wait_until_well(&machine, "a restore");
+    machine.run("camcops-provision --quiet stop");
+    assert_eq!(checksums(&machine), before);
+    assert_eq!(databases(&machine), ONLY_OURS);
+    takes_dumps_of_others(&machine);
+    comes_back_on_a_bare_machine(&machine, &before);
+}
+
+fn makes_one(machine: &Booted) {
+    let made = json(machine, "backup create");
+    assert!(made["rows"].as_u64().unwrap() > 5000, "{made}");
+    machine.run(&format!(
+        "cd {DIRECTORY}/*Z
+         sha256sum --check --quiet --strict SHA256SUMS
+         test \"$(stat --format=%a:%U . .. * | sort -u | tr '\\n' ' ')\" = '600:root 700:root '
+         ! grep --recursive --file /etc/camcops/secrets/camcops/cookie --file /etc/camcops/secrets/camcops/database . "
+    ));
+    let listed = json(machine, "backup list");
+    assert_eq!(listed["backups"].as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed["backups"][0]["what"], "backup");
+    assert_eq!(listed["backups"][0]["revision"], "0087");
+    let verified = machine.run("camcops-provision backup verify");
+    assert!(verified.contains("is well"), "{verified}");
+    machine.run("camcops-provision backup verify --quick latest");
+    assert_eq!(databases(machine), ONLY_OURS);
+
+    // In its sandbox, as the timer does it.
+    machine.run("systemctl start camcops-backup@camcops.service; systemctl is-active camcops-backup@camcops.timer");
+    let status = json(machine, "status");
+    assert_eq!(status["backups"]["number"], 2, "{status}");
+    assert!(status["backups"]["last_failure"].is_null());
+}
+
+fn is_refused_when_damaged(machine: &Booted) {
+    std::fs::write(machine.path("/root/flips.py"), FLIPS).unwrap();
+    let start = Instant::now();
+    let said = machine.run(&format!(
+        "python3 /root/flips.py {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) 200"
+    ));
+    assert_eq!(said, "refused 200\n");
+    eprintln!("200 flips in {:.0} s", start.elapsed().as_secs_f64());
+    for file in [
+        "SHA256SUMS",
+        "manifest.json",
+        "database.sql.zst",
+        "files.tar.zst",
+    ] {
+        machine.run(&format!(
+            "mv {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)/{file} /root/"
+        ));
+        refused(machine, RESTORE, 65, file);
+        machine.run(&format!(
+            "mv /root/{file} {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)/"
+        ));
+    }
+    assert_eq!(databases(machine), ONLY_OURS);
+}
+
+fn refuses_what_it_can_not_bring_back(machine: &Booted) {
+    let restore = "camcops-provision backup restore latest";
+    refused(machine, restore, 64, "--confirm camcops");
+    refused(
+        machine,
+        &format!("{restore} --confirm camcop"),
+        64,
+        "is called camcops",
+    );
+    refused(
+        machine,
+        "camcops-provision backup restore nothing --confirm camcops",
+        65,
+        "there is no backup",
+    );
+    machine.run(&format!(
+        "cp --recursive {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) /root/newer
+         cd /root/newer
+         sed -i 's/\"revision\": \"0087\"/\"revision\": \"0099\"/' manifest.json
+         sha256sum database.sql.zst files.tar.zst manifest.json > SHA256SUMS"
+    ));
+    refused(
+        machine,
+        "camcops-provision backup restore /root/newer --confirm camcops",
+        65,
+        "at revision 0099, which the installed release does not know",
+    );
+    machine.run("sed -i 's/\"format\": 1/\"format\": 2/' /root/newer/manifest.json; cd /root/newer; sha256sum database.sql.zst files.tar.zst manifest.json > SHA256SUMS");
+    refused(
+        machine,
+        "camcops-provision backup restore /root/newer --confirm camcops",
+        65,
+        "a newer version of camcops-provision wrote it",
+    );
+}
+
+fn tells_when_it_fails(machine: &Booted) {
+    let create = "camcops-provision backup create";
+    machine.run("mkdir /mnt/small; mount -t tmpfs -o size=1M,mode=700 tmpfs /mnt/small");
+    let small = "--set backup.directory=/mnt/small";
+    refused(machine, &format!("{create} {small}"), 74, "make room there");
+    assert_eq!(machine.run("ls -A /mnt/small"), "");
+    machine.run("umount /mnt/small");
+    let failure = json(machine, "status")["backups"]["last_failure"]["why"].to_string();
+    assert!(failure.contains("make room"), "{failure}");
+    machine.run("systemctl stop mariadb");
+    refused(machine, create, 69, "database");
+    refused(machine, RESTORE, 69, "database");
+    machine.run("systemctl start mariadb");
+    let told = machine.run("camcops-provision status");
+    assert!(told.contains("the last try failed at"), "{told}");
+    machine.run("chmod 777 /mnt/small");
+    refused(
+        machine,
+        &format!("{create} {small}"),
+        73,
+        "others than root",
+    );
+}
+
+fn clears_away(machine: &Booted) {
+    machine.run(&format!(
+        "cd {DIRECTORY}; one=$(ls | head -n 1)
+         for day in 20200101 20200102 20200201; do cp --recursive $one camcops-${{day}}T020000Z; done
+         mkdir camcops-20200301T020000Z.unfinished"
+    ));
+    let would = machine.run("camcops-provision backup prune --rule first-of-month --dry-run");
+    assert!(
+        would.contains("would remove camcops-20200102T020000Z"),
+        "{would}"
+    );
+    assert!(!would.contains("20200101"), "{would}");
+    let gone = json(machine, "backup prune --rule first-of-month");
+    assert_eq!(gone["removed"].as_array().unwrap().len(), 2, "{gone}");
+    let left = machine.run(&format!(
+        "rm --recursive {DIRECTORY}/camcops-2020*; ls {DIRECTORY}"
+    ));
+    assert_eq!(left.lines().count(), 2, "{left}");
+}
+
+/// Killed while it says that it does something, the database is what it was.
+fn is_killed(machine: &Booted, harmed: &BTreeSet<String>) {
+    for moment in ["loading", "stopping", "backing up"] {
+        let said = std::fs::File::create(machine.path("/root/said")).unwrap();
+        let mut run = machine
+            .command("camcops-provision")
+            .args(["backup", "restore", "latest", "--confirm", "camcops"])
+            .stdout(Stdio::null())
+            .stderr(said)
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        let said = || std::fs::read_to_string(machine.path("/root/said")).unwrap();
+        while !said().contains(moment) {
+            assert!(start.elapsed() < Duration::from_secs(120), "{}", said());
+            assert!(run.try_wait().unwrap().is_none(), "{}", said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        kill(&mut run);
+        assert!(!said().contains("changed places"), "{}", said());
+        assert_eq!(checksums(machine), *harmed, "killed while {moment}");
+    }
+}
+
+fn takes_dumps_of_others(machine: &Booted) {
+    machine.run(
+        "mysql --execute 'CREATE DATABASE other; CREATE TABLE other.kept (x INT)'
+         mariadb-dump camcops | gzip > /root/foreign.sql.gz
+         zcat /root/foreign.sql.gz | head -c 500000 | gzip > /root/cut.sql.gz
+         head -c 100000 /root/foreign.sql.gz > /root/broken.sql.gz
+         { zcat /root/foreign.sql.gz | head -n 30; echo 'DROP TABLE `other`.`kept`;'; } > /root/greedy.sql
+         echo 'CREATE TABLE `x` (y INT);' > /root/strange.sql
+         echo '\\! touch /root/owned' > /root/command.sql",
+    );
+    for (file, words) in [
+        ("cut.sql.gz", "nothing was changed"),
+        ("broken.sql.gz", "nothing was changed"),
+        ("greedy.sql", "wants more than to fill one database"),
+        ("strange.sql", "has no tables of CamCOPS"),
+        ("command.sql", "can't be loaded"),
+    ] {
+        let command = format!("camcops-provision backup restore /root/{file} --confirm camcops");
+        refused(machine, &command, 65, words);
+    }
+    assert_eq!(databases(machine), ONLY_OURS);
+    machine.run("test ! -e /root/owned; mysql --execute 'SELECT * FROM other.kept'");
+    machine.run("mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000'");
+    machine.run("camcops-provision backup restore /root/foreign.sql.gz --confirm camcops");
+    let rows = machine.run("mysql --skip-column-names camcops --execute 'SELECT COUNT(*) FROM _security_audit WHERE id > 1000'");
+    assert_eq!(rows, "5000\n");
+}
+
+/// What a machine had, on one that has nothing.
+fn comes_back_on_a_bare_machine(machine: &Booted, before: &BTreeSet<String>) {
+    let Some(other) = bare() else { return };
+    other.run(&format!(
+        "mkdir --parents {DIRECTORY}; chmod 700 {DIRECTORY}"
+    ));
+    let oldest = machine.run(&format!("ls {DIRECTORY} | head -n 1"));
+    let oldest = oldest.trim();
+    let [from, to] = [machine, &other].map(|machine| machine.path(DIRECTORY));
+    copied(&from.join(oldest), &to);
+    let cookie = "cat /etc/camcops/secrets/camcops/cookie";
+    let restore = format!(
+        "{RESTORE} --set camcops.source=wheelhouse --set camcops.wheelhouse=/srv/wheelhouse"
+    );
+    other.run("mkdir --parents /etc/camcops; echo mine > /etc/camcops/camcops.conf");
+    refused(&other, &restore, 73, "/etc/camcops/camcops.conf");
+    other.run("rm /etc/camcops/camcops.conf");
+    let said = other.run(&format!("{restore} 2>&1"));
+    assert!(
+        !said.contains(PASSWORD) && !said.contains(other.run(cookie).trim()),
+        "{said}"
+    );
+    wait_until_well(&other, "a restore from nothing");
+    assert_eq!(other.run(cookie), machine.run(cookie));
+    other.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
+    other.run("camcops-provision --quiet stop");
+    assert_eq!(checksums(&other), *before);
+    other.run("camcops-provision --quiet start");
+    let told = as_tablet(&other, SUPERUSER, PASSWORD).body;
+    assert!(told.contains(NO_GROUP), "{told}");
+    let (code, pending, _) = other.tried("camcops-provision plan --exit-code --set camcops.source=wheelhouse --set camcops.wheelhouse=/srv/wheelhouse");
+    assert_eq!(code, 0, "{pending}");
+}
+
+fn copied(from: &Path, to: &Path) {
+    let done = Command::new("cp")
+        .arg("--archive")
+        .args([from, to])
+        .status();
+    assert!(done.unwrap().success());
+}

@@ -1,0 +1,417 @@
+//! Every trouble that `doctor` has a check for, provoked on a site that runs: it is found, under its name, and what
+//! `doctor` says mends it mends it.
+
+use crate::harness::booted::Booted;
+use crate::harness::certificates::{Authority, old};
+use crate::harness::installed::{bare, installed};
+use crate::harness::site::wait_until_well;
+use serde_json::Value;
+
+const INSTALL: &str = "camcops-provision install";
+
+#[test]
+fn what_is_wrong_is_found_and_mended() {
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    all_is_well(&machine);
+    services(&machine);
+    web(&machine);
+    certificate(&machine);
+    database(&machine);
+    broker(&machine);
+    machine_itself(&machine);
+    files(&machine);
+    wait_until_well(&machine, "all of that");
+    all_is_well(&machine);
+}
+
+/// What one check says: its state, what it found, and what mends it.
+fn asked(machine: &Booted, id: &str) -> (String, String, Vec<String>) {
+    let (code, out, why) = machine.tried(&format!("camcops-provision --json doctor {id}"));
+    let told: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{id}: {out}{why}"));
+    assert_eq!(why, "", "{id}");
+    let check = &told["checks"][0];
+    assert_eq!(check["id"], id);
+    let state = check["state"].as_str().unwrap().to_owned();
+    assert_eq!(code, i32::from(state == "failed"), "{out}");
+    let findings = check["findings"].as_array().unwrap();
+    let wrong = findings
+        .iter()
+        .filter(|one| one["state"] == "failed" || one["state"] == "warning");
+    let text = |one: &Value, field: &str| one[field].as_str().unwrap().to_owned();
+    let found: Vec<String> = wrong.clone().map(|one| text(one, "found")).collect();
+    let remedies = wrong.map(|one| text(one, "remedy")).collect();
+    (state, found.join("\n"), remedies)
+}
+
+/// It is found as such, with these words in it; gives what mends it.
+fn is(machine: &Booted, id: &str, state: &str, words: &str) -> Vec<String> {
+    let (is, found, remedies) = asked(machine, id);
+    assert_eq!(is, state, "{id}: {found}");
+    assert!(found.contains(words), "{id}: {found}");
+    remedies
+}
+
+/// Provokes it, finds it, does what is said, and finds it mended.
+fn is_mended(machine: &Booted, provoke: &str, id: &str, words: &str) {
+    machine.run(provoke);
+    let remedies = is(machine, id, "failed", words);
+    for remedy in remedies {
+        let yes = if remedy == INSTALL { " --yes" } else { "" };
+        machine.run(&format!("{remedy}{yes}\n"));
+    }
+    let (state, found, _) = asked(machine, id);
+    assert_eq!(state, "ok", "{id}: {found}");
+}
+
+fn all_is_well(machine: &Booted) {
+    for flags in ["", "--end-to-end", "--preflight"] {
+        let (code, out, why) = machine.tried(&format!("camcops-provision doctor {flags}"));
+        assert_eq!(code, 0, "{out}{why}");
+        assert!(!out.contains("failed") && why.is_empty(), "{out}{why}");
+        assert!(!out.contains('\u{1b}'), "{out}");
+    }
+    let (code, out, _) =
+        machine.tried("camcops-provision doctor --monitoring web certificate disk");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.starts_with("CAMCOPS OK: "), "{out}");
+    assert!(out.contains(" certificate_days_left=36"), "{out}");
+    machine.run("camcops-provision doctor --metrics /run/camcops.prom disk broker");
+    let metrics = machine.run("stat --format %a:%U /run/camcops.prom; cat /run/camcops.prom");
+    assert!(metrics.starts_with("644:root\n"), "{metrics}");
+    let line = "camcops_broker_consumers{instance=\"camcops\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+fn database(machine: &Booted) {
+    is_mended(
+        machine,
+        "mysql --execute 'SET GLOBAL max_allowed_packet = 1048576'",
+        "database.packet",
+        "max_allowed_packet is 1 MiB",
+    );
+    is_mended(
+        machine,
+        "mysql --execute 'SET GLOBAL max_connections = 12'",
+        "database.connections",
+        "of 12 connections",
+    );
+    for (change, words) in [
+        (
+            "CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
+            "phq9 has columns in utf8mb4_general_ci",
+        ),
+        ("ROW_FORMAT = COMPACT", "row format Compact"),
+    ] {
+        is_mended(
+            machine,
+            &format!("mysql camcops --execute 'ALTER TABLE phq9 {change}'"),
+            "database.tables",
+            words,
+        );
+    }
+    is_mended(
+        machine,
+        "mysql --execute 'REVOKE DROP ON camcops.* FROM camcops@localhost'",
+        "database.grants",
+        "camcops@localhost differs in its grants",
+    );
+    let revision = |change: &str| {
+        machine.run(&format!(
+            "mysql camcops --execute 'UPDATE _alembic_version SET version_num = {change}'"
+        ));
+    };
+    revision("\"0086\"");
+    is(
+        machine,
+        "database.schema",
+        "failed",
+        "differs in its revision",
+    );
+    revision("\"0087\"");
+    is(machine, "database.schema", "ok", "");
+
+    machine.run("systemctl stop mariadb");
+    let (code, out, _) = machine.tried("camcops-provision doctor -q database web");
+    assert_eq!(code, 1, "{out}");
+    assert!(out.starts_with("failed   database.login "), "{out}");
+    // What stands on it is not told again.
+    assert!(!out.contains("database.packet"), "{out}");
+    machine.run("systemctl start mariadb");
+    is(machine, "database.login", "ok", "");
+}
+
+fn broker(machine: &Booted) {
+    machine
+        .run("rabbitmqctl --quiet eval 'application:set_env(rabbit, consumer_timeout, 1800000).'");
+    let remedies = is(machine, "broker.timeout", "failed", "after 1800000 ms");
+    assert_eq!(remedies, ["systemctl restart rabbitmq-server"]);
+    machine.run(&remedies[0]);
+    is(machine, "broker.timeout", "ok", "");
+    is_mended(
+        machine,
+        "rabbitmqctl --quiet set_permissions -p camcops camcops '' '' ''",
+        "broker.rights",
+        "broker_account camcops",
+    );
+}
+
+fn machine_itself(machine: &Booted) {
+    machine.run(
+        "mount -t tmpfs -o size=4m,uid=33,gid=33,mode=0700 small /var/tmp/camcops
+         head -c 8M /dev/zero > /var/tmp/camcops/much || true",
+    );
+    is(
+        machine,
+        "disk",
+        "failed",
+        "/var/tmp/camcops: 0 of 4 MiB free",
+    );
+    machine.run(
+        "umount /var/tmp/camcops
+         mount -t tmpfs -o size=4m,nr_inodes=20,uid=33,gid=33,mode=0700 small /var/tmp/camcops
+         touch $(seq --format /var/tmp/camcops/%g 30) || true",
+    );
+    is(machine, "disk", "failed", "of 20 inodes free");
+    machine.run("umount /var/tmp/camcops");
+    is(machine, "disk", "ok", "");
+
+    // Somebody else on the site's port, under a name of its own.
+    machine.run(
+        "systemctl stop apache2
+         systemd-run --quiet --unit=other /usr/share/camcops/venv/bin/python3 -m http.server 443
+         until (exec 3<> /dev/tcp/127.0.0.1/443) 2> /dev/null; do sleep 0.1; done",
+    );
+    let remedies = is(
+        machine,
+        "ports",
+        "failed",
+        "https at 0.0.0.0:443 is held by python3",
+    );
+    assert!(
+        remedies[0].starts_with("systemctl disable --now other.service "),
+        "{remedies:?}"
+    );
+    assert!(
+        remedies[0].contains("config set web.https_port"),
+        "{remedies:?}"
+    );
+    is(machine, "web.apache", "failed", "does not run");
+    machine.run("systemctl stop other; systemctl start apache2");
+    is(machine, "ports", "ok", "");
+
+    machine.run(
+        "mkdir -p /opt/old /etc/supervisor/conf.d
+         printf '#!/bin/sh\nsleep 600; :\n' > /opt/old/camcops_server
+         chmod +x /opt/old/camcops_server
+         printf '[program:camcops_server]\ncommand = /opt/old/camcops_server serve_cherrypy\n' > /etc/supervisor/conf.d/old.conf
+         systemd-run --quiet --unit=old /opt/old/camcops_server serve_cherrypy
+         until pgrep --full old/camcops_server; do sleep 0.1; done",
+    );
+    let remedies = is(machine, "former", "failed", "started by old.service");
+    assert_eq!(remedies[0], "systemctl disable --now old.service");
+    assert!(
+        remedies[1].starts_with("mv /etc/supervisor/conf.d/old.conf "),
+        "{remedies:?}"
+    );
+    machine.run("systemctl stop old; rm -r /opt/old /etc/supervisor/conf.d/old.conf");
+    is(machine, "former", "ok", "");
+
+    machine.run("printf '[web]\\nserver_names = [\"nowhere.invalid\"]\\n' > /root/names.toml");
+    let (code, out, _) = machine.tried("camcops-provision --config /root/names.toml doctor names");
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.contains("warning  names                 nowhere.invalid does not resolve"),
+        "{out}"
+    );
+}
+
+fn files(machine: &Booted) {
+    is_mended(
+        machine,
+        "chmod 0600 /etc/camcops/camcops.conf; chown root:root /etc/camcops/camcops.conf",
+        "permissions",
+        "/etc/camcops/camcops.conf differs in its",
+    );
+    is_mended(
+        machine,
+        "rm /etc/camcops/camcops.my.cnf",
+        "files",
+        "/etc/camcops/camcops.my.cnf is not there",
+    );
+    let holder = "machine-7f00aa40.4194304-12345";
+    is_mended(
+        machine,
+        &format!(
+            "cd /var/lock/camcops
+             setpriv --reuid=33 --regid=33 --clear-groups touch {holder}
+             setpriv --reuid=33 --regid=33 --clear-groups ln {holder} camcops_master_export_recipient.lock"
+        ),
+        "locks",
+        "camcops_master_export_recipient.lock: its owner is dead",
+    );
+}
+
+fn services(machine: &Booted) {
+    machine.run("systemctl stop camcops-workers@camcops");
+    is(
+        machine,
+        "services.running",
+        "failed",
+        "camcops-workers@camcops.service is stopped",
+    );
+    let (code, out, _) = machine.tried("camcops-provision doctor --monitoring services broker");
+    assert_eq!(code, 2, "{out}");
+    assert!(out.starts_with("CAMCOPS CRITICAL: "), "{out}");
+    assert!(
+        out.contains("broker.queue failed, services.running failed | "),
+        "{out}"
+    );
+    is_mended(machine, ":", "services.running", "is stopped");
+    is_mended(
+        machine,
+        "systemctl disable --quiet mariadb",
+        "services.enabled",
+        "mariadb.service does not come back at boot",
+    );
+    machine.run(
+        "mkdir -p /run/systemd/system/camcops-monitor@camcops.service.d
+         printf '[Service]\\nUser=root\\nGroup=root\\n' > /run/systemd/system/camcops-monitor@camcops.service.d/99-root.conf
+         systemctl daemon-reload
+         systemctl restart --no-block camcops-monitor@camcops
+         until [ \"$(stat --format %U /proc/$(systemctl show --property=MainPID --value camcops-monitor@camcops))\" = root ]; do sleep 0.2; done
+         sleep 1",
+    );
+    let remedies = is(
+        machine,
+        "services.account",
+        "failed",
+        "runs as root, not as www-data",
+    );
+    assert!(
+        remedies[0].starts_with("systemctl cat camcops-monitor@camcops.service "),
+        "{remedies:?}"
+    );
+    machine.run(
+        "rm -r /run/systemd/system/camcops-monitor@camcops.service.d
+         systemctl daemon-reload
+         camcops-provision restart monitor",
+    );
+    is(machine, "services.account", "ok", "");
+}
+
+fn web(machine: &Booted) {
+    // The first layer that fails is named, and those on it are not asked.
+    let first = |layer: &str, words: &str| {
+        let (code, out, _) =
+            machine.tried("camcops-provision doctor -q web.app web.socket web.apache web.public");
+        assert_eq!(code, 1, "{out}");
+        assert!(out.starts_with(&format!("failed   {layer:<21} ")), "{out}");
+        assert!(
+            out.contains(words) && out.matches("failed ").count() == 1,
+            "{out}"
+        );
+    };
+    machine.run("rm /run/camcops/camcops.socket");
+    first("web.socket", "there is no such socket");
+    machine.run(&format!("{INSTALL} --yes"));
+    machine.run("chmod 0000 /run/camcops; setpriv --reuid=33 --regid=33 --clear-groups sh -c '! test -w /run/camcops/camcops.socket'");
+    first("web.socket", "Apache's account www-data may not use it");
+    machine.run(&format!("{INSTALL} --yes"));
+    machine.run(
+        "mv /etc/apache2/sites-enabled/camcops.conf /root/; systemctl reload apache2; sleep 1",
+    );
+    first("web.apache", "https://machine/");
+    machine.run(&format!("{INSTALL} --yes"));
+    machine.run("kill -STOP $(systemctl show --property=MainPID --value camcops-server@camcops) $(pgrep -P $(systemctl show --property=MainPID --value camcops-server@camcops))");
+    first("web.app", "no page within 5 s");
+    machine.run("kill -CONT $(systemctl show --property=MainPID --value camcops-server@camcops) $(pgrep -P $(systemctl show --property=MainPID --value camcops-server@camcops))");
+
+    is_mended(
+        machine,
+        "a2dismod --quiet --force proxy_http",
+        "web.config",
+        "proxy_http.load is not there",
+    );
+    let other = "/etc/apache2/sites-enabled/other.conf";
+    for (line, words) in [
+        (
+            "ProxyPass /x \"unix:/run/camcops/camcops.socket|https://x.invalid/\"",
+            "other.conf:1: passes to a socket by https",
+        ),
+        (
+            "ProxyPass /x/ \"unix:/run/camcops/camcops.socket|http://x.invalid\"",
+            "ends with a slash",
+        ),
+        (
+            "ProxyPass /x \"unix:/run/other.socket|http://camcops.invalid/\"",
+            "share the worker",
+        ),
+        ("Nonsense on", "Invalid command 'Nonsense'"),
+    ] {
+        machine.run(&format!("echo '{line}' > {other}"));
+        is(machine, "web.config", "failed", words);
+        machine.run(&format!("rm {other}"));
+    }
+    is(machine, "web.config", "ok", "");
+}
+
+fn certificate(machine: &Booted) {
+    let authority = Authority::new("An authority");
+    let directory = "/etc/camcops/given";
+    machine.run(&format!("mkdir -p {directory}"));
+    let settings = format!(
+        "[tls]\nmode = 'files'\ncertificate = '{directory}/site.crt'\nkey = '{directory}/site.key'\n"
+    );
+    std::fs::write(machine.path("/root/given.toml"), settings).unwrap();
+    for (expired, state, words) in [(false, "warning", "days left"), (true, "failed", "expired")] {
+        let (certificate, key) = authority.sign("machine", expired);
+        std::fs::write(machine.path(&format!("{directory}/site.crt")), certificate).unwrap();
+        std::fs::write(machine.path(&format!("{directory}/site.key")), key).unwrap();
+        machine.run(&format!("chmod 0600 {directory}/site.key"));
+        let (_, out, _) =
+            machine.tried("camcops-provision --json --config /root/given.toml doctor certificate");
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(told["state"], state, "{out}");
+        assert!(out.contains(words), "{out}");
+    }
+    machine.run(&format!("rm -r {directory}"));
+
+    // One of our own that is about to expire is made anew.
+    let (certificate, key) = (
+        "/etc/camcops/tls/camcops.crt",
+        "/etc/camcops/tls/camcops.key",
+    );
+    let key = std::fs::read_to_string(machine.path(key)).unwrap();
+    std::fs::write(machine.path(certificate), old(&key, "machine")).unwrap();
+    is_mended(machine, ":", "certificate", "4 days left");
+}
+
+/// A machine that can't get a site says so before anything is changed.
+#[test]
+fn an_unfit_machine_is_refused_before_the_first_change() {
+    let Some(machine) = bare() else {
+        return;
+    };
+    let (code, out, why) = machine.tried("camcops-provision doctor");
+    assert_eq!(code, 1, "{out}{why}");
+    assert!(why.contains("doctor --preflight"), "{why}");
+    machine.run(
+        "systemd-run --quiet --unit=other perl -MIO::Socket::INET -e '@socket = IO::Socket::INET->new(LocalPort => 80, Listen => 1, ReuseAddr => 1) or die; sleep 600'
+         until (exec 3<> /dev/tcp/127.0.0.1/80) 2> /dev/null; do sleep 0.1; done",
+    );
+    let (code, out, _) = machine.tried("camcops-provision doctor --preflight ports");
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("http at 0.0.0.0:80 is held by"), "{out}");
+    let (code, _, why) =
+        machine.tried("camcops-provision install --yes --wheelhouse /srv/wheelhouse");
+    assert_eq!(code, 73, "{why}");
+    assert!(why.contains("not ready, and nothing was changed"), "{why}");
+    assert!(why.contains("http at 0.0.0.0:80 is held by"), "{why}");
+    assert_eq!(
+        machine.run("ls /var/lib/camcops-provision 2> /dev/null || echo none"),
+        "none\n"
+    );
+}
