@@ -11,6 +11,7 @@ mod tests;
 
 pub use check::{Finding, Given, Severity, check, permission_findings};
 
+use crate::report;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rcgen::string::PrintableString;
 use rcgen::{
@@ -137,6 +138,7 @@ fn given(field: &Option<String>) -> Option<&str> {
 }
 
 /// A certificate and its private key.
+#[derive(Clone)]
 pub struct Pair {
     /// PEM text.
     pub certificate: String,
@@ -217,15 +219,16 @@ pub fn request(key_pem: &str, subject: &Subject) -> Result<String> {
     Ok(request.pem()?)
 }
 
-/// Whether a certificate was issued for a key.
-pub fn fits(certificate_pem: &[u8], key_pem: &[u8]) -> bool {
-    let Ok(der) = first_certificate(certificate_pem) else {
+/// Whether one of the certificates of a PEM file was issued for a key.
+pub fn fits(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
+    let (Some(key), Ok(blocks)) = (only_key(key_pem), read::blocks(certificates_pem)) else {
         return false;
     };
-    let Ok((_, certificate)) = X509Certificate::from_der(&der) else {
-        return false;
-    };
-    only_key(key_pem).and_then(|key| key.fits(certificate.public_key())) == Some(true)
+    let mut certificates = blocks.iter().filter(|block| read::is_certificate(block));
+    certificates.any(|block| {
+        X509Certificate::from_der(&block.contents)
+            .is_ok_and(|(_, one)| key.fits(one.public_key()) == Some(true))
+    })
 }
 
 fn serial_number() -> Result<SerialNumber> {
@@ -379,6 +382,17 @@ pub struct Summary {
     pub fingerprint_sha256: String,
     /// Whether it vouches for itself.
     pub self_signed: bool,
+}
+
+impl Summary {
+    /// How long it is good for, or since when it is not.
+    pub fn left(&self) -> String {
+        let days = report::count(self.days_left.unsigned_abs() as usize, "day");
+        match self.days_left {
+            0.. => format!("{days} left"),
+            _ => format!("expired {days} ago"),
+        }
+    }
 }
 
 /// Describes the first certificate of a PEM file.

@@ -307,6 +307,11 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// The machine whose journal this is.
+    pub fn host(&self) -> &'a Host {
+        self.host
+    }
+
     /// Says what comes next, and returns when the disk has it.
     pub fn intend(&mut self, change: &Change, base: Option<&Content>, undo: bool) -> Result<u64> {
         let number = self.journal.next;

@@ -32,15 +32,6 @@ pub enum Certificate {
     },
 }
 
-/// Which key a new self-signed certificate has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewKey {
-    /// The one that is there.
-    No,
-    /// One of its own.
-    Yes,
-}
-
 impl Site {
     /// The certificate that is there, or a new one.
     pub(super) fn certificate(&self) -> Result<Certificate> {
@@ -68,6 +59,12 @@ impl Site {
                 summary.issuer
             )));
         }
+        if let Some(pair) = &self.new_certificate {
+            return Ok(Certificate::Own {
+                pair: pair.clone(),
+                because: "you asked for it".to_owned(),
+            });
+        }
         let because = match (&certificate, &key) {
             (Some(certificate), Some(key)) => {
                 let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
@@ -76,11 +73,6 @@ impl Site {
             }
             _ => "there is none yet".to_owned(),
         };
-        let because = match self.new_certificate {
-            Some(_) if because.is_empty() => "you asked for it".to_owned(),
-            _ => because,
-        };
-        let key = key.filter(|_| self.new_certificate != Some(NewKey::Yes));
         let pair = match (certificate, key) {
             (Some(certificate), Some(key)) if because.is_empty() => Ok(Pair { certificate, key }),
             (_, Some(key)) => certificate::renewed(&key, &subject, now),
@@ -134,9 +126,9 @@ impl Site {
                 &shown_key, entry.mode, uid,
             ));
         }
-        let (refused, warnings): (Vec<_>, Vec<_>) = findings
-            .into_iter()
-            .partition(|finding| finding.severity == certificate::Severity::Refuse);
+        let (refused, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| {
+            finding.severity == certificate::Severity::Refuse && !self.only_shows
+        });
         if !refused.is_empty() {
             let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
             return Err(Exit::Unusable.because(lines.join("\n")));
