@@ -57,7 +57,12 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     let second = served(&machine);
     assert_ne!(second, first);
     nothing_is_pending(&machine);
-    refused(&machine, "cert verify", 65, "does not trust");
+    refused(
+        &machine,
+        "cert verify",
+        65,
+        "nobody that this machine trusts",
+    );
     machine.run(
         "cp /root/ca/root.crt /usr/local/share/ca-certificates/; update-ca-certificates > /dev/null
          camcops-provision cert verify
@@ -130,14 +135,11 @@ fn wherever_it_is_cut_a_whole_pair_is_served() {
     machine.run(AUTHORITY);
     machine.run("camcops-provision cert csr --new-key > /root/request");
     cut_everywhere(&machine, INSTALL);
-    machine.run("camcops-provision cert csr --new-key > /root/request");
-    cut_everywhere(&machine, INSTALL);
     without_the_application_or_apache(&machine);
     machine.run(
         "for key in mode certificate key; do camcops-provision config unset tls.$key; done
          camcops-provision --quiet install --yes",
     );
-    cut_everywhere(&machine, "camcops-provision cert renew");
     cut_everywhere(&machine, "camcops-provision cert renew --new-key");
 }
 
@@ -155,8 +157,8 @@ fn cut_everywhere(machine: &Booted, command: &str) {
             break;
         }
         assert_eq!(code, 134, "{command}, {cut}: {why}");
-        // Every other time it goes on from where it was cut.
-        if cut % 2 == 0 {
+        // Now and then it goes on from where it was cut.
+        if cut % 4 == 0 {
             machine.run("camcops-provision --quiet install --yes");
             nothing_is_pending(machine);
             machine.run(WHOLE);

@@ -9,7 +9,7 @@ use crate::certificate::{self, Pair, Summary};
 use crate::cli::{CertInstall, Global, Parts};
 use crate::engine::{self, Plan, Planned};
 use crate::error::Exit;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::journal::Writer;
 use crate::ops::install::planned;
 use crate::ops::{config, need_machine, stop_on_signals};
@@ -279,9 +279,10 @@ fn remove_unnamed(site: &Site, host: &Host) -> Result<()> {
         .rsplit_once('/')
         .map_or("/", |(directory, _)| directory);
     for name in host.list(directory)?.unwrap_or_default() {
-        let path = format!("{directory}/{name}");
-        if has_own_name(site, &path) && !is_named(site, &path) {
-            host.remove_file(&path)?;
+        let meant = host::finished_name(&name);
+        let path = format!("{directory}/{}", meant.unwrap_or(&name));
+        if has_own_name(site, &path) && (meant.is_some() || !is_named(site, &path)) {
+            host.remove_file(&format!("{directory}/{name}"))?;
         }
     }
     Ok(())
