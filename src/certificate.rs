@@ -11,6 +11,7 @@ mod tests;
 
 pub use check::{Finding, Given, Severity, check, permission_findings};
 
+use crate::report;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rcgen::string::PrintableString;
 use rcgen::{
@@ -64,6 +65,22 @@ impl Subject {
             "a certificate needs at least one host name or IP address: set web.server_name"
         );
         Ok(names)
+    }
+
+    fn parameters(&self) -> Result<CertificateParams> {
+        let names = self.parsed_names()?;
+        let mut certificate = CertificateParams::default();
+        certificate.distinguished_name = self.distinguished_name(&names)?;
+        certificate.subject_alt_names = names
+            .into_iter()
+            .map(|name| {
+                Ok(match name {
+                    Name::Host(host) => SanType::DnsName(host.try_into()?),
+                    Name::Address(address) => SanType::IpAddress(address),
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(certificate)
     }
 
     fn distinguished_name(&self, names: &[Name]) -> Result<DistinguishedName> {
@@ -121,6 +138,7 @@ fn given(field: &Option<String>) -> Option<&str> {
 }
 
 /// A certificate and its private key.
+#[derive(Clone)]
 pub struct Pair {
     /// PEM text.
     pub certificate: String,
@@ -166,19 +184,8 @@ fn signed_with(
          longer life",
         subject.days
     );
-    let names = subject.parsed_names()?;
     let now = OffsetDateTime::from(now);
-    let mut certificate = CertificateParams::default();
-    certificate.distinguished_name = subject.distinguished_name(&names)?;
-    certificate.subject_alt_names = names
-        .into_iter()
-        .map(|name| {
-            Ok(match name {
-                Name::Host(host) => SanType::DnsName(host.try_into()?),
-                Name::Address(address) => SanType::IpAddress(address),
-            })
-        })
-        .collect::<Result<_>>()?;
+    let mut certificate = subject.parameters()?;
     certificate.serial_number = Some(serial_number()?);
     // Tablets' clocks run late.
     certificate.not_before = now - Duration::hours(1);
@@ -194,6 +201,33 @@ fn signed_with(
     Ok(Pair {
         certificate: signed.pem(),
         key: key_pem,
+    })
+}
+
+/// A new key, as PEM text.
+pub fn new_key() -> Result<Zeroizing<String>> {
+    let key =
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
+    Ok(Zeroizing::new(key.serialize_pem()))
+}
+
+/// Asks an authority for a certificate for a key: a request, as PEM text.
+pub fn request(key_pem: &str, subject: &Subject) -> Result<String> {
+    let key = KeyPair::from_pem(key_pem)
+        .context("this kind of key can't sign a request here; take a new one")?;
+    let request = subject.parameters()?.serialize_request(&key)?;
+    Ok(request.pem()?)
+}
+
+/// Whether one of the certificates of a PEM file was issued for a key.
+pub fn fits(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
+    let (Some(key), Ok(blocks)) = (only_key(key_pem), read::blocks(certificates_pem)) else {
+        return false;
+    };
+    let mut certificates = blocks.iter().filter(|block| read::is_certificate(block));
+    certificates.any(|block| {
+        X509Certificate::from_der(&block.contents)
+            .is_ok_and(|(_, one)| key.fits(one.public_key()) == Some(true))
     })
 }
 
@@ -350,14 +384,39 @@ pub struct Summary {
     pub self_signed: bool,
 }
 
+impl Summary {
+    /// How long it is good for, or since when it is not.
+    pub fn left(&self) -> String {
+        let days = report::count(self.days_left.unsigned_abs() as usize, "day");
+        match self.days_left {
+            0.. => format!("{days} left"),
+            _ => format!("expired {days} ago"),
+        }
+    }
+}
+
 /// Describes the first certificate of a PEM file.
 pub fn summary(pem: &[u8], now: SystemTime) -> Result<Summary> {
-    let der = first_certificate(pem)?;
+    summary_of(&first_certificate(pem)?, now)
+}
+
+/// Describes all certificates of a PEM file.
+pub fn summaries(pem: &[u8], now: SystemTime) -> Result<Vec<Summary>> {
+    let blocks = read::blocks(pem)
+        .map_err(|_| anyhow!("it holds no certificate in PEM form, or a damaged one"))?;
+    let certificates = blocks.iter().filter(|block| read::is_certificate(block));
+    certificates
+        .map(|block| summary_of(&block.contents, now))
+        .collect()
+}
+
+/// Describes a certificate as it travels.
+pub fn summary_of(der: &[u8], now: SystemTime) -> Result<Summary> {
     let (_, certificate) =
-        X509Certificate::from_der(&der).map_err(|error| anyhow!("it can't be read: {error}"))?;
+        X509Certificate::from_der(der).map_err(|error| anyhow!("it can't be read: {error}"))?;
     let (begins, ends) = validity(&certificate);
     let left = ends - OffsetDateTime::from(now);
-    let digest = ring::digest::digest(&ring::digest::SHA256, &der);
+    let digest = ring::digest::digest(&ring::digest::SHA256, der);
     let fingerprint: Vec<_> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
     Ok(Summary {
         subject: read::plain(&certificate.subject().to_string()),

@@ -144,6 +144,9 @@ pub enum Command {
     /// Help users of CamCOPS who can't log in
     #[command(subcommand)]
     User(User),
+    /// The certificate that the site shows to tablets and browsers
+    #[command(subcommand)]
+    Cert(Cert),
     /// The passwords of a site, and the secret of its cookies
     #[command(subcommand)]
     Secret(Secret),
@@ -186,6 +189,50 @@ pub enum Command {
 pub enum Db {
     /// Open the client of the database, logged in as the application
     Shell,
+}
+
+/// What to do with the certificate.
+#[derive(Debug, Subcommand)]
+pub enum Cert {
+    /// Show the certificate, its chain, and the fingerprints of those before it
+    Show,
+    /// Print a request for an authority to sign; the key stays on this machine
+    Csr {
+        /// With a new key, which takes the place of the present one when its certificate is installed
+        #[arg(long)]
+        new_key: bool,
+    },
+    /// Check a certificate that an authority issued, and serve it from now on
+    Install(CertInstall),
+    /// Make the self-signed certificate anew
+    Renew {
+        /// With a new key
+        #[arg(long)]
+        new_key: bool,
+    },
+    /// Meet the site as a tablet does, and say what a tablet would say
+    Verify {
+        /// The name to go to [default: the main name of the site]
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
+        /// The port to go to [default: web.https_port]
+        #[arg(long, value_name = "PORT")]
+        port: Option<u16>,
+    },
+}
+
+/// Flags of `cert install`.
+#[derive(Debug, Args)]
+pub struct CertInstall {
+    /// The certificate, PEM; its chain may follow in the same file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cert: PathBuf,
+    /// The certificates between it and the authority, PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub chain: Option<PathBuf>,
+    /// Its key, PEM [default: the key that the request was made with]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
 }
 
 /// What to do with a service.

@@ -639,6 +639,11 @@ pub fn unfinished_path(path: &str) -> String {
     format!("{directory}/{}", unfinished(OsStr::new(name)).display())
 }
 
+/// The name of the file whose next content this is, which a killed run left; nothing if it is none.
+pub fn finished_name(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(".camcops-provision")
+}
+
 /// The name beside a file under which its next content is written.
 fn unfinished(name: &OsStr) -> OsString {
     let mut unfinished = OsString::from(".");

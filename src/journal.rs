@@ -318,6 +318,11 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// The machine whose journal this is.
+    pub fn host(&self) -> &'a Host {
+        self.host
+    }
+
     /// Says what comes next, and returns when the disk has it.
     pub fn intend(&mut self, change: &Change, base: Option<&Content>, undo: bool) -> Result<u64> {
         let number = self.journal.next;
@@ -391,6 +396,16 @@ pub fn recalled(host: &Host, instance: &str, content: &Content) -> Result<Option
         .read(&memory_path(instance, content))?
         .map(Content::new)
         .filter(|found| found == content))
+}
+
+/// Every content that was kept for an instance.
+pub fn kept_contents(host: &Host, instance: &str) -> Result<Vec<Vec<u8>>> {
+    let directory = format!("{}/contents", directory(instance));
+    let mut all = Vec::new();
+    for name in host.list(&directory)?.unwrap_or_default() {
+        all.extend(host.read(&format!("{directory}/{name}"))?);
+    }
+    Ok(all)
 }
 
 /// A state from the journal, with the bytes of its content if they were kept.

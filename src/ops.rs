@@ -1,6 +1,7 @@
 //! The commands, each a thin use of the engine.
 
 pub mod backup;
+pub mod cert;
 pub mod config;
 pub mod doctor;
 pub mod documents;
@@ -57,6 +58,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Shell { as_root } => inside::shell(global, as_root).await,
         Command::Db(Db::Shell) => inside::database(global).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
+        Command::Cert(command) => cert::run(global, &command, style).await,
         Command::Scale { wishes } => scale::scale(global, &wishes, style).await,
         Command::Service(command) => scale::switch(global, &command, style).await,
         Command::SupportBundle(flags) => support::run(global, &flags, style),

@@ -8,6 +8,7 @@ pub mod database;
 pub mod monitor;
 pub mod site;
 pub mod tls;
+pub mod visitor;
 pub mod web;
 
 use crate::error::Exit;

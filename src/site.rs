@@ -1,7 +1,7 @@
 //! One instance on one machine: everything that has to be known before deciding, read once.
 
 use crate::camcops_conf::{self, Kind};
-use crate::certificate::Subject;
+use crate::certificate::{Pair, Subject};
 use crate::cli::Global;
 use crate::error::Exit;
 use crate::facts::{Facts, Manager};
@@ -47,6 +47,10 @@ pub struct Site {
     pub layout: Layout,
     /// A secret that this run makes anew, in place of the one that is there.
     pub renewed: OnceCell<(keys::Name, Secret)>,
+    /// Whether this run only shows what is there, good enough to be served or not.
+    pub only_shows: bool,
+    /// A self-signed certificate that this run made, in place of the one that is there.
+    pub new_certificate: Option<Pair>,
 }
 
 impl Site {
@@ -67,6 +71,8 @@ impl Site {
             facts,
             layout,
             renewed: OnceCell::new(),
+            only_shows: false,
+            new_certificate: None,
         };
         site.check_environment()?;
         if site.host.staged_root().is_none() {

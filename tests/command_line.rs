@@ -905,6 +905,9 @@ fn json_is_one_document_from_every_command() {
         vec!["config", "validate"],
         vec!["config", "render"],
         vec!["config", "keys"],
+        vec!["cert", "show"],
+        vec!["cert", "csr"],
+        vec!["cert", "csr", "--new-key"],
         vec!["secret", "list"],
         vec!["completions", "bash"],
         vec!["man", &directory],
@@ -916,6 +919,9 @@ fn json_is_one_document_from_every_command() {
             "wait",
             "config edit",
             // These need a machine that runs.
+            "cert install",
+            "cert renew",
+            "cert verify",
             "backup create",
             "backup list",
             "backup prune",
@@ -953,7 +959,7 @@ fn json_is_one_document_from_every_command() {
         document(&ran);
         assert_eq!(ran.err, "", "{ran}");
         let words = match arguments[0] {
-            "config" | "releases" | "secret" => 2,
+            "cert" | "config" | "releases" | "secret" => 2,
             _ => 1,
         };
         seen.insert(arguments[..words].join(" "));
@@ -1259,7 +1265,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
         for group in [
-            "backup", "config", "db", "releases", "secret", "service", "user",
+            "backup", "cert", "config", "db", "releases", "secret", "service", "user",
         ] {
             if names.contains(group) {
                 let subcommands = quoted(second);

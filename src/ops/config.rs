@@ -122,6 +122,15 @@ fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Re
 
 /// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
 pub fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
+    let (file, _, changed) = rewrite(global, changes)?;
+    Ok((file, changed))
+}
+
+/// The same, and what was in the file.
+pub fn rewrite(
+    global: &Global,
+    changes: &[(&str, Option<&str>)],
+) -> Result<(PathBuf, Option<String>, bool)> {
     let file = settings_file(&open_host(global)?, global);
     let old = read(&file)?;
     let mut new = old.clone().unwrap_or_default();
@@ -129,12 +138,12 @@ pub fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf
         new = settings::edited(&new, key, *value)
             .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
     }
-    let changed = old.unwrap_or_default() != new;
+    let changed = old.as_deref().unwrap_or_default() != new;
     if changed {
         check(global, &file, &new)?;
         write(&file, &new)?;
     }
-    Ok((file, changed))
+    Ok((file, old, changed))
 }
 
 /// What a script is told of a command that may have changed the settings.

@@ -76,7 +76,8 @@ async fn server(site: &Site, role: Role, name: &'static str) -> Server {
 
 /// Shows it.
 pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let mut site = Site::load(global)?;
+    site.only_shows = true;
     let journal = site.journal()?;
     let parts = Parts {
         only: Vec::new(),
@@ -105,7 +106,7 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         )?),
         Certificate::Given { certificate, .. } => site
             .host
-            .read(certificate)?
+            .read(&site.host.followed(certificate)?)?
             .map(|pem| certificate::summary(&pem, SystemTime::now()))
             .transpose()?,
     };
@@ -202,9 +203,9 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
                 };
                 let _ = writeln!(
                     text,
-                    "certificate  {kind}, for {}, {} days left",
+                    "certificate  {kind}, for {}, {}",
                     summary.names.join(", "),
-                    summary.days_left
+                    summary.left()
                 );
             }
             None => text.push_str("certificate  none yet\n"),

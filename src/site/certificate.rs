@@ -59,6 +59,12 @@ impl Site {
                 summary.issuer
             )));
         }
+        if let Some(pair) = &self.new_certificate {
+            return Ok(Certificate::Own {
+                pair: pair.clone(),
+                because: "you asked for it".to_owned(),
+            });
+        }
         let because = match (&certificate, &key) {
             (Some(certificate), Some(key)) => {
                 let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
@@ -120,9 +126,9 @@ impl Site {
                 &shown_key, entry.mode, uid,
             ));
         }
-        let (refused, warnings): (Vec<_>, Vec<_>) = findings
-            .into_iter()
-            .partition(|finding| finding.severity == certificate::Severity::Refuse);
+        let (refused, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| {
+            finding.severity == certificate::Severity::Refuse && !self.only_shows
+        });
         if !refused.is_empty() {
             let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
             return Err(Exit::Unusable.because(lines.join("\n")));

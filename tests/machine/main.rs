@@ -5,6 +5,7 @@
 
 mod backup;
 mod broker;
+mod certificate;
 mod cut_live;
 mod databases;
 mod day_two;

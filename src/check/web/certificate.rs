@@ -2,7 +2,6 @@
 
 use crate::certificate::{self, Given, Severity};
 use crate::check::{Finding, Look};
-use crate::report::count;
 use crate::settings::{Frontend, TlsMode};
 use anyhow::Result;
 use std::path::Path;
@@ -38,11 +37,7 @@ pub fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let key = Zeroizing::new(read(&key_path)?.unwrap_or_default());
     let names = site.names();
     let for_whom = summary.names.join(", ");
-    let left = match summary.days_left {
-        days @ 0.. => format!("{} left", count(days as usize, "day")),
-        days => format!("expired {} ago", count(days.unsigned_abs() as usize, "day")),
-    };
-    let found = format!("for {for_whom}, {left}");
+    let found = format!("for {for_whom}, {}", summary.left());
     let mut findings = Vec::new();
     if own {
         match certificate::still_serves(&pem, &key, &site.subject(), now) {

@@ -127,6 +127,21 @@ pub fn read_again(host: &Host, known: &Known, running: bool) -> Result<()> {
     order(host, if running { "reload" } else { "start" }, service)
 }
 
+/// The same for whoever changed a file that Apache's configuration names.
+pub fn follow(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    let service = known.layout.flavour.apache_service;
+    let name = match systemd::runs(host)? {
+        true => format!("{service}.service"),
+        false => service.to_owned(),
+    };
+    host.forget();
+    let running = look(host, &name)?.phase == Phase::Running;
+    read_again(host, known, running)
+}
+
 fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
     match systemd::runs(host)? {
         true => systemd::order(host, verb, &format!("{service}.service")),

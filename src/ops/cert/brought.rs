@@ -1,0 +1,112 @@
+//! What an administrator brought along, checked before anything is touched.
+
+use super::waiting_key;
+use crate::certificate::{self, Given, Severity};
+use crate::cli::CertInstall;
+use crate::error::Exit;
+use crate::host::{Entry, Host};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use zeroize::Zeroizing;
+
+/// A certificate that fits the site, its chain, and its key.
+pub struct Brought {
+    /// With its chain.
+    pub certificate: Vec<u8>,
+    /// PEM text.
+    pub key: Zeroizing<Vec<u8>>,
+    /// What is not wrong enough to refuse it.
+    pub warnings: Vec<String>,
+}
+
+impl Brought {
+    /// Reads it and refuses what would not work.
+    pub fn read(site: &Site, flags: &CertInstall) -> Result<Brought> {
+        let host = &site.host;
+        let (_, certificate) = bytes(host, "--cert", &flags.cert)?;
+        let chain = match &flags.chain {
+            Some(path) => Some(bytes(host, "--chain", path)?.1),
+            None => None,
+        };
+        let mut findings = Vec::new();
+        let (key_path, key) = match &flags.key {
+            Some(path) => {
+                let (entry, key) = bytes(host, "--key", path)?;
+                // Root's copy is no secret where everybody has read the original.
+                let open = certificate::permission_findings(path, entry.mode, 0);
+                findings.extend(open);
+                (path.clone(), Zeroizing::new(key))
+            }
+            None => present_key(site, &flags.cert, &certificate)?,
+        };
+        let names = site.names();
+        findings.extend(certificate::check(&Given {
+            certificate: (&flags.cert, &certificate),
+            key: (&key_path, &key),
+            chain: flags.chain.as_deref().zip(chain.as_deref()),
+            names: &names,
+            now: SystemTime::now(),
+        }));
+        let (refused, warnings): (Vec<_>, Vec<_>) = findings
+            .into_iter()
+            .partition(|finding| finding.severity == Severity::Refuse);
+        if !refused.is_empty() {
+            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            return Err(Exit::Unusable.because(lines.join("\n")));
+        }
+        let mut whole = certificate;
+        if let Some(chain) = chain {
+            if !whole.ends_with(b"\n") {
+                whole.push(b'\n');
+            }
+            whole.extend(chain);
+        }
+        Ok(Brought {
+            certificate: whole,
+            key,
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+fn bytes(host: &Host, flag: &str, path: &Path) -> Result<(Entry, Vec<u8>)> {
+    let path = std::path::absolute(path)?;
+    let path = path.to_str().context("the name of a file is not UTF-8")?;
+    match host.look_and_read(&host.followed(path)?)? {
+        Some((entry, Some(bytes))) => Ok((entry, bytes)),
+        Some((_, None)) => {
+            Err(Exit::Unusable.because(format!("{flag} {path}: this is not an ordinary file")))
+        }
+        None => Err(Exit::Unusable.because(format!("{flag} {path}: there is no such file"))),
+    }
+}
+
+/// The key that the certificate was requested with: the one that waits, or the one in use.
+fn present_key(
+    site: &Site,
+    file: &Path,
+    certificate: &[u8],
+) -> Result<(PathBuf, Zeroizing<Vec<u8>>)> {
+    let file = file.display();
+    let all = certificate::summaries(certificate, SystemTime::now())
+        .map_err(|why| Exit::Unusable.because(format!("--cert {file}: {why:#}")))?;
+    if all.is_empty() {
+        return Err(Exit::Unusable.because(format!(
+            "--cert {file}: it holds no certificate in PEM form"
+        )));
+    }
+    let (_, present, _) = site.certificate_files();
+    for path in [waiting_key(site), present] {
+        if let Some(key) = site.host.read(&site.host.followed(&path)?)? {
+            let key = Zeroizing::new(key);
+            if certificate::fits(certificate, &key) {
+                return Ok((path.into(), key));
+            }
+        }
+    }
+    Err(Exit::Unusable.because(format!(
+        "--cert {file}: no key of this site fits it; name its key with --key, or have the request of `camcops-provision cert csr` signed"
+    )))
+}
