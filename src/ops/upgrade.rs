@@ -255,7 +255,7 @@ async fn prepared(
 }
 
 /// Stops the services of the site, the last one first.
-fn stop_services(site: &Site) -> Result<()> {
+pub(super) fn stop_services(site: &Site) -> Result<()> {
     let live = site.host.live.as_ref();
     let Some(known) = live.and_then(|live| live.services.as_ref()) else {
         bail!("there are no services here");

@@ -8,6 +8,7 @@ mod broker;
 mod cut_live;
 mod databases;
 mod day_two;
+mod db;
 mod doctor;
 mod foreign_site;
 mod harness;
