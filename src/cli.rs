@@ -189,6 +189,71 @@ pub enum Command {
 pub enum Db {
     /// Open the client of the database, logged in as the application
     Shell,
+    /// Bring the tables to the revision of the installed release, after a dump
+    Upgrade,
+    /// Look at the database as doctor does, and at CamCOPS's own index too
+    #[command(
+        after_help = "Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed."
+    )]
+    Check {
+        /// First give every table the collation of CamCOPS, after a dump; the services are stopped meanwhile
+        #[arg(long)]
+        fix_collation: bool,
+    },
+    /// Make the account that may only read, for whoever analyses the data
+    GrantReadonly(GrantReadonly),
+    /// Remove everything in the database, after a dump, and make it anew as install does
+    Reset(Reset),
+    /// Copy the database for research or training, without what says who a patient is; never in place
+    Anonymise(Anonymise),
+}
+
+/// Flags of `db anonymise`.
+#[derive(Debug, Args)]
+pub struct Anonymise {
+    /// The name of the copy, a database that is not there yet
+    #[arg(long, value_name = "DATABASE")]
+    pub to: String,
+}
+
+/// Flags of `db grant-readonly`.
+#[derive(Debug, Args)]
+pub struct GrantReadonly {
+    /// The account [default: the one in database.readonly_user, or the application's with _reports]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Where it comes from, such as 10.0.0.5 or 10.0.0.% [default: this machine]
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Where its password comes from.
+    #[command(flatten)]
+    pub password: GivenPassword,
+}
+
+/// A password that may be given, and is made otherwise.
+#[derive(Debug, Args)]
+pub struct GivenPassword {
+    /// A file that only root can read and that holds the password, or - for standard input or the terminal [default: the
+    /// one that is kept, or a new one]
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Flags of `db reset`.
+#[derive(Debug, Args)]
+pub struct Reset {
+    /// The name of the database that is to be emptied
+    #[arg(long, value_name = "DATABASE")]
+    pub confirm: Option<String>,
+    /// Also if there are patients or tasks in it
+    #[arg(long)]
+    pub destroy_clinical_data: bool,
+    /// Make this user of CamCOPS, who may do everything
+    #[arg(long, value_name = "NAME")]
+    pub superuser: Option<String>,
+    /// The password of that user, the first line of a file; - is standard input
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    pub superuser_password_file: Option<PathBuf>,
 }
 
 /// What to do with the certificate.

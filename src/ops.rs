@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cert;
 pub mod config;
+pub mod db;
 pub mod doctor;
 pub mod documents;
 pub mod from_package;
@@ -25,7 +26,7 @@ pub mod upgrade;
 pub mod user;
 pub mod wait;
 
-use crate::cli::{Cli, Command, Db, Global};
+use crate::cli::{Cli, Command, Global};
 use crate::error::Exit;
 use crate::report::{self, Style};
 use crate::site::{Site, open_host};
@@ -56,7 +57,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Run { arguments } => inside::run(global, &arguments).await,
         Command::Exec { words } => inside::exec(global, &words).await,
         Command::Shell { as_root } => inside::shell(global, as_root).await,
-        Command::Db(Db::Shell) => inside::database(global).await,
+        Command::Db(command) => db::run(global, &command, style).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
         Command::Cert(command) => cert::run(global, &command, style).await,
         Command::Scale { wishes } => scale::scale(global, &wishes, style).await,

@@ -94,6 +94,8 @@ key::settings! {
         client_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the server sees it";
         /// A further account that may only read, for reports.
         readonly_user: Option<DatabaseUser> = None, example "\"camcops_reports\"", shown "none";
+        /// Where that account comes from, if not from where the application's comes; % stands for anything.
+        readonly_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the application's account";
         /// A file with that account's password, which only root can read.
         readonly_password_file: Option<AbsolutePath> = None, example "\"/root/camcops-reports-password\"", shown "none";
         /// How the connection to an external database is encrypted; "verify" also checks who answers.

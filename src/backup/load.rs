@@ -40,6 +40,8 @@ pub enum For {
     Restore,
     /// To hold what was in the site's database before.
     Replaced,
+    /// To become a copy without what says who somebody is.
+    Anonymise,
 }
 
 /// Its name: the settings allow no such name for the database of a site.
@@ -49,6 +51,7 @@ pub fn name(database: &str, purpose: For) -> String {
         For::Verify => "verify",
         For::Restore => "restore",
         For::Replaced => "replaced",
+        For::Anonymise => "anonymise",
     };
     format!("{short}-{end}")
 }
@@ -156,7 +159,7 @@ pub async fn clear_up(host: &Host, known: &Known) -> Result<()> {
     }
     // What was cut in the middle of it holds the only copy of some tables.
     were_switched(known).await?;
-    for purpose in [For::Verify, For::Restore, For::Replaced] {
+    for purpose in [For::Verify, For::Restore, For::Replaced, For::Anonymise] {
         if remove(known, purpose).await? {
             (application(host)?.tell)(&format!(
                 "removed the database {}, which an earlier run left",
@@ -586,30 +589,34 @@ pub fn compare(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) ->
 /// Gives the tables of one database the names of another's, whose own go into a third one, in one step.
 pub async fn switch(known: &Known, from: &str, aside: &str) -> Result<()> {
     let live = &known.database;
-    let moves = |tables: Vec<String>, from: &str, to: &str| -> Vec<String> {
-        tables
-            .into_iter()
-            .filter(|table| table != MARK)
-            .map(|table| {
-                let table = quote::name(&table);
-                format!(
-                    "{}.{table} TO {}.{table}",
-                    quote::name(from),
-                    quote::name(to)
-                )
-            })
-            .collect()
-    };
-    let mut all = moves(sql::tables_of(&known.server, live).await?, live, aside);
-    all.extend(moves(
-        sql::tables_of(&known.server, from).await?,
-        from,
-        live,
-    ));
+    let mut all = moves(known, live, aside).await?;
+    all.extend(moves(known, from, live).await?);
     known
         .server
         .change(&format!("RENAME TABLE {}", all.join(", ")))
         .await
+}
+
+/// Moves the tables of one database into another that has none, in one step.
+pub async fn hand_over(known: &Known, from: &str, to: &str) -> Result<()> {
+    let all = moves(known, from, to).await?;
+    known
+        .server
+        .change(&format!("RENAME TABLE {}", all.join(", ")))
+        .await
+}
+
+async fn moves(known: &Known, from: &str, to: &str) -> Result<Vec<String>> {
+    let tables = sql::tables_of(&known.server, from).await?.into_iter();
+    let moved = tables.filter(|table| table != MARK).map(|table| {
+        let table = quote::name(&table);
+        format!(
+            "{}.{table} TO {}.{table}",
+            quote::name(from),
+            quote::name(to)
+        )
+    });
+    Ok(moved.collect())
 }
 
 #[cfg(test)]
@@ -638,7 +645,7 @@ mod tests {
     #[test]
     fn names_fit_and_differ() {
         let long = "x".repeat(64);
-        for purpose in [For::Verify, For::Restore, For::Replaced] {
+        for purpose in [For::Verify, For::Restore, For::Replaced, For::Anonymise] {
             assert!(name(&long, purpose).len() <= 64);
         }
         assert_ne!(name("a", For::Verify), name("a", For::Restore));

@@ -3,9 +3,10 @@
 use super::look::mended_by_install;
 use super::{Finding, Look};
 use crate::probe::database::Endpoint;
-use crate::report::count;
+use crate::report::{count, plain};
 use crate::resource::Resource;
-use crate::resource::sql::{CHARSET, COLLATION, Known, quote};
+use crate::resource::sql::{self, COLLATION, Known, quote};
+use crate::resource::tables::{application, succeeded};
 use crate::settings::Mode;
 use crate::view;
 use anyhow::{Context, Result};
@@ -20,6 +21,8 @@ const LEAST_PACKET: u64 = 32 << 20;
 const OTHERS: u64 = 10;
 /// Before these versions there was no row format with room for CamCOPS's wide tables.
 const OLDEST: [(&str, (u32, u32)); 2] = [("MariaDB", (10, 2)), ("MySQL", (5, 7))];
+/// Gives every table the collation of CamCOPS.
+const FIX_COLLATION: &str = "camcops-provision db check --fix-collation";
 /// So many tables are named, and the rest counted.
 const SHOWN: usize = 5;
 
@@ -69,7 +72,7 @@ fn not_asked() -> Vec<Finding> {
     )]
 }
 
-fn sql(look: &Look<'_>, statement: &str) -> String {
+fn by_client(look: &Look<'_>, statement: &str) -> String {
     match look.site.settings().database.mode {
         Mode::Local => format!("mysql --execute '{statement}'"),
         Mode::External => format!(
@@ -96,7 +99,7 @@ pub async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
     let database = &look.site.settings().database;
     let remedy = match database.mode == Mode::Local && database.tuning {
         true => "camcops-provision install".to_owned(),
-        false => sql(look, "SET GLOBAL max_allowed_packet = 67108864"),
+        false => by_client(look, "SET GLOBAL max_allowed_packet = 67108864"),
     };
     Ok(vec![Finding::failed(
         format!("{found}, and CamCOPS needs 32"),
@@ -130,7 +133,7 @@ pub async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
     let more = (needed * 2).max(151);
     let remedy = format!(
         "{}   # and `max_connections = {more}` in the server's settings, for its next start",
-        sql(look, &format!("SET GLOBAL max_connections = {more}"))
+        by_client(look, &format!("SET GLOBAL max_connections = {more}"))
     );
     Ok(vec![if most < needed {
         Finding::failed(found, remedy)
@@ -155,10 +158,6 @@ pub async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
         .await
         // Where no plan can be made, `settings` tells why.
         .unwrap_or_default();
-    let mut findings = match defaults.is_empty() {
-        true => Vec::new(),
-        false => mended_by_install(defaults, ""),
-    };
     let name = quote::text(&known.database);
     let all: Option<(u64,)> = known
         .server
@@ -167,7 +166,13 @@ pub async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
         ))
         .await?;
     let all = all.map_or(0, |(all,)| all);
-    findings.extend(wrong_collations(look, &known, &name, all).await?);
+    // Of a database that has tables, install leaves this alone.
+    let mut findings = match (defaults.is_empty(), all) {
+        (true, _) => Vec::new(),
+        (false, 0) => mended_by_install(defaults, ""),
+        (false, _) => vec![Finding::failed(defaults.join(", "), FIX_COLLATION)],
+    };
+    findings.extend(wrong_collations(&known, all).await?);
     let old: Vec<(String, Option<String>, Option<String>)> = known
         .server
         .rows(&format!(
@@ -196,28 +201,16 @@ pub async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Tables with a column of another collation.
-async fn wrong_collations(
-    look: &Look<'_>,
-    known: &Known,
-    name: &str,
-    all: u64,
-) -> Result<Vec<Finding>> {
-    let wrong: Vec<(String, String)> = known
-        .server
-        .rows(&format!(
-            "SELECT TABLE_NAME, MIN(COLLATION_NAME) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {name} AND COLLATION_NAME <> '{COLLATION}' GROUP BY TABLE_NAME ORDER BY TABLE_NAME"
-        ))
-        .await?;
+async fn wrong_collations(known: &Known, all: u64) -> Result<Vec<Finding>> {
+    let wrong = sql::other_collations(&known.server, &known.database).await?;
     // Where all are alike nothing is mixed, and a site that was taken over may stay so.
     let mixed = (wrong.len() as u64) < all / 2 || wrong.iter().any(|(_, one)| *one != wrong[0].1);
     let mut findings = Vec::new();
     for (table, collation) in wrong.iter().take(SHOWN) {
         let found = format!("{table} has columns in {collation}, not {COLLATION}");
-        let conversion = format!("CONVERT TO CHARACTER SET {CHARSET} COLLATE {COLLATION}");
-        let remedy = alter(look, known, table, &conversion);
         findings.push(match mixed {
-            true => Finding::failed(found, remedy),
-            false => Finding::warning(found, remedy),
+            true => Finding::failed(found, FIX_COLLATION),
+            false => Finding::warning(found, FIX_COLLATION),
         });
     }
     more(&mut findings, wrong.len(), "in another collation");
@@ -226,7 +219,7 @@ async fn wrong_collations(
 
 fn alter(look: &Look<'_>, known: &Known, table: &str, how: &str) -> String {
     let (database, table) = (quote::name(&known.database), quote::name(table));
-    sql(look, &format!("ALTER TABLE {database}.{table} {how}"))
+    by_client(look, &format!("ALTER TABLE {database}.{table} {how}"))
 }
 
 fn more(findings: &mut Vec<Finding>, all: usize, what: &str) {
@@ -236,6 +229,76 @@ fn more(findings: &mut Vec<Finding>, all: usize, what: &str) {
             "camcops-provision doctor database.tables   # again, when these are mended",
         ));
     }
+}
+
+/// Whether a table that is too wide, or a row, is refused when it is made.
+pub async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
+    let row: Option<(bool, String)> = known
+        .server
+        .row("SELECT @@GLOBAL.innodb_strict_mode, @@GLOBAL.innodb_default_row_format")
+        .await?;
+    let (strict, format) = row.context("the server does not tell its innodb_strict_mode")?;
+    let mut findings = Vec::new();
+    if !strict {
+        findings.push(Finding::warning(
+            "innodb_strict_mode is off",
+            format!(
+                "{}   # and take innodb_strict_mode out of the server's settings",
+                by_client(look, "SET GLOBAL innodb_strict_mode = ON")
+            ),
+        ));
+    }
+    if !format.eq_ignore_ascii_case("dynamic") {
+        findings.push(Finding::failed(
+            format!("new tables get the row format {format}"),
+            format!(
+                "{}   # and take innodb_default_row_format out of the server's settings",
+                by_client(look, "SET GLOBAL innodb_default_row_format = dynamic")
+            ),
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            "strict, and new tables have room for wide rows",
+        ));
+    }
+    Ok(findings)
+}
+
+/// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
+pub async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let host = &look.site.host;
+    let ended = application(host)?
+        .command(host, "camcops_server")?
+        .args([
+            "check_index",
+            "--show_all_bad",
+            "--config",
+            &look.site.layout.config,
+        ])
+        .end()?;
+    if ended.status.success() {
+        return Ok(vec![Finding::ok(
+            "it has every task and every number, once",
+        )]);
+    }
+    let lines: Vec<String> = ended.complaint.lines().map(plain).collect();
+    let says_bad = lines.iter().any(|line| line.contains("index is bad"));
+    if !says_bad {
+        succeeded(&ended, "check_index", "mend the cause and run again")?;
+    }
+    let errors = lines.iter().filter(|line| line.contains(":ERROR:"));
+    let wrong = errors.filter(|line| !line.contains("index is bad")).count();
+    Ok(vec![Finding::failed(
+        format!("{} missing or wrong", count(wrong, "line")),
+        format!(
+            "camcops-provision run -- reindex --config {}",
+            look.site.layout.config
+        ),
+    )])
 }
 
 /// What the accounts may do.

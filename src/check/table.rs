@@ -54,8 +54,10 @@ enum Which {
     DatabasePacket,
     DatabaseConnections,
     DatabaseTables,
+    DatabaseStrict,
     DatabaseGrants,
     DatabaseSchema,
+    DatabaseIndex,
     BrokerLogin,
     BrokerRights,
     BrokerTimeout,
@@ -99,8 +101,10 @@ pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>
         Which::DatabasePacket => database::packet(look).await,
         Which::DatabaseConnections => database::connections(look).await,
         Which::DatabaseTables => database::tables(look).await,
+        Which::DatabaseStrict => database::strict(look).await,
         Which::DatabaseGrants => database::grants(look).await,
         Which::DatabaseSchema => database::schema(look).await,
+        Which::DatabaseIndex => database::index(look).await,
         Which::BrokerLogin => broker::login(look).await,
         Which::BrokerRights => broker::rights(look).await,
         Which::BrokerTimeout => broker::timeout(look).await,
@@ -128,6 +132,8 @@ pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>
 
 const SITE: &[Subject] = &[Subject::Site];
 const BOTH: &[Subject] = &[Subject::Site, Subject::Before];
+/// Only by its name, or by the first word of it.
+const ASKED: &[Subject] = &[];
 const END_TO_END: &[Subject] = &[Subject::EndToEnd];
 
 const fn check(
@@ -149,7 +155,7 @@ const fn check(
 }
 
 /// All of them, what others stand on first.
-pub static CHECKS: [Check; 40] = [
+pub static CHECKS: [Check; 42] = [
     check(
         Which::Settings,
         "settings",
@@ -279,6 +285,14 @@ pub static CHECKS: [Check; 40] = [
         "an illegal mix of collations fails in the middle of a search, and old row formats have no room for wide tasks",
     ),
     check(
+        Which::DatabaseStrict,
+        "database.strict",
+        SITE,
+        &["database.login"],
+        "whether the server refuses tables whose rows have no room",
+        "\"Row size too large\" would come when a record is saved, not when its table is made",
+    ),
+    check(
         Which::DatabaseGrants,
         "database.grants",
         SITE,
@@ -293,6 +307,14 @@ pub static CHECKS: [Check; 40] = [
         &["settings", "database.login"],
         "the revision of the tables against that of the release",
         "CamCOPS fails on tables that are older or newer than itself",
+    ),
+    check(
+        Which::DatabaseIndex,
+        "database.index",
+        ASKED,
+        &["settings", "database.login", "database.schema"],
+        "CamCOPS's own index of tasks and of patients' numbers (it takes some seconds, so only where it is asked for)",
+        "a task that is not in it is found on no page, and in no export",
     ),
     check(
         Which::BrokerLogin,

@@ -92,16 +92,21 @@ impl Draft<'_> {
         let accounts = [
             (
                 Some(user),
+                from.as_str(),
                 Purpose::Application,
                 "the application logs in to the database",
             ),
             (
                 settings.readonly_user.as_ref().map(|user| user.as_str()),
+                settings
+                    .readonly_host
+                    .as_ref()
+                    .map_or(from.as_str(), |host| host.as_str()),
                 Purpose::Reading,
                 "reports read from the database",
             ),
         ];
-        for (user, purpose, because) in accounts {
+        for (user, from, purpose, because) in accounts {
             let Some(user) = user else { continue };
             let mut account = Facets::new().with("login", "works");
             if checked_only {

@@ -161,6 +161,15 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
 }
 
+/// All of it.
+pub fn whole() -> Parts {
+    Parts {
+        only: Vec::new(),
+        skip: Vec::new(),
+        adopt: false,
+    }
+}
+
 /// Makes the machine what the settings say, in some of its parts; the lock is ours.
 pub async fn converge(
     site: &Site,

@@ -68,7 +68,8 @@ pub async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String
     Ok(dumps)
 }
 
-fn is_shared(site: &Site, resource: &Resource) -> Result<bool> {
+/// Whether another instance relies on it.
+pub fn is_shared(site: &Site, resource: &Resource) -> Result<bool> {
     for other in journal::instances(&site.host)? {
         if other != site.instance && Journal::read(&site.host, &other)?.find(resource).is_some() {
             return Ok(true);

@@ -140,7 +140,7 @@ pub async fn switch(global: &Global, command: &ServiceSwitch, style: Style) -> R
 }
 
 /// The site, which has to be there already: what is asked for is a change of it.
-fn installed(global: &Global) -> Result<Site> {
+pub(super) fn installed(global: &Global) -> Result<Site> {
     let site = purge::site(global)?;
     if !site.journal()?.exists() {
         return Err(Exit::Unreachable.because(format!(
@@ -151,13 +151,8 @@ fn installed(global: &Global) -> Result<Site> {
     Ok(site)
 }
 
-/// Puts it into the settings, and makes the machine follow.
-async fn converge(
-    site: &Site,
-    global: &Global,
-    changes: &[(&str, Option<&str>)],
-    style: Style,
-) -> Result<u8> {
+/// Refuses to change what another source than the settings file has the last word about.
+pub(super) fn refuse_overruled<T>(site: &Site, changes: &[(&str, T)]) -> Result<()> {
     let overruled = site.resolved.entries().find_map(|entry| {
         let changed = changes.iter().any(|(key, _)| *key == entry.key);
         let elsewhere = match &entry.origin {
@@ -172,6 +167,17 @@ async fn converge(
             "{key} is said by {origin}, which has the last word: change it there, and run `camcops-provision install`"
         )));
     }
+    Ok(())
+}
+
+/// Puts it into the settings, and makes the machine follow.
+async fn converge(
+    site: &Site,
+    global: &Global,
+    changes: &[(&str, Option<&str>)],
+    style: Style,
+) -> Result<u8> {
+    refuse_overruled(site, changes)?;
     config::put(global, changes)?;
     let all = Parts {
         only: Vec::new(),

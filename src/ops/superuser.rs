@@ -19,11 +19,15 @@ use zeroize::Zeroizing;
 
 /// Takes the password from the file that a flag names, or from standard input.
 pub fn take(site: &Site, flags: &Install) -> Result<()> {
+    take_file(site, flags.superuser_password_file.as_deref())
+}
+
+/// Takes the password from a file, if there is one.
+pub fn take_file(site: &Site, file: Option<&Path>) -> Result<()> {
     const FLAG: &str = "--superuser-password-file";
-    let Some(file) = &flags.superuser_password_file else {
-        return Ok(());
-    };
-    keep(site, from_file(&site.host, FLAG, file)?);
+    if let Some(file) = file {
+        keep(site, from_file(&site.host, FLAG, file)?);
+    }
     Ok(())
 }
 
@@ -72,7 +76,15 @@ pub fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
                 (Resource::Superuser(name), Action::Create | Action::Finish) => Some(name),
                 _ => None,
             });
-    let Some((name, live)) = wanted.zip(site.host.live.as_ref()) else {
+    match wanted {
+        Some(name) => need_password(site, name, style),
+        None => Ok(()),
+    }
+}
+
+/// Makes sure that there is a password for this superuser.
+pub fn need_password(site: &Site, name: &str, style: Style) -> Result<()> {
+    let Some(live) = site.host.live.as_ref() else {
         return Ok(());
     };
     if live.superuser_password.borrow().is_some() {

@@ -50,6 +50,8 @@ pub struct Account {
     way_in: WayIn,
     /// The password that is in use while another one takes its place.
     former: Option<Secret>,
+    /// Whether it comes from another machine.
+    is_for_others: bool,
     setting: &'static str,
     password_setting: &'static str,
 }
@@ -78,6 +80,7 @@ impl Known {
                 None => WayIn::Socket,
             },
             former: found.former_database.clone(),
+            is_for_others: false,
             setting: "database.user",
             password_setting: "database.password_file",
         };
@@ -94,6 +97,7 @@ impl Known {
                 purpose: Purpose::Reading,
                 way_in: WayIn::Password(key.secret.clone()),
                 former: None,
+                is_for_others: settings.readonly_host.is_some(),
                 setting: "database.readonly_user",
                 password_setting: "database.readonly_password_file",
             });
@@ -256,6 +260,17 @@ pub async fn tables_of(server: &Server, database: &str) -> Result<Vec<String>> {
         ))
         .await?;
     Ok(rows.into_iter().map(|(name,)| name).collect())
+}
+
+/// The tables of a database with a column of another collation than CamCOPS's, and the first such one.
+pub async fn other_collations(server: &Server, database: &str) -> Result<Vec<(String, String)>> {
+    server
+        .rows(&format!(
+            "SELECT TABLE_NAME, MIN(COLLATION_NAME) FROM information_schema.COLUMNS JOIN information_schema.TABLES USING (TABLE_SCHEMA, TABLE_NAME) \
+             WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' AND COLLATION_NAME <> '{COLLATION}' GROUP BY TABLE_NAME ORDER BY TABLE_NAME",
+            quote::text(database)
+        ))
+        .await
 }
 
 /// Whether the database is there, and what it gives its tables.

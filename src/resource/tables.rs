@@ -14,6 +14,7 @@ mod revisions;
 
 use super::sql::{self, Known, quote};
 use super::{Enforced, Facets, State};
+use crate::backup::load;
 use crate::error::Exit;
 use crate::host::{Child, Ended, Host};
 use crate::layout::Layout;
@@ -23,6 +24,7 @@ use anyhow::{Context, Result, bail};
 pub use restore::{bring_back, sums};
 use revisions::Revisions;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::task::spawn_blocking;
 
@@ -229,6 +231,43 @@ pub async fn refuse_unknown(host: &Host, revision: Option<&str>, what: &str) -> 
     )))
 }
 
+/// Whether these are tables of CamCOPS, or the beginning of them.
+pub fn are_ours(tables: &[String]) -> bool {
+    let is_ours = |table: &String| table == REVISION || table == UNFINISHED;
+    tables.iter().any(is_ours)
+}
+
+/// The tables of the site's database that tablets fill, as far as they have rows, and how many.
+pub async fn clinical(known: &Known) -> Result<BTreeMap<String, u64>> {
+    let database = &known.database;
+    let of_tablets: Vec<(String,)> = known
+        .server
+        .rows(&format!(
+            "SELECT TABLE_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND COLUMN_NAME = '_era'",
+            quote::text(database)
+        ))
+        .await?;
+    let mut counts = load::counts(known, database).await?;
+    counts.retain(|table, rows| *rows > 0 && of_tablets.iter().any(|(name,)| name == table));
+    Ok(counts)
+}
+
+/// The revision that the installed release works with.
+pub async fn head(host: &Host) -> Result<String> {
+    let application = application(host)?;
+    match application.revisions().await? {
+        Some(revisions) => Ok(revisions.head.clone()),
+        None => {
+            // This says what to do.
+            application.command(host, "camcops_server")?;
+            bail!(
+                "the release at {} has no migrations",
+                application.layout.venv
+            )
+        }
+    }
+}
+
 /// Whether any table of a database has a row, besides the one that says the revision.
 pub async fn has_data(known: &Known, database: &str) -> Result<bool> {
     let tables = sql::tables_of(&known.server, database).await?;
@@ -249,13 +288,9 @@ pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced>
     let (known, application) = (sql::known(host)?, application(host)?);
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
+    head(host).await?;
     let Some(revisions) = application.revisions().await? else {
-        // This says what to do.
-        application.command(host, "camcops_server")?;
-        bail!(
-            "the release at {} has no migrations",
-            application.layout.venv
-        );
+        bail!("the release has just gone");
     };
     let tables = sql::tables_of(&known.server, name).await?;
     let found = found(&known, name).await?;

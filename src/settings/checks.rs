@@ -112,6 +112,11 @@ fn database(settings: &Settings, found: &mut Conflicts) {
         "is only for database.readonly_user, which is not set",
     );
     found.refuse(
+        database.readonly_user.is_none() && database.readonly_host.is_some(),
+        ["database.readonly_host", "database.readonly_user"],
+        "is only for database.readonly_user, which is not set",
+    );
+    found.refuse(
         database.readonly_user.is_some()
             && database.readonly_user.as_ref().map(|user| user.as_str())
                 == database.user.as_ref().map(|user| user.as_str()),

@@ -9,6 +9,7 @@ mod certificate;
 mod cut_live;
 mod databases;
 mod day_two;
+mod db;
 mod doctor;
 mod foreign_site;
 mod harness;

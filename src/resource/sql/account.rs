@@ -1,6 +1,6 @@
 //! An account of a database server, as `user@host`.
 //!
-//! Facets: `login`, which is a real login into the database; `method`, `password` or `socket`; `passwords`, one or two;
+//! Facets: `login`, which is a real login into the database, or for an account of another machine the right password; `method`, `password` or `socket`; `passwords`, one or two;
 //! `former`, a real login with the password that another one takes the place of; `tls`, whether the server insists on it;
 //! and `grants`, compared both ways.
 
@@ -70,7 +70,11 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
             .with("grants", Value::Set(grants(server, user, from).await?));
     }
     if let Some(account) = known.account(user) {
-        facets = facets.with("login", login(host, &known, account).await?);
+        let login = match account.is_for_others {
+            true => elsewhere(&known, account, from).await?,
+            false => login(host, &known, account).await?,
+        };
+        facets = facets.with("login", login);
         if let Some(former) = known.former(account) {
             facets = facets.with("former", answered(&known, &former).await?);
         }
@@ -83,6 +87,32 @@ async fn login(host: &Host, known: &Known, account: &Account) -> Result<&'static
         Some(endpoint) => answered(known, &endpoint).await,
         None => Ok("not yet"),
     }
+}
+
+/// Whether an account for another machine lets in whoever has our password: from here that can't be tried.
+async fn elsewhere(known: &Known, account: &Account, from: &str) -> Result<&'static str> {
+    let super::WayIn::Password(password) = &account.way_in else {
+        return Ok("not yet");
+    };
+    let server = &known.server;
+    if server.identity().await?.family == DatabaseFamily::Mysql {
+        return Err(Exit::Settings.because(format!(
+            "database.readonly_host: MySQL does not tell whether {} from {from} has the right password, and from here it can't log in; take that setting out, and make the account on the server yourself",
+            account.user
+        )));
+    }
+    let kept: Option<(String,)> = server
+        .row(&format!(
+            "SELECT COALESCE(NULLIF(authentication_string, ''), Password, '') FROM mysql.user WHERE User = {} AND Host = {}",
+            quote::text(&account.user),
+            quote::text(from)
+        ))
+        .await?;
+    let ours = passwords::native_digest(password);
+    Ok(match kept.is_some_and(|(kept,)| kept == ours) {
+        true => "works",
+        false => "refused",
+    })
 }
 
 /// A real login. That the database is not there or not granted yet is not the account's fault, but it is no login either.

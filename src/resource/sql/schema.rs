@@ -79,7 +79,7 @@ pub async fn enforce(host: &Host, name: &str, before: &State, after: &State) -> 
         } else {
             let found = before.facets().and_then(|facets| facets.text("collation"));
             kept = Some(format!(
-                "its collation is {}, and its {tables} tables are not converted; convert them yourself after a backup, all at once",
+                "its collation is {}, and its {tables} tables are not converted; `camcops-provision db check --fix-collation` converts them, after a dump",
                 found.unwrap_or("another one")
             ));
         }

@@ -1,0 +1,317 @@
+//! The database of a site changed as a whole: its tables, its accounts, a copy of it, and a new one in its place.
+
+use crate::harness::booted::Booted;
+use crate::harness::installed::installed;
+use crate::harness::kill;
+use crate::harness::site::wait_until_well;
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const DUMPS: &str = "/var/backups/camcops";
+/// What an older release has.
+const OLDER: &str = "mysql camcops --execute \"DROP TABLE empsa; UPDATE _alembic_version SET version_num = '0086'\"";
+
+/// Patients with tasks as CamCOPS itself makes them up, and words in every place where a person could be found.
+const DATA: &str = r#"
+camcops-provision run -- dev_add_dummy_data --config /etc/camcops/camcops.conf --confirm_add_dummy_data > /dev/null 2>&1
+mysql camcops <<'END'
+UPDATE patient SET forename = 'Sentinel', surname = 'Sentinel', address = 'sentinel', gp = 'sentinel', other = 'sentinel', email = 'sentinel@example.org', dob = '1971-05-17';
+UPDATE patient_idnum SET idnum_value = 9876543210;
+UPDATE _idnum_index SET idnum_value = 9876543210;
+UPDATE _security_users SET fullname = 'sentinel', email = 'sentinel@example.org', mfa_secret_key = 'SENTINEL';
+UPDATE _security_devices SET friendly_name = 'sentinel';
+UPDATE _security_groups SET description = 'sentinel';
+INSERT INTO _security_audit (when_access_utc, source, details) VALUES (UTC_TIMESTAMP(), 'x', 'sentinel');
+SET foreign_key_checks = 0;
+INSERT INTO blobs (id, tablename, tablepk, fieldname, theblob, _group_id, _device_id, _current, _addition_pending, _era) VALUES (1, 'photo', 1, 'photo', 'sentinel', 1, 1, 1, 0, 'NOW');
+END
+mysql --skip-column-names information_schema --execute "SELECT CONCAT('UPDATE IGNORE ', TABLE_NAME, ' SET ', COLUMN_NAME, ' = ''sentinel'';') FROM COLUMNS WHERE TABLE_SCHEMA = 'camcops' AND DATA_TYPE IN ('text', 'mediumtext', 'longtext') AND TABLE_NAME IN ('psychiatricclerking', 'progressnote', 'contactlog', 'photo', 'gmcpq', 'badls', 'demoquestionnaire')" > /root/words.sql
+mysql camcops < /root/words.sql
+"#;
+
+fn json(machine: &Booted, command: &str) -> Value {
+    let (_, out, why) = machine.tried(&format!("camcops-provision --json db {command}"));
+    serde_json::from_str(&out).unwrap_or_else(|_| panic!("{command}: {out}{why}"))
+}
+
+/// Refused with this code and these words, in one line.
+fn refused(machine: &Booted, command: &str, code: i32, words: &str) {
+    let (found, out, why) = machine.tried(&format!("camcops-provision {command}"));
+    let errors: Vec<&str> = why
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    assert_eq!((found, errors.len()), (code, 1), "{command}: {out}{why}");
+    assert!(errors[0].contains(words), "{command}: {why}");
+}
+
+fn asked(machine: &Booted, query: &str) -> String {
+    let query = query.replace('"', "\\\"");
+    let found = machine.run(&format!("mysql --skip-column-names --execute \"{query}\""));
+    found.trim().to_owned()
+}
+
+fn databases(machine: &Booted) -> String {
+    asked(machine, "SHOW DATABASES").replace('\n', " ")
+}
+
+/// Kills a command as soon as it says this.
+fn killed(machine: &Booted, command: &str, moment: &str) {
+    let said = std::fs::File::create(machine.path("/root/said")).unwrap();
+    let mut run = machine
+        .command("camcops-provision")
+        .args(command.split(' '))
+        .stdout(Stdio::null())
+        .stderr(said)
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    let said = || std::fs::read_to_string(machine.path("/root/said")).unwrap();
+    while !said().contains(moment) {
+        assert!(start.elapsed() < Duration::from_secs(120), "{}", said());
+        assert!(run.try_wait().unwrap().is_none(), "{}", said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill(&mut run);
+}
+
+#[test]
+fn the_database_is_upgraded_checked_read_copied_and_made_anew() {
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    machine.run(DATA);
+    fails_without_a_server(&machine);
+    upgrades(&machine);
+    checks(&machine);
+    lets_an_analyst_read(&machine);
+    copies(&machine);
+    is_made_anew(&machine);
+}
+
+fn fails_without_a_server(machine: &Booted) {
+    machine.run("systemctl stop mariadb");
+    for command in [
+        "upgrade",
+        "check --fix-collation",
+        "grant-readonly",
+        "anonymise --to research",
+        "reset --confirm camcops --destroy-clinical-data",
+    ] {
+        refused(machine, &format!("db {command}"), 69, "database");
+    }
+    let (code, out, _) = machine.tried("camcops-provision db check");
+    assert_eq!(code, 1, "{out}");
+    assert!(out.starts_with("failed   database.login"), "{out}");
+    machine.run("systemctl start mariadb; ! test -e /etc/camcops/secrets/camcops/readonly");
+    let own = "--set database.mode=external --set database.host=127.0.0.1 --set database.password_file=/etc/camcops/secrets/camcops/database";
+    for command in ["anonymise --to research", "reset --confirm camcops"] {
+        let words = "set database.admin_defaults_file";
+        refused(machine, &format!("{own} db {command}"), 77, words);
+    }
+}
+
+fn upgrades(machine: &Booted) {
+    let told = json(machine, "upgrade");
+    assert_eq!(told["changed"], false, "{told}");
+    assert_eq!(told["before"], "0087");
+    let revision = |number: &str| {
+        machine.run(&format!(
+            "mysql camcops --execute \"UPDATE _alembic_version SET version_num = '{number}'\""
+        ));
+    };
+    revision("0099");
+    refused(
+        machine,
+        "db upgrade",
+        65,
+        "which the installed release does not know",
+    );
+    revision("0087");
+    machine.run(OLDER);
+    killed(machine, "db upgrade", "dumping");
+    let told = machine.run("camcops-provision db upgrade");
+    assert!(told.contains("revision 0086 -> 0087"), "{told}");
+    let (_, dump) = told.split_once("the data from before is in ").unwrap();
+    machine.run(&format!("zstd --test --quiet {dump}"));
+    wait_until_well(machine, "an upgrade of the tables");
+}
+
+fn checks(machine: &Booted) {
+    machine.run("camcops-provision db check");
+    machine.run(
+        "mysql camcops --execute 'DELETE FROM _task_index ORDER BY index_entry_pk LIMIT 2; ALTER TABLE phq9 CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci; ALTER DATABASE COLLATE utf8mb4_general_ci'
+         mysql --execute 'SET GLOBAL innodb_strict_mode = 0'",
+    );
+    let (code, out, _) = machine.tried("camcops-provision db check");
+    assert_eq!(code, 1, "{out}");
+    for words in [
+        "phq9 has columns in utf8mb4_general_ci",
+        "schema camcops differs in its collation",
+        "innodb_strict_mode is off",
+        "2 lines missing or wrong",
+        "do:  camcops-provision db check --fix-collation",
+    ] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let found = json(machine, "check")["checks"].as_array().unwrap().clone();
+    let index = found.iter().find(|one| one["id"] == "database.index");
+    let remedy = index.unwrap()["findings"][0]["remedy"].as_str().unwrap();
+    machine.run(&format!(
+        "{remedy} 2> /dev/null; mysql --execute 'SET GLOBAL innodb_strict_mode = 1'"
+    ));
+    let out = machine.run("camcops-provision db check --fix-collation");
+    assert!(!out.contains("failed") && !out.contains("warning"), "{out}");
+    machine.run(&format!("ls {DUMPS}/*-before-collation.sql.zst"));
+}
+
+fn lets_an_analyst_read(machine: &Booted) {
+    let grant = "camcops-provision db grant-readonly";
+    let told = machine.run(grant);
+    assert!(told.contains("camcops_reports may read camcops"), "{told}");
+    assert!(machine.run(grant).contains("nothing to do"));
+    refused(
+        machine,
+        "db grant-readonly --user other",
+        78,
+        "is camcops_reports",
+    );
+    refused(machine, "db grant-readonly --user a/b", 64, "--user a/b");
+    let (code, _, why) = machine.tried(&format!("echo short | {grant} --password-file -"));
+    assert_eq!(code, 64, "{why}");
+    machine.run(&format!("echo a-word-of-mine | {grant} --password-file -"));
+    machine.run(
+        "printf '[client]\\nuser = camcops_reports\\npassword = a-word-of-mine\\n' > /root/reader.cnf
+         mysql --defaults-file=/root/reader.cnf camcops --execute 'SELECT COUNT(*) FROM patient'
+         ! mysql --defaults-file=/root/reader.cnf camcops --execute 'DELETE FROM patient' 2> /dev/null
+         ! mysql --defaults-file=/root/reader.cnf mysql --execute 'SELECT 1' 2> /dev/null
+         test \"$(stat --format=%a:%U /etc/camcops/secrets/camcops/readonly)\" = 600:root
+         camcops-provision plan --exit-code
+         camcops-provision config unset database.readonly_user
+         mysql --execute 'DROP USER camcops_reports@localhost'",
+    );
+    let elsewhere = "grant-readonly --user analyst --host 10.0.0.%";
+    let told = json(machine, elsewhere);
+    assert_eq!(told["changed"], true, "{told}");
+    assert!(
+        told["warning"].as_str().unwrap().contains("127.0.0.1"),
+        "{told}"
+    );
+    assert_eq!(json(machine, elsewhere)["changed"], false);
+    // A rotation and a stranger's password are noticed, although nobody can log in from here.
+    machine.run("camcops-provision secret rotate readonly; camcops-provision plan --exit-code");
+    asked(
+        machine,
+        "SET PASSWORD FOR 'analyst'@'10.0.0.%' = PASSWORD('other')",
+    );
+    assert_eq!(json(machine, elsewhere)["changed"], true);
+}
+
+fn copies(machine: &Booted) {
+    for taken in ["camcops", "mysql"] {
+        let (code, _, why) = machine.tried(&format!("camcops-provision db anonymise --to {taken}"));
+        assert!([64, 73].contains(&code), "{why}");
+    }
+    machine.run("mysql camcops --execute \"CREATE TABLE notours (x TEXT); INSERT INTO notours VALUES ('sentinel')\"");
+    let before = databases(machine);
+    killed(machine, "db anonymise --to research", "copying table 41");
+    assert!(!databases(machine).contains("research"));
+    let told = json(machine, "anonymise --to research");
+    assert_eq!(told["left_out"][0], "notours", "{told}");
+    let tables = told["tables"].as_array().unwrap();
+    let of = |name: &str| tables.iter().find(|one| one["table"] == name).unwrap();
+    assert_eq!(of("patient")["year_only"][0], "dob");
+    assert_eq!(of("patient")["pseudonyms"].as_array().unwrap().len(), 3);
+    assert!(
+        of("phq9")["kept"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one == "q1")
+    );
+    assert_eq!(databases(machine), format!("{before} research"));
+    refused(
+        machine,
+        "db anonymise --to research",
+        73,
+        "there is such a database already",
+    );
+
+    // Nothing of anybody, in any table, as text or as bytes.
+    machine.run("mysqldump --skip-hex-blob research > /root/research.sql; ! grep --ignore-case --quiet -e sentinel -e 9876543210 -e 1971-05-17 /root/research.sql");
+    let same = |query: &str| {
+        let of = |database: &str| asked(machine, &query.replace("DB", database));
+        assert_eq!(of("research"), of("camcops"), "{query}");
+    };
+    same("SELECT COUNT(*), SUM(q1), MIN(when_created) FROM DB.phq9");
+    same("SELECT COUNT(*), MAX(era) FROM DB._task_index");
+    same("SELECT COUNT(*) FROM DB.patient");
+    same("SELECT version_num FROM DB._alembic_version");
+    same(
+        "SELECT COUNT(*) > 500 FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = 'DB'",
+    );
+    // The same number of a person stays one number everywhere.
+    let numbers = "SELECT COUNT(DISTINCT n), MIN(n) <> 9876543210 FROM (SELECT idnum_value AS n FROM research.patient_idnum UNION ALL SELECT idnum_value FROM research._idnum_index) AS x";
+    assert_eq!(asked(machine, numbers), "1\t1");
+    let users = "SELECT COUNT(*) FROM research._security_users WHERE hashedpw <> '' OR superuser OR username = 'admin'";
+    assert_eq!(asked(machine, users), "0");
+    let gone = "SELECT (SELECT COUNT(*) FROM research._security_audit) + (SELECT COUNT(*) FROM research._security_webviewer_sessions) + (SELECT COUNT(*) FROM research.blobs)";
+    assert_eq!(asked(machine, gone), "0");
+    machine.run("mysql camcops --execute 'DROP TABLE notours'");
+}
+
+fn is_made_anew(machine: &Booted) {
+    refused(machine, "db reset", 64, "--confirm camcops");
+    refused(
+        machine,
+        "db reset --confirm camcop",
+        64,
+        "is called camcops",
+    );
+    refused(
+        machine,
+        "db reset --confirm camcops",
+        1,
+        "--destroy-clinical-data",
+    );
+    let reset = "db reset --confirm camcops --destroy-clinical-data";
+    refused(
+        machine,
+        &format!("{reset} --superuser boss"),
+        78,
+        "needs a password",
+    );
+    wait_until_well(machine, "what was refused");
+    killed(machine, reset, "revision 0018");
+    machine.run(&format!(
+        "zstdcat {DUMPS}/*-before-reset.sql.zst | grep --quiet Sentinel"
+    ));
+    machine.run("camcops-provision install --yes");
+    wait_until_well(machine, "a reset that was cut");
+    assert_eq!(asked(machine, "SELECT COUNT(*) FROM camcops.patient"), "0");
+    assert_eq!(
+        asked(
+            machine,
+            "SELECT COUNT(*) FROM camcops._security_users WHERE username = 'admin'"
+        ),
+        "0"
+    );
+    assert!(
+        !databases(machine).contains("replaced"),
+        "{}",
+        databases(machine)
+    );
+    machine.run(&format!(
+        "echo another-word-1 | camcops-provision {reset} --superuser boss --superuser-password-file -"
+    ));
+    wait_until_well(machine, "a reset");
+    assert_eq!(
+        asked(
+            machine,
+            "SELECT superuser FROM camcops._security_users WHERE username = 'boss'"
+        ),
+        "1"
+    );
+}
