@@ -7,13 +7,13 @@ mod reader;
 mod reset;
 
 use super::install::{converge, planned};
-use super::{doctor, inside, need_machine, scale, stop_on_signals, upgrade};
+use super::{doctor, inside, need_machine, scale, stop_on_signals};
 use crate::cli::{Db, Doctor, Global, Parts};
 use crate::error::Exit;
 use crate::journal::Writer;
 use crate::report::{self, Style};
 use crate::resource::sql::{self, Known};
-use crate::resource::{Part, tables};
+use crate::resource::{Part, services, tables};
 use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
@@ -154,7 +154,7 @@ async fn migrated(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -
         });
     }
     let head = tables::head(host).await?;
-    upgrade::stop_services(site)?;
+    services::stop_ours(&site.host)?;
     let done = async {
         let dump = tables::dump_before(host, database, &head).await?;
         // What was just made while nobody could write is not made once more.

@@ -3,10 +3,9 @@
 use super::{reached, with_services};
 use crate::cli::Global;
 use crate::journal::Writer;
-use crate::ops::upgrade;
 use crate::report::{self, Style, count};
 use crate::resource::sql::{self, CHARSET, COLLATION, Known, quote};
-use crate::resource::tables;
+use crate::resource::{services, tables};
 use crate::site::Site;
 use anyhow::Result;
 
@@ -31,7 +30,7 @@ async fn fixed(site: &Site, known: &Known, style: Style) -> Result<()> {
     if wrong.is_empty() && default.is_none_or(|(one,)| one == COLLATION) {
         return Ok(());
     }
-    upgrade::stop_services(site)?;
+    services::stop_ours(&site.host)?;
     let done = converted(site, known, &wrong).await;
     let done = with_services(done, site, &mut writer, style).await;
     if done.is_ok() && !style.quiet {

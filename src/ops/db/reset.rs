@@ -10,10 +10,10 @@ use crate::error::Exit;
 use crate::journal::Writer;
 use crate::ops::install::{converge, whole};
 use crate::ops::superuser::{need_password, take_file};
-use crate::ops::{need_machine, purge, stop_on_signals, upgrade};
+use crate::ops::{need_machine, purge, stop_on_signals};
 use crate::report::{self, Style, count};
 use crate::resource::sql::{self, CHARSET, COLLATION, Known, quote};
-use crate::resource::{Resource, State, tables};
+use crate::resource::{Resource, State, services, tables};
 use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
@@ -93,7 +93,7 @@ async fn anew(
     // This says what to do where there is no release that could make tables.
     tables::application(host)?.command(host, "camcops_server")?;
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
-    upgrade::stop_services(site)?;
+    services::stop_ours(&site.host)?;
     let dump = match tables::dump_before(host, database, "reset").await {
         Ok(dump) => dump,
         Err(why) => {
