@@ -93,6 +93,7 @@ async fn anew(
     // This says what to do where there is no release that could make tables.
     tables::application(host)?.command(host, "camcops_server")?;
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
+    tables::application(host)?.wait_for_old_run(host)?;
     upgrade::stop_services(site)?;
     let dump = match tables::dump_before(host, database, "reset").await {
         Ok(dump) => dump,
