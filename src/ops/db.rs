@@ -139,6 +139,7 @@ async fn migrated(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -
     let host = &site.host;
     let database = &known.database;
     let mut writer = Writer::open(host, &site.instance, "db upgrade")?;
+    tables::application(host)?.wait_for_old_run(host)?;
     let before = tables::revision(known, database).await?;
     if before.is_some() {
         let what = format!("the database {database}");

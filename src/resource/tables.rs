@@ -130,7 +130,7 @@ impl Application {
     }
 
     /// Waits until a command that an earlier run left behind has ended.
-    fn wait_for_old_run(&self, host: &Host) -> Result<()> {
+    pub fn wait_for_old_run(&self, host: &Host) -> Result<()> {
         let lock = format!("/run/camcops-provision-{}.lock", self.layout.slug);
         let arguments = ["--nonblock", lock.as_str(), "true"];
         if host.child("flock").args(arguments).end()?.status.success() {

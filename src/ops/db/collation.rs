@@ -20,6 +20,7 @@ pub async fn fix(global: &Global, style: Style) -> Result<()> {
 async fn fixed(site: &Site, known: &Known, style: Style) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let mut writer = Writer::open(&site.host, &site.instance, "db check --fix-collation")?;
+    tables::application(&site.host)?.wait_for_old_run(&site.host)?;
     let wrong = sql::other_collations(server, database).await?;
     let default: Option<(String,)> = server
         .row(&format!(

@@ -93,7 +93,8 @@ async fn anew(
     // This says what to do where there is no release that could make tables.
     tables::application(host)?.command(host, "camcops_server")?;
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
-    services::stop_ours(&site.host)?;
+    tables::application(host)?.wait_for_old_run(host)?;
+    services::stop_ours(host)?;
     let dump = match tables::dump_before(host, database, "reset").await {
         Ok(dump) => dump,
         Err(why) => {
