@@ -89,7 +89,7 @@ fn all_is_well(machine: &Booted) {
 fn backups(machine: &Booted) {
     let create = "camcops-provision backup create";
     machine.run(&format!(
-        "{create}; cd /var/backups/camcops; mv * camcops-20260101T023000Z"
+        "cd /var/backups/camcops; rm --recursive --force *; {create}; mv * camcops-20260101T023000Z"
     ));
     let remedies = is(machine, "backups", "warning", "days old");
     assert_eq!(remedies, [create]);
