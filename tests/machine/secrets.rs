@@ -272,9 +272,8 @@ fn cookie(machine: &Booted) -> String {
     let told = machine.run("camcops-provision --json secret rotate cookie --yes");
     let now = kept(machine, "cookie");
     assert_ne!(now, before);
-    machine.run(&format!(
-        "grep --quiet 'SESSION_COOKIE_SECRET = {now}$' /etc/camcops/camcops.conf"
-    ));
+    let configuration = std::fs::read_to_string(machine.path("/etc/camcops/camcops.conf")).unwrap();
+    assert!(configuration.contains(&format!("\nSESSION_COOKIE_SECRET = {now}\n")));
     told
 }
 

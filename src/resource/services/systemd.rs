@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,MainPID,FragmentPath,DropInPaths,StateChangeTimestampMonotonic,ActiveEnterTimestampMonotonic,ReloadResult,Result,NRestarts";
 /// The sign that systemd itself documents.
 const RUNNING: &str = "/run/systemd/system";
+/// Where it remembers when a timer last went off.
+const STAMPS: &str = "/var/lib/systemd/timers";
 
 /// Whether systemd runs this machine.
 pub fn runs(host: &Host) -> Result<bool> {
@@ -150,7 +152,9 @@ pub fn stop_instance(host: &Host, slug: &str) -> Result<()> {
     ];
     let mut arguments = vec!["--quiet", "stop", "--"];
     arguments.extend(units.iter().map(String::as_str));
-    host.run("systemctl", &arguments)
+    host.run("systemctl", &arguments)?;
+    // A timer that makes up for what it missed is remembered beyond its end.
+    host.remove_file(&format!("{STAMPS}/stamp-camcops-backup@{slug}.timer"))
 }
 
 /// Stops a unit that still runs although its file is gone.
