@@ -190,7 +190,11 @@ pub enum Db {
     /// Open the client of the database, logged in as the application
     Shell,
     /// Bring the tables to the revision of the installed release, after a dump
-    Upgrade,
+    Upgrade {
+        /// Only show the SQL that CamCOPS would run
+        #[arg(long)]
+        show_sql: bool,
+    },
     /// Look at the database as doctor does, and at CamCOPS's own index too
     #[command(
         after_help = "Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed."

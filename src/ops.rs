@@ -138,7 +138,8 @@ pub fn is_to_stop() -> bool {
 
 /// What a command says that ends for that.
 pub fn stopped() -> anyhow::Error {
-    Exit::Failed.because("stopped by a signal: nothing was changed; run again when it suits")
+    Exit::Failed
+        .because("stopped by a signal; the site's data is as it was: run again when it suits")
 }
 
 /// Set by the first SIGINT or SIGTERM: the step at hand is finished, then the run stops with a summary.

@@ -5,7 +5,7 @@ use super::{Finding, Look};
 use crate::probe::database::Endpoint;
 use crate::report::{count, plain};
 use crate::resource::Resource;
-use crate::resource::sql::{self, COLLATION, Known, quote};
+use crate::resource::sql::{self, COLLATION, Known, Power, quote};
 use crate::resource::tables::{application, succeeded};
 use crate::settings::Mode;
 use crate::view;
@@ -299,6 +299,44 @@ pub async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
             look.site.layout.config
         ),
     )])
+}
+
+/// Who may log in to the server besides.
+pub async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
+    if known.server.power == Power::Application {
+        return Ok(vec![Finding::not_applicable(
+            "only an administrator of the server can see its accounts",
+        )]);
+    }
+    // A role has no host.
+    let weak: Vec<(String, String)> = known
+        .server
+        .rows(
+            "SELECT User, Host FROM mysql.user WHERE Host <> '' \
+             AND (User = '' OR (User = 'root' AND Host NOT IN ('localhost', '127.0.0.1', '::1'))) \
+             ORDER BY User, Host",
+        )
+        .await?;
+    let findings: Vec<Finding> = weak
+        .iter()
+        .map(|(user, host)| {
+            let found = match user.is_empty() {
+                true => format!("anybody may log in from {host} without giving a name"),
+                false => format!("{user} may log in from {host}"),
+            };
+            let account = format!("{}@{}", quote::name(user), quote::name(host));
+            Finding::warning(found, by_client(look, &format!("DROP USER {account}")))
+        })
+        .collect();
+    Ok(match findings.is_empty() {
+        true => vec![Finding::ok(
+            "every account has a name, and root comes from this machine alone",
+        )],
+        false => findings,
+    })
 }
 
 /// What the accounts may do.

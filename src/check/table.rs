@@ -55,6 +55,7 @@ enum Which {
     DatabaseConnections,
     DatabaseTables,
     DatabaseStrict,
+    DatabaseAccounts,
     DatabaseGrants,
     DatabaseSchema,
     DatabaseIndex,
@@ -102,6 +103,7 @@ pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>
         Which::DatabaseConnections => database::connections(look).await,
         Which::DatabaseTables => database::tables(look).await,
         Which::DatabaseStrict => database::strict(look).await,
+        Which::DatabaseAccounts => database::accounts(look).await,
         Which::DatabaseGrants => database::grants(look).await,
         Which::DatabaseSchema => database::schema(look).await,
         Which::DatabaseIndex => database::index(look).await,
@@ -155,7 +157,7 @@ const fn check(
 }
 
 /// All of them, what others stand on first.
-pub static CHECKS: [Check; 42] = [
+pub static CHECKS: [Check; 43] = [
     check(
         Which::Settings,
         "settings",
@@ -291,6 +293,14 @@ pub static CHECKS: [Check; 42] = [
         &["database.login"],
         "whether the server refuses tables whose rows have no room",
         "\"Row size too large\" would come when a record is saved, not when its table is made",
+    ),
+    check(
+        Which::DatabaseAccounts,
+        "database.accounts",
+        SITE,
+        &["database.login"],
+        "accounts of the server without a name, and root from other machines",
+        "clinical records are as safe as the weakest account of their server",
     ),
     check(
         Which::DatabaseGrants,

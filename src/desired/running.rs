@@ -196,7 +196,12 @@ impl Draft<'_> {
                 "when backups are made",
             );
         }
-        if self.site.settings().monitor.metrics_file.is_some() {
+        if let Some(file) = &self.site.settings().monitor.metrics_file {
+            if let Some(sign) = file.as_str().chars().find(|sign| "%\"$`\\".contains(*sign)) {
+                return Err(Exit::Settings.because(format!(
+                    "monitor.metrics_file: {sign} has a meaning of its own in a line of cron; choose a path without it"
+                )));
+            }
             let text = self.rendered(Format::Plain, template!("metrics.cron.hbs"))?;
             self.public(
                 &format!("/etc/cron.d/{}-metrics", self.site.layout.slug),

@@ -9,7 +9,6 @@ mod reset;
 use super::install::{converge, planned};
 use super::{doctor, inside, need_machine, scale, stop_on_signals};
 use crate::cli::{Db, Doctor, Global, Parts};
-use crate::error::Exit;
 use crate::journal::Writer;
 use crate::report::{self, Style};
 use crate::resource::sql::{self, Known};
@@ -27,7 +26,8 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 pub async fn run(global: &Global, command: &Db, style: Style) -> Result<u8> {
     match command {
         Db::Shell => inside::database(global).await,
-        Db::Upgrade => upgraded(global, style).await,
+        Db::Upgrade { show_sql: true } => inside::statements(global).await,
+        Db::Upgrade { show_sql: false } => upgraded(global, style).await,
         Db::Check { fix_collation } => check(global, *fix_collation, style).await,
         Db::GrantReadonly(flags) => reader::grant(global, flags, style).await,
         Db::Reset(flags) => reset::run(global, flags, style).await,
@@ -48,16 +48,11 @@ fn only(parts: &[Part]) -> Parts {
 async fn reached(global: &Global) -> Result<(Site, Rc<Known>)> {
     let site = scale::installed(global)?;
     let known = sql::known(&site.host)?;
-    let there = known.server.is_there().await;
-    if !matches!(there, Ok(true)) {
+    if let Err(why) = known.need_server().await {
         site.host.close().await;
+        return Err(why);
     }
-    match there? {
-        true => Ok((site, known)),
-        false => Err(Exit::Unreachable.because(
-            "the database server does not run on this machine, and nothing was changed: start it, and run again",
-        )),
-    }
+    Ok((site, known))
 }
 
 /// Brings the services back after something was done without them.

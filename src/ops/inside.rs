@@ -8,7 +8,7 @@ use super::need_machine;
 use crate::cli::Global;
 use crate::error::Exit;
 use crate::resource::tables;
-use crate::settings::Mode;
+use crate::settings::{Environment, Mode};
 use crate::site::Site;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
@@ -25,9 +25,31 @@ const KEPT: [&str; 4] = ["TERM", "COLORTERM", "TZ", "LINES"];
 /// The clients of both families of database servers, by either of their names.
 const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
 
+/// CamCOPS's own command that makes up patients and tasks.
+const DEMONSTRATION: &str = "dev_add_dummy_data";
+
 /// CamCOPS's own command.
 pub async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
     let site = open(global, "run a command of CamCOPS")?;
+    if arguments.iter().any(|argument| argument == DEMONSTRATION)
+        && site.settings().site.environment == Environment::Production
+    {
+        return Err(Exit::Settings.because(format!(
+            "{DEMONSTRATION} puts invented patients among those of a site that is in use: where it is not, say so first with `camcops-provision config set site.environment test`",
+        )));
+    }
+    camcops_server(&site, arguments).await
+}
+
+/// What `db upgrade` would have CamCOPS do to the tables.
+pub async fn statements(global: &Global) -> Result<u8> {
+    let site = open(global, "show what would change in the tables")?;
+    let config = &site.layout.config;
+    let arguments = ["upgrade_db", "--show_sql_only", "--config", config].map(OsString::from);
+    camcops_server(&site, &arguments).await
+}
+
+async fn camcops_server(site: &Site, arguments: &[OsString]) -> Result<u8> {
     let program = format!("{}/bin/camcops_server", site.layout.venv);
     if !Path::new(&program).exists() {
         return Err(Exit::Unreachable.because(format!(
@@ -35,7 +57,7 @@ pub async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
             site.layout.venv
         )));
     }
-    become_it(&site, program.as_ref(), arguments, false).await
+    become_it(site, program.as_ref(), arguments, false).await
 }
 
 /// Any other program.

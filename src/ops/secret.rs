@@ -223,11 +223,7 @@ async fn apply(
     match name {
         Name::Broker => broker::answers(&site.host).await?,
         Name::Database | Name::Readonly => {
-            if !sql::known(&site.host)?.server.is_there().await? {
-                return Err(Exit::Unreachable.because(
-                    "the database server does not run on this machine, and nothing was changed: start it, and run again",
-                ));
-            }
+            sql::known(&site.host)?.need_server().await?;
         }
         Name::Monitor | Name::Cookie => {}
     }

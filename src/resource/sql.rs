@@ -111,6 +111,16 @@ impl Known {
         })
     }
 
+    /// Refuses to begin what a server that does not run would stop.
+    pub async fn need_server(&self) -> Result<()> {
+        match self.server.is_there().await? {
+            true => Ok(()),
+            false => Err(Exit::Unreachable.because(
+                "the database server does not run on this machine: start it, and run again",
+            )),
+        }
+    }
+
     /// Where the accounts come from, as a server on another machine sees this one.
     pub async fn client(&self) -> Result<String> {
         let identity = self.server.identity().await?;

@@ -14,7 +14,7 @@ const OLDER: &str = "mysql camcops --execute \"DROP TABLE empsa; UPDATE _alembic
 
 /// Patients with tasks as CamCOPS itself makes them up, and words in every place where a person could be found.
 const DATA: &str = r#"
-camcops-provision run -- dev_add_dummy_data --config /etc/camcops/camcops.conf --confirm_add_dummy_data > /dev/null 2>&1
+camcops-provision --set site.environment=test run -- dev_add_dummy_data --config /etc/camcops/camcops.conf --confirm_add_dummy_data > /dev/null 2>&1
 mysql camcops <<'END'
 UPDATE patient SET forename = 'Sentinel', surname = 'Sentinel', address = 'sentinel', gp = 'sentinel', other = 'sentinel', email = 'sentinel@example.org', dob = '1871-05-17';
 UPDATE patient_idnum SET idnum_value = 9876543210;
@@ -131,6 +131,14 @@ fn fails_without_a_server(machine: &Booted) {
 }
 
 fn upgrades(machine: &Booted) {
+    refused(
+        machine,
+        "run -- dev_add_dummy_data --config /etc/camcops/camcops.conf --confirm_add_dummy_data",
+        78,
+        "config set site.environment test",
+    );
+    let shown = machine.run("camcops-provision db upgrade --show-sql");
+    assert!(shown.contains("CREATE TABLE"), "{shown}");
     let told = json(machine, "upgrade");
     assert_eq!(told["changed"], false, "{told}");
     assert_eq!(told["before"], "0087");
@@ -156,6 +164,7 @@ fn upgrades(machine: &Booted) {
 }
 
 fn checks(machine: &Booted) {
+    finds_weak_accounts(machine);
     machine.run(
         "mysql camcops --execute 'DELETE FROM _task_index ORDER BY index_entry_pk LIMIT 2; ALTER TABLE phq9 CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci; ALTER DATABASE COLLATE utf8mb4_general_ci'
          mysql --execute 'SET GLOBAL innodb_strict_mode = 0'",
@@ -184,6 +193,20 @@ fn checks(machine: &Booted) {
     machine.run(&format!("ls {DUMPS}/*-before-collation.sql.zst"));
     machine.run(reindex);
     machine.run("camcops-provision db check");
+}
+
+fn finds_weak_accounts(machine: &Booted) {
+    machine.run("mysql --execute \"CREATE USER ''@'%', root@'10.%' IDENTIFIED BY 'x'\"");
+    let command = "camcops-provision --json doctor database.accounts";
+    let told: Value = serde_json::from_str(&machine.tried(command).1).unwrap();
+    let found = told["checks"][0]["findings"].as_array().unwrap();
+    assert_eq!(found.len(), 2, "{told}");
+    for finding in found {
+        assert_eq!(finding["state"], "warning", "{told}");
+        machine.run(finding["remedy"].as_str().unwrap());
+    }
+    let told = machine.run("camcops-provision doctor database.accounts");
+    assert!(told.starts_with("ok "), "{told}");
 }
 
 fn lets_an_analyst_read(machine: &Booted) {
