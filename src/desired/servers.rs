@@ -239,6 +239,11 @@ impl Draft<'_> {
                 settings.logging.mode == LogMode::File,
                 "log files must not grow for ever",
             ),
+            (
+                names.encryption,
+                settings.backup.encrypt_to.is_some(),
+                "encrypts backups",
+            ),
         ];
         for (names, wanted, because) in roles {
             for name in names.iter().filter(|_| wanted) {

@@ -35,6 +35,8 @@ pub struct Packages {
     pub pdf: &'static [&'static str],
     /// What keeps log files short.
     pub logs: &'static [&'static str],
+    /// What encrypts backups.
+    pub encryption: &'static [&'static str],
     /// What it takes to build the parts of the application that come as source.
     pub build: &'static [&'static str],
 }
@@ -53,6 +55,7 @@ pub const DEBIAN: Packages = Packages {
     ],
     pdf: &["wkhtmltopdf"],
     logs: &["logrotate"],
+    encryption: &["age"],
     build: &["gcc", "libc6-dev"],
 };
 
@@ -67,6 +70,7 @@ pub const RHEL: Packages = Packages {
     application: &["ca-certificates", "ImageMagick-libs"],
     pdf: &["wkhtmltopdf"],
     logs: &["logrotate"],
+    encryption: &["age"],
     build: &["gcc", "glibc-devel"],
 };
 
@@ -81,6 +85,7 @@ impl Packages {
             self.application,
             self.pdf,
             self.logs,
+            self.encryption,
             self.build,
         ]
         .into_iter()

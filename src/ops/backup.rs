@@ -145,11 +145,11 @@ fn payload(host: &Host, file: &File, encrypted: bool, identity: Option<&Path>) -
         (true, Some(identity)) => {
             let identity = std::path::absolute(identity)?;
             let age = host.child("age").args(["--decrypt", "--identity"]);
-            Some(
-                age.args([&identity])
-                    .stdin(file.try_clone()?)
-                    .flow(Ends::Output)?,
-            )
+            let flow = age
+                .args([&identity])
+                .stdin(file.try_clone()?)
+                .flow(Ends::Output);
+            Some(flow.context("the backup is encrypted, and age decrypts it; install its package")?)
         }
     };
     Ok(Payload { file, decrypted })

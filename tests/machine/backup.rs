@@ -107,6 +107,7 @@ fn a_site_is_backed_up_and_brought_back() {
     assert_eq!(checksums(&machine), before);
     assert_eq!(databases(&machine), ONLY_OURS);
     takes_dumps_of_others(&machine);
+    is_for_one_reader(&machine);
     comes_back_on_a_bare_machine(&machine, &before);
 }
 
@@ -300,6 +301,52 @@ fn takes_dumps_of_others(machine: &Booted) {
     machine.run("camcops-provision backup restore /root/foreign.sql.gz --confirm camcops");
     let rows = machine.run("mysql --skip-column-names camcops --execute 'SELECT COUNT(*) FROM _security_audit WHERE id > 1000'");
     assert_eq!(rows, "5000\n");
+}
+
+fn is_for_one_reader(machine: &Booted) {
+    // The recipient of the settings' example, to get the program; then one whose identity is known.
+    machine.run(
+        "camcops-provision config set backup.encrypt_to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudgkg7qs3yt9c9
+         camcops-provision --quiet install --yes
+         age-keygen --output /root/reader 2> /dev/null
+         age-keygen --output /root/stranger 2> /dev/null
+         camcops-provision config set backup.encrypt_to $(age-keygen -y /root/reader)
+         camcops-provision --quiet install --yes",
+    );
+    let rows = "mysql --skip-column-names camcops --execute 'SELECT COUNT(*) FROM _security_audit WHERE id > 1000'";
+    let before = machine.run(rows);
+    machine.run("systemctl start camcops-backup@camcops.service");
+    let made = machine.run(&format!(
+        "cd {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)
+         ls
+         for file in *.age; do head -c 21 $file; done"
+    ));
+    let names = [
+        "SHA256SUMS",
+        "database.sql.zst.age",
+        "files.tar.zst.age",
+        "manifest.json",
+    ];
+    let begin = "age-encryption.org/v1".repeat(2);
+    assert_eq!(made, format!("{}\n{begin}", names.join("\n")));
+    machine.run("camcops-provision backup verify --quick");
+    refused(
+        machine,
+        "camcops-provision backup verify",
+        64,
+        "--identity FILE",
+    );
+    refused(machine, RESTORE, 64, "--identity FILE");
+    let by_stranger = "camcops-provision backup verify --identity /root/stranger";
+    refused(machine, by_stranger, 65, "can't be decrypted");
+    machine.run(
+        "camcops-provision backup verify --identity /root/reader
+         mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000'",
+    );
+    machine.run(&format!("{RESTORE} --identity /root/reader"));
+    assert_eq!(machine.run(rows), before);
+    assert_eq!(databases(machine), ONLY_OURS);
+    machine.run("camcops-provision config unset backup.encrypt_to");
 }
 
 /// What a machine had, on one that has nothing.

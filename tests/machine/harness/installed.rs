@@ -32,7 +32,8 @@ pub const COMMAND: [&str; 9] = [
 ];
 
 /// What `install` fetches from Debian, and what the tests look with.
-pub const PACKAGES: [&str; 13] = [
+pub const PACKAGES: [&str; 14] = [
+    "age",
     "apache2",
     "ca-certificates",
     "curl",
