@@ -39,6 +39,7 @@ fn lives_and_leaves_under_supervisor() {
 
     comes_back(&machine);
     is_told_what_to_do(&machine);
+    is_looked_after(&machine);
 
     let said = machine.run("camcops-provision uninstall --yes");
     let left = machine.run("supervisorctl status");
@@ -79,6 +80,48 @@ fn is_told_what_to_do(machine: &Machine) {
     assert_eq!(login(machine), "200");
     machine.run("camcops-provision plan --exit-code");
     machine.run("camcops-provision logs scheduler | grep 'beat: Starting'");
+}
+
+/// What an administrator does later.
+fn is_looked_after(machine: &Machine) {
+    let told = machine.run("camcops-provision --json doctor || true");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let checks = told["checks"].as_array().unwrap();
+    let failed: Vec<&Value> = checks
+        .iter()
+        .filter(|check| check["state"] == "failed")
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(
+        checks
+            .iter()
+            .any(|check| check["id"] == "services.running" && check["state"] == "ok")
+    );
+    machine.run("camcops-provision doctor --end-to-end");
+    let stats = machine.run(
+        "camcops-provision --json stats; camcops-provision top; camcops-provision traceback server",
+    );
+    assert!(
+        stats.contains("camcops_server") || stats.contains("gunicorn"),
+        "{stats}"
+    );
+
+    let boss = "mysql --skip-column-names camcops --execute 'SELECT username FROM _security_users WHERE superuser'";
+    let before = machine.run(boss);
+    // As cron does it.
+    machine.run("sh -c \"$(sed -n 's/.* root //p' /etc/cron.d/camcops-backup)\"");
+    machine.run("mysql camcops --execute 'UPDATE _security_users SET superuser = 0'");
+    machine.run("camcops-provision backup restore latest --confirm camcops");
+    assert_eq!(machine.run(boss), before);
+    machine.run(
+        "camcops-provision secret rotate broker
+         camcops-provision secret rotate cookie --yes
+         camcops-provision scale workers=1
+         camcops-provision service disable monitor
+         camcops-provision plan --exit-code
+         camcops-provision doctor --end-to-end",
+    );
+    assert_eq!(login(machine), "200");
 }
 
 /// What the site's program is called by supervisor.
