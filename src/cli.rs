@@ -6,7 +6,7 @@ use crate::ops::scale;
 use crate::probe::Role;
 use crate::report::Color;
 use crate::resource::Part;
-use crate::settings::{Pruning, Service};
+use crate::settings::{Pruning, ServiceName, Setting};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -118,6 +118,9 @@ pub enum Command {
     /// Break export locks whose owners are dead; the services run it before they start
     #[command(hide = true)]
     BreakLocks,
+    /// Start a service as its account with the administrator's own variables; supervisor runs it
+    #[command(hide = true)]
+    WithEnvironment(WithEnvironment),
     /// Run a command of CamCOPS with the configuration of the instance, as the account of the services
     Run {
         /// What camcops_server is given
@@ -309,15 +312,15 @@ pub struct CertInstall {
 pub enum ServiceSwitch {
     /// Start a service, now and at boot
     Enable {
-        /// server, workers, scheduler or monitor
+        /// server, workers, scheduler, monitor, or one of services.extra
         #[arg(value_name = "NAME", value_parser = one_service)]
-        service: Service,
+        service: ServiceName,
     },
     /// Stop a service, and leave it out from now on
     Disable {
-        /// server, workers, scheduler or monitor
+        /// server, workers, scheduler, monitor, or one of services.extra
         #[arg(value_name = "NAME", value_parser = one_service)]
-        service: Service,
+        service: ServiceName,
     },
 }
 
@@ -628,16 +631,32 @@ pub struct Wait {
 /// Which services.
 #[derive(Debug, Args)]
 pub struct Services {
-    /// server, workers, scheduler, monitor [default: all]
+    /// server, workers, scheduler, monitor, or one of services.extra [default: all]
     #[arg(value_name = "SERVICE", value_parser = one_service)]
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceName>,
 }
 
-fn one_service(name: &str) -> Result<Service, String> {
-    let found = Service::ALL.iter().find(|one| one.as_str() == name);
-    found
-        .copied()
-        .ok_or_else(|| "choose from server, workers, scheduler and monitor".into())
+/// What a program of supervisor is started as.
+#[derive(Debug, Args)]
+pub struct WithEnvironment {
+    /// Whose variables
+    #[arg(value_parser = one_service)]
+    pub service: ServiceName,
+    /// The account of the program
+    #[arg(long, value_name = "USER")]
+    pub account: String,
+    /// The group of the program [default: the account's own]
+    #[arg(long)]
+    pub group: Option<String>,
+    /// The program
+    #[arg(last = true, value_name = "CMD", required = true)]
+    pub words: Vec<OsString>,
+}
+
+/// The settings know which there are.
+fn one_service(name: &str) -> Result<ServiceName, String> {
+    ServiceName::from_text(name)
+        .map_err(|_| "choose from server, workers, scheduler, monitor and services.extra".into())
 }
 
 /// Flags of `upgrade`.

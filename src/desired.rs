@@ -46,6 +46,7 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     recipe.services()?;
     recipe.web()?;
     recipe.firewall()?;
+    recipe.extra_services();
     Ok(recipe.finished())
 }
 
@@ -368,7 +369,7 @@ impl<'a> Draft<'a> {
     // How a resource gets into the recipe.
 
     fn serves(&self, service: Service) -> bool {
-        !self.site.settings().services.disabled.contains(&service)
+        self.site.settings().services.wants(service)
     }
 
     fn rendered(&mut self, format: Format, (name, template): (&str, &str)) -> Result<String> {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod db;
 pub mod doctor;
 pub mod documents;
+mod environment;
 pub mod from_package;
 pub mod init;
 pub mod inside;
@@ -69,6 +70,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Secret(command) => secret::run(global, &command, style).await,
         Command::User(command) => user::run(global, &command, style).await,
         Command::Backup(command) => backup::run(global, &command, style).await,
+        Command::WithEnvironment(flags) => environment::run(global, &flags),
         Command::BreakLocks => services::break_locks(global, style),
         Command::Upgrade(flags) => upgrade::run(global, &flags, style).await,
         Command::Rollback(flags) => upgrade::back::rollback(global, &flags, style).await,

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileTypeExt;
 #[derive(Debug, Serialize)]
 pub struct Port {
     /// What for.
-    pub purpose: &'static str,
+    pub purpose: String,
     /// A port of this machine; nothing for a socket or another machine's port.
     pub port: Option<u16>,
     /// As the settings have it.
@@ -65,9 +65,9 @@ pub fn seen(site: &Site) -> Result<Vec<Port>> {
 
 fn declared(site: &Site) -> Vec<Port> {
     let settings = site.settings();
-    let serves = |service| !settings.services.disabled.contains(&service);
-    let port = |purpose, port: Option<u16>, declared: String| Port {
-        purpose,
+    let serves = |service| settings.services.wants(service);
+    let port = |purpose: &str, port: Option<u16>, declared: String| Port {
+        purpose: purpose.to_owned(),
         port,
         declared,
         hidden: false,
@@ -92,6 +92,14 @@ fn declared(site: &Site) -> Vec<Port> {
         let number = site.monitor_port();
         ports.push(port("monitor", Some(number), format!("127.0.0.1:{number}")));
     }
+    for extra in settings.services.extras() {
+        let name = extra.name.as_str();
+        if let Some(number) = extra.port.map(|port| port.get()) {
+            ports.push(port(name, Some(number), format!("127.0.0.1:{number}")));
+        } else if let Some(path) = &extra.socket {
+            ports.push(socket(name, path.as_str()));
+        }
+    }
     let database = &settings.database;
     ports.push(match database.mode {
         Mode::Local => socket("database", database.socket.as_str()),
@@ -110,12 +118,12 @@ fn declared(site: &Site) -> Vec<Port> {
     ports
 }
 
-fn socket(purpose: &'static str, path: &str) -> Port {
+fn socket(purpose: &str, path: &str) -> Port {
     let found = std::fs::symlink_metadata(path);
     let hidden = matches!(&found, Err(why) if why.kind() == ErrorKind::PermissionDenied);
     let there = found.is_ok_and(|data| data.file_type().is_socket());
     Port {
-        purpose,
+        purpose: purpose.to_owned(),
         port: None,
         declared: path.to_owned(),
         hidden,

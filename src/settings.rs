@@ -15,6 +15,7 @@ mod choices;
 mod config;
 mod edit;
 mod example;
+mod extra;
 mod key;
 mod load;
 mod problem;
@@ -29,6 +30,9 @@ pub use choices::{
 pub use config::{Config, ConfigValue};
 pub use edit::edited;
 pub use example::example;
+pub use extra::{
+    ExtraName, ExtraService, FIELDS as EXTRA_FIELDS, ServiceAccount, ServiceName, Words,
+};
 pub use key::{Key, VARIABLE_PREFIX, keys, segments};
 pub use load::{Entry, Resolved, Sources};
 pub use problem::{Origin, Problem, Problems};
@@ -187,7 +191,9 @@ key::settings! {
         /// What starts and watches the services: "auto" is systemd where it runs.
         manager: ServiceManager = ServiceManager::Auto, example "\"supervisor\"";
         /// The services that are not wanted on this machine.
-        disabled: Vec<Service> = Vec::new(), example "[\"monitor\"]", shown "none";
+        disabled: Vec<ServiceName> = Vec::new(), example "[\"monitor\"]", shown "none";
+        /// Services of the site's own beside those of CamCOPS, each a table [[services.extra]]: started, watched and logged like them. One of the same name in a later file takes the place of an earlier one.
+        extra: Vec<ExtraService> = Vec::new(), example "[{ name = \"listener\", command = [\"/usr/local/bin/listener\", \"--port\", \"9000\"], path = \"/listener\", port = 9000 }]", shown "none";
     }
 
     /// The workers that do background tasks.
@@ -266,8 +272,8 @@ key::settings! {
     logging: Logging {
         /// Whether the services log to the journal or to files.
         mode: LogMode = LogMode::Journal, example "\"file\"";
-        /// How many days log files are kept.
-        keep_days: Whole<1, 3650> = Whole(14), example "90";
+        /// How many days log files are kept; 0 for ever, or until something of your own rotates them. The journal has its limits in journald.conf(5).
+        keep_days: ZeroOr<Whole<1, 3650>> = ZeroOr(Some(Whole(14))), example "90";
     }
 
     /// How this machine reaches package archives.
@@ -302,6 +308,32 @@ impl Database {
         self.user
             .as_ref()
             .map_or_else(|| self.name_or(slug), DatabaseUser::as_str)
+    }
+}
+
+impl Services {
+    /// Whether one of CamCOPS's services is wanted on this machine.
+    pub fn wants(&self, service: Service) -> bool {
+        !self.is_disabled(service.as_str())
+    }
+
+    /// Whether a service is there but switched off.
+    pub fn is_disabled(&self, name: &str) -> bool {
+        self.disabled.iter().any(|one| one.as_str() == name)
+    }
+
+    /// The services of the site's own that are wanted.
+    pub fn extras(&self) -> impl Iterator<Item = &ExtraService> {
+        self.extra
+            .iter()
+            .filter(|extra| !self.is_disabled(extra.name.as_str()))
+    }
+
+    /// The names of all services, wanted or not.
+    pub fn names(&self) -> Vec<&str> {
+        let ours = Service::ALL.iter().map(|service| service.as_str());
+        let extra = self.extra.iter().map(|extra| extra.name.as_str());
+        ours.chain(extra).collect()
     }
 }
 

@@ -16,7 +16,8 @@ use crate::resource::{
     self, Content, Resource, packages, release, services, sql, superuser, tables,
 };
 use crate::settings::{
-    AccountUser, ConfigValue, Environment, Mode, Resolved, ServiceManager, Settings,
+    AccountUser, ConfigValue, Environment, LogMode, Mode, Origin, Resolved, ServiceManager,
+    Settings,
 };
 use crate::{desired, report, view};
 use anyhow::Result;
@@ -29,6 +30,9 @@ mod sources;
 
 pub use certificate::Certificate;
 pub use sources::{settings_file, sources};
+
+/// Where logrotate reads what is to be rotated.
+pub const ROTATIONS: &str = "/etc/logrotate.d";
 
 /// The settings of an instance, and the machine that they are for.
 #[derive(Debug)]
@@ -253,7 +257,8 @@ impl Site {
     /// Reads what is already there and must not be made again: secrets, the certificate, CamCOPS's own configuration.
     pub fn found(&self, journal: &Journal) -> Result<Found> {
         let (host, layout, settings) = (&self.host, &self.layout, self.settings());
-        let warnings = self.name_clashes()?;
+        let mut warnings = self.name_clashes()?;
+        let own_rotation = self.own_rotation(&mut warnings)?;
         let config = host.read_text(&layout.config)?;
         if let Some(text) = &config {
             self.check_config(text)?;
@@ -308,6 +313,7 @@ impl Site {
             config,
             config_base,
             own_broker: self.own_broker()?,
+            own_rotation,
             release_is_whole: match release::Wanted::new(self) {
                 Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
                 Err(_) => false,
@@ -355,6 +361,41 @@ impl Site {
             live.superuser_password.replace(Some(password));
         }
         Ok(())
+    }
+
+    /// The administrator's own file for logrotate, if one names our logs: two would be an error to logrotate, so theirs
+    /// is the one.
+    fn own_rotation(&self, warnings: &mut Vec<String>) -> Result<Option<String>> {
+        let (host, logging) = (&self.host, &self.settings().logging);
+        let Some(directory) = self
+            .log_directory()
+            .filter(|_| logging.keep_days.get().is_some())
+        else {
+            return Ok(None);
+        };
+        let logs = format!("{directory}/");
+        for name in host.list(ROTATIONS)?.unwrap_or_default() {
+            let path = format!("{ROTATIONS}/{name}");
+            let text = host.read_text(&path)?.unwrap_or_default();
+            let names_them = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with('#') && line.contains(&logs));
+            if !names_them || text.contains(view::MANAGED) {
+                continue;
+            }
+            if self.resolved.origins.get("logging.keep_days") != Some(&Origin::Default) {
+                warnings.push(format!(
+                    "logging.keep_days: {path} rotates these logs, and not we; take it away, or set logging.keep_days to 0"
+                ));
+            }
+            return Ok(Some(path));
+        }
+        Ok(None)
+    }
+
+    /// Where the services write log files of ours to rotate, if they do.
+    fn log_directory(&self) -> Option<&str> {
+        (self.settings().logging.mode == LogMode::File).then_some(self.layout.logs.as_str())
     }
 
     /// How much of a broker on this machine is ours: one that was here before us may have other users, and messages
@@ -516,6 +557,8 @@ pub struct Found {
     pub config_base: Option<String>,
     /// Where the application's accounts come from, as the database server sees it; nothing until that is asked.
     pub database_client: Option<String>,
+    /// The administrator's own file that rotates our logs.
+    pub own_rotation: Option<String>,
     /// How much of a broker on this machine is ours.
     pub own_broker: OwnBroker,
     /// Whether the release that the settings ask for is there: then nothing is needed to build it.

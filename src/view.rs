@@ -1,10 +1,12 @@
 //! What the templates can say: one view of the site for all of them, every field always there.
 
+use crate::facts::Manager;
 use crate::keys::Secret;
 use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOOK};
 use crate::resource;
+use crate::resource::services::member::own_environment;
 use crate::settings::{
-    AbsolutePath, Backend, Bind, DatabaseTls, LogMode, Mode, Service, WebAddress,
+    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Service, WebAddress,
 };
 use crate::site::{Certificate, Found, Site};
 use serde_json::{Value, json};
@@ -35,7 +37,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
     let local_database = database.mode == Mode::Local;
     let local_broker = broker.mode == Mode::Local;
     let concurrency = concurrency(site);
-    let serves = |service| !settings.services.disabled.contains(&service);
+    let serves = |service| settings.services.wants(service);
     let (certificate, key, chain) = match &found.certificate {
         Certificate::Own { .. } => (
             layout.certificate.clone(),
@@ -53,7 +55,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
     let instance = &site.instance;
     let metrics_file = settings.monitor.metrics_file.as_ref();
     let metrics_file = metrics_file.map_or("", |file| file.as_str());
-    json!({
+    let mut view = json!({
         "managed": format!("{MANAGED} (instance {instance}): change {} and run `camcops-provision install`; edits here are overwritten.", settings_name(instance)),
         "managed_shared": format!("{MANAGED}: change its settings and run `camcops-provision install`; edits here are overwritten."),
         "instance": instance,
@@ -143,7 +145,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "language": settings.site.language.as_str(),
             "region": settings.site.region.as_str(),
         },
-        "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get() },
+        "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get().map_or(0, |days| days.get()) },
         "sandbox": {
             // Until the recipe has merged the configuration and knows.
             "local_only": false,
@@ -155,6 +157,63 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "database_password": found.database.as_ref().map_or("", |key| key.secret.reveal()),
             "monitor_password": found.monitor.secret.reveal(),
         },
+    });
+    let extras = settings.services.extras();
+    view["extras"] = extras.map(|extra| extra_view(site, extra)).collect();
+    view["extra"] = json!({});
+    view["logging"]["supervisor_rotates"] = settings.logging.keep_days.get().is_some().into();
+    view
+}
+
+/// One of the site's own services. Every field is there, empty where nothing is said.
+fn extra_view(site: &Site, extra: &ExtraService) -> Value {
+    let (layout, name) = (&site.layout, extra.name.as_str());
+    let user = extra
+        .user
+        .as_ref()
+        .map_or(site.account(), |user| user.as_str());
+    let as_services = user == site.account();
+    let directory = extra.directory.as_ref().map_or("", |path| path.as_str());
+    let socket = extra.socket.as_ref().map_or("", |path| path.as_str());
+    let program = match extra.command.program() {
+        path if path.starts_with('/') => path.to_owned(),
+        name => format!("{}/bin/{name}", layout.venv),
+    };
+    let web_group = site.facts.flavour.web_account;
+    // Apache connects by its group, unless the service is Apache's own account.
+    let by_group = !socket.is_empty() && user != web_group;
+    let socket_directory = socket.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let write_paths = [directory, socket_directory];
+    let at_home = [&program, directory, socket].iter().any(|path| {
+        ["/home/", "/root/"]
+            .iter()
+            .any(|home| path.starts_with(home))
+    });
+    // What `$` means to systemd it would mean in the middle of any word.
+    let arguments = extra.command.arguments().iter();
+    let arguments = arguments.map(|word| match site.manager() {
+        Manager::Systemd => word.replace('$', "$$"),
+        Manager::Supervisor => word.clone(),
+    });
+    let path = extra.path.as_ref().map_or("", |path| path.as_str());
+    json!({
+        "name": name,
+        "user": user,
+        "root": user == "root",
+        "group": if by_group { web_group } else { "" },
+        "second_group": if by_group && as_services { user } else { "" },
+        "program": program,
+        "arguments": arguments.collect::<Vec<_>>(),
+        "directory": directory,
+        "write_paths": write_paths.into_iter().filter(|path| !path.is_empty()).collect::<Vec<_>>(),
+        "at_home": at_home,
+        "environment": own_environment(layout, name),
+        "memory_max_mb": extra.memory_max_mb.map_or(0, |limit| limit.get()),
+        "path": path,
+        "path_pattern": path.replace('.', r"\."),
+        "socket": socket,
+        "port": extra.port.map_or(0, |port| port.get()),
+        "worker_host": format!("{name}.{}", dummy_host(layout)),
     })
 }
 
@@ -273,7 +332,7 @@ impl Needs {
 
 /// What the settings ask for, or this machine bears.
 pub fn needs(site: &Site) -> Needs {
-    let serves = |service| !site.settings().services.disabled.contains(&service);
+    let serves = |service| site.settings().services.wants(service);
     let web = match serves(Service::Server) {
         true => web_workers(site),
         false => 0,

@@ -317,17 +317,13 @@ impl Site {
         let said = machine.must(&["python3", "/run/judges/supervisor_programs.py", file]);
         let groups: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
         assert_eq!(groups.as_object().unwrap().len(), self.slugs().len());
-        let uid: u64 = machine
-            .must(&["id", "-u", self.account()])
-            .trim()
-            .parse()
-            .unwrap();
         for slug in self.slugs() {
             let programs = groups[slug].as_object().unwrap();
             assert_eq!(programs.len(), 1 + SERVICES.len());
             for service in SERVICES {
                 let program = &programs[&format!("{slug}_{service}")];
-                assert_eq!(program["user"], uid, "{program}");
+                // It becomes the account by itself, once it has read the administrator's variables.
+                assert!(program["user"].is_null(), "{program}");
                 assert_eq!(program["autostart"], true);
                 assert_eq!(program["killasgroup"], true);
                 assert_eq!(program["stopsignal"], "SIGTERM");
@@ -343,7 +339,13 @@ impl Site {
                     .iter()
                     .map(|word| word.as_str().unwrap())
                     .collect();
-                assert_eq!((words[0], words[1], words.len()), ("/bin/sh", "-c", 3));
+                let start = words.iter().position(|word| *word == "/bin/sh").unwrap();
+                let (before, words) = words.split_at(start);
+                if !before.is_empty() {
+                    assert_eq!(before[3], "with-environment");
+                    assert_eq!(before[5..], ["--account", self.account(), "--"]);
+                }
+                assert_eq!((words[1], words.len()), ("-c", 3));
                 assert_eq!(machine.must(&["sh", "-n", "-c", words[2]]), "");
             }
         }

@@ -59,11 +59,21 @@ fn leaves(view: &Value, prefix: &str, into: &mut BTreeSet<String>) {
 fn templates_and_view_know_the_same_names() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().to_str().unwrap();
-    let global = Cli::parse_from(["camcops-provision", "--root", root, "plan"]).global;
+    let extra = "services.extra=[{ name = 'x', command = ['/x'] }]";
+    let words = ["camcops-provision", "--root", root, "--set", extra, "plan"];
+    let global = Cli::parse_from(words).global;
     let site = Site::load(&global).unwrap();
     let found = site.found(&site.journal().unwrap()).unwrap();
     let mut known = BTreeSet::new();
-    leaves(&view(&site, &found), "", &mut known);
+    let view = view(&site, &found);
+    leaves(&view, "", &mut known);
+    // A service of the site's own: an item of a list, or `extra` in the template of its unit.
+    let of_an_extra: BTreeSet<String> = view["extras"][0]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
     assert!(known.contains("path.socket") && known.contains("web.listen"));
 
     let mut used = BTreeMap::new();
@@ -76,8 +86,11 @@ fn templates_and_view_know_the_same_names() {
     }
     assert!(used.len() > 50, "{used:?}");
     for (name, template) in &used {
+        let of_extra = name.strip_prefix("extra.").unwrap_or(name);
         assert!(
-            known.contains(name) || OF_AN_ITEM.contains(&name.as_str()),
+            known.contains(name)
+                || OF_AN_ITEM.contains(&name.as_str())
+                || of_an_extra.contains(of_extra),
             "{}: {name:?} is not in the view",
             template.display()
         );
@@ -87,4 +100,8 @@ fn templates_and_view_know_the_same_names() {
         .filter(|name| !used.contains_key(*name) && !name.starts_with(LAYOUT))
         .collect();
     assert!(unused.is_empty(), "no template uses {unused:?}");
+    for field in of_an_extra {
+        let is_used = used.contains_key(&field) || used.contains_key(&format!("extra.{field}"));
+        assert!(is_used, "no template uses {field} of an extra service");
+    }
 }

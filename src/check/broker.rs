@@ -115,12 +115,7 @@ pub fn queue(look: &Look<'_>) -> Result<Vec<Finding>> {
         count(queue.waiting as usize, "task"),
         count(queue.consumers as usize, "worker")
     );
-    let here = !look
-        .site
-        .settings()
-        .services
-        .disabled
-        .contains(&Service::Workers);
+    let here = look.site.settings().services.wants(Service::Workers);
     Ok(vec![match (queue.consumers, queue.waiting) {
         (0, _) if here => Finding::failed(found, "camcops-provision start workers"),
         (0, _) => Finding::warning(

@@ -2,7 +2,7 @@
 
 use super::{Finding, Look};
 use crate::locks;
-use crate::ops::services::{lock_directory, service_of};
+use crate::ops::services::lock_directory;
 use crate::processes;
 use crate::report::count;
 use crate::resource::services::member::{Member, Role};
@@ -15,8 +15,8 @@ const PATIENT: u32 = 3;
 
 /// The command that does something to a service.
 fn command(member: &Member, verb: &str) -> String {
-    match service_of(member.role) {
-        Some(service) => format!("camcops-provision {verb} {}", service.as_str()),
+    match &member.service {
+        Some(service) => format!("camcops-provision {verb} {service}"),
         None if verb == "logs" => format!("journalctl --unit {}", member.name),
         None => format!(
             "systemctl {verb} {}",
@@ -67,7 +67,10 @@ pub async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
             ));
         }
         // Of the web server and of Apache the layers of the web tell.
-        let asked = matches!(member.role, Role::Workers | Role::Scheduler | Role::Monitor);
+        let asked = matches!(
+            member.role,
+            Role::Workers | Role::Scheduler | Role::Monitor | Role::Extra
+        );
         if asked && let Some(Err(why)) = look.answer(member).await? {
             findings.push(Finding::failed(
                 format!("{name} runs, but does not answer: {}", why.text),
@@ -145,10 +148,19 @@ pub fn enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// Whose processes they are.
 pub fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let account = look.site.account();
-    let wanted = look.site.host.accounts.uid(account);
-    let mut count = 0;
+    let usual = look.site.account();
+    let (mut count, mut others) = (0, false);
     for (member, seen) in all(look)? {
+        let extra = look
+            .site
+            .settings()
+            .services
+            .extras()
+            .find(|extra| member.service.as_deref() == Some(extra.name.as_str()));
+        let account = extra
+            .and_then(|extra| extra.user.as_ref())
+            .map_or(usual, |user| user.as_str());
+        let wanted = look.site.host.accounts.uid(account);
         let Some(owner) = seen
             .pid
             .filter(|_| member.role.is_ours())
@@ -157,6 +169,7 @@ pub fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
             continue;
         };
         count += 1;
+        others |= account != usual;
         if Some(owner) != wanted {
             let whose = match owner {
                 0 => "root".to_owned(),
@@ -174,7 +187,10 @@ pub fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
     if findings.is_empty() {
         findings.push(match count {
             0 => Finding::not_applicable("none of them runs"),
-            _ => Finding::ok(format!("all {count} run as {account}")),
+            _ if others => Finding::ok(format!(
+                "all {count} run as {usual}, or as services.extra says"
+            )),
+            _ => Finding::ok(format!("all {count} run as {usual}")),
         });
     }
     Ok(findings)

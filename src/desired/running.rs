@@ -5,7 +5,7 @@ use crate::error::Exit;
 use crate::facts::Manager;
 use crate::layout::PYTHON_HOOK;
 use crate::render::Format;
-use crate::resource::services::member::{Role, UNIT_HOME, members};
+use crate::resource::services::member::{Member, Role, UNIT_HOME, members};
 use crate::resource::{Facets, Part, Resource};
 use crate::settings::{Frontend, LogMode, Mode, Service};
 use anyhow::Result;
@@ -47,7 +47,7 @@ impl Draft<'_> {
             Manager::Systemd => self.systemd()?,
             Manager::Supervisor => self.supervisor()?,
         }
-        if self.site.settings().logging.mode == LogMode::File {
+        if self.rotates() {
             let text = self.rendered(Format::Systemd, template!("logrotate.hbs"))?;
             let path = format!("/etc/logrotate.d/{}", self.site.layout.slug);
             self.public(
@@ -59,10 +59,60 @@ impl Draft<'_> {
             );
         }
         self.running(
-            Role::is_ours,
+            |role| role.is_ours() && role != Role::Extra,
             Part::Services,
             "started, and again whenever what it reads has changed",
         );
+        Ok(())
+    }
+
+    /// Whether log files are ours to rotate.
+    fn rotates(&self) -> bool {
+        let logging = &self.site.settings().logging;
+        logging.mode == LogMode::File
+            && logging.keep_days.get().is_some()
+            && self.found.own_rotation.is_none()
+    }
+
+    /// The site's own services, after all of CamCOPS: what they do wrong must not keep it from its visitors.
+    pub(super) fn extra_services(&mut self) {
+        let accounts = &self.site.host.accounts;
+        for extra in self.site.settings().services.extras() {
+            if let Some(user) = &extra.user
+                && !self.site.facts.staged
+                && accounts.uid(user.as_str()).is_none()
+            {
+                self.recipe.missing.push((
+                    Part::Services,
+                    format!(
+                        "services.extra[{}].user: this machine has no account {user}; make it, for example with `adduser --system --group {user}`",
+                        extra.name
+                    ),
+                ));
+            }
+        }
+        self.running(
+            |role| role == Role::Extra,
+            Part::Services,
+            "a service of the site's own, as services.extra says",
+        );
+    }
+
+    /// Units of the site's own services: whole, because no other instance has the same.
+    fn extra_units(&mut self) -> Result<()> {
+        let extras = self.view["extras"].as_array().cloned().unwrap_or_default();
+        for extra in extras {
+            let name = extra["name"].as_str().unwrap_or_default();
+            let unit = format!("camcops-{name}@{}.service", self.site.layout.slug);
+            self.view["extra"] = extra;
+            let text = self.rendered(Format::Systemd, template!("extra.service.hbs"))?;
+            let path = format!("{UNIT_HOME}/{unit}");
+            let because = "a service of the site's own, started and watched by systemd";
+            self.public(&path, text, "0644", Part::Services, because);
+            let target = format!("camcops@{}.target", self.site.layout.slug);
+            let link = format!("{UNIT_HOME}/{target}.wants/{unit}");
+            self.link(&link, &path, Part::Services, "started at boot");
+        }
         Ok(())
     }
 
@@ -150,6 +200,7 @@ impl Draft<'_> {
             };
             self.link(&path, &template, Part::Services, "started at boot");
         }
+        self.extra_units()?;
         let text = self.rendered(Format::Systemd, template!("tmpfiles.conf.hbs"))?;
         self.public(
             &format!("/etc/tmpfiles.d/{slug}.conf"),
@@ -302,6 +353,14 @@ impl Draft<'_> {
 
     /// The services of some roles, running and fresh.
     pub(super) fn running(&mut self, chosen: impl Fn(Role) -> bool, part: Part, because: &str) {
+        let settings = &self.site.settings().services;
+        // Of a service of the site's own nothing is known but where it listens.
+        let listens = |member: &Member| {
+            member.role != Role::Extra
+                || settings.extras().any(|extra| {
+                    member.service.as_deref() == Some(extra.name.as_str()) && extra.listens()
+                })
+        };
         for member in members(self.site)
             .into_iter()
             .filter(|member| chosen(member.role))
@@ -313,7 +372,8 @@ impl Draft<'_> {
             if !matches!(
                 member.role,
                 Role::Socket | Role::Timer | Role::Database | Role::Broker
-            ) {
+            ) && listens(&member)
+            {
                 facets = facets.with("answers", "yes");
             }
             self.want(Resource::Service(member.name), facets, part, because);

@@ -91,6 +91,10 @@ fn typed(text: &str) -> Value {
             toml_edit::Value::Integer(number) => (*number.value()).into(),
             toml_edit::Value::Boolean(fact) => (*fact.value()).into(),
             toml_edit::Value::Array(all) => all.iter().map(of).collect(),
+            toml_edit::Value::InlineTable(table) => table
+                .iter()
+                .map(|(name, value)| (name.to_owned(), of(value)))
+                .collect(),
             other => other.to_string().trim().into(),
         }
     }

@@ -152,6 +152,25 @@ fn settings_page() -> String {
             roff(key.example),
             roff(&key.variable())
         );
+        if key.name == "services.extra" {
+            page.push_str(".RS\n");
+            for field in settings::EXTRA_FIELDS {
+                let default = field.default.map_or_else(
+                    || "It must be given".to_owned(),
+                    |default| format!("Default: {default}"),
+                );
+                let _ = writeln!(
+                    page,
+                    ".TP\n.B {}\n{}\n.br\nAllowed: {}. {}. Example: {}.",
+                    roff(field.name),
+                    roff(field.doc),
+                    roff(&(field.allowed)()),
+                    roff(&default),
+                    roff(field.example)
+                );
+            }
+            page.push_str(".RE\n");
+        }
     }
     page.push_str(
         ".SH [config]\nAnything under [config.site], [config.server], [config.export] and [config.\"recipient:NAME\"] goes into\n\

@@ -4,7 +4,7 @@ use super::superuser::{ask_name, ask_password, take};
 use super::{asking, doctor, need_root, purge, stop_on_signals, upgrade};
 use crate::cli::{Global, Install, Origin, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
-use crate::engine::{self, Data, Plan, Scope};
+use crate::engine::{self, Action, Data, Plan, Scope};
 use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal, Writer};
@@ -186,6 +186,9 @@ pub async fn converge(
         host: &site.host,
     };
     let outcome = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+    let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
+    let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
+    services::after_removals(&site.host, &removed)?;
     Ok((recipe, plan, outcome))
 }
 

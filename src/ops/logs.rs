@@ -1,12 +1,12 @@
 //! `logs`: what the services have said, from the journal or from their files.
 
-use super::services::service_of;
+use super::services::{is_chosen, refuse_unwanted};
 use crate::cli::{Global, Logs};
 use crate::error::Exit;
 use crate::facts::Manager;
 use crate::report::{self, Style, plain};
 use crate::resource::services::member::Role;
-use crate::settings::{LogMode, Service};
+use crate::settings::{LogMode, ServiceName};
 use crate::site::Site;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -22,7 +22,7 @@ const LINES: u32 = 100;
 /// One line of a log.
 #[derive(Debug, Serialize)]
 struct Line {
-    service: &'static str,
+    service: String,
     /// Where the log knows it.
     time: Option<String>,
     message: String,
@@ -30,7 +30,7 @@ struct Line {
 
 /// Where a service logs.
 struct Source {
-    service: Service,
+    service: String,
     unit: String,
     file: String,
 }
@@ -53,40 +53,30 @@ pub fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
     }
 }
 
-fn sources(site: &Site, wanted: &[Service]) -> Result<Vec<Source>> {
+fn sources(site: &Site, wanted: &[ServiceName]) -> Result<Vec<Source>> {
     let live = site.host.live.as_ref();
     let known = live
         .and_then(|live| live.services.as_ref())
         .context("the services can't be seen here")?;
-    let sources: Vec<Source> = known
+    refuse_unwanted(site, wanted)?;
+    let chosen = known
         .members
         .iter()
-        .filter(|member| member.role != Role::Socket)
-        .filter_map(|member| {
-            let service = service_of(member.role)?;
+        .filter(|member| member.role != Role::Socket && is_chosen(member, wanted));
+    Ok(chosen
+        .map(|member| {
+            let service = member.service.clone().unwrap_or_default();
             let program = member.name.rsplit(':').next().unwrap_or(&member.name);
-            let file = match site.manager() {
-                Manager::Systemd => format!("{}/{}.log", site.layout.logs, service.as_str()),
-                Manager::Supervisor => format!("{}/{program}.log", site.layout.supervisor_logs),
-            };
-            Some(Source {
+            Source {
+                file: match site.manager() {
+                    Manager::Systemd => format!("{}/{service}.log", site.layout.logs),
+                    Manager::Supervisor => format!("{}/{program}.log", site.layout.supervisor_logs),
+                },
                 service,
                 unit: member.name.clone(),
-                file,
-            })
+            }
         })
-        .filter(|source| wanted.is_empty() || wanted.contains(&source.service))
-        .collect();
-    let missing = wanted
-        .iter()
-        .find(|one| !sources.iter().any(|source| source.service == **one));
-    match missing {
-        Some(service) => Err(Exit::Settings.because(format!(
-            "{} is not wanted on this machine: it is named in services.disabled",
-            service.as_str()
-        ))),
-        None => Ok(sources),
-    }
+        .collect())
 }
 
 fn journal(site: &Site, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
@@ -151,7 +141,7 @@ fn entry(line: &str, sources: &[Source]) -> Option<Line> {
         _ => return None,
     };
     Some(Line {
-        service: source.service.as_str(),
+        service: source.service.clone(),
         time: time.format(&Rfc3339).ok(),
         message: plain(&message),
     })
@@ -182,7 +172,7 @@ fn files(site: &Site, flags: &Logs, sources: &[Source], style: Style) -> Result<
             let arguments = [&format!("--lines={lines}"), "--", source.file.as_str()];
             let said = site.host.child("tail").args(arguments).run()?;
             all.extend(said.lines().map(|line| Line {
-                service: source.service.as_str(),
+                service: source.service.clone(),
                 time: None,
                 message: plain(line),
             }));
@@ -218,7 +208,7 @@ mod tests {
     #[test]
     fn an_entry_of_the_journal_is_understood() {
         let sources = [Source {
-            service: Service::Workers,
+            service: "workers".into(),
             unit: "camcops-workers@camcops.service".into(),
             file: String::new(),
         }];

@@ -1,6 +1,6 @@
 //! `scale`, `service enable|disable`: a change of the settings that fits the machine, and `install` at once.
 
-use super::{config, install, need_machine, purge};
+use super::{config, install, need_machine, purge, services};
 use crate::cli::{Global, Install, Origin, Parts, ServiceSwitch};
 use crate::error::Exit;
 use crate::report::Style;
@@ -123,9 +123,10 @@ pub async fn switch(global: &Global, command: &ServiceSwitch, style: Style) -> R
     let site = installed(global)?;
     let (ServiceSwitch::Enable { service } | ServiceSwitch::Disable { service }) = command;
     let mut disabled = site.settings().services.disabled.clone();
+    services::refuse_unknown(&site, std::slice::from_ref(service))?;
     disabled.retain(|one| one != service);
     if matches!(command, ServiceSwitch::Disable { .. }) {
-        disabled.push(*service);
+        disabled.push(service.clone());
     }
     let names: Vec<&str> = disabled.iter().map(|one| one.as_str()).collect();
     let list = json!(names).to_string();

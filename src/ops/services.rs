@@ -12,7 +12,7 @@ use crate::report::{self, Style};
 use crate::resource::services::member::{Member, Role};
 use crate::resource::services::{self, Known, Phase, Seen};
 use crate::resource::{Facets, State};
-use crate::settings::Service;
+use crate::settings::ServiceName;
 use crate::site::{Site, open_host};
 use anyhow::Result;
 use serde::Serialize;
@@ -102,31 +102,47 @@ pub(super) fn known(host: &Host) -> Result<&Known> {
 fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Site, Vec<Member>)> {
     need_machine(global, what)?;
     let site = Site::load(global)?;
-    let disabled = &site.settings().services.disabled;
-    if let Some(service) = flags.services.iter().find(|one| disabled.contains(one)) {
-        return Err(Exit::Settings.because(format!(
-            "{} is not wanted on this machine: it is named in services.disabled",
-            service.as_str()
-        )));
-    }
-    let wanted = |service: Service| flags.services.is_empty() || flags.services.contains(&service);
+    refuse_unwanted(&site, &flags.services)?;
     let members = known(&site.host)?
         .members
         .iter()
-        .filter(|member| service_of(member.role).is_some_and(wanted))
+        .filter(|member| is_chosen(member, &flags.services))
         .cloned()
         .collect();
     Ok((site, members))
 }
 
-/// Which of the services that people name it is.
-pub fn service_of(role: Role) -> Option<Service> {
-    match role {
-        Role::Socket | Role::Server => Some(Service::Server),
-        Role::Workers => Some(Service::Workers),
-        Role::Scheduler => Some(Service::Scheduler),
-        Role::Monitor => Some(Service::Monitor),
-        Role::Timer | Role::Database | Role::Broker | Role::Web => None,
+/// Whether a service is one of those that were named, or that can be where none was.
+pub fn is_chosen(member: &Member, wanted: &[ServiceName]) -> bool {
+    let named = |name: &String| wanted.iter().any(|one| one.as_str() == name);
+    let service = member.service.as_ref();
+    service.is_some_and(|name| wanted.is_empty() || named(name))
+}
+
+/// Refuses names that no service has.
+pub fn refuse_unknown(site: &Site, services: &[ServiceName]) -> Result<()> {
+    let names = site.settings().services.names();
+    match services.iter().find(|one| !names.contains(&one.as_str())) {
+        Some(unknown) => Err(Exit::Usage.because(format!(
+            "{unknown} is none of the services: choose from {}",
+            names.join(", ")
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses names that no service has, and services that are switched off.
+pub fn refuse_unwanted(site: &Site, services: &[ServiceName]) -> Result<()> {
+    refuse_unknown(site, services)?;
+    let settings = &site.settings().services;
+    match services
+        .iter()
+        .find(|one| settings.is_disabled(one.as_str()))
+    {
+        Some(service) => Err(Exit::Settings.because(format!(
+            "{service} is not wanted on this machine: it is named in services.disabled"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -157,6 +173,8 @@ pub struct Told {
     pub answers: Option<bool>,
     /// What is wrong with it.
     pub trouble: Option<String>,
+    /// Files in which the administrator says more about it, or otherwise than we do.
+    pub drop_ins: Vec<String>,
 }
 
 /// What there is to tell of the services of a machine.
@@ -212,7 +230,22 @@ async fn one(
             .transpose()?,
         answers: answer.map(|answer| answer.is_ok()),
         trouble,
+        drop_ins: seen
+            .files
+            .iter()
+            .filter(|path| is_own_drop_in(path))
+            .cloned()
+            .collect(),
     })
+}
+
+/// Whether a file of a unit is the administrator's: neither ours, nor a package's, nor the unit itself.
+fn is_own_drop_in(path: &str) -> bool {
+    let packaged = ["/usr/lib/", "/lib/"]
+        .iter()
+        .any(|home| path.starts_with(home));
+    let ours = path.ends_with("/10-provision.conf");
+    path.ends_with(".conf") && path.contains(".d/") && !packaged && !ours
 }
 
 pub(super) fn written(moment: SystemTime) -> Option<String> {

@@ -1,6 +1,6 @@
 //! `top` and `stats`: what the services use, measured twice and told as rates.
 
-use super::services::{known, service_of, written};
+use super::services::{known, written};
 use super::{need_machine, purge};
 use crate::cli::{Global, Top};
 use crate::probe::broker::Queue;
@@ -124,7 +124,7 @@ struct Sample {
 
 struct ServiceNow {
     name: String,
-    role: Role,
+    service: Option<String>,
     seen: Seen,
     processes: BTreeMap<u32, Stat>,
 }
@@ -151,7 +151,7 @@ impl Sample {
                 let tree = seen.pid.map(|pid| table.tree(pid)).unwrap_or_default();
                 ServiceNow {
                     name: member.name.clone(),
-                    role: member.role,
+                    service: member.service.clone(),
                     seen,
                     processes: tree
                         .into_iter()
@@ -215,7 +215,7 @@ fn service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) -> Service
         .collect();
     Service {
         name: now.name.clone(),
-        service: service_of(now.role).map(|service| service.as_str()),
+        service: now.service.clone(),
         state: now.seen.phase,
         restarts: now.seen.restarts,
         // A sum of nothing would be less than nothing.
@@ -324,7 +324,7 @@ struct Measured {
 struct Service {
     name: String,
     /// As people call it, where it is one of ours.
-    service: Option<&'static str>,
+    service: Option<String>,
     state: Phase,
     restarts: u32,
     /// Of one core.

@@ -179,6 +179,9 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         }
         for told in &services {
             let _ = writeln!(text, "service      {}", super::services::line(told));
+            for path in &told.drop_ins {
+                let _ = writeln!(text, "             with your {path}");
+            }
         }
         for drift in &drift {
             let facets = drift.facets.join(", ");

@@ -183,7 +183,7 @@ fn pieces(site: &Site, global: &Global, style: Style) -> Result<Vec<Piece>> {
         });
     }
     for service in Service::ALL {
-        if site.settings().services.disabled.contains(service) {
+        if !site.settings().services.wants(*service) {
             continue;
         }
         let name = format!("logs/{}.txt", service.as_str());

@@ -3,7 +3,7 @@
 //! The processes tell it themselves, by what templates/sitecustomize.py.hbs prepares in each: no debugger is needed, and
 //! a process that waits for something outside of Python tells it too. Places in the code are told, no values.
 
-use super::services::{known, service_of};
+use super::services::{is_chosen, known, refuse_unknown};
 use super::{need_machine, purge};
 use crate::cli::{Global, Services};
 use crate::error::Exit;
@@ -62,15 +62,13 @@ struct Frame {
 pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     need_machine(global, "look into the services")?;
     let site = purge::site(global)?;
+    refuse_unknown(&site, &flags.services)?;
     let known = known(&site.host)?;
     let seen = known.see(&site.host)?;
     let table = Table::read();
     let mut all = Vec::new();
     for member in &known.members {
-        let Some(service) = service_of(member.role).filter(|_| member.role != Role::Socket) else {
-            continue;
-        };
-        if !flags.services.is_empty() && !flags.services.contains(&service) {
+        if member.role == Role::Socket || !is_chosen(member, &flags.services) {
             continue;
         }
         let root = seen.get(&member.name).and_then(|seen| seen.pid);
@@ -86,7 +84,7 @@ pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> 
                 Err(why) => (Vec::new(), Some(why)),
             };
             all.push(Process {
-                service: service.as_str().to_owned(),
+                service: member.service.clone().unwrap_or_default(),
                 pid,
                 program: processes::program(pid),
                 state: table.get(pid).map_or('?', |stat| stat.state),

@@ -79,7 +79,7 @@ pub async fn login(socket: &Path, user: &str, database: &str) -> Result<u8> {
 
 /// Those asked for, or all that this machine has.
 fn roles(site: &Site, asked: &[Role]) -> Vec<Role> {
-    let served = !site.settings().services.disabled.contains(&Service::Server);
+    let served = site.settings().services.wants(Service::Server);
     let mut roles: Vec<Role> = match asked {
         [] => Role::ALL
             .into_iter()

@@ -354,7 +354,11 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     };
     known.forget();
     ordered.map_err(|why| failure(host, known, member, &format!("{why:#}"), since))?;
-    let limit = Instant::now() + READY;
+    let patience = match member.role {
+        Role::Extra => STARTING,
+        _ => READY,
+    };
+    let limit = Instant::now() + patience;
     let mut last = "it does not answer".to_owned();
     while Instant::now() < limit {
         known.forget();
@@ -373,7 +377,7 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         }
         sleep(PAUSE).await;
     }
-    let why = format!("not ready after {}: {last}", seconds(READY));
+    let why = format!("not ready after {}: {last}", seconds(patience));
     Err(failure(host, known, member, &why, since))
 }
 
@@ -476,6 +480,27 @@ pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
     supervisor::stop_group(host, slug)
 }
 
+/// After files that the settings no longer want are gone: systemd forgets the units that stood in them.
+pub fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
+    let mut units = removed
+        .iter()
+        .filter_map(|path| path.strip_prefix(member::UNIT_HOME)?.strip_prefix('/'))
+        .filter(|unit| unit.ends_with(".service") && !unit.contains('/'))
+        .peekable();
+    if units.peek().is_none() || host.staged_root().is_some() || !systemd::runs(host)? {
+        return Ok(());
+    }
+    systemd::reload_files(host)?;
+    for unit in units {
+        // It may have failed, and would be told of for ever; where it has not, this is refused.
+        let _ = host
+            .child("systemctl")
+            .args(["reset-failed", "--", unit])
+            .end()?;
+    }
+    Ok(())
+}
+
 /// After undoing: managers and Apache forget what is gone.
 pub fn after_undoing(host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
@@ -523,6 +548,7 @@ mod tests {
         let member = |input: &std::path::Path| Member {
             name: "camcops-server@camcops.socket".into(),
             role: Role::Socket,
+            service: None,
             inputs: vec![input.to_string_lossy().into_owned(), "/no/such".into()],
         };
         let seen = |since: SystemTime| Seen {

@@ -2,6 +2,11 @@
 
 use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Mode, Settings, Source, TlsMode};
 
+/// What the tablets and every page of CamCOPS need.
+const PATHS_OF_CAMCOPS: [&str; 5] = ["/api", "/database", "/login", "/static", "/upload"];
+
+const EXTRA: &str = super::extra::EXTRA;
+
 /// Keys that contradict each other; the first one is the one to change.
 pub(super) struct Conflict {
     pub keys: [&'static str; 2],
@@ -20,6 +25,7 @@ pub(super) fn conflicts(settings: &Settings) -> Vec<Conflict> {
     site(settings, &mut found);
     ports(settings, &mut found);
     network(settings, &mut found);
+    services(settings, &mut found);
     found.0
 }
 
@@ -207,6 +213,16 @@ fn ports(settings: &Settings, found: &mut Conflicts) {
         ("web.bind", bind),
         ("monitor.port", monitor),
     ];
+    for extra in &settings.services.extra {
+        let Some(port) = extra.port.map(|port| port.get()) else {
+            continue;
+        };
+        let others = all.iter().filter(|(_, taken)| *taken == Some(port));
+        for (other, _) in others {
+            let what = format!("{} has port {port}, as {other} has", extra.name);
+            found.refuse(true, [EXTRA, other], &what);
+        }
+    }
     for (index, (key, port)) in all.iter().enumerate() {
         let Some(port) = port else { continue };
         if let Some((other, _)) = all[..index].iter().find(|(_, taken)| *taken == Some(*port)) {
@@ -214,6 +230,61 @@ fn ports(settings: &Settings, found: &mut Conflicts) {
                 true,
                 [key, other],
                 &format!("has port {port}, as {other} has"),
+            );
+        }
+    }
+}
+
+fn services(settings: &Settings, found: &mut Conflicts) {
+    let services = &settings.services;
+    let names = services.names();
+    for disabled in &services.disabled {
+        let what = format!(
+            "names {:?}, which is none of the services: {}",
+            disabled.as_str(),
+            names.join(", ")
+        );
+        found.refuse(
+            !names.contains(&disabled.as_str()),
+            ["services.disabled", EXTRA],
+            &what,
+        );
+    }
+    for (index, extra) in services.extra.iter().enumerate() {
+        let mut refuse = |other: &'static str, what: String| {
+            let what = format!("{}: {what}", extra.name);
+            found.refuse(true, [EXTRA, other], &what);
+        };
+        for earlier in &services.extra[..index] {
+            let shared = [
+                ("name", extra.name == earlier.name),
+                ("path", extra.path.is_some() && extra.path == earlier.path),
+                ("port", extra.port.is_some() && extra.port == earlier.port),
+                (
+                    "socket",
+                    extra.socket.is_some() && extra.socket == earlier.socket,
+                ),
+            ];
+            for (field, _) in shared.into_iter().filter(|(_, is_same)| *is_same) {
+                refuse(
+                    "services.disabled",
+                    format!("its {field} is that of {}, too", earlier.name),
+                );
+            }
+        }
+        let Some(path) = &extra.path else { continue };
+        let prefix = settings.web.path.prefix();
+        let taken = PATHS_OF_CAMCOPS.map(|known| format!("{prefix}{known}"));
+        let is_below = |known: &str| {
+            let rest = path.as_str().strip_prefix(known);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if path.as_str() == settings.web.path.as_str() {
+            refuse("web.path", "its path is that of CamCOPS".into());
+        } else if taken.iter().any(|known| is_below(known)) {
+            refuse(
+                "web.path",
+                format!("{path} is a path that CamCOPS itself needs"),
             );
         }
     }

@@ -40,6 +40,7 @@ pub fn edited(text: &str, key: &str, value: Option<&str>) -> Result<String, Prob
         }
         None => match found {
             Some(found) => confirmed(&document, without(text, &found), &path, None),
+            None if stands(&document, &path) => Err(only_an_editor(&path)),
             None => Target::find(&path).map(|_| text.into()),
         },
     }
@@ -246,11 +247,24 @@ fn confirmed(
     };
     match Document::parse(after.as_str()) {
         Ok(document) if all_values(document.as_table()) == expected => Ok(after),
-        _ => Err(Problem::new(
-            dotted(path),
-            "stands in the file in a way that only an editor can change".into(),
-        )),
+        _ => Err(only_an_editor(path)),
     }
+}
+
+fn only_an_editor(path: &[&str]) -> Problem {
+    Problem::new(
+        dotted(path),
+        "stands in the file in a way that only an editor can change: `camcops-provision config edit`".into(),
+    )
+}
+
+/// Whether the text has tables of this name, which are no value.
+fn stands(document: &Document<&str>, path: &[&str]) -> bool {
+    let mut item = Some(document.as_item());
+    for name in path {
+        item = item.and_then(|item| item.as_table_like()?.get(name));
+    }
+    item.is_some_and(Item::is_array_of_tables)
 }
 
 fn all_values(table: &dyn TableLike) -> BTreeMap<Vec<String>, String> {

@@ -1,5 +1,6 @@
 //! The annotated example of `provision.toml`.
 
+use super::extra::{EXTRA, FIELDS};
 use super::key::{Key, keys};
 
 const INTRODUCTION: &str = "\
@@ -40,7 +41,14 @@ fn described(key: &Key) -> String {
         "\"\"" | "[]" => key.example,
         default => default,
     };
-    format!("\n{doc}{limits}#{} = {value}\n", key.short_name())
+    let mut text = format!("\n{doc}{limits}#{} = {value}\n", key.short_name());
+    if key.name == EXTRA {
+        text += "# Or as a table at the end of the file; provision.toml(5) says what each means:\n# [[services.extra]]\n";
+        for field in FIELDS.iter().filter(|field| field.name != "socket") {
+            text += &format!("# {} = {}\n", field.name, field.example);
+        }
+    }
+    text
 }
 
 fn comment(text: &str) -> String {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use toml_edit::{Document, Item, Table, TableLike};
+use toml_edit::{ArrayOfTables, Document, Item, Table, TableLike};
 
 use super::Settings;
 use super::checks::{Conflict, conflicts};
 use super::config;
+use super::extra::{self, EXTRA};
 use super::key::{self, Given, Target, VARIABLE_PREFIX, dotted, keys, segments};
 use super::problem::{Origin, Problem, Problems, line_of};
 
@@ -215,7 +216,10 @@ impl Loader {
     }
 
     fn report(&mut self, conflict: Conflict) {
-        let concerned = |problem: &Problem| conflict.keys.contains(&problem.key.as_str());
+        let concerned = |problem: &Problem| {
+            let key = problem.key.split('[').next().unwrap_or_default();
+            conflict.keys.contains(&key)
+        };
         if self.problems.iter().any(concerned) {
             return;
         }
@@ -286,11 +290,52 @@ impl File<'_> {
             let origin = self.origin(section, name);
             match item {
                 Item::Value(value) => self.loader.assign(&path, Given::Toml(value), origin),
+                Item::ArrayOfTables(tables) if path.join(".") == EXTRA => self.extra(tables),
                 _ => {
                     let what = "is a key, not a section".to_owned();
                     let problem = Target::find(&path)
                         .map_or_else(|unknown| unknown, |known| Problem::new(known.name(), what));
                     self.loader.problems.push(problem.at(origin));
+                }
+            }
+        }
+    }
+
+    /// Those of one file are added to those of earlier ones.
+    fn extra(&mut self, tables: &ArrayOfTables) {
+        let mut here: Vec<String> = Vec::new();
+        for (index, table) in tables.iter().enumerate() {
+            let given = table.get("name").and_then(Item::as_str);
+            let label = given.map_or_else(|| (index + 1).to_string(), str::to_owned);
+            let place = Origin::File {
+                path: self.path.into(),
+                line: line_of(self.text, table.span().map_or(0, |span| span.start)),
+            };
+            match extra::read(table) {
+                Ok(entry) if here.contains(&label) => {
+                    let name = format!("{EXTRA}[{}].name", entry.name);
+                    let what = "is the name of two of them in this file".to_owned();
+                    self.problem(Problem::new(name, what), table, "name");
+                }
+                Ok(entry) => {
+                    let all = &mut self.loader.settings.services.extra;
+                    all.retain(|earlier| earlier.name != entry.name);
+                    all.push(entry);
+                    here.push(label);
+                    self.loader.origins.insert(EXTRA.into(), place);
+                }
+                Err(wrongs) => {
+                    for wrong in wrongs {
+                        let is_there = wrong
+                            .field
+                            .as_deref()
+                            .filter(|name| table.contains_key(name));
+                        let origin = match is_there {
+                            Some(name) => self.origin(table, name),
+                            None => place.clone(),
+                        };
+                        self.loader.problems.push(wrong.problem(&label).at(origin));
+                    }
                 }
             }
         }

@@ -161,7 +161,7 @@ checked_text! {
     AccountName, allowed "up to 64 of A-Z a-z 0-9 . _ -", |name| word(name, 64, "._-")
 }
 
-fn word(text: &str, longest: usize, also: &str) -> Result<(), String> {
+pub(super) fn word(text: &str, longest: usize, also: &str) -> Result<(), String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
     if text.is_empty() {
         Err("is empty".into())

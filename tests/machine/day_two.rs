@@ -140,7 +140,51 @@ fn refused_after_a_while(machine: &Booted, command: &str) -> i32 {
     machine.tried(&format!("camcops-provision {command}")).0
 }
 
+/// A service of the site's own that counts, as fast as it can be read.
+const COUNTER: &str = r#"
+[[services.extra]]
+name = "counter"
+command = ["python3", "-uc", "import itertools, time; any(print(n) or time.sleep(0.0002) for n in itertools.count(1))"]
+"#;
+
+/// Rotations while a service writes cost no line.
+fn rotates(machine: &Booted) {
+    let counted = machine.run(
+        "log=/var/log/camcops/counter.log
+         camcops-provision stop counter > /dev/null; rm -f /var/log/camcops/*.log-*; : > $log
+         camcops-provision start counter > /dev/null
+         for time in 1 2 3 4 5; do
+             sleep 0.5
+             logrotate --force /etc/logrotate.d/camcops
+             mv $log-* /root/counted.$time
+             rm -f /var/log/camcops/*.log-*
+         done
+         systemctl show --property=FreezerState --value camcops-counter@camcops.service
+         camcops-provision stop counter > /dev/null
+         cat /root/counted.? $log",
+    );
+    let mut lines = counted.lines();
+    assert_eq!(lines.next(), Some("running"));
+    let numbers: Vec<usize> = lines.map(|line| line.parse().unwrap()).collect();
+    let all: Vec<usize> = (1..=numbers.len()).collect();
+    assert!(numbers.len() > 1000 && numbers == all, "{}", numbers.len());
+}
+
+/// One of the administrator's takes the place of ours: two would be an error to logrotate.
+fn leaves_rotation(machine: &Booted) {
+    machine.run(
+        "echo '/var/log/camcops/*.log { copytruncate }' > /etc/logrotate.d/mine
+         camcops-provision install --yes; [ ! -e /etc/logrotate.d/camcops ]
+         logrotate --debug /etc/logrotate.conf 2>&1 | { ! grep 'duplicate log entry'; }
+         rm /etc/logrotate.d/mine; camcops-provision --set logging.keep_days=0 plan --exit-code
+         camcops-provision install --yes; [ -e /etc/logrotate.d/camcops ]",
+    );
+}
+
 fn reads_files(machine: &Booted) {
+    let settings = machine.path("/etc/camcops/provision.toml");
+    let before = std::fs::read_to_string(&settings).unwrap_or_default();
+    std::fs::write(&settings, before + COUNTER).unwrap();
     machine.run("camcops-provision config set logging.mode file; camcops-provision install --yes");
     let (code, why) = refused(machine, "logs --since today");
     assert_eq!(code, 64, "{why}");
@@ -155,6 +199,10 @@ fn reads_files(machine: &Booted) {
          for _ in $(seq 300); do ! grep -q 'beat: Starting' /root/followed || break; sleep 0.1; done
          kill %1; grep 'beat: Starting' /root/followed",
     );
+    rotates(machine);
+    let with = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, with.replace(COUNTER, "")).unwrap();
+    leaves_rotation(machine);
 }
 
 /// What runs as the account of the services has no way to the terminal of whoever runs it.

@@ -11,6 +11,7 @@ mod databases;
 mod day_two;
 mod db;
 mod doctor;
+mod extra;
 mod foreign_site;
 mod harness;
 mod live;

@@ -14,6 +14,16 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// A program of somebody else, under the same supervisor.
 const FOREIGN: &str = "[program:other]\ncommand = sleep infinity\n";
 
+/// A service of the site's own.
+const EXTRA: &str = r#"
+[[services.extra]]
+name = "teller"
+command = ["/bin/sh", "-c", "id -un; echo $COLOUR $HOME; exec sleep infinity"]
+"#;
+
+/// Its variables.
+const VARIABLES: &str = "/etc/camcops/env.d/camcops-teller.env";
+
 #[test]
 fn lives_and_leaves_under_supervisor() {
     let Some(machine) = Machine::bare() else {
@@ -21,6 +31,8 @@ fn lives_and_leaves_under_supervisor() {
     };
     machine.run("[ ! -e /run/systemd/system ]");
     machine.write("/etc/supervisor/conf.d/other.conf", FOREIGN, 0o644);
+    machine.write("/etc/camcops/provision.toml", EXTRA, 0o644);
+    machine.write(VARIABLES, "COLOUR='dark red'\n", 0o600);
     let (_, said, _) = install(machine.command(COMMAND[0]));
     let last = said.trim_end().lines().last().unwrap();
     assert_eq!(
@@ -37,6 +49,7 @@ fn lives_and_leaves_under_supervisor() {
     assert!(again.contains("nothing to do"), "{again}");
     assert_eq!(processes(&machine), first);
 
+    has_its_own(&machine);
     comes_back(&machine);
     is_told_what_to_do(&machine);
     is_looked_after(&machine);
@@ -50,6 +63,18 @@ fn lives_and_leaves_under_supervisor() {
     assert_eq!(ours, "");
     // Apache is others' too.
     machine.run("pgrep apache2; apache2ctl -t");
+}
+
+/// A service of the site's own runs as the account of the services, with variables that only root can read.
+fn has_its_own(machine: &Machine) {
+    let said = machine.run("camcops-provision logs teller");
+    assert!(said.contains("www-data\ndark red /"), "{said}");
+    machine.run(&format!(
+        "[ $(stat --format %a /etc/camcops/env.d) = 700 ]; rm {VARIABLES}"
+    ));
+    machine.run("camcops-provision stop teller; camcops-provision start teller");
+    let started = processes(machine);
+    assert!(started.contains_key(&program("teller")), "{started:?}");
 }
 
 fn comes_back(machine: &Machine) {

@@ -17,9 +17,9 @@ pub fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
         let strangers = port
             .listening
             .iter()
-            .filter(|one| is_in_the_way(site, port.purpose, one))
+            .filter(|one| is_in_the_way(site, &port.purpose, one))
             .filter_map(|one| Some((one, one.by.as_ref()?)))
-            .filter(|(_, holder)| !is_right(site, port.purpose, holder));
+            .filter(|(_, holder)| !is_right(site, &port.purpose, holder));
         let strangers: Vec<Finding> = strangers
             .map(|(one, holder)| {
                 let unit = processes::unit(holder.pid);
@@ -35,7 +35,10 @@ pub fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
                         "{} at {} is held by {} (process {}{whose})",
                         port.purpose, one.address, holder.name, holder.pid
                     ),
-                    match setting(port.purpose) {
+                    match setting(&port.purpose) {
+                        Some("services.extra") => {
+                            format!("{stop}   # or another port in services.extra: camcops-provision config edit")
+                        }
                         Some(key) => {
                             format!("{stop}   # or: camcops-provision config set {key} PORT")
                         }
@@ -96,7 +99,7 @@ fn is_right(site: &Site, purpose: &str, holder: &Process) -> bool {
     match purpose {
         "https" | "http" => program == site.facts.flavour.apache_service,
         "broker" => program.starts_with("beam"),
-        "server" | "monitor" => {
+        _ if purpose != "database" => {
             let ours = format!("camcops-{purpose}@{}", site.layout.slug);
             let unit = processes::unit(holder.pid);
             // The manager itself holds a socket until its service is started.
@@ -104,6 +107,8 @@ fn is_right(site: &Site, purpose: &str, holder: &Process) -> bool {
                 || match unit {
                     Some(unit) if unit.starts_with("camcops-") => unit.starts_with(&ours),
                     Some(unit) => unit.starts_with("supervisor"),
+                    // A service of the site's own may have an account of its own.
+                    None if !["server", "monitor"].contains(&purpose) => true,
                     None => processes::owner(holder.pid) == site.host.accounts.uid(site.account()),
                 }
         }
@@ -118,6 +123,7 @@ fn setting(purpose: &str) -> Option<&'static str> {
         "server" => "web.bind",
         "monitor" => "monitor.port",
         "broker" => "broker.port",
-        _ => return None,
+        "database" => return None,
+        _ => "services.extra",
     })
 }

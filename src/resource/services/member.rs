@@ -3,7 +3,7 @@
 use crate::facts::{DatabaseFamily, Manager};
 use crate::layout::{Layout, PYTHON_HOOK};
 use crate::resource::broker::NODE_SETTINGS;
-use crate::settings::{self, Backend, Frontend, Mode};
+use crate::settings::{self, Backend, ExtraService, Frontend, Mode};
 use crate::site::Site;
 
 /// Where systemd's own administrator keeps units.
@@ -30,6 +30,8 @@ pub enum Role {
     Monitor,
     /// Apache, a service of somebody else.
     Web,
+    /// One of the site's own, beside those of CamCOPS.
+    Extra,
 }
 
 impl Role {
@@ -46,6 +48,8 @@ pub struct Member {
     pub name: String,
     /// What it is for.
     pub role: Role,
+    /// What people call it; nothing for what they don't start and stop by a name.
+    pub service: Option<String>,
     /// What it reads when it starts: it is no longer fresh when one of these changed since. A directory stands for what
     /// is in it, too.
     pub inputs: Vec<String>,
@@ -78,6 +82,7 @@ pub fn members(site: &Site) -> Vec<Member> {
         members.push(Member {
             name: foreign(service),
             role: Role::Database,
+            service: None,
             inputs: site.database_drop_in().into_iter().collect(),
         });
     }
@@ -85,6 +90,7 @@ pub fn members(site: &Site) -> Vec<Member> {
         members.push(Member {
             name: foreign("rabbitmq-server"),
             role: Role::Broker,
+            service: None,
             inputs: vec![layout.broker_drop_in(), NODE_SETTINGS.into()],
         });
     }
@@ -104,15 +110,24 @@ pub fn members(site: &Site) -> Vec<Member> {
             ],
             name,
             role: Role::Timer,
+            service: None,
         });
     }
     if settings.web.frontend == Frontend::Apache {
         members.push(Member {
             name: foreign(flavour.apache_service),
             role: Role::Web,
+            service: None,
             inputs: web_inputs(site),
         });
     }
+    // Last: what is not CamCOPS's must not keep it from running.
+    members.extend(
+        settings
+            .services
+            .extras()
+            .map(|extra| extra_member(site, extra)),
+    );
     members
 }
 
@@ -128,19 +143,41 @@ fn ours(site: &Site) -> Vec<Member> {
     ];
     all.into_iter()
         .filter(|(service, role)| {
-            !settings.services.disabled.contains(service)
-                && (*role != Role::Socket || site.has_web_socket())
+            settings.services.wants(*service) && (*role != Role::Socket || site.has_web_socket())
         })
         .map(|(service, role)| Member {
-            name: name(site, service, role),
+            name: name(site, service.as_str(), role),
             role,
+            service: Some(service.as_str().to_owned()),
             inputs: inputs(site, service, role),
         })
         .collect()
 }
 
-fn name(site: &Site, service: settings::Service, role: Role) -> String {
-    let (slug, service) = (&site.layout.slug, service.as_str());
+fn extra_member(site: &Site, extra: &ExtraService) -> Member {
+    let (layout, service) = (&site.layout, extra.name.as_str());
+    let name = name(site, service, Role::Extra);
+    let program = extra.command.program();
+    Member {
+        inputs: vec![
+            match site.manager() {
+                Manager::Systemd => format!("{UNIT_HOME}/{name}"),
+                Manager::Supervisor => layout.supervisor_programs(),
+            },
+            own_environment(layout, service),
+            match program.starts_with('/') {
+                true => program.to_owned(),
+                false => layout.venv.clone(),
+            },
+        ],
+        name,
+        role: Role::Extra,
+        service: Some(service.to_owned()),
+    }
+}
+
+fn name(site: &Site, service: &str, role: Role) -> String {
+    let slug = &site.layout.slug;
     match (site.manager(), role) {
         (Manager::Systemd, Role::Socket) => format!("camcops-{service}@{slug}.socket"),
         (Manager::Systemd, _) => format!("camcops-{service}@{slug}.service"),
@@ -150,7 +187,7 @@ fn name(site: &Site, service: settings::Service, role: Role) -> String {
 
 fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
     let layout = &site.layout;
-    let name = name(site, service, role);
+    let name = name(site, service.as_str(), role);
     let mut inputs = match site.manager() {
         Manager::Systemd => {
             let template = match role {
@@ -170,7 +207,7 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
     inputs.extend([
         layout.config.clone(),
         layout.venv.clone(),
-        own_environment(layout, service),
+        own_environment(layout, service.as_str()),
         PYTHON_HOOK.into(),
     ]);
     if matches!(role, Role::Server | Role::Workers) {
@@ -183,13 +220,9 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
     inputs
 }
 
-fn own_environment(layout: &Layout, service: settings::Service) -> String {
-    format!(
-        "{}/{}-{}.env",
-        layout.env_dir,
-        layout.slug,
-        service.as_str()
-    )
+/// The administrator's own variables for a service.
+pub fn own_environment(layout: &Layout, service: &str) -> String {
+    format!("{}/{}-{service}.env", layout.env_dir, layout.slug)
 }
 
 fn web_inputs(site: &Site) -> Vec<String> {

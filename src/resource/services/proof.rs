@@ -7,6 +7,8 @@ use crate::keys::{Key, Secret};
 use crate::probe::{Cause, Trouble, broker, monitor, site, web};
 use crate::processes;
 use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 /// One try.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,6 +25,7 @@ pub async fn ask(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Op
         Role::Scheduler => schedule(known, seen),
         Role::Monitor => monitored(host, known).await,
         Role::Web => visited(known).await,
+        Role::Extra => return connected(known, member).await,
     })
 }
 
@@ -111,6 +114,42 @@ async fn monitored(host: &Host, known: &Known) -> Answered {
 pub fn visitor(known: &Known) -> site::Endpoint {
     let name = known.names.first().map_or("", String::as_str);
     site::Endpoint::of(&known.settings, name, &known.certificate)
+}
+
+/// Somebody takes the connection; nothing where the settings name no place to connect to.
+async fn connected(known: &Known, member: &Member) -> Option<Answered> {
+    let mut extras = known.settings.services.extras();
+    let extra = extras.find(|extra| member.service.as_deref() == Some(extra.name.as_str()))?;
+    let (place, tried) = match (&extra.port, &extra.socket) {
+        (Some(port), _) => {
+            let port = port.get();
+            let connect = TcpStream::connect(("127.0.0.1", port));
+            let tried = timeout(PATIENCE, connect).await;
+            (
+                format!("port {port} of 127.0.0.1"),
+                tried.map(|tried| tried.map(drop)),
+            )
+        }
+        (None, Some(path)) => {
+            let tried = timeout(PATIENCE, UnixStream::connect(path.as_path())).await;
+            (path.to_string(), tried.map(|tried| tried.map(drop)))
+        }
+        (None, None) => return None,
+    };
+    Some(match tried {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(trouble(
+            Cause::Closed,
+            format!("nobody takes a connection at {place}: {why}"),
+        )),
+        Err(_) => Err(trouble(
+            Cause::Silent,
+            format!(
+                "no connection at {place} within {} seconds",
+                PATIENCE.as_secs()
+            ),
+        )),
+    })
 }
 
 async fn visited(known: &Known) -> Answered {

@@ -320,3 +320,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn tables_of_a_list_are_left_to_an_editor() {
+    let text = "[[services.extra]]\nname = 'a'\ncommand = ['/x']\n";
+    for value in [None, Some("[]")] {
+        let why = edited(text, "services.extra", value).unwrap_err();
+        assert!(why.to_string().contains("only an editor"), "{why}");
+    }
+    let other = set(text, "services.disabled", "a");
+    assert_eq!(other, format!("{text}\n[services]\ndisabled = [\"a\"]\n"));
+}

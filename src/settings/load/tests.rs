@@ -86,6 +86,12 @@ const GOOD: &[(&str, &str)] = &[
         "services.disabled=monitor,scheduler",
         "[\"monitor\", \"scheduler\"]",
     ),
+    (
+        "services.extra=[{ name = 'a-1', command = ['x', 'y z'], port = 9000 }]",
+        "[{ name = \"a-1\", command = [\"x\", \"y z\"], port = 9000 }]",
+    ),
+    ("services.extra=[]", "[]"),
+    ("logging.keep_days=0", "0"),
     ("workers.max_memory_kb=500000", "500000"),
     ("workers.max_memory_kb=0", "0"),
     (
@@ -332,6 +338,50 @@ const BAD: &[(&str, &str)] = &[
     ("[web", "1: is not TOML: "),
     ("monitor.port = 80", "1: monitor.port: is below 1024"),
     (
+        "[[services.extra]]\nname = 'server'\ncommand = ['/x']",
+        "2: services.extra[server].name: \"server\" means something else already; allowed: up to 24",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'",
+        "1: services.extra[a].command: is missing; allowed: a list of words",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'\ncommand = ['bin/x']",
+        "3: services.extra[a].command: \"bin/x\" is neither an absolute path nor a name",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'\ncommand = ['/x']\nport = 90000",
+        "4: services.extra[a].port: 90000 is not a port; allowed: 1 to 65535, for example 9000",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'\ncommand = ['/x']\nprot = 9000",
+        "4: services.extra[a].prot: unknown key; nearest: port",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'\ncommand = ['/x']\npath = '/a'",
+        "4: services.extra[a].path: needs a port or a socket that it leads to",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'\ncommand = ['/x']\n[[services.extra]]\nname = 'a'\ncommand = ['/y']",
+        "5: services.extra[a].name: is the name of two of them in this file",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'\ncommand = ['/x']\npath = '/api/a'\nport = 9000",
+        "1: services.extra: a: /api/a is a path that CamCOPS itself needs",
+    ),
+    (
+        "[[services.extra]]\nname = 'a'\ncommand = ['/x']\nport = 443\nuser = 'root'",
+        "1: services.extra: a has port 443, as web.https_port has",
+    ),
+    (
+        "services.extra = ['a']",
+        "1: services.extra: entry 1: is a string, not a table; allowed: a list, each entry a table",
+    ),
+    (
+        "services.disabled = ['monitr']",
+        "1: services.disabled: names \"monitr\", which is none of the services: server, workers",
+    ),
+    (
         "services.manager = 'x'",
         "allowed: \"auto\", \"systemd\" or \"supervisor\"",
     ),
@@ -561,4 +611,22 @@ proptest! {
         let resolved = resolved(&files(&[&format!("config.site.A = {quoted}")]));
         prop_assert_eq!(&resolved.settings.config["site"]["A"], &ConfigValue::Line(text));
     }
+}
+
+#[test]
+fn extra_services_of_several_files_stand_beside_each_other() {
+    let entry = |name: &str, program: &str| {
+        format!("[[services.extra]]\nname = '{name}'\ncommand = ['{program}']\n")
+    };
+    let first = entry("a", "/x") + &entry("b", "/x");
+    let second = entry("a", "/y") + "[services]\ndisabled = ['b']\n";
+    let services = resolved(&files(&[&first, &second])).settings.services;
+    let all: Vec<(&str, &str)> = services
+        .extra
+        .iter()
+        .map(|extra| (extra.name.as_str(), extra.command.program()))
+        .collect();
+    assert_eq!(all, [("b", "/x"), ("a", "/y")]);
+    let wanted: Vec<&str> = services.extras().map(|extra| extra.name.as_str()).collect();
+    assert_eq!(wanted, ["a"]);
 }

@@ -1,0 +1,366 @@
+//! `[[services.extra]]`: services of the site's own, beside those of CamCOPS.
+
+use std::collections::BTreeMap;
+
+use toml_edit::{InlineTable, TableLike, Value};
+
+use super::choices::Service;
+use super::problem::Problem;
+use super::supply::Directory;
+use super::types::{AbsolutePath, WebPath, word};
+use super::value::{Port, Setting, Whole, checked_text, one_line, wrong_type};
+
+/// The key.
+pub(super) const EXTRA: &str = "services.extra";
+/// What already means something else where names of services stand.
+const TAKEN: [&str; 9] = [
+    "all", "apache", "backup", "broker", "database", "metrics", "prepare", "socket", "web",
+];
+
+checked_text! {
+    /// The name of a service, CamCOPS's or an extra one.
+    ServiceName, allowed "a service: server, workers, scheduler, monitor, or the name of one of services.extra", |name| {
+        slug(name)
+    }
+}
+
+checked_text! {
+    /// The name of an extra service.
+    ExtraName, allowed "up to 24 of a-z 0-9 -, first a letter, that no other service has", |name| {
+        let is_ours = Service::ALL.iter().any(|service| service.as_str() == name);
+        match is_ours || TAKEN.contains(&name) {
+            true => Err(format!("{name:?} means something else already")),
+            false => slug(name),
+        }
+    }
+}
+
+fn slug(name: &str) -> Result<(), String> {
+    let is_fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+    match begins && name.len() <= 24 && !name.ends_with('-') && name.bytes().all(is_fine) {
+        true => Ok(()),
+        false => Err(format!("{name:?} is not such a name")),
+    }
+}
+
+checked_text! {
+    /// The account of an extra service.
+    ServiceAccount, allowed "an account of this machine", |name| {
+        let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        match begins {
+            true => word(name, 32, "_-"),
+            false => Err(format!("{name:?} is not the name of an account")),
+        }
+    }
+}
+
+/// A program and what it is given, word by word: no shell reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(Vec<String>);
+
+impl Words {
+    /// The program.
+    pub fn program(&self) -> &str {
+        // `read` refuses a list without one.
+        self.0.first().map_or("", String::as_str)
+    }
+
+    /// What it is given.
+    pub fn arguments(&self) -> &[String] {
+        self.0.get(1..).unwrap_or_default()
+    }
+}
+
+impl Setting for Words {
+    fn allowed() -> String {
+        "a list of words, the first an absolute path, or the name of a program of the release"
+            .into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let array = value
+            .as_array()
+            .ok_or_else(|| wrong_type(value, "a list of words"))?;
+        let words = array.iter().map(|word| one_line(word).map(str::to_owned));
+        let words: Vec<String> = words.collect::<Result<_, _>>()?;
+        let program = words.first().ok_or("names no program")?;
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-".contains(&b);
+        if program.is_empty() || !program.bytes().all(is_plain) {
+            return Err(format!(
+                "{program:?} has a character that the path of a program may not have here"
+            ));
+        }
+        match program.starts_with('/') || !program.contains('/') {
+            true if !program.ends_with('/') && !program.starts_with(['-', '.', '+']) => {
+                Ok(Self(words))
+            }
+            _ => Err(format!(
+                "{program:?} is neither an absolute path nor a name"
+            )),
+        }
+    }
+
+    fn write(&self) -> Value {
+        toml_edit::Array::from_iter(&self.0).into()
+    }
+}
+
+/// What is wrong with a field of an entry.
+pub(super) struct Wrong {
+    /// The field; nothing where the entry as a whole is meant.
+    pub field: Option<String>,
+    pub what: String,
+    pub allowed: Option<String>,
+    pub example: Option<String>,
+    pub nearest: Option<String>,
+}
+
+impl Wrong {
+    fn new(field: Option<&str>, what: String) -> Wrong {
+        Wrong {
+            field: field.map(str::to_owned),
+            what,
+            allowed: None,
+            example: None,
+            nearest: None,
+        }
+    }
+
+    /// As a problem of the settings, in the entry that is known by this name or number.
+    pub(super) fn problem(self, entry: &str) -> Problem {
+        let field = self
+            .field
+            .map_or(String::new(), |field| format!(".{field}"));
+        Problem {
+            allowed: self.allowed,
+            example: self.example,
+            nearest: self.nearest,
+            ..Problem::new(format!("{EXTRA}[{entry}]{field}"), self.what)
+        }
+    }
+
+    fn of(field: &Field, what: String) -> Wrong {
+        Wrong {
+            allowed: Some((field.allowed)()),
+            example: Some(field.example.into()),
+            ..Wrong::new(Some(field.name), what)
+        }
+    }
+}
+
+/// One field of an entry, as the documentation shows it.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+    /// What is allowed.
+    pub allowed: fn() -> String,
+    /// An example value, in TOML.
+    pub example: &'static str,
+    /// What holds where it is not given; nothing where it must be.
+    pub default: Option<&'static str>,
+}
+
+/// Makes the entry, and the table of its fields, from one list. A field without a default must be given.
+macro_rules! fields {
+    (
+        $( $(#[doc = $doc:literal])+ $needed:ident: $needed_type:ty, example $needed_example:literal; )+
+        optional
+        $( $(#[doc = $other_doc:literal])+ $other:ident: $other_type:ty, example $example:literal, shown $shown:literal; )+
+    ) => {
+        /// One service of the site's own.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct ExtraService {
+            $( $(#[doc = $doc])+ pub $needed: $needed_type, )+
+            $( $(#[doc = $other_doc])+ pub $other: Option<$other_type>, )+
+        }
+
+        /// The fields of an entry, in the order of the documentation.
+        pub const FIELDS: &[Field] = &[
+            $(Field {
+                name: stringify!($needed),
+                doc: concat!($($doc),+).trim_ascii(),
+                allowed: <$needed_type as Setting>::allowed,
+                example: $needed_example,
+                default: None,
+            },)+
+            $(Field {
+                name: stringify!($other),
+                doc: concat!($($other_doc),+).trim_ascii(),
+                allowed: <$other_type as Setting>::allowed,
+                example: $example,
+                default: Some($shown),
+            },)+
+        ];
+
+        fn read_fields(given: &BTreeMap<&str, &Value>, wrongs: &mut Vec<Wrong>) -> Option<ExtraService> {
+            $( let $needed: Option<$needed_type> = read_field(stringify!($needed), given, wrongs); )+
+            $( let $other: Option<$other_type> = read_field(stringify!($other), given, wrongs); )+
+            Some(ExtraService { $($needed: $needed?,)+ $($other,)+ })
+        }
+
+        impl ExtraService {
+            fn written(&self) -> InlineTable {
+                let mut table = InlineTable::new();
+                $( table.insert(stringify!($needed), self.$needed.write()); )+
+                $( if let Some(value) = &self.$other {
+                    table.insert(stringify!($other), value.write());
+                } )+
+                table
+            }
+        }
+    };
+}
+
+fields! {
+    /// Its name, in commands, units, logs, and /etc/camcops/env.d/INSTANCE-NAME.env.
+    name: ExtraName, example "\"listener\"";
+    /// The program and what it is given, word by word; no shell reads it. A program without a path is one of the release.
+    command: Words, example "[\"/usr/local/bin/listener\", \"--port\", \"9000\"]";
+    optional
+    /// Who it runs as; root only if it is named here.
+    user: ServiceAccount, example "\"listener\"", shown "the account of the services";
+    /// The directory that it starts in, and may write to.
+    directory: Directory, example "\"/srv/listener\"", shown "/, and nothing may be written but temporary files";
+    /// The path of the web site that leads to it, by port or socket; it gets the rest of the path. Its pages see the cookies of CamCOPS.
+    path: WebPath, example "\"/listener\"", shown "none";
+    /// The port that it listens on, on 127.0.0.1.
+    port: Port, example "9000", shown "none";
+    /// The unix socket that it listens on.
+    socket: AbsolutePath, example "\"/run/camcops/listener.socket\"", shown "none";
+    /// How much memory it may have under systemd, in MiB; beyond that it is restarted.
+    memory_max_mb: Whole<16, 1_000_000>, example "512", shown "no limit";
+}
+
+impl ExtraService {
+    /// Whether there is anything to connect to.
+    pub fn listens(&self) -> bool {
+        self.port.is_some() || self.socket.is_some()
+    }
+}
+
+fn read_field<T: Setting>(
+    name: &str,
+    given: &BTreeMap<&str, &Value>,
+    wrongs: &mut Vec<Wrong>,
+) -> Option<T> {
+    let field = FIELDS.iter().find(|field| field.name == name)?;
+    let Some(value) = given.get(name) else {
+        if field.default.is_none() {
+            wrongs.push(Wrong::of(field, "is missing".into()));
+        }
+        return None;
+    };
+    match T::read(value) {
+        Ok(value) => Some(value),
+        Err(what) => {
+            wrongs.push(Wrong::of(field, what));
+            None
+        }
+    }
+}
+
+/// Reads one entry, or tells everything that is wrong with it.
+pub(super) fn read(table: &dyn TableLike) -> Result<ExtraService, Vec<Wrong>> {
+    let mut wrongs = Vec::new();
+    let mut given = BTreeMap::new();
+    for (name, item) in table.iter() {
+        let Some(field) = FIELDS.iter().find(|field| field.name == name) else {
+            let nearest = FIELDS
+                .iter()
+                .map(|field| field.name)
+                .min_by_key(|known| strsim::damerau_levenshtein(name, known))
+                .filter(|known| strsim::damerau_levenshtein(name, known) <= 3);
+            wrongs.push(Wrong {
+                nearest: nearest.map(str::to_owned),
+                ..Wrong::new(Some(name), "unknown key".into())
+            });
+            continue;
+        };
+        match item.as_value() {
+            Some(value) => _ = given.insert(name, value),
+            None => wrongs.push(Wrong::of(field, "is a key, not a section".into())),
+        }
+    }
+    let entry = read_fields(&given, &mut wrongs);
+    if let Some(entry) = &entry {
+        contradictions(entry, &mut wrongs);
+    }
+    match entry {
+        Some(entry) if wrongs.is_empty() => Ok(entry),
+        _ => Err(wrongs),
+    }
+}
+
+fn contradictions(entry: &ExtraService, wrongs: &mut Vec<Wrong>) {
+    let mut refuse = |field: &str, what: &str| wrongs.push(Wrong::new(Some(field), what.into()));
+    if entry.port.is_some() && entry.socket.is_some() {
+        refuse("socket", "is given beside port: one of them is enough");
+    }
+    if entry.path.is_some() && !entry.listens() {
+        refuse("path", "needs a port or a socket that it leads to");
+    }
+    // Apache, systemd and supervisor each have their own way with the rest.
+    let is_plain = |path: &str| {
+        path.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"/._+@-".contains(&b))
+    };
+    let paths = [
+        (
+            "directory",
+            entry.directory.as_ref().map(|path| path.as_str()),
+        ),
+        ("socket", entry.socket.as_ref().map(|path| path.as_str())),
+    ];
+    for (field, path) in paths {
+        if path.is_some_and(|path| !is_plain(path)) {
+            refuse(field, "may only have A-Z a-z 0-9 / . _ + @ -");
+        }
+    }
+    let by_root = entry
+        .user
+        .as_ref()
+        .is_some_and(|user| user.as_str() == "root");
+    if entry.port.is_some_and(|port| port.get() < 1024) && !by_root {
+        refuse("port", "is below 1024, which only root may open");
+    }
+    if entry.path.as_ref().is_some_and(WebPath::is_root) {
+        refuse("path", "is that of the whole site");
+    }
+}
+
+impl Setting for ExtraService {
+    fn allowed() -> String {
+        let names = |needed: bool| {
+            let all = FIELDS
+                .iter()
+                .filter(|field| field.default.is_none() == needed);
+            all.map(|field| field.name).collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "a table [[services.extra]] with {}; {} if wanted",
+            names(true),
+            names(false)
+        )
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let table = value
+            .as_inline_table()
+            .ok_or_else(|| wrong_type(value, "a table"))?;
+        read(table).map_err(|wrongs| {
+            let told = wrongs.into_iter().map(|wrong| match wrong.field {
+                Some(field) => format!("{field}: {}", wrong.what),
+                None => wrong.what,
+            });
+            told.collect::<Vec<_>>().join("; ")
+        })
+    }
+
+    fn write(&self) -> Value {
+        self.written().into()
+    }
+}
