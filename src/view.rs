@@ -2,7 +2,7 @@
 
 use crate::keys::Secret;
 use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOOK};
-use crate::resource;
+use crate::resource::{self, acme};
 use crate::settings::{
     AbsolutePath, Backend, Bind, DatabaseTls, LogMode, Mode, Service, WebAddress,
 };
@@ -37,11 +37,10 @@ pub fn view(site: &Site, found: &Found) -> Value {
     let concurrency = concurrency(site);
     let serves = |service| !settings.services.disabled.contains(&service);
     let (certificate, key, chain) = match &found.certificate {
-        Certificate::Own { .. } => (
-            layout.certificate.clone(),
-            layout.key.clone(),
-            String::new(),
-        ),
+        Certificate::Own { .. } | Certificate::Issued { .. } => {
+            let (certificate, key, _) = site.certificate_files();
+            (certificate, key, String::new())
+        }
         Certificate::Given {
             certificate,
             key,
@@ -101,7 +100,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "worker_host": dummy_host(layout),
             "max_body_bytes": u64::from(web.max_body_mb.get()) << 20,
         },
-        "tls": { "certificate": certificate, "key": key, "chain": chain },
+        "tls": { "certificate": certificate, "key": key, "chain": chain, "lineage": format!("{}/{}", acme::LIVE, layout.slug) },
         "database": {
             "local": local_database,
             "host": database.host.as_str(),

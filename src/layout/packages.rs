@@ -33,6 +33,8 @@ pub struct Packages {
     pub application: &'static [&'static str],
     /// What makes PDF files, where the distribution has it.
     pub pdf: &'static [&'static str],
+    /// What gets certificates from an authority that speaks ACME.
+    pub acme: &'static [&'static str],
     /// What keeps log files short.
     pub logs: &'static [&'static str],
     /// What it takes to build the parts of the application that come as source.
@@ -52,6 +54,7 @@ pub const DEBIAN: Packages = Packages {
         "libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10",
     ],
     pdf: &["wkhtmltopdf"],
+    acme: &["certbot"],
     logs: &["logrotate"],
     build: &["gcc", "libc6-dev"],
 };
@@ -66,6 +69,7 @@ pub const RHEL: Packages = Packages {
     supervisor: &["supervisor"],
     application: &["ca-certificates", "ImageMagick-libs"],
     pdf: &["wkhtmltopdf"],
+    acme: &["certbot"],
     logs: &["logrotate"],
     build: &["gcc", "glibc-devel"],
 };
@@ -80,6 +84,7 @@ impl Packages {
             self.supervisor,
             self.application,
             self.pdf,
+            self.acme,
             self.logs,
             self.build,
         ]
