@@ -231,6 +231,22 @@ pub fn fits(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
     })
 }
 
+/// The certificates of a PEM file, as they stand in it, without any key; nothing if there are none.
+pub fn without_key(pem: &[u8]) -> Option<Vec<u8>> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = std::str::from_utf8(pem).ok()?;
+    if !text.contains("PRIVATE KEY") {
+        return Some(pem.to_vec());
+    }
+    let mut found = String::new();
+    for part in text.split(BEGIN).skip(1) {
+        let (body, _) = part.split_once(END)?;
+        found.extend([BEGIN, body, END, "\n"]);
+    }
+    (!found.is_empty()).then(|| found.into_bytes())
+}
+
 fn serial_number() -> Result<SerialNumber> {
     let mut bytes = [0; 16];
     if SystemRandom::new().fill(&mut bytes).is_err() {

@@ -276,11 +276,14 @@ pub enum Cert {
     },
     /// Check a certificate that an authority issued, and serve it from now on
     Install(CertInstall),
-    /// Make the self-signed certificate anew
+    /// Make the self-signed certificate anew, or have certbot renew its one where that is due
     Renew {
         /// With a new key
         #[arg(long)]
         new_key: bool,
+        /// Also where certbot's one is not due
+        #[arg(long)]
+        force: bool,
     },
     /// Meet the site as a tablet does, and say what a tablet would say
     Verify {
@@ -297,14 +300,17 @@ pub enum Cert {
 #[derive(Debug, Args)]
 pub struct CertInstall {
     /// The certificate, PEM; its chain may follow in the same file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub cert: PathBuf,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "from_certbot")]
+    pub cert: Option<PathBuf>,
     /// The certificates between it and the authority, PEM
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub chain: Option<PathBuf>,
     /// Its key, PEM [default: the key that the request was made with]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<PathBuf>,
+    /// What certbot has for this site by now, with tls.mode = "certbot"; certbot runs this after each renewal
+    #[arg(long, conflicts_with_all = ["cert", "chain", "key"])]
+    pub from_certbot: bool,
 }
 
 /// What to do with a service.

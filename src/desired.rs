@@ -36,7 +36,7 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     recipe.application();
     recipe.second_password();
     recipe.secrets();
-    recipe.certificate();
+    recipe.certificate()?;
     recipe.configuration()?;
     recipe.launchers()?;
     recipe.database();
@@ -45,6 +45,7 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     recipe.superuser();
     recipe.services()?;
     recipe.web()?;
+    recipe.issued_certificate();
     recipe.firewall()?;
     recipe.extra_services();
     Ok(recipe.finished())
@@ -89,7 +90,9 @@ impl<'a> Draft<'a> {
     fn new(site: &'a Site, found: &'a Found) -> Result<Draft<'a>> {
         let mut warnings = site.config_warnings();
         warnings.extend(found.warnings.iter().cloned());
-        if let Certificate::Given { warnings: more, .. } = &found.certificate {
+        if let Certificate::Given { warnings: more, .. }
+        | Certificate::Issued { warnings: more, .. } = &found.certificate
+        {
             warnings.extend(more.iter().cloned());
         }
         Ok(Draft {
@@ -227,9 +230,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn certificate(&mut self) {
-        let Certificate::Own { pair, because } = &self.found.certificate else {
-            return;
+    fn certificate(&mut self) -> Result<()> {
+        let (pair, because) = match &self.found.certificate {
+            Certificate::Own { pair, because } => (pair, because),
+            Certificate::Issued { text, because, .. } => {
+                return self.certificate_from_certbot(text, because);
+            }
+            Certificate::Given { .. } => return Ok(()),
         };
         let because = match because.is_empty() {
             true => {
@@ -263,6 +270,7 @@ impl<'a> Draft<'a> {
                 shown,
             });
         }
+        Ok(())
     }
 
     fn configuration(&mut self) -> Result<()> {

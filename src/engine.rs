@@ -666,6 +666,10 @@ async fn undoing(
     if resource.holds_data(host) && !purged {
         return Ok(Undoing::Leave(match data {
             Data::Goes if resource.is_in_the_database() => "it is in the database".into(),
+            _ if matches!(resource, Resource::AcmeCertificate(_)) => format!(
+                "certbot goes on renewing it; `certbot delete --cert-name {}` removes it",
+                resource.name()
+            ),
             _ => "it may still be needed; it is never removed".into(),
         }));
     }

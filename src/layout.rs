@@ -204,6 +204,10 @@ pub struct Layout {
     pub certificate: String,
     /// Its key.
     pub key: String,
+    /// Both in one file, where certbot gets them: so one is never replaced without the other.
+    pub certificate_with_key: String,
+    /// What certbot runs after it has renewed.
+    pub certbot_hook: String,
     /// Holds the socket.
     pub socket_dir: String,
     /// Where the web server reaches CamCOPS.
@@ -258,6 +262,8 @@ impl Layout {
             secrets: format!("/etc/camcops/secrets/{slug}"),
             certificate: format!("/etc/camcops/tls/{slug}.crt"),
             key: format!("/etc/camcops/tls/{slug}.key"),
+            certificate_with_key: format!("/etc/camcops/tls/{slug}.pem"),
+            certbot_hook: format!("/etc/letsencrypt/renewal-hooks/deploy/50-{slug}"),
             socket_dir: format!("/run/{slug}"),
             socket: format!("/run/{slug}/{slug}.socket"),
             state: format!("/var/lib/{slug}"),
@@ -346,6 +352,13 @@ impl Layout {
             ),
             row(&self.certificate, File, Root, "0644", "the certificate"),
             row(&self.key, File, Root, "0600", "its private key"),
+            row(
+                &self.certificate_with_key,
+                File,
+                Root,
+                "0600",
+                "both in one file, with tls.mode = \"certbot\"",
+            ),
             row(
                 &self.socket_dir,
                 Directory,

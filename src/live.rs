@@ -3,7 +3,7 @@
 
 use crate::host::Host;
 use crate::keys::Secret;
-use crate::resource::{broker, packages, release, services, sql, tables};
+use crate::resource::{acme, broker, packages, release, services, sql, tables};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -16,6 +16,8 @@ pub struct Live {
     pub release: Option<release::Recipe>,
     /// The packages of the distribution.
     pub packages: Option<packages::Known>,
+    /// Where the site's certificate comes from, where certbot gets it.
+    pub acme: Option<acme::Known>,
     /// The message broker; filled when its password is known.
     pub broker: RefCell<Option<Rc<broker::Known>>>,
     /// The database; filled when its passwords are known.

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod accounts;
+pub mod acme;
 pub mod broker;
 pub mod files;
 pub mod packages;
@@ -58,6 +59,8 @@ pub enum Resource {
     Tables(String),
     /// A superuser of the application.
     Superuser(String),
+    /// A certificate that certbot has from an authority, by certbot's name for it.
+    AcmeCertificate(String),
     /// A running service, by the name that the service manager has for it.
     Service(String),
     /// Something that a newer version of this program made: its kind and its name.
@@ -87,6 +90,7 @@ impl From<Named> for Resource {
             "broker_account" => Resource::BrokerAccount(name),
             "tables" => Resource::Tables(name),
             "superuser" => Resource::Superuser(name),
+            "acme_certificate" => Resource::AcmeCertificate(name),
             "service" => Resource::Service(name),
             _ => Resource::Unknown(kind, name),
         }
@@ -119,6 +123,7 @@ impl Resource {
             Resource::BrokerAccount(name) => broker::observe_account(host, name).await,
             Resource::Tables(name) => tables::observe(host, name).await,
             Resource::Superuser(name) => superuser::observe(host, name).await,
+            Resource::AcmeCertificate(name) => acme::observe(host, name),
             Resource::Service(name) => services::observe(host, name).await,
             Resource::Unknown(..) => Ok(State::Absent),
         }
@@ -145,6 +150,7 @@ impl Resource {
             }
             Resource::Tables(name) => tables::enforce(host, name, after).await,
             Resource::Superuser(name) => superuser::enforce(host, name, after).await,
+            Resource::AcmeCertificate(name) => acme::enforce(host, name, after).await,
             Resource::Service(name) => services::enforce(host, name, before, after).await,
             Resource::Unknown(..) => Ok(Enforced::LeftAlone(
                 "a newer version made it; use that version".into(),
@@ -194,6 +200,8 @@ impl Resource {
                 | Resource::BrokerAccount(_)
                 | Resource::Tables(_)
                 | Resource::Superuser(_)
+                // An authority gives only so many in a week.
+                | Resource::AcmeCertificate(_)
             )
             || matches!(self, Resource::Service(name) if !services::is_ours(name))
     }
@@ -206,6 +214,7 @@ impl Resource {
                 | Resource::SqlAccount(_)
                 | Resource::Vhost(_)
                 | Resource::BrokerAccount(_)
+                | Resource::AcmeCertificate(_)
         )
     }
 
@@ -230,6 +239,7 @@ impl Resource {
             Resource::BrokerAccount(_) => "broker_account",
             Resource::Tables(_) => "tables",
             Resource::Superuser(_) => "superuser",
+            Resource::AcmeCertificate(_) => "acme_certificate",
             Resource::Service(_) => "service",
             Resource::Unknown(kind, _) => kind,
         }
@@ -251,6 +261,7 @@ impl Resource {
             | Resource::BrokerAccount(name)
             | Resource::Tables(name)
             | Resource::Superuser(name)
+            | Resource::AcmeCertificate(name)
             | Resource::Service(name)
             | Resource::Unknown(_, name) => name,
         }

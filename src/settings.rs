@@ -38,9 +38,9 @@ pub use load::{Entry, Resolved, Sources};
 pub use problem::{Origin, Problem, Problems};
 pub use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub use types::{
-    AbsolutePath, AccountName, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host,
-    Language, Listen, Locality, MemoryCap, Network, Organization, Recipient, Schedule, Timezone,
-    UserName, VirtualHost, WebAddress, WebPath,
+    AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser,
+    Host, Language, Listen, Locality, Mailbox, MemoryCap, Network, Organization, Recipient,
+    Schedule, Timezone, UserName, VirtualHost, WebAddress, WebPath,
 };
 pub use value::{Auto, Port, Setting, Whole, ZeroOr};
 
@@ -164,7 +164,7 @@ key::settings! {
 
     /// The certificate of the web site.
     tls: Tls {
-        /// Whether the certificate is made here and signed by itself, or given as files.
+        /// Whether the certificate is made here and signed by itself, given as files, or had by certbot from an authority that speaks ACME.
         mode: TlsMode = TlsMode::SelfSigned, example "\"files\"";
         /// The certificate file, for mode "files".
         certificate: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/camcops.example.org.pem\"", shown "none";
@@ -184,6 +184,12 @@ key::settings! {
         dns_names: Vec<Host> = Vec::new(), example "[\"camcops.internal.example.org\"]", shown "none";
         /// How many days a self-signed certificate is valid.
         days: Whole<1, 825> = Whole(365), example "90";
+        /// The directory of the ACME authority, for mode "certbot"; the machine has to trust its certificate.
+        acme_server: AcmeServer = AcmeServer("https://acme-v02.api.letsencrypt.org/directory".into()), example "\"https://acme.example.org/directory\"";
+        /// Where the ACME authority writes to about the certificate.
+        acme_email: Option<Mailbox> = None, example "\"camcops@example.org\"", shown "none";
+        /// Whether you agree to the terms of the ACME authority; it gives no certificate without that.
+        acme_agree_tos: bool = false, example "true";
     }
 
     /// The services of the instance.

@@ -13,7 +13,7 @@ use crate::live::Live;
 use crate::probe::broker;
 use crate::render::Format;
 use crate::resource::{
-    self, Content, Resource, packages, release, services, sql, superuser, tables,
+    self, Content, Resource, acme, packages, release, services, sql, superuser, tables,
 };
 use crate::settings::{
     AccountUser, ConfigValue, Environment, LogMode, Mode, Origin, Resolved, ServiceManager,
@@ -53,7 +53,7 @@ pub struct Site {
     pub renewed: OnceCell<(keys::Name, Secret)>,
     /// Whether this run only shows what is there, good enough to be served or not.
     pub only_shows: bool,
-    /// A self-signed certificate that this run made, in place of the one that is there.
+    /// A certificate that this run puts in place of the one that is there, whatever else could be had.
     pub new_certificate: Option<Pair>,
 }
 
@@ -87,6 +87,7 @@ impl Site {
             site.host.live = Some(Box::new(Live {
                 packages: Some(packages::Known::new(&site, tell)),
                 services: Some(services::Known::of(&site)),
+                acme: Some(acme::Known::new(&site, tell)),
                 release: Some(release::Recipe::new(&site, tell)),
                 application: Some(tables::Application::new(&site, tell)),
                 ..Live::default()

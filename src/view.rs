@@ -3,8 +3,8 @@
 use crate::facts::Manager;
 use crate::keys::Secret;
 use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOOK};
-use crate::resource;
 use crate::resource::services::member::own_environment;
+use crate::resource::{self, acme};
 use crate::settings::{
     AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Service, WebAddress,
 };
@@ -39,11 +39,10 @@ pub fn view(site: &Site, found: &Found) -> Value {
     let concurrency = concurrency(site);
     let serves = |service| settings.services.wants(service);
     let (certificate, key, chain) = match &found.certificate {
-        Certificate::Own { .. } => (
-            layout.certificate.clone(),
-            layout.key.clone(),
-            String::new(),
-        ),
+        Certificate::Own { .. } | Certificate::Issued { .. } => {
+            let (certificate, key, _) = site.certificate_files();
+            (certificate, key, String::new())
+        }
         Certificate::Given {
             certificate,
             key,
@@ -103,7 +102,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "worker_host": dummy_host(layout),
             "max_body_bytes": u64::from(web.max_body_mb.get()) << 20,
         },
-        "tls": { "certificate": certificate, "key": key, "chain": chain },
+        "tls": { "certificate": certificate, "key": key, "chain": chain, "lineage": format!("{}/{}", acme::LIVE, layout.slug) },
         "database": {
             "local": local_database,
             "host": database.host.as_str(),

@@ -316,7 +316,7 @@ fn every_wrong_setting_is_told_at_once_with_its_place() {
         (
             path("provision.toml:6"),
             "tls.mode: ",
-            "allowed: \"self-signed\" or \"files\"",
+            "allowed: \"self-signed\", \"files\" or \"certbot\"",
         ),
         (path("provision.d/10.toml:1"), "webb: ", "nearest: [web]"),
         (path("provision.d/15.toml:1"), "", "is not TOML"),

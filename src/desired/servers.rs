@@ -1,13 +1,14 @@
 //! Packages, the database and the broker: what the services of a site stand on.
 
-use super::Draft;
+use super::{Draft, Text};
 use crate::facts::{Manager, Pdf};
+use crate::layout::Whose;
 use crate::render::Format;
 use crate::resource::broker::{NODE_SETTINGS, all_permissions, long_enough};
 use crate::resource::services::member::Role;
 use crate::resource::sql::{self, Purpose};
-use crate::resource::{Facets, Part, Resource, Shown, State, Wanted, release, tables};
-use crate::settings::{DatabaseTls, Frontend, LogMode, Mode};
+use crate::resource::{Facets, Part, Resource, Shown, State, Wanted, acme, release, tables};
+use crate::settings::{DatabaseTls, Frontend, LogMode, Mode, TlsMode};
 use anyhow::Result;
 use std::collections::BTreeSet;
 
@@ -235,6 +236,11 @@ impl Draft<'_> {
             (names.application, true, "CamCOPS needs it"),
             (names.pdf, facts.pdf == Pdf::Packaged, "makes PDF documents"),
             (
+                names.acme,
+                settings.tls.mode == TlsMode::Certbot,
+                "gets the site's certificate and renews it",
+            ),
+            (
                 names.logs,
                 settings.logging.mode == LogMode::File,
                 "log files must not grow for ever",
@@ -304,5 +310,56 @@ impl Draft<'_> {
             Part::Broker,
             "the application logs in to the broker",
         );
+    }
+
+    pub(super) fn certificate_from_certbot(&mut self, text: &str, because: &str) -> Result<()> {
+        let layout = &self.site.layout;
+        self.text(Text {
+            path: &layout.certificate_with_key,
+            text: text.to_owned(),
+            whose: Whose::Root,
+            mode: "0600",
+            part: Part::Certificate,
+            because,
+            shown: Shown::Nothing,
+        });
+        let hook = self.rendered(Format::Shell, template!("certbot-deploy.sh.hbs"))?;
+        self.public(
+            &layout.certbot_hook,
+            hook,
+            "0755",
+            Part::Certificate,
+            "brings a renewed certificate to Apache",
+        );
+        Ok(())
+    }
+
+    /// After the site: the authority asks it whether it is the one.
+    pub(super) fn issued_certificate(&mut self) {
+        let settings = self.site.settings();
+        if settings.tls.mode != TlsMode::Certbot {
+            return;
+        }
+        let facets = Facets::new()
+            .with("names", acme::names(&self.site.names()))
+            .with("server", settings.tls.acme_server.as_str())
+            .with("authenticator", acme::AUTHENTICATOR)
+            .with("valid", "yes");
+        self.want(
+            Resource::AcmeCertificate(self.site.layout.slug.clone()),
+            facets,
+            Part::Certificate,
+            "an authority vouches for the site",
+        );
+        let network = &settings.network;
+        let ways = [
+            (network.ca_bundle.is_some(), "network.ca_bundle"),
+            (network.https_proxy.is_some(), "network.https_proxy"),
+        ];
+        for (_, key) in ways.iter().filter(|(is_set, _)| *is_set) {
+            self.recipe.warnings.push(format!(
+                "{key}: the timer that renews certbot's certificates does not know it; what it says has to hold for the whole machine, too"
+            ));
+        }
     }
 }

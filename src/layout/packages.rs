@@ -33,6 +33,8 @@ pub struct Packages {
     pub application: &'static [&'static str],
     /// What makes PDF files, where the distribution has it.
     pub pdf: &'static [&'static str],
+    /// What gets certificates from an authority that speaks ACME.
+    pub acme: &'static [&'static str],
     /// What keeps log files short.
     pub logs: &'static [&'static str],
     /// What encrypts backups.
@@ -54,6 +56,7 @@ pub const DEBIAN: Packages = Packages {
         "libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10",
     ],
     pdf: &["wkhtmltopdf"],
+    acme: &["certbot"],
     logs: &["logrotate"],
     encryption: &["age"],
     build: &["gcc", "libc6-dev"],
@@ -69,6 +72,7 @@ pub const RHEL: Packages = Packages {
     supervisor: &["supervisor"],
     application: &["ca-certificates", "ImageMagick-libs"],
     pdf: &["wkhtmltopdf"],
+    acme: &["certbot"],
     logs: &["logrotate"],
     encryption: &["age"],
     build: &["gcc", "glibc-devel"],
@@ -84,6 +88,7 @@ impl Packages {
             self.supervisor,
             self.application,
             self.pdf,
+            self.acme,
             self.logs,
             self.encryption,
             self.build,

@@ -5,8 +5,11 @@
 //! until the settings name the other, which is one step, and the engine brings that to Apache.
 
 mod brought;
+mod certbot;
 mod change;
 mod verify;
+
+pub use change::remove_parked;
 
 use super::need_root;
 use crate::certificate::{self, Summary};
@@ -14,6 +17,8 @@ use crate::cli::{Cert, Global};
 use crate::error::Exit;
 use crate::journal;
 use crate::report::{self, Style};
+use crate::resource::acme;
+use crate::settings::TlsMode;
 use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
@@ -27,8 +32,15 @@ pub async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
     match command {
         Cert::Show => show(global, style),
         Cert::Csr { new_key } => request(global, *new_key, style),
+        Cert::Install(flags) if flags.from_certbot => certbot::install(global, style).await,
         Cert::Install(flags) => change::install(global, flags, style).await,
-        Cert::Renew { new_key } => change::renew(global, *new_key, style).await,
+        Cert::Renew { new_key, force } => {
+            let how = acme::Renewal {
+                force: *force,
+                new_key: *new_key,
+            };
+            change::renew(global, how, style).await
+        }
         Cert::Verify { host, port } => verify::verify(global, host.as_deref(), *port, style).await,
     }
 }
@@ -68,6 +80,11 @@ fn show(global: &Global, style: Style) -> Result<u8> {
     }
     let own = all.remove(0);
     let former = former(&site, &own)?;
+    let is_certbots = site.settings().tls.mode == TlsMode::Certbot;
+    let renewer = match is_certbots && site.host.staged_root().is_none() {
+        true => acme::renewer(&site.host)?,
+        false => None,
+    };
     if style.json {
         report::print_json(&json!({
             "instance": site.instance,
@@ -76,6 +93,7 @@ fn show(global: &Global, style: Style) -> Result<u8> {
             "certificate": own,
             "chain": all,
             "former": former,
+            "renewed_by": renewer,
         }))?;
         return Ok(0);
     }
@@ -103,6 +121,11 @@ fn show(global: &Global, style: Style) -> Result<u8> {
         own.left()
     );
     let _ = writeln!(text, "SHA-256      {}", own.fingerprint_sha256);
+    if is_certbots {
+        let renewer = renewer.as_deref();
+        let renewer = renewer.unwrap_or("nobody: certbot's timer is not active");
+        let _ = writeln!(text, "renewed by   {renewer}");
+    }
     for one in &former {
         let _ = writeln!(
             text,

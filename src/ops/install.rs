@@ -1,7 +1,7 @@
 //! `install`, `plan`, `uninstall`.
 
 use super::superuser::{ask_name, ask_password, take};
-use super::{asking, doctor, need_root, purge, stop_on_signals, upgrade};
+use super::{asking, cert, doctor, need_root, purge, stop_on_signals, upgrade};
 use crate::cli::{Global, Install, Origin, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
 use crate::engine::{self, Action, Data, Plan, Scope};
@@ -155,7 +155,18 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
         return Err(Exit::Failed.because("nothing was changed"));
     }
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
-    let converged = converge(&site, &mut writer, &flags.parts, stop, style).await;
+    let is_to_issue = plan.changes.iter().any(is_issued);
+    let converged = async {
+        let (recipe, plan, mut outcome) =
+            converge(&site, &mut writer, &flags.parts, stop, style).await?;
+        if is_to_issue {
+            let issued = issue(&site, &mut writer, &flags.parts, stop, style).await?;
+            outcome.done += issued.done;
+            outcome.planned += issued.planned;
+        }
+        anyhow::Ok((recipe, plan, outcome))
+    };
+    let converged = converged.await;
     site.host.close().await;
     let (recipe, plan, outcome) = converged?;
     finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
@@ -179,8 +190,9 @@ pub async fn converge(
     style: Style,
 ) -> Result<(Recipe, Plan, engine::Outcome)> {
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
-    let (recipe, plan) = planned(site, &writer.journal, parts).await?;
+    let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
     refuse(&site.host, &recipe, &plan)?;
+    plan.changes.retain(|planned| !is_issued(planned));
     let mut lines = Lines {
         style,
         host: &site.host,
@@ -190,6 +202,43 @@ pub async fn converge(
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
     services::after_removals(&site.host, &removed)?;
     Ok((recipe, plan, outcome))
+}
+
+/// Has an authority issue the certificate, where the site is to have one and has not, and lets Apache serve it. Nothing
+/// else waits for an authority, which may be away or refuse.
+async fn issue(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    parts: &Parts,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<engine::Outcome> {
+    let mut outcome = engine::Outcome::default();
+    let served = Parts {
+        only: vec![Part::Certificate, Part::Web],
+        ..parts.clone()
+    };
+    // Only when it is there it is known what Apache has to serve.
+    for of_authority in [true, false] {
+        let (_, mut plan) = planned(site, &writer.journal, &served).await?;
+        plan.changes
+            .retain(|planned| is_issued(planned) == of_authority);
+        if plan.changes.is_empty() {
+            break;
+        }
+        let mut lines = Lines {
+            style,
+            host: &site.host,
+        };
+        let made = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+        outcome.done += made.done;
+        outcome.planned += made.planned;
+    }
+    Ok(outcome)
+}
+
+fn is_issued(planned: &engine::Planned) -> bool {
+    matches!(planned.change.resource, Resource::AcmeCertificate(_))
 }
 
 /// Flags that are settings for this one run.
@@ -325,9 +374,11 @@ pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Resu
         Some(site) => purge::before_undoing(site, &writer.journal).await?,
         None => Vec::new(),
     };
+    let parked = cert::remove_parked(global)?;
     let outcome = engine::undo_all(host, &mut writer, instance, data, stop, &mut lines).await;
     host.close().await;
-    let outcome = outcome?;
+    let mut outcome = outcome?;
+    outcome.left.extend(parked);
     services::after_undoing(host, &slug)?;
     if !purge::is_left(&writer.journal) {
         writer.forget().context(

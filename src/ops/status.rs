@@ -7,6 +7,8 @@ use crate::engine;
 use crate::error::Exit;
 use crate::probe::{Answer, Endpoint, Role};
 use crate::report::{self, Style};
+use crate::resource::acme;
+use crate::settings::TlsMode;
 use crate::site::{Certificate, Site};
 use anyhow::Result;
 use serde::Serialize;
@@ -99,6 +101,11 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
     let pending = plan.changes.len() + plan.conflicts.len();
     let found = site.found(&journal)?;
     let certificate = match &found.certificate {
+        Certificate::Issued { .. } => site
+            .host
+            .read(&site.layout.certificate_with_key)?
+            .map(|pem| certificate::summary(&pem, SystemTime::now()))
+            .transpose()?,
         Certificate::Own { because, .. } if !because.is_empty() => None,
         Certificate::Own { pair, .. } => Some(certificate::summary(
             pair.certificate.as_bytes(),
@@ -109,6 +116,10 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             .read(&site.host.followed(certificate)?)?
             .map(|pem| certificate::summary(&pem, SystemTime::now()))
             .transpose()?,
+    };
+    let renewer = match (site.settings().tls.mode, site.host.staged_root()) {
+        (TlsMode::Certbot, None) => acme::renewer(&site.host)?,
+        _ => None,
     };
     let services = match site.host.staged_root() {
         Some(_) => Vec::new(),
@@ -132,6 +143,7 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             "pending": pending,
             "kept": recipe.kept,
             "certificate": certificate,
+            "certificate_renewed_by": renewer,
             "on_first_boot": plan.on_first_boot,
         }))?;
     } else {
@@ -199,14 +211,20 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         }
         match &certificate {
             Some(summary) => {
-                let kind = if summary.self_signed {
-                    "self-signed"
-                } else {
-                    "given"
+                let is_certbots = site.settings().tls.mode == TlsMode::Certbot;
+                let kind = match (summary.self_signed, is_certbots) {
+                    (true, _) => "self-signed",
+                    (false, true) => "from certbot",
+                    (false, false) => "given",
+                };
+                let renewer = match (is_certbots, &renewer) {
+                    (false, _) => String::new(),
+                    (true, Some(renewer)) => format!(", renewed by {renewer}"),
+                    (true, None) => ", renewed by nobody".to_owned(),
                 };
                 let _ = writeln!(
                     text,
-                    "certificate  {kind}, for {}, {}",
+                    "certificate  {kind}, for {}, {}{renewer}",
                     summary.names.join(", "),
                     summary.left()
                 );

@@ -183,6 +183,28 @@ fn site(settings: &Settings, found: &mut Conflicts) {
         with,
     );
     found.need(files && tls.key.is_none(), ["tls.key", "tls.mode"], with);
+    let certbot = tls.mode == TlsMode::Certbot;
+    let web = &settings.web;
+    found.refuse(
+        certbot && web.frontend != Frontend::Apache,
+        ["tls.mode", "web.frontend"],
+        "is for a site that Apache serves: whoever is in front of it has its certificate",
+    );
+    found.refuse(
+        certbot && web.http_port.get().is_none(),
+        ["web.http_port", "tls.mode"],
+        "is 0, but the ACME authority asks there whether this is the site: tls.mode = \"certbot\" needs one that it reaches as port 80",
+    );
+    found.refuse(
+        certbot && !tls.acme_agree_tos,
+        ["tls.acme_agree_tos", "tls.mode"],
+        "is false, and without your agreement to its terms the ACME authority gives no certificate: read them, and say true",
+    );
+    found.refuse(
+        certbot && web.server_names.iter().any(|name| name.ip().is_some()),
+        ["web.server_names", "tls.mode"],
+        "has an address in it, and tls.mode = \"certbot\" is for names only",
+    );
 }
 
 fn ports(settings: &Settings, found: &mut Conflicts) {

@@ -98,6 +98,8 @@ choice! {
         SelfSigned = "self-signed",
         /// Files that the administrator looks after.
         Files = "files",
+        /// Issued by an authority that speaks ACME, and renewed, by certbot.
+        Certbot = "certbot",
     }
 }
 

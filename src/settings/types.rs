@@ -266,6 +266,32 @@ checked_text! {
 }
 
 checked_text! {
+    /// Where an ACME authority has its directory.
+    AcmeServer, allowed "an address that begins with https://", |address| {
+        let rest = address.strip_prefix("https://");
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?=&%[]".contains(c);
+        match rest {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+                && rest.chars().all(is_plain) => Ok(()),
+            // Nor here: somebody's login may stand in it.
+            _ => Err("is not the address of an ACME directory".into()),
+        }
+    }
+}
+
+checked_text! {
+    /// Where mail goes to.
+    Mailbox, allowed "an address for mail", |address| {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+/=?^_`{|}~.-".contains(c);
+        match address.split_once('@') {
+            Some((who, host)) if !who.is_empty() && !who.starts_with('-')
+                && who.chars().all(is_fine) && is_host_name(host) => Ok(()),
+            _ => Err(format!("{address:?} is not an address for mail")),
+        }
+    }
+}
+
+checked_text! {
     /// The name of an organization in a certificate.
     Organization, allowed "up to 64 characters", |text| at_most(text, 64)
 }

@@ -3,6 +3,7 @@
 use super::Site;
 use crate::certificate::{self, Pair};
 use crate::error::Exit;
+use crate::resource::acme;
 use crate::settings::TlsMode;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -18,6 +19,15 @@ pub enum Certificate {
         pair: Pair,
         /// Why it is made.
         because: String,
+    },
+    /// What an authority issued to certbot, and until then one that is signed by itself.
+    Issued {
+        /// Key and certificate, as they stand in one file.
+        text: Zeroizing<String>,
+        /// Why it has to be this one.
+        because: String,
+        /// Why it is not what certbot has.
+        warnings: Vec<String>,
     },
     /// The administrator's own files, checked.
     Given {
@@ -38,7 +48,99 @@ impl Site {
         match self.settings().tls.mode {
             TlsMode::SelfSigned => self.own_certificate(),
             TlsMode::Files => self.given_certificate(),
+            TlsMode::Certbot => self.issued_certificate(),
         }
+    }
+
+    /// What certbot has for the site, key first; or why that can't be served.
+    pub fn at_certbot(&self) -> Result<Option<Result<Zeroizing<String>, String>>> {
+        let home = format!("{}/{}", acme::LIVE, self.layout.slug);
+        let file = |name: &str| -> Result<(PathBuf, Option<Zeroizing<String>>)> {
+            let path = format!("{home}/{name}");
+            let text = self.host.read_text(&self.host.followed(&path)?)?;
+            Ok((self.host.outside(&path).into(), text.map(Zeroizing::new)))
+        };
+        let (certificate_path, certificate) = file("fullchain.pem")?;
+        let (key_path, key) = file("privkey.pem")?;
+        let (Some(certificate), Some(key)) = (certificate, key) else {
+            return Ok(None);
+        };
+        let names = self.names();
+        let findings = certificate::check(&certificate::Given {
+            certificate: (&certificate_path, certificate.as_bytes()),
+            key: (&key_path, key.as_bytes()),
+            chain: None,
+            names: &names,
+            now: SystemTime::now(),
+        });
+        let refused: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.severity == certificate::Severity::Refuse)
+            .map(|finding| format!("{} {}", finding.file.display(), finding.what))
+            .collect();
+        Ok(Some(match refused.is_empty() {
+            true => Ok(joined(&key, &certificate)),
+            false => Err(refused.join("; ")),
+        }))
+    }
+
+    fn issued_certificate(&self) -> Result<Certificate> {
+        if let Some(pair) = &self.new_certificate {
+            return Ok(Certificate::Issued {
+                text: joined(&pair.key, &pair.certificate),
+                because: "the former certificate, again".to_owned(),
+                warnings: Vec::new(),
+            });
+        }
+        let mut warnings = Vec::new();
+        match self.at_certbot()? {
+            Some(Ok(text)) => {
+                return Ok(Certificate::Issued {
+                    text,
+                    because: "what certbot got from the authority".to_owned(),
+                    warnings,
+                });
+            }
+            Some(Err(why)) => warnings.push(format!("certbot's certificate is not served: {why}")),
+            None => {}
+        }
+        let (text, because) = self.until_it_is_issued()?;
+        Ok(Certificate::Issued {
+            text,
+            because,
+            warnings,
+        })
+    }
+
+    /// The one that is served, as long as it can be; the one from before certbot; or a new one.
+    fn until_it_is_issued(&self) -> Result<(Zeroizing<String>, String)> {
+        let (host, layout) = (&self.host, &self.layout);
+        let (subject, now) = (self.subject(), SystemTime::now());
+        let serves = |text: &str| {
+            let bytes = text.as_bytes();
+            let is_own = certificate::summary(bytes, now).is_ok_and(|one| one.self_signed);
+            match is_own {
+                true => certificate::still_serves(bytes, bytes, &subject, now).is_ok(),
+                false => certificate::fits(bytes, bytes),
+            }
+        };
+        let read = |path: &str| -> Result<Option<Zeroizing<String>>> {
+            Ok(host.read_text(path)?.map(Zeroizing::new))
+        };
+        if let Some(text) = read(&layout.certificate_with_key)?.filter(|text| serves(text)) {
+            return Ok((text, "served until certbot has another one".to_owned()));
+        }
+        if let (Some(key), Some(certificate)) = (read(&layout.key)?, read(&layout.certificate)?) {
+            let text = joined(&key, &certificate);
+            if serves(&text) {
+                let because = "the present certificate, until certbot has one";
+                return Ok((text, because.to_owned()));
+            }
+        }
+        let pair = certificate::self_signed(&subject, now)
+            .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+        let because = "a certificate that is signed by itself, until certbot has one";
+        Ok((joined(&pair.key, &pair.certificate), because.to_owned()))
     }
 
     fn own_certificate(&self) -> Result<Certificate> {
@@ -140,4 +242,12 @@ impl Site {
             warnings: warnings.iter().map(ToString::to_string).collect(),
         })
     }
+}
+
+fn joined(key: &str, certificate: &str) -> Zeroizing<String> {
+    let between = match key.is_empty() || key.ends_with('\n') {
+        true => "",
+        false => "\n",
+    };
+    Zeroizing::new(format!("{key}{between}{certificate}"))
 }

@@ -5,6 +5,7 @@
 
 mod backup;
 mod broker;
+mod certbot;
 mod certificate;
 mod cut_live;
 mod databases;

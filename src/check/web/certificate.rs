@@ -2,7 +2,9 @@
 
 use crate::certificate::{self, Given, Severity};
 use crate::check::{Finding, Look};
+use crate::resource::acme;
 use crate::settings::{Frontend, TlsMode};
+use crate::site::Site;
 use anyhow::Result;
 use std::path::Path;
 use std::time::SystemTime;
@@ -18,11 +20,15 @@ pub fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     if site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable("whoever is in front has it")]);
     }
-    let own = site.settings().tls.mode == TlsMode::SelfSigned;
+    let mode = site.settings().tls.mode;
+    let own = mode == TlsMode::SelfSigned;
     let (path, key_path, chain_path) = site.certificate_files();
-    let renew = match own {
-        true => "camcops-provision install".to_owned(),
-        false => format!("camcops-provision install   # once the renewed certificate is in {path}"),
+    let renew = match mode {
+        TlsMode::SelfSigned => "camcops-provision install".to_owned(),
+        TlsMode::Files => {
+            format!("camcops-provision install   # once the renewed certificate is in {path}")
+        }
+        TlsMode::Certbot => "camcops-provision cert renew".to_owned(),
     };
     let read = |path: &str| site.host.read(&site.host.followed(path)?);
     let Some(pem) = read(&path)? else {
@@ -39,6 +45,15 @@ pub fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let for_whom = summary.names.join(", ");
     let found = format!("for {for_whom}, {}", summary.left());
     let mut findings = Vec::new();
+    if mode == TlsMode::Certbot {
+        if summary.self_signed {
+            return Ok(vec![Finding::failed(
+                format!("certbot has got no certificate yet: {found}, signed by itself"),
+                "camcops-provision install",
+            )]);
+        }
+        findings.extend(from_certbot(site, &pem)?);
+    }
     if own {
         match certificate::still_serves(&pem, &key, &site.subject(), now) {
             // A short life is no reason to worry: install makes it anew in time.
@@ -68,9 +83,34 @@ pub fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     match summary.days_left {
         _ if own && !findings.is_empty() => {}
         ..NOW => findings.push(Finding::failed(found, renew)),
+        // Certbot renews when thirty days are left, twice a day.
+        20.. if mode == TlsMode::Certbot && findings.is_empty() => {
+            findings.push(Finding::ok(found))
+        }
+        20.. if mode == TlsMode::Certbot => {}
         NOW..SOON => findings.push(Finding::warning(found, renew)),
         _ if findings.is_empty() => findings.push(Finding::ok(found)),
         _ => {}
+    }
+    Ok(findings)
+}
+
+/// Whether certbot has another one than is served, and whether somebody renews it.
+fn from_certbot(site: &Site, served: &[u8]) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    if let Some(Ok(text)) = site.at_certbot()?
+        && text.as_bytes() != served
+    {
+        findings.push(Finding::failed(
+            "certbot has another certificate than the one that is served",
+            "camcops-provision cert install --from-certbot",
+        ));
+    }
+    if site.host.staged_root().is_none() && acme::renewer(&site.host)?.is_none() {
+        findings.push(Finding::failed(
+            "nobody renews it: neither certbot's timer nor its cron job is active",
+            "systemctl enable --now certbot.timer   # where systemd does not run: install cron",
+        ));
     }
     Ok(findings)
 }

@@ -25,7 +25,8 @@ impl Brought {
     /// Reads it and refuses what would not work.
     pub fn read(site: &Site, flags: &CertInstall) -> Result<Brought> {
         let host = &site.host;
-        let (_, certificate) = bytes(host, "--cert", &flags.cert)?;
+        let file = flags.cert.as_deref().context("--cert is missing")?;
+        let (_, certificate) = bytes(host, "--cert", file)?;
         let chain = match &flags.chain {
             Some(path) => Some(bytes(host, "--chain", path)?.1),
             None => None,
@@ -39,11 +40,11 @@ impl Brought {
                 findings.extend(open);
                 (path.clone(), Zeroizing::new(key))
             }
-            None => present_key(site, &flags.cert, &certificate)?,
+            None => present_key(site, file, &certificate)?,
         };
         let names = site.names();
         findings.extend(certificate::check(&Given {
-            certificate: (&flags.cert, &certificate),
+            certificate: (file, &certificate),
             key: (&key_path, &key),
             chain: flags.chain.as_deref().zip(chain.as_deref()),
             names: &names,

@@ -7,15 +7,15 @@ use super::brought::Brought;
 use super::waiting_key;
 use crate::certificate::{self, Pair, Summary};
 use crate::cli::{CertInstall, Global, Parts};
-use crate::engine::{self, Plan, Planned};
+use crate::engine::{self, Left, Plan, Planned};
 use crate::error::Exit;
 use crate::host::{self, Host};
 use crate::journal::Writer;
 use crate::ops::install::planned;
 use crate::ops::{config, need_machine, stop_on_signals};
-use crate::probe::{Endpoint, Role};
+use crate::probe::{Endpoint, Role, Trouble};
 use crate::report::{self, Lines, Style};
-use crate::resource::{Content, Part, services::apache};
+use crate::resource::{Content, Part, Resource, acme, services::apache};
 use crate::settings::{Frontend, TlsMode};
 use crate::site::Site;
 use anyhow::Result;
@@ -80,7 +80,7 @@ pub async fn install(global: &Global, flags: &CertInstall, style: Style) -> Resu
     }
     let cleared = async {
         clear_up(&now, &mut writer, style).await?;
-        remove_unnamed(&now, &former.host)
+        remove_unnamed(&now, &former.host).map(drop)
     };
     told(cleared.await, style);
     let waiting = waiting_key(&now);
@@ -90,7 +90,7 @@ pub async fn install(global: &Global, flags: &CertInstall, style: Style) -> Resu
     finish(&now, &summary, "is served now", style)
 }
 
-fn refuse(site: &Site) -> Result<()> {
+pub(super) fn refuse(site: &Site) -> Result<()> {
     if site.settings().web.frontend != Frontend::Apache {
         return Err(Exit::Settings.because(
             "web.frontend says that Apache does not serve this site: whoever is in front of it has its certificate",
@@ -104,15 +104,16 @@ fn refuse(site: &Site) -> Result<()> {
 }
 
 /// Keeps the certificate that is served now for those who ask which ones were served before.
-fn remember(site: &Site, writer: &Writer<'_>) -> Result<()> {
+pub(super) fn remember(site: &Site, writer: &Writer<'_>) -> Result<()> {
     let (path, ..) = site.certificate_files();
     let host = &site.host;
     match host.read(&host.followed(&path)?)? {
-        // An administrator's own file may hold the key, too.
-        Some(text) if !String::from_utf8_lossy(&text).contains("PRIVATE KEY") => {
-            writer.remember(&Content::new(text))
-        }
-        _ => Ok(()),
+        // The file may hold the key, too.
+        Some(text) => match certificate::without_key(&text) {
+            Some(text) => writer.remember(&Content::new(text)),
+            None => Ok(()),
+        },
+        None => Ok(()),
     }
 }
 
@@ -191,7 +192,7 @@ async fn go_back(
 }
 
 /// Puts the pair of the site and what names it in place. What else is pending is for `install`.
-async fn place(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+pub(super) async fn place(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     let parts = Parts {
         only: vec![Part::Certificate, Part::Web],
         skip: Vec::new(),
@@ -202,6 +203,7 @@ async fn place(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()>
     let concerned = [
         Some(layout.key.clone()),
         Some(layout.certificate.clone()),
+        Some(layout.certificate_with_key.clone()),
         Some(layout.apache_site()),
         layout.apache_link(),
     ];
@@ -231,18 +233,14 @@ async fn carry_out(
 
 /// Lets Apache read its configuration again, and waits until it shows the certificate. Whether the application behind it
 /// answers is another matter.
-async fn serve(site: &Site, writer: &Writer<'_>) -> Result<()> {
+pub(super) async fn serve(site: &Site, writer: &Writer<'_>) -> Result<()> {
     apache::follow(writer.host()).map_err(|why| match Exit::of(&why) {
         Exit::Failed => Exit::Unreachable.because(format!("{why:#}")),
         _ => why,
     })?;
-    let Endpoint::Web(_, Some(front)) = Endpoint::of(site, Role::Web)? else {
-        return Ok(());
-    };
     let begin = Instant::now();
     loop {
-        // The request fails where any other certificate is shown.
-        let Err(trouble) = front.ask("HEAD", "/", "", "", PATIENCE).await else {
+        let Err(trouble) = ask(site).await? else {
             return Ok(());
         };
         if begin.elapsed() > UNTIL_SERVED {
@@ -252,11 +250,30 @@ async fn serve(site: &Site, writer: &Writer<'_>) -> Result<()> {
     }
 }
 
+/// Asks Apache once; that fails where it shows any other certificate.
+async fn ask(site: &Site) -> Result<Result<(), Trouble>> {
+    let Endpoint::Web(_, Some(front)) = Endpoint::of(site, Role::Web)? else {
+        return Ok(Ok(()));
+    };
+    Ok(front.ask("HEAD", "/", "", "", PATIENCE).await.map(drop))
+}
+
+/// Whether Apache shows the certificate of the site already.
+pub(super) async fn serves(site: &Site) -> bool {
+    matches!(ask(site).await, Ok(Ok(())))
+}
+
 /// Takes back what the journal knows of and the site does not name any more.
 async fn clear_up(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     let layout = &site.layout;
     let goes = |path: &str| {
-        let is_usual = path == layout.certificate || path == layout.key;
+        let is_usual = [
+            &layout.certificate,
+            &layout.key,
+            &layout.certificate_with_key,
+            &layout.certbot_hook,
+        ]
+        .contains(&&path.to_owned());
         (is_usual || has_own_name(site, path)) && !is_named(site, path)
     };
     let owned = writer.journal.owned();
@@ -272,20 +289,46 @@ async fn clear_up(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<
     carry_out(writer, plan, style, goes).await
 }
 
-/// Removes the pairs that `cert install` once put here, also those that a killed run left.
-fn remove_unnamed(site: &Site, host: &Host) -> Result<()> {
+/// Removes the pairs that `cert install` once put here, also those that a killed run left; gives those that are in use.
+fn remove_unnamed(site: &Site, host: &Host) -> Result<Vec<String>> {
     let usual = &site.layout.certificate;
     let directory = usual
         .rsplit_once('/')
         .map_or("/", |(directory, _)| directory);
+    let mut named = Vec::new();
     for name in host.list(directory)?.unwrap_or_default() {
         let meant = host::finished_name(&name);
         let path = format!("{directory}/{}", meant.unwrap_or(&name));
-        if has_own_name(site, &path) && (meant.is_some() || !is_named(site, &path)) {
-            host.remove_file(&format!("{directory}/{name}"))?;
+        if !has_own_name(site, &path) {
+            continue;
+        }
+        match meant.is_none() && is_named(site, &path) {
+            true => named.push(path),
+            false => host.remove_file(&format!("{directory}/{name}"))?,
         }
     }
-    Ok(())
+    Ok(named)
+}
+
+/// Before everything is undone: the pairs of authorities that nothing names any more go, and the others are told.
+pub fn remove_parked(global: &Global) -> Result<Vec<Left>> {
+    let Ok(site) = Site::load(global) else {
+        // Who can't be asked may name any of them.
+        return Ok(Vec::new());
+    };
+    let apache = site.host.read_text(&site.layout.apache_site())?;
+    let served = format!("\"{}", own_prefix(&site));
+    if apache.is_some_and(|text| text.contains(&served))
+        && site.settings().tls.mode != TlsMode::Files
+    {
+        return Ok(Vec::new());
+    }
+    let named = remove_unnamed(&site, &site.host)?;
+    let left = named.into_iter().map(|path| Left {
+        resource: Resource::File(path),
+        why: "it is of the certificate that your settings name".to_owned(),
+    });
+    Ok(left.collect())
 }
 
 fn is_named(site: &Site, path: &str) -> bool {
@@ -301,12 +344,15 @@ fn told(cleared: Result<()>, style: Style) {
     }
 }
 
-/// Makes the self-signed certificate anew.
-pub async fn renew(global: &Global, new_key: bool, style: Style) -> Result<u8> {
+/// Makes the self-signed certificate anew, or has certbot renew its one.
+pub async fn renew(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
-    let stop = stop_on_signals(style)?;
     let mut site = Site::load(global)?;
     refuse(&site)?;
+    if site.settings().tls.mode == TlsMode::Certbot {
+        return super::certbot::renew(global, &site, how, style).await;
+    }
+    let stop = stop_on_signals(style)?;
     let (path, ..) = site.certificate_files();
     if site.settings().tls.mode != TlsMode::SelfSigned {
         return Err(Exit::Settings.because(match path.starts_with("/etc/letsencrypt/") {
@@ -321,7 +367,7 @@ pub async fn renew(global: &Global, new_key: bool, style: Style) -> Result<u8> {
     let mut writer = Writer::open(&own.host, &own.instance, "cert renew")?;
     let present = site.host.read_text(&site.layout.key)?.map(Zeroizing::new);
     let (subject, now) = (site.subject(), SystemTime::now());
-    let pair = match present.as_ref().filter(|_| !new_key) {
+    let pair = match present.as_ref().filter(|_| !how.new_key) {
         Some(key) => certificate::renewed(key, &subject, now),
         None => certificate::self_signed(&subject, now),
     };
@@ -353,7 +399,7 @@ pub async fn renew(global: &Global, new_key: bool, style: Style) -> Result<u8> {
     )
 }
 
-fn finish(site: &Site, summary: &Summary, what: &str, style: Style) -> Result<u8> {
+pub(super) fn finish(site: &Site, summary: &Summary, what: &str, style: Style) -> Result<u8> {
     if style.json {
         report::print_json(&json!({ "instance": site.instance, "certificate": summary }))?;
     } else if !style.quiet {

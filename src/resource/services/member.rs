@@ -282,6 +282,10 @@ impl Site {
                 self.layout.key.clone(),
                 None,
             ),
+            settings::TlsMode::Certbot => {
+                let both = &self.layout.certificate_with_key;
+                (both.clone(), both.clone(), None)
+            }
             settings::TlsMode::Files => (
                 text(&tls.certificate, &self.layout.certificate),
                 text(&tls.key, &self.layout.key),

@@ -630,3 +630,41 @@ fn extra_services_of_several_files_stand_beside_each_other() {
     let wanted: Vec<&str> = services.extras().map(|extra| extra.name.as_str()).collect();
     assert_eq!(wanted, ["a"]);
 }
+
+#[test]
+fn certbot_needs_a_way_a_name_and_an_agreement() {
+    let expected = [
+        ("", "tls.acme_agree_tos", "read them"),
+        (
+            "tls.acme_agree_tos = true\nweb.http_port = 0",
+            "web.http_port",
+            "port 80",
+        ),
+        (
+            "tls.acme_agree_tos = true\nweb.frontend = 'none'",
+            "tls.mode",
+            "in front",
+        ),
+        (
+            "tls.acme_agree_tos = true\nweb.server_names = ['a.example.org', '192.0.2.1']",
+            "web.server_names",
+            "names only",
+        ),
+        (
+            "tls.acme_agree_tos = true\ntls.acme_server = 'http://acme.test/'",
+            "tls.acme_server",
+            "https://",
+        ),
+        (
+            "tls.acme_agree_tos = true\ntls.acme_email = '-x@example.org'",
+            "tls.acme_email",
+            "mail",
+        ),
+    ];
+    for (more, key, words) in expected {
+        let told = told(&files(&[&format!("tls.mode = 'certbot'\n{more}")]));
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains(key) && told.contains(words), "{told}");
+    }
+    resolved(&files(&["tls.mode = 'certbot'\ntls.acme_agree_tos = true"]));
+}

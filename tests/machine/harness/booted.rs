@@ -255,3 +255,34 @@ pub fn base(release: &str, packages: &[&str]) -> PathBuf {
         },
     )
 }
+
+/// The archives of packages, and of what they need, that the bare machine does not have in its cache.
+pub fn archives(packages: &[&str]) -> PathBuf {
+    let ground = super::installed::bare_ground().layers.remove(0);
+    let list = packages.join(" ");
+    super::kept(
+        &format!("bookworm-archives-{}", super::key(&list)),
+        &format!("fetching the archives of {list}"),
+        |home| {
+            fs::create_dir_all(home.join("work")).unwrap();
+            super::done(
+                Command::new("unshare")
+                    .args(["--mount", "--propagation", "private"])
+                    .args(["bash", "-euc", FETCH, "fetch", &list])
+                    .args([&ground, home])
+                    .stdout(Stdio::null()),
+            );
+        },
+    )
+}
+
+const FETCH: &str = r#"
+list=$1 ground=$2 home=$3
+mkdir "$home/work/upper" "$home/work/work" "$home/work/root"
+mount -t overlay fetch -o "lowerdir=$ground,upperdir=$home/work/upper,workdir=$home/work/work" "$home/work/root"
+mount --bind /etc/resolv.conf "$home/work/root/etc/resolv.conf"
+chroot "$home/work/root" apt-get install --quiet --yes --download-only --no-install-recommends $list
+umount "$home/work/root/etc/resolv.conf" "$home/work/root"
+mv "$home"/work/upper/var/cache/apt/archives/*.deb "$home"
+rm -r "$home/work"
+"#;
