@@ -1,6 +1,7 @@
 //! What the drivers of live resources need besides their names: where the services are and the secrets that they take,
 //! with every connection made once and kept.
 
+use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::keys::Secret;
 use crate::resource::{broker, packages, release, services, sql, tables};
@@ -16,6 +17,8 @@ pub struct Live {
     pub release: Option<release::Recipe>,
     /// The packages of the distribution.
     pub packages: Option<packages::Known>,
+    /// Where the files of both come from, if that is a bundle.
+    pub bundle: Option<Bundle>,
     /// The message broker; filled when its password is known.
     pub broker: RefCell<Option<Rc<broker::Known>>>,
     /// The database; filled when its passwords are known.

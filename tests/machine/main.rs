@@ -5,6 +5,7 @@
 
 mod backup;
 mod broker;
+mod bundle;
 mod certificate;
 mod cut_live;
 mod databases;
