@@ -131,7 +131,7 @@ fn what_is_wrong_is_refused(target: &Booted) {
     target.run("[ ! -e /var/lib/camcops-provision/.bundle ]; truncate --size=-1 /root/bad");
     refused("bundle verify /root/bad", 65, "is damaged");
     refused("install --yes --bundle /root/none", 65, "No such file");
-    target.run("rm /root/bad; cp /etc/os-release /root/; rm /etc/os-release; sed s/^VERSION_ID=.*/VERSION_ID=13/ /root/os-release > /etc/os-release");
+    target.run("rm /root/bad; cp /etc/os-release /root/; rm /etc/os-release; sed s/^VERSION_ID=.*/VERSION_ID=12.9/ /root/os-release > /etc/os-release");
     let words = "is for debian 12 on";
     refused(&format!("bundle verify {FILE}"), 65, words);
     refused(&format!("install --yes --bundle {FILE}"), 65, words);
