@@ -141,6 +141,9 @@ pub enum Command {
     },
     /// Write what a helper needs to know of the site into one file: no password, nothing of a patient
     SupportBundle(Support),
+    /// One file with all that an installation fetches, for a machine without a network
+    #[command(subcommand)]
+    Bundle(Bundle),
     /// What concerns the database
     #[command(subcommand)]
     Db(Db),
@@ -328,6 +331,33 @@ pub enum ServiceSwitch {
         #[arg(value_name = "NAME", value_parser = one_service)]
         service: ServiceName,
     },
+}
+
+/// What to do with bundles.
+#[derive(Debug, Subcommand)]
+pub enum Bundle {
+    /// Fetch everything on a machine with a network and of the same kind, and write it into one file; nothing is installed
+    #[command(after_help = "\
+The sums in a bundle show what was damaged on its way. That nobody has exchanged it, show the SHA-256 that is printed
+here, compared by other means, or a signature: whoever can change it decides what is installed.")]
+    Create(BundleCreate),
+    /// Hold every file in a bundle against its sum, and say whether it is for this machine
+    Verify {
+        /// The bundle
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+/// Flags of `bundle create`.
+#[derive(Debug, Args)]
+pub struct BundleCreate {
+    /// Where to; beside it there has to be room for twice as much
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// Take CamCOPS and its Python packages from the files in DIR
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub wheelhouse: Option<PathBuf>,
 }
 
 /// What to do with secrets.
@@ -539,6 +569,9 @@ pub struct Origin {
     /// Take CamCOPS and its Python packages from the files in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub wheelhouse: Option<PathBuf>,
+    /// Take CamCOPS, its Python packages and those of the distribution from a file that `bundle create` made
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "wheelhouse")]
+    pub bundle: Option<PathBuf>,
 }
 
 /// Flags of `install`.

@@ -104,13 +104,7 @@ impl Facts {
     pub fn gather(host: &Host) -> Result<Facts> {
         let staged = host.staged_root().is_some();
         let release = os_release(host)?;
-        let value = |key: &str| {
-            release
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .map(|value| value.trim_matches(['"', '\'']).to_owned())
-                .unwrap_or_default()
-        };
+        let value = |key: &str| value(&release, key);
         let like = format!(" {} {} ", value("ID"), value("ID_LIKE"));
         let is_rhel = ["rhel", "fedora", "centos"]
             .iter()
@@ -153,6 +147,20 @@ impl Facts {
     pub fn can_give_to(&self, user: &str, group: &str) -> bool {
         self.may_give_away && self.accounts.contains(user) && self.accounts.contains(group)
     }
+}
+
+/// The distribution and its release, in the words of programs: `debian`, `12`.
+pub fn release(host: &Host) -> Result<(String, String)> {
+    let release = os_release(host)?;
+    Ok((value(&release, "ID"), value(&release, "VERSION_ID")))
+}
+
+fn value(release: &str, key: &str) -> String {
+    release
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .map(|value| value.trim_matches(['"', '\'']).to_owned())
+        .unwrap_or_default()
 }
 
 fn os_release(host: &Host) -> Result<String> {

@@ -15,6 +15,7 @@ use crate::accounts::Accounts;
 use crate::cut::Cut;
 use crate::error::Exit;
 use crate::layout::SERVICE_ACCOUNTS;
+use crate::report;
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -573,6 +574,12 @@ impl Host {
     pub async fn close(&self) {
         if let Some(live) = &self.live {
             live.close().await;
+            if let Some(bundle) = &live.bundle
+                && let Err(why) = bundle.close(self)
+            {
+                // The next run tries it again.
+                report::note(&format!("warning: {why:#}"));
+            }
         }
     }
 

@@ -17,6 +17,7 @@
 
 pub mod accounts;
 pub mod backup;
+pub mod bundle;
 pub mod camcops_conf;
 pub mod certificate;
 pub mod check;

@@ -1,6 +1,7 @@
 //! What the drivers of live resources need besides their names: where the services are and the secrets that they take,
 //! with every connection made once and kept.
 
+use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::keys::Secret;
 use crate::resource::{acme, broker, packages, release, services, sql, tables};
@@ -18,6 +19,8 @@ pub struct Live {
     pub packages: Option<packages::Known>,
     /// Where the site's certificate comes from, where certbot gets it.
     pub acme: Option<acme::Known>,
+    /// Where the files of both come from, if that is a bundle.
+    pub bundle: Option<Bundle>,
     /// The message broker; filled when its password is known.
     pub broker: RefCell<Option<Rc<broker::Known>>>,
     /// The database; filled when its passwords are known.

@@ -1,6 +1,7 @@
 //! The commands, each a thin use of the engine.
 
 pub mod backup;
+pub mod bundle;
 pub mod cert;
 pub mod config;
 pub mod db;
@@ -58,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Run { arguments } => inside::run(global, &arguments).await,
         Command::Exec { words } => inside::exec(global, &words).await,
         Command::Shell { as_root } => inside::shell(global, as_root).await,
+        Command::Bundle(command) => bundle::run(global, &command, style).await,
         Command::Db(command) => db::run(global, &command, style).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
         Command::Cert(command) => cert::run(global, &command, style).await,

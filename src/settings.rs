@@ -60,10 +60,12 @@ key::settings! {
         version: Auto<Version> = Auto::Auto, example "\"2.4.24\"";
         /// The Python that CamCOPS runs on: "auto" is the newest of 3.12, 3.11 and 3.10 that the machine has.
         python: Python = Python::Auto, example "\"3.11\"";
-        /// Where CamCOPS and its Python packages come from: the Python package index, or a directory of files.
+        /// Where CamCOPS and its Python packages come from: the Python package index, a directory of files, or a bundle, which has Debian's packages too.
         source: Source = Source::Pypi, example "\"wheelhouse\"";
         /// The directory with the files, for source "wheelhouse".
         wheelhouse: Option<Directory> = None, example "\"/srv/wheelhouse\"", shown "none";
+        /// The file that `bundle create` made, for source "bundle".
+        bundle: Option<AbsolutePath> = None, example "\"/srv/camcops.tar.zst\"", shown "none";
         /// What installs the Python packages: "auto" is uv where it can be had, else pip.
         installer: Installer = Installer::Auto, example "\"pip\"";
     }

@@ -1,5 +1,6 @@
 //! One instance on one machine: everything that has to be known before deciding, read once.
 
+use crate::bundle::Bundle;
 use crate::camcops_conf::{self, Kind};
 use crate::certificate::{Pair, Subject};
 use crate::cli::Global;
@@ -86,6 +87,7 @@ impl Site {
             };
             site.host.live = Some(Box::new(Live {
                 packages: Some(packages::Known::new(&site, tell)),
+                bundle: Bundle::of(&site, tell),
                 services: Some(services::Known::of(&site)),
                 acme: Some(acme::Known::new(&site, tell)),
                 release: Some(release::Recipe::new(&site, tell)),

@@ -113,7 +113,7 @@ fn read_repository(path: &str) -> String {
 #[test]
 fn a_wrong_command_line_is_64() {
     let staged = staged();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["frobnicate"], "--help"),
         (&["plan", "--bogus"], "--help"),
         (&["plan", "-q", "-v"], "--verbose"),
@@ -129,6 +129,8 @@ fn a_wrong_command_line_is_64() {
             "/etc/camcops/camcops.conf",
         ),
         (&["wait"], "leave --root out"),
+        (&["bundle", "verify", "/x"], "leave --root out"),
+        (&["bundle", "create", "--out", "/x"], "leave --root out"),
         (&["doctor"], "leave --root out"),
         (&["doctor", "disc"], "nearest: disk"),
         (
@@ -927,6 +929,8 @@ fn json_is_one_document_from_every_command() {
             "backup prune",
             "backup restore",
             "backup verify",
+            "bundle create",
+            "bundle verify",
             "db anonymise",
             "db check",
             "db grant-readonly",
@@ -1270,7 +1274,7 @@ fn the_readme_names_the_commands_that_there_are() {
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
         for group in [
-            "backup", "cert", "config", "db", "releases", "secret", "service", "user",
+            "backup", "bundle", "cert", "config", "db", "releases", "secret", "service", "user",
         ] {
             if names.contains(group) {
                 let subcommands = quoted(second);

@@ -8,7 +8,7 @@ use crate::resource::broker::{NODE_SETTINGS, all_permissions, long_enough};
 use crate::resource::services::member::Role;
 use crate::resource::sql::{self, Purpose};
 use crate::resource::{Facets, Part, Resource, Shown, State, Wanted, acme, release, tables};
-use crate::settings::{DatabaseTls, Frontend, LogMode, Mode, TlsMode};
+use crate::settings::{DatabaseTls, Frontend, LogMode, Mode, Source, TlsMode};
 use anyhow::Result;
 use std::collections::BTreeSet;
 
@@ -258,10 +258,13 @@ impl Draft<'_> {
             }
         }
         if let Ok(release) = release::Wanted::new(self.site) {
-            let (python, for_building) = release::python::packages(names.manager, &release.python);
-            let building = for_building
-                .into_iter()
-                .chain(names.build.iter().map(|name| (*name).to_owned()));
+            let [python, for_building, for_compiling] =
+                release::python::packages(names.manager, &release.python);
+            let compiler = names.build.iter().map(|name| (*name).to_owned());
+            let compiler = for_compiling.into_iter().chain(compiler);
+            // In a bundle all of it is compiled already.
+            let compiler = compiler.filter(|_| settings.camcops.source != Source::Bundle);
+            let building = for_building.into_iter().chain(compiler);
             let building = building.filter(|_| !self.found.release_is_whole);
             let all = python.into_iter().map(|name| (name, "CamCOPS runs on it"));
             for (name, because) in

@@ -2,6 +2,7 @@
 
 use super::superuser::{ask_name, ask_password, take};
 use super::{asking, cert, doctor, need_root, purge, stop_on_signals, upgrade};
+use crate::bundle;
 use crate::cli::{Global, Install, Origin, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
 use crate::engine::{self, Action, Data, Plan, Scope};
@@ -136,6 +137,9 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
     sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
     if plan.changes.is_empty() {
+        if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
+            bundle::clear(&site.host)?;
+        }
         site.host.close().await;
         return finish_install(&site, &recipe, &plan, None, &flags.parts, style);
     }
@@ -193,6 +197,7 @@ pub async fn converge(
     let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
     refuse(&site.host, &recipe, &plan)?;
     plan.changes.retain(|planned| !is_issued(planned));
+    unpack(&site.host, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
@@ -257,15 +262,19 @@ pub fn overrides(origin: &Origin) -> Result<Vec<String>> {
     if origin.offline {
         overrides.push("network.offline=true".into());
     }
-    if let Some(wheelhouse) = &origin.wheelhouse {
-        let path = wheelhouse.canonicalize().map_err(|why| {
-            Exit::Unusable.because(format!("--wheelhouse {}: {why}", wheelhouse.display()))
+    for (name, given) in [
+        ("wheelhouse", &origin.wheelhouse),
+        ("bundle", &origin.bundle),
+    ] {
+        let Some(given) = given else { continue };
+        let path = given.canonicalize().map_err(|why| {
+            Exit::Unusable.because(format!("--{name} {}: {why}", given.display()))
         })?;
-        let path = path.to_str().ok_or_else(|| {
-            Exit::Unusable.because("--wheelhouse: the name of the directory is not UTF-8")
-        })?;
-        overrides.push("camcops.source=wheelhouse".into());
-        overrides.push(format!("camcops.wheelhouse={path}"));
+        let path = path
+            .to_str()
+            .ok_or_else(|| Exit::Unusable.because(format!("--{name}: its name is not UTF-8")))?;
+        overrides.push(format!("camcops.source={name}"));
+        overrides.push(format!("camcops.{name}={path}"));
     }
     Ok(overrides)
 }
@@ -335,6 +344,23 @@ pub fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
     }
     let all: Vec<&str> = plan.conflicts.iter().map(|c| c.what.as_str()).collect();
     Err(Exit::CannotCreate.because(all.join("\n")))
+}
+
+/// Checks and unpacks the bundle that a plan needs, before anything is changed; the lock is ours.
+pub fn unpack(host: &Host, plan: &Plan) -> Result<()> {
+    let fetched = plan.changes.iter().any(|planned| {
+        planned.change.after != State::Absent
+            && matches!(
+                planned.change.resource,
+                Resource::Package(_) | Resource::Release(_)
+            )
+    });
+    let bundle = host.live.as_ref().and_then(|live| live.bundle.as_ref());
+    match bundle {
+        Some(bundle) if fetched => bundle.unpacked(host).map(|_| ()),
+        // An earlier run may have been cut.
+        _ => bundle::clear(host),
+    }
 }
 
 /// Undoes what this instance made.

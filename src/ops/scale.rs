@@ -190,6 +190,7 @@ async fn converge(
         origin: Origin {
             offline: false,
             wheelhouse: None,
+            bundle: None,
         },
         superuser: None,
         superuser_password_file: None,

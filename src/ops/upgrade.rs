@@ -8,7 +8,7 @@
 pub mod back;
 pub mod check;
 
-use super::install::{agreed, overrides, planned, refuse};
+use super::install::{agreed, overrides, planned, refuse, unpack};
 use super::{need_machine, stop_on_signals};
 use crate::cli::{Global, Parts, Upgrade as Flags};
 use crate::engine::{self, Plan};
@@ -179,6 +179,7 @@ async fn make(
     let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
     choose(&mut plan);
     refuse(&site.host, &recipe, &plan)?;
+    unpack(&site.host, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,

@@ -5,8 +5,11 @@
 
 mod apt;
 mod dnf;
+pub mod fetch;
 
 use super::{Enforced, Facets, Resource, State};
+use crate::bundle::Bundle;
+use crate::bundle::manifest::Manifest;
 use crate::error::Exit;
 use crate::host::Host;
 use crate::layout::{PackageManager, Packages, alternatives};
@@ -25,6 +28,8 @@ pub struct Known {
     /// Is told what is going on.
     pub tell: fn(&str),
     installed: RefCell<Option<BTreeSet<String>>>,
+    /// What leads the package manager to other sources than the machine's own.
+    aside: RefCell<Vec<String>>,
 }
 
 impl Known {
@@ -35,6 +40,7 @@ impl Known {
             network: site.settings().network.clone(),
             tell,
             installed: RefCell::default(),
+            aside: RefCell::default(),
         }
     }
 
@@ -111,8 +117,14 @@ pub fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    if known.network.offline {
-        return Err(not_offline(known, &missing));
+    match bundle(host) {
+        Some(bundle) => {
+            refuse_absent(bundle.manifest(host)?, &bundle.path, &missing)?;
+            let directory = bundle.unpacked(host)?;
+            known.aside.replace(apt::from_bundle(host, directory)?);
+        }
+        None if known.network.offline => return Err(not_offline(known, &missing)),
+        None => {}
     }
     let what: Vec<&str> = missing
         .iter()
@@ -124,7 +136,38 @@ pub fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> {
         PackageManager::Dnf => dnf::install(host, known, &missing),
     };
     known.forget();
-    made
+    known.aside.take();
+    match bundle(host) {
+        Some(bundle) => made.with_context(|| {
+            format!(
+                "the packages in {} can't be installed (if this machine has newer ones, make the bundle anew)",
+                bundle.path
+            )
+        }),
+        None => made,
+    }
+}
+
+/// The bundle that packages come from. While dpkg is at work, as in the hook of a package, there can't be one.
+fn bundle(host: &Host) -> Option<&Bundle> {
+    let bundle = host.live.as_ref().and_then(|live| live.bundle.as_ref());
+    bundle.filter(|_| std::env::var_os("DPKG_RUNNING_VERSION").is_none())
+}
+
+/// Refuses what a bundle does not have.
+fn refuse_absent(manifest: &Manifest, path: &str, missing: &[&str]) -> Result<()> {
+    let absent: Vec<&str> = missing
+        .iter()
+        .copied()
+        .filter(|name| !alternatives(name).any(|name| manifest.packages.contains(name)))
+        .collect();
+    match absent.is_empty() {
+        true => Ok(()),
+        false => Err(Exit::Unreachable.because(format!(
+            "these packages are missing, and the bundle {path} does not have them: {}; install them yourself, or make the bundle anew with the settings of this machine",
+            absent.join(", ")
+        ))),
+    }
 }
 
 /// Refuses a plan that can't be carried out without a connection, before any of it is.
@@ -136,10 +179,13 @@ pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resourc
         })
         .collect();
     match known(host) {
-        Ok(known) if known.network.offline && !missing.is_empty() => {
-            Err(not_offline(known, &missing))
-        }
-        _ => Ok(()),
+        Ok(_) if missing.is_empty() => Ok(()),
+        Ok(known) => match bundle(host) {
+            Some(bundle) => refuse_absent(bundle.manifest(host)?, &bundle.path, &missing),
+            None if known.network.offline => Err(not_offline(known, &missing)),
+            None => Ok(()),
+        },
+        Err(_) => Ok(()),
     }
 }
 

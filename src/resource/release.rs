@@ -6,12 +6,14 @@
 //! Facets: `state` (complete, damaged, half built, not cleared up) and `python`, the interpreter that it runs on.
 
 mod build;
+pub mod fetch;
 pub(super) mod index;
 mod list;
 mod lock;
 pub mod python;
 
 use super::{Enforced, Facets, Resource, State, Value, hex};
+use crate::bundle::{UNPACKED, WHEELS};
 use crate::facts::Interpreter;
 use crate::host::{Host, Kind};
 use crate::layout::RELEASES;
@@ -84,6 +86,8 @@ impl Wanted {
 pub struct Recipe {
     wanted: Result<Wanted, Missing>,
     source: Option<String>,
+    /// Where all of it is built already.
+    from_bundle: bool,
     installer: crate::settings::Installer,
     network: Internet,
     magick_suffix: &'static str,
@@ -102,7 +106,9 @@ impl Recipe {
             source: match camcops.source {
                 Source::Pypi => None,
                 Source::Wheelhouse => camcops.wheelhouse.as_ref().map(|path| path.as_str().into()),
+                Source::Bundle => Some(format!("{UNPACKED}/{WHEELS}")),
             },
+            from_bundle: camcops.source == Source::Bundle,
             installer: camcops.installer,
             network: network.clone(),
             magick_suffix: site.facts.magick_suffix,
@@ -264,6 +270,9 @@ pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resourc
     for resource in planned {
         if let (Resource::Release(id), Some(recipe)) = (resource, recipe) {
             build::refuse_offline(recipe, id)?;
+            if let Some(bundle) = host.live.as_ref().and_then(|live| live.bundle.as_ref()) {
+                bundle.refuse_other(host, id)?;
+            }
         }
     }
     Ok(())

@@ -62,6 +62,11 @@ fn application(settings: &Settings, found: &mut Conflicts) {
         ["camcops.wheelhouse", "camcops.source"],
         "camcops.source = \"wheelhouse\"",
     );
+    found.need(
+        camcops.source == Source::Bundle && camcops.bundle.is_none(),
+        ["camcops.bundle", "camcops.source"],
+        "camcops.source = \"bundle\"",
+    );
 }
 
 fn network(settings: &Settings, found: &mut Conflicts) {

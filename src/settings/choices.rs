@@ -24,6 +24,8 @@ choice! {
         Pypi = "pypi",
         /// A directory of files.
         Wheelhouse = "wheelhouse",
+        /// A bundle.
+        Bundle = "bundle",
     }
 }
 

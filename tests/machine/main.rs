@@ -5,6 +5,7 @@
 
 mod backup;
 mod broker;
+mod bundle;
 mod certbot;
 mod certificate;
 mod cut_live;

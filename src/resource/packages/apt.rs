@@ -1,6 +1,7 @@
 //! dpkg and apt.
 
 use super::{Known, nowhere};
+use crate::bundle::PACKAGES;
 use crate::error::Exit;
 use crate::host::{Child, Ended, Host};
 use crate::journal::holder;
@@ -133,7 +134,7 @@ pub fn install(host: &Host, known: &Known, missing: &[&str], resumed: bool) -> R
         finish.end_telling(|line| tell(known, missing, line))?;
     }
     let mut fresh = false;
-    if !has_lists(host)? {
+    if !has_lists(host, known)? {
         update(host, known)?;
         fresh = true;
     }
@@ -179,7 +180,7 @@ pub fn install(host: &Host, known: &Known, missing: &[&str], resumed: bool) -> R
     }
 }
 
-fn child<'a>(host: &'a Host, known: &Known, program: &'a str) -> Result<Child<'a>> {
+pub(super) fn child<'a>(host: &'a Host, known: &Known, program: &'a str) -> Result<Child<'a>> {
     let mut child = host.child(program);
     for (name, value) in ENVIRONMENT {
         child = child.env(name, value);
@@ -187,15 +188,61 @@ fn child<'a>(host: &'a Host, known: &Known, program: &'a str) -> Result<Child<'a
     for (name, value) in proxies(host, &known.network)? {
         child = child.env(&name, &value);
     }
+    if program.starts_with("apt") {
+        child = child.args(&*known.aside.borrow());
+    }
     Ok(child)
 }
 
-fn has_lists(host: &Host) -> Result<bool> {
+/// What lets apt see the packages of a bundle that was unpacked, and no other source. The machine's own lists and sources
+/// stay as they are.
+pub fn from_bundle(host: &Host, directory: &str) -> Result<Vec<String>> {
+    let at = format!("{directory}/apt");
+    let list = format!("{directory}/sources.list");
+    // Its files were held against the manifest.
+    let source = format!("deb [trusted=yes] file:{directory}/{PACKAGES} ./\n");
+    host.put_file(&list, source.as_bytes(), Some((0, 0)), 0o600)?;
+    let mut options = state_in(host, &at)?;
+    options.extend(option("Dir::Etc::sourcelist", &list));
+    options.extend(option("Dir::Etc::sourceparts", "/dev/null"));
+    Ok(options)
+}
+
+/// What keeps the lists and the cache of apt in a directory of their own, which is made anew.
+pub(super) fn state_in(host: &Host, directory: &str) -> Result<Vec<String>> {
+    host.remove_tree(directory)?;
+    for name in [
+        "",
+        "/lists",
+        "/lists/partial",
+        "/cache",
+        "/cache/archives",
+        "/cache/archives/partial",
+    ] {
+        let path = format!("{directory}{name}");
+        host.make_directory(&path, Some((0, 0)), 0o700)?;
+    }
+    let mut options = option("Dir::State::lists", &format!("{directory}/lists"));
+    options.extend(option("Dir::Cache", &format!("{directory}/cache")));
+    options.extend(option("Acquire::Languages", "none"));
+    // Whoever else fetches for apt can't read what only root can.
+    options.extend(option("APT::Sandbox::User", "root"));
+    Ok(options)
+}
+
+pub(super) fn option(name: &str, value: &str) -> Vec<String> {
+    vec!["--option".into(), format!("{name}={value}")]
+}
+
+fn has_lists(host: &Host, known: &Known) -> Result<bool> {
+    if !known.aside.borrow().is_empty() {
+        return Ok(false);
+    }
     let names = host.list(LISTS)?.unwrap_or_default();
     Ok(names.iter().any(|name| name.contains("_Packages")))
 }
 
-fn update(host: &Host, known: &Known) -> Result<()> {
+pub(super) fn update(host: &Host, known: &Known) -> Result<()> {
     (known.tell)("reading the lists of packages anew");
     let ended = child(host, known, "apt-get")?
         .args(["update", "--quiet", "--error-on=any"])
@@ -208,7 +255,7 @@ fn update(host: &Host, known: &Known) -> Result<()> {
 }
 
 /// One name per package: the first alternative that can be had. Otherwise those of which none can be had.
-fn chosen<'a>(
+pub(super) fn chosen<'a>(
     host: &Host,
     known: &Known,
     missing: &[&'a str],
@@ -271,7 +318,7 @@ fn is_gone(output: &str) -> bool {
 }
 
 /// What apt or dpkg could not do, in one line with what to do next.
-fn failure(ended: &Ended) -> anyhow::Error {
+pub(super) fn failure(ended: &Ended) -> anyhow::Error {
     // Where its lines were not followed, its complaints are apart.
     let output = &format!("{}{}", ended.output, ended.complaint);
     let complaints: Vec<&str> = output

@@ -4,16 +4,20 @@ use super::index::{environment, masked};
 use super::python::{self, Examined, Missing};
 use super::{
     About, BUILD_LOCK, FINISH, OVERRIDES, Places, Recipe, Wanted, leads_to_a_program, lock,
+    lock::with,
 };
+use crate::bundle::Bundle;
+use crate::bundle::manifest::Built;
 use crate::error::Exit;
 use crate::host::{Child, Ended, Host};
 use crate::layout::RELEASES;
 use crate::settings::Installer;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::Instant;
 
-const UV_LOCK: &str = include_str!("../../../requirements/uv.txt");
+pub(super) const UV_LOCK: &str = include_str!("../../../requirements/uv.txt");
 const CHECK: &str = include_str!("check.py");
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A release with its bytecode and what is fetched for it.
@@ -25,13 +29,13 @@ const NOBODY: u32 = 65534;
 const NEWS: usize = 30;
 
 /// A build under way.
-struct Build<'a> {
-    host: &'a Host,
-    recipe: &'a Recipe,
-    places: &'a Places,
-    wanted: &'a Wanted,
+pub(super) struct Build<'a> {
+    pub(super) host: &'a Host,
+    pub(super) recipe: &'a Recipe,
+    pub(super) places: &'a Places,
+    pub(super) wanted: &'a Wanted,
     /// The way to the index.
-    way: Vec<(String, String)>,
+    pub(super) way: Vec<(String, String)>,
 }
 
 /// What installs packages.
@@ -57,6 +61,9 @@ pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> 
         way: environment(host, &recipe.network)?,
     };
     let start = Instant::now();
+    if let Some(bundle) = bundle(host) {
+        bundle.unpacked(host)?;
+    }
     let examined = build.prepare()?;
     let tool = build.tool(&examined)?;
     build.install(&tool)?;
@@ -67,18 +74,22 @@ pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> 
     Ok(())
 }
 
+fn bundle(host: &Host) -> Option<&Bundle> {
+    host.live.as_ref().and_then(|live| live.bundle.as_ref())
+}
+
 /// Refuses to fetch what may not be fetched.
 pub(super) fn refuse_offline(recipe: &Recipe, id: &str) -> Result<()> {
     if recipe.network.offline && recipe.source.is_none() {
         return Err(Exit::Unreachable.because(format!(
-            "release {id} has to be fetched, and without the network (--offline, or dpkg is at work) it can't be; give its files with --wheelhouse DIR"
+            "release {id} has to be fetched, and without the network (--offline, or dpkg is at work) it can't be; give its files with --wheelhouse DIR or --bundle FILE"
         )));
     }
     Ok(())
 }
 
 impl Build<'_> {
-    fn tell(&self, what: &str) {
+    pub(super) fn tell(&self, what: &str) {
         (self.recipe.tell)(&format!("release {}: {what}", self.wanted.id));
     }
 
@@ -105,12 +116,17 @@ impl Build<'_> {
                 self.host.make_directory(path, Some((0, 0)), mode)?;
             }
         }
-        let examined = python::examine(self.host, &self.wanted.python, &self.variables())?;
+        let examined = python::examine(
+            self.host,
+            &self.wanted.python,
+            &self.variables(),
+            !self.recipe.from_bundle,
+        )?;
         enough_space(self.host)?;
         for (name, text) in [
             ("uv.txt", UV_LOCK),
             ("build.txt", BUILD_LOCK),
-            ("camcops.txt", &self.lock()),
+            ("camcops.txt", &self.lock_of_files()?),
         ] {
             self.host
                 .put_file(&self.work(name), text.as_bytes(), None, 0o600)?;
@@ -118,16 +134,33 @@ impl Build<'_> {
         Ok(examined)
     }
 
-    fn lock(&self) -> Cow<'static, str> {
+    pub(super) fn lock(&self) -> Cow<'static, str> {
         lock(self.wanted.version, self.wanted.python.minor)
     }
 
-    fn work(&self, name: &str) -> String {
+    /// The same with the hashes of what was built from source for a bundle.
+    fn lock_of_files(&self) -> Result<Cow<'static, str>> {
+        let lock = self.lock();
+        let Some(bundle) = bundle(self.host) else {
+            return Ok(lock);
+        };
+        let manifest = bundle.manifest(self.host)?;
+        let mut built = String::new();
+        for Built { pin, path } in &manifest.built {
+            let file = manifest.files.iter().find(|file| file.path == *path);
+            let file =
+                file.with_context(|| format!("{} has no {path}, which it names", bundle.path))?;
+            let _ = writeln!(built, "{pin} \\\n    --hash=sha256:{}", file.sha256);
+        }
+        Ok(with(&lock, &built).into())
+    }
+
+    pub(super) fn work(&self, name: &str) -> String {
         format!("{}/{name}", self.places.work)
     }
 
     /// The interpreter of the new environment.
-    fn python(&self) -> String {
+    pub(super) fn python(&self) -> String {
         format!("{}/bin/python", self.places.new)
     }
 
@@ -379,7 +412,7 @@ impl Build<'_> {
     // Children.
 
     /// For a child that installs or builds.
-    fn variables(&self) -> Vec<(String, String)> {
+    pub(super) fn variables(&self) -> Vec<(String, String)> {
         let own = [
             ("HOME", self.work("tmp")),
             // The usual one may be mounted so that nothing can be run from it.
@@ -399,11 +432,11 @@ impl Build<'_> {
         own.into_iter().chain(self.way.iter().cloned()).collect()
     }
 
-    fn child(&self, program: &str) -> Child<'_> {
+    pub(super) fn child(&self, program: &str) -> Child<'_> {
         child(self.host, program, &self.variables())
     }
 
-    fn run_quietly(&self, what: &str, child: Child<'_>) -> Result<Ended> {
+    pub(super) fn run_quietly(&self, what: &str, child: Child<'_>) -> Result<Ended> {
         let ended = child.end()?;
         match ended.status.success() {
             true => Ok(ended),
@@ -411,7 +444,7 @@ impl Build<'_> {
         }
     }
 
-    fn pip_source(&self) -> Vec<&str> {
+    pub(super) fn pip_source(&self) -> Vec<&str> {
         match &self.recipe.source {
             Some(directory) => vec!["--no-index", "--find-links", directory],
             None => Vec::new(),
@@ -425,7 +458,7 @@ impl Build<'_> {
         }
     }
 
-    fn failure(&self, what: &str, ended: &Ended) -> anyhow::Error {
+    pub(super) fn failure(&self, what: &str, ended: &Ended) -> anyhow::Error {
         let said = masked(&format!("{}\n{}", ended.output, ended.complaint));
         let last = masked(&ended.last_words());
         if let Some(line) = find(&said, &["do not match the hashes", "hash mismatch"]) {
@@ -470,7 +503,7 @@ impl Build<'_> {
     }
 }
 
-const PIP: [&str; 14] = [
+pub(super) const PIP: [&str; 14] = [
     "-m",
     "pip",
     "install",
@@ -488,7 +521,7 @@ const PIP: [&str; 14] = [
 ];
 
 /// What pip and uv say when they can't get through, the most telling first.
-const NO_CONNECTION: [&str; 14] = [
+pub(super) const NO_CONNECTION: [&str; 14] = [
     "name resolution",
     "name or service not known",
     "failed to lookup address",
@@ -506,7 +539,7 @@ const NO_CONNECTION: [&str; 14] = [
 ];
 
 /// What they say when the other side has no such file, or denies that it has.
-const ABSENT: [&str; 8] = [
+pub(super) const ABSENT: [&str; 8] = [
     "no matching distribution",
     "was not found",
     "not found in",
@@ -591,7 +624,7 @@ fn overridden() -> Vec<&'static str> {
 }
 
 /// The last line that has one of these words, the first word that is found at all.
-fn find<'a>(said: &'a str, words: &[&str]) -> Option<&'a str> {
+pub(super) fn find<'a>(said: &'a str, words: &[&str]) -> Option<&'a str> {
     words.iter().find_map(|word| {
         let mut lines = said.lines().rev();
         let line = lines.find(|line| line.to_lowercase().contains(word))?;

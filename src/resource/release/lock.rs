@@ -41,7 +41,7 @@ pub(super) fn lock(version: Version, minor: u8) -> Cow<'static, str> {
 }
 
 /// A lock with other packages in place of those of the same names.
-fn with(lock: &str, others: &str) -> String {
+pub(super) fn with(lock: &str, others: &str) -> String {
     let mut entries = entries(lock);
     entries.extend(self::entries(others));
     entries.into_values().collect()

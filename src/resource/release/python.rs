@@ -68,22 +68,24 @@ fn missing(wanted: &Python, facts: &Facts) -> Missing {
     ))
 }
 
-/// The packages that bring an interpreter of the distribution, and what a build needs of it; none for one that did not
-/// come as a package.
-pub fn packages(manager: PackageManager, python: &Interpreter) -> (Vec<String>, Vec<String>) {
+/// The packages that bring an interpreter of the distribution, what a build needs of it, and what it takes to compile for
+/// it; none for one that did not come as a package.
+pub fn packages(manager: PackageManager, python: &Interpreter) -> [Vec<String>; 3] {
     if !python.path.starts_with("/usr/bin/") {
-        return (Vec::new(), Vec::new());
+        return Default::default();
     }
     let name = format!("python3.{}", python.minor);
     match manager {
-        PackageManager::Apt => (
+        PackageManager::Apt => [
             vec![name.clone()],
-            vec![format!("{name}-venv"), format!("{name}-dev")],
-        ),
-        PackageManager::Dnf => (
+            vec![format!("{name}-venv")],
+            vec![format!("{name}-dev")],
+        ],
+        PackageManager::Dnf => [
             vec![format!("{name} | python3")],
+            Vec::new(),
             vec![format!("{name}-devel | python3-devel")],
-        ),
+        ],
     }
 }
 
@@ -109,11 +111,12 @@ print(json.dumps({
     'compiler': None if shutil.which(compiler) else compiler,
 }))";
 
-/// Asks an interpreter whether a release can be built on it.
+/// Asks an interpreter whether a release can be built on it, with what has to be compiled.
 pub(super) fn examine(
     host: &Host,
     python: &Interpreter,
     environment: &[(String, String)],
+    compiles: bool,
 ) -> Result<Examined> {
     let Interpreter { minor, path, .. } = python;
     let lacks = |what: String, packages: String| {
@@ -146,13 +149,13 @@ pub(super) fn examine(
             debian(&format!("python3.{minor}-venv")),
         ));
     }
-    if let Some(compiler) = &examined.compiler {
+    if let Some(compiler) = examined.compiler.as_ref().filter(|_| compiles) {
         return Err(lacks(
             format!("py-bcrypt has to be compiled, and there is no {compiler}"),
             debian("gcc and libc6-dev"),
         ));
     }
-    if !examined.headers {
+    if compiles && !examined.headers {
         return Err(lacks(
             format!("py-bcrypt has to be compiled, and the headers of {path} are missing"),
             debian(&format!("python3.{minor}-dev")),

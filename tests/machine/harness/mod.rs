@@ -14,6 +14,7 @@ pub mod certificates;
 pub mod installed;
 pub mod servers;
 pub mod site;
+pub mod twin;
 pub mod watch;
 pub mod wheelhouse;
 
