@@ -131,6 +131,14 @@ pub fn list(host: &Host, directory: &str, slug: &str, database: &str) -> Result<
     Ok(all)
 }
 
+impl Found {
+    /// Whether it is a backup of that instance that came to its end, by what it says of itself.
+    pub fn is_whole(&self, instance: &str) -> bool {
+        let manifest = self.manifest.as_ref();
+        self.what == What::Backup && manifest.is_some_and(|manifest| manifest.instance == instance)
+    }
+}
+
 /// What a name says.
 fn understood(name: &str, slug: &str, database: &str) -> Option<(What, OffsetDateTime)> {
     let (name, unfinished) = match name.strip_suffix(UNFINISHED) {

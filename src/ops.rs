@@ -135,9 +135,17 @@ fn leave_question() -> ! {
     std::process::exit(i32::from(Exit::Failed as u8))
 }
 
+/// Whether what is done now must come to its end.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+
+/// From here on no signal ends anything: what is half-way would be worse than what was there and what is to come.
+pub fn go_on_to_the_end() {
+    GOES_ON.store(true, Ordering::SeqCst);
+}
+
 /// Whether a signal asked for an end.
 pub fn is_to_stop() -> bool {
-    STOP.load(Ordering::SeqCst)
+    STOP.load(Ordering::SeqCst) && !GOES_ON.load(Ordering::SeqCst)
 }
 
 /// What a command says that ends for that.
@@ -146,9 +154,22 @@ pub fn stopped() -> anyhow::Error {
         .because("stopped by a signal; the site's data is as it was: run again when it suits")
 }
 
-/// Set by the first SIGINT or SIGTERM: the step at hand is finished, then the run stops with a summary.
+/// Whether whoever started this wants it to outlive the terminal, as `nohup` does.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGHUP: the step at hand is finished, then the run stops with a summary.
 fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    if !is_hang_up_ignored() {
+        // A connection that is lost is no reason to leave a site half-way.
+        kinds.push(SignalKind::hangup());
+    }
+    for kind in kinds {
         let mut arrivals = signal(kind)?;
         tokio::spawn(async move {
             while arrivals.recv().await.is_some() {

@@ -54,6 +54,11 @@ pub struct Upgrade {
     pub sums: Option<BTreeMap<String, String>>,
 }
 
+/// Where it is remembered.
+pub fn path(instance: &str) -> String {
+    journal::beside(instance, FILE)
+}
+
 /// What is remembered; nothing where nothing was ever upgraded.
 pub fn read(host: &Host, instance: &str) -> Result<Option<Upgrade>> {
     let path = journal::beside(instance, FILE);

@@ -40,6 +40,7 @@ pub fn paths(site: &Site) -> Result<Vec<String>> {
     let settings_file = site.settings_file.to_string_lossy().into_owned();
     let more = site.settings_file.with_extension("d");
     tree(&settings_file)?;
+    tree(&host.followed(&settings_file)?)?;
     tree(&more.to_string_lossy())?;
     tree(&layout.config)?;
     tree(&layout.secrets)?;
@@ -73,6 +74,8 @@ pub fn paths(site: &Site) -> Result<Vec<String>> {
     ];
     for path in named.into_iter().flatten() {
         tree(&path)?;
+        // A link alone leads to nothing on another machine.
+        tree(&host.followed(&path)?)?;
     }
     Ok(all.into_iter().collect())
 }
@@ -168,10 +171,20 @@ fn each(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<
             name(header.groupname_bytes())
         );
         let target = entry.link_name().map_err(damaged)?;
+        let kind = header.entry_type();
+        if !matches!(
+            kind,
+            EntryType::Regular | EntryType::Directory | EntryType::Symlink
+        ) {
+            return Err(Exit::Unusable.because(format!(
+                "the files of the backup have {path}, which is neither a file nor a directory nor a link"
+            )));
+        }
         one(Item {
             path,
-            kind: header.entry_type(),
-            mode: header.mode().map_err(damaged)? & 0o7777,
+            kind,
+            // Nothing of a site runs as somebody else than who starts it.
+            mode: header.mode().map_err(damaged)? & 0o777,
             // An account that is not here yet: install gives it what it needs.
             owner: host.accounts.owner(&owner).or(Some((0, 0))),
             target: target.map_or_else(String::new, |target| target.to_string_lossy().into_owned()),
@@ -216,11 +229,36 @@ fn is_journal(path: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// Where settings, secrets, certificates and files of a site may be. A backup that has more was not made of a site alone.
+const PLACES: [&str; 11] = [
+    "/etc/camcops",
+    "/etc/letsencrypt",
+    "/etc/pki",
+    "/etc/ssl",
+    "/home",
+    "/opt",
+    "/root",
+    "/srv",
+    "/usr/local/share",
+    "/usr/share/camcops",
+    "/var/lib/camcops",
+];
+
+/// Whether it is brought back: what decides who may log in or what runs is not, wherever a backup has it.
+fn is_brought_back(path: &str) -> bool {
+    let is_below = |place: &&str| {
+        path.strip_prefix(*place)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let is_hidden = || path.split('/').any(|part| part.starts_with('.'));
+    PLACES.iter().any(is_below) && !is_hidden() && !is_journal(path)
+}
+
 /// What stands on the machine otherwise than in the backup.
 pub fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
     let mut differing = Vec::new();
     each(host, packed, |item| {
-        if is_journal(&item.path) {
+        if !is_brought_back(&item.path) {
             return Ok(());
         }
         let is_other = match (host.look(&item.path)?, item.kind) {
@@ -242,12 +280,23 @@ pub fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
     Ok(differing)
 }
 
-/// Puts everything where it was. What stands there is replaced: who does not want that asks [`differing`] before. Gives
-/// how many things it was.
-pub fn bring_back(host: &Host, packed: impl Read) -> Result<usize> {
-    let mut number = 0;
+/// How much was put where it was, and what was not.
+#[derive(Debug, Default)]
+pub struct Brought {
+    /// So many things.
+    pub number: usize,
+    /// What is where nothing of a site is.
+    pub left_out: Vec<String>,
+}
+
+/// Puts everything where it was. What stands there is replaced: who does not want that asks [`differing`] before.
+pub fn bring_back(host: &Host, packed: impl Read) -> Result<Brought> {
+    let mut brought = Brought::default();
     each(host, packed, |item| {
-        if is_journal(&item.path) {
+        if !is_brought_back(&item.path) {
+            if !is_journal(&item.path) {
+                brought.left_out.push(item.path);
+            }
             return Ok(());
         }
         let path = item.path.as_str();
@@ -259,14 +308,15 @@ pub fn bring_back(host: &Host, packed: impl Read) -> Result<usize> {
         }
         match item.kind {
             EntryType::Directory => match host.look(path)? {
-                Some(_) => host.set(path, item.owner, Some(item.mode))?,
+                // Whose else it is stays so, and install gives ours what they need.
+                Some(_) => {}
                 None => host.make_directory(path, item.owner, item.mode)?,
             },
             EntryType::Symlink => host.put_link(path, &item.target)?,
             _ => host.put_file_from(path, item.content, item.owner, item.mode)?,
         }
-        number += 1;
+        brought.number += 1;
         Ok(())
     })?;
-    Ok(number)
+    Ok(brought)
 }

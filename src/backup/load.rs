@@ -242,6 +242,8 @@ pub async fn load(host: &Host, known: &Known, database: &str, source: Source<'_>
                 "--batch",
                 // Otherwise a dump could have commands for the client.
                 "--binary-mode",
+                // Nor may it have files read that root can read.
+                "--local-infile=0",
                 "--default-character-set=utf8mb4",
                 "--max-allowed-packet=1G",
                 "--",

@@ -5,6 +5,7 @@ use super::pack::{Packed, Packer};
 use super::{DATABASE, DATABASE_ENCRYPTED, FILES, FILES_ENCRYPTED, UNFINISHED};
 use super::{dump, files, load, stamp};
 use crate::error::Exit;
+use crate::host::Host;
 use crate::resource::hex;
 use crate::resource::sql::{self, Known, quote};
 use crate::resource::tables::{self, application};
@@ -57,7 +58,13 @@ pub fn listed(site: &Site) -> Result<Vec<super::Found>> {
 
 /// The directory for backups, which only root may enter.
 pub fn directory(site: &Site) -> Result<&str> {
-    let (host, directory) = (&site.host, site.settings().backup.directory.as_str());
+    let directory = site.settings().backup.directory.as_str();
+    entered(&site.host, directory)?;
+    Ok(directory)
+}
+
+/// Sees to it that a directory for backups and dumps is there, and that nobody else can change it.
+pub fn entered(host: &Host, directory: &str) -> Result<()> {
     match host.look_into(directory)? {
         None => {
             for (end, _) in directory.match_indices('/').skip(1) {
@@ -74,7 +81,7 @@ pub fn directory(site: &Site) -> Result<&str> {
             )));
         }
     }
-    Ok(directory)
+    Ok(())
 }
 
 /// Makes a backup of a site; whoever calls holds the lock.

@@ -316,7 +316,9 @@ pub async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
         .server
         .rows(
             "SELECT User, Host FROM mysql.user WHERE Host <> '' \
-             AND (User = '' OR (User = 'root' AND Host NOT IN ('localhost', '127.0.0.1', '::1'))) \
+             AND (User = '' OR (User = 'root' AND Host NOT IN ('localhost', '127.0.0.1', '::1')) \
+             OR (authentication_string = '' AND User NOT IN ('mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema') \
+             AND plugin IN ('', 'mysql_native_password', 'caching_sha2_password', 'sha256_password', 'ed25519'))) \
              ORDER BY User, Host",
         )
         .await?;
@@ -325,7 +327,8 @@ pub async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
         .map(|(user, host)| {
             let found = match user.is_empty() {
                 true => format!("anybody may log in from {host} without giving a name"),
-                false => format!("{user} may log in from {host}"),
+                false if user == "root" => format!("{user} may log in from {host}"),
+                false => format!("{user} may log in from {host} without a password"),
             };
             let account = format!("{}@{}", quote::name(user), quote::name(host));
             Finding::warning(found, by_client(look, &format!("DROP USER {account}")))
@@ -333,7 +336,7 @@ pub async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
         .collect();
     Ok(match findings.is_empty() {
         true => vec![Finding::ok(
-            "every account has a name, and root comes from this machine alone",
+            "every account has a name and a password, and root comes from this machine alone",
         )],
         false => findings,
     })

@@ -299,7 +299,7 @@ pub static CHECKS: [Check; 43] = [
         "database.accounts",
         SITE,
         &["database.login"],
-        "accounts of the server without a name, and root from other machines",
+        "accounts of the server without a name or a password, and root from other machines",
         "clinical records are as safe as the weakest account of their server",
     ),
     check(

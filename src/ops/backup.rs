@@ -176,7 +176,7 @@ fn place(site: &Site, name: &str) -> Result<String> {
     }
     let newest = make::listed(site)?
         .into_iter()
-        .rfind(|found| found.what == What::Backup);
+        .rfind(|found| found.is_whole(&site.instance));
     match newest {
         Some(found) => Ok(format!("{directory}/{}", found.name)),
         None => Err(Exit::Unusable.because(format!(
@@ -394,7 +394,8 @@ fn prune(site: &Site, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
     };
     let (whole, mut others): (Vec<Found>, Vec<Found>) = make::listed(site)?
         .into_iter()
-        .partition(|found| found.what == What::Backup);
+        .partition(|found| found.is_whole(&site.instance));
+    // What has the name of a backup and is none is the administrator's to look at.
     others.retain(|found| found.what == What::Unfinished);
     let moments: Vec<OffsetDateTime> = whole.iter().map(|found| found.made_at).collect();
     let stays = match rule {

@@ -117,7 +117,7 @@ impl Application {
             .accounts
             .owner(&format!("{0}:{0}", self.account))
             .with_context(|| format!("the account {} does not exist", self.account))?;
-        let lock = format!("/run/camcops-provision-{}.lock", self.layout.slug);
+        let lock = self.lock(host)?;
         let child = host
             .child("flock")
             .bare()
@@ -129,9 +129,19 @@ impl Application {
         Ok(environment.fold(child, |child, (name, value)| child.env(name, value)))
     }
 
+    /// What a command of CamCOPS holds while it runs. Whoever can read it could hold it, too.
+    fn lock(&self, host: &Host) -> Result<String> {
+        let lock = format!("/run/camcops-provision-{}.lock", self.layout.slug);
+        match host.look(&lock)? {
+            Some(_) => host.set(&lock, Some((0, 0)), Some(0o600))?,
+            None => host.put_file(&lock, b"", Some((0, 0)), 0o600)?,
+        }
+        Ok(lock)
+    }
+
     /// Waits until a command that an earlier run left behind has ended.
     pub fn wait_for_old_run(&self, host: &Host) -> Result<()> {
-        let lock = format!("/run/camcops-provision-{}.lock", self.layout.slug);
+        let lock = self.lock(host)?;
         let arguments = ["--nonblock", lock.as_str(), "true"];
         if host.child("flock").args(arguments).end()?.status.success() {
             return Ok(());

@@ -189,12 +189,21 @@ async fn with_files(
         }
         site.host.close().await;
     }
-    let number = open_files(&site.host, opened, identity)?
+    let brought = open_files(&site.host, opened, identity)?
         .read(&site.host, |packed| files::bring_back(&site.host, packed))?;
     note(
         site,
-        &format!("brought back {}", report::count(number, "file")),
+        &format!("brought back {}", report::count(brought.number, "file")),
     )?;
+    if !brought.left_out.is_empty() {
+        note(
+            site,
+            &format!(
+                "left out, as nothing of a site is kept there: {}",
+                brought.left_out.join(", ")
+            ),
+        )?;
+    }
     *site = Site::load(global)?;
     Ok(())
 }
@@ -249,6 +258,13 @@ async fn restored(
     let safety = match switched(site, known, &name).await {
         Ok(safety) => safety,
         Err(why) => {
+            // The server may have gone away just when the tables changed places.
+            let were_switched = load::were_switched(known).await;
+            if !matches!(were_switched, Ok(false)) {
+                return Err(why.context(
+                    "the services are stopped, and the tables may have changed places: both the old and the new ones are kept; see that the database server runs, then run the same command again",
+                ));
+            }
             load::remove(known, For::Restore).await?;
             load::remove(known, For::Replaced).await?;
             started(site, writer, style).await?;

@@ -2,22 +2,26 @@
 
 use super::{reached, with_services};
 use crate::cli::Global;
+use crate::error::Exit;
 use crate::journal::Writer;
+use crate::ops::stop_on_signals;
 use crate::report::{self, Style, count};
 use crate::resource::sql::{self, CHARSET, COLLATION, Known, quote};
 use crate::resource::{services, tables};
 use crate::site::Site;
 use anyhow::Result;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Converts what differs, after a dump and while nobody writes. A run that was cut is continued by the next one.
 pub async fn fix(global: &Global, style: Style) -> Result<()> {
+    let stop = stop_on_signals(style)?;
     let (site, known) = reached(global).await?;
-    let fixed = fixed(&site, &known, style).await;
+    let fixed = fixed(&site, &known, stop, style).await;
     site.host.close().await;
     fixed
 }
 
-async fn fixed(site: &Site, known: &Known, style: Style) -> Result<()> {
+async fn fixed(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let mut writer = Writer::open(&site.host, &site.instance, "db check --fix-collation")?;
     tables::application(&site.host)?.wait_for_old_run(&site.host)?;
@@ -32,7 +36,7 @@ async fn fixed(site: &Site, known: &Known, style: Style) -> Result<()> {
         return Ok(());
     }
     services::stop_ours(&site.host)?;
-    let done = converted(site, known, &wrong).await;
+    let done = converted(site, known, &wrong, stop).await;
     let done = with_services(done, site, &mut writer, style).await;
     if done.is_ok() && !style.quiet {
         report::note(&format!(
@@ -43,7 +47,12 @@ async fn fixed(site: &Site, known: &Known, style: Style) -> Result<()> {
     done
 }
 
-async fn converted(site: &Site, known: &Known, wrong: &[(String, String)]) -> Result<()> {
+async fn converted(
+    site: &Site,
+    known: &Known,
+    wrong: &[(String, String)],
+    stop: &AtomicBool,
+) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let tell = tables::application(&site.host)?.tell;
     tables::dump_before(&site.host, database, "collation").await?;
@@ -55,6 +64,12 @@ async fn converted(site: &Site, known: &Known, wrong: &[(String, String)]) -> Re
     // What refers to a column and that column are converted one after the other.
     server.change("SET SESSION foreign_key_checks = 0").await?;
     for (at, (table, _)) in wrong.iter().enumerate() {
+        if stop.load(Ordering::SeqCst) {
+            return Err(Exit::Failed.because(format!(
+                "stopped by a signal: {at} of {} converted; run again to continue",
+                count(wrong.len(), "table")
+            )));
+        }
         if at % 20 == 0 {
             tell(&format!("converting table {} of {}", at + 1, wrong.len()));
         }

@@ -1,11 +1,12 @@
 //! The way back from an upgrade: by itself, when the new version does not work, and by `rollback`.
 
 use super::{GO_ON, check, converge, opened, whole, with_version};
+use crate::backup::load;
 use crate::cli::{Global, Rollback};
 use crate::error::Exit;
 use crate::journal::Writer;
 use crate::ops::install::{agreed, overrides};
-use crate::ops::{need_machine, stop_on_signals};
+use crate::ops::{go_on_to_the_end, need_machine, stop_on_signals};
 use crate::report::{self, Style};
 use crate::resource::{Facets, State, release, services, sql, tables};
 use crate::site::Site;
@@ -68,7 +69,7 @@ pub async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result
         (false, Phase::Done) => Writes::Ours,
         (false, _) => Writes::Anybodys,
     };
-    if upgrade.migrates && writes == Writes::Ours {
+    if upgrade.migrates && writes != Writes::GivenUp {
         refuse_new_data(&site, &upgrade).await?;
     }
     site.host.close().await;
@@ -114,6 +115,7 @@ pub async fn undo(
     writes: Writes,
     style: Style,
 ) -> Result<()> {
+    go_on_to_the_end();
     let old = with_version(global, &upgrade.from.version)?;
     let tables = old_tables(&old, upgrade, writes).await;
     let settled = tables.with_context(|| {
@@ -155,8 +157,16 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
             known.database
         )
     })?;
+    if old.host.look(dump)?.is_none() {
+        return Err(Exit::Unusable.because(format!(
+            "the dump {dump} from before the upgrade is not there any more, and without it there is no way back: put it there again, or remove {} and run `camcops-provision install` to stay with what there is",
+            upgrade::path(&old.instance)
+        )));
+    }
+    load::need_power(&known, "")?;
     services::stop_ours(&old.host)?;
-    if writes == Writes::Ours
+    if writes != Writes::GivenUp
+        && upgrade.phase != Phase::GoingBack
         && let Err(why) = refuse_new_data(old, upgrade).await
     {
         // With the new version, as the settings say.
@@ -165,8 +175,14 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
     }
     // Of tables that are the old ones already there is nothing to dump.
     let at = tables::revision(&known, &known.database).await?;
-    if writes != Writes::Ours && at.as_ref() != Some(&upgrade.revision) {
-        tables::dump_before(&old.host, &known.database, "rollback").await?;
+    if writes != Writes::Ours
+        && at.as_ref() != Some(&upgrade.revision)
+        && let Err(why) = tables::dump_before(&old.host, &known.database, "rollback").await
+    {
+        if upgrade.phase != Phase::GoingBack {
+            start_services(old).await;
+        }
+        return Err(why);
     }
     let going_back = Upgrade {
         phase: Phase::GoingBack,

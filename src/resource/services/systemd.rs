@@ -176,13 +176,19 @@ pub fn log(host: &Host, unit: &str, since: SystemTime) -> Result<String> {
         "--no-pager",
         "--output=cat",
         "--lines=60",
+        // Without it these would be the first lines since then.
+        "--reverse",
         &since,
         "--unit",
         unit,
     ];
     // What was just said may not be written yet.
     let _ = host.child("journalctl").args(["--sync"]).end();
-    Ok(host.child("journalctl").args(arguments).end()?.output)
+    let newest_first = host.child("journalctl").args(arguments).end()?.output;
+    Ok(newest_first
+        .lines()
+        .rev()
+        .fold(String::new(), |text, line| text + line + "\n"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The dump of the tables before they are changed or go: the way back, until the change has come to its end.
 
 use super::Application;
-use crate::backup::{dump, stamp};
+use crate::backup::{self, dump, stamp};
 use crate::host::Host;
 use crate::resource::sql::Known;
 use anyhow::Result;
@@ -16,9 +16,7 @@ pub async fn make(
     next: &str,
 ) -> Result<String> {
     let (database, directory) = (&known.database, &application.dumps);
-    if host.look(directory)?.is_none() {
-        host.make_directory(directory, Some((0, 0)), 0o700)?;
-    }
+    backup::make::entered(host, directory)?;
     let size = dump::size(known).await?;
     dump::room(
         host,

@@ -6,7 +6,6 @@ use crate::host::Host;
 use crate::resource::sql::{self, CHARSET, COLLATION, Known, quote};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::fs::File;
 
 /// What comes and goes by itself, without anybody having entered anything.
 const PASSING: [&str; 4] = [
@@ -54,16 +53,21 @@ pub async fn bring_back(host: &Host, dump: &str, revision: &str) -> Result<()> {
     if !(were_switched && is_at(found(&known, database).await?)) {
         load::clear_up(host, &known).await?;
         (application.tell)(&format!("loading {dump} beside the database {database}"));
-        let file = File::open(dump).with_context(|| format!("can't open the dump {dump}"))?;
+        let Some((_, file)) = host.open_file(dump)? else {
+            bail!("the dump {dump} is not a file");
+        };
         load::room(host, &known, file.metadata()?.len()).await?;
         let beside = load::make(&known, For::Restore, CHARSET, COLLATION).await?;
         let source = Source::Stream {
             file: &file,
             decrypted: None,
         };
-        load::load(host, &known, &beside, source)
+        let scan = load::load(host, &known, &beside, source)
             .await
             .with_context(|| format!("the dump {dump}"))?;
+        if !scan.complete {
+            bail!("the dump {dump} does not come to its end");
+        }
         if !is_at(found(&known, &beside).await?) {
             bail!("the tables in the dump {dump} are not at revision {revision}");
         }
