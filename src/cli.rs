@@ -25,7 +25,7 @@ Exit codes: 0 done, or nothing to do; 1 something failed; 2 changes are pending 
 64 usage; 65 unusable input; 69 unreachable; 73 something is in the way; 74 I/O;
 75 another run holds the lock; 77 not root; 78 bad settings.
 
-Start with `camcops-provision plan`: it changes nothing.")]
+On a new machine begin with `camcops-provision plan`: it changes nothing. Where a site is broken, with `doctor`.")]
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -220,6 +220,10 @@ pub enum Db {
 
 /// Flags of `db anonymise`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+The site goes on meanwhile. Only administrators of the server can read the copy, until they give it away by a dump or a grant;
+DROP DATABASE removes it. Dates, rare diagnoses and small groups may still tell who somebody is: treat the copy as your rules
+for pseudonymised data say.")]
 pub struct Anonymise {
     /// The name of the copy, a database that is not there yet
     #[arg(long, value_name = "DATABASE")]
@@ -365,7 +369,7 @@ pub struct BundleCreate {
 pub enum Secret {
     /// Show where each secret is kept, since when, and whose it is; never the secret
     List,
-    /// Make a secret anew and bring it everywhere, while the site is in use
+    /// Make a secret anew and bring it everywhere, while the site is in use: broker lets visitors wait some seconds, cookie logs everybody out
     Rotate {
         /// Which one
         #[arg(value_enum)]
@@ -389,7 +393,7 @@ pub enum Backup {
     List,
     /// Check a backup: its sums, and whether it can be loaded, in a database of its own
     Verify {
-        /// Which one: its name, its path, or latest
+        /// Which one: its name, its path, or latest [default: latest]
         #[arg(value_name = "NAME", value_hint = ValueHint::DirPath)]
         name: Option<String>,
         /// Check sums and contents only, without a database
@@ -406,7 +410,7 @@ pub enum Backup {
         /// Only show what would go
         #[arg(long)]
         dry_run: bool,
-        /// Which ones stay [default: as backup.prune says]
+        /// Which ones stay [default: as backup.prune says] [possible values: never, generations, first-of-month]
         #[arg(long, value_name = "RULE", value_parser = one_rule)]
         rule: Option<Pruning>,
     },
@@ -429,11 +433,15 @@ pub struct Identity {
 
 /// Flags of `backup restore`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+On a new machine: install camcops-provision, copy the whole directory of the backup there, and restore it by its path, with
+--confirm; settings, secrets and certificate come from the backup, and everything is installed.
+A backup decides what runs here, as settings do: restore none whose way you don't know.")]
 pub struct Restore {
     /// A backup: its name, its path, or latest; or a dump of the database, plain, by gzip or by zstd
     #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
     pub what: String,
-    /// The name of the database that is to be replaced
+    /// The name of the database that is to be replaced; always wanted
     #[arg(long, value_name = "DATABASE")]
     pub confirm: Option<String>,
     /// Also replace settings, secrets, certificate and the site's own files by those of the backup
@@ -631,7 +639,7 @@ pub struct Status {
 Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.
 With --monitoring, as monitoring plugins do: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
 pub struct Doctor {
-    /// Which checks, by id or by the first word of several, such as web [default: all that fit]
+    /// Which checks, by id or by the first word of several, such as web [default: all but e2e (--end-to-end) and database.index (name it)]
     #[arg(value_name = "CHECK")]
     pub checks: Vec<String>,
     /// What can be known before an install; install itself asks it of a new machine
@@ -720,6 +728,9 @@ pub struct Upgrade {
 
 /// Flags of `rollback`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+camcops.version in the settings becomes the version that is gone back to; `upgrade` tries again. Where the upgrade changed the
+tables, and something was entered since, that is refused without --confirm.")]
 pub struct Rollback {
     /// Don't ask before the first change
     #[arg(short, long)]

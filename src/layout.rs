@@ -327,7 +327,7 @@ impl Layout {
                 Directory,
                 Root,
                 "0700",
-                "your own environment files, SLUG-SERVICE.env",
+                "your own environment files, INSTANCE-SERVICE.env",
             ),
             row(
                 "/etc/camcops/secrets",

@@ -272,7 +272,7 @@ key::settings! {
         keep_weekly: Whole<0, 520> = Whole(5), example "8";
         /// Of how many months the newest backup is kept.
         keep_monthly: Whole<0, 600> = Whole(12), example "24";
-        /// The recipient of age who can read the backups; without one they are not encrypted.
+        /// The recipient of age who can read the backups; without one they are not encrypted. Make the pair on another machine with `age-keygen -o FILE`: what it prints goes here, and without FILE no backup can be read. Dumps that are made before something is changed are not encrypted.
         encrypt_to: Option<Recipient> = None, example "\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudgkg7qs3yt9c9\"", shown "none";
     }
 
