@@ -176,7 +176,8 @@ fn place(site: &Site, name: &str) -> Result<String> {
     }
     let newest = make::listed(site)?
         .into_iter()
-        .rfind(|found| found.is_whole(&site.instance));
+        // A newest one that is damaged is told, and not passed over in silence.
+        .rfind(|found| found.what == What::Backup);
     match newest {
         Some(found) => Ok(format!("{directory}/{}", found.name)),
         None => Err(Exit::Unusable.because(format!(
