@@ -8,27 +8,23 @@ use crate::package::PACKAGE;
 
 #[test]
 fn runs_on_22_04_with_python_3_10() {
-    runs_on("jammy", 10, "libmagickwand-6.q16-6", "mariadb-server");
+    runs_on("jammy", 10, "libmagickwand-6.q16-6");
 }
 
 #[test]
-fn runs_on_24_04_with_python_3_12_and_mysql() {
-    let machine = runs_on("noble", 12, "libmagickwand-6.q16-7t64", "mysql-server");
-    if let Some(machine) = machine {
-        its_data_is_looked_after(&machine);
-    }
+fn runs_on_24_04_with_python_3_12() {
+    runs_on("noble", 12, "libmagickwand-6.q16-7t64");
 }
 
-fn runs_on(release: &str, minor: u8, magick: &str, server: &str) -> Option<Booted> {
+fn runs_on(release: &str, minor: u8, magick: &str) {
     if !possible() {
-        return None;
+        return;
     }
     let [venv, headers] = ["venv", "dev"].map(|part| format!("python3.{minor}-{part}"));
     let packages = PACKAGES.map(|name| match name {
         "libmagickwand-6.q16-6" => magick,
         "python3-venv" => &venv,
         "python3-dev" => &headers,
-        "mariadb-server" => server,
         other => other,
     });
     let machine = Booted::on(Ground {
@@ -37,17 +33,15 @@ fn runs_on(release: &str, minor: u8, magick: &str, server: &str) -> Option<Boote
         lease: None,
     });
     // The package that is built on Debian 12.
-    let package = PACKAGE.as_ref()?;
+    let Some(package) = PACKAGE.as_ref() else {
+        return;
+    };
     std::fs::copy(package, machine.path("/root/package.deb")).unwrap();
     machine.run(
         "rm /usr/bin/camcops-provision
          DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends /root/package.deb
          camcops-provision --version",
     );
-    if server != "mariadb-server" {
-        // Who has this one keeps it.
-        machine.run(&format!("DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends {server}"));
-    }
     install(machine.command(COMMAND[0]));
     machine.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
     let python = machine.run("readlink --canonicalize /usr/share/camcops/venv/bin/python");
@@ -69,36 +63,4 @@ fn runs_on(release: &str, minor: u8, magick: &str, server: &str) -> Option<Boote
     machine.reboot();
     wait_until_well(&machine, "a reboot");
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
-    Some(machine)
-}
-
-/// What an administrator does with the data of a site, on MySQL.
-fn its_data_is_looked_after(machine: &Booted) {
-    let users = || machine.run("mysql camcops --execute 'CHECKSUM TABLE _security_users'");
-    let before = users();
-    machine.run(
-        "camcops-provision backup create
-         camcops-provision backup verify
-         mysql camcops --execute 'UPDATE _security_users SET fullname = \"somebody else\"'",
-    );
-    assert_ne!(users(), before);
-    machine.run("camcops-provision backup restore latest --confirm camcops");
-    assert_eq!(users(), before);
-
-    machine.run("mysql camcops --execute \"DROP TABLE empsa; UPDATE _alembic_version SET version_num = '0086'\"");
-    let told = machine.run("camcops-provision db upgrade");
-    assert!(told.contains("revision 0086 -> 0087"), "{told}");
-    machine.run(
-        "mysql camcops --execute 'ALTER TABLE phq9 CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci'
-         camcops-provision db check --fix-collation
-         camcops-provision secret rotate database
-         camcops-provision db grant-readonly --user reader
-         camcops-provision db anonymise --to research
-         mysql research --execute 'SELECT COUNT(*) FROM patient'",
-    );
-    machine.run(
-        "camcops-provision doctor
-         camcops-provision doctor --end-to-end
-         camcops-provision plan --exit-code",
-    );
 }
