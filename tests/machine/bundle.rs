@@ -1,12 +1,12 @@
 //! From a machine with a network to one that has none, by one file.
 
 use crate::harness::booted::{Booted, Ground};
-use crate::harness::installed::{PASSWORD, SUPERUSER, bare_ground};
+use crate::harness::installed::{SUPERUSER, bare_ground, install_by};
 use crate::harness::site::wait_until_well;
 use crate::harness::{Machine, twin};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -33,7 +33,7 @@ fn from_a_bundle_alone_to_a_site() {
     assert_eq!(packages(), before);
     cut_while_it_is_unpacked(&target);
 
-    let said = install(&target, &["--offline", "--bundle", FILE]);
+    let said = install(&target);
     assert!(
         said.contains("The CamCOPS application is running at https://machine/"),
         "{said}"
@@ -47,7 +47,7 @@ fn from_a_bundle_alone_to_a_site() {
     );
     let again = target.run("camcops-provision install --yes");
     assert!(again.starts_with("nothing to do\n"), "{again}");
-    let again = install(&target, &["--offline", "--bundle", FILE]);
+    let again = install(&target);
     assert!(again.starts_with("nothing to do\n"), "{again}");
     assert_eq!(target.tried("camcops-provision plan --exit-code").0, 0);
     let failed = target.run("systemctl list-units --failed --plain --no-legend");
@@ -161,23 +161,9 @@ fn cut_while_it_is_unpacked(target: &Booted) {
     target.run("[ -e /var/lib/camcops-provision/.bundle ]");
 }
 
-fn install(target: &Booted, origin: &[&str]) -> String {
-    let begin = std::time::Instant::now();
-    let mut child = target
-        .command("camcops-provision")
-        .args(["install", "--yes", "--superuser", SUPERUSER])
-        .args(["--superuser-password-file", "-"])
-        .args(origin)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{told}");
-    eprintln!("installed in {:.0} s", begin.elapsed().as_secs_f64());
-    said
+fn install(target: &Booted) -> String {
+    let command = "install --yes --offline --superuser-password-file - --bundle";
+    let mut arguments: Vec<&str> = command.split(' ').collect();
+    arguments.extend([FILE, "--superuser", SUPERUSER]);
+    install_by(target.command("camcops-provision"), &arguments).1
 }

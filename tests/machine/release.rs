@@ -6,15 +6,6 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const PACKAGES: [&str; 7] = [
-    "ca-certificates",
-    "gcc",
-    "libc6-dev",
-    "libmagickwand-6.q16-6",
-    "python3.11",
-    "python3.11-dev",
-    "python3.11-venv",
-];
 const RELEASES: &str = "/usr/share/camcops/releases";
 const LOGIN: &str = "mirror:Qz7otter@/word";
 const OFFLINE: [&str; 3] = ["--offline", "--wheelhouse", "/srv/wheelhouse"];
@@ -113,7 +104,7 @@ fn works(machine: &Machine) {
 
 #[test]
 fn a_release_survives_being_killed_damaged_and_removed() {
-    let Some(machine) = Machine::start(&PACKAGES) else {
+    let Some(machine) = Machine::start(&wheelhouse::BUILDING) else {
         return;
     };
     wheelhouse::put_into(&machine);
@@ -196,7 +187,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
 
 #[test]
 fn the_way_to_the_index_is_the_administrators() {
-    let Some(machine) = Machine::start(&PACKAGES) else {
+    let Some(machine) = Machine::start(&wheelhouse::BUILDING) else {
         return;
     };
     let authority = Authority::new("ours");

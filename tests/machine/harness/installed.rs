@@ -174,10 +174,15 @@ fn make(ground: Ground, settings: &str, home: &Path) {
 
 /// Installs CamCOPS as a person would, by the program as a machine calls it; gives the seconds that took, and what was
 /// said.
-pub fn install(mut program: Command) -> (f64, String, String) {
+pub fn install(program: Command) -> (f64, String, String) {
+    install_by(program, &COMMAND[1..])
+}
+
+/// The same by other arguments, which have the password read from standard input.
+pub fn install_by(mut program: Command, arguments: &[&str]) -> (f64, String, String) {
     let start = Instant::now();
     let mut child = program
-        .args(&COMMAND[1..])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

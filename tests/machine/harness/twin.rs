@@ -6,17 +6,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What the machine has.
-const PACKAGES: [&str; 7] = [
-    "ca-certificates",
-    "gcc",
-    "libc6-dev",
-    "libmagickwand-6.q16-6",
-    "python3.11",
-    "python3.11-dev",
-    "python3.11-venv",
-];
-
 /// What its archive has, with all that this relies on.
 const ARCHIVE: &str = "apache2 ca-certificates libmagickwand-6.q16-6 logrotate mariadb-server python3.11 python3.11-venv rabbitmq-server supervisor wkhtmltopdf";
 
@@ -39,7 +28,7 @@ rm -rf "$apt"
 /// Starts it, with the sources of packages that lead to its archive; none where this is not possible.
 pub fn machine() -> Option<Machine> {
     possible().then(|| {
-        let machine = Machine::on(&base("bookworm", &PACKAGES), &files());
+        let machine = Machine::on(&base("bookworm", &wheelhouse::BUILDING), &files());
         machine.run(
             "rm -rf /etc/apt/sources.list*
              echo 'deb [trusted=yes] file:/srv/wheelhouse/archive ./' > /etc/apt/sources.list",

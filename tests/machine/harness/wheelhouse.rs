@@ -6,6 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What a release is built with, of a Debian that has no CamCOPS yet.
+pub const BUILDING: [&str; 7] = [
+    "ca-certificates",
+    "gcc",
+    "libc6-dev",
+    "libmagickwand-6.q16-6",
+    "python3.11",
+    "python3.11-dev",
+    "python3.11-venv",
+];
+
 /// The files for Debian's own Python.
 pub fn kept() -> PathBuf {
     kept_for(11)
