@@ -7,6 +7,7 @@ pub mod client;
 pub mod dump;
 pub mod files;
 pub mod keep;
+pub mod later;
 pub mod load;
 pub mod make;
 pub mod manifest;
@@ -137,6 +138,11 @@ impl Found {
         let manifest = self.manifest.as_ref();
         self.what == What::Backup && manifest.is_some_and(|manifest| manifest.instance == instance)
     }
+
+    /// What it was made before, if that is why there is one.
+    pub fn before(&self) -> Option<&str> {
+        self.manifest.as_ref()?.before.as_deref()
+    }
 }
 
 /// What a name says.
@@ -152,8 +158,8 @@ fn understood(name: &str, slug: &str, database: &str) -> Option<(What, OffsetDat
     }
     let rest = of(database)?;
     let (stamp, more) = rest.split_once('-')?;
-    let is_dump =
-        more.contains("-before-") && (more.ends_with(".sql") || more.ends_with(".sql.zst"));
+    let ends = [".sql", ".sql.zst", ".sql.zst.age"];
+    let is_dump = more.contains("-before-") && ends.iter().any(|end| more.ends_with(end));
     is_dump.then_some((either(What::Dump), moment(stamp)?))
 }
 

@@ -24,6 +24,9 @@ use serde::Serialize;
 use std::fmt;
 use std::time::Instant;
 
+/// What comes before the last line of a log: that may have anything in it.
+pub const LOG_ENDS: &str = "; its log ends: ";
+
 /// How well something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

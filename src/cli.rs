@@ -620,6 +620,9 @@ pub struct Plan {
     /// Write the plan to a file too, as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: Option<PathBuf>,
+    /// Where CamCOPS would come from.
+    #[command(flatten)]
+    pub origin: Origin,
     /// Which parts.
     #[command(flatten)]
     pub parts: Parts,

@@ -178,7 +178,12 @@ fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
                     leave_question();
                 }
                 if !again {
-                    style.warn(&["stopping once this step is done".to_owned()]);
+                    style.warn(&[match GOES_ON.load(Ordering::SeqCst) {
+                        true => {
+                            "going on to the end: half-way would be worse than either".to_owned()
+                        }
+                        false => "stopping once this step is done".to_owned(),
+                    }]);
                 }
             }
         });

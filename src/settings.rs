@@ -264,7 +264,7 @@ key::settings! {
         directory: AbsolutePath = AbsolutePath("/var/backups/camcops".into()), example "\"/mnt/backups/camcops\"";
         /// When a backup is made, as systemd.time(7) writes it (under supervisor: five fields of crontab(5)); "never" for no timer.
         schedule: Schedule = Schedule("*-*-* 02:30".into()), example "\"daily\"", shown "each night at half past two";
-        /// What the timer removes after each backup: nothing, what is beyond the keep_ settings, or after 31 days all but those of the first of each month; never the newest, nor any of the last 24 hours.
+        /// What the timer removes after each backup: nothing, what is beyond the keep_ settings, or after 31 days all but those of the first of each month; never the newest, nor any of the last 24 hours. What a restore has replaced goes after 31 days, unless nothing does.
         prune: Pruning = Pruning::Generations, example "\"never\"";
         /// Of how many days the newest backup is kept.
         keep_daily: Whole<1, 3650> = Whole(7), example "14";
@@ -272,8 +272,8 @@ key::settings! {
         keep_weekly: Whole<0, 520> = Whole(5), example "8";
         /// Of how many months the newest backup is kept.
         keep_monthly: Whole<0, 600> = Whole(12), example "24";
-        /// The recipient of age who can read the backups; without one they are not encrypted. Make the pair on another machine with `age-keygen -o FILE`: what it prints goes here, and without FILE no backup can be read. Dumps that are made before something is changed are not encrypted.
-        encrypt_to: Option<Recipient> = None, example "\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudgkg7qs3yt9c9\"", shown "none";
+        /// The recipient of age who can read the backups; without one they are not encrypted. Make the pair on another machine with `age-keygen -o FILE`: what it prints goes here, and without FILE no backup can be read. The dump before an upgrade is not encrypted: the way back has to read it.
+        encrypt_to: Option<Recipient> = None, example "\"ssh-ed25519 AAAA... backup@example.org\"", shown "none";
     }
 
     /// Where the services log to.

@@ -8,7 +8,7 @@ use crate::error::Exit;
 use crate::facts::DatabaseFamily;
 use crate::host::{Ends, Host};
 use crate::ops::{is_to_stop, stopped};
-use crate::resource::sql::{Known, quote};
+use crate::resource::sql::{self, Known, quote};
 use crate::resource::tables::application;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -89,12 +89,17 @@ pub async fn write(
         "--no-autocommit",
         // Tables are loaded side by side, and one that refers to a locked one is not locked with it.
         "--skip-add-locks",
+        // An account that may only fill one database can't bring back what runs in it.
+        "--skip-triggers",
         "--default-character-set=utf8mb4",
         "--max-allowed-packet=1G",
     ]);
     if family == DatabaseFamily::Mysql {
         // Both want privileges on the whole server, and neither is needed here.
         child = child.args(["--no-tablespaces", "--set-gtid-purged=OFF"]);
+    }
+    for view in sql::views_of(server, database).await? {
+        child = child.args([format!("--ignore-table={database}.{view}")]);
     }
     let mut packer = Packer::new(host, file, recipient)?;
     let mut flow = child.args(["--", database]).flow(Ends::Output)?;
@@ -108,7 +113,7 @@ pub async fn write(
             flow.end(host)?;
             sections
         }
-        Err(why) => return Err(why),
+        Err(why) => return Err(packer.cause(why)),
     };
     check(&scan, tables)?;
     let text_bytes = packer.given;

@@ -17,6 +17,8 @@ pub enum Rule {
     },
     /// All of the last 31 days, then those of the first of each month.
     Month,
+    /// All of the last 31 days: nobody wants back for longer what was replaced.
+    Replaced,
 }
 
 /// For each of these moments, oldest first, whether what was made then stays. The newest one always does, and all of the
@@ -24,13 +26,19 @@ pub enum Rule {
 pub fn stays(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bool> {
     let is_recent = |moment: &OffsetDateTime| now - *moment < Duration::DAY;
     let mut stays: Vec<bool> = made.iter().map(is_recent).collect();
-    if let Some(newest) = stays.last_mut() {
+    if let Some(newest) = stays.last_mut().filter(|_| rule != Rule::Replaced) {
         *newest = true;
     }
+    let is_of_month = |moment: &OffsetDateTime| now - *moment < Duration::days(31);
     match rule {
+        Rule::Replaced => {
+            for (moment, stays) in made.iter().zip(&mut stays) {
+                *stays |= is_of_month(moment);
+            }
+        }
         Rule::Month => {
             for (moment, stays) in made.iter().zip(&mut stays) {
-                *stays |= now - *moment < Duration::days(31) || moment.day() == 1;
+                *stays |= is_of_month(moment) || moment.day() == 1;
             }
         }
         Rule::Generations {
@@ -133,5 +141,7 @@ mod tests {
         let old = [datetime!(2020-05-05 02:00 UTC)];
         assert_eq!(kept(Rule::Month, &old).len(), 1);
         assert!(stays(none, &[], NOW).is_empty());
+        assert_eq!(stays(Rule::Replaced, &old, NOW), [false]);
+        assert_eq!(stays(Rule::Replaced, &hours, NOW), [true; 3]);
     }
 }

@@ -5,6 +5,7 @@
 
 use super::client::{Purpose, Way};
 use super::dump::Section;
+use super::later;
 use super::pack::{PIECE, unpacked};
 use super::scan::Scan;
 use crate::error::Exit;
@@ -28,6 +29,14 @@ const MARK: &str = "_camcops_provision_beside";
 const MOST_CLIENTS: usize = 4;
 /// Each load says about this often how far it is.
 const TOLD: u64 = 8;
+/// What stands before the first table of a dump is some lines.
+const LARGEST_HEAD: u64 = 1 << 20;
+/// From this size on, on the disk, keys of a table are made after its rows.
+const LARGE: u64 = 64 << 10;
+/// No statement that makes a table is longer.
+const LARGEST_CREATE: usize = 1 << 20;
+/// So much is read at once to find its end.
+const SMALL_PIECE: u64 = 1 << 16;
 /// A name of a database has 64 letters at most, and these end with what it is for.
 const LONGEST: usize = 48;
 
@@ -64,6 +73,34 @@ pub fn need_power(known: &Known, instead: &str) -> Result<()> {
     Err(Exit::NotRoot.because(format!(
         "this needs a further database at {}, and {} may not make one: set database.admin_defaults_file to an option file of an administrator{instead}",
         known.server.endpoint.address, known.server.endpoint.user
+    )))
+}
+
+/// Refuses where triggers are on the tables of a database: the server moves no table that has one.
+pub async fn refuse_triggers(known: &Known) -> Result<()> {
+    let mut triggers = sql::others_of(&known.server, &known.database).await?;
+    triggers.retain(|what| what.starts_with(sql::TRIGGER));
+    refuse(
+        known,
+        &triggers,
+        "the server moves no table that has a trigger",
+    )
+}
+
+/// Refuses where a database that is to go has anything that no dump of ours has.
+pub async fn refuse_others(known: &Known) -> Result<()> {
+    let others = sql::others_of(&known.server, &known.database).await?;
+    refuse(known, &others, "the dump would not have them")
+}
+
+fn refuse(known: &Known, others: &[String], why: &str) -> Result<()> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::CannotCreate.because(format!(
+        "the database {} has what CamCOPS does not know ({}), and {why}; nothing was changed: write down what SHOW CREATE says of each, drop it, run this again, and make it anew",
+        known.database,
+        others.join(", ")
     )))
 }
 
@@ -308,7 +345,7 @@ fn told(known: &Known, why: anyhow::Error) -> anyhow::Error {
     ))
 }
 
-/// A signal ends a load at once: it may take hours.
+/// A signal ends a load with the statement at hand: all of it may take hours.
 fn go_on() -> io::Result<()> {
     match is_to_stop() {
         true => Err(io::Error::other("stopped")),
@@ -470,7 +507,12 @@ fn side_by_side(
     let mut parts = parts.into_iter();
     let mut head = Vec::new();
     let (_, part) = parts.next().ok_or_else(damaged)?;
-    unpacked(Window { file, part })?.read_to_end(&mut head)?;
+    unpacked(Window { file, part })?
+        .take(LARGEST_HEAD + 1)
+        .read_to_end(&mut head)?;
+    if head.len() as u64 > LARGEST_HEAD {
+        return Err(damaged());
+    }
     let mut tables: Vec<Part> = parts
         .filter(|(is_table, _)| *is_table)
         .map(|(_, part)| part)
@@ -523,7 +565,9 @@ fn feed(
     queue: &Mutex<Vec<Part>>,
     progress: &Mutex<Progress>,
 ) -> io::Result<()> {
-    let locked = |_| io::Error::other("another thread failed");
+    fn locked<T>(_: T) -> io::Error {
+        io::Error::other("another thread failed")
+    }
     let mut piece = vec![0; PIECE];
     loop {
         let Some(part) = queue.lock().map_err(locked)?.pop() else {
@@ -531,7 +575,18 @@ fn feed(
         };
         // What is set for a dump: the end of the part before may have set it back.
         input.write_all(head)?;
+        let is_large = part.to - part.from > LARGE;
         let mut text = unpacked(Window { file, part })?;
+        let mut keys = None;
+        if is_large {
+            let begin = beginning(&mut text).map_err(Reading::wrapped)?;
+            let without = later::keys(&begin).map(|(without, statement)| {
+                keys = Some(statement);
+                without
+            });
+            input.write_all(without.as_ref().unwrap_or(&begin))?;
+            progress.lock().map_err(locked)?.add(begin.len() as u64);
+        }
         loop {
             let read = text.read(&mut piece).map_err(Reading::wrapped)?;
             if read == 0 {
@@ -539,10 +594,25 @@ fn feed(
             }
             go_on()?;
             input.write_all(&piece[..read])?;
-            let locked = |_| io::Error::other("another thread failed");
             progress.lock().map_err(locked)?.add(read as u64);
         }
+        if let Some(keys) = keys {
+            input.write_all(keys.as_bytes())?;
+        }
     }
+}
+
+/// A part up to where the statement that makes its table is whole, if it comes early.
+fn beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut begin = Vec::new();
+    while begin.len() < LARGEST_CREATE && !later::is_whole(&begin) {
+        let before = begin.len();
+        text.take(SMALL_PIECE).read_to_end(&mut begin)?;
+        if begin.len() == before {
+            break;
+        }
+    }
+    Ok(begin)
 }
 
 /// How many rows each table of a database has, without ours.

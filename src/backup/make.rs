@@ -6,14 +6,21 @@ use super::{DATABASE, DATABASE_ENCRYPTED, FILES, FILES_ENCRYPTED, UNFINISHED};
 use super::{dump, files, load, stamp};
 use crate::error::Exit;
 use crate::host::Host;
+use crate::journal::{self, HOME};
 use crate::resource::hex;
 use crate::resource::sql::{self, Known, quote};
 use crate::resource::tables::{self, application};
 use crate::site::Site;
 use anyhow::{Context, Result};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+/// The file that remembers where backups are.
+const DIRECTORY: &str = "backups-in";
+/// What it says of a directory that is not on the file system of the machine itself.
+const MOUNTED: &str = "mounted";
 
 /// A backup that was just made.
 #[derive(Debug)]
@@ -59,13 +66,24 @@ pub fn listed(site: &Site) -> Result<Vec<super::Found>> {
 /// The directory for backups, which only root may enter.
 pub fn directory(site: &Site) -> Result<&str> {
     let directory = site.settings().backup.directory.as_str();
-    entered(&site.host, directory)?;
+    entered(&site.host, &site.instance, directory)?;
     Ok(directory)
 }
 
-/// Sees to it that a directory for backups and dumps is there, and that nobody else can change it.
-pub fn entered(host: &Host, directory: &str) -> Result<()> {
+/// Sees to it that a directory for backups and dumps is there, that nobody else can change it, and that it is the one
+/// that it was: a share that is not mounted is not replaced by what is below it.
+pub fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
+    let remembered = host.read_text(&journal::beside(instance, DIRECTORY))?;
+    let remembered = remembered.as_deref().and_then(|text| text.split_once('\n'));
+    let had_backups = remembered.is_some_and(|(place, _)| place == directory);
+    let gone = || {
+        Exit::Io.because(format!(
+            "backup.directory {directory} had backups, and is not there any more: mount what it is on; if it went for good, `rm {}` and run again",
+            journal::beside(instance, DIRECTORY)
+        ))
+    };
     match host.look_into(directory)? {
+        None if had_backups => return Err(gone()),
         None => {
             for (end, _) in directory.match_indices('/').skip(1) {
                 if host.look_into(&directory[..end])?.is_none() {
@@ -74,7 +92,12 @@ pub fn entered(host: &Host, directory: &str) -> Result<()> {
             }
             host.make_directory(directory, Some((0, 0)), 0o700)?;
         }
-        Some(entry) if host.is_ours(&entry) => {}
+        Some(entry) if host.is_ours(&entry) => {
+            let was_mounted = remembered.is_some_and(|(_, on)| on == MOUNTED);
+            if had_backups && was_mounted && !is_mounted(host, directory)? {
+                return Err(gone());
+            }
+        }
         Some(_) => {
             return Err(Exit::CannotCreate.because(format!(
                 "backup.directory: others than root can change {directory}, and backups hold every secret of the site: chown root:root and chmod 700 it, or name another one"
@@ -84,8 +107,32 @@ pub fn entered(host: &Host, directory: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes a backup of a site; whoever calls holds the lock.
-pub async fn make(site: &Site, known: &Known) -> Result<Made> {
+/// Remembers where backups are, and whether that is on a file system of its own.
+fn remember(host: &Host, instance: &str, directory: &str) -> Result<()> {
+    if host.look_into(&format!("{HOME}/{instance}"))?.is_none() {
+        return Ok(());
+    }
+    let on = match is_mounted(host, directory)? {
+        true => MOUNTED,
+        false => "",
+    };
+    let (path, text) = (
+        journal::beside(instance, DIRECTORY),
+        format!("{directory}\n{on}"),
+    );
+    match host.read_text(&path)? {
+        Some(before) if before == text => Ok(()),
+        _ => host.put_file(&path, text.as_bytes(), Some((0, 0)), 0o600),
+    }
+}
+
+fn is_mounted(host: &Host, directory: &str) -> Result<bool> {
+    let device = |path: &str| std::fs::metadata(host.outside(path)).map(|data| data.dev());
+    Ok(device(directory)? != device("/")?)
+}
+
+/// Makes a backup of a site, for its own sake or before something; whoever calls holds the lock.
+pub async fn make(site: &Site, known: &Known, before: Option<&str>) -> Result<Made> {
     let host = &site.host;
     let tell = application(host)?.tell;
     let directory = directory(site)?;
@@ -118,7 +165,7 @@ pub async fn make(site: &Site, known: &Known) -> Result<Made> {
     tell(&format!("backing up {} to {path}", known.database));
     let unfinished = format!("{path}{UNFINISHED}");
     host.make_directory(&unfinished, Some((0, 0)), 0o700)?;
-    let written = write(site, known, &unfinished, &all, size).await;
+    let written = write(site, known, &unfinished, &all, size, before).await;
     let (manifest, bytes) = match written {
         Ok(written) => written,
         Err(why) => {
@@ -129,6 +176,7 @@ pub async fn make(site: &Site, known: &Known) -> Result<Made> {
     };
     host.sync_file_system(directory)?;
     host.rename(&unfinished, &path)?;
+    remember(host, &site.instance, directory)?;
     Ok(Made {
         name,
         path,
@@ -143,6 +191,7 @@ async fn write(
     path: &str,
     all: &[String],
     size: u64,
+    before: Option<&str>,
 ) -> Result<(Manifest, u64)> {
     let host = &site.host;
     let made_at = OffsetDateTime::now_utc().replace_nanosecond(0)?;
@@ -161,6 +210,7 @@ async fn write(
         .await?;
     let (charset, collation, server) = like.context("the database has just gone")?;
     let revision = tables::revision(known, &known.database).await?;
+    let left_out = sql::others_of(&known.server, &known.database).await?;
     let file = host.new_file(&format!("{path}/{}", names.0))?;
     let dumped = dump::write(host, known, all, size, file, recipient).await?;
     let mut packer = Packer::new(
@@ -168,7 +218,10 @@ async fn write(
         host.new_file(&format!("{path}/{}", names.1))?,
         recipient,
     )?;
-    let kept = files::pack(site, &mut packer)?;
+    let kept = match files::pack(site, &mut packer) {
+        Ok(kept) => kept,
+        Err(why) => return Err(packer.cause(why)),
+    };
     let files = packer.finish()?;
     let release = host.read_link(&site.layout.venv)?;
     let manifest = Manifest {
@@ -180,6 +233,7 @@ async fn write(
         server,
         machine: site.facts.host_name.clone(),
         encrypted_to: recipient.map(str::to_owned),
+        before: before.map(str::to_owned),
         database: Database {
             name: known.database.clone(),
             file: names.0.to_owned(),
@@ -190,6 +244,7 @@ async fn write(
             text_bytes: dumped.text_bytes,
             tables: dumped.tables,
             sections: dumped.sections,
+            left_out,
         },
         files: kept,
     };

@@ -33,6 +33,9 @@ pub struct Manifest {
     pub machine: String,
     /// The recipient of age that its contents are for.
     pub encrypted_to: Option<String>,
+    /// What it was made before, if that is why there is one: it holds what was to be replaced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub before: Option<String>,
     /// The database.
     pub database: Database,
     /// Configuration, keys and the site's own files.
@@ -60,6 +63,9 @@ pub struct Database {
     pub tables: BTreeMap<String, u64>,
     /// Where the parts of its dump begin.
     pub sections: Vec<Section>,
+    /// What else is in the database, and not in its dump: views, triggers, routines and events, of which CamCOPS has none.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub left_out: Vec<String>,
 }
 
 impl Database {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use ring::digest;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::process::ChildStdin;
 use std::thread::JoinHandle;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective::{self, ZSTD_e_continue, ZSTD_e_end};
@@ -194,19 +195,41 @@ impl<'a> Packer<'a> {
 
     /// Ends it; from here on it lasts.
     pub fn finish(mut self) -> Result<Packed> {
-        self.end_frame()?;
+        if let Err(why) = self.end_frame() {
+            return Err(self.cause(why.into()));
+        }
         let summed = match self.way {
             Way::Plain(summed) => summed,
-            Way::Age { age, input, writer } => {
-                drop(input);
-                let written = writer.join().map_err(|_| anyhow!("can't write"))?;
-                age.end(self.host)?;
-                written?
-            }
+            Way::Age { age, input, writer } => encrypted(self.host, age, input, writer)?,
         };
         summed.inner.sync_all()?;
         Ok(summed.sum.packed())
     }
+
+    /// Why it could not be written: where age only tells that nobody reads what it writes, who should have read tells more.
+    pub fn cause(self, why: anyhow::Error) -> anyhow::Error {
+        match self.way {
+            Way::Plain(_) => why,
+            Way::Age { age, input, writer } => encrypted(self.host, age, input, writer)
+                .err()
+                .unwrap_or(why),
+        }
+    }
+}
+
+/// Sees how age and who writes down what it gives came to their end: where both failed, the disk was the cause.
+fn encrypted(
+    host: &Host,
+    age: Flow,
+    input: ChildStdin,
+    writer: JoinHandle<io::Result<Summed<File>>>,
+) -> Result<Summed<File>> {
+    drop(input);
+    let written = writer.join().map_err(|_| anyhow!("can't write"))?;
+    let ended = age.end(host);
+    let summed = written?;
+    ended?;
+    Ok(summed)
 }
 
 impl Write for Packer<'_> {
@@ -233,6 +256,14 @@ pub fn unpacked<'a>(file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
         _ => Box::new(file),
     })
+}
+
+/// Whether age has encrypted a file.
+pub fn is_encrypted(file: &File) -> io::Result<bool> {
+    const BEGIN: &[u8] = b"age-encryption.org/";
+    let mut first = [0; BEGIN.len()];
+    let read = file.read_at(&mut first, 0)?;
+    Ok(first[..read] == *BEGIN)
 }
 
 #[cfg(test)]

@@ -106,6 +106,7 @@ pub fn disk(look: &Look<'_>) -> Result<Vec<Finding>> {
         &layout.downloads,
         &layout.lock,
         &layout.data,
+        look.site.settings().backup.directory.as_str(),
     ];
     for place in written {
         if let Ok(data) = std::fs::metadata(place) {

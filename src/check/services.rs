@@ -1,6 +1,6 @@
 //! The services, and the locks that they may wait for.
 
-use super::{Finding, Look};
+use super::{Finding, LOG_ENDS, Look};
 use crate::locks;
 use crate::ops::services::lock_directory;
 use crate::processes;
@@ -119,7 +119,7 @@ fn stopped(look: &Look<'_>, member: &Member, seen: &Seen) -> Finding {
         .ok()
         .and_then(|known| known.last_line(&look.site.host, member))
         .filter(|_| seen.phase == Phase::Failed)
-        .map(|line| format!("; its log ends: {line}"))
+        .map(|line| format!("{LOG_ENDS}{line}"))
         .unwrap_or_default();
     Finding::failed(format!("{name} {how}{last}"), start)
 }

@@ -7,7 +7,7 @@ pub use certificate::certificate;
 pub use config::config;
 
 use super::machine::is_ours;
-use super::{Finding, Look};
+use super::{Finding, LOG_ENDS, Look};
 use crate::probe::site::Endpoint;
 use crate::probe::web::status;
 use crate::probe::{Cause, Trouble};
@@ -55,7 +55,7 @@ pub async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let Some(pid) = seen.pid.filter(|_| seen.phase == Phase::Running) else {
         let last = look.services()?.last_line(&look.site.host, &member);
-        let last = last.map(|line| format!("; its log ends: {line}"));
+        let last = last.map(|line| format!("{LOG_ENDS}{line}"));
         return Ok(vec![Finding::failed(
             format!("{} does not run{}", member.name, last.unwrap_or_default()),
             "camcops-provision start server",

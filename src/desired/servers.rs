@@ -67,6 +67,23 @@ impl Draft<'_> {
         let name = settings.name_or(slug).to_owned();
         let local = settings.mode == Mode::Local;
         let checked_only = !local && settings.admin_defaults_file.is_none();
+        let host = settings.host.as_str();
+        let made = self
+            .found
+            .database
+            .as_ref()
+            .and_then(|key| key.kept_in.as_ref());
+        if let Some(path) = made.filter(|_| checked_only) {
+            self.recipe.warnings.push(format!(
+                "database.password_file: is not set, so the password of {} is made here, in {path}: whoever looks after {host} has to give the account that one",
+                settings.user_or(slug)
+            ));
+        }
+        if !local && !settings.host.is_loopback() && settings.tls == DatabaseTls::Off {
+            self.recipe.warnings.push(format!(
+                "database.tls: is \"off\", so whatever patients said goes to {host} in plain text: set \"required\", or \"verify\" with database.tls_ca"
+            ));
+        }
         let mut schema = Facets::new()
             .with("charset", sql::CHARSET)
             .with("collation", sql::COLLATION);
@@ -354,6 +371,18 @@ impl Draft<'_> {
             Part::Certificate,
             "an authority vouches for the site",
         );
+        let is_public = settings
+            .tls
+            .acme_server
+            .as_str()
+            .contains(".letsencrypt.org");
+        let names = self.site.names();
+        if let Some(name) = names.iter().find(|name| is_public && !name.contains('.')) {
+            self.recipe.missing.push((
+                Part::Certificate,
+                format!("web.server_names: Let's Encrypt gives certificates for full names of the public network, and {name} is none: set names such as camcops.example.org"),
+            ));
+        }
         let network = &settings.network;
         let ways = [
             (network.ca_bundle.is_some(), "network.ca_bundle"),

@@ -59,7 +59,7 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
     let known = sql::known(&site.host)?;
-    let made = make::make(&site, &known).await;
+    let made = make::make(&site, &known, None).await;
     site.host.close().await;
     summary::record(&site, made.as_ref().err())?;
     let made = made?;
@@ -78,6 +78,7 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
             "tables": database.tables.len(),
             "rows": database.rows(),
             "encrypted": made.manifest.encrypted_to.is_some(),
+            "left_out": database.left_out,
             "pruned": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
         }))?;
         return Ok(0);
@@ -90,6 +91,12 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
         mib(made.bytes),
         begin.elapsed().as_secs_f64()
     ))?;
+    if !database.left_out.is_empty() {
+        report::print_line(&format!(
+            "left out, as CamCOPS has none of its own: {}",
+            database.left_out.join(", ")
+        ))?;
+    }
     for found in gone {
         report::print_line(&format!("removed {}, as backup.prune says", found.name))?;
     }
@@ -105,6 +112,16 @@ fn open_files(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<P
     payload(
         host,
         &opened.files,
+        opened.manifest.encrypted_to.is_some(),
+        identity,
+    )
+}
+
+/// The database of a backup, in plain text where it is not encrypted.
+fn database(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
+    payload(
+        host,
+        &opened.database,
         opened.manifest.encrypted_to.is_some(),
         identity,
     )
@@ -176,8 +193,9 @@ fn place(site: &Site, name: &str) -> Result<String> {
     }
     let newest = make::listed(site)?
         .into_iter()
-        // A newest one that is damaged is told, and not passed over in silence.
-        .rfind(|found| found.what == What::Backup);
+        // A newest one that is damaged is told, and not passed over in silence; what holds the data that was replaced is
+        // only brought back by its name.
+        .rfind(|found| found.what == What::Backup && found.before().is_none());
     match newest {
         Some(found) => Ok(format!("{directory}/{}", found.name)),
         None => Err(Exit::Unusable.because(format!(
@@ -218,7 +236,7 @@ async fn verify(
     }
     let tables = &opened.manifest.database.tables;
     if quick && looked_into {
-        let database = payload(&site.host, &opened.database, encrypted, identity)?;
+        let database = database(&site.host, &opened, identity)?;
         let scan = database.read(&site.host, |packed| scanned(packed, &path))?;
         load::compare(tables, &scan.tables)?;
     } else if !quick {
@@ -299,8 +317,7 @@ async fn load_beside(
         opened.path
     ));
     let name = load::make(known, purpose, &database.charset, &database.collation).await?;
-    let encrypted = opened.manifest.encrypted_to.is_some();
-    let payload = payload(host, &opened.database, encrypted, identity)?;
+    let payload = self::database(host, opened, identity)?;
     let source = match payload.decrypted {
         None => Source::Sections {
             file: &payload.file,
@@ -334,7 +351,7 @@ fn list(site: &Site, style: Style) -> Result<u8> {
             (What::Dump, _) => "the database alone".to_owned(),
             (What::Backup, None) => "its manifest can't be read".to_owned(),
             (What::Backup, Some(manifest)) => format!(
-                "CamCOPS {}, revision {}, {} by {}{}",
+                "CamCOPS {}, revision {}, {} by {}{}{}",
                 manifest.release.as_deref().unwrap_or("unknown"),
                 manifest.database.revision.as_deref().unwrap_or("unknown"),
                 report::count(usize::try_from(manifest.database.rows())?, "row"),
@@ -342,7 +359,13 @@ fn list(site: &Site, style: Style) -> Result<u8> {
                 match manifest.encrypted_to {
                     Some(_) => ", encrypted",
                     None => "",
-                }
+                },
+                manifest
+                    .before
+                    .as_ref()
+                    .map_or_else(String::new, |before| format!(
+                        ", from before {before}: not the latest"
+                    ))
             ),
         };
         report::print_line(&format!(
@@ -374,6 +397,8 @@ fn told(found: &Found, directory: &str) -> serde_json::Value {
         told["release"] = manifest.release.clone().into();
         told["revision"] = manifest.database.revision.clone().into();
         told["server"] = manifest.server.clone().into();
+        told["before"] = manifest.before.clone().into();
+        told["left_out"] = manifest.database.left_out.clone().into();
         told["tool"] = manifest.tool.clone().into();
         told["tables"] = manifest.database.tables.len().into();
         told["rows"] = manifest.database.rows().into();
@@ -398,16 +423,21 @@ fn prune(site: &Site, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
         .partition(|found| found.is_whole(&site.instance));
     // What has the name of a backup and is none is the administrator's to look at.
     others.retain(|found| found.what == What::Unfinished);
-    let moments: Vec<OffsetDateTime> = whole.iter().map(|found| found.made_at).collect();
-    let stays = match rule {
-        Some(rule) => stays(rule, &moments, OffsetDateTime::now_utc()),
-        None => vec![true; whole.len()],
-    };
-    let beyond = whole.into_iter().zip(stays).filter(|(_, stays)| !stays);
-    let gone: Vec<Found> = others
+    // What holds replaced data takes no other's place.
+    let (replaced, whole): (Vec<Found>, Vec<Found>) = whole
         .into_iter()
-        .chain(beyond.map(|(found, _)| found))
-        .collect();
+        .partition(|found| found.before().is_some());
+    let beyond = |all: Vec<Found>, rule| {
+        let moments: Vec<OffsetDateTime> = all.iter().map(|found| found.made_at).collect();
+        let stays = stays(rule, &moments, OffsetDateTime::now_utc());
+        let pairs = all.into_iter().zip(stays);
+        pairs.filter_map(|(found, stays)| (!stays).then_some(found))
+    };
+    let mut gone = others;
+    if let Some(rule) = rule {
+        gone.extend(beyond(replaced, Rule::Replaced));
+        gone.extend(beyond(whole, rule));
+    }
     if !dry_run {
         for found in &gone {
             let path = format!("{}/{}", backup.directory.as_str(), found.name);

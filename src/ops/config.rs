@@ -154,6 +154,11 @@ pub fn rewrite(
 pub fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
     if style.json {
         report::print_json(&json!({ "file": file.display().to_string(), "changed": changed }))?;
+    } else if changed && !style.quiet {
+        report::note(&format!(
+            "{} is written; `camcops-provision plan` shows what that means, `camcops-provision install` does it",
+            file.display()
+        ));
     }
     Ok(0)
 }

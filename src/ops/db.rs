@@ -152,7 +152,7 @@ async fn migrated(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -
     let head = tables::head(host).await?;
     services::stop_ours(&site.host)?;
     let done = async {
-        let dump = tables::dump_before(host, database, &head).await?;
+        let dump = tables::dump_before(host, database, &head, tables::Reader::Program).await?;
         // What was just made while nobody could write is not made once more.
         tables::application(host)?.dumped.replace(dump.clone());
         converge(site, &mut writer, &only(&[Part::Tables]), stop, style).await?;

@@ -2,13 +2,16 @@
 
 use crate::cli::Cli;
 use crate::error::Exit;
-use crate::layout::What;
+use crate::facts::Manager;
+use crate::layout::{Row, What, Whose};
 use crate::report::{self, Style};
+use crate::resource::services::member::members;
 use crate::settings::{self, LogMode};
 use crate::site::Site;
 use anyhow::Result;
 use clap::CommandFactory;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -18,11 +21,12 @@ pub fn paths(site: &Site, style: Style) -> Result<u8> {
     if site.settings().logging.mode != LogMode::File {
         rows.retain(|row| row.path != site.layout.logs);
     }
+    rows.extend(others(site));
     if style.json {
         report::print_json(&json!({ "instance": site.instance, "paths": rows }))?;
         return Ok(0);
     }
-    let owner = |row: &crate::layout::Row| site.owner_of(row.whose);
+    let owner = |row: &Row| site.owner_of(row.whose);
     let width = rows.iter().map(|row| row.path.len()).max().unwrap_or(0) + 1;
     let owners = rows.iter().map(|row| owner(row).len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -39,6 +43,50 @@ pub fn paths(site: &Site, style: Style) -> Result<u8> {
     }
     report::print(&text)?;
     Ok(0)
+}
+
+/// What is nobody's in the file plan, and looked for as often.
+fn others(site: &Site) -> Vec<Row> {
+    let row = |path: String, what, mode, purpose| Row {
+        path,
+        what,
+        whose: Whose::Root,
+        mode,
+        purpose,
+    };
+    let settings = site.settings_file.to_string_lossy().into_owned();
+    let more = site.settings_file.with_extension("d");
+    let backups = site.settings().backup.directory.as_str().to_owned();
+    let mut rows = vec![
+        row(settings, What::File, "0644", "the settings"),
+        row(
+            more.to_string_lossy().into_owned(),
+            What::Directory,
+            "0755",
+            "more of them, in files that end with .toml",
+        ),
+        row(backups, What::Directory, "0700", "backups and dumps"),
+    ];
+    match site.manager() {
+        Manager::Systemd => {
+            let ours = members(site).into_iter().filter(|one| one.role.is_ours());
+            let units: BTreeSet<String> = ours
+                .filter_map(|one| one.inputs.into_iter().next())
+                .collect();
+            rows.extend(
+                units
+                    .into_iter()
+                    .map(|unit| row(unit, What::File, "0644", "a unit of systemd")),
+            );
+        }
+        Manager::Supervisor => rows.push(row(
+            site.layout.supervisor_programs(),
+            What::File,
+            "0644",
+            "the programs of supervisor",
+        )),
+    }
+    rows
 }
 
 /// The addresses of the site.

@@ -154,12 +154,6 @@ pub fn run(global: &Global, style: Style) -> Result<u8> {
         ))
     })?;
     write(&file, &text)?;
-    if !style.json {
-        report::print_line(&format!(
-            "{} is written; next: camcops-provision plan",
-            file.display()
-        ))?;
-    }
     answered(&file, true, style)
 }
 

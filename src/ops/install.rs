@@ -60,14 +60,13 @@ fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
 
 /// Shows what `install` would do.
 pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let mut global = global.clone();
+    global.set.extend(overrides(&flags.origin)?);
+    let site = Site::load(&global)?;
     let (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
     site.host.close().await;
-    let missing: Vec<&str> = recipe
-        .missing
-        .iter()
-        .map(|(_, what)| what.as_str())
-        .collect();
+    let missing = recipe.missing.iter().map(|(_, what)| what.clone());
+    let missing: Vec<String> = missing.chain(unfetched(&site.host, &plan)?).collect();
     let document = json!({
         "instance": site.instance,
         "plan": plan,
@@ -310,7 +309,13 @@ fn finish_install(
         }
     }
     if let (Some(_), Some(line)) = (outcome, report::first_boot(&plan.on_first_boot)) {
-        report::print_line(&format!("on first boot: {line}"))?;
+        let name = site.settings().superuser.username.as_ref();
+        let flag = name.map_or_else(String::new, |name| {
+            format!(" --superuser {}", name.as_str())
+        });
+        report::print_line(&format!(
+            "on first boot, by `camcops-provision install{flag}`: {line}"
+        ))?;
     }
     // Every service was seen to answer by now, or this run would not have come so far.
     if site.host.staged_root().is_none() && parts.whole() {
@@ -332,18 +337,37 @@ pub fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
     if !missing.is_empty() {
         return Err(Exit::Unreachable.because(missing.join("\n")));
     }
-    let made = plan
-        .changes
-        .iter()
-        .filter(|c| c.change.after != State::Absent);
-    let made: Vec<&Resource> = made.map(|c| &c.change.resource).collect();
-    packages::refuse_offline(host, made.iter().copied())?;
-    release::refuse_offline(host, made.iter().copied())?;
+    let unfetched = unfetched(host, plan)?;
+    if !unfetched.is_empty() {
+        return Err(Exit::Unreachable.because(unfetched.join("\n")));
+    }
     if plan.conflicts.is_empty() {
         return Ok(());
     }
     let all: Vec<&str> = plan.conflicts.iter().map(|c| c.what.as_str()).collect();
     Err(Exit::CannotCreate.because(all.join("\n")))
+}
+
+/// What would have to be fetched, where nothing may be.
+fn unfetched(host: &Host, plan: &Plan) -> Result<Vec<String>> {
+    let made = plan
+        .changes
+        .iter()
+        .filter(|c| c.change.after != State::Absent);
+    let made: Vec<&Resource> = made.map(|c| &c.change.resource).collect();
+    let refusals = [
+        packages::refuse_offline(host, made.iter().copied()),
+        release::refuse_offline(host, made.iter().copied()),
+    ];
+    let mut unfetched = Vec::new();
+    for refusal in refusals {
+        match refusal {
+            Ok(()) => {}
+            Err(why) if Exit::of(&why) == Exit::Unreachable => unfetched.push(format!("{why:#}")),
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(unfetched)
 }
 
 /// Checks and unpacks the bundle that a plan needs, before anything is changed; the lock is ours.

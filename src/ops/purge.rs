@@ -1,11 +1,12 @@
 //! `uninstall --purge`: the data of an instance goes too, after a dump of its database.
 
+use crate::backup::load;
 use crate::cli::{Global, Uninstall};
 use crate::engine::Data;
 use crate::error::Exit;
 use crate::journal::{self, Journal};
 use crate::report;
-use crate::resource::{Resource, State, broker, tables};
+use crate::resource::{Resource, State, broker, sql, tables};
 use crate::site::Site;
 use anyhow::Result;
 
@@ -45,7 +46,11 @@ pub async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String
             }
             match resource {
                 Resource::Schema(name) => {
-                    dumps.extend(tables::dump_before(host, name, "purge").await?)
+                    let known = sql::known(host)?;
+                    known.server.started(host).await?;
+                    load::refuse_others(&known).await?;
+                    let reader = tables::Reader::Somebody;
+                    dumps.extend(tables::dump_before(host, name, "purge", reader).await?);
                 }
                 Resource::Vhost(_) => broker::answers(host).await?,
                 _ => {}

@@ -7,6 +7,7 @@ mod safe;
 
 use super::install::agreed;
 use super::need_machine;
+use crate::check::LOG_ENDS;
 use crate::cli::{Global, Support};
 use crate::error::Exit;
 use crate::facts::Manager;
@@ -165,7 +166,7 @@ fn pieces(site: &Site, global: &Global, style: Style) -> Result<Vec<Piece>> {
         tell(style, name);
         pieces.push(Piece {
             name: name.into(),
-            text: ourselves(site, global, arguments)?,
+            text: without_log(ourselves(site, global, arguments)?),
         });
     }
     for (name, path) in [
@@ -288,6 +289,36 @@ fn ourselves(site: &Site, global: &Global, arguments: &[&str]) -> Result<String>
     })
 }
 
+/// What was told, without the lines of logs that a check found worth telling.
+fn without_log(told: String) -> String {
+    fn known_words(value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Some((found, line)) = text.split_once(LOG_ENDS) {
+                    *text = match safe::service(line) {
+                        Some(line) => format!("{found}{LOG_ENDS}{line}"),
+                        None => found.to_owned(),
+                    };
+                }
+            }
+            Value::Array(all) => all.iter_mut().for_each(known_words),
+            Value::Object(all) => all.values_mut().for_each(known_words),
+            _ => {}
+        }
+    }
+    if !told.contains(LOG_ENDS) {
+        return told;
+    }
+    match serde_json::from_str(&told) {
+        Ok(mut document) => {
+            known_words(&mut document);
+            format!("{document:#}\n")
+        }
+        // Nothing is better than what nobody has looked at.
+        Err(_) => "it has lines of logs, and can't be read\n".to_owned(),
+    }
+}
+
 fn service_log(told: &str) -> String {
     let document: Value = serde_json::from_str(told).unwrap_or_default();
     let Some(lines) = document["lines"].as_array() else {
@@ -387,6 +418,21 @@ mod tests {
         assert_eq!(pieces[0].text, "x ******** y ********");
         assert!(list(&pieces, 2).contains("2 times"));
         assert!(!list(&pieces, 0).contains("stood"));
+    }
+
+    #[test]
+    fn what_a_check_tells_of_a_log_is_known_words_alone() {
+        let told = |line: &str| {
+            let finding =
+                json!({ "checks": [{ "found": format!("workers failed{LOG_ENDS}{line}") }] });
+            without_log(finding.to_string())
+        };
+        let exception = told("ValueError: Alice Doe, born 1970");
+        assert!(exception.contains("ValueError: …") && !exception.contains("Alice"));
+        assert!(!told("Patient Alice Doe").contains("Alice"));
+        assert_eq!(without_log("no log".into()), "no log");
+        let cut = without_log(format!("{{ {LOG_ENDS}Alice"));
+        assert!(!cut.contains("Alice"), "{cut}");
     }
 
     #[test]

@@ -109,8 +109,14 @@ pub async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
         .await
         .with_context(|| format!("CamCOPS {new} could not be brought into use: {why:#}"))?;
     let gap = visitor.end().await.as_secs_f64();
+    let data = match writes {
+        Writes::Ours => "with all data",
+        _ => {
+            "with the data from before it was begun (what was there at the end is in the newest dump from before a rollback)"
+        }
+    };
     Err(why.context(format!(
-        "CamCOPS {new} could not be brought into use, so {old} is in use again, with all data (the site did not answer for {gap:.1} s)"
+        "CamCOPS {new} could not be brought into use, so {old} is in use again, {data} (the site did not answer for {gap:.1} s)"
     )))
 }
 
@@ -237,7 +243,13 @@ async fn prepared(
         // What is written after the dump would be lost on the way back.
         services::stop_ours(&site.host)?;
     }
-    let dump = tables::dump_before(&next.host, &known.database, found.to).await?;
+    let dump = tables::dump_before(
+        &next.host,
+        &known.database,
+        found.to,
+        tables::Reader::Program,
+    )
+    .await?;
     tables::application(&next.host)?
         .dumped
         .replace(dump.clone());

@@ -274,6 +274,24 @@ pub fn stop_ours(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// Whether any of ours runs that uses the site's data.
+pub fn any_of_ours_runs(host: &Host) -> Result<bool> {
+    let Some(known) = known(host) else {
+        return Ok(false);
+    };
+    known.forget();
+    let seen = known.see(host)?;
+    let runs = |name: &String| {
+        seen.get(name)
+            .is_some_and(|seen| seen.there && !matches!(seen.phase, Phase::Stopped | Phase::Failed))
+    };
+    let users = known
+        .members
+        .iter()
+        .filter(|one| one.role.is_ours() && !matches!(one.role, Role::Timer | Role::Socket));
+    Ok(users.map(|one| &one.name).any(runs))
+}
+
 /// Stops those of ours that have not read what changed since they started, and lets visitors wait: those with work to
 /// finish first.
 pub fn pause_stale(host: &Host) -> Result<()> {

@@ -272,6 +272,34 @@ pub async fn tables_of(server: &Server, database: &str) -> Result<Vec<String>> {
     Ok(rows.into_iter().map(|(name,)| name).collect())
 }
 
+/// The views of a database.
+pub async fn views_of(server: &Server, database: &str) -> Result<Vec<String>> {
+    let rows: Vec<(String,)> = server
+        .rows(&format!(
+            "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {}",
+            quote::text(database)
+        ))
+        .await?;
+    Ok(rows.into_iter().map(|(name,)| name).collect())
+}
+
+/// What [`others_of`] begins a trigger with.
+pub const TRIGGER: &str = "trigger ";
+
+/// What else a database has than tables: views, triggers, routines and events, each with what it is.
+pub async fn others_of(server: &Server, database: &str) -> Result<Vec<String>> {
+    let database = quote::text(database);
+    let rows: Vec<(String,)> = server
+        .rows(&format!(
+            "SELECT CONCAT('view ', TABLE_NAME) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {database} \
+             UNION ALL SELECT CONCAT('{TRIGGER}', TRIGGER_NAME) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {database} \
+             UNION ALL SELECT CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {database} \
+             UNION ALL SELECT CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {database}"
+        ))
+        .await?;
+    Ok(rows.into_iter().map(|(what,)| what).collect())
+}
+
 /// The tables of a database with a column of another collation than CamCOPS's, and the first such one.
 pub async fn other_collations(server: &Server, database: &str) -> Result<Vec<(String, String)>> {
     server

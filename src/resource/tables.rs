@@ -21,6 +21,7 @@ use crate::layout::Layout;
 use crate::report::plain;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
+pub use dump::Reader;
 pub use restore::{bring_back, sums};
 use revisions::Revisions;
 use std::cell::RefCell;
@@ -50,6 +51,8 @@ pub struct Application {
     pub environment: Vec<(String, String)>,
     /// Where the tables' dumps go.
     pub dumps: String,
+    /// Who alone can read those that this program needs not read again.
+    pub recipient: Option<String>,
     /// Is told what is going on.
     pub tell: fn(&str),
     /// The dump that was just made while nobody could write: a migration needs no other one.
@@ -75,10 +78,13 @@ impl Application {
             let suffix = site.facts.magick_suffix;
             environment.push(variable("WAND_MAGICK_LIBRARY_SUFFIX", suffix));
         }
+        let backup = &site.settings().backup;
+        let recipient = backup.encrypt_to.as_ref();
         Application {
             account: site.account().to_owned(),
             environment,
-            dumps: site.settings().backup.directory.as_str().to_owned(),
+            dumps: backup.directory.as_str().to_owned(),
+            recipient: recipient.map(|recipient| recipient.as_str().to_owned()),
             tell,
             dumped: RefCell::default(),
             layout,
@@ -408,7 +414,19 @@ async fn migrate(
     let dump = match dumped {
         Some(dump) => Some(dump),
         None if holds_anything(known, database, tables).await? => {
-            Some(dump::make(host, known, application, tables, revision, &revisions.head).await?)
+            let next = &revisions.head;
+            Some(
+                dump::make(
+                    host,
+                    known,
+                    application,
+                    tables,
+                    revision,
+                    next,
+                    Reader::Program,
+                )
+                .await?,
+            )
         }
         None => None,
     };
@@ -432,17 +450,24 @@ async fn migrate(
 }
 
 /// Dumps a database before something is done to it, and says in the dump's name what; nothing if there is nothing in it.
-pub async fn dump_before(host: &Host, name: &str, next: &str) -> Result<Option<String>> {
+pub async fn dump_before(
+    host: &Host,
+    name: &str,
+    next: &str,
+    reader: Reader,
+) -> Result<Option<String>> {
     let (known, application) = (sql::known(host)?, application(host)?);
     known.server.started(host).await?;
+    // What an earlier run left would be taken for a part of the change that begins here.
+    load::clear_up(host, &known).await?;
     let tables = sql::tables_of(&known.server, name).await?;
     if !holds_anything(&known, name, &tables).await? {
         return Ok(None);
     }
     let found = found(&known, name).await?;
     let revision = found.map_or_else(|| "unknown".to_owned(), |found| found.revision);
-    let dump = dump::make(host, &known, application, &tables, &revision, next).await?;
-    Ok(Some(dump))
+    let dump = dump::make(host, &known, application, &tables, &revision, next, reader);
+    Ok(Some(dump.await?))
 }
 
 /// Whether a migration from this revision was begun, wherever it ended.

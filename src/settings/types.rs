@@ -1,5 +1,7 @@
 //! Texts, addresses and numbers that only some values are allowed for.
 
+use bech32::primitives::decode::CheckedHrpstring;
+use bech32::{Bech32, Checksum};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -116,12 +118,31 @@ impl Schedule {
     }
 }
 
+/// A recipient ends with a checksum, so that a mistyped one is none.
+fn is_of_age(recipient: &str) -> bool {
+    let checked = CheckedHrpstring::new::<Long>(recipient);
+    let hrp = checked.map(|checked| checked.hrp().to_string());
+    // Those of its plugins have a name of their own behind that.
+    hrp.is_ok_and(|hrp| hrp == "age" || hrp.starts_with("age1"))
+}
+
+/// The code of Bech32 for texts of any length: recipients are longer than an address of money.
+enum Long {}
+
+impl Checksum for Long {
+    type MidstateRepr = u32;
+    const CODE_LENGTH: usize = 4096;
+    const CHECKSUM_LENGTH: usize = Bech32::CHECKSUM_LENGTH;
+    const GENERATOR_SH: [u32; 5] = Bech32::GENERATOR_SH;
+    const TARGET_RESIDUE: u32 = Bech32::TARGET_RESIDUE;
+}
+
 checked_text! {
     /// Who can read what age encrypts.
     Recipient, allowed "a recipient of age, age1..., or a public key of SSH", |recipient| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || " +/=@._-".contains(c);
-        let begins = ["age1", "ssh-ed25519 ", "ssh-rsa "];
-        match begins.iter().any(|one| recipient.starts_with(one)) && recipient.chars().all(is_fine) {
+        let is_of_ssh = || ["ssh-ed25519 ", "ssh-rsa "].iter().any(|one| recipient.starts_with(one)) && recipient.chars().all(is_fine);
+        match is_of_age(recipient) || is_of_ssh() {
             true => Ok(()),
             // A private key may stand there by mistake: it is not repeated.
             false => Err("is not who can read what age encrypts".into()),

@@ -4,7 +4,7 @@ use crate::harness::booted::Booted;
 use crate::harness::installed::{PASSWORD, SUPERUSER, bare, installed};
 use crate::harness::kill;
 use crate::harness::site::{NO_GROUP, as_tablet, wait_until_well};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -29,6 +29,10 @@ mysql --skip-column-names information_schema --execute "SELECT CONCAT('CHECKSUM 
 mysql --skip-column-names < /root/checksums.sql
 "#;
 
+/// What makes the tables, with their keys.
+const STRUCTURE: &str =
+    "mariadb-dump --no-data --skip-comments camcops | sed 's/ AUTO_INCREMENT=[0-9]*//'";
+
 /// Flips one bit at each of so many places of a backup, and sees whether it is refused.
 const FLIPS: &str = r#"
 import os, random, subprocess, sys
@@ -51,7 +55,7 @@ for n in range(number):
 print("refused", number)
 "#;
 
-fn json(machine: &Booted, command: &str) -> Value {
+fn told(machine: &Booted, command: &str) -> Value {
     serde_json::from_str(&machine.run(&format!("camcops-provision --json {command}"))).unwrap()
 }
 
@@ -87,6 +91,7 @@ fn a_site_is_backed_up_and_brought_back() {
     machine.run(ROWS);
     machine.run("camcops-provision --quiet stop");
     let before = checksums(&machine);
+    let structure = machine.run(STRUCTURE);
     makes_one(&machine);
     is_refused_when_damaged(&machine);
     refuses_what_it_can_not_bring_back(&machine);
@@ -103,8 +108,19 @@ fn a_site_is_backed_up_and_brought_back() {
         "camcops-provision backup restore {oldest} --confirm camcops"
     ));
     wait_until_well(&machine, "a restore");
+    // The newest one holds what was replaced, and is not what anybody means by the latest.
+    let all = told(&machine, "backup list")["backups"].clone();
+    let newest = all.as_array().unwrap().last().unwrap();
+    assert_eq!(newest["before"], "a restore", "{all}");
+    assert_ne!(
+        told(&machine, "backup verify --quick")["path"],
+        newest["path"]
+    );
     machine.run("camcops-provision --quiet stop");
     assert_eq!(checksums(&machine), before);
+    assert!(machine.run(STRUCTURE) == structure, "the tables are others");
+    let has_keys = structure.contains("KEY `ix__security_audit_");
+    assert!(has_keys, "{structure}");
     assert_eq!(databases(&machine), ONLY_OURS);
     takes_dumps_of_others(&machine);
     is_for_one_reader(&machine);
@@ -112,15 +128,20 @@ fn a_site_is_backed_up_and_brought_back() {
 }
 
 fn makes_one(machine: &Booted) {
-    let made = json(machine, "backup create");
+    // What an administrator has put beside the tables is named, and left where it is.
+    machine.run(
+        "mysql camcops --execute 'CREATE VIEW mine AS SELECT COUNT(*) AS n FROM phq9; CREATE TRIGGER seen AFTER INSERT ON phq9 FOR EACH ROW SET @seen = 1'",
+    );
+    let made = told(machine, "backup create");
     assert!(made["rows"].as_u64().unwrap() > 5000, "{made}");
+    assert_eq!(made["left_out"], json!(["view mine", "trigger seen"]));
     machine.run(&format!(
         "cd {DIRECTORY}/*Z
          sha256sum --check --quiet --strict SHA256SUMS
          test \"$(stat --format=%a:%U . .. * | sort -u | tr '\\n' ' ')\" = '600:root 700:root '
          ! grep --recursive --file /etc/camcops/secrets/camcops/cookie --file /etc/camcops/secrets/camcops/database . "
     ));
-    let listed = json(machine, "backup list");
+    let listed = told(machine, "backup list");
     assert_eq!(listed["backups"].as_array().unwrap().len(), 1, "{listed}");
     assert_eq!(listed["backups"][0]["what"], "backup");
     assert_eq!(listed["backups"][0]["revision"], "0087");
@@ -128,10 +149,12 @@ fn makes_one(machine: &Booted) {
     assert!(verified.contains("is well"), "{verified}");
     machine.run("camcops-provision backup verify --quick latest");
     assert_eq!(databases(machine), ONLY_OURS);
+    refused(machine, RESTORE, 73, "(trigger seen)");
+    machine.run("mysql camcops --execute 'DROP TRIGGER seen; DROP VIEW mine'");
 
     // In its sandbox, as the timer does it.
     machine.run("systemctl start camcops-backup@camcops.service; systemctl is-active camcops-backup@camcops.timer");
-    let status = json(machine, "status");
+    let status = told(machine, "status");
     assert_eq!(status["backups"]["number"], 2, "{status}");
     assert!(status["backups"]["last_failure"].is_null());
 }
@@ -204,7 +227,7 @@ fn tells_when_it_fails(machine: &Booted) {
     refused(machine, &format!("{create} {small}"), 74, "make room there");
     assert_eq!(machine.run("ls -A /mnt/small"), "");
     machine.run("umount /mnt/small");
-    let failure = json(machine, "status")["backups"]["last_failure"]["why"].to_string();
+    let failure = told(machine, "status")["backups"]["last_failure"]["why"].to_string();
     assert!(failure.contains("make room"), "{failure}");
     machine.run("systemctl stop mariadb");
     refused(machine, create, 69, "database");
@@ -214,7 +237,15 @@ fn tells_when_it_fails(machine: &Booted) {
     machine.run("systemctl unmask --quiet --runtime mariadb; systemctl start mariadb");
     let told = machine.run("camcops-provision status");
     assert!(told.contains("the last try failed at"), "{told}");
-    machine.run("chmod 777 /mnt/small");
+    machine.run("echo /mnt/gone/backups > /var/lib/camcops-provision/camcops/backups-in");
+    let gone = "--set backup.directory=/mnt/gone/backups";
+    refused(
+        machine,
+        &format!("{create} {gone}"),
+        74,
+        "had backups, and is not there any more",
+    );
+    machine.run("test ! -e /mnt/gone; chmod 777 /mnt/small");
     refused(
         machine,
         &format!("{create} {small}"),
@@ -235,7 +266,7 @@ fn clears_away(machine: &Booted) {
         "{would}"
     );
     assert!(!would.contains("20200101"), "{would}");
-    let gone = json(machine, "backup prune --rule first-of-month");
+    let gone = told(machine, "backup prune --rule first-of-month");
     assert_eq!(gone["removed"].as_array().unwrap().len(), 2, "{gone}");
     let left = machine.run(&format!(
         "rm --recursive {DIRECTORY}/camcops-2020*; ls {DIRECTORY}"
@@ -304,9 +335,15 @@ fn takes_dumps_of_others(machine: &Booted) {
 }
 
 fn is_for_one_reader(machine: &Booted) {
-    // The recipient of the settings' example, to get the program; then one whose identity is known.
+    refused(
+        machine,
+        "camcops-provision config set backup.encrypt_to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8q",
+        78,
+        "is not who can read",
+    );
+    // Some recipient, to get the program; then one whose identity is known.
     machine.run(
-        "camcops-provision config set backup.encrypt_to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudgkg7qs3yt9c9
+        "camcops-provision config set backup.encrypt_to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
          camcops-provision --quiet install --yes
          age-keygen --output /root/reader 2> /dev/null
          age-keygen --output /root/stranger 2> /dev/null
@@ -346,7 +383,19 @@ fn is_for_one_reader(machine: &Booted) {
     machine.run(&format!("{RESTORE} --identity /root/reader"));
     assert_eq!(machine.run(rows), before);
     assert_eq!(databases(machine), ONLY_OURS);
-    machine.run("camcops-provision config unset backup.encrypt_to");
+    // Who encrypts has more to say than the disk has room for.
+    machine.run(
+        "mkdir /root/endless; printf '#!/bin/sh\\nexec yes\\n' > /root/endless/age; chmod 755 /root/endless/age
+         mount -t tmpfs -o size=32M,mode=700 tmpfs /mnt/small",
+    );
+    refused(
+        machine,
+        "PATH=/root/endless:$PATH camcops-provision backup create --set backup.directory=/mnt/small",
+        74,
+        "No space left",
+    );
+    assert_eq!(machine.run("ls -A /mnt/small"), "");
+    machine.run("umount /mnt/small; camcops-provision config unset backup.encrypt_to");
 }
 
 /// What a machine had, on one that has nothing.

@@ -326,9 +326,17 @@ fn is_made_anew(machine: &Booted) {
         "needs a password",
     );
     wait_until_well(machine, "what was refused");
-    killed(machine, reset, "revision 0018");
-    let dump = machine.run(&format!("ls {DUMPS}/*-before-reset.sql.zst"));
-    assert!(dump_of(machine, dump.trim()).contains("Sentinel"));
+    let recipient = machine.run(
+        "apt-get install --quiet --yes --no-install-recommends age > /dev/null
+         age-keygen --output /root/reader 2> /dev/null; age-keygen -y /root/reader",
+    );
+    let encrypted = format!("--set backup.encrypt_to={} {reset}", recipient.trim());
+    killed(machine, &encrypted, "revision 0018");
+    let dump = machine.run(&format!("ls {DUMPS}/*-before-reset.sql.zst.age"));
+    machine.run(&format!(
+        "age --decrypt --identity /root/reader --output /root/reset.sql.zst {dump}"
+    ));
+    assert!(dump_of(machine, "/root/reset.sql.zst").contains("Sentinel"));
     machine.run("echo another-word-1 | camcops-provision db reset --confirm camcops --superuser boss --superuser-password-file -");
     wait_until_well(machine, "a reset");
     assert_eq!(
@@ -343,4 +351,10 @@ fn is_made_anew(machine: &Booted) {
     assert_eq!(asked(machine, admin), "0");
     assert!(!databases(machine).contains('-'), "{}", databases(machine));
     machine.run("camcops-provision plan --exit-code");
+    let restore = format!("backup restore {} --confirm camcops", dump.trim());
+    refused(machine, &restore, 64, "--identity FILE");
+    machine.run(&format!(
+        "camcops-provision --quiet {restore} --identity /root/reader"
+    ));
+    assert_eq!(asked(machine, admin), "1");
 }

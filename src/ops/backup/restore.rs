@@ -2,7 +2,7 @@
 
 use super::{load_beside, open_files, place};
 use crate::backup::load::{self, For, Source};
-use crate::backup::{self, Opened, files, make};
+use crate::backup::{self, Opened, files, make, pack};
 use crate::cli::{Global, Parts, Restore};
 use crate::error::Exit;
 use crate::host::Kind;
@@ -43,29 +43,51 @@ pub async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
     let mut site = Site::load(global)?;
     let input = input(&site, &place(&site, &flags.what)?)?;
     let is_new = !Journal::read(&site.host, &site.instance)?.exists();
-    match &input {
-        Input::Backup(opened) => {
-            if opened.manifest.encrypted_to.is_some() && flags.identity.identity.is_none() {
-                return Err(super::identity_needed());
-            }
-            if is_new || flags.with_configuration {
-                confirmed(&opened.manifest.database.name, flags)?;
-                with_files(global, &mut site, opened, is_new, flags).await?;
-            }
-        }
-        Input::Dump(_) if is_new => {
+    let Input::Backup(opened) = &input else {
+        if is_new {
             return Err(Exit::Unreachable.because(
                 "there is no site on this machine, and a dump of a database alone makes none: run `camcops-provision install` first",
             ));
         }
-        Input::Dump(_) => {}
+        return data(global, site, &input, flags, stop, begin, style).await;
+    };
+    if opened.manifest.encrypted_to.is_some() && flags.identity.identity.is_none() {
+        return Err(super::identity_needed());
     }
+    if !is_new && !flags.with_configuration {
+        return data(global, site, &input, flags, stop, begin, style).await;
+    }
+    confirmed(&opened.manifest.database.name, flags)?;
+    let before = before_files(global, &mut site, opened, is_new, flags).await?;
+    let restored = match with_files(global, &mut site, opened, flags) {
+        Ok(()) => data(global, site, &input, flags, stop, begin, style).await,
+        Err(why) => Err(why),
+    };
+    restored.map_err(|why| match before {
+        Some(path) => why.context(format!(
+            "what was there before, with its configuration, is in {path}; `camcops-provision backup restore {path} --with-configuration`, and the other flags of this run, brings it back"
+        )),
+        None => why,
+    })
+}
+
+/// The data, on ground that is made for it where there is none.
+async fn data(
+    global: &Global,
+    mut site: Site,
+    input: &Input,
+    flags: &Restore,
+    stop: &'static AtomicBool,
+    begin: Instant,
+    style: Style,
+) -> Result<u8> {
     let database = site
         .settings()
         .database
         .name_or(&site.layout.slug)
         .to_owned();
     confirmed(&database, flags)?;
+    let is_new = !Journal::read(&site.host, &site.instance)?.exists();
     site = purge::site(global)?;
     if is_new || !has_ground(&site).await? {
         // Everything that data can be loaded into; what reads it comes after it.
@@ -82,7 +104,7 @@ pub async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
     }
     let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
     let known = sql::known(&site.host)?;
-    let restored = restored(&site, &known, &mut writer, &input, flags, style).await;
+    let restored = restored(&site, &known, &mut writer, input, flags, style).await;
     site.host.close().await;
     let restored = restored?;
     if style.json {
@@ -155,15 +177,16 @@ fn input(site: &Site, path: &str) -> Result<Input> {
     }
 }
 
-/// Brings back what is not in the database. A machine without a site gets it only where nothing else stands; on a site
-/// it replaces what is there, after that was backed up.
-async fn with_files(
+/// Whether what is not in the database can be brought back. A machine without a site gets it only where nothing else
+/// stands; on a site it replaces what is there, after the backup's data was read to its end and what is there was backed
+/// up: gives where.
+async fn before_files(
     global: &Global,
     site: &mut Site,
     opened: &Opened,
     is_new: bool,
     flags: &Restore,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let identity = flags.identity.identity.as_deref();
     let instance = &opened.manifest.instance;
     if *instance != site.instance {
@@ -180,15 +203,28 @@ async fn with_files(
                 differing.join(", ")
             )));
         }
-    } else {
-        *site = purge::site(global)?;
-        let known = sql::known(&site.host)?;
-        let _lock = journal::try_lock(&site.host)?;
-        if let Some(path) = safety(site, &known).await? {
-            note(site, &format!("what is there now is in {path}"))?;
-        }
-        site.host.close().await;
+        return Ok(None);
     }
+    *site = purge::site(global)?;
+    let known = sql::known(&site.host)?;
+    let _lock = journal::try_lock(&site.host)?;
+    load::need_power(&known, "")?;
+    known.server.started(&site.host).await?;
+    load::refuse_triggers(&known).await?;
+    let scan = super::database(&site.host, opened, identity)?
+        .read(&site.host, |packed| super::scanned(packed, &opened.path))?;
+    load::compare(&opened.manifest.database.tables, &scan.tables)?;
+    let before = safety(site, &known).await?;
+    if let Some(path) = &before {
+        note(site, &format!("what is there now is in {path}"))?;
+    }
+    site.host.close().await;
+    Ok(before)
+}
+
+/// Brings back what is not in the database.
+fn with_files(global: &Global, site: &mut Site, opened: &Opened, flags: &Restore) -> Result<()> {
+    let identity = flags.identity.identity.as_deref();
     let brought = open_files(&site.host, opened, identity)?
         .read(&site.host, |packed| files::bring_back(&site.host, packed))?;
     note(
@@ -224,7 +260,7 @@ async fn safety(site: &Site, known: &Known) -> Result<Option<String>> {
     if !tables::has_data(known, &known.database).await? {
         return Ok(None);
     }
-    let made = make::make(site, known).await?;
+    let made = make::make(site, known, Some("a restore")).await?;
     // It is read again: what is on the disk is what counts.
     backup::open(&site.host, &made.path)?;
     Ok(Some(made.path))
@@ -240,6 +276,7 @@ async fn restored(
 ) -> Result<Restored> {
     load::need_power(known, "")?;
     known.server.started(&site.host).await?;
+    load::refuse_triggers(known).await?;
     load::clear_up(&site.host, known).await?;
     let (name, counts) = match beside(site, known, input, flags).await {
         Ok(loaded) => loaded,
@@ -338,13 +375,15 @@ async fn beside(
             let Some((_, file)) = host.open_file(path)? else {
                 return Err(Exit::Unusable.because(format!("{path} is not a file any more")));
             };
+            let identity = flags.identity.identity.as_deref();
+            let payload = super::payload(host, &file, pack::is_encrypted(&file)?, identity)?;
             load::room(host, known, file.metadata()?.len()).await?;
             note(site, &format!("loading {path} into a database of its own"))?;
             let (charset, collation) = like(known).await?;
             let name = load::make(known, For::Restore, &charset, &collation).await?;
             let source = Source::Stream {
-                file: &file,
-                decrypted: None,
+                file: &payload.file,
+                decrypted: payload.decrypted,
             };
             let scan = load::load(host, known, &name, source).await?;
             if scan.by_a_client && !scan.complete {
@@ -356,6 +395,12 @@ async fn beside(
             (name, scan.by_a_client.then_some(scan.tables), path)
         }
     };
+    let more = sql::others_of(&known.server, &name).await?;
+    if more.iter().any(|what| what.starts_with(sql::TRIGGER)) {
+        return Err(Exit::Unusable.because(format!(
+            "{what} has triggers, and the server moves no table that has one; nothing was changed: make a dump with --skip-triggers"
+        )));
+    }
     let found = load::counts(known, &name).await?;
     if let Some(wanted) = wanted {
         load::compare(&wanted, &found)?;

@@ -52,8 +52,11 @@ impl Summary {
         // One from the future says nothing of today; clocks of a network differ a little.
         let latest = OffsetDateTime::now_utc() + Duration::minutes(5);
         let whole = || {
-            all.iter()
-                .filter(|found| found.is_whole(&site.instance) && found.made_at <= latest)
+            // What holds replaced data says nothing of the last night.
+            all.iter().filter(|found| {
+                let is_of_now = found.made_at <= latest && found.before().is_none();
+                found.is_whole(&site.instance) && is_of_now
+            })
         };
         let is_unfinished = |found: &&crate::backup::Found| found.what == What::Unfinished;
         Ok(Some(Summary {

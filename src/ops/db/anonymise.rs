@@ -172,6 +172,13 @@ async fn copied(
             _ => left_out.push(table),
         }
     }
+    // The key of the pseudonyms is in the statements: a binary log gets what they did, and not them.
+    let are_logged: Option<(u8,)> = server
+        .row("SELECT 1 FROM DUAL WHERE @@log_bin AND @@binlog_format <> 'ROW'")
+        .await?;
+    if are_logged.is_some() {
+        server.change("SET SESSION binlog_format = ROW").await?;
+    }
     // The copy is made of what is whole by then: whoever is uploading meanwhile is not made to wait.
     for statement in [
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",

@@ -55,7 +55,7 @@ async fn converted(
 ) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let tell = tables::application(&site.host)?.tell;
-    tables::dump_before(&site.host, database, "collation").await?;
+    tables::dump_before(&site.host, database, "collation", tables::Reader::Somebody).await?;
     let like = format!("CHARACTER SET {CHARSET} COLLATE {COLLATION}");
     let quoted = quote::name(database);
     server

@@ -85,6 +85,7 @@ async fn anew(
             tables[0]
         )));
     }
+    load::refuse_others(known).await?;
     refuse_patients(known, flags).await?;
     take_file(site, flags.superuser_password_file.as_deref())?;
     if let Some(name) = &site.settings().superuser.username {
@@ -95,7 +96,7 @@ async fn anew(
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
     tables::application(host)?.wait_for_old_run(host)?;
     services::stop_ours(host)?;
-    let dump = match tables::dump_before(host, database, "reset").await {
+    let dump = match tables::dump_before(host, database, "reset", tables::Reader::Somebody).await {
         Ok(dump) => dump,
         Err(why) => {
             return with_services(Err(why), site, &mut writer, style).await;

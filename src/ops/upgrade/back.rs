@@ -70,6 +70,7 @@ pub async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result
         (false, _) => Writes::Anybodys,
     };
     if upgrade.migrates && writes != Writes::GivenUp {
+        refuse_unknown_data(&site, &upgrade).await?;
         refuse_new_data(&site, &upgrade).await?;
     }
     site.host.close().await;
@@ -164,6 +165,7 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
         )));
     }
     load::need_power(&known, "")?;
+    load::refuse_triggers(&known).await?;
     services::stop_ours(&old.host)?;
     if writes != Writes::GivenUp
         && upgrade.phase != Phase::GoingBack
@@ -177,7 +179,13 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
     let at = tables::revision(&known, &known.database).await?;
     if writes != Writes::Ours
         && at.as_ref() != Some(&upgrade.revision)
-        && let Err(why) = tables::dump_before(&old.host, &known.database, "rollback").await
+        && let Err(why) = tables::dump_before(
+            &old.host,
+            &known.database,
+            "rollback",
+            tables::Reader::Somebody,
+        )
+        .await
     {
         if upgrade.phase != Phase::GoingBack {
             start_services(old).await;
@@ -193,6 +201,24 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
     tables::bring_back(&old.host, dump, &upgrade.revision).await?;
     old.host.cut().after_write();
     Ok(())
+}
+
+/// Where an upgrade was cut before its sums were taken, no service had run with the new tables; but the machine may have
+/// started them since.
+async fn refuse_unknown_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
+    if upgrade.sums.is_some() || upgrade.phase == Phase::GoingBack {
+        return Ok(());
+    }
+    let known = sql::known(&site.host)?;
+    if !services::any_of_ours_runs(&site.host)?
+        || !tables::was_begun(&site.host, &known, &upgrade.revision).await?
+    {
+        return Ok(());
+    }
+    Err(Exit::CannotCreate.because(format!(
+        "the upgrade to CamCOPS {} was cut after the tables were changed, and the services run with them: whether anything was entered since can't be told; finish it with `camcops-provision upgrade`, or go back with `camcops-provision rollback --confirm {}` (what there is now stays in a dump)",
+        upgrade.to.version, known.database
+    )))
 }
 
 /// Whatever was entered since the tables were changed would be lost.

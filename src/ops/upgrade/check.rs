@@ -1,6 +1,7 @@
 //! What an upgrade would do, and what stands in its way, before anything is changed.
 
 use super::super::config;
+use crate::backup::load;
 use crate::camcops_conf::Ini;
 use crate::cli::Global;
 use crate::error::Exit;
@@ -157,6 +158,11 @@ pub async fn preflight(site: &Site, to: Version) -> Result<Preflight> {
         problems.push(
             "the tables have to be changed, and without an administrator of the database they could not be brought back: set database.admin_defaults_file".into(),
         );
+    }
+    if revision != new_revision
+        && let Err(why) = load::refuse_triggers(&*sql::known(host)?).await
+    {
+        problems.push(why.to_string());
     }
     for one in &room {
         if one.free_mib < one.needed_mib {

@@ -6,7 +6,17 @@ use crate::host::Host;
 use crate::resource::sql::Known;
 use anyhow::Result;
 
-/// Dumps a database and checks the dump; gives the file, whose name ends with the revision and what comes next.
+/// Who reads a dump again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// This program, by itself: the way back of an upgrade.
+    Program,
+    /// Somebody who wants back what was given up.
+    Somebody,
+}
+
+/// Dumps a database and checks the dump; gives the file, whose name ends with the revision and what comes next. What
+/// this program has to read again by itself is not encrypted.
 pub async fn make(
     host: &Host,
     known: &Known,
@@ -14,9 +24,10 @@ pub async fn make(
     tables: &[String],
     revision: &str,
     next: &str,
+    reader: Reader,
 ) -> Result<String> {
     let (database, directory) = (&known.database, &application.dumps);
-    backup::make::entered(host, directory)?;
+    backup::make::entered(host, &known.instance, directory)?;
     let size = dump::size(known).await?;
     dump::room(
         host,
@@ -24,15 +35,20 @@ pub async fn make(
         size,
         &format!("a dump of the database {database}"),
     )?;
+    let recipient = match reader {
+        Reader::Program => None,
+        Reader::Somebody => application.recipient.as_deref(),
+    };
     let path = format!(
-        "{directory}/{database}-{}-{revision}-before-{next}.sql.zst",
-        stamp()?
+        "{directory}/{database}-{}-{revision}-before-{next}.sql.zst{}",
+        stamp()?,
+        recipient.map_or("", |_| ".age")
     );
     let unfinished = format!("{path}.unfinished");
     (application.tell)(&format!("dumping the database {database} to {path}"));
     host.remove_file(&unfinished)?;
     let file = host.new_file(&unfinished)?;
-    if let Err(why) = dump::write(host, known, tables, size, file, None).await {
+    if let Err(why) = dump::write(host, known, tables, size, file, recipient).await {
         host.remove_file(&unfinished)?;
         return Err(why.context(format!(
             "the tables hold data and could not be dumped, so they stay as they are (database {database})"
