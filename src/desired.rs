@@ -39,6 +39,7 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     recipe.certificate()?;
     recipe.configuration()?;
     recipe.launchers()?;
+    recipe.python_hook()?;
     recipe.database();
     recipe.broker();
     recipe.tables();

@@ -22,7 +22,9 @@ pub const APPLICATION: &str = "/usr/share/camcops";
 pub const RELEASES: &str = "/usr/share/camcops/releases";
 /// The program itself, as units and supervisor call it.
 pub const TOOL: &str = "/usr/bin/camcops-provision";
-/// What Python reads first in our services.
+/// Where Python looks first in CamCOPS's processes.
+pub const PYTHON_HOME: &str = "/usr/share/camcops/python";
+/// What it reads first there.
 pub const PYTHON_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
 /// Where an ACME client puts the answers that prove who serves a name.
 pub const ACME: &str = "/var/lib/camcops-acme";

@@ -2,7 +2,7 @@
 
 use crate::facts::Manager;
 use crate::keys::Secret;
-use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOOK};
+use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOME};
 use crate::resource::services::member::own_environment;
 use crate::resource::{self, acme};
 use crate::settings::{
@@ -257,10 +257,7 @@ fn settings_name(instance: &str) -> String {
 
 fn paths(layout: &Layout) -> Value {
     let mut paths = serde_json::to_value(layout).unwrap_or_default();
-    paths["python"] = PYTHON_HOOK
-        .rsplit_once('/')
-        .map_or("", |(folder, _)| folder)
-        .into();
+    paths["python"] = PYTHON_HOME.into();
     paths["default_config"] = format!("/etc/camcops/{DEFAULT_INSTANCE}.conf").into();
     paths
 }

@@ -17,7 +17,7 @@ use super::{Enforced, Facets, State};
 use crate::backup::load;
 use crate::error::Exit;
 use crate::host::{Child, Ended, Host};
-use crate::layout::Layout;
+use crate::layout::{Layout, PYTHON_HOME};
 use crate::report::plain;
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
@@ -72,6 +72,7 @@ impl Application {
             variable("LANG", "C.UTF-8"),
             variable("MPLCONFIGDIR", &layout.matplotlib),
             variable("PYTHONDONTWRITEBYTECODE", "1"),
+            variable("PYTHONPATH", PYTHON_HOME),
             variable("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ];
         if !site.facts.magick_suffix.is_empty() {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod another_version;
 mod backup;
 mod broker;
 mod bundle;
@@ -26,5 +27,4 @@ mod secrets;
 mod supervisor;
 mod ubuntu;
 mod undone;
-mod upgrade;
 mod wait;

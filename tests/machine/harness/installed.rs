@@ -3,7 +3,7 @@
 
 use super::booted::{Booted, Ground, base, possible};
 use super::watch::Watch;
-use super::{cache, key, wheelhouse};
+use super::{cache, done, key, wheelhouse};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -55,6 +55,17 @@ const KEPT: usize = 2;
 /// A machine with nothing but Debian, the program, and the files of CamCOPS in /srv/wheelhouse.
 pub fn bare() -> Option<Booted> {
     possible().then(|| Booted::on(bare_ground()))
+}
+
+/// The same with the release in its place that an install has built: for what is not about building one.
+pub fn bare_but_built() -> Option<Booted> {
+    possible().then(|| {
+        let (home, lease) = made("");
+        let mut ground = bare_ground();
+        ground.layers.insert(0, home.join("release"));
+        ground.lease = Some(lease);
+        Booted::on(ground)
+    })
 }
 
 /// A machine with CamCOPS, installed with the default settings, and what was seen while that was done.
@@ -170,6 +181,14 @@ fn make(ground: Ground, settings: &str, home: &Path) {
     });
     fs::write(home.join("seen.json"), seen.to_string()).unwrap();
     machine.shut_down_into(&home.join("disk"));
+    let releases = "usr/share/camcops/releases";
+    let alone = home.join("release").join(releases);
+    fs::create_dir_all(&alone).unwrap();
+    done(
+        Command::new("cp")
+            .args(["--archive", "--link", "--no-target-directory"])
+            .args([home.join("disk").join(releases), alone]),
+    );
 }
 
 /// Installs CamCOPS as a person would, by the program as a machine calls it; gives the seconds that took, and what was
