@@ -1,11 +1,11 @@
 //! What takes a machine: each test makes its own, and nothing of it stays on the host. Together they are one program, so
-//! that as many run at once as there are processors.
+//! that as many run at once as there are processors, in the order of their names: the longest ones begin.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
-mod another_version;
+mod a_new_version;
+mod amqp;
 mod backup;
-mod broker;
 mod bundle;
 mod certbot;
 mod certificate;

@@ -4,7 +4,7 @@ use super::elsewhere::{self, HERE, THERE};
 use super::{MARIADB_10, MARIADB_11, MYSQL, Server, provision, settings};
 use crate::harness::certificates::Authority;
 use crate::harness::servers::{sql, start_mariadb};
-use crate::harness::{Machine, kill, wheelhouse};
+use crate::harness::{Machine, kill};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -21,10 +21,9 @@ const OLDER: &str =
 
 #[test]
 fn tables_are_made_cut_upgraded_and_refused() {
-    let Some(here) = MARIADB_10.machine() else {
+    let Some(here) = Machine::built(MARIADB_10.packages) else {
         return;
     };
-    wheelhouse::put_into(&here);
     here.write("/root/boss", "correct horse battery\n", 0o600);
     settings(&here, SETTINGS);
     start_mariadb(&here);
@@ -39,10 +38,9 @@ fn tables_are_made_cut_upgraded_and_refused() {
 
 #[test]
 fn tables_are_made_on_other_machines() {
-    let Some(here) = MARIADB_10.machine() else {
+    let Some(here) = Machine::built(MARIADB_10.packages) else {
         return;
     };
-    wheelhouse::put_into(&here);
     let authority = Authority::new("the right one");
     on_another_machine(&here, MARIADB_11, &authority, "eleven", (HERE, THERE));
     on_another_machine(

@@ -35,17 +35,17 @@ const NEEDED: [&str; 5] = ["mmdebstrap", "unshare", "nsenter", "pivot_root", "ip
 
 /// Outside of the machine: runs it, then clears up. A second way to the end is that the test itself dies.
 const KEEPER: &str = r#"
-base=$1 home=$2 tool=$3 wheelhouse=$4
+layers=$1 home=$2 tool=$3 wheelhouse=$4
 unshare --mount --propagation private --net --ipc --uts --pid --fork --kill-child \
-    bash -euc "$FIRST_PROCESS" first "$base" "$home" "$tool" "$wheelhouse"
+    bash -euc "$FIRST_PROCESS" first "$layers" "$home" "$tool" "$wheelhouse"
 rm -rf "$home"
 "#;
 
 /// The first process of the machine: builds it, says its number, and stays until nobody holds the pipe any more.
 const FIRST_PROCESS: &str = r#"
-base=$1 home=$2 tool=$3 root=$2/root
+layers=$1 home=$2 tool=$3 root=$2/root
 mkdir "$home/upper" "$home/work" "$root"
-mount -t overlay machine -o "lowerdir=$base,upperdir=$home/upper,workdir=$home/work" "$root"
+mount -t overlay machine -o "lowerdir=$layers,upperdir=$home/upper,workdir=$home/work" "$root"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 run "$root/run"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
@@ -81,6 +81,8 @@ pub struct Machine {
     keeper: Child,
     /// The first process, as the host numbers it.
     first: u32,
+    /// What it stands on stays as long as it runs.
+    _lease: Option<Flock<File>>,
 }
 
 impl Machine {
@@ -93,7 +95,17 @@ impl Machine {
 
     /// The same with another release of Debian.
     pub fn of(release: &str, packages: &[&str]) -> Option<Machine> {
-        possible().then(|| Machine::on(&base(release, packages), Path::new("")))
+        possible().then(|| Machine::on(&[base(release, packages)], Path::new(""), None))
+    }
+
+    /// One where the release that an install has built is in its place already, and the files of CamCOPS in
+    /// /srv/wheelhouse: for what is not about building one.
+    pub fn built(packages: &[&str]) -> Option<Machine> {
+        possible().then(|| {
+            let (release, lease) = installed::built();
+            let layers = [release, base("bookworm", packages)];
+            Machine::on(&layers, &wheelhouse::kept(), Some(lease))
+        })
     }
 
     /// What such a machine stands on. Nobody writes to it.
@@ -106,15 +118,17 @@ impl Machine {
     pub fn bare() -> Option<Machine> {
         possible().then(|| {
             let ground = installed::bare_ground();
-            Machine::on(&ground.layers[0], &ground.wheelhouse.unwrap())
+            Machine::on(&ground.layers, &ground.wheelhouse.unwrap(), None)
         })
     }
 
-    fn on(base: &Path, wheelhouse: &Path) -> Machine {
+    fn on(layers: &[PathBuf], wheelhouse: &Path, lease: Option<Flock<File>>) -> Machine {
         let home = fresh_home();
+        let layers: Vec<&str> = layers.iter().map(|layer| layer.to_str().unwrap()).collect();
         let mut keeper = Command::new("bash")
             .args(["-c", KEEPER, "keeper"])
-            .args([base, &home])
+            .arg(layers.join(":"))
+            .arg(&home)
             .arg(env!("CARGO_BIN_EXE_camcops-provision"))
             .arg(wheelhouse)
             .env("FIRST_PROCESS", FIRST_PROCESS)
@@ -129,7 +143,11 @@ impl Machine {
             .read_line(&mut line)
             .unwrap();
         let first = line.trim().parse().expect("the machine did not start");
-        let machine = Machine { keeper, first };
+        let machine = Machine {
+            keeper,
+            first,
+            _lease: lease,
+        };
         let which = |root: &Path| {
             let root = fs::metadata(root).unwrap();
             (root.dev(), root.ino())

@@ -28,7 +28,7 @@ rm -rf "$apt"
 /// Starts it, with the sources of packages that lead to its archive; none where this is not possible.
 pub fn machine() -> Option<Machine> {
     possible().then(|| {
-        let machine = Machine::on(&base("bookworm", &wheelhouse::BUILDING), &files());
+        let machine = Machine::on(&[base("bookworm", &wheelhouse::BUILDING)], &files(), None);
         machine.run(
             "rm -rf /etc/apt/sources.list*
              echo 'deb [trusted=yes] file:/srv/wheelhouse/archive ./' > /etc/apt/sources.list",
