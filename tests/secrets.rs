@@ -160,9 +160,10 @@ impl Hunt {
                     let ran = staged
                         .run(&[flags, &["config", "get", key]].concat())
                         .exits(0);
-                    self.ran(staged, &ran);
+                    self.search(&ran.said(), &ran.to_string());
                 }
             }
+            self.search_tree(staged, "config get");
         }
         let wrong = staged.run(&["config", "render", "no/such/file"]);
         for file in wrong.err.lines().skip(1) {
