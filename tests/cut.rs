@@ -1,7 +1,7 @@
 //! A run that ends in the middle, wherever and however: the next one continues, and `uninstall` leaves the first tree.
 //!
-//! The cuts go everywhere: after each intent of a run, and after writes of every kind, until a run is no longer cut. Nobody
-//! has to extend this when there is a new resource.
+//! The cuts go everywhere: after each intent and after each write of a run, until a run is no longer cut. Nobody has to
+//! extend this when there is a new resource.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
@@ -95,12 +95,7 @@ fn every(_: u32) -> u32 {
     1
 }
 
-/// The beginning whole, then each third: a change has four or five writes, so that all of its places have their turn.
-fn many(at: u32) -> u32 {
-    if at < 60 { 1 } else { 3 }
-}
-
-/// The beginning whole, then some: the rest is like what another test cuts.
+/// The beginning whole, then some: the rest is like what another test cuts everywhere.
 fn some(at: u32) -> u32 {
     if at < 30 { 1 } else { 11 }
 }
@@ -125,10 +120,10 @@ fn installed(start: &Staged) -> Staged {
 }
 
 #[test]
-fn install_is_cut_after_its_writes() {
+fn install_is_cut_after_each_write() {
     let start = lived_in(anybody());
     let (first, whole) = (start.tree().untimed(), installed(&start).tree().masked());
-    cut_everywhere(&start, &["install", "--adopt"], "write", many, |cut| {
+    cut_everywhere(&start, &["install", "--adopt"], "write", every, |cut| {
         continues_and_undoes(cut, &first, &whole);
     });
 }
@@ -154,12 +149,12 @@ fn install_into_an_empty_tree_is_cut() {
 }
 
 #[test]
-fn uninstall_is_cut_after_its_writes() {
+fn uninstall_is_cut_after_each_write() {
     let start = lived_in(anybody());
     let first = start.tree().untimed();
     let installed = installed(&start);
     let whole = installed.tree().masked();
-    cut_everywhere(&installed, &["uninstall"], "write", many, |cut| {
+    cut_everywhere(&installed, &["uninstall"], "write", every, |cut| {
         let undone = cut.copy();
         undone.run(&["uninstall"]).exits(0);
         first.assert_same(&undone.tree().untimed(), "uninstall after the cut");

@@ -1,7 +1,7 @@
 //! Backups of a site that runs: made, checked, brought back, on the same machine and on one where there is nothing.
 
 use crate::harness::booted::Booted;
-use crate::harness::installed::{PASSWORD, SUPERUSER, bare_but_built, installed};
+use crate::harness::installed::{PASSWORD, SUPERUSER, bare, installed};
 use crate::harness::kill;
 use crate::harness::site::{NO_GROUP, as_tablet, wait_until_well};
 use serde_json::{Value, json};
@@ -277,7 +277,7 @@ fn clears_away(machine: &Booted) {
 /// Killed before the tables change places, the database is what it was; killed while they do, it is one or the other.
 fn is_killed(machine: &Booted, harmed: &BTreeSet<String>, before: &BTreeSet<String>) {
     let moments = [("loading", 300), ("stopping", 0), ("backing up", 0)];
-    let later = [250, 500].map(|after| ("backing up", after));
+    let later = [200, 350, 500, 650].map(|after| ("backing up", after));
     for (moment, after) in moments.into_iter().chain(later) {
         let said = std::fs::File::create(machine.path("/root/said")).unwrap();
         let mut run = machine
@@ -400,9 +400,7 @@ fn is_for_one_reader(machine: &Booted) {
 
 /// What a machine had, on one that has nothing.
 fn comes_back_on_a_bare_machine(machine: &Booted, before: &BTreeSet<String>) {
-    let Some(other) = bare_but_built() else {
-        return;
-    };
+    let Some(other) = bare() else { return };
     other.run(&format!(
         "mkdir --parents {DIRECTORY}; chmod 700 {DIRECTORY}"
     ));

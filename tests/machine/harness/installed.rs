@@ -57,17 +57,6 @@ pub fn bare() -> Option<Booted> {
     possible().then(|| Booted::on(bare_ground()))
 }
 
-/// The same with the release in its place that an install has built: for what is not about building one.
-pub fn bare_but_built() -> Option<Booted> {
-    possible().then(|| {
-        let (release, lease) = built();
-        let mut ground = bare_ground();
-        ground.layers.insert(0, release);
-        ground.lease = Some(lease);
-        Booted::on(ground)
-    })
-}
-
 /// A layer with the release alone that an install has built.
 pub fn built() -> (PathBuf, Flock<File>) {
     let (home, lease) = made("");

@@ -127,7 +127,6 @@ rm -f /run/stop-$NAME /run/answers-$NAME
 (
     while [ ! -e /run/stop-$NAME ]; do
         curl --silent --insecure --max-time 100 --output /dev/null --write-out '%{http_code}\n' $ADDRESS || echo "curl: $?"
-        sleep 0.1
     done > /run/answers-$NAME
     mv /run/answers-$NAME /run/all-$NAME
 ) > /dev/null 2>&1 < /dev/null &

@@ -3,8 +3,7 @@
 use super::booted::Booted;
 use super::installed::PASSWORD;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,24 +80,17 @@ impl Watch {
 
 fn look(processes: &Path, until: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
-    let mut looked_at: HashMap<OsString, Vec<u8>> = HashMap::new();
     while !until.load(Ordering::Relaxed) {
         for entry in fs::read_dir(processes).into_iter().flatten().flatten() {
             if !entry.file_name().as_encoded_bytes()[0].is_ascii_digit() {
                 continue;
             }
             let path = entry.path();
-            // What a process is called with changes with its environment, and only then.
-            let Ok(text) = fs::read(path.join("cmdline")) else {
-                continue;
-            };
-            let same = looked_at.get(&entry.file_name()) == Some(&text);
-            if !same && let Ok(environment) = fs::read(path.join("environ")) {
-                seen.environments.insert(environment);
-            }
-            if !same {
-                looked_at.insert(entry.file_name(), text.clone());
+            if let Ok(text) = fs::read(path.join("cmdline")) {
                 seen.command_lines.insert(text);
+            }
+            if let Ok(text) = fs::read(path.join("environ")) {
+                seen.environments.insert(text);
             }
         }
         seen.rounds += 1;
