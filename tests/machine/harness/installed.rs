@@ -176,6 +176,15 @@ fn make(ground: Ground, settings: &str, home: &Path) {
     });
     fs::write(home.join("seen.json"), seen.to_string()).unwrap();
     machine.shut_down_into(&home.join("disk"));
+    // For tests/try, which has no list of packages.
+    let ground = bare_ground();
+    let below: Vec<String> = ground
+        .layers
+        .iter()
+        .chain(&ground.wheelhouse)
+        .map(|path| path.display().to_string())
+        .collect();
+    fs::write(home.join("ground"), below.join("\n")).unwrap();
     let releases = "usr/share/camcops/releases";
     let alone = home.join("release").join(releases);
     fs::create_dir_all(&alone).unwrap();
