@@ -1,12 +1,13 @@
 //! A run that ends in the middle, wherever and however: the next one continues, and `uninstall` leaves the first tree.
 //!
 //! The cuts go everywhere: after each intent and after each write of a run, until a run is no longer cut. Nobody has to
-//! extend this when there is a new resource.
+//! extend this when there is a new resource. All of them are for `tests/run --thorough`; every landing takes its share.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod common;
 
+use common::tier::{Share, leave_out, one_in};
 use common::{HOME, Ran, Staged, Tree, Who, is_root};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -53,20 +54,17 @@ fn cut_everywhere(
     start: &Staged,
     arguments: &[&str],
     points: &str,
-    step: impl Fn(u32) -> u32 + Sync,
+    share: Share,
     judge: impl Fn(Staged) + Sync,
 ) {
     if !cfg!(debug_assertions) {
         // A program that is built for release has no scissors.
         return;
     }
-    let (next, cuts) = (AtomicU32::new(1), AtomicU32::new(0));
+    let (next, cuts) = (AtomicU32::new(1 + share.first), AtomicU32::new(0));
     let work = || {
         loop {
-            let step_on = |at| Some(at + step(at));
-            let number = next
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step_on)
-                .unwrap();
+            let number = next.fetch_add(share.step, Ordering::Relaxed);
             let staged = start.copy();
             let ran = staged.cut(points, number, arguments);
             if !ran.was_cut() {
@@ -88,16 +86,7 @@ fn cut_everywhere(
             scope.spawn(work);
         }
     });
-    assert!(cuts.into_inner() > 10, "hardly anything was cut");
-}
-
-fn every(_: u32) -> u32 {
-    1
-}
-
-/// The beginning whole, then some: the rest is like what another test cuts everywhere.
-fn some(at: u32) -> u32 {
-    if at < 30 { 1 } else { 11 }
+    assert!(cuts.into_inner() > 3, "hardly anything was cut");
 }
 
 /// After a cut of `install`: continuing leads to the whole, and undoing to the beginning.
@@ -123,7 +112,7 @@ fn installed(start: &Staged) -> Staged {
 fn install_is_cut_after_each_write() {
     let start = lived_in(anybody());
     let (first, whole) = (start.tree().untimed(), installed(&start).tree().masked());
-    cut_everywhere(&start, &["install", "--adopt"], "write", every, |cut| {
+    cut_everywhere(&start, &["install", "--adopt"], "write", one_in(9), |cut| {
         continues_and_undoes(cut, &first, &whole);
     });
 }
@@ -132,9 +121,15 @@ fn install_is_cut_after_each_write() {
 fn install_is_cut_after_each_intent() {
     let start = lived_in(anybody());
     let (first, whole) = (start.tree().untimed(), installed(&start).tree().masked());
-    cut_everywhere(&start, &["install", "--adopt"], "intent", every, |cut| {
-        continues_and_undoes(cut, &first, &whole);
-    });
+    cut_everywhere(
+        &start,
+        &["install", "--adopt"],
+        "intent",
+        one_in(9),
+        |cut| {
+            continues_and_undoes(cut, &first, &whole);
+        },
+    );
 }
 
 #[test]
@@ -142,7 +137,7 @@ fn install_into_an_empty_tree_is_cut() {
     for who in Who::all() {
         let start = Staged::empty(*who);
         let (first, whole) = (start.tree().untimed(), installed(&start).tree().masked());
-        cut_everywhere(&start, &["install"], "write", some, |cut| {
+        cut_everywhere(&start, &["install"], "write", one_in(13), |cut| {
             continues_and_undoes(cut, &first, &whole);
         });
     }
@@ -154,7 +149,7 @@ fn uninstall_is_cut_after_each_write() {
     let first = start.tree().untimed();
     let installed = installed(&start);
     let whole = installed.tree().masked();
-    cut_everywhere(&installed, &["uninstall"], "write", every, |cut| {
+    cut_everywhere(&installed, &["uninstall"], "write", one_in(9), |cut| {
         let undone = cut.copy();
         undone.run(&["uninstall"]).exits(0);
         first.assert_same(&undone.tree().untimed(), "uninstall after the cut");
@@ -169,10 +164,16 @@ fn uninstall_is_cut_after_each_write() {
 fn uninstall_from_an_empty_tree_is_cut() {
     let start = Staged::empty(anybody());
     let first = start.tree().untimed();
-    cut_everywhere(&installed(&start), &["uninstall"], "write", some, |cut| {
-        cut.run(&["uninstall"]).exits(0);
-        first.assert_same(&cut.tree().untimed(), "uninstall after the cut");
-    });
+    cut_everywhere(
+        &installed(&start),
+        &["uninstall"],
+        "write",
+        one_in(13),
+        |cut| {
+            cut.run(&["uninstall"]).exits(0);
+            first.assert_same(&cut.tree().untimed(), "uninstall after the cut");
+        },
+    );
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn a_repair_with_other_settings_is_cut() {
         &drifted,
         &["install", "--adopt"],
         "write",
-        |_| 5,
+        one_in(23),
         |cut| {
             continues_and_undoes(cut, &first, &whole);
         },
@@ -218,7 +219,7 @@ fn edits_outlast_a_cut_update() {
     fs::write(edited.at(path), text).unwrap();
     edited.settings = vec!["site.region=DK".into(), "site.language=da_DK".into()];
     let whole = installed(&edited).tree().masked();
-    cut_everywhere(&edited, &["install"], "write", every, |mut cut| {
+    cut_everywhere(&edited, &["install"], "write", one_in(9), |mut cut| {
         cut.run(&["install"]).exits(0);
         whole.assert_same(&cut.tree().masked(), "install after the cut");
         // The next change knows what is the administrator's and what is not.
@@ -239,7 +240,7 @@ fn edits_outlast_a_cut_update() {
 fn settings_that_change_between_the_cut_and_the_next_run_are_not_taken_for_edits() {
     let mut start = installed(&Staged::of(anybody(), "debian"));
     start.settings = vec!["site.region=DK".into()];
-    cut_everywhere(&start, &["install"], "write", every, |mut cut| {
+    cut_everywhere(&start, &["install"], "write", one_in(9), |mut cut| {
         cut.settings = vec!["site.region=SE".into()];
         cut.run(&["install"]).exits(0);
         let text = cut.read("etc/camcops/camcops.conf");
@@ -257,31 +258,25 @@ fn the_second_instance_is_cut() {
     both.on("two", &["install"]).exits(0);
     let both = both.tree().masked();
     let install = ["--instance", "two", "install"];
-    cut_everywhere(
-        &start,
-        &install,
-        "write",
-        |_| 13,
-        |cut| {
-            let undone = cut.copy();
-            undone.on("two", &["uninstall"]).exits(0);
-            one.assert_same(
-                &undone.tree().masked(),
-                "uninstall of the second after the cut",
-            );
-            undone.run(&["uninstall"]).exits(0);
-            first.assert_same(&undone.tree().untimed(), "uninstall of both");
-            let left = cut.copy();
-            left.run(&["uninstall"]).exits(0);
-            left.on("two", &["uninstall"]).exits(0);
-            first.assert_same(
-                &left.tree().untimed(),
-                "uninstall of both, the first one first",
-            );
-            cut.on("two", &["install"]).exits(0);
-            both.assert_same(&cut.tree().masked(), "install of the second after the cut");
-        },
-    );
+    cut_everywhere(&start, &install, "write", one_in(29), |cut| {
+        let undone = cut.copy();
+        undone.on("two", &["uninstall"]).exits(0);
+        one.assert_same(
+            &undone.tree().masked(),
+            "uninstall of the second after the cut",
+        );
+        undone.run(&["uninstall"]).exits(0);
+        first.assert_same(&undone.tree().untimed(), "uninstall of both");
+        let left = cut.copy();
+        left.run(&["uninstall"]).exits(0);
+        left.on("two", &["uninstall"]).exits(0);
+        first.assert_same(
+            &left.tree().untimed(),
+            "uninstall of both, the first one first",
+        );
+        cut.on("two", &["install"]).exits(0);
+        both.assert_same(&cut.tree().masked(), "install of the second after the cut");
+    });
 }
 
 /// A run that waits in its middle, because nobody reads what it says.
@@ -596,7 +591,7 @@ fn with_mounts(script: &str, staged: &Staged) -> Option<Ran> {
     let ran = Ran::of(command);
     let refused = ran.err.contains("unshare failed") || ran.err.contains("permission denied");
     if refused {
-        eprintln!("skipped: mounts are not allowed here");
+        leave_out("mounts are not allowed here");
         return None;
     }
     Some(ran)

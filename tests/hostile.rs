@@ -7,6 +7,7 @@ mod common;
 
 use camcops_provision::error::Exit;
 use camcops_provision::host::Host;
+use common::tier::{is_thorough, one_in};
 use common::{HOME, Ran, Staged, Tree, Who, each, give_to, is_root};
 use nix::sys::stat::Mode;
 use std::fs::{self, File, Permissions};
@@ -284,7 +285,7 @@ fn trapped(account: &str) {
     let exposed = exposed(&bare);
     let installed = bare.copy();
     installed.run(&["install"]).exits(0);
-    each(&Case::all(&exposed), |case| {
+    each(&one_in(5).of(Case::all(&exposed)), |case| {
         for (tree, first) in [(&bare, true), (&installed, false)] {
             let staged = tree.copy();
             outside(&staged);
@@ -458,7 +459,11 @@ fn races() {
     let swappers = [WEB, STRANGER].map(|who| Swapper::start(who, &outside, &targets));
     let begin = Instant::now();
     let (mut rounds, mut disturbed) = (0, 0);
-    while rounds < 12 || (rounds < 40 && begin.elapsed() < Duration::from_secs(8)) {
+    let (least, most) = match is_thorough() {
+        true => (100, 600),
+        false => (12, 8),
+    };
+    while rounds < least || (rounds < 40 && begin.elapsed() < Duration::from_secs(most)) {
         // Nobody but root can make such a link where the kernel protects them; anybody can move it.
         for exposed in exposed.iter().filter(|exposed| !exposed.sticky) {
             let hard = staged.at(&exposed.path).with_file_name("hard");

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::tier::one_in;
 use common::{Planned, Ran, Staged, Tree, Who, each, give_to, is_root};
 use std::collections::BTreeSet;
 use std::fs;
@@ -110,7 +111,7 @@ fn lived_in(staged: &Staged, flavour: &str) {
 
 #[test]
 fn install_twice_then_uninstall_for_every_combination() {
-    each(&Case::all(), |case| {
+    each(&one_in(5).of(Case::all()), |case| {
         let staged = case.tree();
         let first = staged.tree().untimed();
         case.install(&staged);
@@ -132,7 +133,7 @@ fn install_twice_then_uninstall_for_every_combination() {
 
 #[test]
 fn what_was_there_before_comes_back() {
-    each(&Case::all(), |case| {
+    each(&one_in(5).of(Case::all()), |case| {
         let staged = case.tree();
         lived_in(&staged, case.flavour);
         let first = staged.tree().untimed();
@@ -333,7 +334,7 @@ fn drift_is_shown_and_repaired(staged: &Staged, instance: &str, drift: Drift, th
 
 #[test]
 fn drift_is_shown_and_repaired_for_every_combination() {
-    each(&Case::all(), |case| {
+    each(&one_in(5).of(Case::all()), |case| {
         let staged = case.tree();
         let first = staged.tree().untimed();
         let made = case.install(&staged);

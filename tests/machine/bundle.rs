@@ -17,6 +17,7 @@ const NO_SOURCES: &str =
 const FILE: &str = "/root/camcops.tar.zst";
 
 #[test]
+#[ignore = "thorough: a whole install"]
 fn from_a_bundle_alone_to_a_site() {
     let Some(twin) = twin::machine() else { return };
     let bundle = create(&twin);

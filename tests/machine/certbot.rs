@@ -41,6 +41,7 @@ const HOOK: &str = "/etc/letsencrypt/renewal-hooks/deploy/50-camcops";
 const BROKEN: &str = "/etc/apache2/conf-enabled/broken.conf";
 
 #[test]
+#[ignore = "thorough: what it needs of certbot changes seldom"]
 fn certbot_gets_the_certificate_and_renews_it() {
     let Some((machine, _)) = installed() else {
         return;

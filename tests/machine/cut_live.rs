@@ -3,6 +3,7 @@
 
 use crate::harness::booted::Booted;
 use crate::harness::installed::{COMMAND, PASSWORD, bare, installed};
+use crate::harness::tier::{is_thorough, one_in};
 use crate::harness::{kill, site};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -43,7 +44,7 @@ fn an_install_is_cut_at_each_of_its_steps() {
     let start = Instant::now();
     let cuts = cut_everywhere(&machine);
     eprintln!("{cuts} cuts in {:.0} s", start.elapsed().as_secs_f64());
-    assert!(cuts > 100, "{cuts}");
+    assert!(cuts > if is_thorough() { 100 } else { 3 }, "{cuts}");
 
     site::wait_until_well(&machine, "the last run");
     let (code, pending, _) = machine.tried("camcops-provision plan --exit-code");
@@ -71,6 +72,15 @@ fn an_install_is_cut_at_each_of_its_steps() {
 fn cut_everywhere(machine: &Booted) -> u32 {
     let (mut cuts, mut open, mut before) = (0, 0, 0);
     let (mut killed, mut key) = (BTreeSet::new(), None);
+    let share = one_in(9);
+    if !is_thorough() {
+        // Where not each step is the last one of a run, those that take long are met on the way.
+        for (at, (_, process)) in LONG.iter().enumerate() {
+            kill_while(machine, process);
+            killed.insert(at);
+        }
+        (open, before) = (share.first, done(machine));
+    }
     loop {
         let step = open_step(machine);
         for (at, (kind, process)) in LONG.iter().enumerate() {
@@ -94,7 +104,7 @@ fn cut_everywhere(machine: &Booted) -> u32 {
         // Packages are begun together: then more than one step is open.
         let now = done(machine);
         let goes_on = now > before && open_step(machine) != step;
-        open = if goes_on { 1 } else { open + 1 };
+        open = if goes_on { share.step } else { open + 1 };
         before = now;
         assert!(open < 50, "it comes no further: {}", told(machine));
     }

@@ -186,6 +186,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
 }
 
 #[test]
+#[ignore = "thorough: builds a release"]
 fn the_way_to_the_index_is_the_administrators() {
     let Some(machine) = Machine::start(&wheelhouse::BUILDING) else {
         return;

@@ -347,11 +347,13 @@ fn no_trace(machine: &Booted, secrets: &BTreeSet<String>, said: &str) {
 const PARTS: &str = "install --yes --only directories,secrets,configuration,database";
 
 #[test]
+#[ignore = "thorough: another release of Debian"]
 fn mariadb_of_debian_13_takes_two_passwords_for_a_while() {
     by_two_passwords(Machine::of("trixie", &["mariadb-server"]), start_mariadb);
 }
 
 #[test]
+#[ignore = "thorough: another release of Debian"]
 fn mysql_takes_two_passwords_for_a_while() {
     by_two_passwords(Machine::of("sid", &["mysql-server"]), start_mysql);
 }

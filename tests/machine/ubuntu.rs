@@ -7,11 +7,13 @@ use crate::harness::wheelhouse;
 use crate::package::PACKAGE;
 
 #[test]
+#[ignore = "thorough: a whole install"]
 fn runs_on_22_04_with_python_3_10() {
     runs_on("jammy", 10, "libmagickwand-6.q16-6");
 }
 
 #[test]
+#[ignore = "thorough: a whole install"]
 fn runs_on_24_04_with_python_3_12() {
     runs_on("noble", 12, "libmagickwand-6.q16-7t64");
 }

@@ -1,6 +1,7 @@
 //! A Debian that has booted with systemd, with a network of its own that leads nowhere: what is to be installed is
 //! already in the cache of apt.
 
+use super::tier::leave_out;
 use super::{fresh_home, why_not};
 use nix::fcntl::Flock;
 use nix::sched::{CloneFlags, setns};
@@ -38,13 +39,12 @@ pub struct Ground {
     pub lease: Option<Flock<File>>,
 }
 
-/// Whether machines can boot here; where not, that is said on standard error, and is a failure in continuous integration.
+/// Whether machines can boot here; where not, the test is left out.
 pub fn possible() -> bool {
     let Some(why) = why_not(&["mmdebstrap", "systemd-nspawn", "script", "unshare"]) else {
         return true;
     };
-    assert!(std::env::var_os("CI").is_none(), "no machine: {why}");
-    eprintln!("skipped: no machine: {why}");
+    leave_out(&format!("no machine: {why}"));
     false
 }
 
