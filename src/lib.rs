@@ -43,5 +43,6 @@ pub mod report;
 pub mod resource;
 pub mod settings;
 pub mod site;
+mod stack;
 pub mod upgrade;
 pub mod view;

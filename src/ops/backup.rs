@@ -20,6 +20,7 @@ use crate::resource::sql::{self, Known};
 use crate::resource::tables::application;
 use crate::settings::Pruning;
 use crate::site::Site;
+use crate::stack::boxed;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fs::File;
@@ -36,7 +37,7 @@ pub async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> 
     need_machine(global, "handle backups")?;
     match command {
         Backup::List => list(&Site::load(global)?, style),
-        Backup::Restore(flags) => restore::run(global, flags, style).await,
+        Backup::Restore(flags) => boxed(|| restore::run(global, flags, style)).await,
         Backup::Prune { dry_run, rule } => {
             let site = Site::load(global)?;
             let _lock = journal::try_lock(&site.host)?;
@@ -44,7 +45,7 @@ pub async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> 
             let gone = prune(&site, rule, *dry_run)?;
             tell_pruned(&site, &gone, *dry_run, style)
         }
-        Backup::Create { scheduled } => create(global, *scheduled, style).await,
+        Backup::Create { scheduled } => boxed(|| create(global, *scheduled, style)).await,
         Backup::Verify {
             name,
             quick,

@@ -12,6 +12,7 @@ use crate::report::{self, Style};
 use crate::resource::packages;
 use crate::resource::release;
 use crate::site::Site;
+use crate::stack::boxed;
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
@@ -27,7 +28,7 @@ pub async fn run(global: &Global, command: &Bundle, style: Style) -> Result<u8> 
         ));
     }
     match command {
-        Bundle::Create(flags) => create(global, flags, style).await,
+        Bundle::Create(flags) => boxed(|| create(global, flags, style)).await,
         Bundle::Verify { file } => verify(file, style),
     }
 }

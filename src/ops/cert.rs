@@ -20,6 +20,7 @@ use crate::report::{self, Style};
 use crate::resource::acme;
 use crate::settings::TlsMode;
 use crate::site::Site;
+use crate::stack::boxed;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -32,8 +33,10 @@ pub async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
     match command {
         Cert::Show => show(global, style),
         Cert::Csr { new_key } => request(global, *new_key, style),
-        Cert::Install(flags) if flags.from_certbot => certbot::install(global, style).await,
-        Cert::Install(flags) => change::install(global, flags, style).await,
+        Cert::Install(flags) if flags.from_certbot => {
+            boxed(|| certbot::install(global, style)).await
+        }
+        Cert::Install(flags) => boxed(|| change::install(global, flags, style)).await,
         Cert::Renew { new_key, force } => {
             let how = acme::Renewal {
                 force: *force,
@@ -41,7 +44,9 @@ pub async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
             };
             change::renew(global, how, style).await
         }
-        Cert::Verify { host, port } => verify::verify(global, host.as_deref(), *port, style).await,
+        Cert::Verify { host, port } => {
+            boxed(|| verify::verify(global, host.as_deref(), *port, style)).await
+        }
     }
 }
 

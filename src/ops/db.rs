@@ -14,6 +14,7 @@ use crate::report::{self, Style};
 use crate::resource::sql::{self, Known};
 use crate::resource::{Part, services, tables};
 use crate::site::Site;
+use crate::stack::boxed;
 use anyhow::Result;
 use serde_json::json;
 use std::rc::Rc;
@@ -25,13 +26,13 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 /// Does what is asked.
 pub async fn run(global: &Global, command: &Db, style: Style) -> Result<u8> {
     match command {
-        Db::Shell => inside::database(global).await,
-        Db::Upgrade { show_sql: true } => inside::statements(global).await,
-        Db::Upgrade { show_sql: false } => upgraded(global, style).await,
-        Db::Check { fix_collation } => check(global, *fix_collation, style).await,
-        Db::GrantReadonly(flags) => reader::grant(global, flags, style).await,
-        Db::Reset(flags) => reset::run(global, flags, style).await,
-        Db::Anonymise(flags) => anonymise::run(global, flags, style).await,
+        Db::Shell => boxed(|| inside::database(global)).await,
+        Db::Upgrade { show_sql: true } => boxed(|| inside::statements(global)).await,
+        Db::Upgrade { show_sql: false } => boxed(|| upgraded(global, style)).await,
+        Db::Check { fix_collation } => boxed(|| check(global, *fix_collation, style)).await,
+        Db::GrantReadonly(flags) => boxed(|| reader::grant(global, flags, style)).await,
+        Db::Reset(flags) => boxed(|| reset::run(global, flags, style)).await,
+        Db::Anonymise(flags) => boxed(|| anonymise::run(global, flags, style)).await,
     }
 }
 
