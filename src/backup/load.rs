@@ -261,7 +261,9 @@ pub async fn load(host: &Host, known: &Known, database: &str, source: Source<'_>
         .await?;
     server
         .change(&format!(
-            "GRANT ALL PRIVILEGES ON {}.* TO {account}",
+            "GRANT {} ON {}.* TO {account}",
+            // A view or a routine could do in the administrator's name what this account may not.
+            sql::Purpose::Application.privileges().join(", "),
             quote::name(&quote::pattern(database))
         ))
         .await?;
@@ -623,17 +625,20 @@ pub async fn counts(known: &Known, database: &str) -> Result<BTreeMap<String, u6
     for some in tables.chunks(50) {
         let each: Vec<String> = some
             .iter()
-            .map(|table| {
+            .enumerate()
+            .map(|(at, table)| {
                 format!(
-                    "SELECT {}, COUNT(*) FROM {}.{}",
-                    quote::text(table),
+                    "SELECT {at}, COUNT(*) FROM {}.{}",
                     quote::name(database),
                     quote::name(table)
                 )
             })
             .collect();
-        let rows: Vec<(String, u64)> = known.server.rows(&each.join(" UNION ALL ")).await?;
-        counts.extend(rows);
+        let rows: Vec<(usize, u64)> = known.server.rows(&each.join(" UNION ALL ")).await?;
+        let named = rows
+            .into_iter()
+            .filter_map(|(at, rows)| Some((some.get(at)?.clone(), rows)));
+        counts.extend(named);
     }
     Ok(counts)
 }

@@ -72,7 +72,9 @@ fn not_asked() -> Vec<Finding> {
     )]
 }
 
+/// A statement as a command line. A name in it may be of anybody's making, and is not to end the text for the shell.
 fn by_client(look: &Look<'_>, statement: &str) -> String {
+    let statement = statement.replace('\'', r"'\''");
     match look.site.settings().database.mode {
         Mode::Local => format!("mysql --execute '{statement}'"),
         Mode::External => format!(
@@ -183,7 +185,8 @@ pub async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
     for (table, engine, format) in old.iter().take(SHOWN) {
         findings.push(Finding::failed(
             format!(
-                "{table} is a table of {} with row format {}",
+                "{} is a table of {} with row format {}",
+                plain(table),
                 engine.as_deref().unwrap_or("no engine"),
                 format.as_deref().unwrap_or("unknown")
             ),
@@ -207,7 +210,10 @@ async fn wrong_collations(known: &Known, all: u64) -> Result<Vec<Finding>> {
     let mixed = (wrong.len() as u64) < all / 2 || wrong.iter().any(|(_, one)| *one != wrong[0].1);
     let mut findings = Vec::new();
     for (table, collation) in wrong.iter().take(SHOWN) {
-        let found = format!("{table} has columns in {collation}, not {COLLATION}");
+        let found = format!(
+            "{} has columns in {collation}, not {COLLATION}",
+            plain(table)
+        );
         findings.push(match mixed {
             true => Finding::failed(found, FIX_COLLATION),
             false => Finding::warning(found, FIX_COLLATION),
@@ -218,6 +224,9 @@ async fn wrong_collations(known: &Known, all: u64) -> Result<Vec<Finding>> {
 }
 
 fn alter(look: &Look<'_>, known: &Known, table: &str, how: &str) -> String {
+    if table.chars().any(char::is_control) {
+        return "SHOW TABLES, and drop the table whose name has control characters".to_owned();
+    }
     let (database, table) = (quote::name(&known.database), quote::name(table));
     by_client(look, &format!("ALTER TABLE {database}.{table} {how}"))
 }

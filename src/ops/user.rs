@@ -132,6 +132,8 @@ async fn look(site: &Site, name: &str) -> Result<Option<Account>> {
     let question = format!(
         "SELECT superuser, SHA2(hashedpw, 256), EXISTS (SELECT 1 FROM {database}._security_account_lockouts WHERE username = {user} AND locked_until > UTC_TIMESTAMP()) FROM {database}._security_users WHERE username = {user}"
     );
+    let tables = ["_security_users", "_security_account_lockouts"];
+    sql::tables_among(&known.server, &known.database, &tables).await?;
     let rows: Option<Vec<(Option<bool>, String, bool)>> = known
         .server
         .rows_if_any(&question, &superuser::NOT_THERE)

@@ -380,6 +380,7 @@ pub async fn by_account(
 
 async fn first_words(options: Opts) -> mysql_async::Result<Answer> {
     let mut connection = Conn::new(options).await?;
+    #[allow(clippy::disallowed_methods)]
     let row: Option<(String, String)> = connection
         .query_first("SELECT VERSION(), @@version_comment")
         .await?;

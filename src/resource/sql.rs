@@ -272,6 +272,29 @@ pub async fn tables_of(server: &Server, database: &str) -> Result<Vec<String>> {
     Ok(rows.into_iter().map(|(name,)| name).collect())
 }
 
+/// Which of these tables a database has. A view by the name of one is none: reading it could do whatever its maker wants,
+/// in the name of whoever reads.
+pub(crate) async fn tables_among(
+    server: &Server,
+    database: &str,
+    names: &[&str],
+) -> Result<Vec<String>> {
+    let names: Vec<String> = names.iter().map(|name| quote::text(name)).collect();
+    let rows: Vec<(String, String)> = server
+        .rows(&format!(
+            "SELECT TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME IN ({})",
+            quote::text(database),
+            names.join(", ")
+        ))
+        .await?;
+    if let Some((name, kind)) = rows.iter().find(|(_, kind)| kind != "BASE TABLE") {
+        return Err(Exit::Unusable.because(format!(
+            "{name} in the database {database} is no table ({kind}): somebody has put it in the place of CamCOPS's own; look at it by SHOW CREATE VIEW, drop it, and restore a backup"
+        )));
+    }
+    Ok(rows.into_iter().map(|(name, _)| name).collect())
+}
+
 /// The views of a database.
 pub async fn views_of(server: &Server, database: &str) -> Result<Vec<String>> {
     let rows: Vec<(String,)> = server

@@ -23,6 +23,7 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
     if !known.server.is_there().await? {
         return Ok(State::Absent);
     }
+    sql::tables_among(&known.server, &known.database, &["_security_users"]).await?;
     let rows: Option<Vec<(u8,)>> = known
         .server
         .rows_if_any(

@@ -196,13 +196,15 @@ struct Found {
 }
 
 async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
-    let rows: Option<Vec<(String, u64)>> = known
+    let there = sql::tables_among(&known.server, database, &[REVISION, UNFINISHED]).await?;
+    if !there.iter().any(|table| table == REVISION) {
+        return Ok(None);
+    }
+    let rows: Option<Vec<(String,)>> = known
         .server
         .rows_if_any(
             &format!(
-                "SELECT version_num, (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}) FROM {}.{}",
-                quote::text(database),
-                quote::text(UNFINISHED),
+                "SELECT version_num FROM {}.{}",
                 quote::name(database),
                 quote::name(REVISION),
             ),
@@ -213,9 +215,9 @@ async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
     let several = rows.len() > 1;
     match rows.into_iter().next() {
         Some(_) if several => Err(unusable(database, "are at several revisions at once")),
-        Some((revision, unfinished)) => Ok(Some(Found {
+        Some((revision,)) => Ok(Some(Found {
             revision,
-            unfinished: unfinished > 0,
+            unfinished: there.iter().any(|table| table == UNFINISHED),
         })),
         None => Ok(None),
     }

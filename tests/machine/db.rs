@@ -1,6 +1,7 @@
 //! The database of a site changed as a whole: its tables, its accounts, a copy of it, and a new one in its place.
 
 use crate::harness::booted::Booted;
+use crate::harness::hostile::{make_hostile, rights};
 use crate::harness::installed::installed;
 use crate::harness::kill;
 use crate::harness::site::wait_until_well;
@@ -81,31 +82,35 @@ fn killed(machine: &Booted, command: &str, moment: &str) {
     kill(&mut run);
 }
 
-fn with_data() -> Option<Booted> {
+/// With who may do what: nothing that the application writes into its tables may change that.
+fn with_data() -> Option<(Booted, String)> {
     let (machine, _) = installed()?;
     wait_until_well(&machine, "the first boot");
     machine.run(DATA);
-    Some(machine)
+    let rights = make_hostile(&machine);
+    Some((machine, rights))
 }
 
 #[test]
 fn the_database_is_upgraded_checked_and_read() {
-    let Some(machine) = with_data() else {
+    let Some((machine, before)) = with_data() else {
         return;
     };
     fails_without_a_server(&machine);
     upgrades(&machine);
     checks(&machine);
+    assert_eq!(rights(&machine), before);
     lets_an_analyst_read(&machine);
 }
 
 #[test]
 fn the_database_is_copied_and_made_anew() {
-    let Some(machine) = with_data() else {
+    let Some((machine, before)) = with_data() else {
         return;
     };
     copies(&machine);
     is_made_anew(&machine);
+    assert_eq!(rights(&machine), before);
 }
 
 fn fails_without_a_server(machine: &Booted) {
@@ -165,6 +170,13 @@ fn upgrades(machine: &Booted) {
 
 fn checks(machine: &Booted) {
     finds_weak_accounts(machine);
+    finds_open_secrets(machine);
+    machine.run(
+        r#"mysql camcops <<'END'
+ALTER TABLE `t``; DROP DATABASE mysql; -- ''\` CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci;
+END
+"#,
+    );
     machine.run(
         "mysql camcops --execute 'DELETE FROM _task_index ORDER BY index_entry_pk LIMIT 2; ALTER TABLE phq9 CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci; ALTER DATABASE COLLATE utf8mb4_general_ci'
          mysql --execute 'SET GLOBAL innodb_strict_mode = 0'",
@@ -207,6 +219,39 @@ fn finds_weak_accounts(machine: &Booted) {
     }
     let told = machine.run("camcops-provision doctor database.accounts");
     assert!(told.starts_with("ok "), "{told}");
+}
+
+fn finds_open_secrets(machine: &Booted) {
+    let doctor = "camcops-provision doctor settings";
+    machine.run("install --directory /etc/camcops/provision.d; printf '[config.site]\nEMAIL_HOST_PASSWORD = \"hush\"\n' > /etc/camcops/provision.d/open.toml");
+    let (code, out, why) = machine.tried(doctor);
+    assert_eq!(code, 1, "{out}{why}");
+    let words = "stands openly in /etc/camcops/provision.d/open.toml:2";
+    assert!(out.contains(words) && !out.contains("hush\n"), "{out}{why}");
+    assert!(
+        out.contains("do:  camcops-provision config set config.site.EMAIL_HOST_PASSWORD"),
+        "{out}"
+    );
+    machine.run("rm -r /etc/camcops/provision.d");
+    // What the site's own account could change is not followed, and what it says is not done.
+    machine.run("cp -a /etc/camcops/provision.toml /root/kept.toml 2> /dev/null || : > /etc/camcops/provision.toml; chown www-data /etc/camcops/provision.toml");
+    refused(
+        machine,
+        "install --yes",
+        73,
+        "`chown root:root /etc/camcops/provision.toml`",
+    );
+    machine.run(&format!(
+        "chown root:root /etc/camcops/provision.toml; {doctor}
+         install --directory --mode 777 /srv/open
+         install --mode 600 /dev/null /srv/open/site.toml"
+    ));
+    refused(
+        machine,
+        "--config /srv/open/site.toml plan",
+        73,
+        "/srv/open (/srv/open/site.toml is in it) can be changed by everybody",
+    );
 }
 
 fn lets_an_analyst_read(machine: &Booted) {
@@ -257,7 +302,7 @@ fn copies(machine: &Booted) {
         assert!([64, 73].contains(&code), "{why}");
     }
     machine.run("mysql camcops --execute \"CREATE TABLE notours (x TEXT); INSERT INTO notours VALUES ('sentinel')\"");
-    let before = databases(machine);
+    let (before, allowed) = (databases(machine), rights(machine));
     killed(machine, "db anonymise --to research", "copying table 41");
     assert!(!databases(machine).contains("research"));
     let told = json(machine, "anonymise --to research");
@@ -281,6 +326,7 @@ fn copies(machine: &Booted) {
         "there is such a database already",
     );
 
+    assert_eq!(rights(machine), allowed);
     // Nothing of anybody, in any table, as text or as bytes.
     machine.run("mysqldump --skip-hex-blob research > /root/research.sql; ! grep --ignore-case --quiet -e sentinel -e 9876543210 -e 1871-05-17 /root/research.sql");
     let same = |query: &str| {

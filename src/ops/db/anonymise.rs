@@ -6,6 +6,7 @@
 //! its own in one step at the end: one that was cut is never taken for a whole one.
 
 mod columns;
+mod structure;
 
 use super::reached;
 use crate::backup::load::{self, For};
@@ -14,7 +15,7 @@ use crate::error::Exit;
 use crate::journal;
 use crate::keys::Secret;
 use crate::ops::{need_machine, stop_on_signals};
-use crate::report::{self, Style, count};
+use crate::report::{self, Style, count, plain};
 use crate::resource::sql::{self, CHARSET, COLLATION, Known, quote};
 use crate::resource::tables::{self, application};
 use crate::settings::{DatabaseName, Setting};
@@ -57,7 +58,7 @@ pub async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<u8>
         return Ok(0);
     }
     for copied in made.copied.iter().filter(|copied| copied.rows > 0) {
-        report::print_line(&copied.to_string())?;
+        report::print_line(&plain(&copied.to_string()))?;
     }
     let rows: u64 = made.copied.iter().map(|copied| copied.rows).sum();
     report::print_line(&format!(
@@ -70,7 +71,7 @@ pub async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<u8>
     if !made.left_out.is_empty() {
         report::print_line(&format!(
             "left out, as this release does not know them: {}",
-            made.left_out.join(", ")
+            plain(&made.left_out.join(", "))
         ))?;
     }
     style.warn(&[
@@ -184,18 +185,11 @@ async fn copied(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION foreign_key_checks = 0",
         "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES,NO_AUTO_VALUE_ON_ZERO'",
-        &format!("USE {}", quote::name(beside)),
     ] {
         server.change(statement).await?;
     }
     let session = begin_session(known).await?;
-    for table in &wanted {
-        let row: Option<(String, String)> = server
-            .row(&format!("SHOW CREATE TABLE {}", of(&known.database, table)))
-            .await?;
-        let (_, statement) = row.with_context(|| format!("the table {table} has just gone"))?;
-        server.change(&statement).await?;
-    }
+    structure::make(known, beside, &wanted).await?;
     // What refers to others first: what it refers to is there by the time its turn comes.
     wanted.sort_by_key(|table| columns::turn(table));
     let mut made = Made {

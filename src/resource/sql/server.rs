@@ -17,6 +17,8 @@ use tokio::time::sleep;
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
+/// What the server says of a statement that it can't prepare.
+const NOT_PREPARED: u16 = 1295;
 /// Quoting relies on the mode, and a lock that somebody holds must not hold us for a day.
 const SESSION: [&str; 2] = [
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES'",
@@ -144,7 +146,7 @@ impl Server {
         let mut kept = self.connection().await.map_err(|why| self.told(&why))?;
         // The line before has put one there.
         let connection = kept.as_mut().ok_or_else(|| anyhow!("no connection"))?;
-        match connection.query(query).await {
+        match ask(connection, query).await {
             Ok(rows) => Ok(Some(rows)),
             Err(mysql_async::Error::Server(why)) if nothing.contains(&why.code) => Ok(None),
             Err(mysql_async::Error::Server(why)) => Err(self.refused(&why)),
@@ -229,6 +231,48 @@ impl Server {
     }
 }
 
+/// Asks one thing. The driver lets a connection take several statements in one text and can't be told not to; a text that
+/// is prepared is one statement, whatever stands in the names in it.
+async fn ask<T: FromRow + Send + 'static>(
+    connection: &mut Conn,
+    query: &str,
+) -> mysql_async::Result<Vec<T>> {
+    if is_misread(query) {
+        let why = "a text in the statement has a backslash, and the statement has a colon";
+        return Err(mysql_async::Error::Other(why.into()));
+    }
+    let statement = match connection.prep(query).await {
+        Ok(statement) => statement,
+        // The server has read it to its end: it is one statement, of a kind that is never prepared.
+        Err(mysql_async::Error::Server(why)) if why.code == NOT_PREPARED => {
+            #[allow(clippy::disallowed_methods)]
+            return connection.query(query).await;
+        }
+        Err(why) => return Err(why),
+    };
+    let rows = connection.exec(&statement, ()).await;
+    let closed = connection.close(statement).await;
+    let rows = rows?;
+    closed?;
+    Ok(rows)
+}
+
+/// Whether the driver could take a part of a text for a parameter: it reads a backslash as the start of an escape, which
+/// it is not in our sessions, and then misses the end of the text.
+fn is_misread(query: &str) -> bool {
+    let mut quote = None;
+    let mut backslash = false;
+    for letter in query.chars() {
+        match (quote, letter) {
+            (None, '\'' | '`') => quote = Some(letter),
+            (Some(open), _) if open == letter => quote = None,
+            (Some('\''), '\\') => backslash = true,
+            _ => {}
+        }
+    }
+    backslash && query.contains(':')
+}
+
 /// What each trouble means to a script.
 pub fn exit(cause: Cause) -> Exit {
     match cause {
@@ -252,4 +296,22 @@ fn is_installed(host: &Host) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_text_with_a_backslash_can_be_misread() {
+        for whole in [
+            r"GRANT SELECT ON `cam\_cops`.* TO 'a:b'@'::1'",
+            r"SELECT 'a\b'",
+            "SELECT '12:30' FROM `a:b`",
+        ] {
+            assert!(!is_misread(whole), "{whole}");
+        }
+        assert!(is_misread(r"SELECT 'a\', ':b'"));
+        assert!(is_misread(r"SELECT 'it''s\', COUNT(*) FROM `a:b`"));
+    }
 }

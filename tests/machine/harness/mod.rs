@@ -11,6 +11,7 @@
 pub mod booted;
 pub mod browser;
 pub mod certificates;
+pub mod hostile;
 pub mod installed;
 pub mod servers;
 pub mod site;
