@@ -9,11 +9,14 @@ pub mod keys;
 pub mod mask;
 /// Three-way merge by key.
 pub mod merge;
+/// Sums in the place of secrets.
+pub mod seal;
 /// What a value may hold, and what Python takes for blanks and line breaks.
 pub mod value;
 
 pub use ini::{Entry, Ini, Problem};
 pub use keys::{ConfKey, KEYS, Kind, Section};
-pub use mask::{masked, masked_value};
+pub use mask::{masked, masked_value, may_be_secret};
 pub use merge::{Kept, Merged, merge};
+pub use seal::{holds_secrets, sealed, unsealed};
 pub use value::{check, escape, list};

@@ -795,10 +795,16 @@ pub enum Config {
         key: String,
     },
     /// Change settings in the file, all of them or none; comments and order stay
+    #[command(after_help = "\
+A secret of CamCOPS, such as config.site.EMAIL_HOST_PASSWORD, is never an argument: `config set KEY` asks for it, `config set KEY -`
+reads it from standard input. It is put into a file for root alone, and the setting KEY_file names that.")]
     Set {
-        /// Dotted key and new value; repeatable
-        #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"])]
+        /// Dotted key and new value; repeatable. A secret has no value here
+        #[arg(required = true, num_args = 1.., value_names = ["KEY", "VALUE"])]
         pairs: Vec<String>,
+        /// Take one secret from this file (- for standard input)
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        from_file: Option<PathBuf>,
     },
     /// Take one setting out of the file, back to its default
     Unset {

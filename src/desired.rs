@@ -6,7 +6,7 @@ use crate::camcops_conf::{self, Ini};
 use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
 use crate::render::{Format, Renderer};
 use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted, release};
-use crate::settings::{AccountUser, ConfigValue, LogMode, Mode, Service};
+use crate::settings::{AccountUser, BY_FILE, ConfigValue, LogMode, Mode, Service};
 use crate::site::{Certificate, Found, Site};
 use crate::view::view;
 use anyhow::{Context, Result};
@@ -341,6 +341,9 @@ impl<'a> Draft<'a> {
         }
         for (section, values) in passed {
             for (key, value) in values {
+                if key.ends_with(BY_FILE) {
+                    continue;
+                }
                 let value = match value {
                     ConfigValue::Line(line) => camcops_conf::escape(line),
                     ConfigValue::List(lines) => camcops_conf::escape(&camcops_conf::list(lines)),
@@ -349,6 +352,14 @@ impl<'a> Draft<'a> {
                     format!("config.{section}.{key} can't stand in camcops.conf")
                 })?;
             }
+        }
+        for ((section, key), secret) in &self.found.given {
+            let value = camcops_conf::escape(secret.reveal());
+            file.set(section, key, &value).with_context(|| {
+                format!(
+                    "the content of config.{section}.{key}{BY_FILE} can't stand in camcops.conf"
+                )
+            })?;
         }
         Ok(file.to_string())
     }

@@ -442,20 +442,22 @@ fn intend(host: &Host, writer: &mut Writer<'_>, batch: &[Planned]) -> Result<Vec
         let (change, undo) = (&planned.change, planned.undo());
         let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
         let (old, new) = (content(&change.before), content(&change.after));
-        // A former secret of our own is of no use to anybody; what somebody else wrote there may be.
+        // A former secret of our own is of no use to anybody; what somebody else wrote there may be. Where both stand in
+        // one file, what somebody else wrote stays in it.
         let superseded = |old: &Content| {
             let owned = writer.journal.find(&change.resource);
-            planned.shown == Shown::Nothing
-                && owned.is_some_and(|owned| {
-                    owned.ours().any(|ours| content(ours).as_ref() == Some(old))
-                })
+            owned.is_some_and(|owned| match planned.shown {
+                Shown::Whole => false,
+                Shown::Masked => true,
+                Shown::Nothing => owned.ours().any(|ours| content(ours).as_ref() == Some(old)),
+            })
         };
         if let Some(old) = old.filter(|old| !undo && !superseded(old) && Some(old) != new.as_ref())
         {
             writer.remember(&old)?;
         }
         if let Some(base) = &planned.base {
-            writer.remember(base)?;
+            writer.remember_base(base)?;
         }
         numbers.push(writer.intend(change, planned.base.as_ref(), undo)?);
     }

@@ -7,6 +7,7 @@
 mod child;
 mod flow;
 mod tree;
+mod trust;
 
 pub use child::{Begun, Child, Ended};
 pub use flow::{Ends, Flow};

@@ -8,6 +8,7 @@
 //!
 //! The directory appears in one step and goes in one step, so that a run cut at any point can be continued or undone.
 
+use crate::camcops_conf;
 use crate::error::Exit;
 use crate::host::{Host, Kind, unfinished_path};
 use crate::resource::{Change, Content, Resource, State};
@@ -303,7 +304,7 @@ impl<'a> Writer<'a> {
         if file.metadata()?.len() > journal.whole {
             file.set_len(journal.whole)?;
         }
-        Ok(Writer {
+        let writer = Writer {
             host,
             instance: instance.to_owned(),
             _lock: lock,
@@ -315,7 +316,9 @@ impl<'a> Writer<'a> {
                 command: command.to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
-        })
+        };
+        writer.forget_superseded()?;
+        Ok(writer)
     }
 
     /// The machine whose journal this is.
@@ -367,11 +370,69 @@ impl<'a> Writer<'a> {
         if self.host.look(&path)?.is_some() {
             return Ok(());
         }
+        self.make_memory()?;
+        self.host.put_file(&path, bytes, Some((0, 0)), 0o600)
+    }
+
+    /// Keeps what the settings alone would have written, with sums in the place of secrets: enough to tell what an
+    /// administrator has changed since.
+    pub(crate) fn remember_base(&self, base: &Content) -> Result<()> {
+        let Some(text) = base.bytes().and_then(|bytes| str::from_utf8(bytes).ok()) else {
+            return Ok(());
+        };
+        let path = base_path(&self.instance, base);
+        if self.host.look(&path)?.is_some() {
+            return Ok(());
+        }
+        self.make_memory()?;
+        let sealed = camcops_conf::sealed(text)?;
+        self.host
+            .put_file(&path, sealed.as_bytes(), Some((0, 0)), 0o600)
+    }
+
+    fn make_memory(&self) -> Result<()> {
         let directory = format!("{}/contents", directory(&self.instance));
         if self.host.look(&directory)?.is_none() {
             self.host.make_directory(&directory, Some((0, 0)), 0o700)?;
         }
-        self.host.put_file(&path, bytes, Some((0, 0)), 0o600)
+        Ok(())
+    }
+
+    /// Removes what is kept and not needed any more, as far as it holds secrets. What stood in a file before us is
+    /// needed until that is undone.
+    fn forget_superseded(&self) -> Result<()> {
+        let directory = format!("{}/contents", directory(&self.instance));
+        let (mut originals, mut bases) = (Vec::new(), Vec::new());
+        for owned in self.journal.owned() {
+            originals.extend(content(&owned.change.before));
+            bases.extend(owned.made().filter_map(|(_, base)| base));
+        }
+        for name in self.host.list(&directory)?.unwrap_or_default() {
+            let path = format!("{directory}/{name}");
+            let is = |content: &&&Content| *content.digest() == *name.trim_end_matches(BASE);
+            let base = bases.iter().find(is);
+            if name.ends_with(BASE) {
+                if base.is_none() {
+                    self.host.remove_file(&path)?;
+                }
+                continue;
+            }
+            if originals.iter().any(|content| is(&content)) {
+                continue;
+            }
+            let Some(bytes) = self.host.read(&path)? else {
+                continue;
+            };
+            if !camcops_conf::holds_secrets(&String::from_utf8_lossy(&bytes)) {
+                continue;
+            }
+            // An earlier version kept it as it was.
+            if base.is_some() {
+                self.remember_base(&Content::new(bytes))?;
+            }
+            self.host.remove_file(&path)?;
+        }
+        Ok(())
     }
 
     /// Forgets the instance, when nothing is left to undo; with the last instance the program's own directory goes.
@@ -396,6 +457,18 @@ pub fn recalled(host: &Host, instance: &str, content: &Content) -> Result<Option
         .read(&memory_path(instance, content))?
         .map(Content::new)
         .filter(|found| found == content))
+}
+
+/// What the settings alone would have written, sealed, if it was kept.
+pub(crate) fn recalled_base(host: &Host, instance: &str, base: &Content) -> Result<Option<String>> {
+    let sealed = host.read_text(&base_path(instance, base))?;
+    if sealed.is_some() {
+        return Ok(sealed);
+    }
+    // As an earlier version kept it.
+    let content = recalled(host, instance, base)?;
+    let bytes = content.and_then(|content| content.bytes().map(<[u8]>::to_vec));
+    Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
 /// Every content that was kept for an instance.
@@ -487,6 +560,13 @@ pub fn beside(instance: &str, name: &str) -> String {
 /// Where the journal of an instance is.
 pub fn path(instance: &str) -> String {
     format!("{HOME}/{instance}/journal")
+}
+
+/// The name of what the settings alone would have written ends with this.
+const BASE: &str = ".base";
+
+fn base_path(instance: &str, base: &Content) -> String {
+    format!("{}{BASE}", memory_path(instance, base))
 }
 
 fn memory_path(instance: &str, content: &Content) -> String {

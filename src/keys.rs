@@ -1,16 +1,20 @@
 //! Secrets: read back if they exist, made once, never made again.
 
 use crate::error::Exit;
-use crate::host::{Host, Kind};
-use anyhow::{Result, bail};
+use crate::host::Host;
+use anyhow::{Context, Result, bail};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
+use std::io::Read;
 use zeroize::Zeroizing;
 
 /// Generated secrets have only these, so that every file format and every URL can carry them.
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 /// 62 to the 40th is more than 2 to the 238th.
 const LENGTH: usize = 40;
+
+/// No file with a secret is larger.
+const LARGEST: u64 = 1 << 16;
 
 /// A password or the like. It is not printed, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
@@ -159,18 +163,25 @@ impl Key {
         };
         let followed = host.followed(path)?;
         let path = followed.as_str();
-        let entry = host
-            .look(path)?
-            .ok_or_else(|| wrong("does not exist; write the password into it"))?;
-        if entry.kind != Kind::File {
-            return Err(wrong("is not a regular file"));
+        let missing = || wrong("does not exist; write the password into it");
+        let (entry, mut file) = match host.open_file(path)? {
+            Some(opened) => opened,
+            None if host.look(path)?.is_none() => return Err(missing()),
+            None => return Err(wrong("is not a regular file")),
+        };
+        // A file that a flag names is read this once, on the word of whoever runs the command.
+        if !setting.starts_with("--") {
+            host.refuse_foreign(path, &entry)
+                .with_context(|| setting.to_owned())?;
         }
         if entry.mode & 0o007 != 0 {
             return Err(wrong("can be read by everybody; chmod 600 it"));
         }
-        let text = host
-            .read_text(path)?
-            .ok_or_else(|| wrong("is not a regular file"))?;
+        let mut text = String::new();
+        (&mut file)
+            .take(LARGEST)
+            .read_to_string(&mut text)
+            .map_err(|_| wrong("is not UTF-8 text"))?;
         let secret = Secret::checked(text).map_err(|why| wrong(&why.to_string()))?;
         Ok(Key {
             secret,

@@ -42,7 +42,9 @@ impl Kept {
 /// The value of a setting as it may be shown; those in `[config]` as the keys of CamCOPS that they become.
 pub fn setting(name: &str, value: &str) -> String {
     match &settings::segments(name)[..] {
-        [config, section, key] if config == "config" => masked_value(section, key, value),
+        [config, section, key] if config == "config" && !key.ends_with(settings::BY_FILE) => {
+            masked_value(section, key, value)
+        }
         _ => value.to_owned(),
     }
 }

@@ -27,7 +27,7 @@ pub use choices::{
     AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Pruning,
     Service, ServiceManager, Source, TlsMode, Version,
 };
-pub use config::{Config, ConfigValue};
+pub use config::{BY_FILE, Config, ConfigValue};
 pub use edit::edited;
 pub use example::example;
 pub use extra::{

@@ -17,8 +17,8 @@ use crate::resource::{
     self, Content, Resource, acme, packages, release, services, sql, superuser, tables,
 };
 use crate::settings::{
-    AccountUser, ConfigValue, Environment, LogMode, Mode, Origin, Resolved, ServiceManager,
-    Settings,
+    AccountUser, BY_FILE, ConfigValue, Environment, LogMode, Mode, Origin, Resolved,
+    ServiceManager, Settings,
 };
 use crate::{desired, report, view};
 use anyhow::Result;
@@ -27,9 +27,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 mod certificate;
+mod given;
 mod sources;
 
 pub use certificate::Certificate;
+pub(crate) use given::{GivenSecrets, is_open, keep, kept_in, on_command_line, secret_key};
 pub use sources::{settings_file, sources};
 
 /// Where logrotate reads what is to be rotated.
@@ -63,7 +65,7 @@ impl Site {
     pub fn load(global: &Global) -> Result<Site> {
         let host = open_host(global)?;
         let settings_file = settings_file(&host, global);
-        let sources = sources(&settings_file, global)?;
+        let sources = sources(&host, &settings_file, global)?;
         let resolved = Settings::resolve(&sources)
             .map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let facts = Facts::gather(&host)?;
@@ -80,6 +82,7 @@ impl Site {
             new_certificate: None,
         };
         site.check_environment()?;
+        site.check_secrets()?;
         if site.host.staged_root().is_none() {
             let tell: fn(&str) = match global.quiet || global.json {
                 true => |_| {},
@@ -311,6 +314,7 @@ impl Site {
                 "monitor.password_file",
                 settings.monitor.password_file.as_ref(),
             )?,
+            given: self.given_secrets()?,
             certificate: self.certificate()?,
             warnings,
             config,
@@ -455,18 +459,31 @@ impl Site {
         let Some(base) = owned.and_then(|owned| owned.base(&found)) else {
             return Ok(None);
         };
-        let content = journal::recalled(&self.host, &self.instance, base)?;
-        Ok(content
-            .and_then(|content| content.bytes().map(<[u8]>::to_vec))
-            .and_then(|bytes| String::from_utf8(bytes).ok()))
+        if *base == found {
+            return Ok(Some(text.to_owned()));
+        }
+        let sealed = journal::recalled_base(&self.host, &self.instance, base)?;
+        Ok(sealed.map(|sealed| camcops_conf::unsealed(&sealed, text)))
     }
 
     /// What CamCOPS would silently ignore under `[config]`: keys that it does not know, values that it can't read.
     pub fn config_warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self
+            .open_secrets()
+            .iter()
+            .map(|open| {
+                format!(
+                    "{open}; `{}` puts it into a file for root alone",
+                    open.remedy()
+                )
+            })
+            .collect();
         for (section, values) in &self.settings().config {
             for (key, value) in values {
                 let name = format!("config.{section}.{key}");
+                if key.ends_with(BY_FILE) {
+                    continue;
+                }
                 let Some(known) = camcops_conf::keys::find(section, key) else {
                     let nearest = camcops_conf::keys::nearest(section, key)
                         .map(|known| format!("; nearest: {}", known.name))
@@ -550,6 +567,8 @@ pub struct Found {
     pub broker: Key,
     /// The monitor's password.
     pub monitor: Key,
+    /// What goes into camcops.conf and comes from files.
+    pub(crate) given: GivenSecrets,
     /// The site's certificate.
     pub certificate: Certificate,
     /// What is worth a word about other instances.

@@ -373,16 +373,41 @@ fn a_missing_settings_file_that_was_named_is_told() {
 }
 
 #[test]
-fn what_everybody_can_change_is_not_followed_by_root() {
+fn what_others_can_change_is_not_followed() {
     let staged = Staged::of(Who::Root, "debian");
     staged.write(SETTINGS, "");
-    let settings = staged.at(SETTINGS);
-    fs::set_permissions(&settings, fs::Permissions::from_mode(0o666)).unwrap();
-    fails(
-        || staged.command(&["plan"]),
-        78,
-        &["changed by everybody", "chmod o-w"],
-    );
+    let more = "etc/camcops/provision.d/more.toml";
+    let password = "etc/camcops/word";
+    staged.write(more, "database.password_file = \"/etc/camcops/word\"");
+    staged.write(password, "a-word-of-mine\n");
+    let mode = |path: &str, mode| {
+        fs::set_permissions(staged.at(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let owner = |path: &str, user, group| {
+        std::os::unix::fs::chown(staged.at(path), Some(user), Some(group)).unwrap();
+    };
+    mode(password, 0o600);
+    staged.run(&["plan"]).exits(0);
+    let refused = |path: &str, words: &[&str]| {
+        fails(|| staged.command(&["plan"]), 73, &[&[path], words].concat());
+    };
+    for path in [SETTINGS, more, "etc/camcops/provision.d"] {
+        let right = if path.ends_with('d') { 0o755 } else { 0o644 };
+        mode(path, right | 0o022);
+        refused(path, &["changed by everybody", "`chmod go-w "]);
+        mode(path, right | 0o020);
+        owner(path, 0, 33);
+        refused(path, &["changed by the group", "`chmod g-w "]);
+        owner(path, 33, 33);
+        mode(path, right);
+        refused(path, &["belongs to ", "`chown root:root "]);
+        owner(path, 0, 0);
+        staged.run(&["plan"]).exits(0);
+    }
+    owner(password, 33, 33);
+    refused(password, &["database.password_file: ", "`chown root:root "]);
+    owner(password, 0, 0);
+    staged.run(&["plan"]).exits(0);
 }
 
 #[test]
@@ -609,8 +634,8 @@ fn a_changed_file_keeps_its_mode_and_owner_and_a_new_one_is_not_for_everybody() 
         staged.chmod(SETTINGS, 0o604);
         let owner = match who {
             Who::Root => {
-                common::give_away(&staged.at(SETTINGS), 64_001, 64_002);
-                (64_001, 64_002)
+                common::give_away(&staged.at(SETTINGS), 0, 64_002);
+                (0, 64_002)
             }
             Who::Ordinary => {
                 let found = fs::metadata(staged.at(SETTINGS)).unwrap();
@@ -1329,4 +1354,170 @@ fn the_readme_names_scripts_that_there_are() {
         let found = fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap();
         assert!(found.is_file() && found.mode() & 0o111 == 0o111, "{script}");
     }
+}
+
+/// A key of CamCOPS whose value is a secret.
+const MAIL_PASSWORD: &str = "config.site.EMAIL_HOST_PASSWORD";
+
+#[test]
+fn a_secret_is_never_an_argument() {
+    let staged = staged();
+    let url = "mysql://camcops:hushhush@db.example.org/camcops";
+    for (key, value) in [
+        (MAIL_PASSWORD, "hushhush"),
+        ("config.recipient:x.REDCAP_API_KEY", "hushhush"),
+        ("config.sms_backend:twilio.TOKEN", "hushhush"),
+        ("config.site.DB_URL", url),
+    ] {
+        let words = [key, "is a secret", "--from-file"];
+        fails(
+            || staged.command(&["config", "set", key, value]),
+            64,
+            &words,
+        );
+        let assigned = format!("{key}={value}");
+        let plan = Ran::of(staged.command(&["plan", "--set", &assigned])).exits(64);
+        assert!(plan.err.contains("is a secret"), "{plan}");
+        assert!(!plan.said().contains("hushhush"), "{plan}");
+    }
+    assert!(!staged.at(SETTINGS).exists());
+    // A URL without a password is none, and a file is for secrets alone.
+    let plain = "mysql:///camcops?read_default_file=/etc/my.cnf";
+    staged
+        .run(&["config", "set", "config.site.DB_URL", plain])
+        .exits(0);
+    let by_file = "config.site.EMAIL_HOST_file";
+    staged.run(&["config", "set", by_file, "/root/x"]).exits(0);
+    fails(
+        || staged.command(&["plan"]),
+        78,
+        &[by_file, "EMAIL_HOST is none"],
+    );
+    fails(
+        || staged.command(&["config", "set", "tls.days", "--from-file", "/root/x"]),
+        64,
+        &["tls.days is none"],
+    );
+    fails(
+        || staged.command(&["config", "set", MAIL_PASSWORD]),
+        64,
+        &["run on a terminal"],
+    );
+    let elsewhere = "config.\"../../../etc/cron.d/x\".PASSWORD";
+    staged.write("root/word", "hush\n");
+    staged.chmod("root/word", 0o600);
+    staged
+        .run(&["config", "set", elsewhere, "--from-file", "/root/word"])
+        .exits(78);
+    assert!(!staged.at("etc/cron.d").exists());
+}
+
+#[test]
+fn a_secret_is_kept_for_root_alone_and_nowhere_else() {
+    let staged = staged();
+    let (word, kept) = (
+        "root/word",
+        "etc/camcops/secrets/camcops/site.EMAIL_HOST_PASSWORD",
+    );
+    let put = |secret: &str| {
+        staged.write(word, secret);
+        staged.chmod(word, 0o600);
+        staged
+            .run(&["config", "set", MAIL_PASSWORD, "--from-file", "/root/word"])
+            .exits(0);
+        staged.run(&["install"]).exits(0);
+        fs::remove_file(staged.at(word)).unwrap();
+    };
+    let conf = || staged.read("etc/camcops/camcops.conf");
+    staged.write(
+        SETTINGS,
+        "[config.site]\nEMAIL_HOST_PASSWORD = \"hush-open\"\n",
+    );
+    let plan = staged.run(&["plan"]).exits(0);
+    let words = format!("{MAIL_PASSWORD}: this secret stands openly in ");
+    assert!(plan.err.contains(&words), "{plan}");
+    staged.run(&["install"]).exits(0);
+    assert!(conf().contains("EMAIL_HOST_PASSWORD = hush-open\n"));
+    // In its file it is not seen, and what was merged before goes on to be.
+    put("100% hush-first\n");
+    assert_eq!(staged.read(kept), "100% hush-first\n");
+    let mode = fs::metadata(staged.at(kept)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let settings = staged.read(SETTINGS);
+    assert_eq!(
+        settings,
+        format!("[config.site]\nEMAIL_HOST_PASSWORD_file = \"/{kept}\"\n")
+    );
+    assert!(conf().contains("EMAIL_HOST_PASSWORD = 100%% hush-first\n"));
+    let plan = staged.run(&["plan", "--exit-code"]).exits(0);
+    assert!(!plan.err.contains("openly"), "{plan}");
+    let edited = conf().replace(
+        "SESSION_TIMEOUT_MINUTES = 30",
+        "SESSION_TIMEOUT_MINUTES = 7",
+    );
+    staged.write("etc/camcops/camcops.conf", &edited);
+    put("hush-second\n");
+    assert_eq!(conf(), edited.replace("100%% hush-first", "hush-second"));
+    put("hush-third\n");
+    assert_eq!(conf(), edited.replace("100%% hush-first", "hush-third"));
+    let cookie = staged.read("etc/camcops/secrets/camcops/cookie");
+    for (path, entry) in staged.tree().0 {
+        let text = String::from_utf8_lossy(&entry.data);
+        let holds_it = text.contains("hush-") || text.contains(cookie.trim());
+        let may = path.starts_with("/etc/camcops/");
+        assert!(may || !holds_it, "{path}: {text}");
+    }
+    let shown = staged.run(&["config", "get", &format!("{MAIL_PASSWORD}_file")]);
+    assert_eq!(shown.exits(0).out, format!("/{kept}\n"));
+    staged.run(&["config", "unset", MAIL_PASSWORD]).exits(0);
+    assert!(!staged.at(kept).exists());
+    staged.run(&["install"]).exits(0);
+    assert!(!conf().contains("hush-"));
+}
+
+#[test]
+fn secrets_that_an_earlier_version_kept_beside_the_journal_go() {
+    let mut staged = staged();
+    staged.run(&["install"]).exits(0);
+    let path = "etc/camcops/camcops.conf";
+    let first = staged.read(path);
+    let contents = format!("{}/camcops/contents", common::HOME);
+    let digest = |text: &str| {
+        let content = camcops_provision::resource::Content::new(text.as_bytes());
+        content.digest().to_owned()
+    };
+    // As it was kept: what the settings alone made, and what that took the place of.
+    let old = first.replace("SESSION_COOKIE_SECRET = ", "SESSION_COOKIE_SECRET = old");
+    fs::remove_dir_all(staged.at(&contents)).unwrap();
+    for text in [first.as_str(), &old, "# nobody's secret\n"] {
+        let kept = format!("{contents}/{}", digest(text));
+        staged.write(&kept, text);
+        staged.chmod(&kept, 0o600);
+    }
+    staged.chmod(&contents, 0o700);
+    let edited = first.replace(
+        "SESSION_TIMEOUT_MINUTES = 30",
+        "SESSION_TIMEOUT_MINUTES = 7",
+    );
+    staged.write(path, &edited);
+    staged.settings = vec!["site.language=da_DK".into()];
+    staged.run(&["install"]).exits(0);
+    assert_eq!(
+        staged.read(path),
+        edited.replace("LANGUAGE = en_GB", "LANGUAGE = da_DK")
+    );
+    let cookie = staged.read("etc/camcops/secrets/camcops/cookie");
+    let kept = staged.tree().0;
+    let kept = kept.iter().filter(|(path, _)| path.contains("/contents/"));
+    let texts: Vec<String> = kept
+        .map(|(_, entry)| String::from_utf8_lossy(&entry.data).into_owned())
+        .collect();
+    assert!(
+        texts.iter().all(|text| !text.contains(cookie.trim())),
+        "{texts:?}"
+    );
+    assert!(
+        texts.iter().any(|text| text == "# nobody's secret\n"),
+        "{texts:?}"
+    );
 }

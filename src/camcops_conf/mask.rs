@@ -1,5 +1,5 @@
 use super::ini::{Ini, Role};
-use super::keys;
+use super::keys::{self, Kind};
 use super::value::{indent, trim};
 
 const MASK: &str = "********";
@@ -52,6 +52,12 @@ pub fn masked_value(section: &str, key: &str, value: &str) -> String {
         .map(mask_urls)
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// Whether a key's value is a secret, or may have one in it as a URL may.
+pub fn may_be_secret(section: &str, key: &str) -> bool {
+    let is_url = keys::find(section, key).is_some_and(|known| known.kind == Kind::Url);
+    is_url || is_secret(section, key)
 }
 
 fn is_secret(section: &str, key: &str) -> bool {

@@ -22,7 +22,15 @@ pub async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
             "camcops-provision plan --diff",
         ));
     }
-    for warning in &recipe.warnings {
+    let open = look.site.open_secrets();
+    for open in &open {
+        findings.push(Finding::failed(open.to_string(), open.remedy()));
+    }
+    let is_told = |warning: &&String| {
+        open.iter()
+            .any(|open| warning.starts_with(&open.to_string()))
+    };
+    for warning in recipe.warnings.iter().filter(|one| !is_told(one)) {
         findings.push(Finding::warning(warning, "camcops-provision config edit"));
     }
     if look.journal.owned().iter().any(|owned| owned.open) {

@@ -14,7 +14,7 @@ use crate::backup::{self, Found, Opened, What, files, make};
 use crate::cli::{Backup, Global, Identity};
 use crate::error::Exit;
 use crate::host::{Ends, Flow, Host};
-use crate::journal;
+use crate::journal::{self, Journal};
 use crate::report::{self, Style};
 use crate::resource::sql::{self, Known};
 use crate::resource::tables::application;
@@ -56,7 +56,7 @@ pub async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> 
 
 async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
     stop_on_signals(style)?;
-    let site = purge::site(global)?;
+    let site = saved_site(global, style)?;
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
     let known = sql::known(&site.host)?;
@@ -102,6 +102,17 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
         report::print_line(&format!("removed {}, as backup.prune says", found.name))?;
     }
     Ok(0)
+}
+
+/// The site, even where its journal can't be read: what is wrong there is no reason to lose the patients' data.
+fn saved_site(global: &Global, style: Style) -> Result<Site> {
+    let site = Site::load(global)?;
+    let journal = site.journal().unwrap_or_else(|why| {
+        style.warn(&[format!("{why:#}; a backup is made all the same")]);
+        Journal::default()
+    });
+    site.ready(&site.found(&journal)?)?;
+    Ok(site)
 }
 
 fn mib(bytes: u64) -> String {

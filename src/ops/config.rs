@@ -8,7 +8,7 @@ use crate::mask::{self, masked};
 use crate::report::{self, Style};
 use crate::resource::{Resource, Shown};
 use crate::settings::{self, Origin, Settings};
-use crate::site::{Site, open_host, settings_file, sources};
+use crate::site::{Site, is_open, on_command_line, open_host, secret_key, settings_file, sources};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -17,12 +17,18 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+mod secret;
+
 /// Runs one of the `config` commands.
 pub fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
     match command {
         Config::Show { changed } => show(global, changed, style),
         Config::Get { key } => get(global, &key, style),
-        Config::Set { pairs } => set(global, &pairs, style),
+        Config::Set { pairs, from_file } => match secret::wanted(&pairs, from_file.as_deref())? {
+            Some(wanted) => secret::set(global, &wanted, style),
+            None => set(global, &pairs, style),
+        },
+        Config::Unset { key } if secret_key(&key).is_some() => secret::unset(global, &key, style),
         Config::Unset { key } => change(global, &[(&key, None)], style),
         Config::Edit => edit(global, style),
         Config::Validate => validate(global, style),
@@ -110,6 +116,9 @@ fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
     if let [key] = rest {
         return Err(Exit::Usage.because(format!("{key}: its value is missing")));
     }
+    if let Some([key, _]) = pairs.iter().find(|[key, value]| is_open(key, value)) {
+        return Err(on_command_line(key));
+    }
     let changes: Vec<(&str, Option<&str>)> = pairs
         .iter()
         .map(|[key, value]| (key.as_str(), Some(value.as_str())))
@@ -166,6 +175,7 @@ pub fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
 /// Whether the settings would be right with this text in the file.
 fn check(global: &Global, file: &Path, text: &str) -> Result<()> {
     let mut sources = sources(
+        &open_host(global)?,
         file,
         &Global {
             config: None,
@@ -180,8 +190,9 @@ fn check(global: &Global, file: &Path, text: &str) -> Result<()> {
 }
 
 fn validate(global: &Global, style: Style) -> Result<u8> {
-    let file = settings_file(&open_host(global)?, global);
-    let problems = Settings::resolve(&sources(&file, global)?).err();
+    let host = open_host(global)?;
+    let file = settings_file(&host, global);
+    let problems = Settings::resolve(&sources(&host, &file, global)?).err();
     if style.json {
         let problems = problems
             .as_ref()

@@ -13,7 +13,7 @@ use crate::journal::Writer;
 use crate::keys::{Name, Secret};
 use crate::report::{self, Lines, Style};
 use crate::resource::{Part, Resource, broker, services, sql};
-use crate::settings::{AbsolutePath, Mode};
+use crate::settings::{self, AbsolutePath, Mode};
 use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
@@ -336,7 +336,8 @@ fn refuse_kept(site: &Site, name: Name, recipe: &Recipe) -> Result<()> {
         Name::Readonly | Name::Monitor => return Ok(()),
     };
     let passed = site.settings().config.get(section);
-    if passed.is_some_and(|values| values.contains_key(needed)) {
+    let by_file = format!("{needed}{}", settings::BY_FILE);
+    if passed.is_some_and(|values| values.contains_key(needed) || values.contains_key(&by_file)) {
         return Err(Exit::Settings.because(format!(
             "config.{section}.{needed} in the settings says what is used instead: change it there and run `camcops-provision install`, or take it out first"
         )));

@@ -115,6 +115,20 @@ pub fn asked_twice(question: &str) -> Result<Secret> {
     }
 }
 
+/// A secret of somebody else that is typed at the terminal, whatever it looks like.
+pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
+    loop {
+        let first = hidden(question)?;
+        if first.reveal().is_empty() {
+            return Err(Exit::Failed.because("nothing was typed; nothing was changed"));
+        }
+        if first == hidden("The same again: ")? {
+            return Ok(first);
+        }
+        writeln!(io::stderr(), "these are two different ones")?;
+    }
+}
+
 fn keep(site: &Site, password: Secret) {
     if let Some(live) = &site.host.live {
         live.superuser_password.replace(Some(password));
@@ -164,7 +178,7 @@ pub fn show_typing() {
 }
 
 /// One line of standard input.
-fn line() -> Result<Secret> {
+pub(crate) fn line() -> Result<Secret> {
     let mut line = Zeroizing::new(String::new());
     if io::stdin().lock().read_line(&mut line)? == 0 {
         return Err(Exit::Failed.because("there is no password on standard input"));

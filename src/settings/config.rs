@@ -54,6 +54,17 @@ impl Setting for ConfigValue {
     }
 }
 
+/// What the name of a key ends with that names a file with the value of another key.
+pub const BY_FILE: &str = "_file";
+
+/// Reads the path of a file with a secret.
+pub(super) fn read_path(given: Given) -> Result<ConfigValue, String> {
+    match read(given)? {
+        ConfigValue::Line(path) if path.starts_with('/') => Ok(ConfigValue::Line(path)),
+        _ => Err("is not the absolute path of a file".into()),
+    }
+}
+
 /// Reads a value; plain text keeps its spelling, so that `1.10` does not become `1.1`.
 pub(super) fn read(given: Given) -> Result<ConfigValue, String> {
     match given {
@@ -68,6 +79,8 @@ pub(super) fn read(given: Given) -> Result<ConfigValue, String> {
 /// Checks the names of a section and a key of camcops.conf.
 pub(super) fn check_names(section: &str, key: &str) -> Result<(), Problem> {
     check_section(section)?;
+    // A secret may be given by a file: its key ends with this, as those of our own do.
+    let key = key.strip_suffix(BY_FILE).unwrap_or(key);
     let is_fine = |key: &str| {
         key.starts_with(|c: char| c.is_ascii_uppercase())
             && key
@@ -91,7 +104,13 @@ pub(super) fn check_names(section: &str, key: &str) -> Result<(), Problem> {
 
 /// Checks the name of a section of camcops.conf.
 pub(super) fn check_section(section: &str) -> Result<(), Problem> {
-    const SECTIONS: [&str; 3] = ["site", "server", "export"];
+    const SECTIONS: [&str; 5] = [
+        "site",
+        "server",
+        "export",
+        "sms_backend:kapow",
+        "sms_backend:twilio",
+    ];
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     let is_recipient = |name: &str| !name.is_empty() && name.bytes().all(is_plain);
     if SECTIONS.contains(&section) || section.strip_prefix("recipient:").is_some_and(is_recipient) {
@@ -102,8 +121,11 @@ pub(super) fn check_section(section: &str) -> Result<(), Problem> {
         .min_by_key(|known| strsim::damerau_levenshtein(section, known))
         .filter(|known| strsim::damerau_levenshtein(section, known) <= 3);
     Err(Problem {
-        allowed: Some("site, server, export, or recipient:NAME of A-Z a-z 0-9 _ -".into()),
-        nearest: nearest.map(|known| format!("[config.{known}]")),
+        allowed: Some(
+            "site, server, export, sms_backend:kapow, sms_backend:twilio, or recipient:NAME of A-Z a-z 0-9 _ -"
+                .into(),
+        ),
+        nearest: nearest.map(|known| format!("[{}]", dotted(&["config", known]))),
         ..Problem::new(
             dotted(&["config", section]),
             "is not a section of camcops.conf".into(),

@@ -182,8 +182,16 @@ impl Target {
                 ..Problem::new(self.name(), what)
             }),
             Self::Config(section, key) => {
-                let value = config::read(given).map_err(|what| Problem {
-                    allowed: Some(config::ConfigValue::allowed()),
+                let is_path = key.ends_with(config::BY_FILE);
+                let (value, allowed) = match is_path {
+                    true => (
+                        config::read_path(given),
+                        "the absolute path of a file".into(),
+                    ),
+                    false => (config::read(given), config::ConfigValue::allowed()),
+                };
+                let value = value.map_err(|what| Problem {
+                    allowed: Some(allowed),
                     ..Problem::new(self.name(), what)
                 })?;
                 let section = settings.config.entry(section.clone()).or_default();

@@ -85,7 +85,7 @@ impl Resolved {
             Some(Entry {
                 value: target.write(&self.settings)?.to_string(),
                 origin: self.origins.get(&key).unwrap_or(&Origin::Default),
-                private: matches!(target, Target::Config(..)),
+                private: matches!(&target, Target::Config(_, key) if !key.ends_with(config::BY_FILE)),
                 key,
             })
         })

@@ -6,9 +6,8 @@ use crate::host::Host;
 use crate::layout::DEFAULT_INSTANCE;
 use crate::settings::{Sources, VARIABLE_PREFIX};
 use anyhow::Result;
-use nix::unistd::geteuid;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The file that holds the settings of an instance.
@@ -22,10 +21,10 @@ pub fn settings_file(host: &Host, global: &Global) -> PathBuf {
     })
 }
 
-/// Everything that settings come from, read.
-pub fn sources(file: &Path, global: &Global) -> Result<Sources> {
+/// Everything that settings come from, read. What others could have written is refused: root is to do what it says.
+pub fn sources(host: &Host, file: &Path, global: &Global) -> Result<Sources> {
     let mut files = Vec::new();
-    match read_settings(file)? {
+    match read_settings(host, file)? {
         Some(text) => files.push((file.to_owned(), text)),
         None if global.config.is_some() => {
             return Err(Exit::Settings.because(format!(
@@ -35,18 +34,8 @@ pub fn sources(file: &Path, global: &Global) -> Result<Sources> {
         }
         None => {}
     }
-    let more = file.with_extension("d");
-    let mut names: Vec<PathBuf> = match std::fs::read_dir(&more) {
-        Ok(entries) => entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-            .collect(),
-        Err(why) if why.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(why) => return Err(unreadable(&more, &why)),
-    };
-    names.sort();
-    for name in names {
-        if let Some(text) = read_settings(&name)? {
+    for name in more_settings(host, &file.with_extension("d"))? {
+        if let Some(text) = read_settings(host, &name)? {
             files.push((name, text));
         }
     }
@@ -60,7 +49,25 @@ pub fn sources(file: &Path, global: &Global) -> Result<Sources> {
     })
 }
 
-fn read_settings(file: &Path) -> Result<Option<String>> {
+/// The files of the directory beside the settings, in their order.
+fn more_settings(host: &Host, directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(unreadable(directory, &why)),
+    };
+    let found = std::fs::metadata(directory).map_err(|why| unreadable(directory, &why))?;
+    let trust = host.trust()?;
+    trust.check_opened(directory, &found, "")?;
+    let mut names: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn read_settings(host: &Host, file: &Path) -> Result<Option<String>> {
     // Non-blocking, so that a pipe of that name can't hold the program up.
     let opened = std::fs::OpenOptions::new()
         .read(true)
@@ -72,18 +79,15 @@ fn read_settings(file: &Path) -> Result<Option<String>> {
         Err(why) => return Err(unreadable(file, &why)),
     };
     let found = handle.metadata().map_err(|why| unreadable(file, &why))?;
-    if found.is_file() && found.mode() & 0o002 != 0 && geteuid().is_root() {
-        return Err(Exit::Settings.because(format!(
-            "{0} can be changed by everybody, and root is to follow it: read it, then `chmod o-w {0}`",
-            file.display()
-        )));
-    }
     if !found.is_file() {
         return Err(Exit::Settings.because(format!(
             "{} is not a regular file; move it away, settings are read from files only",
             file.display()
         )));
     }
+    let trust = host.trust()?;
+    trust.check_opened(file, &found, "")?;
+    trust.check_way(file)?;
     let mut text = String::new();
     match handle.read_to_string(&mut text) {
         Ok(_) => Ok(Some(text)),

@@ -3,8 +3,12 @@
 use crate::error::Exit;
 use crate::host::Host;
 use crate::keys::Secret;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::io::Read;
 use zeroize::Zeroizing;
+
+/// No option file is larger.
+const LARGEST: u64 = 1 << 20;
 
 /// What an option file says about a login.
 #[derive(Debug, Clone, Default)]
@@ -19,15 +23,25 @@ pub struct OptionFile {
 pub fn read(host: &Host, setting: &str, path: &str) -> Result<OptionFile> {
     let wrong =
         |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
-    let entry = host.look(path)?.ok_or_else(|| {
-        wrong("does not exist; write [client], user = … and password = … into it, for an account that may create databases and accounts")
-    })?;
+    let missing = || {
+        wrong(
+            "does not exist; write [client], user = … and password = … into it, for an account that may create databases and accounts",
+        )
+    };
+    let (entry, file) = match host.open_file(path)? {
+        Some(opened) => opened,
+        None if host.look(path)?.is_none() => return Err(missing()),
+        None => return Err(wrong("is not a regular file")),
+    };
+    host.refuse_foreign(path, &entry)
+        .with_context(|| setting.to_owned())?;
     if entry.mode & 0o007 != 0 {
         return Err(wrong("can be read by everybody; chmod 600 it"));
     }
-    let text = host
-        .read_text(path)?
-        .ok_or_else(|| wrong("is not a regular file"))?;
+    let mut text = String::new();
+    file.take(LARGEST)
+        .read_to_string(&mut text)
+        .map_err(|_| wrong("is not UTF-8 text"))?;
     let found = parse(&Zeroizing::new(text));
     match &found.user {
         Some(_) => Ok(found),

@@ -309,7 +309,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "config.sit.A = 1",
-        "1: config.sit: is not a section of camcops.conf; allowed: site, server, export, or recipient:NAME of A-Z a-z 0-9 _ -; nearest: [config.site]",
+        "1: config.sit: is not a section of camcops.conf; allowed: site, server, export, sms_backend:kapow, sms_backend:twilio, or recipient:NAME of A-Z a-z 0-9 _ -; nearest: [config.site]",
     ),
     ("config.site.a_b = 1", "nearest: config.site.A_B"),
     (

@@ -1,0 +1,125 @@
+//! Whose word is followed: what a file says is done as whoever runs the program, so nobody else may be able to change it.
+
+use super::{Entry, Host, entry};
+use crate::error::Exit;
+use anyhow::Result;
+use nix::sys::stat::fstat;
+use nix::unistd::getegid;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Others may make files in such a directory, and can't replace those of root.
+const STICKY: u32 = 0o1000;
+
+/// Who may own and change what is followed.
+#[derive(Debug)]
+pub(crate) struct Trust<'a> {
+    host: &'a Host,
+    users: Vec<u32>,
+    /// Groups that may have the right to write.
+    groups: Vec<u32>,
+}
+
+impl Host {
+    /// Root and whoever runs the program; on a staged tree also whoever the tree belongs to, and can change all of it.
+    pub(crate) fn trust(&self) -> Result<Trust<'_>> {
+        let (mut users, mut groups) = (vec![0, self.me.as_raw()], vec![0]);
+        if !self.me.is_root() {
+            groups.push(getegid().as_raw());
+        }
+        if self.staged.is_some() {
+            let owner = entry(&fstat(&self.root)?);
+            users.push(owner.uid);
+            groups.push(owner.gid);
+        }
+        Ok(Trust {
+            host: self,
+            users,
+            groups,
+        })
+    }
+
+    /// Refuses a file, as it was opened, that others could have written to.
+    pub(crate) fn refuse_foreign(&self, path: &str, found: &Entry) -> Result<()> {
+        let owner = (found.uid, found.gid, found.mode);
+        self.trust()?.check(&self.outside(path), owner, "")
+    }
+}
+
+impl Trust<'_> {
+    /// The same for a file or directory that is not looked at through the host; `what` says what it has to do with.
+    pub(crate) fn check_opened(&self, path: &Path, found: &Metadata, what: &str) -> Result<()> {
+        let owner = (found.uid(), found.gid(), found.permissions().mode());
+        self.check(&path.display().to_string(), owner, what)
+    }
+
+    /// Each directory on the way to a file, as it is named and as links lead there: who can change one of them can put
+    /// another file in the place of this one.
+    pub(crate) fn check_way(&self, file: &Path) -> Result<()> {
+        if !self.host.me.is_root() || self.host.staged.is_some() {
+            return Ok(());
+        }
+        let named = std::path::absolute(file)?;
+        let led_to = fs::canonicalize(file).unwrap_or_else(|_| named.clone());
+        for file in [named, led_to] {
+            let mut above: Vec<PathBuf> = file.ancestors().skip(1).map(Path::to_owned).collect();
+            above.reverse();
+            for directory in above {
+                let Ok(found) = fs::symlink_metadata(&directory) else {
+                    break;
+                };
+                let mode = found.permissions().mode();
+                let is_sticky = mode & STICKY != 0 && found.uid() == 0;
+                if found.is_dir() && !is_sticky {
+                    self.check_opened(
+                        &directory,
+                        &found,
+                        &format!(" ({} is in it)", file.display()),
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, path: &str, (uid, gid, mode): (u32, u32, u32), what: &str) -> Result<()> {
+        let is_foreign = !self.users.contains(&uid);
+        let by_others = mode & 0o002 != 0;
+        let by_group = mode & 0o020 != 0 && !self.groups.contains(&gid);
+        let owner = self.host.accounts.owner_name(uid, gid);
+        let (user, group) = owner.split_once(':').unwrap_or((&owner, ""));
+        let quoted = quoted(path);
+        let (how, command) = match (is_foreign, by_others) {
+            (true, false) => (
+                format!("belongs to {user}"),
+                format!("chown root:root {quoted}"),
+            ),
+            (true, true) => (
+                format!("belongs to {user} and can be changed by everybody"),
+                format!("chown root:root {quoted} && chmod go-w {quoted}"),
+            ),
+            (false, true) => (
+                "can be changed by everybody".to_owned(),
+                format!("chmod go-w {quoted}"),
+            ),
+            (false, false) if by_group => (
+                format!("can be changed by the group {group}"),
+                format!("chmod g-w {quoted}"),
+            ),
+            (false, false) => return Ok(()),
+        };
+        Err(Exit::CannotCreate.because(format!(
+            "{path}{what} {how}, and root follows what it says; nothing was changed: look at what is there, then `{command}`, and run again"
+        )))
+    }
+}
+
+/// A path as a word of a command line.
+fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
+    match path.chars().all(is_plain) {
+        true => path.to_owned(),
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
