@@ -9,7 +9,7 @@ use crate::journal::HOME;
 use crate::settings::AbsolutePath;
 use crate::site::Site;
 use anyhow::{Context, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::time::UNIX_EPOCH;
 use tar::{Archive, Builder, EntryType, Header};
@@ -72,7 +72,8 @@ pub fn paths(site: &Site) -> Result<Vec<String>> {
         text(&settings.site.snomed_icd9_xml),
         text(&settings.site.snomed_icd10_xml),
     ];
-    for path in named.into_iter().flatten() {
+    let given = site.secret_files().map(|(_, _, path)| path.to_owned());
+    for path in named.into_iter().flatten().chain(given) {
         tree(&path)?;
         // A link alone leads to nothing on another machine.
         tree(&host.followed(&path)?)?;
@@ -143,26 +144,18 @@ struct Item<'a> {
     content: &'a mut dyn Read,
 }
 
-/// Goes through an archive.
+/// Goes through an archive. What it has was written by whoever made it: nothing of it is taken that no backup has.
 fn each(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<()>) -> Result<()> {
     let damaged =
         |why: io::Error| Exit::Unusable.because(format!("the files of the backup: {why}"));
     let mut archive = Archive::new(unpacked(packed).map_err(damaged)?);
+    let mut seen = Seen::default();
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let header = entry.header().clone();
-        let inside = entry
-            .path()
-            .map_err(damaged)?
-            .to_string_lossy()
-            .into_owned();
-        let strange = inside.split('/').any(|part| part == ".." || part == ".");
-        if strange || inside.starts_with('/') {
-            return Err(Exit::Unusable.because(format!(
-                "the files of the backup have {inside:?}, which is no path of one"
-            )));
-        }
-        let path = format!("/{}", inside.trim_end_matches('/'));
+        let inside = entry.path_bytes().into_owned();
+        let kind = header.entry_type();
+        let path = seen.path_of(&inside, kind)?;
         let name =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let owner = format!(
@@ -171,15 +164,6 @@ fn each(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<
             name(header.groupname_bytes())
         );
         let target = entry.link_name().map_err(damaged)?;
-        let kind = header.entry_type();
-        if !matches!(
-            kind,
-            EntryType::Regular | EntryType::Directory | EntryType::Symlink
-        ) {
-            return Err(Exit::Unusable.because(format!(
-                "the files of the backup have {path}, which is neither a file nor a directory nor a link"
-            )));
-        }
         one(Item {
             path,
             kind,
@@ -192,6 +176,55 @@ fn each(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<
         })?;
     }
     Ok(())
+}
+
+/// What an archive has had so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Each path, and whether something can be below it.
+    paths: BTreeMap<String, bool>,
+}
+
+impl Seen {
+    /// The path of the next thing, if a backup could have such a thing there.
+    fn path_of(&mut self, inside: &[u8], kind: EntryType) -> Result<String> {
+        let refused = |what: &str| {
+            let name = String::from_utf8_lossy(inside);
+            Err(Exit::Unusable.because(format!(
+                "the files of the backup have {name:?}, {what}: it was not made by camcops-provision, or somebody has changed it; nothing was changed"
+            )))
+        };
+        let is_directory = kind == EntryType::Directory;
+        if !is_directory && !matches!(kind, EntryType::Regular | EntryType::Symlink) {
+            return refused("which is neither a file nor a directory nor a symbolic link");
+        }
+        let Ok(text) = std::str::from_utf8(inside) else {
+            return refused("whose name is not UTF-8");
+        };
+        let text = match is_directory {
+            true => text.strip_suffix('/').unwrap_or(text),
+            false => text,
+        };
+        let strange = |part: &str| ["", ".", ".."].contains(&part);
+        if text.split('/').any(strange) || text.chars().any(char::is_control) {
+            return refused("which is no path of a site");
+        }
+        let path = format!("/{text}");
+        for (end, _) in path.match_indices('/').skip(1) {
+            if self.paths.get(&path[..end]) == Some(&false) {
+                return refused("and a file or a symbolic link where its directory should be");
+            }
+        }
+        if self.paths.insert(path.clone(), is_directory).is_some() {
+            return refused("and it more than once");
+        }
+        let below = format!("{path}/");
+        let next = self.paths.range(below.clone()..).next();
+        if !is_directory && next.is_some_and(|(next, _)| next.starts_with(&below)) {
+            return refused("and other things below it");
+        }
+        Ok(path)
+    }
 }
 
 /// The paths of all that an archive has.
@@ -244,21 +277,107 @@ const PLACES: [&str; 11] = [
     "/var/lib/camcops",
 ];
 
-/// Whether it is brought back: what decides who may log in or what runs is not, wherever a backup has it.
-fn is_brought_back(path: &str) -> bool {
-    let is_below = |place: &&str| {
-        path.strip_prefix(*place)
+/// Where a site's things may be, and below which this one is; what decides who may log in or what runs is not such a
+/// thing, wherever a backup has it.
+fn place_of(path: &str) -> Option<&'static str> {
+    let is_below = |place: &&&str| {
+        path.strip_prefix(**place)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    let is_hidden = || path.split('/').any(|part| part.starts_with('.'));
-    PLACES.iter().any(is_below) && !is_hidden() && !is_journal(path)
+    let is_hidden = path.split('/').any(|part| part.starts_with('.'));
+    let place = PLACES.iter().find(is_below).copied();
+    place.filter(|_| !is_hidden && !is_journal(path))
+}
+
+/// Whether it is brought back. A link that leads out of a site's places would be followed by whoever reads it later.
+fn is_brought_back(item: &Item<'_>) -> bool {
+    let leads_out = || {
+        let target = led_to(&item.path, &item.target);
+        target.is_none_or(|target| place_of(&target).is_none())
+    };
+    place_of(&item.path).is_some() && !(item.kind == EntryType::Symlink && leads_out())
+}
+
+/// Where a link at this path leads, by its words alone.
+fn led_to(path: &str, target: &str) -> Option<String> {
+    let (directory, _) = path.rsplit_once('/')?;
+    let whole = match target.starts_with('/') {
+        true => target.to_owned(),
+        false => format!("{directory}/{target}"),
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => _ = parts.pop()?,
+            part => parts.push(part),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
+}
+
+/// Refuses what can't be put where it was: nothing is written through a link below a site's places, and no directory
+/// is taken away for a file.
+fn refuse_unfit(host: &Host, item: &Item<'_>) -> Result<()> {
+    let path = item.path.as_str();
+    let place = place_of(path).unwrap_or(path);
+    for (end, _) in path.match_indices('/').skip(1) {
+        let parent = &path[..end];
+        if parent.len() < place.len() {
+            continue;
+        }
+        let kind = host.look(parent)?.map(|entry| entry.kind);
+        let is_place = parent == place;
+        match kind {
+            None | Some(Kind::Directory) => {}
+            // A place itself may have been moved to where there is room.
+            Some(Kind::Symlink) if is_place => {}
+            Some(Kind::Symlink) => {
+                return Err(Exit::CannotCreate.because(format!(
+                    "{parent} is a symbolic link here, and the backup has {path}: nothing is written through a link; nothing was changed: move the link away, and run again"
+                )));
+            }
+            Some(_) => {
+                return Err(Exit::CannotCreate.because(format!(
+                    "{parent} is no directory here, and the backup has {path}; nothing was changed: move it away, and run again"
+                )));
+            }
+        }
+    }
+    let there = host.look(path)?.map(|entry| entry.kind);
+    let fits = match (there, item.kind) {
+        (None, _) | (Some(Kind::Directory), EntryType::Directory) => true,
+        (Some(Kind::Symlink), EntryType::Directory) => path == place,
+        (Some(there), EntryType::Directory) => there == Kind::Directory,
+        (Some(there), _) => there != Kind::Directory,
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(Exit::CannotCreate.because(format!(
+            "what stands at {path} here is of another kind than what the backup has there; nothing was changed: move it away, and run again"
+        ))),
+    }
+}
+
+/// Looks through the whole archive before anything of it is put anywhere.
+pub(crate) fn judge(host: &Host, packed: impl Read) -> Result<()> {
+    each(host, packed, |mut item| {
+        if is_brought_back(&item) {
+            refuse_unfit(host, &item)?;
+        }
+        // What can't be read to its end is found out now, and not in the middle.
+        io::copy(&mut item.content, &mut io::sink()).map_err(|why| {
+            Exit::Unusable.because(format!("the files of the backup: {}: {why}", item.path))
+        })?;
+        Ok(())
+    })
 }
 
 /// What stands on the machine otherwise than in the backup.
 pub fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
     let mut differing = Vec::new();
     each(host, packed, |item| {
-        if !is_brought_back(&item.path) {
+        if !is_brought_back(&item) {
             return Ok(());
         }
         let is_other = match (host.look(&item.path)?, item.kind) {
@@ -293,12 +412,13 @@ pub struct Brought {
 pub fn bring_back(host: &Host, packed: impl Read) -> Result<Brought> {
     let mut brought = Brought::default();
     each(host, packed, |item| {
-        if !is_brought_back(&item.path) {
+        if !is_brought_back(&item) {
             if !is_journal(&item.path) {
                 brought.left_out.push(item.path);
             }
             return Ok(());
         }
+        refuse_unfit(host, &item)?;
         let path = item.path.as_str();
         for (end, _) in path.match_indices('/').skip(1) {
             let parent = &path[..end];
@@ -320,3 +440,6 @@ pub fn bring_back(host: &Host, packed: impl Read) -> Result<Brought> {
     })?;
     Ok(brought)
 }
+
+#[cfg(test)]
+mod tests;

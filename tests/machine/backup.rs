@@ -1,6 +1,7 @@
 //! Backups of a site that runs: made, checked, brought back, on the same machine and on one where there is nothing.
 
 use crate::harness::booted::Booted;
+use crate::harness::hostile::{make_hostile, rights};
 use crate::harness::installed::{PASSWORD, SUPERUSER, bare, installed};
 use crate::harness::kill;
 use crate::harness::site::{NO_GROUP, as_tablet, wait_until_well};
@@ -90,6 +91,7 @@ fn a_site_is_backed_up_and_brought_back() {
     };
     wait_until_well(&machine, "the first boot");
     machine.run(ROWS);
+    let allowed = make_hostile(&machine);
     machine.run("camcops-provision --quiet stop");
     let before = checksums(&machine);
     let structure = machine.run(STRUCTURE);
@@ -123,7 +125,10 @@ fn a_site_is_backed_up_and_brought_back() {
     let has_keys = structure.contains("KEY `ix__security_audit_");
     assert!(has_keys, "{structure}");
     assert_eq!(databases(&machine), ONLY_OURS);
+    assert_eq!(rights(&machine), allowed);
     takes_dumps_of_others(&machine);
+    refuses_a_hostile_archive(&machine);
+    assert_eq!(rights(&machine), allowed);
     is_for_one_reader(&machine);
     comes_back_on_a_bare_machine(&machine, &before);
 }
@@ -231,6 +236,7 @@ fn tells_when_it_fails(machine: &Booted) {
     machine.run("umount /mnt/small");
     let failure = told(machine, "status")["backups"]["last_failure"]["why"].to_string();
     assert!(failure.contains("make room"), "{failure}");
+    is_made_without_a_journal(machine);
     machine.run("systemctl stop mariadb");
     refused(machine, create, 69, "database");
     // A restore would start it.
@@ -254,6 +260,21 @@ fn tells_when_it_fails(machine: &Booted) {
         73,
         "others than root",
     );
+}
+
+/// A journal that can't be read is in the way of changes, and not of the patients' data.
+fn is_made_without_a_journal(machine: &Booted) {
+    let journal = "/var/lib/camcops-provision/camcops/journal";
+    machine.run(&format!(
+        "cp --archive {journal} /root/journal; sed -i '3s/^/damaged/' {journal}"
+    ));
+    refused(machine, "camcops-provision plan", 65, "can't use");
+    let (code, out, why) = machine.tried("camcops-provision backup create");
+    assert_eq!(code, 0, "{out}{why}");
+    assert!(why.contains("a backup is made all the same"), "{why}");
+    machine.run(&format!(
+        "cp --archive /root/journal {journal}; camcops-provision backup verify --quick; rm --recursive {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)"
+    ));
 }
 
 fn clears_away(machine: &Booted) {
@@ -316,12 +337,16 @@ fn takes_dumps_of_others(machine: &Booted) {
          head -c 100000 /root/foreign.sql.gz > /root/broken.sql.gz
          { zcat /root/foreign.sql.gz | head -n 30; echo 'DROP TABLE `other`.`kept`;'; } > /root/greedy.sql
          echo 'CREATE TABLE `x` (y INT);' > /root/strange.sql
-         echo '\\! touch /root/owned' > /root/command.sql",
+         echo '\\! touch /root/owned' > /root/command.sql
+         echo 'CREATE SQL SECURITY INVOKER VIEW `_alembic_version` AS SELECT \"0087\" AS version_num;' > /root/view.sql
+         echo 'CREATE FUNCTION pwn() RETURNS INT SQL SECURITY INVOKER RETURN 1;' > /root/function.sql",
     );
     for (file, words) in [
         ("cut.sql.gz", "nothing was changed"),
         ("broken.sql.gz", "nothing was changed"),
         ("greedy.sql", "wants more than to fill one database"),
+        ("view.sql", "wants more than to fill one database"),
+        ("function.sql", "wants more than to fill one database"),
         ("strange.sql", "has no tables of CamCOPS"),
         ("command.sql", "can't be loaded"),
     ] {
@@ -334,6 +359,44 @@ fn takes_dumps_of_others(machine: &Booted) {
     machine.run("camcops-provision backup restore /root/foreign.sql.gz --confirm camcops");
     let rows = machine.run("mysql --skip-column-names camcops --execute 'SELECT COUNT(*) FROM _security_audit WHERE id > 1000'");
     assert_eq!(rows, "5000\n");
+}
+
+/// A backup with a link and something behind it, by somebody who can write one.
+fn refuses_a_hostile_archive(machine: &Booted) {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    archive.append_link(&mut header, "opt/x", "/etc").unwrap();
+    let line = "* * * * * root touch /root/owned\n".as_bytes();
+    header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(line.len() as u64);
+    archive
+        .append_data(&mut header, "opt/x/cron.d/pwn", line)
+        .unwrap();
+    let packed = zstd::encode_all(&archive.into_inner().unwrap()[..], 1).unwrap();
+    machine.run(&format!(
+        "cp --recursive {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) /root/hostile"
+    ));
+    std::fs::write(machine.path("/root/hostile/files.tar.zst"), packed).unwrap();
+    let kept = format!("ls {DIRECTORY}");
+    let before = machine.run(&format!(
+        "cd /root/hostile; sha256sum database.sql.zst files.tar.zst manifest.json > SHA256SUMS; {kept}"
+    ));
+    let start = machine.run("systemctl show --property=ExecMainPID camcops-server@camcops.service");
+    refused(
+        machine,
+        "camcops-provision backup restore /root/hostile --with-configuration --confirm camcops",
+        65,
+        "a file or a symbolic link where its directory should be",
+    );
+    machine.run("test ! -e /etc/cron.d/pwn; test ! -e /opt/x");
+    assert_eq!(machine.run(&kept), before);
+    assert_eq!(
+        machine.run("systemctl show --property=ExecMainPID camcops-server@camcops.service"),
+        start
+    );
 }
 
 fn is_for_one_reader(machine: &Booted) {

@@ -194,6 +194,8 @@ async fn before_files(
             "the backup is of the instance {instance}, and its configuration can only be brought back there: --instance {instance}"
         )));
     }
+    open_files(&site.host, opened, identity)?
+        .read(&site.host, |packed| files::judge(&site.host, packed))?;
     if is_new {
         let differing = open_files(&site.host, opened, identity)?
             .read(&site.host, |packed| files::differing(&site.host, packed))?;
