@@ -5,11 +5,14 @@
 //! that is wrong with the files that an administrator brought along.
 
 mod check;
+mod pem;
 mod read;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Finding, Given, Severity, check, permission_findings};
+pub use check::{Finding, Given, Severity, check, check_served, permission_findings};
+pub(crate) use pem::base64;
+pub use pem::{certificates_only, holds_key, key_only};
 
 use crate::report;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -27,6 +30,7 @@ use std::time::SystemTime;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 use zeroize::Zeroizing;
@@ -62,7 +66,7 @@ impl Subject {
         }
         ensure!(
             !names.is_empty(),
-            "a certificate needs at least one host name or IP address: set web.server_name"
+            "a certificate needs at least one host name or IP address: set web.server_names"
         );
         Ok(names)
     }
@@ -214,7 +218,11 @@ pub fn new_key() -> Result<Zeroizing<String>> {
 /// Asks an authority for a certificate for a key: a request, as PEM text.
 pub fn request(key_pem: &str, subject: &Subject) -> Result<String> {
     let key = KeyPair::from_pem(key_pem)
-        .context("this kind of key can't sign a request here; take a new one")?;
+        .context("this kind of key can't sign a request here; take --new-key")?;
+    ensure!(
+        key.algorithm() != &rcgen::PKCS_ED25519,
+        "it is an Ed25519 key, which browsers refuse in a certificate; take --new-key"
+    );
     let request = subject.parameters()?.serialize_request(&key)?;
     Ok(request.pem()?)
 }
@@ -229,22 +237,6 @@ pub fn fits(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
         X509Certificate::from_der(&block.contents)
             .is_ok_and(|(_, one)| key.fits(one.public_key()) == Some(true))
     })
-}
-
-/// The certificates of a PEM file, as they stand in it, without any key; nothing if there are none.
-pub fn without_key(pem: &[u8]) -> Option<Vec<u8>> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let text = std::str::from_utf8(pem).ok()?;
-    if !text.contains("PRIVATE KEY") {
-        return Some(pem.to_vec());
-    }
-    let mut found = String::new();
-    for part in text.split(BEGIN).skip(1) {
-        let (body, _) = part.split_once(END)?;
-        found.extend([BEGIN, body, END, "\n"]);
-    }
-    (!found.is_empty()).then(|| found.into_bytes())
 }
 
 fn serial_number() -> Result<SerialNumber> {
@@ -360,9 +352,15 @@ fn validity(certificate: &X509Certificate<'_>) -> (OffsetDateTime, OffsetDateTim
     )
 }
 
+fn readable(pem: &[u8]) -> Result<Vec<Pem>> {
+    read::blocks(pem).map_err(|problem| match problem {
+        read::Unreadable::TooLong(how) => anyhow!("{how}"),
+        _ => anyhow!("it holds no certificate in PEM form, or a damaged one"),
+    })
+}
+
 fn first_certificate(pem: &[u8]) -> Result<Vec<u8>> {
-    let blocks = read::blocks(pem)
-        .map_err(|_| anyhow!("it holds no certificate in PEM form, or a damaged one"))?;
+    let blocks = readable(pem)?;
     blocks
         .into_iter()
         .find(read::is_certificate)
@@ -418,8 +416,7 @@ pub fn summary(pem: &[u8], now: SystemTime) -> Result<Summary> {
 
 /// Describes all certificates of a PEM file.
 pub fn summaries(pem: &[u8], now: SystemTime) -> Result<Vec<Summary>> {
-    let blocks = read::blocks(pem)
-        .map_err(|_| anyhow!("it holds no certificate in PEM form, or a damaged one"))?;
+    let blocks = readable(pem)?;
     let certificates = blocks.iter().filter(|block| read::is_certificate(block));
     certificates
         .map(|block| summary_of(&block.contents, now))

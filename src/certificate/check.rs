@@ -26,6 +26,13 @@ const BROKEN_SIGNATURES: [&str; 6] = [
 const RSA_PSS: &str = "1.2.840.113549.1.1.10";
 const SHA1: &str = "1.3.14.3.2.26";
 
+/// What OpenSSL, and so the tablets' application, takes of a server at most: the server's certificate with its chain.
+const LONGEST_CHAIN: usize = 100 * 1024;
+/// Authorities give a hundred names, some 250.
+const MOST_NAMES: usize = 500;
+/// How many names a message lists.
+const LISTED: usize = 8;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,6 +84,9 @@ pub fn check(given: &Given<'_>) -> Vec<Finding> {
     let chain = given.chain.map_or_else(Vec::new, |chain| {
         findings.read_certificates(given, chain, "tls.chain")
     });
+    if !findings.fits_a_handshake(given.certificate.0, own.iter().chain(&chain)) {
+        return findings.0;
+    }
     let own = findings.parse(given.certificate.0, &own);
     let own_count = own.len();
     let mut links = own;
@@ -86,8 +96,27 @@ pub fn check(given: &Given<'_>) -> Vec<Finding> {
     if own_count > 0 {
         let server = findings.find_server(given, key.as_ref(), &links, own_count);
         let leaf = links.remove(server);
-        findings.check_server(given, &leaf);
-        findings.check_chain(given, &leaf, &links);
+        findings.check_server(given.names, given.now, &leaf);
+        // What can't be read may hold what would be missed.
+        if given.chain.is_none() || !chain.is_empty() {
+            findings.check_chain(given, &leaf, &links);
+        }
+    }
+    findings.0
+}
+
+/// Judges what a server shows, its own certificate first, as [`check`] judges files; `place` stands for the file.
+pub fn check_served(
+    place: &Path,
+    chain: &[Vec<u8>],
+    names: &[String],
+    now: SystemTime,
+) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    if findings.fits_a_handshake(place, chain.iter())
+        && let Some(leaf) = findings.parse(place, chain).first()
+    {
+        findings.check_server(names, now, leaf);
     }
     findings.0
 }
@@ -157,6 +186,27 @@ impl Findings {
 
     fn warn(&mut self, file: &Path, what: impl Into<String>, remedy: impl Into<String>) {
         self.add(Severity::Warn, file, what.into(), remedy.into());
+    }
+
+    /// Whether clients would take as much as that; what they would not is not looked at any further.
+    fn fits_a_handshake<'a>(
+        &mut self,
+        file: &Path,
+        certificates: impl Iterator<Item = &'a Vec<u8>>,
+    ) -> bool {
+        let length: usize = certificates.map(Vec::len).sum();
+        if length > LONGEST_CHAIN {
+            self.refuse(
+                file,
+                format!(
+                    "has {} kB of certificates with its chain, and clients refuse more than {} kB",
+                    length >> 10,
+                    LONGEST_CHAIN >> 10
+                ),
+                "give the server's own certificate, for its own names only, and the two or three that lead to the root",
+            );
+        }
+        length <= LONGEST_CHAIN
     }
 
     fn parse<'a>(&mut self, file: &'a Path, certificates: &'a [Vec<u8>]) -> Vec<Link<'a>> {
@@ -236,12 +286,25 @@ impl Findings {
         server
     }
 
-    fn check_server(&mut self, given: &Given<'_>, leaf: &Link<'_>) {
+    fn check_server(&mut self, names: &[String], now: SystemTime, leaf: &Link<'_>) {
         let (file, certificate) = (leaf.file, &leaf.certificate);
-        self.check_names(given, leaf);
-        self.check_dates(given, leaf, "");
+        self.check_names(names, leaf);
+        self.check_dates(now, leaf, "");
         self.check_strength(leaf, "");
         let self_signed = read::self_signed(certificate);
+        let signs = match certificate.key_usage() {
+            Ok(Some(usage)) => usage.value.key_cert_sign(),
+            _ => true,
+        };
+        // Our own calls itself a CA, too, for tablets take no other, but may sign nothing.
+        if certificate.is_ca() && self_signed && signs {
+            self.refuse(
+                file,
+                "may issue certificates (CA:TRUE), so whoever trusts it trusts whatever its key signs",
+                "make it with basicConstraints=CA:FALSE, or with `camcops-provision config unset tls.mode` and \
+                `camcops-provision install`",
+            );
+        }
         if certificate.is_ca() && !self_signed {
             self.refuse(
                 file,
@@ -284,8 +347,27 @@ impl Findings {
         }
     }
 
-    fn check_names(&mut self, given: &Given<'_>, leaf: &Link<'_>) {
+    fn check_names(&mut self, names: &[String], leaf: &Link<'_>) {
         let has = read::names(&leaf.certificate);
+        if has.len() > MOST_NAMES {
+            self.refuse(
+                leaf.file,
+                format!("is for {} names, and authorities give a hundred", has.len()),
+                "have it issued anew for the names of this server only",
+            );
+            return;
+        }
+        let wide: Vec<_> = has.iter().filter(|name| read::is_too_wide(name)).collect();
+        if !wide.is_empty() {
+            self.refuse(
+                leaf.file,
+                format!(
+                    "is for {}, and no client takes a wildcard that stands for the servers of many",
+                    listed(wide)
+                ),
+                "have it issued anew for the names of this server",
+            );
+        }
         if has.is_empty() {
             self.refuse(
                 leaf.file,
@@ -296,7 +378,7 @@ impl Findings {
         }
         let mut missing = Vec::new();
         let mut textual = Vec::new();
-        for name in given.names {
+        for name in names {
             match Name::parse(name) {
                 Ok(name) if read::covered(&name, &has) => (),
                 Ok(name @ Name::Address(_)) if has.contains(&Name::Host(name.to_string())) => {
@@ -307,11 +389,14 @@ impl Findings {
             }
         }
         if !missing.is_empty() {
-            let has: Vec<_> = has.iter().map(Name::to_string).collect();
             self.refuse(
                 leaf.file,
-                format!("does not cover {} (it covers {})", missing.join(", "), has.join(", ")),
-                "have it issued anew with these names too, or take them out of web.server_name and web.aliases",
+                format!(
+                    "does not cover {} (it covers {})",
+                    missing.join(", "),
+                    listed(has.iter())
+                ),
+                "have it issued anew with these names too, or take them out of web.server_names",
             );
         }
         if !textual.is_empty() {
@@ -326,8 +411,8 @@ impl Findings {
         }
     }
 
-    fn check_dates(&mut self, given: &Given<'_>, link: &Link<'_>, whose: &str) {
-        let now = OffsetDateTime::from(given.now);
+    fn check_dates(&mut self, now: SystemTime, link: &Link<'_>, whose: &str) {
+        let now = OffsetDateTime::from(now);
         let (begins, ends) = validity(&link.certificate);
         let renew = "renew it and give the new file";
         if now < begins {
@@ -354,6 +439,11 @@ impl Findings {
     fn check_strength(&mut self, link: &Link<'_>, whose: &str) {
         match read::worth(link.certificate.public_key()) {
             Worth::Good => (),
+            Worth::Narrow(kind) if whose.is_empty() => self.refuse(
+                link.file,
+                format!("has {kind}, which Chrome, Edge and Android's browsers can't use"),
+                "have it issued anew for a P-256 key, or for RSA with at least 2048 bits",
+            ),
             Worth::Narrow(kind) => self.warn(
                 link.file,
                 format!("{whose}has {kind}, which many browsers and tablets can't use"),
@@ -362,8 +452,20 @@ impl Findings {
             Worth::Refused(kind) => self.refuse(
                 link.file,
                 format!("{whose}has {kind}, which clients refuse"),
-                "have it issued anew for a P-256 key, or for RSA with at least 2048 bits",
+                "have it issued anew for a P-256 key, or for RSA with 2048 to 8192 bits",
             ),
+        }
+        if read::signed_with_ed25519(&link.certificate)
+            && !matches!(
+                read::worth(link.certificate.public_key()),
+                Worth::Refused(_)
+            )
+        {
+            self.refuse(
+                link.file,
+                format!("{whose}is signed with Ed25519, which browsers can't verify"),
+                "have it issued anew by an authority with a P-256, P-384 or RSA key",
+            );
         }
         if broken_signature(&link.certificate) {
             self.refuse(
@@ -372,6 +474,15 @@ impl Findings {
                 "have it issued anew with SHA-256",
             );
         }
+    }
+}
+
+/// The names, or the first of them.
+fn listed<'a>(names: impl IntoIterator<Item = &'a Name>) -> String {
+    let names: Vec<_> = names.into_iter().map(Name::to_string).collect();
+    match names.len().checked_sub(LISTED) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..LISTED].join(", ")),
     }
 }
 

@@ -13,12 +13,22 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 use zeroize::Zeroizing;
 
+/// No client takes more than some hundred kilobytes of certificates, so whatever is longer is something else.
+const LONGEST_FILE: usize = 1 << 20;
+const MOST_BLOCKS: usize = 64;
+
 const RSA: &str = "1.2.840.113549.1.1.1";
 const EC: &str = "1.2.840.10045.2.1";
 const ED25519: &str = "1.3.101.112";
 const P256: &str = "1.2.840.10045.3.1.7";
 const P384: &str = "1.3.132.0.34";
 const P521: &str = "1.3.132.0.35";
+/// What Chromium still takes.
+const LONGEST_RSA: usize = 8192;
+/// Second labels under which the registries of countries give names to others.
+const REGISTRIES: [&str; 12] = [
+    "ac", "co", "com", "edu", "gov", "ltd", "mil", "net", "nhs", "org", "plc", "sch",
+];
 
 /// A name that a server answers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,21 +128,64 @@ pub(super) fn covered(wanted: &Name, names: &[Name]) -> bool {
     })
 }
 
+/// Whether a name is a wildcard for what belongs to many: `*`, `*.com`, `*.co.uk`. No client takes it for a server's.
+pub(super) fn is_too_wide(name: &Name) -> bool {
+    let Name::Host(host) = name else {
+        return false;
+    };
+    let Some(base) = host.strip_prefix('*') else {
+        return false;
+    };
+    match base.trim_start_matches('.').split_once('.') {
+        None => true,
+        Some((second, country)) => {
+            country.len() == 2 && !country.contains('.') && REGISTRIES.contains(&second)
+        }
+    }
+}
+
+/// Whether a certificate is signed with Ed25519, which browsers don't verify.
+pub(super) fn signed_with_ed25519(certificate: &X509Certificate<'_>) -> bool {
+    certificate.signature_algorithm.algorithm.to_id_string() == ED25519
+}
+
 /// Why a file is not a list of PEM blocks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
     Empty,
     Binary,
     NotPem,
+    Utf16,
+    TooLong(String),
     Damaged(&'static str),
 }
 
 /// The PEM blocks of a file; text around them is ignored, as Apache does.
 pub(super) fn blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
+    if file.len() > LONGEST_FILE {
+        let size = file.len() >> 20;
+        return Err(Unreadable::TooLong(format!(
+            "it has more than {size} MiB, far more than a chain of certificates"
+        )));
+    }
+    if file.starts_with(b"\xff\xfe") || file.starts_with(b"\xfe\xff") {
+        return Err(Unreadable::Utf16);
+    }
+    // Whoever reads PEM passes over such a line, and over the certificate below it.
+    if contains(file, b"\xef\xbb\xbf-----BEGIN ") {
+        return Err(Unreadable::Damaged(
+            "a byte order mark (EF BB BF) stands before -----BEGIN",
+        ));
+    }
     let mut blocks = Vec::new();
     let mut rest = file;
     loop {
         match parse_x509_pem(rest) {
+            Ok(_) if blocks.len() == MOST_BLOCKS => {
+                return Err(Unreadable::TooLong(format!(
+                    "it has more than {MOST_BLOCKS} certificates, and a chain has two or three"
+                )));
+            }
             Ok((next, block)) => {
                 blocks.push(block);
                 rest = next;
@@ -168,8 +221,8 @@ pub(super) fn old_style_encrypted(file: &[u8]) -> bool {
     contains(file, b"Proc-Type: 4,ENCRYPTED")
 }
 
-fn contains(file: &[u8], text: &[u8]) -> bool {
-    file.windows(text.len()).any(|window| window == text)
+pub(super) fn contains(file: &[u8], text: &[u8]) -> bool {
+    memchr::memmem::find(file, text).is_some()
 }
 
 pub(super) fn is_certificate(block: &Pem) -> bool {
@@ -194,6 +247,9 @@ pub(super) fn worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
     match algorithm.as_str() {
         RSA => match rsa_bits(key) {
             Some(bits) if bits < 2048 => Worth::Refused(format!("an RSA key of only {bits} bits")),
+            Some(bits) if bits > LONGEST_RSA => {
+                Worth::Refused(format!("an RSA key of {bits} bits"))
+            }
             Some(_) => Worth::Good,
             None => Worth::Refused("an RSA key that can't be read".into()),
         },
@@ -202,7 +258,7 @@ pub(super) fn worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
             Some(P521) => Worth::Narrow("a P-521 key".into()),
             _ => Worth::Refused("an elliptic curve other than P-256, P-384 and P-521".into()),
         },
-        ED25519 => Worth::Narrow("an Ed25519 key".into()),
+        ED25519 => Worth::Refused("an Ed25519 key".into()),
         other => Worth::Refused(format!("a key of an unsupported type ({other})")),
     }
 }

@@ -2,6 +2,7 @@
 
 mod given;
 mod own;
+mod unfit;
 
 use super::check::{Finding, Given, Severity, check};
 use super::*;

@@ -2,6 +2,7 @@
 
 use super::web::{fetched, status};
 use super::{Address, Answer, Cause, Patience, Trouble, connected, io_trouble, unanswered};
+use crate::certificate::base64;
 use crate::keys::Secret;
 use crate::processes;
 use std::time::Duration;
@@ -98,35 +99,5 @@ impl Endpoint {
             Ok(Err(why)) => Err(io_trouble(place, &why)),
             Err(_) => Err(unanswered(place, patience)),
         }
-    }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    bytes
-        .chunks(3)
-        .flat_map(|chunk| {
-            let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            let used = chunk.len() + 1;
-            (0..4).map(move |index| match index < used {
-                true => char::from(LETTERS[(bits >> (18 - 6 * index) & 63) as usize]),
-                false => '=',
-            })
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_as_everybody_writes_it() {
-        assert_eq!(base64(b""), "");
-        assert_eq!(base64(b"f"), "Zg==");
-        assert_eq!(base64(b"fo"), "Zm8=");
-        assert_eq!(base64(b"foo"), "Zm9v");
-        assert_eq!(base64(b"camcops:\xff\xfe"), "Y2FtY29wczr//g==");
     }
 }

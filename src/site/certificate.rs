@@ -217,7 +217,21 @@ impl Site {
             names: &names,
             now: SystemTime::now(),
         });
-        if let Some(entry) = self.host.look(&self.host.followed(key)?)? {
+        let with_key = |path, bytes: Option<&[u8]>| {
+            let holds_key = bytes.is_some_and(certificate::holds_key);
+            (path != Some(key) && holds_key).then_some(path).flatten()
+        };
+        for path in [
+            Some(key),
+            with_key(Some(certificate), Some(&certificate_bytes)),
+            with_key(chain, chain_bytes.as_deref()),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let Some(entry) = self.host.look(&self.host.followed(path)?)? else {
+                continue;
+            };
             // In a staged tree of an ordinary user everything is that user's.
             let uid = if self.host.may_give_away() {
                 entry.uid
@@ -225,7 +239,9 @@ impl Site {
                 0
             };
             findings.extend(certificate::permission_findings(
-                &shown_key, entry.mode, uid,
+                &outside(path),
+                entry.mode,
+                uid,
             ));
         }
         let (refused, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| {

@@ -25,6 +25,20 @@ openssl ca -batch -notext -config ca.conf -in other.csr -cert below.crt -keyfile
     -startdate 20250101000000Z -enddate 20251201000000Z -out expired.crt
 cp other.key open.key
 chmod 644 open.key
+# Certificates for this machine that no browser takes, or none should.
+bad() {
+    openssl req -newkey $2 -nodes -subj '/CN=machine' -keyout $1.key -out $1.csr
+    printf "$3" > $1.ext
+    openssl x509 -req -in $1.csr -CA below.crt -CAkey below.key -days 90 -extfile $1.ext -out $1.crt
+}
+p256='ec -pkeyopt ec_paramgen_curve:P-256'
+bad ed25519 ed25519 'subjectAltName=DNS:machine'
+bad p521 'ec -pkeyopt ec_paramgen_curve:P-521' 'subjectAltName=DNS:machine'
+bad wide "$p256" 'subjectAltName=DNS:machine,DNS:*.com'
+bad all "$p256" 'subjectAltName=DNS:machine,DNS:*'
+bad signs "$p256" 'basicConstraints=critical,CA:TRUE\nsubjectAltName=DNS:machine'
+bad many "$p256" "subjectAltName=DNS:machine$(printf ',DNS:%d.example.org' $(seq 10000))"
+for _ in $(seq 4000); do cat below.crt; done > endless.crt
 "#;
 
 /// Signs a request as it is, names and all.
@@ -86,10 +100,29 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     refused(&machine, "cert renew", 78, "cert csr");
     assert_eq!(machine.run("ls /etc/camcops/tls | wc -l").trim(), "2");
 
-    // The next year's, with the same key.
+    // The next year's, with the same key, and both in one file, which only root may read.
     machine.run("camcops-provision cert csr > /root/request");
     machine.run(SIGN);
-    machine.run(INSTALL);
+    machine.run(
+        "cd /root/ca; cat leaf.crt /etc/camcops/tls/camcops-*.key > both.pem; chmod 644 both.pem",
+    );
+    let arguments = "cert install --cert /root/ca/both.pem --chain /root/ca/below.crt";
+    refused(
+        &machine,
+        arguments,
+        65,
+        "can be read or written by every account",
+    );
+    machine.run(&format!(
+        "chmod 600 /root/ca/both.pem; camcops-provision {arguments}"
+    ));
+    let published = machine.run("cat /etc/camcops/tls/*.crt");
+    assert_eq!(published.matches("-----BEGIN").count(), 2, "{published}");
+    assert!(
+        !published.contains("PRIVATE"),
+        "a key in a file for everybody"
+    );
+    machine.run("! grep -rl PRIVATE /etc/camcops /var/lib/camcops-provision --exclude-dir=secrets | xargs stat --format='%a %n' | grep -v '^600'");
     assert_ne!(served(&machine), second);
     assert_eq!(machine.run("ls /etc/camcops/tls | wc -l").trim(), "2");
     nothing_is_pending(&machine);
@@ -111,8 +144,8 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
 /// The pair that Apache's site names is whole, Apache takes it, and serves it.
 const WHOLE: &str = r#"
 site=/etc/apache2/sites-enabled/camcops.conf
-certificate=$(sed -n 's/.*SSLCertificateFile "\(.*\)"/\1/p' $site)
-key=$(sed -n 's/.*SSLCertificateKeyFile "\(.*\)"/\1/p' $site)
+certificate=$(sed -n 's/.*SSLCertificateFile "\(.*\)"/\1/p' $site | sort -u)
+key=$(sed -n 's/.*SSLCertificateKeyFile "\(.*\)"/\1/p' $site | sort -u)
 [ "$(openssl x509 -in "$certificate" -noout -pubkey)" = "$(openssl pkey -in "$key" -pubout)" ]
 [ "$(stat --format=%a "$key")" = 600 ]
 apache2ctl -t 2> /dev/null
@@ -280,6 +313,25 @@ fn what_does_not_fit_changes_nothing(machine: &Booted, first: &str) {
     ] {
         refused(machine, &format!("cert install {arguments}"), code, words);
     }
+    for (name, words) in [
+        ("ed25519", "has an Ed25519 key"),
+        ("p521", "has a P-521 key"),
+        ("wide", "is for *.com, and no client"),
+        ("all", "is for *, and no client"),
+        ("signs", "has the certificate of an authority"),
+        ("many", "clients refuse more than 100 kB"),
+    ] {
+        let arguments =
+            format!("--cert {ca}/{name}.crt --key {ca}/{name}.key --chain {ca}/below.crt");
+        refused(machine, &format!("cert install {arguments}"), 65, words);
+        // The same files by the settings.
+        let arguments = format!(
+            "plan --set tls.mode=files --set tls.certificate={ca}/{name}.crt --set tls.key={ca}/{name}.key --set tls.chain={ca}/below.crt"
+        );
+        refused(machine, &arguments, 65, words);
+    }
+    let endless = format!("cert install --cert {ca}/leaf.crt --chain {ca}/endless.crt");
+    refused(machine, &endless, 65, "has more than");
     // Somebody else has broken Apache's configuration.
     machine.run("echo Nonsense > /etc/apache2/conf-enabled/broken.conf");
     let (code, _, why) = machine.tried(INSTALL);

@@ -149,7 +149,7 @@ impl Findings {
                 "use a certificate from an authority: clients refuse what this one issued",
             );
         }
-        self.check_dates(given, link, &whose);
+        self.check_dates(given.now, link, &whose);
         // Nobody asks how a root signed itself.
         if !read::self_signed(&link.certificate) {
             self.check_strength(link, &whose);

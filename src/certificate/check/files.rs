@@ -22,6 +22,20 @@ impl Findings {
                 "is empty",
                 format!("put {holds} into it, in PEM form"),
             ),
+            Unreadable::TooLong(how) => self.refuse(
+                file,
+                format!("is no file of {holds}: {how}"),
+                format!("put {holds} into it and nothing else"),
+            ),
+            Unreadable::Utf16 => {
+                let word = shell_word(file);
+                let new = shell_word(&beside(file, "ascii.pem"));
+                self.refuse(
+                    file,
+                    "is UTF-16 text, and Apache reads plain ASCII",
+                    format!("convert it, `(umask 077; iconv --from-code=UTF-16 --to-code=ASCII {word} > {new})`, and give the new file"),
+                );
+            }
             Unreadable::NotPem | Unreadable::Binary => self.refuse(
                 file,
                 "has no line that starts with -----BEGIN, so it is not in PEM form",
@@ -181,8 +195,8 @@ impl Findings {
         } else if has_key && path != given.key.0 {
             self.warn(
                 path,
-                "holds a private key as well, and certificate files are often readable by everybody",
-                "take the key out of it",
+                "holds a private key as well, and certificate files are often readable by every account",
+                "take the key out of it; `camcops-provision cert install` copies the certificates only",
             );
         }
         blocks

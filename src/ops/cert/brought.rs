@@ -1,7 +1,7 @@
 //! What an administrator brought along, checked before anything is touched.
 
 use super::waiting_key;
-use crate::certificate::{self, Given, Severity};
+use crate::certificate::{self, Finding, Given, Severity};
 use crate::cli::CertInstall;
 use crate::error::Exit;
 use crate::host::{Entry, Host};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 /// A certificate that fits the site, its chain, and its key.
 pub struct Brought {
-    /// With its chain.
+    /// With its chain, and nothing else of the files that they came in.
     pub certificate: Vec<u8>,
     /// PEM text.
     pub key: Zeroizing<Vec<u8>>,
@@ -26,12 +26,18 @@ impl Brought {
     pub fn read(site: &Site, flags: &CertInstall) -> Result<Brought> {
         let host = &site.host;
         let file = flags.cert.as_deref().context("--cert is missing")?;
-        let (_, certificate) = bytes(host, "--cert", file)?;
+        let (entry, certificate) = bytes(host, "--cert", file)?;
+        let certificate = Zeroizing::new(certificate);
+        let mut findings = open_keys(file, &entry, &certificate);
         let chain = match &flags.chain {
-            Some(path) => Some(bytes(host, "--chain", path)?.1),
+            Some(path) => {
+                let (entry, chain) = bytes(host, "--chain", path)?;
+                let chain = Zeroizing::new(chain);
+                findings.extend(open_keys(path, &entry, &chain));
+                Some(chain)
+            }
             None => None,
         };
-        let mut findings = Vec::new();
         let (key_path, key) = match &flags.key {
             Some(path) => {
                 let (entry, key) = bytes(host, "--key", path)?;
@@ -46,7 +52,10 @@ impl Brought {
         findings.extend(certificate::check(&Given {
             certificate: (file, &certificate),
             key: (&key_path, &key),
-            chain: flags.chain.as_deref().zip(chain.as_deref()),
+            chain: flags
+                .chain
+                .as_deref()
+                .zip(chain.as_ref().map(|chain| chain.as_slice())),
             names: &names,
             now: SystemTime::now(),
         }));
@@ -57,18 +66,32 @@ impl Brought {
             let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
             return Err(Exit::Unusable.because(lines.join("\n")));
         }
-        let mut whole = certificate;
-        if let Some(chain) = chain {
-            if !whole.ends_with(b"\n") {
-                whole.push(b'\n');
-            }
-            whole.extend(chain);
+        let parts = [Some(certificate), chain];
+        let certificates = parts.iter().flatten();
+        let certificate = certificates
+            .filter_map(|part| certificate::certificates_only(part))
+            .flatten()
+            .collect();
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        if flags.key.is_none() && key_path == file {
+            warnings.push(format!(
+                "--cert {}: the private key in it goes into a file of its own, which only root can read",
+                file.display()
+            ));
         }
         Ok(Brought {
-            certificate: whole,
+            certificate,
             key,
-            warnings: warnings.iter().map(ToString::to_string).collect(),
+            warnings,
         })
+    }
+}
+
+/// What is wrong with the file of a certificate where a key stands in it, too, that every account may read.
+fn open_keys(path: &Path, entry: &Entry, pem: &[u8]) -> Vec<Finding> {
+    match certificate::holds_key(pem) {
+        true => certificate::permission_findings(path, entry.mode, 0),
+        false => Vec::new(),
     }
 }
 
@@ -84,13 +107,13 @@ fn bytes(host: &Host, flag: &str, path: &Path) -> Result<(Entry, Vec<u8>)> {
     }
 }
 
-/// The key that the certificate was requested with: the one that waits, or the one in use.
+/// The key that the certificate was requested with: the one that waits, the one in use, or the one beside it.
 fn present_key(
     site: &Site,
-    file: &Path,
+    path: &Path,
     certificate: &[u8],
 ) -> Result<(PathBuf, Zeroizing<Vec<u8>>)> {
-    let file = file.display();
+    let file = path.display();
     let all = certificate::summaries(certificate, SystemTime::now())
         .map_err(|why| Exit::Unusable.because(format!("--cert {file}: {why:#}")))?;
     if all.is_empty() {
@@ -99,13 +122,18 @@ fn present_key(
         )));
     }
     let (_, present, _) = site.certificate_files();
-    for path in [waiting_key(site), present] {
-        if let Some(key) = site.host.read(&site.host.followed(&path)?)? {
+    for present in [waiting_key(site), present] {
+        if let Some(key) = site.host.read(&site.host.followed(&present)?)? {
             let key = Zeroizing::new(key);
             if certificate::fits(certificate, &key) {
-                return Ok((path.into(), key));
+                return Ok((present.into(), key));
             }
         }
+    }
+    if let Some(key) = certificate::key_only(certificate)
+        && certificate::fits(certificate, &key)
+    {
+        return Ok((path.to_path_buf(), key));
     }
     Err(Exit::Unusable.because(format!(
         "--cert {file}: no key of this site fits it; name its key with --key, or have the request of `camcops-provision cert csr` signed"

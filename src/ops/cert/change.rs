@@ -109,7 +109,7 @@ pub(super) fn remember(site: &Site, writer: &Writer<'_>) -> Result<()> {
     let host = &site.host;
     match host.read(&host.followed(&path)?)? {
         // The file may hold the key, too.
-        Some(text) => match certificate::without_key(&text) {
+        Some(text) => match certificate::certificates_only(&text) {
             Some(text) => writer.remember(&Content::new(text)),
             None => Ok(()),
         },

@@ -1,6 +1,6 @@
 //! `cert verify`: the site as a tablet meets it.
 
-use crate::certificate::{self, Summary};
+use crate::certificate::{self, Severity, Summary};
 use crate::cli::Global;
 use crate::error::Exit;
 use crate::probe::{Cause, visitor};
@@ -9,6 +9,7 @@ use crate::site::Site;
 use anyhow::Result;
 use rustls::pki_types::ServerName;
 use serde_json::json;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// How long a visitor waits for an answer.
@@ -51,7 +52,8 @@ pub async fn verify(
     let problem = met
         .trouble
         .as_ref()
-        .map(|why| complaint(&met, why, &chain, &host));
+        .map(|why| complaint(&met, why, &chain, &host))
+        .or_else(|| refused(&host, port, &met, now));
     if style.json {
         report::print_json(&json!({
             "instance": site.instance,
@@ -77,6 +79,16 @@ pub async fn verify(
         chain.len()
     ))?;
     Ok(0)
+}
+
+/// What other clients than this one have against a certificate that this one takes: the same as `cert install` would.
+fn refused(host: &str, port: u16, met: &visitor::Met, now: SystemTime) -> Option<String> {
+    let place = format!("{host}:{port}");
+    let names = [host.to_owned()];
+    let findings = certificate::check_served(Path::new(&place), &met.chain, &names, now);
+    let mut findings = findings.into_iter();
+    let refused = findings.find(|finding| finding.severity == Severity::Refuse)?;
+    Some(format!("it {}: {}", refused.what, refused.remedy))
 }
 
 /// What a tablet has against it.
