@@ -23,6 +23,7 @@ use crate::settings::{
 use crate::{desired, report, view};
 use anyhow::Result;
 use std::cell::OnceCell;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -205,6 +206,23 @@ impl Site {
         }
     }
 
+    /// The names by which it is served: also those that only its own certificate has.
+    pub(crate) fn served_names(&self) -> Vec<String> {
+        let more = self.settings().tls.dns_names.iter();
+        let all = self.names().into_iter();
+        let mut names = Vec::new();
+        for name in all.chain(more.map(|name| name.as_str().to_owned())) {
+            // Browsers ask for an address as it is usually written.
+            let name = name
+                .parse::<IpAddr>()
+                .map_or(name, |address| address.to_string());
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// The address of the site, with a slash at the end.
     pub fn url(&self) -> String {
         let web = &self.settings().web;
@@ -242,8 +260,6 @@ impl Site {
     /// The subject of a self-signed certificate.
     pub fn subject(&self) -> Subject {
         let tls = &self.settings().tls;
-        let mut names = self.names();
-        names.extend(tls.dns_names.iter().map(|name| name.as_str().to_owned()));
         Subject {
             country: tls.country.as_ref().map(|text| text.as_str().to_owned()),
             state_or_province: tls
@@ -255,7 +271,7 @@ impl Site {
                 .organization
                 .as_ref()
                 .map(|text| text.as_str().to_owned()),
-            names,
+            names: self.served_names(),
             days: tls.days.get(),
         }
     }

@@ -29,7 +29,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
     let database = &settings.database;
     let broker = &settings.broker;
     let web = &settings.web;
-    let names = site.names();
+    let (names, served) = (site.names(), site.served_names());
     let text = |path: &Option<AbsolutePath>| {
         path.as_ref()
             .map_or(String::new(), |path| path.as_str().to_owned())
@@ -81,8 +81,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
         },
         "web": {
             "server_name": url_host(&names[0]),
-            "virtual_host": virtual_host(&names, layout),
-            "redirects": names.iter().map(|name| redirect(name, layout)).collect::<Vec<_>>(),
+            "virtual_host": virtual_host(&served, layout),
+            "redirects": served.iter().map(|name| redirect(name, layout)).collect::<Vec<_>>(),
             "https_port": web.https_port.get(),
             "http_port": web.http_port.get().map_or(0, |port| port.get()),
             "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -100,6 +100,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "workers": web_workers(site),
             "trusted_proxies": web.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "worker_host": dummy_host(layout),
+            "believed": believed_headers(),
             "max_body_bytes": u64::from(web.max_body_mb.get()) << 20,
         },
         "tls": { "certificate": certificate, "key": key, "chain": chain, "lineage": format!("{}/{}", acme::LIVE, layout.slug) },
@@ -214,6 +215,44 @@ fn extra_view(site: &Site, extra: &ExtraService) -> Value {
         "port": extra.port.map_or(0, |port| port.get()),
         "worker_host": format!("{name}.{}", dummy_host(layout)),
     })
+}
+
+/// The headers by which CamCOPS, WebOb, Pyramid, Gunicorn or CherryPy let whoever asks say how they were asked.
+const BELIEVED_HEADERS: [&str; 21] = [
+    "Forwarded",
+    "Path-Info",
+    "Proxy",
+    "Script-Name",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Https",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Script-Name",
+    "X-Forwarded-Server",
+    "X-Forwarded-Ssl",
+    "X-Host",
+    "X-Https",
+    "X-Real-IP",
+    "X-Scheme",
+    "X-Script-Name",
+    "X-Vhm-Root",
+];
+
+/// Each of them, and as it is written with underscores.
+fn believed_headers() -> Vec<String> {
+    let mut all = Vec::new();
+    for header in BELIEVED_HEADERS {
+        all.push(header.to_owned());
+        let other = header.replace('-', "_");
+        if other != header {
+            all.push(other);
+        }
+    }
+    all
 }
 
 /// A host name that is nobody's.

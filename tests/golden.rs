@@ -162,9 +162,10 @@ impl Case {
                     facet("owner")
                 ),
             };
-            // A certificate of our own is another one each time.
+            // A certificate of our own is another one each time, and a digest tells a reader nothing.
             if let Some(content) = facets.content("content")
                 && !path.starts_with("/etc/camcops/tls/")
+                && !path.ends_with(".conf-digest")
             {
                 let text = String::from_utf8(content.bytes().unwrap().to_vec()).unwrap();
                 outcome.insert(path.to_owned(), text);

@@ -141,12 +141,7 @@ impl Site {
                 &["apache2", "-f", "/etc/httpd/conf/httpd.conf"]
             }
             false => {
-                machine.must(&["a2enmod", "-q", "ssl", "proxy_http", "headers", "remoteip"]);
-                machine.must(&["a2dissite", "-q", "000-default"]);
-                machine.write(
-                    "/etc/apache2/conf-enabled/name.conf",
-                    "ServerName stand-in.invalid\n",
-                );
+                switch_on(machine);
                 &["apache2ctl"]
             }
         };
@@ -182,25 +177,7 @@ impl Site {
         if self.two {
             asked.push(json!({ "host": "two.example.org", "path": format!("{base}/login") }));
         }
-        let mut child = machine
-            .command(&["python3", "/run/judges/web.py"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let task = json!({ "apache": apache, "requests": asked });
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(task.to_string().as_bytes()).unwrap();
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(told, "", "Apache has nothing to complain of");
-        let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        assert_eq!(answers.len(), asked.len());
+        let answers = answers(machine, apache, &asked);
         let status = |index: usize| answers[index]["status"].as_u64().unwrap();
 
         // No backend yet: it is starting, or being maintained.
@@ -370,6 +347,38 @@ impl Site {
     }
 }
 
+/// What the package's first start would have done to Apache.
+fn switch_on(machine: &Machine) {
+    machine.must(&["a2enmod", "-q", "ssl", "proxy_http", "headers", "remoteip"]);
+    machine.must(&["a2dissite", "-q", "000-default"]);
+    let name = "/etc/apache2/conf-enabled/name.conf";
+    machine.write(name, "ServerName stand-in.invalid\n");
+}
+
+/// Starts Apache, asks it, and gives what it answered.
+fn answers(machine: &Machine, apache: &[&str], asked: &[Value]) -> Vec<Value> {
+    let mut child = machine
+        .command(&["python3", "/run/judges/web.py"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let task = json!({ "apache": apache, "requests": asked });
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(task.to_string().as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(told, "", "Apache has nothing to complain of");
+    let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), asked.len());
+    answers
+}
+
 /// What `systemd-analyze security` gives a unit of a tree that no systemd runs in.
 fn exposure(machine: &Machine, unit: &str) -> f64 {
     let said = machine.must(&[
@@ -396,6 +405,221 @@ fn every_kind_of_site_on_debian() {
 #[test]
 fn every_kind_of_site_on_the_other_family() {
     Site::all(true).iter().for_each(Site::judged);
+}
+
+/// The headers that some layer behind Apache has a use for: gunicorn (SCRIPT_NAME and those of a secure scheme), the
+/// middleware of CamCOPS (all its candidates, trusted or not), Pyramid's virtual root, and what CGI makes of "Proxy".
+const BELIEVED: [&str; 20] = [
+    "Script-Name",
+    "Path-Info",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Ssl",
+    "X-Host",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-For",
+    "X-Real-IP",
+    "X-Forwarded-Scheme",
+    "X-Scheme",
+    "X-Forwarded-Https",
+    "X-Https",
+    "X-Script-Name",
+    "X-Forwarded-Script-Name",
+    "X-Forwarded-Server",
+    "X-Vhm-Root",
+    "Forwarded",
+    "Proxy",
+];
+
+/// A machine with one site, served at two names and an address, and an extra service beside CamCOPS.
+fn with_one_site() -> Machine {
+    let machine = Machine::new();
+    for program in ["camcops_server", "celery"] {
+        let path = format!("/usr/share/camcops/venv/bin/{program}");
+        machine.write_program(&path, "#!/bin/sh\n");
+    }
+    machine.write("/usr/share/camcops/static/a.txt", "static");
+    machine.write(
+        "/root/provision.toml",
+        "[web]\nserver_names = [\"one.example.org\", \"10.1.2.3\", \"fd00:0::1\"]\n[tls]\ndns_names = [\"inside.example.org\"]\n\
+         [[services.extra]]\nname = \"api\"\ncommand = [\"/usr/bin/python3\", \"-m\", \"api\"]\nport = 8300\npath = \"/extra\"\n",
+    );
+    machine.install(&["--config=/mnt/root/root/provision.toml"]);
+    switch_on(&machine);
+    fs::create_dir_all(machine.path("/run/camcops")).unwrap();
+    machine
+}
+
+const BACKEND: &str = "/run/camcops/camcops.socket";
+
+#[test]
+fn nothing_that_a_client_says_of_its_way_reaches_camcops() {
+    let machine = with_one_site();
+    let one = "one.example.org";
+    let mut asked = vec![json!({ "host": one, "path": "/login", "start": [BACKEND] })];
+    let spellings = |header: &str| {
+        [
+            header.to_owned(),
+            header.replace('-', "_"),
+            header.to_uppercase().replace('-', "_"),
+        ]
+    };
+    let headers: Vec<String> = BELIEVED.into_iter().flat_map(spellings).collect();
+    for header in &headers {
+        asked.push(json!({ "host": one, "path": "/login", "headers": { header: "/evil" } }));
+    }
+    let raw = |text: String| json!({ "host": one, "raw": text });
+    for hidden in [
+        "X-Forwarded-Proto",
+        "close, x-forwarded-for",
+        "keep-alive,X-Forwarded-Host , te",
+    ] {
+        asked.push(raw(format!(
+            "GET /login HTTP/1.1\r\nHost: {one}\r\nConnection: {hidden}\r\n\r\n"
+        )));
+    }
+    let answers = answers(&machine, &["apache2ctl", "-DFOREGROUND"], &asked);
+    let usual = &answers[0]["body"]["headers"];
+    for name in ["x-forwarded-proto", "x-forwarded-port", "x-forwarded-for"] {
+        assert!(usual[name].is_string(), "{name}: {usual}");
+    }
+    let (with_headers, hidden) = answers[1..].split_at(headers.len());
+    for (header, answer) in headers.iter().zip(with_headers) {
+        assert_eq!(answer["status"], 200, "{header}");
+        assert_eq!(&answer["body"]["headers"], usual, "{header}");
+    }
+    for answer in hidden {
+        assert_eq!(answer["status"], 400, "{answer}");
+    }
+}
+
+#[test]
+fn only_known_names_and_methods_get_through() {
+    let machine = with_one_site();
+    // Somebody else's site of the same Apache, before ours and after it.
+    for (file, name) in [("zoo", "zoo.example.org"), ("zoo-two", "two.example.org")] {
+        machine.write(&format!("/srv/{file}/index.html"), file);
+        machine.write(
+            &format!("/etc/apache2/sites-enabled/{file}.conf"),
+            &format!(
+                "<VirtualHost *:443>\nServerName {name}\nDocumentRoot /srv/{file}\n<Directory /srv/{file}>\nRequire all granted\n</Directory>\nSSLEngine on\n\
+                 SSLCertificateFile /etc/camcops/tls/camcops.crt\nSSLCertificateKeyFile /etc/camcops/tls/camcops.key\n</VirtualHost>\n"
+            ),
+        );
+    }
+    let one = "one.example.org";
+    let get = |host: &str| json!({ "host": host, "path": "/login" });
+    let raw = |sni: Option<&str>, text: &str| {
+        let text = text.replace('\n', "\r\n");
+        json!({ "sni": sni, "raw": format!("{text}Connection: close\r\n\r\n") })
+    };
+    let mut start = get(one);
+    start["start"] = json!([BACKEND, 8300]);
+    let with_host = |host: &str| format!("GET /login HTTP/1.1\nHost: {host}\n");
+    let hosts = [
+        (start, 200),
+        (get("ONE.example.org"), 200),
+        (get("inside.example.org"), 200),
+        (raw(Some(one), &with_host("one.example.org.")), 200),
+        (raw(Some(one), &with_host("one.example.org:443")), 200),
+        (raw(None, &with_host("10.1.2.3")), 200),
+        (raw(None, &with_host("[fd00::1]")), 200),
+        (raw(None, &with_host("[fd00::2]")), 421),
+        (raw(Some("evil.example"), &with_host(one)), 200),
+        (get("evil.example"), 421),
+        (get("none.camcops.invalid"), 421),
+        (get("camcops.invalid"), 421),
+        (get("localhost"), 421),
+        (raw(None, &with_host("evil.example")), 421),
+        (raw(None, &with_host("10.1.2.4")), 421),
+        (raw(Some(one), &with_host("evil.example")), 421),
+        (
+            raw(
+                Some(one),
+                &format!("GET https://evil.example/login HTTP/1.1\nHost: {one}\n"),
+            ),
+            421,
+        ),
+        (raw(Some(one), "GET /login HTTP/1.0\n"), 400),
+        (
+            raw(Some(one), &with_host("one.example.org:80@evil.example")),
+            400,
+        ),
+        (
+            raw(
+                Some(one),
+                &format!("{}Host: evil.example\n", with_host(one)),
+            ),
+            400,
+        ),
+    ];
+    let methods = [
+        ("GET", 200),
+        ("HEAD", 200),
+        ("POST", 200),
+        ("OPTIONS", 405),
+        ("PUT", 405),
+        ("DELETE", 405),
+        ("PATCH", 405),
+        ("TRACE", 405),
+        ("PROPFIND", 405),
+        ("FOO", 405),
+        ("get", 405),
+        ("CONNECT", 400),
+    ];
+    let post = format!("POST /api HTTP/1.1\nHost: {one}\n");
+    let bodies = [
+        ("Content-Length: 5\nTransfer-Encoding: chunked\n", 411),
+        ("Transfer-Encoding: gzip, chunked\n", 411),
+        ("Transfer-Encoding : chunked\n", 400),
+        ("Transfer-Encoding: \u{b}chunked\n", 400),
+        ("Content-Length: 5\nContent-Length: 6\n", 400),
+        ("Content-Length: +5\n", 400),
+        ("Content-Length: 5, 5\n", 400),
+        ("Content-Length: 99999999999\n", 413),
+    ];
+    let mut asked: Vec<Value> = hosts.iter().map(|(asked, _)| asked.clone()).collect();
+    let method = |(method, _): &(&str, u64)| json!({ "host": one, "path": "/login", "method": method, "headers": { "Content-Length": "0" } });
+    asked.extend(methods.iter().map(method));
+    asked.extend(
+        bodies
+            .iter()
+            .map(|(header, _)| raw(Some(one), &format!("{post}{header}"))),
+    );
+    let last = asked.len();
+    asked.extend([
+        json!({ "host": one, "path": "/static/a.txt" }),
+        json!({ "host": one, "path": "/static/none" }),
+        json!({ "host": one, "path": "/extra/x", "method": "PUT", "headers": { "Content-Length": "0" } }),
+        get("zoo.example.org"),
+        json!({ "host": "two.example.org", "path": "/" }),
+    ]);
+    let answers = answers(&machine, &["apache2ctl", "-DFOREGROUND"], &asked);
+    let expected = hosts.iter().map(|(_, status)| *status);
+    let expected = expected.chain(methods.iter().map(|(_, status)| *status));
+    let expected = expected.chain(bodies.iter().map(|(_, status)| *status));
+    let expected: Vec<u64> = expected.chain([200, 404, 200, 404, 200]).collect();
+    for ((asked, answer), status) in asked.iter().zip(&answers).zip(expected) {
+        assert_eq!(answer["status"], status, "{asked}\n{answer}");
+        let server = &answer["headers"]["server"];
+        assert_eq!(*server, json!(["Apache"]), "{asked}\n{answer}");
+        if status == 405 {
+            // Apache adds a line of its own, an empty one.
+            let allow = &answer["headers"]["allow"][0];
+            assert_eq!(*allow, "GET, HEAD, POST", "{asked}\n{answer}");
+        }
+        assert!(!answer.to_string().contains("2.4."), "{answer}");
+        if answer["body"]["backend"].is_string() {
+            let told = answer["body"]["headers"]["x-forwarded-host"].to_string();
+            assert!(!told.contains("evil"), "{asked}\n{answer}");
+        }
+    }
+    assert_eq!(answers[last + 2]["body"]["backend"], 8300);
+    assert_eq!(
+        answers[last + 4]["body"].as_str().unwrap().trim(),
+        "zoo-two"
+    );
 }
 
 #[test]

@@ -173,7 +173,7 @@ pub async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let endpoint = visitor(look)?;
     let lies = format!(
-        "X-Forwarded-Proto: http\r\nX-Forwarded-Host: {STRANGER}\r\nX-Forwarded-Server: {STRANGER}\r\nX-Script-Name: /{STRANGER}\r\nX-Forwarded-For: 192.0.2.1\r\n"
+        "X-Forwarded-Proto: http\r\nX-Forwarded-Host: {STRANGER}\r\nX-Forwarded-Server: {STRANGER}\r\nX-Script-Name: /{STRANGER}\r\nScript_Name: /{STRANGER}\r\nX-Forwarded-For: 192.0.2.1\r\n"
     );
     let page = match endpoint.ask("GET", "/login", &lies, "", PATIENCE).await {
         Ok(page) => page,
@@ -205,6 +205,16 @@ pub async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     if page.contains(STRANGER) {
         findings.push(Finding::failed(
             "CamCOPS believes whoever asks what host or path it was asked by: Apache passes X-Forwarded-* or X-Script-Name on",
+            install,
+        ));
+    }
+    let stranger = Endpoint {
+        name: STRANGER.to_owned(),
+        ..endpoint.clone()
+    };
+    if stranger.answers(PATIENCE).await.is_ok() {
+        findings.push(Finding::failed(
+            format!("CamCOPS answers to any name (asked for {STRANGER}), and puts it into its links: Apache should refuse all but web.server_names"),
             install,
         ));
     }

@@ -1,7 +1,8 @@
 """Starts Apache and stand-ins for its backends, asks what it is told to ask, and prints the answers.
 
 Standard input: {"apache": [command], "requests": [{"port", "host", "method", "path", "headers",
-"start": backends to start before it, each a socket path or a port}, ...]}. Standard output: one {"status", "headers", "body"} per request; a
+"start": backends to start before it, each a socket path or a port}, ...]}. A request may have "raw", the text that is
+sent as it is, and "sni", the name that TLS is told (nothing: none). Standard output: one {"status", "headers", "body"} per request; a
 stand-in answers with what it was asked, as JSON. What Apache says goes to standard error.
 """
 
@@ -39,7 +40,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    do_POST = do_HEAD = do_GET
+    do_POST = do_HEAD = do_PUT = do_GET
 
     def address_string(self):
         return "-"
@@ -66,17 +67,26 @@ def serve(backend):
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-def ask(request):
+def connected(request):
     port = request.get("port", 443)
-    if port == 80:
-        link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    else:
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    link.connect()
+    if port != 80:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        link.connect()
-        link.sock = context.wrap_socket(link.sock, server_hostname=request["host"])
+        name = request["sni"] if "sni" in request else request["host"]
+        link.sock = context.wrap_socket(link.sock, server_hostname=name)
+    return link
+
+
+def ask(request):
+    link = connected(request)
+    if "raw" in request:
+        link.sock.sendall(request["raw"].encode("latin1"))
+        response = http.client.HTTPResponse(link.sock)
+        response.begin()
+        return told(response)
     link.putrequest(request.get("method", "GET"), request["path"], skip_host=True)
     link.putheader("Host", request["host"])
     # A connection kept open would make Apache complain when it is stopped meanwhile.
@@ -84,7 +94,10 @@ def ask(request):
     for name, value in request.get("headers", {}).items():
         link.putheader(name, value)
     link.endheaders()
-    response = link.getresponse()
+    return told(link.getresponse())
+
+
+def told(response):
     body = response.read().decode("utf8", "replace")
     headers = {}
     for name, value in response.getheaders():
