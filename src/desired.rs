@@ -5,6 +5,7 @@
 use crate::camcops_conf::{self, Ini};
 use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
 use crate::render::{Format, Renderer};
+use crate::resource::services::member::members;
 use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted, release};
 use crate::settings::{AccountUser, BY_FILE, ConfigValue, LogMode, Mode, Service};
 use crate::site::{Certificate, Found, Site};
@@ -46,6 +47,7 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     recipe.superuser();
     recipe.services()?;
     recipe.web()?;
+    recipe.all_running();
     recipe.issued_certificate();
     recipe.firewall()?;
     recipe.extra_services();
@@ -288,6 +290,10 @@ impl<'a> Draft<'a> {
             .iter()
             .map(|kept| crate::mask::Kept::new(&layout.config, kept))
             .collect();
+        let parts = members(self.site).into_iter().filter_map(|one| one.config);
+        let digests: Vec<_> = parts
+            .map(|part| (part.digest_of(&merged.text), part.digest))
+            .collect();
         self.want_text(
             Text {
                 path: &layout.config,
@@ -300,6 +306,18 @@ impl<'a> Draft<'a> {
             },
             Some(Content::new(ours.into_bytes())),
         );
+        // After the configuration: before it, a service that starts between the two would seem to have read the new one.
+        for (digest, path) in &digests {
+            self.text(Text {
+                path,
+                text: format!("{digest}\n"),
+                whose: Whose::Root,
+                mode: "0600",
+                part: Part::Configuration,
+                because: "a service restarts when what it reads of that has changed",
+                shown: Shown::Nothing,
+            });
+        }
         let login = self.rendered(Format::Mysql, template!("my.cnf.hbs"))?;
         self.text(Text {
             path: &layout.option_file,

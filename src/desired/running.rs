@@ -63,12 +63,24 @@ impl Draft<'_> {
                 "log files must not grow for ever",
             );
         }
-        self.running(
-            |role| role.is_ours() && role != Role::Extra,
-            Part::Services,
-            "started, and again whenever what it reads has changed",
-        );
         Ok(())
+    }
+
+    /// CamCOPS's web server, then Apache, then the others: where the path or the socket of the site changes, what one of
+    /// the two says is wrong until the other has read it, too.
+    pub(super) fn all_running(&mut self) {
+        let because = "started, and again whenever what it reads has changed";
+        let is_server = |role| matches!(role, Role::Socket | Role::Server);
+        self.running(is_server, Part::Services, because);
+        if self.site.settings().web.frontend == Frontend::Apache {
+            self.running(
+                |role| role == Role::Web,
+                Part::Web,
+                "Apache serves the site, and reads its configuration again when that changed",
+            );
+        }
+        let is_other = |role: Role| role.is_ours() && !is_server(role) && role != Role::Extra;
+        self.running(is_other, Part::Services, because);
     }
 
     /// Whether log files are ours to rotate.
@@ -304,11 +316,6 @@ impl Draft<'_> {
                 "the site is switched on",
             );
         }
-        self.running(
-            |role| role == Role::Web,
-            Part::Web,
-            "Apache serves the site, and reads its configuration again when that changed",
-        );
         Ok(())
     }
 
@@ -383,9 +390,11 @@ impl Draft<'_> {
             }
             self.want(Resource::Service(member.name), facets, part, because);
             if let Some(wanted) = self.recipe.wanted.last_mut() {
+                let digest = member.config.map(|part| part.digest);
                 wanted.inputs = member
                     .inputs
                     .into_iter()
+                    .chain(digest)
                     .flat_map(|path| [Resource::File(path.clone()), Resource::Symlink(path)])
                     .collect();
             }

@@ -4,6 +4,7 @@
 //! its newest input changed, so it has read it), `answers` (a real page, ping or login; see [`proof`]).
 
 pub mod apache;
+pub mod config_part;
 mod failure;
 mod known;
 pub mod member;
@@ -203,6 +204,11 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
         if !is_mapper_fresh(host)? {
             return Ok(false);
         }
+    }
+    if let Some(part) = &member.config
+        && part.changed(host)?.is_some_and(|changed| changed > read)
+    {
+        return Ok(false);
     }
     for input in inputs {
         if newest(&input)?.is_some_and(|changed| changed > read) {
@@ -568,6 +574,7 @@ mod tests {
             role: Role::Socket,
             service: None,
             inputs: vec![input.to_string_lossy().into_owned(), "/no/such".into()],
+            config: None,
         };
         let seen = |since: SystemTime| Seen {
             phase: Phase::Running,

@@ -1,5 +1,6 @@
 //! Which services an instance has, and what each reads when it starts.
 
+use super::config_part::ConfigPart;
 use crate::facts::{DatabaseFamily, Manager};
 use crate::layout::{Layout, PYTHON_HOOK};
 use crate::resource::broker::NODE_SETTINGS;
@@ -53,6 +54,8 @@ pub struct Member {
     /// What it reads when it starts: it is no longer fresh when one of these changed since. A directory stands for what
     /// is in it, too.
     pub inputs: Vec<String>,
+    /// What it reads of camcops.conf, where that is not one of them.
+    pub config: Option<ConfigPart>,
 }
 
 impl Member {
@@ -84,6 +87,7 @@ pub fn members(site: &Site) -> Vec<Member> {
             role: Role::Database,
             service: None,
             inputs: site.database_drop_in().into_iter().collect(),
+            config: None,
         });
     }
     if settings.broker.mode == Mode::Local {
@@ -92,6 +96,7 @@ pub fn members(site: &Site) -> Vec<Member> {
             role: Role::Broker,
             service: None,
             inputs: vec![layout.broker_drop_in(), NODE_SETTINGS.into()],
+            config: None,
         });
     }
     members.extend(ours(site));
@@ -111,6 +116,7 @@ pub fn members(site: &Site) -> Vec<Member> {
             name,
             role: Role::Timer,
             service: None,
+            config: None,
         });
     }
     if settings.web.frontend == Frontend::Apache {
@@ -119,6 +125,7 @@ pub fn members(site: &Site) -> Vec<Member> {
             role: Role::Web,
             service: None,
             inputs: web_inputs(site),
+            config: None,
         });
     }
     // Last: what is not CamCOPS's must not keep it from running.
@@ -150,6 +157,7 @@ fn ours(site: &Site) -> Vec<Member> {
             role,
             service: Some(service.as_str().to_owned()),
             inputs: inputs(site, service, role),
+            config: ConfigPart::of(&site.layout, service.as_str(), role),
         })
         .collect()
 }
@@ -173,6 +181,7 @@ fn extra_member(site: &Site, extra: &ExtraService) -> Member {
         name,
         role: Role::Extra,
         service: Some(service.to_owned()),
+        config: None,
     }
 }
 
@@ -204,8 +213,10 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
     if role == Role::Socket {
         return inputs;
     }
+    if role == Role::Server {
+        inputs.push(layout.config.clone());
+    }
     inputs.extend([
-        layout.config.clone(),
         layout.venv.clone(),
         own_environment(layout, service.as_str()),
         PYTHON_HOOK.into(),
