@@ -1,5 +1,5 @@
-//! What takes a machine: each test makes its own, and nothing of it stays on the host. Together they are one program, so
-//! that as many run at once as there are processors, in the order of their names: the longest ones begin.
+//! What takes a machine: each test makes its own, and nothing of it stays on the host. Together they are one program;
+//! tests/run has as many of its files run at once as there are processors, and the longest ones begin.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
