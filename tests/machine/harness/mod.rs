@@ -15,6 +15,7 @@ pub mod hostile;
 pub mod installed;
 pub mod servers;
 pub mod site;
+pub mod tablet;
 #[path = "../../common/tier.rs"]
 pub mod tier;
 pub mod twin;
