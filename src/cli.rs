@@ -118,6 +118,9 @@ pub enum Command {
     /// Break export locks whose owners are dead; the services run it before they start
     #[command(hide = true)]
     BreakLocks,
+    /// Break such locks, and send exports that the broker could not be told of in time; a timer runs it
+    #[command(hide = true)]
+    CatchUp,
     /// Start a service as its account with the administrator's own variables; supervisor runs it
     #[command(hide = true)]
     WithEnvironment(WithEnvironment),

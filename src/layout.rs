@@ -26,6 +26,8 @@ pub const TOOL: &str = "/usr/bin/camcops-provision";
 pub const PYTHON_HOME: &str = "/usr/share/camcops/python";
 /// What it reads first there.
 pub const PYTHON_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
+/// Sends exports that the broker could not be told of.
+pub(crate) const UNSENT_SENDER: &str = "/usr/share/camcops/python/camcops_unsent.py";
 /// Where an ACME client puts the answers that prove who serves a name.
 pub const ACME: &str = "/var/lib/camcops-acme";
 

@@ -4,10 +4,14 @@
 //! lock is all that keeps a clinical record from being exported twice, so it is broken only if its owner is proved dead:
 //! same machine, and no process of that number and account that ran Python when the lock was taken.
 
-use crate::host::{Entry, Host, Kind};
+use crate::camcops_conf::Ini;
+use crate::host::{Ended, Entry, Host, Kind};
 use crate::journal;
+use crate::layout::{Layout, TOOL};
 use crate::processes;
 use anyhow::Result;
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, getuid};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +22,49 @@ const LEAVING: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(2);
 /// The largest process number that Linux gives.
 const LARGEST_PID: u32 = 1 << 22;
+
+/// How long it may take to break them; the directory's own lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the locks of exports are: the administrator may keep them elsewhere.
+pub(crate) fn directory(host: &Host, layout: &Layout) -> Result<String> {
+    let config = host.read_text(&layout.config)?;
+    Ok(config
+        .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
+        .filter(|directory| directory.starts_with('/'))
+        .unwrap_or_else(|| layout.lock.clone()))
+}
+
+/// Whether there are exports that the broker could not be told of.
+pub(crate) fn has_unsent(host: &Host, layout: &Layout) -> Result<bool> {
+    let has = |name: &str| {
+        Ok::<_, anyhow::Error>(host.look(&format!("{}/{name}", layout.state))?.is_some())
+    };
+    Ok(has("unsent")? || has("unsent.sending")?)
+}
+
+/// Breaks the stale locks of an instance as the account whose they are, and gives how that ended; nothing where this is
+/// not root. That account can put links in the place of everything in there, which root would follow.
+pub(crate) fn break_as_owner(host: &Host, layout: &Layout, json: bool) -> Result<Option<Ended>> {
+    if !host.may_give_away() || host.staged_root().is_some() {
+        return Ok(None);
+    }
+    let Some(state) = host.look(&layout.state)?.filter(|state| state.uid != 0) else {
+        return Ok(None);
+    };
+    let more: &[&str] = if json { &["--json"] } else { &[] };
+    // What root's own environment says is not for that account.
+    let child = host.child(TOOL).bare().args(["--instance", &layout.slug]);
+    let child = child.args(more).args(["break-locks"]);
+    let child = child.account(state.uid, state.gid).patience(PATIENCE);
+    child.end().map(Some)
+}
+
+/// Before something waits for processes that may wait for a lock: stale ones are broken. It is no reason not to go on
+/// where that fails.
+pub(crate) fn break_before_waiting(host: &Host, layout: &Layout) {
+    let _ = break_as_owner(host, layout, false);
+}
 
 /// A lock, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,8 +160,15 @@ trait Processes {
 struct Machine;
 
 impl Processes for Machine {
+    /// Not every process is in a /proc of those that a sandbox gives; a signal tells that it is there all the same. What
+    /// may not be sent one is of another account.
     fn owner(&self, pid: u32) -> Option<u32> {
-        processes::owner(pid)
+        processes::owner(pid).or_else(|| {
+            let number = i32::try_from(pid).ok()?;
+            kill(Pid::from_raw(number), None)
+                .is_ok()
+                .then(|| getuid().as_raw())
+        })
     }
 
     fn program(&self, pid: u32) -> Option<String> {

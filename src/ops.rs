@@ -8,6 +8,7 @@ pub mod db;
 pub mod doctor;
 pub mod documents;
 mod environment;
+mod exports;
 pub mod from_package;
 pub mod init;
 pub mod inside;
@@ -74,7 +75,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::User(command) => boxed(|| user::run(global, &command, style)).await,
         Command::Backup(command) => boxed(|| backup::run(global, &command, style)).await,
         Command::WithEnvironment(flags) => environment::run(global, &flags),
-        Command::BreakLocks => services::break_locks(global, style),
+        Command::BreakLocks => exports::break_locks(global, style),
+        Command::CatchUp => exports::catch_up(global, style),
         Command::Upgrade(flags) => boxed(|| upgrade::run(global, &flags, style)).await,
         Command::Rollback(flags) => boxed(|| upgrade::back::rollback(global, &flags, style)).await,
         Command::Releases(command) => boxed(|| releases::run(global, &command, style)).await,

@@ -1,14 +1,15 @@
 //! The services, and the locks that they may wait for.
 
 use super::{Finding, LOG_ENDS, Look};
+use crate::facts::Manager;
 use crate::locks;
-use crate::ops::services::lock_directory;
 use crate::processes;
 use crate::report::count;
 use crate::resource::services::member::{Member, Role};
 use crate::resource::services::{self, Phase, Seen};
 use anyhow::Result;
 use std::fs;
+use std::time::Duration;
 
 /// So often a service may have failed without a word.
 const PATIENT: u32 = 3;
@@ -266,7 +267,7 @@ impl Used {
 /// Locks that nobody will ever give back.
 pub fn locks(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
-    let directory = lock_directory(host, &look.site.layout)?;
+    let directory = locks::directory(host, &look.site.layout)?;
     let stale = locks::stale(host, &directory)?;
     if stale.is_empty() {
         return Ok(vec![Finding::ok(format!("{directory}: none is stale"))]);
@@ -277,6 +278,55 @@ pub fn locks(look: &Look<'_>) -> Result<Vec<Finding>> {
     };
     let failed = |found| Finding::failed(found, remedy.clone());
     Ok(stale.into_iter().map(failed).collect())
+}
+
+/// How long exports may wait to be sent before that is worth a word: the timer has tried several times by then.
+const UNSENT: Duration = Duration::from_secs(20 * 60);
+
+/// Whether uploads go on while the broker is away, and what is still to be sent from such a time.
+pub(super) fn exports(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let host = &look.site.host;
+    let layout = &look.site.layout;
+    if !has_hook(&layout.venv) {
+        return Ok(vec![Finding::warning(
+            "this release of CamCOPS tells the broker of uploads by another name than is known here: an upload that comes while the broker is away may be stored twice",
+            "camcops-provision upgrade",
+        )]);
+    }
+    let mut oldest = None;
+    for name in ["unsent.sending", "unsent"] {
+        let entry = host.look(&format!("{}/{name}", layout.state))?;
+        oldest = oldest.max(entry.and_then(|entry| entry.modified.elapsed().ok()));
+    }
+    let retry = match look.site.manager() {
+        Manager::Systemd => format!("systemctl start camcops-exports@{}.service", layout.slug),
+        Manager::Supervisor => "wait five minutes: cron tries it again".to_owned(),
+    };
+    Ok(vec![match oldest {
+        None => Finding::ok("none waits to be sent"),
+        Some(age) if age < UNSENT => Finding::ok("some wait to be sent, as the broker was away"),
+        Some(age) => Finding::warning(
+            format!(
+                "exports of uploads wait to be sent for {} minutes, as the broker was away",
+                age.as_secs() / 60
+            ),
+            retry,
+        ),
+    }])
+}
+
+/// Whether the release has what `sitecustomize.py` takes the place of.
+fn has_hook(venv: &str) -> bool {
+    let Ok(libraries) = fs::read_dir(format!("{venv}/lib")) else {
+        // Then others say that there is no release.
+        return true;
+    };
+    let module = "site-packages/camcops_server/cc_modules/cc_request.py";
+    let modules = libraries
+        .flatten()
+        .filter_map(|library| fs::read_to_string(library.path().join(module)).ok());
+    let name = "def _process_pending_export_push_requests(self)";
+    modules.into_iter().all(|text| text.contains(name))
 }
 
 #[cfg(test)]

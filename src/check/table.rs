@@ -69,6 +69,7 @@ enum Which {
     ServicesAccount,
     ServicesMemory,
     Locks,
+    Exports,
     WebApp,
     WebSocket,
     WebApache,
@@ -117,6 +118,7 @@ pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>
         Which::ServicesAccount => services::account(look),
         Which::ServicesMemory => services::memory(look),
         Which::Locks => services::locks(look),
+        Which::Exports => services::exports(look),
         Which::WebApp => boxed(|| web::app(look)).await,
         Which::WebSocket => boxed(|| web::socket(look)).await,
         Which::WebApache => boxed(|| web::apache(look)).await,
@@ -158,7 +160,7 @@ const fn check(
 }
 
 /// All of them, what others stand on first.
-pub static CHECKS: [Check; 43] = [
+pub static CHECKS: [Check; 44] = [
     check(
         Which::Settings,
         "settings",
@@ -398,6 +400,14 @@ pub static CHECKS: [Check; 43] = [
         &[],
         "export locks whose owners are dead",
         "CamCOPS waits for such a lock for ever, its web server too",
+    ),
+    check(
+        Which::Exports,
+        "exports",
+        SITE,
+        &[],
+        "exports that could not be sent when their uploads came",
+        "the broker was away: others wait for these records",
     ),
     check(
         Which::WebApp,

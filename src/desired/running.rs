@@ -3,7 +3,7 @@
 use super::Draft;
 use crate::error::Exit;
 use crate::facts::Manager;
-use crate::layout::PYTHON_HOOK;
+use crate::layout::{PYTHON_HOOK, UNSENT_SENDER};
 use crate::render::Format;
 use crate::resource::services::member::{Member, Role, UNIT_HOME, members};
 use crate::resource::{Facets, Part, Resource};
@@ -19,7 +19,7 @@ macro_rules! unit {
     };
 }
 
-const UNITS: [(&str, &str); 11] = [
+const UNITS: [(&str, &str); 13] = [
     unit!("camcops.target"),
     unit!("camcops@.target"),
     unit!("camcops-server@.socket"),
@@ -29,6 +29,8 @@ const UNITS: [(&str, &str); 11] = [
     unit!("camcops-monitor@.service"),
     unit!("camcops-backup@.service"),
     unit!("camcops-backup@.timer"),
+    unit!("camcops-exports@.service"),
+    unit!("camcops-exports@.timer"),
     unit!("camcops-metrics@.service"),
     unit!("camcops-metrics@.timer"),
 ];
@@ -42,7 +44,15 @@ impl Draft<'_> {
             hook,
             "0644",
             Part::Services,
-            "its processes start faster, share memory, and no database connections",
+            "its processes start faster, share memory, and no database connections; an upload is no failure while the broker is away",
+        );
+        let sender = self.rendered(Format::Plain, template!("camcops_unsent.py.hbs"))?;
+        self.public(
+            UNSENT_SENDER,
+            sender,
+            "0644",
+            Part::Services,
+            "exports that the broker could not be told of are sent later",
         );
         Ok(())
     }
@@ -199,6 +209,13 @@ impl Draft<'_> {
             self.drop_in(&service, text, "where backups go");
             links.push(link("timers.target", &timer));
         }
+        self.view["sandbox"]["local_only"] =
+            (self.site.settings().broker.mode == Mode::Local).into();
+        let text = self.rendered(Format::Systemd, template!("exports-service.conf.hbs"))?;
+        let service = format!("camcops-exports@{slug}.service");
+        self.drop_in(&service, text, "whose exports these are");
+        let timer = format!("camcops-exports@{slug}.timer");
+        links.push(link("timers.target", &timer));
         if self.site.settings().monitor.metrics_file.is_some() {
             let text = self.rendered(Format::Systemd, template!("metrics-service.conf.hbs"))?;
             let service = format!("camcops-metrics@{slug}.service");
@@ -264,6 +281,14 @@ impl Draft<'_> {
                 "when backups are made",
             );
         }
+        let text = self.rendered(Format::Plain, template!("exports.cron.hbs"))?;
+        self.public(
+            &format!("/etc/cron.d/{}-exports", self.site.layout.slug),
+            text,
+            "0644",
+            Part::Services,
+            "exports that were left behind",
+        );
         if let Some(file) = &self.site.settings().monitor.metrics_file {
             if let Some(sign) = file.as_str().chars().find(|sign| "%\"$`\\".contains(*sign)) {
                 return Err(Exit::Settings.because(format!(

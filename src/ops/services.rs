@@ -1,19 +1,16 @@
 //! `start`, `stop`, `restart`, `reload`: the services of an instance, by hand. `status` shows them.
 
 use super::need_machine;
-use crate::camcops_conf::Ini;
 use crate::cli::{Global, Services};
 use crate::error::Exit;
 use crate::host::Host;
-use crate::layout::Layout;
-use crate::locks;
 use crate::processes::{self, Table};
 use crate::report::{self, Style};
 use crate::resource::services::member::{Member, Role};
 use crate::resource::services::{self, Known, Phase, Seen};
 use crate::resource::{Facets, State};
 use crate::settings::ServiceName;
-use crate::site::{Site, open_host};
+use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -66,32 +63,6 @@ pub async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u
         up(&site.host, member).await?;
     }
     finish(&site, &chosen, "up to date", style).await
-}
-
-/// Breaks stale export locks of an instance. It needs no settings, so that the service's own account can run it.
-pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
-    let host = open_host(global)?;
-    let layout = Layout::new(&crate::layout::DEBIAN, &global.instance);
-    let directory = lock_directory(&host, &layout)?;
-    let locks = locks::break_stale(&host, &directory)?;
-    if style.json {
-        report::print_json(&json!({ "instance": global.instance, "locks": locks }))?;
-        return Ok(0);
-    }
-    for lock in &locks {
-        let what = if lock.broken { "broken" } else { "kept" };
-        report::print_line(&format!("export lock {what}: {}: {}", lock.path, lock.why))?;
-    }
-    Ok(0)
-}
-
-/// Where the locks of exports are: the administrator may keep them elsewhere.
-pub fn lock_directory(host: &Host, layout: &Layout) -> Result<String> {
-    let config = host.read_text(&layout.config)?;
-    Ok(config
-        .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
-        .filter(|directory| directory.starts_with('/'))
-        .unwrap_or_else(|| layout.lock.clone()))
 }
 
 pub(super) fn known(host: &Host) -> Result<&Known> {

@@ -6,6 +6,7 @@
 //! A broker that is looked after elsewhere is only logged in to.
 
 mod node;
+mod settings;
 
 use super::{Enforced, Facets, State};
 use crate::error::Exit;
@@ -27,6 +28,8 @@ use zeroize::Zeroizing;
 pub const NODE_SETTINGS: &str = "/etc/rabbitmq/rabbitmq-env.conf";
 /// Holds what the nodes of this machine have stored, each under its name.
 pub const STORED: &str = "/var/lib/rabbitmq/mnesia";
+/// Where settings of several hands lie beside each other.
+pub(crate) const MORE_SETTINGS: &str = "/etc/rabbitmq/conf.d";
 /// Erlang's port mapper; every program that is written in Erlang uses the same one.
 const PORT_MAPPER: &str = "/usr/bin/epmd";
 /// Holds one directory per installed version.
@@ -166,14 +169,49 @@ pub async fn enforce_vhost(
         control(host, &["delete_vhost", name])?;
         return Ok(Enforced::Done);
     }
-    if let (true, Some(allowed)) = (*before != State::Absent, node.consumer_timeout_ms) {
-        return Err(Exit::Failed.because(format!(
-            "the running broker ends a task after {allowed} ms, and broker.consumer_timeout_ms is {}: either it was not restarted since that was set (`systemctl restart rabbitmq-server`), or a later file in /etc/rabbitmq/conf.d sets consumer_timeout otherwise",
-            known.consumer_timeout_ms
-        )));
+    if *before != State::Absent {
+        let Some(allowed) = node.consumer_timeout_ms else {
+            return Ok(Enforced::Done);
+        };
+        if let Some(other) = settings::overriding(host)? {
+            return Err(Exit::Failed.because(format!(
+                "the running broker ends a task after {allowed} ms, and broker.consumer_timeout_ms is {}: {other} sets consumer_timeout otherwise; take that line out, and run again",
+                known.consumer_timeout_ms
+            )));
+        }
+        allow(host, known.consumer_timeout_ms)?;
+        known.forget();
+        return Ok(Enforced::Done);
     }
     control(host, &["add_vhost", name])?;
     Ok(Enforced::Done)
+}
+
+/// Whether the running broker does what one of our files says, which may have changed since it started.
+pub(crate) fn follows(host: &Host, path: &str) -> Result<bool> {
+    let text = host.read_text(path)?.unwrap_or_default();
+    let node = node::ask_quickly(host)?;
+    Ok(node.is_some_and(|node| settings::are_followed(&text, &node)))
+}
+
+/// Changes in the running broker what can be changed while it runs: nobody notices. Whether there was one that runs.
+pub(crate) async fn adjust(host: &Host) -> Result<bool> {
+    let known = known(host)?;
+    known.forget();
+    let Some(node) = known.node(host).await? else {
+        return Ok(false);
+    };
+    if !known.enough(&node) && settings::overriding(host)?.is_none() {
+        allow(host, known.consumer_timeout_ms)?;
+        known.forget();
+    }
+    Ok(true)
+}
+
+/// Lets tasks take longer. It holds for connections that are made from now on.
+fn allow(host: &Host, milliseconds: u64) -> Result<()> {
+    let set = format!("application:set_env(rabbit, consumer_timeout, {milliseconds}).");
+    control(host, &["eval", &set])
 }
 
 /// What the account may do, and whether the application can log in with it.

@@ -19,6 +19,7 @@ use super::{Enforced, Facets, State};
 use crate::desired::PORT_MAPPER_SETTINGS;
 use crate::error::Exit;
 use crate::host::Host;
+use crate::locks;
 use crate::probe::{Trouble, seconds};
 use crate::processes;
 use crate::view::MANAGED;
@@ -106,11 +107,29 @@ impl Handler {
     }
 
     fn order(self, host: &Host, verb: &str, name: &str) -> Result<()> {
+        if verb != "start" && exports(name) {
+            break_stale_locks(host);
+        }
         match self {
             Handler::Systemd => systemd::order(host, verb, name),
             Handler::Supervisor => supervisor::order(host, &[verb, name]),
             Handler::Scripts => scripts::order(host, verb, name),
         }
+    }
+}
+
+/// Whether a service is one of those whose processes hold and await locks of exports.
+fn exports(name: &str) -> bool {
+    ["camcops-server@", "camcops-workers@"]
+        .iter()
+        .any(|begin| name.starts_with(begin))
+        || (is_ours(name) && (name.ends_with("_server") || name.ends_with("_workers")))
+}
+
+/// Before a service ends: a process that awaits a lock of a dead one would be waited for until it is killed.
+fn break_stale_locks(host: &Host) {
+    if let Some(known) = known(host) {
+        locks::break_before_waiting(host, &known.layout);
     }
 }
 
@@ -203,6 +222,16 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
         });
         if !is_mapper_fresh(host)? {
             return Ok(false);
+        }
+        let late = |input: &String| Ok::<_, anyhow::Error>(newest(input)? > Some(read));
+        let settings = inputs
+            .iter()
+            .position(|input| input.starts_with(super::broker::MORE_SETTINGS));
+        if let Some(settings) = settings
+            && late(&inputs[settings])?
+            && super::broker::follows(host, &inputs[settings])?
+        {
+            inputs.remove(settings);
         }
     }
     if let Some(part) = &member.config
@@ -372,7 +401,12 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     let ordered = match (member.role, running) {
         (Role::Web, _) => apache::read_again(host, known, running),
         (Role::Socket, _) => reopen(host, name),
-        (Role::Broker, true) => broker_anew(host, handler, name),
+        (Role::Broker, true) => {
+            if super::broker::adjust(host).await? && is_fresh(host, member, &seen)? {
+                return Ok(());
+            }
+            broker_anew(host, known, handler, name)
+        }
         (_, false) => handler.order(host, "start", name),
         (_, true) => handler.order(host, "restart", name),
     };
@@ -480,8 +514,27 @@ fn is_mapper_fresh(host: &Host) -> Result<bool> {
     Ok(since.is_none_or(|since| since > told))
 }
 
+/// Restarts the broker while visitors wait at the socket of the web server, where it has one that stays open.
+fn broker_anew(host: &Host, known: &Known, handler: Handler, name: &str) -> Result<()> {
+    let of = |role: Role| known.members.iter().find(|member| member.role == role);
+    let server = of(Role::Socket).and(of(Role::Server));
+    let seen = known.see(host)?;
+    let server = server.filter(|server| {
+        seen.get(&server.name)
+            .is_some_and(|seen| seen.phase == Phase::Running)
+    });
+    if let Some(server) = server {
+        Handler::of(&server.name).order(host, "stop", &server.name)?;
+    }
+    let restarted = restart_broker(host, handler, name);
+    if let Some(server) = server {
+        Handler::of(&server.name).order(host, "start", &server.name)?;
+    }
+    restarted
+}
+
 /// The broker, and Erlang's port mapper if that does not listen as we told it.
-fn broker_anew(host: &Host, handler: Handler, name: &str) -> Result<()> {
+fn restart_broker(host: &Host, handler: Handler, name: &str) -> Result<()> {
     let is_mapper_fresh = is_mapper_fresh(host)?;
     handler.order(host, "stop", name)?;
     if handler == Handler::Scripts {
@@ -500,6 +553,7 @@ pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
+    break_stale_locks(host);
     systemd::stop_instance(host, slug)?;
     supervisor::stop_group(host, slug)
 }

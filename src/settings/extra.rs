@@ -13,8 +13,9 @@ use super::value::{Port, Setting, Whole, checked_text, one_line, wrong_type};
 /// The key.
 pub(super) const EXTRA: &str = "services.extra";
 /// What already means something else where names of services stand.
-const TAKEN: [&str; 9] = [
-    "all", "apache", "backup", "broker", "database", "metrics", "prepare", "socket", "web",
+const TAKEN: [&str; 10] = [
+    "all", "apache", "backup", "broker", "database", "exports", "metrics", "prepare", "socket",
+    "web",
 ];
 
 checked_text! {

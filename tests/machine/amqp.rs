@@ -135,11 +135,24 @@ fn lifecycle(machine: &Booted) {
         "rabbitmqctl -q clear_permissions -p other camcops",
     );
 
-    machine.run("rabbitmqctl -q eval 'application:set_env(rabbit, consumer_timeout, 60000).'");
+    // Nobody notices: it goes on as it runs.
+    let broker = || machine.run("pgrep beam.smp");
+    let before = broker();
+    mended(
+        "less time for a task",
+        "rabbitmqctl -q eval 'application:set_env(rabbit, consumer_timeout, 60000).'",
+    );
+    assert_eq!(broker(), before);
+    machine.run(
+        "echo 'consumer_timeout = 60000' > /etc/rabbitmq/conf.d/99-own.conf; systemctl restart rabbitmq-server",
+    );
     let (code, _, complaint) = install("");
     assert_eq!(code, 1, "{complaint}");
-    assert!(complaint.contains("after 60000 ms"), "{complaint}");
-    mended("restarted", "systemctl restart rabbitmq-server");
+    assert!(
+        complaint.contains("after 60000 ms") && complaint.contains("99-own.conf"),
+        "{complaint}"
+    );
+    mended("no other limit", "rm /etc/rabbitmq/conf.d/99-own.conf");
 
     // A name that nobody resolves, as after a careless renaming.
     machine.run("echo renamed > /etc/hostname");

@@ -25,6 +25,7 @@ mod release;
 mod resilience;
 mod secrets;
 mod supervisor;
+mod tablets;
 mod ubuntu;
 mod undone;
 mod wait;

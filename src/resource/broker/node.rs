@@ -2,7 +2,7 @@
 //!
 //! Erlang's own small tool asks in 10 ms; where it is not there, the broker's tool asks the same in a second.
 
-use super::{NODE, NODE_SETTINGS, TOOL_PATIENCE};
+use super::{MORE_SETTINGS, NODE, NODE_SETTINGS, TOOL_PATIENCE};
 use crate::error::Exit;
 use crate::host::{Ended, Host};
 use crate::resource::sets_nothing;
@@ -15,7 +15,6 @@ use std::time::Duration;
 const TOOL: &str = "/usr/sbin/rabbitmqctl";
 const HOME: &str = "/var/lib/rabbitmq";
 const SETTINGS: &str = "/etc/rabbitmq";
-const MORE_SETTINGS: &str = "/etc/rabbitmq/conf.d";
 const ACCOUNT: &str = "rabbitmq";
 /// The quick way is not waited for longer than this.
 const QUICKLY: Duration = Duration::from_secs(5);
@@ -31,7 +30,9 @@ Permissions = [["p", [[G(K, L), "."] || K <- [user, vhost, configure, write, rea
                || L <- rabbit_auth_backend_internal:list_permissions()],
 Queues = io_lib:format("q~b;", [length(rabbit_amqqueue:list())]),
 Timeout = case application:get_env(rabbit, consumer_timeout) of {ok, N} -> N; undefined -> none end,
-lists:flatten([Vhosts, Users, Permissions, Queues, io_lib:format("t~w;", [Timeout])]).
+S = fun(K) -> H(iolist_to_binary(io_lib:format("~p", [case application:get_env(rabbit, K) of {ok, W} -> W; undefined -> none end]))) end,
+Others = ["l", S(tcp_listeners), ";d", S(permit_deprecated_features), ";"],
+lists:flatten([Vhosts, Users, Permissions, Queues, Others, io_lib:format("t~w;", [Timeout])]).
 "#;
 
 /// What the broker has.
@@ -43,6 +44,10 @@ pub struct Node {
     pub users: BTreeMap<String, BTreeSet<String>>,
     /// How long a task may take; nothing where there is no limit.
     pub consumer_timeout_ms: Option<u64>,
+    /// Where it listens, as Erlang writes it, without blanks.
+    pub(super) listeners: String,
+    /// What it still permits, in the same way.
+    pub(super) permits: String,
     /// How many queues there are, on all vhosts.
     queues: usize,
     permissions: Vec<Permission>,
@@ -262,6 +267,8 @@ fn answer(printed: &str) -> Result<Node> {
                     read,
                 });
             }
+            "l" => node.listeners = without_blanks(&plain(rest)?),
+            "d" => node.permits = without_blanks(&plain(rest)?),
             "q" => node.queues = rest.parse().context("no number")?,
             "t" => {
                 node.consumer_timeout_ms = rest.parse().ok();
@@ -272,6 +279,10 @@ fn answer(printed: &str) -> Result<Node> {
     }
     anyhow::ensure!(complete, "it ends too early");
     Ok(node)
+}
+
+fn without_blanks(text: &str) -> String {
+    text.split_whitespace().collect()
 }
 
 fn plain(digits: &str) -> Result<String> {
@@ -287,14 +298,18 @@ fn plain(digits: &str) -> Result<String> {
 mod tests {
     use super::*;
 
-    const ONE_LINE: &str = r#"{ok, "v2f;v63616d636f7073;u6775657374.61646d696e6973747261746f72;u63616d636f7073;p63616d636f7073.63616d636f7073.2e2a.2e2a..;t7200000;"}"#;
+    const ONE_LINE: &str = r#"{ok, "v2f;v63616d636f7073;u6775657374.61646d696e6973747261746f72;u63616d636f7073;p63616d636f7073.63616d636f7073.2e2a.2e2a..;l5b7b22612220207d5d;d6e6f6e65;t7200000;"}"#;
 
     #[test]
     fn both_tools_say_the_same() {
         let node = answer(ONE_LINE).unwrap();
-        let broken = "\"v2f;v63616d636f7073;u6775657374.61646d696e6973747261746f72;u63616d6\"\n \"36f7073;p63616d636f7073.63616d636f7073.2e2a.2e2a..;t7200000;\"\n";
+        let broken = "\"v2f;v63616d636f7073;u6775657374.61646d696e6973747261746f72;u63616d6\"\n \"36f7073;p63616d636f7073.63616d636f7073.2e2a.2e2a..;l5b7b22612220207d5d;d6e6f6e65;t7200000;\"\n";
         assert_eq!(answer(broken).unwrap(), node);
         assert_eq!(node.consumer_timeout_ms, Some(7_200_000));
+        assert_eq!(
+            (node.listeners.as_str(), node.permits.as_str()),
+            ("[{\"a\"}]", "none")
+        );
         assert!(node.vhosts.contains("camcops"));
         assert_eq!(
             node.users["guest"],

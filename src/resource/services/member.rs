@@ -102,6 +102,7 @@ pub fn members(site: &Site) -> Vec<Member> {
     members.extend(ours(site));
     for (what, is_wanted) in [
         ("backup", settings.backup.schedule.given().is_some()),
+        ("exports", true),
         ("metrics", settings.monitor.metrics_file.is_some()),
     ] {
         if site.manager() != Manager::Systemd || !is_wanted {
@@ -224,6 +225,10 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
     if matches!(role, Role::Server | Role::Workers) {
         // Not the option file: each new connection reads it. What else is in it, the service's own file repeats.
         inputs.push(layout.extra_strings.clone());
+    }
+    if role == Role::Workers && site.settings().broker.mode == Mode::Local {
+        // A worker learns how long its tasks may take when it connects to the broker.
+        inputs.push(layout.broker_drop_in());
     }
     if role == Role::Monitor {
         inputs.push(layout.monitor_config.clone());

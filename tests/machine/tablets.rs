@@ -1,0 +1,265 @@
+//! What tablets were promised is there, once: whatever is changed, restarted or killed while they upload.
+
+use crate::harness::booted::Booted;
+use crate::harness::installed::installed;
+use crate::harness::site::{SERVICES, unit, wait_until_well};
+use crate::harness::tablet::{self, Tablets};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long the long form goes on, at least.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Each changes what something else reads.
+const SETTINGS: [&str; 10] = [
+    "broker.consumer_timeout_ms=7300000",
+    "workers.concurrency=1",
+    "workers.max_tasks_per_child=500",
+    "web.workers=3",
+    "web.timeout_s=400",
+    "web.max_body_mb=100",
+    "monitor.user=watcher",
+    "backup.schedule=daily",
+    "locale.timezone=Europe/London",
+    "database.flush_log_at_trx_commit=2",
+];
+
+#[test]
+fn the_broker_comes_and_goes() {
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    let machine = &machine;
+    wait_until_well(machine, "the first boot");
+    tablet::prepare(machine);
+    tablet::export(machine);
+    wait_until_well(machine, "a recipient of exports");
+    a_stale_lock_stops_nothing(machine);
+    let broker = || machine.run("pgrep beam.smp");
+    let tablets = Tablets::with(machine, 6, 40);
+    machine.run("systemctl restart rabbitmq-server");
+    let restarted = broker();
+    // What takes no restart gets none.
+    machine.run("camcops-provision config set broker.consumer_timeout_ms 7300000 && camcops-provision install --yes");
+    assert_eq!(broker(), restarted);
+    let allowed = machine.run("rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'");
+    assert!(allowed.contains("7300000"), "{allowed}");
+    machine.run("camcops-provision restart server");
+    machine.run("systemctl stop rabbitmq-server; sleep 6; systemctl start rabbitmq-server");
+    // It takes connections, and says nothing.
+    machine.run("pkill -STOP beam.smp; sleep 8; pkill -CONT beam.smp");
+    let failed = tablets.end();
+    for (operation, reasons) in failed.as_object().unwrap() {
+        for (reason, count) in reasons.as_object().unwrap() {
+            // CamCOPS itself does not try again what its database could not do.
+            assert!(
+                reason.contains("(1213,") || reason.contains("(1020,"),
+                "{operation}: {reason}: {count}"
+            );
+        }
+    }
+    wait_until_well(machine, "a broker that was away");
+    everything_is_exported_once(machine);
+    let doctor = machine.tried("camcops-provision doctor exports locks").1;
+    assert!(doctor.contains("none waits to be sent"), "{doctor}");
+    assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
+}
+
+fn counted(machine: &Booted, question: &str) -> u64 {
+    let told = machine.run(&format!(
+        "mariadb --batch --skip-column-names camcops --execute \"{question}\""
+    ));
+    told.trim().parse().unwrap()
+}
+
+fn nothing_is_exported_twice(machine: &Booted) {
+    let twice = counted(
+        machine,
+        "SELECT COUNT(*) - COUNT(DISTINCT recipient_id, basetable, task_server_pk) FROM _exported_tasks",
+    );
+    assert_eq!(twice, 0);
+}
+
+/// What the broker was not told of is sent by the timer's service, and nothing twice.
+fn everything_is_exported_once(machine: &Booted) {
+    let counted = |question: &str| counted(machine, question);
+    let all = || {
+        ["progressnote", "photo"]
+            .map(|table| {
+                counted(&format!(
+                    "SELECT COUNT(*) FROM {table} WHERE _current AND _era <> 'NOW'"
+                ))
+            })
+            .iter()
+            .sum::<u64>()
+    };
+    let start = Instant::now();
+    let sent = || counted("SELECT COUNT(*) FROM _exported_tasks WHERE finish_at_utc IS NOT NULL");
+    machine.run("systemctl start camcops-exports@camcops.service");
+    assert!(!machine.path("/var/lib/camcops/unsent").exists());
+    assert!(!machine.path("/var/lib/camcops/unsent.sending").exists());
+    while sent() < all() {
+        assert!(
+            start.elapsed() < Duration::from_secs(240),
+            "{} of {} are exported: {}",
+            sent(),
+            all(),
+            machine
+                .tried("journalctl --no-pager --lines=60 --unit=camcops-workers@camcops")
+                .1
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    eprintln!(
+        "{} exported in {:.0} s",
+        all(),
+        start.elapsed().as_secs_f64()
+    );
+    nothing_is_exported_twice(machine);
+}
+
+/// A lock of a living process stays; that of a dead one is broken by the timer's service, and before anything waits for
+/// who waits for it.
+fn a_stale_lock_stops_nothing(machine: &Booted) {
+    const MASTER: &str = "camcops_master_export_recipient.lock";
+    let holder = "import lockfile, sys, time\nlockfile.FileLock(sys.argv[1]).acquire(timeout=9)\nprint(flush=True)\ntime.sleep(600)\n";
+    std::fs::write(machine.path("/var/tmp/holder.py"), holder).unwrap();
+    let hold = |name: &str| {
+        machine.run(&format!(
+            "chmod 644 /var/tmp/holder.py; rm -f /run/held
+             setsid setpriv --reuid=www-data --regid=www-data --clear-groups \
+                /usr/share/camcops/venv/bin/python /var/tmp/holder.py /run/lock/camcops/{name} > /run/held 2>&1 < /dev/null &
+             until [ -s /run/held ]; do sleep 0.1; done; cat /run/held"
+        ));
+    };
+    let kill = |name: &str| machine.run(&format!("pkill --signal KILL -f '[h]older.py.*{name}'"));
+    let is_held = |name: &str| {
+        let path = format!("/run/lock/camcops/{}.lock", name.trim_end_matches(".lock"));
+        machine
+            .tried(&format!("[ -e {path} ] || [ -e {path}.lock ]"))
+            .0
+            == 0
+    };
+    hold("alive");
+    hold(MASTER);
+    kill(MASTER);
+    machine.run("systemctl start camcops-exports@camcops.service");
+    assert!(is_held("alive") && !is_held(MASTER));
+    // A worker that waits for it would be waited for until it is killed.
+    hold(MASTER);
+    kill(MASTER);
+    let start = Instant::now();
+    machine.run("camcops-provision restart workers");
+    assert!(!is_held(MASTER) && is_held("alive"));
+    assert!(
+        start.elapsed() < Duration::from_secs(120),
+        "{:?}",
+        start.elapsed()
+    );
+    kill("alive");
+    machine.run("camcops-provision break-locks; rm /var/tmp/holder.py");
+    assert!(!is_held("alive"));
+}
+
+#[test]
+#[ignore = "thorough: ten minutes of uploads under all that is done to a site"]
+fn twenty_tablets_for_ten_minutes() {
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    tablet::prepare(&machine);
+    tablet::export(&machine);
+    wait_until_well(&machine, "a recipient of exports");
+    let tablets = Tablets::start(&machine, 20);
+    let mut kills = Vec::new();
+    let begin = Instant::now();
+    let mut rounds = 0;
+    while rounds == 0 || begin.elapsed() < LONG {
+        rounds += 1;
+        for setting in SETTINGS {
+            let (key, value) = setting.split_once('=').unwrap();
+            let step = match rounds {
+                1 => format!("set {key} {value}"),
+                // There and back.
+                _ if rounds % 2 == 0 => format!("unset {key}"),
+                _ => format!("set {key} {value}"),
+            };
+            done(&machine, &format!("config {step}"));
+            done(&machine, "install --yes");
+        }
+        for command in [
+            "reload",
+            "restart",
+            "scale server=2 workers=2",
+            "secret rotate database",
+            "secret rotate broker",
+            "secret rotate monitor",
+            "secret rotate cookie --yes",
+            "cert renew --force",
+            "backup create",
+            "db upgrade",
+        ] {
+            done(&machine, command);
+        }
+        let (code, ..) = machine.tried("camcops-provision backup restore latest --confirm camcop");
+        assert_ne!(code, 0);
+        for server in ["rabbitmq-server", "mariadb"] {
+            machine.run(&format!("systemctl restart {server}; sleep 5"));
+        }
+        for service in ["server", "workers"] {
+            kills.push(killed(&machine, service));
+            wait_until_well(&machine, &format!("children of {service} were killed"));
+        }
+    }
+    let report = tablets.report();
+    eprintln!("{rounds} rounds in {:.0} s", begin.elapsed().as_secs_f64());
+    judge(&report, &kills);
+    for service in SERVICES {
+        machine.run(&format!("systemctl is-active {}", unit(service)));
+    }
+    // There are more than the workers can have exported by now.
+    machine.run("systemctl start camcops-exports@camcops.service");
+    nothing_is_exported_twice(&machine);
+    let index = machine.run("camcops-provision run check_index 2>&1");
+    eprintln!("{}", index.lines().last().unwrap_or_default());
+}
+
+fn done(machine: &Booted, command: &str) {
+    let start = Instant::now();
+    let (code, out, why) = machine.tried(&format!("camcops-provision {command}"));
+    assert_eq!(code, 0, "{command}: {out}{why}");
+    eprintln!("{command}: {:.0} s", start.elapsed().as_secs_f64());
+}
+
+/// Kills all children of a service, in whatever they are at; gives when.
+fn killed(machine: &Booted, service: &str) -> f64 {
+    machine.run(&format!(
+        "main=$(systemctl show --property=MainPID --value {}); kill -KILL $(pgrep --parent $main)",
+        unit(service)
+    ));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs_f64()
+}
+
+/// Nothing is there twice but what was sent again because its answer was lost with a process that was killed.
+fn judge(report: &Value, kills: &[f64]) {
+    let mut excused = BTreeMap::new();
+    for (upload, told) in report["doubled"].as_object().unwrap() {
+        let failed = told["failed"].as_array().unwrap();
+        let lost = failed.iter().any(|one| {
+            let (began, at) = (one["began"].as_f64().unwrap(), one["at"].as_f64().unwrap());
+            kills
+                .iter()
+                .any(|kill| (began - 1.0..=at + 1.0).contains(kill))
+        });
+        assert!(lost, "{upload}: {told:#}");
+        excused.insert(upload, told["rows"].as_u64().unwrap());
+    }
+    eprintln!(
+        "twice because a process was killed: {} rows of {} uploads",
+        excused.values().sum::<u64>(),
+        excused.len()
+    );
+}
