@@ -6,6 +6,7 @@
 
 mod child;
 mod flow;
+pub(crate) mod terminal;
 mod tree;
 mod trust;
 

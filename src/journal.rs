@@ -26,7 +26,7 @@ use time::format_description::well_known::Rfc3339;
 
 mod home;
 
-pub use home::{clear_up, holder, try_lock, turn};
+pub use home::{at_work, clear_up, holder, try_lock, turn};
 use home::{create_home, empty, lock_path, remove_home, take};
 
 /// The format that this version writes. Every older one is read; a newer one is refused.

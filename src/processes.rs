@@ -12,6 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The kernel counts the ages of processes in hundredths of a second, on every machine that Debian runs on.
 const TICKS_PER_SECOND: u64 = 100;
+/// Of what a process has open no more is looked at.
+const MOST_FILES: usize = 1 << 16;
+/// Of the words of a process no more is read.
+const LONGEST_LINE: u64 = 64 << 10;
 /// The state in which a listening TCP socket is.
 const LISTENING: &str = "0A";
 
@@ -73,6 +77,17 @@ pub fn program(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
     Some(name.trim_end_matches(" (deleted)").to_owned())
+}
+
+/// What a process was started as; nothing if it is gone. It may have written anything there, of any length.
+pub(crate) fn words(pid: u32) -> Option<Vec<String>> {
+    let mut bytes = Vec::new();
+    let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
+    file.take(LONGEST_LINE).read_to_end(&mut bytes).ok()?;
+    // Each of them ends with it.
+    let all = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    let words = all.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    Some(words.map(|word| word.into_owned()).collect())
 }
 
 /// Where the kernel counts what a process uses, below /sys/fs/cgroup.
@@ -201,6 +216,7 @@ pub fn open_files(pid: u32) -> Vec<String> {
     handles
         .into_iter()
         .flatten()
+        .take(MOST_FILES)
         .filter_map(|handle| fs::read_link(handle.ok()?.path()).ok())
         .filter_map(|path| path.into_os_string().into_string().ok())
         .filter(|path| path.starts_with('/'))
@@ -325,6 +341,21 @@ fn moment(data: &fs::Metadata) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_words() {
+        let mut child = std::process::Command::new("sleep")
+            .args(["--", "60"])
+            .spawn()
+            .unwrap();
+        // It may not have become the program yet.
+        let begin = std::time::Instant::now();
+        while words(child.id()).is_none_or(|words| words != ["sleep", "--", "60"]) {
+            assert!(begin.elapsed().as_secs() < 10, "{:?}", words(child.id()));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_name_with_anything_in_it_does_not_shift_the_fields() {

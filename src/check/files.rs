@@ -1,9 +1,11 @@
 //! What the plan says of the settings, of files, and of all that has no check of its own.
 
 use super::look::mended_by_install;
-use super::{Finding, Look};
+use super::{Finding, Look, State};
 use crate::engine::Planned;
-use crate::resource::Resource;
+use crate::journal;
+use crate::layout::RELEASES;
+use crate::resource::{Resource, release};
 use anyhow::Result;
 
 /// What only root's own hands change: the two facets of a file that are not its content.
@@ -33,7 +35,9 @@ pub async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     for warning in recipe.warnings.iter().filter(|one| !is_told(one)) {
         findings.push(Finding::warning(warning, "camcops-provision config edit"));
     }
-    if look.journal.owned().iter().any(|owned| owned.open) {
+    let is_cut = look.journal.owned().iter().any(|owned| owned.open);
+    // What another run has begun is not interrupted.
+    if is_cut && journal::at_work(&look.site.host).is_none() {
         findings.push(Finding::failed(
             "the last run was interrupted",
             "camcops-provision install",
@@ -72,10 +76,33 @@ pub async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
         })
         .await?;
     let all = look.journal.owned().len();
-    Ok(mended_by_install(
-        pending,
-        &format!("{all} things are as install made them"),
-    ))
+    let mut findings =
+        mended_by_install(pending, &format!("{all} things are as install made them"));
+    if let Some(hole) = hole_of_release(look)? {
+        findings.retain(|finding| finding.state > State::Ok);
+        findings.push(hole);
+    }
+    Ok(findings)
+}
+
+/// What the release in use lacks. Every file is looked at, where install only looks into directories that have changed.
+fn hole_of_release(look: &Look<'_>) -> Result<Option<Finding>> {
+    let host = &look.site.host;
+    let Some(id) = release::current(host)? else {
+        return Ok(None);
+    };
+    let place = format!("{RELEASES}/{id}");
+    let Some(hole) = release::hole(host, &place, release::Look::Close)? else {
+        return Ok(None);
+    };
+    let remedy = match hole.strip_suffix(" is damaged") {
+        Some(path) => format!("rm '{place}/{path}' && camcops-provision install"),
+        None => "camcops-provision install".to_owned(),
+    };
+    Ok(Some(Finding::failed(
+        format!("release {id}: {hole}"),
+        remedy,
+    )))
 }
 
 fn is_file(resource: &Resource) -> bool {

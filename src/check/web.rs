@@ -47,6 +47,15 @@ pub async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some((member, seen)) = server(look)? else {
         return Ok(elsewhere());
     };
+    if let Some(how) = look
+        .services()?
+        .keeps_failing(&look.site.host, &member, &seen)
+    {
+        return Ok(vec![Finding::failed(
+            format!("{} {how}", member.name),
+            "camcops-provision logs server",
+        )]);
+    }
     if seen.phase == Phase::Starting {
         return Ok(vec![Finding::failed(
             format!("{} is still starting", member.name),
@@ -54,7 +63,7 @@ pub async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
         )]);
     }
     let Some(pid) = seen.pid.filter(|_| seen.phase == Phase::Running) else {
-        let last = look.services()?.last_line(&look.site.host, &member);
+        let last = look.services()?.cause(&look.site.host, &member);
         let last = last.map(|line| format!("{LOG_ENDS}{line}"));
         return Ok(vec![Finding::failed(
             format!("{} does not run{}", member.name, last.unwrap_or_default()),
@@ -90,8 +99,8 @@ pub async fn socket(look: &Look<'_>) -> Result<Vec<Finding>> {
     if web.frontend == Frontend::Apache
         && let Some((user, group)) = accounts.uid(account).zip(accounts.gid(account))
     {
-        let asked = site.host.child("test").args(["-w", socket]);
-        let ended = asked.directory("/").account(user, group).end()?;
+        let asked = site.host.child_of(user, group, "test");
+        let ended = asked.args(["-w", socket]).end()?;
         if !ended.status.success() {
             return Ok(vec![Finding::failed(
                 format!("{socket}: Apache's account {account} may not use it"),

@@ -26,6 +26,10 @@ const SYSTEM_PROGRAMS: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const LAST_LINES: usize = 4;
 /// How often lines are passed on.
 const LINES: Duration = Duration::from_millis(50);
+/// More than any program here has to say: what says more is another account's, or has gone wild.
+const LARGEST_OUTPUT: u64 = 256 << 20;
+/// How often that is looked at.
+const LOOKS: Duration = Duration::from_secs(1);
 
 /// A program that is about to run. It is never a shell, and never gets a secret as an argument.
 #[derive(Debug)]
@@ -68,6 +72,38 @@ impl Host {
     /// A program of this machine, by name.
     pub fn child<'a>(&'a self, program: &'a str) -> Child<'a> {
         let mut command = Command::new(program);
+        // An interrupt from the keyboard is for this program, which lets the step at hand end.
+        command.process_group(0);
+        self.prepared(program, command)
+    }
+
+    /// The same as another account, by its numbers. It has a session of its own, which no terminal belongs to: whoever
+    /// has root's terminal can type into it.
+    pub(crate) fn child_of<'a>(&'a self, user: u32, group: u32, program: &'a str) -> Child<'a> {
+        // Not setsid(1) after the account: until then others of that account could take the process over.
+        let mut command = Command::new("setsid");
+        command
+            .args([
+                "setpriv",
+                &format!("--reuid={user}"),
+                &format!("--regid={group}"),
+            ])
+            .args(["--clear-groups", "--", program]);
+        self.prepared(program, command)
+    }
+
+    /// A program that goes on as another account by itself, or starts what does: in a session of its own, too.
+    pub(crate) fn child_apart<'a>(&'a self, program: &'a str) -> Child<'a> {
+        let there = |name: &str| which::which(name).is_ok();
+        if !there(program) || !there("setsid") {
+            return self.child(program);
+        }
+        let mut command = Command::new("setsid");
+        command.args(["--", program]);
+        self.prepared(program, command)
+    }
+
+    fn prepared<'a>(&'a self, program: &'a str, mut command: Command) -> Child<'a> {
         let path = match std::env::var("PATH") {
             Ok(path) if !path.is_empty() => format!("{path}:{SYSTEM_PROGRAMS}"),
             _ => SYSTEM_PROGRAMS.to_owned(),
@@ -76,9 +112,7 @@ impl Host {
             .env("PATH", path)
             .env("LC_ALL", "C.UTF-8")
             .current_dir("/")
-            .stdin(Stdio::null())
-            // An interrupt from the keyboard is for this program, which lets the step at hand end.
-            .process_group(0);
+            .stdin(Stdio::null());
         Child {
             host: self,
             program,
@@ -111,12 +145,6 @@ impl<'a> Child<'a> {
     /// In this directory.
     pub fn directory(mut self, directory: &str) -> Child<'a> {
         self.command.current_dir(directory);
-        self
-    }
-
-    /// As another account, by its numbers.
-    pub fn account(mut self, user: u32, group: u32) -> Child<'a> {
-        self.command.uid(user).gid(group);
         self
     }
 
@@ -181,11 +209,13 @@ impl<'a> Child<'a> {
         let mut told = 0;
         loop {
             let left = patience.map(|all| all.saturating_sub(running.begin.elapsed()));
-            let pause = match tell {
-                Some(_) => left.unwrap_or(LINES).min(LINES),
-                None => left.unwrap_or(Duration::MAX),
-            };
-            let status = end.recv_timeout(pause);
+            let often = if tell.is_some() { LINES } else { LOOKS };
+            let status = end.recv_timeout(left.unwrap_or(often).min(often));
+            if let Err(why) = running.refuse_too_much() {
+                end_group(running.group);
+                let _ = end.recv();
+                return Err(why);
+            }
             if let Some(tell) = &mut tell {
                 told += pass_on(&running.output, told, tell)?;
             }
@@ -273,13 +303,22 @@ struct Running {
 }
 
 impl Running {
+    fn refuse_too_much(&self) -> Result<()> {
+        for file in [&self.output, &self.complaint] {
+            if file.metadata()?.len() > LARGEST_OUTPUT {
+                return Err(too_much(&self.program));
+            }
+        }
+        Ok(())
+    }
+
     fn ended(self, host: &Host, status: io::Result<ExitStatus>) -> Result<Ended> {
         let status = status.with_context(|| format!("can't wait for {}", self.program))?;
         host.cut.after_write();
         Ok(Ended {
             status,
-            output: text(&self.output, 0)?,
-            complaint: text(&self.complaint, 0)?,
+            output: text(&self.program, &self.output)?,
+            complaint: text(&self.program, &self.complaint)?,
         })
     }
 
@@ -306,12 +345,22 @@ pub(super) fn unnamed() -> Result<File> {
     Ok(File::from(handle))
 }
 
-/// Read by position: the child's own position in the file is not to be moved.
-pub(super) fn text(file: &File, from: u64) -> Result<String> {
-    let size = file.metadata()?.len().saturating_sub(from);
+/// Read by position: the child's own position in the file is not to be moved. Its length is what the child says it is.
+pub(super) fn text(program: &str, file: &File) -> Result<String> {
+    let size = file.metadata()?.len();
+    if size > LARGEST_OUTPUT {
+        return Err(too_much(program));
+    }
     let mut bytes = vec![0; usize::try_from(size)?];
-    file.read_exact_at(&mut bytes, from)?;
+    file.read_exact_at(&mut bytes, 0)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn too_much(program: &str) -> anyhow::Error {
+    Exit::Unusable.because(format!(
+        "{program} writes more than {} MiB, so it was stopped; run it by hand to see what it says",
+        LARGEST_OUTPUT >> 20
+    ))
 }
 
 /// Passes on the whole lines from a position on, and says how many bytes they were.
@@ -357,6 +406,49 @@ mod tests {
             .unwrap();
         assert_eq!(lines, ["one", "two", "three"]);
         assert!(ended.output.ends_with("rest"));
+    }
+
+    #[test]
+    fn what_never_stops_talking_is_ended() {
+        let host = Host::live().unwrap();
+        let begin = Instant::now();
+        let claim = "truncate --size=1T /proc/self/fd/1";
+        for words in [
+            &["sh", "-c", claim][..],
+            &["sh", "-c", &format!("{claim}; sleep 60")],
+            &["sh", "-c", &format!("{claim} 2>&1 >&2; sleep 60")],
+        ] {
+            let why = host.child(words[0]).args(&words[1..]).run().unwrap_err();
+            assert!(why.to_string().contains("more than 256 MiB"), "{why}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn another_account_has_no_terminal() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let host = Host::live().unwrap();
+        let child = host.child_of(64_242, 64_243, "sh");
+        let said = child
+            .args([
+                "-c",
+                "id -u; id -g; id -G; cut -d ' ' -f 6,7 /proc/$$/stat; echo $$",
+            ])
+            .run()
+            .unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(&lines[..3], ["64242", "64243", "64243"]);
+        // Its session is its own, and has no terminal.
+        assert_eq!(lines[3], format!("{} 0", lines[4]));
+        let child = host.child_apart("sh");
+        let script = "cut -d ' ' -f 6,7 /proc/$$/stat; echo $$";
+        let said = child.args(["-c", script]).run().unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[0], format!("{} 0", lines[1]));
+        let why = host.child_apart("no-such-program").run().unwrap_err();
+        assert_eq!(Exit::of(&why), Exit::Unreachable);
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Flow {
         Ok(Ended {
             status,
             output: String::new(),
-            complaint: text(&self.complaint, 0)?,
+            complaint: text(&self.program, &self.complaint)?,
         })
     }
 }

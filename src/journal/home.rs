@@ -15,6 +15,13 @@ pub fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
         .transpose()
 }
 
+/// The process that holds the lock just now; nothing where nobody does, or where it is not for us to know.
+pub fn at_work(host: &Host) -> Option<u32> {
+    let lock = host.open_for_appending(&lock_path()).ok().flatten()?;
+    let holder = holder(&lock).ok().flatten()?;
+    u32::try_from(holder).ok().filter(|pid| *pid > 0)
+}
+
 /// Clears away what a run left that was cut while it made or removed the program's own directory.
 pub fn clear_up(host: &Host) -> Result<()> {
     clear_up_aside(host)?;

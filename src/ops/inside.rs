@@ -1,25 +1,22 @@
 //! `run`, `exec`, `shell`, `db shell`: a program in the surroundings of the services. Its exit code is ours, and nothing of
 //! this program's own environment reaches it.
 //!
-//! It is not root's, and so it never has root's terminal: whoever has a terminal can type into it. It gets one of its own,
-//! or none where its input comes from elsewhere.
+//! It is not root's, and so it never has root's terminal: see [`crate::host::terminal`].
 
 use super::need_machine;
 use crate::cli::Global;
 use crate::error::Exit;
+use crate::host::terminal::{Given, code, run_apart};
 use crate::resource::tables;
 use crate::settings::{Environment, Mode};
 use crate::site::Site;
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IsTerminal};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
+const SETPRIV: &str = "/usr/bin/setpriv";
 /// What a terminal needs to be drawn on, and what says where the clock is.
 const KEPT: [&str; 4] = ["TERM", "COLORTERM", "TZ", "LINES"];
 /// The clients of both families of database servers, by either of their names.
@@ -128,32 +125,26 @@ async fn become_it(
                 "the account {account} does not exist: run `camcops-provision install`"
             ))
         })?;
-    let home = format!("HOME={}", site.layout.state);
-    let surroundings: &[&str] = match (as_root, io::stdin().is_terminal()) {
-        (true, _) => &[],
-        // It sets HOME anew.
-        (false, true) => &[
-            "/usr/sbin/runuser",
-            "-u",
-            "root",
-            "--pty",
-            "--",
-            "/usr/bin/env",
-            &home,
-        ],
-        (false, false) => &["/usr/bin/setsid"],
+    let with = |command: &mut Command| {
+        command
+            .args([format!("--reuid={uid}"), format!("--regid={gid}")])
+            .args(["--init-groups", "--"])
+            .arg(program)
+            .args(arguments);
+        surround(command, site, application, account);
     };
-    let words = surroundings.iter().chain(&["/usr/bin/setpriv"]);
-    let mut words = words.map(OsString::from);
-    let first = words.next().unwrap_or_default();
-    let mut command = Command::new(&first);
-    command
-        .args(words)
-        .args([format!("--reuid={uid}"), format!("--regid={gid}")])
-        .args(["--init-groups", "--"])
-        .arg(program)
-        .args(arguments)
-        .env_clear();
+    if as_root {
+        let mut command = Command::new(SETPRIV);
+        with(&mut command);
+        let why = command.exec();
+        return Err(anyhow::Error::new(why).context(format!("can't start {SETPRIV}")));
+    }
+    Ok(code(run_apart(Given::ours()?, SETPRIV, with).await?))
+}
+
+/// With the environment and the directory of the services.
+fn surround(command: &mut Command, site: &Site, application: &tables::Application, account: &str) {
+    command.env_clear();
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -175,36 +166,5 @@ async fn become_it(
         );
     if Path::new(&site.layout.state).is_dir() {
         command.current_dir(&site.layout.state);
-    }
-    let cannot = |why| anyhow::Error::new(why).context(format!("can't start {}", first.display()));
-    if first != "/usr/bin/setsid" {
-        return Err(cannot(command.exec()));
-    }
-    accompany(command, cannot).await
-}
-
-/// Passes on to a program without a terminal what the terminal tells this one.
-async fn accompany(command: Command, cannot: impl Fn(io::Error) -> anyhow::Error) -> Result<u8> {
-    let mut child = tokio::process::Command::from(command)
-        .spawn()
-        .map_err(cannot)?;
-    let group = child.id().and_then(|pid| i32::try_from(pid).ok());
-    let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut ends = signal(SignalKind::terminate())?;
-    let mut hang_ups = signal(SignalKind::hangup())?;
-    loop {
-        let told = tokio::select! {
-            status = child.wait() => {
-                let status = status?;
-                let code = status.code().or(status.signal().map(|signal| 128 + signal));
-                return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
-            }
-            _ = interrupts.recv() => Signal::SIGINT,
-            _ = ends.recv() => Signal::SIGTERM,
-            _ = hang_ups.recv() => Signal::SIGHUP,
-        };
-        if let Some(group) = group {
-            let _ = killpg(Pid::from_raw(group), told);
-        }
     }
 }

@@ -5,7 +5,7 @@
 
 mod safe;
 
-use super::install::agreed;
+use super::ask::{Enter, Question, agree};
 use super::need_machine;
 use crate::check::LOG_ENDS;
 use crate::cli::{Global, Support};
@@ -13,6 +13,7 @@ use crate::error::Exit;
 use crate::facts::Manager;
 use crate::mask::masked;
 use crate::report::{self, Style};
+use crate::resource::services::KEEPS_FAILING;
 use crate::resource::services::member::members;
 use crate::settings::Service;
 use crate::site::Site;
@@ -105,9 +106,8 @@ pub fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> {
     if !style.json && !style.quiet {
         report::print(&list)?;
     }
-    if !agreed(&format!("write this to {out}"), flags.yes || style.json)? {
-        return Err(Exit::Failed.because("nothing was written"));
-    }
+    let what = format!("write this to {out}");
+    agree(&Question::new(&what, Enter::Yes), flags.yes, style)?;
     pieces.insert(
         0,
         Piece {
@@ -294,9 +294,9 @@ fn without_log(told: String) -> String {
     fn known_words(value: &mut Value) {
         match value {
             Value::String(text) => {
-                if let Some((found, line)) = text.split_once(LOG_ENDS) {
+                if let Some((found, line)) = before_log(text) {
                     *text = match safe::service(line) {
-                        Some(line) => format!("{found}{LOG_ENDS}{line}"),
+                        Some(line) => format!("{found}{line}"),
                         None => found.to_owned(),
                     };
                 }
@@ -306,7 +306,7 @@ fn without_log(told: String) -> String {
             _ => {}
         }
     }
-    if !told.contains(LOG_ENDS) {
+    if !told.contains(LOG_ENDS) && !told.contains(KEEPS_FAILING) {
         return told;
     }
     match serde_json::from_str(&told) {
@@ -317,6 +317,16 @@ fn without_log(told: String) -> String {
         // Nothing is better than what nobody has looked at.
         Err(_) => "it has lines of logs, and can't be read\n".to_owned(),
     }
+}
+
+/// What stands before a line of a log, and that line.
+fn before_log(text: &str) -> Option<(&str, &str)> {
+    let ends = text.find(LOG_ENDS).map(|at| at + LOG_ENDS.len());
+    let fails = text
+        .find(KEEPS_FAILING)
+        .and_then(|at| Some(at + text[at..].find(": ")? + 2));
+    let at = ends.into_iter().chain(fails).min()?;
+    text.split_at_checked(at)
 }
 
 fn service_log(told: &str) -> String {
@@ -430,6 +440,9 @@ mod tests {
         let exception = told("ValueError: Alice Doe, born 1970");
         assert!(exception.contains("ValueError: …") && !exception.contains("Alice"));
         assert!(!told("Patient Alice Doe").contains("Alice"));
+        let failing = json!({ "trouble": "keeps failing (3 restarts): ValueError: Alice: Doe" });
+        let failing = without_log(failing.to_string());
+        assert!(failing.contains("(3 restarts): ValueError: …") && !failing.contains("Alice"));
         assert_eq!(without_log("no log".into()), "no log");
         let cut = without_log(format!("{{ {LOG_ENDS}Alice"));
         assert!(!cut.contains("Alice"), "{cut}");

@@ -11,14 +11,17 @@ use crate::processes::{self, Table};
 use crate::report::{self, Style};
 use crate::resource::services::member::Role;
 use anyhow::Result;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -31,6 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// For so long it has added nothing when it has come to its end.
 const SILENCE: Duration = Duration::from_millis(60);
 const PAUSE: Duration = Duration::from_millis(5);
+/// What a process has and tells is its own affair: no more of it is read, for no longer than this, and all together have
+/// no longer than that.
+const MOST_HANDLES: usize = 1 << 16;
+const LARGEST_ANSWER: u64 = 1 << 20;
+const LONGEST_ANSWER: Duration = Duration::from_secs(5);
+const ALL_ANSWERS: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize)]
 struct Process {
@@ -67,6 +76,7 @@ pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> 
     let seen = known.see(&site.host)?;
     let table = Table::read();
     let mut all = Vec::new();
+    let begin = Instant::now();
     for member in &known.members {
         if member.role == Role::Socket || !is_chosen(member, &flags.services) {
             continue;
@@ -77,6 +87,9 @@ pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> 
                 Some('T' | 't') => Err(format!(
                     "somebody has stopped it; let it go on with `kill -CONT {pid}`"
                 )),
+                _ if begin.elapsed() > ALL_ANSWERS => {
+                    Err("it was not asked: those before it took too long; name its service".into())
+                }
                 _ => told(pid).await,
             };
             let (threads, trouble) = match told {
@@ -86,7 +99,7 @@ pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> 
             all.push(Process {
                 service: member.service.clone().unwrap_or_default(),
                 pid,
-                program: processes::program(pid),
+                program: processes::program(pid).map(|name| report::plain(&name)),
                 state: table.get(pid).map_or('?', |stat| stat.state),
                 threads,
                 trouble,
@@ -114,38 +127,51 @@ async fn told(pid: u32) -> Result<String, String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| gone())?;
     let memory = memory(pid);
     // Whoever does not listen would die of the signal.
-    let (true, Some(path)) = (listens(&status), memory) else {
+    let (true, Some(file)) = (listens(&status), memory) else {
         return Err("it does not tell: it is no Python of CamCOPS, or it started before an upgrade of camcops-provision (restart the service then)".into());
     };
-    let mut file = File::open(&path).map_err(|_| gone())?;
-    let size = |file: &File| file.metadata().map(|data| data.size()).map_err(|_| gone());
-    let before = size(&file)?;
+    let before = file.metadata().map_err(|_| gone())?.size();
     kill(Pid::from_raw(pid as i32), SIGNAL).map_err(|_| gone())?;
-    let asked = Instant::now();
-    let (mut last, mut changed) = (before, asked);
-    loop {
-        sleep(PAUSE).await;
-        let now = size(&file)?;
-        if now != last {
-            (last, changed) = (now, Instant::now());
-        } else if last > before && changed.elapsed() > SILENCE {
-            break;
-        } else if last == before && asked.elapsed() > PATIENCE {
+    match added(file, before, LONGEST_ANSWER).await {
+        Ok(text) if !text.is_empty() => Ok(text),
+        Ok(_) => {
             let place = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
-            return Err(format!(
+            Err(format!(
                 "it does not answer: the kernel holds it{}; a disk or a network share may hang",
                 match place.as_str() {
                     "" | "0" => String::new(),
                     place => format!(" in {place}"),
                 }
-            ));
+            ))
+        }
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+/// What comes to stand in a file behind this position, until nothing more comes; nothing if it does not begin in time.
+/// Of what never ends, the beginning.
+async fn added(mut file: File, before: u64, longest: Duration) -> io::Result<String> {
+    let asked = Instant::now();
+    let (mut last, mut changed) = (before, asked);
+    loop {
+        sleep(PAUSE).await;
+        let now = file.metadata()?.size();
+        if now != last {
+            (last, changed) = (now, Instant::now());
+        }
+        let is_over = last > before && changed.elapsed() > SILENCE;
+        let is_too_much = last.saturating_sub(before) > LARGEST_ANSWER;
+        if is_over || is_too_much || asked.elapsed() > longest {
+            break;
+        }
+        if last == before && asked.elapsed() > PATIENCE {
+            return Ok(String::new());
         }
     }
-    let mut text = String::new();
-    file.seek(SeekFrom::Start(before))
-        .and_then(|_| file.read_to_string(&mut text))
-        .map_err(|why| why.to_string())?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(before))?;
+    file.take(LARGEST_ANSWER).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether a process has said what is to be done on the signal.
@@ -157,11 +183,23 @@ fn listens(status: &str) -> bool {
     caught.is_some_and(|mask| mask >> (SIGNAL as i32 - 1) & 1 == 1)
 }
 
-fn memory(pid: u32) -> Option<std::path::PathBuf> {
+/// Opened so that nothing that the process may have put in its place meanwhile holds this one up.
+fn memory(pid: u32) -> Option<File> {
+    let is_it = |path: &Path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == MEMORY);
     let handles = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    handles
+    let path = handles
+        .take(MOST_HANDLES)
         .filter_map(|handle| Some(handle.ok()?.path()))
-        .find(|path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == MEMORY))
+        .find(|path| is_it(path))?;
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
+        .ok()?;
+    let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    (is_file && is_it(Path::new(&ours))).then_some(file)
 }
 
 /// `Thread 0x… (most recent call first):`, and below it `  File "…", line 1 in name`
@@ -238,6 +276,37 @@ mod tests {
             }]
         );
         assert_eq!(super::threads("nothing"), []);
+    }
+
+    #[tokio::test]
+    async fn who_lies_is_read_for_a_while_only() {
+        let told = |script: &str| {
+            let file = tempfile::tempfile_in("/dev/shm").unwrap();
+            let place = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+            let child = std::process::Command::new("sh")
+                .args(["-c", script, "sh", &place])
+                .spawn()
+                .unwrap();
+            (file, child)
+        };
+        let begin = Instant::now();
+        for (script, most) in [
+            // 2 TB of nothing.
+            ("truncate --size=2T $1; sleep 60", LARGEST_ANSWER as usize),
+            // A word at a time, for ever.
+            ("while :; do echo x >> $1; sleep 0.02; done", 200),
+            ("echo told > $1", 5),
+        ] {
+            let (file, mut child) = told(script);
+            let text = added(file, 0, Duration::from_secs(1)).await.unwrap();
+            assert!(!text.is_empty() && text.len() <= most, "{}", text.len());
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(15));
+        let (file, mut child) = told("true");
+        assert_eq!(added(file, 0, LONGEST_ANSWER).await.unwrap(), "");
+        child.wait().unwrap();
     }
 
     #[test]

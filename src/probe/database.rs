@@ -11,13 +11,21 @@ use crate::site::Site;
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Opts, OptsBuilder, ServerError, SslOpts};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{getegid, geteuid};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+/// Of a process of another account no more is read.
+const LARGEST_ANSWER: u64 = 64 << 10;
 
 /// How the connection is encrypted.
 #[derive(Debug, Clone)]
@@ -215,28 +223,18 @@ impl Endpoint {
         patience: Patience,
     ) -> Result<Answer, Trouble> {
         let other = |why: &str| Trouble::new(Cause::Other, socket, why);
-        // This very program, wherever its file is, and even if that is being replaced.
-        let child = Command::new("/proc/self/exe")
-            .args(["login", socket, &self.user, &self.database])
-            // Settings in it may be secrets, and that account could read it.
-            .env_clear()
-            .current_dir("/")
-            .uid(uid)
-            .gid(gid)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .output();
+        let words = ["login", socket, &self.user, &self.database];
+        let child = answer_of(uid, gid, &words);
         match patience.bears(child).await {
             Err(_) => Err(unanswered(socket, patience)),
             Ok(Err(why)) => Err(other(&format!(
                 "a process of the account {} can't be started: {why}",
                 self.user
             ))),
-            Ok(Ok(output)) => serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+            Ok(Ok(said)) => serde_json::from_slice(&said).unwrap_or_else(|_| {
                 Err(other(&format!(
-                    "the process of the account {} failed ({})",
-                    self.user, output.status
+                    "the process of the account {} gave no answer",
+                    self.user
                 )))
             }),
         }
@@ -270,7 +268,7 @@ impl Endpoint {
                 ),
             ),
             E::Driver(DriverError::ConnectionClosed) => {
-                io_trouble(place, &std::io::ErrorKind::UnexpectedEof.into())
+                io_trouble(place, &io::ErrorKind::UnexpectedEof.into())
             }
             E::Driver(
                 DriverError::PacketOutOfOrder
@@ -279,7 +277,7 @@ impl Endpoint {
                 | DriverError::CantParseServerVersion { .. },
             ) => something_else(),
             E::Driver(other) => tell(Cause::Other, other.to_string()),
-            other => match find::<std::io::Error>(other) {
+            other => match find::<io::Error>(other) {
                 Some(why) if packets_are_strange(why) => something_else(),
                 Some(why) => io_trouble(place, why),
                 None => tell(Cause::Other, other.to_string()),
@@ -404,9 +402,35 @@ fn answer(version: &str, comment: &str) -> Answer {
 }
 
 /// What a packet reader says to the greeting of something that is no database.
-fn packets_are_strange(why: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, Other};
+fn packets_are_strange(why: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, Other};
     matches!(why.kind(), InvalidData | Other)
+}
+
+/// What this very program says as another account, without a terminal, wherever its file is and even if that is being
+/// replaced. Others of that account could make it say anything.
+async fn answer_of(uid: u32, gid: u32, arguments: &[&str]) -> io::Result<Vec<u8>> {
+    let program = File::open("/proc/self/exe")?;
+    fcntl(&program, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let mut child = Command::new("/usr/bin/setsid")
+        .arg("/usr/bin/setpriv")
+        .args([format!("--reuid={uid}"), format!("--regid={gid}")])
+        .args(["--clear-groups", "--"])
+        .arg(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .args(arguments)
+        // Settings in it may be secrets, and that account could read it.
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut said = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        output.take(LARGEST_ANSWER).read_to_end(&mut said).await?;
+    }
+    Ok(said)
 }
 
 #[cfg(test)]

@@ -318,7 +318,7 @@ fn define(host: &Host, name: &str, password: &Secret) -> Result<()> {
 
 /// The broker's own tool.
 fn control(host: &Host, arguments: &[&str]) -> Result<()> {
-    host.child("rabbitmqctl")
+    host.child_apart("rabbitmqctl")
         .args(["--quiet"])
         .args(arguments)
         .env("LC_ALL", "C.UTF-8")

@@ -11,6 +11,7 @@ pub(super) mod index;
 mod list;
 mod lock;
 pub mod python;
+mod whole;
 
 use super::{Enforced, Facets, Resource, State, Value, hex};
 use crate::bundle::{UNPACKED, WHEELS};
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use list::{Installed, current, installed};
 pub use lock::known;
 pub use python::Missing;
+pub use whole::{Look, hole};
 
 use lock::lock;
 
@@ -178,6 +180,9 @@ pub async fn observe(host: &Host, id: &str) -> Result<State> {
     let Some(about) = about else {
         return Ok(with_state("damaged"));
     };
+    if hole(host, &places.own, Look::Quick)?.is_some() {
+        return Ok(with_state("damaged"));
+    }
     let state = match left_over {
         true => "not cleared up",
         false => "complete",

@@ -24,6 +24,7 @@ use crate::probe::{Trouble, seconds};
 use crate::processes;
 use crate::view::MANAGED;
 use anyhow::{Context, Result};
+pub use failure::KEEPS_FAILING;
 use failure::failure;
 use member::{Member, Role};
 use std::os::unix::fs::FileTypeExt;
@@ -36,6 +37,10 @@ const STARTING: Duration = Duration::from_secs(60);
 const READY: Duration = Duration::from_secs(180);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(200);
+/// After so many failures it is not waited for any longer.
+const MANY_RESTARTS: u32 = 3;
+/// What has run so long since its last failure runs.
+const SETTLED: Duration = Duration::from_secs(60);
 /// What systemd calls Erlang's port mapper.
 const PORT_MAPPER: &str = "epmd.socket";
 /// Where a service is in its life.
@@ -82,6 +87,24 @@ pub struct Seen {
     pub restarts: u32,
     /// How its last run ended, in the manager's own words.
     pub result: String,
+    /// Whether its manager is just about to start it once more after a failure.
+    pub again: bool,
+}
+
+impl Seen {
+    /// Whether it ends soon after each start. It is never only starting then, even if it seems so at this moment.
+    pub fn keeps_failing(&self) -> bool {
+        let is_young = || {
+            let age = self.since.and_then(|since| since.elapsed().ok());
+            age.is_some_and(|age| age < SETTLED)
+        };
+        match self.phase {
+            Phase::Starting => self.again || self.restarts > 0,
+            Phase::Running => self.restarts >= MANY_RESTARTS && is_young(),
+            Phase::Failed => self.again || self.restarts > 0,
+            Phase::Stopped | Phase::Stopping => false,
+        }
+    }
 }
 
 /// Who manages a service: its name tells.
@@ -421,8 +444,15 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     while Instant::now() < limit {
         known.forget();
         let seen = look(host, name)?;
+        if seen.restarts >= MANY_RESTARTS
+            && let Some(why) = known.keeps_failing(host, member, &seen)
+        {
+            return Err(failure(host, known, member, &why, since));
+        }
         if matches!(seen.phase, Phase::Failed | Phase::Stopped) {
-            let why = format!("it ended right after its start ({})", seen.result);
+            let why = known.keeps_failing(host, member, &seen);
+            let why =
+                why.unwrap_or_else(|| format!("it ended right after its start ({})", seen.result));
             return Err(failure(host, known, member, &why, since));
         }
         match proof::ask(host, known, member, &seen).await {
@@ -481,6 +511,9 @@ async fn answers_soon(host: &Host, known: &Known, member: &Member) -> Result<boo
     loop {
         known.forget();
         let seen = look(host, &member.name)?;
+        if seen.keeps_failing() {
+            return Ok(false);
+        }
         match seen.phase {
             Phase::Running => match proof::ask(host, known, member, &seen).await {
                 None | Some(Ok(())) => return Ok(true),

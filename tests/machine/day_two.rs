@@ -5,6 +5,7 @@ use crate::harness::installed::{PASSWORD, SUPERUSER, installed};
 use crate::harness::site::{NO_GROUP, SERVICES, as_tablet, wait_until_well};
 use serde_json::Value;
 
+const TYPED: &str = include_str!("harness/typed.py");
 const ANOTHER: &str = "three-quiet-herons";
 
 #[test]
@@ -224,6 +225,15 @@ fn lends_no_terminal(machine: &Booted) {
     let (code, out, _) =
         machine.tried("echo piped | camcops-provision exec -- sh -c 'cat; exit 5'");
     assert_eq!((code, out.as_str()), (5, "piped\n"));
+    // It reads what is typed for it, and nothing where its input comes from elsewhere.
+    std::fs::write(machine.path("/root/typed.py"), TYPED).unwrap();
+    let read = machine.run("python3 /root/typed.py");
+    let lines: Vec<&str> = read.lines().map(str::trim_end).collect();
+    assert_eq!(lines.first(), Some(&"4 True"), "{read}");
+    assert_eq!(lines.last(), Some(&"4 True > /root/written"), "{read}");
+    for line in &lines[1..lines.len() - 1] {
+        assert!(line.starts_with("4 False < /dev/null"), "{read}");
+    }
 }
 
 /// The account of the services can remove its socket, and hold the lock of its directory.

@@ -37,6 +37,9 @@ fn run(machine: &Machine, settings: &str, command: &str, arguments: &[&str]) -> 
     machine.write("/etc/camcops/provision.toml", settings, 0o640);
     let mut child = machine.command("camcops-provision");
     child.args([command]).args(arguments);
+    if command != "plan" {
+        child.arg("--yes");
+    }
     if command != "uninstall" {
         child.args(["--only", "directories,application"]);
     }
@@ -51,7 +54,7 @@ fn run(machine: &Machine, settings: &str, command: &str, arguments: &[&str]) -> 
 fn killed_at(machine: &Machine, words: &str) {
     let mut child = machine
         .command("camcops-provision")
-        .args(["install", "--only", "directories,application"])
+        .args(["install", "--yes", "--only", "directories,application"])
         .args(OFFLINE)
         .stderr(Stdio::piped())
         .spawn()
@@ -170,7 +173,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
 
     // pip makes the same, in place of what is damaged.
     machine.run(&format!(
-        "rm {RELEASES}/{release}/bin/celery; touch {RELEASES}/{release}/stray"
+        "rm {RELEASES}/{release}/lib/python3.11/site-packages/celery/beat.py; touch {RELEASES}/{release}/stray"
     ));
     run(&machine, "", "plan", &[]).is(0, &["state damaged -> complete", "1 change pending"]);
     install(&machine, "camcops.installer = 'pip'", &OFFLINE).is(0, &["packages with pip"]);

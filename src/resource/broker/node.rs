@@ -141,7 +141,7 @@ pub fn stop_former(host: &Host) -> Result<()> {
     let name = format!("rabbit@{}", short_name()?);
     // It fails where there is none.
     let _ = host
-        .child("rabbitmqctl")
+        .child_apart("rabbitmqctl")
         .args(["--quiet", "shutdown"])
         // Not --node: its tool waits only for a node that it takes for one of this machine.
         .env("RABBITMQ_NODENAME", &name)
@@ -154,7 +154,7 @@ pub fn stop_former(host: &Host) -> Result<()> {
 pub fn ask(host: &Host) -> Result<Node> {
     let question = QUESTION.split_whitespace().collect::<Vec<_>>().join(" ");
     let ended = host
-        .child("rabbitmqctl")
+        .child_apart("rabbitmqctl")
         .args(["--quiet", "eval", &question])
         .env("LC_ALL", "C.UTF-8")
         .patience(TOOL_PATIENCE)
@@ -193,12 +193,11 @@ pub fn ask_quickly(host: &Host) -> Result<Option<Node>> {
         return Ok(None);
     };
     let ended = host
-        .child("erl_call")
+        .child_of(user, group, "erl_call")
         .args(["-sname", &name, "-e"])
         // Where the cookie is that proves who asks.
         .env("HOME", HOME)
         .directory(HOME)
-        .account(user, group)
         .input(QUESTION.as_bytes())
         .patience(QUICKLY)
         .end();

@@ -2,6 +2,7 @@
 
 use super::index::{environment, masked};
 use super::python::{self, Examined, Missing};
+use super::whole;
 use super::{
     About, BUILD_LOCK, FINISH, OVERRIDES, Places, Recipe, Wanted, leads_to_a_program, lock,
     lock::with,
@@ -337,7 +338,7 @@ impl Build<'_> {
         if !program.is_some_and(|text| text.starts_with(&first)) {
             bail!("camcops_server was not made for {own}");
         }
-        Ok(())
+        whole::list(self.host, new)
     }
 
     /// Whether the release works, for an account that owns nothing.
@@ -346,9 +347,9 @@ impl Build<'_> {
         let nobody = self.host.accounts.uid("nobody").unwrap_or(NOBODY);
         let python = self.python();
         let child = |arguments: &[&str]| {
-            let mut child = child(self.host, &python, &[])
+            let child = self.host.child_of(nobody, NOBODY, "setpriv");
+            let mut child = bare(child, &python, &[])
                 .env("PYTHONWARNINGS", "ignore")
-                .account(nobody, NOBODY)
                 .args(["-B"])
                 .args(arguments);
             if !self.recipe.magick_suffix.is_empty() {
@@ -565,11 +566,11 @@ pub(super) fn child<'a>(
     program: &str,
     variables: &[(String, String)],
 ) -> Child<'a> {
-    let mut child = host
-        .child("setpriv")
-        .bare()
-        .env("PATH", PATH)
-        .env("LANG", "C.UTF-8");
+    bare(host.child("setpriv"), program, variables)
+}
+
+fn bare<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, String)]) -> Child<'a> {
+    let mut child = setpriv.bare().env("PATH", PATH).env("LANG", "C.UTF-8");
     for (name, value) in variables {
         child = child.env(name, value);
     }

@@ -8,9 +8,13 @@ use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::site::Site;
 use anyhow::Result;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One try.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The services of a site, and what is needed to look at them.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Known {
     pub(super) certificate: String,
     cache: Mutex<Option<BTreeMap<String, Seen>>>,
     begun: RefCell<Option<Begun>>,
+    /// How long one of them has to answer.
+    patience: Cell<Duration>,
     /// What they answered when all were asked at once; nothing until then.
     answers: Mutex<Option<BTreeMap<String, Option<Answered>>>>,
 }
@@ -42,8 +48,19 @@ impl Known {
             certificate: site.certificate_files().0,
             cache: Mutex::default(),
             begun: RefCell::default(),
+            patience: Cell::new(PATIENCE),
             answers: Mutex::default(),
         }
+    }
+
+    /// How long one of them has to answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience.get()
+    }
+
+    /// Gives each of them only so long to answer from now on.
+    pub(crate) fn hurry(&self, patience: Duration) {
+        self.patience.set(patience);
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&Member> {

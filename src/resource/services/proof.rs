@@ -6,12 +6,8 @@ use crate::host::Host;
 use crate::keys::{Key, Secret};
 use crate::probe::{Cause, Trouble, broker, monitor, site, web};
 use crate::processes;
-use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-
-/// One try.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks it; nothing where there is nothing to ask, or where others ask better.
 pub async fn ask(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Option<Answered> {
@@ -19,7 +15,7 @@ pub async fn ask(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Op
         Role::Socket | Role::Timer | Role::Database | Role::Broker => return None,
         Role::Server => {
             let endpoint = web::Endpoint::of(&known.settings, &known.layout);
-            endpoint.answers(PATIENCE).await.map(drop)
+            endpoint.answers(known.patience()).await.map(drop)
         }
         Role::Workers => workers(host, known).await,
         Role::Scheduler => schedule(known, seen),
@@ -42,7 +38,7 @@ async fn workers(host: &Host, known: &Known) -> Answered {
         .map_err(|why| trouble(Cause::Other, format!("{why:#}")))?;
     let here = nix::unistd::gethostname().unwrap_or_default();
     let here = format!("@{}", here.to_string_lossy());
-    let names = endpoint.workers(PATIENCE, &here).await?;
+    let names = endpoint.workers(known.patience(), &here).await?;
     match names.iter().any(|name| name.ends_with(&here)) {
         true => {
             if let Some(broker) = host
@@ -107,7 +103,7 @@ async fn monitored(host: &Host, known: &Known) -> Answered {
         user: settings.user.as_str().to_owned(),
         password,
     };
-    endpoint.answers(PATIENCE).await.map(drop)
+    endpoint.answers(known.patience()).await.map(drop)
 }
 
 /// The site as a visitor on this machine finds it.
@@ -124,14 +120,14 @@ async fn connected(known: &Known, member: &Member) -> Option<Answered> {
         (Some(port), _) => {
             let port = port.get();
             let connect = TcpStream::connect(("127.0.0.1", port));
-            let tried = timeout(PATIENCE, connect).await;
+            let tried = timeout(known.patience(), connect).await;
             (
                 format!("port {port} of 127.0.0.1"),
                 tried.map(|tried| tried.map(drop)),
             )
         }
         (None, Some(path)) => {
-            let tried = timeout(PATIENCE, UnixStream::connect(path.as_path())).await;
+            let tried = timeout(known.patience(), UnixStream::connect(path.as_path())).await;
             (path.to_string(), tried.map(|tried| tried.map(drop)))
         }
         (None, None) => return None,
@@ -146,14 +142,14 @@ async fn connected(known: &Known, member: &Member) -> Option<Answered> {
             Cause::Silent,
             format!(
                 "no connection at {place} within {} seconds",
-                PATIENCE.as_secs()
+                known.patience().as_secs()
             ),
         )),
     })
 }
 
 async fn visited(known: &Known) -> Answered {
-    let answer = visitor(known).answers(PATIENCE).await;
+    let answer = visitor(known).answers(known.patience()).await;
     answer
         .map(drop)
         .map_err(|why| match (why.cause, apache::port_trouble(known)) {

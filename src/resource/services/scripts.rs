@@ -49,5 +49,6 @@ fn noted(service: &str) -> Option<(u32, SystemTime)> {
 
 /// Starts, restarts or reloads it.
 pub fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
-    host.run("service", &[service, verb])
+    let child = host.child_apart("service");
+    child.args([service, verb]).run().map(drop)
 }

@@ -36,7 +36,8 @@ pub fn see(host: &Host, group: &str) -> Result<BTreeMap<String, Seen>> {
 fn seen(line: &str) -> Option<(String, Seen)> {
     let mut words = line.split_whitespace();
     let name = words.next().filter(|name| name.contains(':'))?;
-    let phase = match words.next()? {
+    let state = words.next()?;
+    let phase = match state {
         "RUNNING" => Phase::Running,
         "STARTING" | "BACKOFF" => Phase::Starting,
         "STOPPING" => Phase::Stopping,
@@ -52,6 +53,8 @@ fn seen(line: &str) -> Option<(String, Seen)> {
     let seen = Seen {
         there: true,
         phase,
+        // It gives up in the end, after some tries.
+        again: matches!(state, "BACKOFF" | "FATAL"),
         pid,
         since: pid.and_then(processes::started),
         detail: match pid {
@@ -147,6 +150,11 @@ mod tests {
         .unwrap();
         assert_eq!(failed.phase, Phase::Failed);
         assert!(failed.detail.starts_with("Exited too quickly"));
+        assert!(failed.keeps_failing() && !running.keeps_failing());
+        let (_, again) = seen("camcops:camcops_server BACKOFF Exited too quickly").unwrap();
+        assert!(again.phase == Phase::Starting && again.keeps_failing());
+        let (_, starting) = seen("camcops:camcops_server STARTING").unwrap();
+        assert!(!starting.keeps_failing());
         assert!(seen("unix:///var/run/supervisor.sock no such file").is_none());
         assert!(seen("camcops:*: ERROR (no such group)").is_none());
         assert!(seen("").is_none());

@@ -102,6 +102,7 @@ fn seen(block: &str) -> Seen {
         files,
         restarts: u32::try_from(number("NRestarts")).unwrap_or(u32::MAX),
         result: value("Result").to_owned(),
+        again: value("SubState").starts_with("auto-restart"),
     }
 }
 
@@ -208,6 +209,33 @@ mod tests {
         );
         assert!(seen.there && !seen.stale_files && seen.enabled == Some(true));
         assert!(seen.since.is_none() && seen.reloaded.is_some());
+    }
+
+    #[test]
+    fn a_unit_that_is_started_again_and_again_keeps_failing() {
+        let seen = |sub: &str, restarts: u32| {
+            seen(&format!(
+                "LoadState=loaded\nActiveState=activating\nSubState={sub}\nNRestarts={restarts}\nResult=exit-code\n"
+            ))
+        };
+        // It waits for the next start, whether that is the first one or not, or it is in it.
+        for (sub, restarts) in [
+            ("auto-restart", 0),
+            ("auto-restart-queued", 4),
+            ("start", 3),
+        ] {
+            assert!(seen(sub, restarts).keeps_failing(), "{sub}");
+        }
+        assert!(!seen("start", 0).keeps_failing());
+        let mut runs = Seen {
+            phase: Phase::Running,
+            restarts: 3,
+            since: Some(SystemTime::now()),
+            ..Seen::default()
+        };
+        assert!(runs.keeps_failing());
+        runs.since = SystemTime::now().checked_sub(std::time::Duration::from_secs(600));
+        assert!(!runs.keeps_failing());
     }
 
     #[test]
