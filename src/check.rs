@@ -16,6 +16,7 @@ mod table;
 mod web;
 
 pub use look::Look;
+pub(crate) use machine::nameless;
 pub use table::{CHECKS, Check, Subject};
 
 use crate::error::Exit;

@@ -1,5 +1,6 @@
 //! The commands, each a thin use of the engine.
 
+mod ask;
 pub mod backup;
 pub mod bundle;
 pub mod cert;

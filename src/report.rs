@@ -174,7 +174,8 @@ impl Progress for Lines<'_> {
     }
 }
 
-fn shown_name(host: &Host, resource: &Resource) -> String {
+/// A resource as it is called in messages: a path as it is seen from outside.
+pub(crate) fn shown_name(host: &Host, resource: &Resource) -> String {
     match resource {
         Resource::Directory(path) => format!("{}/", host.outside(path)),
         Resource::File(path) | Resource::Symlink(path) => host.outside(path),

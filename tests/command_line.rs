@@ -426,7 +426,7 @@ fn an_empty_camcops_conf_is_no_wish_for_nothing() {
 fn a_question_can_be_left() {
     let staged = staged();
     let terminal = openpty(None, None).unwrap();
-    let mut command = staged.command(&["install"]);
+    let mut command = staged.asking(&["install"]);
     command
         .stdin(terminal.slave.try_clone().unwrap())
         .stdout(Stdio::null())
@@ -882,28 +882,94 @@ fn nothing_is_written_if_the_answers_end() {
     before.assert_same(&staged.tree(), "init without an end");
 }
 
+/// A run on a terminal, on which this is typed; its code, and what it says there.
+fn answered(staged: &Staged, arguments: &[&str], keys: &str) -> (i32, String) {
+    let mut command = staged.asking(arguments);
+    let pty = openpty(None, None).unwrap();
+    File::from(pty.master.try_clone().unwrap())
+        .write_all(keys.as_bytes())
+        .unwrap();
+    command
+        .stdin(Stdio::from(pty.slave.try_clone().unwrap()))
+        .stderr(Stdio::from(pty.slave));
+    let reader = std::thread::spawn(move || all_of(pty.master));
+    let ran = Ran::of(command);
+    let code = ran.status.code().unwrap();
+    (code, format!("{}{}", reader.join().unwrap(), ran.out))
+}
+
 #[test]
 fn who_says_no_changes_nothing() {
     let staged = staged();
     let before = staged.tree();
-    for keys in ["n\n", "\x04"] {
-        let mut command = staged.command(&["install"]);
-        let pty = openpty(None, None).unwrap();
-        File::from(pty.master.try_clone().unwrap())
-            .write_all(keys.as_bytes())
-            .unwrap();
-        command
-            .stdin(Stdio::from(pty.slave.try_clone().unwrap()))
-            .stderr(Stdio::from(pty.slave));
-        let reader = std::thread::spawn(move || all_of(pty.master));
-        Ran::of(command).exits(1);
-        let said = reader.join().unwrap();
+    // Whatever is no answer is asked about again, until no more comes.
+    for keys in ["n\n", "No\n", "\x04", "what would go?\n\x04", "ja\nq\nn\n"] {
+        let (code, said) = answered(&staged, &["install"], keys);
+        assert_eq!(code, 1, "{keys:?}: {said}");
         assert!(
-            said.contains("go on? [Y/n]") && said.contains("nothing was changed"),
+            said.contains("go on? [Y/n/p]") && said.contains("nothing was changed"),
             "{said}"
         );
     }
+    let (_, said) = answered(&staged, &["install"], "p\nn\n");
+    assert!(said.contains("+ create /etc/camcops/"), "{said}");
     before.assert_same(&staged.tree(), "no");
+}
+
+#[test]
+fn what_removes_needs_more_than_enter() {
+    let staged = staged();
+    let (code, said) = answered(&staged, &["install"], "yes\n");
+    assert_eq!(code, 0, "{said}");
+    let installed = staged.tree();
+    let all = "what would go?\ny\nyes\np\nCAMCOPS\n\n";
+    for keys in ["\n", "n\n", "\x04", all] {
+        let (code, said) = answered(&staged, &["uninstall"], keys);
+        assert_eq!(code, 1, "{keys:?}: {said}");
+        assert!(said.contains("nothing was changed"), "{said}");
+        assert!(
+            keys != all || said.contains("- remove /etc/camcops/"),
+            "{said}"
+        );
+    }
+    staged.write(SETTINGS, "[web]\npath = '/other'\n");
+    let changed = staged.tree();
+    for keys in ["\n", "sure\n\n"] {
+        let (code, said) = answered(&staged, &["install"], keys);
+        assert_eq!(code, 1, "{keys:?}: {said}");
+        assert!(said.contains("go on? [y/N/p]"), "{said}");
+    }
+    changed.assert_same(&staged.tree(), "an answer that is none");
+    fs::remove_file(staged.at(SETTINGS)).unwrap();
+    installed.assert_same(&staged.tree(), "no");
+    let (code, said) = answered(&staged, &["uninstall"], "camcops\n");
+    assert_eq!(code, 0, "{said}");
+    assert!(!staged.at("etc/camcops/camcops.conf").exists());
+}
+
+#[test]
+fn where_nobody_can_be_asked_nothing_is_done_without_yes() {
+    let staged = staged();
+    let before = staged.tree();
+    fails(
+        || staged.asking(&["install"]),
+        64,
+        &["--yes", "nothing was changed"],
+    );
+    before.assert_same(&staged.tree(), "install");
+    staged.run(&["install"]).exits(0);
+    let installed = staged.tree();
+    fails(
+        || staged.asking(&["uninstall"]),
+        64,
+        &["--yes", "nothing was changed"],
+    );
+    installed.assert_same(&staged.tree(), "uninstall");
+    // Where nothing is to be done there is no question.
+    assert_eq!(
+        Ran::of(staged.asking(&["install"])).exits(0).out,
+        "nothing to do\n"
+    );
 }
 
 // Output.

@@ -5,6 +5,7 @@ mod names;
 mod ports;
 
 pub use former::former;
+pub(crate) use names::nameless;
 pub use names::{is_ours, names};
 pub use ports::ports;
 

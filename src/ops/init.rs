@@ -1,5 +1,6 @@
 //! `init`: a few questions, each with a default, and the settings file.
 
+use super::ask as questions;
 use super::config::{answered, write};
 use super::need_root;
 use crate::cli::Global;
@@ -9,7 +10,7 @@ use crate::report::{self, Style};
 use crate::settings;
 use crate::site::{open_host, settings_file};
 use anyhow::Result;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 struct Question {
     key: &'static str,
@@ -124,7 +125,8 @@ pub fn run(global: &Global, style: Style) -> Result<u8> {
             key => current(key),
         };
         loop {
-            let Some(answer) = answer(question.text, &shown)? else {
+            let prompt = format!("{} [{shown}]: ", question.text);
+            let Some(answer) = questions::line(&prompt)? else {
                 return Err(Exit::Failed.because("no more answers; nothing was written"));
             };
             let answer = if answer.is_empty() {
@@ -161,15 +163,4 @@ fn toml_value(text: &str, key: &str) -> Option<String> {
     let (section, key) = key.split_once('.')?;
     let document: toml_edit::DocumentMut = text.parse().ok()?;
     Some(document.get(section)?.get(key)?.to_string())
-}
-
-fn answer(question: &str, default: &str) -> Result<Option<String>> {
-    let mut err = io::stderr().lock();
-    write!(err, "{question} [{default}]: ")?;
-    err.flush()?;
-    let mut line = String::new();
-    if io::stdin().lock().read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    Ok(Some(line.trim().to_owned()))
 }

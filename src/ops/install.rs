@@ -1,21 +1,23 @@
 //! `install`, `plan`, `uninstall`.
 
+use super::ask::{Enter, Question, agree};
 use super::superuser::{ask_name, ask_password, take};
-use super::{asking, cert, doctor, need_root, purge, stop_on_signals, upgrade};
+use super::{cert, doctor, need_root, purge, stop_on_signals, upgrade};
 use crate::bundle;
+use crate::check::nameless;
 use crate::cli::{Global, Install, Origin, Parts, Plan as PlanFlags, Uninstall};
 use crate::desired::{Recipe, desired};
 use crate::engine::{self, Action, Data, Plan, Scope};
 use crate::error::Exit;
 use crate::host::Host;
-use crate::journal::{self, Journal, Writer};
+use crate::journal::{self, Journal, Owned, Writer};
 use crate::layout::TOOL;
 use crate::report::{self, Lines, Style};
 use crate::resource::{Part, Resource, State, Wanted, packages, release, services, sql};
 use crate::site::{Site, open_host};
 use anyhow::{Context, Result};
 use serde_json::json;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::fmt::Write as _;
 use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
@@ -109,7 +111,7 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     need_root(global, "install")?;
     let stop = stop_on_signals(style)?;
     if global.root.is_none() {
-        upgrade::back::finish(global, style).await?;
+        upgrade::back::finish(global, flags.yes, style).await?;
     }
     let mut global = with_flags(global, flags)?;
     let mut site = Site::load(&global)?;
@@ -148,15 +150,20 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     if flags.parts.whole() {
         doctor::before_install(&site, style).await?;
     }
-    ask_password(&site, &plan, style)?;
-    let question = format!(
-        "{} changes to {}",
-        plan.changes.len(),
-        site.host.outside("/")
-    );
-    if !agreed(&question, flags.yes || style.json)? {
-        return Err(Exit::Failed.because("nothing was changed"));
+    if let Some((found, remedy)) = nameless(&plan).await {
+        return Err(Exit::CannotCreate.because(format!(
+            "{found}; nothing was changed; run `{remedy}` and try again"
+        )));
     }
+    ask_password(&site, &plan, style)?;
+    let shown = || Ok(report::plan(&site.host, &plan, &recipe.kept, false, style));
+    let changes = report::count(plan.changes.len(), "change");
+    let what = format!("{changes} to {}", site.host.outside("/"));
+    let question = Question {
+        plan: Some(&shown),
+        ..Question::new(&what, enter(&plan))
+    };
+    agree(&question, flags.yes, style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
     let is_to_issue = plan.changes.iter().any(is_issued);
     let converged = async {
@@ -173,6 +180,16 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     site.host.close().await;
     let (recipe, plan, outcome) = converged?;
     finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+}
+
+/// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.
+fn enter(plan: &Plan) -> Enter {
+    let is_new =
+        |planned: &engine::Planned| matches!(planned.action, Action::Create | Action::Share);
+    match plan.changes.iter().all(is_new) {
+        true => Enter::Yes,
+        false => Enter::No,
+    }
 }
 
 /// All of it.
@@ -407,15 +424,16 @@ pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Resu
         Data::Stays => None,
     };
     let host = site.as_ref().map_or(&host, |site| &site.host);
-    let owned = Journal::read(host, instance)?.owned().len();
-    let question = format!(
-        "undo {} in {}",
-        report::count(owned, "change"),
-        host.outside("/")
-    );
-    if !agreed(&question, flags.yes || style.json)? {
-        return Err(Exit::Failed.because("nothing was changed"));
-    }
+    let journal = Journal::read(host, instance)?;
+    let changes = report::count(journal.owned().len(), "change");
+    let shown = || Ok(undone(host, journal.owned(), data));
+    let what = format!("undo {changes} in {}", host.outside("/"));
+    let question = Question {
+        name: Some(instance),
+        plan: Some(&shown),
+        ..Question::new(&what, Enter::No)
+    };
+    agree(&question, flags.yes, style)?;
     let mut writer = Writer::open(host, instance, "uninstall")?;
     let mut lines = Lines { style, host };
     let slug = crate::layout::slug(instance);
@@ -436,6 +454,21 @@ pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Resu
         )?;
     }
     finish_uninstall(host, instance, &outcome, &dumps, style)
+}
+
+/// What `uninstall` would take back, the last of it first.
+fn undone(host: &Host, owned: &[Owned], data: Data) -> String {
+    let mut text = String::new();
+    for one in owned.iter().rev() {
+        let stays = one.change.resource.holds_data(host) && data == Data::Stays;
+        let name = report::shown_name(host, &one.change.resource);
+        let _ = match (stays, &one.change.before) {
+            (true, _) => writeln!(text, "= keep {name}"),
+            (false, State::Absent) => writeln!(text, "- remove {name}"),
+            (false, State::Present(_)) => writeln!(text, "~ restore {name}"),
+        };
+    }
+    text
 }
 
 fn finish_uninstall(
@@ -459,17 +492,4 @@ fn finish_uninstall(
         }
     }
     Ok(0)
-}
-
-/// Asks on a terminal; where nobody can answer, running the command was the answer.
-pub fn agreed(question: &str, already: bool) -> Result<bool> {
-    if already || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(true);
-    }
-    let mut answer = String::new();
-    let read = asking(|| {
-        write!(io::stderr(), "{question}: go on? [Y/n] ")?;
-        io::stdin().lock().read_line(&mut answer)
-    })?;
-    Ok(read > 0 && !answer.trim().to_lowercase().starts_with('n'))
 }

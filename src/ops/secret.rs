@@ -3,7 +3,8 @@
 //! A rotation is the recipe with one secret made anew. The engine brings it everywhere, so that a run which was cut is
 //! finished by the next one, or by `install`.
 
-use super::install::{agreed, planned};
+use super::ask::{Enter, Question, agree};
+use super::install::planned;
 use super::{need_machine, need_root, stop_on_signals};
 use crate::cli::{Global, Parts, Secret as Command};
 use crate::desired::Recipe;
@@ -19,7 +20,6 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
 use std::sync::atomic::AtomicBool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -178,7 +178,9 @@ async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<
     let site = Site::load(global)?;
     refuse(&site, name)?;
     if name == Name::Cookie {
-        ask(yes, style)?;
+        // Nobody loses data, but everybody notices.
+        let what = "a new secret of the cookies logs everybody out, whatever they are at";
+        agree(&Question::new(what, Enter::No), yes, style)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;
     let made = async {
@@ -361,20 +363,4 @@ fn refuse_kept(site: &Site, name: Name, recipe: &Recipe) -> Result<()> {
         "{} in {} is as you set it, so a new secret would not be used: change it there, or take that line out and run `camcops-provision install` first",
         kept.key, kept.path
     )))
-}
-
-/// Nobody loses data, but everybody notices.
-fn ask(yes: bool, style: Style) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    if style.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Exit::Usage.because(
-            "a new secret of the cookies logs everybody out, whatever they are at: say --yes if that is wanted",
-        ));
-    }
-    match agreed("a new secret of the cookies logs everybody out", false)? {
-        true => Ok(()),
-        false => Err(Exit::Failed.because("nothing was changed")),
-    }
 }

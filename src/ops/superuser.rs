@@ -1,6 +1,7 @@
 //! The name and the password of the first superuser, where `install` gets them from: flags, settings, or whoever sits at
 //! the terminal. The password is never an argument and never in the environment.
 
+use super::ask::{self, terminal};
 use super::asking;
 use crate::cli::Install;
 use crate::engine::{Action, Plan};
@@ -13,7 +14,7 @@ use crate::settings::{Setting, UserName};
 use crate::site::Site;
 use anyhow::{Context, Result};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -135,21 +136,8 @@ fn keep(site: &Site, password: Secret) {
     }
 }
 
-/// Whether somebody can be asked.
-pub fn terminal() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
-
 fn asked(question: &str) -> Result<String> {
-    let mut answer = String::new();
-    let read = asking(|| {
-        write!(io::stderr(), "{question}")?;
-        io::stdin().lock().read_line(&mut answer)
-    });
-    if read? == 0 {
-        return Err(Exit::Failed.because("nothing was changed"));
-    }
-    Ok(answer.trim().to_owned())
+    ask::line(question)?.ok_or_else(|| Exit::Failed.because("nothing was changed"))
 }
 
 /// Asks without showing the answer.

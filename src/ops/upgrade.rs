@@ -8,7 +8,8 @@
 pub mod back;
 pub mod check;
 
-use super::install::{agreed, overrides, planned, refuse, unpack};
+use super::ask::{Enter, Question, agree};
+use super::install::{overrides, planned, refuse, unpack};
 use super::{need_machine, stop_on_signals};
 use crate::cli::{Global, Parts, Upgrade as Flags};
 use crate::engine::{self, Plan};
@@ -49,7 +50,7 @@ pub async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
         return check::tell(&site, &found?, flags.exit_code, style);
     }
     let stop = stop_on_signals(style)?;
-    if back::finish(&global, style).await? {
+    if back::finish(&global, flags.yes, style).await? {
         return Err(Exit::Failed.because(
             "an earlier upgrade was being undone, and that is finished now; run again to upgrade",
         ));
@@ -66,9 +67,7 @@ pub async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
         return done(&site, None, style);
     }
     let question = format!("CamCOPS {} -> {}", found.from, to.as_str());
-    if !agreed(&question, flags.yes || style.json)? {
-        return Err(Exit::Failed.because("nothing was changed"));
-    }
+    agree(&Question::new(&question, Enter::No), flags.yes, style)?;
     let writes = match begun {
         Some(_) => Writes::Anybodys,
         None => Writes::Ours,

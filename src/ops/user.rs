@@ -3,7 +3,8 @@
 //! CamCOPS's own commands do it, so that its rules hold. Whether they did is seen in the database: their exit code is
 //! not always told.
 
-use super::superuser::{asked_twice, from_file, terminal};
+use super::ask::terminal;
+use super::superuser::{asked_twice, from_file};
 use super::{need_machine, purge, stop_on_signals};
 use crate::cli::{Global, PasswordFlags, User};
 use crate::error::Exit;

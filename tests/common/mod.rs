@@ -297,8 +297,20 @@ impl Staged {
         fs::set_permissions(self.at(path), Permissions::from_mode(mode)).unwrap();
     }
 
-    /// The program, about to be run on this tree.
+    /// The program, about to be run on this tree. Nobody is there who could be asked.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.asking(arguments);
+        let is_asked = |word: &&str| ["install", "uninstall"].contains(word);
+        let groups = ["cert", "bundle"];
+        let is_whole = !arguments.iter().any(|word| groups.contains(word));
+        if is_whole && arguments.iter().any(is_asked) && !arguments.contains(&"--yes") {
+            command.arg("--yes");
+        }
+        command
+    }
+
+    /// The same, where it asks before it changes anything.
+    pub fn asking(&self, arguments: &[&str]) -> Command {
         let mut command = program(self.who);
         command.arg("--root").arg(self.path());
         for setting in &self.settings {

@@ -38,7 +38,7 @@ fn rabbitmq_of_debian_12() {
 
     // Killed while apt is at work: apt goes on, and the next run waits for it.
     machine.run(&format!(
-        "camcops-provision install {PARTS} > /dev/null 2>&1 & \
+        "camcops-provision install --yes {PARTS} > /dev/null 2>&1 & \
          until pgrep dpkg > /dev/null; do sleep 0.1; done; kill -KILL $!"
     ));
     lifecycle(&machine);
@@ -72,7 +72,7 @@ fn rabbitmq_of_debian_13() {
 }
 
 fn install(machine: &Booted, more: &str) -> (i32, String, String) {
-    machine.tried(&format!("camcops-provision install {PARTS} {more}"))
+    machine.tried(&format!("camcops-provision install --yes {PARTS} {more}"))
 }
 
 /// Somebody has damaged something: one run mends it.
@@ -160,7 +160,7 @@ fn lifecycle(machine: &Booted) {
     assert_eq!(machine.run("hostname").trim(), "renamed");
     mended("renamed", "systemctl is-active rabbitmq-server");
 
-    let (code, output, complaint) = machine.tried("camcops-provision uninstall");
+    let (code, output, complaint) = machine.tried("camcops-provision uninstall --yes");
     assert_eq!(code, 0, "{output}{complaint}");
     for left in ["vhost camcops", "rabbitmq-env.conf"] {
         assert!(output.contains(left), "{output}");

@@ -191,7 +191,7 @@ fn it_leaves(machine: &Booted) {
         "{told}"
     );
     machine.run("[ ! -e /etc/camcops/tls ]; [ -e /etc/letsencrypt/live/camcops ]; apache2ctl -t");
-    machine.run("camcops-provision uninstall --purge --confirm camcops");
+    machine.run("camcops-provision uninstall --yes --purge --confirm camcops");
     machine.run("[ ! -e /etc/letsencrypt/live/camcops ]");
 }
 

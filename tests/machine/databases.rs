@@ -95,9 +95,19 @@ fn provision(machine: &Machine, arguments: &str) -> Said {
     let output = machine
         .command("camcops-provision")
         .args(arguments.split_whitespace())
+        .args(said_yes(arguments))
         .output()
         .unwrap();
     Said::of(output)
+}
+
+/// Nobody is there who could be asked.
+fn said_yes(arguments: &str) -> Option<&'static str> {
+    let words = ["install", "uninstall"];
+    let is_asked = arguments
+        .split_whitespace()
+        .any(|word| words.contains(&word));
+    (is_asked && !arguments.contains("--yes")).then_some("--yes")
 }
 
 fn settings(machine: &Machine, text: &str) {

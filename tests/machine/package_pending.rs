@@ -42,7 +42,7 @@ fn each_part_that_is_missing_is_named_with_the_command_that_completes_it() {
     let command = names(&machine, "MariaDB is stopped", "mariadb");
     // RabbitMQ runs under the name that its package gave it, and gets another one.
     release(&machine, "mariadb");
-    let said = machine.run(&format!("{command} 2>&1"));
+    let said = machine.run(&format!("{command} --yes 2>&1"));
     assert!(said.contains(&format!("is running at {URL}")), "{said}");
     is_done(&machine);
     assert!(!install(&machine).contains("pending: "));
@@ -51,7 +51,7 @@ fn each_part_that_is_missing_is_named_with_the_command_that_completes_it() {
         hold(&machine, service);
         let command = names(&machine, service, service);
         release(&machine, service);
-        machine.run(&format!("{command} 2>&1"));
+        machine.run(&format!("{command} --yes 2>&1"));
         is_done(&machine);
     }
 }

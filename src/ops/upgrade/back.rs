@@ -5,7 +5,8 @@ use crate::backup::load;
 use crate::cli::{Global, Rollback};
 use crate::error::Exit;
 use crate::journal::Writer;
-use crate::ops::install::{agreed, overrides};
+use crate::ops::ask::{Enter, Question, agree};
+use crate::ops::install::overrides;
 use crate::ops::{go_on_to_the_end, need_machine, stop_on_signals};
 use crate::report::{self, Style};
 use crate::resource::{Facets, State, release, services, sql, tables};
@@ -42,7 +43,7 @@ pub async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result
             known.database
         )));
     }
-    if finish(&global, style).await? {
+    if finish(&global, flags.yes, style).await? {
         return told(&site, style);
     }
     let Some(upgrade) = upgrade::read(&site.host, &site.instance)? else {
@@ -60,9 +61,7 @@ pub async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result
         )));
     }
     let question = format!("CamCOPS {} -> {}", upgrade.to.version, upgrade.from.version);
-    if !agreed(&question, flags.yes || style.json)? {
-        return Err(Exit::Failed.because("nothing was changed"));
-    }
+    agree(&Question::new(&question, Enter::No), flags.yes, style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "rollback")?;
     let writes = match (flags.confirm.is_some(), upgrade.phase) {
         (true, _) => Writes::GivenUp,
@@ -89,7 +88,7 @@ fn told(site: &Site, style: Style) -> Result<u8> {
 }
 
 /// Finishes what an earlier run began to undo; says whether there was anything to finish.
-pub async fn finish(global: &Global, style: Style) -> Result<bool> {
+pub async fn finish(global: &Global, yes: bool, style: Style) -> Result<bool> {
     let host = crate::site::open_host(global)?;
     let Some(upgrade) = upgrade::read(&host, &global.instance)? else {
         return Ok(false);
@@ -97,11 +96,13 @@ pub async fn finish(global: &Global, style: Style) -> Result<bool> {
     if upgrade.phase != Phase::GoingBack {
         return Ok(false);
     }
+    let question = format!(
+        "an earlier run was going back to CamCOPS {}, and that is finished first",
+        upgrade.from.version
+    );
+    agree(&Question::new(&question, Enter::No), yes, style)?;
     if !style.quiet {
-        report::note(&format!(
-            "  an earlier run was going back to CamCOPS {}: that is finished first",
-            upgrade.from.version
-        ));
+        report::note(&format!("  {question}"));
     }
     let mut writer = Writer::open(&host, &global.instance, "rollback")?;
     undo(global, &mut writer, &upgrade, Writes::Anybodys, style).await?;

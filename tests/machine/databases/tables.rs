@@ -54,7 +54,7 @@ fn tables_are_made_on_other_machines() {
 
 fn arguments(verb: &str) -> String {
     let wheelhouse = match verb {
-        "install" => "--offline --wheelhouse /srv/wheelhouse",
+        "install" => "--yes --offline --wheelhouse /srv/wheelhouse",
         _ => "--exit-code",
     };
     format!("{verb} --only {PARTS} {wheelhouse}")
