@@ -12,6 +12,7 @@ pub mod load;
 pub mod make;
 pub mod manifest;
 pub mod pack;
+mod place;
 pub mod scan;
 
 use crate::error::Exit;

@@ -248,8 +248,13 @@ pub struct Drift {
     pub facets: Vec<String>,
 }
 
-/// What is ours and not as we made it. What the plan has seen is not looked at again.
-pub async fn drift(host: &Host, journal: &Journal, plan: &Plan) -> Result<Vec<Drift>> {
+/// What is ours and not as we made it. What the plan has seen is not looked at again, and what can't be asked is left out.
+pub async fn drift(
+    host: &Host,
+    journal: &Journal,
+    plan: &Plan,
+    can_be_asked: impl Fn(&Resource) -> bool,
+) -> Result<Vec<Drift>> {
     let mut drift = Vec::new();
     for owned in journal.owned() {
         let resource = &owned.change.resource;
@@ -258,6 +263,7 @@ pub async fn drift(host: &Host, journal: &Journal, plan: &Plan) -> Result<Vec<Dr
         }
         let facets = match plan.seen.get(resource) {
             Some(seen) => owned.change.after.differences(seen),
+            None if !can_be_asked(resource) => continue,
             None => {
                 let seen = resource.observe(host).await?;
                 owned.change.after.differences(&seen)

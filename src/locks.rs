@@ -54,9 +54,9 @@ pub(crate) fn break_as_owner(host: &Host, layout: &Layout, json: bool) -> Result
     };
     let more: &[&str] = if json { &["--json"] } else { &[] };
     // What root's own environment says is not for that account.
-    let child = host.child(TOOL).bare().args(["--instance", &layout.slug]);
-    let child = child.args(more).args(["break-locks"]);
-    let child = child.account(state.uid, state.gid).patience(PATIENCE);
+    let child = host.child_of(state.uid, state.gid, TOOL).bare();
+    let child = child.args(["--instance", &layout.slug]).args(more);
+    let child = child.args(["break-locks"]).patience(PATIENCE);
     child.end().map(Some)
 }
 

@@ -2,6 +2,7 @@
 
 use super::manifest::{self, Database, FORMAT, MANIFEST, Manifest, SUMS};
 use super::pack::{Packed, Packer};
+use super::place::missing_mount;
 use super::{DATABASE, DATABASE_ENCRYPTED, FILES, FILES_ENCRYPTED, UNFINISHED};
 use super::{dump, files, load, stamp};
 use crate::error::Exit;
@@ -73,17 +74,10 @@ pub fn directory(site: &Site) -> Result<&str> {
 /// Sees to it that a directory for backups and dumps is there, that nobody else can change it, and that it is the one
 /// that it was: a share that is not mounted is not replaced by what is below it.
 pub fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
-    let remembered = host.read_text(&journal::beside(instance, DIRECTORY))?;
-    let remembered = remembered.as_deref().and_then(|text| text.split_once('\n'));
-    let had_backups = remembered.is_some_and(|(place, _)| place == directory);
-    let gone = || {
-        Exit::Io.because(format!(
-            "backup.directory {directory} had backups, and is not there any more: mount what it is on; if it went for good, `rm {}` and run again",
-            journal::beside(instance, DIRECTORY)
-        ))
-    };
+    if let Some(why) = absence(host, instance, directory)? {
+        return Err(Exit::Io.because(why));
+    }
     match host.look_into(directory)? {
-        None if had_backups => return Err(gone()),
         None => {
             for (end, _) in directory.match_indices('/').skip(1) {
                 if host.look_into(&directory[..end])?.is_none() {
@@ -92,12 +86,7 @@ pub fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
             }
             host.make_directory(directory, Some((0, 0)), 0o700)?;
         }
-        Some(entry) if host.is_ours(&entry) => {
-            let was_mounted = remembered.is_some_and(|(_, on)| on == MOUNTED);
-            if had_backups && was_mounted && !is_mounted(host, directory)? {
-                return Err(gone());
-            }
-        }
+        Some(entry) if host.is_ours(&entry) => {}
         Some(_) => {
             return Err(Exit::CannotCreate.because(format!(
                 "backup.directory: others than root can change {directory}, and backups hold every secret of the site: chown root:root and chmod 700 it, or name another one"
@@ -105,6 +94,34 @@ pub fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why a directory for backups is not the one that it should be: what it is on is not mounted.
+pub fn absence(host: &Host, instance: &str, directory: &str) -> Result<Option<String>> {
+    if let Some(point) = missing_mount(host, directory)? {
+        return Ok(Some(format!(
+            "backup.directory {directory} is not mounted: nothing is mounted at {point}; `mount {point}`"
+        )));
+    }
+    let remembered = host.read_text(&journal::beside(instance, DIRECTORY))?;
+    let remembered = remembered.as_deref().and_then(|text| text.split_once('\n'));
+    let Some((_, on)) = remembered.filter(|(place, _)| *place == directory) else {
+        return Ok(None);
+    };
+    let is_there = host.look_into(directory)?.is_some();
+    if is_there && (on != MOUNTED || is_mounted(host, directory)?) {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "backup.directory {directory} had backups, and is not there any more: mount what it is on; if it went for good, `rm {}` and run again",
+        journal::beside(instance, DIRECTORY)
+    )))
+}
+
+/// Whether there were backups in a directory.
+pub fn had_backups(host: &Host, instance: &str, directory: &str) -> Result<bool> {
+    let remembered = host.read_text(&journal::beside(instance, DIRECTORY))?;
+    Ok(remembered.is_some_and(|text| text.split('\n').next() == Some(directory)))
 }
 
 /// Remembers where backups are, and whether that is on a file system of its own.

@@ -22,6 +22,10 @@ pub fn backups(look: &Look<'_>) -> Result<Vec<Finding>> {
         look.measure("backup_age_seconds", None, age.as_seconds_f64());
     }
     let said = summary.to_string();
+    if summary.absence.is_some() {
+        let remedy = "mount --all && camcops-provision backup create";
+        return Ok(vec![Finding::failed(said, remedy)]);
+    }
     if summary.last_failure.is_some() {
         return Ok(vec![Finding::failed(said, REMEDY)]);
     }

@@ -45,6 +45,16 @@ pub async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
     for (member, seen) in &all {
         let name = &member.name;
         look.measure("service_restarts", Some(name), seen.restarts.into());
+        if let Some(how) = look
+            .services()?
+            .keeps_failing(&look.site.host, member, seen)
+        {
+            findings.push(Finding::failed(
+                format!("{name} {how}"),
+                command(member, "logs"),
+            ));
+            continue;
+        }
         if seen.phase == Phase::Starting {
             findings.push(Finding::warning(
                 format!("{name} is starting"),
@@ -118,7 +128,7 @@ fn stopped(look: &Look<'_>, member: &Member, seen: &Seen) -> Finding {
     let last = look
         .services()
         .ok()
-        .and_then(|known| known.last_line(&look.site.host, member))
+        .and_then(|known| known.cause(&look.site.host, member))
         .filter(|_| seen.phase == Phase::Failed)
         .map(|line| format!("{LOG_ENDS}{line}"))
         .unwrap_or_default();

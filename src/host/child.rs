@@ -81,10 +81,10 @@ impl Host {
     /// has root's terminal can type into it.
     pub(crate) fn child_of<'a>(&'a self, user: u32, group: u32, program: &'a str) -> Child<'a> {
         // Not setsid(1) after the account: until then others of that account could take the process over.
-        let mut command = Command::new("setsid");
+        let mut command = Command::new("/usr/bin/setsid");
         command
             .args([
-                "setpriv",
+                "/usr/bin/setpriv",
                 &format!("--reuid={user}"),
                 &format!("--regid={group}"),
             ])

@@ -532,7 +532,7 @@ mod tests {
                 again.types("\x03");
             }
         });
-        let script = "trap 'seq 30000; exit 7' INT; tty; stty size; read line; echo read $line; trap 'stty size' WINCH; while [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; echo complaint >&2; while :; do sleep 0.05; done";
+        let script = "trap 'seq 30000; exit 7' INT; echo complaint >&2; tty; stty size; read line; echo read $line; trap 'stty size' WINCH; while [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; while :; do sleep 0.05; done";
         let status = run(given, script);
         typing.join().unwrap();
         assert_eq!(code(status), 7);

@@ -24,7 +24,7 @@ pub async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8
     for member in &chosen {
         up(&site.host, member).await?;
     }
-    finish(&site, &chosen, "started", style).await
+    started(&site, &chosen, "started", style).await
 }
 
 /// Stops them, the last one first.
@@ -47,7 +47,7 @@ pub async fn restart(global: &Global, flags: &Services, style: Style) -> Result<
             up(&site.host, member).await?;
         }
     }
-    finish(&site, &chosen, "restarted", style).await
+    started(&site, &chosen, "restarted", style).await
 }
 
 /// Restarts those that have not read what changed since they started.
@@ -142,6 +142,8 @@ pub struct Told {
     pub fresh: Option<bool>,
     /// Whether it answers; nothing where that is not asked.
     pub answers: Option<bool>,
+    /// Whether it is started again and again, in vain.
+    pub keeps_failing: bool,
     /// What is wrong with it.
     pub trouble: Option<String>,
     /// Files in which the administrator says more about it, or otherwise than we do.
@@ -173,7 +175,9 @@ async fn one(
         true => known.answer(host, member).await?,
         false => None,
     };
+    let keeps_failing = known.keeps_failing(host, member, seen);
     let trouble = match (&answer, seen.phase) {
+        _ if keeps_failing.is_some() => keeps_failing.clone(),
         (Some(Err(why)), _) => Some(why.text.clone()),
         (None, Phase::Running) if member.role == Role::Socket && !services::has_socket(host) => {
             Some("nobody finds it any more: run `camcops-provision install`".into())
@@ -191,7 +195,11 @@ async fn one(
     };
     Ok(Told {
         name: member.name.clone(),
-        state: seen.phase,
+        state: match keeps_failing {
+            Some(_) => Phase::Failed,
+            None => seen.phase,
+        },
+        keeps_failing: keeps_failing.is_some(),
         since: since.and_then(written),
         pid: seen.pid.filter(|_| up),
         memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
@@ -237,10 +245,11 @@ pub fn line(told: &Told) -> String {
         (Phase::Stopped, ..) => "is stopped",
         (Phase::Failed, ..) => "has failed",
     };
-    let mut line = format!("{:<34} {state}", told.name);
-    if let Some(trouble) = &told.trouble {
-        line += &format!(": {trouble}");
-    }
+    let mut line = match (told.keeps_failing, &told.trouble) {
+        (true, Some(trouble)) => format!("{:<34} {trouble}", told.name),
+        (_, Some(trouble)) => format!("{:<34} {state}: {trouble}", told.name),
+        (_, None) => format!("{:<34} {state}", told.name),
+    };
     if let Some(since) = &told.since {
         line += &format!(", since {since}");
     }
@@ -250,13 +259,35 @@ pub fn line(told: &Told) -> String {
     if let Some(memory) = told.memory {
         line += &format!(", {} MiB", memory >> 20);
     }
-    if told.restarts > 0 {
+    if told.restarts > 0 && !told.keeps_failing {
         line += &format!(
             ", {} after failures",
             report::count(told.restarts as usize, "restart")
         );
     }
     line
+}
+
+/// Tells of services that were started, and of the site where its web server was one of them: that each of them answers
+/// does not say that visitors reach it.
+async fn started(site: &Site, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+    finish(site, chosen, what, style).await?;
+    if !chosen.iter().any(|member| member.role == Role::Server) {
+        return Ok(0);
+    }
+    let known = known(&site.host)?;
+    let web = known.members.iter().find(|member| member.role == Role::Web);
+    let Some(web) = web else { return Ok(0) };
+    match known.answer(&site.host, web).await? {
+        Some(Err(why)) => {
+            report::note(&format!(
+                "error: the services are {what}, but the site does not answer: {}; `camcops-provision doctor web` says more",
+                why.text
+            ));
+            Ok(Exit::Unreachable as u8)
+        }
+        _ => Ok(0),
+    }
 }
 
 async fn finish(site: &Site, chosen: &[Member], what: &str, style: Style) -> Result<u8> {

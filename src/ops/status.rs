@@ -2,22 +2,28 @@
 
 use super::install::planned;
 use crate::certificate;
-use crate::cli::{Global, Parts, Status};
+use crate::cli::{Cli, Global, Parts, Status};
 use crate::engine;
 use crate::error::Exit;
-use crate::probe::{Answer, Endpoint, Role};
+use crate::host::Host;
+use crate::journal;
+use crate::layout::DEFAULT_INSTANCE;
+use crate::probe::{Answer, Cause, Endpoint, Role, Trouble};
+use crate::processes;
 use crate::report::{self, Style};
-use crate::resource::acme;
+use crate::resource::{Part, Resource, acme};
 use crate::settings::TlsMode;
 use crate::site::{Certificate, Site};
 use anyhow::Result;
+use clap::CommandFactory;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
 
-/// A server that takes longer does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A server that takes longer does not answer. All are asked at once, so that what is known is told soon all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The database or the broker, as the application sees it.
 #[derive(Debug, Serialize)]
@@ -27,6 +33,52 @@ struct Server {
     #[serde(flatten)]
     answers: Option<Answer>,
     trouble: Option<String>,
+    /// Whether all that needs it would wait for it.
+    #[serde(skip)]
+    hangs: bool,
+}
+
+/// Another run that is at work.
+#[derive(Debug, Serialize)]
+struct Running {
+    command: String,
+    instance: String,
+    process: u32,
+}
+
+impl std::fmt::Display for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is running, process {}", self.command, self.process)
+    }
+}
+
+fn running(host: &Host) -> Option<Running> {
+    let process = journal::at_work(host)?;
+    let (command, instance) = meant(&processes::words(process)?);
+    Some(Running {
+        command: command.unwrap_or_else(|| "another command".to_owned()),
+        instance,
+        process,
+    })
+}
+
+/// The command that words on the command line mean, and on which instance.
+fn meant(words: &[String]) -> (Option<String>, String) {
+    let instance = || DEFAULT_INSTANCE.to_owned();
+    let Ok(matches) = Cli::command().try_get_matches_from(words) else {
+        return (None, instance());
+    };
+    let mut names = Vec::new();
+    let mut below = matches.subcommand();
+    while let Some((name, more)) = below {
+        names.push(name.to_owned());
+        below = more.subcommand();
+    }
+    let given = matches.get_one::<String>("instance").cloned();
+    (
+        (!names.is_empty()).then(|| names.join(" ")),
+        given.unwrap_or_else(instance),
+    )
 }
 
 /// The CamCOPS that is in use.
@@ -58,11 +110,12 @@ async fn servers(site: &Site) -> Vec<Server> {
 
 async fn server(site: &Site, role: Role, name: &'static str) -> Server {
     let (at, answer) = match Endpoint::of(site, role) {
-        Ok(endpoint) => {
-            let answer = endpoint.answers(PATIENCE).await;
-            (endpoint.place(), answer.map_err(|trouble| trouble.text))
+        Ok(endpoint) => (endpoint.place(), endpoint.answers(PATIENCE).await),
+        Err(why) => {
+            let cause = Cause::Other;
+            let text = format!("{why:#}");
+            (String::new(), Err(Trouble { cause, text }))
         }
-        Err(why) => (String::new(), Err(format!("{why:#}"))),
     };
     let (answers, trouble) = match answer {
         Ok(answer) => (Some(answer), None),
@@ -72,8 +125,38 @@ async fn server(site: &Site, role: Role, name: &'static str) -> Server {
         role: name,
         at,
         answers,
-        trouble,
+        hangs: trouble.as_ref().is_some_and(|trouble| {
+            // One that does not run is asked again in no time, and one that refuses has answered.
+            let silent = trouble.cause.passes() && trouble.cause != Cause::Closed;
+            silent || trouble.cause == Cause::SomethingElse
+        }),
+        trouble: trouble.map(|trouble| trouble.text),
     }
+}
+
+/// What is not looked at because a server does not answer: each question would wait for it.
+fn unasked(servers: &[Server]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for server in servers.iter().filter(|server| server.hangs) {
+        match server.role {
+            "database" => parts.extend([Part::Database, Part::Tables, Part::Superuser]),
+            _ => parts.push(Part::Broker),
+        }
+    }
+    parts
+}
+
+/// Whether something can be looked at although these parts can't.
+fn can_be_asked(resource: &Resource, unasked: &[Part]) -> bool {
+    let needed = match resource {
+        Resource::Schema(_)
+        | Resource::SqlAccount(_)
+        | Resource::Tables(_)
+        | Resource::Superuser(_) => Part::Database,
+        Resource::Vhost(_) | Resource::BrokerAccount(_) => Part::Broker,
+        _ => return true,
+    };
+    !unasked.contains(&needed)
 }
 
 /// Shows it.
@@ -81,25 +164,38 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
     let mut site = Site::load(global)?;
     site.only_shows = true;
     let journal = site.journal()?;
+    let found = site.found(&journal)?;
+    site.ready(&found)?;
+    let mut asked = Vec::new();
+    if let Some(live) = &site.host.live {
+        if let Some(services) = &live.services {
+            services.hurry(PATIENCE);
+        }
+        live.begin_to_look(&site.host);
+        let ((), answers) = tokio::join!(site.host.look_ahead(), servers(&site));
+        asked = answers;
+    }
+    let servers = asked;
+    let unasked = unasked(&servers);
     let parts = Parts {
         only: Vec::new(),
-        skip: Vec::new(),
+        skip: unasked.clone(),
         adopt: true,
     };
     let (recipe, plan) = planned(&site, &journal, &parts).await?;
-    let drift = engine::drift(&site.host, &journal, &plan).await?;
-    site.host.close().await;
-    let servers = match site.host.staged_root() {
-        Some(_) => Vec::new(),
-        None => servers(&site).await,
-    };
+    let can_be_asked = |resource: &Resource| can_be_asked(resource, &unasked);
+    let drift = engine::drift(&site.host, &journal, &plan, can_be_asked).await?;
+    // A goodbye to a server that hangs would wait for it.
+    let _ = timeout(PATIENCE, site.host.close()).await;
     let release = match site.host.staged_root() {
         Some(_) => None,
         None => release(&site)?,
     };
-    let interrupted = journal.owned().iter().any(|owned| owned.open);
+    let running = running(&site.host);
+    let is_ours = |running: &&Running| running.instance == site.instance;
+    let at_work = running.as_ref().filter(is_ours);
+    let interrupted = at_work.is_none() && journal.owned().iter().any(|owned| owned.open);
     let pending = plan.changes.len() + plan.conflicts.len();
-    let found = site.found(&journal)?;
     let certificate = match &found.certificate {
         Certificate::Issued { .. } => site
             .host
@@ -139,8 +235,10 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
             "installed": journal.exists(),
             "owned": journal.owned().len(),
             "interrupted": interrupted,
+            "running": running,
             "drift": drift,
             "pending": pending,
+            "not_looked_at": unasked,
             "kept": recipe.kept,
             "certificate": certificate,
             "certificate_renewed_by": renewer,
@@ -159,6 +257,7 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         );
         let _ = writeln!(text, "settings     {}", site.settings_file.display());
         let state = match (journal.exists(), interrupted) {
+            _ if at_work.is_some() => at_work.map(ToString::to_string).unwrap_or_default(),
             (false, _) => "not installed".to_owned(),
             (true, true) => {
                 "the last run was interrupted; run install to finish it, or uninstall to undo it"
@@ -238,11 +337,21 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
         if let Some(line) = report::first_boot(&plan.on_first_boot) {
             let _ = writeln!(text, "first boot   {line}");
         }
+        let besides = match unasked.is_empty() {
+            true => String::new(),
+            false => {
+                let parts: Vec<String> = unasked.iter().map(ToString::to_string).collect();
+                format!(
+                    " (not looked at, for want of an answer: {})",
+                    parts.join(", ")
+                )
+            }
+        };
         let _ = match pending {
-            0 => writeln!(text, "pending      nothing"),
+            0 => writeln!(text, "pending      nothing{besides}"),
             some => writeln!(
                 text,
-                "pending      {}; `camcops-provision plan` shows them",
+                "pending      {}; `camcops-provision plan` shows them{besides}",
                 report::count(some, "change")
             ),
         };
@@ -253,4 +362,30 @@ pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
     } else {
         0
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_known_by_its_words() {
+        let meant = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let (command, instance) = meant(&words);
+            (command.unwrap_or_default(), instance)
+        };
+        let is = |command: &str, instance: &str| (command.to_owned(), instance.to_owned());
+        assert_eq!(
+            meant("camcops-provision install --yes"),
+            is("install", "camcops")
+        );
+        assert_eq!(
+            meant(
+                "/usr/bin/camcops-provision --set web.path=/x --instance two secret rotate broker"
+            ),
+            is("secret rotate", "two")
+        );
+        assert_eq!(meant("something else"), is("", "camcops"));
+    }
 }

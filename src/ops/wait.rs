@@ -1,5 +1,6 @@
 //! `wait`: until database, broker and web server answer.
 
+use super::services;
 use crate::cli::{Global, Wait};
 use crate::error::Exit;
 use crate::probe::{self, Answer, Cause, Endpoint, Role, Trouble, seconds};
@@ -58,7 +59,11 @@ pub async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u8> {
     answered.sort_by_key(|one| one.role);
     missing.sort_by_key(|(role, _)| *role);
     if !missing.is_empty() {
-        return Err(Exit::Unreachable.because(gave_up(&missing, limit)));
+        let mut text = gave_up(&missing, limit);
+        if missing.iter().any(|(role, _)| *role == Role::Web) {
+            text += &failing(&site);
+        }
+        return Err(Exit::Unreachable.because(text));
     }
     if style.json {
         report::print_json(&json!({ "instance": site.instance, "answered": answered }))?;
@@ -90,6 +95,24 @@ fn roles(site: &Site, asked: &[Role]) -> Vec<Role> {
     roles.sort();
     roles.dedup();
     roles
+}
+
+/// Which services end again and again, and why.
+fn failing(site: &Site) -> String {
+    let mut text = String::new();
+    let Ok(known) = services::known(&site.host) else {
+        return text;
+    };
+    let Ok(mut all) = known.see(&site.host) else {
+        return text;
+    };
+    for member in &known.members {
+        let seen = all.remove(&member.name).unwrap_or_default();
+        if let Some(how) = known.keeps_failing(&site.host, member, &seen) {
+            text += &format!("\n  {} {how}", member.name);
+        }
+    }
+    text
 }
 
 async fn until_it_answers(

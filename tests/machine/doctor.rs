@@ -17,6 +17,7 @@ fn what_is_wrong_is_found_and_mended() {
     wait_until_well(&machine, "the first boot");
     all_is_well(&machine);
     services(&machine);
+    told_in_time(&machine);
     web(&machine);
     certificate(&machine);
     database(&machine);
@@ -86,7 +87,76 @@ fn all_is_well(machine: &Booted) {
     assert!(metrics.contains(line), "{metrics}");
 }
 
+/// What is told while something hangs or fails again and again.
+fn told_in_time(machine: &Booted) {
+    for (server, stopped, line) in [
+        ("mariadb", "mariadbd", "database "),
+        ("rabbitmq-server", "beam.smp", "broker "),
+    ] {
+        let script = format!(
+            "begin=$(date +%s%N); camcops-provision status > /dev/null
+             echo usual $(( ($(date +%s%N) - begin) / 1000000 ))
+             pkill -STOP {stopped}; begin=$(date +%s%N); timeout 20 camcops-provision status; code=$?
+             echo took $(( ($(date +%s%N) - begin) / 1000000 )); pkill -CONT {stopped}; exit $code"
+        );
+        let (code, told, why) = machine.tried(&script);
+        assert_eq!(code, 0, "{server}: {told}{why}");
+        let number = |what: &str| -> u32 {
+            let line = told.lines().find_map(|line| line.strip_prefix(what));
+            line.unwrap().trim().parse().unwrap()
+        };
+        let (took, usual) = (number("took "), number("usual "));
+        eprintln!("status while {server} hangs: {took} ms, else {usual} ms");
+        // This machine may be busy with other tests.
+        assert!(took < usual + 2700, "{server}: {took} ms\n{told}");
+        let about = told.lines().find(|told| told.starts_with(line)).unwrap();
+        assert!(about.contains("within 2 s"), "{told}");
+        for known in ["release ", "certificate ", "backups ", "not looked at"] {
+            assert!(told.contains(known), "{known} {told}");
+        }
+    }
+    wait_until_well(machine, "both servers go on");
+
+    machine.run(
+        r#"mkdir -p /run/systemd/system/camcops-scheduler@camcops.service.d
+         printf '[Service]\nExecStartPre=\nExecStart=\nExecStart=/usr/bin/python3 -c "{}[\\"y\\"]"\nRestartSec=1\n' > /run/systemd/system/camcops-scheduler@camcops.service.d/99-loop.conf
+         systemctl daemon-reload"#,
+    );
+    let (code, _, why) = machine.tried("camcops-provision restart scheduler");
+    assert_eq!(code, 69, "{why}");
+    let why_it_fails = "restarts): KeyError: 'y'";
+    assert!(
+        why.contains("keeps failing (3 ") && why.contains(why_it_fails),
+        "{why}"
+    );
+    let told = machine.run("camcops-provision status");
+    assert!(
+        told.contains("keeps failing (") && told.contains(why_it_fails),
+        "{told}"
+    );
+    is(machine, "services.running", "failed", why_it_fails);
+    machine.run("rm -r /run/systemd/system/camcops-scheduler@camcops.service.d; systemctl daemon-reload; camcops-provision restart scheduler");
+
+    machine.run("systemctl stop apache2");
+    let (code, told, why) = machine.tried("camcops-provision start server");
+    assert_eq!(code, 69, "{told}{why}");
+    assert!(
+        told.contains("answers") && why.contains("the site does not answer"),
+        "{told}{why}"
+    );
+    machine.run("systemctl start apache2; camcops-provision start server");
+}
+
 fn backups(machine: &Booted) {
+    // A share that is not mounted: nothing is written in its place.
+    machine.run("cp /etc/fstab /root; echo 'nas:/share /srv/share nfs noauto 0 0' >> /etc/fstab");
+    let elsewhere = "camcops-provision --set backup.directory=/srv/share/site";
+    let (code, told, _) = machine.tried(&format!("{elsewhere} doctor backups"));
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("nothing is mounted at /srv/share"), "{told}");
+    let (code, _, why) = machine.tried(&format!("{elsewhere} backup create"));
+    assert_eq!(code, 74, "{why}");
+    machine.run("[ ! -e /srv/share ]; mv /root/fstab /etc/fstab");
     let create = "camcops-provision backup create";
     machine.run(&format!(
         "cd /var/backups/camcops; rm --recursive --force *; {create}; mv * camcops-20260101T023000Z"
@@ -446,6 +516,13 @@ fn an_unfit_machine_is_refused_before_the_first_change() {
         "systemd-run --quiet --unit=other perl -MIO::Socket::INET -e '@socket = IO::Socket::INET->new(LocalPort => 80, Listen => 1, ReuseAddr => 1) or die; sleep 600'
          until (exec 3<> /dev/tcp/127.0.0.1/80) 2> /dev/null; do sleep 0.1; done",
     );
+    // RabbitMQ's package would fail after a minute.
+    let refused = machine.tried(
+        "hostname nameless; camcops-provision install --yes --wheelhouse /srv/wheelhouse; code=$?; hostname machine; exit $code",
+    );
+    assert_eq!(refused.0, 73, "{}", refused.2);
+    let line = "echo '127.0.1.1 nameless' >> /etc/hosts";
+    assert!(refused.2.contains(line), "{}", refused.2);
     let (code, out, _) = machine.tried("camcops-provision doctor --preflight ports");
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("http at 0.0.0.0:80 is held by"), "{out}");

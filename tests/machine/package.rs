@@ -227,6 +227,16 @@ fn settings_that_are_there_already_are_followed_and_not_touched() {
     let Some(machine) = machine() else { return };
     let settings = "[web]\nserver_names = ['mine.example.org']\n";
     machine.write("/etc/camcops/provision.toml", settings, 0o644);
+    // They are no answer to the question, which says no where nobody was asked.
+    let said = dpkg(&machine, INSTALL);
+    assert!(
+        said.contains("settings are in /etc/camcops/provision.toml"),
+        "{said}"
+    );
+    assert_eq!(pending(&machine), "");
+    dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
+    machine.write("/etc/camcops/provision.toml", settings, 0o644);
+    preseed(&machine, "install boolean true\n");
     dpkg(&machine, INSTALL);
     assert_eq!(pending(&machine), "camcops\n");
     assert_eq!(machine.run("cat /etc/camcops/provision.toml"), settings);

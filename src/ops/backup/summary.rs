@@ -14,6 +14,8 @@ use time::{Duration, OffsetDateTime};
 #[derive(Debug, Serialize)]
 pub struct Summary {
     directory: String,
+    /// Why the directory is not the one that it should be.
+    pub absence: Option<String>,
     /// When one is made by itself.
     pub schedule: Option<String>,
     number: usize,
@@ -48,7 +50,17 @@ impl Summary {
             return Ok(None);
         }
         let backup = &site.settings().backup;
+        let directory = backup.directory.as_str();
         let all = make::listed(site)?;
+        let mut absence = make::absence(&site.host, &site.instance, directory)?;
+        if absence.is_none()
+            && all.is_empty()
+            && make::had_backups(&site.host, &site.instance, directory)?
+        {
+            absence = Some(format!(
+                "backup.directory {directory} had backups, and is empty now"
+            ));
+        }
         // One from the future says nothing of today; clocks of a network differ a little.
         let latest = OffsetDateTime::now_utc() + Duration::minutes(5);
         let whole = || {
@@ -60,7 +72,8 @@ impl Summary {
         };
         let is_unfinished = |found: &&crate::backup::Found| found.what == What::Unfinished;
         Ok(Some(Summary {
-            directory: backup.directory.as_str().to_owned(),
+            directory: directory.to_owned(),
+            absence,
             schedule: backup.schedule.given().map(str::to_owned),
             number: whole().count(),
             unfinished: all.iter().filter(is_unfinished).count(),
@@ -76,7 +89,11 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(absence) = &self.absence {
+            f.write_str(absence)?;
+        }
         match &self.newest {
+            _ if self.absence.is_some() => {}
             Some(newest) => {
                 let hours = newest.age_seconds / 3600;
                 let age = match hours {

@@ -1,0 +1,127 @@
+//! Whether the directory for backups is where it should be: a share or a disk that is not mounted leaves an empty place
+//! on the machine's own disk, and nobody looks for backups there.
+
+use crate::host::Host;
+use anyhow::Result;
+
+const TABLE: &str = "/etc/fstab";
+const UNITS: &str = "/etc/systemd/system";
+const MOUNTED: &str = "/proc/self/mountinfo";
+/// What waits for somebody to look, and mounts then.
+const AUTOMATIC: &str = "autofs";
+
+/// The mount point that a directory belongs to, if it is one of fstab or of systemd and nothing is mounted there.
+pub(crate) fn missing_mount(host: &Host, directory: &str) -> Result<Option<String>> {
+    if host.staged_root().is_some() {
+        return Ok(None);
+    }
+    let mut wanted = in_table(&host.read_text(TABLE)?.unwrap_or_default());
+    for name in host.list(UNITS)?.unwrap_or_default() {
+        if name.ends_with(".mount") {
+            let unit = host.read_text(&format!("{UNITS}/{name}")).ok().flatten();
+            wanted.extend(unit.as_deref().and_then(of_unit));
+        }
+    }
+    let Some(point) = deepest(&wanted, directory) else {
+        return Ok(None);
+    };
+    // An automatic one is mounted by this.
+    let _ = std::fs::read_dir(point);
+    let is_mounted = mounted(&std::fs::read_to_string(MOUNTED)?)
+        .iter()
+        .any(|there| there == point);
+    Ok((!is_mounted).then(|| point.to_owned()))
+}
+
+/// The deepest of these that a directory is in, or is itself.
+fn deepest<'a>(points: &'a [String], directory: &str) -> Option<&'a str> {
+    let holds = |point: &&String| {
+        let rest = directory.strip_prefix(point.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    points
+        .iter()
+        .filter(holds)
+        .max_by_key(|point| point.len())
+        .map(String::as_str)
+}
+
+/// The mount points of fstab(5) but the root; swap has none.
+fn in_table(text: &str) -> Vec<String> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .map(|point| unescaped(point).trim_end_matches('/').to_owned())
+        .filter(|point| point.starts_with('/'))
+        .collect()
+}
+
+fn of_unit(text: &str) -> Option<String> {
+    let place = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Where="))?;
+    let place = place.trim().trim_end_matches('/');
+    place.starts_with('/').then(|| place.to_owned())
+}
+
+/// Where something is mounted, as proc(5) has it: the fifth field, and behind a dash the kind.
+fn mounted(text: &str) -> Vec<String> {
+    let point = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let is_there = !kind.starts_with(AUTOMATIC);
+        is_there.then(|| mount.split(' ').nth(4).map(unescaped))?
+    };
+    text.lines().filter_map(point).collect()
+}
+
+/// Blanks and the like are written as `\040`.
+fn unescaped(field: &str) -> String {
+    let mut parts = field.split('\\');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part
+            .get(..3)
+            .and_then(|code| u8::from_str_radix(code, 8).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[3..]);
+            }
+            None => {
+                bytes.push(b'\\');
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_point_of_a_directory_is_found() {
+        let points = in_table(
+            "# a comment\nUUID=1 / ext4 defaults 0 1\nnas:/b /srv/backups nfs noauto 0 0\nnas:/c /srv/my\\040disk/ nfs\nUUID=2 none swap sw 0 0\n",
+        );
+        assert_eq!(points, ["/srv/backups", "/srv/my disk"]);
+        assert_eq!(deepest(&points, "/srv/backups/site"), Some("/srv/backups"));
+        assert_eq!(deepest(&points, "/srv/backups"), Some("/srv/backups"));
+        assert_eq!(deepest(&points, "/srv/my disk/x"), Some("/srv/my disk"));
+        assert_eq!(deepest(&points, "/srv/backups2"), None);
+        assert_eq!(
+            of_unit("[Mount]\nWhat=x\nWhere=/srv/y/\n").as_deref(),
+            Some("/srv/y")
+        );
+    }
+
+    #[test]
+    fn what_only_waits_to_be_mounted_is_not() {
+        let text = "36 35 98:0 / /srv/backups rw,noatime master:1 - ext3 /dev/root rw\n\
+            37 35 0:5 / /srv/other rw - autofs systemd-1 rw\n\
+            38 35 0:6 / /srv/my\\040disk rw - nfs nas:/c rw\n";
+        assert_eq!(mounted(text), ["/srv/backups", "/srv/my disk"]);
+    }
+}
