@@ -7,6 +7,7 @@ mod backups;
 mod broker;
 mod database;
 mod end_to_end;
+mod exports;
 mod files;
 mod look;
 mod machine;

@@ -34,6 +34,7 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
     recipe.packages();
     recipe.accounts();
     recipe.directories();
+    recipe.extra_sockets()?;
     recipe.application();
     recipe.second_password();
     recipe.secrets();
@@ -84,9 +85,11 @@ macro_rules! template {
     };
 }
 
+mod exports;
 mod running;
 mod servers;
 
+pub(crate) use exports::{Exports, is_hidden};
 pub use servers::PORT_MAPPER_SETTINGS;
 
 impl<'a> Draft<'a> {
@@ -139,7 +142,7 @@ impl<'a> Draft<'a> {
     fn directories(&mut self) {
         let logs = &self.site.layout.logs;
         let log_files = self.site.settings().logging.mode == LogMode::File;
-        for row in self.site.layout.rows(self.site.dedicated()) {
+        for row in self.site.layout.rows(self.site.socket_maker()) {
             let unused = row.path == *logs && !log_files;
             if row.what != What::Directory || unused || row.mode.is_empty() {
                 continue;
@@ -284,7 +287,7 @@ impl<'a> Draft<'a> {
             camcops_conf::merge(&ours, found.config.as_deref(), found.config_base.as_deref());
         let config = Ini::parse(&merged.text);
         self.stays_on_machine = stays_on_machine(self.site, &config);
-        self.view["sandbox"]["write_paths"] = export_folders(&config).into();
+        self.export_folders(&config);
         self.recipe.kept = merged
             .kept
             .iter()
@@ -525,23 +528,6 @@ fn stays_on_machine(site: &Site, config: &Ini) -> bool {
         && !is_any("site", "EMAIL_HOST", &[""])
         && !is_any("site", "SMS_BACKEND", &["", "console"])
         && !is_any("export", "RECIPIENTS", &[""])
-}
-
-/// The folders that recipients export files to: the part of the name before anything variable.
-fn export_folders(config: &Ini) -> Vec<String> {
-    let mut folders: Vec<String> = config
-        .entries()
-        .into_iter()
-        .filter(|entry| entry.key.eq_ignore_ascii_case("FILE_FILENAME_SPEC"))
-        .filter_map(|entry| {
-            let fixed = entry.value.split('{').next().unwrap_or_default();
-            let (folder, _) = fixed.rsplit_once('/')?;
-            (folder.len() > 1 && folder.starts_with('/')).then(|| folder.to_owned())
-        })
-        .collect();
-    folders.sort();
-    folders.dedup();
-    folders
 }
 
 /// `/a/b/c` stands in `/a` and `/a/b`.

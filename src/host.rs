@@ -16,7 +16,7 @@ pub use flow::{Ends, Flow};
 use crate::accounts::Accounts;
 use crate::cut::Cut;
 use crate::error::Exit;
-use crate::layout::SERVICE_ACCOUNTS;
+use crate::layout::{RUNTIME, SERVICE_ACCOUNTS};
 use crate::report;
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
@@ -367,6 +367,15 @@ impl Host {
         make().with_context(|| format!("can't make the directory {}", self.outside(path)))
     }
 
+    /// The path of a file that is needed while the program runs; its directory is made if it is missing.
+    pub(crate) fn runtime_file(&self, name: &str) -> Result<String> {
+        if self.look(RUNTIME)?.is_none() {
+            // Others may pass, to a file that is given to them.
+            self.make_directory(RUNTIME, Some((0, 0)), 0o711)?;
+        }
+        Ok(format!("{RUNTIME}/{name}"))
+    }
+
     /// Gives what is finished its name, for good.
     fn name(&self, place: &Place, unfinished: &OsStr) -> Result<()> {
         let directory = &place.directory;
@@ -408,8 +417,35 @@ impl Host {
             }
         }
         let mode = mode.unwrap_or(now.mode);
-        self.give(&handle, owner.filter(|o| *o != (now.uid, now.gid)), mode)
-            .with_context(|| format!("can't set owner and mode of {}", self.outside(path)))?;
+        let given = owner.filter(|o| *o != (now.uid, now.gid));
+        let is_mine = |uid| uid == 0 || uid == self.me.as_raw();
+        let taken_over = now.kind == Kind::Directory
+            && !is_mine(now.uid)
+            && given.is_some_and(|(uid, _)| is_mine(uid));
+        let done = match taken_over {
+            true => self.take_over(&handle, given, mode, place.trusted),
+            false => self.give(&handle, given, mode),
+        };
+        done.with_context(|| format!("can't set owner and mode of {}", self.outside(path)))
+    }
+
+    /// A directory of another account becomes root's: what that account put into it would be trusted from now on. Links
+    /// of others go; where everybody can write to what the directory stands in, it held only temporary things, which
+    /// all go. An interrupted run is seen by the mode, and begins again.
+    fn take_over(
+        &self,
+        directory: &OwnedFd,
+        owner: Option<(u32, u32)>,
+        mode: u32,
+        is_kept: bool,
+    ) -> Result<()> {
+        let unfinished = Mode::from_bits_truncate(mode | Mode::S_ISVTX.bits());
+        fchmod(directory, unfinished)?;
+        self.give(directory, owner, unfinished.bits())?;
+        tree::sweep(directory.as_fd(), self.me.as_raw(), is_kept)?;
+        self.cut.after_write();
+        fchmod(directory, Mode::from_bits_truncate(mode))?;
+        self.cut.after_write();
         Ok(())
     }
 
@@ -616,7 +652,9 @@ impl Host {
 
     fn give(&self, handle: impl AsFd, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
         let handle = handle.as_fd();
-        if let Some((uid, gid)) = owner.filter(|_| self.may_give_away()) {
+        let now = fstat(handle)?;
+        let given = owner.filter(|owner| *owner != (now.st_uid, now.st_gid));
+        if let Some((uid, gid)) = given.filter(|_| self.may_give_away()) {
             fchown(handle, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             self.cut.after_write();
         }

@@ -28,6 +28,8 @@ pub const PYTHON_HOME: &str = "/usr/share/camcops/python";
 pub const PYTHON_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
 /// Sends exports that the broker could not be told of.
 pub(crate) const UNSENT_SENDER: &str = "/usr/share/camcops/python/camcops_unsent.py";
+/// What this program needs while it runs, for root alone.
+pub(crate) const RUNTIME: &str = "/run/camcops-provision";
 /// Where an ACME client puts the answers that prove who serves a name.
 pub const ACME: &str = "/var/lib/camcops-acme";
 
@@ -159,6 +161,34 @@ pub enum Whose {
     System,
 }
 
+/// Who makes the socket between web server and CamCOPS, and so who must be able to write to its directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketMaker {
+    /// systemd, as root, by the socket's name.
+    Systemd,
+    /// The service, whose account is the web server's.
+    Service,
+    /// The service, with an account of its own: the web server's group must be let in.
+    DedicatedService,
+}
+
+impl SocketMaker {
+    fn directory_owner(self) -> Whose {
+        match self {
+            SocketMaker::Systemd => Whose::Root,
+            SocketMaker::Service | SocketMaker::DedicatedService => Whose::ServiceForWeb,
+        }
+    }
+
+    fn directory_mode(self) -> &'static str {
+        match self {
+            SocketMaker::Systemd => "0755",
+            SocketMaker::Service => "0700",
+            SocketMaker::DedicatedService => "0710",
+        }
+    }
+}
+
 /// Directory or file, and who makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -212,7 +242,7 @@ pub struct Layout {
     pub certificate_with_key: String,
     /// What certbot runs after it has renewed.
     pub certbot_hook: String,
-    /// Holds the socket.
+    /// Holds the socket. Where systemd makes that one, nobody but root can write here.
     pub socket_dir: String,
     /// Where the web server reaches CamCOPS.
     pub socket: String,
@@ -222,8 +252,12 @@ pub struct Layout {
     pub cache: String,
     /// matplotlib's part of it.
     pub matplotlib: String,
+    /// Root's own place among what everybody can write to: what is in it can't be exchanged for a link.
+    pub lock_home: String,
     /// Locks of exports.
     pub lock: String,
+    /// Root's own place again.
+    pub downloads_home: String,
     /// Files that users asked for, until they fetch them.
     pub downloads: String,
     /// The site's own data.
@@ -273,8 +307,10 @@ impl Layout {
             state: format!("/var/lib/{slug}"),
             cache: format!("/var/cache/{slug}"),
             matplotlib: format!("/var/cache/{slug}/matplotlib"),
-            lock: format!("/var/lock/{slug}"),
-            downloads: format!("/var/tmp/{slug}"),
+            lock_home: format!("/var/lock/{slug}"),
+            lock: format!("/var/lock/{slug}/export"),
+            downloads_home: format!("/var/tmp/{slug}"),
+            downloads: format!("/var/tmp/{slug}/downloads"),
             data: format!("/srv/{slug}"),
             extra_strings: format!("/srv/{slug}/extra_strings"),
             images: format!("/srv/{slug}/images"),
@@ -291,11 +327,10 @@ impl Layout {
         }
     }
 
-    /// The file plan: what `paths` prints, and the directories that `install` makes. A dedicated account lets the web
-    /// server's group into its socket directory; the web server's own account needs no such door.
-    pub fn rows(&self, dedicated: bool) -> Vec<Row> {
+    /// The file plan: what `paths` prints, and the directories that `install` makes.
+    pub fn rows(&self, socket: SocketMaker) -> Vec<Row> {
         use What::{Directory, Elsewhere, File};
-        use Whose::{Root, RootForLogs, RootForService, Service, ServiceForWeb, System};
+        use Whose::{Root, RootForLogs, RootForService, Service, System};
         let row = |path: &str, what, whose, mode, purpose| Row {
             path: path.to_owned(),
             what,
@@ -366,8 +401,8 @@ impl Layout {
             row(
                 &self.socket_dir,
                 Directory,
-                ServiceForWeb,
-                if dedicated { "0710" } else { "0700" },
+                socket.directory_owner(),
+                socket.directory_mode(),
                 "runtime socket directory",
             ),
             row(
@@ -408,11 +443,12 @@ impl Layout {
             ),
             row(
                 &self.matplotlib,
-                Directory,
+                Elsewhere,
                 Service,
-                "0700",
+                "",
                 "matplotlib's cache",
             ),
+            row(&self.lock_home, Directory, Root, "0755", "locks"),
             row(&self.lock, Directory, Service, "0700", "locks of exports"),
             row(
                 &self.state,
@@ -420,6 +456,13 @@ impl Layout {
                 Service,
                 "0700",
                 "the scheduler's state",
+            ),
+            row(
+                &self.downloads_home,
+                Directory,
+                Root,
+                "0755",
+                "temporary files that outlive a boot",
             ),
             row(
                 &self.downloads,
@@ -511,7 +554,8 @@ mod tests {
     #[test]
     fn instances_share_no_path_that_is_theirs() {
         let shared = |layout: &Layout| -> BTreeSet<String> {
-            layout.rows(true).into_iter().map(|row| row.path).collect()
+            let rows = layout.rows(SocketMaker::Systemd).into_iter();
+            rows.map(|row| row.path).collect()
         };
         let (one, two) = (Layout::new(&DEBIAN, "camcops"), Layout::new(&DEBIAN, "two"));
         for path in shared(&one).intersection(&shared(&two)) {
@@ -525,7 +569,7 @@ mod tests {
     #[test]
     fn what_the_plan_says_is_not_used_is_not_used() {
         for flavour in [&DEBIAN, &RHEL] {
-            for row in Layout::new(flavour, "two").rows(true) {
+            for row in Layout::new(flavour, "two").rows(SocketMaker::Systemd) {
                 assert!(!row.path.starts_with("/opt"), "{}", row.path);
                 assert!(!row.path.starts_with("/usr/local"), "{}", row.path);
             }

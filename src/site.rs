@@ -9,7 +9,7 @@ use crate::facts::{Facts, Manager};
 use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::keys::{self, Key, Secret};
-use crate::layout::{DEDICATED_ACCOUNT, Layout, Whose};
+use crate::layout::{DEDICATED_ACCOUNT, Layout, SocketMaker, Whose};
 use crate::live::Live;
 use crate::probe::broker;
 use crate::render::Format;
@@ -190,6 +190,15 @@ impl Site {
     /// Whether the services have an account of their own, apart from the web server's.
     pub fn dedicated(&self) -> bool {
         self.settings().account.user == AccountUser::Camcops
+    }
+
+    /// Who makes the socket between web server and CamCOPS.
+    pub(crate) fn socket_maker(&self) -> SocketMaker {
+        match (self.has_web_socket(), self.dedicated()) {
+            (true, _) => SocketMaker::Systemd,
+            (false, true) => SocketMaker::DedicatedService,
+            (false, false) => SocketMaker::Service,
+        }
     }
 
     /// Whether the application logs in to the database by its account alone, without a password.

@@ -1,6 +1,8 @@
 //! What the templates can say: one view of the site for all of them, every field always there.
 
+use crate::backup;
 use crate::facts::Manager;
+use crate::journal;
 use crate::keys::Secret;
 use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOME};
 use crate::resource::services::member::own_environment;
@@ -149,6 +151,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
         "sandbox": {
             // Until the recipe has merged the configuration and knows.
             "local_only": false,
+            "export_folders": [],
             "write_paths": [],
         },
         "flavour": { "rhel": site.facts.flavour.name == "rhel" },
@@ -158,6 +161,10 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "monitor_password": found.monitor.secret.reveal(),
         },
     });
+    view["remembered_backups"] = journal::beside(instance, backup::make::DIRECTORY).into();
+    let in_home = |text: &str| ["/home/", "/root/"].iter().any(|home| text.contains(home));
+    view["reads_homes"] = in_home(&format!("{settings:?}")).into();
+    view["backs_up_to_home"] = in_home(settings.backup.directory.as_str()).into();
     let extras = settings.services.extras();
     view["extras"] = extras.map(|extra| extra_view(site, extra)).collect();
     view["extra"] = json!({});
@@ -183,7 +190,18 @@ fn extra_view(site: &Site, extra: &ExtraService) -> Value {
     // Apache connects by its group, unless the service is Apache's own account.
     let by_group = !socket.is_empty() && user != web_group;
     let socket_directory = socket.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let runtime = runtime_directory(layout, name);
+    let runtime = if socket_directory == format!("/run/{runtime}") {
+        runtime
+    } else {
+        String::new()
+    };
     let write_paths = [directory, socket_directory];
+    let holds_program =
+        |place: &&str| program.starts_with(&format!("{}/", place.trim_end_matches('/')));
+    let no_programs = write_paths
+        .iter()
+        .filter(|place| !place.is_empty() && !holds_program(place));
     let at_home = [&program, directory, socket].iter().any(|path| {
         ["/home/", "/root/"]
             .iter()
@@ -205,6 +223,8 @@ fn extra_view(site: &Site, extra: &ExtraService) -> Value {
         "program": program,
         "arguments": arguments.collect::<Vec<_>>(),
         "directory": directory,
+        "runtime": runtime,
+        "no_programs": no_programs.collect::<Vec<_>>(),
         "write_paths": write_paths.into_iter().filter(|path| !path.is_empty()).collect::<Vec<_>>(),
         "at_home": at_home,
         "environment": own_environment(layout, name),
@@ -253,6 +273,11 @@ fn believed_headers() -> Vec<String> {
         }
     }
     all
+}
+
+/// The directory below /run that is made for a service of the site's own, when its socket stands there.
+pub(crate) fn runtime_directory(layout: &Layout, service: &str) -> String {
+    format!("{}-{service}", layout.slug)
 }
 
 /// A host name that is nobody's.

@@ -5,7 +5,7 @@
 mod common;
 
 use camcops_provision::cli::Cli;
-use camcops_provision::layout::{DEBIAN, Layout};
+use camcops_provision::layout::{DEBIAN, Layout, SocketMaker};
 use camcops_provision::settings;
 use clap::CommandFactory;
 use common::{Ran, Staged, Who, program, scratch};
@@ -1170,7 +1170,7 @@ fn every_path_of_the_file_plan_is_shown() {
             .on(instance, &[&["paths", "--json"], extra].concat())
             .exits(0);
         let document = document(&ran);
-        let mut expected = Layout::new(&DEBIAN, instance).rows(false);
+        let mut expected = Layout::new(&DEBIAN, instance).rows(SocketMaker::Systemd);
         if extra.is_empty() {
             expected.retain(|row| row.path != "/var/log/camcops");
         }

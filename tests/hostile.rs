@@ -86,18 +86,24 @@ fn exposed(staged: &Staged) -> Vec<Exposed> {
         ) else {
             continue;
         };
-        let open = parent.uid() != 0 || parent.mode() & 0o022 != 0;
+        let open = parent.mode() & 0o022 != 0;
+        // Root makes nothing by name where the service could put something else in its way, and what stands where
+        // everybody can write is root's.
+        assert_eq!(parent.uid(), 0, "{path}");
+        assert!(
+            !open || (own.uid() == 0 && parent.mode() & 0o1000 != 0),
+            "{path}"
+        );
         if open || own.uid() != 0 {
             found.push(Exposed {
                 path: path.replace("/var/lock/", "/run/lock/"),
-                service: own.uid(),
+                owner: own.uid(),
+                mode: own.mode() & 0o7777,
                 open,
-                sticky: parent.mode() & 0o1000 != 0,
             });
         }
     }
-    assert!(found.iter().any(|e| e.open && e.sticky), "{found:?}");
-    assert!(found.iter().any(|e| e.open && !e.sticky), "{found:?}");
+    assert_eq!(found.iter().filter(|e| e.open).count(), 2, "{found:?}");
     found
 }
 
@@ -105,10 +111,10 @@ fn exposed(staged: &Staged) -> Vec<Exposed> {
 struct Exposed {
     /// Where it really is.
     path: String,
-    service: u32,
+    owner: u32,
+    mode: u32,
     /// What it stands in can be written to by others.
     open: bool,
-    sticky: bool,
 }
 
 impl Exposed {
@@ -119,14 +125,6 @@ impl Exposed {
     fn unfinished(&self) -> String {
         let (parent, name) = self.path.rsplit_once('/').unwrap();
         format!("{parent}/.{name}.camcops-provision")
-    }
-
-    /// Who may write to what it stands in.
-    fn attackers(&self) -> Vec<u32> {
-        match self.sticky {
-            true => vec![self.service, WEB, STRANGER],
-            false => vec![self.service],
-        }
     }
 }
 
@@ -225,9 +223,7 @@ impl Case<'_> {
     fn all(exposed: &[Exposed]) -> Vec<Case<'_>> {
         let mut cases = Vec::new();
         for exposed in exposed.iter().filter(|exposed| exposed.open) {
-            let mut attackers = exposed.attackers();
-            attackers.dedup();
-            for who in attackers {
+            for who in [WEB, STRANGER] {
                 for &trap in TRAPS {
                     for beside in [false, true] {
                         cases.push(Case {
@@ -252,15 +248,6 @@ impl Case<'_> {
 
     fn set(&self, staged: &Staged) {
         let at = self.at();
-        let (parent, _) = at.rsplit_once('/').unwrap();
-        if !staged.at(parent).exists() {
-            staged.directory(parent);
-            give_to(
-                &staged.at(parent),
-                self.exposed.service,
-                self.exposed.service,
-            );
-        }
         clear(&staged.at(&at));
         self.trap.put(staged, &at, self.who);
     }
@@ -272,8 +259,13 @@ impl Case<'_> {
     fn right(&self, staged: &Staged) {
         let found = fs::symlink_metadata(staged.at(&self.exposed.path)).unwrap();
         assert!(found.is_dir());
-        assert_eq!(found.uid(), self.exposed.service);
-        assert_eq!(found.mode() & 0o7777, 0o700);
+        assert_eq!(found.uid(), self.exposed.owner);
+        assert_eq!(found.mode() & 0o7777, self.exposed.mode);
+        // What somebody else put into it is not trusted with it.
+        for entry in fs::read_dir(staged.at(&self.exposed.path)).unwrap() {
+            let entry = entry.unwrap();
+            assert!(entry.metadata().unwrap().is_dir(), "{entry:?}");
+        }
     }
 }
 
@@ -328,7 +320,10 @@ fn what_a_service_puts_into_its_own_directories_is_left_alone() {
         return;
     }
     let staged = machine("auto");
-    let exposed = exposed(&staged);
+    let exposed: Vec<Exposed> = exposed(&staged)
+        .into_iter()
+        .filter(|exposed| exposed.owner != 0)
+        .collect();
     staged.run(&["install"]).exits(0);
     let before = guarded(&staged);
     for exposed in &exposed {
@@ -336,7 +331,7 @@ fn what_a_service_puts_into_its_own_directories_is_left_alone() {
             trap.put(
                 &staged,
                 &format!("{}/{number}", exposed.path),
-                exposed.service,
+                exposed.owner,
             );
         }
         // Its owner can do this, and the next run mends it.
@@ -352,6 +347,40 @@ fn what_a_service_puts_into_its_own_directories_is_left_alone() {
     assert_untouched(&before, &staged, "uninstall");
     for exposed in &exposed {
         assert!(staged.at(&exposed.path).join("0").is_symlink());
+    }
+}
+
+/// As it was before: the account of the services owned what root and systemd make things in.
+#[test]
+fn what_an_account_left_in_a_directory_that_becomes_roots_is_not_trusted() {
+    if !is_root() {
+        return;
+    }
+    let staged = machine("auto");
+    staged.run(&["install"]).exits(0);
+    let before = guarded(&staged);
+    let homes = ["run/camcops", "run/lock/camcops", "var/tmp/camcops"];
+    for home in homes {
+        let path = staged.at(home);
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        give_to(&path, WEB, WEB);
+        Trap::LinkToShadow.put(&staged, &format!("{home}/link"), WEB);
+        Trap::File.put(&staged, &format!("{home}/file"), WEB);
+        symlink("/etc", path.join("roots")).unwrap();
+    }
+    staged.run(&["install"]).exits(0);
+    assert_untouched(&before, &staged, "install");
+    for home in homes {
+        let found = fs::metadata(staged.at(home)).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o755), "{home}");
+        let names: Vec<String> = fs::read_dir(staged.at(home))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert!(!names.contains(&"link".into()), "{home}: {names:?}");
+        assert!(names.contains(&"roots".into()), "{home}: {names:?}");
+        // Only where nothing but temporary things stand.
+        assert_eq!(names.contains(&"file".into()), home == "run/camcops");
     }
 }
 
@@ -389,10 +418,6 @@ fn swapper() {
             let aside = target.with_file_name(format!("aside-{name}"));
             // Each of these may fail: the other side is at work as well.
             let _ = fs::rename(target, &aside);
-            let hard = target.with_file_name("hard");
-            if fs::rename(&hard, target).is_ok() {
-                let _ = fs::rename(target, &hard);
-            }
             match round % 4 {
                 0 => drop(symlink(&outside, target)),
                 1 => drop(symlink(outside.join("empty"), target)),
@@ -464,11 +489,6 @@ fn races() {
         false => (12, 8),
     };
     while rounds < least || (rounds < 40 && begin.elapsed() < Duration::from_secs(most)) {
-        // Nobody but root can make such a link where the kernel protects them; anybody can move it.
-        for exposed in exposed.iter().filter(|exposed| !exposed.sticky) {
-            let hard = staged.at(&exposed.path).with_file_name("hard");
-            let _ = fs::hard_link(outside.join("secret"), hard);
-        }
         for command in ["install", "install", "uninstall"] {
             let ran = staged.run(&[command]);
             let code = ran.status.code();

@@ -39,12 +39,12 @@ impl<'a> Way<'a> {
         let mut way = Way {
             host,
             family,
-            login: format!("/run/camcops-provision-{name}.cnf"),
+            login: host.runtime_file(&format!("{name}.cnf"))?,
             authority: None,
         };
         host.put_file(&way.login, options.as_bytes(), Some((0, 0)), 0o600)?;
         if let Encryption::Verify(authority) = &endpoint.encryption {
-            let path = format!("/run/camcops-provision-{name}.pem");
+            let path = host.runtime_file(&format!("{name}.pem"))?;
             host.put_file(&path, &authority.pem, Some((0, 0)), 0o600)?;
             way.authority = Some(path);
         }

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// The file that remembers where backups are.
-const DIRECTORY: &str = "backups-in";
+pub(crate) const DIRECTORY: &str = "backups-in";
 /// What it says of a directory that is not on the file system of the machine itself.
 const MOUNTED: &str = "mounted";
 

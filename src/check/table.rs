@@ -1,6 +1,8 @@
 //! The table.
 
-use super::{Finding, Look, backups, broker, database, end_to_end, files, machine, services, web};
+use super::{
+    Finding, Look, backups, broker, database, end_to_end, exports, files, machine, services, web,
+};
 use crate::stack::boxed;
 use anyhow::Result;
 
@@ -70,6 +72,7 @@ enum Which {
     ServicesMemory,
     Locks,
     Exports,
+    ExportFolders,
     WebApp,
     WebSocket,
     WebApache,
@@ -119,6 +122,7 @@ pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>
         Which::ServicesMemory => services::memory(look),
         Which::Locks => services::locks(look),
         Which::Exports => services::exports(look),
+        Which::ExportFolders => exports::folders(look),
         Which::WebApp => boxed(|| web::app(look)).await,
         Which::WebSocket => boxed(|| web::socket(look)).await,
         Which::WebApache => boxed(|| web::apache(look)).await,
@@ -160,7 +164,7 @@ const fn check(
 }
 
 /// All of them, what others stand on first.
-pub static CHECKS: [Check; 44] = [
+pub static CHECKS: [Check; 45] = [
     check(
         Which::Settings,
         "settings",
@@ -408,6 +412,14 @@ pub static CHECKS: [Check; 44] = [
         &[],
         "exports that could not be sent when their uploads came",
         "the broker was away: others wait for these records",
+    ),
+    check(
+        Which::ExportFolders,
+        "exports.folders",
+        SITE,
+        &[],
+        "the folders that recipients get files in",
+        "an export that can't be written is missed by whoever waits for it",
     ),
     check(
         Which::WebApp,

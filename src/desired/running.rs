@@ -8,7 +8,9 @@ use crate::render::Format;
 use crate::resource::services::member::{Member, Role, UNIT_HOME, members};
 use crate::resource::{Facets, Part, Resource};
 use crate::settings::{Frontend, LogMode, Mode, Service};
+use crate::view::runtime_directory;
 use anyhow::Result;
+use serde_json::Value;
 
 macro_rules! unit {
     ($name:literal) => {
@@ -101,6 +103,51 @@ impl Draft<'_> {
             && self.found.own_rotation.is_none()
     }
 
+    /// A socket that a service of the site's own makes needs a place where that account can write.
+    pub(super) fn extra_sockets(&mut self) -> Result<()> {
+        let layout = &self.site.layout;
+        let mut directories = Vec::new();
+        for extra in self.site.settings().services.extras() {
+            let (name, Some(socket)) = (extra.name.as_str(), &extra.socket) else {
+                continue;
+            };
+            let directory = socket
+                .as_str()
+                .rsplit_once('/')
+                .map_or("", |(parent, _)| parent);
+            let own = format!("/run/{}", runtime_directory(layout, name));
+            let user = extra
+                .user
+                .as_ref()
+                .map_or(self.site.account(), |user| user.as_str());
+            if directory == layout.socket_dir && self.site.has_web_socket() && user != "root" {
+                return Err(Exit::Settings.because(format!(
+                    "services.extra[{name}].socket: {directory} belongs to root, because systemd makes the web server's socket there; use {own}/{name}.socket"
+                )));
+            }
+            // systemd makes it at each start of the service.
+            if directory == own && self.site.manager() == Manager::Supervisor {
+                directories.push((own, user.to_owned()));
+            }
+        }
+        let group = self.site.facts.flavour.web_account;
+        for (directory, user) in directories {
+            let facets = Facets::new().with("type", "directory").with("mode", "0750");
+            let facets = match self.site.facts.can_give_to(&user, group) || !self.site.facts.staged
+            {
+                true => facets.with("owner", format!("{user}:{group}")),
+                false => facets,
+            };
+            self.want(
+                Resource::Directory(directory),
+                facets,
+                Part::Directories,
+                "the socket of a service of the site's own",
+            );
+        }
+        Ok(())
+    }
+
     /// The site's own services, after all of CamCOPS: what they do wrong must not keep it from its visitors.
     pub(super) fn extra_services(&mut self) {
         let accounts = &self.site.host.accounts;
@@ -149,6 +196,25 @@ impl Draft<'_> {
         self.public(&path, text, "0644", Part::Services, because);
     }
 
+    /// Whether database and broker are on this machine, so that nobody else is asked.
+    fn servers_are_local(&self) -> bool {
+        let settings = self.site.settings();
+        settings.database.mode == Mode::Local && settings.broker.mode == Mode::Local
+    }
+
+    /// What a service may write to beside what all sites have.
+    fn write_paths(&self, service: Service) -> Value {
+        let layout = &self.site.layout;
+        match service {
+            // It makes its socket itself.
+            Service::Server if !self.site.has_web_socket() => {
+                vec![layout.socket_dir.clone()].into()
+            }
+            Service::Workers => self.view["sandbox"]["export_folders"].clone(),
+            Service::Server | Service::Scheduler | Service::Monitor => Value::Array(Vec::new()),
+        }
+    }
+
     fn systemd(&mut self) -> Result<()> {
         let slug = self.site.layout.slug.clone();
         for (name, text) in UNITS {
@@ -185,6 +251,7 @@ impl Draft<'_> {
                 }
             };
             self.view["sandbox"]["local_only"] = local_only.into();
+            self.view["sandbox"]["write_paths"] = self.write_paths(service);
             let text = self.rendered(Format::Systemd, template!("unit-drop-in.conf.hbs"))?;
             self.drop_in(&unit, text, "what the settings say about this service");
             links.push(link(&format!("camcops@{slug}.target"), &unit));
@@ -201,6 +268,7 @@ impl Draft<'_> {
         }
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
             self.view["schedule"] = schedule.into();
+            self.view["servers_are_local"] = self.servers_are_local().into();
             let timer = format!("camcops-backup@{slug}.timer");
             let text = self.rendered(Format::Systemd, template!("backup-timer.conf.hbs"))?;
             self.drop_in(&timer, text, "when backups are made");

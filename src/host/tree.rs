@@ -132,6 +132,21 @@ fn opened(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<(Dir, Vec<OsSt
     Ok((inside, names))
 }
 
+/// Removes what others put into a directory that they can't write to any more: their links, or all that is theirs.
+pub(super) fn sweep(directory: BorrowedFd<'_>, me: u32, links_only: bool) -> nix::Result<()> {
+    let (inside, names) = opened(directory, OsStr::new("."))?;
+    let device = fstat(&inside)?.st_dev;
+    for name in &names {
+        let found = fstatat(&inside, &**name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let is_link = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits();
+        let is_theirs = found.st_uid != 0 && found.st_uid != me;
+        if is_theirs && (is_link || !links_only) {
+            remove(inside.as_fd(), name, device)?;
+        }
+    }
+    Ok(())
+}
+
 fn remove(directory: BorrowedFd<'_>, name: &OsStr, device: u64) -> nix::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),

@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// Where everything is.
 pub fn paths(site: &Site, style: Style) -> Result<u8> {
-    let mut rows = site.layout.rows(site.dedicated());
+    let mut rows = site.layout.rows(site.socket_maker());
     if site.settings().logging.mode != LogMode::File {
         rows.retain(|row| row.path != site.layout.logs);
     }

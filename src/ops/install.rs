@@ -11,7 +11,7 @@ use crate::engine::{self, Action, Data, Plan, Scope};
 use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
-use crate::layout::TOOL;
+use crate::layout::{RUNTIME, TOOL};
 use crate::report::{self, Lines, Style};
 use crate::resource::{Part, Resource, State, Wanted, packages, release, services, sql};
 use crate::site::{Site, open_host};
@@ -448,6 +448,8 @@ pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Resu
     let mut outcome = outcome?;
     outcome.left.extend(parked);
     services::after_undoing(host, &slug)?;
+    host.remove_file(&format!("{RUNTIME}/{slug}.lock"))?;
+    host.remove_directory(RUNTIME)?;
     if !purge::is_left(&writer.journal) {
         writer.forget().context(
             "everything is undone, but the journal could not be removed; run uninstall again",

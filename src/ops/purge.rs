@@ -59,7 +59,7 @@ pub async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String
     }
     let layout = &site.layout;
     // These hold nothing of anybody else. The others may have been here before, or hold what an uninstall left.
-    let own = [&layout.state, &layout.cache, &layout.downloads];
+    let own = [&layout.state, &layout.cache, &layout.downloads_home];
     let perhaps = [&layout.data, &layout.logs];
     let perhaps = perhaps
         .into_iter()

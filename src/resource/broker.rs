@@ -38,7 +38,7 @@ pub const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
 pub const NODE: &str = "rabbit@localhost";
 
 /// Holds an account while the broker reads it.
-const DEFINITIONS: &str = "/run/camcops-provision-broker.json";
+const DEFINITIONS: &str = "broker.json";
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the broker's tool may take; it takes a second or two.
@@ -310,9 +310,10 @@ fn define(host: &Host, name: &str, password: &Secret) -> Result<()> {
     let definitions = Zeroizing::new(
         json!({"users": [{"name": name, "password": password.reveal(), "tags": []}]}).to_string(),
     );
-    host.put_file(DEFINITIONS, definitions.as_bytes(), Some(owner), 0o600)?;
-    let done = control(host, &["import_definitions", DEFINITIONS]);
-    host.remove_file(DEFINITIONS)?;
+    let file = host.runtime_file(DEFINITIONS)?;
+    host.put_file(&file, definitions.as_bytes(), Some(owner), 0o600)?;
+    let done = control(host, &["import_definitions", &file]);
+    host.remove_file(&file)?;
     done
 }
 

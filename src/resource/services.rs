@@ -9,6 +9,7 @@ mod failure;
 mod known;
 pub mod member;
 pub mod proof;
+mod sandbox;
 pub mod scripts;
 pub mod supervisor;
 pub mod systemd;
@@ -223,6 +224,9 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
     if member.role == Role::Socket && !has_socket(host) {
         return Ok(false);
     }
+    if member.role.is_ours() && sandbox::lacks_write_path(host, seen)? {
+        return Ok(false);
+    }
     let read = match member.role {
         Role::Web => seen.reloaded,
         Role::Socket | Role::Timer => seen.since,
@@ -270,7 +274,7 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether visitors find the socket: it lies where the account of the services can remove it.
+/// Whether visitors find the socket.
 pub fn has_socket(host: &Host) -> bool {
     known(host).is_none_or(|known| {
         std::fs::symlink_metadata(&known.layout.socket)

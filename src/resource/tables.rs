@@ -138,7 +138,7 @@ impl Application {
 
     /// What a command of CamCOPS holds while it runs. Whoever can read it could hold it, too.
     fn lock(&self, host: &Host) -> Result<String> {
-        let lock = format!("/run/camcops-provision-{}.lock", self.layout.slug);
+        let lock = host.runtime_file(&format!("{}.lock", self.layout.slug))?;
         match host.look(&lock)? {
             Some(_) => host.set(&lock, Some((0, 0)), Some(0o600))?,
             None => host.put_file(&lock, b"", Some((0, 0)), 0o600)?,

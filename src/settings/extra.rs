@@ -230,8 +230,8 @@ fields! {
     path: WebPath, example "\"/listener\"", shown "none";
     /// The port that it listens on, on 127.0.0.1.
     port: Port, example "9000", shown "none";
-    /// The unix socket that it listens on.
-    socket: AbsolutePath, example "\"/run/camcops/listener.socket\"", shown "none";
+    /// The unix socket that it listens on. A directory /run/camcops-NAME is made for the service of that name.
+    socket: AbsolutePath, example "\"/run/camcops-listener/listener.socket\"", shown "none";
     /// How much memory it may have under systemd, in MiB; beyond that it is restarted.
     memory_max_mb: Whole<16, 1_000_000>, example "512", shown "no limit";
 }

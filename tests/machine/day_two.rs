@@ -236,7 +236,7 @@ fn lends_no_terminal(machine: &Booted) {
     }
 }
 
-/// The account of the services can remove its socket, and hold the lock of its directory.
+/// A socket that is gone comes back; the account of the services can't remove it, but it can hold the lock of its directory.
 fn outlives_its_own_account(machine: &Booted) {
     let socket = "/run/camcops/camcops.socket";
     for (spoilt, mended) in [
@@ -252,7 +252,10 @@ fn outlives_its_own_account(machine: &Booted) {
         machine.run(&format!("camcops-provision {mended}"));
         assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
     }
-    machine.run("setpriv --reuid=www-data --clear-groups flock /var/lock/camcops sleep 60 > /dev/null 2>&1 &");
+    machine.run(&format!(
+        "setpriv --reuid=www-data --clear-groups sh -c '! rm {socket}' 2> /dev/null"
+    ));
+    machine.run("setpriv --reuid=www-data --clear-groups flock /var/lock/camcops/export sleep 60 > /dev/null 2>&1 &");
     let (code, why) = refused(machine, "break-locks");
     assert_eq!(code, 75, "{why}");
     machine.run("pkill --uid www-data sleep");

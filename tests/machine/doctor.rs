@@ -268,22 +268,22 @@ fn broker(machine: &Booted) {
 
 fn machine_itself(machine: &Booted) {
     machine.run(
-        "mount -t tmpfs -o size=4m,uid=33,gid=33,mode=0700 small /var/tmp/camcops
-         head -c 8M /dev/zero > /var/tmp/camcops/much || true",
+        "mount -t tmpfs -o size=4m,uid=33,gid=33,mode=0700 small /var/tmp/camcops/downloads
+         head -c 8M /dev/zero > /var/tmp/camcops/downloads/much || true",
     );
     is(
         machine,
         "disk",
         "failed",
-        "/var/tmp/camcops: 0 of 4 MiB free",
+        "/var/tmp/camcops/downloads: 0 of 4 MiB free",
     );
     machine.run(
-        "umount /var/tmp/camcops
-         mount -t tmpfs -o size=4m,nr_inodes=20,uid=33,gid=33,mode=0700 small /var/tmp/camcops
-         touch $(seq --format /var/tmp/camcops/%g 30) || true",
+        "umount /var/tmp/camcops/downloads
+         mount -t tmpfs -o size=4m,nr_inodes=20,uid=33,gid=33,mode=0700 small /var/tmp/camcops/downloads
+         touch $(seq --format /var/tmp/camcops/downloads/%g 30) || true",
     );
     is(machine, "disk", "failed", "of 20 inodes free");
-    machine.run("umount /var/tmp/camcops");
+    machine.run("umount /var/tmp/camcops/downloads");
     is(machine, "disk", "ok", "");
 
     // Somebody else on the site's port, under a name of its own.
@@ -353,7 +353,7 @@ fn files(machine: &Booted) {
     is_mended(
         machine,
         &format!(
-            "cd /var/lock/camcops
+            "cd /var/lock/camcops/export
              setpriv --reuid=33 --regid=33 --clear-groups touch {holder}
              setpriv --reuid=33 --regid=33 --clear-groups ln {holder} camcops_master_export_recipient.lock"
         ),
@@ -425,7 +425,7 @@ fn web(machine: &Booted) {
     machine.run("rm /run/camcops/camcops.socket");
     first("web.socket", "there is no such socket");
     machine.run(&format!("{INSTALL} --yes"));
-    machine.run("chmod 0000 /run/camcops; setpriv --reuid=33 --regid=33 --clear-groups sh -c '! test -w /run/camcops/camcops.socket'");
+    machine.run("chmod 0700 /run/camcops; setpriv --reuid=33 --regid=33 --clear-groups sh -c '! test -w /run/camcops/camcops.socket'");
     first("web.socket", "Apache's account www-data may not use it");
     machine.run(&format!("{INSTALL} --yes"));
     machine.run(

@@ -1,0 +1,128 @@
+//! Where exports of recipients go: the merged configuration tells.
+
+use super::Draft;
+use crate::camcops_conf::Ini;
+use crate::resource::{Facets, Part, Resource};
+use std::collections::BTreeSet;
+
+/// Where a service finds nothing that the rest of the machine sees, or may not look.
+const HIDDEN: [&str; 8] = [
+    "/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/tmp",
+];
+
+/// What the recipients of a configuration have files for.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Exports {
+    /// The folders that files are written to: the part of the name before anything variable.
+    pub(crate) folders: BTreeSet<String>,
+}
+
+impl Exports {
+    /// Those of the recipients that are in use.
+    pub(crate) fn of(config: &Ini) -> Exports {
+        let mut exports = Exports::default();
+        let names = config.get("export", "RECIPIENTS").unwrap_or_default();
+        for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
+            let value = |key| config.get(&format!("recipient:{name}"), key);
+            let method = value("TRANSMISSION_METHOD").unwrap_or_default();
+            if !method.trim().eq_ignore_ascii_case("file") {
+                continue;
+            }
+            let spec = value("FILE_FILENAME_SPEC").unwrap_or_default();
+            exports.folders.extend(fixed_folder(&spec));
+        }
+        exports
+    }
+}
+
+/// The folder of a name with variable parts in braces.
+fn fixed_folder(spec: &str) -> Option<String> {
+    let fixed = spec.split('{').next().unwrap_or_default();
+    let (folder, _) = fixed.rsplit_once('/')?;
+    let is_plain = !folder
+        .split('/')
+        .skip(1)
+        .any(|part| matches!(part, "" | "." | ".."));
+    (folder.starts_with('/') && folder.len() > 1 && is_plain).then(|| folder.to_owned())
+}
+
+/// Whether a service would find another place there than everybody else.
+pub(crate) fn is_hidden(folder: &str) -> bool {
+    HIDDEN.iter().any(|hidden| {
+        folder
+            .strip_prefix(hidden)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+impl Draft<'_> {
+    /// The folders are made for the account of the services; those that are there stay as they are.
+    pub(super) fn export_folders(&mut self, config: &Ini) {
+        let exports = Exports::of(config);
+        for folder in &exports.folders {
+            if is_hidden(folder) {
+                self.recipe.warnings.push(format!(
+                    "exports to {folder}: services have a place of their own there, or none, and nobody would see the files; choose another folder in FILE_FILENAME_SPEC, such as /srv/exports"
+                ));
+                continue;
+            }
+            let is_there = matches!(self.site.host.look_into(folder), Ok(Some(_)));
+            let facets = match is_there {
+                true => Facets::new(),
+                false => self.owned(
+                    Facets::new().with("type", "directory"),
+                    crate::layout::Whose::Service,
+                    "0750",
+                ),
+            };
+            self.want(
+                Resource::Directory(folder.clone()),
+                facets,
+                Part::Configuration,
+                "exports of a recipient are written there",
+            );
+        }
+        let seen = exports
+            .folders
+            .into_iter()
+            .filter(|folder| !is_hidden(folder));
+        self.view["sandbox"]["export_folders"] = seen.collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "[export]\nRECIPIENTS =\n    archive\n    other\n    far\n\
+        [recipient:archive]\nTRANSMISSION_METHOD = FILE\nFILE_FILENAME_SPEC = /srv/a/b/{patient}.{filetype}\n\
+        [recipient:other]\nTRANSMISSION_METHOD = file\nFILE_FILENAME_SPEC = {patient}\n\
+        [recipient:far]\nTRANSMISSION_METHOD = hl7\nFILE_FILENAME_SPEC = /srv/far/{patient}\n\
+        [recipient:unused]\nTRANSMISSION_METHOD = file\nFILE_FILENAME_SPEC = /srv/unused/{patient}\n";
+
+    #[test]
+    fn folders_are_those_of_recipients_in_use() {
+        let exports = Exports::of(&Ini::parse(CONFIG));
+        assert_eq!(exports.folders, BTreeSet::from(["/srv/a/b".into()]));
+    }
+
+    #[test]
+    fn a_folder_ends_before_what_varies() {
+        for (spec, folder) in [
+            ("/srv/x/{patient}/{filetype}", Some("/srv/x")),
+            ("/srv/x/all_{patient}", Some("/srv/x")),
+            ("/{patient}", None),
+            ("srv/{patient}", None),
+            ("/srv/../etc/{patient}", None),
+            ("/srv//x/{patient}", None),
+        ] {
+            assert_eq!(fixed_folder(spec).as_deref(), folder, "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_a_service_does_not_share_is_hidden() {
+        assert!(is_hidden("/tmp/exports") && is_hidden("/home/me/x") && is_hidden("/tmp"));
+        assert!(!is_hidden("/srv/tmp") && !is_hidden("/tmpfiles/x"));
+    }
+}
