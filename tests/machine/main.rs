@@ -17,6 +17,7 @@ mod doctor;
 mod extra;
 mod foreign_site;
 mod harness;
+mod hostile_account;
 mod live;
 mod package;
 mod package_pending;

@@ -13,6 +13,7 @@ pub mod browser;
 pub mod certificates;
 pub mod hostile;
 pub mod installed;
+pub mod sandbox;
 pub mod servers;
 pub mod site;
 pub mod tablet;
