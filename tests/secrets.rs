@@ -691,11 +691,12 @@ fn chmod(path: &Path, mode: u32) {
 
 #[test]
 fn a_setting_that_is_no_secret_is_shown() {
-    let staged = Staged::of(Who::Ordinary, "debian").set(&[
-        "config.site.EMAIL_HOST=mail.example.org",
-        "config.site.EMAIL_HOST_PASSWORD=x",
-        "config.recipient:x.REDCAP_API_URL=https://me:x@redcap.example.org/",
-    ]);
+    let staged = Staged::of(Who::Ordinary, "debian");
+    staged.write(
+        "etc/camcops/provision.toml",
+        "[config.site]\nEMAIL_HOST = 'mail.example.org'\nEMAIL_HOST_PASSWORD = 'x'\n\
+         [config.'recipient:x']\nREDCAP_API_URL = 'https://me:x@redcap.example.org/'\n",
+    );
     for (key, shown) in [
         ("config.site.EMAIL_HOST", "mail.example.org\n"),
         ("config.site.EMAIL_HOST_PASSWORD", "********\n"),
