@@ -1535,6 +1535,8 @@ fn a_secret_is_kept_for_root_alone_and_nowhere_else() {
     }
     let shown = staged.run(&["config", "get", &format!("{MAIL_PASSWORD}_file")]);
     assert_eq!(shown.exits(0).out, format!("/{kept}\n"));
+    let told = staged.run(&["config", "get", MAIL_PASSWORD]).exits(64);
+    assert!(told.err.contains(&format!("/{kept}")), "{told}");
     staged.run(&["config", "unset", MAIL_PASSWORD]).exits(0);
     assert!(!staged.at(kept).exists());
     staged.run(&["install"]).exits(0);

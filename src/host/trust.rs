@@ -40,10 +40,11 @@ impl Host {
         })
     }
 
-    /// Refuses a file, as it was opened, that others could have written to.
+    /// Refuses a file, as it was opened, that others could have written to, or put where it is.
     pub(crate) fn refuse_foreign(&self, path: &str, found: &Entry) -> Result<()> {
-        let owner = (found.uid, found.gid, found.mode);
-        self.trust()?.check(&self.outside(path), owner, "")
+        let (trust, outside) = (self.trust()?, self.outside(path));
+        trust.check(&outside, (found.uid, found.gid, found.mode), "")?;
+        trust.check_way(Path::new(&outside))
     }
 }
 

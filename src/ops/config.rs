@@ -74,10 +74,23 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
     let value = site.settings().get(key).ok_or_else(|| {
         // The same words as for a wrong key in the file.
         let why = settings::edited("", key, Some("1")).err();
-        Exit::Usage.because(why.map_or_else(
-            || format!("{key}: not set; `camcops-provision config set {key} VALUE` sets it"),
-            |why| why.to_string(),
-        ))
+        let is_secret = secret_key(key).is_some();
+        let by_file = format!("{key}{}", settings::BY_FILE);
+        Exit::Usage.because(match (why, site.settings().get(&by_file)) {
+            (Some(why), _) => why.to_string(),
+            (None, Some(path)) if is_secret => {
+                format!(
+                    "{key}: it is in the file {} ({by_file}), and is not shown",
+                    path.trim()
+                )
+            }
+            (None, _) if is_secret => {
+                format!("{key}: not set; `camcops-provision config set {key}` asks for it")
+            }
+            (None, _) => {
+                format!("{key}: not set; `camcops-provision config set {key} VALUE` sets it")
+            }
+        })
     })?;
     // What is asked for by name may be shown, but no password: terminals are shared and outputs logged, and the file has it.
     let written = mask::setting(key, value.trim());
