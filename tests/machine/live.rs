@@ -194,7 +194,8 @@ fn logs_the_superuser_in(machine: &Booted) {
     }
 }
 
-/// The scheduler and the monitor don't load what tasks work on, and know the same tasks and the same schedule.
+/// The scheduler and the monitor don't load what tasks work on, unless there is a recipient, whose tasks CamCOPS looks up;
+/// they know the same tasks and the same schedule.
 fn schedules_what_the_workers_do(machine: &Booted) {
     machine.run(
         r#"sed -e 's/^RECIPIENTS *=.*/&\n    archive/' -e 's/^SCHEDULE *=.*/&\n    0 3 * * * archive/' \
@@ -208,6 +209,7 @@ REQUIRE_PRIMARY_IDNUM_MANDATORY_IN_POLICY = False
 FILE_PATIENT_SPEC = {surname}
 FILE_PATIENT_SPEC_IF_ANONYMOUS = anonymous
 FILE_FILENAME_SPEC = /srv/{tasktype}
+TASKS = photo
 END
         cat > /root/knows.py <<'END'
 import sys
@@ -227,7 +229,14 @@ END"#,
     };
     let (whole, loaded) = knows("");
     assert!(whole.contains("export_to_archive") && loaded, "{whole}");
-    assert_eq!(knows("CAMCOPS_RUNS_NO_TASKS=yes"), (whole, false));
+    assert_eq!(knows("CAMCOPS_RUNS_NO_TASKS=yes"), (whole, true));
+    let plain = "CAMCOPS_CONFIG_FILE=/etc/camcops/camcops.conf";
+    let (whole, loaded) = knows(plain);
+    assert!(loaded && !whole.contains("export_to_archive"), "{whole}");
+    assert_eq!(
+        knows(&format!("{plain} CAMCOPS_RUNS_NO_TASKS=yes")),
+        (whole, false)
+    );
     let units = ["scheduler", "monitor"].map(unit);
     for unit in units {
         let told = machine.run(&format!("systemctl show --property=Environment {unit}"));
