@@ -20,6 +20,10 @@ use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+mod put_back;
+
+use put_back::Former;
+
 /// What a change does, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +57,8 @@ pub struct Planned {
     pub part: Option<Part>,
     pub(crate) shown: Shown,
     base: Option<Content>,
+    /// What it reads, where it is a service.
+    inputs: Vec<Resource>,
 }
 
 impl Planned {
@@ -200,6 +206,7 @@ pub async fn plan(
             part: Some(wanted.part),
             shown,
             base: wanted.base.clone(),
+            inputs: wanted.inputs.clone(),
         });
     }
     if scope.whole {
@@ -315,6 +322,7 @@ async fn plan_removals(
                 part: None,
                 shown: Shown::Nothing,
                 base: None,
+                inputs: Vec::new(),
             }),
             Undoing::Leave(why) => plan.left.push(Left {
                 resource: resource.clone(),
@@ -394,6 +402,7 @@ pub async fn apply(
         left: plan.left.clone(),
         ..Outcome::default()
     };
+    let former = Former::of(&writer.journal, &plan.changes);
     for batch in plan.changes.chunk_by(at_once) {
         if stop.load(Ordering::Relaxed) {
             return Err(stopped(outcome.done, plan.changes.len()));
@@ -409,9 +418,18 @@ pub async fn apply(
         let numbers =
             intend(host, writer, batch).with_context(|| stopped_at(&batch[0], outcome.done))?;
         for (planned, number) in batch.iter().zip(numbers) {
-            let left = carry_out(host, writer, planned, number)
-                .await
-                .with_context(|| stopped_at(planned, outcome.done))?;
+            let left = match carry_out(host, writer, planned, number).await {
+                Ok(left) => left,
+                Err(why) => {
+                    let at = (&plan.changes[..], outcome.done);
+                    let put_back =
+                        put_back::after_failure(host, writer, at, &former, &why, progress);
+                    return match put_back.await {
+                        Some(told) => Err(told),
+                        None => Err(why.context(stopped_at(planned, outcome.done))),
+                    };
+                }
+            };
             outcome.done += 1;
             outcome.left.extend(left.clone());
             progress.made(planned, outcome.done, plan.changes.len(), left.as_ref());
@@ -560,6 +578,7 @@ pub async fn undo_all(
                     part: None,
                     shown: Shown::Nothing,
                     base: None,
+                    inputs: Vec::new(),
                 },
                 Undoing::Leave(why) => {
                     let beside = keep_original(host, instance, owned)?;
@@ -631,6 +650,7 @@ pub async fn undo(
             part: None,
             shown: Shown::Nothing,
             base: None,
+            inputs: Vec::new(),
         };
         for number in intend(host, writer, std::slice::from_ref(&planned))? {
             let left = carry_out(host, writer, &planned, number)

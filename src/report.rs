@@ -147,6 +147,8 @@ pub fn note(text: &str) {
 pub trait Progress {
     /// One more.
     fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>);
+    /// Something that was not planned.
+    fn note(&mut self, text: &str);
 }
 
 /// Progress as lines on standard error.
@@ -171,6 +173,12 @@ impl Progress for Lines<'_> {
             "[{index:width$}/{all}] {}{left}",
             headline(self.host, planned)
         ));
+    }
+
+    fn note(&mut self, text: &str) {
+        if !self.style.quiet && !self.style.json {
+            note(&format!("  {text}"));
+        }
     }
 }
 
