@@ -26,6 +26,7 @@ pub mod status;
 pub mod superuser;
 pub mod support;
 pub mod traceback;
+mod trial;
 pub mod upgrade;
 pub mod user;
 pub mod wait;

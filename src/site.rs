@@ -22,7 +22,7 @@ use crate::settings::{
 };
 use crate::{desired, report, view};
 use anyhow::Result;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -59,6 +59,8 @@ pub struct Site {
     pub only_shows: bool,
     /// A certificate that this run puts in place of the one that is there, whatever else could be had.
     pub new_certificate: Option<Pair>,
+    /// The camcops.conf that the installed CamCOPS has read in this run.
+    pub(crate) tried: RefCell<Option<Content>>,
 }
 
 impl Site {
@@ -81,6 +83,7 @@ impl Site {
             renewed: OnceCell::new(),
             only_shows: false,
             new_certificate: None,
+            tried: RefCell::default(),
         };
         site.check_environment()?;
         site.check_secrets()?;

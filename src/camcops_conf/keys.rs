@@ -43,6 +43,20 @@ impl Section {
     }
 }
 
+impl Section {
+    /// Its header in the file, where it has only one.
+    pub(crate) fn header(self) -> Option<&'static str> {
+        Some(match self {
+            Site => "site",
+            Server => "server",
+            Export => "export",
+            Recipient => return None,
+            Kapow => "sms_backend:kapow",
+            Twilio => "sms_backend:twilio",
+        })
+    }
+}
+
 /// How CamCOPS reads a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Kind {

@@ -1,6 +1,7 @@
 //! `config`: read, check and change the settings.
 
 use super::need_root;
+use super::trial::{self, Verdict};
 use crate::cli::{Config, Global};
 use crate::desired::desired;
 use crate::error::Exit;
@@ -206,24 +207,59 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
     let host = open_host(global)?;
     let file = settings_file(&host, global);
     let problems = Settings::resolve(&sources(&host, &file, global)?).err();
-    if style.json {
-        let problems = problems
-            .as_ref()
-            .map(|p| p.0.as_slice())
-            .unwrap_or_default();
-        report::print_json(&json!({ "file": file.display().to_string(), "problems": problems }))?;
-        return Ok(if problems.is_empty() {
-            0
-        } else {
-            Exit::Settings as u8
-        });
-    }
     if let Some(problems) = problems {
-        return Err(Exit::Settings.because(problems.to_string()));
+        if !style.json {
+            return Err(Exit::Settings.because(problems.to_string()));
+        }
+        report::print_json(&json!({ "file": file.display().to_string(), "problems": problems.0 }))?;
+        return Ok(Exit::Settings as u8);
     }
-    style.warn(&Site::load(global)?.config_warnings());
-    report::print_line("the settings are right")?;
-    Ok(0)
+    let site = Site::load(global)?;
+    let verdict = tried(&site)?;
+    let (refused, warnings) = match &verdict {
+        Verdict::Read(reading) => (&reading.refused[..], trial::lines(&reading.warnings)),
+        Verdict::NotAsked(_) => (&[][..], Vec::new()),
+    };
+    if style.json {
+        let not_asked = match &verdict {
+            Verdict::Read(_) => None,
+            Verdict::NotAsked(why) => Some(why),
+        };
+        report::print_json(&json!({
+            "file": file.display().to_string(),
+            "problems": refused,
+            "camcops_not_asked": not_asked,
+        }))?;
+    } else {
+        style.warn(&[site.config_warnings(), warnings].concat());
+        if !refused.is_empty() {
+            return Err(Exit::Unusable.because(trial::lines(refused).join("\n")));
+        }
+        report::print_line(&match &verdict {
+            Verdict::Read(reading) => format!(
+                "the settings are right, and the installed CamCOPS can start with them (it took {:.0} s to see)",
+                reading.seconds
+            ),
+            Verdict::NotAsked(why) => {
+                format!("the settings are right; CamCOPS itself was not asked: {why}")
+            }
+        })?;
+    }
+    Ok(match refused.is_empty() {
+        true => 0,
+        false => Exit::Unusable as u8,
+    })
+}
+
+/// What the installed CamCOPS says of the configuration that the settings make.
+fn tried(site: &Site) -> Result<Verdict> {
+    if site.host.staged_root().is_some() || !site.host.may_give_away() {
+        return Ok(Verdict::NotAsked(
+            "only root can, and only on the machine that runs it".into(),
+        ));
+    }
+    let recipe = desired(site, &site.found(&site.journal()?)?)?;
+    trial::read(site, &recipe)
 }
 
 fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {

@@ -2,7 +2,7 @@
 
 use super::ask::{Enter, Question, agree};
 use super::superuser::{ask_name, ask_password, take};
-use super::{cert, doctor, need_root, purge, stop_on_signals, upgrade};
+use super::{cert, doctor, need_root, purge, stop_on_signals, trial, upgrade};
 use crate::bundle;
 use crate::check::nameless;
 use crate::cli::{Global, Install, Origin, Parts, Plan as PlanFlags, Uninstall};
@@ -65,16 +65,28 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
     let mut global = global.clone();
     global.set.extend(overrides(&flags.origin)?);
     let site = Site::load(&global)?;
-    let (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    let journal = site.journal()?;
+    let (recipe, plan) = planned(&site, &journal, &flags.parts).await?;
     site.host.close().await;
+    let reading = trial::due_reading(&site, &recipe, &plan, &journal, style)?;
+    let (refused, warned) = reading
+        .map(|reading| {
+            (
+                trial::lines(&reading.refused),
+                trial::lines(&reading.warnings),
+            )
+        })
+        .unwrap_or_default();
+    let warnings = [recipe.warnings, warned].concat();
     let missing = recipe.missing.iter().map(|(_, what)| what.clone());
     let missing: Vec<String> = missing.chain(unfetched(&site.host, &plan)?).collect();
     let document = json!({
         "instance": site.instance,
         "plan": plan,
         "missing": missing,
+        "refused": refused,
         "kept": recipe.kept,
-        "warnings": recipe.warnings,
+        "warnings": warnings,
     });
     if let Some(file) = &flags.out {
         let mut text = serde_json::to_string_pretty(&report::versioned(&document)?)?;
@@ -86,8 +98,8 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
     if style.json {
         report::print_json(&document)?;
     } else {
-        style.warn(&recipe.warnings);
-        for what in &missing {
+        style.warn(&warnings);
+        for what in missing.iter().chain(&refused) {
             report::print_line(&format!("! {what}"))?;
         }
         report::print(&report::plan(
@@ -97,6 +109,9 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
             flags.diff,
             style,
         ))?;
+    }
+    if !refused.is_empty() {
+        return Ok(Exit::Unusable as u8);
     }
     let pending = !plan.changes.is_empty() || !plan.conflicts.is_empty() || !missing.is_empty();
     Ok(if flags.exit_code && pending {
@@ -147,6 +162,7 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         services::apache::refuse_unfit(&site.host).await?;
     }
+    trial::refuse(&site, &recipe, &plan, &site.journal()?, style)?;
     if flags.parts.whole() {
         doctor::before_install(&site, style).await?;
     }
@@ -212,6 +228,7 @@ pub async fn converge(
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
     let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
     refuse(&site.host, &recipe, &plan)?;
+    trial::refuse(site, &recipe, &plan, &writer.journal, style)?;
     plan.changes.retain(|planned| !is_issued(planned));
     unpack(&site.host, &plan)?;
     let mut lines = Lines {

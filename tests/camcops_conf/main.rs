@@ -9,3 +9,4 @@ mod keys;
 mod merge;
 mod template;
 mod texts;
+mod trial;

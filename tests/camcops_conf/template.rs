@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// camcops.conf of an empty machine with these settings and this cookie secret.
-fn written(settings: &[&str], cookie: &str) -> String {
+pub fn written(settings: &[&str], cookie: &str) -> String {
     let root = tempfile::tempdir().unwrap();
     let secrets = root.path().join("etc/camcops/secrets/camcops");
     fs::create_dir_all(&secrets).unwrap();
