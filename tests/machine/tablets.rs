@@ -125,17 +125,19 @@ fn a_stale_lock_stops_nothing(machine: &Booted) {
     const MASTER: &str = "camcops_master_export_recipient.lock";
     let holder = "import lockfile, sys, time\nlockfile.FileLock(sys.argv[1]).acquire(timeout=9)\nprint(flush=True)\ntime.sleep(600)\n";
     std::fs::write(machine.path("/var/tmp/holder.py"), holder).unwrap();
+    let directory = machine.run("sed -n 's/^EXPORT_LOCKDIR *= *//p' /etc/camcops/camcops.conf");
+    let directory = directory.trim();
     let hold = |name: &str| {
         machine.run(&format!(
             "chmod 644 /var/tmp/holder.py; rm -f /run/held
              setsid setpriv --reuid=www-data --regid=www-data --clear-groups \
-                /usr/share/camcops/venv/bin/python /var/tmp/holder.py /run/lock/camcops/{name} > /run/held 2>&1 < /dev/null &
+                /usr/share/camcops/venv/bin/python /var/tmp/holder.py {directory}/{name} > /run/held 2>&1 < /dev/null &
              until [ -s /run/held ]; do sleep 0.1; done; cat /run/held"
         ));
     };
     let kill = |name: &str| machine.run(&format!("pkill --signal KILL -f '[h]older.py.*{name}'"));
     let is_held = |name: &str| {
-        let path = format!("/run/lock/camcops/{}.lock", name.trim_end_matches(".lock"));
+        let path = format!("{directory}/{}.lock", name.trim_end_matches(".lock"));
         machine
             .tried(&format!("[ -e {path} ] || [ -e {path}.lock ]"))
             .0
