@@ -294,8 +294,17 @@ impl<'a> Draft<'a> {
             .map(|kept| crate::mask::Kept::new(&layout.config, kept))
             .collect();
         let parts = members(self.site).into_iter().filter_map(|one| one.config);
+        // What somebody edited by hand is as new as the file, and may have been read since.
+        let is_to_stay = found.config.as_deref() == Some(&merged.text);
         let digests: Vec<_> = parts
-            .map(|part| (part.digest_of(&merged.text), part.digest))
+            .map(|part| {
+                let present = found.config_digests.get(&part.digest);
+                let text = match present.filter(|_| is_to_stay) {
+                    Some(present) => present.clone(),
+                    None => format!("{}\n", part.digest_of(&merged.text)),
+                };
+                (text, part.digest)
+            })
             .collect();
         self.want_text(
             Text {
@@ -310,10 +319,10 @@ impl<'a> Draft<'a> {
             Some(Content::new(ours.into_bytes())),
         );
         // After the configuration: before it, a service that starts between the two would seem to have read the new one.
-        for (digest, path) in &digests {
+        for (text, path) in &digests {
             self.text(Text {
                 path,
-                text: format!("{digest}\n"),
+                text: text.clone(),
                 whose: Whose::Root,
                 mode: "0600",
                 part: Part::Configuration,

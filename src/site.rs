@@ -13,6 +13,7 @@ use crate::layout::{DEDICATED_ACCOUNT, Layout, SocketMaker, Whose};
 use crate::live::Live;
 use crate::probe::broker;
 use crate::render::Format;
+use crate::resource::services::member::members;
 use crate::resource::{
     self, Content, Resource, acme, packages, release, services, sql, superuser, tables,
 };
@@ -23,6 +24,7 @@ use crate::settings::{
 use crate::{desired, report, view};
 use anyhow::Result;
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -347,6 +349,7 @@ impl Site {
             warnings,
             config,
             config_base,
+            config_digests: self.config_digests()?,
             own_broker: self.own_broker()?,
             own_rotation,
             release_is_whole: match release::Wanted::new(self) {
@@ -367,6 +370,16 @@ impl Site {
             found.renew(*name, secret);
         }
         Ok(found)
+    }
+
+    fn config_digests(&self) -> Result<BTreeMap<String, String>> {
+        let mut digests = BTreeMap::new();
+        for part in members(self).into_iter().filter_map(|one| one.config) {
+            if let Some(text) = self.host.read_text(&part.digest)? {
+                digests.insert(part.digest, text);
+            }
+        }
+        Ok(digests)
     }
 
     /// Gives the drivers of live resources the secrets that they take.
@@ -605,6 +618,8 @@ pub struct Found {
     pub config: Option<String>,
     /// What the settings alone made of it when this program wrote it last.
     pub config_base: Option<String>,
+    /// The digests of what services read of it, by the files that they stand in.
+    pub config_digests: BTreeMap<String, String>,
     /// Where the application's accounts come from, as the database server sees it; nothing until that is asked.
     pub database_client: Option<String>,
     /// The administrator's own file that rotates our logs.
