@@ -260,7 +260,7 @@ const MORE: [&str; 12] = [
     "camcops-provision db check",
     "camcops-provision scale workers=1",
     "systemctl start camcops-backup@camcops.service camcops-metrics@camcops.service",
-    "camcops-provision support /root/support.tar.gz",
+    "camcops-provision support-bundle --yes --out /root/support.tar.gz",
     "camcops-provision backup restore latest --confirm camcops",
     "camcops-provision uninstall --yes",
 ];

@@ -217,6 +217,8 @@ pub fn base(release: &str, packages: &[&str]) -> PathBuf {
             super::done(
             super::debootstrap(release, root)
                 .args(["--variant=apt", "--skip=cleanup/apt", "--include", SYSTEM])
+                // The newest release is never more than a snapshot.
+                .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
                 .arg(format!("--customize-hook=chroot \"$1\" apt-get install --quiet --yes --download-only --no-install-recommends {list}"))
                 .arg("--customize-hook=echo machine > \"$1/etc/hostname\"; echo '127.0.0.1 localhost machine' > \"$1/etc/hosts\"; : > \"$1/etc/resolv.conf\"; ln -sf /usr/share/zoneinfo/Etc/UTC \"$1/etc/localtime\""),
         );

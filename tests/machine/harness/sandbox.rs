@@ -40,12 +40,13 @@ pub fn run_copy(machine: &Booted, service: &str, command: &str, verb: &str) {
     let units = "/run/systemd/system";
     let name = format!("camcops-{service}@");
     machine.run(&format!(
-        "cp /etc/systemd/system/{name}.service {units}/probe-{name}.service 2> /dev/null ||
-             cp /etc/systemd/system/{name}camcops.service {units}/probe-{name}.service
+        "of=/etc/systemd/system/{name}.service
+         [ -e $of ] || of=/etc/systemd/system/{name}camcops.service
+         sed /^PartOf=/d $of > {units}/probe-{name}.service
          mkdir -p {units}/probe-{name}camcops.service.d
          cp /etc/systemd/system/{name}camcops.service.d/* {units}/probe-{name}camcops.service.d 2> /dev/null || true
          printf '%s\\n' '[Unit]' ConditionPathExists= ConditionFileIsExecutable= '[Service]' Type=oneshot Restart=no ExecStartPre= ExecStart= 'ExecStart={command}' \\
-             StandardOutput=truncate:/var/log/probe.out StandardError=truncate:/var/log/probe.err TimeoutStartSec=300 \\
+             StandardOutput=truncate:/var/log/probe.out StandardError=truncate:/var/log/probe.err TimeoutStartSec=infinity \\
              > {units}/probe-{name}camcops.service.d/99-probe.conf
          systemctl daemon-reload
          systemctl {verb} probe-{name}camcops.service || {{ cat /var/log/probe.err >&2; exit 1; }}"
