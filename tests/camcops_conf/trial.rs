@@ -20,15 +20,22 @@ ALL_GROUPS = True
 TASK_FORMAT = doc
 "#;
 
+/// Where the texts of the CamCOPS that judges are.
+fn strings() -> String {
+    let venv = camcops_python().parent().unwrap().join("../lib");
+    let found = fs::read_dir(venv).unwrap().flatten().find_map(|python| {
+        let strings = python
+            .path()
+            .join("site-packages/camcops_server/extra_strings");
+        strings.exists().then_some(strings)
+    });
+    found.unwrap().to_str().unwrap().to_owned()
+}
+
 /// What CamCOPS refuses of a file: section and key of each, and all of its words.
 fn refused(text: &str) -> (Vec<(String, String)>, String) {
-    let strings = tempfile::tempdir().unwrap();
-    let texts =
-        r#"<resources><task name="x" locale=""><string name="y">z</string></task></resources>"#;
-    fs::write(strings.path().join("texts.xml"), texts).unwrap();
-    // On a machine a release is there.
-    let there = strings.path().to_str().unwrap();
-    let text = text.replace("/usr/share/camcops/extra_strings", there);
+    // On a machine they stand in the release.
+    let text = text.replace("/usr/share/camcops/extra_strings", &strings());
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file.rewind().unwrap();
