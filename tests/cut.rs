@@ -605,15 +605,15 @@ fn a_full_disk_stops_a_run_and_the_next_one_continues() {
     let script = r#"
         mount -t tmpfs -o size="$SIZE",mode=755 none "$2"
         ls -lR --time-style=+ "$2" > "$2.before"
-        "$1" --root "$2" install > "$2.out" 2> "$2.err" && code=0 || code=$?
+        "$1" --root "$2" install --yes > "$2.out" 2> "$2.err" && code=0 || code=$?
         echo "first $code"
         grep -c '^error: ' "$2.err" || true
         tail -n 1 "$2.err"
         find "$2" -name '.*.camcops-provision' | sed 's/^/unfinished /'
         mount -o remount,size=20m "$2"
-        "$1" --root "$2" install -q
+        "$1" --root "$2" install --yes -q
         "$1" --root "$2" plan --exit-code
-        "$1" --root "$2" uninstall -q
+        "$1" --root "$2" uninstall --yes -q
         ls -lR --time-style=+ "$2" | cmp - "$2.before"
         echo "all is well"
     "#;
@@ -636,7 +636,7 @@ fn a_read_only_tree_is_refused() {
         let script = r#"
             mount --bind "$2" "$2"
             mount -o remount,bind,ro "$2"
-            "$1" --root "$2" install
+            "$1" --root "$2" install --yes
         "#;
         if let Some(ran) = with_mounts(script, &staged) {
             let ran = ran.exits(74).says("Read-only file system");

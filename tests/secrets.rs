@@ -565,8 +565,8 @@ fn a_failure_in_the_middle_tells_no_secret() {
     };
     for blocks in ["1", "8", "16"] {
         for flags in [
-            &["install", "--adopt"][..],
-            &["--json", "install", "--adopt"],
+            &["install", "--yes", "--adopt"][..],
+            &["--json", "install", "--yes", "--adopt"],
         ] {
             let staged = case.tree();
             let hunt = Hunt::in_(&staged);
