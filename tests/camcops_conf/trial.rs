@@ -77,6 +77,7 @@ fn all_that_recipients_lack_is_told_at_once() {
             "recipient:archive TASKS",
             "recipient:archive FILE_PATIENT_SPEC",
             "recipient:archive FILE_FILENAME_SPEC",
+            "recipient:archive PRIMARY_IDNUM",
             "recipient:two PRIMARY_IDNUM",
             "recipient:two TASK_FORMAT",
             "recipient:two HL7_HOST",

@@ -4,12 +4,13 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::site::{all_were_answered, services, unit, visit, wait_until_well};
+use crate::harness::tablet;
 use serde_json::Value;
 
 const SETTINGS: &str = "/etc/camcops/provision.toml";
 const CONFIG: &str = "/etc/camcops/camcops.conf";
 
-/// It lacks two keys, and has a task that CamCOPS does not know.
+/// It lacks three keys, and has a task that CamCOPS does not know.
 const LACKING: &str = r#"
 [config."recipient:archive"]
 TRANSMISSION_METHOD = "file"
@@ -21,7 +22,8 @@ const WHOLE: &str = r#"
 [config."recipient:archive"]
 TRANSMISSION_METHOD = "file"
 ALL_GROUPS = "True"
-PRIMARY_IDNUM = ""
+PRIMARY_IDNUM = "1"
+REQUIRE_PRIMARY_IDNUM_MANDATORY_IN_POLICY = "False"
 TASKS = ["phq9", "photo"]
 FILE_PATIENT_SPEC = "{surname}"
 FILE_FILENAME_SPEC = "/var/lib/camcops/{tasktype}_{serverpk}.{filetype}"
@@ -81,6 +83,8 @@ fn refused_settings_take_no_site_down() {
         return;
     };
     wait_until_well(&machine, "the first boot");
+    // Recipients need a kind of number that the database knows.
+    tablet::prepare(&machine);
     let before = as_it_is(&machine);
     let own = std::fs::read_to_string(machine.path(SETTINGS)).unwrap_or_default();
     let put = |more: &str| {
@@ -90,7 +94,12 @@ fn refused_settings_take_no_site_down() {
 
     put(LACKING);
     is_refused(&machine, "config validate", &["FILE_PATIENT_SPEC"]);
-    let all = ["TASKS", "FILE_PATIENT_SPEC", "FILE_FILENAME_SPEC"];
+    let all = [
+        "TASKS",
+        "FILE_PATIENT_SPEC",
+        "FILE_FILENAME_SPEC",
+        "PRIMARY_IDNUM",
+    ];
     let why = is_refused(&machine, "install --yes", &all);
     assert!(why.contains("Task 'no_such_task' doesn't exist"), "{why}");
     assert_eq!(as_it_is(&machine), before);

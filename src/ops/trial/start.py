@@ -69,7 +69,8 @@ def tell_all_of_recipients():
         section = f"recipient:{self.recipient_name}"
         for _ in range(40):
             try:
-                return validate(self)
+                validate(self)
+                return refuse_empty(self, section)
             except module.InvalidExportRecipient as why:
                 known = len(answer["refused"])
                 key = supply(self, str(why))
@@ -78,6 +79,16 @@ def tell_all_of_recipients():
                     return None
 
     recipient.validate_db_independent = validate_all
+
+
+def refuse_empty(recipient, section):
+    """CamCOPS writes each recipient into its database when it starts, which refuses some that were accepted before."""
+    module = importlib.import_module("camcops_server.cc_modules.cc_exportrecipient")
+    for column in module.ExportRecipient.__table__.columns:
+        empty = getattr(recipient, column.name, "") is None
+        if empty and not column.nullable and not column.primary_key:
+            key = column.name.upper()
+            refuse(f"Missing parameter {key} (its database needs one)", (section, key))
 
 
 def supply(recipient, text):
