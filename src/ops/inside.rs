@@ -1,7 +1,7 @@
 //! `run`, `exec`, `shell`, `db shell`: a program in the surroundings of the services. Its exit code is ours, and nothing of
 //! this program's own environment reaches it.
 //!
-//! It is not root's, and so it never has root's terminal: see [`crate::host::terminal`].
+//! It is not root's, and so it never has root's terminal: see `host::terminal`.
 
 use super::need_machine;
 use crate::cli::Global;
