@@ -349,7 +349,7 @@ impl Site {
             warnings,
             config,
             config_base,
-            config_digests: self.config_digests()?,
+            config_digests: self.config_digests(journal)?,
             own_broker: self.own_broker()?,
             own_rotation,
             release_is_whole: match release::Wanted::new(self) {
@@ -372,10 +372,16 @@ impl Site {
         Ok(found)
     }
 
-    fn config_digests(&self) -> Result<BTreeMap<String, String>> {
+    /// Those that are as this program wrote them.
+    fn config_digests(&self, journal: &Journal) -> Result<BTreeMap<String, String>> {
         let mut digests = BTreeMap::new();
         for part in members(self).into_iter().filter_map(|one| one.config) {
-            if let Some(text) = self.host.read_text(&part.digest)? {
+            let Some(text) = self.host.read_text(&part.digest)? else {
+                continue;
+            };
+            let written = journal.find(&Resource::File(part.digest.clone()));
+            let written = written.and_then(|owned| owned.change.after.facets()?.content("content"));
+            if written == Some(&Content::new(text.as_bytes())) {
                 digests.insert(part.digest, text);
             }
         }
