@@ -3,7 +3,7 @@
 
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
-use crate::harness::site::{all_were_answered, services, unit, visit, wait_until_well};
+use crate::harness::site::{SERVICES, all_were_answered, services, unit, visit, wait_until_well};
 use crate::harness::tablet;
 use serde_json::Value;
 
@@ -115,8 +115,9 @@ fn refused_settings_take_no_site_down() {
 
 /// The configuration and the services.
 fn as_it_is(machine: &Booted) -> String {
+    let units = SERVICES.map(unit).join(" ");
     machine.run(&format!(
-        "sha256sum {CONFIG}; systemctl show --property=MainPID 'camcops-*@camcops.service'"
+        "sha256sum {CONFIG}; systemctl show --property=MainPID {units}"
     ))
 }
 
