@@ -86,7 +86,10 @@ fn cut_everywhere(
             scope.spawn(work);
         }
     });
-    assert!(cuts.into_inner() * share.step > 10, "hardly anything was cut");
+    assert!(
+        cuts.into_inner() * share.step > 10,
+        "hardly anything was cut"
+    );
 }
 
 /// After a cut of `install`: continuing leads to the whole, and undoing to the beginning.
