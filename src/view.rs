@@ -149,6 +149,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
         },
         "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get().map_or(0, |days| days.get()) },
         "sandbox": {
+            "servers_are_local": false,
             // Until the recipe has merged the configuration and knows.
             "local_only": false,
             "export_folders": [],

@@ -268,7 +268,7 @@ impl Draft<'_> {
         }
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
             self.view["schedule"] = schedule.into();
-            self.view["servers_are_local"] = self.servers_are_local().into();
+            self.view["sandbox"]["servers_are_local"] = self.servers_are_local().into();
             let timer = format!("camcops-backup@{slug}.timer");
             let text = self.rendered(Format::Systemd, template!("backup-timer.conf.hbs"))?;
             self.drop_in(&timer, text, "when backups are made");
