@@ -62,6 +62,8 @@ struct Draft<'a> {
     renderer: Renderer,
     /// Whether CamCOPS has nobody to talk to outside of this machine.
     stays_on_machine: bool,
+    /// Where recipients want files.
+    export_folders: Vec<String>,
     recipe: Recipe,
 }
 
@@ -107,6 +109,7 @@ impl<'a> Draft<'a> {
             view: view(site, found),
             renderer: Renderer::default(),
             stays_on_machine: false,
+            export_folders: Vec::new(),
             recipe: Recipe {
                 wanted: Vec::new(),
                 kept: Vec::new(),

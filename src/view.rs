@@ -152,7 +152,6 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "servers_are_local": false,
             // Until the recipe has merged the configuration and knows.
             "local_only": false,
-            "export_folders": [],
             "write_paths": [],
         },
         "flavour": { "rhel": site.facts.flavour.name == "rhel" },

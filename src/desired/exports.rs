@@ -86,7 +86,7 @@ impl Draft<'_> {
             .folders
             .into_iter()
             .filter(|folder| !is_hidden(folder));
-        self.view["sandbox"]["export_folders"] = seen.collect();
+        self.export_folders = seen.collect();
     }
 }
 

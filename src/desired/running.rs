@@ -210,7 +210,7 @@ impl Draft<'_> {
             Service::Server if !self.site.has_web_socket() => {
                 vec![layout.socket_dir.clone()].into()
             }
-            Service::Workers => self.view["sandbox"]["export_folders"].clone(),
+            Service::Workers => self.export_folders.clone().into(),
             Service::Server | Service::Scheduler | Service::Monitor => Value::Array(Vec::new()),
         }
     }
