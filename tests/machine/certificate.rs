@@ -122,7 +122,7 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
         !published.contains("PRIVATE"),
         "a key in a file for everybody"
     );
-    machine.run("! grep -rl PRIVATE /etc/camcops /var/lib/camcops-provision --exclude-dir=secrets | xargs stat --format='%a %n' | grep -v '^600'");
+    machine.run("! grep -rl 'PRIVATE KEY-----' /etc/camcops /var/lib/camcops-provision --exclude-dir=secrets | xargs stat --format='%a %n' | grep -v '^600'");
     assert_ne!(served(&machine), second);
     assert_eq!(machine.run("ls /etc/camcops/tls | wc -l").trim(), "2");
     nothing_is_pending(&machine);
