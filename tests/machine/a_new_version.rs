@@ -244,6 +244,7 @@ fn older_tables(machine: &Booted) {
     let old = release(machine, OLD);
     machine.run(&format!(
         "mv {RELEASES}/{old}/{LAST} /srv
+         rm {RELEASES}/{old}/release.files
          mariadb camcops --execute \"DROP TABLE empsa; CREATE VIEW mine AS SELECT name FROM _security_groups; UPDATE _alembic_version SET version_num = '0086'\""
     ));
     is_in_use(machine, OLD);
@@ -281,7 +282,8 @@ fn fails_while_the_tables_are_changed(machine: &Booted) {
 fn fails_when_the_workers_start(machine: &Booted) {
     let celery = format!("{RELEASES}/{}/bin/celery", release(machine, NEW));
     machine.run(&format!(
-        "cp {celery} /srv; sed -i '2i raise SystemExit(3)' {celery}"
+        "cp {celery} /srv; sed -i '2i raise SystemExit(3)' {celery}; rm {RELEASES}/{}/release.files",
+        release(machine, NEW)
     ));
     killed_at(machine, "  loading");
     machine.run(&format!("cp /srv/celery {celery}"));

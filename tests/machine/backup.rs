@@ -26,7 +26,7 @@ END
 
 /// A table without its `CHECKSUM TABLE` is one that the site itself writes to while it runs.
 const CHECKSUMS: &str = r#"
-mysql --skip-column-names information_schema --execute "SELECT CONCAT('CHECKSUM TABLE camcops.', GROUP_CONCAT(TABLE_NAME SEPARATOR ', camcops.')) FROM TABLES WHERE TABLE_SCHEMA = 'camcops' AND TABLE_NAME <> '_security_webviewer_sessions'" \
+mysql --skip-column-names --raw information_schema --execute "SELECT CONCAT('CHECKSUM TABLE ', GROUP_CONCAT('camcops.\`', REPLACE(TABLE_NAME, '\`', '\`\`'), '\`' SEPARATOR ', ')) FROM TABLES WHERE TABLE_SCHEMA = 'camcops' AND TABLE_NAME <> '_security_webviewer_sessions'" \
     --init-command 'SET SESSION group_concat_max_len = 1000000' > /root/checksums.sql
 mysql --skip-column-names < /root/checksums.sql
 "#;

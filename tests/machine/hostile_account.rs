@@ -135,7 +135,10 @@ fn opens_the_folders_of_exports(machine: &Booted) {
     let settings = "/etc/camcops/provision.toml";
     let before = fs::read_to_string(machine.path(settings)).unwrap_or_default();
     fs::write(machine.path(settings), before + RECIPIENT).unwrap();
-    machine.run("camcops-provision install --yes");
+    machine.run(
+        "mariadb camcops --execute \"INSERT IGNORE INTO _idnum_definitions (which_idnum, description, short_description) VALUES (1, 'Number', 'No')\"
+         camcops-provision install --yes",
+    );
     let folder = machine.run("stat --format '%U %a' /srv/exports /srv/exports/camcops");
     assert_eq!(folder, "root 755\nwww-data 750\n");
     let writes = |service: &str| {

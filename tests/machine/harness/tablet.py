@@ -308,6 +308,8 @@ class Tablet(threading.Thread):
                     break
                 # It was moved off the tablet.
                 self.tables, self.next_key = {}, collections.Counter()
+                # What was moved is told apart by the second in which that was; a person is never as fast.
+                time.sleep(1.01 - time.time() % 1)
                 self.stop.wait(self.chance.uniform(0, 1))
             self.unsent = sum(map(len, self.tables.values()))
         except Exception as why:

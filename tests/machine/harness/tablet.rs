@@ -72,7 +72,12 @@ impl<'a> Tablets<'a> {
     /// Ends them: nothing that was accepted is missing or other than it was sent, and nothing is there twice. Gives the
     /// requests that failed, by operation.
     pub fn end(self) -> Value {
+        let machine = self.machine;
         let report = self.report();
+        if report["doubled"] != serde_json::json!({}) {
+            let of = "journalctl --no-pager --output=short-precise --unit='camcops-server@*' | grep -E -B 40 -A 25 'IntegrityError' | tail -n 400";
+            eprintln!("{}", machine.tried(of).1);
+        }
         assert_eq!(report["doubled"], serde_json::json!({}), "{report:#}");
         report["failed"].clone()
     }
