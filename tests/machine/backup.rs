@@ -364,13 +364,20 @@ fn takes_dumps_of_others(machine: &Booted) {
 /// A backup with a link and something behind it, by somebody who can write one.
 fn refuses_a_hostile_archive(machine: &Booted) {
     let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
+    let whole = || {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header
+    };
+    let mut header = whole();
     header.set_entry_type(tar::EntryType::Symlink);
     header.set_size(0);
     archive.append_link(&mut header, "opt/x", "/etc").unwrap();
     let line = "* * * * * root touch /root/owned\n".as_bytes();
-    header = tar::Header::new_gnu();
-    header.set_mode(0o644);
+    header = whole();
     header.set_size(line.len() as u64);
     archive
         .append_data(&mut header, "opt/x/cron.d/pwn", line)
