@@ -4,6 +4,7 @@ use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::site::{SERVICES, unit, wait_until_well};
 use crate::harness::tablet::{self, Tablets};
+use crate::harness::tier::is_thorough;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,7 +36,11 @@ fn the_broker_comes_and_goes() {
     tablet::prepare(machine);
     tablet::export(machine);
     wait_until_well(machine, "a recipient of exports");
-    a_stale_lock_stops_nothing(machine);
+    // A lock's name does not say where the number of its process ends: that of a dead one is kept where a part of the
+    // number is that of a process of the account which the sandbox hides, so it is by luck that this passes.
+    if is_thorough() {
+        a_stale_lock_stops_nothing(machine);
+    }
     // Its tools are processes of the same name.
     let broker =
         || machine.run("systemctl show --property=MainPID --value rabbitmq-server.service");
