@@ -62,7 +62,8 @@ pub(super) async fn after_failure(
         ),
         Err(again) => format!("they don't start with {former_files} either: {again:#}"),
     };
-    Some(Exit::Failed.because(format!(
+    // The cause has not become another one by what was put back.
+    Some(Exit::of(why).because(format!(
         "{service} does not start with the new {files}: {trouble}\n{then}"
     )))
 }

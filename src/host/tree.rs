@@ -132,15 +132,19 @@ fn opened(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<(Dir, Vec<OsSt
     Ok((inside, names))
 }
 
-/// Removes what others put into a directory that they can't write to any more: their links, or all that is theirs.
+/// Removes what others put into a directory that they can't write to any more: their links, or all that is theirs and
+/// what they gave another name there.
 pub(super) fn sweep(directory: BorrowedFd<'_>, me: u32, links_only: bool) -> nix::Result<()> {
     let (inside, names) = opened(directory, OsStr::new("."))?;
     let device = fstat(&inside)?.st_dev;
     for name in &names {
         let found = fstatat(&inside, &**name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let is_link = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits();
+        let is_directory = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
         let is_theirs = found.st_uid != 0 && found.st_uid != me;
-        if is_theirs && (is_link || !links_only) {
+        // Its owner does not say who linked it there.
+        let has_names = !is_directory && found.st_nlink > 1;
+        if (is_theirs && is_link) || (!links_only && (is_theirs || has_names)) {
             remove(inside.as_fd(), name, device)?;
         }
     }
