@@ -366,6 +366,7 @@ fn what_an_account_left_in_a_directory_that_becomes_roots_is_not_trusted() {
         give_to(&path, WEB, WEB);
         Trap::LinkToShadow.put(&staged, &format!("{home}/link"), WEB);
         Trap::File.put(&staged, &format!("{home}/file"), WEB);
+        Trap::HardLink.put(&staged, &format!("{home}/hard"), WEB);
         symlink("/etc", path.join("roots")).unwrap();
     }
     staged.run(&["install"]).exits(0);
@@ -380,7 +381,9 @@ fn what_an_account_left_in_a_directory_that_becomes_roots_is_not_trusted() {
         assert!(!names.contains(&"link".into()), "{home}: {names:?}");
         assert!(names.contains(&"roots".into()), "{home}: {names:?}");
         // Only where nothing but temporary things stand.
-        assert_eq!(names.contains(&"file".into()), home == "run/camcops");
+        for name in ["file", "hard"] {
+            assert_eq!(names.contains(&name.into()), home == "run/camcops");
+        }
     }
 }
 
