@@ -1,4 +1,4 @@
-//! What becomes of an upload when the broker is away: with CamCOPS's own code, and a broker that is none.
+//! What becomes of an upload when the broker is away, and of one that fails: with CamCOPS's own code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,18 +19,15 @@ fn put_templates(home: &Path) {
     }
 }
 
-#[test]
-fn an_upload_is_no_failure_while_the_broker_is_away() {
+/// Runs a judge with the hook, in a home of its own: it finds all as it should be.
+fn judged(name: &str, arguments: &[&str]) {
     let home = tempfile::tempdir().unwrap();
     put_templates(home.path());
-    // It takes connections, and says nothing.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = silent.local_addr().unwrap().port();
     let said = Said::by(
         Command::new(camcops_python())
             .args(["-W", "ignore"])
-            .arg(script("uploads.py"))
-            .arg(silent.to_string())
+            .arg(script(name))
+            .args(arguments)
             .env("PYTHONPATH", home.path())
             .env("HOME", home.path())
             .env("CAMCOPS_CONFIG_FILE", home.path().join("camcops.conf")),
@@ -40,4 +37,17 @@ fn an_upload_is_no_failure_while_the_broker_is_away() {
         "{}",
         said.all()
     );
+}
+
+#[test]
+fn an_upload_is_no_failure_while_the_broker_is_away() {
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().port();
+    judged("uploads.py", &[&silent.to_string()]);
+}
+
+#[test]
+fn an_upload_that_fails_stores_nothing() {
+    judged("failed_uploads.py", &[]);
 }

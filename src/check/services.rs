@@ -9,6 +9,7 @@ use crate::resource::services::member::{Member, Role};
 use crate::resource::services::{self, Phase, Seen};
 use anyhow::Result;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// So often a service may have failed without a word.
@@ -297,11 +298,10 @@ const UNSENT: Duration = Duration::from_secs(20 * 60);
 pub(super) fn exports(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let layout = &look.site.layout;
-    if !has_hook(&layout.venv) {
-        return Ok(vec![Finding::warning(
-            "this release of CamCOPS tells the broker of uploads by another name than is known here: an upload that comes while the broker is away may be stored twice",
-            "camcops-provision upgrade",
-        )]);
+    let unknown = lacking_hooks(&layout.venv);
+    if !unknown.is_empty() {
+        let warn = |found| Finding::warning(found, "camcops-provision upgrade");
+        return Ok(unknown.into_iter().map(warn).collect());
     }
     let mut oldest = None;
     for name in ["unsent.sending", "unsent"] {
@@ -325,23 +325,62 @@ pub(super) fn exports(look: &Look<'_>) -> Result<Vec<Finding>> {
     }])
 }
 
-/// Whether the release has what `sitecustomize.py` takes the place of.
-fn has_hook(venv: &str) -> bool {
-    let Ok(libraries) = fs::read_dir(format!("{venv}/lib")) else {
+/// Modules of CamCOPS, what `sitecustomize.py` takes the place of in each, and what a release without it does.
+const HOOKS: [(&str, &str, &str); 2] = [
+    (
+        "cc_request.py",
+        "def _process_pending_export_push_requests(self)",
+        "this release of CamCOPS tells the broker of uploads by another name than is known here: an upload that comes while the broker is away may be stored twice",
+    ),
+    (
+        "client_api.py",
+        "resultdict = main_client_api(req)",
+        "this release of CamCOPS answers tablets by another name than is known here: what an upload has stored before it fails may be stored twice",
+    ),
+];
+
+/// What the release does because `sitecustomize.py` does not know it.
+fn lacking_hooks(venv: &str) -> Vec<&'static str> {
+    let libraries: Vec<PathBuf> = fs::read_dir(format!("{venv}/lib"))
         // Then others say that there is no release.
-        return true;
-    };
-    let module = "site-packages/camcops_server/cc_modules/cc_request.py";
-    let modules = libraries
+        .into_iter()
         .flatten()
-        .filter_map(|library| fs::read_to_string(library.path().join(module)).ok());
-    let name = "def _process_pending_export_push_requests(self)";
-    modules.into_iter().all(|text| text.contains(name))
+        .flatten()
+        .map(|library| {
+            library
+                .path()
+                .join("site-packages/camcops_server/cc_modules")
+        })
+        .collect();
+    let lacks = |module: &str, name: &str| {
+        let texts = libraries
+            .iter()
+            .map(|library| fs::read_to_string(library.join(module)));
+        texts.flatten().any(|text| !text.contains(name))
+    };
+    let lacking = HOOKS.iter().filter(|(module, name, _)| lacks(module, name));
+    lacking.map(|(.., consequence)| *consequence).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_tells_which_hooks_do_not_fit() {
+        let venv = tempfile::tempdir().unwrap();
+        let lacking = || lacking_hooks(venv.path().to_str().unwrap());
+        assert!(lacking().is_empty());
+        let modules = "lib/python3.11/site-packages/camcops_server/cc_modules";
+        let modules = venv.path().join(modules);
+        fs::create_dir_all(&modules).unwrap();
+        for (module, name, _) in HOOKS {
+            fs::write(modules.join(module), format!("\n{name}:\n")).unwrap();
+        }
+        assert!(lacking().is_empty());
+        fs::write(modules.join("client_api.py"), "answer = main(req)\n").unwrap();
+        assert_eq!(lacking(), [HOOKS[1].2]);
+    }
 
     #[test]
     fn a_control_group_tells_use_limit_and_kills() {

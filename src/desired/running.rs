@@ -46,7 +46,7 @@ impl Draft<'_> {
             hook,
             "0644",
             Part::Services,
-            "its processes start faster, share memory, and no database connections; an upload is no failure while the broker is away",
+            "its processes start faster, share memory, and no database connections; an upload is no failure while the broker is away, and stores nothing when it fails",
         );
         let sender = self.rendered(Format::Plain, template!("camcops_unsent.py.hbs"))?;
         self.public(
