@@ -4,6 +4,7 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::site::{self, OTHERS, SERVICES, all_were_answered, visit, wait_until_well};
+use crate::harness::tablet::Tablets;
 
 const APACHE: &str = "systemctl show --property=MainPID --value apache2";
 
@@ -13,6 +14,7 @@ fn lives_beside_others() {
         return;
     };
     wait_until_well(&machine, "the first boot");
+    let tablets = Tablets::few(&machine);
     a_broken_one_stops_an_install(&machine);
 
     machine.run(OTHERS);
@@ -37,6 +39,8 @@ fn lives_beside_others() {
             assert_eq!(now[&unit] != before[&unit], is_meant, "{change}: {service}");
         }
     }
+    // Nobody tells them of another path.
+    tablets.end_unnoticed();
     let asked = all_were_answered(&machine, "ours");
     eprintln!("{asked} visits to our site while its configuration changed twice");
     moves_to_a_path(&machine);

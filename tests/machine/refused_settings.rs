@@ -4,7 +4,7 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::site::{SERVICES, all_were_answered, services, unit, visit, wait_until_well};
-use crate::harness::tablet;
+use crate::harness::tablet::Tablets;
 use serde_json::Value;
 
 const SETTINGS: &str = "/etc/camcops/provision.toml";
@@ -83,8 +83,8 @@ fn refused_settings_take_no_site_down() {
         return;
     };
     wait_until_well(&machine, "the first boot");
-    // Recipients need a kind of number that the database knows.
-    tablet::prepare(&machine);
+    // They bring along the kind of number that recipients need.
+    let tablets = Tablets::few(&machine);
     let before = as_it_is(&machine);
     let own = std::fs::read_to_string(machine.path(SETTINGS)).unwrap_or_default();
     let put = |more: &str| {
@@ -110,6 +110,7 @@ fn refused_settings_take_no_site_down() {
     put(WHOLE);
     machine.run("camcops-provision install --yes && camcops-provision plan --exit-code");
     knows_the_tasks(&machine);
+    tablets.end_unnoticed();
     eprintln!("{} visits", all_were_answered(&machine, "refused"));
 }
 

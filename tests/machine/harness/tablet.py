@@ -37,6 +37,8 @@ RUN = "".join(chr(ord("k") + int(digit)) for digit in str(int(time.time()) % 1_0
 FIRST_NUMBER = int(time.time()) % 1_000_000 * 100_000_000
 # How long a tablet waits for an answer, and how long the last upload may be tried.
 PATIENCE, LAST_TRIES = 150, 300
+# How many seconds a tablet rests between two uploads, at most, to leave the processors to others.
+REST = float(os.environ.get("REST", "1"))
 
 KEY = "id"
 TIMES = {"when_created", "when_last_modified", "when_firstexit"}
@@ -310,7 +312,7 @@ class Tablet(threading.Thread):
                 self.tables, self.next_key = {}, collections.Counter()
                 # What was moved is told apart by the second in which that was; a person is never as fast.
                 time.sleep(1.01 - time.time() % 1)
-                self.stop.wait(self.chance.uniform(0, 1))
+                self.stop.wait(self.chance.uniform(0, REST))
             self.unsent = sum(map(len, self.tables.values()))
         except Exception as why:
             self.broken = repr(why)
@@ -415,7 +417,7 @@ def main():
         "unsent": sum(tablet.unsent for tablet in tablets),
         "broken": [tablet.broken for tablet in tablets if tablet.broken],
         "failed": failed,
-        "failures": [failure for tablet in tablets for failure in tablet.failures][:500],
+        "failures": [failure for tablet in tablets for failure in tablet.failures][:20_000],
         **compare(tablets),
     }
     with open(f"{directory}/report.new", "w") as file:
