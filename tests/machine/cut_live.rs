@@ -29,7 +29,7 @@ const LONG: [(&str, &str); 5] = [
 /// What an install makes and what it leaves to others; not what servers keep for themselves, what a boot takes away, and
 /// what uv knows of its cache, which a cut run leaves to the next one.
 const FILES: &str = r"find /etc /usr /srv /opt /var/lib/camcops* /var/cache/camcops* /var/log/camcops* /var/tmp/camcops* /run/camcops* \
-    -xdev \( -path /srv/wheelhouse -o -path '/var/lib/camcops-provision/*/contents' -o -path '*/.cache' \) -prune \
+    -xdev \( -path /srv/wheelhouse -o -path '/var/lib/camcops-provision/*/contents' -o -path '*/.cache' -o -path /run/camcops-provision \) -prune \
     -o ! -name uv_cache.json ! -path '/run/*.lock' -printf '%y %m %u:%g %p %l\n' 2> /dev/null || true";
 
 #[test]

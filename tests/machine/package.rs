@@ -271,6 +271,7 @@ fn answers_that_make_no_settings_and_settings_that_are_wrong_block_nothing() {
     );
     dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
     machine.write("/etc/camcops/provision.toml", "[wbe]\n", 0o644);
+    preseed(&machine, "install boolean true\n");
     let said = dpkg(&machine, INSTALL);
     assert!(
         said.contains("pending: /etc/camcops/provision.toml"),
@@ -405,6 +406,7 @@ fn an_older_version_takes_over_and_other_packages_are_not_disturbed() {
     allow(&machine);
     let settings = "[web]\nserver_names = ['mine.example.org']\n";
     machine.write("/etc/camcops/provision.toml", settings, 0o644);
+    preseed(&machine, "install boolean true\n");
     dpkg(&machine, INSTALL);
     machine.run(
         "cd /root; dpkg-deb --raw-extract package.deb older; sed -i 's/^Version: .*/Version: 0.0.9-1/' older/DEBIAN/control\n\
