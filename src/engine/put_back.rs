@@ -6,6 +6,7 @@ use crate::error::Exit;
 use crate::host::Host;
 use crate::journal::{Journal, Writer};
 use crate::report::{Progress, plain};
+use crate::resource::services::NotRestarted;
 use crate::resource::{Change, Content, Resource, Shown, State};
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ pub(super) async fn after_failure(
     progress: &mut dyn Progress,
 ) -> Option<anyhow::Error> {
     let replaced = replaced(changes, failed);
-    if replaced.is_empty() {
+    if replaced.is_empty() || why.is::<NotRestarted>() {
         return None;
     }
     let service = changes.get(failed)?.change.resource.name();

@@ -61,6 +61,14 @@ pub enum Phase {
     Failed,
 }
 
+/// That the process from before goes on, because its manager would not replace it. What it would say to the new
+/// configuration is not known.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} was not restarted and still runs with its former configuration: restart it, then run again to continue"
+)]
+pub(crate) struct NotRestarted(String);
+
 /// What its manager knows of a service.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
@@ -438,7 +446,15 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         (_, true) => handler.order(host, "restart", name),
     };
     known.forget();
-    ordered.map_err(|why| failure(host, known, member, &format!("{why:#}"), since))?;
+    if let Err(why) = ordered {
+        let why = failure(host, known, member, &format!("{why:#}"), since);
+        let now = look(host, name)?;
+        let is_as_before = running && (now.pid, now.since) == (seen.pid, seen.since);
+        return Err(match is_as_before && member.role != Role::Web {
+            true => why.context(NotRestarted(name.to_owned())),
+            false => why,
+        });
+    }
     let patience = match member.role {
         Role::Extra => STARTING,
         _ => READY,
