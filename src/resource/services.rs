@@ -449,7 +449,7 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     if let Err(why) = ordered {
         let why = failure(host, known, member, &format!("{why:#}"), since);
         let now = look(host, name)?;
-        let is_as_before = running && (now.pid, now.since) == (seen.pid, seen.since);
+        let is_as_before = running && now.pid.is_some() && now.pid == seen.pid;
         return Err(match is_as_before && member.role != Role::Web {
             true => why.context(NotRestarted(name.to_owned())),
             false => why,
