@@ -191,7 +191,7 @@ impl Seen {
         let refused = |what: &str| {
             let name = String::from_utf8_lossy(inside);
             Err(Exit::Unusable.because(format!(
-                "the files of the backup have {name:?}, {what}: it was not made by camcops-provision, or somebody has changed it; nothing was changed"
+                "the files of the backup have {name:?}, {what}: it was not made by camcops-provision, or it was changed since; nothing was changed"
             )))
         };
         let is_directory = kind == EntryType::Directory;

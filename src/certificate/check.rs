@@ -130,7 +130,7 @@ pub fn permission_findings(key_path: &Path, mode: u32, owner_uid: u32) -> Vec<Fi
             key_path,
             format!("can be read or written by every account of this machine (mode {:04o}), so the key is no \
             secret", mode & 0o7777),
-            format!("run `chmod 0600 {path}`, and have the certificate issued anew with a new key if anybody \
+            format!("run `chmod 0600 {path}`, and have the certificate reissued with a new key if anybody \
             else works on this machine"),
         );
     }
@@ -251,7 +251,7 @@ impl Findings {
             self.refuse(
                 given.key.0,
                 format!("is not the key of {} in {}", link.called(), given.certificate.0.display()),
-                "give the key that this certificate was requested with, or have the certificate issued anew for \
+                "give the key that this certificate was requested with, or have the certificate reissued for \
                 this key",
             );
             if let Some(bits) = key
@@ -322,7 +322,7 @@ impl Findings {
             self.refuse(
                 file,
                 "is not meant for servers (its extendedKeyUsage lacks serverAuth)",
-                "have it issued anew as a TLS server certificate",
+                "have it reissued as a TLS server certificate",
             );
         }
         if let Ok(Some(usage)) = certificate.key_usage()
@@ -331,7 +331,7 @@ impl Findings {
             self.warn(
                 file,
                 "may not be used for signatures (its keyUsage lacks digitalSignature), which current TLS needs",
-                "have it issued anew with digitalSignature, or some clients will refuse it",
+                "have it reissued with digitalSignature, or some clients will refuse it",
             );
         }
         let (begins, ends) = validity(certificate);
@@ -342,7 +342,7 @@ impl Findings {
                     "is valid for {} days, and Apple's devices refuse more than 825",
                     (ends - begins).whole_days()
                 ),
-                "have it issued anew with a shorter life if there are iPads, iPhones or Macs",
+                "have it reissued with a shorter life if there are iPads, iPhones or Macs",
             );
         }
     }
@@ -353,7 +353,7 @@ impl Findings {
             self.refuse(
                 leaf.file,
                 format!("is for {} names, and authorities give a hundred", has.len()),
-                "have it issued anew for the names of this server only",
+                "have it reissued for the names of this server only",
             );
             return;
         }
@@ -365,14 +365,14 @@ impl Findings {
                     "is for {}, and no client takes a wildcard that stands for the servers of many",
                     listed(wide)
                 ),
-                "have it issued anew for the names of this server",
+                "have it reissued for the names of this server",
             );
         }
         if has.is_empty() {
             self.refuse(
                 leaf.file,
                 "has no subjectAltName, and clients no longer read the server's name from the common name",
-                "have it issued anew with every name of the server as subjectAltName",
+                "have it reissued with every name of the server as subjectAltName",
             );
             return;
         }
@@ -396,7 +396,7 @@ impl Findings {
                     missing.join(", "),
                     listed(has.iter())
                 ),
-                "have it issued anew with these names too, or take them out of web.server_names",
+                "have it reissued with these names too, or take them out of web.server_names",
             );
         }
         if !textual.is_empty() {
@@ -406,7 +406,7 @@ impl Findings {
                     "has {} as a host name, and clients look for an IP address entry",
                     textual.join(", ")
                 ),
-                "have it issued anew with an entry of the kind IP in its subjectAltName",
+                "have it reissued with an entry of the kind IP in its subjectAltName",
             );
         }
     }
@@ -442,17 +442,17 @@ impl Findings {
             Worth::Narrow(kind) if whose.is_empty() => self.refuse(
                 link.file,
                 format!("has {kind}, which Chrome, Edge and Android's browsers can't use"),
-                "have it issued anew for a P-256 key, or for RSA with at least 2048 bits",
+                "have it reissued for a P-256 key, or for RSA with at least 2048 bits",
             ),
             Worth::Narrow(kind) => self.warn(
                 link.file,
                 format!("{whose}has {kind}, which many browsers and tablets can't use"),
-                "have it issued anew for a P-256 or RSA key",
+                "have it reissued for a P-256 or RSA key",
             ),
             Worth::Refused(kind) => self.refuse(
                 link.file,
                 format!("{whose}has {kind}, which clients refuse"),
-                "have it issued anew for a P-256 key, or for RSA with 2048 to 8192 bits",
+                "have it reissued for a P-256 key, or for RSA with 2048 to 8192 bits",
             ),
         }
         if read::signed_with_ed25519(&link.certificate)
@@ -464,14 +464,14 @@ impl Findings {
             self.refuse(
                 link.file,
                 format!("{whose}is signed with Ed25519, which browsers can't verify"),
-                "have it issued anew by an authority with a P-256, P-384 or RSA key",
+                "have it reissued by an authority with a P-256, P-384 or RSA key",
             );
         }
         if broken_signature(&link.certificate) {
             self.refuse(
                 link.file,
                 format!("{whose}is signed with SHA-1 or older, which clients refuse"),
-                "have it issued anew with SHA-256",
+                "have it reissued with SHA-256",
             );
         }
     }

@@ -62,7 +62,7 @@ impl Draft<'_> {
         for folder in &exports.folders {
             if is_hidden(folder) {
                 self.recipe.warnings.push(format!(
-                    "exports to {folder}: services have a place of their own there, or none, and nobody would see the files; choose another folder in FILE_FILENAME_SPEC, such as /srv/exports"
+                    "exports to {folder}: services have a place of their own there, or none, and the files could not be seen from outside; choose another folder in FILE_FILENAME_SPEC, such as /srv/exports"
                 ));
                 continue;
             }

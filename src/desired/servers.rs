@@ -75,7 +75,7 @@ impl Draft<'_> {
             .and_then(|key| key.kept_in.as_ref());
         if let Some(path) = made.filter(|_| checked_only) {
             self.recipe.warnings.push(format!(
-                "database.password_file: is not set, so the password of {} is made here, in {path}: whoever looks after {host} has to give the account that one",
+                "database.password_file: is not set, so the password of {} is made here, in {path}: the administrator of {host} has to give the account that one",
                 settings.user_or(slug)
             ));
         }

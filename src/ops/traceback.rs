@@ -85,7 +85,7 @@ pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> 
         for pid in root.map(|pid| table.tree(pid)).unwrap_or_default() {
             let told = match table.get(pid).map(|stat| stat.state) {
                 Some('T' | 't') => Err(format!(
-                    "somebody has stopped it; let it go on with `kill -CONT {pid}`"
+                    "it was stopped by a signal; continue it with `kill -CONT {pid}`"
                 )),
                 _ if begin.elapsed() > ALL_ANSWERS => {
                     Err("it was not asked: those before it took too long; name its service".into())

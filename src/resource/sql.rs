@@ -289,7 +289,7 @@ pub(crate) async fn tables_among(
         .await?;
     if let Some((name, kind)) = rows.iter().find(|(_, kind)| kind != "BASE TABLE") {
         return Err(Exit::Unusable.because(format!(
-            "{name} in the database {database} is no table ({kind}): somebody has put it in the place of CamCOPS's own; look at it by SHOW CREATE VIEW, drop it, and restore a backup"
+            "{name} in the database {database} is no table ({kind}): it took the place of CamCOPS's own table; look at it by SHOW CREATE VIEW, drop it, and restore a backup"
         )));
     }
     Ok(rows.into_iter().map(|(name, _)| name).collect())

@@ -567,10 +567,7 @@ async fn holds_anything(known: &Known, database: &str, tables: &[String]) -> Res
 /// Removes what a cut run left of the first tables; only if there is nothing in them.
 async fn empty(known: &Known, database: &str, tables: &[String]) -> Result<()> {
     if holds_anything(known, database, tables).await? {
-        return Err(unusable(
-            database,
-            "were never finished, but somebody has put something into them",
-        ));
+        return Err(unusable(database, "were never finished, but hold data"));
     }
     let server = &known.server;
     server.change("SET SESSION foreign_key_checks = 0").await?;

@@ -18,7 +18,9 @@ const NOW: i64 = 7;
 pub fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable("whoever is in front has it")]);
+        return Ok(vec![Finding::not_applicable(
+            "the reverse proxy in front has it",
+        )]);
     }
     let mode = site.settings().tls.mode;
     let own = mode == TlsMode::SelfSigned;
