@@ -115,10 +115,10 @@ pub enum Command {
     Stats,
     /// Show where in its code each process of the services is, for one that is stuck
     Traceback(Services),
-    /// Break export locks whose owners are dead; the services run it before they start
+    /// Break export locks whose owners are dead; the services run it before they start, and a timer
     #[command(hide = true)]
     BreakLocks,
-    /// Break such locks, and send exports that the broker could not be told of in time; a timer runs it
+    /// Send exports that the broker could not be told of in time; a timer runs it
     #[command(hide = true)]
     CatchUp,
     /// Start a service as its account with the administrator's own variables; supervisor runs it

@@ -1,8 +1,12 @@
 //! Export locks whose owner is dead. CamCOPS waits for such a lock for ever, its web server too, when it starts.
 //!
-//! A lock is `NAME.lock`, a hard link to the file `HOST-THREAD.PIDHASH` of whoever holds it (Python's `lockfile`). The
-//! lock is all that keeps a clinical record from being exported twice, so it is broken only if its owner is proved dead:
-//! same machine, and no process of that number and account that ran Python when the lock was taken.
+//! A lock is `NAME.lock`, a hard link to the file of its owner (Python's `lockfile`). That is `HOST-THREAD.PID-START-HASH`
+//! for the processes of the services (`sitecustomize.py`): one process, whatever the clock was. Others call it
+//! `HOST-THREAD.PIDHASH`, where several numbers may be meant. The lock is all that keeps a clinical record from being
+//! exported twice, so it is broken only if its owner is proved dead: same machine, and no process that may be meant is of
+//! that account, runs Python and was there when the lock was taken.
+//!
+//! A sandbox hides the other processes of its own account, so this is done outside of it.
 
 use crate::camcops_conf::Ini;
 use crate::host::{Ended, Entry, Host, Kind};
@@ -10,6 +14,7 @@ use crate::journal;
 use crate::layout::{Layout, TOOL};
 use crate::processes;
 use anyhow::Result;
+use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getuid};
 use serde::Serialize;
@@ -18,8 +23,8 @@ use std::time::{Duration, SystemTime};
 const SUFFIX: &str = ".lock";
 /// An owner removes its own file first and the lock then: between the two it is at work no more.
 const LEAVING: Duration = Duration::from_secs(10);
-/// What the clock may have been corrected by since the lock was taken.
-const SLACK: Duration = Duration::from_secs(2);
+/// What the clock may have been corrected by since the lock was taken: a machine was paused, or had the wrong time.
+const SLACK: Duration = Duration::from_secs(60);
 /// The largest process number that Linux gives.
 const LARGEST_PID: u32 = 1 << 22;
 
@@ -87,10 +92,15 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
     let mut locks = Vec::new();
     for Judged {
         path,
+        lock,
         holder,
-        verdict,
+        mut verdict,
     } in all(host, directory)?
     {
+        // It may have been given back and taken by another while the others were looked at.
+        if verdict.is_ok() && !is_still(&lock, host.look(&path)?) {
+            verdict = Err("it changed a moment ago".into());
+        }
         let broken = verdict.is_ok();
         if broken {
             host.remove_file(&path)?;
@@ -104,6 +114,10 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
     Ok(locks)
 }
 
+fn is_still(lock: &Entry, now: Option<Entry>) -> bool {
+    now.is_some_and(|now| (now.inode, now.changed) == (lock.inode, lock.changed))
+}
+
 /// The locks in a directory that [`break_stale`] would break; nothing is changed.
 pub fn stale(host: &Host, directory: &str) -> Result<Vec<String>> {
     let locks = all(host, directory)?.into_iter();
@@ -115,6 +129,7 @@ pub fn stale(host: &Host, directory: &str) -> Result<Vec<String>> {
 /// A lock, the file of whoever holds it, and why it may be broken, or why it may not.
 struct Judged {
     path: String,
+    lock: Entry,
     holder: Option<String>,
     verdict: Result<String, String>,
 }
@@ -143,6 +158,7 @@ fn all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
                     None => without_owner(lock),
                     Some(holder) => judged(holder, lock, &here, &Machine),
                 },
+                lock: lock.clone(),
                 holder,
             }
         })
@@ -151,23 +167,26 @@ fn all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
 
 /// What is known of processes.
 trait Processes {
-    /// The account of a living process.
+    /// The account of a living process; nothing if there is none, or none that may be of this account.
     fn owner(&self, pid: u32) -> Option<u32>;
     fn program(&self, pid: u32) -> Option<String>;
     fn started(&self, pid: u32) -> Option<SystemTime>;
+    /// The same by the kernel's own count.
+    fn start_ticks(&self, pid: u32) -> Option<u64>;
 }
 
 struct Machine;
 
 impl Processes for Machine {
-    /// Not every process is in a /proc of those that a sandbox gives; a signal tells that it is there all the same. What
-    /// may not be sent one is of another account.
+    /// Some machines show nobody the processes of others. A signal tells that one is there all the same, or is of another
+    /// account; whatever else comes of it proves nothing.
     fn owner(&self, pid: u32) -> Option<u32> {
-        processes::owner(pid).or_else(|| {
+        processes::account(pid).or_else(|| {
             let number = i32::try_from(pid).ok()?;
-            kill(Pid::from_raw(number), None)
-                .is_ok()
-                .then(|| getuid().as_raw())
+            match kill(Pid::from_raw(number), None) {
+                Err(Errno::ESRCH | Errno::EPERM) => None,
+                _ => Some(getuid().as_raw()),
+            }
         })
     }
 
@@ -177,6 +196,10 @@ impl Processes for Machine {
 
     fn started(&self, pid: u32) -> Option<SystemTime> {
         processes::started(pid)
+    }
+
+    fn start_ticks(&self, pid: u32) -> Option<u64> {
+        processes::start_ticks(pid)
     }
 }
 
@@ -195,43 +218,79 @@ fn judged(
     here: &str,
     machine: &impl Processes,
 ) -> Result<String, String> {
-    let Some((host, digits)) = holder.rsplit_once('.').and_then(|(left, right)| {
-        let (host, _thread) = left.rsplit_once('-')?;
-        Some((host, right))
-    }) else {
-        return Err(format!("its owner {holder} is not understood"));
-    };
+    let unknown = || format!("its owner {holder} is not understood");
+    let (host, candidates) = parse_owner(holder).ok_or_else(unknown)?;
     if host != here {
         return Err(format!("its owner is on another machine, {host}"));
     }
-    for pid in candidates(digits) {
-        let Some(account) = machine.owner(pid) else {
-            continue;
-        };
-        // Another account, another program or a younger process has the number by chance.
-        let python = machine
-            .program(pid)
-            .is_none_or(|program| program.starts_with("python"));
-        let young = machine
-            .started(pid)
-            .is_some_and(|started| started > lock.modified + SLACK);
-        if account == lock.uid && python && !young {
-            return Err(format!("its owner, process {pid}, is alive"));
+    if candidates.is_empty() {
+        return Err(unknown());
+    }
+    for candidate in candidates {
+        if may_hold(candidate, lock, machine) {
+            return Err(format!("its owner, process {}, is alive", candidate.pid));
         }
     }
     Ok("its owner is dead".into())
 }
 
-/// Number and hash are written one after the other. A hash without a minus sign does not tell where it begins, so every
-/// number that it may be is looked at.
-fn candidates(digits: &str) -> Vec<u32> {
-    let whole = digits.split('-').next().unwrap_or_default();
-    let exact = digits.contains('-');
-    (1..=whole.len())
-        .filter(|length| !exact || *length == whole.len())
-        .filter_map(|length| whole.get(..length)?.parse().ok())
-        .take_while(|pid| *pid <= LARGEST_PID)
-        .collect()
+/// A process that the file of an owner may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Candidate {
+    pid: u32,
+    start_ticks: Option<u64>,
+}
+
+fn may_hold(candidate: Candidate, lock: &Entry, machine: &impl Processes) -> bool {
+    let pid = candidate.pid;
+    let Some(account) = machine.owner(pid) else {
+        return false;
+    };
+    if let (Some(named), Some(seen)) = (candidate.start_ticks, machine.start_ticks(pid)) {
+        return named == seen;
+    }
+    // Another account, another program or a younger process has the number by chance.
+    let python = machine
+        .program(pid)
+        .is_none_or(|program| program.starts_with("python"));
+    let young = machine
+        .started(pid)
+        .is_some_and(|started| started > lock.modified + SLACK);
+    account == lock.uid && python && !young
+}
+
+/// The machine of an owner, and the processes of it that may be meant.
+fn parse_owner(name: &str) -> Option<(&str, Vec<Candidate>)> {
+    let (left, digits) = name.rsplit_once('.')?;
+    let (host, _thread) = left.rsplit_once('-')?;
+    let parts: Vec<&str> = digits.split('-').collect();
+    let one = |pid: &str, start_ticks| {
+        let pid = parse_pid(pid);
+        pid.map(|pid| Candidate { pid, start_ticks })
+    };
+    let candidates = match parts.as_slice() {
+        [pid, start, _hash] => vec![one(pid, Some(start.parse().ok()?))?],
+        // A hash below zero.
+        [pid, _hash] => vec![one(pid, None)?],
+        [both] => (1..both.len())
+            .filter_map(|end| both.split_at_checked(end))
+            .filter(|(_, hash)| is_hash(hash))
+            .filter_map(|(pid, _)| one(pid, None))
+            .collect(),
+        _ => return None,
+    };
+    Some((host, candidates))
+}
+
+fn parse_pid(digits: &str) -> Option<u32> {
+    let pid = digits.parse().ok()?;
+    ((1..=LARGEST_PID).contains(&pid) && pid.to_string() == digits).then_some(pid)
+}
+
+/// Whether Python writes a hash like this: most numbers that are too short for a process leave too much for one.
+fn is_hash(digits: &str) -> bool {
+    let hash: Result<i64, _> = digits.parse();
+    hash.is_ok_and(|hash| hash.to_string() == digits)
 }
 
 #[cfg(test)]
@@ -239,6 +298,7 @@ mod tests {
     use super::*;
     use std::time::UNIX_EPOCH;
 
+    #[derive(Clone)]
     struct One {
         pid: u32,
         uid: u32,
@@ -246,17 +306,48 @@ mod tests {
         started: u64,
     }
 
+    impl One {
+        fn is(&self, pid: u32) -> Option<&One> {
+            (pid == self.pid).then_some(self)
+        }
+    }
+
     impl Processes for One {
         fn owner(&self, pid: u32) -> Option<u32> {
-            (pid == self.pid).then_some(self.uid)
+            Some(self.is(pid)?.uid)
+        }
+
+        fn program(&self, pid: u32) -> Option<String> {
+            Some(self.is(pid)?.program.into())
+        }
+
+        fn started(&self, pid: u32) -> Option<SystemTime> {
+            Some(UNIX_EPOCH + Duration::from_secs(self.is(pid)?.started))
+        }
+
+        fn start_ticks(&self, pid: u32) -> Option<u64> {
+            Some(self.is(pid)?.started * 100)
+        }
+    }
+
+    /// What a sandbox, or /proc with `hidepid`, shows of another process: that it is there.
+    struct Hidden(u32);
+
+    impl Processes for Hidden {
+        fn owner(&self, pid: u32) -> Option<u32> {
+            (pid == self.0).then_some(33)
         }
 
         fn program(&self, _: u32) -> Option<String> {
-            Some(self.program.into())
+            None
         }
 
         fn started(&self, _: u32) -> Option<SystemTime> {
-            Some(UNIX_EPOCH + Duration::from_secs(self.started))
+            None
+        }
+
+        fn start_ticks(&self, _: u32) -> Option<u64> {
+            None
         }
     }
 
@@ -272,49 +363,125 @@ mod tests {
         }
     }
 
-    fn broken(holder: &str, process: &One) -> bool {
-        judged(holder, &lock(), "machine", process).is_ok()
+    fn broken(holder: &str, machine: &impl Processes) -> bool {
+        judged(holder, &lock(), "machine", machine).is_ok()
     }
+
+    const ALIVE: One = One {
+        pid: 4711,
+        uid: 33,
+        program: "python3.11",
+        started: 900,
+    };
 
     #[test]
     fn only_a_dead_owner_of_this_machine_loses_its_lock() {
-        let alive = One {
-            pid: 4711,
-            uid: 33,
-            program: "python3.11",
-            started: 900,
+        assert!(!broken("machine-7f00aa40.4711-1234567", &ALIVE));
+        assert!(!broken("machine-7f00aa40.47111234567", &ALIVE));
+        assert!(broken("machine-7f00aa40.4712-1234567", &ALIVE));
+        assert!(broken("machine-7f00aa40.47121234567", &ALIVE));
+        assert!(!broken("other-7f00aa40.4712-1234567", &ALIVE));
+        assert!(!broken("a-b-7f00aa40.4712-1", &ALIVE));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_kept() {
+        for holder in [
+            "nonsense",
+            "machine-7f.",
+            "machine-7f.x",
+            "machine-7f.-1",
+            "machine-7f.4712-x-1",
+            "machine-7f.4712-1-1-1",
+            // No number is left for a process, or for a hash.
+            "machine-7f.0123456789",
+            "machine-7f.4",
+            "machine-7f.99999999999999999999999999999999",
+        ] {
+            assert!(!broken(holder, &ALIVE), "{holder}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_another_process_has_meanwhile_is_no_owner() {
+        let holder = "machine-7f00aa40.4711-1234567";
+        let with = |change: fn(&mut One)| {
+            let mut process = ALIVE.clone();
+            change(&mut process);
+            process
         };
-        assert!(!broken("machine-7f00aa40.4711-1234567", &alive));
-        assert!(!broken("machine-7f00aa40.47111234567", &alive));
-        assert!(broken("machine-7f00aa40.4712-1234567", &alive));
-        assert!(broken("machine-7f00aa40.47121234567", &alive));
-        assert!(!broken("other-7f00aa40.4712-1234567", &alive));
-        assert!(!broken("nonsense", &alive));
-        assert!(!broken("a-b-7f00aa40.4712-1", &alive));
-        // The number went to somebody else meanwhile.
-        let younger = One {
-            started: 1010,
-            ..alive
+        assert!(broken(holder, &with(|one| one.started = 1061)));
+        // The clock may have been corrected since.
+        assert!(!broken(holder, &with(|one| one.started = 1010)));
+        assert!(broken(holder, &with(|one| one.program = "apache2")));
+        assert!(broken(holder, &with(|one| one.uid = 34)));
+    }
+
+    #[test]
+    fn a_name_with_the_start_means_one_process_whatever_the_clock_says() {
+        assert!(!broken("machine-7f00aa40.4711-90000-123", &ALIVE));
+        assert!(broken("machine-7f00aa40.4711-90001-123", &ALIVE));
+        assert!(broken("machine-7f00aa40.4712-90000-123", &ALIVE));
+        let moved = One {
+            started: 5000,
+            ..ALIVE
         };
-        assert!(broken("machine-7f00aa40.4711-1234567", &younger));
-        let apache = One {
-            program: "apache2",
-            ..alive
-        };
-        assert!(broken("machine-7f00aa40.4711-1234567", &apache));
-        let stranger = One { uid: 34, ..alive };
-        assert!(broken("machine-7f00aa40.4711-1234567", &stranger));
+        assert!(!broken("machine-7f00aa40.4711-500000-123", &moved));
+    }
+
+    #[test]
+    fn what_does_not_show_its_start_counts_as_the_owner() {
+        assert!(!broken("machine-7f00aa40.4711-90000-123", &Hidden(4711)));
+        assert!(!broken("machine-7f00aa40.47111234567", &Hidden(4711)));
+        assert!(broken("machine-7f00aa40.4711-90000-123", &Hidden(47)));
+    }
+
+    fn meant(digits: &str) -> Vec<u32> {
+        let name = format!("machine-7f.{digits}");
+        let (host, candidates) = parse_owner(&name).unwrap();
+        assert_eq!(host, "machine");
+        candidates.iter().map(|one| one.pid).collect()
     }
 
     #[test]
     fn a_hash_without_a_sign_leaves_several_numbers_open() {
-        assert_eq!(candidates("4711-99"), [4711]);
+        assert_eq!(meant("4711-99"), [4711]);
+        assert_eq!(meant("4711-12-99"), [4711]);
         assert_eq!(
-            candidates("123456789"),
+            meant("123456789"),
             [1, 12, 123, 1234, 12345, 123_456, 1_234_567]
         );
-        assert_eq!(candidates(""), Vec::<u32>::new());
-        assert_eq!(candidates("x"), Vec::<u32>::new());
+        // A hash does not begin with a zero, unless it is zero.
+        assert_eq!(meant("47110205"), [4, 47, 471, 47110]);
+        assert_eq!(meant("47110"), [4, 47, 471, 4711]);
+        // What is too short for a process leaves more than a hash can be.
+        assert_eq!(meant("47119223372036854775807"), [4711, 47119, 471_192]);
+        assert_eq!(meant("47119223372036854775808"), [47119, 471_192]);
+    }
+
+    #[test]
+    fn every_process_finds_itself_in_its_name() {
+        for pid in [1, 9, 10, 4711, 47110, LARGEST_PID] {
+            for hash in [0, 1, 10, i64::MAX, i64::MIN, -1, 1_000_000_000_000_000_000] {
+                assert!(meant(&format!("{pid}{hash}")).contains(&pid), "{pid}{hash}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_that_was_taken_meanwhile_is_another() {
+        let other = |change: fn(&mut Entry)| {
+            let mut entry = lock();
+            change(&mut entry);
+            Some(entry)
+        };
+        assert!(is_still(&lock(), Some(lock())));
+        assert!(!is_still(&lock(), None));
+        assert!(!is_still(&lock(), other(|entry| entry.inode = 2)));
+        assert!(!is_still(
+            &lock(),
+            other(|entry| entry.changed += Duration::from_nanos(1))
+        ));
     }
 
     #[test]

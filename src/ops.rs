@@ -78,7 +78,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Backup(command) => boxed(|| backup::run(global, &command, style)).await,
         Command::WithEnvironment(flags) => environment::run(global, &flags),
         Command::BreakLocks => exports::break_locks(global, style),
-        Command::CatchUp => exports::catch_up(global, style),
+        Command::CatchUp => exports::catch_up(global),
         Command::Upgrade(flags) => boxed(|| upgrade::run(global, &flags, style)).await,
         Command::Rollback(flags) => boxed(|| upgrade::back::rollback(global, &flags, style)).await,
         Command::Releases(command) => boxed(|| releases::run(global, &command, style)).await,

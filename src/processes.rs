@@ -49,7 +49,8 @@ fn since_boot(clock: ClockId, moment: Duration) -> Option<SystemTime> {
     SystemTime::now().checked_sub(now.saturating_sub(moment))
 }
 
-fn start_ticks(pid: u32) -> Option<u64> {
+/// When a process started, in ticks since the machine did: with its number, it is this process and no other.
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
 }
 
@@ -64,6 +65,14 @@ pub fn owner(pid: u32) -> Option<u32> {
     fs::metadata(format!("/proc/{pid}"))
         .ok()
         .map(|data| data.uid())
+}
+
+/// The account whose rights a process has, also where the kernel gives root what there is to see of it.
+pub(crate) fn account(pid: u32) -> Option<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether somebody has stopped a process, or it is dead and only not yet buried.
@@ -373,6 +382,11 @@ mod tests {
         let age = started(std::process::id()).unwrap().elapsed().unwrap();
         assert!(age < Duration::from_secs(600), "{age:?}");
         assert_eq!(started(u32::MAX), None);
+        assert_eq!(
+            account(std::process::id()),
+            Some(nix::unistd::geteuid().as_raw())
+        );
+        assert_eq!(account(u32::MAX), None);
         let file = tempfile::NamedTempFile::new().unwrap();
         let written = changed(file.path().to_str().unwrap()).unwrap().unwrap();
         assert!(written > started(std::process::id()).unwrap());

@@ -1,5 +1,5 @@
-//! `break-locks` and `catch-up`: what exports have left behind. A timer runs the second as the account of the services,
-//! whose directories these are: root does nothing in them by name.
+//! `break-locks` and `catch-up`: what exports have left behind. A timer runs both as the account of the services, whose
+//! directories these are: root does nothing in them by name.
 
 use crate::cli::Global;
 use crate::error::Exit;
@@ -38,8 +38,9 @@ pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-/// Breaks stale export locks, and sends the exports that could not be sent when they were due.
-pub fn catch_up(global: &Global, style: Style) -> Result<u8> {
+/// Sends the exports that could not be sent when they were due. It runs in a sandbox, where [`break_locks`] could not tell
+/// who is alive.
+pub fn catch_up(global: &Global) -> Result<u8> {
     let host = open_host(global)?;
     if host.may_give_away() {
         return Err(Exit::Usage.because(
@@ -47,9 +48,6 @@ pub fn catch_up(global: &Global, style: Style) -> Result<u8> {
         ));
     }
     let layout = Layout::new(&DEBIAN, &global.instance);
-    if let Err(why) = break_locks(global, style) {
-        report::note(&format!("export locks: {why:#}"));
-    }
     if !locks::has_unsent(&host, &layout)? {
         return Ok(0);
     }
