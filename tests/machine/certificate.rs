@@ -3,6 +3,7 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::site::{all_were_answered, visit, wait_until_well};
+use crate::harness::tablet::Tablets;
 use crate::harness::tier::one_in;
 use serde_json::Value;
 
@@ -58,6 +59,7 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     };
     wait_until_well(&machine, "the first boot");
     machine.run(AUTHORITY);
+    let tablets = Tablets::few(&machine);
     visit(&machine, "visitor", "https://machine/login");
     let first = served(&machine);
     refused(&machine, "cert verify", 65, "self-signed");
@@ -138,6 +140,7 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     );
 
     back_to_its_own(&machine);
+    tablets.end_unnoticed();
     all_were_answered(&machine, "visitor");
 }
 
