@@ -51,13 +51,14 @@ const WRITABLE: [(&str, &[&str]); 7] = [
         &["/run/camcops-provision", "/var/lib/camcops-provision"],
     ),
 ];
+/// The door of a container's manager, of which the systemd inside knows nothing.
+const MANAGERS_DOOR: &str = "/run/host/incoming";
 /// What is each service's own and goes with it.
 const PRIVATE: [&str; 6] = [
     "/dev/hugepages",
     "/dev/mqueue",
     "/dev/shm",
-    // The door of a container's manager.
-    "/run/host/incoming",
+    MANAGERS_DOOR,
     "/tmp",
     "/var/tmp",
 ];
@@ -210,7 +211,9 @@ pub fn is_locked_in(machine: &Booted) {
                 "{service} writes to {path}"
             );
         }
-        assert_eq!(found.all("executed"), [""; 0], "{service}");
+        let mut executed = found.all("executed");
+        executed.retain(|path| *path != MANAGERS_DOOR);
+        assert_eq!(executed, [""; 0], "{service}");
         let allowed: Vec<&str> = found.all("allowed");
         // Erlang's tools, which the metrics ask, write programs into memory.
         match service {
