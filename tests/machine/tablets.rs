@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long the long form goes on, at least.
 const LONG: Duration = Duration::from_secs(600);
 
+/// How long another command may be at work.
+const LOCKED: Duration = Duration::from_secs(120);
+
 /// Each changes what something else reads.
 const SETTINGS: [&str; 10] = [
     "broker.consumer_timeout_ms=7300000",
@@ -37,6 +40,7 @@ fn the_broker_comes_and_goes() {
     // Its tools are processes of the same name.
     let broker =
         || machine.run("systemctl show --property=MainPID --value rabbitmq-server.service");
+    uploads_that_fail_store_nothing(machine);
     let tablets = Tablets::with(machine, 6, 40);
     machine.run("systemctl restart rabbitmq-server");
     let restarted = broker();
@@ -55,6 +59,16 @@ fn the_broker_comes_and_goes() {
     let doctor = machine.tried("camcops-provision doctor exports locks").1;
     assert!(doctor.contains("none waits to be sent"), "{doctor}");
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
+}
+
+/// What the database refuses in the middle of an upload, and what comes twice in a second from one tablet, CamCOPS can't
+/// store: when the tablet has sent it again, it is there once.
+fn uploads_that_fail_store_nothing(machine: &Booted) {
+    let tablets = Tablets::clumsy(machine, 4);
+    std::thread::sleep(Duration::from_secs(10));
+    let failed = tablets.end().to_string();
+    assert!(failed.contains("DataError"), "{failed}");
+    machine.run("camcops-provision doctor database.index");
 }
 
 fn counted(machine: &Booted, question: &str) -> u64 {
@@ -245,13 +259,20 @@ fn twenty_tablets_for_ten_minutes() {
     // There are more than the workers can have exported by now.
     machine.run("systemctl start camcops-exports@camcops.service");
     nothing_is_exported_twice(&machine);
-    let index = machine.run("camcops-provision run check_index 2>&1");
+    let index = machine.run("camcops-provision doctor database.index 2>&1");
     eprintln!("{}", index.lines().last().unwrap_or_default());
 }
 
 fn done(machine: &Booted, command: &str) {
     let start = Instant::now();
-    let (code, out, why) = machine.tried(&format!("camcops-provision {command}"));
+    let run = || machine.tried(&format!("camcops-provision {command}"));
+    let (mut code, mut out, mut why) = run();
+    // Between half past two and ten to three it may be the timer's backup.
+    while code == 75 && why.contains("is already at work") && start.elapsed() < LOCKED {
+        eprint!("{command}: {why}");
+        std::thread::sleep(Duration::from_secs(2));
+        (code, out, why) = run();
+    }
     assert_eq!(code, 0, "{command}: {out}{why}");
     eprintln!("{command}: {:.0} s", start.elapsed().as_secs_f64());
 }

@@ -39,6 +39,8 @@ FIRST_NUMBER = int(time.time()) % 1_000_000 * 100_000_000
 PATIENCE, LAST_TRIES = 150, 300
 # How many seconds a tablet rests between two uploads, at most, to leave the processors to others.
 REST = float(os.environ.get("REST", "1"))
+# Whether each upload fails at first, and none waits for the next second.
+CLUMSY = "CLUMSY" in os.environ
 
 KEY = "id"
 TIMES = {"when_created", "when_last_modified", "when_firstexit"}
@@ -281,6 +283,16 @@ class Tablet(threading.Thread):
                          values=",".join(map(literal, row.values())))
         self.ask("end_upload")
 
+    def fail(self, one_step):
+        """A try with a value that the database refuses, after others that it has taken."""
+        note = list(self.tables["progressnote"].values())[-1]
+        time_taken, note["editing_time_s"] = note["editing_time_s"], "nonsense"
+        try:
+            self.upload(True, one_step)
+        except Failed:
+            pass
+        note["editing_time_s"] = time_taken
+
     def until_accepted(self, what):
         """What a user does: tries again. Only while they are let; for the last upload somewhat longer."""
         given_up = None
@@ -306,12 +318,15 @@ class Tablet(threading.Thread):
                     if not self.until_accepted(lambda: self.upload(False, one_step)):
                         break
                     self.change()
+                if CLUMSY:
+                    self.fail(one_step)
                 if not self.until_accepted(lambda: self.upload(True, one_step)):
                     break
                 # It was moved off the tablet.
                 self.tables, self.next_key = {}, collections.Counter()
                 # What was moved is told apart by the second in which that was; a person is never as fast.
-                time.sleep(1.01 - time.time() % 1)
+                if not CLUMSY:
+                    time.sleep(1.01 - time.time() % 1)
                 self.stop.wait(self.chance.uniform(0, REST))
             self.unsent = sum(map(len, self.tables.values()))
         except Exception as why:

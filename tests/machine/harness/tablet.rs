@@ -103,6 +103,11 @@ impl<'a> Tablets<'a> {
         Tablets::begin(machine, 4, 40, "REST=12")
     }
 
+    /// Some whose uploads first fail in the middle.
+    pub fn clumsy(machine: &'a dyn Place, number: usize) -> Tablets<'a> {
+        Tablets::begin(machine, number, 40, "CLUMSY=1 REST=0")
+    }
+
     fn begin(machine: &'a dyn Place, number: usize, large: usize, how: &str) -> Tablets<'a> {
         let began = Instant::now();
         prepare(machine);
