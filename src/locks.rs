@@ -139,7 +139,7 @@ fn all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
     let mut files = Vec::new();
     for name in &names {
         if let Some(entry) = host.look(&format!("{directory}/{name}"))?
-            && entry.kind == Kind::File
+            && entry.kind != Kind::Directory
         {
             files.push((name.as_str(), entry));
         }
@@ -150,11 +150,16 @@ fn all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
         .map(|(name, lock)| {
             let holder = files
                 .iter()
-                .find(|(other, entry)| !other.ends_with(SUFFIX) && entry.inode == lock.inode)
+                .find(|(other, entry)| {
+                    !other.ends_with(SUFFIX)
+                        && (entry.kind, entry.inode) == (Kind::File, lock.inode)
+                })
                 .map(|(other, _)| (*other).to_owned());
             Judged {
                 path: format!("{directory}/{name}"),
                 verdict: match &holder {
+                    // It would be waited for like any other.
+                    None if lock.kind != Kind::File => Ok("it is no file: no owner made it".into()),
                     None => without_owner(lock),
                     Some(holder) => judged(holder, lock, &here, &Machine),
                 },
@@ -501,6 +506,7 @@ mod tests {
         take("far.lock", "elsewhere-7f00.1-1");
         std::fs::write(path("leaving.lock"), "").unwrap();
         std::fs::write(path("other"), "").unwrap();
+        std::os::unix::fs::symlink(path("other"), path("link.lock")).unwrap();
         let host = Host::staged(directory.path()).unwrap();
         let locks = break_stale(&host, "/").unwrap();
         let broken: Vec<(&str, bool)> = locks
@@ -512,10 +518,12 @@ mod tests {
             [
                 ("//dead.lock", true),
                 ("//far.lock", false),
-                ("//leaving.lock", false)
+                ("//leaving.lock", false),
+                ("//link.lock", true)
             ]
         );
         assert!(!path("dead.lock").exists() && !path(&dead).exists());
         assert!(path("far.lock").exists() && path("other").exists());
+        assert!(path("link.lock").symlink_metadata().is_err());
     }
 }
