@@ -125,7 +125,7 @@ fn everything_is_exported_once(machine: &Booted) {
 /// A lock of a living process stays; that of a dead one is broken by the timer's service, and before anything waits for
 /// who waits for it.
 fn a_stale_lock_stops_nothing(machine: &Booted) {
-    const MASTER: &str = "camcops_master_export_recipient.lock";
+    const MASTER: &str = "camcops_master_export_recipient";
     let holder = "import lockfile, sys, time\nlockfile.FileLock(sys.argv[1]).acquire(timeout=9)\nprint(flush=True)\ntime.sleep(600)\n";
     std::fs::write(machine.path("/var/tmp/holder.py"), holder).unwrap();
     let directory = machine.run("sed -n 's/^EXPORT_LOCKDIR *= *//p' /etc/camcops/camcops.conf");
