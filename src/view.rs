@@ -8,7 +8,8 @@ use crate::layout::{DEFAULT_INSTANCE, Layout, PYTHON_HOME};
 use crate::resource::services::member::own_environment;
 use crate::resource::{self, acme};
 use crate::settings::{
-    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Service, WebAddress,
+    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Origin, Service,
+    Settings, WebAddress,
 };
 use crate::site::{Certificate, Found, Site};
 use serde_json::{Value, json};
@@ -162,9 +163,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
         },
     });
     view["remembered_backups"] = journal::beside(instance, backup::make::DIRECTORY).into();
-    let in_home = |text: &str| ["/home/", "/root/"].iter().any(|home| text.contains(home));
-    view["reads_homes"] = in_home(&format!("{settings:?}")).into();
-    view["backs_up_to_home"] = in_home(settings.backup.directory.as_str()).into();
+    view["reads_homes"] = names_home(&format!("{:?}", lasting(site))).into();
+    view["backs_up_to_home"] = names_home(settings.backup.directory.as_str()).into();
     let extras = settings.services.extras();
     view["extras"] = extras.map(|extra| extra_view(site, extra)).collect();
     view["extra"] = json!({});
@@ -173,6 +173,23 @@ pub fn view(site: &Site, found: &Found) -> Value {
 }
 
 /// One of the site's own services. Every field is there, empty where nothing is said.
+fn names_home(text: &str) -> bool {
+    ["/home/", "/root/"].iter().any(|home| text.contains(home))
+}
+
+/// The settings without what an option of this run alone names: where CamCOPS is installed from this time.
+fn lasting(site: &Site) -> Settings {
+    let mut settings = site.settings().clone();
+    let is_of_this_run = |key: &str| site.resolved.origins.get(key) == Some(&Origin::Flag);
+    if is_of_this_run("camcops.bundle") {
+        settings.camcops.bundle = None;
+    }
+    if is_of_this_run("camcops.wheelhouse") {
+        settings.camcops.wheelhouse = None;
+    }
+    settings
+}
+
 fn extra_view(site: &Site, extra: &ExtraService) -> Value {
     let (layout, name) = (&site.layout, extra.name.as_str());
     let user = extra

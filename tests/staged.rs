@@ -415,6 +415,15 @@ fn what_nobody_asked_for_belongs_to_the_administrator() {
     }
 }
 
+/// A unit's access to homes is for what the site uses, and not for where it was installed from once.
+#[test]
+fn a_source_of_this_run_alone_is_in_no_file() {
+    let staged = Staged::of(Who::all()[0], "debian");
+    let wheels = "camcops.wheelhouse=/root/wheels";
+    staged.run(&["install", "--set", wheels]).exits(0);
+    staged.run(&["plan", "--exit-code"]).exits(0);
+}
+
 #[test]
 fn an_edited_key_of_camcops_conf_is_kept_and_shown() {
     for &who in Who::all() {

@@ -46,6 +46,8 @@ fn from_a_bundle_alone_to_a_site() {
          ! dpkg-query --show gcc 2> /dev/null
          ! command -v gcc",
     );
+    let (code, pending, _) = target.tried("camcops-provision plan --exit-code");
+    assert_eq!(code, 0, "{pending}");
     let again = target.run("camcops-provision install --yes");
     assert!(again.starts_with("nothing to do\n"), "{again}");
     let again = install(&target);
