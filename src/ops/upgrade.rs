@@ -291,6 +291,13 @@ async fn forward(
     if upgrade.migrates {
         upgrade.sums = Some(tables::sums(&*sql::known(&next.host)?).await?);
         remember(upgrade)?;
+        // What somebody enters ends the way back: nobody can before everything else runs.
+        make(next, writer, &whole(), stop, style, |plan| {
+            plan.changes.retain(|planned| {
+                !services::lets_visitors_in(&next.host, &planned.change.resource)
+            });
+        })
+        .await?;
     }
     converge(next, writer, &whole(), stop, style).await?;
     works(next, writer).await?;

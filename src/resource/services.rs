@@ -16,7 +16,7 @@ pub mod systemd;
 
 pub use known::Known;
 
-use super::{Enforced, Facets, State};
+use super::{Enforced, Facets, Resource, State};
 use crate::desired::PORT_MAPPER_SETTINGS;
 use crate::error::Exit;
 use crate::host::Host;
@@ -342,6 +342,16 @@ pub fn stop_ours(host: &Host) -> Result<()> {
     }
     known.forget();
     Ok(())
+}
+
+/// Whether a resource is our web server, its socket, or what passes visitors on to it and is proved by its answers.
+pub(crate) fn lets_visitors_in(host: &Host, resource: &Resource) -> bool {
+    let (Resource::Service(name), Some(known)) = (resource, known(host)) else {
+        return false;
+    };
+    let is_it = |role| matches!(role, Role::Server | Role::Socket | Role::Web);
+    let mut members = known.members.iter();
+    members.any(|member| member.name == *name && is_it(member.role))
 }
 
 /// Whether any of ours runs that uses the site's data.
