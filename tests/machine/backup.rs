@@ -5,6 +5,7 @@ use crate::harness::hostile::{make_hostile, rights};
 use crate::harness::installed::{PASSWORD, SUPERUSER, bare, installed};
 use crate::harness::kill;
 use crate::harness::site::{NO_GROUP, as_tablet, wait_until_well};
+use crate::harness::tablet::Tablets;
 use crate::harness::tier::{is_thorough, one_in};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -407,6 +408,7 @@ fn refuses_a_hostile_archive(machine: &Booted) {
 }
 
 fn is_for_one_reader(machine: &Booted) {
+    let tablets = Tablets::few(machine);
     refused(
         machine,
         "camcops-provision config set backup.encrypt_to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8q",
@@ -422,8 +424,9 @@ fn is_for_one_reader(machine: &Booted) {
          camcops-provision config set backup.encrypt_to $(age-keygen -y /root/reader)
          camcops-provision --quiet install --yes",
     );
-    let rows = "mysql --skip-column-names camcops --execute 'SELECT COUNT(*) FROM _security_audit WHERE id > 1000'";
+    let rows = "mysql --skip-column-names camcops --execute \"SELECT COUNT(*) FROM _security_audit WHERE source = 'test'\"";
     let before = machine.run(rows);
+    assert_eq!(before, "5000\n");
     machine.run("systemctl start camcops-backup@camcops.service");
     let made = machine.run(&format!(
         "cd {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)
@@ -448,6 +451,8 @@ fn is_for_one_reader(machine: &Booted) {
     refused(machine, RESTORE, 64, "--identity FILE");
     let by_stranger = "camcops-provision backup verify --identity /root/stranger";
     refused(machine, by_stranger, 65, "can't be decrypted");
+    // What they upload from here on the restore takes away.
+    tablets.end_unnoticed();
     machine.run(
         "camcops-provision backup verify --identity /root/reader
          mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000'",

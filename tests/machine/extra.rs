@@ -3,6 +3,7 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::site::{page, services, unit, wait_until_well};
+use crate::harness::tablet::Tablets;
 use std::time::{Duration, Instant};
 
 /// It tells who it is and what it was given.
@@ -41,6 +42,7 @@ fn services_of_the_sites_own_are_looked_after() {
         return;
     };
     wait_until_well(&machine, "the first boot");
+    let tablets = Tablets::few(&machine);
     std::fs::write(machine.path("/usr/local/bin/listener"), LISTENER).unwrap();
     machine.run("chmod 755 /usr/local/bin/listener");
     let before = std::fs::read_to_string(machine.path(SETTINGS)).unwrap_or_default();
@@ -58,6 +60,7 @@ fn services_of_the_sites_own_are_looked_after() {
     std::fs::write(machine.path(SETTINGS), before).unwrap();
     machine.run("camcops-provision install --yes");
     is_gone(&machine);
+    tablets.end_unnoticed();
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
 }
 

@@ -5,6 +5,7 @@ use crate::harness::booted::{Booted, possible};
 use crate::harness::browser::Browser;
 use crate::harness::installed::{PASSWORD, SUPERUSER, bare_ground, installed};
 use crate::harness::site::{self, URL, all_were_answered, as_tablet, page, visit, wait_until_well};
+use crate::harness::tablet::Tablets;
 use crate::package::PACKAGE;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -173,6 +174,7 @@ fn disturbs_nobody(machine: &Booted) {
     );
     fs::write(machine.path("/root/uploads.py"), UPLOADS).unwrap();
     machine.run("python3 /root/uploads.py > /dev/null 2> /run/uploads.err < /dev/null &");
+    let tablets = Tablets::few(machine);
     visit(machine, "ours", "https://machine/login");
     machine.run("until [ -s /run/uploads ]; do sleep 0.1; done");
     let before = site::processes(machine);
@@ -191,6 +193,7 @@ fn disturbs_nobody(machine: &Booted) {
     assert_ne!(site::processes(machine)[&server], before[&server]);
 
     let visits = all_were_answered(machine, "ours");
+    tablets.end_unnoticed();
     let uploads = machine.run(
         "touch /run/stop-uploads
          for _ in $(seq 300); do [ ! -e /run/all-uploads ] || break; sleep 0.2; done

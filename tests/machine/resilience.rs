@@ -3,6 +3,7 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
 use crate::harness::site::{SERVICES, page, processes, unit, wait_until_well};
+use crate::harness::tablet::Tablets;
 
 #[test]
 fn comes_back_by_itself() {
@@ -14,6 +15,7 @@ fn comes_back_by_itself() {
     machine.reboot();
     wait_until_well(&machine, "a reboot");
     assert_ne!(processes(&machine), before);
+    let tablets = Tablets::few(&machine);
 
     for service in SERVICES {
         let main = killed(&machine, &[&unit(service)]);
@@ -56,6 +58,9 @@ fn comes_back_by_itself() {
         "everything was killed while both servers were stopped",
     );
     all_are_others(&machine, &dead);
+    let kills = machine.run("cat /run/kills");
+    let kills: Vec<f64> = kills.lines().map(|line| line.parse().unwrap()).collect();
+    tablets.end_after_kills(&kills);
 
     let login = page(&machine, "login", "");
     assert_eq!(login.status, 200);
@@ -89,6 +94,7 @@ fn kill(machine: &Booted, pids: &str) {
     machine.run(&format!(
         "pids=$({pids})
          kill -KILL $pids
+         date +%s.%N >> /run/kills
          for pid in $pids; do while [ -d /proc/$pid ]; do sleep 0.02; done; done"
     ));
 }

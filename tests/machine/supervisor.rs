@@ -4,6 +4,7 @@
 use crate::harness::Machine;
 use crate::harness::installed::{COMMAND, install};
 use crate::harness::site::{SERVICES, URL};
+use crate::harness::tablet::{Tablets, now};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -50,8 +51,10 @@ fn lives_and_leaves_under_supervisor() {
     assert_eq!(processes(&machine), first);
 
     has_its_own(&machine);
-    comes_back(&machine);
+    let tablets = Tablets::few(&machine);
+    let killed = comes_back(&machine);
     is_told_what_to_do(&machine);
+    tablets.end_after_kills(&[killed]);
     is_looked_after(&machine);
 
     let said = machine.run("camcops-provision uninstall --yes");
@@ -77,15 +80,18 @@ fn has_its_own(machine: &Machine) {
     assert!(started.contains_key(&program("teller")), "{started:?}");
 }
 
-fn comes_back(machine: &Machine) {
+/// Gives when they were killed.
+fn comes_back(machine: &Machine) -> f64 {
     let before = processes(machine);
     let ours: Vec<String> = SERVICES.map(program).into();
     let pids: Vec<String> = ours.iter().map(|name| before[name].to_string()).collect();
     machine.run(&format!("kill -KILL {}", pids.join(" ")));
+    let killed = now();
     let after = wait_until_well(machine, "each of them was killed");
     for name in ours {
         assert_ne!(after[&name], before[&name], "{name}");
     }
+    killed
 }
 
 fn is_told_what_to_do(machine: &Machine) {
@@ -138,6 +144,7 @@ fn is_looked_after(machine: &Machine) {
     machine.run("mysql camcops --execute 'UPDATE _security_users SET superuser = 0'");
     machine.run("camcops-provision backup restore latest --confirm camcops");
     assert_eq!(machine.run(boss), before);
+    let tablets = Tablets::few(machine);
     machine.run(
         "camcops-provision secret rotate broker
          camcops-provision secret rotate cookie --yes
@@ -147,6 +154,8 @@ fn is_looked_after(machine: &Machine) {
          camcops-provision doctor --end-to-end",
     );
     assert_eq!(login(machine), "200");
+    // Under supervisor nothing lets visitors wait while the server starts.
+    tablets.end();
 }
 
 /// What the site's program is called by supervisor.
