@@ -22,7 +22,7 @@ const SETTINGS: [&str; 10] = [
     "web.max_body_mb=100",
     "monitor.user=watcher",
     "backup.schedule=daily",
-    "locale.timezone=Europe/London",
+    "site.timezone=Europe/London",
     "database.flush_log_at_trx_commit=2",
 ];
 
