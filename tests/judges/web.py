@@ -38,7 +38,8 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.send_header("Strict-Transport-Security", "max-age=1")
         self.end_headers()
-        self.wfile.write(answer)
+        if self.command != "HEAD":
+            self.wfile.write(answer)
 
     do_POST = do_HEAD = do_PUT = do_GET
 
@@ -49,12 +50,21 @@ class Echo(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class UnixServer(socketserver.ThreadingUnixStreamServer):
+class Patient:
     daemon_threads = True
 
+    def handle_error(self, request, client_address):
+        # Apache breaks off what it keeps open when it is stopped.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
-class TcpServer(socketserver.ThreadingTCPServer):
-    allow_reuse_address = daemon_threads = True
+
+class UnixServer(Patient, socketserver.ThreadingUnixStreamServer):
+    pass
+
+
+class TcpServer(Patient, socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
 
 
 def serve(backend):
