@@ -447,7 +447,9 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         (Role::Web, _) => apache::read_again(host, known, running),
         (Role::Socket, _) => reopen(host, name),
         (Role::Broker, true) => {
-            if super::broker::adjust(host).await? && is_fresh(host, member, &seen)? {
+            // One that does not listen to its present name, or not at all, is restarted.
+            let is_adjusted = super::broker::adjust(host).await.unwrap_or(false);
+            if is_adjusted && is_fresh(host, member, &seen)? {
                 return Ok(());
             }
             broker_anew(host, known, handler, name)
