@@ -193,7 +193,7 @@ fn site(settings: &Settings, found: &mut Conflicts) {
     found.refuse(
         certbot && web.frontend != Frontend::Apache,
         ["tls.mode", "web.frontend"],
-        "is for a site that Apache serves: whoever is in front of it has its certificate",
+        "is for a site that Apache serves: the reverse proxy in front of it has its certificate",
     );
     found.refuse(
         certbot && web.http_port.get().is_none(),

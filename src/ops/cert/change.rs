@@ -93,7 +93,7 @@ pub async fn install(global: &Global, flags: &CertInstall, style: Style) -> Resu
 pub(super) fn refuse(site: &Site) -> Result<()> {
     if site.settings().web.frontend != Frontend::Apache {
         return Err(Exit::Settings.because(
-            "web.frontend says that Apache does not serve this site: whoever is in front of it has its certificate",
+            "web.frontend says that Apache does not serve this site: the reverse proxy in front of it has its certificate",
         ));
     }
     match site.journal()?.exists() {
