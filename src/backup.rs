@@ -3,29 +3,22 @@
 //! A backup is built under another name beside its place, made to last, and renamed as the last step: what has a
 //! backup's name is whole. It is only read after its sums were found to be right.
 
-pub mod client;
-pub mod dump;
 pub mod files;
 pub mod keep;
-pub mod later;
-pub mod load;
 pub mod make;
 pub mod manifest;
-pub mod pack;
-mod place;
-pub mod scan;
+pub(crate) mod summary;
 
-use crate::error::Exit;
+use crate::archive::pack::sum_of;
+use crate::base::error::Exit;
+use crate::base::text::hex;
+use crate::drivers::sql::copy::directory::moment;
 use crate::host::{Host, Kind};
-use crate::resource::hex;
 use anyhow::Result;
 use manifest::{MANIFEST, Manifest, SUMS};
-use pack::sum_of;
 use serde::Serialize;
 use std::fs::File;
 use time::OffsetDateTime;
-use time::PrimitiveDateTime;
-use time::macros::format_description;
 
 /// The database in a backup.
 pub const DATABASE: &str = "database.sql.zst";
@@ -39,20 +32,6 @@ pub const FILES_ENCRYPTED: &str = "files.tar.zst.age";
 pub const UNFINISHED: &str = ".unfinished";
 /// No list of tables and files is larger.
 const LARGEST_MANIFEST: u64 = 32 << 20;
-
-/// The moment as names have it.
-pub fn stamp() -> Result<String> {
-    Ok(OffsetDateTime::now_utc().format(format_description!(
-        "[year][month][day]T[hour][minute][second]Z"
-    ))?)
-}
-
-/// The moment that a name has.
-pub fn moment(stamp: &str) -> Option<OffsetDateTime> {
-    let form = format_description!("[year][month][day]T[hour][minute][second]Z");
-    let moment = PrimitiveDateTime::parse(stamp, form).ok()?;
-    Some(moment.assume_utc())
-}
 
 /// What something in the directory of backups is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -3,6 +3,7 @@
 
 /// Reading and editing without touching anything else.
 pub mod ini;
+pub mod kept;
 /// The table of keys.
 pub mod keys;
 /// The text without its secrets.

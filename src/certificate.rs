@@ -10,12 +10,11 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use crate::base::terminal;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 pub use check::{Finding, Given, Severity, check, check_served, permission_findings};
 pub(crate) use pem::base64;
 pub use pem::{certificates_only, holds_key, key_only};
-
-use crate::report;
-use anyhow::{Context, Result, anyhow, bail, ensure};
 use rcgen::string::PrintableString;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
@@ -401,7 +400,7 @@ pub struct Summary {
 impl Summary {
     /// How long it is good for, or since when it is not.
     pub fn left(&self) -> String {
-        let days = report::count(self.days_left.unsigned_abs() as usize, "day");
+        let days = terminal::count(self.days_left.unsigned_abs() as usize, "day");
         match self.days_left {
             0.. => format!("{days} left"),
             _ => format!("expired {days} ago"),

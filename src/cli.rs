@@ -1,12 +1,12 @@
 //! Commands and flags, nothing else.
 
-use crate::keys;
+use crate::base::terminal::{Color, Style};
+use crate::host::secrets;
 use crate::layout;
-use crate::ops::scale;
 use crate::probe::Role;
-use crate::report::Color;
 use crate::resource::Part;
-use crate::settings::{Pruning, ServiceName, Setting};
+use crate::settings::{Pruning, Service, ServiceName, Setting};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -101,8 +101,8 @@ pub enum Command {
     /// Change how many processes the web server or the workers have, now and for good
     Scale {
         /// server=N or workers=N; auto is what the machine bears
-        #[arg(required = true, value_name = "SERVICE=N", value_parser = scale::wish)]
-        wishes: Vec<scale::Wish>,
+        #[arg(required = true, value_name = "SERVICE=N", value_parser = wish)]
+        wishes: Vec<Wish>,
     },
     /// Switch services on and off, now and for good
     #[command(subcommand)]
@@ -376,7 +376,7 @@ pub enum Secret {
     Rotate {
         /// Which one
         #[arg(value_enum)]
-        name: keys::Name,
+        name: secrets::Name,
         /// Don't ask before everybody is logged out
         #[arg(short, long)]
         yes: bool,
@@ -825,4 +825,52 @@ reads it from standard input. It is put into a file for root alone, and the sett
     },
     /// Print the settings file with every key, its meaning and its default
     Keys,
+}
+
+/// More processes than any machine has use for.
+pub(crate) const MOST: u32 = 256;
+
+/// How many of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// The web server or the workers.
+    pub service: Service,
+    /// How many processes; nothing for as many as the machine takes.
+    pub processes: Option<u32>,
+}
+
+/// Reads `server=4`, `workers=auto`.
+pub fn wish(text: &str) -> Result<Wish, String> {
+    let allowed = || "write server=N or workers=N; N is 1 to 256, or auto".to_owned();
+    let (service, number) = text.split_once('=').ok_or_else(allowed)?;
+    let service = match service {
+        "server" => Service::Server,
+        "workers" => Service::Workers,
+        "scheduler" | "monitor" => {
+            return Err(format!(
+                "there is one {service}, and more would do its work twice"
+            ));
+        }
+        _ => return Err(allowed()),
+    };
+    let processes = match number {
+        "auto" => None,
+        _ => match number.parse() {
+            Ok(number @ 1..=MOST) => Some(number),
+            _ => return Err(allowed()),
+        },
+    };
+    Ok(Wish { service, processes })
+}
+
+impl Style {
+    /// What the command line asks for.
+    pub fn of(global: &Global) -> Style {
+        Style {
+            color: global.color.wanted() && !global.json,
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+        }
+    }
 }

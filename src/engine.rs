@@ -6,23 +6,23 @@
 //!
 //! A re-run, a repair, an upgrade and the package's hook are nothing else than `plan` and `apply` once more.
 
-use crate::error::Exit;
+use crate::base::error::Exit;
+use crate::base::text::sets_nothing;
+use crate::drivers::broker::NODE_SETTINGS;
+use crate::drivers::{files, packages};
+use crate::engine::report::Progress;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
-use crate::report::Progress;
-use crate::resource::broker::NODE_SETTINGS;
-use crate::resource::{
-    Change, Content, Enforced, Part, Resource, Shown, State, Wanted, files, packages, sets_nothing,
-};
+use crate::resource::{Change, Content, Enforced, Part, Resource, Shown, State, Wanted};
 use anyhow::{Context, Result, bail};
+use put_back::Former;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod put_back;
-
-use put_back::Former;
+pub mod report;
 
 /// What a change does, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

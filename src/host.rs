@@ -6,19 +6,17 @@
 
 mod child;
 mod flow;
-pub(crate) mod terminal;
 mod tree;
 mod trust;
 
+use crate::base::error::Exit;
+use crate::base::terminal;
+use crate::host::accounts::Accounts;
+use crate::host::cut::Cut;
+use crate::layout::{RUNTIME, SERVICE_ACCOUNTS};
+use anyhow::{Context, Result, bail};
 pub use child::{Begun, Child, Ended};
 pub use flow::{Ends, Flow};
-
-use crate::accounts::Accounts;
-use crate::cut::Cut;
-use crate::error::Exit;
-use crate::layout::{RUNTIME, SERVICE_ACCOUNTS};
-use crate::report;
-use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
@@ -30,13 +28,19 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use walk::{HANDLE, MOST_LINKS, Place};
 
 /// No file that this program manages is larger.
 const LARGEST_FILE: u64 = 64 << 20;
 
+pub mod accounts;
+pub mod cut;
+pub mod export_locks;
+pub(crate) mod lock;
+pub mod processes;
+pub(crate) mod pty;
+pub mod secrets;
 mod walk;
-
-use walk::{HANDLE, MOST_LINKS, Place};
 
 /// What kind of thing stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +83,7 @@ pub struct Host {
     /// Names and numbers of accounts, as this machine (or staged tree) has them.
     pub accounts: Accounts,
     /// What the drivers of live resources need to know; a staged tree has none.
-    pub live: Option<Box<crate::live::Live>>,
+    pub live: Option<Box<crate::drivers::Live>>,
     cut: Cut,
 }
 
@@ -620,7 +624,7 @@ impl Host {
                 && let Err(why) = bundle.close(self)
             {
                 // The next run tries it again.
-                report::note(&format!("warning: {why:#}"));
+                terminal::note(&format!("warning: {why:#}"));
             }
         }
     }

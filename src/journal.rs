@@ -8,34 +8,28 @@
 //!
 //! The directory appears in one step and goes in one step, so that a run cut at any point can be continued or undone.
 
+use crate::base::error::Exit;
 use crate::camcops_conf;
-use crate::error::Exit;
+pub use crate::host::lock::{holder, turn};
 use crate::host::{Host, Kind, unfinished_path};
+use crate::layout::{HOME, NOT_INSTANCES, directory};
 use crate::resource::{Change, Content, Resource, State};
 use anyhow::{Context, Result, bail};
+pub use home::{at_work, clear_up, try_lock};
+use home::{create_home, empty, lock_path, remove_home, take};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl, openat};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::sys::stat::fstat;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-mod home;
-
-pub use home::{at_work, clear_up, holder, try_lock, turn};
-use home::{create_home, empty, lock_path, remove_home, take};
+pub(crate) mod home;
 
 /// The format that this version writes. Every older one is read; a newer one is refused.
 pub const FORMAT: u32 = 1;
-/// Where the program keeps what it has to remember.
-pub const HOME: &str = "/var/lib/camcops-provision";
-/// What stands there beside the instances: the lock, what a package left pending, and the program that a removed package
-/// keeps for its purge.
-pub const NOT_INSTANCES: [&str; 3] = ["lock", "pending", "program"];
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -546,15 +540,6 @@ fn now() -> String {
         .ok()
         .and_then(|now| now.format(&Rfc3339).ok())
         .unwrap_or_default()
-}
-
-fn directory(instance: &str) -> String {
-    format!("{HOME}/{instance}")
-}
-
-/// The path of what is remembered of an instance beside its journal; it goes with that.
-pub fn beside(instance: &str, name: &str) -> String {
-    format!("{}/{name}", directory(instance))
 }
 
 /// Where the journal of an instance is.

@@ -5,9 +5,8 @@
 
 mod packages;
 
+use anyhow::Result;
 pub use packages::{PackageManager, Packages, alternatives};
-
-use crate::journal::NOT_INSTANCES;
 use serde::Serialize;
 
 /// The instance that nobody has to name.
@@ -544,6 +543,31 @@ impl Layout {
             self.flavour.supervisor_programs, self.slug, self.flavour.supervisor_suffix
         )
     }
+}
+
+/// Every file that all instances share has this in its first line.
+pub const MANAGED: &str = "Managed by camcops-provision";
+
+/// What we say about the socket of Erlang's port mapper.
+pub const PORT_MAPPER_SETTINGS: &str = "/etc/systemd/system/epmd.socket.d/10-camcops.conf";
+
+/// What stands there beside the instances: the lock, what a package left pending, and the program that a removed package
+/// keeps for its purge.
+pub const NOT_INSTANCES: [&str; 3] = ["lock", "pending", "program"];
+
+/// The path of what is remembered of an instance beside its journal; it goes with that.
+pub fn beside(instance: &str, name: &str) -> String {
+    format!("{}/{name}", directory(instance))
+}
+
+/// Holds one directory per installed version.
+pub const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
+
+/// Where the program keeps what it has to remember.
+pub const HOME: &str = "/var/lib/camcops-provision";
+
+pub(crate) fn directory(instance: &str) -> String {
+    format!("{HOME}/{instance}")
 }
 
 #[cfg(test)]

@@ -12,37 +12,26 @@
 //! repair = re-run = upgrade = apply
 //! ```
 //!
-//! Read `main.rs`, then [`ops`], then [`desired`], then [`resource`]: that is the whole way from the command line to the
+//! Read `main.rs`, then [`commands`], then [`recipe`], then [`resource`]: that is the whole way from the command line to the
 //! disk. [`engine`] and [`journal`] are what makes it safe to be cut anywhere.
 
-pub mod accounts;
+pub mod archive;
 pub mod backup;
-pub mod bundle;
+pub mod base;
 pub mod camcops_conf;
 pub mod certificate;
-pub mod check;
 pub mod cli;
-pub mod cut;
-pub mod desired;
+pub mod commands;
+pub mod doctor;
+pub mod drivers;
 pub mod engine;
-pub mod error;
-pub mod facts;
 pub mod host;
 pub mod journal;
-pub mod keys;
 pub mod layout;
-pub mod live;
-pub mod locks;
-pub mod mask;
-pub mod ops;
-pub mod ports;
 pub mod probe;
-pub mod processes;
-pub mod render;
-pub mod report;
+pub mod recipe;
 pub mod resource;
+pub mod session;
 pub mod settings;
 pub mod site;
 mod stack;
-pub mod upgrade;
-pub mod view;

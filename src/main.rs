@@ -1,8 +1,9 @@
 //! Parses the command line, calls what it asks for, and turns the result into an exit code.
 
+use camcops_provision::base::error::Exit;
+use camcops_provision::base::terminal;
 use camcops_provision::cli::Cli;
-use camcops_provision::error::Exit;
-use camcops_provision::{ops, report};
+use camcops_provision::commands;
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
             // The parser failed before it could tell what was asked for.
             if why.use_stderr() && std::env::args_os().any(|word| word == "--json") {
                 let text = why.render().to_string();
-                report::failure_document(text.trim().trim_start_matches("error: "), Exit::Usage);
+                terminal::failure_document(text.trim().trim_start_matches("error: "), Exit::Usage);
             }
             return ExitCode::from(code);
         }
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         .build();
     let result = match runtime {
         Ok(runtime) => {
-            let result = runtime.block_on(ops::run(cli));
+            let result = runtime.block_on(commands::run(cli));
             // A name that does not resolve must not hold the end up.
             runtime.shutdown_background();
             result
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(why) => {
             let exit = Exit::of(&why);
-            report::failure(&why, exit, json);
+            terminal::failure(&why, exit, json);
             ExitCode::from(exit as u8)
         }
     }

@@ -11,9 +11,10 @@ pub mod tls;
 pub mod visitor;
 pub mod web;
 
-use crate::error::Exit;
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
 use crate::host::Host;
-use crate::keys::{Key, Secret};
+use crate::host::secrets::Key;
 use crate::settings::{AbsolutePath, Frontend};
 use crate::site::Site;
 use anyhow::Result;

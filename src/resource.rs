@@ -11,18 +11,7 @@
 //! assert_eq!(wanted.differences(&found), ["mode"]);
 //! ```
 
-pub mod accounts;
-pub mod acme;
-pub mod broker;
-pub mod files;
-pub mod packages;
-pub mod release;
-pub mod services;
-pub mod sql;
-pub mod superuser;
-pub mod tables;
-
-use crate::host::Host;
+use crate::base::text::hex;
 use anyhow::Result;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,67 +96,6 @@ impl From<Resource> for Named {
 }
 
 impl Resource {
-    /// What the machine has now.
-    pub async fn observe(&self, host: &Host) -> Result<State> {
-        match self {
-            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
-                files::observe(host, path)
-            }
-            Resource::Group(name) => Ok(accounts::observe_group(host, name)),
-            Resource::User(name) => Ok(accounts::observe_user(host, name)),
-            Resource::Package(name) => packages::observe(host, name).await,
-            Resource::Release(name) => release::observe(host, name).await,
-            Resource::Schema(name) => sql::observe_schema(host, name).await,
-            Resource::SqlAccount(name) => sql::observe_account(host, name).await,
-            Resource::Vhost(name) => broker::observe_vhost(host, name).await,
-            Resource::BrokerAccount(name) => broker::observe_account(host, name).await,
-            Resource::Tables(name) => tables::observe(host, name).await,
-            Resource::Superuser(name) => superuser::observe(host, name).await,
-            Resource::AcmeCertificate(name) => acme::observe(host, name),
-            Resource::Service(name) => services::observe(host, name).await,
-            Resource::Unknown(..) => Ok(State::Absent),
-        }
-    }
-
-    /// Makes the machine have `after`; `before` is what it has.
-    pub async fn enforce(&self, host: &Host, before: &State, after: &State) -> Result<Enforced> {
-        match self {
-            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
-                match services::apache::guards(host, self.name()) {
-                    Some(flavour) => services::apache::enforce(host, flavour, self, before, after),
-                    None => files::enforce(host, self, before, after),
-                }
-            }
-            Resource::Group(name) => accounts::enforce_group(host, name, after),
-            Resource::User(name) => accounts::enforce_user(host, name, after),
-            Resource::Package(name) => packages::enforce(host, name, after).await,
-            Resource::Release(name) => release::enforce(host, name, before, after).await,
-            Resource::Schema(name) => sql::enforce_schema(host, name, before, after).await,
-            Resource::SqlAccount(name) => sql::enforce_account(host, name, before, after).await,
-            Resource::Vhost(name) => broker::enforce_vhost(host, name, before, after).await,
-            Resource::BrokerAccount(name) => {
-                broker::enforce_account(host, name, before, after).await
-            }
-            Resource::Tables(name) => tables::enforce(host, name, after).await,
-            Resource::Superuser(name) => superuser::enforce(host, name, after).await,
-            Resource::AcmeCertificate(name) => acme::enforce(host, name, after).await,
-            Resource::Service(name) => services::enforce(host, name, before, after).await,
-            Resource::Unknown(..) => Ok(Enforced::LeftAlone(
-                "a newer version made it; use that version".into(),
-            )),
-        }
-    }
-
-    /// Removes what an interrupted `enforce` may have left beside the resource.
-    pub fn clear_up(&self, host: &Host) -> Result<()> {
-        match self {
-            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
-                host.remove_unfinished(path)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Whether it can only be seen and made on a running machine, not in a staged tree.
     pub fn needs_live_machine(&self) -> bool {
         !matches!(
@@ -180,30 +108,6 @@ impl Resource {
     /// also proves the broker's account.
     pub fn is_looked_at_ahead(&self) -> bool {
         matches!(self, Resource::Service(_) | Resource::BrokerAccount(_))
-    }
-
-    /// Whether it holds what can't be made again: such a thing survives `uninstall`.
-    pub fn holds_data(&self, host: &Host) -> bool {
-        // Under another name the broker would not find its messages again.
-        let stores = || host.look(broker::STORED).is_ok_and(|found| found.is_some());
-        matches!(self, Resource::File(path) if path == broker::NODE_SETTINGS && stores())
-            || matches!(
-                self,
-                // An account is kept because files that it owns may remain; Debian's own packages do the same.
-                Resource::Group(_)
-                | Resource::User(_)
-                // Somebody else may rely on a package by now.
-                | Resource::Package(_)
-                | Resource::Schema(_)
-                | Resource::SqlAccount(_)
-                | Resource::Vhost(_)
-                | Resource::BrokerAccount(_)
-                | Resource::Tables(_)
-                | Resource::Superuser(_)
-                // An authority gives only so many in a week.
-                | Resource::AcmeCertificate(_)
-            )
-            || matches!(self, Resource::Service(name) if !services::is_ours(name))
     }
 
     /// Whether it goes with the data of an instance, if somebody wants that.
@@ -460,18 +364,6 @@ impl Content {
             hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
         })
     }
-}
-
-/// Whether a file of settings has nothing but comments and empty lines.
-pub fn sets_nothing(text: &[u8]) -> bool {
-    text.split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .all(|line| line.is_empty() || line.starts_with(b"#"))
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl PartialEq for Content {

@@ -4,7 +4,8 @@
 
 mod judge;
 
-use camcops_provision::render::{Format, render};
+use camcops_provision::recipe::render::Format;
+use camcops_provision::recipe::render::render;
 use judge::{Judge, Machine, camcops_python, nasty, script};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;

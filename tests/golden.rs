@@ -8,8 +8,8 @@
 
 use camcops_provision::certificate::{Subject, self_signed};
 use camcops_provision::cli::Cli;
-use camcops_provision::desired::desired;
 use camcops_provision::layout;
+use camcops_provision::recipe::desired;
 use camcops_provision::resource::{Resource, State};
 use camcops_provision::site::Site;
 use clap::Parser;

@@ -5,7 +5,7 @@
 
 mod common;
 
-use camcops_provision::error::Exit;
+use camcops_provision::base::error::Exit;
 use camcops_provision::host::Host;
 use common::tier::{is_thorough, one_in};
 use common::{HOME, Ran, Staged, Tree, Who, each, give_to, is_root};

@@ -5,7 +5,8 @@
 mod judge;
 
 use camcops_provision::host::Host;
-use camcops_provision::locks::{Lock, break_stale};
+use camcops_provision::host::export_locks::Lock;
+use camcops_provision::host::export_locks::break_stale;
 use judge::{Said, camcops_python, script};
 use std::fs;
 use std::io::{BufRead, BufReader};

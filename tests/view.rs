@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use camcops_provision::cli::Cli;
+use camcops_provision::recipe::view::view;
 use camcops_provision::site::Site;
-use camcops_provision::view::view;
 use clap::Parser;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,10 +2,10 @@
 //! files, and the journal for whoever wants to read what was done there.
 
 use super::manifest::Kept;
-use super::pack::{Packer, unpacked};
-use crate::error::Exit;
+use crate::archive::pack::{Packer, unpacked};
+use crate::base::error::Exit;
 use crate::host::{Host, Kind};
-use crate::journal::HOME;
+use crate::layout::HOME;
 use crate::settings::AbsolutePath;
 use crate::site::Site;
 use anyhow::{Context, Result};

@@ -1,8 +1,8 @@
 //! What a backup says of itself, and the sums of its files.
 
-use super::dump::Section;
-use super::pack::Packed;
-use crate::error::Exit;
+use crate::archive::pack::Packed;
+use crate::base::error::Exit;
+use crate::drivers::sql::copy::dump::Section;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -2,11 +2,12 @@
 //! back, and it goes on with that.
 
 use super::{Action, Planned, carry_out, intend};
-use crate::error::Exit;
+use crate::base::error::Exit;
+use crate::base::terminal::plain;
+use crate::drivers::services::NotRestarted;
+use crate::engine::report::Progress;
 use crate::host::Host;
 use crate::journal::{Journal, Writer};
-use crate::report::{Progress, plain};
-use crate::resource::services::NotRestarted;
 use crate::resource::{Change, Content, Resource, Shown, State};
 use anyhow::Result;
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! package manager goes on to a good end even if this program is killed meanwhile.
 
 use super::Host;
-use crate::error::Exit;
+use crate::base::error::Exit;
 use anyhow::{Context, Result, bail};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};

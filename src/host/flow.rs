@@ -2,7 +2,7 @@
 
 use super::Host;
 use super::child::{Child, Ended, end_group, text, unnamed};
-use crate::error::Exit;
+use crate::base::error::Exit;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! Whose word is followed: what a file says is done as whoever runs the program, so nobody else may be able to change it.
 
 use super::{Entry, Host, entry};
-use crate::error::Exit;
+use crate::base::error::Exit;
 use anyhow::Result;
 use nix::sys::stat::fstat;
 use nix::unistd::getegid;

@@ -1,7 +1,7 @@
 //! Walking: from a path to a handle of the directory that holds it, one component at a time.
 
 use super::{Host, entry};
-use crate::error::Exit;
+use crate::base::error::Exit;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};

@@ -1,11 +1,10 @@
 //! The program's own directory with its lock: it appears in one step and goes in one step.
 
 use super::*;
+use crate::host::lock::{holder, lock_request, turn};
 
 const NEW: &str = ".camcops-provision.new";
 const OLD: &str = ".camcops-provision.old";
-/// To make the program's directory takes far less.
-const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// Takes the lock if there is one to take; an error that names the holder if somebody else has it.
 pub fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
@@ -60,38 +59,6 @@ fn clear_up_aside(host: &Host) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A turn at a directory: who wants one at the same time waits here, but not for ever.
-pub fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
-    let handle = host
-        .directory(base)?
-        .with_context(|| format!("{} is not a directory", host.outside(base)))?;
-    let readable = openat(
-        &handle,
-        ".",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
-    let begin = Instant::now();
-    let mut handle = readable;
-    loop {
-        handle = match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
-            Ok(turn) => return Ok(turn),
-            // Everybody who may read the directory can hold this lock, for as long as it likes.
-            Err((_, Errno::EWOULDBLOCK)) if begin.elapsed() > LONGEST_TURN => {
-                return Err(Exit::Locked.because(format!(
-                    "another process holds a lock on {}; end it (`lslocks` shows it) and run again",
-                    host.outside(base)
-                )));
-            }
-            Err((handle, Errno::EWOULDBLOCK)) => handle,
-            Err((_, why)) => {
-                return Err(why).with_context(|| format!("can't lock {}", host.outside(base)));
-            }
-        };
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Makes the program's directory with the lock and the journal in one step: built aside, then moved to its place.
@@ -184,24 +151,6 @@ pub(super) fn take(host: &Host, lock: File) -> Result<Flock<File>> {
             )))
         }
         Err((_, why)) => Err(why).context("can't lock"),
-    }
-}
-
-/// The process that holds a lock on a file, if one does.
-pub fn holder(lock: &File) -> Result<Option<i32>> {
-    let mut found = lock_request();
-    found.l_type = nix::libc::F_WRLCK as i16;
-    fcntl(lock, FcntlArg::F_GETLK(&mut found))?;
-    Ok((i32::from(found.l_type) != nix::libc::F_UNLCK).then_some(found.l_pid))
-}
-
-fn lock_request() -> nix::libc::flock {
-    nix::libc::flock {
-        l_type: 0,
-        l_whence: nix::libc::SEEK_SET as i16,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
     }
 }
 

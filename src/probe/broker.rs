@@ -7,8 +7,8 @@ use super::tls::{self, Authority};
 use super::{
     Address, Answer, Cause, Patience, Trouble, connected, find, io_trouble, password, unanswered,
 };
+use crate::base::secret::Secret;
 use crate::host::Host;
-use crate::keys::Secret;
 use crate::layout::Layout;
 use crate::settings::{Mode, Settings};
 use anyhow::Result;

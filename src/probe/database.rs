@@ -4,8 +4,8 @@ use super::tls::{self, Authority};
 use super::{
     Address, Answer, Cause, Patience, Trouble, find, io_trouble, password, resolved, unanswered,
 };
-use crate::error::Exit;
-use crate::keys::Secret;
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
 use crate::settings::{DatabaseTls, Mode};
 use crate::site::Site;
 use anyhow::{Context, Result};

@@ -2,9 +2,9 @@
 
 use super::web::{fetched, status};
 use super::{Address, Answer, Cause, Patience, Trouble, connected, io_trouble, unanswered};
+use crate::base::secret::Secret;
 use crate::certificate::base64;
-use crate::keys::Secret;
-use crate::processes;
+use crate::host::processes;
 use std::time::Duration;
 
 /// The monitor of an instance.

@@ -1,7 +1,7 @@
 //! TLS to servers of others: whom we trust, and what went wrong in plain words.
 
 use super::{Cause, Trouble};
-use crate::error::Exit;
+use crate::base::error::Exit;
 use crate::settings::AbsolutePath;
 use anyhow::Result;
 use rustls::pki_types::CertificateDer;

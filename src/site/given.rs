@@ -2,10 +2,11 @@
 //! one stands openly in the settings.
 
 use super::Site;
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
 use crate::camcops_conf::{self, masked_value};
-use crate::error::Exit;
 use crate::host::Host;
-use crate::keys::{Key, Secret};
+use crate::host::secrets::Key;
 use crate::settings::{BY_FILE, ConfigValue, Origin, segments};
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -61,7 +62,7 @@ pub(crate) fn kept_in(secrets: &str, section: &str, key: &str) -> String {
 
 impl Site {
     /// Refuses files for what is no secret, what is given twice, and secrets on the command line.
-    pub(super) fn check_secrets(&self) -> Result<()> {
+    pub(crate) fn check_secrets(&self) -> Result<()> {
         let mut refused = Vec::new();
         for (section, values) in &self.settings().config {
             for key in values.keys() {
@@ -128,7 +129,7 @@ impl Site {
     }
 
     /// Reads the secrets that files give.
-    pub(super) fn given_secrets(&self) -> Result<GivenSecrets> {
+    pub(crate) fn given_secrets(&self) -> Result<GivenSecrets> {
         let mut given = GivenSecrets::new();
         for (section, key, path) in self.secret_files() {
             let setting = format!("config.{section}.{key}{BY_FILE}");

@@ -3,7 +3,7 @@
 use crate::judge::{camcops_python, script};
 use camcops_provision::camcops_conf::{Ini, KEYS, Kind, Section};
 use camcops_provision::cli::Cli;
-use camcops_provision::desired::desired;
+use camcops_provision::recipe::desired;
 use camcops_provision::resource::State;
 use camcops_provision::site::Site;
 use clap::Parser;

@@ -41,7 +41,7 @@ fn refused(text: &str) -> (Vec<(String, String)>, String) {
     file.rewind().unwrap();
     let child = Command::new(camcops_python())
         .args(["-W", "ignore", "-c"])
-        .args([include_str!("../../src/ops/trial/start.py"), "gunicorn"])
+        .args([include_str!("../../src/session/trial/start.py"), "gunicorn"])
         .env("CAMCOPS_CONFIG_FILE", "/proc/self/fd/0")
         .stdin(file)
         .stdout(Stdio::piped())

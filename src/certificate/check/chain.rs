@@ -1,6 +1,7 @@
 //! The certificates between the server's and the root.
 
-use super::{Findings, Given, Link, read};
+use super::{Findings, Given, Link};
+use crate::certificate::read;
 
 impl Findings {
     /// Each certificate must have issued the one before it.

@@ -1,7 +1,7 @@
 //! Files that are not what they should be: binary, encrypted, empty, swapped.
 
-use super::{Findings, Given, read, shell_word};
-use crate::certificate::read::{PrivateKey, Unreadable};
+use super::{Findings, Given, shell_word};
+use crate::certificate::read::{self, PrivateKey, Unreadable};
 use std::path::{Path, PathBuf};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::der::parse_der;

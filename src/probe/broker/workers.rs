@@ -1,7 +1,7 @@
 //! A ping to the workers, as Celery's own control command sends it, without the seven seconds that Python needs for it.
 
 use super::is_not_there;
-use crate::resource::hex;
+use crate::base::text::hex;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,

@@ -1,0 +1,154 @@
+//! What a bundle says of itself.
+
+use super::{PACKAGES, TOOL, WHEELS};
+use crate::host::Host;
+use crate::site::facts;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The format that this version writes. A newer one is refused.
+pub const FORMAT: u32 = 1;
+/// Its name in the archive.
+pub const MANIFEST: &str = "manifest.json";
+
+/// What a bundle says of itself. It never has a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format.
+    pub format: u32,
+    /// When it was made.
+    pub made_at: String,
+    /// The version of the program that made it, and that is in it.
+    pub tool: String,
+    /// The machines that it is for.
+    pub machine: Machine,
+    /// The version of CamCOPS.
+    pub camcops: String,
+    /// The Python that its packages are for, as 3.MINOR.
+    pub python: String,
+    /// The release that they make.
+    pub release: String,
+    /// The Python packages that were built from source: their hashes are no other's.
+    pub built: Vec<Built>,
+    /// The names of the distribution's packages.
+    pub packages: BTreeSet<String>,
+    /// Every file, in the order in which they follow.
+    pub files: Vec<Packed>,
+}
+
+/// A kind of machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The distribution, as /etc/os-release has it: ID.
+    pub distribution: String,
+    /// Its release: `VERSION_ID`.
+    pub version: String,
+    /// The architecture.
+    pub architecture: String,
+}
+
+/// A Python package that was built from source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Built {
+    /// As the lock has it: `name==version`.
+    pub pin: String,
+    /// Its file.
+    pub path: String,
+}
+
+/// A file of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// Its directory and its name.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn this(host: &Host) -> Result<Machine> {
+        let (distribution, version) = facts::release(host)?;
+        Ok(Machine {
+            distribution,
+            version,
+            architecture: std::env::consts::ARCH.to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Machine {
+            distribution,
+            version,
+            architecture,
+        } = self;
+        write!(f, "{distribution} {version} on {architecture}")
+    }
+}
+
+impl Manifest {
+    /// Reads one; says what is wrong with it otherwise.
+    pub fn parse(text: &[u8]) -> Result<Manifest, String> {
+        let whole: serde_json::Value =
+            serde_json::from_slice(text).map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
+        if let Some(format) = whole["format"].as_u64()
+            && format > FORMAT.into()
+        {
+            return Err(format!(
+                "was made by a newer version of camcops-provision (format {format}): use that version, which is in it as {TOOL}"
+            ));
+        }
+        let manifest: Manifest = serde_json::from_value(whole)
+            .map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
+        let mut seen = BTreeSet::new();
+        match manifest
+            .files
+            .iter()
+            .find(|file| !is_allowed(&file.path) || !seen.insert(&file.path))
+        {
+            None => Ok(manifest),
+            Some(file) => Err(format!(
+                "is damaged: {MANIFEST} names {:?}, which no bundle has, or has it twice",
+                file.path
+            )),
+        }
+    }
+
+    /// Why it is not for this machine; nothing if it is.
+    pub fn misfit(&self, host: &Host) -> Result<Option<String>> {
+        let here = Machine::this(host)?;
+        Ok((here != self.machine).then(|| {
+            format!(
+                "is for {}, and this machine is {here}: make one on a machine like this one",
+                self.machine
+            )
+        }))
+    }
+
+    /// How large all of its files are.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// How many files one of its directories has.
+    pub fn count(&self, directory: &str) -> usize {
+        let inside = |file: &&Packed| file.path.split('/').next() == Some(directory);
+        self.files.iter().filter(inside).count()
+    }
+}
+
+/// A plain name in one of the directories that a bundle has: it can lead nowhere else.
+fn is_allowed(path: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._+-~!".contains(c);
+    path == TOOL
+        || path.split_once('/').is_some_and(|(directory, name)| {
+            [WHEELS, PACKAGES].contains(&directory)
+                && name.chars().all(plain)
+                && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        })
+}

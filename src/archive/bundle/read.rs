@@ -1,0 +1,177 @@
+//! Reading a bundle: in one pass, each file held against the manifest.
+
+use super::manifest::{MANIFEST, Manifest, Packed};
+use super::{PACKAGES, TOOL, WHEELS, unfit};
+use crate::archive::pack::{PIECE, unpacked};
+use crate::base::error::Exit;
+use crate::base::text::hex;
+use crate::host::Host;
+use anyhow::{Context, Result};
+use ring::digest;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use tar::{Archive, Entries, Entry, EntryType};
+
+/// No list of files is larger.
+const LARGEST_MANIFEST: u64 = 4 << 20;
+/// What the disk keeps besides the files of a bundle.
+const RESERVE: u64 = 64 << 20;
+
+type Stream = Box<dyn Read>;
+
+/// What a bundle says of itself; nothing else of it is read.
+pub fn manifest(path: &str) -> Result<Manifest> {
+    let mut archive = open(path)?;
+    Ok(begin(&mut archive, path)?.0)
+}
+
+/// Holds every file against the manifest.
+pub fn verify(path: &str) -> Result<Manifest> {
+    pass(path, |_| Ok(()), |_| Ok(None))
+}
+
+/// The same, and puts the files into a directory that is not there yet, for root alone.
+pub fn unpack(path: &str, host: &Host, directory: &str) -> Result<Manifest> {
+    let begin = |manifest: &Manifest| {
+        let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
+        let space = host.space(parent)?;
+        let free = space
+            .blocks_available()
+            .saturating_mul(space.fragment_size());
+        let needed = manifest.bytes() + RESERVE;
+        if free < needed {
+            return Err(Exit::Io.because(format!(
+                "to unpack {path} takes {} MiB in {}, and {} MiB are free; make room and run again",
+                needed >> 20,
+                host.outside(parent),
+                free >> 20
+            )));
+        }
+        let inside = [WHEELS, PACKAGES].map(|name| format!("{directory}/{name}"));
+        for path in [directory, &inside[0], &inside[1]] {
+            host.make_directory(path, Some((0, 0)), 0o700)?;
+        }
+        Ok(())
+    };
+    pass(path, begin, |file| match file.path.as_str() {
+        // Whoever reads this has it already.
+        TOOL => Ok(None),
+        inside => host.new_file(&format!("{directory}/{inside}")).map(Some),
+    })
+}
+
+/// Goes through all of it: `put` may say where a file goes.
+fn pass(
+    path: &str,
+    start: impl FnOnce(&Manifest) -> Result<()>,
+    put: impl Fn(&Packed) -> Result<Option<File>>,
+) -> Result<Manifest> {
+    let mut archive = open(path)?;
+    let (manifest, mut entries) = begin(&mut archive, path)?;
+    start(&manifest)?;
+    for wanted in &manifest.files {
+        let entry = next(&mut entries, path, &wanted.path)?;
+        if entry.size() != wanted.bytes {
+            return Err(damaged(path, &wanted.path));
+        }
+        let sum = copied(entry, put(wanted)?, path)?;
+        if sum != wanted.sha256 {
+            return Err(damaged(path, &wanted.path));
+        }
+    }
+    if let Some(more) = entries.next() {
+        more.map_err(|why| failed(path, why))?;
+        return Err(unfit(
+            path,
+            "is damaged: it has more than its manifest says",
+        ));
+    }
+    // The sum of zstd's own comes last.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|why| failed(path, why))?;
+    Ok(manifest)
+}
+
+fn open(path: &str) -> Result<Archive<Stream>> {
+    let cant = |why: io::Error| Exit::Unusable.because(format!("the bundle {path}: {why}"));
+    if !Path::new(path).metadata().map_err(cant)?.is_file() {
+        return Err(unfit(path, "is no file"));
+    }
+    let file = File::open(path).map_err(cant)?;
+    let stream = unpacked(file).map_err(|why| failed(path, why))?;
+    Ok(Archive::new(stream))
+}
+
+fn begin<'a>(
+    archive: &'a mut Archive<Stream>,
+    path: &str,
+) -> Result<(Manifest, Entries<'a, Stream>)> {
+    let is_none = || unfit(path, "is no bundle of camcops-provision, or is damaged");
+    let mut entries = archive.entries().map_err(|why| failed(path, why))?;
+    let entry = next(&mut entries, path, MANIFEST).map_err(|_| is_none())?;
+    if entry.size() > LARGEST_MANIFEST {
+        return Err(is_none());
+    }
+    let mut text = Vec::new();
+    entry
+        .take(LARGEST_MANIFEST)
+        .read_to_end(&mut text)
+        .map_err(|why| failed(path, why))?;
+    let manifest = Manifest::parse(&text).map_err(|why| unfit(path, &why))?;
+    Ok((manifest, entries))
+}
+
+/// The next file, which must have this name.
+fn next<'a>(
+    entries: &mut Entries<'a, Stream>,
+    path: &str,
+    name: &str,
+) -> Result<Entry<'a, Stream>> {
+    let Some(entry) = entries.next() else {
+        return Err(unfit(path, &format!("is damaged: it ends before {name}")));
+    };
+    let entry = entry.map_err(|why| failed(path, why))?;
+    match entry.header().entry_type() == EntryType::Regular
+        && *entry.path_bytes() == *name.as_bytes()
+    {
+        true => Ok(entry),
+        false => Err(damaged(path, name)),
+    }
+}
+
+/// The sum of what is read, which is written too if that is wanted.
+fn copied(mut from: impl Read, mut to: Option<File>, path: &str) -> Result<String> {
+    let mut sum = digest::Context::new(&digest::SHA256);
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = from.read(&mut piece).map_err(|why| failed(path, why))?;
+        if read == 0 {
+            return Ok(hex(sum.finish().as_ref()));
+        }
+        sum.update(&piece[..read]);
+        if let Some(to) = &mut to {
+            to.write_all(&piece[..read])
+                .context("can't unpack the bundle")?;
+        }
+    }
+}
+
+fn damaged(path: &str, name: &str) -> anyhow::Error {
+    unfit(
+        path,
+        &format!(
+            "is damaged: {name} is not what its manifest says; copy it again, or make it anew"
+        ),
+    )
+}
+
+/// What the disk itself can't do is no fault of the bundle.
+fn failed(path: &str, why: io::Error) -> anyhow::Error {
+    match why.raw_os_error() {
+        Some(_) => anyhow::Error::new(why).context(format!("can't read {path}")),
+        None => unfit(
+            path,
+            &format!("is damaged: {why}; copy it again, or make it anew"),
+        ),
+    }
+}

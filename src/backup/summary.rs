@@ -1,0 +1,159 @@
+//! What `status` says about backups: how old the newest one is, and whether the last try failed.
+
+use crate::backup::{What, make};
+use crate::base::terminal;
+use crate::drivers::sql::copy::directory;
+use crate::host::Host;
+use crate::layout::HOME;
+use crate::site::Site;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use time::{Duration, OffsetDateTime};
+
+/// What there is to say.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    directory: String,
+    /// Why the directory is not the one that it should be.
+    pub absence: Option<String>,
+    /// When one is made by itself.
+    pub schedule: Option<String>,
+    number: usize,
+    unfinished: usize,
+    /// The last whole one.
+    pub newest: Option<Newest>,
+    /// The last try, if it failed.
+    pub last_failure: Option<Failure>,
+}
+
+/// A whole backup.
+#[derive(Debug, Serialize)]
+pub struct Newest {
+    name: String,
+    bytes: u64,
+    /// How long ago it was made.
+    pub age_seconds: i64,
+}
+
+/// A try that failed, if no later one went well.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failure {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    why: String,
+}
+
+impl Summary {
+    /// What only root may see is nothing to others.
+    pub fn of(site: &Site) -> Result<Option<Summary>> {
+        if !site.host.may_give_away() {
+            return Ok(None);
+        }
+        let backup = &site.settings().backup;
+        let directory = backup.directory.as_str();
+        let all = make::listed(site)?;
+        let mut absence = directory::absence(&site.host, &site.instance, directory)?;
+        if absence.is_none()
+            && all.is_empty()
+            && directory::had_backups(&site.host, &site.instance, directory)?
+        {
+            absence = Some(format!(
+                "backup.directory {directory} had backups, and is empty now"
+            ));
+        }
+        // One from the future says nothing of today; clocks of a network differ a little.
+        let latest = OffsetDateTime::now_utc() + Duration::minutes(5);
+        let whole = || {
+            // What holds replaced data says nothing of the last night.
+            all.iter().filter(|found| {
+                let is_of_now = found.made_at <= latest && found.before().is_none();
+                found.is_whole(&site.instance) && is_of_now
+            })
+        };
+        let is_unfinished = |found: &&crate::backup::Found| found.what == What::Unfinished;
+        Ok(Some(Summary {
+            directory: directory.to_owned(),
+            absence,
+            schedule: backup.schedule.given().map(str::to_owned),
+            number: whole().count(),
+            unfinished: all.iter().filter(is_unfinished).count(),
+            newest: whole().next_back().map(|found| Newest {
+                name: found.name.clone(),
+                bytes: found.bytes,
+                age_seconds: (OffsetDateTime::now_utc() - found.made_at).whole_seconds(),
+            }),
+            last_failure: failure(&site.host, &site.instance)?,
+        }))
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(absence) = &self.absence {
+            f.write_str(absence)?;
+        }
+        match &self.newest {
+            _ if self.absence.is_some() => {}
+            Some(newest) => {
+                let hours = newest.age_seconds / 3600;
+                let age = match hours {
+                    ..1 => "less than an hour".to_owned(),
+                    1..48 => terminal::count(usize::try_from(hours).unwrap_or(0), "hour"),
+                    _ => format!("{} days", hours / 24),
+                };
+                write!(
+                    f,
+                    "{} in {}, the newest is {age} old ({})",
+                    self.number, self.directory, newest.name
+                )?;
+            }
+            None => write!(f, "none in {}", self.directory)?,
+        }
+        match &self.schedule {
+            Some(when) => write!(f, ", made {when}")?,
+            None => f.write_str(", no timer")?,
+        }
+        if let Some(failure) = &self.last_failure {
+            let at = failure
+                .at
+                .format(&time::format_description::well_known::Rfc3339)
+                .unwrap_or_default();
+            write!(f, "; the last try failed at {at}: {}", failure.why)?;
+        }
+        Ok(())
+    }
+}
+
+fn path(instance: &str) -> String {
+    format!("{HOME}/{instance}/backup-failed")
+}
+
+fn failure(host: &Host, instance: &str) -> Result<Option<Failure>> {
+    let text = host.read_text(&path(instance))?;
+    // What can't be read was cut: then the next try tells more.
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// Remembers how a try went.
+pub fn record(site: &Site, why: Option<&anyhow::Error>) -> Result<()> {
+    let (host, path) = (&site.host, path(&site.instance));
+    match why {
+        None => host.remove_file(&path),
+        Some(_)
+            if host
+                .look_into(&format!("{HOME}/{}", site.instance))?
+                .is_none() =>
+        {
+            Ok(())
+        }
+        Some(why) => {
+            let failure = Failure {
+                at: OffsetDateTime::now_utc().replace_nanosecond(0)?,
+                why: format!("{why:#}"),
+            };
+            let text = serde_json::to_vec(&failure)?;
+            host.put_file(&path, &text, Some((0, 0)), 0o600)
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Questions at the terminal: the only place where somebody is asked, so that an answer means the same everywhere.
+
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
+use crate::base::signals::asking;
+use crate::base::terminal::Style;
+use anyhow::Result;
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use std::io::{self, BufRead, IsTerminal, Write};
+use zeroize::Zeroizing;
+
+/// What Enter alone means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Enter {
+    /// Where nothing is lost by it.
+    Yes,
+    /// For what removes, replaces, or restarts what patients use.
+    No,
+}
+
+/// A question before something is done.
+pub(crate) struct Question<'a> {
+    /// What would be done.
+    pub what: &'a str,
+    /// What Enter alone means.
+    pub enter: Enter,
+    /// What is to be typed instead of yes.
+    pub name: Option<&'a str>,
+    /// What `p` shows.
+    pub plan: Option<&'a dyn Fn() -> Result<String>>,
+}
+
+/// What somebody has answered.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+    Plan,
+    /// Neither.
+    Other,
+}
+
+impl<'a> Question<'a> {
+    /// One to which yes or no is an answer.
+    pub(crate) fn new(what: &'a str, enter: Enter) -> Question<'a> {
+        Question {
+            what,
+            enter,
+            name: None,
+            plan: None,
+        }
+    }
+
+    fn prompt(&self) -> String {
+        let plan = if self.plan.is_some() { "/p" } else { "" };
+        match (self.name, self.enter) {
+            (Some(name), _) => {
+                let plan = if plan.is_empty() {
+                    ""
+                } else {
+                    ", or p for the list"
+                };
+                format!(
+                    "{}: to go on, type the instance's name ({name}){plan}: ",
+                    self.what
+                )
+            }
+            (None, Enter::Yes) => format!("{}: go on? [Y/n{plan}] ", self.what),
+            (None, Enter::No) => format!("{}: go on? [y/N{plan}] ", self.what),
+        }
+    }
+
+    fn understood(&self, answer: &str) -> Answer {
+        let answer = answer.trim();
+        if let Some(name) = self.name
+            && answer == name
+        {
+            return Answer::Yes;
+        }
+        match answer.to_ascii_lowercase().as_str() {
+            "n" | "no" => Answer::No,
+            "" if self.name.is_some() || self.enter == Enter::No => Answer::No,
+            "" => Answer::Yes,
+            "y" | "yes" if self.name.is_none() => Answer::Yes,
+            "p" if self.plan.is_some() => Answer::Plan,
+            _ => Answer::Other,
+        }
+    }
+
+    fn help(&self) -> String {
+        let plan = match self.plan {
+            Some(_) => ", p shows what would be done",
+            None => "",
+        };
+        let yes = match self.name {
+            Some(name) => format!("only {name} means yes"),
+            None => "y or yes means yes".to_owned(),
+        };
+        let enter = match (self.name, self.enter) {
+            (None, Enter::Yes) => "yes",
+            _ => "no",
+        };
+        format!("{yes}, n or no means no, Enter alone means {enter}{plan}")
+    }
+}
+
+/// Comes back if it is to be done. `yes` is the flag `--yes`: it is the answer to every question. Where nobody can be
+/// asked, nothing is done without it.
+pub(crate) fn agree(question: &Question<'_>, yes: bool, style: Style) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if style.json || !terminal() {
+        return Err(Exit::Usage.because(format!(
+            "{}: this is asked about on a terminal; without one, or with --json, add --yes to go on; nothing was changed",
+            question.what
+        )));
+    }
+    loop {
+        let Some(answer) = line(&question.prompt())? else {
+            let _ = writeln!(io::stderr());
+            return Err(refused());
+        };
+        match question.understood(&answer) {
+            Answer::Yes => return Ok(()),
+            Answer::No => return Err(refused()),
+            Answer::Plan => {
+                if let Some(plan) = question.plan {
+                    crate::base::terminal::note(plan()?.trim_end());
+                }
+            }
+            Answer::Other => crate::base::terminal::note(&question.help()),
+        }
+    }
+}
+
+fn refused() -> anyhow::Error {
+    Exit::Failed.because("nothing was changed")
+}
+
+/// Whether somebody can be asked.
+pub(crate) fn terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// What somebody answers; nothing where no more answers come.
+pub(crate) fn line(prompt: &str) -> Result<Option<String>> {
+    let mut answer = String::new();
+    let read = asking(|| {
+        write!(io::stderr(), "{prompt}")?;
+        io::stderr().flush()?;
+        io::stdin().lock().read_line(&mut answer)
+    })?;
+    Ok((read > 0).then(|| answer.trim().to_owned()))
+}
+
+/// Asks without showing the answer.
+pub(crate) fn hidden(question: &str) -> Result<Secret> {
+    let terminal = io::stdin();
+    let shown = tcgetattr(&terminal)?;
+    let mut quiet = shown.clone();
+    quiet.local_flags.remove(LocalFlags::ECHO);
+    quiet.local_flags.insert(LocalFlags::ECHONL);
+    let answer = asking(|| {
+        write!(io::stderr(), "{question}")?;
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
+        read_secret()
+    });
+    tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown)?;
+    answer
+}
+
+/// Whoever is asked for a password and leaves instead sees again what is typed.
+pub fn show_typing() {
+    let terminal = io::stdin();
+    if let Ok(mut shown) = tcgetattr(&terminal) {
+        shown.local_flags.insert(LocalFlags::ECHO);
+        let _ = tcsetattr(&terminal, SetArg::TCSANOW, &shown);
+    }
+}
+
+/// One line of standard input.
+pub(crate) fn read_secret() -> Result<Secret> {
+    let mut line = Zeroizing::new(String::new());
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        return Err(Exit::Failed.because("there is no password on standard input"));
+    }
+    let password = line.trim_end_matches(['\n', '\r']);
+    match password.chars().any(char::is_control) {
+        true => Err(Exit::Usage.because("the password has control characters")),
+        false => Ok(Secret::new(password.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_yes_is_yes() {
+        let careful = Question::new("138 changes to /", Enter::No);
+        assert_eq!(careful.prompt(), "138 changes to /: go on? [y/N] ");
+        for yes in ["y", "Y", "yes", " YES \n"] {
+            assert_eq!(careful.understood(yes), Answer::Yes, "{yes}");
+        }
+        for no in ["", "\n", "n", "No"] {
+            assert_eq!(careful.understood(no), Answer::No, "{no}");
+        }
+        for other in ["what would go?", "yes please", "nein", "q", "p", "ys", "1"] {
+            assert_eq!(careful.understood(other), Answer::Other, "{other}");
+        }
+        let easy = Question::new("write this to /x", Enter::Yes);
+        assert_eq!(easy.understood("\n"), Answer::Yes);
+        assert_eq!(easy.understood("what?"), Answer::Other);
+    }
+
+    #[test]
+    fn a_name_is_typed_as_it_is() {
+        let plan = || Ok("- file /x\n".to_owned());
+        let question = Question {
+            name: Some("camcops"),
+            plan: Some(&plan),
+            ..Question::new("undo 138 changes in /", Enter::No)
+        };
+        assert_eq!(
+            question.prompt(),
+            "undo 138 changes in /: to go on, type the instance's name (camcops), or p for the list: "
+        );
+        assert_eq!(question.understood("camcops"), Answer::Yes);
+        assert_eq!(question.understood("p"), Answer::Plan);
+        for no in ["", "n", "no"] {
+            assert_eq!(question.understood(no), Answer::No, "{no}");
+        }
+        for other in ["y", "yes", "Camcops", "camcops2", "\"camcops\""] {
+            assert_eq!(question.understood(other), Answer::Other, "{other}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Signals: when a run is to stop, and what is left first.
+
+use crate::base::error::Exit;
+use crate::base::prompt;
+use crate::base::terminal::{self, Style};
+use anyhow::Result;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Whether somebody is being asked, and nothing is done until there is an answer.
+pub(crate) static ASKING: AtomicBool = AtomicBool::new(false);
+
+/// Whether a signal came that asks for an end.
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Asks, and can be left by a signal. The question is written in here: who sees it may answer it by Ctrl-C at once.
+pub(crate) fn asking<T>(ask: impl FnOnce() -> T) -> T {
+    ASKING.store(true, Ordering::SeqCst);
+    if STOP.load(Ordering::SeqCst) {
+        leave_question();
+    }
+    let answer = ask();
+    ASKING.store(false, Ordering::SeqCst);
+    answer
+}
+
+pub(crate) fn leave_question() -> ! {
+    prompt::show_typing();
+    terminal::note("nothing was changed");
+    std::process::exit(i32::from(Exit::Failed as u8))
+}
+
+/// Whether what is done now must come to its end.
+pub(crate) static GOES_ON: AtomicBool = AtomicBool::new(false);
+
+/// From here on no signal ends anything: what is half-way would be worse than what was there and what is to come.
+pub fn go_on_to_the_end() {
+    GOES_ON.store(true, Ordering::SeqCst);
+}
+
+/// Whether a signal asked for an end.
+pub fn is_to_stop() -> bool {
+    STOP.load(Ordering::SeqCst) && !GOES_ON.load(Ordering::SeqCst)
+}
+
+/// What a command says that ends for that.
+pub fn stopped() -> anyhow::Error {
+    Exit::Failed
+        .because("stopped by a signal; the site's data is as it was: run again when it suits")
+}
+
+/// Whether whoever started this wants it to outlive the terminal, as `nohup` does.
+pub(crate) fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGHUP: the step at hand is finished, then the run stops with a summary.
+pub(crate) fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+    if !is_hang_up_ignored() {
+        // A connection that is lost is no reason to leave a site half-way.
+        kinds.push(SignalKind::hangup());
+    }
+    for kind in kinds {
+        let mut arrivals = signal(kind)?;
+        tokio::spawn(async move {
+            while arrivals.recv().await.is_some() {
+                let again = STOP.swap(true, Ordering::SeqCst);
+                if ASKING.load(Ordering::SeqCst) {
+                    leave_question();
+                }
+                if !again {
+                    style.warn(&[match GOES_ON.load(Ordering::SeqCst) {
+                        true => {
+                            "going on to the end: half-way would be worse than either".to_owned()
+                        }
+                        false => "stopping once this step is done".to_owned(),
+                    }]);
+                }
+            }
+        });
+    }
+    Ok(&STOP)
+}

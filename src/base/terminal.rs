@@ -1,0 +1,134 @@
+//! What is printed, and how.
+
+use crate::base::error::Exit;
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::{Map, json};
+use std::io::{self, IsTerminal, Write};
+
+/// The version of every JSON document.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Colours on standard output.
+    pub color: bool,
+    /// One JSON document instead of text.
+    pub json: bool,
+    /// Only results and errors.
+    pub quiet: bool,
+    /// More than usual.
+    pub verbose: bool,
+}
+
+impl Style {
+    /// Says what is worth a word but stops nothing.
+    pub fn warn(self, warnings: &[String]) {
+        if !self.quiet {
+            for warning in warnings {
+                note(&format!("warning: {warning}"));
+            }
+        }
+    }
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    /// Whether to use them on standard output.
+    pub fn wanted(self) -> bool {
+        let unwanted = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match self {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                io::stdout().is_terminal()
+                    && !unwanted("NO_COLOR")
+                    && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
+        }
+    }
+}
+
+/// Prints a result. A reader that went away is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Prints a result line.
+pub fn print_line(text: &str) -> Result<()> {
+    print(&format!("{text}\n"))
+}
+
+/// Without escape sequences and other control characters.
+pub fn plain(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        if c == '\u{1b}' {
+            // A colour ends with a letter.
+            let _ = rest.by_ref().find(char::is_ascii_alphabetic);
+        } else if !c.is_control() {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// A JSON document with its schema version.
+pub fn versioned(document: &impl Serialize) -> Result<serde_json::Value> {
+    let mut whole = Map::new();
+    whole.insert("schema_version".into(), json!(SCHEMA_VERSION));
+    match serde_json::to_value(document)? {
+        serde_json::Value::Object(fields) => whole.extend(fields),
+        other => {
+            whole.insert("result".into(), other);
+        }
+    }
+    Ok(whole.into())
+}
+
+/// Prints a JSON document.
+pub fn print_json(document: &impl Serialize) -> Result<()> {
+    print_line(&serde_json::to_string_pretty(&versioned(document)?)?)
+}
+
+/// Says what failed: one line, or one JSON document where that was asked for.
+pub fn failure(why: &anyhow::Error, exit: Exit, json: bool) {
+    note(&format!("error: {why:#}"));
+    if json {
+        failure_document(&format!("{why:#}"), exit);
+    }
+}
+
+/// The JSON document of a failure.
+pub fn failure_document(why: &str, exit: Exit) {
+    // Standard output may be what failed.
+    let _ = print_json(&json!({ "error": why, "exit_code": exit as u8 }));
+}
+
+/// Says something on standard error.
+pub fn note(text: &str) {
+    // There is nobody left to tell if standard error is closed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// `1 change`, `2 changes`.
+pub fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}

@@ -1,0 +1,117 @@
+//! The commands, each a thin use of the engine.
+
+pub mod backup;
+pub mod bundle;
+pub mod cert;
+pub mod config;
+pub mod db;
+pub mod doctor;
+pub mod documents;
+mod environment;
+pub mod exec;
+mod exports;
+pub mod init;
+pub mod install;
+pub mod logs;
+pub mod package_hook;
+pub mod ports;
+pub mod purge;
+pub mod releases;
+pub mod scale;
+pub mod secret;
+pub mod services;
+pub mod stats;
+pub mod status;
+pub mod superuser;
+pub mod support;
+pub mod traceback;
+pub mod upgrade;
+pub mod user;
+pub mod wait;
+
+use crate::base::error::Exit;
+use crate::base::terminal::Style;
+use crate::cli::{Cli, Command, Global};
+use crate::commands::upgrade::rollback;
+use crate::session::open_host;
+use crate::site::Site;
+use crate::stack::boxed;
+use anyhow::Result;
+
+/// Runs a command; the number is its exit code.
+pub async fn run(cli: Cli) -> Result<u8> {
+    let global = &cli.global;
+    let style = Style::of(global);
+    match cli.command {
+        Command::Init => init::run(global, style),
+        Command::Install(flags) => boxed(|| package_hook::install(global, &flags, style)).await,
+        Command::Plan(flags) => boxed(|| install::plan(global, &flags, style)).await,
+        Command::Status(flags) => boxed(|| status::run(global, &flags, style)).await,
+        Command::Doctor(flags) => boxed(|| doctor::run(global, &flags, style)).await,
+        Command::Wait(flags) => boxed(|| wait::run(global, &flags, style)).await,
+        Command::Login {
+            socket,
+            user,
+            database,
+        } => boxed(|| wait::login(&socket, &user, &database)).await,
+        Command::Start(flags) => boxed(|| services::start(global, &flags, style)).await,
+        Command::Stop(flags) => boxed(|| services::stop(global, &flags, style)).await,
+        Command::Restart(flags) => boxed(|| services::restart(global, &flags, style)).await,
+        Command::Reload(flags) => boxed(|| services::reload(global, &flags, style)).await,
+        Command::Run { arguments } => boxed(|| exec::run(global, &arguments)).await,
+        Command::Exec { words } => boxed(|| exec::exec(global, &words)).await,
+        Command::Shell { as_root } => boxed(|| exec::shell(global, as_root)).await,
+        Command::Bundle(command) => boxed(|| bundle::run(global, &command, style)).await,
+        Command::Db(command) => boxed(|| db::run(global, &command, style)).await,
+        Command::Logs(flags) => logs::run(global, &flags, style),
+        Command::Cert(command) => boxed(|| cert::run(global, &command, style)).await,
+        Command::Scale { wishes } => boxed(|| scale::scale(global, &wishes, style)).await,
+        Command::Service(command) => boxed(|| scale::switch(global, &command, style)).await,
+        Command::SupportBundle(flags) => support::run(global, &flags, style),
+        Command::Traceback(flags) => boxed(|| traceback::run(global, &flags, style)).await,
+        Command::Top(flags) => boxed(|| stats::top(global, &flags, style)).await,
+        Command::Stats => boxed(|| stats::stats(global, style)).await,
+        Command::Secret(command) => boxed(|| secret::run(global, &command, style)).await,
+        Command::User(command) => boxed(|| user::run(global, &command, style)).await,
+        Command::Backup(command) => boxed(|| backup::run(global, &command, style)).await,
+        Command::WithEnvironment(flags) => environment::run(global, &flags),
+        Command::BreakLocks => exports::break_locks(global, style),
+        Command::CatchUp => exports::catch_up(global),
+        Command::Upgrade(flags) => boxed(|| upgrade::run(global, &flags, style)).await,
+        Command::Rollback(flags) => boxed(|| rollback::rollback(global, &flags, style)).await,
+        Command::Releases(command) => boxed(|| releases::run(global, &command, style)).await,
+        Command::Uninstall(flags) => boxed(|| package_hook::uninstall(global, &flags, style)).await,
+        Command::Config(command) => config::run(global, command, style),
+        Command::Paths => documents::paths(&Site::load(global)?, style),
+        Command::Ports => ports::run(&Site::load(global)?, style),
+        Command::Urls => documents::urls(&Site::load(global)?, style),
+        Command::Completions { shell } => documents::completions(shell, style),
+        Command::Man { directory } => documents::manual(&directory, style),
+    }
+}
+
+/// Only root may change a machine; a staged tree belongs to whoever owns it.
+fn need_root(global: &Global, command: &str) -> Result<()> {
+    let host = open_host(global)?;
+    if host.staged_root().is_some() || host.may_give_away() {
+        return Ok(());
+    }
+    Err(Exit::NotRoot.because(format!(
+        "only root may {command} on this machine: run it with sudo, or on a staged tree with --root DIR"
+    )))
+}
+
+/// For what is done with services that run: a staged tree has none.
+fn need_machine(global: &Global, command: &str) -> Result<()> {
+    if global.root.is_some() {
+        return Err(Exit::Usage.because(
+            "a staged tree does not run; leave --root out on the machine that it becomes",
+        ));
+    }
+    match open_host(global)?.may_give_away() {
+        true => Ok(()),
+        false => Err(Exit::NotRoot.because(format!(
+            "only root may {command} on this machine: run it with sudo"
+        ))),
+    }
+}

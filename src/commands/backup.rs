@@ -1,0 +1,490 @@
+//! `backup`: a site's database with all that makes up the site, written down, checked, brought back and cleared away.
+
+mod restore;
+
+use super::{need_machine, purge};
+use crate::archive::pack::{self, unpacked};
+use crate::backup::keep::{Rule, stays};
+use crate::backup::summary::{self};
+use crate::backup::{self, Found, Opened, What, files, make};
+use crate::base::error::Exit;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Backup, Global, Identity};
+use crate::drivers::sql::copy::load::{self, For, Source};
+use crate::drivers::sql::copy::scan::Scan;
+use crate::drivers::sql::{self, Known};
+use crate::drivers::tables::application;
+use crate::host::{Ends, Flow, Host};
+use crate::journal::{self, Journal};
+use crate::settings::Pruning;
+use crate::site::Site;
+use crate::stack::boxed;
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+use time::OffsetDateTime;
+
+/// The newest whole backup goes by this name, too.
+const LATEST: &str = "latest";
+
+/// Does what is asked.
+pub async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> {
+    need_machine(global, "handle backups")?;
+    match command {
+        Backup::List => list(&Site::load(global)?, style),
+        Backup::Restore(flags) => boxed(|| restore::run(global, flags, style)).await,
+        Backup::Prune { dry_run, rule } => {
+            let site = Site::load(global)?;
+            let _lock = journal::try_lock(&site.host)?;
+            let rule = rule.unwrap_or(site.settings().backup.prune);
+            let gone = prune(&site, rule, *dry_run)?;
+            tell_pruned(&site, &gone, *dry_run, style)
+        }
+        Backup::Create { scheduled } => boxed(|| create(global, *scheduled, style)).await,
+        Backup::Verify {
+            name,
+            quick,
+            identity,
+        } => verify(global, name.as_deref(), *quick, identity, style).await,
+    }
+}
+
+async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
+    stop_on_signals(style)?;
+    let site = saved_site(global, style)?;
+    let _lock = journal::try_lock(&site.host)?;
+    let begin = Instant::now();
+    let known = sql::known(&site.host)?;
+    let made = make::make(&site, &known, None).await;
+    site.host.close().await;
+    summary::record(&site, made.as_ref().err())?;
+    let made = made?;
+    let rule = site.settings().backup.prune;
+    let gone = match scheduled && rule != Pruning::Never {
+        true => prune(&site, rule, false)?,
+        false => Vec::new(),
+    };
+    let database = &made.manifest.database;
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "name": made.name,
+            "path": made.path,
+            "bytes": made.bytes,
+            "tables": database.tables.len(),
+            "rows": database.rows(),
+            "encrypted": made.manifest.encrypted_to.is_some(),
+            "left_out": database.left_out,
+            "pruned": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
+        }))?;
+        return Ok(0);
+    }
+    terminal::print_line(&format!(
+        "{}: {} in {}, {} MiB, {:.1} s",
+        made.path,
+        terminal::count(usize::try_from(database.rows())?, "row"),
+        terminal::count(database.tables.len(), "table"),
+        mib(made.bytes),
+        begin.elapsed().as_secs_f64()
+    ))?;
+    if !database.left_out.is_empty() {
+        terminal::print_line(&format!(
+            "left out, as CamCOPS has none of its own: {}",
+            database.left_out.join(", ")
+        ))?;
+    }
+    for found in gone {
+        terminal::print_line(&format!("removed {}, as backup.prune says", found.name))?;
+    }
+    Ok(0)
+}
+
+/// The site, even where its journal can't be read: what is wrong there is no reason to lose the patients' data.
+fn saved_site(global: &Global, style: Style) -> Result<Site> {
+    let site = Site::load(global)?;
+    let journal = site.journal().unwrap_or_else(|why| {
+        style.warn(&[format!("{why:#}; a backup is made all the same")]);
+        Journal::default()
+    });
+    site.ready(&site.found(&journal)?)?;
+    Ok(site)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+/// The files that belong to a backup, in plain text where they are not encrypted.
+fn open_files(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
+    payload(
+        host,
+        &opened.files,
+        opened.manifest.encrypted_to.is_some(),
+        identity,
+    )
+}
+
+/// The database of a backup, in plain text where it is not encrypted.
+fn database(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
+    payload(
+        host,
+        &opened.database,
+        opened.manifest.encrypted_to.is_some(),
+        identity,
+    )
+}
+
+/// A file of a backup, and who decrypts it where it is encrypted.
+#[derive(Debug)]
+struct Payload {
+    file: File,
+    decrypted: Option<Flow>,
+}
+
+impl Payload {
+    fn read<T>(mut self, host: &Host, read: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+        let Some(flow) = &mut self.decrypted else {
+            return read(&mut self.file);
+        };
+        let mut output = flow.output.take().context("age writes nothing")?;
+        let done = read(&mut output);
+        // What is behind the end is of no interest.
+        let _ = std::io::copy(&mut output, &mut std::io::sink());
+        drop(output);
+        if let Some(flow) = self.decrypted.take() {
+            flow.end(host).map_err(|why| {
+                Exit::Unusable.because(format!("the backup can't be decrypted: {why:#}"))
+            })?;
+        }
+        done
+    }
+}
+
+fn payload(host: &Host, file: &File, encrypted: bool, identity: Option<&Path>) -> Result<Payload> {
+    let mut file = file.try_clone()?;
+    std::io::Seek::rewind(&mut file)?;
+    let decrypted = match (encrypted, identity) {
+        (false, _) => None,
+        (true, None) => return Err(identity_needed()),
+        (true, Some(identity)) => {
+            let identity = std::path::absolute(identity)?;
+            let age = host.child("age").args(["--decrypt", "--identity"]);
+            let flow = age
+                .args([&identity])
+                .stdin(file.try_clone()?)
+                .flow(Ends::Output);
+            Some(flow.context("the backup is encrypted, and age decrypts it; install its package")?)
+        }
+    };
+    Ok(Payload { file, decrypted })
+}
+
+fn identity_needed() -> anyhow::Error {
+    Exit::Usage.because(
+        "the backup is encrypted: name the file of the identity that can read it, --identity FILE",
+    )
+}
+
+/// The path of a backup by its name, or the path that is given.
+fn place(site: &Site, name: &str) -> Result<String> {
+    let directory = site.settings().backup.directory.as_str();
+    if name.contains('/') {
+        let path = std::path::absolute(name)?;
+        let path = path
+            .to_str()
+            .map(|path| path.trim_end_matches('/').to_owned());
+        return path.ok_or_else(|| Exit::Usage.because("its name is not UTF-8"));
+    }
+    if name != LATEST {
+        return Ok(format!("{directory}/{name}"));
+    }
+    let newest = make::listed(site)?
+        .into_iter()
+        // A newest one that is damaged is told, and not passed over in silence; what holds the data that was replaced is
+        // only brought back by its name.
+        .rfind(|found| found.what == What::Backup && found.before().is_none());
+    match newest {
+        Some(found) => Ok(format!("{directory}/{}", found.name)),
+        None => Err(Exit::Unusable.because(format!(
+            "{directory} has no backup of {}; `camcops-provision backup create` makes one",
+            site.layout.slug
+        ))),
+    }
+}
+
+async fn verify(
+    global: &Global,
+    name: Option<&str>,
+    quick: bool,
+    identity: &Identity,
+    style: Style,
+) -> Result<u8> {
+    stop_on_signals(style)?;
+    let site = match quick {
+        true => Site::load(global)?,
+        false => purge::site(global)?,
+    };
+    let identity = identity.identity.as_deref();
+    let path = place(&site, name.unwrap_or(LATEST))?;
+    let begin = Instant::now();
+    let opened = backup::open(&site.host, &path)?;
+    let encrypted = opened.manifest.encrypted_to.is_some();
+    let looked_into = !(quick && encrypted && identity.is_none());
+    if looked_into {
+        open_files(&site.host, &opened, identity)?.read(&site.host, |files| {
+            let kept = files::names(&site.host, files)?;
+            let wanted = opened.manifest.files.iter().map(|kept| &kept.path);
+            match kept.iter().eq(wanted) {
+                true => Ok(()),
+                false => Err(Exit::Unusable
+                    .because(format!("{path}: the files are not those of its manifest"))),
+            }
+        })?;
+    }
+    let tables = &opened.manifest.database.tables;
+    if quick && looked_into {
+        let database = database(&site.host, &opened, identity)?;
+        let scan = database.read(&site.host, |packed| scanned(packed, &path))?;
+        load::compare(tables, &scan.tables)?;
+    } else if !quick {
+        let known = sql::known(&site.host)?;
+        let _lock = journal::try_lock(&site.host)?;
+        let loaded = load_beside(&site, &known, &opened, identity, For::Verify).await;
+        let loaded = match loaded {
+            Ok(name) => {
+                let found = load::counts(&known, &name).await;
+                found.and_then(|found| load::compare(tables, &found))
+            }
+            Err(why) => Err(why),
+        };
+        let cleared = load::remove(&known, For::Verify).await;
+        site.host.close().await;
+        loaded?;
+        cleared?;
+    }
+    let how = match (quick, looked_into) {
+        (true, false) => "its sums are right; it is encrypted, and was not looked into",
+        (true, true) => "its sums are right, and it has what it says",
+        (false, _) => "it was loaded into a database of its own, and has what it says",
+    };
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "path": path,
+            "loaded": !quick,
+            "looked_into": looked_into,
+            "tables": tables.len(),
+            "rows": opened.manifest.database.rows(),
+        }))?;
+    } else if !style.quiet {
+        terminal::print_line(&format!(
+            "{path} is well: {how} ({} in {}, {:.1} s)",
+            terminal::count(usize::try_from(opened.manifest.database.rows())?, "row"),
+            terminal::count(tables.len(), "table"),
+            begin.elapsed().as_secs_f64()
+        ))?;
+    }
+    Ok(0)
+}
+
+/// Reads a dump to its end.
+fn scanned(packed: &mut dyn Read, path: &str) -> Result<Scan> {
+    let damaged = |why: String| Exit::Unusable.because(format!("{path}: the dump {why}"));
+    let read = |why: std::io::Error| damaged(why.to_string());
+    let mut text = unpacked(packed).map_err(read)?;
+    let mut scan = Scan::default();
+    let mut piece = vec![0; pack::PIECE];
+    loop {
+        match text.read(&mut piece).map_err(read)? {
+            0 => break,
+            some => scan.feed(&piece[..some]),
+        }
+    }
+    match scan.complete {
+        true => Ok(scan),
+        false => Err(damaged("does not come to its end".into())),
+    }
+}
+
+/// Loads the database of a backup into one that is made for it.
+async fn load_beside(
+    site: &Site,
+    known: &Known,
+    opened: &Opened,
+    identity: Option<&Path>,
+    purpose: For,
+) -> Result<String> {
+    let host = &site.host;
+    let database = &opened.manifest.database;
+    load::need_power(known, ", or look at it without: --quick")?;
+    known.server.started(host).await?;
+    load::room(host, known, database.data_bytes).await?;
+    (application(host)?.tell)(&format!(
+        "loading {} into a database of its own",
+        opened.path
+    ));
+    let name = load::make(known, purpose, &database.charset, &database.collation).await?;
+    let payload = self::database(host, opened, identity)?;
+    let source = match payload.decrypted {
+        None => Source::Sections {
+            file: &payload.file,
+            sections: &database.sections,
+            text_bytes: database.text_bytes,
+        },
+        decrypted => Source::Stream {
+            file: &payload.file,
+            decrypted,
+        },
+    };
+    load::load(host, known, &name, source).await?;
+    Ok(name)
+}
+
+fn list(site: &Site, style: Style) -> Result<u8> {
+    let all = make::listed(site)?;
+    let directory = site.settings().backup.directory.as_str();
+    if style.json {
+        let told: Vec<_> = all.iter().map(|found| told(found, directory)).collect();
+        terminal::print_json(
+            &json!({ "instance": site.instance, "directory": directory, "backups": told }),
+        )?;
+        return Ok(0);
+    }
+    for found in &all {
+        let what = match (found.what, &found.manifest) {
+            (What::Unfinished, _) => {
+                "unfinished: the next `backup create` or `prune` removes it".to_owned()
+            }
+            (What::Dump, _) => "the database alone".to_owned(),
+            (What::Backup, None) => "its manifest can't be read".to_owned(),
+            (What::Backup, Some(manifest)) => format!(
+                "CamCOPS {}, revision {}, {} by {}{}{}",
+                manifest.release.as_deref().unwrap_or("unknown"),
+                manifest.database.revision.as_deref().unwrap_or("unknown"),
+                terminal::count(usize::try_from(manifest.database.rows())?, "row"),
+                manifest.server,
+                match manifest.encrypted_to {
+                    Some(_) => ", encrypted",
+                    None => "",
+                },
+                manifest
+                    .before
+                    .as_ref()
+                    .map_or_else(String::new, |before| format!(
+                        ", from before {before}: not the latest"
+                    ))
+            ),
+        };
+        terminal::print_line(&format!(
+            "{}  {:>9} MiB  {what}",
+            found.name,
+            mib(found.bytes)
+        ))?;
+    }
+    if all.is_empty() && !style.quiet {
+        terminal::print_line(&format!(
+            "{directory} has no backups of {}",
+            site.layout.slug
+        ))?;
+    }
+    Ok(0)
+}
+
+fn told(found: &Found, directory: &str) -> serde_json::Value {
+    let mut told = json!({
+        "name": found.name,
+        "path": format!("{directory}/{}", found.name),
+        "what": found.what,
+        "made_at": found.made_at.format(&time::format_description::well_known::Rfc3339).ok(),
+        "bytes": found.bytes,
+    });
+    if let Some(manifest) = &found.manifest {
+        told["encrypted"] = manifest.encrypted_to.is_some().into();
+        told["instance"] = manifest.instance.clone().into();
+        told["release"] = manifest.release.clone().into();
+        told["revision"] = manifest.database.revision.clone().into();
+        told["server"] = manifest.server.clone().into();
+        told["before"] = manifest.before.clone().into();
+        told["left_out"] = manifest.database.left_out.clone().into();
+        told["tool"] = manifest.tool.clone().into();
+        told["tables"] = manifest.database.tables.len().into();
+        told["rows"] = manifest.database.rows().into();
+    }
+    told
+}
+
+/// Removes what a rule does not keep, and what was never finished; gives what that was, or would be.
+fn prune(site: &Site, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
+    let backup = &site.settings().backup;
+    let rule = match rule {
+        Pruning::Never => None,
+        Pruning::FirstOfMonth => Some(Rule::Month),
+        Pruning::Generations => Some(Rule::Generations {
+            daily: backup.keep_daily.get(),
+            weekly: backup.keep_weekly.get(),
+            monthly: backup.keep_monthly.get(),
+        }),
+    };
+    let (whole, mut others): (Vec<Found>, Vec<Found>) = make::listed(site)?
+        .into_iter()
+        .partition(|found| found.is_whole(&site.instance));
+    // What has the name of a backup and is none is the administrator's to look at.
+    others.retain(|found| found.what == What::Unfinished);
+    // What holds replaced data takes no other's place.
+    let (replaced, whole): (Vec<Found>, Vec<Found>) = whole
+        .into_iter()
+        .partition(|found| found.before().is_some());
+    let beyond = |all: Vec<Found>, rule| {
+        let moments: Vec<OffsetDateTime> = all.iter().map(|found| found.made_at).collect();
+        let stays = stays(rule, &moments, OffsetDateTime::now_utc());
+        let pairs = all.into_iter().zip(stays);
+        pairs.filter_map(|(found, stays)| (!stays).then_some(found))
+    };
+    let mut gone = others;
+    if let Some(rule) = rule {
+        gone.extend(beyond(replaced, Rule::Replaced));
+        gone.extend(beyond(whole, rule));
+    }
+    if !dry_run {
+        for found in &gone {
+            let path = format!("{}/{}", backup.directory.as_str(), found.name);
+            if found.what == What::Backup {
+                // In one step: what is half gone has no backup's name any more.
+                let unfinished = format!("{path}{}", backup::UNFINISHED);
+                site.host.rename(&path, &unfinished)?;
+                site.host.remove_tree(&unfinished)?;
+            } else {
+                site.host.remove_tree(&path)?;
+            }
+        }
+    }
+    Ok(gone)
+}
+
+fn tell_pruned(site: &Site, gone: &[Found], dry_run: bool, style: Style) -> Result<u8> {
+    let freed: u64 = gone.iter().map(|found| found.bytes).sum();
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "dry_run": dry_run,
+            "removed": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
+            "bytes": freed,
+        }))?;
+        return Ok(0);
+    }
+    let verb = if dry_run { "would remove" } else { "removed" };
+    for found in gone {
+        terminal::print_line(&format!("{verb} {}, {} MiB", found.name, mib(found.bytes)))?;
+    }
+    if !style.quiet {
+        terminal::print_line(&match gone.is_empty() {
+            true => "nothing to remove".to_owned(),
+            false => format!("{verb} {} MiB altogether", mib(freed)),
+        })?;
+    }
+    Ok(0)
+}

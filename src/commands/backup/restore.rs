@@ -1,0 +1,416 @@
+//! `backup restore`: what a backup has takes the place of what is there, in one step, or not at all.
+
+use super::{load_beside, open_files, place};
+use crate::archive::pack;
+use crate::backup::{self, Opened, files, make};
+use crate::base::error::Exit;
+use crate::base::signals::{is_to_stop, stop_on_signals, stopped};
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Parts, Restore};
+use crate::commands::purge;
+use crate::drivers::services;
+use crate::drivers::sql::copy::load::{self, For, Source};
+use crate::drivers::sql::{self, Known};
+use crate::drivers::tables::{self, application};
+use crate::host::Kind;
+use crate::journal::{self, Journal, Writer};
+use crate::resource::{Part, State};
+use crate::session::converge::converge;
+use crate::site::Site;
+use anyhow::Result;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// What is to be brought back.
+enum Input {
+    /// A backup of ours, with its sums checked.
+    Backup(Box<Opened>),
+    /// A dump of the database alone, of whatever tool.
+    Dump(String),
+}
+
+/// How it went.
+struct Restored {
+    tables: usize,
+    rows: u64,
+    safety: Option<String>,
+    downtime: Duration,
+}
+
+/// Brings it back.
+pub async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
+    let stop = stop_on_signals(style)?;
+    let begin = Instant::now();
+    let mut site = Site::load(global)?;
+    let input = input(&site, &place(&site, &flags.what)?)?;
+    let is_new = !Journal::read(&site.host, &site.instance)?.exists();
+    let Input::Backup(opened) = &input else {
+        if is_new {
+            return Err(Exit::Unreachable.because(
+                "there is no site on this machine, and a dump of a database alone makes none: run `camcops-provision install` first",
+            ));
+        }
+        return data(global, site, &input, flags, stop, begin, style).await;
+    };
+    if opened.manifest.encrypted_to.is_some() && flags.identity.identity.is_none() {
+        return Err(super::identity_needed());
+    }
+    if !is_new && !flags.with_configuration {
+        return data(global, site, &input, flags, stop, begin, style).await;
+    }
+    confirmed(&opened.manifest.database.name, flags)?;
+    let before = before_files(global, &mut site, opened, is_new, flags).await?;
+    let restored = match with_files(global, &mut site, opened, flags) {
+        Ok(()) => data(global, site, &input, flags, stop, begin, style).await,
+        Err(why) => Err(why),
+    };
+    restored.map_err(|why| match before {
+        Some(path) => why.context(format!(
+            "what was there before, with its configuration, is in {path}; `camcops-provision backup restore {path} --with-configuration`, and the other flags of this run, brings it back"
+        )),
+        None => why,
+    })
+}
+
+/// The data, on ground that is made for it where there is none.
+async fn data(
+    global: &Global,
+    mut site: Site,
+    input: &Input,
+    flags: &Restore,
+    stop: &'static AtomicBool,
+    begin: Instant,
+    style: Style,
+) -> Result<u8> {
+    let database = site
+        .settings()
+        .database
+        .name_or(&site.layout.slug)
+        .to_owned();
+    confirmed(&database, flags)?;
+    let is_new = !Journal::read(&site.host, &site.instance)?.exists();
+    site = purge::site(global)?;
+    if is_new || !has_ground(&site).await? {
+        // Everything that data can be loaded into; what reads it comes after it.
+        let ground = Parts {
+            skip: vec![Part::Tables, Part::Superuser, Part::Services, Part::Web],
+            ..whole()
+        };
+        let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
+        let converged = converge(&site, &mut writer, &ground, stop, style).await;
+        site.host.close().await;
+        converged?;
+        drop(writer);
+        site = purge::site(global)?;
+    }
+    let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
+    let known = sql::known(&site.host)?;
+    let restored = restored(&site, &known, &mut writer, input, flags, style).await;
+    site.host.close().await;
+    let restored = restored?;
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "database": database,
+            "tables": restored.tables,
+            "rows": restored.rows,
+            "safety_backup": restored.safety,
+            "seconds": begin.elapsed().as_secs_f64(),
+            "downtime_seconds": restored.downtime.as_secs_f64(),
+            "url": site.url(),
+        }))?;
+        return Ok(0);
+    }
+    if let Some(safety) = &restored.safety {
+        terminal::print_line(&format!("what was there before is in {safety}"))?;
+    }
+    terminal::print_line(&format!(
+        "restored {} in {} into {database}: {:.0} s, {:.0} s of them without a site",
+        terminal::count(usize::try_from(restored.rows)?, "row"),
+        terminal::count(restored.tables, "table"),
+        begin.elapsed().as_secs_f64(),
+        restored.downtime.as_secs_f64()
+    ))?;
+    terminal::print_line(&format!(
+        "The CamCOPS application is running at {}",
+        site.url()
+    ))?;
+    Ok(0)
+}
+
+fn note(site: &Site, text: &str) -> Result<()> {
+    (application(&site.host)?.tell)(text);
+    Ok(())
+}
+
+fn whole() -> Parts {
+    Parts {
+        only: Vec::new(),
+        skip: Vec::new(),
+        adopt: false,
+    }
+}
+
+/// Only whoever names the database exactly may have it replaced.
+fn confirmed(database: &str, flags: &Restore) -> Result<()> {
+    match &flags.confirm {
+        Some(name) if name == database => Ok(()),
+        Some(name) => Err(Exit::Usage.because(format!(
+            "--confirm {name}: the database that would be replaced is called {database}; nothing was changed"
+        ))),
+        None => Err(Exit::Usage.because(format!(
+            "this replaces everything in the database {database}: if that is meant, say --confirm {database}; nothing was changed"
+        ))),
+    }
+}
+
+fn input(site: &Site, path: &str) -> Result<Input> {
+    let host = &site.host;
+    let followed = host.followed(path)?;
+    match host.look(&followed)? {
+        Some(entry) if entry.kind == Kind::Directory => {
+            Ok(Input::Backup(Box::new(backup::open(host, &followed)?)))
+        }
+        Some(entry) if entry.kind == Kind::File => Ok(Input::Dump(followed)),
+        _ => Err(Exit::Unusable.because(format!(
+            "there is no backup {path}; `camcops-provision backup list` shows those that there are"
+        ))),
+    }
+}
+
+/// Whether what is not in the database can be brought back. A machine without a site gets it only where nothing else
+/// stands; on a site it replaces what is there, after the backup's data was read to its end and what is there was backed
+/// up: gives where.
+async fn before_files(
+    global: &Global,
+    site: &mut Site,
+    opened: &Opened,
+    is_new: bool,
+    flags: &Restore,
+) -> Result<Option<String>> {
+    let identity = flags.identity.identity.as_deref();
+    let instance = &opened.manifest.instance;
+    if *instance != site.instance {
+        return Err(Exit::Usage.because(format!(
+            "the backup is of the instance {instance}, and its configuration can only be brought back there: --instance {instance}"
+        )));
+    }
+    open_files(&site.host, opened, identity)?
+        .read(&site.host, |packed| files::judge(&site.host, packed))?;
+    if is_new {
+        let differing = open_files(&site.host, opened, identity)?
+            .read(&site.host, |packed| files::differing(&site.host, packed))?;
+        if !differing.is_empty() {
+            return Err(Exit::CannotCreate.because(format!(
+                "what stands here is not what the backup has, and nothing is replaced on a machine without a site: move away {}, and run again",
+                differing.join(", ")
+            )));
+        }
+        return Ok(None);
+    }
+    *site = purge::site(global)?;
+    let known = sql::known(&site.host)?;
+    let _lock = journal::try_lock(&site.host)?;
+    load::need_power(&known, "")?;
+    known.server.started(&site.host).await?;
+    load::refuse_triggers(&known).await?;
+    let scan = super::database(&site.host, opened, identity)?
+        .read(&site.host, |packed| super::scanned(packed, &opened.path))?;
+    load::compare(&opened.manifest.database.tables, &scan.tables)?;
+    let before = safety(site, &known).await?;
+    if let Some(path) = &before {
+        note(site, &format!("what is there now is in {path}"))?;
+    }
+    site.host.close().await;
+    Ok(before)
+}
+
+/// Brings back what is not in the database.
+fn with_files(global: &Global, site: &mut Site, opened: &Opened, flags: &Restore) -> Result<()> {
+    let identity = flags.identity.identity.as_deref();
+    let brought = open_files(&site.host, opened, identity)?
+        .read(&site.host, |packed| files::bring_back(&site.host, packed))?;
+    note(
+        site,
+        &format!("brought back {}", terminal::count(brought.number, "file")),
+    )?;
+    if !brought.left_out.is_empty() {
+        note(
+            site,
+            &format!(
+                "left out, as nothing of a site is kept there: {}",
+                brought.left_out.join(", ")
+            ),
+        )?;
+    }
+    *site = Site::load(global)?;
+    Ok(())
+}
+
+/// Whether there is a server with the site's database.
+async fn has_ground(site: &Site) -> Result<bool> {
+    let known = sql::known(&site.host)?;
+    if !known.server.is_there().await? {
+        return Ok(false);
+    }
+    let state = sql::observe_schema(&site.host, &known.database).await?;
+    Ok(state != State::Absent)
+}
+
+/// What is there, if it is anything, in a backup of its own.
+async fn safety(site: &Site, known: &Known) -> Result<Option<String>> {
+    known.server.started(&site.host).await?;
+    if !tables::has_data(known, &known.database).await? {
+        return Ok(None);
+    }
+    let made = make::make(site, known, Some("a restore")).await?;
+    // It is read again: what is on the disk is what counts.
+    backup::open(&site.host, &made.path)?;
+    Ok(Some(made.path))
+}
+
+async fn restored(
+    site: &Site,
+    known: &Known,
+    writer: &mut Writer<'_>,
+    input: &Input,
+    flags: &Restore,
+    style: Style,
+) -> Result<Restored> {
+    load::need_power(known, "")?;
+    known.server.started(&site.host).await?;
+    load::refuse_triggers(known).await?;
+    load::clear_up(&site.host, known).await?;
+    let (name, counts) = match beside(site, known, input, flags).await {
+        Ok(loaded) => loaded,
+        Err(why) => {
+            load::remove(known, For::Restore).await?;
+            return Err(why);
+        }
+    };
+    if is_to_stop() {
+        load::remove(known, For::Restore).await?;
+        return Err(stopped());
+    }
+    let begin = Instant::now();
+    note(site, "stopping the services of the site")?;
+    services::stop_ours(&site.host)?;
+    let safety = match switched(site, known, &name).await {
+        Ok(safety) => safety,
+        Err(why) => {
+            // The server may have gone away just when the tables changed places.
+            let were_switched = load::were_switched(known).await;
+            if !matches!(were_switched, Ok(false)) {
+                return Err(why.context(
+                    "the services are stopped, and the tables may have changed places: both the old and the new ones are kept; see that the database server runs, then run the same command again",
+                ));
+            }
+            load::remove(known, For::Restore).await?;
+            load::remove(known, For::Replaced).await?;
+            started(site, writer, style).await?;
+            return Err(why.context("the database is as it was, and the site runs again"));
+        }
+    };
+    note(site, "the tables have changed places; starting the site")?;
+    load::remove(known, For::Restore).await?;
+    if let Err(why) = started(site, writer, style).await {
+        let before = safety.as_deref().unwrap_or("no backup, as it was nothing");
+        return Err(why.context(format!(
+            "the data was restored, but the site does not run with it (what was there before is in {before}; mend the cause and run `camcops-provision install`)"
+        )));
+    }
+    let downtime = begin.elapsed();
+    load::remove(known, For::Replaced).await?;
+    Ok(Restored {
+        tables: counts.len(),
+        rows: counts.values().sum(),
+        safety,
+        downtime,
+    })
+}
+
+/// Brings the site up again, whatever signal comes.
+async fn started(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    converge(site, writer, &whole(), &AtomicBool::new(false), style).await?;
+    Ok(())
+}
+
+/// Lets the tables change places, after what was there is safe.
+async fn switched(site: &Site, known: &Known, name: &str) -> Result<Option<String>> {
+    let safety = safety(site, known).await?;
+    let (charset, collation) = like(known).await?;
+    let aside = load::make(known, For::Replaced, &charset, &collation).await?;
+    load::switch(known, name, &aside).await?;
+    Ok(safety)
+}
+
+/// What the site's database gives its tables.
+async fn like(known: &Known) -> Result<(String, String)> {
+    let like: Option<(String, String)> = known
+        .server
+        .row(&format!(
+            "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+            sql::quote::text(&known.database)
+        ))
+        .await?;
+    like.ok_or_else(|| {
+        Exit::Unreachable.because(format!("the database {} is not there", known.database))
+    })
+}
+
+/// Loads it beside the site's database, and looks at what came: its name, and the rows of its tables.
+async fn beside(
+    site: &Site,
+    known: &Known,
+    input: &Input,
+    flags: &Restore,
+) -> Result<(String, BTreeMap<String, u64>)> {
+    let host = &site.host;
+    let (name, wanted, what) = match input {
+        Input::Backup(opened) => {
+            let database = &opened.manifest.database;
+            tables::refuse_unknown(host, database.revision.as_deref(), &opened.path).await?;
+            let identity = flags.identity.identity.as_deref();
+            let name = load_beside(site, known, opened, identity, For::Restore).await?;
+            (name, Some(database.tables.clone()), &opened.path)
+        }
+        Input::Dump(path) => {
+            let Some((_, file)) = host.open_file(path)? else {
+                return Err(Exit::Unusable.because(format!("{path} is not a file any more")));
+            };
+            let identity = flags.identity.identity.as_deref();
+            let payload = super::payload(host, &file, pack::is_encrypted(&file)?, identity)?;
+            load::room(host, known, file.metadata()?.len()).await?;
+            note(site, &format!("loading {path} into a database of its own"))?;
+            let (charset, collation) = like(known).await?;
+            let name = load::make(known, For::Restore, &charset, &collation).await?;
+            let source = Source::Stream {
+                file: &payload.file,
+                decrypted: payload.decrypted,
+            };
+            let scan = load::load(host, known, &name, source).await?;
+            if scan.by_a_client && !scan.complete {
+                return Err(Exit::Unusable.because(format!(
+                    "{path} does not come to its end: it was cut; nothing was changed"
+                )));
+            }
+            // Other tools write in ways of their own.
+            (name, scan.by_a_client.then_some(scan.tables), path)
+        }
+    };
+    let more = sql::others_of(&known.server, &name).await?;
+    if more.iter().any(|what| what.starts_with(sql::TRIGGER)) {
+        return Err(Exit::Unusable.because(format!(
+            "{what} has triggers, and the server moves no table that has one; nothing was changed: make a dump with --skip-triggers"
+        )));
+    }
+    let found = load::counts(known, &name).await?;
+    if let Some(wanted) = wanted {
+        load::compare(&wanted, &found)?;
+    }
+    let revision = tables::revision(known, &name).await?;
+    tables::refuse_unknown(host, revision.as_deref(), what).await?;
+    Ok((name, found))
+}

@@ -1,0 +1,290 @@
+//! `bundle`: everything that an installation fetches, in one file, for a machine without a network.
+
+use crate::archive::bundle::manifest::{FORMAT, Machine, Manifest};
+use crate::archive::bundle::{PACKAGES, TOOL, WHEELS, read, write};
+use crate::base::error::Exit;
+use crate::base::signals::{is_to_stop, stop_on_signals};
+use crate::base::terminal::{self, Style};
+use crate::cli::{Bundle, BundleCreate, Global};
+use crate::drivers::{packages, release};
+use crate::host::{Entry, Host};
+use crate::layout::Packages;
+use crate::site::Site;
+use crate::site::facts::Pdf;
+use crate::stack::boxed;
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::json;
+use std::path::Path;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Runs one of its commands.
+pub async fn run(global: &Global, command: &Bundle, style: Style) -> Result<u8> {
+    if global.root.is_some() {
+        return Err(Exit::Usage.because(
+            "a bundle is for a machine, and a staged tree has no packages; leave --root out",
+        ));
+    }
+    match command {
+        Bundle::Create(flags) => boxed(|| create(global, flags, style)).await,
+        Bundle::Verify { file } => verify(file, style),
+    }
+}
+
+async fn create(global: &Global, flags: &BundleCreate, style: Style) -> Result<u8> {
+    stop_on_signals(style)?;
+    let mut global = global.clone();
+    // What this is made from is given here; what the settings say of that is for `install`.
+    let source = match &flags.wheelhouse {
+        Some(directory) => {
+            let directory = directory.canonicalize().map_err(|why| {
+                Exit::Unusable.because(format!("--wheelhouse {}: {why}", directory.display()))
+            })?;
+            global
+                .set
+                .push(format!("camcops.wheelhouse={}", directory.display()));
+            "wheelhouse"
+        }
+        None => "pypi",
+    };
+    global.set.push(format!("camcops.source={source}"));
+    let site = Site::load(&global)?;
+    let host = &site.host;
+    let out = place(host, &flags.out)?;
+    packages::fetch::possible(host)?;
+    let work = Work::new(host, &out)?;
+    let made = fill(&site, &work, &out);
+    work.remove()?;
+    let (manifest, written) = made?;
+    site.host.close().await;
+    if style.json {
+        let mut told = summary(&manifest, &out);
+        told["size"] = written.bytes.into();
+        told["sha256"] = written.sha256.into();
+        terminal::print_json(&told)?;
+        return Ok(0);
+    }
+    terminal::print_line(&format!(
+        "{out}: {}; {} MiB, SHA-256 {}",
+        described(&manifest),
+        written.bytes >> 20,
+        written.sha256
+    ))?;
+    terminal::print_line(
+        "there: `camcops-provision bundle verify FILE`, then `camcops-provision install --offline --bundle FILE`",
+    )?;
+    Ok(0)
+}
+
+/// Where the bundle is to be: nothing of that name is there, and its directory is.
+fn place(host: &Host, out: &Path) -> Result<String> {
+    let out = std::path::absolute(out)?;
+    let out = out
+        .to_str()
+        .context("--out: the name of the file is not UTF-8")?;
+    let cant = |why: String| Exit::CannotCreate.because(format!("--out {out}: {why}"));
+    let directory = out.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let directory = if directory.is_empty() { "/" } else { directory };
+    let Some(found) = host.look_into(directory)? else {
+        return Err(cant(format!(
+            "there is no directory {directory}; make it, or name another file"
+        )));
+    };
+    // Where only owners may rename and remove, nobody exchanges what is made here.
+    let sticky = host.is_ours(&Entry {
+        mode: 0,
+        ..found.clone()
+    }) && found.mode & 0o1000 != 0;
+    if !sticky && !host.is_ours(&found) {
+        return Err(cant(format!(
+            "others can change what is in {directory}; name a file in a directory of yours"
+        )));
+    }
+    match host.look(out)? {
+        Some(_) => Err(cant("it is there already; choose another name".into())),
+        None => Ok(out.to_owned()),
+    }
+}
+
+/// A directory beside the bundle for what is fetched; it goes when the bundle is made, or can't be.
+struct Work<'a> {
+    host: &'a Host,
+    path: String,
+    /// Whoever makes the same bundle at the same time is told so.
+    _lock: Flock<std::fs::File>,
+}
+
+impl Work<'_> {
+    fn new<'a>(host: &'a Host, out: &str) -> Result<Work<'a>> {
+        let (directory, name) = out.rsplit_once('/').unwrap_or(("", out));
+        let path = format!("{directory}/.{name}.work");
+        let lock = format!("{path}/lock");
+        if host.look(&path)?.is_none() {
+            host.make_directory(&path, None, 0o700)?;
+        } else if !host.look(&path)?.is_some_and(|found| host.is_ours(&found)) {
+            return Err(Exit::CannotCreate.because(format!(
+                "{path} is somebody else's; move it away, or name another file"
+            )));
+        }
+        if host.look(&lock)?.is_none() {
+            host.put_file(&lock, b"", None, 0o600)?;
+        }
+        let file = host
+            .open_for_appending(&lock)?
+            .with_context(|| format!("{lock} is gone"))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            Exit::Locked.because(format!("another run makes {out} just now; wait for it"))
+        })?;
+        // What is left of one that was killed.
+        for name in host.list(&path)?.unwrap_or_default() {
+            if name != "lock" {
+                host.remove_tree(&format!("{path}/{name}"))?;
+            }
+        }
+        for name in [WHEELS, PACKAGES, "python"] {
+            host.make_directory(&format!("{path}/{name}"), None, 0o700)?;
+        }
+        Ok(Work {
+            host,
+            path,
+            _lock: lock,
+        })
+    }
+
+    fn remove(self) -> Result<()> {
+        self.host.remove_tree(&self.path)
+    }
+}
+
+/// Fetches all of it, and writes the bundle.
+fn fill(
+    site: &Site,
+    work: &Work<'_>,
+    out: &str,
+) -> Result<(Manifest, crate::archive::pack::Packed)> {
+    let host = &site.host;
+    let at = |name: &str| format!("{}/{name}", work.path);
+    let recipe = host.live.as_ref().and_then(|live| live.release.as_ref());
+    let recipe = recipe.context("a release can't be built here")?;
+    let wanted = release::fetch::wanted(host, recipe)?;
+    let known = site.facts.flavour.packages;
+    let [python, venv, _] = release::python::packages(known.manager, &wanted.python);
+    let python: Vec<String> = python.into_iter().chain(venv).collect();
+    let mut names: Vec<&str> = names(known, site.facts.pdf == Pdf::Packaged).collect();
+    names.extend(python.iter().map(String::as_str));
+    let debs = packages::fetch::fetch(host, &names, &at(PACKAGES), &at("apt"))?;
+    go_on()?;
+    let wheels = release::fetch::fetch(host, recipe, wanted, &at(WHEELS), &at("python"))?;
+    go_on()?;
+    let tool = std::env::current_exe()?;
+    let tool = tool
+        .to_str()
+        .context("this program's name is not UTF-8")?
+        .to_owned();
+    let source = |path: &str| match path {
+        TOOL => tool.clone(),
+        inside => at(inside),
+    };
+    let named = |directory: &str, files: &[String]| -> Vec<String> {
+        files
+            .iter()
+            .map(|name| format!("{directory}/{name}"))
+            .collect()
+    };
+    // The program first: with it, the rest can be used.
+    let mut paths = vec![TOOL.to_owned()];
+    paths.extend(named(WHEELS, &wheels.files));
+    paths.extend(named(PACKAGES, &debs.files));
+    let files = paths
+        .iter()
+        .map(|path| write::packed(host, &source(path), path))
+        .collect::<Result<_>>()?;
+    let manifest = Manifest {
+        format: FORMAT,
+        made_at: OffsetDateTime::now_utc()
+            .replace_nanosecond(0)?
+            .format(&Rfc3339)?,
+        tool: env!("CARGO_PKG_VERSION").into(),
+        machine: Machine::this(host)?,
+        camcops: wanted.version.as_str().into(),
+        python: format!("3.{}", wanted.python.minor),
+        release: wanted.id.clone(),
+        built: wheels.built,
+        packages: debs.names,
+        files,
+    };
+    // What it says must be readable again.
+    let text = serde_json::to_vec(&manifest)?;
+    if let Err(why) = Manifest::parse(&text) {
+        return Err(Exit::Failed.because(format!("{out} {why}")));
+    }
+    let written = write::write(host, out, &manifest, source)?;
+    Ok((manifest, written))
+}
+
+fn go_on() -> Result<()> {
+    match is_to_stop() {
+        true => Err(crate::base::signals::stopped()),
+        false => Ok(()),
+    }
+}
+
+/// What any settings may ask for, but for compilers.
+fn names(known: &Packages, pdf: bool) -> impl Iterator<Item = &'static str> {
+    let pdf = if pdf { known.pdf } else { &[] };
+    [
+        known.web,
+        known.database,
+        known.broker,
+        known.supervisor,
+        known.application,
+        known.logs,
+        pdf,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
+
+fn verify(file: &Path, style: Style) -> Result<u8> {
+    let path = file.display().to_string();
+    let manifest = read::verify(&path)?;
+    if let Some(why) = manifest.misfit(&Host::live()?)? {
+        return Err(Exit::Unusable.because(format!("the bundle {path} is whole, but {why}")));
+    }
+    if style.json {
+        terminal::print_json(&summary(&manifest, &path))?;
+    } else {
+        terminal::print_line(&format!("{path} is whole: {}", described(&manifest)))?;
+    }
+    Ok(0)
+}
+
+fn described(manifest: &Manifest) -> String {
+    format!(
+        "CamCOPS {} on Python {} for {}; {} and {} of Python, made at {}",
+        manifest.camcops,
+        manifest.python,
+        manifest.machine,
+        terminal::count(manifest.packages.len(), "package"),
+        terminal::count(manifest.count(WHEELS), "package"),
+        manifest.made_at
+    )
+}
+
+fn summary(manifest: &Manifest, path: &str) -> serde_json::Value {
+    json!({
+        "file": path,
+        "made_at": manifest.made_at,
+        "tool": manifest.tool,
+        "machine": manifest.machine,
+        "camcops": manifest.camcops,
+        "python": manifest.python,
+        "release": manifest.release,
+        "packages": manifest.packages,
+        "wheels": manifest.count(WHEELS),
+        "built": manifest.built,
+        "bytes": manifest.bytes(),
+    })
+}

@@ -1,0 +1,224 @@
+//! `cert`: the certificate of the site: what it is, a request for a better one, that one in its place, and what a tablet
+//! says to it.
+//!
+//! A certificate of an authority gets files of its own, named after its fingerprint. So the one that is served stays whole
+//! until the settings name the other, which is one step, and the engine brings that to Apache.
+
+mod certbot;
+mod change;
+mod import;
+mod verify;
+
+use super::need_root;
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::certificate::{self, Summary};
+use crate::cli::{Cert, Global};
+use crate::drivers::acme;
+use crate::journal;
+use crate::settings::TlsMode;
+use crate::site::Site;
+use crate::stack::boxed;
+use anyhow::Result;
+pub use change::remove_parked;
+use serde::Serialize;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::time::SystemTime;
+use zeroize::Zeroizing;
+
+/// Does it.
+pub async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
+    match command {
+        Cert::Show => show(global, style),
+        Cert::Csr { new_key } => request(global, *new_key, style),
+        Cert::Install(flags) if flags.from_certbot => {
+            boxed(|| certbot::install(global, style)).await
+        }
+        Cert::Install(flags) => boxed(|| change::install(global, flags, style)).await,
+        Cert::Renew { new_key, force } => {
+            let how = acme::Renewal {
+                force: *force,
+                new_key: *new_key,
+            };
+            change::renew(global, how, style).await
+        }
+        Cert::Verify { host, port } => {
+            boxed(|| verify::verify(global, host.as_deref(), *port, style)).await
+        }
+    }
+}
+
+/// A certificate that was served before.
+#[derive(Debug, Serialize)]
+struct Former {
+    fingerprint_sha256: String,
+    names: Vec<String>,
+    not_before: String,
+    not_after: String,
+}
+
+fn show(global: &Global, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    let (path, key, chain) = site.certificate_files();
+    let now = SystemTime::now();
+    let read = |path: &str| -> Result<Vec<u8>> {
+        let bytes = site.host.read(&site.host.followed(path)?)?;
+        bytes.ok_or_else(|| {
+            Exit::Unreachable.because(format!(
+                "there is no certificate at {} yet: run `camcops-provision install`",
+                site.host.outside(path)
+            ))
+        })
+    };
+    let unusable = |path: &str, why: anyhow::Error| {
+        Exit::Unusable.because(format!("{}: {why:#}", site.host.outside(path)))
+    };
+    let mut all = certificate::summaries(&read(&path)?, now).map_err(|why| unusable(&path, why))?;
+    if let Some(chain) = &chain {
+        let more = certificate::summaries(&read(chain)?, now);
+        all.extend(more.map_err(|why| unusable(chain, why))?);
+    }
+    if all.is_empty() {
+        return Err(unusable(&path, anyhow::anyhow!("it holds no certificate")));
+    }
+    let own = all.remove(0);
+    let former = former(&site, &own)?;
+    let is_certbots = site.settings().tls.mode == TlsMode::Certbot;
+    let renewer = match is_certbots && site.host.staged_root().is_none() {
+        true => acme::renewer(&site.host)?,
+        false => None,
+    };
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "file": path,
+            "key_file": key,
+            "certificate": own,
+            "chain": all,
+            "former": former,
+            "renewed_by": renewer,
+        }))?;
+        return Ok(0);
+    }
+    let mut text = String::new();
+    let _ = writeln!(text, "file         {path}");
+    let _ = writeln!(text, "subject      {}", own.subject);
+    let _ = writeln!(text, "names        {}", own.names.join(", "));
+    let issuer = match own.self_signed {
+        true => "itself",
+        false => &own.issuer,
+    };
+    let _ = writeln!(text, "issued by    {issuer}");
+    for link in &all {
+        let _ = writeln!(
+            text,
+            "chain        {}, issued by {}, until {}",
+            link.subject, link.issuer, link.not_after
+        );
+    }
+    let _ = writeln!(
+        text,
+        "valid        {} to {}, {}",
+        own.not_before,
+        own.not_after,
+        own.left()
+    );
+    let _ = writeln!(text, "SHA-256      {}", own.fingerprint_sha256);
+    if is_certbots {
+        let renewer = renewer.as_deref();
+        let renewer = renewer.unwrap_or("nobody: certbot's timer is not active");
+        let _ = writeln!(text, "renewed by   {renewer}");
+    }
+    for one in &former {
+        let _ = writeln!(
+            text,
+            "before       {}, made {}",
+            one.fingerprint_sha256, one.not_before
+        );
+    }
+    terminal::print(&text)?;
+    Ok(0)
+}
+
+/// Those that this program served before: their content is kept beside the journal.
+fn former(site: &Site, now: &Summary) -> Result<Vec<Former>> {
+    let mut all = Vec::new();
+    for pem in journal::kept_contents(&site.host, &site.instance)? {
+        if !pem.starts_with(b"-----BEGIN CERTIFICATE") {
+            continue;
+        }
+        let Ok(one) = certificate::summary(&pem, SystemTime::now()) else {
+            continue;
+        };
+        if one.fingerprint_sha256 != now.fingerprint_sha256 {
+            all.push(Former {
+                fingerprint_sha256: one.fingerprint_sha256,
+                names: one.names,
+                not_before: one.not_before,
+                not_after: one.not_after,
+            });
+        }
+    }
+    all.sort_by(|one, other| other.not_before.cmp(&one.not_before));
+    Ok(all)
+}
+
+/// Where a key waits for its certificate.
+fn waiting_key(site: &Site) -> String {
+    format!("{}.new", site.layout.key)
+}
+
+fn request(global: &Global, new_key: bool, style: Style) -> Result<u8> {
+    need_root(global, "use the key of the certificate")?;
+    let site = Site::load(global)?;
+    let host = &site.host;
+    let (_, present, _) = site.certificate_files();
+    let waiting = waiting_key(&site);
+    let directory = waiting
+        .rsplit_once('/')
+        .map_or("/", |(directory, _)| directory);
+    if host.look(directory)?.is_none() {
+        return Err(Exit::Unreachable.because(format!(
+            "there is no {}: run `camcops-provision install`",
+            host.outside(directory)
+        )));
+    }
+    let path = match new_key {
+        true => waiting,
+        false => host.followed(&present)?,
+    };
+    let key = match host.read_text(&path)? {
+        Some(key) => Zeroizing::new(key),
+        None if new_key => {
+            let key = certificate::new_key()?;
+            let root = host.may_give_away().then_some((0, 0));
+            host.put_file(&path, key.as_bytes(), root, 0o600)?;
+            key
+        }
+        None => {
+            return Err(Exit::Unreachable.because(format!(
+                "there is no key at {}: run `camcops-provision install`, or take --new-key",
+                host.outside(&path)
+            )));
+        }
+    };
+    let request = certificate::request(&key, &site.subject())
+        .map_err(|why| Exit::Unusable.because(format!("{}: {why:#}", host.outside(&path))))?;
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "request": request,
+            "key_file": host.outside(&path),
+        }))?;
+    } else {
+        terminal::print(&request)?;
+        if !style.quiet {
+            terminal::note(&format!(
+                "the key stays in {}; when the authority has signed: `camcops-provision cert install --cert FILE --chain FILE`",
+                host.outside(&path)
+            ));
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,115 @@
+//! `cert install --from-certbot` and `cert renew` where certbot gets the certificate: what it has, in Apache.
+//!
+//! Key and certificate stand in one file, so that they change in one step. What can't be served is never put there, and
+//! where Apache does not take it, the former one comes back.
+
+use super::change::{finish, place, refuse, remember, serve, serves};
+use crate::base::error::Exit;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::Style;
+use crate::certificate::{self, Pair};
+use crate::cli::Global;
+use crate::commands::need_machine;
+use crate::drivers::acme;
+use crate::drivers::services::apache;
+use crate::journal::Writer;
+use crate::settings::TlsMode;
+use crate::site::Site;
+use anyhow::Result;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+/// Certbot renews when it likes, perhaps during a backup: this long it waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Serves what certbot has.
+pub async fn install(global: &Global, style: Style) -> Result<u8> {
+    need_machine(global, "change the certificate")?;
+    stop_on_signals(style)?;
+    deploy(global, "is served now", style).await
+}
+
+/// Has certbot renew it, and serves what it has then.
+pub async fn renew(global: &Global, site: &Site, how: acme::Renewal, style: Style) -> Result<u8> {
+    stop_on_signals(style)?;
+    apache::refuse_unfit(&site.host).await?;
+    // Without the lock: certbot calls this program, which takes it.
+    let what = match acme::renew(&site.host, &site.layout.slug, how)? {
+        true => "is served now",
+        false => "is served; it is not due yet, and --force renews it all the same",
+    };
+    deploy(global, what, style).await
+}
+
+async fn deploy(global: &Global, what: &str, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    refuse(&site)?;
+    if site.settings().tls.mode != TlsMode::Certbot {
+        return Err(Exit::Settings.because(
+            "tls.mode is not \"certbot\": set it and run `camcops-provision install`, or take --cert",
+        ));
+    }
+    let text = issued(&site)?;
+    let summary = certificate::summary(text.as_bytes(), SystemTime::now())?;
+    let (path, ..) = site.certificate_files();
+    let former = site.host.read_text(&path)?.map(Zeroizing::new);
+    if former.as_ref() == Some(&text) && serves(&site).await {
+        return finish(&site, &summary, what, style);
+    }
+    apache::refuse_unfit(&site.host).await?;
+    let own = Site::load(global)?;
+    let mut writer = patiently(&own).await?;
+    remember(&site, &writer)?;
+    let taken = async {
+        place(&site, &mut writer, style).await?;
+        serve(&site, &writer).await
+    };
+    let Err(why) = taken.await else {
+        return finish(&site, &summary, what, style);
+    };
+    let Some(former) = former else {
+        return Err(why);
+    };
+    let mut site = site;
+    site.new_certificate = Some(Pair {
+        certificate: former.to_string(),
+        key: Zeroizing::default(),
+    });
+    let back = async {
+        place(&site, &mut writer, style).await?;
+        serve(&site, &writer).await
+    };
+    Err(why.context(match back.await {
+        Ok(()) => "the certificate was not taken, and the former one is served as before",
+        Err(_) => {
+            "the certificate was not taken; mend the cause and run `camcops-provision install`"
+        }
+    }))
+}
+
+fn issued(site: &Site) -> Result<Zeroizing<String>> {
+    match site.at_certbot()? {
+        Some(Ok(text)) => Ok(text),
+        Some(Err(why)) => Err(Exit::Unusable.because(format!(
+            "certbot's certificate can't be served, and the former one stays: {why}"
+        ))),
+        None => Err(Exit::Unreachable.because(format!(
+            "certbot has no certificate in {}/{} yet: run `camcops-provision install`",
+            acme::LIVE,
+            site.layout.slug
+        ))),
+    }
+}
+
+async fn patiently(site: &Site) -> Result<Writer<'_>> {
+    let begin = Instant::now();
+    loop {
+        match Writer::open(&site.host, &site.instance, "cert install") {
+            Err(why) if Exit::of(&why) == Exit::Locked && begin.elapsed() < PATIENCE => {}
+            opened => return opened,
+        }
+        sleep(PAUSE).await;
+    }
+}

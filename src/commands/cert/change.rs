@@ -1,0 +1,418 @@
+//! `cert install` and `cert renew`: another pair in the place of the one that is served.
+//!
+//! A key and its certificate are two files, and a run may end between them. So a new pair gets names of its own, and
+//! Apache's site, which is one file, goes from naming one whole pair to naming the other.
+
+use super::waiting_key;
+use crate::base::error::Exit;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style};
+use crate::certificate::{self, Pair, Summary};
+use crate::cli::{CertInstall, Global, Parts};
+use crate::commands::cert::import::Brought;
+use crate::commands::{config, need_machine};
+use crate::drivers::acme;
+use crate::drivers::services::apache;
+use crate::engine::report::Lines;
+use crate::engine::{self, Left, Plan, Planned};
+use crate::host::{self, Host};
+use crate::journal::Writer;
+use crate::probe::{Endpoint, Role, Trouble};
+use crate::resource::{Content, Part, Resource};
+use crate::session::converge::planned;
+use crate::settings::{Frontend, TlsMode};
+use crate::site::Site;
+use anyhow::Result;
+use serde_json::json;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+/// How long Apache may go on with the former certificate: those who are being served are served to the end.
+const UNTIL_SERVED: Duration = Duration::from_secs(20);
+/// How long it may take to answer once.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How much of a digest is in the name of a file.
+const MARK: usize = 16;
+
+/// Serves a certificate that an authority issued.
+pub async fn install(global: &Global, flags: &CertInstall, style: Style) -> Result<u8> {
+    need_machine(global, "change the certificate")?;
+    let stop = stop_on_signals(style)?;
+    let former = Site::load(global)?;
+    refuse(&former)?;
+    let brought = Brought::read(&former, flags)?;
+    style.warn(&brought.warnings);
+    let summary = certificate::summary(&brought.certificate, SystemTime::now())?;
+    apache::refuse_unfit(&former.host).await?;
+    let mut writer = Writer::open(&former.host, &former.instance, "cert install")?;
+    let (certificate, key) = own_names(&former, &brought.certificate);
+    if stop.load(Ordering::SeqCst) {
+        return Err(Exit::Failed.because("stopped by a signal; nothing was changed"));
+    }
+    remember(&former, &writer)?;
+    let host = &former.host;
+    host.put_file(&key, &brought.key, Some((0, 0)), 0o600)?;
+    host.put_file(&certificate, &brought.certificate, Some((0, 0)), 0o644)?;
+    let changes = [
+        ("tls.mode", Some("files")),
+        ("tls.certificate", Some(certificate.as_str())),
+        ("tls.key", Some(key.as_str())),
+        ("tls.chain", None),
+    ];
+    let rewritten = config::rewrite(global, &changes);
+    let taken = match &rewritten {
+        Ok(_) => take(global, &mut writer, &certificate, style).await,
+        Err(_) => Ok(()),
+    };
+    let failed = match (rewritten, taken) {
+        (Ok(_), Ok(())) => None,
+        (Ok((file, old, _)), Err(why)) => {
+            Some(go_back(global, &mut writer, (&file, old.as_deref()), why, style).await)
+        }
+        (Err(why), _) => Some(why),
+    };
+    let now = Site::load(global)?;
+    if let Some(why) = failed {
+        if now.certificate_files().0 != certificate {
+            host.remove_file(&certificate)?;
+            host.remove_file(&key)?;
+        }
+        return Err(why);
+    }
+    let cleared = async {
+        clear_up(&now, &mut writer, style).await?;
+        remove_unnamed(&now, &former.host).map(drop)
+    };
+    told(cleared.await, style);
+    let waiting = waiting_key(&now);
+    if former.host.read(&waiting)?.as_deref() == Some(&brought.key[..]) {
+        former.host.remove_file(&waiting)?;
+    }
+    finish(&now, &summary, "is served now", style)
+}
+
+pub(super) fn refuse(site: &Site) -> Result<()> {
+    if site.settings().web.frontend != Frontend::Apache {
+        return Err(Exit::Settings.because(
+            "web.frontend says that Apache does not serve this site: the reverse proxy in front of it has its certificate",
+        ));
+    }
+    match site.journal()?.exists() {
+        true => Ok(()),
+        false => Err(Exit::Unreachable
+            .because("nothing is installed here yet: run `camcops-provision install`")),
+    }
+}
+
+/// Keeps the certificate that is served now for those who ask which ones were served before.
+pub(super) fn remember(site: &Site, writer: &Writer<'_>) -> Result<()> {
+    let (path, ..) = site.certificate_files();
+    let host = &site.host;
+    match host.read(&host.followed(&path)?)? {
+        // The file may hold the key, too.
+        Some(text) => match certificate::certificates_only(&text) {
+            Some(text) => writer.remember(&Content::new(text)),
+            None => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
+
+/// What the files of a pair are called that is not at the usual place: the certificate and its key.
+fn own_names(site: &Site, certificate: &[u8]) -> (String, String) {
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    let mut mark: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    mark.truncate(MARK);
+    let prefix = own_prefix(site);
+    (format!("{prefix}{mark}.crt"), format!("{prefix}{mark}.key"))
+}
+
+fn own_prefix(site: &Site) -> String {
+    let usual = &site.layout.certificate;
+    format!("{}-", usual.strip_suffix(".crt").unwrap_or(usual))
+}
+
+/// Whether a path is of a pair that got its names from [`own_names`].
+fn has_own_name(site: &Site, path: &str) -> bool {
+    let rest = path.strip_prefix(&own_prefix(site)).unwrap_or_default();
+    let mark = rest
+        .strip_suffix(".crt")
+        .or_else(|| rest.strip_suffix(".key"));
+    mark.is_some_and(|mark| {
+        mark.len() == MARK && mark.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Brings what the settings name by now to Apache.
+async fn take(
+    global: &Global,
+    writer: &mut Writer<'_>,
+    certificate: &str,
+    style: Style,
+) -> Result<()> {
+    let site = Site::load(global)?;
+    let (named, ..) = site.certificate_files();
+    if named != certificate {
+        return Err(Exit::Settings.because(format!(
+            "the settings still name {named}: a file in provision.d, the environment or --set says so, and goes before {}",
+            site.settings_file.display()
+        )));
+    }
+    place(&site, writer, style).await?;
+    serve(&site, writer).await
+}
+
+/// Undoes what was begun, unless the former certificate is no good any more; gives what to tell.
+async fn go_back(
+    global: &Global,
+    writer: &mut Writer<'_>,
+    (file, old): (&Path, Option<&str>),
+    why: anyhow::Error,
+    style: Style,
+) -> anyhow::Error {
+    let placed = async {
+        let new = std::fs::read_to_string(file)?;
+        match old {
+            Some(old) => config::write(file, old)?,
+            None => std::fs::remove_file(file)?,
+        }
+        let site = Site::load(global)?;
+        if let Err(why) = place(&site, writer, style).await {
+            config::write(file, &new)?;
+            return Err(why);
+        }
+        Ok(site)
+    };
+    why.context(match placed.await {
+        Ok(site) => match serve(&site, writer).await {
+            Ok(()) => "the certificate was not taken, and the former one is served as before",
+            Err(_) => "the certificate was not taken; Apache's site names the former one again, but that is not served either",
+        },
+        Err(_) => "the certificate is in its place, but not served yet; mend the cause and run `camcops-provision install`",
+    })
+}
+
+/// Puts the pair of the site and what names it in place. What else is pending is for `install`.
+pub(super) async fn place(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    let parts = Parts {
+        only: vec![Part::Certificate, Part::Web],
+        skip: Vec::new(),
+        adopt: false,
+    };
+    let (_, plan) = planned(site, &writer.journal, &parts).await?;
+    let layout = &site.layout;
+    let concerned = [
+        Some(layout.key.clone()),
+        Some(layout.certificate.clone()),
+        Some(layout.certificate_with_key.clone()),
+        Some(layout.apache_site()),
+        layout.apache_link(),
+    ];
+    carry_out(writer, plan, style, |path| {
+        concerned.iter().flatten().any(|one| one == path)
+    })
+    .await
+}
+
+/// Makes the changes of a plan that concern certain files. Nothing of that takes long, and to be stopped between two of
+/// them would help nobody.
+async fn carry_out(
+    writer: &mut Writer<'_>,
+    mut plan: Plan,
+    style: Style,
+    concerns: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let is_meant = |planned: &Planned| concerns(planned.change.resource.name());
+    plan.changes.retain(is_meant);
+    plan.conflicts
+        .retain(|conflict| concerns(conflict.resource.name()));
+    let host = writer.host();
+    let mut lines = Lines { style, host };
+    engine::apply(host, writer, &plan, &AtomicBool::new(false), &mut lines).await?;
+    Ok(())
+}
+
+/// Lets Apache read its configuration again, and waits until it shows the certificate. Whether the application behind it
+/// answers is another matter.
+pub(super) async fn serve(site: &Site, writer: &Writer<'_>) -> Result<()> {
+    apache::follow(writer.host()).map_err(|why| match Exit::of(&why) {
+        Exit::Failed => Exit::Unreachable.because(format!("{why:#}")),
+        _ => why,
+    })?;
+    let begin = Instant::now();
+    loop {
+        let Err(trouble) = ask(site).await? else {
+            return Ok(());
+        };
+        if begin.elapsed() > UNTIL_SERVED {
+            return Err(Exit::Unreachable.because(format!("Apache does not serve it: {trouble}")));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Asks Apache once; that fails where it shows any other certificate.
+async fn ask(site: &Site) -> Result<Result<(), Trouble>> {
+    let Endpoint::Web(_, Some(front)) = Endpoint::of(site, Role::Web)? else {
+        return Ok(Ok(()));
+    };
+    Ok(front.ask("HEAD", "/", "", "", PATIENCE).await.map(drop))
+}
+
+/// Whether Apache shows the certificate of the site already.
+pub(super) async fn serves(site: &Site) -> bool {
+    matches!(ask(site).await, Ok(Ok(())))
+}
+
+/// Takes back what the journal knows of and the site does not name any more.
+async fn clear_up(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    let layout = &site.layout;
+    let goes = |path: &str| {
+        let is_usual = [
+            &layout.certificate,
+            &layout.key,
+            &layout.certificate_with_key,
+            &layout.certbot_hook,
+        ]
+        .contains(&&path.to_owned());
+        (is_usual || has_own_name(site, path)) && !is_named(site, path)
+    };
+    let owned = writer.journal.owned();
+    if !owned.iter().any(|one| goes(one.change.resource.name())) {
+        return Ok(());
+    }
+    let whole = Parts {
+        only: Vec::new(),
+        skip: Vec::new(),
+        adopt: false,
+    };
+    let (_, plan) = planned(site, &writer.journal, &whole).await?;
+    carry_out(writer, plan, style, goes).await
+}
+
+/// Removes the pairs that `cert install` once put here, also those that a killed run left; gives those that are in use.
+fn remove_unnamed(site: &Site, host: &Host) -> Result<Vec<String>> {
+    let usual = &site.layout.certificate;
+    let directory = usual
+        .rsplit_once('/')
+        .map_or("/", |(directory, _)| directory);
+    let mut named = Vec::new();
+    for name in host.list(directory)?.unwrap_or_default() {
+        let meant = host::finished_name(&name);
+        let path = format!("{directory}/{}", meant.unwrap_or(&name));
+        if !has_own_name(site, &path) {
+            continue;
+        }
+        match meant.is_none() && is_named(site, &path) {
+            true => named.push(path),
+            false => host.remove_file(&format!("{directory}/{name}"))?,
+        }
+    }
+    Ok(named)
+}
+
+/// Before everything is undone: the pairs of authorities that nothing names any more go, and the others are told.
+pub fn remove_parked(global: &Global) -> Result<Vec<Left>> {
+    let Ok(site) = Site::load(global) else {
+        // Who can't be asked may name any of them.
+        return Ok(Vec::new());
+    };
+    let apache = site.host.read_text(&site.layout.apache_site())?;
+    let served = format!("\"{}", own_prefix(&site));
+    if apache.is_some_and(|text| text.contains(&served))
+        && site.settings().tls.mode != TlsMode::Files
+    {
+        return Ok(Vec::new());
+    }
+    let named = remove_unnamed(&site, &site.host)?;
+    let left = named.into_iter().map(|path| Left {
+        resource: Resource::File(path),
+        why: "it is of the certificate that your settings name".to_owned(),
+    });
+    Ok(left.collect())
+}
+
+fn is_named(site: &Site, path: &str) -> bool {
+    let (certificate, key, chain) = site.certificate_files();
+    path == certificate || path == key || chain.as_deref() == Some(path)
+}
+
+fn told(cleared: Result<()>, style: Style) {
+    if let Err(why) = cleared {
+        style.warn(&[format!(
+            "the former certificate and its key are still there, and `camcops-provision install` removes them: {why:#}"
+        )]);
+    }
+}
+
+/// Makes the self-signed certificate anew, or has certbot renew its one.
+pub async fn renew(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
+    need_machine(global, "change the certificate")?;
+    let mut site = Site::load(global)?;
+    refuse(&site)?;
+    if site.settings().tls.mode == TlsMode::Certbot {
+        return super::certbot::renew(global, &site, how, style).await;
+    }
+    let stop = stop_on_signals(style)?;
+    let (path, ..) = site.certificate_files();
+    if site.settings().tls.mode != TlsMode::SelfSigned {
+        return Err(Exit::Settings.because(match path.starts_with("/etc/letsencrypt/") {
+            true => format!("{path} is certbot's: run `certbot renew`, then `camcops-provision reload`"),
+            false => format!(
+                "{path} was issued by an authority, which renews it: send it the request of `camcops-provision cert csr`, then run `camcops-provision cert install`"
+            ),
+        }));
+    }
+    apache::refuse_unfit(&site.host).await?;
+    let own = Site::load(global)?;
+    let mut writer = Writer::open(&own.host, &own.instance, "cert renew")?;
+    let present = site.host.read_text(&site.layout.key)?.map(Zeroizing::new);
+    let (subject, now) = (site.subject(), SystemTime::now());
+    let pair = match present.as_ref().filter(|_| !how.new_key) {
+        Some(key) => certificate::renewed(key, &subject, now),
+        None => certificate::self_signed(&subject, now),
+    };
+    let pair: Pair =
+        pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+    let summary = certificate::summary(pair.certificate.as_bytes(), now)?;
+    if stop.load(Ordering::SeqCst) {
+        return Err(Exit::Failed.because("stopped by a signal; nothing was changed"));
+    }
+    let fits = present.is_some_and(|key| *key == *pair.key);
+    site.new_certificate = Some(pair);
+    if !fits {
+        // While both files at the usual place change, Apache has the pair from elsewhere.
+        let usual = (site.layout.certificate.clone(), site.layout.key.clone());
+        (site.layout.certificate, site.layout.key) =
+            own_names(&site, summary.fingerprint_sha256.as_bytes());
+        place(&site, &mut writer, style).await?;
+        serve(&site, &writer).await?;
+        (site.layout.certificate, site.layout.key) = usual;
+    }
+    place(&site, &mut writer, style).await?;
+    serve(&site, &writer).await?;
+    told(clear_up(&site, &mut writer, style).await, style);
+    finish(
+        &site,
+        &summary,
+        "is served now; tablets that were told to trust the former one have to be told again",
+        style,
+    )
+}
+
+pub(super) fn finish(site: &Site, summary: &Summary, what: &str, style: Style) -> Result<u8> {
+    if style.json {
+        terminal::print_json(&json!({ "instance": site.instance, "certificate": summary }))?;
+    } else if !style.quiet {
+        terminal::print_line(&format!(
+            "the certificate for {}, until {}, {what}; its SHA-256 fingerprint is {}",
+            summary.names.join(", "),
+            summary.not_after,
+            summary.fingerprint_sha256
+        ))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,141 @@
+//! What an administrator brought along, checked before anything is touched.
+
+use super::waiting_key;
+use crate::base::error::Exit;
+use crate::certificate::{self, Finding, Given, Severity};
+use crate::cli::CertInstall;
+use crate::host::{Entry, Host};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use zeroize::Zeroizing;
+
+/// A certificate that fits the site, its chain, and its key.
+pub struct Brought {
+    /// With its chain, and nothing else of the files that they came in.
+    pub certificate: Vec<u8>,
+    /// PEM text.
+    pub key: Zeroizing<Vec<u8>>,
+    /// What is not wrong enough to refuse it.
+    pub warnings: Vec<String>,
+}
+
+impl Brought {
+    /// Reads it and refuses what would not work.
+    pub fn read(site: &Site, flags: &CertInstall) -> Result<Brought> {
+        let host = &site.host;
+        let file = flags.cert.as_deref().context("--cert is missing")?;
+        let (entry, certificate) = bytes(host, "--cert", file)?;
+        let certificate = Zeroizing::new(certificate);
+        let mut findings = open_keys(file, &entry, &certificate);
+        let chain = match &flags.chain {
+            Some(path) => {
+                let (entry, chain) = bytes(host, "--chain", path)?;
+                let chain = Zeroizing::new(chain);
+                findings.extend(open_keys(path, &entry, &chain));
+                Some(chain)
+            }
+            None => None,
+        };
+        let (key_path, key) = match &flags.key {
+            Some(path) => {
+                let (entry, key) = bytes(host, "--key", path)?;
+                // Root's copy is no secret where everybody has read the original.
+                let open = certificate::permission_findings(path, entry.mode, 0);
+                findings.extend(open);
+                (path.clone(), Zeroizing::new(key))
+            }
+            None => present_key(site, file, &certificate)?,
+        };
+        let names = site.names();
+        findings.extend(certificate::check(&Given {
+            certificate: (file, &certificate),
+            key: (&key_path, &key),
+            chain: flags
+                .chain
+                .as_deref()
+                .zip(chain.as_ref().map(|chain| chain.as_slice())),
+            names: &names,
+            now: SystemTime::now(),
+        }));
+        let (refused, warnings): (Vec<_>, Vec<_>) = findings
+            .into_iter()
+            .partition(|finding| finding.severity == Severity::Refuse);
+        if !refused.is_empty() {
+            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            return Err(Exit::Unusable.because(lines.join("\n")));
+        }
+        let parts = [Some(certificate), chain];
+        let certificates = parts.iter().flatten();
+        let certificate = certificates
+            .filter_map(|part| certificate::certificates_only(part))
+            .flatten()
+            .collect();
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        if flags.key.is_none() && key_path == file {
+            warnings.push(format!(
+                "--cert {}: the private key in it goes into a file of its own, which only root can read",
+                file.display()
+            ));
+        }
+        Ok(Brought {
+            certificate,
+            key,
+            warnings,
+        })
+    }
+}
+
+/// What is wrong with the file of a certificate where a key stands in it, too, that every account may read.
+fn open_keys(path: &Path, entry: &Entry, pem: &[u8]) -> Vec<Finding> {
+    match certificate::holds_key(pem) {
+        true => certificate::permission_findings(path, entry.mode, 0),
+        false => Vec::new(),
+    }
+}
+
+fn bytes(host: &Host, flag: &str, path: &Path) -> Result<(Entry, Vec<u8>)> {
+    let path = std::path::absolute(path)?;
+    let path = path.to_str().context("the name of a file is not UTF-8")?;
+    match host.look_and_read(&host.followed(path)?)? {
+        Some((entry, Some(bytes))) => Ok((entry, bytes)),
+        Some((_, None)) => {
+            Err(Exit::Unusable.because(format!("{flag} {path}: this is not an ordinary file")))
+        }
+        None => Err(Exit::Unusable.because(format!("{flag} {path}: there is no such file"))),
+    }
+}
+
+/// The key that the certificate was requested with: the one that waits, the one in use, or the one beside it.
+fn present_key(
+    site: &Site,
+    path: &Path,
+    certificate: &[u8],
+) -> Result<(PathBuf, Zeroizing<Vec<u8>>)> {
+    let file = path.display();
+    let all = certificate::summaries(certificate, SystemTime::now())
+        .map_err(|why| Exit::Unusable.because(format!("--cert {file}: {why:#}")))?;
+    if all.is_empty() {
+        return Err(Exit::Unusable.because(format!(
+            "--cert {file}: it holds no certificate in PEM form"
+        )));
+    }
+    let (_, present, _) = site.certificate_files();
+    for present in [waiting_key(site), present] {
+        if let Some(key) = site.host.read(&site.host.followed(&present)?)? {
+            let key = Zeroizing::new(key);
+            if certificate::fits(certificate, &key) {
+                return Ok((present.into(), key));
+            }
+        }
+    }
+    if let Some(key) = certificate::key_only(certificate)
+        && certificate::fits(certificate, &key)
+    {
+        return Ok((path.to_path_buf(), key));
+    }
+    Err(Exit::Unusable.because(format!(
+        "--cert {file}: no key of this site fits it; name its key with --key, or have the request of `camcops-provision cert csr` signed"
+    )))
+}

@@ -1,0 +1,130 @@
+//! `cert verify`: the site as a tablet meets it.
+
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::certificate::{self, Severity, Summary};
+use crate::cli::Global;
+use crate::probe::{Cause, visitor};
+use crate::site::Site;
+use anyhow::Result;
+use rustls::pki_types::ServerName;
+use serde_json::json;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// How long a visitor waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Goes there, and says what a tablet would say.
+pub async fn verify(
+    global: &Global,
+    host: Option<&str>,
+    port: Option<u16>,
+    style: Style,
+) -> Result<u8> {
+    if global.root.is_some() {
+        return Err(Exit::Usage.because(
+            "a staged tree does not run; leave --root out on the machine that it becomes",
+        ));
+    }
+    let site = Site::load(global)?;
+    let host = host.map_or_else(|| site.names()[0].clone(), str::to_owned);
+    let port = port.unwrap_or(site.settings().web.https_port.get());
+    if ServerName::try_from(host.as_str()).is_err() {
+        return Err(Exit::Usage.because(format!(
+            "--host {host}: neither the name of a server nor an address"
+        )));
+    }
+    let met = visitor::meet(&host, port, PATIENCE).await.map_err(|why| {
+        let exit = match why.cause {
+            Cause::NoTls => Exit::Unusable,
+            Cause::Other => Exit::Failed,
+            _ => Exit::Unreachable,
+        };
+        exit.because(format!("the site can't be met: {why}"))
+    })?;
+    let now = SystemTime::now();
+    let chain: Vec<Summary> = met
+        .chain
+        .iter()
+        .filter_map(|der| certificate::summary_of(der, now).ok())
+        .collect();
+    let problem = met
+        .trouble
+        .as_ref()
+        .map(|why| complaint(&met, why, &chain, &host))
+        .or_else(|| refused(&host, port, &met, now));
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "host": host,
+            "port": port,
+            "trusted": problem.is_none(),
+            "problem": problem,
+            // The visitor speaks nothing else.
+            "protocol": (!chain.is_empty()).then_some("TLS 1.2"),
+            "chain": chain,
+        }))?;
+        return Ok(problem.map_or(0, |_| Exit::Unusable as u8));
+    }
+    if let Some(problem) = problem {
+        return Err(Exit::Unusable.because(format!("{host}:{port}: {problem}")));
+    }
+    if style.quiet {
+        return Ok(0);
+    }
+    let left = chain.first().map(Summary::left).unwrap_or_default();
+    terminal::print_line(&format!(
+        "a tablet trusts {host}:{port}: TLS 1.2, the name is in the certificate, its chain of {} is complete, {left}",
+        chain.len()
+    ))?;
+    Ok(0)
+}
+
+/// What other clients than this one have against a certificate that this one takes: the same as `cert install` would.
+fn refused(host: &str, port: u16, met: &visitor::Met, now: SystemTime) -> Option<String> {
+    let place = format!("{host}:{port}");
+    let names = [host.to_owned()];
+    let findings = certificate::check_served(Path::new(&place), &met.chain, &names, now);
+    let mut findings = findings.into_iter();
+    let refused = findings.find(|finding| finding.severity == Severity::Refuse)?;
+    Some(format!("it {}: {}", refused.what, refused.remedy))
+}
+
+/// What a tablet has against it.
+fn complaint(met: &visitor::Met, why: &rustls::Error, chain: &[Summary], host: &str) -> String {
+    let Some(own) = chain.first() else {
+        return format!(
+            "no TLS 1.2: {why}; tablets with iOS know nothing newer, so let SSLProtocol in Apache's configuration allow it"
+        );
+    };
+    if own.days_left < 0 {
+        return format!(
+            "the certificate expired on {}: renew it and run `camcops-provision cert install`, or `cert renew` if it is self-signed",
+            own.not_after
+        );
+    }
+    if own.self_signed {
+        return format!(
+            "the certificate is self-signed, so a tablet trusts it only where it was told to (fingerprint {}): get one from an authority with `camcops-provision cert csr`",
+            own.fingerprint_sha256
+        );
+    }
+    if met.is_other_name() {
+        return format!(
+            "the certificate is for {} and not for {host}: go there by its name, or have one issued for this name",
+            own.names.join(", ")
+        );
+    }
+    match chain.last() {
+        Some(last) if met.is_unknown() && !last.self_signed => format!(
+            "nobody that this machine trusts has issued it, or its chain is not complete: the last certificate that is sent is of {}, issued by {}; give the missing ones with `camcops-provision cert install --chain`",
+            last.subject, last.issuer
+        ),
+        Some(last) if met.is_unknown() => format!(
+            "it was issued by {}, which this machine does not trust; each tablet has to be told to",
+            last.subject
+        ),
+        _ => format!("{why}"),
+    }
+}

@@ -1,0 +1,465 @@
+//! `config`: read, check and change the settings.
+
+use super::need_root;
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::camcops_conf::kept::{self, masked};
+use crate::cli::{Config, Global};
+use crate::recipe::desired;
+use crate::resource::{Resource, Shown};
+use crate::session::open_host;
+use crate::session::sources::{read_sources, settings_file};
+use crate::session::trial::{self, Verdict};
+use crate::settings::{self, Origin, Settings};
+use crate::site::{Site, is_open, on_command_line, secret_key};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+mod secret;
+
+/// Runs one of the `config` commands.
+pub fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
+    match command {
+        Config::Show { changed } => show(global, changed, style),
+        Config::Get { key } => get(global, &key, style),
+        Config::Set { pairs, from_file } => match secret::wanted(&pairs, from_file.as_deref())? {
+            Some(wanted) => secret::set(global, &wanted, style),
+            None => set(global, &pairs, style),
+        },
+        Config::Unset { key } if secret_key(&key).is_some() => secret::unset(global, &key, style),
+        Config::Unset { key } => change(global, &[(&key, None)], style),
+        Config::Edit => edit(global, style),
+        Config::Validate => validate(global, style),
+        Config::Render { path } => render(global, path.as_deref(), style),
+        Config::Keys => keys(style),
+    }
+}
+
+fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    // What goes into camcops.conf may be a secret; everything else is none by construction.
+    let entries: Vec<_> = site
+        .resolved
+        .entries()
+        .filter(|entry| !changed || *entry.origin != Origin::Default)
+        .map(|entry| {
+            let value = if entry.private {
+                "********".to_owned()
+            } else {
+                entry.value
+            };
+            (entry.key, value, entry.origin)
+        })
+        .collect();
+    if style.json {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(key, value, origin)| json!({ "key": key, "value": typed(value), "origin": origin }))
+            .collect();
+        terminal::print_json(&json!({ "instance": site.instance, "settings": entries }))?;
+        return Ok(0);
+    }
+    let mut text = String::new();
+    for (key, value, origin) in entries {
+        let _ = writeln!(text, "{key} = {value}  # {origin}");
+    }
+    terminal::print(&text)?;
+    Ok(0)
+}
+
+fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    let value = site.settings().get(key).ok_or_else(|| {
+        // The same words as for a wrong key in the file.
+        let why = settings::edited("", key, Some("1")).err();
+        let is_secret = secret_key(key).is_some();
+        let by_file = format!("{key}{}", settings::BY_FILE);
+        Exit::Usage.because(match (why, site.settings().get(&by_file)) {
+            (Some(why), _) => why.to_string(),
+            (None, Some(path)) if is_secret => {
+                format!(
+                    "{key}: it is in the file {} ({by_file}), and is not shown",
+                    path.trim()
+                )
+            }
+            (None, _) if is_secret => {
+                format!("{key}: not set; `camcops-provision config set {key}` asks for it")
+            }
+            (None, _) => {
+                format!("{key}: not set; `camcops-provision config set {key} VALUE` sets it")
+            }
+        })
+    })?;
+    // What is asked for by name may be shown, but no password: terminals are shared and outputs logged, and the file has it.
+    let written = kept::setting(key, value.trim());
+    match typed(&written) {
+        value if style.json => terminal::print_json(&json!({ "key": key, "value": value }))?,
+        Value::String(text) => terminal::print_line(&text)?,
+        _ => terminal::print_line(&written)?,
+    }
+    Ok(0)
+}
+
+/// A value as a program takes it, from how it stands in the settings.
+fn typed(text: &str) -> Value {
+    fn of(value: &toml_edit::Value) -> Value {
+        match value {
+            toml_edit::Value::String(text) => text.value().as_str().into(),
+            toml_edit::Value::Integer(number) => (*number.value()).into(),
+            toml_edit::Value::Boolean(fact) => (*fact.value()).into(),
+            toml_edit::Value::Array(all) => all.iter().map(of).collect(),
+            toml_edit::Value::InlineTable(table) => table
+                .iter()
+                .map(|(name, value)| (name.to_owned(), of(value)))
+                .collect(),
+            other => other.to_string().trim().into(),
+        }
+    }
+    match text.parse() {
+        Ok(value) => of(&value),
+        // A masked one.
+        Err(_) => text.into(),
+    }
+}
+
+fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
+    let (pairs, rest) = pairs.as_chunks::<2>();
+    if let [key] = rest {
+        return Err(Exit::Usage.because(format!("{key}: its value is missing")));
+    }
+    if let Some([key, _]) = pairs.iter().find(|[key, value]| is_open(key, value)) {
+        return Err(on_command_line(key));
+    }
+    let changes: Vec<(&str, Option<&str>)> = pairs
+        .iter()
+        .map(|[key, value]| (key.as_str(), Some(value.as_str())))
+        .collect();
+    change(global, &changes, style)
+}
+
+/// Changes keys in the administrator's file, and refuses what would make the settings wrong.
+fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
+    need_root(global, "change the settings")?;
+    let (file, changed) = put(global, changes)?;
+    answered(&file, changed, style)
+}
+
+/// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
+pub fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
+    let (file, _, changed) = rewrite(global, changes)?;
+    Ok((file, changed))
+}
+
+/// The same, and what was in the file.
+pub fn rewrite(
+    global: &Global,
+    changes: &[(&str, Option<&str>)],
+) -> Result<(PathBuf, Option<String>, bool)> {
+    let file = settings_file(&open_host(global)?, global);
+    let old = read(&file)?;
+    let mut new = old.clone().unwrap_or_default();
+    for (key, value) in changes {
+        new = settings::edited(&new, key, *value)
+            .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
+    }
+    let changed = old.as_deref().unwrap_or_default() != new;
+    if changed {
+        check(global, &file, &new)?;
+        write(&file, &new)?;
+    }
+    Ok((file, old, changed))
+}
+
+/// What a script is told of a command that may have changed the settings.
+pub fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
+    if style.json {
+        terminal::print_json(&json!({ "file": file.display().to_string(), "changed": changed }))?;
+    } else if changed && !style.quiet {
+        terminal::note(&format!(
+            "{} is written; `camcops-provision plan` shows what that means, `camcops-provision install` does it",
+            file.display()
+        ));
+    }
+    Ok(0)
+}
+
+/// Whether the settings would be right with this text in the file.
+fn check(global: &Global, file: &Path, text: &str) -> Result<()> {
+    let mut sources = read_sources(
+        &open_host(global)?,
+        file,
+        &Global {
+            config: None,
+            ..global.clone()
+        },
+    )?;
+    sources.files.retain(|(path, _)| path != file);
+    sources.files.insert(0, (file.to_owned(), text.to_owned()));
+    Settings::resolve(&sources)
+        .map(|_| ())
+        .map_err(|problems| Exit::Settings.because(problems.to_string()))
+}
+
+fn validate(global: &Global, style: Style) -> Result<u8> {
+    let host = open_host(global)?;
+    let file = settings_file(&host, global);
+    let problems = Settings::resolve(&read_sources(&host, &file, global)?).err();
+    if let Some(problems) = problems {
+        if !style.json {
+            return Err(Exit::Settings.because(problems.to_string()));
+        }
+        terminal::print_json(
+            &json!({ "file": file.display().to_string(), "problems": problems.0 }),
+        )?;
+        return Ok(Exit::Settings as u8);
+    }
+    let site = Site::load(global)?;
+    let verdict = tried(&site)?;
+    let (refused, warnings) = match &verdict {
+        Verdict::Read(reading) => (&reading.refused[..], trial::lines(&reading.warnings)),
+        Verdict::NotAsked(_) => (&[][..], Vec::new()),
+    };
+    if style.json {
+        let not_asked = match &verdict {
+            Verdict::Read(_) => None,
+            Verdict::NotAsked(why) => Some(why),
+        };
+        terminal::print_json(&json!({
+            "file": file.display().to_string(),
+            "problems": refused,
+            "camcops_not_asked": not_asked,
+        }))?;
+    } else {
+        style.warn(&[site.config_warnings(), warnings].concat());
+        if !refused.is_empty() {
+            return Err(Exit::Unusable.because(trial::lines(refused).join("\n")));
+        }
+        terminal::print_line(&match &verdict {
+            Verdict::Read(reading) => format!(
+                "the settings are right, and the installed CamCOPS can start with them (it took {:.0} s to see)",
+                reading.seconds
+            ),
+            Verdict::NotAsked(why) => {
+                format!("the settings are right; CamCOPS itself was not asked: {why}")
+            }
+        })?;
+    }
+    Ok(match refused.is_empty() {
+        true => 0,
+        false => Exit::Unusable as u8,
+    })
+}
+
+/// What the installed CamCOPS says of the configuration that the settings make.
+fn tried(site: &Site) -> Result<Verdict> {
+    if site.host.staged_root().is_some() || !site.host.may_give_away() {
+        return Ok(Verdict::NotAsked(
+            "only root can, and only on the machine that runs it".into(),
+        ));
+    }
+    let recipe = desired(site, &site.found(&site.journal()?)?)?;
+    trial::read(site, &recipe)
+}
+
+fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    let found = site.found(&site.journal()?)?;
+    let recipe = desired(&site, &found)?;
+    let wanted_path = path.unwrap_or(&site.layout.config);
+    let files: Vec<_> = recipe
+        .wanted
+        .iter()
+        .filter(|wanted| matches!(wanted.resource, Resource::File(_)))
+        .collect();
+    let fits: Vec<_> = files
+        .iter()
+        .filter(|wanted| {
+            let name = wanted.resource.name();
+            name == wanted_path
+                || name.ends_with(&format!("/{}", wanted_path.trim_start_matches('/')))
+        })
+        .collect();
+    let [wanted] = fits[..] else {
+        let names: Vec<&str> = files.iter().map(|wanted| wanted.resource.name()).collect();
+        let what = if fits.is_empty() {
+            "is none of"
+        } else {
+            "is more than one of"
+        };
+        return Err(Exit::Usage.because(format!("{wanted_path} {what}:\n  {}", names.join("\n  "))));
+    };
+    let bytes = wanted
+        .state
+        .facets()
+        .and_then(|facets| facets.content("content"))
+        .and_then(|content| content.bytes())
+        .context("a file without content")?;
+    let text = String::from_utf8_lossy(bytes);
+    let text = match wanted.shown {
+        Shown::Whole => text.into_owned(),
+        Shown::Masked => masked(&text),
+        Shown::Nothing => {
+            return Err(
+                Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource))
+            );
+        }
+    };
+    if style.json {
+        terminal::print_json(&json!({ "path": wanted.resource.name(), "content": text }))?;
+    } else {
+        terminal::print(&text)?;
+    }
+    Ok(0)
+}
+
+fn keys(style: Style) -> Result<u8> {
+    if style.json {
+        terminal::print_json(&json!({ "keys": settings::keys() }))?;
+    } else {
+        terminal::print(&settings::example())?;
+    }
+    Ok(0)
+}
+
+/// Lets the administrator edit a copy, and puts it in place only if it is right.
+fn edit(global: &Global, style: Style) -> Result<u8> {
+    need_root(global, "change the settings")?;
+    if !std::io::stdin().is_terminal() {
+        return Err(Exit::Usage
+            .because("config edit needs a terminal; config set KEY VALUE works without one"));
+    }
+    let file = settings_file(&open_host(global)?, global);
+    let old = read(&file)?;
+    let copy = beside(&file, "edit");
+    let text = old.clone().unwrap_or_else(settings::example);
+    if copy.exists() {
+        terminal::note(&format!(
+            "this goes on with {}, which was not saved last time",
+            copy.display()
+        ));
+    } else {
+        write_new(&copy, &text)?;
+    }
+    let result = edited(global, &file, &copy, &text);
+    // Kept after a failure: nobody wants to type it again.
+    if result.is_ok() {
+        std::fs::remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
+    }
+    let changed = result.with_context(|| {
+        format!(
+            "{} is unchanged; your text is in {}, and config edit goes on with it",
+            file.display(),
+            copy.display()
+        )
+    })?;
+    answered(&file, changed, style)
+}
+
+/// Whether the file is another one now.
+fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<bool> {
+    let editor = ["VISUAL", "EDITOR"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|editor| !editor.trim().is_empty())
+        .or_else(|| {
+            ["sensible-editor", "vi", "nano"]
+                .into_iter()
+                .find(|editor| which::which(editor).is_ok())
+                .map(str::to_owned)
+        })
+        .ok_or_else(|| Exit::Unreachable.because("no editor found; set EDITOR"))?;
+    let mut words = editor.split_whitespace();
+    let program = words.next().context("EDITOR is empty")?;
+    let status = Command::new(program)
+        .args(words)
+        .arg(copy)
+        .stdin(Stdio::inherit())
+        .status()
+        .with_context(|| {
+            format!("can't start the editor {program}, which EDITOR or VISUAL names")
+        })?;
+    if !status.success() {
+        return Err(Exit::Failed.because(format!("the editor ended with {status}")));
+    }
+    let after =
+        std::fs::read_to_string(copy).with_context(|| format!("can't read {}", copy.display()))?;
+    if after == before && file.exists() {
+        return Ok(false);
+    }
+    check(global, file, &after)?;
+    write(file, &after)?;
+    Ok(true)
+}
+
+/// The administrator's file, or nothing if there is none yet.
+pub fn read(file: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(why).with_context(|| format!("can't read {}", file.display())),
+    }
+}
+
+/// Replaces the administrator's file in one step; its mode and owner stay, and a link leads where it led.
+pub fn write(file: &Path, text: &str) -> Result<()> {
+    let file = &led_to(file)?;
+    let new = beside(file, "new");
+    write_new(&new, text)?;
+    let mut mode = 0o640;
+    if let Ok(old) = std::fs::metadata(file) {
+        mode = old.mode() & 0o7777;
+        std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid()))
+            .with_context(|| format!("can't keep the owner of {}", file.display()))?;
+    }
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
+    std::fs::rename(&new, file).with_context(|| format!("can't write {}", file.display()))
+}
+
+/// Where a link leads, if nobody else can have put it there.
+fn led_to(file: &Path) -> Result<PathBuf> {
+    if !std::fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink()) {
+        return Ok(file.to_owned());
+    }
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    let found = std::fs::metadata(directory)?;
+    let is_own = [0, nix::unistd::geteuid().as_raw()].contains(&found.uid());
+    if !is_own || found.mode() & 0o022 != 0 {
+        return Err(Exit::CannotCreate.because(format!(
+            "{} is a link in a directory that others can write to; it is not followed",
+            file.display()
+        )));
+    }
+    std::fs::canonicalize(file)
+        .with_context(|| format!("{} is a link that leads nowhere", file.display()))
+}
+
+fn beside(file: &Path, what: &str) -> PathBuf {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    file.with_file_name(format!(".{name}.{what}"))
+}
+
+fn write_new(file: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        if let Some(directory) = file.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        match std::fs::remove_file(file) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+        let mut handle = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            // Until it is known who may read it.
+            .mode(0o600)
+            .open(file)?;
+        std::io::Write::write_all(&mut handle, text.as_bytes())?;
+        handle.sync_all()
+    };
+    write().with_context(|| format!("can't write {}", file.display()))
+}

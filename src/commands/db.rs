@@ -1,0 +1,204 @@
+//! `db`: the site's database, changed as a whole. Each command is a part of the recipe, so that a run which was cut is
+//! continued by the next one, or by `install`.
+
+mod anonymise;
+mod collation;
+mod reader;
+mod reset;
+
+use super::{doctor, need_machine, scale};
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Db, Doctor, Global, Parts};
+use crate::commands::exec;
+use crate::drivers::sql::{self, Known};
+use crate::drivers::{services, tables};
+use crate::journal::Writer;
+use crate::resource::Part;
+use crate::session::converge::{converge, planned};
+use crate::site::Site;
+use crate::stack::boxed;
+use anyhow::Result;
+use serde_json::json;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+
+/// What is begun is brought to its end.
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+/// Does what is asked.
+pub async fn run(global: &Global, command: &Db, style: Style) -> Result<u8> {
+    match command {
+        Db::Shell => boxed(|| exec::database(global)).await,
+        Db::Upgrade { show_sql: true } => boxed(|| exec::statements(global)).await,
+        Db::Upgrade { show_sql: false } => boxed(|| upgraded(global, style)).await,
+        Db::Check { fix_collation } => boxed(|| check(global, *fix_collation, style)).await,
+        Db::GrantReadonly(flags) => boxed(|| reader::grant(global, flags, style)).await,
+        Db::Reset(flags) => boxed(|| reset::run(global, flags, style)).await,
+        Db::Anonymise(flags) => boxed(|| anonymise::run(global, flags, style)).await,
+    }
+}
+
+/// Parts of the recipe, and nothing else.
+fn only(parts: &[Part]) -> Parts {
+    Parts {
+        only: parts.to_vec(),
+        skip: Vec::new(),
+        adopt: false,
+    }
+}
+
+/// The site that is installed, with all that it takes to reach its database.
+async fn reached(global: &Global) -> Result<(Site, Rc<Known>)> {
+    let site = scale::installed(global)?;
+    let known = sql::known(&site.host)?;
+    if let Err(why) = known.need_server().await {
+        site.host.close().await;
+        return Err(why);
+    }
+    Ok((site, known))
+}
+
+/// Brings the services back after something was done without them.
+async fn start_again(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    site.host.forget();
+    converge(site, writer, &only(&[Part::Services]), &GO_ON, style).await?;
+    Ok(())
+}
+
+/// What a step without the services has come to, once they run again.
+async fn with_services<T>(
+    done: Result<T>,
+    site: &Site,
+    writer: &mut Writer<'_>,
+    style: Style,
+) -> Result<T> {
+    let started = start_again(site, writer, style).await;
+    match (done, started) {
+        (Err(why), Err(also)) => Err(why.context(format!(
+            "the services are stopped, and could not be started again ({also:#})"
+        ))),
+        (done, started) => started.and(done),
+    }
+}
+
+/// The tables of what the installed release works with.
+async fn upgraded(global: &Global, style: Style) -> Result<u8> {
+    need_machine(global, "change the tables")?;
+    let stop = stop_on_signals(style)?;
+    let (site, known) = reached(global).await?;
+    let told = migrated(&site, &known, stop, style).await;
+    site.host.close().await;
+    let Migrated {
+        before,
+        after,
+        dump,
+        changed,
+    } = told?;
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "database": known.database,
+            "changed": changed,
+            "before": before,
+            "after": after,
+            "dump": dump,
+        }))?;
+        return Ok(0);
+    }
+    let after = after.as_deref().unwrap_or("none");
+    if !changed {
+        if !style.quiet {
+            terminal::print_line(&format!(
+                "nothing to do: the tables of {} are at revision {after}",
+                known.database
+            ))?;
+        }
+        return Ok(0);
+    }
+    terminal::print_line(&format!(
+        "the tables of {}: revision {} -> {after}",
+        known.database,
+        before.as_deref().unwrap_or("none")
+    ))?;
+    if let Some(dump) = dump {
+        terminal::print_line(&format!("the data from before is in {dump}"))?;
+    }
+    Ok(0)
+}
+
+struct Migrated {
+    before: Option<String>,
+    after: Option<String>,
+    dump: Option<String>,
+    changed: bool,
+}
+
+async fn migrated(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -> Result<Migrated> {
+    let host = &site.host;
+    let database = &known.database;
+    let mut writer = Writer::open(host, &site.instance, "db upgrade")?;
+    tables::application(host)?.wait_for_old_run(host)?;
+    let before = tables::revision(known, database).await?;
+    if before.is_some() {
+        let what = format!("the database {database}");
+        tables::refuse_unknown(host, before.as_deref(), &what).await?;
+    }
+    let (_, plan) = planned(site, &writer.journal, &only(&[Part::Tables])).await?;
+    if plan.changes.is_empty() {
+        return Ok(Migrated {
+            after: before.clone(),
+            before,
+            dump: None,
+            changed: false,
+        });
+    }
+    let head = tables::head(host).await?;
+    services::stop_ours(&site.host)?;
+    let done = async {
+        let dump = tables::dump_before(host, database, &head, tables::Reader::Program).await?;
+        // What was just made while nobody could write is not made once more.
+        tables::application(host)?.dumped.replace(dump.clone());
+        converge(site, &mut writer, &only(&[Part::Tables]), stop, style).await?;
+        anyhow::Ok(dump)
+    };
+    let dump = match done.await {
+        Ok(dump) => dump,
+        Err(why) => {
+            let begun = match &before {
+                Some(before) => tables::was_begun(host, known, before).await?,
+                None => true,
+            };
+            // Services would write to tables that are half-way.
+            return match begun {
+                true => Err(why.context("the services are stopped, as the tables are half-way")),
+                false => with_services(Err(why), site, &mut writer, style).await,
+            };
+        }
+    };
+    start_again(site, &mut writer, style).await?;
+    let after = tables::revision(known, database).await?;
+    Ok(Migrated {
+        before,
+        after,
+        dump,
+        changed: true,
+    })
+}
+
+/// Looks at the database as `doctor` does, after what is asked was mended.
+async fn check(global: &Global, fix_collation: bool, style: Style) -> Result<u8> {
+    need_machine(global, "look at the database")?;
+    if fix_collation {
+        collation::fix(global, style).await?;
+    }
+    let flags = Doctor {
+        checks: vec!["database".into()],
+        preflight: false,
+        end_to_end: false,
+        list: false,
+        monitoring: false,
+        metrics: None,
+    };
+    doctor::run(global, &flags, style).await
+}

@@ -1,0 +1,303 @@
+//! `db anonymise`: a copy for research or training, in a database of its own, without what says who somebody is.
+//!
+//! What a column may keep is what the installed release declares of it; what is not declared is left out. Identifying
+//! data is never written into the copy, so that nothing of it is left in the server's files. Pseudonyms come from a
+//! random key that only the server's session knows, and is gone with it. The copy is made under another name, and gets
+//! its own in one step at the end: one that was cut is never taken for a whole one.
+
+mod columns;
+mod structure;
+
+use super::reached;
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style, count, plain};
+use crate::cli::{Anonymise, Global};
+use crate::commands::need_machine;
+use crate::drivers::sql::copy::load::{self, For};
+use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
+use crate::drivers::tables::{self, application};
+use crate::journal;
+use crate::settings::{DatabaseName, Setting};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use columns::{Column, Copied, Dictionary};
+use mysql_async::Row;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const DICTIONARY: &str = include_str!("dictionary.py");
+/// An older server has no such function.
+const NO_FUNCTION: [u16; 2] = [1305, 1064];
+
+/// Makes the copy, and says what became of each column.
+pub async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<u8> {
+    need_machine(global, "copy the database")?;
+    DatabaseName::read(&flags.to.as_str().into()).map_err(|why| {
+        Exit::Usage.because(format!(
+            "--to {}: {why}; allowed: {}",
+            flags.to,
+            DatabaseName::allowed()
+        ))
+    })?;
+    let stop = stop_on_signals(style)?;
+    let (site, known) = reached(global).await?;
+    let made = made(&site, &known, &flags.to, stop).await;
+    site.host.close().await;
+    let made = made?;
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "from": known.database,
+            "database": flags.to,
+            "tables": made.copied,
+            "empty": made.empty,
+            "left_out": made.left_out,
+        }))?;
+        return Ok(0);
+    }
+    for copied in made.copied.iter().filter(|copied| copied.rows > 0) {
+        terminal::print_line(&plain(&copied.to_string()))?;
+    }
+    let rows: u64 = made.copied.iter().map(|copied| copied.rows).sum();
+    terminal::print_line(&format!(
+        "{} of {} are in the database {}; {} made and left empty; only the server's administrator may read it so far",
+        count(usize::try_from(rows)?, "row"),
+        known.database,
+        flags.to,
+        count(made.empty.len(), "table"),
+    ))?;
+    if !made.left_out.is_empty() {
+        terminal::print_line(&format!(
+            "left out, as this release does not know them: {}",
+            plain(&made.left_out.join(", "))
+        ))?;
+    }
+    style.warn(&[
+        "the copy has no names, numbers, contacts, texts, pictures or users, but it has every answer with its time and the internal numbers of the records: whoever can read the original can still find a person in it, so treat it as pseudonymous".to_owned(),
+    ]);
+    Ok(0)
+}
+
+struct Made {
+    copied: Vec<Copied>,
+    empty: Vec<String>,
+    left_out: Vec<String>,
+}
+
+async fn made(site: &Site, known: &Known, to: &str, stop: &AtomicBool) -> Result<Made> {
+    let host = &site.host;
+    load::need_power(known, "")?;
+    let _lock = journal::try_lock(host)?;
+    refuse_taken(known, to).await?;
+    let what = format!("the database {}", known.database);
+    let revision = tables::revision(known, &known.database).await?;
+    tables::refuse_unknown(host, revision.as_deref(), &what).await?;
+    load::room(host, known, tables::size(known).await?).await?;
+    let tell = application(host)?.tell;
+    tell("asking CamCOPS what it declares of its columns, which takes some seconds");
+    let dictionary = dictionary(site)?;
+    let beside = load::make(known, For::Anonymise, CHARSET, COLLATION).await?;
+    let copied = copied(known, &beside, &dictionary, stop, tell).await;
+    let done = match copied {
+        Ok(made) => handed_over(known, &beside, to).await.map(|()| made),
+        Err(why) => Err(why),
+    };
+    let removed = load::remove(known, For::Anonymise).await;
+    let done = done?;
+    removed?;
+    Ok(done)
+}
+
+/// Never into what is there already, whosever it is.
+async fn refuse_taken(known: &Known, to: &str) -> Result<()> {
+    let there: Option<(u64,)> = known
+        .server
+        .row(&format!(
+            "SELECT (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = SCHEMA_NAME) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+            quote::text(to)
+        ))
+        .await?;
+    match there {
+        // A run that was cut at its last step has left it.
+        Some((0,)) if !to.eq_ignore_ascii_case(&known.database) => Ok(()),
+        None => Ok(()),
+        Some(_) => Err(Exit::CannotCreate.because(format!(
+            "--to {to}: there is such a database already, and a copy goes only into a new one; nothing was changed"
+        ))),
+    }
+}
+
+fn dictionary(site: &Site) -> Result<Dictionary> {
+    let host = &site.host;
+    let ended = application(host)?
+        .command(host, "python")?
+        .args(["-"])
+        .input(DICTIONARY.as_bytes())
+        .end()?;
+    tables::succeeded(
+        &ended,
+        "is asked for its tables, which",
+        "mend the cause and run again",
+    )?;
+    let dictionary: Dictionary = serde_json::from_str(&ended.output)
+        .context("what the release declares of its tables can't be read")?;
+    let declares = |table: &str, column: &str| {
+        let kind = dictionary.get(table).and_then(|table| table.get(column));
+        kind.is_some_and(|kind| kind == columns::IDENTIFYING)
+    };
+    // Where this is not declared any more, nothing else that is can be relied on.
+    if declares("patient", "surname") && declares("patient_idnum", "idnum_value") {
+        return Ok(dictionary);
+    }
+    Err(Exit::Unusable.because(
+        "the installed release does not declare a patient's name as identifying, so this program does not know what is: nothing was changed",
+    ))
+}
+
+async fn copied(
+    known: &Known,
+    beside: &str,
+    dictionary: &Dictionary,
+    stop: &AtomicBool,
+    tell: fn(&str),
+) -> Result<Made> {
+    let server = &known.server;
+    let all = columns_of(known).await?;
+    let mut left_out: Vec<String> = Vec::new();
+    let mut wanted: Vec<&String> = Vec::new();
+    for table in sql::tables_of(server, &known.database).await? {
+        match all.get_key_value(&table) {
+            Some((name, _)) if columns::is_known(&table, dictionary) => wanted.push(name),
+            _ => left_out.push(table),
+        }
+    }
+    // The key of the pseudonyms is in the statements: a binary log gets what they did, and not them.
+    let are_logged: Option<(u8,)> = server
+        .row("SELECT 1 FROM DUAL WHERE @@log_bin AND @@binlog_format <> 'ROW'")
+        .await?;
+    if are_logged.is_some() {
+        server.change("SET SESSION binlog_format = ROW").await?;
+    }
+    // The copy is made of what is whole by then: whoever is uploading meanwhile is not made to wait.
+    for statement in [
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION foreign_key_checks = 0",
+        "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES,NO_AUTO_VALUE_ON_ZERO'",
+    ] {
+        server.change(statement).await?;
+    }
+    let session = begin_session(known).await?;
+    structure::make(known, beside, &wanted).await?;
+    // What refers to others first: what it refers to is there by the time its turn comes.
+    wanted.sort_by_key(|table| columns::turn(table));
+    let mut made = Made {
+        copied: Vec::new(),
+        empty: Vec::new(),
+        left_out,
+    };
+    let number = wanted.len();
+    for (at, table) in wanted.into_iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Exit::Failed.because("stopped by a signal: there is no copy"));
+        }
+        if at % 40 == 0 {
+            tell(&format!("copying table {} of {number}", at + 1));
+        }
+        let Some(plan) = columns::plan(table, &all[table], dictionary) else {
+            made.empty.push(table.clone());
+            continue;
+        };
+        let (names, values): (Vec<String>, Vec<String>) = plan
+            .iter()
+            .map(|(column, way)| (quote::name(&column.name), way.value(column)))
+            .unzip();
+        server
+            .change(&format!(
+                "INSERT INTO {} ({}) SELECT {} FROM {}",
+                of(beside, table),
+                names.join(", "),
+                values.join(", "),
+                of(&known.database, table)
+            ))
+            .await?;
+        let rows: Option<(u64,)> = server
+            .row(&format!("SELECT COUNT(*) FROM {}", of(beside, table)))
+            .await?;
+        made.copied
+            .push(Copied::new(table, rows.map_or(0, |(rows,)| rows), &plan));
+    }
+    // Another session would have had another key, or none.
+    let same: Option<(u64, bool)> = server
+        .row(&format!(
+            "SELECT CONNECTION_ID(), {} IS NOT NULL",
+            columns::KEY
+        ))
+        .await?;
+    if same != Some((session, true)) {
+        return Err(Exit::Unreachable.because(
+            "the server went away while the copy was made, and there is no copy: run again",
+        ));
+    }
+    server
+        .change(&format!("SET {} = NULL", columns::KEY))
+        .await?;
+    Ok(made)
+}
+
+/// A random key for this session; gives the session's number.
+async fn begin_session(known: &Known) -> Result<u64> {
+    let server = &known.server;
+    let by_server = format!("SET {} = HEX(RANDOM_BYTES(32))", columns::KEY);
+    let done: Option<Vec<Row>> = server.rows_if_any(&by_server, &NO_FUNCTION).await?;
+    if done.is_none() {
+        let key = Secret::generate()?;
+        let by_us = format!("SET {} = {}", columns::KEY, quote::text(key.reveal()));
+        server.change(&by_us).await?;
+    }
+    let row: Option<(u64,)> = server.row("SELECT CONNECTION_ID()").await?;
+    row.map(|(number,)| number)
+        .context("the server does not tell its session")
+}
+
+fn of(database: &str, table: &str) -> String {
+    format!("{}.{}", quote::name(database), quote::name(table))
+}
+
+/// Every column of the site's tables, in order.
+async fn columns_of(known: &Known) -> Result<BTreeMap<String, Vec<Column>>> {
+    let rows: Vec<(String, String, String, String, String)> = known
+        .server
+        .rows(&format!(
+            "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, IS_NULLABLE, EXTRA FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} ORDER BY TABLE_NAME, ORDINAL_POSITION",
+            quote::text(&known.database)
+        ))
+        .await?;
+    let mut all: BTreeMap<String, Vec<Column>> = BTreeMap::new();
+    for (table, name, data_type, nullable, extra) in rows {
+        if extra.contains("GENERATED") {
+            continue;
+        }
+        all.entry(table).or_default().push(Column {
+            name,
+            data_type,
+            nullable: nullable == "YES",
+        });
+    }
+    Ok(all)
+}
+
+/// Gives the copy its own name, in one step.
+async fn handed_over(known: &Known, beside: &str, to: &str) -> Result<()> {
+    refuse_taken(known, to).await?;
+    let server = &known.server;
+    server
+        .change(&format!(
+            "CREATE DATABASE IF NOT EXISTS {} CHARACTER SET {CHARSET} COLLATE {COLLATION}",
+            quote::name(to)
+        ))
+        .await?;
+    load::hand_over(known, beside, to).await
+}

@@ -1,0 +1,230 @@
+//! `db grant-readonly`: an account for whoever analyses the data. It is the one of `database.readonly_user`, which
+//! `install` makes; this sets that up and makes it at once.
+
+use super::{only, reached};
+use crate::base::error::Exit;
+use crate::base::prompt::terminal;
+use crate::base::secret::Secret;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::Style;
+use crate::cli::{Global, GrantReadonly};
+use crate::commands::superuser::{asked_twice, from_file};
+use crate::commands::{config, need_machine, scale};
+use crate::drivers::sql::{self, Known};
+use crate::engine::report::Lines;
+use crate::engine::{self, Action};
+use crate::host::secrets::Name;
+use crate::journal::Writer;
+use crate::resource::{Part, Resource};
+use crate::session::converge::{planned, refuse};
+use crate::settings::{ClientHost, DatabaseUser, Setting};
+use crate::site::Site;
+use anyhow::Result;
+use serde_json::json;
+
+const USER: &str = "database.readonly_user";
+const HOST: &str = "database.readonly_host";
+
+/// Makes the account, or mends it, and says where its password is.
+pub async fn grant(global: &Global, flags: &GrantReadonly, style: Style) -> Result<u8> {
+    need_machine(global, "make an account of the database")?;
+    let stop = stop_on_signals(style)?;
+    let before = scale::installed(global)?;
+    let mut changes = wanted(&before, flags)?;
+    scale::refuse_overruled(&before, &changes)?;
+    let password = password(&before, flags, style)?;
+    let settings = &before.settings().database;
+    changes.retain(|(key, value)| {
+        let is = match *key {
+            USER => settings.readonly_user.as_ref().map(|user| user.as_str()),
+            _ => settings.readonly_host.as_ref().map(|host| host.as_str()),
+        };
+        is != Some(value.as_str())
+    });
+    let mut wanted = global.clone();
+    let sets = changes.iter().map(|(key, value)| format!("{key}={value}"));
+    wanted.set.extend(sets);
+    let (site, known) = reached(&wanted).await?;
+    if let Some(password) = password {
+        site.renewed.get_or_init(|| (Name::Readonly, password));
+    }
+    let made = async {
+        let mut writer = Writer::open(&site.host, &site.instance, "db grant-readonly")?;
+        let (recipe, mut plan) = planned(
+            &site,
+            &writer.journal,
+            &only(&[Part::Secrets, Part::Database]),
+        )
+        .await?;
+        let name = account(&plan, &site);
+        let kept = format!("{}/{}", site.layout.secrets, Name::Readonly.as_str());
+        // Whatever else is pending is for `install`.
+        plan.changes
+            .retain(|planned| match &planned.change.resource {
+                Resource::SqlAccount(account) => Some(account) == name.as_ref(),
+                Resource::File(path) => *path == kept,
+                Resource::Directory(_) => true,
+                _ => false,
+            });
+        plan.changes
+            .retain(|planned| planned.action != Action::Remove);
+        plan.conflicts.clear();
+        refuse(&site.host, &recipe, &plan)?;
+        let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
+        sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
+        let pairs: Vec<(&str, Option<&str>)> = changes
+            .iter()
+            .map(|(key, value)| (*key, Some(value.as_str())))
+            .collect();
+        config::put(global, &pairs)?;
+        let mut lines = Lines {
+            style,
+            host: &site.host,
+        };
+        let done = engine::apply(&site.host, &mut writer, &plan, stop, &mut lines).await?;
+        anyhow::Ok((done.done, listens(&*sql::known(&site.host)?, &site).await?))
+    };
+    let made = made.await;
+    site.host.close().await;
+    let (done, alone) = made?;
+    tell(&site, &known, done, alone, style)
+}
+
+/// What the settings are to say; another account than the one that there is would stay behind unseen.
+fn wanted(site: &Site, flags: &GrantReadonly) -> Result<Vec<(&'static str, String)>> {
+    let settings = &site.settings().database;
+    let there = settings.readonly_user.as_ref().map(|user| user.as_str());
+    let standard = format!("{}_reports", settings.user_or(&site.layout.slug));
+    let user = flags.user.as_deref().or(there).unwrap_or(&standard);
+    DatabaseUser::read(&user.into()).map_err(|why| {
+        Exit::Usage.because(format!(
+            "--user {user}: {why}; allowed: {}",
+            DatabaseUser::allowed()
+        ))
+    })?;
+    let host = settings.readonly_host.as_ref().map(|host| host.as_str());
+    let wanted_host = flags.host.as_deref().or(host);
+    if let Some(host) = wanted_host {
+        ClientHost::read(&host.into()).map_err(|why| {
+            Exit::Usage.because(format!(
+                "--host {host}: {why}; allowed: {}",
+                ClientHost::allowed()
+            ))
+        })?;
+    }
+    if let Some(there) = there
+        && (there != user || host != wanted_host)
+    {
+        let from = host.unwrap_or("this machine");
+        return Err(Exit::Settings.because(format!(
+            "the account that only reads is {there}, from {from}, and a site has one: share it, or `camcops-provision config unset {USER}`{}, drop that account on the server, and run again",
+            match host {
+                Some(_) => format!(" and {HOST}"),
+                None => String::new(),
+            }
+        )));
+    }
+    let mut changes = vec![(USER, user.to_owned())];
+    changes.extend(wanted_host.map(|host| (HOST, host.to_owned())));
+    Ok(changes)
+}
+
+/// The password that is given; without one the kept one stays, or one is made.
+fn password(site: &Site, flags: &GrantReadonly, style: Style) -> Result<Option<Secret>> {
+    const FLAG: &str = "--password-file";
+    let Some(file) = &flags.password.password_file else {
+        return Ok(None);
+    };
+    if let Some(own) = &site.settings().database.readonly_password_file {
+        return Err(Exit::Settings.because(format!(
+            "{FLAG}: database.readonly_password_file says that the password is your own, in {}: write it there, or take that setting out",
+            own.as_str()
+        )));
+    }
+    let by_hand = file.as_os_str() == "-" && !style.json && terminal();
+    match by_hand {
+        true => asked_twice("Password of the account that only reads: ").map(Some),
+        false => from_file(&site.host, FLAG, file).map(Some),
+    }
+}
+
+/// The account as the plan names it; nothing where it is as it should be.
+fn account(plan: &engine::Plan, site: &Site) -> Option<String> {
+    let user = site.settings().database.readonly_user.as_ref()?.as_str();
+    plan.changes.iter().find_map(|planned| {
+        let Resource::SqlAccount(name) = &planned.change.resource else {
+            return None;
+        };
+        let (of, _) = name.rsplit_once('@')?;
+        (of == user).then(|| name.clone())
+    })
+}
+
+/// Where a server of this machine listens, if nobody else can reach it and the account is for somebody else.
+async fn listens(known: &Known, site: &Site) -> Result<Option<String>> {
+    let elsewhere = site.settings().database.readonly_host.as_ref();
+    if !known.server.local || elsewhere.is_none_or(|host| host.as_str() == "localhost") {
+        return Ok(None);
+    }
+    let row: Option<(Option<String>, bool)> = known
+        .server
+        .row("SELECT @@bind_address, @@skip_networking")
+        .await?;
+    Ok(match row {
+        Some((_, true)) => Some("no port at all".into()),
+        Some((Some(address), _))
+            if ["127.0.0.1", "::1", "localhost"].contains(&address.as_str()) =>
+        {
+            Some(address)
+        }
+        _ => None,
+    })
+}
+
+fn tell(
+    site: &Site,
+    known: &Known,
+    changed: usize,
+    alone: Option<String>,
+    style: Style,
+) -> Result<u8> {
+    let settings = &site.settings().database;
+    let user = settings
+        .readonly_user
+        .as_ref()
+        .map_or("", |user| user.as_str());
+    let kept = format!("{}/{}", site.layout.secrets, Name::Readonly.as_str());
+    let own = settings.readonly_password_file.as_ref();
+    let file = own.map_or(kept.as_str(), |own| own.as_str());
+    let from = settings.readonly_host.as_ref().map(|host| host.as_str());
+    let warning = alone.map(|address| {
+        format!(
+            "the database server listens on {address}, so that nobody comes in from {}: that is its setting bind-address",
+            from.unwrap_or("elsewhere")
+        )
+    });
+    if style.json {
+        crate::base::terminal::print_json(&json!({
+            "instance": site.instance,
+            "database": known.database,
+            "user": user,
+            "host": from,
+            "password_file": file,
+            "changed": changed > 0,
+            "warning": warning,
+        }))?;
+        return Ok(0);
+    }
+    if let Some(warning) = warning {
+        style.warn(&[warning]);
+    }
+    if !style.quiet {
+        let nothing = if changed == 0 { "nothing to do: " } else { "" };
+        crate::base::terminal::print_line(&format!(
+            "{nothing}{user}{} may read {} and nothing else; its password is in {file}",
+            from.map(|host| format!("@{host}")).unwrap_or_default(),
+            known.database
+        ))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,175 @@
+//! `db reset`: an empty database in the place of what is there, as `install` would make it, after a dump.
+//!
+//! All tables leave in one step, into a database beside: whenever it is cut, there is all of it or nothing of it, and
+//! `install` goes on from either.
+
+use super::{reached, with_services};
+use crate::base::error::Exit;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style, count};
+use crate::cli::{Global, Reset};
+use crate::commands::superuser::{need_password, take_file};
+use crate::commands::{need_machine, purge};
+use crate::drivers::sql::copy::load::{self, For};
+use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
+use crate::drivers::{services, tables};
+use crate::journal::Writer;
+use crate::resource::{Resource, State};
+use crate::session::converge::{converge, whole};
+use crate::site::Site;
+use anyhow::Result;
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What has rows of patients beside the tables of tasks.
+const PATIENTS: &str = "patient";
+
+/// Makes the database anew.
+pub async fn run(global: &Global, flags: &Reset, style: Style) -> Result<u8> {
+    need_machine(global, "make the database anew")?;
+    let stop = stop_on_signals(style)?;
+    let mut global = global.clone();
+    if let Some(name) = &flags.superuser {
+        global.set.push(format!("superuser.username={name}"));
+    }
+    let (site, known) = reached(&global).await?;
+    let done = anew(&site, &known, flags, stop, style).await;
+    site.host.close().await;
+    let dump = done?;
+    let superuser = site.settings().superuser.username.as_ref();
+    let superuser = superuser.map(|name| name.as_str());
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "database": known.database,
+            "dump": dump,
+            "superuser": superuser,
+            "url": site.url(),
+        }))?;
+        return Ok(0);
+    }
+    if let Some(dump) = dump {
+        terminal::print_line(&format!("what was there before is in {dump}"))?;
+    }
+    terminal::print_line(&match superuser {
+        Some(name) => format!(
+            "the database {} is new and empty, and {name} is its superuser",
+            known.database
+        ),
+        None => format!(
+            "the database {} is new and empty; `camcops-provision user superuser NAME` makes the first who can log in",
+            known.database
+        ),
+    })?;
+    Ok(0)
+}
+
+/// Refuses what must not be done, then does it; gives the dump.
+async fn anew(
+    site: &Site,
+    known: &Known,
+    flags: &Reset,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<Option<String>> {
+    let (host, database) = (&site.host, &known.database);
+    confirmed(database, flags)?;
+    load::need_power(known, "")?;
+    if purge::is_shared(site, &Resource::Schema(database.clone()))? {
+        return Err(Exit::CannotCreate.because(format!(
+            "another instance uses the database {database} too; nothing was changed"
+        )));
+    }
+    let tables = sql::tables_of(&known.server, database).await?;
+    if !tables.is_empty() && !tables::are_ours(&tables) {
+        return Err(Exit::CannotCreate.because(format!(
+            "the database {database} has tables, but not those of CamCOPS ({}, …); nothing was changed",
+            tables[0]
+        )));
+    }
+    load::refuse_others(known).await?;
+    refuse_patients(known, flags).await?;
+    take_file(site, flags.superuser_password_file.as_deref())?;
+    if let Some(name) = &site.settings().superuser.username {
+        need_password(site, name.as_str(), style)?;
+    }
+    // This says what to do where there is no release that could make tables.
+    tables::application(host)?.command(host, "camcops_server")?;
+    let mut writer = Writer::open(host, &site.instance, "db reset")?;
+    tables::application(host)?.wait_for_old_run(host)?;
+    services::stop_ours(host)?;
+    let dump = match tables::dump_before(host, database, "reset", tables::Reader::Somebody).await {
+        Ok(dump) => dump,
+        Err(why) => {
+            return with_services(Err(why), site, &mut writer, style).await;
+        }
+    };
+    if stop.load(Ordering::Relaxed) {
+        let why = Exit::Failed.because("stopped by a signal: nothing was changed");
+        return with_services(Err(why), site, &mut writer, style).await;
+    }
+    if let Err(why) = gone(site, known).await {
+        return with_services(Err(why), site, &mut writer, style).await;
+    }
+    host.forget();
+    if let Err(why) = converge(site, &mut writer, &whole(), &super::GO_ON, style).await {
+        let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
+        return Err(why.context(format!(
+            "the database {database} is empty and not yet made anew (what was there is in {before}; mend the cause and run `camcops-provision install`)"
+        )));
+    }
+    Ok(dump)
+}
+
+fn confirmed(database: &str, flags: &Reset) -> Result<()> {
+    match &flags.confirm {
+        Some(name) if name == database => Ok(()),
+        Some(name) => Err(Exit::Usage.because(format!(
+            "--confirm {name}: the database that would be emptied is called {database}; nothing was changed"
+        ))),
+        None => Err(Exit::Usage.because(format!(
+            "this removes everything in the database {database}: if that is meant, say --confirm {database}; nothing was changed"
+        ))),
+    }
+}
+
+/// Refuses where there is anything of a patient, unless that is said too.
+async fn refuse_patients(known: &Known, flags: &Reset) -> Result<()> {
+    if flags.destroy_clinical_data {
+        return Ok(());
+    }
+    let counts = tables::clinical(known).await?;
+    let patients = counts.get(PATIENTS).copied().unwrap_or(0);
+    let others = counts.iter().filter(|(name, _)| *name != PATIENTS);
+    let (others, rows) = others.fold((0, 0), |(tables, all), (_, rows)| (tables + 1, all + rows));
+    if patients == 0 && others == 0 {
+        return Ok(());
+    }
+    Err(Exit::Failed.because(format!(
+        "the database {} has {} of patients and {} of what tablets and users have entered, in {}: if all of that is to go, say --destroy-clinical-data too; nothing was changed",
+        known.database,
+        count(usize::try_from(patients)?, "record"),
+        count(usize::try_from(rows)?, "row"),
+        count(others, "table")
+    )))
+}
+
+/// Everything leaves in one step, and then for good.
+async fn gone(site: &Site, known: &Known) -> Result<()> {
+    let (host, database) = (&site.host, &known.database);
+    load::clear_up(host, known).await?;
+    let there = sql::observe_schema(host, database).await?;
+    let tables = sql::tables_of(&known.server, database).await?;
+    if !tables.is_empty() {
+        let aside = load::make(known, For::Replaced, CHARSET, COLLATION).await?;
+        load::hand_over(known, database, &aside).await?;
+        host.cut().after_write();
+    }
+    if there != State::Absent {
+        let statement = format!("DROP DATABASE {}", quote::name(database));
+        known.server.change(&statement).await?;
+        host.cut().after_write();
+    }
+    load::remove(known, For::Replaced).await?;
+    Ok(())
+}

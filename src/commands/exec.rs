@@ -1,0 +1,170 @@
+//! `run`, `exec`, `shell`, `db shell`: a program in the surroundings of the services. Its exit code is ours, and nothing of
+//! this program's own environment reaches it.
+//!
+//! It is not root's, and so it never has root's terminal: see `host::terminal`.
+
+use super::need_machine;
+use crate::base::error::Exit;
+use crate::cli::Global;
+use crate::drivers::tables;
+use crate::host::pty::{Given, code, run_apart};
+use crate::settings::{Environment, Mode};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+const SETPRIV: &str = "/usr/bin/setpriv";
+/// What a terminal needs to be drawn on, and what says where the clock is.
+const KEPT: [&str; 4] = ["TERM", "COLORTERM", "TZ", "LINES"];
+/// The clients of both families of database servers, by either of their names.
+const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
+
+/// CamCOPS's own command that makes up patients and tasks.
+const DEMONSTRATION: &str = "dev_add_dummy_data";
+
+/// CamCOPS's own command.
+pub async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
+    let site = open(global, "run a command of CamCOPS")?;
+    if arguments.iter().any(|argument| argument == DEMONSTRATION)
+        && site.settings().site.environment == Environment::Production
+    {
+        return Err(Exit::Settings.because(format!(
+            "{DEMONSTRATION} puts invented patients among those of a site that is in use: where it is not, say so first with `camcops-provision config set site.environment test`",
+        )));
+    }
+    camcops_server(&site, arguments).await
+}
+
+/// What `db upgrade` would have CamCOPS do to the tables.
+pub async fn statements(global: &Global) -> Result<u8> {
+    let site = open(global, "show what would change in the tables")?;
+    let config = &site.layout.config;
+    let arguments = ["upgrade_db", "--show_sql_only", "--config", config].map(OsString::from);
+    camcops_server(&site, &arguments).await
+}
+
+async fn camcops_server(site: &Site, arguments: &[OsString]) -> Result<u8> {
+    let program = format!("{}/bin/camcops_server", site.layout.venv);
+    if !Path::new(&program).exists() {
+        return Err(Exit::Unreachable.because(format!(
+            "there is no CamCOPS at {}: run `camcops-provision install`",
+            site.layout.venv
+        )));
+    }
+    become_it(site, program.as_ref(), arguments, false).await
+}
+
+/// Any other program.
+pub async fn exec(global: &Global, words: &[OsString]) -> Result<u8> {
+    let site = open(global, "run a program as the services")?;
+    let (program, arguments) = words.split_first().context("there is no program to run")?;
+    become_it(&site, program, arguments, false).await
+}
+
+/// A shell.
+pub async fn shell(global: &Global, as_root: bool) -> Result<u8> {
+    let site = open(global, "open a shell")?;
+    let bash = Path::new("/bin/bash").exists();
+    let (program, arguments): (&str, &[OsString]) = match bash {
+        // Its prompt says where one is; the files of the machine would set another.
+        true => ("/bin/bash", &["--norc".into(), "-i".into()]),
+        false => ("/bin/sh", &["-i".into()]),
+    };
+    become_it(&site, program.as_ref(), arguments, as_root).await
+}
+
+/// The client of the database, logged in as the application.
+pub async fn database(global: &Global) -> Result<u8> {
+    let site = open(global, "open the database")?;
+    let client = CLIENTS
+        .into_iter()
+        .find_map(|name| which::which_in(name, Some("/usr/bin:/usr/local/bin"), "/").ok())
+        .ok_or_else(|| {
+            Exit::Unreachable.because(match site.settings().database.mode {
+                Mode::Local => "the client of the database is not installed; run `camcops-provision install`",
+                Mode::External => "the client of the database is not installed: on Debian its package is mariadb-client",
+            })
+        })?;
+    let options = &site.layout.option_file;
+    if site.host.look(options)?.is_none() {
+        return Err(Exit::Unreachable.because(format!(
+            "there is no {options}, which holds the application's login: run `camcops-provision install`"
+        )));
+    }
+    let name = site.settings().database.name_or(&site.layout.slug);
+    let arguments = [format!("--defaults-file={options}"), name.to_owned()].map(OsString::from);
+    become_it(&site, client.as_os_str(), &arguments, false).await
+}
+
+fn open(global: &Global, what: &str) -> Result<Site> {
+    need_machine(global, what)?;
+    Site::load(global)
+}
+
+/// Runs it to its end.
+async fn become_it(
+    site: &Site,
+    program: &OsStr,
+    arguments: &[OsString],
+    as_root: bool,
+) -> Result<u8> {
+    let application = tables::application(&site.host)?;
+    let account = match as_root {
+        true => "root",
+        false => &application.account,
+    };
+    let (uid, gid) = site
+        .host
+        .accounts
+        .owner(&format!("{account}:{account}"))
+        .ok_or_else(|| {
+            Exit::Unreachable.because(format!(
+                "the account {account} does not exist: run `camcops-provision install`"
+            ))
+        })?;
+    let with = |command: &mut Command| {
+        command
+            .args([format!("--reuid={uid}"), format!("--regid={gid}")])
+            .args(["--init-groups", "--"])
+            .arg(program)
+            .args(arguments);
+        surround(command, site, application, account);
+    };
+    if as_root {
+        let mut command = Command::new(SETPRIV);
+        with(&mut command);
+        let why = command.exec();
+        return Err(anyhow::Error::new(why).context(format!("can't start {SETPRIV}")));
+    }
+    Ok(code(run_apart(Given::ours()?, SETPRIV, with).await?))
+}
+
+/// With the environment and the directory of the services.
+fn surround(command: &mut Command, site: &Site, application: &tables::Application, account: &str) {
+    command.env_clear();
+    for name in KEPT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    for (name, value) in &application.environment {
+        command.env(name, value);
+    }
+    command
+        .env("USER", account)
+        .env("LOGNAME", account)
+        .env("PS1", format!("{} \\w \\$ ", site.layout.slug))
+        .env(
+            "PATH",
+            format!(
+                "{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                site.layout.venv
+            ),
+        );
+    if Path::new(&site.layout.state).is_dir() {
+        command.current_dir(&site.layout.state);
+    }
+}

@@ -1,0 +1,66 @@
+//! `break-locks` and `catch-up`: what exports have left behind. A timer runs both as the account of the services, whose
+//! directories these are: root does nothing in them by name.
+
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::cli::Global;
+use crate::host::export_locks;
+use crate::layout::{DEBIAN, Layout, UNSENT_SENDER};
+use crate::session::open_host;
+use anyhow::Result;
+use serde_json::json;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Breaks stale export locks of an instance. It needs no settings, so that the service's own account can run it.
+pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
+    let host = open_host(global)?;
+    let layout = Layout::new(&DEBIAN, &global.instance);
+    if let Some(ended) = export_locks::break_as_owner(&host, &layout, style.json)? {
+        terminal::print(&ended.output)?;
+        let code = ended.status.code().and_then(|code| u8::try_from(code).ok());
+        if code != Some(0) {
+            terminal::note(ended.complaint.trim_end().trim_start_matches("error: "));
+        }
+        return Ok(code.unwrap_or(1));
+    }
+    let directory = export_locks::directory(&host, &layout)?;
+    let locks = export_locks::break_stale(&host, &directory)?;
+    if style.json {
+        terminal::print_json(&json!({ "instance": global.instance, "locks": locks }))?;
+        return Ok(0);
+    }
+    for lock in &locks {
+        let what = if lock.broken { "broken" } else { "kept" };
+        terminal::print_line(&format!("export lock {what}: {}: {}", lock.path, lock.why))?;
+    }
+    Ok(0)
+}
+
+/// Sends the exports that could not be sent when they were due. It runs in a sandbox, where [`break_locks`] could not tell
+/// who is alive.
+pub fn catch_up(global: &Global) -> Result<u8> {
+    let host = open_host(global)?;
+    if host.may_give_away() {
+        return Err(Exit::Usage.because(
+            "catch-up is for the account of the services: start camcops-exports@INSTANCE.service, which runs it",
+        ));
+    }
+    let layout = Layout::new(&DEBIAN, &global.instance);
+    if !export_locks::has_unsent(&host, &layout)? {
+        return Ok(0);
+    }
+    let python = format!("{}/bin/python", layout.venv);
+    if !Path::new(&python).exists() {
+        return Err(Exit::Unreachable.because(format!(
+            "there is no CamCOPS at {}: run `camcops-provision install`",
+            layout.venv
+        )));
+    }
+    let mut command = Command::new(&python);
+    command.args(["-W", "ignore", UNSENT_SENDER]);
+    command.env("HOME", &layout.state);
+    let why = command.current_dir(&layout.state).exec();
+    Err(Exit::Unreachable.because(format!("can't start {python}: {why}")))
+}

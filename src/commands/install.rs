@@ -1,0 +1,325 @@
+//! `install`, `plan`, `uninstall`.
+
+use super::superuser::{ask_name, ask_password, take};
+use super::{cert, doctor, need_root, purge};
+use crate::archive::bundle;
+use crate::base::error::Exit;
+use crate::base::prompt::{Enter, Question, agree};
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
+use crate::commands::upgrade::rollback;
+use crate::doctor::nameless;
+use crate::drivers::{services, sql};
+use crate::engine::report::{self, Lines};
+use crate::engine::{self, Action, Data, Plan};
+use crate::host::Host;
+use crate::journal::{self, Journal, Owned, Writer};
+use crate::layout::{RUNTIME, TOOL};
+use crate::recipe::Recipe;
+use crate::resource::{Part, State};
+use crate::session::converge::{converge, is_issued, issue, overrides, planned, refuse, unfetched};
+use crate::session::{open_host, trial};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::fmt::Write as _;
+
+/// Shows what `install` would do.
+pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
+    let mut global = global.clone();
+    global.set.extend(overrides(&flags.origin)?);
+    let site = Site::load(&global)?;
+    let journal = site.journal()?;
+    let (recipe, plan) = planned(&site, &journal, &flags.parts).await?;
+    site.host.close().await;
+    let reading = trial::due_reading(&site, &recipe, &plan, &journal, style)?;
+    let (refused, warned) = reading
+        .map(|reading| {
+            (
+                trial::lines(&reading.refused),
+                trial::lines(&reading.warnings),
+            )
+        })
+        .unwrap_or_default();
+    let warnings = [recipe.warnings, warned].concat();
+    let missing = recipe.missing.iter().map(|(_, what)| what.clone());
+    let missing: Vec<String> = missing.chain(unfetched(&site.host, &plan)?).collect();
+    let document = json!({
+        "instance": site.instance,
+        "plan": plan,
+        "missing": missing,
+        "refused": refused,
+        "kept": recipe.kept,
+        "warnings": warnings,
+    });
+    if let Some(file) = &flags.out {
+        let mut text = serde_json::to_string_pretty(&terminal::versioned(&document)?)?;
+        text.push('\n');
+        std::fs::write(file, text).map_err(|why| {
+            Exit::CannotCreate.because(format!("--out {}: {why}", file.display()))
+        })?;
+    }
+    if style.json {
+        terminal::print_json(&document)?;
+    } else {
+        style.warn(&warnings);
+        for what in missing.iter().chain(&refused) {
+            terminal::print_line(&format!("! {what}"))?;
+        }
+        terminal::print(&report::plan(
+            &site.host,
+            &plan,
+            &recipe.kept,
+            flags.diff,
+            style,
+        ))?;
+    }
+    if !refused.is_empty() {
+        return Ok(Exit::Unusable as u8);
+    }
+    let pending = !plan.changes.is_empty() || !plan.conflicts.is_empty() || !missing.is_empty();
+    Ok(if flags.exit_code && pending {
+        Exit::Pending as u8
+    } else {
+        0
+    })
+}
+
+/// Makes the machine what the settings say.
+pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+    need_root(global, "install")?;
+    let stop = stop_on_signals(style)?;
+    if global.root.is_none() {
+        rollback::finish(global, flags.yes, style).await?;
+    }
+    let mut global = with_flags(global, flags)?;
+    let mut site = Site::load(&global)?;
+    if site.host.staged_root().is_none() && site.host.look(TOOL)?.is_none() {
+        return Err(Exit::Unreachable.because(format!(
+            "the services call {TOOL}, and there is none: put this program there, as its package and packaging/from-source do, and run again"
+        )));
+    }
+    let (mut recipe, mut plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    if let Some(name) = ask_name(&site, &plan, flags, style)? {
+        global.set.push(format!("superuser.username={name}"));
+        site = Site::load(&global)?;
+        (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    }
+    take(&site, flags)?;
+    style.warn(&recipe.warnings);
+    if !plan.conflicts.is_empty()
+        && let Some(_lock) = journal::try_lock(&site.host)?
+    {
+        // What another run was just making is no conflict.
+        (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    }
+    refuse(&site.host, &recipe, &plan)?;
+    let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
+    sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
+    if plan.changes.is_empty() {
+        if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
+            bundle::clear(&site.host)?;
+        }
+        site.host.close().await;
+        return finish_install(&site, &recipe, &plan, None, &flags.parts, style);
+    }
+    if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
+        services::apache::refuse_unfit(&site.host).await?;
+    }
+    trial::refuse(&site, &recipe, &plan, &site.journal()?, style)?;
+    if flags.parts.whole() {
+        doctor::before_install(&site, style).await?;
+    }
+    if let Some((found, remedy)) = nameless(&plan).await {
+        return Err(Exit::CannotCreate.because(format!(
+            "{found}; nothing was changed; run `{remedy}` and try again"
+        )));
+    }
+    ask_password(&site, &plan, style)?;
+    let shown = || Ok(report::plan(&site.host, &plan, &recipe.kept, false, style));
+    let changes = terminal::count(plan.changes.len(), "change");
+    let what = format!("{changes} to {}", site.host.outside("/"));
+    let question = Question {
+        plan: Some(&shown),
+        ..Question::new(&what, enter(&plan))
+    };
+    agree(&question, flags.yes, style)?;
+    let mut writer = Writer::open(&site.host, &site.instance, "install")?;
+    let is_to_issue = plan.changes.iter().any(is_issued);
+    let converged = async {
+        let (recipe, plan, mut outcome) =
+            converge(&site, &mut writer, &flags.parts, stop, style).await?;
+        if is_to_issue {
+            let issued = issue(&site, &mut writer, &flags.parts, stop, style).await?;
+            outcome.done += issued.done;
+            outcome.planned += issued.planned;
+        }
+        anyhow::Ok((recipe, plan, outcome))
+    };
+    let converged = converged.await;
+    site.host.close().await;
+    let (recipe, plan, outcome) = converged?;
+    finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+}
+
+/// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.
+fn enter(plan: &Plan) -> Enter {
+    let is_new =
+        |planned: &engine::Planned| matches!(planned.action, Action::Create | Action::Share);
+    match plan.changes.iter().all(is_new) {
+        true => Enter::Yes,
+        false => Enter::No,
+    }
+}
+
+/// Flags that are settings for this one run.
+fn with_flags(global: &Global, flags: &Install) -> Result<Global> {
+    let mut global = global.clone();
+    if let Some(name) = &flags.superuser {
+        global.set.push(format!("superuser.username={name}"));
+    }
+    global.set.extend(overrides(&flags.origin)?);
+    Ok(global)
+}
+
+fn finish_install(
+    site: &Site,
+    recipe: &Recipe,
+    plan: &Plan,
+    outcome: Option<&engine::Outcome>,
+    parts: &Parts,
+    style: Style,
+) -> Result<u8> {
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "changed": outcome.map_or(0, |outcome| outcome.done),
+            "left": outcome.map_or(&plan.left, |outcome| &outcome.left),
+            "kept": recipe.kept,
+            "on_first_boot": plan.on_first_boot,
+            "url": site.url(),
+        }))?;
+        return Ok(0);
+    }
+    let nothing = engine::Outcome::default();
+    terminal::print(&report::outcome(
+        &site.host,
+        "installed",
+        outcome.unwrap_or(&nothing),
+    ))?;
+    if style.verbose {
+        for kept in &recipe.kept {
+            terminal::print_line(&format!("kept: {kept}"))?;
+        }
+    }
+    if let (Some(_), Some(line)) = (outcome, report::first_boot(&plan.on_first_boot)) {
+        let name = site.settings().superuser.username.as_ref();
+        let flag = name.map_or_else(String::new, |name| {
+            format!(" --superuser {}", name.as_str())
+        });
+        terminal::print_line(&format!(
+            "on first boot, by `camcops-provision install{flag}`: {line}"
+        ))?;
+    }
+    // Every service was seen to answer by now, or this run would not have come so far.
+    if site.host.staged_root().is_none() && parts.whole() {
+        terminal::print_line(&format!(
+            "The CamCOPS application is running at {}",
+            site.url()
+        ))?;
+    }
+    Ok(0)
+}
+
+/// Undoes what this instance made.
+pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
+    need_root(global, "uninstall")?;
+    let stop = stop_on_signals(style)?;
+    let instance = global.instance.as_str();
+    let data = purge::wanted(instance, flags)?;
+    let host = open_host(global)?;
+    if !journal::instances(&host)?
+        .iter()
+        .any(|name| name == instance)
+    {
+        journal::clear_up(&host)?;
+        let nothing = engine::Outcome::default();
+        return finish_uninstall(&host, instance, &nothing, &[], style);
+    }
+    let site = match data {
+        Data::Goes => Some(purge::site(global)?),
+        Data::Stays => None,
+    };
+    let host = site.as_ref().map_or(&host, |site| &site.host);
+    let journal = Journal::read(host, instance)?;
+    let changes = terminal::count(journal.owned().len(), "change");
+    let shown = || Ok(undone(host, journal.owned(), data));
+    let what = format!("undo {changes} in {}", host.outside("/"));
+    let question = Question {
+        name: Some(instance),
+        plan: Some(&shown),
+        ..Question::new(&what, Enter::No)
+    };
+    agree(&question, flags.yes, style)?;
+    let mut writer = Writer::open(host, instance, "uninstall")?;
+    let mut lines = Lines { style, host };
+    let slug = crate::layout::slug(instance);
+    services::before_undoing(host, &slug)?;
+    let dumps = match &site {
+        Some(site) => purge::before_undoing(site, &writer.journal).await?,
+        None => Vec::new(),
+    };
+    let parked = cert::remove_parked(global)?;
+    let outcome = engine::undo_all(host, &mut writer, instance, data, stop, &mut lines).await;
+    host.close().await;
+    let mut outcome = outcome?;
+    outcome.left.extend(parked);
+    services::after_undoing(host, &slug)?;
+    host.remove_file(&format!("{RUNTIME}/{slug}.lock"))?;
+    host.remove_directory(RUNTIME)?;
+    if !purge::is_left(&writer.journal) {
+        writer.forget().context(
+            "everything is undone, but the journal could not be removed; run uninstall again",
+        )?;
+    }
+    finish_uninstall(host, instance, &outcome, &dumps, style)
+}
+
+/// What `uninstall` would take back, the last of it first.
+fn undone(host: &Host, owned: &[Owned], data: Data) -> String {
+    let mut text = String::new();
+    for one in owned.iter().rev() {
+        let stays = one.change.resource.holds_data(host) && data == Data::Stays;
+        let name = report::shown_name(host, &one.change.resource);
+        let _ = match (stays, &one.change.before) {
+            (true, _) => writeln!(text, "= keep {name}"),
+            (false, State::Absent) => writeln!(text, "- remove {name}"),
+            (false, State::Present(_)) => writeln!(text, "~ restore {name}"),
+        };
+    }
+    text
+}
+
+fn finish_uninstall(
+    host: &Host,
+    instance: &str,
+    outcome: &engine::Outcome,
+    dumps: &[String],
+    style: Style,
+) -> Result<u8> {
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": instance,
+            "undone": outcome.done,
+            "left": outcome.left,
+            "dumps": dumps,
+        }))?;
+    } else {
+        terminal::print(&report::outcome(host, "uninstalled", outcome))?;
+        for dump in dumps {
+            terminal::print_line(&format!("the data is in {dump}"))?;
+        }
+    }
+    Ok(0)
+}

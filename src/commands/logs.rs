@@ -1,0 +1,230 @@
+//! `logs`: what the services have said, from the journal or from their files.
+
+use super::services::{is_chosen, refuse_unwanted};
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style, plain};
+use crate::cli::{Global, Logs};
+use crate::drivers::services::member::Role;
+use crate::settings::{LogMode, ServiceName};
+use crate::site::Site;
+use crate::site::facts::Manager;
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// As many lines as a screen or two take.
+const LINES: u32 = 100;
+
+/// One line of a log.
+#[derive(Debug, Serialize)]
+struct Line {
+    service: String,
+    /// Where the log knows it.
+    time: Option<String>,
+    message: String,
+}
+
+/// Where a service logs.
+struct Source {
+    service: String,
+    unit: String,
+    file: String,
+}
+
+/// Shows them.
+pub fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    if site.host.staged_root().is_some() {
+        return Err(Exit::Usage.because("a staged tree has no logs; leave --root out"));
+    }
+    if flags.follow && style.json {
+        return Err(Exit::Usage.because("--follow has no end, and --json makes one document"));
+    }
+    let sources = sources(&site, &flags.chosen.services)?;
+    let in_journal =
+        site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
+    match in_journal {
+        true => journal(&site, flags, &sources, style),
+        false => files(&site, flags, &sources, style),
+    }
+}
+
+fn sources(site: &Site, wanted: &[ServiceName]) -> Result<Vec<Source>> {
+    let live = site.host.live.as_ref();
+    let known = live
+        .and_then(|live| live.services.as_ref())
+        .context("the services can't be seen here")?;
+    refuse_unwanted(site, wanted)?;
+    let chosen = known
+        .members
+        .iter()
+        .filter(|member| member.role != Role::Socket && is_chosen(member, wanted));
+    Ok(chosen
+        .map(|member| {
+            let service = member.service.clone().unwrap_or_default();
+            let program = member.name.rsplit(':').next().unwrap_or(&member.name);
+            Source {
+                file: match site.manager() {
+                    Manager::Systemd => format!("{}/{service}.log", site.layout.logs),
+                    Manager::Supervisor => format!("{}/{program}.log", site.layout.supervisor_logs),
+                },
+                service,
+                unit: member.name.clone(),
+            }
+        })
+        .collect())
+}
+
+fn journal(site: &Site, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
+    let mut arguments: Vec<String> = sources
+        .iter()
+        .map(|source| format!("--unit={}", source.unit))
+        .collect();
+    arguments.push("--no-pager".into());
+    if let Some(since) = &flags.since {
+        // journalctl itself would say only that it can't parse it.
+        let read = site
+            .host
+            .child("systemd-analyze")
+            .args(["timestamp", "--", since])
+            .end();
+        if read.is_ok_and(|read| !read.status.success()) {
+            return Err(Exit::Usage.because(format!(
+                "--since: \"{since}\" is no time; these are: 09:30, \"2026-11-21 09:30\", \"1 hour ago\", today"
+            )));
+        }
+        arguments.push(format!("--since={since}"));
+    }
+    match (flags.lines, &flags.since) {
+        (Some(lines), _) => arguments.push(format!("--lines={lines}")),
+        (None, None) => arguments.push(format!("--lines={LINES}")),
+        (None, Some(_)) => {}
+    }
+    if style.json {
+        arguments.push("--output=json".into());
+        arguments.push("--all".into());
+        let said = site.host.child("journalctl").args(&arguments).run()?;
+        let lines: Vec<Line> = said
+            .lines()
+            .filter_map(|line| entry(line, sources))
+            .collect();
+        return print(site, &lines);
+    }
+    arguments.push("--output=short-iso".into());
+    if flags.follow {
+        arguments.push("--follow".into());
+    }
+    become_it("journalctl", &arguments)
+}
+
+/// A line of the journal in its own JSON.
+fn entry(line: &str, sources: &[Source]) -> Option<Line> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let unit = entry["_SYSTEMD_UNIT"].as_str().or(entry["UNIT"].as_str())?;
+    let source = sources.iter().find(|source| source.unit == unit)?;
+    let microseconds: i128 = entry["__REALTIME_TIMESTAMP"].as_str()?.parse().ok()?;
+    let time = OffsetDateTime::from_unix_timestamp_nanos(microseconds * 1000).ok()?;
+    let message = match &entry["MESSAGE"] {
+        Value::String(text) => text.clone(),
+        // What is not plain text comes as numbers.
+        Value::Array(bytes) => {
+            let bytes: Vec<u8> = bytes
+                .iter()
+                .filter_map(|byte| u8::try_from(byte.as_u64()?).ok())
+                .collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        _ => return None,
+    };
+    Some(Line {
+        service: source.service.clone(),
+        time: time.format(&Rfc3339).ok(),
+        message: plain(&message),
+    })
+}
+
+fn files(site: &Site, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
+    if flags.since.is_some() {
+        return Err(Exit::Usage
+            .because("--since needs the journal, and these services log into files; use --lines"));
+    }
+    let mut there = Vec::new();
+    for source in sources {
+        if site.host.look(&source.file)?.is_some() {
+            there.push(source);
+        }
+    }
+    if there.is_empty() {
+        let names: Vec<&str> = sources.iter().map(|source| source.file.as_str()).collect();
+        return Err(Exit::Unreachable.because(format!(
+            "nothing was logged yet: there is no {}",
+            names.join(", ")
+        )));
+    }
+    let lines = flags.lines.unwrap_or(LINES);
+    if style.json {
+        let mut all = Vec::new();
+        for source in there {
+            let arguments = [&format!("--lines={lines}"), "--", source.file.as_str()];
+            let said = site.host.child("tail").args(arguments).run()?;
+            all.extend(said.lines().map(|line| Line {
+                service: source.service.clone(),
+                time: None,
+                message: plain(line),
+            }));
+        }
+        return print(site, &all);
+    }
+    let mut arguments = vec![format!("--lines={lines}")];
+    if flags.follow {
+        // Also when the file is rotated away.
+        arguments.push("--follow=name".into());
+        arguments.push("--retry".into());
+    }
+    arguments.push("--".into());
+    arguments.extend(there.iter().map(|source| source.file.clone()));
+    become_it("tail", &arguments)
+}
+
+fn print(site: &Site, lines: &[Line]) -> Result<u8> {
+    terminal::print_json(&json!({ "instance": site.instance, "lines": lines }))?;
+    Ok(0)
+}
+
+/// Only comes back where it could not start.
+fn become_it(program: &str, arguments: &[String]) -> Result<u8> {
+    let why = Command::new(program).args(arguments).exec();
+    Err(Exit::Unreachable.because(format!("can't start {program}: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_the_journal_is_understood() {
+        let sources = [Source {
+            service: "workers".into(),
+            unit: "camcops-workers@camcops.service".into(),
+            file: String::new(),
+        }];
+        let line = |message: &str| {
+            let entry = format!(
+                r#"{{"_SYSTEMD_UNIT":"camcops-workers@camcops.service","__REALTIME_TIMESTAMP":"1795286400000000","MESSAGE":{message}}}"#
+            );
+            entry_of(&entry, &sources)
+        };
+        fn entry_of(text: &str, sources: &[Source]) -> Option<(String, Option<String>)> {
+            entry(text, sources).map(|line| (line.message, line.time))
+        }
+        let time = Some("2026-11-21T18:40:00Z".to_owned());
+        assert_eq!(line(r#""ready""#), Some(("ready".into(), time.clone())));
+        assert_eq!(line("[27,91,51,54,109,104,105]"), Some(("hi".into(), time)));
+        assert_eq!(line("null"), None);
+        assert_eq!(entry_of("{}", &sources), None);
+    }
+}

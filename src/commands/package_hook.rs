@@ -1,0 +1,166 @@
+//! What a package has to do with an installation: its hook converges what is installed already or asked for, without
+//! ever failing, and what it can't do stays pending until it is done.
+//!
+//! The file [`PENDING`] names the instances that are asked for and not finished, one in a line. The package writes it
+//! when the administrator answers that CamCOPS is to be installed; `camcops-provision.service` runs `install --pending`
+//! as long as it is there; whichever run finishes an instance takes that line out.
+
+use super::{install, need_root};
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Install, Origin, Uninstall};
+use crate::host::Host;
+use crate::journal;
+use crate::layout::{self, HOME};
+use crate::session::open_host;
+use anyhow::{Error, Result};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// Names what is not finished.
+pub const PENDING: &str = "/var/lib/camcops-provision/pending";
+
+/// `install`, for people, for the hook of a package and for the unit that finishes what the hook could not do.
+pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+    if flags.from_package || flags.pending {
+        return converge(global, flags, style).await;
+    }
+    let code = install::install(global, flags, style).await?;
+    if flags.parts.whole() {
+        settle(global)?;
+    }
+    Ok(code)
+}
+
+/// `uninstall`; what is not wanted any more is not pending either.
+pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
+    let code = install::uninstall(global, flags, style).await?;
+    settle(global)?;
+    Ok(code)
+}
+
+async fn converge(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+    need_root(global, "install")?;
+    let host = open_host(global)?;
+    let mut pending = read(&host)?;
+    if flags.from_package {
+        pending.extend(journal::instances(&host)?);
+        // A hook that is killed leaves its work to the next boot.
+        write(&host, &pending)?;
+    }
+    let mut left = Vec::new();
+    let mut exit = 0;
+    for instance in pending {
+        let global = Global {
+            instance,
+            // The only document on standard output is the one below.
+            json: false,
+            ..global.clone()
+        };
+        let style = Style {
+            quiet: style.quiet || style.json,
+            json: false,
+            ..style
+        };
+        let flags = Install {
+            yes: true,
+            // dpkg holds its lock, and nobody who waits for it waits for downloads; the unit has the time.
+            origin: Origin {
+                offline: flags.origin.offline || flags.from_package,
+                ..flags.origin.clone()
+            },
+            from_package: false,
+            pending: false,
+            ..flags.clone()
+        };
+        match install::install(&global, &flags, style).await {
+            Ok(_) => settle(&global)?,
+            Err(why) => {
+                exit = Exit::of(&why) as u8;
+                left.push((global.instance, one_line(&why)));
+            }
+        }
+    }
+    if style.json {
+        let left: Vec<_> = left
+            .iter()
+            .map(|(instance, why)| json!({ "instance": instance, "why": why }))
+            .collect();
+        terminal::print_json(&json!({ "pending": left }))?;
+    } else {
+        for (instance, why) in &left {
+            let flag = match instance.as_str() {
+                layout::DEFAULT_INSTANCE => String::new(),
+                other => format!(" --instance {other}"),
+            };
+            terminal::print_line(&format!(
+                "pending: {why} (then run: camcops-provision{flag} install; a boot with systemd does it by itself)"
+            ))?;
+        }
+    }
+    Ok(if flags.from_package { 0 } else { exit })
+}
+
+/// An error as one line, however many it has.
+fn one_line(why: &Error) -> String {
+    let text = format!("{why:#}");
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.join("; ")
+}
+
+/// Nothing of this instance is pending any more.
+fn settle(global: &Global) -> Result<()> {
+    let host = open_host(global)?;
+    let mut pending = read(&host)?;
+    if pending.remove(&global.instance) {
+        write(&host, &pending)?;
+    }
+    Ok(())
+}
+
+fn read(host: &Host) -> Result<BTreeSet<String>> {
+    let text = host.read_text(PENDING)?.unwrap_or_default();
+    Ok(text
+        .lines()
+        .filter_map(|line| layout::instance(line.trim()).ok())
+        .collect())
+}
+
+fn write(host: &Host, pending: &BTreeSet<String>) -> Result<()> {
+    if !pending.is_empty() {
+        let text: String = pending.iter().map(|name| format!("{name}\n")).collect();
+        return host.put_file(PENDING, text.as_bytes(), Some((0, 0)), 0o600);
+    }
+    if host.look(PENDING)?.is_some() {
+        host.remove_file(PENDING)?;
+        // A directory that only held this goes with it.
+        if host.list(HOME)?.is_some_and(|names| names.is_empty()) {
+            host.remove_directory(HOME)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pending_is_kept_until_it_is_settled() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("var/lib/camcops-provision")).unwrap();
+        let host = Host::staged(root.path()).unwrap();
+        let both = BTreeSet::from(["camcops".to_owned(), "trial".to_owned()]);
+        write(&host, &both).unwrap();
+        assert_eq!(read(&host).unwrap(), both);
+        assert_eq!(journal::instances(&host).unwrap(), [""; 0]);
+        write(&host, &BTreeSet::new()).unwrap();
+        assert!(host.look(HOME).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let why = Exit::Settings.because("a\n  b").context("c");
+        assert_eq!(one_line(&why), "c: a; b");
+    }
+}

@@ -1,0 +1,45 @@
+//! `ports`: the ports and sockets that the settings name, and who really listens there.
+
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::site::Site;
+use crate::site::ports::{self, Port};
+use anyhow::Result;
+use serde_json::json;
+
+/// Shows them.
+pub fn run(site: &Site, style: Style) -> Result<u8> {
+    if site.host.staged_root().is_some() {
+        return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));
+    }
+    let ports = ports::seen(site)?;
+    if style.json {
+        terminal::print_json(&json!({ "instance": site.instance, "ports": ports }))?;
+        return Ok(0);
+    }
+    for port in &ports {
+        terminal::print_line(&line(port))?;
+    }
+    Ok(0)
+}
+
+fn line(port: &Port) -> String {
+    let listening: Vec<String> = port
+        .listening
+        .iter()
+        .map(|one| match &one.by {
+            Some(process) => format!(
+                "{} ({}, process {})",
+                one.address, process.name, process.pid
+            ),
+            None => one.address.clone(),
+        })
+        .collect();
+    let listening = match (listening.is_empty(), port.port) {
+        (false, _) => listening.join(", "),
+        (true, None) if port.hidden => "only root can see it".into(),
+        (true, None) if !port.declared.starts_with('/') => "on another machine".into(),
+        (true, _) => "nobody listens".into(),
+    };
+    format!("{:<12} {:<34} {listening}", port.purpose, port.declared)
+}

@@ -1,0 +1,93 @@
+//! `uninstall --purge`: the data of an instance goes too, after a dump of its database.
+
+use crate::base::error::Exit;
+use crate::base::terminal;
+use crate::cli::{Global, Uninstall};
+use crate::drivers::sql::copy::load;
+use crate::drivers::{broker, sql, tables};
+use crate::engine::Data;
+use crate::journal::{self, Journal};
+use crate::resource::{Resource, State};
+use crate::site::Site;
+use anyhow::Result;
+
+/// What the flags want; the data goes only if the instance is named exactly.
+pub fn wanted(instance: &str, flags: &Uninstall) -> Result<Data> {
+    match &flags.confirm {
+        Some(name) if name == instance => Ok(Data::Goes),
+        Some(name) => Err(Exit::Usage.because(format!(
+            "--confirm {name}: the instance whose data would be removed is called {instance}; nothing was changed"
+        ))),
+        None => Ok(Data::Stays),
+    }
+}
+
+/// The site, with all that it takes to reach its data.
+pub fn site(global: &Global) -> Result<Site> {
+    let site = Site::load(global)?;
+    let found = site.found(&site.journal()?)?;
+    site.ready(&found)?;
+    Ok(site)
+}
+
+/// Dumps the database and removes the directories with the site's data. Database and vhost go when their turn to be
+/// undone comes, so both servers have to be there: one that does not answer would look as if nothing was in it.
+pub async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String>> {
+    let host = &site.host;
+    let mut dumps = Vec::new();
+    let made = |resource: &Resource| {
+        let owned = journal.find(resource);
+        owned.is_some_and(|owned| owned.change.before == State::Absent)
+    };
+    if host.live.is_some() {
+        for owned in journal.owned() {
+            let resource = &owned.change.resource;
+            if !made(resource) || is_shared(site, resource)? {
+                continue;
+            }
+            match resource {
+                Resource::Schema(name) => {
+                    let known = sql::known(host)?;
+                    known.server.started(host).await?;
+                    load::refuse_others(&known).await?;
+                    let reader = tables::Reader::Somebody;
+                    dumps.extend(tables::dump_before(host, name, "purge", reader).await?);
+                }
+                Resource::Vhost(_) => broker::answers(host).await?,
+                _ => {}
+            }
+        }
+    }
+    let layout = &site.layout;
+    // These hold nothing of anybody else. The others may have been here before, or hold what an uninstall left.
+    let own = [&layout.state, &layout.cache, &layout.downloads_home];
+    let perhaps = [&layout.data, &layout.logs];
+    let perhaps = perhaps
+        .into_iter()
+        .filter(|path| made(&Resource::Directory(path.to_string())));
+    for directory in own.into_iter().chain(perhaps) {
+        if host.look(directory)?.is_some() {
+            terminal::note(&format!("  removing {}", host.outside(directory)));
+            host.remove_tree(directory)?;
+        }
+    }
+    Ok(dumps)
+}
+
+/// Whether another instance relies on it.
+pub fn is_shared(site: &Site, resource: &Resource) -> Result<bool> {
+    for other in journal::instances(&site.host)? {
+        if other != site.instance && Journal::read(&site.host, &other)?.find(resource).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether data of ours is left: then the journal is needed to know it again.
+pub fn is_left(journal: &Journal) -> bool {
+    journal
+        .owned()
+        .iter()
+        .any(|owned| owned.change.resource.can_be_purged() && owned.change.before == State::Absent)
+}

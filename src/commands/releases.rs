@@ -1,0 +1,234 @@
+//! `releases`: which releases of CamCOPS are on the machine, and away with those that nobody needs.
+
+use super::need_machine;
+use crate::base::error::Exit;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Prune, Releases};
+use crate::drivers::release::{self, Installed};
+use crate::engine::report::Lines;
+use crate::engine::{self, Left};
+use crate::host::Host;
+use crate::journal::{self, Journal, Writer};
+use crate::resource::Resource;
+use crate::session::upgrade_record::{self, Phase};
+use crate::site::Site;
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Runs one of the `releases` commands.
+pub async fn run(global: &Global, command: &Releases, style: Style) -> Result<u8> {
+    match command {
+        Releases::List => list(global, style),
+        Releases::Prune(flags) => prune(global, flags, style).await,
+    }
+}
+
+/// What a release is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Use {
+    /// The services run on it.
+    Current,
+    /// A rollback would bring it back.
+    Previous,
+    /// The settings ask for it, or an upgrade to it was begun.
+    Next,
+    /// Nobody needs it.
+    Unused,
+    /// It was put there by somebody else.
+    NotOurs,
+}
+
+/// What is told of a release.
+#[derive(Debug, Serialize)]
+struct Told {
+    name: String,
+    version: Option<String>,
+    python: Option<String>,
+    bytes: u64,
+    built: Option<String>,
+    whole: bool,
+    #[serde(rename = "use")]
+    purpose: Use,
+}
+
+impl Told {
+    fn new(one: Installed, purpose: Use) -> Told {
+        Told {
+            name: one.id,
+            version: one.version,
+            python: one.python,
+            bytes: one.size,
+            built: one.built.and_then(written),
+            whole: one.whole,
+            purpose,
+        }
+    }
+
+    fn line(&self) -> String {
+        let purpose = match self.purpose {
+            Use::Current => "current",
+            Use::Previous => "previous: rollback goes back to it",
+            Use::Next => "wanted: install or upgrade makes it the current one",
+            Use::Unused => "unused: releases prune removes it",
+            Use::NotOurs => "not made by camcops-provision",
+        };
+        let whole = if self.whole { "" } else { ", not whole" };
+        let built = match &self.built {
+            Some(built) => format!(", built {built}"),
+            None => String::new(),
+        };
+        let python = match &self.python {
+            Some(python) => format!(", on {python}"),
+            None => String::new(),
+        };
+        format!(
+            "{:<28} {:>5} MiB{built}{python}{whole}; {purpose}",
+            self.name,
+            self.bytes >> 20
+        )
+    }
+}
+
+fn written(moment: SystemTime) -> Option<String> {
+    let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
+    moment.format(&Rfc3339).ok()
+}
+
+/// What each release on the machine is for.
+fn uses(site: &Site, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
+    let host = &site.host;
+    let upgrade = upgrade_record::read(host, &site.instance)?;
+    let previous = upgrade
+        .as_ref()
+        .filter(|upgrade| upgrade.phase == Phase::Done)
+        .map(|upgrade| &upgrade.from.release);
+    let wanted = release::Wanted::new(site).ok().map(|wanted| wanted.id);
+    let kept = upgrade_record::kept(host, &site.instance)?;
+    let mut all = Vec::new();
+    for one in release::installed(host)? {
+        let resource = Resource::Release(one.id.clone());
+        let purpose = if one.current {
+            Use::Current
+        } else if previous == Some(&one.id) {
+            Use::Previous
+        } else if wanted.as_ref() == Some(&one.id) || kept.contains(&resource) {
+            Use::Next
+        } else if journal.find(&resource).is_some() || is_of_others(host, site, &resource)? {
+            Use::Unused
+        } else {
+            Use::NotOurs
+        };
+        all.push((one, purpose));
+    }
+    Ok(all)
+}
+
+fn is_of_others(host: &Host, site: &Site, resource: &Resource) -> Result<bool> {
+    for other in journal::instances(host)? {
+        if other != site.instance && Journal::read(host, &other)?.find(resource).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn list(global: &Global, style: Style) -> Result<u8> {
+    let site = Site::load(global)?;
+    let all = uses(&site, &site.journal()?)?;
+    let told: Vec<Told> = all
+        .into_iter()
+        .map(|(one, purpose)| Told::new(one, purpose))
+        .collect();
+    if style.json {
+        terminal::print_json(&json!({ "instance": site.instance, "releases": told }))?;
+        return Ok(0);
+    }
+    for one in &told {
+        terminal::print_line(&one.line())?;
+    }
+    if told.is_empty() {
+        terminal::print_line("there is no release of CamCOPS on this machine")?;
+    }
+    Ok(0)
+}
+
+async fn prune(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
+    need_machine(global, "remove releases")?;
+    let stop = stop_on_signals(style)?;
+    let site = Site::load(global)?;
+    if !site.journal()?.exists() {
+        return Err(Exit::Usage.because(format!(
+            "instance {} is not installed here, so there is nothing of it to remove",
+            site.instance
+        )));
+    }
+    // A build or an upgrade under way needs what nobody seems to need.
+    let mut writer = Writer::open(&site.host, &site.instance, "releases prune")?;
+    let mut unused: Vec<Installed> = uses(&site, &writer.journal)?
+        .into_iter()
+        .filter(|(_, purpose)| *purpose == Use::Unused)
+        .map(|(one, _)| one)
+        .collect();
+    unused.sort_by_key(|one| std::cmp::Reverse((one.whole, one.built)));
+    let going = unused.split_off(flags.keep.min(unused.len()));
+    let (mut removed, mut bytes, mut left) = (Vec::new(), 0, Vec::new());
+    for one in going {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Exit::Failed.because("stopped by a signal; run again to continue"));
+        }
+        let resource = Resource::Release(one.id.clone());
+        if !flags.dry_run {
+            let mut lines = Lines {
+                style,
+                host: &site.host,
+            };
+            if writer.journal.find(&resource).is_none() {
+                left.push(Left {
+                    resource,
+                    why: "another instance made it: prune there, with --instance".into(),
+                });
+                continue;
+            }
+            let outcome = engine::undo(
+                &site.host,
+                &mut writer,
+                &site.instance,
+                &[resource],
+                &mut lines,
+            )
+            .await?;
+            if !outcome.left.is_empty() {
+                left.extend(outcome.left);
+                continue;
+            }
+        }
+        bytes += one.size;
+        removed.push(one.id);
+    }
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "dry_run": flags.dry_run,
+            "removed": removed,
+            "bytes": bytes,
+            "left": left,
+        }))?;
+        return Ok(0);
+    }
+    for one in &left {
+        terminal::print_line(&format!("left: {}: {}", one.resource.name(), one.why))?;
+    }
+    terminal::print_line(&match (removed.as_slice(), flags.dry_run) {
+        ([], _) => "nothing to remove: every release is needed or kept".to_owned(),
+        (names, true) => format!("would remove {}: {} MiB", names.join(", "), bytes >> 20),
+        (names, false) => format!("removed {}: {} MiB", names.join(", "), bytes >> 20),
+    })?;
+    Ok(0)
+}

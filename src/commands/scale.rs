@@ -1,0 +1,192 @@
+//! `scale`, `service enable|disable`: a change of the settings that fits the machine, and `install` at once.
+
+use super::{config, install, need_machine, purge, services};
+use crate::base::error::Exit;
+use crate::base::terminal::Style;
+use crate::cli::{Global, Install, Origin, Parts, ServiceSwitch, Wish};
+use crate::drivers::sql::{self, quote};
+use crate::recipe::view::{self, Needs};
+use crate::settings::{self, Service};
+use crate::site::Site;
+use anyhow::Result;
+use serde_json::json;
+
+/// Connections that are left for an administrator, and for whoever looks after the server.
+const SPARE: u64 = 5;
+
+/// Changes how many processes there are.
+pub async fn scale(global: &Global, wishes: &[Wish], style: Style) -> Result<u8> {
+    need_machine(global, "scale the services")?;
+    let site = installed(global)?;
+    let mut wanted = global.clone();
+    let mut changes = Vec::new();
+    for wish in wishes {
+        let key = match wish.service {
+            Service::Server => "web.workers",
+            _ => "workers.concurrency",
+        };
+        if changes.iter().any(|(other, _)| *other == key) {
+            return Err(Exit::Usage.because(format!("{} is named twice", wish.service.as_str())));
+        }
+        let number = wish.processes.map(|number| number.to_string());
+        let tried = number.as_deref().unwrap_or("\"auto\"");
+        wanted.set.push(format!("{key}={tried}"));
+        changes.push((key, number));
+    }
+    let (before, after) = (view::needs(&site), view::needs(&Site::load(&wanted)?));
+    let fits = fits(&site, &before, &after).await;
+    site.host.close().await;
+    fits?;
+    let changes: Vec<(&str, Option<&str>)> = changes
+        .iter()
+        .map(|(key, number)| (*key, number.as_deref()))
+        .collect();
+    converge(&site, global, &changes, style).await
+}
+
+/// Refuses what the machine or the database could not bear; less than now is always borne.
+async fn fits(site: &Site, before: &Needs, after: &Needs) -> Result<()> {
+    let told = format!(
+        "{} processes ({} of the web server, {} of the workers)",
+        after.processes(),
+        after.web,
+        after.workers
+    );
+    let there = site.facts.memory_mb;
+    if after.memory_mb > there && after.memory_mb > before.memory_mb {
+        return Err(Exit::Settings.because(format!(
+            "{told} may need {} MiB together, and this machine has {there} MiB; choose fewer",
+            after.memory_mb
+        )));
+    }
+    if after.processes() <= before.processes() {
+        return Ok(());
+    }
+    let known = sql::known(&site.host)?;
+    let most: Option<(u64,)> = known.server.row("SELECT @@max_connections").await?;
+    let others: Option<(u64,)> = known
+        .server
+        .row(&format!(
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COALESCE(DB, '') <> {}",
+            quote::text(&known.database)
+        ))
+        .await?;
+    let (most, others) = (most.map_or(0, |(most,)| most), others.map_or(0, |(n,)| n));
+    let needed = after.connections + others + SPARE;
+    if needed > most {
+        return Err(Exit::Settings.because(format!(
+            "{told} may need {} connections to the database; with those of others that makes {needed}, and the server takes {most}: raise max_connections there, or choose fewer",
+            after.connections
+        )));
+    }
+    Ok(())
+}
+
+/// Switches a service on or off.
+pub async fn switch(global: &Global, command: &ServiceSwitch, style: Style) -> Result<u8> {
+    need_machine(global, "switch services")?;
+    let site = installed(global)?;
+    let (ServiceSwitch::Enable { service } | ServiceSwitch::Disable { service }) = command;
+    let mut disabled = site.settings().services.disabled.clone();
+    services::refuse_unknown(&site, std::slice::from_ref(service))?;
+    disabled.retain(|one| one != service);
+    if matches!(command, ServiceSwitch::Disable { .. }) {
+        disabled.push(service.clone());
+    }
+    let names: Vec<&str> = disabled.iter().map(|one| one.as_str()).collect();
+    let list = json!(names).to_string();
+    site.host.close().await;
+    converge(
+        &site,
+        global,
+        &[("services.disabled", Some(list.as_str()))],
+        style,
+    )
+    .await
+}
+
+/// The site, which has to be there already: what is asked for is a change of it.
+pub(super) fn installed(global: &Global) -> Result<Site> {
+    let site = purge::site(global)?;
+    if !site.journal()?.exists() {
+        return Err(Exit::Unreachable.because(format!(
+            "the instance {} is not installed; run `camcops-provision install`",
+            site.instance
+        )));
+    }
+    Ok(site)
+}
+
+/// Refuses to change what another source than the settings file has the last word about.
+pub(super) fn refuse_overruled<T>(site: &Site, changes: &[(&str, T)]) -> Result<()> {
+    let overruled = site.resolved.entries().find_map(|entry| {
+        let changed = changes.iter().any(|(key, _)| *key == entry.key);
+        let elsewhere = match &entry.origin {
+            settings::Origin::Default => false,
+            settings::Origin::File { path, .. } => *path != site.settings_file,
+            settings::Origin::Environment(_) | settings::Origin::Flag => true,
+        };
+        (changed && elsewhere).then(|| (entry.key.to_string(), entry.origin.to_string()))
+    });
+    if let Some((key, origin)) = overruled {
+        return Err(Exit::Settings.because(format!(
+            "{key} is said by {origin}, which has the last word: change it there, and run `camcops-provision install`"
+        )));
+    }
+    Ok(())
+}
+
+/// Puts it into the settings, and makes the machine follow.
+async fn converge(
+    site: &Site,
+    global: &Global,
+    changes: &[(&str, Option<&str>)],
+    style: Style,
+) -> Result<u8> {
+    refuse_overruled(site, changes)?;
+    config::put(global, changes)?;
+    let all = Parts {
+        only: Vec::new(),
+        skip: Vec::new(),
+        adopt: false,
+    };
+    let flags = Install {
+        yes: true,
+        origin: Origin {
+            offline: false,
+            wheelhouse: None,
+            bundle: None,
+        },
+        superuser: None,
+        superuser_password_file: None,
+        from_package: false,
+        pending: false,
+        parts: all,
+    };
+    install::install(global, &flags, style).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::wish;
+
+    #[test]
+    fn wishes_are_read_and_others_explained() {
+        let read = |text| wish(text).map(|wish| (wish.service, wish.processes));
+        assert_eq!(read("server=4"), Ok((Service::Server, Some(4))));
+        assert_eq!(read("workers=auto"), Ok((Service::Workers, None)));
+        for wrong in [
+            "server",
+            "server=0",
+            "server=257",
+            "workers=2x4",
+            "web=1",
+            "=",
+            "",
+        ] {
+            assert!(read(wrong).unwrap_err().contains("server=N"), "{wrong}");
+        }
+        assert!(read("monitor=2").unwrap_err().contains("there is one"));
+    }
+}

@@ -1,0 +1,310 @@
+//! `start`, `stop`, `restart`, `reload`: the services of an instance, by hand. `status` shows them.
+
+use super::need_machine;
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Services};
+use crate::drivers::services::member::{Member, Role};
+use crate::drivers::services::{self, Known, Phase, Seen};
+use crate::host::Host;
+use crate::host::processes::{self, Table};
+use crate::resource::{Facets, State};
+use crate::settings::ServiceName;
+use crate::site::Site;
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Starts them.
+pub async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = chosen(global, flags, "start services")?;
+    for member in &chosen {
+        up(&site.host, member).await?;
+    }
+    started(&site, &chosen, "started", style).await
+}
+
+/// Stops them, the last one first.
+pub async fn stop(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = chosen(global, flags, "stop services")?;
+    for member in chosen.iter().rev() {
+        services::stop(&site.host, &member.name)?;
+    }
+    finish(&site, &chosen, "stopped", style).await
+}
+
+/// Restarts them.
+pub async fn restart(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = chosen(global, flags, "restart services")?;
+    for member in &chosen {
+        // The socket stays open: that is what it is for.
+        if member.role != Role::Socket {
+            services::restart(&site.host, &member.name).await?;
+        } else {
+            up(&site.host, member).await?;
+        }
+    }
+    started(&site, &chosen, "restarted", style).await
+}
+
+/// Restarts those that have not read what changed since they started.
+pub async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, mut chosen) = chosen(global, flags, "reload services")?;
+    // Only what runs has something to read again.
+    let seen = known(&site.host)?.see(&site.host)?;
+    chosen.retain(|member| {
+        seen.get(&member.name)
+            .is_some_and(|seen| seen.phase == Phase::Running)
+    });
+    for member in &chosen {
+        up(&site.host, member).await?;
+    }
+    finish(&site, &chosen, "up to date", style).await
+}
+
+pub(super) fn known(host: &Host) -> Result<&Known> {
+    let known = host.live.as_ref().and_then(|live| live.services.as_ref());
+    known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
+}
+
+fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Site, Vec<Member>)> {
+    need_machine(global, what)?;
+    let site = Site::load(global)?;
+    refuse_unwanted(&site, &flags.services)?;
+    let members = known(&site.host)?
+        .members
+        .iter()
+        .filter(|member| is_chosen(member, &flags.services))
+        .cloned()
+        .collect();
+    Ok((site, members))
+}
+
+/// Whether a service is one of those that were named, or that can be where none was.
+pub fn is_chosen(member: &Member, wanted: &[ServiceName]) -> bool {
+    let named = |name: &String| wanted.iter().any(|one| one.as_str() == name);
+    let service = member.service.as_ref();
+    service.is_some_and(|name| wanted.is_empty() || named(name))
+}
+
+/// Refuses names that no service has.
+pub fn refuse_unknown(site: &Site, services: &[ServiceName]) -> Result<()> {
+    let names = site.settings().services.names();
+    match services.iter().find(|one| !names.contains(&one.as_str())) {
+        Some(unknown) => Err(Exit::Usage.because(format!(
+            "{unknown} is none of the services: choose from {}",
+            names.join(", ")
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses names that no service has, and services that are switched off.
+pub fn refuse_unwanted(site: &Site, services: &[ServiceName]) -> Result<()> {
+    refuse_unknown(site, services)?;
+    let settings = &site.settings().services;
+    match services
+        .iter()
+        .find(|one| settings.is_disabled(one.as_str()))
+    {
+        Some(service) => Err(Exit::Settings.because(format!(
+            "{service} is not wanted on this machine: it is named in services.disabled"
+        ))),
+        None => Ok(()),
+    }
+}
+
+async fn up(host: &Host, member: &Member) -> Result<()> {
+    let wanted = State::Present(Facets::new());
+    services::enforce(host, &member.name, &State::Absent, &wanted).await?;
+    Ok(())
+}
+
+/// What is to be told of a service.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: Phase,
+    /// Since when it runs.
+    pub since: Option<String>,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// Its memory and its children's, what is shared counted once, in bytes.
+    pub memory: Option<u64>,
+    /// How often it was restarted after a failure.
+    pub restarts: u32,
+    /// Whether it has read what it reads as it is now.
+    pub fresh: Option<bool>,
+    /// Whether it answers; nothing where that is not asked.
+    pub answers: Option<bool>,
+    /// Whether it is started again and again, in vain.
+    pub keeps_failing: bool,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
+    /// Files in which the administrator says more about it, or otherwise than we do.
+    pub drop_ins: Vec<String>,
+}
+
+/// What there is to tell of the services of a machine.
+pub async fn told(host: &Host, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
+    let known = known(host)?;
+    let seen = known.see(host)?;
+    let table = Table::read();
+    let mut all = Vec::new();
+    for member in known.members.iter().filter(|member| wanted(member)) {
+        let seen = seen.get(&member.name).cloned().unwrap_or_default();
+        all.push(one(host, known, member, &seen, &table).await?);
+    }
+    Ok(all)
+}
+
+async fn one(
+    host: &Host,
+    known: &Known,
+    member: &Member,
+    seen: &Seen,
+    table: &Table,
+) -> Result<Told> {
+    let up = seen.phase == Phase::Running;
+    let answer = match up {
+        true => known.answer(host, member).await?,
+        false => None,
+    };
+    let keeps_failing = known.keeps_failing(host, member, seen);
+    let trouble = match (&answer, seen.phase) {
+        _ if keeps_failing.is_some() => keeps_failing.clone(),
+        (Some(Err(why)), _) => Some(why.text.clone()),
+        (None, Phase::Running) if member.role == Role::Socket && !services::has_socket(host) => {
+            Some("nobody finds it any more: run `camcops-provision install`".into())
+        }
+        (_, Phase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
+        (_, Phase::Stopped) if !seen.there => Some("not installed".into()),
+        (_, Phase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => {
+            Some(seen.result.clone())
+        }
+        _ => None,
+    };
+    let since = match up {
+        true => seen.since.or_else(|| seen.pid.and_then(processes::started)),
+        false => None,
+    };
+    Ok(Told {
+        name: member.name.clone(),
+        state: match keeps_failing {
+            Some(_) => Phase::Failed,
+            None => seen.phase,
+        },
+        keeps_failing: keeps_failing.is_some(),
+        since: since.and_then(written),
+        pid: seen.pid.filter(|_| up),
+        memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
+        restarts: seen.restarts,
+        fresh: up
+            .then(|| services::is_fresh(host, member, seen))
+            .transpose()?,
+        answers: answer.map(|answer| answer.is_ok()),
+        trouble,
+        drop_ins: seen
+            .files
+            .iter()
+            .filter(|path| is_own_drop_in(path))
+            .cloned()
+            .collect(),
+    })
+}
+
+/// Whether a file of a unit is the administrator's: neither ours, nor a package's, nor the unit itself.
+fn is_own_drop_in(path: &str) -> bool {
+    let packaged = ["/usr/lib/", "/lib/"]
+        .iter()
+        .any(|home| path.starts_with(home));
+    let ours = path.ends_with("/10-provision.conf");
+    path.ends_with(".conf") && path.contains(".d/") && !packaged && !ours
+}
+
+pub(super) fn written(moment: SystemTime) -> Option<String> {
+    let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
+    moment.format(&Rfc3339).ok()
+}
+
+/// One line for people.
+pub fn line(told: &Told) -> String {
+    let state = match (told.state, told.answers, told.fresh) {
+        (Phase::Running, Some(false), _) => "runs, but does not answer",
+        (Phase::Running, None, _) if told.trouble.is_some() => "is lost",
+        (Phase::Running, _, Some(false)) => "runs, but has not read its newest configuration",
+        (Phase::Running, Some(true), _) => "answers",
+        (Phase::Running, None, _) => "runs",
+        (Phase::Starting, ..) => "is starting",
+        (Phase::Stopping, ..) => "is stopping",
+        (Phase::Stopped, ..) => "is stopped",
+        (Phase::Failed, ..) => "has failed",
+    };
+    let mut line = match (told.keeps_failing, &told.trouble) {
+        (true, Some(trouble)) => format!("{:<34} {trouble}", told.name),
+        (_, Some(trouble)) => format!("{:<34} {state}: {trouble}", told.name),
+        (_, None) => format!("{:<34} {state}", told.name),
+    };
+    if let Some(since) = &told.since {
+        line += &format!(", since {since}");
+    }
+    if let Some(pid) = told.pid {
+        line += &format!(", process {pid}");
+    }
+    if let Some(memory) = told.memory {
+        line += &format!(", {} MiB", memory >> 20);
+    }
+    if told.restarts > 0 && !told.keeps_failing {
+        line += &format!(
+            ", {} after failures",
+            terminal::count(told.restarts as usize, "restart")
+        );
+    }
+    line
+}
+
+/// Tells of services that were started, and of the site where its web server was one of them: that each of them answers
+/// does not say that visitors reach it.
+async fn started(site: &Site, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+    finish(site, chosen, what, style).await?;
+    if !chosen.iter().any(|member| member.role == Role::Server) {
+        return Ok(0);
+    }
+    let known = known(&site.host)?;
+    let web = known.members.iter().find(|member| member.role == Role::Web);
+    let Some(web) = web else { return Ok(0) };
+    match known.answer(&site.host, web).await? {
+        Some(Err(why)) => {
+            terminal::note(&format!(
+                "error: the services are {what}, but the site does not answer: {}; `camcops-provision doctor web` says more",
+                why.text
+            ));
+            Ok(Exit::Unreachable as u8)
+        }
+        _ => Ok(0),
+    }
+}
+
+async fn finish(site: &Site, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+    known(&site.host)?.forget();
+    let told = told(&site.host, |member| {
+        chosen.iter().any(|one| one.name == member.name)
+    })
+    .await?;
+    if style.json {
+        terminal::print_json(&json!({ "instance": site.instance, "services": told }))?;
+    } else if !style.quiet {
+        for told in &told {
+            terminal::print_line(&line(told))?;
+        }
+        if told.is_empty() {
+            terminal::print_line(&format!("nothing to be {what}"))?;
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,452 @@
+//! `top` and `stats`: what the services use, measured twice and told as rates.
+
+use super::services::{known, written};
+use super::{need_machine, purge};
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Top};
+use crate::drivers::services::member::Role;
+use crate::drivers::services::{Phase, Seen};
+use crate::drivers::sql::{self, quote};
+use crate::host::processes::{self, Stat, Table};
+use crate::probe::broker::Queue;
+use crate::probe::{Endpoint, Role as Server};
+use crate::site::Site;
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+/// Between the two measurements of one answer.
+const MOMENT: Duration = Duration::from_secs(1);
+/// A server that takes longer does not answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Where Celery puts what nobody has said another queue for.
+const QUEUE: &str = "celery";
+
+/// Shows the services again and again on a terminal, else once.
+pub async fn top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
+    need_machine(global, "measure the services")?;
+    let site = purge::site(global)?;
+    let shown = match !style.json && !flags.once && std::io::stdout().is_terminal() {
+        true => watch(&site, Duration::from_secs(flags.seconds.into()), style).await,
+        false => once(&site, style).await,
+    };
+    site.host.close().await;
+    shown
+}
+
+/// Tells everything that was measured, each process by itself.
+pub async fn stats(global: &Global, style: Style) -> Result<u8> {
+    need_machine(global, "measure the services")?;
+    let site = purge::site(global)?;
+    let measured = measured(&site).await;
+    site.host.close().await;
+    let measured = measured?;
+    if style.json {
+        print_json(&site, &measured)?;
+    } else {
+        terminal::print(&details(&measured, &table(&site, &measured)))?;
+    }
+    Ok(0)
+}
+
+async fn once(site: &Site, style: Style) -> Result<u8> {
+    let measured = measured(site).await?;
+    match style.json {
+        true => print_json(site, &measured)?,
+        false => terminal::print(&table(site, &measured))?,
+    }
+    Ok(0)
+}
+
+fn print_json(site: &Site, measured: &Measured) -> Result<()> {
+    terminal::print_json(&json!({ "instance": site.instance, "stats": measured }))
+}
+
+async fn measured(site: &Site) -> Result<Measured> {
+    let first = Sample::take(site)?;
+    let (servers, ()) = tokio::join!(servers(site), sleep(MOMENT));
+    Ok(Sample::take(site)?.since(&first, servers))
+}
+
+/// On a screen of its own, which whoever watches leaves as it was before.
+async fn watch(site: &Site, pause: Duration, style: Style) -> Result<u8> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut ends = signal(SignalKind::terminate())?;
+    terminal::print("\u{1b}[?1049h\u{1b}[?25l")?;
+    let mut pauses = [MOMENT].into_iter().chain(std::iter::repeat(pause));
+    let mut last = Sample::take(site);
+    let failed = loop {
+        let before = match last {
+            Ok(before) => before,
+            Err(why) => break Some(why),
+        };
+        let asked = servers(site);
+        let (servers, ()) = tokio::select! {
+            both = async { tokio::join!(asked, sleep(pauses.next().unwrap_or(pause))) } => both,
+            _ = interrupts.recv() => break None,
+            _ = ends.recv() => break None,
+        };
+        last = match Sample::take(site) {
+            Ok(now) => {
+                let text = table(site, &now.since(&before, servers));
+                let heading = match style.color {
+                    true => "\u{1b}[1m",
+                    false => "",
+                };
+                let text = text.replace('\n', "\u{1b}[K\n");
+                terminal::print(&format!(
+                    "\u{1b}[H{heading}{}\u{1b}[J",
+                    text.replacen("\u{1b}[K\n", "\u{1b}[0m\u{1b}[K\n", 1)
+                ))?;
+                Ok(now)
+            }
+            failed => failed,
+        };
+    };
+    terminal::print("\u{1b}[?25h\u{1b}[?1049l")?;
+    failed.map_or(Ok(0), Err)
+}
+
+/// What was measured at one moment.
+struct Sample {
+    at: Instant,
+    services: Vec<ServiceNow>,
+    visits: Option<Visits>,
+}
+
+struct ServiceNow {
+    name: String,
+    service: Option<String>,
+    seen: Seen,
+    processes: BTreeMap<u32, Stat>,
+}
+
+/// How much Apache has logged of the site, and where.
+struct Visits {
+    path: String,
+    inode: u64,
+    size: u64,
+}
+
+impl Sample {
+    fn take(site: &Site) -> Result<Sample> {
+        let known = known(&site.host)?;
+        known.forget();
+        let all = known.see(&site.host)?;
+        let table = Table::read();
+        let services = known
+            .members
+            .iter()
+            .filter(|member| member.role != Role::Socket)
+            .map(|member| {
+                let seen = all.get(&member.name).cloned().unwrap_or_default();
+                let tree = seen.pid.map(|pid| table.tree(pid)).unwrap_or_default();
+                ServiceNow {
+                    name: member.name.clone(),
+                    service: member.service.clone(),
+                    seen,
+                    processes: tree
+                        .into_iter()
+                        .filter_map(|pid| Some((pid, table.get(pid)?)))
+                        .collect(),
+                }
+            })
+            .collect();
+        Ok(Sample {
+            at: Instant::now(),
+            services,
+            visits: visits(site),
+        })
+    }
+
+    fn since(&self, before: &Sample, servers: Servers) -> Measured {
+        let seconds = self.at.duration_since(before.at).as_secs_f64();
+        let services = self
+            .services
+            .iter()
+            .map(|now| {
+                let then = before.services.iter().find(|then| then.name == now.name);
+                service(now, then, seconds)
+            })
+            .collect();
+        let requests = match (&before.visits, &self.visits) {
+            (Some(then), Some(now)) => since_then(then, now).map(|count| count as f64 / seconds),
+            _ => None,
+        };
+        Measured {
+            seconds,
+            services,
+            requests_per_second: requests.map(rounded),
+            queue: servers.queue,
+            database: servers.database,
+            troubles: servers.troubles,
+        }
+    }
+}
+
+fn service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) -> Service {
+    let up = now.seen.phase == Phase::Running;
+    let processes: Vec<Process> = now
+        .processes
+        .iter()
+        .map(|(&pid, stat)| {
+            let before = then.and_then(|then| then.processes.get(&pid));
+            // One that is new was busy for all of its life within this time.
+            let busy =
+                stat.busy - before.map_or(Duration::ZERO, |before| before.busy.min(stat.busy));
+            Process {
+                pid,
+                program: processes::program(pid),
+                state: stat.state,
+                since: processes::started(pid).and_then(written),
+                cpu_percent: rounded(busy.as_secs_f64() / seconds * 100.0),
+                cpu_seconds: rounded(stat.busy.as_secs_f64()),
+                memory: processes::share(pid),
+            }
+        })
+        .collect();
+    Service {
+        name: now.name.clone(),
+        service: now.service.clone(),
+        state: now.seen.phase,
+        restarts: now.seen.restarts,
+        // A sum of nothing would be less than nothing.
+        cpu_percent: rounded(processes.iter().fold(0.0, |sum, one| sum + one.cpu_percent)),
+        memory: match up {
+            true => processes.iter().map(|one| one.memory).sum(),
+            false => None,
+        },
+        processes,
+    }
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+fn visits(site: &Site) -> Option<Visits> {
+    let layout = &site.layout;
+    let path = format!("{}/{}_access.log", layout.apache_logs, layout.slug);
+    let data = std::fs::metadata(&path).ok()?;
+    Some(Visits {
+        path,
+        inode: data.ino(),
+        size: data.size(),
+    })
+}
+
+/// How many lines were added; nothing where the file was changed for another one meanwhile.
+fn since_then(then: &Visits, now: &Visits) -> Option<usize> {
+    let added = now.size.checked_sub(then.size)?;
+    if now.inode != then.inode {
+        return None;
+    }
+    let mut file = File::open(&now.path).ok()?;
+    file.seek(SeekFrom::Start(then.size)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(added).read_to_end(&mut bytes).ok()?;
+    Some(bytes.iter().filter(|byte| **byte == b'\n').count())
+}
+
+/// What the servers say.
+#[derive(Default)]
+struct Servers {
+    queue: Option<Queue>,
+    database: Option<Connections>,
+    troubles: Vec<String>,
+}
+
+async fn servers(site: &Site) -> Servers {
+    let (queue, database) = tokio::join!(queue(site), connections(site));
+    let mut servers = Servers::default();
+    match queue {
+        Ok(queue) => servers.queue = queue,
+        Err(why) => servers.troubles.push(format!("{why:#}")),
+    }
+    match database {
+        Ok(database) => servers.database = Some(database),
+        Err(why) => servers.troubles.push(format!("{why:#}")),
+    }
+    servers
+}
+
+async fn queue(site: &Site) -> Result<Option<Queue>> {
+    let Endpoint::Broker(endpoint) = Endpoint::of(site, Server::Broker)? else {
+        return Ok(None);
+    };
+    let queue = endpoint.queue(QUEUE, PATIENCE).await;
+    queue.map_err(|trouble| anyhow::anyhow!("broker {trouble}"))
+}
+
+async fn connections(site: &Site) -> Result<Connections> {
+    let known = sql::known(&site.host)?;
+    let open: Option<(String, u64)> = known
+        .server
+        .row("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+        .await?;
+    let most: Option<(u64,)> = known.server.row("SELECT @@max_connections").await?;
+    let ours: Option<(u64,)> = known
+        .server
+        .row(&format!(
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = {}",
+            quote::text(&known.database)
+        ))
+        .await?;
+    Ok(Connections {
+        open: open.map_or(0, |(_, open)| open),
+        ours: ours.map_or(0, |(ours,)| ours),
+        most: most.map_or(0, |(most,)| most),
+    })
+}
+
+/// What was measured between two moments.
+#[derive(Serialize)]
+struct Measured {
+    /// Between the two.
+    seconds: f64,
+    services: Vec<Service>,
+    /// Of the site, by Apache's log of it.
+    requests_per_second: Option<f64>,
+    queue: Option<Queue>,
+    database: Option<Connections>,
+    troubles: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Service {
+    name: String,
+    /// As people call it, where it is one of ours.
+    service: Option<String>,
+    state: Phase,
+    restarts: u32,
+    /// Of one core.
+    cpu_percent: f64,
+    memory: Option<u64>,
+    processes: Vec<Process>,
+}
+
+#[derive(Serialize)]
+struct Process {
+    pid: u32,
+    program: Option<String>,
+    state: char,
+    since: Option<String>,
+    cpu_percent: f64,
+    cpu_seconds: f64,
+    /// What is shared counted once, in bytes.
+    memory: Option<u64>,
+}
+
+/// Connections to the database server.
+#[derive(Serialize)]
+struct Connections {
+    open: u64,
+    /// To the site's own database.
+    ours: u64,
+    /// As many as the server takes.
+    most: u64,
+}
+
+fn table(site: &Site, measured: &Measured) -> String {
+    let mut text = format!(
+        "{:<34} {:<9} {:>7} {:>10} {:>9} {:>8}\n",
+        "SERVICE", "STATE", "CPU %", "MEMORY", "PROCESSES", "RESTARTS"
+    );
+    for service in &measured.services {
+        let memory = service
+            .memory
+            .map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let state = format!("{:?}", service.state).to_lowercase();
+        let _ = writeln!(
+            text,
+            "{:<34} {state:<9} {:>7.1} {memory:>10} {:>9} {:>8}",
+            service.name,
+            service.cpu_percent,
+            service.processes.len(),
+            service.restarts
+        );
+    }
+    if let Some(requests) = measured.requests_per_second {
+        let _ = writeln!(
+            text,
+            "requests     {requests:.1} per second to {}",
+            site.url()
+        );
+    }
+    if let Some(queue) = &measured.queue {
+        let _ = writeln!(
+            text,
+            "queue        {} waiting, taken by {}",
+            terminal::count(queue.waiting as usize, "task"),
+            terminal::count(queue.consumers as usize, "consumer")
+        );
+    }
+    if let Some(database) = &measured.database {
+        let _ = writeln!(
+            text,
+            "database     {} of {} connections, {} of this site",
+            database.open, database.most, database.ours
+        );
+    }
+    for trouble in &measured.troubles {
+        let _ = writeln!(text, "trouble      {trouble}");
+    }
+    text
+}
+
+fn details(measured: &Measured, table: &str) -> String {
+    let mut text = table.to_owned();
+    for service in &measured.services {
+        let _ = writeln!(text, "\n{}", service.name);
+        for process in &service.processes {
+            let memory = process.memory.map_or(0, |bytes| bytes >> 20);
+            let _ = writeln!(
+                text,
+                "  {:>8} {} {:>6.1} % {:>9.2} s {memory:>6} MiB  {}, since {}",
+                process.pid,
+                process.state,
+                process.cpu_percent,
+                process.cpu_seconds,
+                process.program.as_deref().unwrap_or("?"),
+                process.since.as_deref().unwrap_or("?")
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn visits_are_the_lines_that_were_added() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"one\ntwo\n").unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        let now = || {
+            let data = std::fs::metadata(&path).unwrap();
+            Visits {
+                path: path.clone(),
+                inode: data.ino(),
+                size: data.size(),
+            }
+        };
+        let then = now();
+        assert_eq!(since_then(&then, &now()), Some(0));
+        file.write_all(b"three\nfour\nfi").unwrap();
+        assert_eq!(since_then(&then, &now()), Some(2));
+        let other = Visits { inode: 0, ..now() };
+        assert_eq!(since_then(&then, &other), None);
+        assert_eq!(since_then(&now(), &then), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! The name and the password of the first superuser, where `install` gets them from: flags, settings, or whoever sits at
+//! the terminal. The password is never an argument and never in the environment.
+
+use crate::base::error::Exit;
+use crate::base::prompt::{self, hidden, read_secret, terminal};
+use crate::base::secret::Secret;
+use crate::base::terminal::Style;
+use crate::cli::Install;
+use crate::drivers::superuser;
+use crate::engine::{Action, Plan};
+use crate::host::Host;
+use crate::host::secrets::Key;
+use crate::resource::Resource;
+use crate::settings::{Setting, UserName};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Takes the password from the file that a flag names, or from standard input.
+pub fn take(site: &Site, flags: &Install) -> Result<()> {
+    take_file(site, flags.superuser_password_file.as_deref())
+}
+
+/// Takes the password from a file, if there is one.
+pub fn take_file(site: &Site, file: Option<&Path>) -> Result<()> {
+    const FLAG: &str = "--superuser-password-file";
+    if let Some(file) = file {
+        keep(site, from_file(&site.host, FLAG, file)?);
+    }
+    Ok(())
+}
+
+/// The password that a file holds, or standard input if it is called `-`.
+pub fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> {
+    let password = match file.to_str() {
+        Some("-") => read_secret()?,
+        _ => {
+            let path = std::path::absolute(file)?;
+            let path = path.to_str().context("the name of a file is not UTF-8")?;
+            Key::given(host, flag, path)?.secret
+        }
+    };
+    superuser::check(&password)
+        .map_err(|why| Exit::Usage.because(format!("{flag}: the password {why}")))?;
+    Ok(password)
+}
+
+/// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
+pub fn ask_name(site: &Site, plan: &Plan, flags: &Install, style: Style) -> Result<Option<String>> {
+    let first_tables = plan.changes.iter().any(|planned| {
+        planned.action == Action::Create && matches!(planned.change.resource, Resource::Tables(_))
+    });
+    let named = site.settings().superuser.username.is_some();
+    if named || !first_tables || flags.yes || style.json || !terminal() {
+        return Ok(None);
+    }
+    loop {
+        let answer = asked("Name of the first superuser (empty for none): ")?;
+        if answer.is_empty() {
+            return Ok(None);
+        }
+        match UserName::read(&answer.as_str().into()) {
+            Ok(_) => return Ok(Some(answer)),
+            Err(why) => writeln!(io::stderr(), "{why}; allowed: {}", UserName::allowed())?,
+        }
+    }
+}
+
+/// Makes sure that there is a password if the plan needs one, before anything is done.
+pub fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
+    let wanted =
+        plan.changes
+            .iter()
+            .find_map(|planned| match (&planned.change.resource, planned.action) {
+                (Resource::Superuser(name), Action::Create | Action::Finish) => Some(name),
+                _ => None,
+            });
+    match wanted {
+        Some(name) => need_password(site, name, style),
+        None => Ok(()),
+    }
+}
+
+/// Makes sure that there is a password for this superuser.
+pub fn need_password(site: &Site, name: &str, style: Style) -> Result<()> {
+    let Some(live) = site.host.live.as_ref() else {
+        return Ok(());
+    };
+    if live.superuser_password.borrow().is_some() {
+        return Ok(());
+    }
+    if style.json || !terminal() {
+        return Err(superuser::needed(name));
+    }
+    keep(
+        site,
+        asked_twice(&format!("Password of the superuser {name}: "))?,
+    );
+    Ok(())
+}
+
+/// The password that somebody types at the terminal.
+pub fn asked_twice(question: &str) -> Result<Secret> {
+    loop {
+        let first = hidden(question)?;
+        if let Err(why) = superuser::check(&first) {
+            writeln!(io::stderr(), "the password {why}")?;
+            continue;
+        }
+        if first == hidden("The same again: ")? {
+            return Ok(first);
+        }
+        writeln!(io::stderr(), "these are two different passwords")?;
+    }
+}
+
+/// A secret of somebody else that is typed at the terminal, whatever it looks like.
+pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
+    loop {
+        let first = hidden(question)?;
+        if first.reveal().is_empty() {
+            return Err(Exit::Failed.because("nothing was typed; nothing was changed"));
+        }
+        if first == hidden("The same again: ")? {
+            return Ok(first);
+        }
+        writeln!(io::stderr(), "these are two different ones")?;
+    }
+}
+
+fn keep(site: &Site, password: Secret) {
+    if let Some(live) = &site.host.live {
+        live.superuser_password.replace(Some(password));
+    }
+}
+
+fn asked(question: &str) -> Result<String> {
+    prompt::line(question)?.ok_or_else(|| Exit::Failed.because("nothing was changed"))
+}

@@ -1,0 +1,463 @@
+//! `support-bundle`: what somebody who helps needs to know of a site, without a secret and without anything of a patient.
+//!
+//! What other commands tell is told here by those commands: one that fails is a finding too, and takes no other with it.
+//! Of logs only known words leave the machine.
+
+mod safe;
+
+use super::need_machine;
+use crate::base::error::Exit;
+use crate::base::prompt::{Enter, Question, agree};
+use crate::base::terminal::{self, Style};
+use crate::camcops_conf::kept::masked;
+use crate::cli::{Global, Support};
+use crate::doctor::LOG_ENDS;
+use crate::drivers::services::KEEPS_FAILING;
+use crate::drivers::services::member::members;
+use crate::settings::Service;
+use crate::site::Site;
+use crate::site::facts::Manager;
+use anyhow::{Context, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use zeroize::Zeroizing;
+
+/// Lines of each log.
+const LINES: &str = "3000";
+/// Packages that matter to a site.
+const PACKAGES: [&str; 12] = [
+    "apache2*",
+    "camcops*",
+    "erlang-base",
+    "libmagickwand*",
+    "libmariadb3",
+    "libmysqlclient*",
+    "mariadb-server*",
+    "mysql-server*",
+    "python3*",
+    "rabbitmq-server",
+    "supervisor",
+    "systemd",
+];
+/// What other commands of this program tell.
+const TOLD: [(&str, &[&str]); 10] = [
+    ("status.json", &["--json", "status"]),
+    ("plan.json", &["--json", "plan"]),
+    ("settings.json", &["--json", "config", "show"]),
+    ("problems.json", &["--json", "config", "validate"]),
+    ("paths.json", &["--json", "paths"]),
+    ("urls.json", &["--json", "urls"]),
+    ("ports.json", &["--json", "ports"]),
+    ("doctor.json", &["--json", "doctor"]),
+    ("stats.json", &["--json", "stats"]),
+    ("traceback.txt", &["traceback"]),
+];
+/// What the machine tells.
+const MACHINE: [&[&str]; 4] = [
+    &["uname", "-a"],
+    &["uptime"],
+    &["free", "-m"],
+    &["df", "-hT"],
+];
+
+/// A file of the bundle.
+struct Piece {
+    name: String,
+    text: String,
+}
+
+/// Collects it, shows what it is, and writes it.
+pub fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> {
+    need_machine(global, "collect what a helper needs")?;
+    let site = Site::load(global)?;
+    let now = OffsetDateTime::now_utc();
+    let name = format!(
+        "camcops-support-{}-{}",
+        site.layout.slug,
+        now.format(format_description!(
+            "[year][month][day]T[hour][minute][second]Z"
+        ))?
+    );
+    let out = match &flags.out {
+        Some(path) => std::path::absolute(path)?,
+        None => std::env::current_dir()?.join(format!("{name}.tar.gz")),
+    };
+    let out = out
+        .to_str()
+        .context("--out: the name of the file is not UTF-8")?;
+    if site.host.look(out)?.is_some() {
+        return Err(
+            Exit::CannotCreate.because(format!("{out} is there already; choose another name"))
+        );
+    }
+    let directory = out.rsplit_once('/').map_or("/", |(directory, _)| directory);
+    if !directory.is_empty() && site.host.look_into(directory)?.is_none() {
+        return Err(Exit::CannotCreate.because(format!(
+            "--out {out}: there is no directory {directory}; make it, or name another file"
+        )));
+    }
+    let mut pieces = pieces(&site, global, style)?;
+    let hidden = hide(&mut pieces, &secrets(&site)?);
+    let list = list(&pieces, hidden);
+    if !style.json && !style.quiet {
+        terminal::print(&list)?;
+    }
+    let what = format!("write this to {out}");
+    agree(&Question::new(&what, Enter::Yes), flags.yes, style)?;
+    pieces.insert(
+        0,
+        Piece {
+            name: "README".into(),
+            text: list,
+        },
+    );
+    let bytes = packed(&name, &pieces, now.unix_timestamp())?;
+    site.host.put_file(out, &bytes, Some((0, 0)), 0o600)?;
+    if style.json {
+        let names: Vec<&str> = pieces.iter().map(|piece| piece.name.as_str()).collect();
+        terminal::print_json(
+            &json!({ "instance": site.instance, "file": out, "contents": names }),
+        )?;
+    } else {
+        terminal::print_line(&format!("{out} is written; only root can read it"))?;
+    }
+    Ok(0)
+}
+
+fn list(pieces: &[Piece], hidden: usize) -> String {
+    let mut text = "What is in it: no password, no key, nothing of a patient. Of logs, only times, places in the code and known words of the services themselves.\n".to_owned();
+    for Piece {
+        name,
+        text: content,
+    } in pieces
+    {
+        let _ = writeln!(text, "  {:>9}  {name}", content.len());
+    }
+    if hidden > 0 {
+        let _ = writeln!(
+            text,
+            "A password stood where none should: {}, masked here; please tell whoever looks after camcops-provision",
+            terminal::count(hidden, "time")
+        );
+    }
+    text
+}
+
+fn pieces(site: &Site, global: &Global, style: Style) -> Result<Vec<Piece>> {
+    let mut pieces = vec![
+        Piece {
+            name: "versions.txt".into(),
+            text: versions(site),
+        },
+        Piece {
+            name: "machine.txt".into(),
+            text: MACHINE
+                .map(|words| said(site, words[0], &words[1..]))
+                .concat(),
+        },
+        Piece {
+            name: "services.txt".into(),
+            text: services(site),
+        },
+    ];
+    for (name, arguments) in TOLD {
+        tell(style, name);
+        pieces.push(Piece {
+            name: name.into(),
+            text: without_log(ourselves(site, global, arguments)?),
+        });
+    }
+    for (name, path) in [
+        ("camcops.conf", site.layout.config.clone()),
+        ("apache-site.conf", site.layout.apache_site()),
+    ] {
+        let text = match site.host.read_text(&path) {
+            Ok(Some(text)) => masked(&text),
+            Ok(None) => format!("there is no {path}\n"),
+            Err(why) => format!("{why:#}\n"),
+        };
+        pieces.push(Piece {
+            name: name.into(),
+            text,
+        });
+    }
+    for service in Service::ALL {
+        if !site.settings().services.wants(*service) {
+            continue;
+        }
+        let name = format!("logs/{}.txt", service.as_str());
+        tell(style, &name);
+        let told = ourselves(
+            site,
+            global,
+            &["--json", "logs", service.as_str(), "-n", LINES],
+        )?;
+        pieces.push(Piece {
+            name,
+            text: service_log(&told),
+        });
+    }
+    let log = format!("{}/{}_error.log", site.layout.apache_logs, site.layout.slug);
+    let lines = said(site, "tail", &["-n", LINES, "--", &log]);
+    pieces.push(Piece {
+        name: "logs/apache.txt".into(),
+        text: lines
+            .lines()
+            .filter_map(safe::apache)
+            .fold(String::new(), |all, line| all + &line + "\n"),
+    });
+    Ok(pieces)
+}
+
+fn tell(style: Style, name: &str) {
+    if !style.quiet && !style.json {
+        terminal::note(&format!("  collecting {name}"));
+    }
+}
+
+fn versions(site: &Site) -> String {
+    let mut text = format!(
+        "camcops-provision {}\n{}\n{:?}\n",
+        env!("CARGO_PKG_VERSION"),
+        site.facts.distribution,
+        site.manager()
+    );
+    if let Ok(Some(release)) = site.host.read_link(&site.layout.venv) {
+        let _ = writeln!(text, "release {release}");
+    }
+    if site.facts.flavour.name == "debian" {
+        let format = "--showformat=${db:Status-Abbrev} ${Package} ${Version}\n";
+        let mut arguments = vec!["--show", format, "--"];
+        arguments.extend(PACKAGES);
+        // It complains of each pattern that fits nothing.
+        if let Ok(ended) = site.host.child("dpkg-query").args(arguments).end() {
+            text += &ended.output;
+        }
+    }
+    text
+}
+
+/// What a program says, under its own name.
+fn said(site: &Site, program: &str, arguments: &[&str]) -> String {
+    let heading = format!("$ {program} {}\n", arguments.join(" "));
+    match site.host.child(program).args(arguments).end() {
+        Ok(ended) => format!("{heading}{}{}\n", ended.output, ended.complaint),
+        Err(why) => format!("{heading}{why:#}\n"),
+    }
+}
+
+fn services(site: &Site) -> String {
+    let names: Vec<String> = members(site)
+        .into_iter()
+        .map(|member| member.name)
+        .collect();
+    match site.manager() {
+        Manager::Systemd => {
+            let mut arguments = vec!["--no-pager", "--full", "--lines=0", "status", "--"];
+            arguments.extend(names.iter().map(String::as_str));
+            said(site, "systemctl", &arguments)
+        }
+        Manager::Supervisor => said(site, "supervisorctl", &["status"]),
+    }
+}
+
+/// What this program tells, asked as whoever runs this asked it.
+fn ourselves(site: &Site, global: &Global, arguments: &[&str]) -> Result<String> {
+    let program = std::env::current_exe()?;
+    let program = program
+        .to_str()
+        .context("this program's name is not UTF-8")?;
+    let mut all = vec![format!("--instance={}", global.instance)];
+    if let Some(config) = &global.config {
+        all.push(format!(
+            "--config={}",
+            std::path::absolute(config)?.display()
+        ));
+    }
+    all.extend(
+        global
+            .set
+            .iter()
+            .map(|assignment| format!("--set={assignment}")),
+    );
+    all.extend(arguments.iter().map(|word| (*word).to_owned()));
+    Ok(match site.host.child(program).args(all).end() {
+        Ok(ended) => ended.output + &ended.complaint,
+        Err(why) => format!("{why:#}\n"),
+    })
+}
+
+/// What was told, without the lines of logs that a check found worth telling.
+fn without_log(told: String) -> String {
+    fn known_words(value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Some((found, line)) = before_log(text) {
+                    *text = match safe::service(line) {
+                        Some(line) => format!("{found}{line}"),
+                        None => found.to_owned(),
+                    };
+                }
+            }
+            Value::Array(all) => all.iter_mut().for_each(known_words),
+            Value::Object(all) => all.values_mut().for_each(known_words),
+            _ => {}
+        }
+    }
+    if !told.contains(LOG_ENDS) && !told.contains(KEEPS_FAILING) {
+        return told;
+    }
+    match serde_json::from_str(&told) {
+        Ok(mut document) => {
+            known_words(&mut document);
+            format!("{document:#}\n")
+        }
+        // Nothing is better than what nobody has looked at.
+        Err(_) => "it has lines of logs, and can't be read\n".to_owned(),
+    }
+}
+
+/// What stands before a line of a log, and that line.
+fn before_log(text: &str) -> Option<(&str, &str)> {
+    let ends = text.find(LOG_ENDS).map(|at| at + LOG_ENDS.len());
+    let fails = text
+        .find(KEEPS_FAILING)
+        .and_then(|at| Some(at + text[at..].find(": ")? + 2));
+    let at = ends.into_iter().chain(fails).min()?;
+    text.split_at_checked(at)
+}
+
+fn service_log(told: &str) -> String {
+    let document: Value = serde_json::from_str(told).unwrap_or_default();
+    let Some(lines) = document["lines"].as_array() else {
+        return told.to_owned();
+    };
+    let mut text = String::new();
+    for line in lines {
+        if let Some(message) = line["message"].as_str().and_then(safe::service) {
+            let time = line["time"].as_str().unwrap_or_default();
+            let _ = writeln!(text, "{time} {message}");
+        }
+    }
+    text
+}
+
+/// Every secret of the site.
+fn secrets(site: &Site) -> Result<Vec<Zeroizing<String>>> {
+    let settings = site.settings();
+    let mut files: Vec<String> = site
+        .host
+        .list(&site.layout.secrets)?
+        .unwrap_or_default()
+        .iter()
+        .map(|name| format!("{}/{name}", site.layout.secrets))
+        .collect();
+    let given = [
+        &settings.database.password_file,
+        &settings.database.readonly_password_file,
+        &settings.broker.password_file,
+        &settings.monitor.password_file,
+        &settings.superuser.password_file,
+    ];
+    files.extend(
+        given
+            .into_iter()
+            .flatten()
+            .map(|path| path.as_str().to_owned()),
+    );
+    let mut secrets = Vec::new();
+    for file in files {
+        if !Path::new(&file).is_file() {
+            continue;
+        }
+        if let Some(text) = site.host.read(&file)? {
+            let text = Zeroizing::new(String::from_utf8_lossy(&text).into_owned());
+            let secret = text.trim();
+            // A shorter one would be found everywhere.
+            if secret.len() >= 6 {
+                secrets.push(Zeroizing::new(secret.to_owned()));
+            }
+        }
+    }
+    Ok(secrets)
+}
+
+/// Masks what should not be there in the first place; says how often that was so.
+fn hide(pieces: &mut [Piece], secrets: &[Zeroizing<String>]) -> usize {
+    let mut hidden = 0;
+    for piece in pieces {
+        for secret in secrets {
+            let times = piece.text.matches(secret.as_str()).count();
+            if times > 0 {
+                piece.text = piece.text.replace(secret.as_str(), "********");
+                hidden += times;
+            }
+        }
+    }
+    hidden
+}
+
+fn packed(folder: &str, pieces: &[Piece], now: i64) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    for piece in pieces {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(piece.text.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(u64::try_from(now)?);
+        let path = format!("{folder}/{}", piece.name);
+        archive.append_data(&mut header, path, piece.text.as_bytes())?;
+    }
+    Ok(archive.into_inner()?.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_stands_where_none_should_is_masked_and_told() {
+        let piece = |text: &str| Piece {
+            name: "a".into(),
+            text: text.into(),
+        };
+        let mut pieces = [piece("x hushhush y hushhush"), piece("nothing")];
+        let secrets = [Zeroizing::new("hushhush".to_owned())];
+        assert_eq!(hide(&mut pieces, &secrets), 2);
+        assert_eq!(pieces[0].text, "x ******** y ********");
+        assert!(list(&pieces, 2).contains("2 times"));
+        assert!(!list(&pieces, 0).contains("stood"));
+    }
+
+    #[test]
+    fn what_a_check_tells_of_a_log_is_known_words_alone() {
+        let told = |line: &str| {
+            let finding =
+                json!({ "checks": [{ "found": format!("workers failed{LOG_ENDS}{line}") }] });
+            without_log(finding.to_string())
+        };
+        let exception = told("ValueError: Alice Doe, born 1970");
+        assert!(exception.contains("ValueError: …") && !exception.contains("Alice"));
+        assert!(!told("Patient Alice Doe").contains("Alice"));
+        let failing = json!({ "trouble": "keeps failing (3 restarts): ValueError: Alice: Doe" });
+        let failing = without_log(failing.to_string());
+        assert!(failing.contains("(3 restarts): ValueError: …") && !failing.contains("Alice"));
+        assert_eq!(without_log("no log".into()), "no log");
+        let cut = without_log(format!("{{ {LOG_ENDS}Alice"));
+        assert!(!cut.contains("Alice"), "{cut}");
+    }
+
+    #[test]
+    fn a_log_that_can_t_be_read_tells_why() {
+        assert_eq!(service_log("error: no journal\n"), "error: no journal\n");
+        let log = r#"{"lines":[{"time":"now","message":"Patient Alice"},{"time":"then","message":"Traceback (most recent call last):"}]}"#;
+        assert_eq!(
+            service_log(log),
+            "then Traceback (most recent call last):\n"
+        );
+    }
+}

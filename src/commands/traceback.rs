@@ -1,0 +1,341 @@
+//! `traceback`: where each thread of a service is at this moment, for one that is stuck.
+//!
+//! The processes tell it themselves, by what templates/sitecustomize.py.hbs prepares in each: no debugger is needed, and
+//! a process that waits for something outside of Python tells it too. Places in the code are told, no values.
+
+use super::services::{is_chosen, known, refuse_unknown};
+use super::{need_machine, purge};
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Services};
+use crate::drivers::services::member::Role;
+use crate::host::processes::{self, Table};
+use anyhow::Result;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Serialize;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// What the processes were told to listen to.
+const SIGNAL: Signal = Signal::SIGSTKFLT;
+/// Into which they write, as the kernel shows it.
+const MEMORY: &str = "/memfd:camcops-traceback (deleted)";
+/// How long a process may take to begin.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// For so long it has added nothing when it has come to its end.
+const SILENCE: Duration = Duration::from_millis(60);
+const PAUSE: Duration = Duration::from_millis(5);
+/// What a process has and tells is its own affair: no more of it is read, for no longer than this, and all together have
+/// no longer than that.
+const MOST_HANDLES: usize = 1 << 16;
+const LARGEST_ANSWER: u64 = 1 << 20;
+const LONGEST_ANSWER: Duration = Duration::from_secs(5);
+const ALL_ANSWERS: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Serialize)]
+struct Process {
+    service: String,
+    pid: u32,
+    program: Option<String>,
+    /// As the kernel has it: R runs, S sleeps, D waits for a disk or the like, T is stopped.
+    state: char,
+    /// The one that tells where it is comes first.
+    threads: Vec<Thread>,
+    /// Why it does not tell.
+    trouble: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Thread {
+    /// The most recent call first.
+    frames: Vec<Frame>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Frame {
+    file: String,
+    line: u32,
+    function: String,
+}
+
+/// Shows it.
+pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    need_machine(global, "look into the services")?;
+    let site = purge::site(global)?;
+    refuse_unknown(&site, &flags.services)?;
+    let known = known(&site.host)?;
+    let seen = known.see(&site.host)?;
+    let table = Table::read();
+    let mut all = Vec::new();
+    let begin = Instant::now();
+    for member in &known.members {
+        if member.role == Role::Socket || !is_chosen(member, &flags.services) {
+            continue;
+        }
+        let root = seen.get(&member.name).and_then(|seen| seen.pid);
+        for pid in root.map(|pid| table.tree(pid)).unwrap_or_default() {
+            let told = match table.get(pid).map(|stat| stat.state) {
+                Some('T' | 't') => Err(format!(
+                    "it was stopped by a signal; continue it with `kill -CONT {pid}`"
+                )),
+                _ if begin.elapsed() > ALL_ANSWERS => {
+                    Err("it was not asked: those before it took too long; name its service".into())
+                }
+                _ => told(pid).await,
+            };
+            let (threads, trouble) = match told {
+                Ok(text) => (threads(&text), None),
+                Err(why) => (Vec::new(), Some(why)),
+            };
+            all.push(Process {
+                service: member.service.clone().unwrap_or_default(),
+                pid,
+                program: processes::program(pid).map(|name| terminal::plain(&name)),
+                state: table.get(pid).map_or('?', |stat| stat.state),
+                threads,
+                trouble,
+            });
+        }
+    }
+    if all.is_empty() {
+        return Err(Exit::Unreachable
+            .because("none of these services runs: `camcops-provision status` says why"));
+    }
+    if style.json {
+        terminal::print_json(&json!({ "instance": site.instance, "processes": all }))?;
+    } else {
+        terminal::print(&all.iter().map(text).collect::<String>())?;
+    }
+    Ok(match all.iter().all(|process| process.trouble.is_some()) {
+        true => Exit::Failed as u8,
+        false => 0,
+    })
+}
+
+/// What a process says where it is, or why it does not.
+async fn told(pid: u32) -> Result<String, String> {
+    let gone = || "it has ended".to_owned();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| gone())?;
+    let memory = memory(pid);
+    // Whoever does not listen would die of the signal.
+    let (true, Some(file)) = (listens(&status), memory) else {
+        return Err("it does not tell: it is no Python of CamCOPS, or it started before an upgrade of camcops-provision (restart the service then)".into());
+    };
+    let before = file.metadata().map_err(|_| gone())?.size();
+    kill(Pid::from_raw(pid as i32), SIGNAL).map_err(|_| gone())?;
+    match added(file, before, LONGEST_ANSWER).await {
+        Ok(text) if !text.is_empty() => Ok(text),
+        Ok(_) => {
+            let place = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+            Err(format!(
+                "it does not answer: the kernel holds it{}; a disk or a network share may hang",
+                match place.as_str() {
+                    "" | "0" => String::new(),
+                    place => format!(" in {place}"),
+                }
+            ))
+        }
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+/// What comes to stand in a file behind this position, until nothing more comes; nothing if it does not begin in time.
+/// Of what never ends, the beginning.
+async fn added(mut file: File, before: u64, longest: Duration) -> io::Result<String> {
+    let asked = Instant::now();
+    let (mut last, mut changed) = (before, asked);
+    loop {
+        sleep(PAUSE).await;
+        let now = file.metadata()?.size();
+        if now != last {
+            (last, changed) = (now, Instant::now());
+        }
+        let is_over = last > before && changed.elapsed() > SILENCE;
+        let is_too_much = last.saturating_sub(before) > LARGEST_ANSWER;
+        if is_over || is_too_much || asked.elapsed() > longest {
+            break;
+        }
+        if last == before && asked.elapsed() > PATIENCE {
+            return Ok(String::new());
+        }
+    }
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(before))?;
+    file.take(LARGEST_ANSWER).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether a process has said what is to be done on the signal.
+fn listens(status: &str) -> bool {
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> (SIGNAL as i32 - 1) & 1 == 1)
+}
+
+/// Opened so that nothing that the process may have put in its place meanwhile holds this one up.
+fn memory(pid: u32) -> Option<File> {
+    let is_it = |path: &Path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == MEMORY);
+    let handles = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let path = handles
+        .take(MOST_HANDLES)
+        .filter_map(|handle| Some(handle.ok()?.path()))
+        .find(|path| is_it(path))?;
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
+        .ok()?;
+    let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    (is_file && is_it(Path::new(&ours))).then_some(file)
+}
+
+/// `Thread 0x… (most recent call first):`, and below it `  File "…", line 1 in name`
+fn threads(text: &str) -> Vec<Thread> {
+    let mut threads = Vec::new();
+    for line in text.lines() {
+        if line.ends_with("(most recent call first):") {
+            threads.push(Thread { frames: Vec::new() });
+        } else if let (Some(frame), Some(thread)) = (frame(line), threads.last_mut()) {
+            thread.frames.push(frame);
+        }
+    }
+    threads.reverse();
+    threads
+}
+
+fn frame(line: &str) -> Option<Frame> {
+    let (file, rest) = line
+        .trim_start()
+        .strip_prefix("File \"")?
+        .rsplit_once("\", line ")?;
+    let (number, function) = rest.split_once(" in ")?;
+    Some(Frame {
+        file: terminal::plain(file),
+        line: number.parse().ok()?,
+        function: terminal::plain(function),
+    })
+}
+
+fn text(process: &Process) -> String {
+    let mut text = format!(
+        "{} process {} ({}), state {}",
+        process.service,
+        process.pid,
+        process.program.as_deref().unwrap_or("?"),
+        process.state
+    );
+    if let Some(trouble) = &process.trouble {
+        let _ = writeln!(text, ": {trouble}");
+    } else {
+        text.push('\n');
+    }
+    for (at, thread) in process.threads.iter().enumerate() {
+        if at > 0 {
+            text.push_str("  another thread\n");
+        }
+        for frame in &thread.frames {
+            // Where the packages of the release are is the same in every line.
+            let file = frame.file.rsplit("/site-packages/").next();
+            let file = file.unwrap_or(&frame.file);
+            let _ = writeln!(text, "    {file}:{} {}", frame.line, frame.function);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_read_with_the_one_that_answered_first() {
+        let text = "Thread 0x1 (most recent call first):\n  File \"/a b.py\", line 7 in wait\n\nCurrent thread 0x2 (most recent call first):\n  File \"/c.py\", line 12 in <module>\n  ...\n";
+        let threads = threads(text);
+        assert_eq!(threads.len(), 2);
+        assert_eq!(threads[0].frames.len(), 1);
+        assert_eq!(threads[0].frames[0].function, "<module>");
+        assert_eq!(
+            threads[1].frames,
+            [Frame {
+                file: "/a b.py".into(),
+                line: 7,
+                function: "wait".into()
+            }]
+        );
+        assert_eq!(super::threads("nothing"), []);
+    }
+
+    #[tokio::test]
+    async fn who_lies_is_read_for_a_while_only() {
+        let told = |script: &str| {
+            let file = tempfile::tempfile_in("/dev/shm").unwrap();
+            let place = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+            let child = std::process::Command::new("sh")
+                .args(["-c", script, "sh", &place])
+                .spawn()
+                .unwrap();
+            (file, child)
+        };
+        let begin = Instant::now();
+        for (script, most) in [
+            // 2 TB of nothing.
+            ("truncate --size=2T $1; sleep 60", LARGEST_ANSWER as usize),
+            // A word at a time, for ever.
+            ("while :; do echo x >> $1; sleep 0.02; done", 200),
+            ("echo told > $1", 5),
+        ] {
+            let (file, mut child) = told(script);
+            let text = added(file, 0, Duration::from_secs(1)).await.unwrap();
+            assert!(!text.is_empty() && text.len() <= most, "{}", text.len());
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(15));
+        let (file, mut child) = told("true");
+        assert_eq!(added(file, 0, LONGEST_ANSWER).await.unwrap(), "");
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn who_does_not_listen_is_left_in_peace() {
+        assert!(listens("SigIgn:\t0\nSigCgt:\t0000000000008000\n"));
+        assert!(!listens("SigCgt:\t0000000000004000\n"));
+        assert!(!listens(""));
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        assert!(
+            runtime
+                .block_on(told(child.id()))
+                .unwrap_err()
+                .contains("does not tell")
+        );
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            runtime
+                .block_on(told(u32::MAX >> 1))
+                .unwrap_err()
+                .contains("has ended")
+        );
+    }
+}

@@ -1,0 +1,412 @@
+//! `upgrade`: another version of CamCOPS, and back by itself if that does not work.
+//!
+//! The new release is built beside the old one while the site runs. From then on it is an `install` with another wish:
+//! the moment at which the settings get the new version is the one at which a run that is cut goes on forward, by
+//! `upgrade` or by `install`; before it there is only the old one. Where the tables have to be changed, nobody can write
+//! from before the dump until the new release is seen to work.
+
+pub mod check;
+pub mod rollback;
+
+use super::need_machine;
+use crate::base::error::Exit;
+use crate::base::prompt::{Enter, Question, agree};
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Parts, Upgrade as Flags};
+use crate::commands::upgrade::rollback::Writes;
+use crate::drivers::{release, services, sql, tables};
+use crate::engine::report::Lines;
+use crate::engine::{self, Plan};
+use crate::journal::Writer;
+use crate::probe::{Endpoint, Role};
+use crate::resource::{Part, Resource};
+use crate::session::converge::{overrides, planned, refuse, unpack};
+use crate::session::upgrade_record::{self, Phase, Side, Upgrade};
+use crate::settings::{Auto, Version};
+use crate::site::Site;
+use anyhow::{Context, Result, bail};
+use check::{KEY, Preflight};
+use serde_json::json;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How long the site may take to answer one visitor.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two visits while the release is changed.
+const PAUSE: Duration = Duration::from_millis(250);
+/// What is begun is brought to its end.
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+/// Upgrades, or tells what that would do.
+pub async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
+    let to = check::target(flags.to.as_deref())?;
+    need_machine(global, "upgrade")?;
+    let mut global = global.clone();
+    global.set.extend(overrides(&flags.origin)?);
+    let site = opened(&global)?;
+    if flags.check {
+        let found = check::preflight(&site, to).await;
+        site.host.close().await;
+        return check::tell(&site, &found?, flags.exit_code, style);
+    }
+    let stop = stop_on_signals(style)?;
+    if rollback::finish(&global, flags.yes, style).await? {
+        return Err(Exit::Failed.because(
+            "an earlier upgrade was being undone, and that is finished now; run again to upgrade",
+        ));
+    }
+    let mut writer = Writer::open(&site.host, &site.instance, "upgrade")?;
+    let found = check::preflight(&site, to).await?;
+    if !found.problems.is_empty() {
+        return Err(Exit::Failed.because(found.problems.join("\n")));
+    }
+    let begun = begun(&site, to)?;
+    if !found.pending && begun.is_none() {
+        site.host.close().await;
+        check::set_version(&global, to.as_str())?;
+        return done(&site, None, style);
+    }
+    let question = format!("CamCOPS {} -> {}", found.from, to.as_str());
+    agree(&Question::new(&question, Enter::No), flags.yes, style)?;
+    let writes = match begun {
+        Some(_) => Writes::Anybodys,
+        None => Writes::Ours,
+    };
+    let next = with_version(&global, to.as_str())?;
+    build(&next, &mut writer, stop, style).await?;
+    let visitor = Visitor::begin(&next)?;
+    let upgrade = prepared(&site, &next, &found, begun).await;
+    site.host.close().await;
+    let mut upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(why) => {
+            // What the settings ask for has not changed yet.
+            let asked_for = match writes {
+                Writes::Anybodys => to.as_str(),
+                _ => &found.from,
+            };
+            let old = with_version(&global, asked_for)?;
+            let started = converge(&old, &mut writer, &whole(), &GO_ON, style).await;
+            old.host.close().await;
+            started.context("the services could not be started again")?;
+            return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
+        }
+    };
+    let result = forward(&global, &next, &mut writer, &mut upgrade, stop, style).await;
+    next.host.close().await;
+    let Err(why) = result else {
+        let gap = visitor.end().await;
+        return done(&next, Some((&upgrade, gap)), style);
+    };
+    let (old, new) = (&upgrade.from.version, &upgrade.to.version);
+    if !style.quiet {
+        terminal::note(&format!(
+            "  CamCOPS {new} could not be brought into use ({why:#}); going back to {old}"
+        ));
+    }
+    rollback::undo(&global, &mut writer, &upgrade, writes, style)
+        .await
+        .with_context(|| format!("CamCOPS {new} could not be brought into use: {why:#}"))?;
+    let gap = visitor.end().await.as_secs_f64();
+    let data = match writes {
+        Writes::Ours => "with all data",
+        _ => {
+            "with the data from before it was begun (what was there at the end is in the newest dump from before a rollback)"
+        }
+    };
+    Err(why.context(format!(
+        "CamCOPS {new} could not be brought into use, so {old} is in use again, {data} (the site did not answer for {gap:.1} s)"
+    )))
+}
+
+/// The upgrade to this version that an earlier run was cut in, if the settings say that it is to go on.
+fn begun(site: &Site, to: Version) -> Result<Option<Upgrade>> {
+    let upgrade = upgrade_record::read(&site.host, &site.instance)?;
+    let is_asked_for = site.settings().camcops.version == Auto::Given(to)
+        || (site.settings().camcops.version == Auto::Auto && to == Version::NEWEST);
+    Ok(upgrade.filter(|upgrade| {
+        upgrade.phase == Phase::Switching && upgrade.to.version == to.as_str() && is_asked_for
+    }))
+}
+
+/// The site, with all that it takes to reach its data.
+fn opened(global: &Global) -> Result<Site> {
+    let site = Site::load(global)?;
+    let found = site.found(&site.journal()?)?;
+    site.ready(&found)?;
+    Ok(site)
+}
+
+/// The site as if its settings asked for this version.
+fn with_version(global: &Global, version: &str) -> Result<Site> {
+    let mut global = global.clone();
+    global.set.push(format!("{KEY}={version}"));
+    opened(&global)
+}
+
+fn whole() -> Parts {
+    Parts {
+        only: Vec::new(),
+        skip: Vec::new(),
+        adopt: false,
+    }
+}
+
+/// Makes parts of the machine what the site wants.
+async fn converge(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    parts: &Parts,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<()> {
+    make(site, writer, parts, stop, style, |_| {}).await
+}
+
+async fn make(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    parts: &Parts,
+    stop: &AtomicBool,
+    style: Style,
+    choose: impl FnOnce(&mut Plan),
+) -> Result<()> {
+    // What earlier steps did is looked at anew.
+    if let Some(services) = site
+        .host
+        .live
+        .as_ref()
+        .and_then(|live| live.services.as_ref())
+    {
+        services.forget();
+    }
+    site.host.forget();
+    let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
+    choose(&mut plan);
+    refuse(&site.host, &recipe, &plan)?;
+    unpack(&site.host, &plan)?;
+    let mut lines = Lines {
+        style,
+        host: &site.host,
+    };
+    engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+    Ok(())
+}
+
+/// The new release, beside the one in use.
+async fn build(
+    next: &Site,
+    writer: &mut Writer<'_>,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<()> {
+    let parts = Parts {
+        only: vec![Part::Packages, Part::Application],
+        ..whole()
+    };
+    // The links are what makes it the current one.
+    make(next, writer, &parts, stop, style, |plan| {
+        plan.changes
+            .retain(|planned| !matches!(planned.change.resource, Resource::Symlink(_)));
+    })
+    .await
+    .context("nothing was changed but for what is beside the release in use")
+}
+
+/// The way back, before anything of the site is changed.
+async fn prepared(
+    site: &Site,
+    next: &Site,
+    found: &Preflight,
+    begun: Option<Upgrade>,
+) -> Result<Upgrade> {
+    let known = sql::known(&next.host)?;
+    let wanted = release::Wanted::new(next).map_err(|why| Exit::Unreachable.because(why.0))?;
+    let head = tables::head_of(&wanted.id)
+        .await?
+        .with_context(|| format!("release {} has no migrations", wanted.id))?;
+    let migrates = found.revision != head;
+    let mut from = Side {
+        version: found.from.clone(),
+        release: found.from_release.clone(),
+    };
+    if let Some(begun) = begun {
+        if tables::was_begun(&next.host, &known, &begun.revision).await? {
+            // Its dump is the one that leads back; another one is made of what there is now.
+            services::stop_ours(&site.host)?;
+            return Ok(begun);
+        }
+        from = begun.from;
+    }
+    if migrates {
+        // What is written after the dump would be lost on the way back.
+        services::stop_ours(&site.host)?;
+    }
+    let dump = tables::dump_before(
+        &next.host,
+        &known.database,
+        found.to,
+        tables::Reader::Program,
+    )
+    .await?;
+    tables::application(&next.host)?
+        .dumped
+        .replace(dump.clone());
+    Ok(Upgrade {
+        phase: Phase::Switching,
+        from,
+        to: Side {
+            version: found.to.to_owned(),
+            release: wanted.id,
+        },
+        dump,
+        revision: found.revision.clone(),
+        migrates,
+        sums: None,
+    })
+}
+
+/// The wish; the links, the configuration and the tables; then the services; then whether all of it works.
+async fn forward(
+    global: &Global,
+    next: &Site,
+    writer: &mut Writer<'_>,
+    upgrade: &mut Upgrade,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<()> {
+    let remember = |upgrade: &Upgrade| {
+        upgrade_record::write(&next.host, &next.instance, upgrade)?;
+        next.host.cut().after_write();
+        anyhow::Ok(())
+    };
+    remember(upgrade)?;
+    check::set_version(global, &upgrade.to.version)?;
+    next.host.cut().after_write();
+    let parts = Parts {
+        skip: vec![Part::Services, Part::Web],
+        ..whole()
+    };
+    converge(next, writer, &parts, stop, style).await?;
+    if upgrade.migrates {
+        upgrade.sums = Some(tables::sums(&*sql::known(&next.host)?).await?);
+        remember(upgrade)?;
+        // What somebody enters ends the way back: nobody can before everything else runs.
+        make(next, writer, &whole(), stop, style, |plan| {
+            plan.changes.retain(|planned| {
+                !services::lets_visitors_in(&next.host, &planned.change.resource)
+            });
+        })
+        .await?;
+    }
+    converge(next, writer, &whole(), stop, style).await?;
+    works(next, writer).await?;
+    upgrade.phase = Phase::Done;
+    remember(upgrade)
+}
+
+/// A real login page, what tablets are answered, logins to the database and to the broker, an answer of each service.
+async fn works(site: &Site, writer: &Writer<'_>) -> Result<()> {
+    for role in Role::ALL {
+        let endpoint = Endpoint::of(site, role)?;
+        endpoint.answers(PATIENCE).await?;
+        if let Endpoint::Web(web, _) = &endpoint {
+            web.serves_tablets(PATIENCE).await?;
+        }
+    }
+    site.host.forget();
+    let (_, plan) = planned(site, &writer.journal, &whole()).await?;
+    let differing = plan
+        .changes
+        .iter()
+        .map(|one| one.change.resource.to_string());
+    let differing: Vec<String> = differing.collect();
+    if !differing.is_empty() {
+        bail!("not as it should be: {}", differing.join(", "));
+    }
+    Ok(())
+}
+
+fn done(site: &Site, upgraded: Option<(&Upgrade, Duration)>, style: Style) -> Result<u8> {
+    let Some((upgrade, gap)) = upgraded else {
+        let version = site.settings().camcops.version;
+        if style.json {
+            terminal::print_json(&json!({ "instance": site.instance, "changed": false }))?;
+        } else {
+            let version = match version {
+                Auto::Auto => Version::NEWEST,
+                Auto::Given(version) => version,
+            };
+            terminal::print_line(&format!(
+                "nothing to do: CamCOPS {} is in use",
+                version.as_str()
+            ))?;
+        }
+        return Ok(0);
+    };
+    if style.json {
+        terminal::print_json(&json!({
+            "instance": site.instance,
+            "changed": true,
+            "from": upgrade.from,
+            "to": upgrade.to,
+            "migrated": upgrade.migrates,
+            "dump": upgrade.dump,
+            "unanswered_ms": gap.as_millis() as u64,
+        }))?;
+        return Ok(0);
+    }
+    terminal::print_line(&format!(
+        "CamCOPS {} -> {}: the site did not answer for {:.1} s",
+        upgrade.from.version,
+        upgrade.to.version,
+        gap.as_secs_f64()
+    ))?;
+    if let Some(dump) = &upgrade.dump {
+        terminal::print_line(&format!("the data from before is in {dump}"))?;
+    }
+    terminal::print_line(
+        "`camcops-provision rollback` goes back; `camcops-provision releases prune` keeps the release for that",
+    )?;
+    Ok(0)
+}
+
+/// Visits the site again and again, and knows for how long it did not answer.
+struct Visitor {
+    over: watch::Sender<bool>,
+    visits: JoinHandle<Duration>,
+}
+
+impl Visitor {
+    fn begin(site: &Site) -> Result<Visitor> {
+        let endpoint = Endpoint::of(site, Role::Web)?;
+        let (over, mut is_over) = watch::channel(false);
+        let visits = tokio::spawn(async move {
+            let (mut longest, mut answered) = (Duration::ZERO, Instant::now());
+            loop {
+                if endpoint.answers(PATIENCE).await.is_ok() {
+                    longest = longest.max(answered.elapsed());
+                    // Only now: it does not matter when nobody asks.
+                    if *is_over.borrow() {
+                        return longest;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    answered = Instant::now();
+                } else if *is_over.borrow() {
+                    return longest.max(answered.elapsed());
+                } else {
+                    let _ = tokio::time::timeout(PAUSE, is_over.changed()).await;
+                }
+            }
+        });
+        Ok(Visitor { over, visits })
+    }
+
+    async fn end(self) -> Duration {
+        let _ = self.over.send(true);
+        self.visits.await.unwrap_or_default()
+    }
+}

@@ -1,0 +1,371 @@
+//! What an upgrade would do, and what stands in its way, before anything is changed.
+
+use super::super::config;
+use crate::base::error::Exit;
+use crate::base::terminal::{self, Style};
+use crate::camcops_conf::Ini;
+use crate::cli::Global;
+use crate::drivers::release::{self, Missing};
+use crate::drivers::sql::copy::load;
+use crate::drivers::sql::{self, Power};
+use crate::drivers::tables;
+use crate::journal;
+use crate::settings::{self, Auto, Mode, Origin, Version};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::path::Path;
+
+/// The key that says which version is wanted.
+pub const KEY: &str = "camcops.version";
+
+/// What is known before an upgrade.
+#[derive(Debug, Serialize)]
+pub struct Preflight {
+    /// The version in use.
+    pub from: String,
+    /// Its release.
+    pub from_release: String,
+    /// The version that is wanted.
+    pub to: &'static str,
+    /// Its release.
+    pub to_release: Option<String>,
+    /// The versions that this program knows.
+    pub known: Vec<&'static str>,
+    /// Whether the new release is there already.
+    pub is_built: bool,
+    /// The interpreter that it runs on.
+    pub python: Option<String>,
+    /// The revision of the tables.
+    pub revision: String,
+    /// The revision that the new release works with.
+    pub new_revision: String,
+    /// Keys of camcops.conf that are new.
+    pub new_keys: Vec<&'static str>,
+    /// Keys of camcops.conf that the new version does not read any more, and that are set here.
+    pub removed_keys: Vec<String>,
+    /// The room that it takes, and that there is.
+    pub room: Vec<Room>,
+    /// Whether there is anything to do.
+    pub pending: bool,
+    /// What stands in the way.
+    pub problems: Vec<String>,
+}
+
+/// The room somewhere.
+#[derive(Debug, Serialize)]
+pub struct Room {
+    /// What for.
+    pub what: &'static str,
+    /// Where.
+    pub path: String,
+    /// What is needed, in MiB.
+    pub needed_mib: u64,
+    /// What is free, in MiB.
+    pub free_mib: u64,
+}
+
+impl Preflight {
+    /// Whether the tables are changed.
+    pub fn migrates(&self) -> bool {
+        self.revision != self.new_revision
+    }
+}
+
+/// The version that is asked for.
+pub fn target(asked: Option<&str>) -> Result<Version> {
+    let Some(asked) = asked else {
+        return Ok(Version::NEWEST);
+    };
+    let known = Version::ALL.iter().find(|known| known.as_str() == asked);
+    known.copied().ok_or_else(|| {
+        Exit::Usage.because(format!(
+            "--to {asked}: this camcops-provision has been tested with CamCOPS {} and knows the files of no other; a newer camcops-provision may know it",
+            names().join(", ")
+        ))
+    })
+}
+
+fn names() -> Vec<&'static str> {
+    Version::ALL.iter().map(|known| known.as_str()).collect()
+}
+
+/// Where a version stands among those that are known; older than all of them where it is not known.
+fn rank(version: &str) -> Option<usize> {
+    Version::ALL
+        .iter()
+        .position(|known| known.as_str() == version)
+}
+
+/// Looks at everything; changes nothing.
+pub async fn preflight(site: &Site, to: Version) -> Result<Preflight> {
+    let host = &site.host;
+    let not_installed = || {
+        Exit::Failed.because(
+            "CamCOPS is not installed here: run `camcops-provision install`, which takes the version of camcops.version",
+        )
+    };
+    let from_release = release::current(host)?.ok_or_else(not_installed)?;
+    if !site.journal()?.exists() {
+        return Err(not_installed());
+    }
+    let mut problems = Vec::new();
+    let from = match release::version_of(host, &from_release)? {
+        Some(version) => version,
+        None => {
+            problems.push(format!(
+                "the release in use, {from_release}, is not whole: run `camcops-provision install` first"
+            ));
+            String::new()
+        }
+    };
+    if rank(&from) > rank(to.as_str()) {
+        problems.push(format!(
+            "CamCOPS {from} is newer than {}, and its tables may not fit an older one: `camcops-provision rollback` goes back after an upgrade",
+            to.as_str()
+        ));
+    }
+    let others: Vec<String> = journal::instances(host)?
+        .into_iter()
+        .filter(|other| *other != site.instance)
+        .collect();
+    if !others.is_empty() {
+        problems.push(format!(
+            "the instances {} run on the same release: set camcops.version for each of them, and run `camcops-provision install` for each, one after the other",
+            others.join(", ")
+        ));
+    }
+    problems.extend(set_elsewhere(site));
+    let wanted = match release::Wanted::of(site, to) {
+        Ok(wanted) => Some(wanted),
+        Err(Missing(why)) => {
+            problems.push(why);
+            None
+        }
+    };
+    let is_built = match &wanted {
+        Some(wanted) => release::is_whole(host, &wanted.id)?,
+        None => false,
+    };
+    let to_release = wanted.as_ref().map(|wanted| wanted.id.clone());
+    let new_revision = match &wanted {
+        Some(wanted) if is_built => tables::head_of(&wanted.id).await?,
+        _ => None,
+    };
+    let new_revision = new_revision.unwrap_or_else(|| release::known(to).revision.to_owned());
+    let (revision, room) = database(site, is_built).await?;
+    if revision != new_revision && sql::known(host)?.server.power == Power::Application {
+        problems.push(
+            "the tables have to be changed, and without an administrator of the database they could not be brought back: set database.admin_defaults_file".into(),
+        );
+    }
+    if revision != new_revision
+        && let Err(why) = load::refuse_triggers(&*sql::known(host)?).await
+    {
+        problems.push(why.to_string());
+    }
+    for one in &room {
+        if one.free_mib < one.needed_mib {
+            problems.push(format!(
+                "{} needs {} MiB in {}, and {} MiB are free: make room there",
+                one.what, one.needed_mib, one.path, one.free_mib
+            ));
+        }
+    }
+    let (new_keys, removed_keys) = keys(site, &from, to)?;
+    Ok(Preflight {
+        pending: to_release.as_ref() != Some(&from_release) || revision != new_revision,
+        from,
+        from_release,
+        to: to.as_str(),
+        to_release,
+        known: names(),
+        is_built,
+        python: wanted.map(|wanted| wanted.python.path),
+        revision,
+        new_revision,
+        new_keys,
+        removed_keys,
+        room,
+        problems,
+    })
+}
+
+/// The revision of the tables; the room for a release, for a dump, and for the tables once more.
+async fn database(site: &Site, is_built: bool) -> Result<(String, Vec<Room>)> {
+    let host = &site.host;
+    let known = sql::known(host)?;
+    let revision = tables::revision(&known, &known.database)
+        .await?
+        .with_context(|| {
+            format!(
+                "the database {} has no tables of CamCOPS: run `camcops-provision install`",
+                known.database
+            )
+        })?;
+    let bytes = tables::size(&known).await?;
+    let mut all = Vec::new();
+    if !is_built {
+        let (needed_mib, free_mib) = release::room(host)?;
+        all.push(Room {
+            what: "the new release",
+            path: crate::layout::RELEASES.to_owned(),
+            needed_mib,
+            free_mib,
+        });
+    }
+    let mut add = |what, path: &str, bytes: u64| -> Result<()> {
+        let there = there_already(path);
+        let space = nix::sys::statvfs::statvfs(there)
+            .with_context(|| format!("can't measure {}", there.display()))?;
+        all.push(Room {
+            what,
+            path: path.to_owned(),
+            needed_mib: bytes.div_ceil(1 << 20),
+            free_mib: (space.blocks_available() * space.fragment_size()) >> 20,
+        });
+        Ok(())
+    };
+    let dumps = site.settings().backup.directory.as_str();
+    add("the dump of the database", dumps, bytes / 5 * 6)?;
+    if site.settings().database.mode == Mode::Local {
+        let home: Option<(String,)> = known.server.row("SELECT @@datadir").await?;
+        let home = home.map_or_else(|| "/var/lib/mysql".to_owned(), |(home,)| home);
+        add("the database once more", &home, bytes)?;
+    }
+    Ok((revision, all))
+}
+
+/// The nearest directory above that is there.
+fn there_already(path: &str) -> &Path {
+    let all = Path::new(path).ancestors();
+    let mut there = all.filter(|path| path.is_dir());
+    there.next().unwrap_or(Path::new("/"))
+}
+
+/// The keys that came and went between two versions; of those that went, those that are set here.
+fn keys(site: &Site, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<String>)> {
+    let text = site
+        .host
+        .read_text(&site.layout.config)?
+        .unwrap_or_default();
+    let config = Ini::parse(&text);
+    let between = |version: &&Version| {
+        rank(version.as_str()) > rank(from) && rank(version.as_str()) <= rank(to.as_str())
+    };
+    let (mut new, mut removed) = (Vec::new(), Vec::new());
+    for version in Version::ALL.iter().filter(between) {
+        let known = release::known(*version);
+        new.extend(known.new_keys);
+        for name in known.removed_keys {
+            let (section, key) = name.split_once('.').unwrap_or(("site", name));
+            if config.get(section, key).is_some() {
+                removed.push((*name).to_owned());
+            }
+        }
+    }
+    Ok((new, removed))
+}
+
+/// Where the version is set if not in the administrator's file: there this program could not change it, nor back.
+fn set_elsewhere(site: &Site) -> Option<String> {
+    let origin = site.resolved.origins.get(KEY)?;
+    let file = match origin {
+        Origin::Default => true,
+        Origin::File { path, .. } => path == &site.settings_file,
+        Origin::Environment(_) | Origin::Flag => false,
+    };
+    (!file).then(|| {
+        format!(
+            "{KEY} is set by {origin}: take it out there, and it is written into {}",
+            site.settings_file.display()
+        )
+    })
+}
+
+/// Lets the settings ask for a version; they stay as they are where they do already.
+pub fn set_version(global: &Global, version: &str) -> Result<()> {
+    let site = Site::load(global)?;
+    let wish = match site.settings().camcops.version {
+        Auto::Auto => Version::NEWEST,
+        Auto::Given(wish) => wish,
+    };
+    if wish.as_str() == version {
+        return Ok(());
+    }
+    let file = &site.settings_file;
+    let old = config::read(file)?.unwrap_or_default();
+    let new = settings::edited(&old, KEY, Some(version))
+        .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
+    config::write(file, &new)
+}
+
+/// Tells what was found.
+pub fn tell(site: &Site, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
+    if style.json {
+        let mut document = serde_json::to_value(found)?;
+        document["instance"] = site.instance.as_str().into();
+        terminal::print_json(&document)?;
+    } else {
+        terminal::print(&text(found))?;
+    }
+    Ok(match (found.problems.is_empty(), found.pending) {
+        (false, _) => Exit::Failed as u8,
+        (true, true) if exit_code => Exit::Pending as u8,
+        _ => 0,
+    })
+}
+
+fn text(found: &Preflight) -> String {
+    let mut lines = vec![format!(
+        "CamCOPS      {} is in use, {} is wanted; known: {}",
+        found.from,
+        found.to,
+        found.known.join(", ")
+    )];
+    let built = match found.is_built {
+        true => "is there already",
+        false => "would be built beside the one in use, while the site runs",
+    };
+    if let (Some(release), Some(python)) = (&found.to_release, &found.python) {
+        lines.push(format!("release      {release} on {python} {built}"));
+    }
+    lines.push(match found.migrates() {
+        true => format!(
+            "tables       from revision {} to {}: the site stops while they are dumped and changed",
+            found.revision, found.new_revision
+        ),
+        false => format!(
+            "tables       stay at revision {}: visitors wait while the services start anew",
+            found.revision
+        ),
+    });
+    for one in &found.room {
+        lines.push(format!(
+            "room         {}: {} MiB of {} MiB in {}",
+            one.what, one.needed_mib, one.free_mib, one.path
+        ));
+    }
+    let mut keys = Vec::new();
+    if !found.new_keys.is_empty() {
+        keys.push(format!("new: {}", found.new_keys.join(", ")));
+    }
+    if !found.removed_keys.is_empty() {
+        let removed = found.removed_keys.join(", ");
+        keys.push(format!("set here and not read any more: {removed}"));
+    }
+    let keys = match keys.is_empty() {
+        true => "the same".to_owned(),
+        false => keys.join("; "),
+    };
+    lines.push(format!("keys         {keys}"));
+    for problem in &found.problems {
+        lines.push(format!("! {problem}"));
+    }
+    lines.push(match (found.problems.is_empty(), found.pending) {
+        (false, _) => "this stands in the way of an upgrade".to_owned(),
+        (true, true) => format!("`camcops-provision upgrade --to {}` does it", found.to),
+        (true, false) => format!("nothing to do: CamCOPS {} is in use", found.to),
+    });
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,265 @@
+//! The way back from an upgrade: by itself, when the new version does not work, and by `rollback`.
+
+use super::{GO_ON, check, converge, opened, whole, with_version};
+use crate::base::error::Exit;
+use crate::base::prompt::{Enter, Question, agree};
+use crate::base::signals::{go_on_to_the_end, stop_on_signals};
+use crate::base::terminal::{self, Style};
+use crate::cli::{Global, Rollback};
+use crate::commands::need_machine;
+use crate::drivers::sql::copy::load;
+use crate::drivers::{release, services, sql, tables};
+use crate::journal::Writer;
+use crate::resource::{Facets, State};
+use crate::session::converge::overrides;
+use crate::session::upgrade_record::{self, Phase, Upgrade};
+use crate::site::Site;
+use anyhow::{Context, Result};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// Who can have written into the tables since they were changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// Only this run knows of all starts of the services: what differs from the sums is new.
+    Ours,
+    /// The machine may have been started again in between: whatever is there now is dumped first.
+    Anybodys,
+    /// The administrator gives up what is new; it is dumped first.
+    GivenUp,
+}
+
+/// Goes back to the release from before the last upgrade.
+pub async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result<u8> {
+    need_machine(global, "roll back")?;
+    let _ = stop_on_signals(style)?;
+    let mut global = global.clone();
+    global.set.extend(overrides(&flags.origin)?);
+    let site = opened(&global)?;
+    let known = sql::known(&site.host)?;
+    if let Some(name) = &flags.confirm
+        && *name != known.database
+    {
+        return Err(Exit::Usage.because(format!(
+            "--confirm {name}: the database whose new data would be given up is called {}; nothing was changed",
+            known.database
+        )));
+    }
+    if finish(&global, flags.yes, style).await? {
+        return told(&site, style);
+    }
+    let Some(upgrade) = upgrade_record::read(&site.host, &site.instance)? else {
+        return Err(Exit::Failed.because(
+            "there is nothing to go back to: no upgrade was made here, or it was undone already",
+        ));
+    };
+    let current = release::current(&site.host)?;
+    if upgrade.phase == Phase::Done && current.as_ref() != Some(&upgrade.to.release) {
+        return Err(Exit::Failed.because(format!(
+            "the last upgrade was to release {}, and now {} is in use: there is no way back to {} from there",
+            upgrade.to.release,
+            current.unwrap_or_default(),
+            upgrade.from.version
+        )));
+    }
+    let question = format!("CamCOPS {} -> {}", upgrade.to.version, upgrade.from.version);
+    agree(&Question::new(&question, Enter::No), flags.yes, style)?;
+    let mut writer = Writer::open(&site.host, &site.instance, "rollback")?;
+    let writes = match (flags.confirm.is_some(), upgrade.phase) {
+        (true, _) => Writes::GivenUp,
+        (false, Phase::Done) => Writes::Ours,
+        (false, _) => Writes::Anybodys,
+    };
+    if upgrade.migrates && writes != Writes::GivenUp {
+        refuse_unknown_data(&site, &upgrade).await?;
+        refuse_new_data(&site, &upgrade).await?;
+    }
+    site.host.close().await;
+    undo(&global, &mut writer, &upgrade, writes, style).await?;
+    told(&site, style)
+}
+
+fn told(site: &Site, style: Style) -> Result<u8> {
+    let current = release::current(&site.host)?.unwrap_or_default();
+    if style.json {
+        terminal::print_json(&json!({ "instance": site.instance, "release": current }))?;
+    } else {
+        terminal::print_line(&format!("release {current} is in use again"))?;
+    }
+    Ok(0)
+}
+
+/// Finishes what an earlier run began to undo; says whether there was anything to finish.
+pub async fn finish(global: &Global, yes: bool, style: Style) -> Result<bool> {
+    let host = crate::session::open_host(global)?;
+    let Some(upgrade) = upgrade_record::read(&host, &global.instance)? else {
+        return Ok(false);
+    };
+    if upgrade.phase != Phase::GoingBack {
+        return Ok(false);
+    }
+    let question = format!(
+        "an earlier run was going back to CamCOPS {}, and that is finished first",
+        upgrade.from.version
+    );
+    agree(&Question::new(&question, Enter::No), yes, style)?;
+    if !style.quiet {
+        terminal::note(&format!("  {question}"));
+    }
+    let mut writer = Writer::open(&host, &global.instance, "rollback")?;
+    undo(global, &mut writer, &upgrade, Writes::Anybodys, style).await?;
+    Ok(true)
+}
+
+/// Goes back: the old tables, if they were changed; then the settings; then everything else follows from these.
+pub async fn undo(
+    global: &Global,
+    writer: &mut Writer<'_>,
+    upgrade: &Upgrade,
+    writes: Writes,
+    style: Style,
+) -> Result<()> {
+    go_on_to_the_end();
+    let old = with_version(global, &upgrade.from.version)?;
+    let tables = old_tables(&old, upgrade, writes).await;
+    let settled = tables.with_context(|| {
+        format!(
+            "CamCOPS {} is not in use again; mend this, then run `camcops-provision rollback`",
+            upgrade.from.version
+        )
+    });
+    if settled.is_err() {
+        old.host.close().await;
+    }
+    settled?;
+    check::set_version(global, &upgrade.from.version)?;
+    old.host.cut().after_write();
+    upgrade_record::forget(&old.host, &old.instance)?;
+    let converged = converge(&old, writer, &whole(), &GO_ON, style).await;
+    old.host.close().await;
+    converged.with_context(|| {
+        format!(
+            "the settings ask for CamCOPS {} again; mend this, then run `camcops-provision install`",
+            upgrade.from.version
+        )
+    })
+}
+
+/// The tables as they were, if they were changed.
+async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()> {
+    let known = sql::known(&old.host)?;
+    known.server.started(&old.host).await?;
+    let changed = upgrade.migrates
+        && (upgrade.phase == Phase::GoingBack
+            || tables::was_begun(&old.host, &known, &upgrade.revision).await?);
+    if !changed {
+        return Ok(());
+    }
+    let dump = upgrade.dump.as_ref().with_context(|| {
+        format!(
+            "there was nothing in the tables of {} to dump, and now they are changed",
+            known.database
+        )
+    })?;
+    if old.host.look(dump)?.is_none() {
+        return Err(Exit::Unusable.because(format!(
+            "the dump {dump} from before the upgrade is not there any more, and without it there is no way back: put it there again, or remove {} and run `camcops-provision install` to stay with what there is",
+            upgrade_record::path(&old.instance)
+        )));
+    }
+    load::need_power(&known, "")?;
+    load::refuse_triggers(&known).await?;
+    services::stop_ours(&old.host)?;
+    if writes != Writes::GivenUp
+        && upgrade.phase != Phase::GoingBack
+        && let Err(why) = refuse_new_data(old, upgrade).await
+    {
+        // With the new version, as the settings say.
+        start_services(old).await;
+        return Err(why);
+    }
+    // Of tables that are the old ones already there is nothing to dump.
+    let at = tables::revision(&known, &known.database).await?;
+    if writes != Writes::Ours
+        && at.as_ref() != Some(&upgrade.revision)
+        && let Err(why) = tables::dump_before(
+            &old.host,
+            &known.database,
+            "rollback",
+            tables::Reader::Somebody,
+        )
+        .await
+    {
+        if upgrade.phase != Phase::GoingBack {
+            start_services(old).await;
+        }
+        return Err(why);
+    }
+    let going_back = Upgrade {
+        phase: Phase::GoingBack,
+        ..upgrade.clone()
+    };
+    upgrade_record::write(&old.host, &old.instance, &going_back)?;
+    old.host.cut().after_write();
+    tables::bring_back(&old.host, dump, &upgrade.revision).await?;
+    old.host.cut().after_write();
+    Ok(())
+}
+
+/// Where an upgrade was cut before its sums were taken, no service had run with the new tables; but the machine may have
+/// started them since.
+async fn refuse_unknown_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
+    if upgrade.sums.is_some() || upgrade.phase == Phase::GoingBack {
+        return Ok(());
+    }
+    let known = sql::known(&site.host)?;
+    if !services::any_of_ours_runs(&site.host)?
+        || !tables::was_begun(&site.host, &known, &upgrade.revision).await?
+    {
+        return Ok(());
+    }
+    Err(Exit::CannotCreate.because(format!(
+        "the upgrade to CamCOPS {} was cut after the tables were changed, and the services run with them: whether anything was entered since can't be told; finish it with `camcops-provision upgrade`, or go back with `camcops-provision rollback --confirm {}` (what there is now stays in a dump)",
+        upgrade.to.version, known.database
+    )))
+}
+
+/// Whatever was entered since the tables were changed would be lost.
+async fn refuse_new_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
+    // Until there are sums, no service was started.
+    let Some(before) = &upgrade.sums else {
+        return Ok(());
+    };
+    let known = sql::known(&site.host)?;
+    let now = tables::sums(&known).await?;
+    let differs = |table: &&String| before.get(*table) != now.get(*table);
+    let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let new: Vec<&str> = all
+        .into_iter()
+        .filter(differs)
+        .map(String::as_str)
+        .collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::CannotCreate.because(format!(
+        "since the upgrade something was entered into {}, and the tables from before do not have it: stay with CamCOPS {}, or give that up with `camcops-provision rollback --confirm {}` (it stays in a dump)",
+        new.join(", "),
+        upgrade.to.version,
+        known.database
+    )))
+}
+
+async fn start_services(site: &Site) {
+    let live = site.host.live.as_ref();
+    let Some(known) = live.and_then(|live| live.services.as_ref()) else {
+        return;
+    };
+    for member in known.members.iter().filter(|one| one.role.is_ours()) {
+        let wanted = State::Present(Facets::new());
+        let started = services::enforce(&site.host, &member.name, &State::Absent, &wanted).await;
+        if let Err(why) = started {
+            terminal::note(&format!("  {}: {why:#}", member.name));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `user`: superusers, passwords and lockouts of the application, for whoever can't get in by its pages.
+//!
+//! CamCOPS's own commands do it, so that its rules hold. Whether they did is seen in the database: their exit code is
+//! not always told.
+
+use super::superuser::{asked_twice, from_file};
+use super::{need_machine, purge};
+use crate::base::error::Exit;
+use crate::base::prompt::terminal;
+use crate::base::secret::Secret;
+use crate::base::signals::stop_on_signals;
+use crate::base::terminal::Style;
+use crate::cli::{Global, PasswordFlags, User};
+use crate::drivers::sql::{self, quote};
+use crate::drivers::superuser;
+use crate::drivers::tables::application;
+use crate::settings::{Setting, UserName};
+use crate::site::Site;
+use anyhow::Result;
+use serde_json::json;
+
+/// What the database knows of a user.
+#[derive(Debug, PartialEq, Eq)]
+struct Account {
+    superuser: bool,
+    /// Changes with the password, and does not tell it.
+    mark: String,
+    locked: bool,
+}
+
+/// Does it, and says what is.
+pub async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
+    need_machine(global, "change users of CamCOPS")?;
+    let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) =
+        command;
+    UserName::read(&user.name.as_str().into()).map_err(|why| {
+        Exit::Usage.because(format!(
+            "{}: {why}; allowed: {}",
+            user.name,
+            UserName::allowed()
+        ))
+    })?;
+    stop_on_signals(style)?;
+    let site = purge::site(global)?;
+    let told = done(&site, command, &user.name, style).await;
+    site.host.close().await;
+    let told = told?;
+    if style.json {
+        let document =
+            json!({ "instance": site.instance, "user": user.name, "changed": told.changed });
+        crate::base::terminal::print_json(&document)?;
+    } else if !style.quiet {
+        crate::base::terminal::print_line(&told.text)?;
+    }
+    Ok(0)
+}
+
+struct Told {
+    changed: bool,
+    text: String,
+}
+
+async fn done(site: &Site, command: &User, name: &str, style: Style) -> Result<Told> {
+    let tell = |changed, text: String| Ok(Told { changed, text });
+    let before = look(site, name).await?;
+    match command {
+        User::Superuser { password, .. } => match before {
+            Some(before) if before.superuser => tell(false, format!("{name} is a superuser")),
+            Some(_) => {
+                ask_camcops(site, "make_superuser", name, None)?;
+                confirmed(look(site, name).await?.is_some_and(|now| now.superuser))?;
+                tell(
+                    true,
+                    format!("{name} is a superuser now, with the same password"),
+                )
+            }
+            None => {
+                let password = wanted_password(site, password, name, style)?;
+                ask_camcops(site, "make_superuser", name, Some(&password))?;
+                confirmed(look(site, name).await?.is_some_and(|now| now.superuser))?;
+                tell(true, format!("there is a new superuser {name}"))
+            }
+        },
+        User::ResetPassword { password, .. } => {
+            let before = before.ok_or_else(|| unknown(site, name))?;
+            let password = wanted_password(site, password, name, style)?;
+            ask_camcops(site, "reset_password", name, Some(&password))?;
+            let now = look(site, name).await?;
+            confirmed(now.as_ref().is_some_and(|now| now.mark != before.mark))?;
+            let locked = match now.is_some_and(|now| now.locked) {
+                true => {
+                    format!("; {name} is locked out: `camcops-provision user enable {name}`")
+                }
+                false => String::new(),
+            };
+            tell(true, format!("{name} has the new password{locked}"))
+        }
+        User::Enable { .. } => {
+            let before = before.ok_or_else(|| unknown(site, name))?;
+            // Also clears the count of failures, which is no lockout yet.
+            ask_camcops(site, "enable_user", name, None)?;
+            confirmed(look(site, name).await?.is_some_and(|now| !now.locked))?;
+            match before.locked {
+                true => tell(true, format!("{name} can log in again")),
+                false => tell(
+                    false,
+                    format!("{name} was not locked out; wrong passwords so far are forgotten"),
+                ),
+            }
+        }
+    }
+}
+
+fn unknown(site: &Site, name: &str) -> anyhow::Error {
+    Exit::Unusable.because(format!(
+        "CamCOPS has no user {name}; {}/view_all_users lists them, for a superuser",
+        site.url().trim_end_matches('/')
+    ))
+}
+
+fn confirmed(is_so: bool) -> Result<()> {
+    match is_so {
+        true => Ok(()),
+        false => Err(Exit::Failed.because(
+            "CamCOPS's command ended well, but the database does not show what it should have done; `camcops-provision logs server` may say more",
+        )),
+    }
+}
+
+async fn look(site: &Site, name: &str) -> Result<Option<Account>> {
+    let known = sql::known(&site.host)?;
+    let database = quote::name(&known.database);
+    let user = quote::text(name);
+    let question = format!(
+        "SELECT superuser, SHA2(hashedpw, 256), EXISTS (SELECT 1 FROM {database}._security_account_lockouts WHERE username = {user} AND locked_until > UTC_TIMESTAMP()) FROM {database}._security_users WHERE username = {user}"
+    );
+    let tables = ["_security_users", "_security_account_lockouts"];
+    sql::tables_among(&known.server, &known.database, &tables).await?;
+    let rows: Option<Vec<(Option<bool>, String, bool)>> = known
+        .server
+        .rows_if_any(&question, &superuser::NOT_THERE)
+        .await?;
+    let Some(rows) = rows else {
+        return Err(Exit::Unreachable.because(format!(
+            "the database {} has no tables of CamCOPS: run `camcops-provision install`",
+            known.database
+        )));
+    };
+    Ok(rows
+        .into_iter()
+        .next()
+        .map(|(superuser, mark, locked)| Account {
+            superuser: superuser.unwrap_or(false),
+            mark,
+            locked,
+        }))
+}
+
+fn wanted_password(site: &Site, flags: &PasswordFlags, name: &str, style: Style) -> Result<Secret> {
+    match &flags.password_file {
+        Some(file) => from_file(&site.host, "--password-file", file),
+        None if !style.json && terminal() => asked_twice(&format!("New password of {name}: ")),
+        None => Err(Exit::Usage.because(format!(
+            "{name} needs a password: use --password-file FILE (- for standard input), or run on a terminal"
+        ))),
+    }
+}
+
+/// Does it by CamCOPS's own command.
+fn ask_camcops(site: &Site, verb: &str, name: &str, password: Option<&Secret>) -> Result<()> {
+    let application = application(&site.host)?;
+    (application.tell)(&format!("CamCOPS's {verb}, which takes some seconds"));
+    superuser::by_camcops(&site.host, verb, name, password, Exit::Unusable)
+}

@@ -1,0 +1,130 @@
+//! The message broker.
+
+use super::look::mended_by_install;
+use super::{Finding, Look};
+use crate::base::terminal::count;
+use crate::probe::broker::Endpoint;
+use crate::resource::Resource;
+use crate::settings::{Mode, Service};
+use anyhow::Result;
+use std::time::Duration;
+
+/// A server that takes longer does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Where CamCOPS's tasks wait, by Celery's own default.
+const QUEUE: &str = "celery";
+/// More than this wait only where the workers can't keep up.
+const LONG: u32 = 100;
+
+/// A message there and back.
+pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let site = look.site;
+    let mode = site.settings().broker.mode;
+    if look.before && mode == Mode::Local {
+        return Ok(vec![Finding::not_applicable("install brings it")]);
+    }
+    let endpoint = match Endpoint::of(&site.host, site.settings(), &site.layout) {
+        Ok(endpoint) => endpoint,
+        Err(_) if look.before => {
+            return Ok(vec![Finding::not_applicable(
+                "its password is not there yet",
+            )]);
+        }
+        Err(why) => return Err(why),
+    };
+    Ok(vec![match endpoint.round_trip_and(QUEUE, PATIENCE).await {
+        Ok((answer, queue)) => {
+            if let Some(queue) = queue {
+                look.keep_queue(queue);
+            }
+            Finding::ok(format!("{answer} at {}", endpoint.address))
+        }
+        Err(why) => Finding::failed(
+            why.text,
+            match mode {
+                Mode::Local => "camcops-provision install",
+                Mode::External => "camcops-provision wait --for broker",
+            },
+        ),
+    }])
+}
+
+/// The vhost and the account.
+pub async fn rights(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let pending = look
+        .pending(|planned| match planned.change.resource {
+            Resource::BrokerAccount(_) => true,
+            Resource::Vhost(_) => planned.facets.iter().any(|facet| facet == "presence"),
+            _ => false,
+        })
+        .await?;
+    Ok(mended_by_install(
+        pending,
+        "the account may use its vhost, and no other",
+    ))
+}
+
+/// How long a task may take.
+pub async fn timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let (_, plan) = look.plan().await?;
+    let broker = &look.site.settings().broker;
+    if broker.mode == Mode::External {
+        return Ok(vec![Finding::not_applicable(
+            "only its own administrator can see that",
+        )]);
+    }
+    let wanted = broker.consumer_timeout_ms.get();
+    let short = plan.changes.iter().find(|planned| {
+        let facets = &planned.facets;
+        matches!(planned.change.resource, Resource::Vhost(_))
+            && facets.iter().any(|facet| facet == "consumer_timeout")
+    });
+    let Some(short) = short else {
+        return Ok(vec![Finding::ok(format!("at least {wanted} ms"))]);
+    };
+    let now = short.change.before.facets();
+    let now = now.and_then(|facets| facets.text("consumer_timeout"));
+    let drop_in = look.site.layout.broker_drop_in();
+    let is_written = !plan
+        .changes
+        .iter()
+        .any(|planned| planned.change.resource.name() == drop_in);
+    Ok(vec![Finding::failed(
+        format!(
+            "the running broker ends a task after {}, and broker.consumer_timeout_ms is {wanted}",
+            now.unwrap_or_default()
+        ),
+        match is_written {
+            true => "systemctl restart rabbitmq-server",
+            false => "camcops-provision install",
+        },
+    )])
+}
+
+/// What waits, and who works.
+pub fn queue(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(queue) = look.queue() else {
+        return Ok(vec![Finding::not_applicable(
+            "no worker has ever made the queue of this vhost, or broker.login was not asked",
+        )]);
+    };
+    look.measure("broker_tasks_waiting", None, queue.waiting.into());
+    look.measure("broker_consumers", None, queue.consumers.into());
+    let found = format!(
+        "{} waiting, {} at work on them",
+        count(queue.waiting as usize, "task"),
+        count(queue.consumers as usize, "worker")
+    );
+    let here = look.site.settings().services.wants(Service::Workers);
+    Ok(vec![match (queue.consumers, queue.waiting) {
+        (0, _) if here => Finding::failed(found, "camcops-provision start workers"),
+        (0, _) => Finding::warning(
+            found,
+            "camcops-provision start workers   # on the machine of the workers",
+        ),
+        (_, LONG..) => {
+            Finding::warning(found, "camcops-provision logs workers --since '1 hour ago'")
+        }
+        _ => Finding::ok(found),
+    }])
+}

@@ -1,0 +1,374 @@
+//! The database, as the application and as its administrator see it.
+
+use super::look::mended_by_install;
+use super::{Finding, Look};
+use crate::base::terminal::{count, plain};
+use crate::drivers::sql::{self, COLLATION, Known, Power, quote};
+use crate::drivers::tables::{application, succeeded};
+use crate::probe::database::Endpoint;
+use crate::recipe::view;
+use crate::resource::Resource;
+use crate::settings::Mode;
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A server that takes longer does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What CamCOPS's own documentation asks for.
+const LEAST_PACKET: u64 = 32 << 20;
+/// For administrators, dumps and this program.
+const OTHERS: u64 = 10;
+/// Before these versions there was no row format with room for CamCOPS's wide tables.
+const OLDEST: [(&str, (u32, u32)); 2] = [("MariaDB", (10, 2)), ("MySQL", (5, 7))];
+/// Gives every table the collation of CamCOPS.
+const FIX_COLLATION: &str = "camcops-provision db check --fix-collation";
+/// So many tables are named, and the rest counted.
+const SHOWN: usize = 5;
+
+/// A login as the application.
+pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let site = look.site;
+    if look.before && site.settings().database.mode == Mode::Local {
+        return Ok(vec![Finding::not_applicable("install brings it")]);
+    }
+    let endpoint = match Endpoint::of(site) {
+        Ok(endpoint) => endpoint,
+        Err(_) if look.before => {
+            return Ok(vec![Finding::not_applicable(
+                "its account is only made by install",
+            )]);
+        }
+        Err(why) => return Err(why),
+    };
+    let answer = match endpoint.answers(PATIENCE).await {
+        Ok(answer) => answer,
+        Err(why) => {
+            let remedy = match site.settings().database.mode {
+                Mode::Local => "camcops-provision install",
+                Mode::External => "camcops-provision wait --for database",
+            };
+            return Ok(vec![Finding::failed(why.text, remedy)]);
+        }
+    };
+    let version = answer.version.as_deref().unwrap_or_default();
+    let mut numbers = version
+        .split('.')
+        .map_while(|part| part.parse::<u32>().ok());
+    let number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let oldest = OLDEST.iter().find(|(name, _)| *name == answer.product);
+    Ok(vec![match oldest {
+        Some((_, oldest)) if number < *oldest => Finding::failed(
+            format!("{answer} is older than {}.{}", oldest.0, oldest.1),
+            "apt-get install mariadb-server   # from a release of the distribution that is still cared for",
+        ),
+        _ => Finding::ok(format!("{answer} at {}", endpoint.address)),
+    }])
+}
+
+fn not_asked() -> Vec<Finding> {
+    vec![Finding::not_applicable(
+        "not asked: no plan can be made, and `settings` tells why",
+    )]
+}
+
+/// A statement as a command line. A name in it may be of anybody's making, and is not to end the text for the shell.
+fn by_client(look: &Look<'_>, statement: &str) -> String {
+    let statement = statement.replace('\'', r"'\''");
+    match look.site.settings().database.mode {
+        Mode::Local => format!("mysql --execute '{statement}'"),
+        Mode::External => format!(
+            "mysql --host {} --execute '{statement}'",
+            look.site.settings().database.host.as_str()
+        ),
+    }
+}
+
+/// How large a packet may be.
+pub async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
+    let row: Option<(u64,)> = known
+        .server
+        .row("SELECT @@GLOBAL.max_allowed_packet")
+        .await?;
+    let (packet,) = row.context("the server does not tell its max_allowed_packet")?;
+    let found = format!("max_allowed_packet is {} MiB", packet >> 20);
+    if packet >= LEAST_PACKET {
+        return Ok(vec![Finding::ok(found)]);
+    }
+    let database = &look.site.settings().database;
+    let remedy = match database.mode == Mode::Local && database.tuning {
+        true => "camcops-provision install".to_owned(),
+        false => by_client(look, "SET GLOBAL max_allowed_packet = 67108864"),
+    };
+    Ok(vec![Finding::failed(
+        format!("{found}, and CamCOPS needs 32"),
+        remedy,
+    )])
+}
+
+/// How many connections there may be.
+pub async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
+    let row: Option<(u64,)> = known.server.row("SELECT @@GLOBAL.max_connections").await?;
+    let (most,) = row.context("the server does not tell its max_connections")?;
+    let status: Vec<(String, String)> = known
+        .server
+        .rows("SHOW GLOBAL STATUS WHERE Variable_name IN ('Max_used_connections', 'Threads_connected')")
+        .await?;
+    let status: BTreeMap<String, u64> = status
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+        .collect();
+    let value = |name: &str| status.get(name).copied().unwrap_or(0);
+    let (used, now) = (value("Max_used_connections"), value("Threads_connected"));
+    look.measure("database_connections", None, now as f64);
+    look.measure("database_connections_max", None, most as f64);
+    let needed = view::needs(look.site).connections + OTHERS;
+    let found = format!(
+        "{now} of {most} connections, {used} at most so far; the processes of the site may open {needed}"
+    );
+    let more = (needed * 2).max(151);
+    let remedy = format!(
+        "{}   # and `max_connections = {more}` in the server's settings, for its next start",
+        by_client(look, &format!("SET GLOBAL max_connections = {more}"))
+    );
+    Ok(vec![if most < needed {
+        Finding::failed(found, remedy)
+    } else if used * 10 >= most * 9 {
+        Finding::warning(found, remedy)
+    } else {
+        Finding::ok(found)
+    }])
+}
+
+/// Character set, collation, engine, row format.
+pub async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
+    let defaults = look
+        .pending(|planned| {
+            let facets = &planned.facets;
+            matches!(planned.change.resource, Resource::Schema(_))
+                && facets.iter().any(|facet| facet != "max_packet")
+        })
+        .await
+        // Where no plan can be made, `settings` tells why.
+        .unwrap_or_default();
+    let name = quote::text(&known.database);
+    let all: Option<(u64,)> = known
+        .server
+        .row(&format!(
+            "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name} AND TABLE_TYPE = 'BASE TABLE'"
+        ))
+        .await?;
+    let all = all.map_or(0, |(all,)| all);
+    // Of a database that has tables, install leaves this alone.
+    let mut findings = match (defaults.is_empty(), all) {
+        (true, _) => Vec::new(),
+        (false, 0) => mended_by_install(defaults, ""),
+        (false, _) => vec![Finding::failed(defaults.join(", "), FIX_COLLATION)],
+    };
+    findings.extend(wrong_collations(&known, all).await?);
+    let old: Vec<(String, Option<String>, Option<String>)> = known
+        .server
+        .rows(&format!(
+            "SELECT TABLE_NAME, ENGINE, ROW_FORMAT FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name} AND TABLE_TYPE = 'BASE TABLE' \
+             AND (ENGINE <> 'InnoDB' OR ROW_FORMAT NOT IN ('Dynamic', 'Compressed')) ORDER BY TABLE_NAME"
+        ))
+        .await?;
+    for (table, engine, format) in old.iter().take(SHOWN) {
+        findings.push(Finding::failed(
+            format!(
+                "{} is a table of {} with row format {}",
+                plain(table),
+                engine.as_deref().unwrap_or("no engine"),
+                format.as_deref().unwrap_or("unknown")
+            ),
+            alter(look, &known, table, "ENGINE = InnoDB ROW_FORMAT = DYNAMIC"),
+        ));
+    }
+    more(&mut findings, old.len(), "of an old kind");
+    if findings.is_empty() {
+        findings.push(Finding::ok(format!(
+            "{}, all InnoDB with room for wide rows, all {COLLATION}",
+            count(all as usize, "table")
+        )));
+    }
+    Ok(findings)
+}
+
+/// Tables with a column of another collation.
+async fn wrong_collations(known: &Known, all: u64) -> Result<Vec<Finding>> {
+    let wrong = sql::other_collations(&known.server, &known.database).await?;
+    // Where all are alike nothing is mixed, and a site that was taken over may stay so.
+    let mixed = (wrong.len() as u64) < all / 2 || wrong.iter().any(|(_, one)| *one != wrong[0].1);
+    let mut findings = Vec::new();
+    for (table, collation) in wrong.iter().take(SHOWN) {
+        let found = format!(
+            "{} has columns in {collation}, not {COLLATION}",
+            plain(table)
+        );
+        findings.push(match mixed {
+            true => Finding::failed(found, FIX_COLLATION),
+            false => Finding::warning(found, FIX_COLLATION),
+        });
+    }
+    more(&mut findings, wrong.len(), "in another collation");
+    Ok(findings)
+}
+
+fn alter(look: &Look<'_>, known: &Known, table: &str, how: &str) -> String {
+    if table.chars().any(char::is_control) {
+        return "SHOW TABLES, and drop the table whose name has control characters".to_owned();
+    }
+    let (database, table) = (quote::name(&known.database), quote::name(table));
+    by_client(look, &format!("ALTER TABLE {database}.{table} {how}"))
+}
+
+fn more(findings: &mut Vec<Finding>, all: usize, what: &str) {
+    if let Some(rest @ 1..) = all.checked_sub(SHOWN) {
+        findings.push(Finding::failed(
+            format!("{rest} more {what}"),
+            "camcops-provision doctor database.tables   # again, when these are mended",
+        ));
+    }
+}
+
+/// Whether a table that is too wide, or a row, is refused when it is made.
+pub async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
+    let row: Option<(bool, String)> = known
+        .server
+        .row("SELECT @@GLOBAL.innodb_strict_mode, @@GLOBAL.innodb_default_row_format")
+        .await?;
+    let (strict, format) = row.context("the server does not tell its innodb_strict_mode")?;
+    let mut findings = Vec::new();
+    if !strict {
+        findings.push(Finding::warning(
+            "innodb_strict_mode is off",
+            format!(
+                "{}   # and take innodb_strict_mode out of the server's settings",
+                by_client(look, "SET GLOBAL innodb_strict_mode = ON")
+            ),
+        ));
+    }
+    if !format.eq_ignore_ascii_case("dynamic") {
+        findings.push(Finding::failed(
+            format!("new tables get the row format {format}"),
+            format!(
+                "{}   # and take innodb_default_row_format out of the server's settings",
+                by_client(look, "SET GLOBAL innodb_default_row_format = dynamic")
+            ),
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            "strict, and new tables have room for wide rows",
+        ));
+    }
+    Ok(findings)
+}
+
+/// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
+pub async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let host = &look.site.host;
+    let ended = application(host)?
+        .command(host, "camcops_server")?
+        .args([
+            "check_index",
+            "--show_all_bad",
+            "--config",
+            &look.site.layout.config,
+        ])
+        .end()?;
+    if ended.status.success() {
+        return Ok(vec![Finding::ok(
+            "it has every task and every number, once",
+        )]);
+    }
+    let lines: Vec<String> = ended.complaint.lines().map(plain).collect();
+    let says_bad = lines.iter().any(|line| line.contains("index is bad"));
+    if !says_bad {
+        succeeded(&ended, "check_index", "mend the cause and run again")?;
+    }
+    let errors = lines.iter().filter(|line| line.contains(":ERROR:"));
+    let wrong = errors.filter(|line| !line.contains("index is bad")).count();
+    Ok(vec![Finding::failed(
+        format!("{} missing or wrong", count(wrong, "line")),
+        format!(
+            "camcops-provision run -- reindex --config {}",
+            look.site.layout.config
+        ),
+    )])
+}
+
+/// Who may log in to the server besides.
+pub async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(known) = look.database().await else {
+        return Ok(not_asked());
+    };
+    if known.server.power == Power::Application {
+        return Ok(vec![Finding::not_applicable(
+            "only an administrator of the server can see its accounts",
+        )]);
+    }
+    // A role has no host.
+    let weak: Vec<(String, String)> = known
+        .server
+        .rows(
+            "SELECT User, Host FROM mysql.user WHERE Host <> '' \
+             AND (User = '' OR (User = 'root' AND Host NOT IN ('localhost', '127.0.0.1', '::1')) \
+             OR (authentication_string = '' AND User NOT IN ('mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema') \
+             AND plugin IN ('', 'mysql_native_password', 'caching_sha2_password', 'sha256_password', 'ed25519'))) \
+             ORDER BY User, Host",
+        )
+        .await?;
+    let findings: Vec<Finding> = weak
+        .iter()
+        .map(|(user, host)| {
+            let found = match user.is_empty() {
+                true => format!("anybody may log in from {host} without giving a name"),
+                false if user == "root" => format!("{user} may log in from {host}"),
+                false => format!("{user} may log in from {host} without a password"),
+            };
+            let account = format!("{}@{}", quote::name(user), quote::name(host));
+            Finding::warning(found, by_client(look, &format!("DROP USER {account}")))
+        })
+        .collect();
+    Ok(match findings.is_empty() {
+        true => vec![Finding::ok(
+            "every account has a name and a password, and root comes from this machine alone",
+        )],
+        false => findings,
+    })
+}
+
+/// What the accounts may do.
+pub async fn grants(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let pending = look
+        .pending(|planned| matches!(planned.change.resource, Resource::SqlAccount(_)))
+        .await?;
+    Ok(mended_by_install(
+        pending,
+        "each account has its rights, and no more",
+    ))
+}
+
+/// At which revision the tables are.
+pub async fn schema(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let pending = look
+        .pending(|planned| matches!(planned.change.resource, Resource::Tables(_)))
+        .await?;
+    Ok(mended_by_install(
+        pending,
+        "the tables are at the revision of the release",
+    ))
+}

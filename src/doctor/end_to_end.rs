@@ -1,0 +1,105 @@
+//! What users of the site meet.
+
+use super::{Finding, Look};
+use crate::drivers::services::member::Role;
+use crate::drivers::services::{Phase, proof};
+use crate::drivers::{release, tables};
+use crate::probe::web::status;
+use crate::settings::Frontend;
+use anyhow::{Result, anyhow};
+use std::time::Duration;
+
+/// A page may take this long.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// A first PDF reads the fonts of the machine.
+const PDF_PATIENCE: Duration = Duration::from_secs(120);
+/// What a tablet is told that nobody has registered.
+const UNREGISTERED: &str = "Unregistered device";
+/// Makes a PDF as CamCOPS does, and says how long it is.
+const PDF: &str = include_str!("end_to_end/pdf.py");
+
+/// What a role of the services answers.
+async fn role(look: &Look<'_>, role: Role, well: &str) -> Result<Vec<Finding>> {
+    let Some((member, seen)) = look.service(role)? else {
+        return Ok(vec![Finding::not_applicable(
+            "this service is not wanted on this machine",
+        )]);
+    };
+    let remedy = "camcops-provision doctor services web";
+    if seen.phase != Phase::Running {
+        return Ok(vec![Finding::failed(
+            format!("{} does not run", member.name),
+            remedy,
+        )]);
+    }
+    Ok(vec![match look.answer(&member).await? {
+        Some(Err(why)) => Finding::failed(why.text, remedy),
+        _ => Finding::ok(well),
+    }])
+}
+
+/// The login page.
+pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let url = look.site.url();
+    role(look, Role::Web, &format!("{url}login has its form")).await
+}
+
+/// A tablet's question.
+pub async fn api(look: &Look<'_>) -> Result<Vec<Finding>> {
+    if look.site.settings().web.frontend != Frontend::Apache {
+        return Ok(vec![Finding::not_applicable(
+            "no Apache of ours is in front",
+        )]);
+    }
+    let wanted = release::Wanted::new(look.site).map_err(|why| anyhow!(why.0))?;
+    let form = format!(
+        "operation=check_device_registered&camcops_version={}&device=camcops-provision",
+        wanted.version.as_str()
+    );
+    let endpoint = proof::visitor(look.services()?);
+    let place = format!("{}api", endpoint.place());
+    let answer = endpoint.ask("POST", "/api", "", &form, PATIENCE).await?;
+    if answer.contains(UNREGISTERED) {
+        return Ok(vec![Finding::ok(format!("{place} answers as to a tablet"))]);
+    }
+    let who = answer
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .find_map(|line| line.strip_prefix("Server: "));
+    let code = status(&answer).map_or_else(|| "nothing of the web".into(), |code| code.to_string());
+    Ok(vec![Finding::failed(
+        format!(
+            "{place} answers {code}, and not as CamCOPS; who answers calls itself {}",
+            who.unwrap_or("nothing")
+        ),
+        "camcops-provision doctor web",
+    )])
+}
+
+/// A question through the broker.
+pub async fn workers(look: &Look<'_>) -> Result<Vec<Finding>> {
+    role(look, Role::Workers, "the workers answer through the broker").await
+}
+
+/// The schedule.
+pub async fn scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
+    role(look, Role::Scheduler, "the scheduler has its schedule open").await
+}
+
+/// A PDF.
+pub fn pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let host = &look.site.host;
+    let made = tables::application(host)?
+        .command(host, "python3")?
+        .args(["-c", PDF])
+        .patience(PDF_PATIENCE)
+        .end()?;
+    let said = made.output.trim().to_owned();
+    Ok(vec![match made.status.success() && !said.is_empty() {
+        true => Finding::ok(format!("a page of {said} bytes")),
+        false => Finding::failed(
+            format!("no PDF: {}", made.last_words()),
+            "apt-get install --reinstall wkhtmltopdf && camcops-provision install",
+        ),
+    }])
+}

@@ -1,0 +1,58 @@
+//! The folders that recipients export files to.
+
+use super::{Finding, Look};
+use crate::camcops_conf::Ini;
+use crate::recipe::{Exports, is_hidden};
+use anyhow::Result;
+
+/// Whether the services can write there.
+pub fn folders(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let site = look.site;
+    let config = site
+        .host
+        .read_text(&site.layout.config)?
+        .unwrap_or_default();
+    let folders = Exports::of(&Ini::parse(&config)).folders;
+    if folders.is_empty() {
+        return Ok(vec![Finding::not_applicable("no recipient gets files")]);
+    }
+    let account = site.account();
+    let accounts = &site.host.accounts;
+    let Some((user, group)) = accounts.uid(account).zip(accounts.gid(account)) else {
+        return Ok(vec![Finding::failed(
+            format!("this machine has no account {account}"),
+            "camcops-provision install",
+        )]);
+    };
+    let mut findings = Vec::new();
+    for folder in folders {
+        if is_hidden(&folder) {
+            findings.push(Finding::failed(
+                format!("{folder}: services don't see this place of the machine"),
+                "camcops-provision config edit",
+            ));
+            continue;
+        }
+        if site.host.look_into(&folder)?.is_none() {
+            findings.push(Finding::failed(
+                format!("{folder} does not exist, or is reached by a link that others can change"),
+                "camcops-provision install",
+            ));
+            continue;
+        }
+        let child = site.host.child("setpriv");
+        let child = child
+            .args([format!("--reuid={user}"), format!("--regid={group}")])
+            .args(["--init-groups", "--", "test", "-w"])
+            .args([&folder]);
+        let is_writable = child.directory("/").end()?.status.success();
+        findings.push(match is_writable {
+            true => Finding::ok(format!("{account} may write to {folder}")),
+            false => Finding::failed(
+                format!("{folder}: the services' account {account} may not write to it"),
+                format!("chown {account}: {folder}"),
+            ),
+        });
+    }
+    Ok(findings)
+}

@@ -1,0 +1,121 @@
+//! What the plan says of the settings, of files, and of all that has no check of its own.
+
+use super::look::mended_by_install;
+use super::{Finding, Look, State};
+use crate::drivers::release;
+use crate::engine::Planned;
+use crate::journal;
+use crate::layout::RELEASES;
+use crate::resource::Resource;
+use anyhow::Result;
+
+/// What only root's own hands change: the two facets of a file that are not its content.
+const RIGHTS: [&str; 2] = ["owner", "mode"];
+
+/// Whether a plan can be made, and what stands in its way.
+pub async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let (recipe, plan) = look.plan().await?;
+    let mut findings = Vec::new();
+    for (_, what) in &recipe.missing {
+        findings.push(Finding::failed(what, "camcops-provision plan"));
+    }
+    for conflict in &plan.conflicts {
+        findings.push(Finding::failed(
+            &conflict.what,
+            "camcops-provision plan --diff",
+        ));
+    }
+    let open = look.site.open_secrets();
+    for open in &open {
+        findings.push(Finding::failed(open.to_string(), open.remedy()));
+    }
+    let is_told = |warning: &&String| {
+        open.iter()
+            .any(|open| warning.starts_with(&open.to_string()))
+    };
+    for warning in recipe.warnings.iter().filter(|one| !is_told(one)) {
+        findings.push(Finding::warning(warning, "camcops-provision config edit"));
+    }
+    let is_cut = look.journal.owned().iter().any(|owned| owned.open);
+    // What another run has begun is not interrupted.
+    if is_cut && journal::at_work(&look.site.host).is_none() {
+        findings.push(Finding::failed(
+            "the last run was interrupted",
+            "camcops-provision install",
+        ));
+    }
+    if findings.is_empty() {
+        let file = look.site.settings_file.display();
+        findings.push(Finding::ok(format!("{file}: a plan can be made")));
+    }
+    Ok(findings)
+}
+
+/// Owner and mode.
+pub async fn permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let pending = look.pending(only_rights).await?;
+    let all = look.journal.owned().iter();
+    let all = all.filter(|owned| is_file(&owned.change.resource)).count();
+    Ok(mended_by_install(
+        pending,
+        &format!("{all} files and directories are whose they should be"),
+    ))
+}
+
+/// Files, and whatever else no other check tells of.
+pub async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let pending = look
+        .pending(|planned| match &planned.change.resource {
+            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
+                !only_rights(planned)
+            }
+            Resource::Group(_)
+            | Resource::User(_)
+            | Resource::Superuser(_)
+            | Resource::Unknown(..) => true,
+            _ => false,
+        })
+        .await?;
+    let all = look.journal.owned().len();
+    let mut findings =
+        mended_by_install(pending, &format!("{all} things are as install made them"));
+    if let Some(hole) = hole_of_release(look)? {
+        findings.retain(|finding| finding.state > State::Ok);
+        findings.push(hole);
+    }
+    Ok(findings)
+}
+
+/// What the release in use lacks. Every file is looked at, where install only looks into directories that have changed.
+fn hole_of_release(look: &Look<'_>) -> Result<Option<Finding>> {
+    let host = &look.site.host;
+    let Some(id) = release::current(host)? else {
+        return Ok(None);
+    };
+    let place = format!("{RELEASES}/{id}");
+    let Some(hole) = release::hole(host, &place, release::Look::Close)? else {
+        return Ok(None);
+    };
+    let remedy = match hole.strip_suffix(" is damaged") {
+        Some(path) => format!("rm '{place}/{path}' && camcops-provision install"),
+        None => "camcops-provision install".to_owned(),
+    };
+    Ok(Some(Finding::failed(
+        format!("release {id}: {hole}"),
+        remedy,
+    )))
+}
+
+fn is_file(resource: &Resource) -> bool {
+    matches!(
+        resource,
+        Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_)
+    )
+}
+
+fn only_rights(planned: &Planned) -> bool {
+    let facets = &planned.facets;
+    is_file(&planned.change.resource)
+        && !facets.is_empty()
+        && facets.iter().all(|facet| RIGHTS.contains(&facet.as_str()))
+}

@@ -1,0 +1,151 @@
+//! What the checks share, each thing asked once.
+
+use super::{Finding, Measure};
+use crate::cli::Parts;
+use crate::drivers::services::member::{Member, Role};
+use crate::drivers::services::{Answered, Known, Seen};
+use crate::drivers::sql;
+use crate::engine::{Plan, Planned};
+use crate::journal::Journal;
+use crate::probe::broker::Queue;
+use crate::recipe::Recipe;
+use crate::session::converge::planned;
+use crate::site::Site;
+use anyhow::{Context, Result, anyhow};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use tokio::sync::OnceCell;
+
+/// A site, and what was found out about it so far.
+pub struct Look<'a> {
+    /// The site.
+    pub site: &'a Site,
+    /// What is installed already.
+    pub journal: Journal,
+    /// Whether nothing is, and the question is whether it could be.
+    pub before: bool,
+    pub(super) measures: Measures,
+    plan: OnceCell<Result<(Recipe, Plan), String>>,
+    queue: RefCell<Option<Queue>>,
+}
+
+/// The numbers of the check that is at work.
+#[derive(Default)]
+pub(super) struct Measures(Cell<Vec<Measure>>);
+
+impl Measures {
+    pub(super) fn take(&self) -> Vec<Measure> {
+        self.0.take()
+    }
+
+    fn add(&self, measure: Measure) {
+        let mut all = self.0.take();
+        all.push(measure);
+        self.0.set(all);
+    }
+}
+
+impl<'a> Look<'a> {
+    /// Nothing is asked yet.
+    pub fn at(site: &'a Site, journal: Journal, before: bool) -> Look<'a> {
+        Look {
+            site,
+            journal,
+            before,
+            measures: Measures::default(),
+            plan: OnceCell::new(),
+            queue: RefCell::default(),
+        }
+    }
+
+    /// Takes a number down.
+    pub(super) fn measure(&self, name: &'static str, of: Option<&str>, value: f64) {
+        self.measures.add(Measure {
+            name,
+            of: of.map(str::to_owned),
+            value,
+        });
+    }
+
+    /// What `install` would do.
+    pub(super) async fn plan(&self) -> Result<&(Recipe, Plan)> {
+        let parts = Parts {
+            only: Vec::new(),
+            skip: Vec::new(),
+            // What stands in the way is a conflict all the same where it can't be taken over.
+            adopt: false,
+        };
+        let made = self
+            .plan
+            .get_or_init(async || {
+                let made = planned(self.site, &self.journal, &parts).await;
+                made.map_err(|why| format!("{why:#}"))
+            })
+            .await;
+        made.as_ref().map_err(|why| anyhow!(why.clone()))
+    }
+
+    /// The changes that one check tells of, each as what differs; `install` mends them.
+    pub(super) async fn pending(&self, concerns: impl Fn(&Planned) -> bool) -> Result<Vec<String>> {
+        let (_, plan) = self.plan().await?;
+        let told = |planned: &Planned| match planned.facets.as_slice() {
+            [one] if one == "presence" => format!("{} is not there", planned.change.resource),
+            facets => format!(
+                "{} differs in its {}",
+                planned.change.resource,
+                facets.join(" and ")
+            ),
+        };
+        let changes = plan.changes.iter();
+        Ok(changes
+            .filter(|planned| concerns(planned))
+            .map(told)
+            .collect())
+    }
+
+    /// The services of the site.
+    pub(super) fn services(&self) -> Result<&Known> {
+        let live = self.site.host.live.as_ref();
+        live.and_then(|live| live.services.as_ref())
+            .context("a staged tree has no services")
+    }
+
+    /// A service of the site, and what its manager says.
+    pub(super) fn service(&self, role: Role) -> Result<Option<(Member, Seen)>> {
+        let known = self.services()?;
+        let Some(member) = known.members.iter().find(|member| member.role == role) else {
+            return Ok(None);
+        };
+        let seen = known.see(&self.site.host)?.remove(&member.name);
+        Ok(Some((member.clone(), seen.unwrap_or_default())))
+    }
+
+    /// Whether a service that runs answers, asked once.
+    pub(super) async fn answer(&self, member: &Member) -> Result<Option<Answered>> {
+        self.services()?.answer(&self.site.host, member).await
+    }
+
+    /// The database server, as its administrator where we can be that. Its passwords are read for the plan: where no
+    /// plan can be made, there may be none.
+    pub(super) async fn database(&self) -> Option<Rc<sql::Known>> {
+        let _ = self.plan().await;
+        sql::known(&self.site.host).ok()
+    }
+
+    pub(super) fn keep_queue(&self, queue: Queue) {
+        self.queue.replace(Some(queue));
+    }
+
+    pub(super) fn queue(&self) -> Option<Queue> {
+        *self.queue.borrow()
+    }
+}
+
+/// What is pending as findings, or that all is well.
+pub(super) fn mended_by_install(pending: Vec<String>, well: &str) -> Vec<Finding> {
+    if pending.is_empty() {
+        return vec![Finding::ok(well)];
+    }
+    let failed = |what| Finding::failed(what, "camcops-provision install");
+    pending.into_iter().map(failed).collect()
+}

@@ -1,0 +1,276 @@
+//! The machine under the site.
+
+mod former;
+mod names;
+mod ports;
+
+use super::look::mended_by_install;
+use super::{Finding, Look};
+use crate::base::terminal::count;
+use crate::drivers::release;
+use crate::resource::Resource;
+use anyhow::Result;
+pub use former::former;
+pub(crate) use names::nameless;
+pub use names::{is_ours, names};
+use nix::sys::statvfs::statvfs;
+pub use ports::ports;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+const MIB: u64 = 1 << 20;
+/// Below these a disk is about to be full: a share of it, or as much as is always enough.
+const SCARCE: (f64, u64) = (0.10, 4096 * MIB);
+const FULL: (f64, u64) = (0.03, 512 * MIB);
+/// What a release, the packages and an empty database need.
+const TO_INSTALL: u64 = 2048 * MIB;
+/// What a small site needs, by measurement about 1300 MiB with its servers.
+const LEAST_MEMORY_MB: u64 = 900;
+const SMALL_MEMORY_MB: u64 = 1900;
+/// When this program was made: no clock that is right shows less.
+const MADE: Duration = Duration::from_secs(1_767_225_600);
+
+/// Packages that are missing.
+pub async fn packages(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let (_, plan) = look.plan().await?;
+    let missing: Vec<&Resource> = plan
+        .changes
+        .iter()
+        .map(|planned| &planned.change.resource)
+        .filter(|resource| matches!(resource, Resource::Package(_)))
+        .collect();
+    if missing.is_empty() {
+        return Ok(vec![Finding::ok("all are installed")]);
+    }
+    let names: Vec<&str> = missing.iter().map(|resource| resource.name()).collect();
+    let names = names.join(", ");
+    if !look.before {
+        return Ok(vec![Finding::failed(
+            format!("missing: {names}"),
+            "camcops-provision install",
+        )]);
+    }
+    // What can't be fetched is known now.
+    crate::drivers::packages::refuse_offline(&look.site.host, missing.into_iter())?;
+    Ok(vec![Finding::ok(format!("install will fetch {names}"))])
+}
+
+/// The release, and the Python under it.
+pub async fn python(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let site = look.site;
+    if look.before {
+        return Ok(vec![match release::Wanted::new(site) {
+            Ok(wanted) => Finding::ok(format!(
+                "CamCOPS {} on {}",
+                wanted.version.as_str(),
+                wanted.python.path
+            )),
+            Err(why) => Finding::failed(why.0, "camcops-provision plan"),
+        }]);
+    }
+    let pending = look
+        .pending(|planned| matches!(planned.change.resource, Resource::Release(_)))
+        .await?;
+    if !pending.is_empty() {
+        return Ok(mended_by_install(pending, ""));
+    }
+    let python = format!("{}/bin/python3", site.layout.venv);
+    Ok(vec![match Path::new(&python).metadata() {
+        Ok(_) => {
+            let target = site.host.read_link(&site.layout.venv)?.unwrap_or_default();
+            Finding::ok(target.rsplit('/').next().unwrap_or_default())
+        }
+        Err(why) => Finding::failed(
+            format!("{python}: {why}: the Python under the release is gone"),
+            "camcops-provision install",
+        ),
+    }])
+}
+
+/// Space and inodes.
+pub fn disk(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let layout = &look.site.layout;
+    let mut places: BTreeMap<u64, &str> = BTreeMap::new();
+    let written = [
+        "/",
+        "/run",
+        "/tmp",
+        "/var/tmp",
+        "/var/log",
+        "/var/lib/mysql",
+        "/var/lib/rabbitmq",
+        "/var/lib/camcops-provision",
+        crate::layout::RELEASES,
+        &layout.state,
+        &layout.downloads,
+        &layout.lock,
+        &layout.data,
+        look.site.settings().backup.directory.as_str(),
+    ];
+    for place in written {
+        if let Ok(data) = std::fs::metadata(place) {
+            places.entry(data.dev()).or_insert(place);
+        }
+    }
+    let mut findings = Vec::new();
+    let releases = Path::new(crate::layout::RELEASES);
+    let releases = releases
+        .ancestors()
+        .find_map(|place| std::fs::metadata(place).ok())
+        .map(|data| data.dev());
+    for (device, place) in places {
+        let told = statvfs(place)?;
+        let block = told.fragment_size();
+        let (all, free) = (told.blocks() * block, told.blocks_available() * block);
+        look.measure("disk_free_bytes", Some(place), free as f64);
+        if all == 0 {
+            continue;
+        }
+        let remedy = format!(
+            "du --one-file-system --human-readable --max-depth=2 {place} | sort --human-numeric-sort | tail"
+        );
+        let space = format!("{place}: {} of {} MiB free", free / MIB, all / MIB);
+        let (inodes, left) = (told.files(), told.files_available());
+        findings.push(if look.before && Some(device) == releases && free < TO_INSTALL {
+            Finding::failed(
+                format!("{space}, and an installation takes {} MiB", TO_INSTALL / MIB),
+                remedy,
+            )
+        } else if is_below(free, all, FULL) {
+            Finding::failed(space, remedy)
+        } else if inodes > 0 && is_below(left, inodes, (FULL.0, u64::MAX)) {
+            let files = format!("{place}: {left} of {inodes} inodes free");
+            Finding::failed(files, format!("du --one-file-system --inodes --max-depth=2 {place} | sort --numeric-sort | tail"))
+        } else if is_below(free, all, SCARCE) {
+            Finding::warning(space, remedy)
+        } else {
+            Finding::ok(space)
+        });
+    }
+    Ok(findings)
+}
+
+fn is_below(free: u64, all: u64, (share, enough): (f64, u64)) -> bool {
+    (free as f64) < all as f64 * share && free < enough
+}
+
+/// Memory.
+pub fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let number = line.trim_start_matches(':').trim().strip_suffix("kB")?;
+        Some(number.trim().parse::<u64>().ok()? / 1024)
+    };
+    let (all, free) = (
+        value("MemTotal").unwrap_or(0),
+        value("MemAvailable").unwrap_or(0),
+    );
+    let swap = value("SwapFree").unwrap_or(0);
+    look.measure("memory_available_bytes", None, (free * MIB) as f64);
+    let found = format!("{free} of {all} MiB free");
+    if look.before {
+        let more =
+            "give the machine more memory, or leave services to another one (services.disabled)";
+        return Ok(vec![if all + swap < LEAST_MEMORY_MB {
+            Finding::failed(format!("{found}: the site would not start"), more)
+        } else if all + swap < SMALL_MEMORY_MB {
+            Finding::warning(format!("{found}: enough for few users"), more)
+        } else {
+            Finding::ok(found)
+        }]);
+    }
+    let remedy = "camcops-provision status";
+    let mut findings = vec![match free + swap {
+        ..100 => Finding::failed(found, remedy),
+        low if low < all / 20 => Finding::warning(found, remedy),
+        _ => Finding::ok(found),
+    }];
+    let killed = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let killed = killed
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
+    if let Some(killed @ 1..) = killed {
+        findings.push(Finding::warning(
+            format!("killed for want of memory since the start of the machine: {killed}"),
+            "journalctl --dmesg --grep 'Out of memory|oom-kill'",
+        ));
+    }
+    Ok(findings)
+}
+
+/// The clock.
+pub fn time(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    if now.unwrap_or_default() < MADE {
+        return Ok(vec![Finding::failed(
+            "the clock shows a day before this program was made",
+            "timedatectl set-time 'YYYY-MM-DD hh:mm:ss'",
+        )]);
+    }
+    let asked = look
+        .site
+        .host
+        .child("timedatectl")
+        .args(["show", "--property=NTPSynchronized"])
+        .patience(Duration::from_secs(5))
+        .end();
+    let said = asked.map(|ended| ended.output).unwrap_or_default();
+    Ok(vec![match said.trim() {
+        "NTPSynchronized=yes" => Finding::ok("the clock is kept by another one"),
+        "NTPSynchronized=no" => match Path::new("/run/systemd/container").exists() {
+            true => Finding::warning(
+                "nobody keeps the clock right, as far as a container can tell",
+                "timedatectl status   # on the machine around the container",
+            ),
+            false => Finding::warning(
+                "nobody keeps the clock right",
+                "apt-get install systemd-timesyncd && timedatectl set-ntp true",
+            ),
+        },
+        _ => Finding::not_applicable("there is nobody to ask (timedatectl)"),
+    }])
+}
+
+/// Labels, where SELinux is enforced.
+pub fn selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let enforced = std::fs::read_to_string("/sys/fs/selinux/enforce").unwrap_or_default();
+    if enforced.trim() != "1" {
+        return Ok(vec![Finding::not_applicable(
+            "SELinux is not enforced here",
+        )]);
+    }
+    let layout = &look.site.layout;
+    let places = [
+        "/etc/camcops",
+        &layout.socket_dir,
+        &layout.data,
+        &layout.state,
+    ];
+    let asked = look.site.host.child("restorecon");
+    let ended = asked.args(["-n", "-R", "-v"]).args(places).end()?;
+    let wrong = ended.output.lines().filter(|line| !line.is_empty()).count();
+    Ok(vec![match wrong {
+        0 => Finding::ok("every label is right"),
+        some => Finding::failed(
+            format!("{} with a wrong label", count(some, "file")),
+            format!("restorecon -R -v {}", places.join(" ")),
+        ),
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_disk_may_be_fuller_than_a_small_one() {
+        let full = |free, all| is_below(free, all, FULL);
+        assert!(full(0, 4 * MIB) && full(100 * MIB, 20_000 * MIB));
+        assert!(!full(MIB, 4 * MIB) && !full(600 * MIB, 1_000_000 * MIB));
+        assert!(is_below(1024 * MIB, 20_000 * MIB, SCARCE));
+        assert!(!is_below(5000 * MIB, 1_000_000 * MIB, SCARCE));
+    }
+}

@@ -1,0 +1,148 @@
+//! Other installations of CamCOPS on this machine.
+
+use crate::doctor::{Finding, Look};
+use crate::host::processes;
+use crate::layout::MANAGED;
+use anyhow::Result;
+
+/// What each of CamCOPS's own ways of starting has in its command line.
+const PROGRAM: &str = "camcops_server";
+/// Where its tasks are, as Celery is told.
+const TASKS: &str = "camcops_server.cc_modules";
+/// Where supervisor's programs are described, by both families of distributions.
+const PROGRAMS: [&str; 2] = ["/etc/supervisor/conf.d", "/etc/supervisord.d"];
+/// The package that CamCOPS offers itself.
+const PACKAGE: &str = "camcops-server";
+
+/// Those that run, or would at the next boot.
+pub fn former(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    // Before an installation it is a hint: somebody may be about to move.
+    let tell = |found: String, remedy: String| match look.before {
+        true => Finding::warning(found, remedy),
+        false => Finding::failed(found, remedy),
+    };
+    for pid in processes::all() {
+        if let Some(place) = stranger(look, pid) {
+            let (found, remedy) = match place {
+                Place::Container => (
+                    format!("process {pid} is CamCOPS in a container"),
+                    "docker ps   # and `docker compose down` in its directory".to_owned(),
+                ),
+                Place::Unit(unit) => (
+                    format!("process {pid} is another CamCOPS, started by {unit}"),
+                    match unit.starts_with("supervisor") {
+                        true => "supervisorctl status   # and `supervisorctl stop NAME`".to_owned(),
+                        false => format!("systemctl disable --now {unit}"),
+                    },
+                ),
+                Place::Elsewhere => (
+                    format!("process {pid} is another CamCOPS, started by hand"),
+                    format!("kill {pid}"),
+                ),
+            };
+            findings.push(tell(found, remedy));
+        }
+    }
+    let host = &look.site.host;
+    for directory in PROGRAMS {
+        for name in host.list(directory)?.unwrap_or_default() {
+            let path = format!("{directory}/{name}");
+            let text = host.read(&path).ok().flatten().unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let starts = text.lines().any(|line| {
+                let line = line.trim();
+                line.starts_with("command") && line.contains(PROGRAM)
+            });
+            if starts && !text.contains(MANAGED) {
+                findings.push(tell(
+                    format!("{path} lets supervisor start another CamCOPS"),
+                    format!("mv {path} {path}.old && supervisorctl update"),
+                ));
+            }
+        }
+    }
+    if host
+        .look(&format!("/var/lib/dpkg/info/{PACKAGE}.list"))?
+        .is_some()
+    {
+        findings.push(Finding::warning(
+            format!(
+                "the package {PACKAGE} is installed: it brings a supervisor program of its own"
+            ),
+            format!("apt-get remove {PACKAGE}"),
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("there is none"));
+    }
+    Ok(findings)
+}
+
+enum Place {
+    Container,
+    Unit(String),
+    Elsewhere,
+}
+
+/// Whether a command line is CamCOPS's program, or Celery with its tasks; and not an editor of either.
+fn is_camcops(words: &[&str]) -> bool {
+    let name = |at: usize| words.get(at).and_then(|word| word.rsplit('/').next());
+    let Some(program) = name(0) else { return false };
+    let runs = |names: &[&str]| names.iter().any(|name| program.starts_with(name));
+    let is_interpreter = runs(&["python"]) || ["sh", "bash", "dash"].contains(&program);
+    program == PROGRAM
+        || is_interpreter && name(1) == Some(PROGRAM)
+        || runs(&["python", "celery"]) && words.iter().any(|word| word.starts_with(TASKS))
+}
+
+/// Where a process of CamCOPS belongs that no instance of ours started; nothing for any other process.
+fn stranger(look: &Look<'_>, pid: u32) -> Option<Place> {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).into_owned();
+    let is_camcops = is_camcops(&command.split('\0').collect::<Vec<_>>());
+    // A run of our own command is no installation.
+    if !is_camcops
+        || command.contains(&look.site.layout.venv)
+        || command.contains("camcops-provision")
+    {
+        return None;
+    }
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    if ["docker", "containerd", "libpod"]
+        .iter()
+        .any(|name| groups.contains(name))
+    {
+        return Some(Place::Container);
+    }
+    // The releases are called by the link or by what it leads to.
+    if command.contains(crate::layout::RELEASES) {
+        return None;
+    }
+    Some(match processes::unit(pid) {
+        Some(unit) if unit.starts_with("camcops-") => return None,
+        Some(unit) => Place::Unit(unit),
+        None => Place::Elsewhere,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_what_it_runs() {
+        let is = |text: &str| is_camcops(&text.split(' ').collect::<Vec<_>>());
+        assert!(is(
+            "/venv/bin/python3.10 /venv/bin/camcops_server serve_gunicorn"
+        ));
+        assert!(is(
+            "/usr/share/camcops/venv/bin/camcops_server launch_workers"
+        ));
+        assert!(is(
+            "/venv/bin/python /venv/bin/celery --app camcops_server.cc_modules beat"
+        ));
+        assert!(!is("vim /opt/camcops_server") && !is("less camcops_server") && !is(""));
+        assert!(!is("grep -r camcops_server.cc_modules /etc"));
+    }
+}

@@ -1,0 +1,401 @@
+//! The services, and the locks that they may wait for.
+
+use super::{Finding, LOG_ENDS, Look};
+use crate::base::terminal::count;
+use crate::drivers::services::member::{Member, Role};
+use crate::drivers::services::{self, Phase, Seen};
+use crate::host::{export_locks, processes};
+use crate::site::facts::Manager;
+use anyhow::Result;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// So often a service may have failed without a word.
+const PATIENT: u32 = 3;
+
+/// The command that does something to a service.
+fn command(member: &Member, verb: &str) -> String {
+    match &member.service {
+        Some(service) => format!("camcops-provision {verb} {service}"),
+        None if verb == "logs" => format!("journalctl --unit {}", member.name),
+        None => format!(
+            "systemctl {verb} {}",
+            member.name.trim_end_matches(".service")
+        ),
+    }
+}
+
+fn all(look: &Look<'_>) -> Result<Vec<(Member, Seen)>> {
+    let known = look.services()?;
+    let mut seen = known.see(&look.site.host)?;
+    let members = known.members.iter().cloned();
+    Ok(members
+        .map(|member| {
+            let seen = seen.remove(&member.name).unwrap_or_default();
+            (member, seen)
+        })
+        .collect())
+}
+
+/// Whether they run and answer.
+pub async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let all = all(look)?;
+    for (member, seen) in &all {
+        let name = &member.name;
+        look.measure("service_restarts", Some(name), seen.restarts.into());
+        if let Some(how) = look
+            .services()?
+            .keeps_failing(&look.site.host, member, seen)
+        {
+            findings.push(Finding::failed(
+                format!("{name} {how}"),
+                command(member, "logs"),
+            ));
+            continue;
+        }
+        if seen.phase == Phase::Starting {
+            findings.push(Finding::warning(
+                format!("{name} is starting"),
+                command(member, "logs"),
+            ));
+            continue;
+        }
+        if seen.phase != Phase::Running {
+            findings.push(stopped(look, member, seen));
+            continue;
+        }
+        if member.role == Role::Socket && !services::has_socket(&look.site.host) {
+            findings.push(Finding::failed(
+                format!("{name}: nobody finds the socket any more"),
+                "camcops-provision install",
+            ));
+        } else if !services::is_fresh(&look.site.host, member, seen)? {
+            findings.push(Finding::warning(
+                format!("{name} has not read its newest configuration"),
+                "camcops-provision install",
+            ));
+        }
+        // Of the web server and of Apache the layers of the web tell.
+        let asked = matches!(
+            member.role,
+            Role::Workers | Role::Scheduler | Role::Monitor | Role::Extra
+        );
+        if asked && let Some(Err(why)) = look.answer(member).await? {
+            findings.push(Finding::failed(
+                format!("{name} runs, but does not answer: {}", why.text),
+                command(member, "restart"),
+            ));
+        }
+        if seen.restarts >= PATIENT {
+            findings.push(Finding::warning(
+                format!(
+                    "{name} has failed {}",
+                    count(seen.restarts as usize, "time")
+                ),
+                command(member, "logs"),
+            ));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(format!("all {} run", all.len())));
+    }
+    Ok(findings)
+}
+
+fn stopped(look: &Look<'_>, member: &Member, seen: &Seen) -> Finding {
+    let name = &member.name;
+    let start = command(member, "start");
+    if seen.masked {
+        return Finding::failed(
+            format!("{name} is masked: somebody forbade it"),
+            format!("systemctl unmask {name} && {start}"),
+        );
+    }
+    if !seen.there {
+        return Finding::failed(
+            format!("{name} is not installed"),
+            "camcops-provision install",
+        );
+    }
+    let how = match (seen.phase, seen.result.as_str()) {
+        (Phase::Stopping, _) => "is stopping".to_owned(),
+        (Phase::Failed, result) => format!("has failed ({result} {})", seen.detail),
+        (_, "" | "success") => "is stopped".to_owned(),
+        (_, result) => format!("is stopped ({result})"),
+    };
+    let last = look
+        .services()
+        .ok()
+        .and_then(|known| known.cause(&look.site.host, member))
+        .filter(|_| seen.phase == Phase::Failed)
+        .map(|line| format!("{LOG_ENDS}{line}"))
+        .unwrap_or_default();
+    Finding::failed(format!("{name} {how}{last}"), start)
+}
+
+/// Whether they come back at boot.
+pub fn enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let all = all(look)?;
+    for (member, seen) in &all {
+        if seen.there && seen.enabled == Some(false) {
+            findings.push(Finding::failed(
+                format!("{} does not come back at boot", member.name),
+                match member.role.is_ours() {
+                    true => "camcops-provision install".to_owned(),
+                    false => command(member, "enable"),
+                },
+            ));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(format!("all {} come back at boot", all.len())));
+    }
+    Ok(findings)
+}
+
+/// Whose processes they are.
+pub fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let usual = look.site.account();
+    let (mut count, mut others) = (0, false);
+    for (member, seen) in all(look)? {
+        let extra = look
+            .site
+            .settings()
+            .services
+            .extras()
+            .find(|extra| member.service.as_deref() == Some(extra.name.as_str()));
+        let account = extra
+            .and_then(|extra| extra.user.as_ref())
+            .map_or(usual, |user| user.as_str());
+        let wanted = look.site.host.accounts.uid(account);
+        let Some(owner) = seen
+            .pid
+            .filter(|_| member.role.is_ours())
+            .and_then(processes::owner)
+        else {
+            continue;
+        };
+        count += 1;
+        others |= account != usual;
+        if Some(owner) != wanted {
+            let whose = match owner {
+                0 => "root".to_owned(),
+                other => format!("the account {other}"),
+            };
+            findings.push(Finding::failed(
+                format!("{} runs as {whose}, not as {account}", member.name),
+                format!(
+                    "systemctl cat {}   # the drop-in that says User= is not ours: take it out, then camcops-provision install",
+                    member.name
+                ),
+            ));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(match count {
+            0 => Finding::not_applicable("none of them runs"),
+            _ if others => Finding::ok(format!(
+                "all {count} run as {usual}, or as services.extra says"
+            )),
+            _ => Finding::ok(format!("all {count} run as {usual}")),
+        });
+    }
+    Ok(findings)
+}
+
+/// Their memory, where the kernel limits it.
+pub fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut limited = Vec::new();
+    for (member, seen) in all(look)? {
+        let Some(group) = seen.pid.and_then(processes::control_group) else {
+            continue;
+        };
+        let Some(used) = Used::read(&format!("/sys/fs/cgroup{group}")) else {
+            continue;
+        };
+        look.measure("service_memory_bytes", Some(&member.name), used.now as f64);
+        let remedy = match member.role {
+            Role::Workers => {
+                "camcops-provision config set workers.concurrency 1 && camcops-provision install"
+                    .to_owned()
+            }
+            _ => format!("systemctl show --property=MemoryMax {}", member.name),
+        };
+        if used.killed > 0 {
+            findings.push(Finding::warning(
+                format!(
+                    "{}: {} killed at its limit",
+                    member.name,
+                    count(used.killed as usize, "time")
+                ),
+                remedy.clone(),
+            ));
+        }
+        let Some(limit) = used.limit else { continue };
+        let found = format!("{}: {} of {} MiB", member.name, used.now >> 20, limit >> 20);
+        limited.push(found.clone());
+        if used.now * 10 > limit * 9 {
+            findings.push(Finding::warning(found, remedy));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(match limited.is_empty() {
+            true => Finding::not_applicable("no service has a limit that the kernel watches"),
+            false => Finding::ok(limited.join(", ")),
+        });
+    }
+    Ok(findings)
+}
+
+struct Used {
+    now: u64,
+    limit: Option<u64>,
+    killed: u64,
+}
+
+impl Used {
+    /// What a control group says.
+    fn read(directory: &str) -> Option<Used> {
+        let text = |name: &str| fs::read_to_string(format!("{directory}/{name}")).ok();
+        let events = text("memory.events").unwrap_or_default();
+        let killed = events
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
+        Some(Used {
+            now: text("memory.current")?.trim().parse().ok()?,
+            limit: text("memory.max")?.trim().parse().ok(),
+            killed: killed.unwrap_or(0),
+        })
+    }
+}
+
+/// Locks that nobody will ever give back.
+pub fn locks(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let host = &look.site.host;
+    let directory = export_locks::directory(host, &look.site.layout)?;
+    let stale = export_locks::stale(host, &directory)?;
+    if stale.is_empty() {
+        return Ok(vec![Finding::ok(format!("{directory}: none is stale"))]);
+    }
+    let remedy = match look.site.instance.as_str() {
+        crate::layout::DEFAULT_INSTANCE => "camcops-provision break-locks".to_owned(),
+        other => format!("camcops-provision --instance {other} break-locks"),
+    };
+    let failed = |found| Finding::failed(found, remedy.clone());
+    Ok(stale.into_iter().map(failed).collect())
+}
+
+/// How long exports may wait to be sent before that is worth a word: the timer has tried several times by then.
+const UNSENT: Duration = Duration::from_secs(20 * 60);
+
+/// Whether uploads go on while the broker is away, and what is still to be sent from such a time.
+pub(super) fn exports(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let host = &look.site.host;
+    let layout = &look.site.layout;
+    let unknown = lacking_hooks(&layout.venv);
+    if !unknown.is_empty() {
+        let warn = |found| Finding::warning(found, "camcops-provision upgrade");
+        return Ok(unknown.into_iter().map(warn).collect());
+    }
+    let mut oldest = None;
+    for name in ["unsent.sending", "unsent"] {
+        let entry = host.look(&format!("{}/{name}", layout.state))?;
+        oldest = oldest.max(entry.and_then(|entry| entry.modified.elapsed().ok()));
+    }
+    let retry = match look.site.manager() {
+        Manager::Systemd => format!("systemctl start camcops-exports@{}.service", layout.slug),
+        Manager::Supervisor => "wait five minutes: cron tries it again".to_owned(),
+    };
+    Ok(vec![match oldest {
+        None => Finding::ok("none waits to be sent"),
+        Some(age) if age < UNSENT => Finding::ok("some wait to be sent, as the broker was away"),
+        Some(age) => Finding::warning(
+            format!(
+                "exports of uploads wait to be sent for {} minutes, as the broker was away",
+                age.as_secs() / 60
+            ),
+            retry,
+        ),
+    }])
+}
+
+/// Modules of CamCOPS, what `sitecustomize.py` takes the place of in each, and what a release without it does.
+const HOOKS: [(&str, &str, &str); 2] = [
+    (
+        "cc_request.py",
+        "def _process_pending_export_push_requests(self)",
+        "this release of CamCOPS tells the broker of uploads by another name than is known here: an upload that comes while the broker is away may be stored twice",
+    ),
+    (
+        "client_api.py",
+        "resultdict = main_client_api(req)",
+        "this release of CamCOPS answers tablets by another name than is known here: what an upload has stored before it fails may be stored twice",
+    ),
+];
+
+/// What the release does because `sitecustomize.py` does not know it.
+fn lacking_hooks(venv: &str) -> Vec<&'static str> {
+    let libraries: Vec<PathBuf> = fs::read_dir(format!("{venv}/lib"))
+        // Then others say that there is no release.
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|library| {
+            library
+                .path()
+                .join("site-packages/camcops_server/cc_modules")
+        })
+        .collect();
+    let lacks = |module: &str, name: &str| {
+        let texts = libraries
+            .iter()
+            .map(|library| fs::read_to_string(library.join(module)));
+        texts.flatten().any(|text| !text.contains(name))
+    };
+    let lacking = HOOKS.iter().filter(|(module, name, _)| lacks(module, name));
+    lacking.map(|(.., consequence)| *consequence).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_tells_which_hooks_do_not_fit() {
+        let venv = tempfile::tempdir().unwrap();
+        let lacking = || lacking_hooks(venv.path().to_str().unwrap());
+        assert!(lacking().is_empty());
+        let modules = "lib/python3.11/site-packages/camcops_server/cc_modules";
+        let modules = venv.path().join(modules);
+        fs::create_dir_all(&modules).unwrap();
+        for (module, name, _) in HOOKS {
+            fs::write(modules.join(module), format!("\n{name}:\n")).unwrap();
+        }
+        assert!(lacking().is_empty());
+        fs::write(modules.join("client_api.py"), "answer = main(req)\n").unwrap();
+        assert_eq!(lacking(), [HOOKS[1].2]);
+    }
+
+    #[test]
+    fn a_control_group_tells_use_limit_and_kills() {
+        let group = tempfile::tempdir().unwrap();
+        let path = group.path().to_str().unwrap();
+        assert!(Used::read(path).is_none());
+        fs::write(group.path().join("memory.current"), "950\n").unwrap();
+        fs::write(group.path().join("memory.max"), "max\n").unwrap();
+        assert!(Used::read(path).unwrap().limit.is_none());
+        fs::write(group.path().join("memory.max"), "1000\n").unwrap();
+        fs::write(
+            group.path().join("memory.events"),
+            "high 0\noom 4\noom_kill 2\n",
+        )
+        .unwrap();
+        let used = Used::read(path).unwrap();
+        assert_eq!((used.now, used.limit, used.killed), (950, Some(1000), 2));
+    }
+}

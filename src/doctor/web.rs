@@ -1,0 +1,257 @@
+//! The web site, layer by layer: CamCOPS, the socket, Apache, the name by which others come.
+
+mod certificate;
+mod config;
+
+use super::machine::is_ours;
+use super::{Finding, LOG_ENDS, Look};
+use crate::drivers::services::member::{Member, Role};
+use crate::drivers::services::{Phase, Seen, proof};
+use crate::probe::site::Endpoint;
+use crate::probe::web::status;
+use crate::probe::{Cause, Trouble};
+use crate::settings::{Bind, Frontend};
+use anyhow::Result;
+pub use certificate::certificate;
+pub use config::config;
+use std::time::Duration;
+use tokio::net::lookup_host;
+
+/// A site that takes longer does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What nobody may make CamCOPS believe.
+const STRANGER: &str = "stranger.invalid";
+
+/// The server of the site; nothing where it is on another machine.
+fn server(look: &Look<'_>) -> Result<Option<(Member, Seen)>> {
+    look.service(Role::Server)
+}
+
+fn elsewhere() -> Vec<Finding> {
+    vec![Finding::not_applicable(
+        "the web server is not wanted on this machine",
+    )]
+}
+
+/// Whether it is the way to CamCOPS that fails, and not CamCOPS itself.
+fn is_on_the_way(trouble: &Trouble) -> bool {
+    matches!(
+        trouble.cause,
+        Cause::Closed | Cause::Unreachable | Cause::UnknownName
+    ) || trouble.cause == Cause::Other && trouble.text.contains("ermission denied")
+}
+
+/// CamCOPS itself.
+pub async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some((member, seen)) = server(look)? else {
+        return Ok(elsewhere());
+    };
+    if let Some(how) = look
+        .services()?
+        .keeps_failing(&look.site.host, &member, &seen)
+    {
+        return Ok(vec![Finding::failed(
+            format!("{} {how}", member.name),
+            "camcops-provision logs server",
+        )]);
+    }
+    if seen.phase == Phase::Starting {
+        return Ok(vec![Finding::failed(
+            format!("{} is still starting", member.name),
+            "camcops-provision wait --for web",
+        )]);
+    }
+    let Some(pid) = seen.pid.filter(|_| seen.phase == Phase::Running) else {
+        let last = look.services()?.cause(&look.site.host, &member);
+        let last = last.map(|line| format!("{LOG_ENDS}{line}"));
+        return Ok(vec![Finding::failed(
+            format!("{} does not run{}", member.name, last.unwrap_or_default()),
+            "camcops-provision start server",
+        )]);
+    };
+    Ok(vec![match look.answer(&member).await? {
+        Some(Err(why)) if !is_on_the_way(&why) => {
+            Finding::failed(why.text, "camcops-provision logs server")
+        }
+        Some(Ok(())) => Finding::ok(format!("{} makes its login page", member.name)),
+        _ => Finding::ok(format!("{} runs as process {pid}", member.name)),
+    }])
+}
+
+/// The socket or port.
+pub async fn socket(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some((member, _)) = server(look)? else {
+        return Ok(elsewhere());
+    };
+    if let Some(Err(why)) = look.answer(&member).await?
+        && is_on_the_way(&why)
+    {
+        return Ok(vec![Finding::failed(why.text, "camcops-provision install")]);
+    }
+    let site = look.site;
+    let web = &site.settings().web;
+    let Bind::Socket = web.bind else {
+        return Ok(vec![Finding::ok("CamCOPS answers at its port")]);
+    };
+    let (socket, account) = (&site.layout.socket, site.facts.flavour.web_account);
+    let accounts = &site.host.accounts;
+    if web.frontend == Frontend::Apache
+        && let Some((user, group)) = accounts.uid(account).zip(accounts.gid(account))
+    {
+        let asked = site.host.child_of(user, group, "test");
+        let ended = asked.args(["-w", socket]).end()?;
+        if !ended.status.success() {
+            return Ok(vec![Finding::failed(
+                format!("{socket}: Apache's account {account} may not use it"),
+                "camcops-provision install",
+            )]);
+        }
+    }
+    Ok(vec![Finding::ok(format!("{socket} leads to CamCOPS"))])
+}
+
+fn visitor(look: &Look<'_>) -> Result<Endpoint> {
+    Ok(proof::visitor(look.services()?))
+}
+
+/// The way of a visitor on this machine.
+pub async fn apache(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some((member, seen)) = look.service(Role::Web)? else {
+        return Ok(vec![Finding::not_applicable(
+            "Apache is not wanted (web.frontend)",
+        )]);
+    };
+    let service = look.site.facts.flavour.apache_service;
+    if seen.phase != Phase::Running {
+        return Ok(vec![Finding::failed(
+            format!("{} does not run", member.name),
+            format!("systemctl start {service}"),
+        )]);
+    }
+    Ok(vec![match look.answer(&member).await? {
+        Some(Err(why)) => Finding::failed(
+            why.text,
+            match why.cause {
+                Cause::Closed => "camcops-provision doctor ports web.config",
+                _ => "camcops-provision install",
+            },
+        ),
+        _ => Finding::ok(format!("{} through Apache", look.site.url())),
+    }])
+}
+
+/// The way of a visitor from elsewhere, as far as this machine can tell.
+pub async fn public(look: &Look<'_>) -> Result<Vec<Finding>> {
+    if look.site.settings().web.frontend != Frontend::Apache {
+        return Ok(vec![Finding::not_applicable(
+            "no Apache of ours is in front",
+        )]);
+    }
+    let mut findings = Vec::new();
+    for name in look.site.names() {
+        let endpoint = Endpoint {
+            host: name.clone(),
+            name: name.clone(),
+            ..visitor(look)?
+        };
+        let place = endpoint.place();
+        findings.push(match endpoint.answers(PATIENCE).await {
+            Ok(_) => Finding::ok(place),
+            Err(why) => {
+                let found = lookup_host((name.as_str(), 0)).await;
+                let here = found.is_ok_and(|mut all| all.any(|one| is_ours(one.ip())));
+                let ask = format!("curl --verbose --head {place}login");
+                match here {
+                    true => Finding::failed(why.text, ask),
+                    // What answers in our place may well be meant to.
+                    false => Finding::warning(why.text, ask),
+                }
+            }
+        });
+    }
+    Ok(findings)
+}
+
+/// What CamCOPS believes of the way that a request came.
+pub async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
+    if look.site.settings().web.frontend != Frontend::Apache {
+        return Ok(vec![Finding::not_applicable(
+            "no Apache of ours is in front",
+        )]);
+    }
+    let endpoint = visitor(look)?;
+    let lies = format!(
+        "X-Forwarded-Proto: http\r\nX-Forwarded-Host: {STRANGER}\r\nX-Forwarded-Server: {STRANGER}\r\nX-Script-Name: /{STRANGER}\r\nScript_Name: /{STRANGER}\r\nX-Forwarded-For: 192.0.2.1\r\n"
+    );
+    let page = match endpoint.ask("GET", "/login", &lies, "", PATIENCE).await {
+        Ok(page) => page,
+        Err(why) => {
+            return Ok(vec![Finding::failed(
+                why.text,
+                "camcops-provision doctor web",
+            )]);
+        }
+    };
+    let install = "camcops-provision install && camcops-provision restart server";
+    let (header, body) = page.split_once("\r\n\r\n").unwrap_or((&page, ""));
+    if status(&page) != Some(200) {
+        return Ok(vec![Finding::failed(
+            format!(
+                "{} answers {:?}",
+                endpoint.place(),
+                header.lines().next().unwrap_or_default()
+            ),
+            "camcops-provision doctor web.apache",
+        )]);
+    }
+    let authority = endpoint.authority();
+    let (right, wrong) = (
+        format!("\"https://{authority}{}/", endpoint.path),
+        format!("\"http://{authority}"),
+    );
+    let mut findings = Vec::new();
+    if page.contains(STRANGER) {
+        findings.push(Finding::failed(
+            "CamCOPS believes whoever asks what host or path it was asked by: Apache passes X-Forwarded-* or X-Script-Name on",
+            install,
+        ));
+    }
+    let stranger = Endpoint {
+        name: STRANGER.to_owned(),
+        ..endpoint.clone()
+    };
+    if stranger.answers(PATIENCE).await.is_ok() {
+        findings.push(Finding::failed(
+            format!("CamCOPS answers to any name (asked for {STRANGER}), and puts it into its links: Apache should refuse all but web.server_names"),
+            install,
+        ));
+    }
+    if body.contains(&wrong) {
+        findings.push(Finding::failed(
+            format!("the links of the page begin with http:// although it was asked by https ({authority}): CamCOPS does not believe Apache's X-Forwarded-Proto"),
+            install,
+        ));
+    } else if !page.contains(STRANGER) && !body.contains(&right) {
+        findings.push(Finding::failed(
+            format!("no link of the page begins with https://{authority}{}/: CamCOPS does not know by what name or path it was asked", endpoint.path),
+            install,
+        ));
+    }
+    let cookies = header.lines().filter(|line| {
+        let line = line.to_lowercase();
+        line.starts_with("set-cookie:") && !line.contains("secure")
+    });
+    if cookies.count() > 0 {
+        findings.push(Finding::failed(
+            "a cookie may go over plain HTTP, too: browsers that were asked by https drop it, and users are logged out at once",
+            "camcops-provision config unset config.site.ALLOW_INSECURE_COOKIES && camcops-provision install",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(format!(
+            "CamCOPS knows that it is https://{authority}{}/, whatever visitors say",
+            endpoint.path
+        )));
+    }
+    Ok(findings)
+}

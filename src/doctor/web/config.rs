@@ -1,0 +1,203 @@
+//! Apache's configuration, and the classic mistakes of a proxy in it.
+
+use crate::camcops_conf::Ini;
+use crate::doctor::{Finding, Look};
+use crate::drivers::services::apache::complaint;
+use crate::layout::Flavour;
+use crate::resource::Resource;
+use crate::settings::Frontend;
+use anyhow::Result;
+use std::collections::BTreeMap;
+
+/// Its own test, its modules, and what its sites say about sockets.
+pub async fn config(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let site = look.site;
+    if site.settings().web.frontend != Frontend::Apache {
+        return Ok(vec![Finding::not_applicable(
+            "Apache is not wanted (web.frontend)",
+        )]);
+    }
+    let flavour = site.facts.flavour;
+    let mut findings = Vec::new();
+    let missing = look
+        .pending(|planned| {
+            let name = planned.change.resource.name();
+            let is_module = flavour
+                .apache_modules
+                .is_some_and(|directory| name.starts_with(directory));
+            is_module && matches!(planned.change.resource, Resource::Symlink(_))
+        })
+        .await
+        // Where no plan can be made, `settings` tells why.
+        .unwrap_or_default();
+    for module in missing {
+        findings.push(Finding::failed(
+            format!("a module of Apache is switched off: {module}"),
+            "camcops-provision install",
+        ));
+    }
+    if let Some(why) = complaint(&site.host, flavour)? {
+        findings.push(Finding::failed(
+            format!("Apache does not like its configuration: {why}"),
+            format!("{} -t", flavour.apache_control),
+        ));
+    }
+    let sites = sites(look, flavour)?;
+    for found in mistakes(&sites, &site.layout.socket) {
+        findings.push(Finding::failed(found.0, found.1));
+    }
+    findings.extend(timeouts(look)?);
+    if findings.is_empty() {
+        findings.push(Finding::ok(format!(
+            "Apache likes it, and {} sites have no mistake that is known",
+            sites.len()
+        )));
+    }
+    Ok(findings)
+}
+
+/// Path and text of each enabled site.
+fn sites(look: &Look<'_>, flavour: &Flavour) -> Result<Vec<(String, String)>> {
+    let host = &look.site.host;
+    let directory = flavour.apache_enabled.unwrap_or(flavour.apache_sites);
+    let mut sites = Vec::new();
+    for name in host.list(directory)?.unwrap_or_default() {
+        let path = format!("{directory}/{name}");
+        // A link that leads nowhere is Apache's own complaint.
+        let Ok(followed) = host.followed(&path) else {
+            continue;
+        };
+        if let Ok(Some(text)) = host.read_text(&followed) {
+            sites.push((followed, text));
+        }
+    }
+    Ok(sites)
+}
+
+/// A line that passes requests on to a socket.
+struct Passed<'a> {
+    from: &'a str,
+    socket: &'a str,
+    to: &'a str,
+}
+
+fn passed(line: &str) -> Option<Passed<'_>> {
+    let line = line.trim();
+    let directive = line.split_whitespace().next()?.to_lowercase();
+    if ![
+        "proxypass",
+        "proxypassmatch",
+        "balancermember",
+        "sethandler",
+    ]
+    .contains(&directive.as_str())
+    {
+        return None;
+    }
+    let at = line.find("unix:")?;
+    let target = line[at + 5..].split(['"', ' ', '\t']).next()?;
+    let (socket, to) = target.split_once('|')?;
+    let from = line[..at].split_whitespace().nth(1).unwrap_or_default();
+    Some(Passed {
+        from: from.trim_matches('"'),
+        socket,
+        to,
+    })
+}
+
+/// What is wrong, and what mends it.
+fn mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut workers: BTreeMap<&str, &str> = BTreeMap::new();
+    for (path, text) in sites {
+        let ours = text.contains(crate::layout::MANAGED);
+        let remedy = match ours {
+            true => "camcops-provision install".to_owned(),
+            false => format!("editor {path}   # then: systemctl reload apache2"),
+        };
+        for (number, line) in text.lines().enumerate() {
+            let Some(passed) = passed(line) else { continue };
+            let place = format!("{path}:{}", number + 1);
+            if passed.to.starts_with("https:") {
+                found.push((
+                    format!("{place}: passes to a socket by https, which does not speak it: write unix:{}|http:", passed.socket),
+                    remedy.clone(),
+                ));
+            }
+            if passed.socket == socket && !passed.from.is_empty() && passed.from != "!" {
+                let ends = (passed.from.ends_with('/'), passed.to.ends_with('/'));
+                if ends.0 && !ends.1 {
+                    found.push((
+                        format!("{place}: {} ends with a slash and its target {} does not: every page but the first is looked for at a wrong host", passed.from, passed.to),
+                        remedy.clone(),
+                    ));
+                }
+            }
+            let known = workers.entry(passed.to).or_insert(passed.socket);
+            if *known != passed.socket {
+                found.push((
+                    format!("{place}: two sockets share the worker {}: give each a host name of its own, or Apache may mix them up", passed.to),
+                    remedy.clone(),
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// Apache and CamCOPS should give up on a slow request at the same time.
+fn timeouts(look: &Look<'_>) -> Result<Option<Finding>> {
+    let site = look.site;
+    let wanted = site.settings().web.timeout_s.get();
+    let text = site
+        .host
+        .read_text(&site.layout.config)?
+        .unwrap_or_default();
+    let set = Ini::parse(&text).get("server", "GUNICORN_TIMEOUT_S");
+    let set = set.and_then(|value| value.trim().parse::<u32>().ok());
+    Ok(match set {
+        Some(seconds) if seconds != wanted => Some(Finding::warning(
+            format!("CamCOPS gives up on a request after {seconds} s, and Apache after {wanted} s"),
+            format!(
+                "camcops-provision config set web.timeout_s {seconds} && camcops-provision install"
+            ),
+        )),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(lines: &str) -> Vec<String> {
+        let sites = [("/etc/a.conf".to_owned(), lines.to_owned())];
+        let all = mistakes(&sites, "/run/camcops/camcops.socket");
+        all.into_iter().map(|(what, _)| what).collect()
+    }
+
+    #[test]
+    fn the_classic_mistakes_are_found() {
+        let right =
+            "ProxyPass \"/\" \"unix:/run/camcops/camcops.socket|http://camcops.invalid/\" retry=0";
+        assert_eq!(found(right), Vec::<String>::new());
+        let other = "  ProxyPass /x unix:/run/x.socket|http://x.invalid";
+        assert_eq!(
+            found(&format!(
+                "{right}\n{other}\n# ProxyPass / unix:/y|https://z"
+            )),
+            Vec::<String>::new()
+        );
+        let https = found("ProxyPass / unix:/run/camcops/camcops.socket|https://localhost/");
+        assert!(
+            https[0].starts_with("/etc/a.conf:1: passes to a socket by https"),
+            "{https:?}"
+        );
+        let slash = found("ProxyPass / unix:/run/camcops/camcops.socket|http://dummy1");
+        assert!(slash[0].contains("ends with a slash"), "{slash:?}");
+        let shared = found(
+            "ProxyPass /a unix:/run/a|http://localhost/\nProxyPass /b unix:/run/b|http://localhost/",
+        );
+        assert!(shared[0].contains("share the worker"), "{shared:?}");
+    }
+}

@@ -1,0 +1,207 @@
+//! Packages of the distribution: looked up in the package manager's own records, read once, and all that are missing
+//! installed by one call of it. Nothing is ever removed, and no source of packages is ever added.
+//!
+//! A package has no facets: it is there, or not. Its name may be a list of alternatives ([`crate::layout::alternatives`]).
+
+mod apt;
+mod dnf;
+pub mod fetch;
+
+use crate::archive::bundle::Bundle;
+use crate::archive::bundle::manifest::Manifest;
+use crate::base::error::Exit;
+use crate::host::Host;
+use crate::layout::{PackageManager, Packages, alternatives};
+use crate::resource::{Enforced, Facets, Resource, State};
+use crate::settings::Internet;
+use crate::site::Site;
+use anyhow::{Context, Result};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// What this driver knows of the machine and of the run.
+#[derive(Debug)]
+pub struct Known {
+    names: &'static Packages,
+    /// How packages may be fetched, if they may be fetched at all.
+    pub network: Internet,
+    /// Is told what is going on.
+    pub tell: fn(&str),
+    installed: RefCell<Option<BTreeSet<String>>>,
+    /// What leads the package manager to other sources than the machine's own.
+    aside: RefCell<Vec<String>>,
+}
+
+impl Known {
+    /// For a site; `tell` is told what is going on.
+    pub fn new(site: &Site, tell: fn(&str)) -> Known {
+        Known {
+            names: site.facts.flavour.packages,
+            network: site.settings().network.clone(),
+            tell,
+            installed: RefCell::default(),
+            aside: RefCell::default(),
+        }
+    }
+
+    /// Reads the records anew when they are next needed.
+    pub fn forget(&self) {
+        self.installed.take();
+    }
+
+    fn has(&self, host: &Host, name: &str) -> Result<bool> {
+        let mut installed = self.installed.borrow_mut();
+        let installed = match &mut *installed {
+            Some(installed) => installed,
+            unread => unread.insert(match self.names.manager {
+                PackageManager::Apt => apt::installed(host)?,
+                PackageManager::Dnf => dnf::installed(host, self.names)?,
+            }),
+        };
+        Ok(alternatives(name).any(|name| installed.contains(name)))
+    }
+
+    fn command_for(&self, names: &[&str]) -> String {
+        let best: Vec<&str> = names
+            .iter()
+            .filter_map(|n| alternatives(n).next())
+            .collect();
+        let command = match self.names.manager {
+            PackageManager::Apt => "apt-get install --no-install-recommends",
+            PackageManager::Dnf => "dnf install",
+        };
+        format!("{command} {}", best.join(" "))
+    }
+}
+
+fn known(host: &Host) -> Result<&Known> {
+    let live = host.live.as_ref();
+    live.and_then(|live| live.packages.as_ref())
+        .context("packages can't be looked up here")
+}
+
+/// Whether a package is there, whole and configured.
+pub async fn observe(host: &Host, name: &str) -> Result<State> {
+    Ok(match known(host)?.has(host, name)? {
+        true => State::Present(Facets::new()),
+        false => State::Absent,
+    })
+}
+
+/// Installs one package.
+pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+    if *after == State::Absent {
+        return Ok(Enforced::LeftAlone(
+            "a package is kept: something else may rely on it".into(),
+        ));
+    }
+    install(host, &[name], false)?;
+    Ok(Enforced::Done)
+}
+
+/// Installs, in one call, those of the packages that are missing. Where an earlier run of this program was cut in the
+/// middle of it (`resumed`), what that one left half-configured is finished first.
+pub fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> {
+    let known = known(host)?;
+    // A run that was killed leaves its package manager at work: it may be about to install what is missing.
+    if known.names.manager == PackageManager::Apt {
+        apt::wait_for_others(host, known)?;
+        known.forget();
+    }
+    let mut missing = Vec::new();
+    for name in names {
+        if !known.has(host, name)? {
+            missing.push(*name);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    match bundle(host) {
+        Some(bundle) => {
+            refuse_absent(bundle.manifest(host)?, &bundle.path, &missing)?;
+            let directory = bundle.unpacked(host)?;
+            known.aside.replace(apt::from_bundle(host, directory)?);
+        }
+        None if known.network.offline => return Err(not_offline(known, &missing)),
+        None => {}
+    }
+    let what: Vec<&str> = missing
+        .iter()
+        .filter_map(|n| alternatives(n).next())
+        .collect();
+    (known.tell)(&format!("installing {}", what.join(" ")));
+    let made = match known.names.manager {
+        PackageManager::Apt => apt::install(host, known, &missing, resumed),
+        PackageManager::Dnf => dnf::install(host, known, &missing),
+    };
+    known.forget();
+    known.aside.take();
+    match bundle(host) {
+        Some(bundle) => made.with_context(|| {
+            format!(
+                "the packages in {} can't be installed (if this machine has newer ones, make the bundle anew)",
+                bundle.path
+            )
+        }),
+        None => made,
+    }
+}
+
+/// The bundle that packages come from. While dpkg is at work, as in the hook of a package, there can't be one.
+fn bundle(host: &Host) -> Option<&Bundle> {
+    let bundle = host.live.as_ref().and_then(|live| live.bundle.as_ref());
+    bundle.filter(|_| std::env::var_os("DPKG_RUNNING_VERSION").is_none())
+}
+
+/// Refuses what a bundle does not have.
+fn refuse_absent(manifest: &Manifest, path: &str, missing: &[&str]) -> Result<()> {
+    let absent: Vec<&str> = missing
+        .iter()
+        .copied()
+        .filter(|name| !alternatives(name).any(|name| manifest.packages.contains(name)))
+        .collect();
+    match absent.is_empty() {
+        true => Ok(()),
+        false => Err(Exit::Unreachable.because(format!(
+            "these packages are missing, and the bundle {path} does not have them: {}; install them yourself, or make the bundle anew with the settings of this machine",
+            absent.join(", ")
+        ))),
+    }
+}
+
+/// Refuses a plan that can't be carried out without a connection, before any of it is.
+pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resource>) -> Result<()> {
+    let missing: Vec<&str> = planned
+        .filter_map(|resource| match resource {
+            Resource::Package(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    match known(host) {
+        Ok(_) if missing.is_empty() => Ok(()),
+        Ok(known) => match bundle(host) {
+            Some(bundle) => refuse_absent(bundle.manifest(host)?, &bundle.path, &missing),
+            None if known.network.offline => Err(not_offline(known, &missing)),
+            None => Ok(()),
+        },
+        Err(_) => Ok(()),
+    }
+}
+
+fn not_offline(known: &Known, missing: &[&str]) -> anyhow::Error {
+    Exit::Unreachable.because(format!(
+        "these packages are missing, and without the network (--offline, or dpkg is at work) they can't be fetched: {}; install them yourself with `{}`, and run again",
+        missing.join(", "),
+        known.command_for(missing)
+    ))
+}
+
+/// Packages that no source has, all of them in one line.
+fn nowhere(known: &Known, missing: &[&str]) -> anyhow::Error {
+    Exit::Unreachable.because(format!(
+        "no source of packages on this machine has {}; add one that you trust, or install an equivalent yourself, and run again (`{}` must work)",
+        missing.join(", "),
+        known.command_for(missing)
+    ))
+}

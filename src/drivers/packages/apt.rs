@@ -1,0 +1,443 @@
+//! dpkg and apt.
+
+use super::{Known, nowhere};
+use crate::archive::bundle::PACKAGES;
+use crate::base::error::Exit;
+use crate::drivers::release::index::proxies;
+use crate::host::{Child, Ended, Host};
+use crate::journal::holder;
+use crate::layout::alternatives;
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+const RECORDS: &str = "/var/lib/dpkg/status";
+const LOCK: &str = "/var/lib/dpkg/lock-frontend";
+/// How long another package manager may be at work, here and in the options of apt.
+const PATIENCE: Duration = Duration::from_secs(300);
+const LISTS: &str = "/var/lib/apt/lists";
+/// The administrator's files stay as they are, and another package manager at work is waited for.
+const OPTIONS: [&str; 10] = [
+    "--option",
+    "Dpkg::Options::=--force-confdef",
+    "--option",
+    "Dpkg::Options::=--force-confold",
+    "--option",
+    "DPkg::Lock::Timeout=300",
+    "--option",
+    "Dpkg::Use-Pty=0",
+    "--option",
+    "APT::Color=0",
+];
+/// Nobody is asked, and nobody else's services are restarted.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("DEBIAN_FRONTEND", "noninteractive"),
+    ("APT_LISTCHANGES_FRONTEND", "none"),
+    ("NEEDRESTART_MODE", "l"),
+    ("NEEDRESTART_SUSPEND", "1"),
+    ("UCF_FORCE_CONFFOLD", "1"),
+    ("LC_ALL", "C.UTF-8"),
+];
+
+/// The names of all installed packages, and the names that they stand in for.
+pub fn installed(host: &Host) -> Result<BTreeSet<String>> {
+    Ok(host
+        .read_text(RECORDS)?
+        .as_deref()
+        .map(names)
+        .unwrap_or_default())
+}
+
+fn names(records: &str) -> BTreeSet<String> {
+    let mut packages = Vec::new();
+    // dpkg itself is of the machine's own architecture.
+    let mut own = "";
+    for record in records.split("\n\n") {
+        let (mut name, mut status, mut architecture, mut provides) = ("", "", "", "");
+        for line in record.lines() {
+            match line.split_once(": ") {
+                Some(("Package", value)) => name = value,
+                Some(("Status", value)) => status = value,
+                Some(("Architecture", value)) => architecture = value,
+                Some(("Provides", value)) => provides = value,
+                _ => {}
+            }
+        }
+        if name == "dpkg" {
+            own = architecture;
+        }
+        if is_whole(status) {
+            packages.push((name, architecture, provides));
+        }
+    }
+    packages
+        .into_iter()
+        .filter(|(_, architecture, _)| *architecture == own || *architecture == "all")
+        .flat_map(|(name, _, provides)| {
+            let stood_in_for = provides.split(',').filter_map(|one| {
+                // A version in brackets may follow.
+                one.split_whitespace().next()
+            });
+            std::iter::once(name).chain(stood_in_for)
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// `install ok installed`; somebody else's trigger that is still to run is no defect.
+fn is_whole(status: &str) -> bool {
+    let mut words = status.split(' ').skip(1);
+    words.next() == Some("ok")
+        && matches!(
+            words.next(),
+            Some("installed" | "triggers-pending" | "triggers-awaited")
+        )
+}
+
+/// Waits until no other package manager is at work: until then its records and lists are half of the old and half of the
+/// new ones.
+pub fn wait_for_others(host: &Host, known: &Known) -> Result<()> {
+    let begin = Instant::now();
+    let mut told = false;
+    while let Some(lock) = host.open_for_appending(LOCK)? {
+        let Some(process) = holder(&lock)? else { break };
+        if begin.elapsed() > PATIENCE {
+            return Err(at_work(&format!("process {process} holds {LOCK}")));
+        }
+        if !told {
+            (known.tell)(&format!(
+                "waiting for another package manager to end (process {process})"
+            ));
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+fn at_work(held: &str) -> anyhow::Error {
+    Exit::Locked.because(format!(
+        "another package manager has been at work for 5 minutes ({held}); wait for it, and run again"
+    ))
+}
+
+/// Installs packages that are missing.
+pub fn install(host: &Host, known: &Known, missing: &[&str], resumed: bool) -> Result<()> {
+    if resumed {
+        let finish = child(host, known, "dpkg")?.args([
+            "--configure",
+            "--pending",
+            "--force-confdef",
+            "--force-confold",
+        ]);
+        // What it can't mend, apt says more clearly.
+        finish.end_telling(|line| tell(known, missing, line))?;
+    }
+    let mut fresh = false;
+    if !has_lists(host, known)? {
+        update(host, known)?;
+        fresh = true;
+    }
+    loop {
+        let chosen = match chosen(host, known, missing)? {
+            Ok(chosen) => chosen,
+            Err(unknown) if fresh => return Err(nowhere(known, &unknown)),
+            Err(_) => {
+                update(host, known)?;
+                fresh = true;
+                continue;
+            }
+        };
+        let mut last = String::new();
+        let ended = child(host, known, "apt-get")?
+            .args([
+                "install",
+                "--yes",
+                "--quiet",
+                "--no-install-recommends",
+                // What conflicts with somebody else's package is not installed.
+                "--no-remove",
+            ])
+            .args(OPTIONS)
+            .args(&chosen)
+            .end_telling(|line| {
+                // While it waits it says so each second.
+                if line != last {
+                    tell(known, &chosen, line);
+                    line.clone_into(&mut last);
+                }
+            })?;
+        if ended.status.success() {
+            return Ok(());
+        }
+        // The lists may be so old that the archive no longer has what they name.
+        if !fresh && is_gone(&ended.output) {
+            update(host, known)?;
+            fresh = true;
+            continue;
+        }
+        return Err(failure(&ended));
+    }
+}
+
+pub(super) fn child<'a>(host: &'a Host, known: &Known, program: &'a str) -> Result<Child<'a>> {
+    let mut child = host.child(program);
+    for (name, value) in ENVIRONMENT {
+        child = child.env(name, value);
+    }
+    for (name, value) in proxies(host, &known.network)? {
+        child = child.env(&name, &value);
+    }
+    if program.starts_with("apt") {
+        child = child.args(&*known.aside.borrow());
+    }
+    Ok(child)
+}
+
+/// What lets apt see the packages of a bundle that was unpacked, and no other source. The machine's own lists and sources
+/// stay as they are.
+pub fn from_bundle(host: &Host, directory: &str) -> Result<Vec<String>> {
+    let at = format!("{directory}/apt");
+    let list = format!("{directory}/sources.list");
+    // Its files were held against the manifest.
+    let source = format!("deb [trusted=yes] file:{directory}/{PACKAGES} ./\n");
+    host.put_file(&list, source.as_bytes(), Some((0, 0)), 0o600)?;
+    let mut options = state_in(host, &at)?;
+    options.extend(option("Dir::Etc::sourcelist", &list));
+    options.extend(option("Dir::Etc::sourceparts", "/dev/null"));
+    Ok(options)
+}
+
+/// What keeps the lists and the cache of apt in a directory of their own, which is made anew.
+pub(super) fn state_in(host: &Host, directory: &str) -> Result<Vec<String>> {
+    host.remove_tree(directory)?;
+    for name in [
+        "",
+        "/lists",
+        "/lists/partial",
+        "/cache",
+        "/cache/archives",
+        "/cache/archives/partial",
+    ] {
+        let path = format!("{directory}{name}");
+        host.make_directory(&path, Some((0, 0)), 0o700)?;
+    }
+    let mut options = option("Dir::State::lists", &format!("{directory}/lists"));
+    options.extend(option("Dir::Cache", &format!("{directory}/cache")));
+    options.extend(option("Acquire::Languages", "none"));
+    // Whoever else fetches for apt can't read what only root can.
+    options.extend(option("APT::Sandbox::User", "root"));
+    Ok(options)
+}
+
+pub(super) fn option(name: &str, value: &str) -> Vec<String> {
+    vec!["--option".into(), format!("{name}={value}")]
+}
+
+fn has_lists(host: &Host, known: &Known) -> Result<bool> {
+    if !known.aside.borrow().is_empty() {
+        return Ok(false);
+    }
+    let names = host.list(LISTS)?.unwrap_or_default();
+    Ok(names.iter().any(|name| name.contains("_Packages")))
+}
+
+pub(super) fn update(host: &Host, known: &Known) -> Result<()> {
+    (known.tell)("reading the lists of packages anew");
+    let ended = child(host, known, "apt-get")?
+        .args(["update", "--quiet", "--error-on=any"])
+        .args(OPTIONS)
+        .end()?;
+    match ended.status.success() {
+        true => Ok(()),
+        false => Err(failure(&ended)),
+    }
+}
+
+/// One name per package: the first alternative that can be had. Otherwise those of which none can be had.
+pub(super) fn chosen<'a>(
+    host: &Host,
+    known: &Known,
+    missing: &[&'a str],
+) -> Result<Result<Vec<&'a str>, Vec<&'a str>>> {
+    let policy = child(host, known, "apt-cache")?
+        .args(["policy"])
+        .args(missing.iter().flat_map(|name| alternatives(name)))
+        .run()?;
+    let can_be_had = candidates(&policy);
+    let mut unknown = Vec::new();
+    let mut chosen = Vec::new();
+    for name in missing {
+        match alternatives(name).find(|name| can_be_had.contains(name)) {
+            Some(name) => chosen.push(name),
+            None => unknown.push(*name),
+        }
+    }
+    Ok(match unknown.is_empty() {
+        true => Ok(chosen),
+        false => Err(unknown),
+    })
+}
+
+fn candidates(policy: &str) -> BTreeSet<&str> {
+    let mut name = "";
+    let mut found = BTreeSet::new();
+    for line in policy.lines() {
+        if let Some(heading) = line.strip_suffix(':').filter(|l| !l.starts_with(' ')) {
+            name = heading;
+        } else if let Some(version) = line.trim_start().strip_prefix("Candidate: ")
+            && version != "(none)"
+        {
+            found.insert(name);
+        }
+    }
+    found
+}
+
+/// What is worth a line on the way: how much comes, which of the wanted ones is being set up, what is waited for.
+fn tell(known: &Known, wanted: &[&str], line: &str) {
+    let set_up = line.strip_prefix("Setting up ").is_some_and(|rest| {
+        let name = rest.split([' ', ':']).next().unwrap_or_default();
+        wanted.contains(&name)
+    });
+    let worth = [
+        "Need to get ",
+        "Fetched ",
+        "Waiting for cache lock",
+        "dpkg: error",
+    ];
+    if set_up || worth.iter().any(|start| line.starts_with(start)) {
+        (known.tell)(line.trim_end_matches(" ..."));
+    }
+}
+
+fn is_gone(output: &str) -> bool {
+    output
+        .lines()
+        .any(|line| line.starts_with("E: Failed to fetch ") && line.contains(" 404 "))
+}
+
+/// What apt or dpkg could not do, in one line with what to do next.
+pub(super) fn failure(ended: &Ended) -> anyhow::Error {
+    // Where its lines were not followed, its complaints are apart.
+    let output = &format!("{}{}", ended.output, ended.complaint);
+    let complaints: Vec<&str> = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("E: "))
+        .map(str::trim)
+        .collect();
+    let said = |signs: &[&str]| signs.iter().any(|sign| output.contains(sign));
+    let last = || match complaints.last() {
+        Some(last) => (*last).to_owned(),
+        None => ended.last_words(),
+    };
+    if said(&[
+        "Could not get lock",
+        "Unable to acquire the dpkg frontend lock",
+    ]) {
+        let held = complaints.first().copied().unwrap_or_default();
+        return at_work(held);
+    }
+    if said(&["dpkg was interrupted"]) {
+        return Exit::Failed.because(
+            "an earlier installation of packages on this machine was cut: finish it with `dpkg --configure -a`, and run again",
+        );
+    }
+    if said(&[
+        "packages need to be removed but remove is disabled",
+        "Packages need to be removed",
+    ]) {
+        return Exit::CannotCreate.because(format!(
+            "packages that are needed conflict with {}; none is removed: choose which to keep, and run again",
+            removed(output)
+        ));
+    }
+    if said(&[
+        "Unmet dependencies",
+        "have unmet dependencies",
+        "held broken packages",
+    ]) {
+        return Exit::Failed.because(format!(
+            "apt can't satisfy the dependencies of packages on this machine: {}; mend it with `apt-get --fix-broken install`, and run again",
+            unmet(output).unwrap_or_else(last)
+        ));
+    }
+    if said(&[
+        "You don't have enough free space",
+        "No space left on device",
+    ]) {
+        return Exit::Io.because(format!("the packages don't fit on the disk: {}", last()));
+    }
+    if let Some(broken) = broken(output) {
+        return Exit::Failed.because(format!(
+            "{broken}; see /var/log/apt/term.log, mend the cause, and run again"
+        ));
+    }
+    if said(&[
+        "Temporary failure resolving",
+        "Could not resolve",
+        "Could not connect",
+        "Cannot initiate the connection",
+        "Connection failed",
+        "onnection timed out",
+        "Failed to fetch",
+        "Unable to fetch",
+        "is not signed",
+        "is no longer valid",
+    ]) {
+        let first = complaints
+            .iter()
+            .find_map(|line| line.strip_prefix("Failed to fetch "));
+        let words: Vec<&str> = first.unwrap_or_default().split_whitespace().collect();
+        let why = match words.is_empty() {
+            true => last(),
+            false => words.join(" "),
+        };
+        return Exit::Unreachable.because(format!(
+            "the archive of packages can't be used: {why}; check the network, the proxy and /etc/apt, and run again"
+        ));
+    }
+    Exit::Failed.because(format!("apt-get failed ({}): {}", ended.status, last()))
+}
+
+/// The first package that could not be set up, and why.
+fn broken(output: &str) -> Option<String> {
+    let mut lines = output.lines();
+    let name = lines.find_map(|line| {
+        let rest = line.strip_prefix("dpkg: error processing ")?;
+        let rest = rest
+            .strip_prefix("package ")
+            .or_else(|| rest.strip_prefix("archive "))?;
+        Some(rest.split(" (").next().unwrap_or(rest).to_owned())
+    })?;
+    let why = lines.next().unwrap_or_default().trim();
+    Some(format!("dpkg could not set up {name}: {why}"))
+}
+
+/// The packages that would go, from the list that follows the heading.
+fn removed(output: &str) -> String {
+    let listed = output
+        .lines()
+        .skip_while(|line| !line.starts_with("The following packages will be REMOVED"))
+        .skip(1)
+        .take_while(|line| line.starts_with(' '))
+        .flat_map(str::split_whitespace);
+    let names: Vec<&str> = listed.collect();
+    match names.is_empty() {
+        true => "others".into(),
+        false => names.join(", "),
+    }
+}
+
+/// The first unmet dependency, as apt words it.
+fn unmet(output: &str) -> Option<String> {
+    let mut lines = output
+        .lines()
+        .skip_while(|line| !line.contains("unmet dependencies"))
+        .skip(1);
+    let words: Vec<&str> = lines.next()?.split_whitespace().collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+#[cfg(test)]
+mod tests;

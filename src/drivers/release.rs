@@ -1,0 +1,374 @@
+//! Releases of the application: each a Python environment of its own, made beside the others and never changed after.
+//!
+//! A release is named after what it is made of. It is built under another name in the same directory, checked, and made
+//! to last before it gets its own name; so a release that has its name is whole, however a run ended.
+//!
+//! Facets: `state` (complete, damaged, half built, not cleared up) and `python`, the interpreter that it runs on.
+
+mod build;
+pub mod fetch;
+pub(super) mod index;
+mod list;
+mod lock;
+pub mod python;
+mod whole;
+
+use crate::archive::bundle::{UNPACKED, WHEELS};
+use crate::base::text::hex;
+use crate::host::{Host, Kind};
+use crate::layout::RELEASES;
+use crate::resource::{Enforced, Facets, Resource, State, Value};
+use crate::settings::{Auto, Internet, Settings, Source, Version};
+use crate::site::Site;
+use crate::site::facts::Interpreter;
+use anyhow::{Context, Result};
+pub use list::{Installed, current, installed};
+pub use lock::known;
+use lock::lock;
+pub use python::Missing;
+use serde::{Deserialize, Serialize};
+pub use whole::{Look, hole};
+
+const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
+const OVERRIDES: &str = include_str!("../../requirements/overrides.txt");
+const FINISH: &str = include_str!("release/finish.py");
+/// A link that leads to a link: more than this is not how an interpreter is found.
+const MOST_LINKS: usize = 8;
+/// Without one of these a release is of no use.
+const PARTS: [&str; 5] = [
+    "bin/camcops_server",
+    "bin/celery",
+    "bin/gunicorn",
+    "static",
+    "extra_strings",
+];
+
+/// Which release is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its name.
+    pub id: String,
+    /// The version of CamCOPS.
+    pub version: Version,
+    /// What it runs on.
+    pub python: Interpreter,
+}
+
+impl Wanted {
+    /// The release that the settings ask for on this machine; or what is missing for it.
+    pub fn new(site: &Site) -> Result<Wanted, Missing> {
+        let version = match site.settings().camcops.version {
+            Auto::Auto => Version::NEWEST,
+            Auto::Given(version) => version,
+        };
+        Wanted::of(site, version)
+    }
+
+    /// The release of a version on this machine; or what is missing for it.
+    pub fn of(site: &Site, version: Version) -> Result<Wanted, Missing> {
+        let python = python::choose(&site.settings().camcops.python, &site.facts)?;
+        Ok(Wanted {
+            id: id(version, python.minor),
+            version,
+            python,
+        })
+    }
+
+    /// What is wanted of it.
+    pub fn facets(&self) -> Facets {
+        Facets::new()
+            .with("state", "complete")
+            .with("python", self.python.path.as_str())
+    }
+}
+
+/// What it takes to build a release on this machine.
+#[derive(Debug)]
+pub struct Recipe {
+    wanted: Result<Wanted, Missing>,
+    source: Option<String>,
+    /// Where all of it is built already.
+    from_bundle: bool,
+    installer: crate::settings::Installer,
+    network: Internet,
+    magick_suffix: &'static str,
+    /// Is told what is going on.
+    pub tell: fn(&str),
+}
+
+impl Recipe {
+    /// For a site; `tell` is told what is going on.
+    pub fn new(site: &Site, tell: fn(&str)) -> Recipe {
+        let Settings {
+            camcops, network, ..
+        } = site.settings();
+        Recipe {
+            wanted: Wanted::new(site),
+            source: match camcops.source {
+                Source::Pypi => None,
+                Source::Wheelhouse => camcops.wheelhouse.as_ref().map(|path| path.as_str().into()),
+                Source::Bundle => Some(format!("{UNPACKED}/{WHEELS}")),
+            },
+            from_bundle: camcops.source == Source::Bundle,
+            installer: camcops.installer,
+            network: network.clone(),
+            magick_suffix: site.facts.magick_suffix,
+            tell,
+        }
+    }
+}
+
+/// The name of a release: version, Python, and a digest of what else it is made of.
+fn id(version: Version, minor: u8) -> String {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    for text in [BUILD_LOCK, &lock(version, minor), FINISH] {
+        digest.update(text.as_bytes());
+    }
+    let digest = hex(&digest.finish().as_ref()[..4]);
+    format!("{}-py3.{minor}-{digest}", version.as_str())
+}
+
+/// The places of one release: its own, and those that are there only while it is made or removed.
+#[derive(Debug)]
+struct Places {
+    own: String,
+    /// Where it is built.
+    new: String,
+    /// What it replaces, or what is being removed.
+    old: String,
+    /// Downloads and temporary files.
+    work: String,
+}
+
+impl Places {
+    fn of(id: &str) -> Places {
+        Places {
+            own: format!("{RELEASES}/{id}"),
+            new: format!("{RELEASES}/.{id}.new"),
+            old: format!("{RELEASES}/.{id}.old"),
+            work: format!("{RELEASES}/.{id}.work"),
+        }
+    }
+
+    fn passing(&self) -> [&str; 3] {
+        [&self.new, &self.old, &self.work]
+    }
+}
+
+/// What a release says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
+    release: String,
+    version: String,
+    python: String,
+    installer: String,
+}
+
+/// What there is of a release.
+pub async fn observe(host: &Host, id: &str) -> Result<State> {
+    let places = Places::of(id);
+    let mut left_over = false;
+    for path in places.passing() {
+        left_over |= host.look(path)?.is_some();
+    }
+    let about = match host.look(&places.own)? {
+        None if left_over => return Ok(with_state("half built")),
+        None => return Ok(State::Absent),
+        Some(_) => about(host, &places, id)?,
+    };
+    let Some(about) = about else {
+        return Ok(with_state("damaged"));
+    };
+    if hole(host, &places.own, Look::Quick)?.is_some() {
+        return Ok(with_state("damaged"));
+    }
+    let state = match left_over {
+        true => "not cleared up",
+        false => "complete",
+    };
+    Ok(State::Present(
+        Facets::new()
+            .with("state", state)
+            .with("python", about.python),
+    ))
+}
+
+/// Whether a release is there and whole.
+pub fn is_whole(host: &Host, id: &str) -> Result<bool> {
+    Ok(about(host, &Places::of(id), id)?.is_some())
+}
+
+/// The version that a whole release says it is.
+pub fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
+    Ok(about(host, &Places::of(id), id)?.map(|about| about.version))
+}
+
+/// MiB that a release needs where releases are, and that are free there.
+pub fn room(host: &Host) -> Result<(u64, u64)> {
+    let space = host.space(RELEASES)?;
+    let free = space
+        .blocks_available()
+        .saturating_mul(space.fragment_size());
+    Ok((build::NEEDED_MIB, free >> 20))
+}
+
+fn with_state(state: &str) -> State {
+    State::Present(Facets::new().with("state", state))
+}
+
+/// What a whole release says of itself; nothing if something of it is missing.
+fn about(host: &Host, places: &Places, id: &str) -> Result<Option<About>> {
+    let is_directory = |entry: &crate::host::Entry| entry.kind == Kind::Directory;
+    if !host.look(&places.own)?.as_ref().is_some_and(is_directory) {
+        return Ok(None);
+    }
+    let Some(text) = host.read_text(&format!("{}/release.json", places.own))? else {
+        return Ok(None);
+    };
+    let about: Option<About> = serde_json::from_str(&text).ok();
+    for part in PARTS {
+        if host.look(&format!("{}/{part}", places.own))?.is_none() {
+            return Ok(None);
+        }
+    }
+    if !leads_to_a_program(host, &format!("{}/bin/python", places.own))? {
+        return Ok(None);
+    }
+    Ok(about.filter(|about| about.release == id))
+}
+
+/// Whether a path is a program, or a link that leads to one.
+fn leads_to_a_program(host: &Host, path: &str) -> Result<bool> {
+    Ok(end_of(host, path)?.is_some_and(|mode| mode & 0o111 != 0))
+}
+
+/// Whether a path is a file, or a link that leads to one.
+fn leads_somewhere(host: &Host, path: &str) -> Result<bool> {
+    Ok(end_of(host, path)?.is_some())
+}
+
+/// The mode of the file that a path leads to.
+fn end_of(host: &Host, path: &str) -> Result<Option<u32>> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Some(entry) = host.look(&path)? else {
+            return Ok(None);
+        };
+        match entry.kind {
+            Kind::File => return Ok(Some(entry.mode)),
+            Kind::Symlink => {}
+            _ => return Ok(None),
+        }
+        let target = host.read_link(&path)?.unwrap_or_default();
+        path = match (target.starts_with('/'), path.rsplit_once('/')) {
+            (false, Some((directory, _))) => format!("{directory}/{target}"),
+            _ => target,
+        };
+    }
+    Ok(None)
+}
+
+/// Refuses a plan that can't be carried out, before any of it is.
+pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resource>) -> Result<()> {
+    let recipe = host.live.as_ref().and_then(|live| live.release.as_ref());
+    for resource in planned {
+        if let (Resource::Release(id), Some(recipe)) = (resource, recipe) {
+            build::refuse_offline(recipe, id)?;
+            if let Some(bundle) = host.live.as_ref().and_then(|live| live.bundle.as_ref()) {
+                bundle.refuse_other(host, id)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Builds a release, or removes it.
+pub async fn enforce(host: &Host, id: &str, before: &State, after: &State) -> Result<Enforced> {
+    let places = Places::of(id);
+    let State::Present(wanted) = after else {
+        return remove(host, id, &places);
+    };
+    let is_whole = before.get("state") == Some(&Value::from("not cleared up"))
+        && before.get("python") == wanted.get("python");
+    if !is_whole {
+        let live = host.live.as_ref();
+        let recipe = live
+            .and_then(|live| live.release.as_ref())
+            .context("a release can't be built here")?;
+        build::build(host, recipe, id, &places)?;
+    }
+    for path in places.passing() {
+        host.remove_tree(path)?;
+    }
+    Ok(Enforced::Done)
+}
+
+fn remove(host: &Host, id: &str, places: &Places) -> Result<Enforced> {
+    let current = format!("{}/venv", crate::layout::APPLICATION);
+    let target = host.read_link(&current)?.unwrap_or_default();
+    if target.rsplit('/').next() == Some(id) {
+        return Ok(Enforced::LeftAlone(format!(
+            "{} still leads to it",
+            host.outside(&current)
+        )));
+    }
+    host.remove_tree(&places.old)?;
+    if host.look(&places.own)?.is_some() {
+        // All of it goes at once: half a release under its own name would look like a whole one.
+        host.rename(&places.own, &places.old)?;
+    }
+    for path in places.passing() {
+        host.remove_tree(path)?;
+    }
+    Ok(Enforced::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Python;
+
+    #[test]
+    fn every_lock_pins_this_version_with_hashes() {
+        let all = Version::ALL.iter();
+        for (version, minor) in
+            all.flat_map(|version| Python::MINORS.map(|minor| (*version, minor)))
+        {
+            let lock = lock(version, minor);
+            let version = version.as_str();
+            assert!(lock.contains(&format!(
+                "\ncamcops-server=={version} \\\n    --hash=sha256:"
+            )));
+            let pins = build::pins(&lock);
+            assert!(pins.iter().any(|pin| pin.starts_with("pymysql==")));
+            let hashed = lock.matches("== \\\n").count();
+            assert_eq!(hashed, 0);
+            assert_eq!(
+                lock.matches(" \\\n    --hash=").count(),
+                lock.matches("--hash=").count()
+            );
+        }
+        assert!(id(Version::V2_4_23, 11).starts_with("2.4.23-py3.11-"));
+    }
+
+    #[test]
+    fn an_unfinished_release_is_none() {
+        let home = tempfile::tempdir().unwrap();
+        let host = Host::staged(home.path()).unwrap();
+        let places = Places::of("x");
+        let at = |path: &str| home.path().join(&path[1..]);
+        let run = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let state = || run.block_on(observe(&host, "x")).unwrap();
+        assert_eq!(state(), State::Absent);
+        std::fs::create_dir_all(at(&places.work)).unwrap();
+        assert_eq!(state(), with_state("half built"));
+        std::fs::create_dir_all(at(&places.own)).unwrap();
+        assert_eq!(state(), with_state("damaged"));
+        run.block_on(enforce(&host, "x", &state(), &State::Absent))
+            .unwrap();
+        assert_eq!(state(), State::Absent);
+        assert_eq!(host.list(RELEASES).unwrap().unwrap().len(), 0);
+    }
+}

@@ -1,0 +1,227 @@
+//! Which Python a release runs on.
+
+use crate::base::error::Exit;
+use crate::host::Host;
+use crate::layout::PackageManager;
+use crate::settings::Python;
+use crate::site::facts::{Facts, Interpreter};
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// What stands in the way of a release, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing(pub String);
+
+/// The Python that the settings ask for; one that the distribution's packages are about to bring is as good.
+pub fn choose(wanted: &Python, facts: &Facts) -> Result<Interpreter, Missing> {
+    let pythons = &facts.pythons;
+    let packaged = |minor| Interpreter {
+        minor,
+        path: format!("/usr/bin/python3.{minor}"),
+        whole: false,
+    };
+    let choice = match wanted {
+        Python::Interpreter(minor, path) => Some(Interpreter {
+            minor: *minor,
+            path: path.clone(),
+            whole: true,
+        }),
+        Python::Minor(minor) => {
+            let mut fit = pythons.here.iter().filter(|one| one.minor == *minor);
+            let whole = fit.clone().find(|one| one.whole);
+            whole
+                .or_else(|| fit.next())
+                .cloned()
+                .or_else(|| (pythons.packaged == Some(*minor)).then(|| packaged(*minor)))
+        }
+        Python::Auto => {
+            // What lacks only a part that the distribution's packages bring is as good as whole.
+            let usable = |one: &&Interpreter| one.whole || pythons.packaged == Some(one.minor);
+            let mut here = pythons.here.iter();
+            here.clone()
+                .find(usable)
+                .or_else(|| here.next())
+                .cloned()
+                .or_else(|| pythons.packaged.map(packaged))
+        }
+    };
+    choice.ok_or_else(|| missing(wanted, facts))
+}
+
+fn missing(wanted: &Python, facts: &Facts) -> Missing {
+    let needed = match wanted {
+        Python::Minor(minor) => format!("camcops.python asks for Python 3.{minor}"),
+        _ => "CamCOPS needs Python 3.12, 3.11 or 3.10".to_owned(),
+    };
+    let distribution = match facts.distribution.as_str() {
+        "" => "this distribution",
+        name => name,
+    };
+    let instead = match facts.pythons.packaged {
+        Some(minor) => format!("set camcops.python = \"3.{minor}\", which {distribution} has"),
+        None => format!(
+            "{distribution} has no package of it: install one from a source that you trust, with its venv module and headers, and name its interpreter in camcops.python"
+        ),
+    };
+    Missing(format!(
+        "{needed}, and there is none in /usr/bin or /usr/local/bin; {instead}"
+    ))
+}
+
+/// The packages that bring an interpreter of the distribution, what a build needs of it, and what it takes to compile for
+/// it; none for one that did not come as a package.
+pub fn packages(manager: PackageManager, python: &Interpreter) -> [Vec<String>; 3] {
+    if !python.path.starts_with("/usr/bin/") {
+        return Default::default();
+    }
+    let name = format!("python3.{}", python.minor);
+    match manager {
+        PackageManager::Apt => [
+            vec![name.clone()],
+            vec![format!("{name}-venv")],
+            vec![format!("{name}-dev")],
+        ],
+        PackageManager::Dnf => [
+            vec![format!("{name} | python3")],
+            Vec::new(),
+            vec![format!("{name}-devel | python3-devel")],
+        ],
+    }
+}
+
+/// What an interpreter says of itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct Examined {
+    version: (u8, u8),
+    pub pip: bool,
+    venv: bool,
+    headers: bool,
+    compiler: Option<String>,
+}
+
+const QUESTIONS: &str = "\
+import importlib.util, json, os, shlex, shutil, sys, sysconfig
+found = lambda name: importlib.util.find_spec(name) is not None
+compiler = (shlex.split(sysconfig.get_config_var('CC') or '') or ['cc'])[0]
+print(json.dumps({
+    'version': sys.version_info[:2],
+    'pip': found('ensurepip'),
+    'venv': found('venv'),
+    'headers': os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')),
+    'compiler': None if shutil.which(compiler) else compiler,
+}))";
+
+/// Asks an interpreter whether a release can be built on it, with what has to be compiled.
+pub(super) fn examine(
+    host: &Host,
+    python: &Interpreter,
+    environment: &[(String, String)],
+    compiles: bool,
+) -> Result<Examined> {
+    let Interpreter { minor, path, .. } = python;
+    let lacks = |what: String, packages: String| {
+        Exit::Unreachable.because(format!("{what}; install {packages} and run again"))
+    };
+    let debian = |packages: &str| format!("{packages} (the names on Debian)");
+    if !super::leads_to_a_program(host, path)? {
+        return Err(lacks(
+            format!("there is no {path}"),
+            debian(&format!(
+                "python3.{minor}, python3.{minor}-venv and python3.{minor}-dev"
+            )),
+        ));
+    }
+    let answer = super::build::child(host, path, environment)
+        .args(["-I", "-c", QUESTIONS])
+        .run()
+        .map_err(|why| Exit::Unreachable.because(format!("{path} does not work: {why:#}")))?;
+    let examined: Examined = serde_json::from_str(&answer)
+        .with_context(|| format!("{path} does not answer as a Python does"))?;
+    let (major, found) = examined.version;
+    if (major, found) != (3, *minor) {
+        return Err(Exit::Unreachable.because(format!(
+            "{path} is Python {major}.{found}, not 3.{minor}; name the right one in camcops.python"
+        )));
+    }
+    if !examined.venv {
+        return Err(lacks(
+            format!("{path} has no venv module"),
+            debian(&format!("python3.{minor}-venv")),
+        ));
+    }
+    if let Some(compiler) = examined.compiler.as_ref().filter(|_| compiles) {
+        return Err(lacks(
+            format!("py-bcrypt has to be compiled, and there is no {compiler}"),
+            debian("gcc and libc6-dev"),
+        ));
+    }
+    if compiles && !examined.headers {
+        return Err(lacks(
+            format!("py-bcrypt has to be compiled, and the headers of {path} are missing"),
+            debian(&format!("python3.{minor}-dev")),
+        ));
+    }
+    Ok(examined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::facts::Pythons;
+
+    fn facts(here: &[(u8, bool)], packaged: Option<u8>) -> Facts {
+        let mut facts = Facts::gather(&Host::live().unwrap()).unwrap();
+        facts.distribution = "Somelinux 1".into();
+        facts.pythons = Pythons {
+            here: here
+                .iter()
+                .map(|(minor, whole)| Interpreter {
+                    minor: *minor,
+                    path: format!("/usr/bin/python3.{minor}"),
+                    whole: *whole,
+                })
+                .collect(),
+            packaged,
+        };
+        facts
+    }
+
+    #[test]
+    fn the_newest_usable_python_is_chosen() {
+        let minor = |wanted, here: &[_], packaged| {
+            choose(&wanted, &facts(here, packaged)).map(|python| python.minor)
+        };
+        assert_eq!(
+            minor(Python::Auto, &[(12, true), (11, true)], Some(11)),
+            Ok(12)
+        );
+        assert_eq!(
+            minor(Python::Auto, &[(12, false), (11, true)], Some(11)),
+            Ok(11)
+        );
+        assert_eq!(
+            minor(Python::Auto, &[(12, false), (10, true)], Some(12)),
+            Ok(12)
+        );
+        assert_eq!(minor(Python::Auto, &[(10, false)], None), Ok(10));
+        assert_eq!(minor(Python::Auto, &[], Some(11)), Ok(11));
+        assert_eq!(
+            minor(Python::Minor(10), &[(12, true), (10, true)], None),
+            Ok(10)
+        );
+        assert_eq!(minor(Python::Minor(11), &[(12, true)], Some(11)), Ok(11));
+    }
+
+    #[test]
+    fn no_python_is_refused_with_what_to_do() {
+        let said = |wanted, packaged| choose(&wanted, &facts(&[], packaged)).unwrap_err().0;
+        let why = said(Python::Auto, None);
+        assert!(
+            why.contains("3.12, 3.11 or 3.10") && why.contains("camcops.python"),
+            "{why}"
+        );
+        assert!(why.contains("Somelinux 1 has no package"), "{why}");
+        let why = said(Python::Minor(12), Some(11));
+        assert!(why.contains("camcops.python = \"3.11\""), "{why}");
+    }
+}

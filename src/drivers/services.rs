@@ -1,0 +1,713 @@
+//! Running services: our own under systemd or supervisor, and those of others that must pick up what we changed.
+//!
+//! A service that does not run is absent. Facets: `enabled` (comes back at boot), `fresh` (its main process started after
+//! its newest input changed, so it has read it), `answers` (a real page, ping or login; see [`proof`]).
+
+pub mod apache;
+pub mod config_part;
+mod failure;
+mod known;
+pub mod member;
+pub mod proof;
+mod sandbox;
+pub mod scripts;
+pub mod supervisor;
+pub mod systemd;
+
+use crate::base::error::Exit;
+use crate::host::{Host, export_locks, processes};
+use crate::layout::MANAGED;
+use crate::layout::PORT_MAPPER_SETTINGS;
+use crate::probe::{Trouble, seconds};
+use crate::resource::{Enforced, Facets, Resource, State};
+use anyhow::{Context, Result};
+pub use failure::KEEPS_FAILING;
+use failure::failure;
+pub use known::Known;
+use member::{Member, Role};
+use std::os::unix::fs::FileTypeExt;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::time::sleep;
+
+/// A service that runs but does not answer may only be starting: this long it is left alone.
+const STARTING: Duration = Duration::from_secs(60);
+/// How long a service that was just started has until it answers. Python reads for some seconds, on a busy machine for a minute.
+const READY: Duration = Duration::from_secs(180);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
+/// After so many failures it is not waited for any longer.
+const MANY_RESTARTS: u32 = 3;
+/// What has run so long since its last failure runs.
+const SETTLED: Duration = Duration::from_secs(60);
+/// What systemd calls Erlang's port mapper.
+const PORT_MAPPER: &str = "epmd.socket";
+/// Where a service is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It does not run.
+    #[default]
+    Stopped,
+    /// It does not run yet.
+    Starting,
+    /// It runs.
+    Running,
+    /// It still runs.
+    Stopping,
+    /// It does not run, because something went wrong.
+    Failed,
+}
+
+/// That the process from before goes on, because its manager would not replace it. What it would say to the new
+/// configuration is not known.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} was not restarted and still runs with its former configuration: restart it, then run again to continue"
+)]
+pub(crate) struct NotRestarted(String);
+
+/// What its manager knows of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Whether the manager knows it at all.
+    pub there: bool,
+    /// Whether the administrator forbade it.
+    pub masked: bool,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// More about that, in the manager's own words.
+    pub detail: String,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// Since when it runs.
+    pub since: Option<SystemTime>,
+    /// When it last read its configuration again without a restart.
+    pub reloaded: Option<SystemTime>,
+    /// Whether it comes back at boot, where the manager tells.
+    pub enabled: Option<bool>,
+    /// Whether its manager has not read its files since they changed.
+    pub stale_files: bool,
+    /// The files that describe it.
+    pub files: Vec<String>,
+    /// How often it was restarted after a failure.
+    pub restarts: u32,
+    /// How its last run ended, in the manager's own words.
+    pub result: String,
+    /// Whether its manager is just about to start it once more after a failure.
+    pub again: bool,
+}
+
+impl Seen {
+    /// Whether it ends soon after each start. It is never only starting then, even if it seems so at this moment.
+    pub fn keeps_failing(&self) -> bool {
+        let is_young = || {
+            let age = self.since.and_then(|since| since.elapsed().ok());
+            age.is_some_and(|age| age < SETTLED)
+        };
+        match self.phase {
+            Phase::Starting => self.again || self.restarts > 0,
+            Phase::Running => self.restarts >= MANY_RESTARTS && is_young(),
+            Phase::Failed => self.again || self.restarts > 0,
+            Phase::Stopped | Phase::Stopping => false,
+        }
+    }
+}
+
+/// Who manages a service: its name tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handler {
+    Systemd,
+    Supervisor,
+    Scripts,
+}
+
+impl Handler {
+    fn of(name: &str) -> Handler {
+        if [".service", ".socket", ".timer"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
+            Handler::Systemd
+        } else if name.contains(':') {
+            Handler::Supervisor
+        } else {
+            Handler::Scripts
+        }
+    }
+
+    fn order(self, host: &Host, verb: &str, name: &str) -> Result<()> {
+        if verb != "start" && exports(name) {
+            break_stale_locks(host);
+        }
+        match self {
+            Handler::Systemd => systemd::order(host, verb, name),
+            Handler::Supervisor => supervisor::order(host, &[verb, name]),
+            Handler::Scripts => scripts::order(host, verb, name),
+        }
+    }
+}
+
+/// Whether a service is one of those whose processes hold and await locks of exports.
+fn exports(name: &str) -> bool {
+    ["camcops-server@", "camcops-workers@"]
+        .iter()
+        .any(|begin| name.starts_with(begin))
+        || (is_ours(name) && (name.ends_with("_server") || name.ends_with("_workers")))
+}
+
+/// Before a service ends: a process that awaits a lock of a dead one would be waited for until it is killed.
+fn break_stale_locks(host: &Host) {
+    if let Some(known) = known(host) {
+        export_locks::break_before_waiting(host, &known.layout);
+    }
+}
+
+/// Whether a service is one that this program makes, and not one of somebody else.
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with("camcops")
+}
+
+fn known(host: &Host) -> Option<&Known> {
+    host.live.as_ref()?.services.as_ref()
+}
+
+fn look(host: &Host, name: &str) -> Result<Seen> {
+    if let Some(known) = known(host)
+        && known.find(name).is_some()
+    {
+        return Ok(known.see(host)?.remove(name).unwrap_or_default());
+    }
+    Ok(match Handler::of(name) {
+        Handler::Systemd => systemd::see(host, &[name.to_owned()])?
+            .remove(name)
+            .unwrap_or_default(),
+        Handler::Supervisor => {
+            let group = name.split(':').next().unwrap_or(name);
+            supervisor::see(host, group)?
+                .remove(name)
+                .unwrap_or_default()
+        }
+        Handler::Scripts => scripts::see(host, name)?,
+    })
+}
+
+/// Whether it runs, has read its newest input, and answers.
+pub async fn observe(host: &Host, name: &str) -> Result<State> {
+    let seen = look(host, name)?;
+    if matches!(seen.phase, Phase::Stopped | Phase::Failed) {
+        return Ok(State::Absent);
+    }
+    let mut facets = Facets::new();
+    if let Some(enabled) = seen.enabled {
+        facets = facets.with("enabled", yes(enabled));
+    }
+    let Some(known) = known(host) else {
+        return Ok(State::Present(facets));
+    };
+    let Some(member) = known.find(name) else {
+        return Ok(State::Present(facets));
+    };
+    facets = facets.with("fresh", yes(is_fresh(host, member, &seen)?));
+    // A socket that is asked would start the service behind it, and a stopping one has no answer to give.
+    if seen.phase == Phase::Running
+        && let Some(proof) = known.answer(host, member).await?
+    {
+        facets = facets.with("answers", yes(proof.is_ok()));
+    }
+    Ok(State::Present(facets))
+}
+
+fn yes(fact: bool) -> &'static str {
+    if fact { "yes" } else { "no" }
+}
+
+/// Whether it started, or was told to read again, after all that it reads had changed for the last time.
+pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
+    if seen.stale_files && member.role.is_ours() {
+        return Ok(false);
+    }
+    if member.role == Role::Socket && !has_socket(host) {
+        return Ok(false);
+    }
+    if member.role.is_ours() && sandbox::lacks_write_path(host, seen)? {
+        return Ok(false);
+    }
+    let read = match member.role {
+        Role::Web => seen.reloaded,
+        Role::Socket | Role::Timer => seen.since,
+        _ => seen.pid.and_then(processes::started),
+    };
+    let Some(read) = read else {
+        // Between two processes of its own.
+        return Ok(seen.phase != Phase::Running);
+    };
+    let mut inputs = member.inputs.clone();
+    if member.role.is_ours() {
+        // Also the administrator's own drop-ins.
+        inputs.extend(seen.files.iter().cloned());
+    }
+    if member.role == Role::Broker {
+        // Others' settings are for others to bring to a broker.
+        inputs.retain(|input| {
+            let text = host.read_text(input).ok().flatten();
+            text.is_some_and(|text| text.contains(MANAGED))
+        });
+        if !is_mapper_fresh(host)? {
+            return Ok(false);
+        }
+        let late = |input: &String| Ok::<_, anyhow::Error>(newest(input)? > Some(read));
+        let settings = inputs
+            .iter()
+            .position(|input| input.starts_with(super::broker::MORE_SETTINGS));
+        if let Some(settings) = settings
+            && late(&inputs[settings])?
+            && super::broker::follows(host, &inputs[settings])?
+        {
+            inputs.remove(settings);
+        }
+    }
+    if let Some(part) = &member.config
+        && part.changed(host)?.is_some_and(|changed| changed > read)
+    {
+        return Ok(false);
+    }
+    for input in inputs {
+        if newest(&input)?.is_some_and(|changed| changed > read) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether visitors find the socket.
+pub fn has_socket(host: &Host) -> bool {
+    known(host).is_none_or(|known| {
+        std::fs::symlink_metadata(&known.layout.socket)
+            .is_ok_and(|found| found.file_type().is_socket())
+    })
+}
+
+/// When a path last changed, or what stands in it if it is a directory.
+fn newest(path: &str) -> Result<Option<SystemTime>> {
+    let mut newest = processes::changed(path)?;
+    // Not through a link: the release is replaced as a whole, and its link changes with it.
+    let is_directory = std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+    if is_directory {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            newest = newest.max(processes::changed(&entry.path().to_string_lossy())?);
+        }
+    }
+    Ok(newest)
+}
+
+/// Makes a service run, fresh and answering; or stops it.
+pub async fn enforce(host: &Host, name: &str, _: &State, after: &State) -> Result<Enforced> {
+    let done = match after {
+        State::Absent => stop(host, name),
+        State::Present(wanted) => ready(host, name, wanted).await,
+    };
+    if let Some(known) = known(host) {
+        known.forget();
+    }
+    done?;
+    Ok(Enforced::Done)
+}
+
+/// Stops a service of ours, and the socket that would start it again.
+pub fn stop(host: &Host, name: &str) -> Result<()> {
+    let seen = look(host, name)?;
+    if !seen.there || seen.phase == Phase::Stopped {
+        return Ok(());
+    }
+    if let Some(socket) = socket_of(name) {
+        systemd::order(host, "stop", &socket)?;
+    }
+    Handler::of(name)
+        .order(host, "stop", name)
+        .with_context(|| format!("can't stop {name}"))
+}
+
+/// Stops all of ours that use the site's data, the last one first.
+pub fn stop_ours(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    known.forget();
+    let ours = known.members.iter().rev();
+    for member in ours.filter(|one| one.role.is_ours() && one.role != Role::Timer) {
+        stop(host, &member.name)?;
+    }
+    known.forget();
+    Ok(())
+}
+
+/// Whether a resource is our web server, its socket, or what passes visitors on to it and is proved by its answers.
+pub(crate) fn lets_visitors_in(host: &Host, resource: &Resource) -> bool {
+    let (Resource::Service(name), Some(known)) = (resource, known(host)) else {
+        return false;
+    };
+    let is_it = |role| matches!(role, Role::Server | Role::Socket | Role::Web);
+    let mut members = known.members.iter();
+    members.any(|member| member.name == *name && is_it(member.role))
+}
+
+/// Whether any of ours runs that uses the site's data.
+pub fn any_of_ours_runs(host: &Host) -> Result<bool> {
+    let Some(known) = known(host) else {
+        return Ok(false);
+    };
+    known.forget();
+    let seen = known.see(host)?;
+    let runs = |name: &String| {
+        seen.get(name)
+            .is_some_and(|seen| seen.there && !matches!(seen.phase, Phase::Stopped | Phase::Failed))
+    };
+    let users = known
+        .members
+        .iter()
+        .filter(|one| one.role.is_ours() && !matches!(one.role, Role::Timer | Role::Socket));
+    Ok(users.map(|one| &one.name).any(runs))
+}
+
+/// Stops those of ours that have not read what changed since they started, and lets visitors wait: those with work to
+/// finish first.
+pub fn pause_stale(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    known.forget();
+    let seen = known.see(host)?;
+    let ours = known.members.iter().filter(|member| member.role.is_ours());
+    let (server, others): (Vec<_>, Vec<_>) = ours
+        .filter(|member| member.role != Role::Socket)
+        .partition(|member| member.role == Role::Server);
+    for member in others.into_iter().chain(server) {
+        let Some(seen) = seen.get(&member.name) else {
+            continue;
+        };
+        let runs = seen.there && !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+        if runs && !is_fresh(host, member, seen)? {
+            Handler::of(&member.name)
+                .order(host, "stop", &member.name)
+                .with_context(|| format!("can't stop {}", member.name))?;
+        }
+    }
+    known.forget();
+    Ok(())
+}
+
+/// Restarts a service of ours, fresh or not, and waits until it answers.
+pub async fn restart(host: &Host, name: &str) -> Result<()> {
+    let seen = look(host, name)?;
+    if !matches!(seen.phase, Phase::Stopped | Phase::Failed) {
+        Handler::of(name)
+            .order(host, "stop", name)
+            .with_context(|| format!("can't stop {name}"))?;
+    }
+    enforce(host, name, &State::Absent, &State::Present(Facets::new())).await?;
+    Ok(())
+}
+
+/// The socket of our web server.
+fn socket_of(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("camcops-server@")?;
+    Some(format!(
+        "camcops-server@{}.socket",
+        rest.strip_suffix(".service")?
+    ))
+}
+
+async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    let Some(member) = known.find(name) else {
+        return Ok(());
+    };
+    let handler = Handler::of(name);
+    known.forget();
+    follow_files(host, known, member, handler)?;
+    let mut seen = look(host, name)?;
+    refuse_impossible(host, member, &seen)?;
+    if wanted.text("enabled").is_some() && seen.enabled == Some(false) {
+        systemd::enable(host, name)?;
+    }
+    let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+    if running && is_fresh(host, member, &seen)? && answers_soon(host, known, member).await? {
+        return Ok(());
+    }
+    known.forget();
+    seen = look(host, name)?;
+    let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+    let since = SystemTime::now();
+    let ordered = match (member.role, running) {
+        (Role::Web, _) => apache::read_again(host, known, running),
+        (Role::Socket, _) => reopen(host, name),
+        (Role::Broker, true) => {
+            // One that does not listen to its present name, or not at all, is restarted.
+            let is_adjusted = super::broker::adjust(host).await.unwrap_or(false);
+            if is_adjusted && is_fresh(host, member, &seen)? {
+                return Ok(());
+            }
+            broker_anew(host, known, handler, name)
+        }
+        (_, false) => handler.order(host, "start", name),
+        (_, true) => handler.order(host, "restart", name),
+    };
+    known.forget();
+    if let Err(why) = ordered {
+        let why = failure(host, known, member, &format!("{why:#}"), since);
+        let now = look(host, name)?;
+        let is_as_before = running && now.pid.is_some() && now.pid == seen.pid;
+        return Err(match is_as_before && member.role != Role::Web {
+            true => why.context(NotRestarted(name.to_owned())),
+            false => why,
+        });
+    }
+    let patience = match member.role {
+        Role::Extra => STARTING,
+        _ => READY,
+    };
+    let limit = Instant::now() + patience;
+    let mut last = "it does not answer".to_owned();
+    while Instant::now() < limit {
+        known.forget();
+        let seen = look(host, name)?;
+        if seen.restarts >= MANY_RESTARTS
+            && let Some(why) = known.keeps_failing(host, member, &seen)
+        {
+            return Err(failure(host, known, member, &why, since));
+        }
+        if matches!(seen.phase, Phase::Failed | Phase::Stopped) {
+            let why = known.keeps_failing(host, member, &seen);
+            let why =
+                why.unwrap_or_else(|| format!("it ended right after its start ({})", seen.result));
+            return Err(failure(host, known, member, &why, since));
+        }
+        match proof::ask(host, known, member, &seen).await {
+            _ if seen.phase != Phase::Running => last = "it is still starting".into(),
+            _ if member.role == Role::Web && !is_fresh(host, member, &seen)? => {
+                last = "it has not read its configuration again".into();
+            }
+            None | Some(Ok(())) => return Ok(()),
+            Some(Err(why)) => last = why.text,
+        }
+        sleep(PAUSE).await;
+    }
+    let why = format!("not ready after {}: {last}", seconds(patience));
+    Err(failure(host, known, member, &why, since))
+}
+
+/// Lets the manager read what describes the service, if that changed.
+fn follow_files(host: &Host, known: &Known, member: &Member, handler: Handler) -> Result<()> {
+    let seen = look(host, &member.name)?;
+    match handler {
+        // A template's file may be there although systemd has not seen it yet.
+        Handler::Systemd if seen.stale_files || !seen.there => systemd::reload_files(host)?,
+        Handler::Supervisor if !seen.there || !is_fresh(host, member, &seen)? => {
+            supervisor::update(host, &known.layout.slug)?;
+        }
+        _ => return Ok(()),
+    }
+    known.forget();
+    Ok(())
+}
+
+fn refuse_impossible(host: &Host, member: &Member, seen: &Seen) -> Result<()> {
+    let name = &member.name;
+    if seen.masked {
+        return Err(Exit::CannotCreate.because(format!(
+            "{name} is masked, so that it can't be started: run `systemctl unmask {name}`, or name the service in services.disabled"
+        )));
+    }
+    if !seen.there {
+        let next = match member.role.is_ours() {
+            true => "run install without --only and --skip".to_owned(),
+            false => "its package is missing: run install without --skip packages".to_owned(),
+        };
+        return Err(
+            Exit::Unreachable.because(format!("{name} is not known on this machine; {next}"))
+        );
+    }
+    if member.role == Role::Web {
+        apache::test(host)?;
+    }
+    Ok(())
+}
+
+async fn answers_soon(host: &Host, known: &Known, member: &Member) -> Result<bool> {
+    let limit = Instant::now() + STARTING;
+    loop {
+        known.forget();
+        let seen = look(host, &member.name)?;
+        if seen.keeps_failing() {
+            return Ok(false);
+        }
+        match seen.phase {
+            Phase::Running => match proof::ask(host, known, member, &seen).await {
+                None | Some(Ok(())) => return Ok(true),
+                Some(Err(_)) => {}
+            },
+            Phase::Failed | Phase::Stopped => return Ok(false),
+            Phase::Starting | Phase::Stopping => {}
+        }
+        if Instant::now() > limit {
+            return Ok(false);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// A socket is opened anew only while nobody serves it.
+fn reopen(host: &Host, socket: &str) -> Result<()> {
+    let service = socket.replace(".socket", ".service");
+    systemd::order(host, "stop", socket)?;
+    systemd::order(host, "stop", &service)?;
+    systemd::order(host, "start", socket)
+}
+
+/// Whether Erlang's port mapper, where systemd holds its socket, listens as we told it.
+fn is_mapper_fresh(host: &Host) -> Result<bool> {
+    let (Some(known), Some(told)) = (known(host), processes::changed(PORT_MAPPER_SETTINGS)?) else {
+        return Ok(true);
+    };
+    let mapper = known.see(host)?.remove(PORT_MAPPER);
+    let since = mapper.and_then(|mapper| mapper.since);
+    Ok(since.is_none_or(|since| since > told))
+}
+
+/// Restarts the broker while visitors wait at the socket of the web server, where it has one that stays open.
+fn broker_anew(host: &Host, known: &Known, handler: Handler, name: &str) -> Result<()> {
+    let of = |role: Role| known.members.iter().find(|member| member.role == role);
+    let server = of(Role::Socket).and(of(Role::Server));
+    let seen = known.see(host)?;
+    let server = server.filter(|server| {
+        seen.get(&server.name)
+            .is_some_and(|seen| seen.phase == Phase::Running)
+    });
+    if let Some(server) = server {
+        Handler::of(&server.name).order(host, "stop", &server.name)?;
+    }
+    let restarted = restart_broker(host, handler, name);
+    if let Some(server) = server {
+        Handler::of(&server.name).order(host, "start", &server.name)?;
+    }
+    restarted
+}
+
+/// The broker, and Erlang's port mapper if that does not listen as we told it.
+fn restart_broker(host: &Host, handler: Handler, name: &str) -> Result<()> {
+    let is_mapper_fresh = is_mapper_fresh(host)?;
+    handler.order(host, "stop", name)?;
+    if handler == Handler::Scripts {
+        super::broker::stop_former(host)?;
+        // It refuses while somebody else uses it; the broker starts it again.
+        let _ = host.child("epmd").args(["-kill"]).end();
+    } else if !is_mapper_fresh {
+        systemd::reload_files(host)?;
+        systemd::order(host, "restart", PORT_MAPPER)?;
+    }
+    handler.order(host, "start", name)
+}
+
+/// What becomes of our services when everything is undone: they stop first.
+pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
+    if host.staged_root().is_some() {
+        return Ok(());
+    }
+    break_stale_locks(host);
+    systemd::stop_instance(host, slug)?;
+    supervisor::stop_group(host, slug)
+}
+
+/// After files that the settings no longer want are gone: systemd forgets the units that stood in them.
+pub fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
+    let mut units = removed
+        .iter()
+        .filter_map(|path| path.strip_prefix(member::UNIT_HOME)?.strip_prefix('/'))
+        .filter(|unit| unit.ends_with(".service") && !unit.contains('/'))
+        .peekable();
+    if units.peek().is_none() || host.staged_root().is_some() || !systemd::runs(host)? {
+        return Ok(());
+    }
+    systemd::reload_files(host)?;
+    for unit in units {
+        // It may have failed, and would be told of for ever; where it has not, this is refused.
+        let _ = host
+            .child("systemctl")
+            .args(["reset-failed", "--", unit])
+            .end()?;
+    }
+    Ok(())
+}
+
+/// After undoing: managers and Apache forget what is gone.
+pub fn after_undoing(host: &Host, slug: &str) -> Result<()> {
+    if host.staged_root().is_some() {
+        return Ok(());
+    }
+    if systemd::runs(host)? {
+        systemd::reload_files(host)?;
+        // Another instance may have kept it.
+        systemd::stop_forgotten(host, "camcops.target")?;
+    }
+    if !supervisor::see(host, slug)?.is_empty() {
+        supervisor::update(host, slug)?;
+    }
+    apache::after_undoing(host)
+}
+
+/// What a proof says when it fails.
+pub type Answered = Result<(), Trouble>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_who_manages_it() {
+        assert_eq!(
+            Handler::of("camcops-server@camcops.socket"),
+            Handler::Systemd
+        );
+        assert_eq!(Handler::of("camcops:camcops_server"), Handler::Supervisor);
+        assert_eq!(Handler::of("rabbitmq-server"), Handler::Scripts);
+        assert!(is_ours("camcops_two:camcops_two_server") && !is_ours("apache2.service"));
+        assert_eq!(
+            socket_of("camcops-server@camcops_two.service").as_deref(),
+            Some("camcops-server@camcops_two.socket")
+        );
+        assert_eq!(socket_of("camcops-workers@camcops.service"), None);
+    }
+
+    #[test]
+    fn a_change_after_the_start_makes_it_stale() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("input");
+        std::fs::write(&file, "").unwrap();
+        let member = |input: &std::path::Path| Member {
+            name: "camcops-server@camcops.socket".into(),
+            role: Role::Socket,
+            service: None,
+            inputs: vec![input.to_string_lossy().into_owned(), "/no/such".into()],
+            config: None,
+        };
+        let seen = |since: SystemTime| Seen {
+            phase: Phase::Running,
+            since: Some(since),
+            ..Seen::default()
+        };
+        let host = Host::live().unwrap();
+        let later = SystemTime::now() + Duration::from_secs(5);
+        let earlier = SystemTime::now() - Duration::from_secs(5);
+        for input in [file.as_path(), directory.path()] {
+            assert!(is_fresh(&host, &member(input), &seen(later)).unwrap());
+            assert!(!is_fresh(&host, &member(input), &seen(earlier)).unwrap());
+        }
+        let stale = Seen {
+            stale_files: true,
+            ..seen(later)
+        };
+        assert!(!is_fresh(&host, &member(&file), &stale).unwrap());
+    }
+}

@@ -1,0 +1,242 @@
+//! Apache belongs to the whole machine: its configuration is tested before and after each change of ours, what fails is
+//! put back, and it is only ever told to read again, never restarted.
+
+use super::{Known, Phase, known, look, scripts, systemd};
+use crate::base::error::Exit;
+use crate::drivers::{files, packages};
+use crate::host::Host;
+use crate::host::processes::{self, Process};
+use crate::layout::{DEBIAN, Flavour, RHEL};
+use crate::resource::{Enforced, Resource, State};
+use crate::settings::Frontend;
+use anyhow::{Context, Result};
+
+/// Why Apache does not like its configuration; nothing if it does, or is not there.
+pub fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
+    if which::which(flavour.apache_control).is_err() {
+        return Ok(None);
+    }
+    let said = host.child(flavour.apache_control).args(["-t"]).end()?;
+    if said.status.success() {
+        return Ok(None);
+    }
+    let lines: Vec<&str> = said
+        .complaint
+        .lines()
+        .chain(said.output.lines())
+        .map(str::trim)
+        // A warning about its own name, and where the wrapper says to look.
+        .filter(|line| {
+            !line.is_empty() && !line.starts_with("AH00558") && !line.starts_with("Action '")
+        })
+        .filter(|line| !line.starts_with("The Apache error log may have more"))
+        .collect();
+    Ok(Some(lines.join(" / ")))
+}
+
+/// Fails with Apache's own message where it does not like its configuration.
+pub fn test(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    match complaint(host, known.layout.flavour)? {
+        None => Ok(()),
+        Some(why) => {
+            Err(Exit::Settings.because(format!("Apache's configuration is broken: {why}")))
+        }
+    }
+}
+
+/// Refuses to begin where Apache could not serve the site anyway: somebody else's site is broken, or the port is not its.
+pub async fn refuse_unfit(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    if known.settings.web.frontend != Frontend::Apache {
+        return Ok(());
+    }
+    let layout = &known.layout;
+    let mut is_whole = true;
+    for package in layout.flavour.packages.web {
+        is_whole &= packages::observe(host, package).await? != State::Absent;
+    }
+    // What a cut run has unpacked but not configured has no configuration yet.
+    if is_whole && let Some(why) = complaint(host, layout.flavour)? {
+        // Our own site may be what this run mends.
+        let ours = [Some(layout.apache_site()), layout.apache_link()];
+        if !ours
+            .iter()
+            .flatten()
+            .any(|path| why.contains(path.as_str()))
+        {
+            return Err(Exit::Settings.because(format!(
+                "Apache's configuration is broken before anything was changed: {why}\nmend that, try `{} -t`, and run again",
+                layout.flavour.apache_control
+            )));
+        }
+    }
+    match foreign_holder(known) {
+        Some(text) => Err(Exit::CannotCreate.because(text)),
+        None => Ok(()),
+    }
+}
+
+/// Somebody else on the port of the site.
+fn foreign_holder(known: &Known) -> Option<String> {
+    let port = known.settings.web.https_port.get();
+    let holder = holder(port)?;
+    if ["apache2", "httpd"].contains(&holder.name.as_str()) {
+        return None;
+    }
+    Some(format!(
+        "port {port} is held by {} (process {}): stop that, or choose another web.https_port",
+        holder.name, holder.pid
+    ))
+}
+
+fn holder(port: u16) -> Option<Process> {
+    let mut listeners = processes::listeners().ok()?;
+    listeners.retain(|one| one.address.port() == port);
+    processes::holders(&listeners).into_values().next()
+}
+
+/// Why nobody gets through to the site's port.
+pub fn port_trouble(known: &Known) -> Option<String> {
+    if let Some(text) = foreign_holder(known) {
+        return Some(text);
+    }
+    let (port, flavour) = (known.settings.web.https_port.get(), known.layout.flavour);
+    if holder(port).is_some() {
+        return None;
+    }
+    Some(match port {
+        443 => format!(
+            "Apache does not listen on port 443: `Listen 443` is missing in {} (Debian has it there for mod_ssl)",
+            flavour.apache_ports
+        ),
+        _ => format!(
+            "Apache does not listen on port {port}: add the line `Listen {port} https` to {}, and run again",
+            flavour.apache_ports
+        ),
+    })
+}
+
+/// Lets Apache read its configuration again, or starts it.
+pub fn read_again(host: &Host, known: &Known, running: bool) -> Result<()> {
+    test(host)?;
+    let service = known.layout.flavour.apache_service;
+    order(host, if running { "reload" } else { "start" }, service)
+}
+
+/// The same for whoever changed a file that Apache's configuration names.
+pub fn follow(host: &Host) -> Result<()> {
+    let Some(known) = known(host) else {
+        return Ok(());
+    };
+    let service = known.layout.flavour.apache_service;
+    let name = match systemd::runs(host)? {
+        true => format!("{service}.service"),
+        false => service.to_owned(),
+    };
+    host.forget();
+    let running = look(host, &name)?.phase == Phase::Running;
+    read_again(host, known, running)
+}
+
+fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
+    match systemd::runs(host)? {
+        true => systemd::order(host, verb, &format!("{service}.service")),
+        false => scripts::order(host, verb, service),
+    }
+}
+
+/// After everything of ours is gone: Apache serves what is left.
+pub fn after_undoing(host: &Host) -> Result<()> {
+    for flavour in [&DEBIAN, &RHEL] {
+        if which::which(flavour.apache_control).is_err() {
+            continue;
+        }
+        let name = match systemd::runs(host)? {
+            true => format!("{}.service", flavour.apache_service),
+            false => flavour.apache_service.to_owned(),
+        };
+        let seen = look(host, &name)?;
+        if seen.phase != Phase::Running {
+            continue;
+        }
+        let directories = [
+            Some(flavour.apache_sites),
+            flavour.apache_enabled,
+            flavour.apache_modules,
+        ];
+        let mut changed = None;
+        for directory in directories.into_iter().flatten() {
+            changed = changed.max(processes::changed(directory)?);
+        }
+        if changed > seen.reloaded {
+            if let Some(why) = complaint(host, flavour)? {
+                return Err(Exit::Settings.because(format!(
+                    "Apache still serves its old configuration, because the present one is broken: {why}"
+                )));
+            }
+            order(host, "reload", flavour.apache_service)?;
+        }
+        return Ok(());
+    }
+    Ok(())
+}
+
+/// Whether a path is part of Apache's configuration, so that changes of it are tested.
+pub fn guards(host: &Host, path: &str) -> Option<&'static Flavour> {
+    if host.staged_root().is_some() {
+        return None;
+    }
+    [&DEBIAN, &RHEL].into_iter().find(|flavour| {
+        let directories = [
+            Some(flavour.apache_sites),
+            flavour.apache_enabled,
+            flavour.apache_modules,
+        ];
+        directories.into_iter().flatten().any(|directory| {
+            path.strip_prefix(directory)
+                .is_some_and(|rest| rest.starts_with('/'))
+        })
+    })
+}
+
+/// Changes a file or link of Apache's configuration; what Apache does not like afterwards is put back.
+pub fn enforce(
+    host: &Host,
+    flavour: &Flavour,
+    resource: &Resource,
+    before: &State,
+    after: &State,
+) -> Result<Enforced> {
+    let done = files::enforce(host, resource, before, after)?;
+    let module = flavour
+        .apache_modules
+        .is_some_and(|directory| resource.name().starts_with(directory));
+    // A module alone breaks nothing, but some only load once others are there.
+    if module && *after != State::Absent {
+        return Ok(done);
+    }
+    let Some(why) = complaint(host, flavour)? else {
+        return Ok(done);
+    };
+    let changed = files::observe(host, resource.name())?;
+    files::enforce(host, resource, &changed, before)
+        .with_context(|| format!("can't put {} back", resource.name()))?;
+    if *after != State::Absent {
+        return Err(Exit::Settings.because(format!(
+            "Apache does not like it, so it was put back: {why}"
+        )));
+    }
+    // Broken with it and without it: then it is not what is missing.
+    if complaint(host, flavour)?.is_some() {
+        files::enforce(host, resource, before, after)?;
+        return Ok(done);
+    }
+    Ok(Enforced::LeftAlone(
+        "the rest of Apache's configuration needs it by now".into(),
+    ))
+}

@@ -1,0 +1,190 @@
+//! The services of a site: seen once, and asked at once while other things are looked at.
+
+use super::member::{self, Member, Role};
+use super::{Answered, Handler, PORT_MAPPER, Phase, Seen, proof, scripts, supervisor, systemd};
+use crate::host::{Begun, Host};
+use crate::layout::Layout;
+use crate::settings::Settings;
+use crate::site::Site;
+use crate::site::facts::Manager;
+use anyhow::Result;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// One try.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The services of a site, and what is needed to look at them.
+#[derive(Debug)]
+pub struct Known {
+    /// In the order of starting.
+    pub members: Vec<Member>,
+    pub(super) settings: Settings,
+    pub(super) layout: Layout,
+    pub(super) manager: Manager,
+    pub(super) monitor_port: u16,
+    pub(super) names: Vec<String>,
+    pub(super) certificate: String,
+    cache: Mutex<Option<BTreeMap<String, Seen>>>,
+    begun: RefCell<Option<Begun>>,
+    /// How long one of them has to answer.
+    patience: Cell<Duration>,
+    /// What they answered when all were asked at once; nothing until then.
+    answers: Mutex<Option<BTreeMap<String, Option<Answered>>>>,
+}
+
+impl Known {
+    /// Those of a site. Nothing is asked or read yet.
+    pub fn of(site: &Site) -> Known {
+        Known {
+            members: member::members(site),
+            settings: site.settings().clone(),
+            layout: site.layout.clone(),
+            manager: site.manager(),
+            monitor_port: site.monitor_port(),
+            names: site.names(),
+            certificate: site.certificate_files().0,
+            cache: Mutex::default(),
+            begun: RefCell::default(),
+            patience: Cell::new(PATIENCE),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// How long one of them has to answer.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience.get()
+    }
+
+    /// Gives each of them only so long to answer from now on.
+    pub(crate) fn hurry(&self, patience: Duration) {
+        self.patience.set(patience);
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// All of them as their managers see them, asked once until [`Known::forget`].
+    pub fn see(&self, host: &Host) -> Result<BTreeMap<String, Seen>> {
+        if let Some(all) = self.cached().as_ref() {
+            return Ok(all.clone());
+        }
+        let all = self.with_others(host, systemd::see(host, &self.units())?)?;
+        *self.cached() = Some(all.clone());
+        Ok(all)
+    }
+
+    /// Begins to look, so that the answer is there when [`Known::look_ahead`] needs it.
+    pub fn begin_to_look(&self, host: &Host) {
+        if self.cached().is_none() {
+            self.begun
+                .replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
+        }
+    }
+
+    /// Sees and asks all of them while others are asked other things. What fails is told to whoever needs it.
+    pub async fn look_ahead(&self, host: &Host) {
+        if let Some(begun) = self.begun.take()
+            && let Ok(said) = begun.end(host).await
+            && let Ok(units) = systemd::understood(&self.units(), &said)
+            && let Ok(all) = self.with_others(host, units)
+        {
+            *self.cached() = Some(all);
+        }
+        if self.answered().is_none()
+            && let Ok(all) = self.ask_all(host).await
+        {
+            *self.answered() = Some(all);
+        }
+    }
+
+    fn units(&self) -> Vec<String> {
+        let mut units = Vec::new();
+        for member in &self.members {
+            if Handler::of(&member.name) == Handler::Systemd {
+                units.push(member.name.clone());
+                if member.role == Role::Broker {
+                    units.push(PORT_MAPPER.to_owned());
+                }
+            }
+        }
+        units
+    }
+
+    /// Beside systemd's units, the services that others look after.
+    fn with_others(
+        &self,
+        host: &Host,
+        units: BTreeMap<String, Seen>,
+    ) -> Result<BTreeMap<String, Seen>> {
+        let mut all = units;
+        for Member { name, .. } in &self.members {
+            if Handler::of(name) == Handler::Scripts {
+                all.insert(name.clone(), scripts::see(host, name)?);
+            }
+        }
+        if self.manager == Manager::Supervisor {
+            all.extend(supervisor::see(host, &self.layout.slug)?);
+        }
+        Ok(all)
+    }
+
+    /// Makes the next look a new one. From now on each service is asked by itself: some may not be up yet.
+    pub fn forget(&self) {
+        *self.cached() = None;
+        *self.answered() = Some(BTreeMap::new());
+    }
+
+    /// What a running service answers; nothing where that is not asked. The first time all are asked, at once.
+    pub async fn answer(&self, host: &Host, member: &Member) -> Result<Option<Answered>> {
+        if self.answered().is_none() {
+            let all = self.ask_all(host).await?;
+            *self.answered() = Some(all);
+        }
+        let known = self
+            .answered()
+            .as_mut()
+            .and_then(|all| all.get(&member.name).cloned());
+        if let Some(answer) = known {
+            return Ok(answer);
+        }
+        let seen = self.see(host)?.remove(&member.name).unwrap_or_default();
+        Ok(proof::ask(host, self, member, &seen).await)
+    }
+
+    async fn ask_all(&self, host: &Host) -> Result<BTreeMap<String, Option<Answered>>> {
+        let seen = self.see(host)?;
+        let seen = &seen;
+        let one = async |role: Role| {
+            let member = self.members.iter().find(|member| member.role == role)?;
+            let seen = seen.get(&member.name)?;
+            if seen.phase != Phase::Running {
+                return None;
+            }
+            Some((
+                member.name.clone(),
+                proof::ask(host, self, member, seen).await,
+            ))
+        };
+        let (server, workers, scheduler, monitor, web) = tokio::join!(
+            one(Role::Server),
+            one(Role::Workers),
+            one(Role::Scheduler),
+            one(Role::Monitor),
+            one(Role::Web),
+        );
+        let all = [server, workers, scheduler, monitor, web];
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    fn answered(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<Answered>>>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cached(&self) -> MutexGuard<'_, Option<BTreeMap<String, Seen>>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

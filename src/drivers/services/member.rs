@@ -1,0 +1,326 @@
+//! Which services an instance has, and what each reads when it starts.
+
+use super::config_part::ConfigPart;
+use crate::drivers::broker::NODE_SETTINGS;
+use crate::layout::{Layout, PYTHON_HOOK};
+use crate::settings::{self, Backend, ExtraService, Frontend, Mode};
+use crate::site::Site;
+use crate::site::facts::{DatabaseFamily, Manager};
+
+/// Where systemd's own administrator keeps units.
+pub const UNIT_HOME: &str = "/etc/systemd/system";
+
+/// What a service is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The database server of this machine, a service of somebody else.
+    Database,
+    /// The broker of this machine, a service of somebody else.
+    Broker,
+    /// The socket that visitors wait at while the web server starts.
+    Socket,
+    /// The timer of backups or metrics.
+    Timer,
+    /// CamCOPS's web server.
+    Server,
+    /// The workers.
+    Workers,
+    /// The scheduler.
+    Scheduler,
+    /// The monitor.
+    Monitor,
+    /// Apache, a service of somebody else.
+    Web,
+    /// One of the site's own, beside those of CamCOPS.
+    Extra,
+}
+
+impl Role {
+    /// Whether this program may stop it.
+    pub fn is_ours(self) -> bool {
+        !matches!(self, Role::Database | Role::Broker | Role::Web)
+    }
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The name that its manager has for it.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// What people call it; nothing for what they don't start and stop by a name.
+    pub service: Option<String>,
+    /// What it reads when it starts: it is no longer fresh when one of these changed since. A directory stands for what
+    /// is in it, too.
+    pub inputs: Vec<String>,
+    /// What it reads of camcops.conf, where that is not one of them.
+    pub config: Option<ConfigPart>,
+}
+
+impl Member {
+    /// Whether it is a unit of systemd, which then also knows whether it comes back at boot.
+    pub fn is_unit(&self) -> bool {
+        [".service", ".socket", ".timer"]
+            .iter()
+            .any(|end| self.name.ends_with(end))
+    }
+}
+
+/// The services of a site, in the order of starting.
+pub fn members(site: &Site) -> Vec<Member> {
+    let (settings, layout) = (site.settings(), &site.layout);
+    let mut members = Vec::new();
+    let flavour = site.facts.flavour;
+    // Where the administrator prefers supervisor, the services of others are still systemd's.
+    let foreign = |service: &str| match site.facts.manager {
+        Manager::Systemd => format!("{service}.service"),
+        Manager::Supervisor => service.to_owned(),
+    };
+    if settings.database.mode == Mode::Local {
+        let service = match site.facts.database {
+            DatabaseFamily::Mariadb => "mariadb",
+            DatabaseFamily::Mysql => flavour.mysql_service,
+        };
+        members.push(Member {
+            name: foreign(service),
+            role: Role::Database,
+            service: None,
+            inputs: site.database_drop_in().into_iter().collect(),
+            config: None,
+        });
+    }
+    if settings.broker.mode == Mode::Local {
+        members.push(Member {
+            name: foreign("rabbitmq-server"),
+            role: Role::Broker,
+            service: None,
+            inputs: vec![layout.broker_drop_in(), NODE_SETTINGS.into()],
+            config: None,
+        });
+    }
+    members.extend(ours(site));
+    for (what, is_wanted) in [
+        ("backup", settings.backup.schedule.given().is_some()),
+        ("exports", true),
+        ("metrics", settings.monitor.metrics_file.is_some()),
+    ] {
+        if site.manager() != Manager::Systemd || !is_wanted {
+            continue;
+        }
+        let name = format!("camcops-{what}@{}.timer", layout.slug);
+        members.push(Member {
+            inputs: vec![
+                format!("{UNIT_HOME}/camcops-{what}@.timer"),
+                format!("{UNIT_HOME}/{name}.d/10-provision.conf"),
+            ],
+            name,
+            role: Role::Timer,
+            service: None,
+            config: None,
+        });
+    }
+    if settings.web.frontend == Frontend::Apache {
+        members.push(Member {
+            name: foreign(flavour.apache_service),
+            role: Role::Web,
+            service: None,
+            inputs: web_inputs(site),
+            config: None,
+        });
+    }
+    // Last: what is not CamCOPS's must not keep it from running.
+    members.extend(
+        settings
+            .services
+            .extras()
+            .map(|extra| extra_member(site, extra)),
+    );
+    members
+}
+
+/// Those that this program makes.
+fn ours(site: &Site) -> Vec<Member> {
+    let settings = site.settings();
+    let all = [
+        (settings::Service::Server, Role::Socket),
+        (settings::Service::Server, Role::Server),
+        (settings::Service::Workers, Role::Workers),
+        (settings::Service::Scheduler, Role::Scheduler),
+        (settings::Service::Monitor, Role::Monitor),
+    ];
+    all.into_iter()
+        .filter(|(service, role)| {
+            settings.services.wants(*service) && (*role != Role::Socket || site.has_web_socket())
+        })
+        .map(|(service, role)| Member {
+            name: name(site, service.as_str(), role),
+            role,
+            service: Some(service.as_str().to_owned()),
+            inputs: inputs(site, service, role),
+            config: ConfigPart::of(&site.layout, service.as_str(), role),
+        })
+        .collect()
+}
+
+fn extra_member(site: &Site, extra: &ExtraService) -> Member {
+    let (layout, service) = (&site.layout, extra.name.as_str());
+    let name = name(site, service, Role::Extra);
+    let program = extra.command.program();
+    Member {
+        inputs: vec![
+            match site.manager() {
+                Manager::Systemd => format!("{UNIT_HOME}/{name}"),
+                Manager::Supervisor => layout.supervisor_programs(),
+            },
+            own_environment(layout, service),
+            match program.starts_with('/') {
+                true => program.to_owned(),
+                false => layout.venv.clone(),
+            },
+        ],
+        name,
+        role: Role::Extra,
+        service: Some(service.to_owned()),
+        config: None,
+    }
+}
+
+fn name(site: &Site, service: &str, role: Role) -> String {
+    let slug = &site.layout.slug;
+    match (site.manager(), role) {
+        (Manager::Systemd, Role::Socket) => format!("camcops-{service}@{slug}.socket"),
+        (Manager::Systemd, _) => format!("camcops-{service}@{slug}.service"),
+        (Manager::Supervisor, _) => format!("{slug}:{slug}_{service}"),
+    }
+}
+
+fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
+    let layout = &site.layout;
+    let name = name(site, service.as_str(), role);
+    let mut inputs = match site.manager() {
+        Manager::Systemd => {
+            let template = match role {
+                Role::Socket => format!("camcops-{}@.socket", service.as_str()),
+                _ => format!("camcops-{}@.service", service.as_str()),
+            };
+            vec![
+                format!("{UNIT_HOME}/{template}"),
+                format!("{UNIT_HOME}/{name}.d/10-provision.conf"),
+            ]
+        }
+        Manager::Supervisor => vec![layout.supervisor_programs()],
+    };
+    if role == Role::Socket {
+        return inputs;
+    }
+    if role == Role::Server {
+        inputs.push(layout.config.clone());
+    }
+    inputs.extend([
+        layout.venv.clone(),
+        own_environment(layout, service.as_str()),
+        PYTHON_HOOK.into(),
+    ]);
+    if matches!(role, Role::Server | Role::Workers) {
+        // Not the option file: each new connection reads it. What else is in it, the service's own file repeats.
+        inputs.push(layout.extra_strings.clone());
+    }
+    if role == Role::Workers && site.settings().broker.mode == Mode::Local {
+        // A worker learns how long its tasks may take when it connects to the broker.
+        inputs.push(layout.broker_drop_in());
+    }
+    if role == Role::Monitor {
+        inputs.push(layout.monitor_config.clone());
+    }
+    inputs
+}
+
+/// The administrator's own variables for a service.
+pub fn own_environment(layout: &Layout, service: &str) -> String {
+    format!("{}/{}-{service}.env", layout.env_dir, layout.slug)
+}
+
+fn web_inputs(site: &Site) -> Vec<String> {
+    let layout = &site.layout;
+    let mut inputs = vec![layout.apache_site()];
+    inputs.extend(layout.apache_link());
+    inputs.extend(site.apache_modules().into_iter().map(|(link, _)| link));
+    let (certificate, key, chain) = site.certificate_files();
+    inputs.extend([certificate, key].into_iter().chain(chain));
+    inputs
+}
+
+impl Site {
+    /// Whether systemd holds the web server's socket, so that visitors wait while it starts. CherryPy can't take one over.
+    pub fn has_web_socket(&self) -> bool {
+        self.manager() == Manager::Systemd && self.settings().web.backend == Backend::Gunicorn
+    }
+
+    /// Modules of Apache that the site needs and that Debian does not switch on by itself: link and target.
+    pub fn apache_modules(&self) -> Vec<(String, String)> {
+        let Some(directory) = self.facts.flavour.apache_modules else {
+            return Vec::new();
+        };
+        let mut files = vec![
+            "headers.load",
+            "proxy.load",
+            "proxy.conf",
+            "proxy_http.load",
+            "socache_shmcb.load",
+            "ssl.load",
+            "ssl.conf",
+        ];
+        if !self.settings().web.trusted_proxies.is_empty() {
+            files.push("remoteip.load");
+        }
+        files
+            .into_iter()
+            .map(|file| {
+                (
+                    format!("{directory}/{file}"),
+                    format!("../mods-available/{file}"),
+                )
+            })
+            .collect()
+    }
+
+    /// Certificate, key and chain of the web site.
+    pub fn certificate_files(&self) -> (String, String, Option<String>) {
+        let tls = &self.settings().tls;
+        let text = |path: &Option<settings::AbsolutePath>, own: &str| {
+            path.as_ref()
+                .map_or_else(|| own.to_owned(), |path| path.as_str().to_owned())
+        };
+        match tls.mode {
+            settings::TlsMode::SelfSigned => (
+                self.layout.certificate.clone(),
+                self.layout.key.clone(),
+                None,
+            ),
+            settings::TlsMode::Certbot => {
+                let both = &self.layout.certificate_with_key;
+                (both.clone(), both.clone(), None)
+            }
+            settings::TlsMode::Files => (
+                text(&tls.certificate, &self.layout.certificate),
+                text(&tls.key, &self.layout.key),
+                tls.chain.as_ref().map(|path| path.as_str().to_owned()),
+            ),
+        }
+    }
+
+    /// The file that tunes a local database, if there is one.
+    pub fn database_drop_in(&self) -> Option<String> {
+        let database = &self.settings().database;
+        if database.mode != Mode::Local || !database.tuning {
+            return None;
+        }
+        let flavour = self.facts.flavour;
+        let directory = match self.facts.database {
+            DatabaseFamily::Mariadb => flavour.mariadb_settings,
+            DatabaseFamily::Mysql => flavour.mysql_settings,
+        };
+        Some(format!("{directory}/90-{}.cnf", self.layout.slug))
+    }
+}

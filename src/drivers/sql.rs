@@ -1,0 +1,366 @@
+//! The database server: a database, and the accounts that use it.
+//!
+//! MariaDB and MySQL are told apart by asking. A server of this machine is administered by root over its socket, or with
+//! the option file of `database.admin_defaults_file`; one that is somewhere else only with that file. Without it
+//! everything has to be there already, and is only checked, as the application.
+
+mod account;
+pub(crate) mod copy;
+mod grants;
+mod option_file;
+mod passwords;
+pub mod quote;
+mod schema;
+mod server;
+
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
+use crate::host::Host;
+use crate::probe::database::{self, Endpoint, Login};
+use crate::resource::{Change, Enforced, Resource, State};
+use crate::settings::Mode;
+use crate::site::{Found, Site};
+use anyhow::{Context, Result};
+pub use database::Encryption;
+pub use grants::{ENOUGH, Purpose};
+pub use schema::{CHARSET, COLLATION, LARGE_ENOUGH};
+pub use server::{Identity, Power, Server, exit};
+use std::rc::Rc;
+
+/// What this driver knows of the site.
+#[derive(Debug)]
+pub struct Known {
+    /// The server, with its one connection.
+    pub server: Rc<Server>,
+    /// The name of the database.
+    pub database: String,
+    /// Which instance it is for.
+    pub instance: String,
+    /// What each new connection of the application reads its password from.
+    pub option_file: String,
+    accounts: Vec<Account>,
+}
+
+/// An account that this instance uses.
+#[derive(Debug)]
+pub struct Account {
+    /// Its name, without the host.
+    pub user: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    way_in: WayIn,
+    /// The password that is in use while another one takes its place.
+    former: Option<Secret>,
+    /// Whether it comes from another machine.
+    is_for_others: bool,
+    setting: &'static str,
+    password_setting: &'static str,
+}
+
+#[derive(Debug)]
+enum WayIn {
+    Password(Secret),
+    /// The account of this machine with the same name.
+    Socket,
+}
+
+impl Known {
+    /// From the settings and what was found; a connection that an earlier one opened is kept.
+    pub fn new(site: &Site, found: &Found, earlier: Option<&Known>) -> Result<Known> {
+        let settings = &site.settings().database;
+        let slug = &site.layout.slug;
+        let database = settings.name_or(slug).to_owned();
+        let application = Account {
+            user: match site.socket_authentication() {
+                true => site.account().to_owned(),
+                false => settings.user_or(slug).to_owned(),
+            },
+            purpose: Purpose::Application,
+            way_in: match &found.database {
+                Some(key) => WayIn::Password(key.secret.clone()),
+                None => WayIn::Socket,
+            },
+            former: found.former_database.clone(),
+            is_for_others: false,
+            setting: "database.user",
+            password_setting: "database.password_file",
+        };
+        let server = match earlier {
+            Some(earlier) if earlier.server.power == Power::Administrator => {
+                Rc::clone(&earlier.server)
+            }
+            _ => Rc::new(server(site, &application)?),
+        };
+        let mut accounts = vec![application];
+        if let (Some(user), Some(key)) = (&settings.readonly_user, &found.readonly) {
+            accounts.push(Account {
+                user: user.as_str().to_owned(),
+                purpose: Purpose::Reading,
+                way_in: WayIn::Password(key.secret.clone()),
+                former: None,
+                is_for_others: settings.readonly_host.is_some(),
+                setting: "database.readonly_user",
+                password_setting: "database.readonly_password_file",
+            });
+        }
+        Ok(Known {
+            server,
+            database,
+            instance: site.instance.clone(),
+            option_file: site.layout.option_file.clone(),
+            accounts,
+        })
+    }
+
+    /// Refuses to begin what a server that does not run would stop.
+    pub async fn need_server(&self) -> Result<()> {
+        match self.server.is_there().await? {
+            true => Ok(()),
+            false => Err(Exit::Unreachable.because(
+                "the database server does not run on this machine: start it, and run again",
+            )),
+        }
+    }
+
+    /// Where the accounts come from, as a server on another machine sees this one.
+    pub async fn client(&self) -> Result<String> {
+        let identity = self.server.identity().await?;
+        Ok(match self.server.power {
+            Power::Administrator => identity.client.clone(),
+            // The account is there already, under the name that the server has for it.
+            Power::Application => identity
+                .account
+                .rsplit_once('@')
+                .map_or("%", |(_, host)| host)
+                .to_owned(),
+        })
+    }
+
+    fn account(&self, user: &str) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.user == user)
+    }
+
+    /// How an account logs in; nothing while the account of this machine that it needs is not there.
+    fn login(&self, host: &Host, account: &Account) -> Option<Login> {
+        match &account.way_in {
+            WayIn::Password(password) => Some(Login::Password(password.clone())),
+            WayIn::Socket => {
+                let owner = format!("{user}:{user}", user = account.user);
+                let (uid, gid) = host.accounts.owner(&owner)?;
+                Some(Login::Account { uid, gid })
+            }
+        }
+    }
+
+    /// The account with the password that another one takes the place of.
+    fn former(&self, account: &Account) -> Option<Endpoint> {
+        Some(Endpoint {
+            database: self.database.clone(),
+            user: account.user.clone(),
+            login: Login::Password(account.former.clone()?),
+            ..self.server.endpoint.clone()
+        })
+    }
+
+    fn endpoint(&self, host: &Host, account: &Account) -> Option<Endpoint> {
+        Some(Endpoint {
+            database: self.database.clone(),
+            user: account.user.clone(),
+            login: self.login(host, account)?,
+            ..self.server.endpoint.clone()
+        })
+    }
+}
+
+/// Who asks: root over the socket, the administrator's option file, or the application itself.
+fn server(site: &Site, application: &Account) -> Result<Server> {
+    let settings = &site.settings().database;
+    let local = settings.mode == Mode::Local;
+    let (power, user, login) = match (&settings.admin_defaults_file, &application.way_in) {
+        (Some(path), _) => {
+            let setting = "database.admin_defaults_file";
+            let file = option_file::read(&site.host, setting, path.as_str())?;
+            let password = file.password.unwrap_or_else(|| Secret::new(String::new()));
+            let user = file.user.unwrap_or_default();
+            (Power::Administrator, user, Login::Password(password))
+        }
+        (None, WayIn::Password(password)) if !local => (
+            Power::Application,
+            application.user.clone(),
+            Login::Password(password.clone()),
+        ),
+        _ => (
+            Power::Administrator,
+            "root".to_owned(),
+            Login::Account { uid: 0, gid: 0 },
+        ),
+    };
+    let mut endpoint = Endpoint::with(site, user, login)?;
+    endpoint.database = String::new();
+    Ok(Server::new(endpoint, power, local))
+}
+
+/// What the site has told this driver.
+pub fn known(host: &Host) -> Result<Rc<Known>> {
+    let live = host.live.as_ref();
+    live.and_then(|live| live.database.borrow().clone())
+        .context("the database can't be asked here")
+}
+
+/// Whether others have to mend what is wrong.
+fn checked_only(server: &Server) -> bool {
+    server.power == Power::Application
+}
+
+fn for_others(what: String) -> anyhow::Error {
+    Exit::NotRoot.because(format!(
+        "{what} (or set database.admin_defaults_file, and camcops-provision does it)"
+    ))
+}
+
+/// Refuses, before anything is done, what could not be brought to its end: what others have to do on a server that we
+/// may only look at, what an administrator of another machine's server may not do, and accounts of somebody else.
+pub async fn refuse_undoable(host: &Host, changes: impl Iterator<Item = &Change>) -> Result<()> {
+    let changes: Vec<&Change> = changes
+        .filter(|change| {
+            matches!(
+                change.resource,
+                Resource::Schema(_) | Resource::SqlAccount(_)
+            )
+        })
+        .collect();
+    if changes.is_empty() || host.live.is_none() {
+        return Ok(());
+    }
+    let known = known(host)?;
+    let mut for_others = Vec::new();
+    for Change {
+        resource,
+        before,
+        after,
+    } in changes
+    {
+        match (resource, checked_only(&known.server)) {
+            (Resource::Schema(name), true) => {
+                for_others.push(schema::for_others(&known, name, before).to_string());
+            }
+            (Resource::SqlAccount(name), true) => {
+                for_others.push(account::for_others(&known, name, before)?.to_string());
+            }
+            (Resource::SqlAccount(name), false) => {
+                account::refuse(host, &known, name, before, after)?;
+            }
+            _ => {}
+        }
+    }
+    if !for_others.is_empty() {
+        return Err(Exit::NotRoot.because(for_others.join("\n")));
+    }
+    if !known.server.local {
+        grants::refuse_weak_administrator(&known).await?;
+    }
+    Ok(())
+}
+
+/// The tables of a database.
+pub async fn tables_of(server: &Server, database: &str) -> Result<Vec<String>> {
+    let rows: Vec<(String,)> = server
+        .rows(&format!(
+            "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
+            quote::text(database)
+        ))
+        .await?;
+    Ok(rows.into_iter().map(|(name,)| name).collect())
+}
+
+/// Which of these tables a database has. A view by the name of one is none: reading it could do whatever its maker wants,
+/// in the name of whoever reads.
+pub(crate) async fn tables_among(
+    server: &Server,
+    database: &str,
+    names: &[&str],
+) -> Result<Vec<String>> {
+    let names: Vec<String> = names.iter().map(|name| quote::text(name)).collect();
+    let rows: Vec<(String, String)> = server
+        .rows(&format!(
+            "SELECT TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME IN ({})",
+            quote::text(database),
+            names.join(", ")
+        ))
+        .await?;
+    if let Some((name, kind)) = rows.iter().find(|(_, kind)| kind != "BASE TABLE") {
+        return Err(Exit::Unusable.because(format!(
+            "{name} in the database {database} is no table ({kind}): it took the place of CamCOPS's own table; look at it by SHOW CREATE VIEW, drop it, and restore a backup"
+        )));
+    }
+    Ok(rows.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The views of a database.
+pub async fn views_of(server: &Server, database: &str) -> Result<Vec<String>> {
+    let rows: Vec<(String,)> = server
+        .rows(&format!(
+            "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {}",
+            quote::text(database)
+        ))
+        .await?;
+    Ok(rows.into_iter().map(|(name,)| name).collect())
+}
+
+/// What [`others_of`] begins a trigger with.
+pub const TRIGGER: &str = "trigger ";
+
+/// What else a database has than tables: views, triggers, routines and events, each with what it is.
+pub async fn others_of(server: &Server, database: &str) -> Result<Vec<String>> {
+    let database = quote::text(database);
+    let rows: Vec<(String,)> = server
+        .rows(&format!(
+            "SELECT CONCAT('view ', TABLE_NAME) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {database} \
+             UNION ALL SELECT CONCAT('{TRIGGER}', TRIGGER_NAME) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {database} \
+             UNION ALL SELECT CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {database} \
+             UNION ALL SELECT CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {database}"
+        ))
+        .await?;
+    Ok(rows.into_iter().map(|(what,)| what).collect())
+}
+
+/// The tables of a database with a column of another collation than CamCOPS's, and the first such one.
+pub async fn other_collations(server: &Server, database: &str) -> Result<Vec<(String, String)>> {
+    server
+        .rows(&format!(
+            "SELECT TABLE_NAME, MIN(COLLATION_NAME) FROM information_schema.COLUMNS JOIN information_schema.TABLES USING (TABLE_SCHEMA, TABLE_NAME) \
+             WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' AND COLLATION_NAME <> '{COLLATION}' GROUP BY TABLE_NAME ORDER BY TABLE_NAME",
+            quote::text(database)
+        ))
+        .await
+}
+
+/// Whether the database is there, and what it gives its tables.
+pub async fn observe_schema(host: &Host, name: &str) -> Result<State> {
+    schema::observe(host, name).await
+}
+
+/// Makes the database.
+pub async fn enforce_schema(
+    host: &Host,
+    name: &str,
+    before: &State,
+    after: &State,
+) -> Result<Enforced> {
+    schema::enforce(host, name, before, after).await
+}
+
+/// Whether the account is there, what it may do, and whether it gets in.
+pub async fn observe_account(host: &Host, name: &str) -> Result<State> {
+    account::observe(host, name).await
+}
+
+/// Makes or mends the account.
+pub async fn enforce_account(
+    host: &Host,
+    name: &str,
+    _before: &State,
+    after: &State,
+) -> Result<Enforced> {
+    account::enforce(host, name, after).await
+}

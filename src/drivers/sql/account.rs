@@ -1,0 +1,428 @@
+//! An account of a database server, as `user@host`.
+//!
+//! Facets: `login`, which is a real login into the database, or for an account of another machine the right password; `method`, `password` or `socket`; `passwords`, one or two;
+//! `former`, a real login with the password that another one takes the place of; `tls`, whether the server insists on it;
+//! and `grants`, compared both ways.
+
+use super::grants::{APPLICATION, ENOUGH, grants, lacking, on_database, regrant};
+use super::server::{PATIENCE, Power, Server};
+use super::{Account, Known, Purpose, checked_only, known, passwords, quote};
+use crate::base::error::Exit;
+use crate::host::Host;
+use crate::journal::{self, Journal};
+use crate::probe::Cause;
+use crate::probe::database::{Endpoint, Login};
+use crate::resource::{Enforced, Facets, Resource, State, Value};
+use crate::site::facts::DatabaseFamily;
+use anyhow::{Context, Result};
+use zeroize::Zeroizing;
+
+/// `user@host`, split where the user ends.
+pub fn parts(name: &str) -> Result<(&str, &str)> {
+    name.rsplit_once('@')
+        .with_context(|| format!("{name} is not an account as user@host"))
+}
+
+/// Whether the account is there, what it may do, and whether it gets in.
+pub async fn observe(host: &Host, name: &str) -> Result<State> {
+    let known = known(host)?;
+    let server = &known.server;
+    if !server.is_there().await? {
+        return Ok(State::Absent);
+    }
+    let (user, from) = parts(name)?;
+    let mut facets = Facets::new();
+    if checked_only(server) {
+        let lacking = lacking(&known).await?;
+        facets = facets.with(
+            "grants",
+            match lacking.is_empty() {
+                true => ENOUGH.to_owned(),
+                false => format!("without {}", lacking.join(", ")),
+            },
+        );
+    } else {
+        let row: Option<(String, String)> = server
+            .row(&format!(
+                "SELECT plugin, ssl_type FROM mysql.user WHERE User = {} AND Host = {}",
+                quote::text(user),
+                quote::text(from)
+            ))
+            .await?;
+        let Some((plugin, tls)) = row else {
+            return Ok(State::Absent);
+        };
+        let method = match plugin.as_str() {
+            "unix_socket" | "auth_socket" => "socket",
+            _ => "password",
+        };
+        let tls = if tls.is_empty() {
+            "not required"
+        } else {
+            "required"
+        };
+        if method == "password" {
+            facets = facets.with("passwords", passwords::accepted(server, user, from).await?);
+        }
+        facets = facets
+            .with("method", method)
+            .with("tls", tls)
+            .with("grants", Value::Set(grants(server, user, from).await?));
+    }
+    if let Some(account) = known.account(user) {
+        let login = match account.is_for_others {
+            true => elsewhere(&known, account, from).await?,
+            false => login(host, &known, account).await?,
+        };
+        facets = facets.with("login", login);
+        if let Some(former) = known.former(account) {
+            facets = facets.with("former", answered(&known, &former).await?);
+        }
+    }
+    Ok(State::Present(facets))
+}
+
+async fn login(host: &Host, known: &Known, account: &Account) -> Result<&'static str> {
+    match known.endpoint(host, account) {
+        Some(endpoint) => answered(known, &endpoint).await,
+        None => Ok("not yet"),
+    }
+}
+
+/// Whether an account for another machine lets in whoever has our password: from here that can't be tried.
+async fn elsewhere(known: &Known, account: &Account, from: &str) -> Result<&'static str> {
+    let super::WayIn::Password(password) = &account.way_in else {
+        return Ok("not yet");
+    };
+    let server = &known.server;
+    if server.identity().await?.family == DatabaseFamily::Mysql {
+        return Err(Exit::Settings.because(format!(
+            "database.readonly_host: MySQL does not tell whether {} from {from} has the right password, and from here it can't log in; take that setting out, and make the account on the server yourself",
+            account.user
+        )));
+    }
+    let kept: Option<(String,)> = server
+        .row(&format!(
+            "SELECT COALESCE(NULLIF(authentication_string, ''), Password, '') FROM mysql.user WHERE User = {} AND Host = {}",
+            quote::text(&account.user),
+            quote::text(from)
+        ))
+        .await?;
+    let ours = passwords::native_digest(password);
+    Ok(match kept.is_some_and(|(kept,)| kept == ours) {
+        true => "works",
+        false => "refused",
+    })
+}
+
+/// A real login. That the database is not there or not granted yet is not the account's fault, but it is no login either.
+async fn answered(known: &Known, endpoint: &Endpoint) -> Result<&'static str> {
+    match endpoint.answers(PATIENCE).await {
+        Ok(_) => Ok("works"),
+        Err(trouble) => match trouble.cause {
+            Cause::Denied => Ok("refused"),
+            Cause::NoDatabase => Ok("not into the database"),
+            Cause::NoTls if known.server.endpoint_is_plain() => Ok("only with TLS"),
+            cause => Err(super::exit(cause).because(format!("database {trouble}"))),
+        },
+    }
+}
+
+/// Makes the account, or mends it: its login, then what it may do; or drops it.
+pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+    let known = known(host)?;
+    let server = &known.server;
+    server.started(host).await?;
+    let (user, from) = parts(name)?;
+    let Some(wanted) = after.facets() else {
+        let gone = format!("DROP USER IF EXISTS {}", quote::account(user, from));
+        server.change(&gone).await?;
+        return Ok(Enforced::Done);
+    };
+    let before = observe(host, name).await?;
+    let account = known
+        .account(user)
+        .with_context(|| format!("nothing is known about the account {name}"))?;
+    if checked_only(server) {
+        return Err(unmendable(&known, account, name, &before));
+    }
+    let ours = refuse_foreign(host, &known, name, &before, wanted)?;
+    let found = |facet: &str| before.facets().and_then(|facets| facets.text(facet));
+    let quoted = quote::account(user, from);
+    let family = server.identity().await?.family;
+    let verb = match before {
+        State::Absent => "CREATE",
+        State::Present(_) => "ALTER",
+    };
+    if wanted.text("passwords") == Some(passwords::TWO) {
+        if before == State::Absent {
+            return Err(Exit::Unreachable.because(format!(
+                "the database server has no account {name} any more: run `camcops-provision install`"
+            )));
+        }
+        passwords::accept_both(&known, account, &quoted, found("passwords")).await?;
+        return Ok(Enforced::Done);
+    }
+    let too_many = wanted.text("passwords").is_some()
+        && found("passwords").is_some_and(|passwords| passwords != passwords::ONE);
+    if before == State::Absent || (ours && (too_many || !gets_in(&before, wanted))) {
+        let method = found("method");
+        if too_many && account.purpose == Purpose::Application {
+            passwords::let_readers_in(&known).await?;
+        }
+        let verb = format!("{verb} USER {quoted}");
+        identify(host, &known, account, &verb, family, method).await?;
+        if too_many && family == DatabaseFamily::Mysql {
+            let alone = format!("ALTER USER {quoted} DISCARD OLD PASSWORD");
+            server.change(&alone).await?;
+        }
+    }
+    if wanted.text("tls") == Some("required") && found("tls") != Some("required") {
+        server
+            .change(&format!("ALTER USER {quoted} REQUIRE SSL"))
+            .await?;
+    }
+    if let Some(Value::Set(wanted)) = wanted.get("grants") {
+        // MySQL takes what is granted on the database, too, when everything on the server is revoked.
+        for _ in 0..2 {
+            let has = grants(server, user, from).await?;
+            regrant(server, &quoted, wanted, &has).await?;
+        }
+    }
+    Ok(Enforced::Done)
+}
+
+/// Whether the login was seen working, by the wanted method.
+fn gets_in(before: &State, wanted: &Facets) -> bool {
+    let found = |facet: &str| before.facets().and_then(|facets| facets.text(facet));
+    let method = wanted.text("method");
+    found("login") != Some("refused")
+        && found("login") != Some("not yet")
+        && (method.is_none() || method == found("method"))
+}
+
+/// Refuses what would be felt by somebody else who relies on the account; says whether the account is ours.
+fn refuse_foreign(
+    host: &Host,
+    known: &Known,
+    name: &str,
+    before: &State,
+    wanted: &Facets,
+) -> Result<bool> {
+    let (user, from) = parts(name)?;
+    let account = known
+        .account(user)
+        .with_context(|| format!("nothing is known about the account {name}"))?;
+    let quoted = quote::account(user, from);
+    refuse_shared(host, known, name)?;
+    let State::Present(found) = before else {
+        return Ok(true);
+    };
+    let insists = found.text("tls") == Some("required");
+    if insists && wanted.text("tls").is_none() {
+        return Err(Exit::Settings.because(format!(
+            "the account {name} of the database server insists on TLS, and database.tls is \"off\": change that, or run there: ALTER USER {quoted} REQUIRE NONE"
+        )));
+    }
+    // With its journal, this program also forgets what it made; an account here that may do exactly what we grant, and
+    // nothing else, is such a one.
+    let as_we_make_it = known.server.local
+        && account.purpose == Purpose::Application
+        && wanted.get("grants") == found.get("grants");
+    if as_we_make_it || ours(host, known, name)? {
+        return Ok(true);
+    }
+    if wanted.text("passwords") == Some(passwords::TWO) {
+        return Err(Exit::CannotCreate.because(format!(
+            "the account {name} of the database server was not made by camcops-provision, so others may use it: change its password there, write it into a file that only root can read, name that in {}, and run `camcops-provision install`",
+            account.password_setting
+        )));
+    }
+    let not_ours = |what: &str, instead: &str| {
+        Err(Exit::CannotCreate.because(format!(
+            "the database server already has an account {name} that was not made by camcops-provision, and it {what}; choose another {}, {instead}",
+            account.setting
+        )))
+    };
+    if !gets_in(before, wanted) {
+        return not_ours(
+            "does not let us in with our password",
+            &format!(
+                "give its password in {}, or drop the account if nobody needs it",
+                account.password_setting
+            ),
+        );
+    }
+    if wanted.text("passwords").is_some() && found.text("passwords") == Some(passwords::TWO) {
+        return not_ours(
+            "takes two passwords, which somebody may rely on",
+            "or give it one password only",
+        );
+    }
+    if wanted.text("tls") == Some("required") && !insists {
+        return not_ours(
+            "does not insist on TLS",
+            &format!("or have it insist: ALTER USER {quoted} REQUIRE SSL"),
+        );
+    }
+    if let (Some(Value::Set(wanted)), Some(Value::Set(has))) =
+        (wanted.get("grants"), found.get("grants"))
+    {
+        let scope = format!(" ON {}", on_database(&quote::pattern(&known.database)));
+        let elsewhere = |grant: &&String| !grant.ends_with(&scope);
+        if let Some(grant) = has.difference(wanted).find(elsewhere) {
+            return not_ours(
+                &format!("may do more than CamCOPS needs ({grant}), which somebody may rely on"),
+                "or revoke that yourself",
+            );
+        }
+    }
+    Ok(false)
+}
+
+/// Gives an account its way in, by a statement that begins with `verb`.
+async fn identify(
+    host: &Host,
+    known: &Known,
+    account: &Account,
+    verb: &str,
+    family: DatabaseFamily,
+    method: Option<&str>,
+) -> Result<()> {
+    let server = &known.server;
+    let login = known.login(host, account).with_context(|| {
+        format!(
+            "the account {} of this machine does not exist yet",
+            account.user
+        )
+    })?;
+    let password = match login {
+        Login::Account { .. } => {
+            let by = match family {
+                DatabaseFamily::Mariadb => "VIA unix_socket",
+                DatabaseFamily::Mysql => "WITH auth_socket",
+            };
+            return server.change(&format!("{verb} IDENTIFIED {by}")).await;
+        }
+        Login::Password(password) => password,
+    };
+    if family == DatabaseFamily::Mariadb {
+        // Its digest, so that the password itself is in no log and no list of sessions.
+        let by_digest = format!(
+            "{verb} IDENTIFIED VIA mysql_native_password USING {}",
+            quote::text(&passwords::native_digest(&password))
+        );
+        let made: Option<Vec<mysql_async::Row>> = server
+            .rows_if_any(&by_digest, &passwords::WANTS_TO_SEE_IT)
+            .await?;
+        if made.is_some() {
+            return Ok(());
+        }
+    }
+    let by = match (family, method) {
+        // This one would keep its method, and the password would mean nothing.
+        (DatabaseFamily::Mysql, Some("socket")) => "WITH caching_sha2_password BY",
+        _ => "BY",
+    };
+    let statement = Zeroizing::new(format!(
+        "{verb} IDENTIFIED {by} {}",
+        quote::text(password.reveal())
+    ));
+    server.change(&statement).await
+}
+
+/// Refuses what `enforce` would refuse.
+pub fn refuse(host: &Host, known: &Known, name: &str, before: &State, after: &State) -> Result<()> {
+    match after.facets() {
+        Some(wanted) => refuse_foreign(host, known, name, before, wanted).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// What others have to do about an account that this program can only look at.
+pub fn for_others(known: &Known, name: &str, before: &State) -> Result<anyhow::Error> {
+    let (user, _) = parts(name)?;
+    let account = known
+        .account(user)
+        .with_context(|| format!("nothing is known about the account {name}"))?;
+    Ok(unmendable(known, account, name, before))
+}
+
+fn unmendable(known: &Known, account: &Account, name: &str, before: &State) -> anyhow::Error {
+    let place = &known.server.endpoint.address;
+    let found = |facet| before.facets().and_then(|facets| facets.text(facet));
+    match found("login") {
+        Some("works") => {}
+        other => {
+            return super::for_others(format!(
+                "account {name} at {place}: its login is {}; check {} and {}",
+                other.unwrap_or("not known"),
+                account.setting,
+                account.password_setting
+            ));
+        }
+    }
+    let (user, from) = name.rsplit_once('@').unwrap_or((name, "%"));
+    super::for_others(format!(
+        "account {name} at {place} has its privileges {}; have the server's administrator run: GRANT {} ON {} TO {};",
+        found("grants").unwrap_or("not known"),
+        APPLICATION.join(", "),
+        on_database(&quote::pattern(&known.database)),
+        quote::account(user, from)
+    ))
+}
+
+/// Whether the account was made by this program for this instance: it was not there before us.
+fn ours(host: &Host, known: &Known, name: &str) -> Result<bool> {
+    let journal = Journal::read(host, &known.instance)?;
+    let owned = journal.find(&Resource::SqlAccount(name.to_owned()));
+    Ok(owned.is_some_and(|owned| owned.change.before == State::Absent))
+}
+
+/// An account that another instance relies on is not changed under it.
+fn refuse_shared(host: &Host, known: &Known, name: &str) -> Result<()> {
+    let resource = Resource::SqlAccount(name.to_owned());
+    for other in journal::instances(host)? {
+        if other != known.instance && Journal::read(host, &other)?.find(&resource).is_some() {
+            return Err(Exit::CannotCreate.because(format!(
+                "instance {other} uses the account {name} of the database server too, and it would have to be changed; give each instance its own with database.user"
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Server {
+    fn endpoint_is_plain(&self) -> bool {
+        matches!(
+            self.endpoint.encryption,
+            crate::probe::database::Encryption::Off
+        ) && self.power == Power::Administrator
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_counts_by_the_wanted_method_only() {
+        let found = |login: &str, method: &str| {
+            State::Present(Facets::new().with("login", login).with("method", method))
+        };
+        let wanted = Facets::new()
+            .with("login", "works")
+            .with("method", "socket");
+        assert!(gets_in(&found("works", "socket"), &wanted));
+        assert!(gets_in(&found("not into the database", "socket"), &wanted));
+        assert!(!gets_in(&found("works", "password"), &wanted));
+        assert!(!gets_in(&found("refused", "socket"), &wanted));
+        assert!(!gets_in(&found("not yet", "socket"), &wanted));
+    }
+
+    #[test]
+    fn an_account_ends_at_the_last_at_sign() {
+        assert_eq!(parts("camcops@10.0.0.%").unwrap(), ("camcops", "10.0.0.%"));
+        assert!(parts("camcops").is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! A consistent dump of a database while the site runs, by the client of the same family as the server: counted,
+//! compressed and summed in the one pass in which it is written.
+
+use super::client::{Purpose, Way};
+use super::scan::{Begins, Scan};
+use crate::archive::pack::{PIECE, Packed, Packer};
+use crate::base::error::Exit;
+use crate::base::signals::{is_to_stop, stopped};
+use crate::drivers::sql::{self, Known, quote};
+use crate::drivers::tables::application;
+use crate::host::{Ends, Host};
+use crate::site::facts::DatabaseFamily;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+
+/// Each dump says about this often how far it is.
+const TOLD: u64 = 8;
+
+/// A part of a dump that can be read by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section {
+    /// Where its frame begins.
+    pub offset: u64,
+    /// Which table it has; nothing for what is before the first one, for views, and for the end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub table: Option<String>,
+}
+
+/// What a dump has.
+#[derive(Debug)]
+pub struct Dumped {
+    /// Each table with the number of its rows.
+    pub tables: BTreeMap<String, u64>,
+    /// Where its parts begin.
+    pub sections: Vec<Section>,
+    /// Its size as text.
+    pub text_bytes: u64,
+    /// Its size and sum on the disk.
+    pub packed: Packed,
+}
+
+/// How much a database is: the dump of it is about as large.
+pub async fn size(known: &Known) -> Result<u64> {
+    let size: Option<(Option<u64>,)> = known
+        .server
+        .row(&format!(
+            "SELECT CAST(SUM(DATA_LENGTH) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}",
+            quote::text(&known.database)
+        ))
+        .await?;
+    Ok(size.and_then(|(size,)| size).unwrap_or(0))
+}
+
+/// Refuses to fill the disk.
+pub fn room(host: &Host, directory: &str, needed: u64, what: &str) -> Result<()> {
+    let needed = needed / 5 * 6;
+    let there = host.space(directory)?;
+    let free = there.blocks_available() * there.fragment_size();
+    if free < needed {
+        return Err(Exit::Io.because(format!(
+            "{what} needs about {} MiB, and {directory} has {} MiB left; make room there, or make it a link to where there is room",
+            needed >> 20,
+            free >> 20
+        )));
+    }
+    Ok(())
+}
+
+/// Dumps the database of the site into a file that was just made.
+pub async fn write(
+    host: &Host,
+    known: &Known,
+    tables: &[String],
+    size: u64,
+    file: File,
+    recipient: Option<&str>,
+) -> Result<Dumped> {
+    let (server, database) = (&known.server, &known.database);
+    let family = server.identity().await?.family;
+    let way = Way::new(host, &server.endpoint, family, &format!("dump-{database}"))?;
+    let program = way.program(Purpose::Dump)?;
+    let mut child = way.client(program).args([
+        "--single-transaction",
+        "--quick",
+        "--hex-blob",
+        "--no-autocommit",
+        // Tables are loaded side by side, and one that refers to a locked one is not locked with it.
+        "--skip-add-locks",
+        // An account that may only fill one database can't bring back what runs in it.
+        "--skip-triggers",
+        "--default-character-set=utf8mb4",
+        "--max-allowed-packet=1G",
+    ]);
+    if family == DatabaseFamily::Mysql {
+        // Both want privileges on the whole server, and neither is needed here.
+        child = child.args(["--no-tablespaces", "--set-gtid-purged=OFF"]);
+    }
+    for view in sql::views_of(server, database).await? {
+        child = child.args([format!("--ignore-table={database}.{view}")]);
+    }
+    let mut packer = Packer::new(host, file, recipient)?;
+    let mut flow = child.args(["--", database]).flow(Ends::Output)?;
+    let mut output = flow.output.take().context("it has no output")?;
+    let tell = application(host)?.tell;
+    let mut scan = Scan::default();
+    let pumped = pump(&mut output, &mut packer, &mut scan, size, tell);
+    drop(output);
+    let sections = match pumped {
+        Ok(sections) => {
+            flow.end(host)?;
+            sections
+        }
+        Err(why) => return Err(packer.cause(why)),
+    };
+    check(&scan, tables)?;
+    let text_bytes = packer.given;
+    Ok(Dumped {
+        tables: scan.tables,
+        sections,
+        text_bytes,
+        packed: packer.finish()?,
+    })
+}
+
+fn pump(
+    output: &mut impl Read,
+    packer: &mut Packer<'_>,
+    scan: &mut Scan,
+    size: u64,
+    tell: fn(&str),
+) -> Result<Vec<Section>> {
+    let mut sections = vec![Section {
+        offset: 0,
+        table: None,
+    }];
+    let mut piece = vec![0; PIECE];
+    let every = (size / TOLD).max(64 << 20);
+    let mut told = every;
+    loop {
+        let read = output.read(&mut piece)?;
+        if is_to_stop() {
+            return Err(stopped());
+        }
+        if read == 0 {
+            return Ok(sections);
+        }
+        let mut rest = &piece[..read];
+        while !rest.is_empty() {
+            let (taken, begins) = scan.next(rest);
+            packer.write_all(&rest[..taken])?;
+            rest = &rest[taken..];
+            let Some(begins) = begins else { continue };
+            packer.end_frame()?;
+            sections.push(Section {
+                offset: packer.packed,
+                table: match begins {
+                    Begins::Table(name) => Some(name),
+                    Begins::Other => None,
+                },
+            });
+        }
+        if packer.given >= told {
+            told += every;
+            tell(&format!(
+                "dumped {} MiB, {} tables so far",
+                packer.given >> 20,
+                scan.tables.len()
+            ));
+        }
+    }
+}
+
+/// Whether a dump is whole: every table is in it, and it says itself that it has come to its end.
+pub fn check(scan: &Scan, tables: &[String]) -> Result<()> {
+    if let Some(missing) = tables.iter().find(|name| !scan.tables.contains_key(*name)) {
+        bail!(
+            "the dump has {} of {} tables, and not {missing}",
+            scan.tables.len(),
+            tables.len()
+        );
+    }
+    if !scan.complete {
+        bail!("the dump does not come to its end");
+    }
+    Ok(())
+}

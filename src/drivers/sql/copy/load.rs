@@ -1,0 +1,730 @@
+//! A database beside the others, into which a dump is loaded: to see whether it can be, or to take the place of another.
+//!
+//! The dump is loaded by an account that may use this database and no other, whatever the dump says. Its client takes
+//! no commands from it. What a killed run left is known by a table of ours, and goes before the next one.
+
+use super::client::{Purpose, Way};
+use super::dump::Section;
+use super::scan::Scan;
+use crate::archive::pack::{PIECE, unpacked};
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
+use crate::base::signals::{is_to_stop, stopped};
+use crate::drivers::sql::copy::deferred_keys;
+use crate::drivers::sql::{self, Known, Power, quote};
+use crate::drivers::tables::application;
+use crate::host::{Ends, Flow, Host};
+use crate::probe::database::{Endpoint, Login};
+use anyhow::{Context, Result, anyhow};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::process::ChildStdin;
+use std::sync::Mutex;
+
+/// Says that a database is one of these, and whose.
+const MARK: &str = "_camcops_provision_beside";
+/// More do not make a server of this size faster.
+const MOST_CLIENTS: usize = 4;
+/// Each load says about this often how far it is.
+const TOLD: u64 = 8;
+/// What stands before the first table of a dump is some lines.
+const LARGEST_HEAD: u64 = 1 << 20;
+/// From this size on, on the disk, keys of a table are made after its rows.
+const LARGE: u64 = 64 << 10;
+/// No statement that makes a table is longer.
+const LARGEST_CREATE: usize = 1 << 20;
+/// So much is read at once to find its end.
+const SMALL_PIECE: u64 = 1 << 16;
+/// A name of a database has 64 letters at most, and these end with what it is for.
+const LONGEST: usize = 48;
+
+/// What a database beside the others is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// To see whether a backup can be loaded.
+    Verify,
+    /// To take the place of the site's database.
+    Restore,
+    /// To hold what was in the site's database before.
+    Replaced,
+    /// To become a copy without what says who somebody is.
+    Anonymise,
+}
+
+/// Its name: the settings allow no such name for the database of a site.
+pub fn name(database: &str, purpose: For) -> String {
+    let short: String = database.chars().take(LONGEST).collect();
+    let end = match purpose {
+        For::Verify => "verify",
+        For::Restore => "restore",
+        For::Replaced => "replaced",
+        For::Anonymise => "anonymise",
+    };
+    format!("{short}-{end}")
+}
+
+/// Refuses where the server gives no power to make a database.
+pub fn need_power(known: &Known, instead: &str) -> Result<()> {
+    if known.server.power == Power::Administrator {
+        return Ok(());
+    }
+    Err(Exit::NotRoot.because(format!(
+        "this needs a further database at {}, and {} may not make one: set database.admin_defaults_file to an option file of an administrator{instead}",
+        known.server.endpoint.address, known.server.endpoint.user
+    )))
+}
+
+/// Refuses where triggers are on the tables of a database: the server moves no table that has one.
+pub async fn refuse_triggers(known: &Known) -> Result<()> {
+    let mut triggers = sql::others_of(&known.server, &known.database).await?;
+    triggers.retain(|what| what.starts_with(sql::TRIGGER));
+    refuse(
+        known,
+        &triggers,
+        "the server moves no table that has a trigger",
+    )
+}
+
+/// Refuses where a database that is to go has anything that no dump of ours has.
+pub async fn refuse_others(known: &Known) -> Result<()> {
+    let others = sql::others_of(&known.server, &known.database).await?;
+    refuse(known, &others, "the dump would not have them")
+}
+
+fn refuse(known: &Known, others: &[String], why: &str) -> Result<()> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::CannotCreate.because(format!(
+        "the database {} has what CamCOPS does not know ({}), and {why}; nothing was changed: write down what SHOW CREATE says of each, drop it, run this again, and make it anew",
+        known.database,
+        others.join(", ")
+    )))
+}
+
+/// Makes one that is empty; only the account that is given with it, and the server's administrator, may use it.
+pub async fn make(known: &Known, purpose: For, charset: &str, collation: &str) -> Result<String> {
+    let name = name(&known.database, purpose);
+    remove(known, purpose).await?;
+    let word = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !word(charset) || !word(collation) {
+        return Err(Exit::Unusable.because("its character set is none"));
+    }
+    let quoted = quote::name(&name);
+    for statement in [
+        format!("CREATE DATABASE {quoted} CHARACTER SET {charset} COLLATE {collation}"),
+        format!("CREATE TABLE {quoted}.{MARK} (instance VARCHAR(64) NOT NULL) ENGINE=InnoDB"),
+        format!(
+            "INSERT INTO {quoted}.{MARK} VALUES ({})",
+            quote::text(&known.instance)
+        ),
+    ] {
+        known.server.change(&statement).await?;
+    }
+    Ok(name)
+}
+
+/// Refuses what the server has no room for, where that can be known.
+pub async fn room(host: &Host, known: &Known, needed: u64) -> Result<()> {
+    if !known.server.local {
+        return Ok(());
+    }
+    let directory: Option<(String,)> = known.server.row("SELECT @@datadir").await?;
+    match directory {
+        Some((directory,)) if host.look_into(&directory)?.is_some() => super::dump::room(
+            host,
+            directory.trim_end_matches('/'),
+            needed,
+            "to load a dump",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Removes one, whoever left it; one of somebody else is refused.
+pub async fn remove(known: &Known, purpose: For) -> Result<bool> {
+    let name = name(&known.database, purpose);
+    let server = &known.server;
+    let there: Option<(u8,)> = server
+        .row(&format!(
+            "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
+            quote::text(&name)
+        ))
+        .await?;
+    if there.is_none() {
+        return Ok(false);
+    }
+    let tables = sql::tables_of(server, &name).await?;
+    if !tables.is_empty() && !tables.iter().any(|table| table == MARK) {
+        return Err(Exit::CannotCreate.because(format!(
+            "the database {name} is not one of ours; rename or remove it, and run again"
+        )));
+    }
+    server
+        .change(&format!("DROP DATABASE {}", quote::name(&name)))
+        .await?;
+    Ok(true)
+}
+
+/// Whether an earlier run put other tables in the place of the site's, and was cut before the old ones went.
+pub async fn were_switched(known: &Known) -> Result<bool> {
+    let old = counted(known, For::Replaced).await?;
+    let new = counted(known, For::Restore).await?;
+    match (old, new) {
+        (0, _) => Ok(false),
+        (_, 0) => Ok(true),
+        _ => Err(Exit::Unusable.because(format!(
+            "some tables of {} are in {}, and some of the new ones are still in {}: the server went away while it moved them; move them all one way by RENAME TABLE, and run again",
+            known.database,
+            name(&known.database, For::Replaced),
+            name(&known.database, For::Restore)
+        ))),
+    }
+}
+
+async fn counted(known: &Known, purpose: For) -> Result<usize> {
+    let tables = sql::tables_of(&known.server, &name(&known.database, purpose)).await?;
+    Ok(tables.iter().filter(|table| *table != MARK).count())
+}
+
+/// Removes all that runs before this one may have left, and says so.
+pub async fn clear_up(host: &Host, known: &Known) -> Result<()> {
+    if known.server.power != Power::Administrator {
+        return Ok(());
+    }
+    // What was cut in the middle of it holds the only copy of some tables.
+    were_switched(known).await?;
+    for purpose in [For::Verify, For::Restore, For::Replaced, For::Anonymise] {
+        if remove(known, purpose).await? {
+            (application(host)?.tell)(&format!(
+                "removed the database {}, which an earlier run left",
+                name(&known.database, purpose)
+            ));
+        }
+    }
+    drop_account(known).await
+}
+
+fn account(known: &Known) -> String {
+    // MySQL allows 32 letters.
+    let short: String = known.instance.chars().take(16).collect();
+    format!("camcops-load-{short}")
+}
+
+async fn drop_account(known: &Known) -> Result<()> {
+    let client = known.client().await?;
+    let account = quote::account(&account(known), &client);
+    known
+        .server
+        .change(&format!("DROP USER IF EXISTS {account}"))
+        .await
+}
+
+/// What is loaded.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// Our own, whose parts can be loaded side by side.
+    Sections {
+        /// The file.
+        file: &'a File,
+        /// Its parts.
+        sections: &'a [Section],
+        /// Its size as text.
+        text_bytes: u64,
+    },
+    /// Any other, from its beginning to its end.
+    Stream {
+        /// The file.
+        file: &'a File,
+        /// Who decrypts it, if it is encrypted.
+        decrypted: Option<Flow>,
+    },
+}
+
+/// Loads a dump into a database that was made for it. Gives what was seen of one that came as a stream.
+pub async fn load(host: &Host, known: &Known, database: &str, source: Source<'_>) -> Result<Scan> {
+    let server = &known.server;
+    let family = server.identity().await?.family;
+    drop_account(known).await?;
+    // Some servers want a letter that is none.
+    let password = Secret::new(format!("{}-Aa1", Secret::generate()?.reveal()));
+    let client = known.client().await?;
+    let user = account(known);
+    let account = quote::account(&user, &client);
+    server
+        .change(&format!(
+            "CREATE USER {account} IDENTIFIED BY {}",
+            quote::text(password.reveal())
+        ))
+        .await?;
+    server
+        .change(&format!(
+            "GRANT {} ON {}.* TO {account}",
+            // A view or a routine could do in the administrator's name what this account may not.
+            sql::Purpose::Application.privileges().join(", "),
+            quote::name(&quote::pattern(database))
+        ))
+        .await?;
+    let endpoint = Endpoint {
+        database: database.to_owned(),
+        user,
+        login: Login::Password(password),
+        ..server.endpoint.clone()
+    };
+    let way = Way::new(host, &endpoint, family, &format!("load-{}", known.database))?;
+    let program = way.program(Purpose::Load)?;
+    let start = || {
+        way.client(program)
+            .args([
+                "--batch",
+                // Otherwise a dump could have commands for the client.
+                "--binary-mode",
+                // Nor may it have files read that root can read.
+                "--local-infile=0",
+                "--default-character-set=utf8mb4",
+                "--max-allowed-packet=1G",
+                "--",
+                database,
+            ])
+            .flow(Ends::Input)
+    };
+    let tell = application(host)?.tell;
+    let loaded = match source {
+        Source::Stream { file, decrypted } => stream(host, start()?, file, decrypted, tell),
+        Source::Sections {
+            file,
+            sections,
+            text_bytes,
+        } => {
+            let clients = std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .clamp(1, MOST_CLIENTS);
+            let clients = (0..clients).map(|_| start()).collect::<Result<_>>()?;
+            side_by_side(host, clients, file, sections, text_bytes, tell)
+        }
+    };
+    drop(way);
+    drop_account(known).await?;
+    loaded.map_err(|why| told(known, why))
+}
+
+/// What a client says when it can't load a dump: the fault of the dump, unless the server says otherwise.
+fn told(known: &Known, why: anyhow::Error) -> anyhow::Error {
+    if is_to_stop() {
+        return stopped();
+    }
+    if why.downcast_ref::<crate::base::error::Failure>().is_some() {
+        return why;
+    }
+    let text = format!("{why:#}");
+    let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
+    let place = &known.server.endpoint.address;
+    if says(&[
+        "ERROR 2002 ",
+        "ERROR 2003 ",
+        "ERROR 2006 ",
+        "ERROR 2013 ",
+        "ERROR 1053 ",
+    ]) {
+        return Exit::Unreachable.because(format!(
+            "database {place}: the server went away while a dump was loaded ({text}); nothing was changed: mend it and run again"
+        ));
+    }
+    if says(&["ERROR 1114 ", "ERROR 1030 ", "ERROR 3 ", "No space left"]) {
+        return Exit::Io.because(format!(
+            "database {place}: the server has no room to load the dump ({text}); nothing was changed: make room there and run again"
+        ));
+    }
+    if says(&["ERROR 1044 ", "ERROR 1142 ", "ERROR 1227 "]) {
+        return Exit::Unusable.because(format!(
+            "the dump wants more than to fill one database ({text}); nothing was changed: make one of this database alone, without --databases and without views, triggers or routines"
+        ));
+    }
+    Exit::Unusable.because(format!(
+        "the dump can't be loaded ({text}); nothing was changed"
+    ))
+}
+
+/// A signal ends a load with the statement at hand: all of it may take hours.
+fn go_on() -> io::Result<()> {
+    match is_to_stop() {
+        true => Err(io::Error::other("stopped")),
+        false => Ok(()),
+    }
+}
+
+/// How far it is.
+struct Progress {
+    tell: fn(&str),
+    done: u64,
+    all: u64,
+    told: u64,
+}
+
+impl Progress {
+    fn add(&mut self, bytes: u64) {
+        self.done += bytes;
+        let every = (self.all / TOLD).max(64 << 20);
+        if self.done >= self.told + every {
+            self.told = self.done;
+            let line = match self.all {
+                0 => format!("loaded {} MiB", self.done >> 20),
+                all => format!(
+                    "loaded {} of {} MiB",
+                    (self.done >> 20).min(all >> 20),
+                    all >> 20
+                ),
+            };
+            (self.tell)(&line);
+        }
+    }
+}
+
+fn stream(
+    host: &Host,
+    mut client: Flow,
+    file: &File,
+    mut decrypted: Option<Flow>,
+    tell: fn(&str),
+) -> Result<Scan> {
+    let mut progress = Progress {
+        tell,
+        done: 0,
+        all: 0,
+        told: 0,
+    };
+    let mut scan = Scan::default();
+    let mut input = client.input.take().context("the client reads nothing")?;
+    let output = decrypted.as_mut().and_then(|flow| flow.output.take());
+    let pump = || -> io::Result<()> {
+        let mut text = match output {
+            Some(output) => unpacked(output)?,
+            None => unpacked(file)?,
+        };
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = text.read(&mut piece).map_err(Reading::wrapped)?;
+            if read == 0 {
+                return Ok(());
+            }
+            go_on()?;
+            scan.feed(&piece[..read]);
+            input.write_all(&piece[..read])?;
+            progress.add(read as u64);
+        }
+    };
+    let pumped = pump();
+    drop(input);
+    if let Err(why) = pumped {
+        let why = read_or_written(why, host, decrypted.take());
+        return Err(match why {
+            Some(read) => read,
+            None => client.failed(host, anyhow!("the client stopped reading")),
+        });
+    }
+    if let Some(flow) = decrypted {
+        flow.end(host).map_err(|why| {
+            Exit::Unusable.because(format!("the backup can't be decrypted: {why:#}"))
+        })?;
+    }
+    client.end(host)?;
+    Ok(scan)
+}
+
+/// A failure of the dump, and not of who should read it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reading(io::Error);
+
+impl Reading {
+    fn wrapped(why: io::Error) -> io::Error {
+        io::Error::other(Reading(why))
+    }
+}
+
+fn read_or_written(why: io::Error, host: &Host, decrypted: Option<Flow>) -> Option<anyhow::Error> {
+    if why.get_ref().is_none_or(|inner| !inner.is::<Reading>()) {
+        return None;
+    }
+    let told = decrypted.map_or_else(
+        || why.to_string(),
+        |flow| match flow.end(host) {
+            Err(told) => told.to_string(),
+            Ok(()) => why.to_string(),
+        },
+    );
+    Some(Exit::Unusable.because(format!(
+        "the dump can't be read to its end ({told}): it is damaged or was cut; nothing was changed"
+    )))
+}
+
+/// A part that waits for a client.
+#[derive(Debug)]
+struct Part {
+    from: u64,
+    to: u64,
+}
+
+/// Reads a part of a file, without a position that others could move.
+#[derive(Debug)]
+struct Window<'a> {
+    file: &'a File,
+    part: Part,
+}
+
+impl Read for Window<'_> {
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.part.to - self.part.from).unwrap_or(usize::MAX);
+        let most = piece.len().min(left);
+        let read = self.file.read_at(&mut piece[..most], self.part.from)?;
+        self.part.from += read as u64;
+        Ok(read)
+    }
+}
+
+fn side_by_side(
+    host: &Host,
+    mut clients: Vec<Flow>,
+    file: &File,
+    sections: &[Section],
+    text_bytes: u64,
+    tell: fn(&str),
+) -> Result<Scan> {
+    let end = file.metadata()?.len();
+    let parts = sections.iter().enumerate().map(|(at, section)| {
+        let to = sections.get(at + 1).map_or(end, |next| next.offset);
+        let is_in_order = section.offset <= to && to <= end;
+        is_in_order.then_some((
+            section.table.is_some(),
+            Part {
+                from: section.offset,
+                to,
+            },
+        ))
+    });
+    let damaged = || Exit::Unusable.because("the manifest does not fit the dump");
+    let parts: Vec<(bool, Part)> = parts.collect::<Option<_>>().ok_or_else(damaged)?;
+    let mut parts = parts.into_iter();
+    let mut head = Vec::new();
+    let (_, part) = parts.next().ok_or_else(damaged)?;
+    unpacked(Window { file, part })?
+        .take(LARGEST_HEAD + 1)
+        .read_to_end(&mut head)?;
+    if head.len() as u64 > LARGEST_HEAD {
+        return Err(damaged());
+    }
+    let mut tables: Vec<Part> = parts
+        .filter(|(is_table, _)| *is_table)
+        .map(|(_, part)| part)
+        .collect();
+    // The largest first: the last ones to be loaded should be small.
+    tables.sort_by_key(|part| part.to - part.from);
+    let queue = Mutex::new(tables);
+    let progress = Mutex::new(Progress {
+        tell,
+        done: 0,
+        all: text_bytes,
+        told: 0,
+    });
+    let inputs: Vec<ChildStdin> = clients
+        .iter_mut()
+        .map(|client| client.input.take().context("the client reads nothing"))
+        .collect::<Result<_>>()?;
+    let fed: Vec<io::Result<()>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = inputs
+            .into_iter()
+            .map(|input| scope.spawn(|| feed(input, &head, file, &queue, &progress)))
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| {
+                let gone = || Err(io::Error::other("a thread ended"));
+                worker.join().unwrap_or_else(|_| gone())
+            })
+            .collect()
+    });
+    let mut first = Ok(());
+    for (client, fed) in clients.into_iter().zip(fed) {
+        let ended = match fed {
+            Ok(()) => client.end(host),
+            Err(why) => Err(match read_or_written(why, host, None) {
+                Some(read) => read,
+                None => client.failed(host, anyhow!("the client stopped reading")),
+            }),
+        };
+        first = first.and(ended);
+    }
+    first?;
+    Ok(Scan::default())
+}
+
+fn feed(
+    mut input: ChildStdin,
+    head: &[u8],
+    file: &File,
+    queue: &Mutex<Vec<Part>>,
+    progress: &Mutex<Progress>,
+) -> io::Result<()> {
+    fn locked<T>(_: T) -> io::Error {
+        io::Error::other("another thread failed")
+    }
+    let mut piece = vec![0; PIECE];
+    loop {
+        let Some(part) = queue.lock().map_err(locked)?.pop() else {
+            return Ok(());
+        };
+        // What is set for a dump: the end of the part before may have set it back.
+        input.write_all(head)?;
+        let is_large = part.to - part.from > LARGE;
+        let mut text = unpacked(Window { file, part })?;
+        let mut keys = None;
+        if is_large {
+            let begin = beginning(&mut text).map_err(Reading::wrapped)?;
+            let without = deferred_keys::keys(&begin).map(|(without, statement)| {
+                keys = Some(statement);
+                without
+            });
+            input.write_all(without.as_ref().unwrap_or(&begin))?;
+            progress.lock().map_err(locked)?.add(begin.len() as u64);
+        }
+        loop {
+            let read = text.read(&mut piece).map_err(Reading::wrapped)?;
+            if read == 0 {
+                break;
+            }
+            go_on()?;
+            input.write_all(&piece[..read])?;
+            progress.lock().map_err(locked)?.add(read as u64);
+        }
+        if let Some(keys) = keys {
+            input.write_all(keys.as_bytes())?;
+        }
+    }
+}
+
+/// A part up to where the statement that makes its table is whole, if it comes early.
+fn beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut begin = Vec::new();
+    while begin.len() < LARGEST_CREATE && !deferred_keys::is_whole(&begin) {
+        let before = begin.len();
+        text.take(SMALL_PIECE).read_to_end(&mut begin)?;
+        if begin.len() == before {
+            break;
+        }
+    }
+    Ok(begin)
+}
+
+/// How many rows each table of a database has, without ours.
+pub async fn counts(known: &Known, database: &str) -> Result<BTreeMap<String, u64>> {
+    let tables = sql::tables_of(&known.server, database).await?;
+    let tables: Vec<String> = tables.into_iter().filter(|name| name != MARK).collect();
+    let mut counts = BTreeMap::new();
+    for some in tables.chunks(50) {
+        let each: Vec<String> = some
+            .iter()
+            .enumerate()
+            .map(|(at, table)| {
+                format!(
+                    "SELECT {at}, COUNT(*) FROM {}.{}",
+                    quote::name(database),
+                    quote::name(table)
+                )
+            })
+            .collect();
+        let rows: Vec<(usize, u64)> = known.server.rows(&each.join(" UNION ALL ")).await?;
+        let named = rows
+            .into_iter()
+            .filter_map(|(at, rows)| Some((some.get(at)?.clone(), rows)));
+        counts.extend(named);
+    }
+    Ok(counts)
+}
+
+/// Refuses what did not arrive as it was written down.
+pub fn compare(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) -> Result<()> {
+    let names = wanted.keys().chain(found.keys());
+    for name in names {
+        let (wanted, found) = (wanted.get(name), found.get(name));
+        if wanted != found {
+            let rows = |rows: Option<&u64>| match rows {
+                Some(rows) => format!("{rows} rows"),
+                None => "no such table".to_owned(),
+            };
+            return Err(Exit::Unusable.because(format!(
+                "the table {name} has {} in the dump, and {} once loaded; nothing was changed",
+                rows(wanted),
+                rows(found)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Gives the tables of one database the names of another's, whose own go into a third one, in one step.
+pub async fn switch(known: &Known, from: &str, aside: &str) -> Result<()> {
+    let live = &known.database;
+    let mut all = moves(known, live, aside).await?;
+    all.extend(moves(known, from, live).await?);
+    known
+        .server
+        .change(&format!("RENAME TABLE {}", all.join(", ")))
+        .await
+}
+
+/// Moves the tables of one database into another that has none, in one step.
+pub async fn hand_over(known: &Known, from: &str, to: &str) -> Result<()> {
+    let all = moves(known, from, to).await?;
+    known
+        .server
+        .change(&format!("RENAME TABLE {}", all.join(", ")))
+        .await
+}
+
+async fn moves(known: &Known, from: &str, to: &str) -> Result<Vec<String>> {
+    let tables = sql::tables_of(&known.server, from).await?.into_iter();
+    let moved = tables.filter(|table| table != MARK).map(|table| {
+        let table = quote::name(&table);
+        format!(
+            "{}.{table} TO {}.{table}",
+            quote::name(from),
+            quote::name(to)
+        )
+    });
+    Ok(moved.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_too_much_is_named() {
+        let counts = |rows: &[(&str, u64)]| {
+            rows.iter()
+                .map(|(name, rows)| ((*name).to_owned(), *rows))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let wanted = counts(&[("a", 1), ("b", 2)]);
+        assert!(compare(&wanted, &wanted).is_ok());
+        for other in [
+            counts(&[("a", 1)]),
+            counts(&[("a", 1), ("b", 3)]),
+            counts(&[("a", 1), ("b", 2), ("c", 0)]),
+        ] {
+            let why = compare(&wanted, &other).unwrap_err();
+            assert_eq!(Exit::of(&why), Exit::Unusable);
+        }
+    }
+
+    #[test]
+    fn names_fit_and_differ() {
+        let long = "x".repeat(64);
+        for purpose in [For::Verify, For::Restore, For::Replaced, For::Anonymise] {
+            assert!(name(&long, purpose).len() <= 64);
+        }
+        assert_ne!(name("a", For::Verify), name("a", For::Restore));
+    }
+}

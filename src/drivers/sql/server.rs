@@ -1,0 +1,317 @@
+//! The database server: who we are there, and one connection that is kept for the whole run.
+
+use crate::base::error::Exit;
+use crate::host::Host;
+use crate::probe::database::{Endpoint, Login};
+use crate::probe::{Cause, Trouble};
+use crate::site::facts::DatabaseFamily;
+use anyhow::{Result, anyhow};
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Conn, ServerError};
+use std::cell::OnceCell;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::sleep;
+
+/// How long one answer may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server may take to start.
+const START: Duration = Duration::from_secs(30);
+/// What the server says of a statement that it can't prepare.
+const NOT_PREPARED: u16 = 1295;
+/// Quoting relies on the mode, and a lock that somebody holds must not hold us for a day.
+const SESSION: [&str; 2] = [
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES'",
+    "SET SESSION lock_wait_timeout = 30",
+];
+
+/// In whose name we act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// The server's administrator.
+    Administrator,
+    /// The application's own account: it can look, but others have to mend.
+    Application,
+}
+
+/// A database server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it is and how we log in.
+    pub endpoint: Endpoint,
+    /// In whose name.
+    pub power: Power,
+    /// Whether it is this machine's own.
+    pub local: bool,
+    connection: Mutex<Option<Conn>>,
+    identity: OnceCell<Identity>,
+}
+
+/// What a server says about itself and about us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// MariaDB or MySQL.
+    pub family: DatabaseFamily,
+    /// The machine that we come from, as the server sees it.
+    pub client: String,
+    /// The account that it takes us for, as `user@host`.
+    pub account: String,
+}
+
+impl Server {
+    /// Nothing is asked yet.
+    pub fn new(endpoint: Endpoint, power: Power, local: bool) -> Server {
+        Server {
+            endpoint,
+            power,
+            local,
+            connection: Mutex::new(None),
+            identity: OnceCell::new(),
+        }
+    }
+
+    /// A connection; the one that is open already, or a new one where the server was restarted meanwhile.
+    async fn connection(&self) -> Result<MutexGuard<'_, Option<Conn>>, Trouble> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = kept.as_mut()
+            && connection.ping().await.is_err()
+        {
+            *kept = None;
+        }
+        if kept.is_none() {
+            *kept = Some(self.endpoint.connect(PATIENCE, &SESSION).await?);
+        }
+        Ok(kept)
+    }
+
+    /// Whether it can be asked; a local server that does not run may not be installed yet.
+    pub async fn is_there(&self) -> Result<bool> {
+        match self.connection().await {
+            Ok(_) => Ok(true),
+            Err(trouble) if self.local && trouble.cause == Cause::Closed => Ok(false),
+            Err(trouble) => Err(self.told(&trouble)),
+        }
+    }
+
+    /// Waits for a server that is just starting.
+    pub async fn started(&self, host: &Host) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let trouble = match self.connection().await {
+                Ok(_) => return Ok(()),
+                Err(trouble) => trouble,
+            };
+            let starting = self.local && trouble.cause.passes() && is_installed(host)?;
+            if !starting || begin.elapsed() > START {
+                return Err(self.told(&trouble));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn told(&self, trouble: &Trouble) -> anyhow::Error {
+        let exit = exit(trouble.cause);
+        if trouble.cause != Cause::Denied {
+            return exit.because(format!("database {trouble}"));
+        }
+        let place = &self.endpoint.address;
+        let user = &self.endpoint.user;
+        if self.power == Power::Application {
+            return exit.because(format!(
+                "database {place}: the server refuses the account {user} or its password; without database.admin_defaults_file everything has to be there already: check database.user, and give the account's password in database.password_file"
+            ));
+        }
+        exit.because(match &self.endpoint.login {
+            Login::Password(_) => format!(
+                "database {place}: the server refuses its administrator {user} or the password; check database.admin_defaults_file"
+            ),
+            Login::Account { .. } => format!(
+                "database {place}: the server does not let {user} in by the socket alone; set database.admin_defaults_file to an option file with an administrator's user and password, or give {user} socket authentication"
+            ),
+        })
+    }
+
+    /// The rows of a query.
+    pub async fn rows<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Vec<T>> {
+        let rows = self.rows_if_any(query, &[]).await?;
+        Ok(rows.unwrap_or_default())
+    }
+
+    /// The rows of a query; nothing where the server refuses it with one of these numbers.
+    pub async fn rows_if_any<T: FromRow + Send + 'static>(
+        &self,
+        query: &str,
+        nothing: &[u16],
+    ) -> Result<Option<Vec<T>>> {
+        let mut kept = self.connection().await.map_err(|why| self.told(&why))?;
+        // The line before has put one there.
+        let connection = kept.as_mut().ok_or_else(|| anyhow!("no connection"))?;
+        match ask(connection, query).await {
+            Ok(rows) => Ok(Some(rows)),
+            Err(mysql_async::Error::Server(why)) if nothing.contains(&why.code) => Ok(None),
+            Err(mysql_async::Error::Server(why)) => Err(self.refused(&why)),
+            Err(why) => {
+                // The server has gone: whoever asks next connects anew.
+                *kept = None;
+                let place = self.endpoint.address.to_string();
+                Err(self.told(&self.endpoint.trouble(&place, &place, &why)))
+            }
+        }
+    }
+
+    /// The first row of a query.
+    pub async fn row<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Option<T>> {
+        Ok(self.rows(query).await?.into_iter().next())
+    }
+
+    /// Changes something.
+    pub async fn change(&self, statement: &str) -> Result<()> {
+        self.rows::<mysql_async::Row>(statement).await?;
+        Ok(())
+    }
+
+    /// A refusal, without the statement: that may have a password in it.
+    fn refused(&self, why: &ServerError) -> anyhow::Error {
+        let ServerError { code, message, .. } = why;
+        let (exit, text) = match code {
+            1044 | 1045 | 1142 | 1143 | 1227 | 1410 => (
+                Exit::NotRoot,
+                format!(
+                    "{} lacks a privilege that this needs ({message}); grant it there, or have the server's administrator do it",
+                    self.endpoint.user
+                ),
+            ),
+            1819 => (
+                Exit::Settings,
+                format!(
+                    "the password does not satisfy the server's rules ({message}); choose another one in the password file"
+                ),
+            ),
+            1205 => (
+                Exit::Failed,
+                format!("somebody else holds a lock ({message}); end that session, and run again"),
+            ),
+            code => (Exit::Failed, format!("the server says: {message} ({code})")),
+        };
+        exit.because(format!("database {}: {text}", self.endpoint.address))
+    }
+
+    /// Who it is and who we are there, asked once.
+    pub async fn identity(&self) -> Result<&Identity> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity);
+        }
+        let row: Option<(String, String, String, String)> = self
+            .row("SELECT VERSION(), @@version_comment, USER(), CURRENT_USER()")
+            .await?;
+        let (version, comment, user, account) = row.unwrap_or_default();
+        let family = match [version, comment]
+            .iter()
+            .any(|text| text.contains("MariaDB"))
+        {
+            true => DatabaseFamily::Mariadb,
+            false => DatabaseFamily::Mysql,
+        };
+        let client = user
+            .rsplit_once('@')
+            .map_or("", |(_, host)| host)
+            .to_owned();
+        Ok(self.identity.get_or_init(|| Identity {
+            family,
+            client,
+            account,
+        }))
+    }
+
+    /// Says goodbye: a connection that is just dropped is an aborted one in the server's log.
+    pub async fn close(&self) {
+        if let Some(connection) = self.connection.lock().await.take() {
+            let _ = connection.disconnect().await;
+        }
+    }
+}
+
+/// Asks one thing. The driver lets a connection take several statements in one text and can't be told not to; a text that
+/// is prepared is one statement, whatever stands in the names in it.
+async fn ask<T: FromRow + Send + 'static>(
+    connection: &mut Conn,
+    query: &str,
+) -> mysql_async::Result<Vec<T>> {
+    if is_misread(query) {
+        let why = "a text in the statement has a backslash, and the statement has a colon";
+        return Err(mysql_async::Error::Other(why.into()));
+    }
+    let statement = match connection.prep(query).await {
+        Ok(statement) => statement,
+        // The server has read it to its end: it is one statement, of a kind that is never prepared.
+        Err(mysql_async::Error::Server(why)) if why.code == NOT_PREPARED => {
+            #[allow(clippy::disallowed_methods)]
+            return connection.query(query).await;
+        }
+        Err(why) => return Err(why),
+    };
+    let rows = connection.exec(&statement, ()).await;
+    let closed = connection.close(statement).await;
+    let rows = rows?;
+    closed?;
+    Ok(rows)
+}
+
+/// Whether the driver could take a part of a text for a parameter: it reads a backslash as the start of an escape, which
+/// it is not in our sessions, and then misses the end of the text.
+fn is_misread(query: &str) -> bool {
+    let mut quote = None;
+    let mut backslash = false;
+    for letter in query.chars() {
+        match (quote, letter) {
+            (None, '\'' | '`') => quote = Some(letter),
+            (Some(open), _) if open == letter => quote = None,
+            (Some('\''), '\\') => backslash = true,
+            _ => {}
+        }
+    }
+    backslash && query.contains(':')
+}
+
+/// What each trouble means to a script.
+pub fn exit(cause: Cause) -> Exit {
+    match cause {
+        Cause::UnknownAuthority | Cause::WrongName | Cause::Expired | Cause::Tls => Exit::Unusable,
+        Cause::NoTls | Cause::NoDatabase | Cause::NoVhost => Exit::Settings,
+        Cause::Denied => Exit::NotRoot,
+        _ => Exit::Unreachable,
+    }
+}
+
+/// Whether this machine has a database server at all.
+fn is_installed(host: &Host) -> Result<bool> {
+    for path in [
+        "/usr/sbin/mariadbd",
+        "/usr/sbin/mysqld",
+        "/usr/libexec/mariadbd",
+        "/usr/libexec/mysqld",
+    ] {
+        if host.look(path)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_text_with_a_backslash_can_be_misread() {
+        for whole in [
+            r"GRANT SELECT ON `cam\_cops`.* TO 'a:b'@'::1'",
+            r"SELECT 'a\b'",
+            "SELECT '12:30' FROM `a:b`",
+        ] {
+            assert!(!is_misread(whole), "{whole}");
+        }
+        assert!(is_misread(r"SELECT 'a\', ':b'"));
+        assert!(is_misread(r"SELECT 'it''s\', COUNT(*) FROM `a:b`"));
+    }
+}

@@ -1,0 +1,122 @@
+//! The application's first superuser.
+//!
+//! It has no facets: one that is there is left as it is, whatever its password and its powers are by now.
+
+use super::sql::{self, quote};
+use super::tables::{application, succeeded};
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
+use crate::base::terminal::plain;
+use crate::host::Host;
+use crate::resource::{Enforced, Facets, State};
+use anyhow::Result;
+use zeroize::Zeroizing;
+
+/// What CamCOPS asks of every password.
+pub const SHORTEST_PASSWORD: usize = 10;
+/// There is no such table, or no such database.
+pub const NOT_THERE: [u16; 2] = [1146, 1049];
+
+/// Whether the application knows this user.
+pub async fn observe(host: &Host, name: &str) -> Result<State> {
+    let known = sql::known(host)?;
+    if !known.server.is_there().await? {
+        return Ok(State::Absent);
+    }
+    sql::tables_among(&known.server, &known.database, &["_security_users"]).await?;
+    let rows: Option<Vec<(u8,)>> = known
+        .server
+        .rows_if_any(
+            &format!(
+                "SELECT 1 FROM {}._security_users WHERE username = {}",
+                quote::name(&known.database),
+                quote::text(name)
+            ),
+            &NOT_THERE,
+        )
+        .await?;
+    Ok(match rows.is_some_and(|rows| !rows.is_empty()) {
+        true => State::Present(Facets::new()),
+        false => State::Absent,
+    })
+}
+
+/// Makes the superuser.
+pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+    if *after == State::Absent {
+        return Ok(Enforced::LeftAlone("a user is never removed".into()));
+    }
+    let live = host.live.as_ref();
+    let password = live.and_then(|live| live.superuser_password.borrow().clone());
+    let Some(password) = password else {
+        return Err(needed(name));
+    };
+    let application = application(host)?;
+    (application.tell)(&format!("making the superuser {name}"));
+    by_camcops(
+        host,
+        "make_superuser",
+        name,
+        Some(&password),
+        Exit::Settings,
+    )?;
+    Ok(Enforced::Done)
+}
+
+/// CamCOPS's own command for a user, so that its rules hold. Without a terminal it asks its input for a password, twice.
+/// A password that it refuses is an error of the kind that is given.
+pub fn by_camcops(
+    host: &Host,
+    verb: &str,
+    name: &str,
+    password: Option<&Secret>,
+    refusal: Exit,
+) -> Result<()> {
+    let line = password.map_or("", Secret::reveal);
+    let twice = Zeroizing::new(format!("{line}\n{line}\n"));
+    let ended = application(host)?
+        .command(host, "camcops_server")?
+        .args([verb, &format!("--username={name}")])
+        .input(twice.as_bytes())
+        .end()?;
+    if !ended.status.success() && plain(&ended.complaint).contains("used too commonly") {
+        return Err(refusal.because(format!(
+            "CamCOPS refuses the password of {name}: it is one that many people use; choose another one, and run again"
+        )));
+    }
+    succeeded(&ended, verb, "mend the cause and run again")
+}
+
+/// What is missing, and where it can come from.
+pub fn needed(name: &str) -> anyhow::Error {
+    Exit::Settings.because(format!(
+        "the superuser {name} needs a password: write it into a file and set superuser.password_file, or use --superuser-password-file FILE (- for standard input), or run on a terminal"
+    ))
+}
+
+/// Refuses what CamCOPS would refuse, before anything is made.
+pub fn check(password: &Secret) -> Result<(), String> {
+    let length = password.reveal().chars().count();
+    if length < SHORTEST_PASSWORD {
+        return Err(format!(
+            "has {length} characters, and CamCOPS wants at least {SHORTEST_PASSWORD}"
+        ));
+    }
+    match password.reveal().trim().is_empty() {
+        true => Err("is blank".into()),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_blank_passwords_are_refused() {
+        let checked = |text: &str| check(&Secret::new(text.into()));
+        assert!(checked("nine char").unwrap_err().contains("has 9"));
+        assert!(checked("          ").is_err());
+        assert!(checked("größer als").is_ok());
+    }
+}

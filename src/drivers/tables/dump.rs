@@ -1,0 +1,96 @@
+//! The dump of the tables before they are changed or go: the way back, until the change has come to its end.
+
+use super::Application;
+use crate::drivers::sql::Known;
+use crate::drivers::sql::copy::directory::{self, stamp};
+use crate::drivers::sql::copy::dump;
+use crate::host::Host;
+use anyhow::Result;
+
+/// Who reads a dump again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// This program, by itself: the way back of an upgrade.
+    Program,
+    /// Somebody who wants back what was given up.
+    Somebody,
+}
+
+/// Dumps a database and checks the dump; gives the file, whose name ends with the revision and what comes next. What
+/// this program has to read again by itself is not encrypted.
+pub async fn make(
+    host: &Host,
+    known: &Known,
+    application: &Application,
+    tables: &[String],
+    revision: &str,
+    next: &str,
+    reader: Reader,
+) -> Result<String> {
+    let (database, directory) = (&known.database, &application.dumps);
+    directory::entered(host, &known.instance, directory)?;
+    let size = dump::size(known).await?;
+    dump::room(
+        host,
+        directory,
+        size,
+        &format!("a dump of the database {database}"),
+    )?;
+    let recipient = match reader {
+        Reader::Program => None,
+        Reader::Somebody => application.recipient.as_deref(),
+    };
+    let path = format!(
+        "{directory}/{database}-{}-{revision}-before-{next}.sql.zst{}",
+        stamp()?,
+        recipient.map_or("", |_| ".age")
+    );
+    let unfinished = format!("{path}.unfinished");
+    (application.tell)(&format!("dumping the database {database} to {path}"));
+    host.remove_file(&unfinished)?;
+    let file = host.new_file(&unfinished)?;
+    if let Err(why) = dump::write(host, known, tables, size, file, recipient).await {
+        host.remove_file(&unfinished)?;
+        return Err(why.context(format!(
+            "the tables hold data and could not be dumped, so they stay as they are (database {database})"
+        )));
+    }
+    host.rename(&unfinished, &path)?;
+    Ok(path)
+}
+
+/// Leads to the dump from before an upgrade, until that has come to its end.
+fn way_back(application: &Application, database: &str) -> String {
+    format!("{}/{database}.before-upgrade", application.dumps)
+}
+
+/// The dump from before an upgrade that was cut, if it is still there.
+pub fn of_cut_upgrade(
+    host: &Host,
+    application: &Application,
+    database: &str,
+) -> Result<Option<String>> {
+    let Some(dump) = host.read_link(&way_back(application, database))? else {
+        return Ok(None);
+    };
+    Ok(host.look(&dump)?.map(|_| dump))
+}
+
+/// Remembers which dump leads back.
+pub fn begin_upgrade(
+    host: &Host,
+    application: &Application,
+    database: &str,
+    dump: &str,
+) -> Result<()> {
+    host.put_link(&way_back(application, database), dump)
+}
+
+/// The upgrade has come to its end, and nobody needs to go back.
+pub fn end_upgrade(host: &Host, application: &Application, database: &str) -> Result<()> {
+    let link = way_back(application, database);
+    match host.look(&link)? {
+        Some(_) => host.remove_file(&link),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,247 @@
+//! What people and scripts read: the plan as a list, the diff, the summary, JSON. Nothing else prints.
+//!
+//! Results go to standard output, progress and complaints to standard error.
+
+use crate::base::terminal::{Style, count, note};
+use crate::camcops_conf::kept;
+use crate::engine::{Action, Left, Outcome, Plan, Planned};
+use crate::host::Host;
+use crate::resource::{Resource, Shown, State, Value};
+use std::fmt::Write as _;
+
+/// Told of every change that was made.
+pub trait Progress {
+    /// One more.
+    fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>);
+    /// Something that was not planned.
+    fn note(&mut self, text: &str);
+}
+
+/// Progress as lines on standard error.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    /// How to print.
+    pub style: Style,
+    /// For paths as they are seen from outside.
+    pub host: &'a Host,
+}
+
+impl Progress for Lines<'_> {
+    fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>) {
+        if self.style.quiet || self.style.json {
+            return;
+        }
+        let width = all.to_string().len();
+        let left = left
+            .map(|left| format!(" (left: {})", left.why))
+            .unwrap_or_default();
+        note(&format!(
+            "[{index:width$}/{all}] {}{left}",
+            headline(self.host, planned)
+        ));
+    }
+
+    fn note(&mut self, text: &str) {
+        if !self.style.quiet && !self.style.json {
+            note(&format!("  {text}"));
+        }
+    }
+}
+
+/// A resource as it is called in messages: a path as it is seen from outside.
+pub(crate) fn shown_name(host: &Host, resource: &Resource) -> String {
+    match resource {
+        Resource::Directory(path) => format!("{}/", host.outside(path)),
+        Resource::File(path) | Resource::Symlink(path) => host.outside(path),
+        _ => resource.to_string(),
+    }
+}
+
+fn headline(host: &Host, planned: &Planned) -> String {
+    let name = shown_name(host, &planned.change.resource);
+    match (planned.action, &planned.change.after) {
+        (Action::Create | Action::Again, _)
+            if matches!(planned.change.resource, Resource::Service(_)) =>
+        {
+            format!("start {}", planned.change.resource.name())
+        }
+        (Action::Update, _)
+            if matches!(planned.change.resource, Resource::Service(_))
+                && planned.facets == ["fresh"] =>
+        {
+            format!("let {} read what changed", planned.change.resource.name())
+        }
+        (Action::Create, State::Present(facets)) => match facets.text("target") {
+            Some(target) => format!("create {name} -> {target}"),
+            None => format!("create {name}"),
+        },
+        (Action::Create, State::Absent) => format!("create {name}"),
+        (Action::Again, _) => format!("look again for {name}"),
+        (Action::Update, _) => format!("change {name}: {}", differences(planned)),
+        (Action::Remove, State::Absent) => format!("remove {name}"),
+        (Action::Remove, State::Present(_)) => format!("give back {name}"),
+        (Action::Share, _) => format!("share {name}"),
+        (Action::Finish, _) => format!("finish {name}"),
+    }
+}
+
+/// `mode 0644 -> 0640, content`
+fn differences(planned: &Planned) -> String {
+    let one = |facet: &String| {
+        let value = |state: &State| state.get(facet).map(Value::to_string);
+        match (
+            facet.as_str(),
+            value(&planned.change.before),
+            value(&planned.change.after),
+        ) {
+            ("content", ..) => "content".to_owned(),
+            (_, Some(before), Some(after)) => format!("{facet} {before} -> {after}"),
+            _ => facet.clone(),
+        }
+    };
+    let all: Vec<String> = planned.facets.iter().map(one).collect();
+    all.join(", ")
+}
+
+/// The plan for people: a line per change with its reason, and the diff of every file if asked.
+pub fn plan(host: &Host, plan: &Plan, kept: &[kept::Kept], diff: bool, style: Style) -> String {
+    let mut text = String::new();
+    let (green, yellow, red, dim, reset) = if style.color {
+        ("\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m")
+    } else {
+        ("", "", "", "", "")
+    };
+    for planned in &plan.changes {
+        let (mark, colour) = match planned.action {
+            Action::Create | Action::Share => ('+', green),
+            Action::Update | Action::Again | Action::Finish => ('~', yellow),
+            Action::Remove => ('-', red),
+        };
+        let _ = writeln!(
+            text,
+            "{colour}{mark} {}{reset}{dim}  ({}){reset}",
+            headline(host, planned),
+            planned.because
+        );
+        if diff {
+            text.push_str(&content_diff(host, planned, style));
+        }
+    }
+    for kept in kept {
+        let _ = writeln!(text, "{yellow}= keep {kept}{reset}");
+    }
+    for conflict in &plan.conflicts {
+        let _ = writeln!(text, "{red}! {}{reset}", conflict.what);
+    }
+    for left in &plan.left {
+        let _ = writeln!(
+            text,
+            "= leave {}: {}",
+            shown_name(host, &left.resource),
+            left.why
+        );
+    }
+    if let Some(line) = first_boot(&plan.on_first_boot)
+        && !plan.changes.is_empty()
+    {
+        let _ = writeln!(text, "{dim}> on first boot: {line}{reset}");
+    }
+    text.push_str(&counted(plan));
+    text
+}
+
+fn counted(plan: &Plan) -> String {
+    match (plan.changes.len(), plan.conflicts.len()) {
+        (0, 0) => "nothing to do\n".into(),
+        (changes, 0) => format!("{} pending\n", count(changes, "change")),
+        (changes, conflicts) => format!(
+            "{} pending, {} in the way\n",
+            count(changes, "change"),
+            count(conflicts, "thing")
+        ),
+    }
+}
+
+/// What a staged tree leaves to the first boot, in one line.
+pub fn first_boot(left: &[Resource]) -> Option<String> {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for resource in left {
+        let kind = resource.kind().replace('_', " ");
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, number)) => *number += 1,
+            None => kinds.push((kind, 1)),
+        }
+    }
+    let named: Vec<String> = kinds
+        .into_iter()
+        .map(|(kind, number)| match number {
+            1 => kind,
+            _ => count(number, &kind),
+        })
+        .collect();
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
+fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
+    let content = |state: &State| -> Option<String> {
+        let bytes = state.facets()?.content("content")?.bytes()?;
+        Some(String::from_utf8_lossy(bytes).into_owned())
+    };
+    let differs = planned
+        .facets
+        .iter()
+        .any(|f| f == "content" || f == "presence");
+    let after = content(&planned.change.after);
+    if !differs || (after.is_none() && content(&planned.change.before).is_none()) {
+        return String::new();
+    }
+    let masked = |text: Option<String>| match planned.shown {
+        Shown::Masked => kept::masked(&text.unwrap_or_default()),
+        Shown::Whole | Shown::Nothing => text.unwrap_or_default(),
+    };
+    if planned.shown == Shown::Nothing {
+        return "    (content not shown: it is secret or not for everybody, or goes)\n".into();
+    }
+    let (old, new) = (masked(content(&planned.change.before)), masked(after));
+    if old == new {
+        return "    (only secret values differ)\n".into();
+    }
+    let path = shown_name(host, &planned.change.resource);
+    let diff = similar::TextDiff::from_lines(&old, &new);
+    let text = diff
+        .unified_diff()
+        .context_radius(2)
+        .header(&path, &path)
+        .to_string();
+    let mut shown = String::new();
+    for line in text.lines() {
+        let colour = match line.as_bytes().first() {
+            Some(b'+') if style.color => "\x1b[32m",
+            Some(b'-') if style.color => "\x1b[31m",
+            _ => "",
+        };
+        let reset = if colour.is_empty() { "" } else { "\x1b[0m" };
+        let _ = writeln!(shown, "    {colour}{line}{reset}");
+    }
+    shown
+}
+
+/// The closing lines of a run.
+pub fn outcome(host: &Host, what: &str, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    for left in &outcome.left {
+        let _ = writeln!(
+            text,
+            "left: {}: {}",
+            shown_name(host, &left.resource),
+            left.why
+        );
+    }
+    match outcome.done {
+        0 => text.push_str("nothing to do\n"),
+        _ => {
+            let _ = writeln!(text, "{what}: {} made", count(outcome.done, "change"));
+        }
+    }
+    text
+}

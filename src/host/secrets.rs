@@ -1,0 +1,145 @@
+//! Secrets: read back if they exist, made once, never made again.
+
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
+use crate::host::Host;
+use anyhow::{Context, Result};
+use std::io::Read;
+
+/// No file with a secret is larger.
+const LARGEST: u64 = 1 << 16;
+
+/// The secrets of a site, by the names that people use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Name {
+    /// The application's database password.
+    Database,
+    /// The password of the database account that only reads.
+    Readonly,
+    /// The application's broker password.
+    Broker,
+    /// The monitor's password.
+    Monitor,
+    /// Signs the session cookies.
+    Cookie,
+}
+
+impl Name {
+    /// All of them.
+    pub const ALL: [Name; 5] = [
+        Name::Database,
+        Name::Readonly,
+        Name::Broker,
+        Name::Monitor,
+        Name::Cookie,
+    ];
+
+    /// The name, which is also that of the file that keeps it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Name::Database => "database",
+            Name::Readonly => "readonly",
+            Name::Broker => "broker",
+            Name::Monitor => "monitor",
+            Name::Cookie => "cookie",
+        }
+    }
+}
+
+/// One secret: its value, and where it is kept if this program keeps it.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// The value.
+    pub secret: Secret,
+    /// The file that this program keeps it in; none if the administrator's own file holds it.
+    pub kept_in: Option<String>,
+}
+
+impl Key {
+    /// Reads a secret back from where it is kept, or makes it.
+    pub fn kept(host: &Host, directory: &str, name: &str) -> Result<Key> {
+        Key::kept_or(host, directory, name, Secret::generate)
+    }
+
+    /// Reads a secret back from where it is kept, or takes it from somewhere else.
+    pub fn kept_or(
+        host: &Host,
+        directory: &str,
+        name: &str,
+        otherwise: impl FnOnce() -> Result<Secret>,
+    ) -> Result<Key> {
+        match Key::found(host, directory, name)? {
+            Some(key) => Ok(key),
+            None => Ok(Key {
+                secret: otherwise()?,
+                kept_in: Some(format!("{directory}/{name}")),
+            }),
+        }
+    }
+
+    /// Reads a secret back from where it is kept, if it is there.
+    pub fn found(host: &Host, directory: &str, name: &str) -> Result<Option<Key>> {
+        let path = format!("{directory}/{name}");
+        let Some(text) = host.read_text(&path)? else {
+            return Ok(None);
+        };
+        let secret = Secret::checked(text).map_err(|why| {
+            Exit::Unusable.because(format!(
+                "{} {why}; put the secret that is in use back, or remove the file to have a new one made",
+                host.outside(&path)
+            ))
+        })?;
+        Ok(Some(Key {
+            secret,
+            kept_in: Some(path),
+        }))
+    }
+
+    /// Reads a secret from the administrator's own file.
+    pub fn given(host: &Host, setting: &str, path: &str) -> Result<Key> {
+        let wrong = |what: &str| {
+            Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)))
+        };
+        let followed = host.followed(path)?;
+        let path = followed.as_str();
+        let missing = || wrong("does not exist; write the password into it");
+        let (entry, mut file) = match host.open_file(path)? {
+            Some(opened) => opened,
+            None if host.look(path)?.is_none() => return Err(missing()),
+            None => return Err(wrong("is not a regular file")),
+        };
+        // A file that a flag names is read this once, on the word of whoever runs the command.
+        if !setting.starts_with("--") {
+            host.refuse_foreign(path, &entry)
+                .with_context(|| setting.to_owned())?;
+        }
+        if entry.mode & 0o007 != 0 {
+            return Err(wrong("can be read by everybody; chmod 600 it"));
+        }
+        let mut text = String::new();
+        (&mut file)
+            .take(LARGEST)
+            .read_to_string(&mut text)
+            .map_err(|_| wrong("is not UTF-8 text"))?;
+        let secret = Secret::checked(text).map_err(|why| wrong(&why.to_string()))?;
+        Ok(Key {
+            secret,
+            kept_in: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::secret::LENGTH;
+
+    #[test]
+    fn a_secret_is_long_plain_and_unprinted() {
+        let secret = Secret::generate().unwrap();
+        assert_eq!(secret.reveal().len(), LENGTH);
+        assert!(secret.reveal().bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert_ne!(secret, Secret::generate().unwrap());
+        assert!(!format!("{secret:?}").contains(secret.reveal()));
+    }
+}

@@ -1,0 +1,552 @@
+//! The recipe: what an installation should have. It reads as the table of contents of an installation.
+//!
+//! It is pure: it sees the site (settings, facts, layout) and what was found, and nothing else.
+
+use crate::camcops_conf::{self, Ini};
+use crate::drivers::release;
+use crate::drivers::services::member::members;
+use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
+use crate::recipe::render::{Format, Renderer};
+use crate::recipe::view::view;
+use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
+use crate::settings::{AccountUser, BY_FILE, ConfigValue, LogMode, Mode, Service};
+use crate::site::{Certificate, Found, Site};
+use anyhow::{Context, Result};
+pub(crate) use exports::{Exports, is_hidden};
+use std::collections::BTreeSet;
+
+/// What is wanted, in the order of making, and what the administrator changed and keeps.
+#[derive(Debug)]
+pub struct Recipe {
+    /// Parents before children, accounts before their files.
+    pub wanted: Vec<Wanted>,
+    /// Keys of camcops.conf that stay as the administrator set them.
+    pub kept: Vec<camcops_conf::kept::Kept>,
+    /// What is worth a word but stops nothing.
+    pub warnings: Vec<String>,
+    /// What this machine lacks for a part, and what to do about it: that part can't be planned.
+    pub missing: Vec<(Part, String)>,
+}
+
+/// Everything that an installation should have.
+pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
+    let mut recipe = Draft::new(site, found)?;
+    recipe.broker_settings()?;
+    recipe.database_settings()?;
+    recipe.packages();
+    recipe.accounts();
+    recipe.directories();
+    recipe.extra_sockets()?;
+    recipe.application();
+    recipe.second_password();
+    recipe.secrets();
+    recipe.certificate()?;
+    recipe.configuration()?;
+    recipe.launchers()?;
+    recipe.python_hook()?;
+    recipe.database();
+    recipe.broker();
+    recipe.tables();
+    recipe.superuser();
+    recipe.services()?;
+    recipe.web()?;
+    recipe.all_running();
+    recipe.issued_certificate();
+    recipe.firewall()?;
+    recipe.extra_services();
+    Ok(recipe.finished())
+}
+
+struct Draft<'a> {
+    site: &'a Site,
+    found: &'a Found,
+    view: serde_json::Value,
+    renderer: Renderer,
+    /// Whether CamCOPS has nobody to talk to outside of this machine.
+    stays_on_machine: bool,
+    /// Where recipients want files.
+    export_folders: Vec<String>,
+    recipe: Recipe,
+}
+
+/// A text file of ours.
+struct Text<'a> {
+    path: &'a str,
+    text: String,
+    whose: Whose,
+    mode: &'a str,
+    part: Part,
+    because: &'a str,
+    shown: Shown,
+}
+
+macro_rules! template {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/", $name)),
+        )
+    };
+}
+
+mod exports;
+pub mod render;
+mod servers;
+mod services;
+pub mod view;
+
+impl<'a> Draft<'a> {
+    fn new(site: &'a Site, found: &'a Found) -> Result<Draft<'a>> {
+        let mut warnings = site.config_warnings();
+        warnings.extend(found.warnings.iter().cloned());
+        if let Certificate::Given { warnings: more, .. }
+        | Certificate::Issued { warnings: more, .. } = &found.certificate
+        {
+            warnings.extend(more.iter().cloned());
+        }
+        Ok(Draft {
+            site,
+            found,
+            view: view(site, found),
+            renderer: Renderer::default(),
+            stays_on_machine: false,
+            export_folders: Vec::new(),
+            recipe: Recipe {
+                wanted: Vec::new(),
+                kept: Vec::new(),
+                warnings,
+                missing: Vec::new(),
+            },
+        })
+    }
+
+    fn accounts(&mut self) {
+        if self.site.settings().account.user != AccountUser::Camcops {
+            return;
+        }
+        let because = "the services run as an account of their own";
+        self.want(
+            Resource::Group(DEDICATED_ACCOUNT.into()),
+            Facets::new(),
+            Part::Accounts,
+            because,
+        );
+        let facets = match self.site.settings().account.uid.given() {
+            Some(uid) => Facets::new().with("uid", uid.get().to_string()),
+            None => Facets::new(),
+        };
+        self.want(
+            Resource::User(DEDICATED_ACCOUNT.into()),
+            facets,
+            Part::Accounts,
+            because,
+        );
+    }
+
+    fn directories(&mut self) {
+        let logs = &self.site.layout.logs;
+        let log_files = self.site.settings().logging.mode == LogMode::File;
+        for row in self.site.layout.rows(self.site.socket_maker()) {
+            let unused = row.path == *logs && !log_files;
+            if row.what != What::Directory || unused || row.mode.is_empty() {
+                continue;
+            }
+            let facets = self.owned(Facets::new().with("type", "directory"), row.whose, row.mode);
+            self.want(
+                Resource::Directory(row.path),
+                facets,
+                Part::Directories,
+                row.purpose,
+            );
+        }
+    }
+
+    /// The release first, and only then the links that make it the current one.
+    fn application(&mut self) {
+        let wanted = match release::Wanted::new(self.site) {
+            Ok(wanted) => wanted,
+            // A staged tree has its Python when it runs.
+            Err(_) if self.site.facts.staged => return,
+            Err(release::Missing(what)) => {
+                self.recipe.missing.push((Part::Application, what));
+                return;
+            }
+        };
+        let because = format!(
+            "CamCOPS {} on {}",
+            wanted.version.as_str(),
+            wanted.python.path
+        );
+        self.want(
+            Resource::Release(wanted.id.clone()),
+            wanted.facets(),
+            Part::Application,
+            &because,
+        );
+        if self.site.facts.staged {
+            // The first boot knows which release it makes.
+            return;
+        }
+        let layout = &self.site.layout;
+        for (path, target, because) in [
+            (
+                &layout.venv,
+                format!("releases/{}", wanted.id),
+                "the current release",
+            ),
+            (
+                &layout.static_files,
+                "venv/static".into(),
+                "its static files",
+            ),
+            (
+                &layout.release_strings,
+                "venv/extra_strings".into(),
+                "its strings",
+            ),
+        ] {
+            let path = path.clone();
+            self.link(&path, &target, Part::Application, because);
+        }
+    }
+
+    fn secrets(&mut self) {
+        let found = self.found;
+        let keys = [
+            (Some(&found.cookie), "signs the session cookies"),
+            (
+                found.database.as_ref(),
+                "the application's database password",
+            ),
+            (
+                found.readonly.as_ref(),
+                "the password of the database account that only reads",
+            ),
+            (Some(&found.broker), "the application's broker password"),
+            (Some(&found.monitor), "the monitor's password"),
+        ];
+        for (key, because) in keys {
+            let Some(key) = key else { continue };
+            let Some(path) = &key.kept_in else { continue };
+            self.text(Text {
+                path,
+                text: format!("{}\n", key.secret.reveal()),
+                whose: Whose::Root,
+                mode: "0600",
+                part: Part::Secrets,
+                because,
+                shown: Shown::Nothing,
+            });
+        }
+    }
+
+    fn certificate(&mut self) -> Result<()> {
+        let (pair, because) = match &self.found.certificate {
+            Certificate::Own { pair, because } => (pair, because),
+            Certificate::Issued { text, because, .. } => {
+                return self.certificate_from_certbot(text, because);
+            }
+            Certificate::Given { .. } => return Ok(()),
+        };
+        let because = match because.is_empty() {
+            true => {
+                "a certificate that is signed by itself, until you have a better one".to_owned()
+            }
+            false => format!("a new self-signed certificate: {because}"),
+        };
+        // The key first: a certificate without its key would stop the web server.
+        let files = [
+            (
+                &self.site.layout.key,
+                pair.key.as_str(),
+                "0600",
+                Shown::Nothing,
+            ),
+            (
+                &self.site.layout.certificate,
+                pair.certificate.as_str(),
+                "0644",
+                Shown::Whole,
+            ),
+        ];
+        for (path, text, mode, shown) in files {
+            self.text(Text {
+                path,
+                text: text.to_owned(),
+                whose: Whose::Root,
+                mode,
+                part: Part::Certificate,
+                because: &because,
+                shown,
+            });
+        }
+        Ok(())
+    }
+
+    fn configuration(&mut self) -> Result<()> {
+        let layout = &self.site.layout;
+        let ours = self.camcops_conf()?;
+        let found = self.found;
+        let merged =
+            camcops_conf::merge(&ours, found.config.as_deref(), found.config_base.as_deref());
+        let config = Ini::parse(&merged.text);
+        self.stays_on_machine = stays_on_machine(self.site, &config);
+        self.export_folders(&config);
+        self.recipe.kept = merged
+            .kept
+            .iter()
+            .map(|kept| camcops_conf::kept::Kept::new(&layout.config, kept))
+            .collect();
+        let parts = members(self.site).into_iter().filter_map(|one| one.config);
+        // What somebody edited by hand is as new as the file, and may have been read since.
+        let is_to_stay = found.config.as_deref() == Some(&merged.text);
+        let digests: Vec<_> = parts
+            .map(|part| {
+                let present = found.config_digests.get(&part.digest);
+                let text = match present.filter(|_| is_to_stay) {
+                    Some(present) => present.clone(),
+                    None => format!("{}\n", part.digest_of(&merged.text)),
+                };
+                (text, part.digest)
+            })
+            .collect();
+        self.want_text(
+            Text {
+                path: &layout.config,
+                text: merged.text,
+                whose: Whose::RootForService,
+                mode: "0640",
+                part: Part::Configuration,
+                because: "CamCOPS's own configuration",
+                shown: Shown::Masked,
+            },
+            Some(Content::new(ours.into_bytes())),
+        );
+        // After the configuration: before it, a service that starts between the two would seem to have read the new one.
+        for (text, path) in &digests {
+            self.text(Text {
+                path,
+                text: text.clone(),
+                whose: Whose::Root,
+                mode: "0600",
+                part: Part::Configuration,
+                because: "a service restarts when what it reads of that has changed",
+                shown: Shown::Nothing,
+            });
+        }
+        let login = self.rendered(Format::Mysql, template!("my.cnf.hbs"))?;
+        self.text(Text {
+            path: &layout.option_file,
+            text: login,
+            whose: Whose::RootForService,
+            mode: "0640",
+            part: Part::Configuration,
+            because: "the application's database login",
+            shown: Shown::Nothing,
+        });
+        if self.serves(Service::Monitor) {
+            let monitor = self.rendered(Format::Python, template!("flower.py.hbs"))?;
+            self.text(Text {
+                path: &layout.monitor_config,
+                text: monitor,
+                whose: Whose::RootForService,
+                mode: "0640",
+                part: Part::Configuration,
+                because: "the monitor answers on this machine only, and asks for a password",
+                shown: Shown::Nothing,
+            });
+        }
+        Ok(())
+    }
+
+    /// The configuration as the settings alone make it.
+    fn camcops_conf(&mut self) -> Result<String> {
+        let text = self.rendered(Format::Ini, template!("camcops.conf.hbs"))?;
+        // An empty value leaves a blank behind its equals sign.
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        let mut file = Ini::parse(&(lines.join("\n") + "\n"));
+        let passed = &self.site.settings().config;
+        let recipients: Vec<&str> = passed
+            .keys()
+            .filter_map(|section| section.strip_prefix("recipient:"))
+            .collect();
+        if !recipients.is_empty() {
+            file.set("export", "RECIPIENTS", &camcops_conf::list(&recipients))?;
+        }
+        for (section, values) in passed {
+            for (key, value) in values {
+                if key.ends_with(BY_FILE) {
+                    continue;
+                }
+                let value = match value {
+                    ConfigValue::Line(line) => camcops_conf::escape(line),
+                    ConfigValue::List(lines) => camcops_conf::escape(&camcops_conf::list(lines)),
+                };
+                file.set(section, key, &value).with_context(|| {
+                    format!("config.{section}.{key} can't stand in camcops.conf")
+                })?;
+            }
+        }
+        for ((section, key), secret) in &self.found.given {
+            let value = camcops_conf::escape(secret.reveal());
+            file.set(section, key, &value).with_context(|| {
+                format!(
+                    "the content of config.{section}.{key}{BY_FILE} can't stand in camcops.conf"
+                )
+            })?;
+        }
+        Ok(file.to_string())
+    }
+
+    fn launchers(&mut self) -> Result<()> {
+        for program in ["camcops_server", "camcops_server_meta"] {
+            self.view["program"] = program.into();
+            let launcher = self.rendered(Format::Shell, template!("launcher.sh.hbs"))?;
+            self.public(
+                &format!("/usr/bin/{program}"),
+                launcher,
+                "0755",
+                Part::Launchers,
+                "CamCOPS's own command",
+            );
+        }
+        for (name, text) in [
+            template!("camcops_server.1.hbs"),
+            template!("camcops_server_meta.1.hbs"),
+        ] {
+            let text = self.rendered(Format::Plain, (name, text))?;
+            let path = format!("/usr/share/man/man1/{}", name.trim_end_matches(".hbs"));
+            self.public(&path, text, "0644", Part::Launchers, "its manual page");
+        }
+        Ok(())
+    }
+    // How a resource gets into the recipe.
+
+    fn serves(&self, service: Service) -> bool {
+        self.site.settings().services.wants(service)
+    }
+
+    fn rendered(&mut self, format: Format, (name, template): (&str, &str)) -> Result<String> {
+        self.renderer.render(name, format, template, &self.view)
+    }
+
+    fn want(&mut self, resource: Resource, facets: Facets, part: Part, because: &str) {
+        self.recipe.wanted.push(Wanted {
+            resource,
+            state: State::Present(facets),
+            because: because.to_owned(),
+            part,
+            shown: Shown::Whole,
+            base: None,
+            inputs: Vec::new(),
+        });
+    }
+
+    fn public(&mut self, path: &str, text: String, mode: &str, part: Part, because: &str) {
+        self.text(Text {
+            path,
+            text,
+            whose: Whose::Root,
+            mode,
+            part,
+            because,
+            shown: Shown::Whole,
+        });
+    }
+
+    fn text(&mut self, file: Text<'_>) {
+        self.want_text(file, None);
+    }
+
+    fn want_text(&mut self, file: Text<'_>, base: Option<Content>) {
+        let facets = Facets::new()
+            .with("type", "file")
+            .with("content", Content::new(file.text.into_bytes()));
+        let facets = self.owned(facets, file.whose, file.mode);
+        self.recipe.wanted.push(Wanted {
+            resource: Resource::File(file.path.to_owned()),
+            state: State::Present(facets),
+            because: file.because.to_owned(),
+            part: file.part,
+            shown: file.shown,
+            base,
+            inputs: Vec::new(),
+        });
+    }
+
+    fn link(&mut self, path: &str, target: &str, part: Part, because: &str) {
+        let facets = Facets::new().with("type", "symlink").with("target", target);
+        self.want(Resource::Symlink(path.to_owned()), facets, part, because);
+    }
+
+    /// With owner and mode. An owner that this tree does not know, or that an ordinary user can't give to, is left to the first boot.
+    fn owned(&self, facets: Facets, whose: Whose, mode: &str) -> Facets {
+        let facts = &self.site.facts;
+        let owner = self.site.owner_of(whose);
+        let known = owner
+            .split_once(':')
+            .is_some_and(|(user, group)| facts.can_give_to(user, group));
+        let facets = facets.with("mode", mode);
+        match !facts.staged || known {
+            true => facets.with("owner", owner),
+            false => facets,
+        }
+    }
+
+    /// With every directory that something stands in: those that nobody asked for by name are only made if they are missing.
+    fn finished(mut self) -> Recipe {
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        let named: BTreeSet<String> = self
+            .recipe
+            .wanted
+            .iter()
+            .filter(|wanted| matches!(wanted.resource, Resource::Directory(_)))
+            .map(|wanted| wanted.resource.name().to_owned())
+            .collect();
+        let mut all = Vec::with_capacity(self.recipe.wanted.len() * 2);
+        for wanted in std::mem::take(&mut self.recipe.wanted) {
+            if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) =
+                &wanted.resource
+            {
+                for parent in parents(path) {
+                    if !named.contains(&parent) && known.insert(parent.clone()) {
+                        all.push(Wanted {
+                            resource: Resource::Directory(parent),
+                            state: State::Present(Facets::new()),
+                            because: "something of ours stands in it".into(),
+                            part: wanted.part,
+                            shown: Shown::Whole,
+                            base: None,
+                            inputs: Vec::new(),
+                        });
+                    }
+                }
+            }
+            all.push(wanted);
+        }
+        self.recipe.wanted = all;
+        self.recipe
+    }
+}
+
+/// Mail, text messages and the exports of recipients leave the machine, whoever wrote them into the configuration.
+fn stays_on_machine(site: &Site, config: &Ini) -> bool {
+    let settings = site.settings();
+    let is_any = |section: &str, key: &str, idle: &[&str]| {
+        let value = config.get(section, key).unwrap_or_default();
+        !idle.contains(&value.trim())
+    };
+    settings.database.mode == Mode::Local
+        && settings.broker.mode == Mode::Local
+        && !is_any("site", "EMAIL_HOST", &[""])
+        && !is_any("site", "SMS_BACKEND", &["", "console"])
+        && !is_any("export", "RECIPIENTS", &[""])
+}
+
+/// `/a/b/c` stands in `/a` and `/a/b`.
+fn parents(path: &str) -> Vec<String> {
+    path.match_indices('/')
+        .skip(1)
+        .map(|(end, _)| path[..end].to_owned())
+        .collect()
+}

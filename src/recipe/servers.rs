@@ -1,0 +1,395 @@
+//! Packages, the database and the broker: what the services of a site stand on.
+
+use super::{Draft, Text};
+use crate::drivers::broker::{NODE_SETTINGS, all_permissions, long_enough};
+use crate::drivers::services::member::Role;
+use crate::drivers::sql::{self, Purpose};
+use crate::drivers::{acme, release, tables};
+use crate::layout::{PORT_MAPPER_SETTINGS, Whose};
+use crate::recipe::render::Format;
+use crate::resource::{Facets, Part, Resource, Shown, State, Wanted};
+use crate::settings::{DatabaseTls, Frontend, LogMode, Mode, Source, TlsMode};
+use crate::site::facts::{Manager, Pdf};
+use anyhow::Result;
+use std::collections::BTreeSet;
+
+impl Draft<'_> {
+    /// Before the packages: so the database server reads this when it starts for the first time.
+    pub(super) fn database_settings(&mut self) -> Result<()> {
+        if let Some(path) = self.site.database_drop_in() {
+            let text = self.rendered(Format::Plain, template!("database.cnf.hbs"))?;
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Database,
+                "uploads arrive in large packets",
+            );
+        }
+        Ok(())
+    }
+
+    /// Before a new password stands anywhere: the server takes it beside the one that is in use, so that whoever logs in
+    /// meanwhile gets in, with whichever of them.
+    pub(super) fn second_password(&mut self) {
+        let (Some(from), Some(_)) = (&self.found.database_client, &self.found.former_database)
+        else {
+            return;
+        };
+        let user = self
+            .site
+            .settings()
+            .database
+            .user_or(&self.site.layout.slug);
+        let account = Facets::new()
+            .with("method", "password")
+            .with("passwords", "two")
+            .with("former", "works")
+            .with("login", "works");
+        self.want(
+            Resource::SqlAccount(format!("{user}@{from}")),
+            account,
+            Part::Database,
+            "the application gets in by its new password, and still by the former one",
+        );
+    }
+
+    pub(super) fn database(&mut self) {
+        self.running(
+            |role| role == Role::Database,
+            Part::Database,
+            "the database server of this machine",
+        );
+        let settings = &self.site.settings().database;
+        let slug = &self.site.layout.slug;
+        let name = settings.name_or(slug).to_owned();
+        let local = settings.mode == Mode::Local;
+        let checked_only = !local && settings.admin_defaults_file.is_none();
+        let host = settings.host.as_str();
+        let made = self
+            .found
+            .database
+            .as_ref()
+            .and_then(|key| key.kept_in.as_ref());
+        if let Some(path) = made.filter(|_| checked_only) {
+            self.recipe.warnings.push(format!(
+                "database.password_file: is not set, so the password of {} is made here, in {path}: the administrator of {host} has to give the account that one",
+                settings.user_or(slug)
+            ));
+        }
+        if !local && !settings.host.is_loopback() && settings.tls == DatabaseTls::Off {
+            self.recipe.warnings.push(format!(
+                "database.tls: is \"off\", so whatever patients said goes to {host} in plain text: set \"required\", or \"verify\" with database.tls_ca"
+            ));
+        }
+        let mut schema = Facets::new()
+            .with("charset", sql::CHARSET)
+            .with("collation", sql::COLLATION);
+        if local && settings.tuning {
+            schema = schema.with("max_packet", sql::LARGE_ENOUGH);
+            if settings.flush_log_at_trx_commit.get() == 2 {
+                schema = schema.with("flush", "2");
+            }
+        }
+        let because = "the patients' data";
+        self.want(
+            Resource::Schema(name.clone()),
+            schema,
+            Part::Database,
+            because,
+        );
+        let Some(from) = &self.found.database_client else {
+            return;
+        };
+        let user = match self.site.socket_authentication() {
+            true => self.site.account(),
+            false => settings.user_or(slug),
+        };
+        let accounts = [
+            (
+                Some(user),
+                from.as_str(),
+                Purpose::Application,
+                "the application logs in to the database",
+            ),
+            (
+                settings.readonly_user.as_ref().map(|user| user.as_str()),
+                settings
+                    .readonly_host
+                    .as_ref()
+                    .map_or(from.as_str(), |host| host.as_str()),
+                Purpose::Reading,
+                "reports read from the database",
+            ),
+        ];
+        for (user, from, purpose, because) in accounts {
+            let Some(user) = user else { continue };
+            let mut account = Facets::new().with("login", "works");
+            if checked_only {
+                if purpose == Purpose::Application {
+                    account = account.with("grants", sql::ENOUGH);
+                }
+            } else {
+                let by_socket =
+                    purpose == Purpose::Application && self.site.socket_authentication();
+                account = match by_socket {
+                    true => account.with("method", "socket"),
+                    false => account.with("method", "password").with("passwords", "one"),
+                };
+                account = account.with("grants", purpose.grants(&name));
+                if !local && settings.tls != DatabaseTls::Off {
+                    account = account.with("tls", "required");
+                }
+            }
+            let account_name = format!("{user}@{from}");
+            self.want(
+                Resource::SqlAccount(account_name),
+                account,
+                Part::Database,
+                because,
+            );
+        }
+    }
+
+    pub(super) fn tables(&mut self) {
+        let name = self
+            .site
+            .settings()
+            .database
+            .name_or(&self.site.layout.slug);
+        // A new release may have new migrations.
+        let releases = self.recipe.wanted.iter().map(|wanted| &wanted.resource);
+        let venv = Resource::Symlink(self.site.layout.venv.clone());
+        let inputs = releases
+            .filter(|resource| matches!(resource, Resource::Release(_)) || **resource == venv)
+            .cloned()
+            .collect();
+        self.recipe.wanted.push(Wanted {
+            resource: Resource::Tables(name.to_owned()),
+            state: State::Present(Facets::new().with("revision", tables::HEAD)),
+            because: "what the installed release works with".into(),
+            part: Part::Tables,
+            shown: Shown::Whole,
+            base: None,
+            inputs,
+        });
+    }
+
+    pub(super) fn superuser(&mut self) {
+        if let Some(name) = &self.site.settings().superuser.username {
+            self.want(
+                Resource::Superuser(name.as_str().to_owned()),
+                Facets::new(),
+                Part::Superuser,
+                "the first to log in, who lets the others in",
+            );
+        }
+    }
+
+    /// Before the packages: so the broker reads this when it starts for the first time, and never listens to others.
+    pub(super) fn broker_settings(&mut self) -> Result<()> {
+        if self.site.settings().broker.mode != Mode::Local {
+            return Ok(());
+        }
+        let text = self.rendered(Format::Plain, template!("rabbitmq.conf.hbs"))?;
+        let path = self.site.layout.broker_drop_in();
+        self.public(
+            &path,
+            text,
+            "0644",
+            Part::Broker,
+            "tasks may wait long for their next attempt",
+        );
+        let own = self.found.own_broker;
+        if own.node {
+            let text = self.rendered(Format::Plain, template!("rabbitmq-env.conf.hbs"))?;
+            self.public(
+                NODE_SETTINGS,
+                text,
+                "0644",
+                Part::Broker,
+                "the broker keeps its name and its messages when the machine is renamed, and only this machine reaches it",
+            );
+        }
+        if own.port_mapper && self.site.manager() == Manager::Systemd {
+            let text = self.rendered(Format::Plain, template!("epmd.socket.conf.hbs"))?;
+            self.public(
+                PORT_MAPPER_SETTINGS,
+                text,
+                "0644",
+                Part::Broker,
+                "only this machine reaches Erlang's port mapper",
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn packages(&mut self) {
+        let (settings, facts) = (self.site.settings(), &self.site.facts);
+        let names = facts.flavour.packages;
+        let roles = [
+            (
+                names.database,
+                settings.database.mode == Mode::Local,
+                "the database server",
+            ),
+            (
+                names.broker,
+                settings.broker.mode == Mode::Local,
+                "the message broker",
+            ),
+            (
+                names.web,
+                settings.web.frontend == Frontend::Apache,
+                "the web server",
+            ),
+            (
+                names.supervisor,
+                self.site.manager() == Manager::Supervisor,
+                "starts and watches the services",
+            ),
+            (names.application, true, "CamCOPS needs it"),
+            (names.pdf, facts.pdf == Pdf::Packaged, "makes PDF documents"),
+            (
+                names.acme,
+                settings.tls.mode == TlsMode::Certbot,
+                "gets the site's certificate and renews it",
+            ),
+            (
+                names.logs,
+                settings.logging.mode == LogMode::File,
+                "log files must not grow for ever",
+            ),
+            (
+                names.encryption,
+                settings.backup.encrypt_to.is_some(),
+                "encrypts backups",
+            ),
+        ];
+        for (names, wanted, because) in roles {
+            for name in names.iter().filter(|_| wanted) {
+                let package = Resource::Package((*name).to_owned());
+                self.want(package, Facets::new(), Part::Packages, because);
+            }
+        }
+        if let Ok(release) = release::Wanted::new(self.site) {
+            let [python, for_building, for_compiling] =
+                release::python::packages(names.manager, &release.python);
+            let compiler = names.build.iter().map(|name| (*name).to_owned());
+            let compiler = for_compiling.into_iter().chain(compiler);
+            // In a bundle all of it is compiled already.
+            let compiler = compiler.filter(|_| settings.camcops.source != Source::Bundle);
+            let building = for_building.into_iter().chain(compiler);
+            let building = building.filter(|_| !self.found.release_is_whole);
+            let all = python.into_iter().map(|name| (name, "CamCOPS runs on it"));
+            for (name, because) in
+                all.chain(building.map(|name| (name, "some of CamCOPS is compiled here")))
+            {
+                self.want(
+                    Resource::Package(name),
+                    Facets::new(),
+                    Part::Packages,
+                    because,
+                );
+            }
+        }
+        if facts.pdf == Pdf::Missing && !facts.staged {
+            self.recipe.warnings.push(
+                "PDF documents can't be made: this distribution has no package of wkhtmltopdf; put that program into /usr/local/bin".into(),
+            );
+        }
+    }
+
+    pub(super) fn broker(&mut self) {
+        self.running(
+            |role| role == Role::Broker,
+            Part::Broker,
+            "the broker of this machine",
+        );
+        let broker = &self.site.settings().broker;
+        let slug = &self.site.layout.slug;
+        let (vhost, user) = (broker.vhost_or(slug), broker.user_or(slug));
+        let mut account = Facets::new().with("login", "works");
+        if broker.mode == Mode::Local {
+            let timeout = long_enough(broker.consumer_timeout_ms.get().into());
+            self.want(
+                Resource::Vhost(vhost.to_owned()),
+                Facets::new().with("consumer_timeout", timeout),
+                Part::Broker,
+                "tasks wait here for the workers",
+            );
+            account = account
+                .with("tags", BTreeSet::new())
+                .with("permissions", BTreeSet::from([all_permissions(vhost)]));
+        }
+        self.want(
+            Resource::BrokerAccount(user.to_owned()),
+            account,
+            Part::Broker,
+            "the application logs in to the broker",
+        );
+    }
+
+    pub(super) fn certificate_from_certbot(&mut self, text: &str, because: &str) -> Result<()> {
+        let layout = &self.site.layout;
+        self.text(Text {
+            path: &layout.certificate_with_key,
+            text: text.to_owned(),
+            whose: Whose::Root,
+            mode: "0600",
+            part: Part::Certificate,
+            because,
+            shown: Shown::Nothing,
+        });
+        let hook = self.rendered(Format::Shell, template!("certbot-deploy.sh.hbs"))?;
+        self.public(
+            &layout.certbot_hook,
+            hook,
+            "0755",
+            Part::Certificate,
+            "brings a renewed certificate to Apache",
+        );
+        Ok(())
+    }
+
+    /// After the site: the authority asks it whether it is the one.
+    pub(super) fn issued_certificate(&mut self) {
+        let settings = self.site.settings();
+        if settings.tls.mode != TlsMode::Certbot {
+            return;
+        }
+        let facets = Facets::new()
+            .with("names", acme::names(&self.site.names()))
+            .with("server", settings.tls.acme_server.as_str())
+            .with("authenticator", acme::AUTHENTICATOR)
+            .with("valid", "yes");
+        self.want(
+            Resource::AcmeCertificate(self.site.layout.slug.clone()),
+            facets,
+            Part::Certificate,
+            "an authority vouches for the site",
+        );
+        let is_public = settings
+            .tls
+            .acme_server
+            .as_str()
+            .contains(".letsencrypt.org");
+        let names = self.site.names();
+        if let Some(name) = names.iter().find(|name| is_public && !name.contains('.')) {
+            self.recipe.missing.push((
+                Part::Certificate,
+                format!("web.server_names: Let's Encrypt gives certificates for full names of the public network, and {name} is none: set names such as camcops.example.org"),
+            ));
+        }
+        let network = &settings.network;
+        let ways = [
+            (network.ca_bundle.is_some(), "network.ca_bundle"),
+            (network.https_proxy.is_some(), "network.https_proxy"),
+        ];
+        for (_, key) in ways.iter().filter(|(is_set, _)| *is_set) {
+            self.recipe.warnings.push(format!(
+                "{key}: the timer that renews certbot's certificates does not know it; what it says has to hold for the whole machine, too"
+            ));
+        }
+    }
+}

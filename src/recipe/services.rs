@@ -1,0 +1,535 @@
+//! What runs: services under either manager, the site of the web server, names for the firewall.
+
+use super::Draft;
+use crate::base::error::Exit;
+use crate::drivers::services::member::{Member, Role, UNIT_HOME, members};
+use crate::layout::{PYTHON_HOOK, UNSENT_SENDER};
+use crate::recipe::render::Format;
+use crate::recipe::view::runtime_directory;
+use crate::resource::{Facets, Part, Resource};
+use crate::settings::{Frontend, LogMode, Mode, Service};
+use crate::site::facts::Manager;
+use anyhow::Result;
+use serde_json::Value;
+
+macro_rules! unit {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/units/", $name)),
+        )
+    };
+}
+
+const UNITS: [(&str, &str); 13] = [
+    unit!("camcops.target"),
+    unit!("camcops@.target"),
+    unit!("camcops-server@.socket"),
+    unit!("camcops-server@.service"),
+    unit!("camcops-workers@.service"),
+    unit!("camcops-scheduler@.service"),
+    unit!("camcops-monitor@.service"),
+    unit!("camcops-backup@.service"),
+    unit!("camcops-backup@.timer"),
+    unit!("camcops-exports@.service"),
+    unit!("camcops-exports@.timer"),
+    unit!("camcops-metrics@.service"),
+    unit!("camcops-metrics@.timer"),
+];
+
+impl Draft<'_> {
+    /// Before the first command of CamCOPS is run, as it starts faster with it.
+    pub(super) fn python_hook(&mut self) -> Result<()> {
+        let hook = self.rendered(Format::Plain, template!("sitecustomize.py.hbs"))?;
+        self.public(
+            PYTHON_HOOK,
+            hook,
+            "0644",
+            Part::Services,
+            "its processes start faster, share memory, and no database connections; an upload is no failure while the broker is away, and stores nothing when it fails",
+        );
+        let sender = self.rendered(Format::Plain, template!("camcops_unsent.py.hbs"))?;
+        self.public(
+            UNSENT_SENDER,
+            sender,
+            "0644",
+            Part::Services,
+            "exports that the broker could not be told of are sent later",
+        );
+        Ok(())
+    }
+
+    pub(super) fn services(&mut self) -> Result<()> {
+        match self.site.manager() {
+            Manager::Systemd => self.systemd()?,
+            Manager::Supervisor => self.supervisor()?,
+        }
+        if self.rotates() {
+            let text = self.rendered(Format::Systemd, template!("logrotate.hbs"))?;
+            let path = format!("/etc/logrotate.d/{}", self.site.layout.slug);
+            self.public(
+                &path,
+                text,
+                "0644",
+                Part::Services,
+                "log files must not grow for ever",
+            );
+        }
+        Ok(())
+    }
+
+    /// CamCOPS's web server, then Apache, then the others: where the path or the socket of the site changes, what one of
+    /// the two says is wrong until the other has read it, too.
+    pub(super) fn all_running(&mut self) {
+        let because = "started, and again whenever what it reads has changed";
+        let is_server = |role| matches!(role, Role::Socket | Role::Server);
+        self.running(is_server, Part::Services, because);
+        if self.site.settings().web.frontend == Frontend::Apache {
+            self.running(
+                |role| role == Role::Web,
+                Part::Web,
+                "Apache serves the site, and reads its configuration again when that changed",
+            );
+        }
+        let is_other = |role: Role| role.is_ours() && !is_server(role) && role != Role::Extra;
+        self.running(is_other, Part::Services, because);
+    }
+
+    /// Whether log files are ours to rotate.
+    fn rotates(&self) -> bool {
+        let logging = &self.site.settings().logging;
+        logging.mode == LogMode::File
+            && logging.keep_days.get().is_some()
+            && self.found.own_rotation.is_none()
+    }
+
+    /// A socket that a service of the site's own makes needs a place where that account can write.
+    pub(super) fn extra_sockets(&mut self) -> Result<()> {
+        let layout = &self.site.layout;
+        let mut directories = Vec::new();
+        for extra in self.site.settings().services.extras() {
+            let (name, Some(socket)) = (extra.name.as_str(), &extra.socket) else {
+                continue;
+            };
+            let directory = socket
+                .as_str()
+                .rsplit_once('/')
+                .map_or("", |(parent, _)| parent);
+            let own = format!("/run/{}", runtime_directory(layout, name));
+            let user = extra
+                .user
+                .as_ref()
+                .map_or(self.site.account(), |user| user.as_str());
+            if directory == layout.socket_dir && self.site.has_web_socket() && user != "root" {
+                return Err(Exit::Settings.because(format!(
+                    "services.extra[{name}].socket: {directory} belongs to root, because systemd makes the web server's socket there; use {own}/{name}.socket"
+                )));
+            }
+            // systemd makes it at each start of the service.
+            if directory == own && self.site.manager() == Manager::Supervisor {
+                directories.push((own, user.to_owned()));
+            }
+        }
+        let group = self.site.facts.flavour.web_account;
+        for (directory, user) in directories {
+            let facets = Facets::new().with("type", "directory").with("mode", "0750");
+            let facets = match self.site.facts.can_give_to(&user, group) || !self.site.facts.staged
+            {
+                true => facets.with("owner", format!("{user}:{group}")),
+                false => facets,
+            };
+            self.want(
+                Resource::Directory(directory),
+                facets,
+                Part::Directories,
+                "the socket of a service of the site's own",
+            );
+        }
+        Ok(())
+    }
+
+    /// The site's own services, after all of CamCOPS: what they do wrong must not keep it from its visitors.
+    pub(super) fn extra_services(&mut self) {
+        let accounts = &self.site.host.accounts;
+        for extra in self.site.settings().services.extras() {
+            if let Some(user) = &extra.user
+                && !self.site.facts.staged
+                && accounts.uid(user.as_str()).is_none()
+            {
+                self.recipe.missing.push((
+                    Part::Services,
+                    format!(
+                        "services.extra[{}].user: this machine has no account {user}; make it, for example with `adduser --system --group {user}`",
+                        extra.name
+                    ),
+                ));
+            }
+        }
+        self.running(
+            |role| role == Role::Extra,
+            Part::Services,
+            "a service of the site's own, as services.extra says",
+        );
+    }
+
+    /// Units of the site's own services: whole, because no other instance has the same.
+    fn extra_units(&mut self) -> Result<()> {
+        let extras = self.view["extras"].as_array().cloned().unwrap_or_default();
+        for extra in extras {
+            let name = extra["name"].as_str().unwrap_or_default();
+            let unit = format!("camcops-{name}@{}.service", self.site.layout.slug);
+            self.view["extra"] = extra;
+            let text = self.rendered(Format::Systemd, template!("extra.service.hbs"))?;
+            let path = format!("{UNIT_HOME}/{unit}");
+            let because = "a service of the site's own, started and watched by systemd";
+            self.public(&path, text, "0644", Part::Services, because);
+            let target = format!("camcops@{}.target", self.site.layout.slug);
+            let link = format!("{UNIT_HOME}/{target}.wants/{unit}");
+            self.link(&link, &path, Part::Services, "started at boot");
+        }
+        Ok(())
+    }
+
+    /// What is said of a unit beside its own file.
+    fn drop_in(&mut self, unit: &str, text: String, because: &str) {
+        let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
+        self.public(&path, text, "0644", Part::Services, because);
+    }
+
+    /// Whether database and broker are on this machine, so that nobody else is asked.
+    fn servers_are_local(&self) -> bool {
+        let settings = self.site.settings();
+        settings.database.mode == Mode::Local && settings.broker.mode == Mode::Local
+    }
+
+    /// What a service may write to beside what all sites have.
+    fn write_paths(&self, service: Service) -> Value {
+        let layout = &self.site.layout;
+        match service {
+            // It makes its socket itself.
+            Service::Server if !self.site.has_web_socket() => {
+                vec![layout.socket_dir.clone()].into()
+            }
+            Service::Workers => self.export_folders.clone().into(),
+            Service::Server | Service::Scheduler | Service::Monitor => Value::Array(Vec::new()),
+        }
+    }
+
+    fn systemd(&mut self) -> Result<()> {
+        let slug = self.site.layout.slug.clone();
+        for (name, text) in UNITS {
+            let path = format!("{UNIT_HOME}/{name}");
+            self.public(
+                &path,
+                text.to_owned(),
+                "0644",
+                Part::Services,
+                "started and watched by systemd",
+            );
+        }
+        let link = |target: &str, unit: &str| {
+            (
+                format!("{UNIT_HOME}/{target}.wants/{unit}"),
+                unit.to_owned(),
+            )
+        };
+        let mut links = vec![
+            link("multi-user.target", "camcops.target"),
+            link("camcops.target", &format!("camcops@{slug}.target")),
+        ];
+        for &service in Service::ALL {
+            if !self.serves(service) {
+                continue;
+            }
+            let unit = format!("camcops-{}@{slug}.service", service.as_str());
+            self.view["unit"] = service.as_str().into();
+            // Scheduler and monitor talk to the broker and to nobody else.
+            let local_only = match service {
+                Service::Server | Service::Workers => self.stays_on_machine,
+                Service::Scheduler | Service::Monitor => {
+                    self.site.settings().broker.mode == Mode::Local
+                }
+            };
+            self.view["sandbox"]["local_only"] = local_only.into();
+            self.view["sandbox"]["write_paths"] = self.write_paths(service);
+            let text = self.rendered(Format::Systemd, template!("unit-drop-in.conf.hbs"))?;
+            self.drop_in(&unit, text, "what the settings say about this service");
+            links.push(link(&format!("camcops@{slug}.target"), &unit));
+        }
+        if self.serves(Service::Server) && self.site.has_web_socket() {
+            let unit = format!("camcops-server@{slug}.socket");
+            let text = self.rendered(Format::Systemd, template!("socket-drop-in.conf.hbs"))?;
+            self.drop_in(
+                &unit,
+                text,
+                "visitors wait here while the web server starts",
+            );
+            links.push(link(&format!("camcops@{slug}.target"), &unit));
+        }
+        if let Some(schedule) = self.site.settings().backup.schedule.given() {
+            self.view["schedule"] = schedule.into();
+            self.view["sandbox"]["servers_are_local"] = self.servers_are_local().into();
+            let timer = format!("camcops-backup@{slug}.timer");
+            let text = self.rendered(Format::Systemd, template!("backup-timer.conf.hbs"))?;
+            self.drop_in(&timer, text, "when backups are made");
+            let text = self.rendered(Format::Systemd, template!("backup-service.conf.hbs"))?;
+            let service = format!("camcops-backup@{slug}.service");
+            self.drop_in(&service, text, "where backups go");
+            links.push(link("timers.target", &timer));
+        }
+        self.view["sandbox"]["local_only"] =
+            (self.site.settings().broker.mode == Mode::Local).into();
+        let text = self.rendered(Format::Systemd, template!("exports-service.conf.hbs"))?;
+        let service = format!("camcops-exports@{slug}.service");
+        self.drop_in(&service, text, "whose exports these are");
+        let timer = format!("camcops-exports@{slug}.timer");
+        links.push(link("timers.target", &timer));
+        if self.site.settings().monitor.metrics_file.is_some() {
+            let text = self.rendered(Format::Systemd, template!("metrics-service.conf.hbs"))?;
+            let service = format!("camcops-metrics@{slug}.service");
+            self.drop_in(&service, text, "where Prometheus looks");
+            let timer = format!("camcops-metrics@{slug}.timer");
+            links.push(link("timers.target", &timer));
+        }
+        for (path, unit) in links {
+            // A unit of an instance is a link to the template of all instances.
+            let template = match unit.split_once('@') {
+                Some((name, rest)) => {
+                    let kind = rest.rsplit('.').next().unwrap_or_default();
+                    format!("{UNIT_HOME}/{name}@.{kind}")
+                }
+                None => format!("{UNIT_HOME}/{unit}"),
+            };
+            self.link(&path, &template, Part::Services, "started at boot");
+        }
+        self.extra_units()?;
+        let text = self.rendered(Format::Systemd, template!("tmpfiles.conf.hbs"))?;
+        self.public(
+            &format!("/etc/tmpfiles.d/{slug}.conf"),
+            text,
+            "0644",
+            Part::Services,
+            "made again at each boot",
+        );
+        if self.site.dedicated() {
+            let text = self.rendered(Format::Systemd, template!("sysusers.conf.hbs"))?;
+            self.public(
+                "/etc/sysusers.d/camcops.conf",
+                text,
+                "0644",
+                Part::Services,
+                "the account, for a first boot",
+            );
+        }
+        let text = self.rendered(Format::Plain, template!("needrestart.conf.hbs"))?;
+        self.public(
+            "/etc/needrestart/conf.d/camcops.conf",
+            text,
+            "0644",
+            Part::Services,
+            "a package upgrade must not cut off an upload",
+        );
+        Ok(())
+    }
+
+    fn supervisor(&mut self) -> Result<()> {
+        if let Some(schedule) = self.site.settings().backup.schedule.given() {
+            let Some(crontab) = crontab(schedule) else {
+                return Err(Exit::Settings.because(format!(
+                    "backup.schedule: cron can't follow {schedule:?}; say hourly, daily, weekly, monthly, *-*-* HH:MM, the five fields of crontab(5), or never"
+                )));
+            };
+            self.view["schedule"] = crontab.into();
+            let text = self.rendered(Format::Plain, template!("backup.cron.hbs"))?;
+            self.public(
+                &format!("/etc/cron.d/{}-backup", self.site.layout.slug),
+                text,
+                "0644",
+                Part::Services,
+                "when backups are made",
+            );
+        }
+        let text = self.rendered(Format::Plain, template!("exports.cron.hbs"))?;
+        self.public(
+            &format!("/etc/cron.d/{}-exports", self.site.layout.slug),
+            text,
+            "0644",
+            Part::Services,
+            "exports that were left behind",
+        );
+        if let Some(file) = &self.site.settings().monitor.metrics_file {
+            if let Some(sign) = file.as_str().chars().find(|sign| "%\"$`\\".contains(*sign)) {
+                return Err(Exit::Settings.because(format!(
+                    "monitor.metrics_file: {sign} has a meaning of its own in a line of cron; choose a path without it"
+                )));
+            }
+            let text = self.rendered(Format::Plain, template!("metrics.cron.hbs"))?;
+            self.public(
+                &format!("/etc/cron.d/{}-metrics", self.site.layout.slug),
+                text,
+                "0644",
+                Part::Services,
+                "how the site is, for Prometheus",
+            );
+        }
+        let text = self.rendered(Format::Supervisor, template!("supervisor.conf.hbs"))?;
+        let path = self.site.layout.supervisor_programs();
+        self.public(
+            &path,
+            text,
+            "0644",
+            Part::Services,
+            "started and watched by supervisor",
+        );
+        let logs = self.site.layout.supervisor_logs.clone();
+        self.want(
+            Resource::Directory(logs),
+            Facets::new().with("type", "directory"),
+            Part::Services,
+            "supervisor's logs",
+        );
+        Ok(())
+    }
+
+    pub(super) fn web(&mut self) -> Result<()> {
+        if self.site.settings().web.frontend != Frontend::Apache {
+            return Ok(());
+        }
+        self.apache_modules();
+        let text = self.rendered(Format::Apache, template!("apache-site.conf.hbs"))?;
+        let path = self.site.layout.apache_site();
+        self.public(&path, text, "0644", Part::Web, "HTTPS in front of CamCOPS");
+        let slug = self.site.layout.slug.clone();
+        if let Some(link) = self.site.layout.apache_link() {
+            self.apache_note("site", &slug);
+            self.link(
+                &link,
+                &format!("../sites-available/{slug}.conf"),
+                Part::Web,
+                "the site is switched on",
+            );
+        }
+        Ok(())
+    }
+
+    /// What `a2enmod` does: a link per file, and the note that keeps other packages from switching the module off.
+    fn apache_modules(&mut self) {
+        for (link, target) in self.site.apache_modules() {
+            let file = target.rsplit('/').next().unwrap_or_default();
+            if let Some(module) = file.strip_suffix(".load") {
+                self.apache_note("module", module);
+            }
+            self.link(&link, &target, Part::Web, "the site needs this module");
+        }
+    }
+
+    fn apache_note(&mut self, kind: &str, name: &str) {
+        if let Some(notes) = self.site.facts.flavour.apache_notes {
+            self.public(
+                &format!("{notes}/{kind}/enabled_by_admin/{name}"),
+                String::new(),
+                "0644",
+                Part::Web,
+                "Debian's own note that the administrator wants it",
+            );
+        }
+    }
+
+    pub(super) fn firewall(&mut self) -> Result<()> {
+        let slug = self.site.layout.slug.clone();
+        let ufw = self.rendered(Format::Plain, template!("ufw.hbs"))?;
+        self.public(
+            &format!("/etc/ufw/applications.d/{slug}"),
+            ufw,
+            "0644",
+            Part::Firewall,
+            "a name for the site's ports in ufw",
+        );
+        let firewalld = self.rendered(Format::Xml, template!("firewalld.xml.hbs"))?;
+        self.public(
+            &format!("/etc/firewalld/services/{slug}.xml"),
+            firewalld,
+            "0644",
+            Part::Firewall,
+            "a name for the site's ports in firewalld",
+        );
+        Ok(())
+    }
+
+    /// The services of some roles, running and fresh.
+    pub(super) fn running(&mut self, chosen: impl Fn(Role) -> bool, part: Part, because: &str) {
+        let settings = &self.site.settings().services;
+        // Of a service of the site's own nothing is known but where it listens.
+        let listens = |member: &Member| {
+            member.role != Role::Extra
+                || settings.extras().any(|extra| {
+                    member.service.as_deref() == Some(extra.name.as_str()) && extra.listens()
+                })
+        };
+        for member in members(self.site)
+            .into_iter()
+            .filter(|member| chosen(member.role))
+        {
+            let mut facets = Facets::new().with("fresh", "yes");
+            if member.is_unit() {
+                facets = facets.with("enabled", "yes");
+            }
+            if !matches!(
+                member.role,
+                Role::Socket | Role::Timer | Role::Database | Role::Broker
+            ) && listens(&member)
+            {
+                facets = facets.with("answers", "yes");
+            }
+            self.want(Resource::Service(member.name), facets, part, because);
+            if let Some(wanted) = self.recipe.wanted.last_mut() {
+                let digest = member.config.map(|part| part.digest);
+                wanted.inputs = member
+                    .inputs
+                    .into_iter()
+                    .chain(digest)
+                    .flat_map(|path| [Resource::File(path.clone()), Resource::Symlink(path)])
+                    .collect();
+            }
+        }
+    }
+}
+
+/// The fields of crontab(5) for a calendar of systemd, where they can say it.
+fn crontab(schedule: &str) -> Option<String> {
+    let words: Vec<&str> = schedule.split_whitespace().collect();
+    let number = |text: &str, below: u8| text.parse::<u8>().ok().filter(|number| *number < below);
+    match words[..] {
+        ["hourly"] => Some("0 * * * *".into()),
+        ["daily"] => Some("0 0 * * *".into()),
+        ["weekly"] => Some("0 0 * * 1".into()),
+        ["monthly"] => Some("0 0 1 * *".into()),
+        ["*-*-*", time] => {
+            let mut parts = time.split(':');
+            let hour = number(parts.next()?, 24)?;
+            let minute = number(parts.next()?, 60)?;
+            Some(format!("{minute} {hour} * * *"))
+        }
+        [_, _, _, _, _] => Some(words.join(" ")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cron_follows_what_it_can() {
+        for (schedule, fields) in [
+            ("*-*-* 02:30", Some("30 2 * * *")),
+            ("*-*-* 02:30:00", Some("30 2 * * *")),
+            ("daily", Some("0 0 * * *")),
+            ("5 4 * * 0", Some("5 4 * * 0")),
+            ("Mon *-*-* 02:30", None),
+            ("*-*-* 24:00", None),
+        ] {
+            assert_eq!(crontab(schedule).as_deref(), fields, "{schedule}");
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! A site opened for a command: what it reads, decides and keeps.
+
+use crate::archive::bundle::Bundle;
+use crate::base::error::Exit;
+use crate::base::secret::Secret;
+use crate::base::terminal;
+use crate::camcops_conf::{self, Kind};
+use crate::cli::Global;
+use crate::drivers::services::member::members;
+use crate::drivers::{Live, acme, packages, release, services, sql, superuser, tables};
+use crate::host::Host;
+use crate::host::secrets::{self, Key};
+use crate::journal::{self, Journal};
+use crate::layout::{self, Layout};
+use crate::probe::broker;
+use crate::recipe::render::Format;
+use crate::resource::{Content, Resource};
+use crate::session::sources::{read_sources, settings_file};
+use crate::settings::{BY_FILE, ConfigValue, Environment, LogMode, Mode, Origin, Settings};
+use crate::site::facts::Facts;
+use crate::site::{Found, OwnBroker, Site};
+use anyhow::Result;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+pub(crate) mod certificate;
+pub(crate) mod converge;
+pub(crate) mod sources;
+pub(crate) mod trial;
+pub mod upgrade_record;
+
+impl Site {
+    /// Reads settings and facts.
+    pub fn load(global: &Global) -> Result<Site> {
+        let host = open_host(global)?;
+        let settings_file = settings_file(&host, global);
+        let sources = read_sources(&host, &settings_file, global)?;
+        let resolved = Settings::resolve(&sources)
+            .map_err(|problems| Exit::Settings.because(problems.to_string()))?;
+        let facts = Facts::gather(&host)?;
+        let layout = Layout::new(facts.flavour, &global.instance);
+        let mut site = Site {
+            host,
+            instance: global.instance.clone(),
+            settings_file,
+            resolved,
+            facts,
+            layout,
+            renewed: OnceCell::new(),
+            only_shows: false,
+            new_certificate: None,
+            tried: RefCell::default(),
+        };
+        site.check_environment()?;
+        site.check_secrets()?;
+        if site.host.staged_root().is_none() {
+            let tell: fn(&str) = match global.quiet || global.json {
+                true => |_| {},
+                false => |line| terminal::note(&format!("  {line}")),
+            };
+            site.host.live = Some(Box::new(Live {
+                packages: Some(packages::Known::new(&site, tell)),
+                bundle: Bundle::of(&site, tell),
+                services: Some(services::Known::of(&site)),
+                acme: Some(acme::Known::new(&site, tell)),
+                release: Some(release::Recipe::new(&site, tell)),
+                application: Some(tables::Application::new(&site, tell)),
+                ..Live::default()
+            }));
+        }
+        Ok(site)
+    }
+
+    /// Refuses what would show patients' data or weaken the site where real patients are seen.
+    pub(crate) fn check_environment(&self) -> Result<()> {
+        if self.settings().site.environment != Environment::Production {
+            return Ok(());
+        }
+        let config = &self.settings().config;
+        let refused: Vec<String> = NOT_IN_PRODUCTION
+            .iter()
+            .filter(|(section, key, _)| {
+                let value = config.get(*section).and_then(|values| values.get(*key));
+                matches!(value, Some(ConfigValue::Line(line)) if is_true(line))
+            })
+            .map(|(section, key, why)| {
+                format!(
+                    "config.{section}.{key}: {why}, and site.environment is \"production\"; take it out, or set site.environment = \"test\" if no real patients are seen"
+                )
+            })
+            .collect();
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(Exit::Settings.because(refused.join("\n"))),
+        }
+    }
+
+    /// Warns of another instance that already has this one's name on the same port: Apache would serve only one of them.
+    pub(crate) fn name_clashes(&self) -> Result<Vec<String>> {
+        let port = format!(":{}", self.settings().web.https_port.get());
+        let mut clashes = Vec::new();
+        for other in journal::instances(&self.host)? {
+            let path = Layout::new(self.facts.flavour, &other).apache_site();
+            if other == self.instance {
+                continue;
+            }
+            let Some(site) = self.host.read_text(&path)? else {
+                continue;
+            };
+            for name in self.names() {
+                let named = [
+                    format!("ServerName \"{name}\""),
+                    format!("ServerAlias \"{name}\""),
+                ];
+                if site.contains(&port) && named.iter().any(|line| site.contains(line)) {
+                    clashes.push(format!(
+                        "web.server_names: instance {other} serves {name} on the same port, and Apache answers with one of them only; give this instance another name or web.https_port"
+                    ));
+                }
+            }
+        }
+        Ok(clashes)
+    }
+
+    /// The journal as it is.
+    pub fn journal(&self) -> Result<Journal> {
+        Journal::read(&self.host, &self.instance)
+    }
+
+    /// Reads what is already there and must not be made again: secrets, the certificate, CamCOPS's own configuration.
+    pub fn found(&self, journal: &Journal) -> Result<Found> {
+        let (host, layout, settings) = (&self.host, &self.layout, self.settings());
+        let mut warnings = self.name_clashes()?;
+        let own_rotation = self.own_rotation(&mut warnings)?;
+        let config = host.read_text(&layout.config)?;
+        if let Some(text) = &config {
+            self.check_config(text)?;
+        }
+        let config_base = match &config {
+            Some(text) => self.base_of(journal, &layout.config, text)?,
+            None => None,
+        };
+        let cookie_in_use = config.as_deref().and_then(|text| {
+            let cookie = camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
+            Secret::checked(cookie.replace("%%", "%")).ok()
+        });
+        let given_or_kept =
+            |name: &str, setting: &str, given: Option<&crate::settings::AbsolutePath>| match given {
+                Some(path) => Key::given(host, setting, path.as_str()),
+                None => Key::kept(host, &layout.secrets, name),
+            };
+        let mut found = Found {
+            // Logged-in users stay logged in when a site that was made by hand is taken over.
+            cookie: Key::kept_or(host, &layout.secrets, "cookie", || match cookie_in_use {
+                Some(cookie) => Ok(cookie),
+                None => Secret::generate(),
+            })?,
+            database: match self.socket_authentication() {
+                true => None,
+                false => Some(fit_for_option_file(given_or_kept(
+                    "database",
+                    "database.password_file",
+                    settings.database.password_file.as_ref(),
+                )?)?),
+            },
+            readonly: match &settings.database.readonly_user {
+                None => None,
+                Some(_) => Some(given_or_kept(
+                    "readonly",
+                    "database.readonly_password_file",
+                    settings.database.readonly_password_file.as_ref(),
+                )?),
+            },
+            broker: given_or_kept(
+                "broker",
+                "broker.password_file",
+                settings.broker.password_file.as_ref(),
+            )?,
+            monitor: given_or_kept(
+                "monitor",
+                "monitor.password_file",
+                settings.monitor.password_file.as_ref(),
+            )?,
+            given: self.given_secrets()?,
+            certificate: self.certificate()?,
+            warnings,
+            config,
+            config_base,
+            config_digests: self.config_digests(journal)?,
+            own_broker: self.own_broker()?,
+            own_rotation,
+            release_is_whole: match release::Wanted::new(self) {
+                Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
+                Err(_) => false,
+            },
+            database_client: match settings.database.mode {
+                Mode::Local => Some("localhost".into()),
+                Mode::External => settings
+                    .database
+                    .client_host
+                    .as_ref()
+                    .map(|host| host.as_str().to_owned()),
+            },
+            former_database: None,
+        };
+        if let Some((name, secret)) = self.renewed.get() {
+            found.renew(*name, secret);
+        }
+        Ok(found)
+    }
+
+    /// Those that are as this program wrote them.
+    pub(crate) fn config_digests(&self, journal: &Journal) -> Result<BTreeMap<String, String>> {
+        let mut digests = BTreeMap::new();
+        for part in members(self).into_iter().filter_map(|one| one.config) {
+            let Some(text) = self.host.read_text(&part.digest)? else {
+                continue;
+            };
+            let written = journal.find(&Resource::File(part.digest.clone()));
+            let written = written.and_then(|owned| owned.change.after.facets()?.content("content"));
+            if written == Some(&Content::new(text.as_bytes())) {
+                digests.insert(part.digest, text);
+            }
+        }
+        Ok(digests)
+    }
+
+    /// Gives the drivers of live resources the secrets that they take.
+    pub fn ready(&self, found: &Found) -> Result<()> {
+        let (Some(live), broker) = (&self.host.live, &self.settings().broker) else {
+            return Ok(());
+        };
+        let endpoint =
+            broker::Endpoint::with(self.settings(), &self.layout, found.broker.secret.clone())?;
+        live.broker
+            .replace(Some(Rc::new(crate::drivers::broker::Known::new(
+                endpoint,
+                broker.mode == Mode::Local,
+                broker.consumer_timeout_ms.get().into(),
+            ))));
+        let earlier = live.database.borrow().clone();
+        let database = sql::Known::new(self, found, earlier.as_deref())?;
+        live.database.replace(Some(Rc::new(database)));
+        let superuser = &self.settings().superuser;
+        if let Some(path) = &superuser.password_file
+            && live.superuser_password.borrow().is_none()
+        {
+            let setting = "superuser.password_file";
+            let password = Key::given(&self.host, setting, path.as_str())?.secret;
+            superuser::check(&password)
+                .map_err(|why| Exit::Settings.because(format!("{setting}: the password {why}")))?;
+            live.superuser_password.replace(Some(password));
+        }
+        Ok(())
+    }
+
+    /// The administrator's own file for logrotate, if one names our logs: two would be an error to logrotate, so theirs
+    /// is the one.
+    pub(crate) fn own_rotation(&self, warnings: &mut Vec<String>) -> Result<Option<String>> {
+        let (host, logging) = (&self.host, &self.settings().logging);
+        let Some(directory) = self
+            .log_directory()
+            .filter(|_| logging.keep_days.get().is_some())
+        else {
+            return Ok(None);
+        };
+        let logs = format!("{directory}/");
+        for name in host.list(ROTATIONS)?.unwrap_or_default() {
+            let path = format!("{ROTATIONS}/{name}");
+            let text = host.read_text(&path)?.unwrap_or_default();
+            let names_them = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with('#') && line.contains(&logs));
+            if !names_them || text.contains(layout::MANAGED) {
+                continue;
+            }
+            if self.resolved.origins.get("logging.keep_days") != Some(&Origin::Default) {
+                warnings.push(format!(
+                    "logging.keep_days: {path} rotates these logs, and not we; take it away, or set logging.keep_days to 0"
+                ));
+            }
+            return Ok(Some(path));
+        }
+        Ok(None)
+    }
+
+    /// Where the services write log files of ours to rotate, if they do.
+    pub(crate) fn log_directory(&self) -> Option<&str> {
+        (self.settings().logging.mode == LogMode::File).then_some(self.layout.logs.as_str())
+    }
+
+    /// How much of a broker on this machine is ours: one that was here before us may have other users, and messages
+    /// under the name of its node, unless it was only just installed with us.
+    pub(crate) fn own_broker(&self) -> Result<OwnBroker> {
+        let host = &self.host;
+        let ours = |path: &str| -> Result<Option<bool>> {
+            let text = host.read_text(path)?;
+            Ok(text.map(|text| text.contains(layout::MANAGED)))
+        };
+        let settings = ours(crate::drivers::broker::NODE_SETTINGS)?;
+        let stored = host
+            .list(crate::drivers::broker::STORED)?
+            .unwrap_or_default();
+        let own = crate::drivers::broker::NODE;
+        let others = stored
+            .iter()
+            .any(|name| name.contains('@') && !name.starts_with(own));
+        let untouched = settings != Some(true)
+            && host.staged_root().is_none()
+            && self.settings().broker.mode == Mode::Local
+            && crate::drivers::broker::is_untouched(host)?;
+        let node = untouched || settings.unwrap_or(!others);
+        let port_mapper = node
+            && match ours(layout::PORT_MAPPER_SETTINGS)? {
+                Some(ours) => ours,
+                None => crate::drivers::broker::may_hide_mapper(host)?,
+            };
+        Ok(OwnBroker { node, port_mapper })
+    }
+
+    /// Whether CamCOPS could read its configuration at all: what it can't read can't be merged.
+    pub(crate) fn check_config(&self, text: &str) -> Result<()> {
+        let path = self.host.outside(&self.layout.config);
+        let mut problems: Vec<String> = camcops_conf::Ini::parse(text)
+            .problems()
+            .iter()
+            .map(|problem| format!("{path}:{}: {}", problem.line, problem.reason))
+            .collect();
+        if text.trim().is_empty() {
+            problems.push(format!("{path}: it is empty"));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Exit::Unusable.because(format!(
+            "{}\nCamCOPS can't read this file; mend it, or move it away to have a new one written",
+            problems.join("\n")
+        )))
+    }
+
+    /// What the settings alone made of a file when this program wrote it last, if it did.
+    pub(crate) fn base_of(
+        &self,
+        journal: &Journal,
+        path: &str,
+        text: &str,
+    ) -> Result<Option<String>> {
+        let found = Content::new(text.as_bytes());
+        let owned = journal.find(&Resource::File(path.to_owned()));
+        let Some(base) = owned.and_then(|owned| owned.base(&found)) else {
+            return Ok(None);
+        };
+        if *base == found {
+            return Ok(Some(text.to_owned()));
+        }
+        let sealed = journal::recalled_base(&self.host, &self.instance, base)?;
+        Ok(sealed.map(|sealed| camcops_conf::unsealed(&sealed, text)))
+    }
+
+    /// What CamCOPS would silently ignore under `[config]`: keys that it does not know, values that it can't read.
+    pub fn config_warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self
+            .open_secrets()
+            .iter()
+            .map(|open| {
+                format!(
+                    "{open}; `{}` puts it into a file for root alone",
+                    open.remedy()
+                )
+            })
+            .collect();
+        for (section, values) in &self.settings().config {
+            for (key, value) in values {
+                let name = format!("config.{section}.{key}");
+                if key.ends_with(BY_FILE) {
+                    continue;
+                }
+                let Some(known) = camcops_conf::keys::find(section, key) else {
+                    let nearest = camcops_conf::keys::nearest(section, key)
+                        .map(|known| format!("; nearest: {}", known.name))
+                        .unwrap_or_default();
+                    warnings.push(format!(
+                        "{name}: CamCOPS does not know this key and ignores it{nearest}"
+                    ));
+                    continue;
+                };
+                let ConfigValue::Line(line) = value else {
+                    continue;
+                };
+                // The value itself may be a secret that went to the wrong key.
+                let needed = match known.kind {
+                    Kind::Int if line.parse::<i64>().is_err() => "a whole number",
+                    Kind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => {
+                        "true or false"
+                    }
+                    _ => continue,
+                };
+                warnings.push(format!(
+                    "{name}: is not {needed}; CamCOPS would silently take its default"
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+impl Found {
+    /// Puts a new secret in the place of one that this program keeps.
+    pub(crate) fn renew(&mut self, name: secrets::Name, secret: &Secret) {
+        let key = match name {
+            secrets::Name::Database => self.database.as_mut(),
+            secrets::Name::Readonly => self.readonly.as_mut(),
+            secrets::Name::Broker => Some(&mut self.broker),
+            secrets::Name::Monitor => Some(&mut self.monitor),
+            secrets::Name::Cookie => Some(&mut self.cookie),
+        };
+        let Some(key) = key.filter(|key| key.kept_in.is_some()) else {
+            return;
+        };
+        let former = std::mem::replace(&mut key.secret, secret.clone());
+        if name == secrets::Name::Database {
+            self.former_database = Some(former);
+        }
+    }
+}
+
+/// Where logrotate reads what is to be rotated.
+pub const ROTATIONS: &str = "/etc/logrotate.d";
+
+pub(crate) fn fit_for_option_file(key: Key) -> Result<Key> {
+    match Format::Mysql.escaped(key.secret.reveal()) {
+        Ok(_) => Ok(key),
+        Err(why) => Err(Exit::Settings.because(format!(
+            "database.password_file: the password {why}; choose another one for this account"
+        ))),
+    }
+}
+
+/// What is for trying out only, and why.
+pub(crate) const NOT_IN_PRODUCTION: [(&str, &str, &str); 5] = [
+    ("site", "DB_ECHO", "it writes patients' data into the log"),
+    (
+        "site",
+        "ALLOW_INSECURE_COOKIES",
+        "it sends cookies unencrypted",
+    ),
+    (
+        "server",
+        "DEBUG_TOOLBAR",
+        "it shows the server's inside to whoever looks",
+    ),
+    (
+        "server",
+        "SHOW_RESPONSE",
+        "it writes patients' data into the log",
+    ),
+    (
+        "server",
+        "GUNICORN_DEBUG_RELOAD",
+        "it restarts the server while it works",
+    ),
+];
+
+pub(crate) fn is_true(value: &str) -> bool {
+    ["true", "yes", "on", "1"].contains(&value.trim().to_lowercase().as_str())
+}
+
+/// What CamCOPS reads as true or false.
+pub(crate) const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "1", "0"];
+
+/// The machine, or the staged tree that the command line asks for.
+pub fn open_host(global: &Global) -> Result<Host> {
+    match &global.root {
+        Some(root) => Host::staged(root),
+        None => Host::live(),
+    }
+}

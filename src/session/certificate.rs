@@ -1,0 +1,237 @@
+//! The site's certificate: made once and kept, or the administrator's own, checked.
+
+use crate::base::error::Exit;
+use crate::certificate::{self, Pair};
+use crate::drivers::acme;
+use crate::settings::TlsMode;
+use crate::site::{Certificate, Site};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::time::SystemTime;
+use zeroize::Zeroizing;
+
+impl Site {
+    /// The certificate that is there, or a new one.
+    pub(crate) fn certificate(&self) -> Result<Certificate> {
+        match self.settings().tls.mode {
+            TlsMode::SelfSigned => self.own_certificate(),
+            TlsMode::Files => self.given_certificate(),
+            TlsMode::Certbot => self.issued_certificate(),
+        }
+    }
+
+    /// What certbot has for the site, key first; or why that can't be served.
+    pub fn at_certbot(&self) -> Result<Option<Result<Zeroizing<String>, String>>> {
+        let home = format!("{}/{}", acme::LIVE, self.layout.slug);
+        let file = |name: &str| -> Result<(PathBuf, Option<Zeroizing<String>>)> {
+            let path = format!("{home}/{name}");
+            let text = self.host.read_text(&self.host.followed(&path)?)?;
+            Ok((self.host.outside(&path).into(), text.map(Zeroizing::new)))
+        };
+        let (certificate_path, certificate) = file("fullchain.pem")?;
+        let (key_path, key) = file("privkey.pem")?;
+        let (Some(certificate), Some(key)) = (certificate, key) else {
+            return Ok(None);
+        };
+        let names = self.names();
+        let findings = certificate::check(&certificate::Given {
+            certificate: (&certificate_path, certificate.as_bytes()),
+            key: (&key_path, key.as_bytes()),
+            chain: None,
+            names: &names,
+            now: SystemTime::now(),
+        });
+        let refused: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.severity == certificate::Severity::Refuse)
+            .map(|finding| format!("{} {}", finding.file.display(), finding.what))
+            .collect();
+        Ok(Some(match refused.is_empty() {
+            true => Ok(joined(&key, &certificate)),
+            false => Err(refused.join("; ")),
+        }))
+    }
+
+    fn issued_certificate(&self) -> Result<Certificate> {
+        if let Some(pair) = &self.new_certificate {
+            return Ok(Certificate::Issued {
+                text: joined(&pair.key, &pair.certificate),
+                because: "the former certificate, again".to_owned(),
+                warnings: Vec::new(),
+            });
+        }
+        let mut warnings = Vec::new();
+        match self.at_certbot()? {
+            Some(Ok(text)) => {
+                return Ok(Certificate::Issued {
+                    text,
+                    because: "what certbot got from the authority".to_owned(),
+                    warnings,
+                });
+            }
+            Some(Err(why)) => warnings.push(format!("certbot's certificate is not served: {why}")),
+            None => {}
+        }
+        let (text, because) = self.until_it_is_issued()?;
+        Ok(Certificate::Issued {
+            text,
+            because,
+            warnings,
+        })
+    }
+
+    /// The one that is served, as long as it can be; the one from before certbot; or a new one.
+    fn until_it_is_issued(&self) -> Result<(Zeroizing<String>, String)> {
+        let (host, layout) = (&self.host, &self.layout);
+        let (subject, now) = (self.subject(), SystemTime::now());
+        let serves = |text: &str| {
+            let bytes = text.as_bytes();
+            let is_own = certificate::summary(bytes, now).is_ok_and(|one| one.self_signed);
+            match is_own {
+                true => certificate::still_serves(bytes, bytes, &subject, now).is_ok(),
+                false => certificate::fits(bytes, bytes),
+            }
+        };
+        let read = |path: &str| -> Result<Option<Zeroizing<String>>> {
+            Ok(host.read_text(path)?.map(Zeroizing::new))
+        };
+        if let Some(text) = read(&layout.certificate_with_key)?.filter(|text| serves(text)) {
+            return Ok((text, "served until certbot has another one".to_owned()));
+        }
+        if let (Some(key), Some(certificate)) = (read(&layout.key)?, read(&layout.certificate)?) {
+            let text = joined(&key, &certificate);
+            if serves(&text) {
+                let because = "the present certificate, until certbot has one";
+                return Ok((text, because.to_owned()));
+            }
+        }
+        let pair = certificate::self_signed(&subject, now)
+            .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+        let because = "a certificate that is signed by itself, until certbot has one";
+        Ok((joined(&pair.key, &pair.certificate), because.to_owned()))
+    }
+
+    fn own_certificate(&self) -> Result<Certificate> {
+        let (host, layout) = (&self.host, &self.layout);
+        let (subject, now) = (self.subject(), SystemTime::now());
+        let certificate = host.read_text(&layout.certificate)?;
+        let key = host.read_text(&layout.key)?.map(Zeroizing::new);
+        let summary = certificate
+            .as_ref()
+            .zip(key.as_ref())
+            .map(|(certificate, _)| certificate::summary(certificate.as_bytes(), now));
+        if let Some(Ok(summary)) = summary
+            && !summary.self_signed
+        {
+            return Err(Exit::Settings.because(format!(
+                "tls.mode is self-signed, but {} was issued by {}: move it and its key elsewhere and set tls.mode = \"files\", tls.certificate and tls.key, or remove it",
+                host.outside(&layout.certificate),
+                summary.issuer
+            )));
+        }
+        if let Some(pair) = &self.new_certificate {
+            return Ok(Certificate::Own {
+                pair: pair.clone(),
+                because: "you asked for it".to_owned(),
+            });
+        }
+        let because = match (&certificate, &key) {
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
+                let serves = certificate::still_serves(certificate, key, &subject, now);
+                serves.err().unwrap_or_default()
+            }
+            _ => "there is none yet".to_owned(),
+        };
+        let pair = match (certificate, key) {
+            (Some(certificate), Some(key)) if because.is_empty() => Ok(Pair { certificate, key }),
+            (_, Some(key)) => certificate::renewed(&key, &subject, now),
+            (_, None) => certificate::self_signed(&subject, now),
+        };
+        let pair =
+            pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+        Ok(Certificate::Own { pair, because })
+    }
+
+    fn given_certificate(&self) -> Result<Certificate> {
+        let tls = &self.settings().tls;
+        let read = |path: &str| -> Result<Vec<u8>> {
+            let followed = self.host.followed(path)?;
+            self.host.read(&followed)?.ok_or_else(|| {
+                Exit::Unusable.because(format!(
+                    "{}: there is no such file; put the certificate and its key there, or change the [tls] settings",
+                    self.host.outside(path)
+                ))
+            })
+        };
+        // The settings are checked: mode "files" has both.
+        let certificate = tls
+            .certificate
+            .as_ref()
+            .context("tls.certificate is not set")?
+            .as_str();
+        let key = tls.key.as_ref().context("tls.key is not set")?.as_str();
+        let chain = tls.chain.as_ref().map(|path| path.as_str());
+        let (certificate_bytes, key_bytes) = (read(certificate)?, Zeroizing::new(read(key)?));
+        let chain_bytes = chain.map(read).transpose()?;
+        let names = self.names();
+        let outside = |path: &str| PathBuf::from(self.host.outside(path));
+        let (shown_certificate, shown_key) = (outside(certificate), outside(key));
+        let shown_chain = chain.map(outside);
+        let mut findings = certificate::check(&certificate::Given {
+            certificate: (&shown_certificate, &certificate_bytes),
+            key: (&shown_key, &key_bytes),
+            chain: shown_chain.as_deref().zip(chain_bytes.as_deref()),
+            names: &names,
+            now: SystemTime::now(),
+        });
+        let with_key = |path, bytes: Option<&[u8]>| {
+            let holds_key = bytes.is_some_and(certificate::holds_key);
+            (path != Some(key) && holds_key).then_some(path).flatten()
+        };
+        for path in [
+            Some(key),
+            with_key(Some(certificate), Some(&certificate_bytes)),
+            with_key(chain, chain_bytes.as_deref()),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let Some(entry) = self.host.look(&self.host.followed(path)?)? else {
+                continue;
+            };
+            // In a staged tree of an ordinary user everything is that user's.
+            let uid = if self.host.may_give_away() {
+                entry.uid
+            } else {
+                0
+            };
+            findings.extend(certificate::permission_findings(
+                &outside(path),
+                entry.mode,
+                uid,
+            ));
+        }
+        let (refused, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| {
+            finding.severity == certificate::Severity::Refuse && !self.only_shows
+        });
+        if !refused.is_empty() {
+            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            return Err(Exit::Unusable.because(lines.join("\n")));
+        }
+        Ok(Certificate::Given {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            chain: chain.unwrap_or_default().to_owned(),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+fn joined(key: &str, certificate: &str) -> Zeroizing<String> {
+    let between = match key.is_empty() || key.ends_with('\n') {
+        true => "",
+        false => "\n",
+    };
+    Zeroizing::new(format!("{key}{between}{certificate}"))
+}

@@ -1,0 +1,211 @@
+//! What every command does that makes a machine follow its settings: plan, refuse, apply.
+
+use crate::archive::bundle;
+use crate::base::error::Exit;
+use crate::base::terminal::Style;
+use crate::cli::{Origin, Parts};
+use crate::drivers::{packages, release, services, sql};
+use crate::engine::report::Lines;
+use crate::engine::{self, Action, Plan, Scope};
+use crate::host::Host;
+use crate::journal::{Journal, Writer};
+use crate::recipe::{Recipe, desired};
+use crate::resource::{Part, Resource, State, Wanted};
+use crate::session::trial;
+use crate::site::Site;
+use anyhow::Result;
+use std::sync::atomic::AtomicBool;
+
+/// The recipe for the chosen parts, and the plan that makes the machine follow it.
+pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
+    if let Some(live) = &site.host.live
+        && parts.include(Part::Services)
+    {
+        live.begin_to_look(&site.host);
+    }
+    let mut found = site.found(journal)?;
+    site.ready(&found)?;
+    if found.database_client.is_none() && parts.include(Part::Database) && site.host.live.is_some()
+    {
+        found.database_client = Some(sql::known(&site.host)?.client().await?);
+    }
+    let mut recipe = desired(site, &found)?;
+    keep_parts(&mut recipe.wanted, parts);
+    recipe.missing.retain(|(part, _)| parts.include(*part));
+    let scope = Scope {
+        instance: &site.instance,
+        adopt: parts.adopt,
+        whole: parts.whole(),
+    };
+    let plan = engine::plan(&site.host, journal, &recipe.wanted, scope).await?;
+    Ok((recipe, plan))
+}
+
+/// Keeps the chosen parts, and the directories of other parts that something of theirs stands in.
+pub(crate) fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
+    let chosen: Vec<String> = wanted
+        .iter()
+        .filter(|wanted| parts.include(wanted.part))
+        .map(|wanted| wanted.resource.name().to_owned())
+        .collect();
+    wanted.retain(|wanted| {
+        let inside = format!("{}/", wanted.resource.name());
+        parts.include(wanted.part)
+            || (matches!(wanted.resource, Resource::Directory(_))
+                && chosen.iter().any(|name| name.starts_with(&inside)))
+    });
+}
+
+/// All of it.
+pub fn whole() -> Parts {
+    Parts {
+        only: Vec::new(),
+        skip: Vec::new(),
+        adopt: false,
+    }
+}
+
+/// Makes the machine what the settings say, in some of its parts; the lock is ours.
+pub async fn converge(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    parts: &Parts,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<(Recipe, Plan, engine::Outcome)> {
+    // Somebody else may have been at work until the lock was ours: what is done now is planned now.
+    let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
+    refuse(&site.host, &recipe, &plan)?;
+    trial::refuse(site, &recipe, &plan, &writer.journal, style)?;
+    plan.changes.retain(|planned| !is_issued(planned));
+    unpack(&site.host, &plan)?;
+    let mut lines = Lines {
+        style,
+        host: &site.host,
+    };
+    let outcome = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+    let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
+    let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
+    services::after_removals(&site.host, &removed)?;
+    Ok((recipe, plan, outcome))
+}
+
+/// Has an authority issue the certificate, where the site is to have one and has not, and lets Apache serve it. Nothing
+/// else waits for an authority, which may be away or refuse.
+pub(crate) async fn issue(
+    site: &Site,
+    writer: &mut Writer<'_>,
+    parts: &Parts,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<engine::Outcome> {
+    let mut outcome = engine::Outcome::default();
+    let served = Parts {
+        only: vec![Part::Certificate, Part::Web],
+        ..parts.clone()
+    };
+    // Only when it is there it is known what Apache has to serve.
+    for of_authority in [true, false] {
+        let (_, mut plan) = planned(site, &writer.journal, &served).await?;
+        plan.changes
+            .retain(|planned| is_issued(planned) == of_authority);
+        if plan.changes.is_empty() {
+            break;
+        }
+        let mut lines = Lines {
+            style,
+            host: &site.host,
+        };
+        let made = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+        outcome.done += made.done;
+        outcome.planned += made.planned;
+    }
+    Ok(outcome)
+}
+
+pub(crate) fn is_issued(planned: &engine::Planned) -> bool {
+    matches!(planned.change.resource, Resource::AcmeCertificate(_))
+}
+
+/// Where CamCOPS comes from, as settings of one run.
+pub fn overrides(origin: &Origin) -> Result<Vec<String>> {
+    let mut overrides = Vec::new();
+    if origin.offline {
+        overrides.push("network.offline=true".into());
+    }
+    for (name, given) in [
+        ("wheelhouse", &origin.wheelhouse),
+        ("bundle", &origin.bundle),
+    ] {
+        let Some(given) = given else { continue };
+        let path = given.canonicalize().map_err(|why| {
+            Exit::Unusable.because(format!("--{name} {}: {why}", given.display()))
+        })?;
+        let path = path
+            .to_str()
+            .ok_or_else(|| Exit::Unusable.because(format!("--{name}: its name is not UTF-8")))?;
+        overrides.push(format!("camcops.source={name}"));
+        overrides.push(format!("camcops.{name}={path}"));
+    }
+    Ok(overrides)
+}
+
+/// What can't be carried out is refused before any of it is.
+pub fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
+    let missing: Vec<&str> = recipe
+        .missing
+        .iter()
+        .map(|(_, what)| what.as_str())
+        .collect();
+    if !missing.is_empty() {
+        return Err(Exit::Unreachable.because(missing.join("\n")));
+    }
+    let unfetched = unfetched(host, plan)?;
+    if !unfetched.is_empty() {
+        return Err(Exit::Unreachable.because(unfetched.join("\n")));
+    }
+    if plan.conflicts.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<&str> = plan.conflicts.iter().map(|c| c.what.as_str()).collect();
+    Err(Exit::CannotCreate.because(all.join("\n")))
+}
+
+/// What would have to be fetched, where nothing may be.
+pub(crate) fn unfetched(host: &Host, plan: &Plan) -> Result<Vec<String>> {
+    let made = plan
+        .changes
+        .iter()
+        .filter(|c| c.change.after != State::Absent);
+    let made: Vec<&Resource> = made.map(|c| &c.change.resource).collect();
+    let refusals = [
+        packages::refuse_offline(host, made.iter().copied()),
+        release::refuse_offline(host, made.iter().copied()),
+    ];
+    let mut unfetched = Vec::new();
+    for refusal in refusals {
+        match refusal {
+            Ok(()) => {}
+            Err(why) if Exit::of(&why) == Exit::Unreachable => unfetched.push(format!("{why:#}")),
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(unfetched)
+}
+
+/// Checks and unpacks the bundle that a plan needs, before anything is changed; the lock is ours.
+pub fn unpack(host: &Host, plan: &Plan) -> Result<()> {
+    let fetched = plan.changes.iter().any(|planned| {
+        planned.change.after != State::Absent
+            && matches!(
+                planned.change.resource,
+                Resource::Package(_) | Resource::Release(_)
+            )
+    });
+    let bundle = host.live.as_ref().and_then(|live| live.bundle.as_ref());
+    match bundle {
+        Some(bundle) if fetched => bundle.unpacked(host).map(|_| ()),
+        // An earlier run may have been cut.
+        _ => bundle::clear(host),
+    }
+}

@@ -1,0 +1,133 @@
+//! What is remembered of the last upgrade of an instance: from what to what, how far it came, and the way back.
+//!
+//! The settings say which version is wanted, and `install` converges to that; this only says which release is kept for a
+//! way back, and what has to be brought back with it.
+
+use crate::base::error::Exit;
+use crate::host::Host;
+use crate::layout;
+use crate::resource::Resource;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The file beside the journal.
+const FILE: &str = "upgrade.json";
+
+/// How far an upgrade came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The settings ask for the new version, or are about to.
+    Switching,
+    /// The new version works.
+    Done,
+    /// It is being undone: the settings ask for the old version once the tables are the old ones.
+    GoingBack,
+}
+
+/// One side of an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// The version of CamCOPS.
+    pub version: String,
+    /// The release.
+    pub release: String,
+}
+
+/// The last upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// How far it came.
+    pub phase: Phase,
+    /// What there was.
+    pub from: Side,
+    /// What there is to be.
+    pub to: Side,
+    /// The dump of the database from before, where there was anything to dump.
+    pub dump: Option<String>,
+    /// The revision of the tables from before.
+    pub revision: String,
+    /// Whether the tables are changed: then the old release can't work with the new ones.
+    pub migrates: bool,
+    /// A sum over each table right after the migration, before anybody could write: what differs from it is new.
+    pub sums: Option<BTreeMap<String, String>>,
+}
+
+/// Where it is remembered.
+pub fn path(instance: &str) -> String {
+    layout::beside(instance, FILE)
+}
+
+/// What is remembered; nothing where nothing was ever upgraded.
+pub fn read(host: &Host, instance: &str) -> Result<Option<Upgrade>> {
+    let path = layout::beside(instance, FILE);
+    let Some(text) = host.read_text(&path)? else {
+        return Ok(None);
+    };
+    let upgrade = serde_json::from_str(&text).map_err(|why| {
+        Exit::Unusable.because(format!(
+            "can't use {}: {why}; a newer version of camcops-provision may have written it; move it away: then there is no rollback",
+            host.outside(&path)
+        ))
+    })?;
+    Ok(Some(upgrade))
+}
+
+/// Remembers it for good.
+pub fn write(host: &Host, instance: &str, upgrade: &Upgrade) -> Result<()> {
+    let text = serde_json::to_string_pretty(upgrade)? + "\n";
+    let path = layout::beside(instance, FILE);
+    host.put_file(&path, text.as_bytes(), Some((0, 0)), 0o600)
+}
+
+/// Forgets it: there is no way back any more.
+pub fn forget(host: &Host, instance: &str) -> Result<()> {
+    let path = layout::beside(instance, FILE);
+    match host.look(&path)? {
+        Some(_) => host.remove_file(&path),
+        None => Ok(()),
+    }
+}
+
+/// The releases that an upgrade or its way back needs.
+pub fn kept(host: &Host, instance: &str) -> Result<Vec<Resource>> {
+    let Some(upgrade) = read(host, instance)? else {
+        return Ok(Vec::new());
+    };
+    let sides = [upgrade.from, upgrade.to].into_iter();
+    Ok(sides.map(|side| Resource::Release(side.release)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_read_back() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join("var/lib/camcops-provision/camcops")).unwrap();
+        let host = Host::staged(home.path()).unwrap();
+        assert_eq!(read(&host, "camcops").unwrap(), None);
+        let side = |name: &str| Side {
+            version: name.into(),
+            release: format!("{name}-py3.11"),
+        };
+        let upgrade = Upgrade {
+            phase: Phase::Switching,
+            from: side("2.4.23"),
+            to: side("2.4.24"),
+            dump: None,
+            revision: "0086".into(),
+            migrates: true,
+            sums: Some(BTreeMap::from([("patient".into(), "17".into())])),
+        };
+        write(&host, "camcops", &upgrade).unwrap();
+        assert_eq!(read(&host, "camcops").unwrap(), Some(upgrade));
+        let kept = kept(&host, "camcops").unwrap();
+        assert_eq!(kept.len(), 2);
+        forget(&host, "camcops").unwrap();
+        forget(&host, "camcops").unwrap();
+        assert_eq!(read(&host, "camcops").unwrap(), None);
+    }
+}

@@ -1,0 +1,341 @@
+//! What the machine is: everything that is read from it before deciding. A plain struct that a test can write by hand.
+
+use crate::host::{Host, Kind};
+use crate::layout::{self, DEBIAN, Flavour, RHEL};
+use crate::settings::Python;
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// Who starts services on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// systemd.
+    Systemd,
+    /// supervisor.
+    Supervisor,
+}
+
+/// The family of the database server: the two read other files and know other settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseFamily {
+    /// MariaDB.
+    Mariadb,
+    /// MySQL.
+    Mysql,
+}
+
+/// Where the application finds what makes PDF files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pdf {
+    /// The distribution has a package of it.
+    Packaged,
+    /// The administrator has put it there.
+    Present,
+    /// Nowhere.
+    Missing,
+}
+
+/// What the machine is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    /// The family of its distribution.
+    pub flavour: &'static Flavour,
+    /// Its distribution's own name.
+    pub distribution: String,
+    /// A tree that will become a machine, and not the machine itself.
+    pub staged: bool,
+    /// Whether files can be given to other accounts here.
+    pub may_give_away: bool,
+    /// Accounts and groups that exist, of those that may be needed.
+    pub accounts: BTreeSet<String>,
+    /// Who starts services.
+    pub manager: Manager,
+    /// The family of the database server, MariaDB where there is none yet.
+    pub database: DatabaseFamily,
+    /// The version of the message broker, if it is installed.
+    pub broker_version: Option<(u32, u32)>,
+    /// Where the application finds what makes PDF files.
+    pub pdf: Pdf,
+    /// The full host name.
+    pub host_name: String,
+    /// The time zone, as Area/City.
+    pub timezone: String,
+    /// The Pythons that CamCOPS can run on, here or among the distribution's packages.
+    pub pythons: Pythons,
+    /// How the file name of ImageMagick's library goes on; empty where that is not known.
+    pub magick_suffix: &'static str,
+    /// Processor cores.
+    pub cores: u32,
+    /// Memory in MiB.
+    pub memory_mb: u64,
+}
+
+/// The Pythons of a machine.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Pythons {
+    /// Those that are there, newest first, in the places where everybody can run them.
+    pub here: Vec<Interpreter>,
+    /// The one that the distribution's packages have, as 3.MINOR.
+    pub packaged: Option<u8>,
+}
+
+/// One Python.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Interpreter {
+    /// 3.MINOR.
+    pub minor: u8,
+    /// Its path.
+    pub path: String,
+    /// Whether it can bring pip into a new environment.
+    pub whole: bool,
+}
+
+/// What a staged tree is planned for, as nobody knows yet where it will run; the first boot computes anew.
+const STAGED_CORES: u32 = 2;
+const STAGED_MEMORY_MB: u64 = 4096;
+
+impl Facts {
+    /// Reads them.
+    pub fn gather(host: &Host) -> Result<Facts> {
+        let staged = host.staged_root().is_some();
+        let release = os_release(host)?;
+        let value = |key: &str| value(&release, key);
+        let like = format!(" {} {} ", value("ID"), value("ID_LIKE"));
+        let is_rhel = ["rhel", "fedora", "centos"]
+            .iter()
+            .any(|family| like.contains(&format!(" {family} ")));
+        let flavour = if is_rhel { &RHEL } else { &DEBIAN };
+        let (cores, memory_mb) = if staged {
+            (STAGED_CORES, STAGED_MEMORY_MB)
+        } else {
+            (cores(), memory_mb(host)?)
+        };
+        let names = [flavour.web_account, flavour.log_group, "camcops", "root"];
+        let known = |name: &&str| {
+            host.accounts.gid(name).is_some()
+                && (*name == flavour.log_group || host.accounts.uid(name).is_some())
+        };
+        Ok(Facts {
+            flavour,
+            distribution: value("PRETTY_NAME"),
+            staged,
+            may_give_away: host.may_give_away(),
+            accounts: names
+                .iter()
+                .filter(|name| known(name))
+                .map(|name| (*name).to_owned())
+                .collect(),
+            manager: manager(host, staged)?,
+            database: database(host)?,
+            broker_version: broker_version(host)?,
+            pdf: pdf(host, &value("ID"), major(&value("VERSION_ID")))?,
+            host_name: host_name(host, staged)?,
+            timezone: timezone(host)?,
+            pythons: pythons(host, &value("ID"), is_rhel, &value("VERSION_ID"))?,
+            magick_suffix: magick_suffix(&value("ID"), major(&value("VERSION_ID"))),
+            cores,
+            memory_mb,
+        })
+    }
+
+    /// Whether a file can be given to this `user:group` here and now.
+    pub fn can_give_to(&self, user: &str, group: &str) -> bool {
+        self.may_give_away && self.accounts.contains(user) && self.accounts.contains(group)
+    }
+}
+
+/// The distribution and its release, in the words of programs: `debian`, `12`.
+pub fn release(host: &Host) -> Result<(String, String)> {
+    let release = os_release(host)?;
+    Ok((value(&release, "ID"), value(&release, "VERSION_ID")))
+}
+
+fn value(release: &str, key: &str) -> String {
+    release
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .map(|value| value.trim_matches(['"', '\'']).to_owned())
+        .unwrap_or_default()
+}
+
+fn os_release(host: &Host) -> Result<String> {
+    for path in ["/etc/os-release", "/usr/lib/os-release"] {
+        if let Some(text) = host.read_text(path)? {
+            return Ok(text);
+        }
+        // Debian's is a link to the other one.
+    }
+    // An empty tree will most likely become what this machine is.
+    Ok(std::fs::read_to_string("/etc/os-release").unwrap_or_default())
+}
+
+fn manager(host: &Host, staged: bool) -> Result<Manager> {
+    let there = |path: &str| -> Result<bool> { Ok(host.look(path)?.is_some()) };
+    if !staged {
+        // The directory that systemd itself documents as the sign that it is running.
+        return Ok(match there("/run/systemd/system")? {
+            true => Manager::Systemd,
+            false => Manager::Supervisor,
+        });
+    }
+    let systemd = there("/usr/lib/systemd/systemd")? || there("/lib/systemd/systemd")?;
+    Ok(match !systemd && there("/usr/bin/supervisord")? {
+        true => Manager::Supervisor,
+        false => Manager::Systemd,
+    })
+}
+
+fn database(host: &Host) -> Result<DatabaseFamily> {
+    for path in ["/usr/sbin/mariadbd", "/usr/libexec/mariadbd"] {
+        if host.look(path)?.is_some() {
+            return Ok(DatabaseFamily::Mariadb);
+        }
+    }
+    for path in ["/usr/sbin/mysqld", "/usr/libexec/mysqld"] {
+        if host
+            .look(path)?
+            .is_some_and(|entry| entry.kind == Kind::File)
+        {
+            return Ok(DatabaseFamily::Mysql);
+        }
+    }
+    Ok(DatabaseFamily::Mariadb)
+}
+
+fn host_name(host: &Host, staged: bool) -> Result<String> {
+    let short = match host.read_text("/etc/hostname")? {
+        Some(text) if staged => text.trim().to_owned(),
+        _ if staged => "localhost".to_owned(),
+        _ => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if short.is_empty() || !short.chars().all(plain) {
+        // Nothing that could stand in a URL or a certificate.
+        return Ok("localhost".into());
+    }
+    if short.contains('.') {
+        return Ok(short);
+    }
+    // The full name is the first name of the line that also has the short one.
+    let hosts = host.read_text("/etc/hosts")?.unwrap_or_default();
+    let full = hosts
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default())
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let first = words.clone().next()?;
+            (first.contains('.') && words.any(|word| word == short)).then(|| first.to_owned())
+        })
+        .next();
+    Ok(full.unwrap_or(short))
+}
+
+fn timezone(host: &Host) -> Result<String> {
+    let zone = match host.read_link("/etc/localtime")? {
+        Some(target) => target
+            .split_once("zoneinfo/")
+            .map(|(_, zone)| zone.to_owned()),
+        None => None,
+    };
+    let zone = match zone {
+        Some(zone) => Some(zone),
+        None => host
+            .read_text("/etc/timezone")?
+            .map(|text| text.trim().to_owned()),
+    };
+    Ok(zone
+        .filter(|zone| !zone.is_empty())
+        .unwrap_or_else(|| "Etc/UTC".into()))
+}
+
+fn pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -> Result<Pythons> {
+    let mut here = Vec::new();
+    for minor in Python::MINORS {
+        for prefix in ["/usr", "/usr/local"] {
+            let path = format!("{prefix}/bin/python3.{minor}");
+            if host.look(&path)?.is_none() {
+                continue;
+            }
+            let mut whole = false;
+            for library in ["lib", "lib64"] {
+                let module = format!("{prefix}/{library}/python3.{minor}/ensurepip/__init__.py");
+                whole |= host.look(&module)?.is_some();
+            }
+            here.push(Interpreter { minor, path, whole });
+        }
+    }
+    Ok(Pythons {
+        here,
+        packaged: packaged_python(distribution, is_rhel, version),
+    })
+}
+
+fn packaged_python(distribution: &str, is_rhel: bool, version: &str) -> Option<u8> {
+    let major = major(version);
+    match (distribution, version) {
+        ("debian", _) if major == 12 => Some(11),
+        ("ubuntu", "22.04") => Some(10),
+        ("ubuntu", "24.04") => Some(12),
+        ("fedora", _) => None,
+        _ if is_rhel && (8..=10).contains(&major) => Some(12),
+        _ => None,
+    }
+}
+
+/// Each version of the broker has a directory of its own, `rabbitmq_server-4.0.5`.
+fn broker_version(host: &Host) -> Result<Option<(u32, u32)>> {
+    let names = host.list(layout::VERSIONS)?.unwrap_or_default();
+    let version = |name: &String| {
+        let mut numbers = name.strip_prefix("rabbitmq_server-")?.split('.');
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    };
+    Ok(names.iter().filter_map(version).max())
+}
+
+/// wkhtmltopdf is no longer developed: distributions drop it.
+fn pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
+    if matches!(
+        (distribution, major),
+        ("debian", 1..=12) | ("ubuntu", 1..=24)
+    ) {
+        return Ok(Pdf::Packaged);
+    }
+    for path in ["/usr/bin/wkhtmltopdf", "/usr/local/bin/wkhtmltopdf"] {
+        if host.look(path)?.is_some() {
+            return Ok(Pdf::Present);
+        }
+    }
+    Ok(Pdf::Missing)
+}
+
+/// The first number of a version; 0 where it has none.
+fn major(version: &str) -> u32 {
+    let first = version.split('.').next();
+    first.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// ImageMagick 6 as Debian and Ubuntu build it, up to the releases that moved to 7.
+fn magick_suffix(distribution: &str, major: u32) -> &'static str {
+    match (distribution, major) {
+        ("debian", 1..=12) | ("ubuntu", 1..=24) => "-6.Q16",
+        ("debian", 13..) => "-7.Q16",
+        _ => "",
+    }
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+}
+
+fn memory_mb(host: &Host) -> Result<u64> {
+    let text = host.read_text("/proc/meminfo")?.unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok());
+    Ok(kib.map_or(STAGED_MEMORY_MB, |kib| kib / 1024))
+}
