@@ -1,4 +1,4 @@
 //! Archives: backups' files and bundles, packed and read.
 
-pub mod bundle;
-pub mod pack;
+pub(crate) mod bundle;
+pub(crate) mod pack;

@@ -3,10 +3,10 @@
 //! A backup is built under another name beside its place, made to last, and renamed as the last step: what has a
 //! backup's name is whole. It is only read after its sums were found to be right.
 
-pub mod files;
-pub mod keep;
-pub mod make;
-pub mod manifest;
+pub(crate) mod files;
+pub(crate) mod keep;
+pub(crate) mod make;
+pub(crate) mod manifest;
 pub(crate) mod summary;
 
 use crate::archive::pack::sum_of;
@@ -21,22 +21,22 @@ use std::fs::File;
 use time::OffsetDateTime;
 
 /// The database in a backup.
-pub const DATABASE: &str = "database.sql.zst";
+pub(crate) const DATABASE: &str = "database.sql.zst";
 /// What else makes up a site.
-pub const FILES: &str = "files.tar.zst";
+pub(crate) const FILES: &str = "files.tar.zst";
 /// The database, encrypted.
-pub const DATABASE_ENCRYPTED: &str = "database.sql.zst.age";
+pub(crate) const DATABASE_ENCRYPTED: &str = "database.sql.zst.age";
 /// The files, encrypted.
-pub const FILES_ENCRYPTED: &str = "files.tar.zst.age";
+pub(crate) const FILES_ENCRYPTED: &str = "files.tar.zst.age";
 /// What is not finished ends with this.
-pub const UNFINISHED: &str = ".unfinished";
+pub(crate) const UNFINISHED: &str = ".unfinished";
 /// No list of tables and files is larger.
 const LARGEST_MANIFEST: u64 = 32 << 20;
 
 /// What something in the directory of backups is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub(crate) enum What {
     /// A whole backup.
     Backup,
     /// One that was never finished.
@@ -47,23 +47,23 @@ pub enum What {
 
 /// Something in the directory of backups.
 #[derive(Debug, Clone, Serialize)]
-pub struct Found {
+pub(crate) struct Found {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// What it is.
-    pub what: What,
+    pub(crate) what: What,
     /// When it was made.
     #[serde(serialize_with = "time::serde::rfc3339::serialize")]
-    pub made_at: OffsetDateTime,
+    pub(crate) made_at: OffsetDateTime,
     /// Its size on the disk.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// What it says of itself; its sums are not checked for that.
     #[serde(skip)]
-    pub manifest: Option<Manifest>,
+    pub(crate) manifest: Option<Manifest>,
 }
 
 /// What is in the directory of backups of an instance, oldest first.
-pub fn list(host: &Host, directory: &str, slug: &str, database: &str) -> Result<Vec<Found>> {
+pub(crate) fn list(host: &Host, directory: &str, slug: &str, database: &str) -> Result<Vec<Found>> {
     let mut all = Vec::new();
     for name in host.list(directory)?.unwrap_or_default() {
         let Some((what, made_at)) = understood(&name, slug, database) else {
@@ -114,13 +114,13 @@ pub fn list(host: &Host, directory: &str, slug: &str, database: &str) -> Result<
 
 impl Found {
     /// Whether it is a backup of that instance that came to its end, by what it says of itself.
-    pub fn is_whole(&self, instance: &str) -> bool {
+    pub(crate) fn is_whole(&self, instance: &str) -> bool {
         let manifest = self.manifest.as_ref();
         self.what == What::Backup && manifest.is_some_and(|manifest| manifest.instance == instance)
     }
 
     /// What it was made before, if that is why there is one.
-    pub fn before(&self) -> Option<&str> {
+    pub(crate) fn before(&self) -> Option<&str> {
         self.manifest.as_ref()?.before.as_deref()
     }
 }
@@ -165,19 +165,19 @@ fn unfit(path: &str, what: &str) -> anyhow::Error {
 
 /// A backup whose sums were found to be right.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// Where it is.
-    pub path: String,
+    pub(crate) path: String,
     /// What it says of itself.
-    pub manifest: Manifest,
+    pub(crate) manifest: Manifest,
     /// Its database, as it was summed: nobody can have exchanged it since.
-    pub database: File,
+    pub(crate) database: File,
     /// Its files.
-    pub files: File,
+    pub(crate) files: File,
 }
 
 /// Opens a backup and checks each sum.
-pub fn open(host: &Host, path: &str) -> Result<Opened> {
+pub(crate) fn open(host: &Host, path: &str) -> Result<Opened> {
     let sums = small(host, path, SUMS)?;
     let Some(sums) = manifest::parse_sums(&sums) else {
         return Err(unfit(path, &format!("has a {SUMS} that is damaged")));

@@ -12,9 +12,9 @@ mod tests;
 
 use crate::base::terminal;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-pub use check::{Finding, Given, Severity, check, check_served, permission_findings};
+pub(crate) use check::{Finding, Given, Severity, check, check_served, permission_findings};
 pub(crate) use pem::base64;
-pub use pem::{certificates_only, holds_key, key_only};
+pub(crate) use pem::{certificates_only, holds_key, key_only};
 use rcgen::string::PrintableString;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
@@ -35,7 +35,7 @@ use x509_parser::x509::AttributeTypeAndValue;
 use zeroize::Zeroizing;
 
 /// The longest life of a server certificate that Apple's devices accept is 825 days; ours begins an hour early.
-pub const LONGEST_LIFE_DAYS: u32 = 824;
+pub(crate) const LONGEST_LIFE_DAYS: u32 = 824;
 
 /// What a self-signed certificate says about the server.
 #[derive(Debug, Clone, Default)]
@@ -168,7 +168,7 @@ pub fn self_signed(subject: &Subject, now: SystemTime) -> Result<Pair> {
 /// Makes a certificate for the key of an earlier one; a key too, where that one is not as ours are.
 ///
 /// A key and its certificate are two files, and a run may end between them: only a key that stays fits at any moment.
-pub fn renewed(key_pem: &str, subject: &Subject, now: SystemTime) -> Result<Pair> {
+pub(crate) fn renewed(key_pem: &str, subject: &Subject, now: SystemTime) -> Result<Pair> {
     match KeyPair::from_pem_and_sign_algo(key_pem, &PKCS_ECDSA_P256_SHA256) {
         Ok(key) => signed_with(&key, Zeroizing::new(key_pem.to_owned()), subject, now),
         Err(_) => self_signed(subject, now),
@@ -208,14 +208,14 @@ fn signed_with(
 }
 
 /// A new key, as PEM text.
-pub fn new_key() -> Result<Zeroizing<String>> {
+pub(crate) fn new_key() -> Result<Zeroizing<String>> {
     let key =
         KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
     Ok(Zeroizing::new(key.serialize_pem()))
 }
 
 /// Asks an authority for a certificate for a key: a request, as PEM text.
-pub fn request(key_pem: &str, subject: &Subject) -> Result<String> {
+pub(crate) fn request(key_pem: &str, subject: &Subject) -> Result<String> {
     let key = KeyPair::from_pem(key_pem)
         .context("this kind of key can't sign a request here; take --new-key")?;
     ensure!(
@@ -227,7 +227,7 @@ pub fn request(key_pem: &str, subject: &Subject) -> Result<String> {
 }
 
 /// Whether one of the certificates of a PEM file was issued for a key.
-pub fn fits(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
+pub(crate) fn fits(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
     let (Some(key), Ok(blocks)) = (only_key(key_pem), read::blocks(certificates_pem)) else {
         return false;
     };
@@ -249,7 +249,7 @@ fn serial_number() -> Result<SerialNumber> {
 }
 
 /// Whether an earlier self-signed pair is still right; the error completes "it is made anew because …".
-pub fn still_serves(
+pub(crate) fn still_serves(
     certificate_pem: &[u8],
     key_pem: &[u8],
     subject: &Subject,
@@ -378,28 +378,28 @@ fn only_key(pem: &[u8]) -> Option<PrivateKey> {
 
 /// What `status` shows of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Who it is for.
-    pub subject: String,
+    pub(crate) subject: String,
     /// Who signed it.
-    pub issuer: String,
+    pub(crate) issuer: String,
     /// Host names and IP addresses.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Beginning of its validity, RFC 3339.
-    pub not_before: String,
+    pub(crate) not_before: String,
     /// End of its validity, RFC 3339.
-    pub not_after: String,
+    pub(crate) not_after: String,
     /// Whole days left; negative once it has expired.
-    pub days_left: i64,
+    pub(crate) days_left: i64,
     /// SHA-256 fingerprint, as `openssl x509 -fingerprint -sha256` prints it.
-    pub fingerprint_sha256: String,
+    pub(crate) fingerprint_sha256: String,
     /// Whether it vouches for itself.
-    pub self_signed: bool,
+    pub(crate) self_signed: bool,
 }
 
 impl Summary {
     /// How long it is good for, or since when it is not.
-    pub fn left(&self) -> String {
+    pub(crate) fn left(&self) -> String {
         let days = terminal::count(self.days_left.unsigned_abs() as usize, "day");
         match self.days_left {
             0.. => format!("{days} left"),
@@ -409,12 +409,12 @@ impl Summary {
 }
 
 /// Describes the first certificate of a PEM file.
-pub fn summary(pem: &[u8], now: SystemTime) -> Result<Summary> {
+pub(crate) fn summary(pem: &[u8], now: SystemTime) -> Result<Summary> {
     summary_of(&first_certificate(pem)?, now)
 }
 
 /// Describes all certificates of a PEM file.
-pub fn summaries(pem: &[u8], now: SystemTime) -> Result<Vec<Summary>> {
+pub(crate) fn summaries(pem: &[u8], now: SystemTime) -> Result<Vec<Summary>> {
     let blocks = readable(pem)?;
     let certificates = blocks.iter().filter(|block| read::is_certificate(block));
     certificates
@@ -423,7 +423,7 @@ pub fn summaries(pem: &[u8], now: SystemTime) -> Result<Vec<Summary>> {
 }
 
 /// Describes a certificate as it travels.
-pub fn summary_of(der: &[u8], now: SystemTime) -> Result<Summary> {
+pub(crate) fn summary_of(der: &[u8], now: SystemTime) -> Result<Summary> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|error| anyhow!("it can't be read: {error}"))?;
     let (begins, ends) = validity(&certificate);

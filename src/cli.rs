@@ -32,7 +32,7 @@ pub struct Cli {
     pub global: Global,
     /// The command.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What holds for every command.
@@ -41,33 +41,33 @@ pub struct Cli {
 pub struct Global {
     /// Settings file [default: /etc/camcops/provision.toml; for instance NAME provision_NAME.toml]; *.toml in the folder of the same name ending in .d are merged in
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Override one setting (dotted key); repeatable
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Which instance, by its name
     #[arg(long, global = true, value_name = "NAME", default_value = layout::DEFAULT_INSTANCE, value_parser = layout::instance)]
-    pub instance: String,
+    pub(crate) instance: String,
     /// Act on a staged tree under DIR: files only; what needs a running machine is listed for the first boot
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// One JSON document on standard output
     #[arg(long, global = true)]
     pub json: bool,
     /// Say more
     #[arg(short, long, global = true)]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
     /// Only results and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value = "auto")]
-    pub color: Color,
+    pub(crate) color: Color,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Ask a few questions and write the settings file (on a terminal)
     Init,
     /// Make the machine what the settings say; run it again at any time
@@ -195,7 +195,7 @@ pub enum Command {
 
 /// What concerns the database.
 #[derive(Debug, Subcommand)]
-pub enum Db {
+pub(crate) enum Db {
     /// Open the client of the database, logged in as the application
     Shell,
     /// Bring the tables to the revision of the installed release, after a dump
@@ -227,55 +227,55 @@ pub enum Db {
 The site goes on meanwhile. Only administrators of the server can read the copy, until they give it away by a dump or a grant;
 DROP DATABASE removes it. Dates, rare diagnoses and small groups may still tell who somebody is: treat the copy as your rules
 for pseudonymised data say.")]
-pub struct Anonymise {
+pub(crate) struct Anonymise {
     /// The name of the copy, a database that is not there yet
     #[arg(long, value_name = "DATABASE")]
-    pub to: String,
+    pub(crate) to: String,
 }
 
 /// Flags of `db grant-readonly`.
 #[derive(Debug, Args)]
-pub struct GrantReadonly {
+pub(crate) struct GrantReadonly {
     /// The account [default: the one in database.readonly_user, or the application's with _reports]
     #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Where it comes from, such as 10.0.0.5 or 10.0.0.% [default: this machine]
     #[arg(long, value_name = "HOST")]
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Where its password comes from.
     #[command(flatten)]
-    pub password: GivenPassword,
+    pub(crate) password: GivenPassword,
 }
 
 /// A password that may be given, and is made otherwise.
 #[derive(Debug, Args)]
-pub struct GivenPassword {
+pub(crate) struct GivenPassword {
     /// A file that only root can read and that holds the password, or - for standard input or the terminal [default: the
     /// one that is kept, or a new one]
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// Flags of `db reset`.
 #[derive(Debug, Args)]
-pub struct Reset {
+pub(crate) struct Reset {
     /// The name of the database that is to be emptied
     #[arg(long, value_name = "DATABASE")]
-    pub confirm: Option<String>,
+    pub(crate) confirm: Option<String>,
     /// Also if there are patients or tasks in it
     #[arg(long)]
-    pub destroy_clinical_data: bool,
+    pub(crate) destroy_clinical_data: bool,
     /// Make this user of CamCOPS, who may do everything
     #[arg(long, value_name = "NAME")]
-    pub superuser: Option<String>,
+    pub(crate) superuser: Option<String>,
     /// The password of that user, the first line of a file; - is standard input
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
-    pub superuser_password_file: Option<PathBuf>,
+    pub(crate) superuser_password_file: Option<PathBuf>,
 }
 
 /// What to do with the certificate.
 #[derive(Debug, Subcommand)]
-pub enum Cert {
+pub(crate) enum Cert {
     /// Show the certificate, its chain, and the fingerprints of those before it
     Show,
     /// Print a request for an authority to sign; the key stays on this machine
@@ -308,24 +308,24 @@ pub enum Cert {
 
 /// Flags of `cert install`.
 #[derive(Debug, Args)]
-pub struct CertInstall {
+pub(crate) struct CertInstall {
     /// The certificate, PEM; its chain may follow in the same file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "from_certbot")]
-    pub cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// The certificates between it and the authority, PEM
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub chain: Option<PathBuf>,
+    pub(crate) chain: Option<PathBuf>,
     /// Its key, PEM [default: the key that the request was made with]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// What certbot has for this site by now, with tls.mode = "certbot"; certbot runs this after each renewal
     #[arg(long, conflicts_with_all = ["cert", "chain", "key"])]
-    pub from_certbot: bool,
+    pub(crate) from_certbot: bool,
 }
 
 /// What to do with a service.
 #[derive(Debug, Subcommand)]
-pub enum ServiceSwitch {
+pub(crate) enum ServiceSwitch {
     /// Start a service, now and at boot
     Enable {
         /// server, workers, scheduler, monitor, or one of services.extra
@@ -342,7 +342,7 @@ pub enum ServiceSwitch {
 
 /// What to do with bundles.
 #[derive(Debug, Subcommand)]
-pub enum Bundle {
+pub(crate) enum Bundle {
     /// Fetch everything on a machine with a network and of the same kind, and write it into one file; nothing is installed
     #[command(after_help = "\
 The sums in a bundle show what was damaged on its way. That nobody has exchanged it, show the SHA-256 that is printed
@@ -358,18 +358,18 @@ here, compared by other means, or a signature: whoever can change it decides wha
 
 /// Flags of `bundle create`.
 #[derive(Debug, Args)]
-pub struct BundleCreate {
+pub(crate) struct BundleCreate {
     /// Where to; beside it there has to be room for twice as much
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Take CamCOPS and its Python packages from the files in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub wheelhouse: Option<PathBuf>,
+    pub(crate) wheelhouse: Option<PathBuf>,
 }
 
 /// What to do with secrets.
 #[derive(Debug, Subcommand)]
-pub enum Secret {
+pub(crate) enum Secret {
     /// Show where each secret is kept, since when, and whose it is; never the secret
     List,
     /// Make a secret anew and bring it everywhere, while the site is in use: broker lets visitors wait some seconds, cookie logs everybody out
@@ -385,7 +385,7 @@ pub enum Secret {
 
 /// What to do with backups.
 #[derive(Debug, Subcommand)]
-pub enum Backup {
+pub(crate) enum Backup {
     /// Back up the database, with configuration, secrets, certificate and the site's own files, while the site runs
     Create {
         /// For the timer: clear away afterwards what backup.prune says
@@ -428,10 +428,10 @@ fn one_rule(name: &str) -> Result<Pruning, String> {
 
 /// Who can read an encrypted backup.
 #[derive(Debug, Args)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The file with the identity of age that can read it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub identity: Option<PathBuf>,
+    pub(crate) identity: Option<PathBuf>,
 }
 
 /// Flags of `backup restore`.
@@ -440,24 +440,24 @@ pub struct Identity {
 On a new machine: install camcops-provision, copy the whole directory of the backup there, and restore it by its path, with
 --confirm; settings, secrets and certificate come from the backup, and everything is installed.
 A backup decides what runs here, as settings do: restore none whose way you don't know.")]
-pub struct Restore {
+pub(crate) struct Restore {
     /// A backup: its name, its path, or latest; or a dump of the database, plain, by gzip or by zstd
     #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
-    pub what: String,
+    pub(crate) what: String,
     /// The name of the database that is to be replaced; always wanted
     #[arg(long, value_name = "DATABASE")]
-    pub confirm: Option<String>,
+    pub(crate) confirm: Option<String>,
     /// Also replace settings, secrets, certificate and the site's own files by those of the backup
     #[arg(long)]
-    pub with_configuration: bool,
+    pub(crate) with_configuration: bool,
     /// Who can read it.
     #[command(flatten)]
-    pub identity: Identity,
+    pub(crate) identity: Identity,
 }
 
 /// What to do for a user of CamCOPS.
 #[derive(Debug, Subcommand)]
-pub enum User {
+pub(crate) enum User {
     /// Make a superuser; a user that is there becomes one and keeps the password
     Superuser {
         /// Which user.
@@ -486,65 +486,65 @@ pub enum User {
 
 /// Which user.
 #[derive(Debug, Args)]
-pub struct UserFlags {
+pub(crate) struct UserFlags {
     /// The user's name
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// Where a password comes from.
 #[derive(Debug, Args)]
-pub struct PasswordFlags {
+pub(crate) struct PasswordFlags {
     /// A file that only root can read and that holds the password, or - for standard input [default: asked for on the
     /// terminal]
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// Flags of `logs`.
 #[derive(Debug, Args)]
-pub struct Logs {
+pub(crate) struct Logs {
     /// Which services.
     #[command(flatten)]
-    pub chosen: Services,
+    pub(crate) chosen: Services,
     /// Go on with what they log from now on, until interrupted
     #[arg(short, long)]
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Only what was logged since then: "09:30", "2026-11-21 09:30", "1 hour ago", today
     #[arg(long, value_name = "T")]
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// No more than the last N lines [default: 100, or all since T]
     #[arg(short = 'n', long, value_name = "N")]
-    pub lines: Option<u32>,
+    pub(crate) lines: Option<u32>,
 }
 
 /// Flags of `top`.
 #[derive(Debug, Args)]
-pub struct Top {
+pub(crate) struct Top {
     /// Measure anew every S seconds
     #[arg(short = 'd', long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub seconds: u32,
+    pub(crate) seconds: u32,
     /// Print it once, on a terminal too
     #[arg(long)]
-    pub once: bool,
+    pub(crate) once: bool,
 }
 
 /// Flags of `support-bundle`.
 #[derive(Debug, Args)]
-pub struct Support {
+pub(crate) struct Support {
     /// Where to [default: camcops-support-INSTANCE-TIME.tar.gz here]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Don't ask before it is written
     #[arg(short, long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
 }
 
 /// Which parts of an installation.
 #[derive(Debug, Clone, Args)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
-    pub only: Vec<Part>,
+    pub(crate) only: Vec<Part>,
     /// All but these parts
     #[arg(
         long,
@@ -553,90 +553,90 @@ pub struct Parts {
         value_name = "PART,..",
         conflicts_with = "only"
     )]
-    pub skip: Vec<Part>,
+    pub(crate) skip: Vec<Part>,
     /// Take over files that somebody else put where ours belong; uninstall brings them back
     #[arg(long)]
-    pub adopt: bool,
+    pub(crate) adopt: bool,
 }
 
 impl Parts {
     /// Whether a part was asked for.
-    pub fn include(&self, part: Part) -> bool {
+    pub(crate) fn include(&self, part: Part) -> bool {
         (self.only.is_empty() || self.only.contains(&part)) && !self.skip.contains(&part)
     }
 
     /// Whether everything was asked for.
-    pub fn whole(&self) -> bool {
+    pub(crate) fn whole(&self) -> bool {
         self.only.is_empty() && self.skip.is_empty()
     }
 }
 
 /// Where CamCOPS and its Python packages come from, for this one run.
 #[derive(Debug, Clone, Args)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// Open no connection to fetch anything; what is missing is named
     #[arg(long)]
-    pub offline: bool,
+    pub(crate) offline: bool,
     /// Take CamCOPS and its Python packages from the files in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub wheelhouse: Option<PathBuf>,
+    pub(crate) wheelhouse: Option<PathBuf>,
     /// Take CamCOPS, its Python packages and those of the distribution from a file that `bundle create` made
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "wheelhouse")]
-    pub bundle: Option<PathBuf>,
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 /// Flags of `install`.
 #[derive(Debug, Clone, Args)]
-pub struct Install {
+pub(crate) struct Install {
     /// Don't ask before the first change
     #[arg(short, long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Where CamCOPS comes from.
     #[command(flatten)]
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// Make this user of CamCOPS, who may do everything; one that is there is left as it is
     #[arg(long, value_name = "NAME")]
-    pub superuser: Option<String>,
+    pub(crate) superuser: Option<String>,
     /// The password of that user, the first line of a file; - is standard input
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
-    pub superuser_password_file: Option<PathBuf>,
+    pub(crate) superuser_password_file: Option<PathBuf>,
     /// For the hook of a package: see to every instance that is installed or asked for; what can't be done now is named, stays pending, and is no failure
     #[arg(long, conflicts_with_all = ["only", "skip", "adopt"])]
-    pub from_package: bool,
+    pub(crate) from_package: bool,
     /// Finish what --from-package left pending; nothing if nothing is
     #[arg(long, conflicts_with_all = ["only", "skip", "adopt", "from_package"])]
-    pub pending: bool,
+    pub(crate) pending: bool,
     /// Which parts.
     #[command(flatten)]
-    pub parts: Parts,
+    pub(crate) parts: Parts,
 }
 
 /// Flags of `plan`.
 #[derive(Debug, Args)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Show how the content of each file would change
     #[arg(long)]
-    pub diff: bool,
+    pub(crate) diff: bool,
     /// Exit with 2 if changes are pending
     #[arg(long)]
-    pub exit_code: bool,
+    pub(crate) exit_code: bool,
     /// Write the plan to a file too, as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Where CamCOPS would come from.
     #[command(flatten)]
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// Which parts.
     #[command(flatten)]
-    pub parts: Parts,
+    pub(crate) parts: Parts,
 }
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
-pub struct Status {
+pub(crate) struct Status {
     /// Exit with 2 if changes are pending
     #[arg(long)]
-    pub exit_code: bool,
+    pub(crate) exit_code: bool,
 }
 
 /// Flags of `doctor`.
@@ -644,30 +644,30 @@ pub struct Status {
 #[command(after_help = "\
 Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.
 With --monitoring, as monitoring plugins do: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
-pub struct Doctor {
+pub(crate) struct Doctor {
     /// Which checks, by id or by the first word of several, such as web [default: all but e2e (--end-to-end) and database.index (name it)]
     #[arg(value_name = "CHECK")]
-    pub checks: Vec<String>,
+    pub(crate) checks: Vec<String>,
     /// What can be known before an install; install itself asks it of a new machine
     #[arg(long, conflicts_with = "end_to_end")]
-    pub preflight: bool,
+    pub(crate) preflight: bool,
     /// What users meet: the login page, a tablet's question, workers, scheduler, a PDF
     #[arg(long)]
-    pub end_to_end: bool,
+    pub(crate) end_to_end: bool,
     /// Name the checks and run none
     #[arg(long)]
-    pub list: bool,
+    pub(crate) list: bool,
     /// One line and the exit codes of a monitoring plugin, for Nagios, Icinga and their like
     #[arg(long, conflicts_with = "json")]
-    pub monitoring: bool,
+    pub(crate) monitoring: bool,
     /// Write what was found in Prometheus' text format, for its textfile collector; - is standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 0..=1, default_missing_value = "-")]
-    pub metrics: Option<PathBuf>,
+    pub(crate) metrics: Option<PathBuf>,
 }
 
 /// Flags of `wait`.
 #[derive(Debug, Args)]
-pub struct Wait {
+pub(crate) struct Wait {
     /// What to wait for [default: all that this machine serves]
     #[arg(
         long = "for",
@@ -675,35 +675,35 @@ pub struct Wait {
         value_delimiter = ',',
         value_name = "ROLE,.."
     )]
-    pub roles: Vec<Role>,
+    pub(crate) roles: Vec<Role>,
     /// Give up after S seconds, with exit code 69; 0 tries once
     #[arg(long, value_name = "S", default_value_t = 120)]
-    pub timeout: u32,
+    pub(crate) timeout: u32,
 }
 
 /// Which services.
 #[derive(Debug, Args)]
-pub struct Services {
+pub(crate) struct Services {
     /// server, workers, scheduler, monitor, or one of services.extra [default: all]
     #[arg(value_name = "SERVICE", value_parser = one_service)]
-    pub services: Vec<ServiceName>,
+    pub(crate) services: Vec<ServiceName>,
 }
 
 /// What a program of supervisor is started as.
 #[derive(Debug, Args)]
-pub struct WithEnvironment {
+pub(crate) struct WithEnvironment {
     /// Whose variables
     #[arg(value_parser = one_service)]
-    pub service: ServiceName,
+    pub(crate) service: ServiceName,
     /// The account of the program
     #[arg(long, value_name = "USER")]
-    pub account: String,
+    pub(crate) account: String,
     /// The group of the program [default: the account's own]
     #[arg(long)]
-    pub group: Option<String>,
+    pub(crate) group: Option<String>,
     /// The program
     #[arg(last = true, value_name = "CMD", required = true)]
-    pub words: Vec<OsString>,
+    pub(crate) words: Vec<OsString>,
 }
 
 /// The settings know which there are.
@@ -714,22 +714,22 @@ fn one_service(name: &str) -> Result<ServiceName, String> {
 
 /// Flags of `upgrade`.
 #[derive(Debug, Args)]
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     /// The version [default: the newest that this program knows]
     #[arg(long, value_name = "V")]
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
     /// Only tell what would be done, and what stands in the way
     #[arg(long)]
-    pub check: bool,
+    pub(crate) check: bool,
     /// Exit with 2 if there is something to upgrade
     #[arg(long, requires = "check")]
-    pub exit_code: bool,
+    pub(crate) exit_code: bool,
     /// Don't ask before the first change
     #[arg(short, long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Where the new release comes from.
     #[command(flatten)]
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// Flags of `rollback`.
@@ -737,21 +737,21 @@ pub struct Upgrade {
 #[command(after_help = "\
 camcops.version in the settings becomes the version that is gone back to; `upgrade` tries again. Where the upgrade changed the
 tables, and something was entered since, that is refused without --confirm.")]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// Don't ask before the first change
     #[arg(short, long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// The name of the database whose new data is to be given up: what was entered since the upgrade stays in a dump only
     #[arg(long, value_name = "DATABASE")]
-    pub confirm: Option<String>,
+    pub(crate) confirm: Option<String>,
     /// Where the old release comes from, if it has to be built again.
     #[command(flatten)]
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// What to do with releases.
 #[derive(Debug, Subcommand)]
-pub enum Releases {
+pub(crate) enum Releases {
     /// Show each with its version, its Python, its size and what it is for
     List,
     /// Remove those that nobody needs; never the current one, nor the one that rollback goes back to
@@ -760,32 +760,32 @@ pub enum Releases {
 
 /// Flags of `releases prune`.
 #[derive(Debug, Args)]
-pub struct Prune {
+pub(crate) struct Prune {
     /// Keep the N newest of those that nobody needs
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub keep: usize,
+    pub(crate) keep: usize,
     /// Only tell what would go
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// Flags of `uninstall`.
 #[derive(Debug, Args)]
-pub struct Uninstall {
+pub(crate) struct Uninstall {
     /// Don't ask before the first change
     #[arg(short, long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Remove the data too: the database after a dump of it, the accounts, the vhost, the site's directories
     #[arg(long, requires = "confirm")]
-    pub purge: bool,
+    pub(crate) purge: bool,
     /// The name of the instance whose data is to be removed
     #[arg(long, value_name = "NAME", requires = "purge")]
-    pub confirm: Option<String>,
+    pub(crate) confirm: Option<String>,
 }
 
 /// What to do with the settings.
 #[derive(Debug, Subcommand)]
-pub enum Config {
+pub(crate) enum Config {
     /// Show every setting with its value and where that comes from
     Show {
         /// Only those that somebody set
@@ -832,15 +832,15 @@ pub(crate) const MOST: u32 = 256;
 
 /// How many of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
+pub(crate) struct Wish {
     /// The web server or the workers.
-    pub service: Service,
+    pub(crate) service: Service,
     /// How many processes; nothing for as many as the machine takes.
-    pub processes: Option<u32>,
+    pub(crate) processes: Option<u32>,
 }
 
 /// Reads `server=4`, `workers=auto`.
-pub fn wish(text: &str) -> Result<Wish, String> {
+pub(crate) fn wish(text: &str) -> Result<Wish, String> {
     let allowed = || "write server=N or workers=N; N is 1 to 256, or auto".to_owned();
     let (service, number) = text.split_once('=').ok_or_else(allowed)?;
     let service = match service {
@@ -865,7 +865,7 @@ pub fn wish(text: &str) -> Result<Wish, String> {
 
 impl Style {
     /// What the command line asks for.
-    pub fn of(global: &Global) -> Style {
+    pub(crate) fn of(global: &Global) -> Style {
         Style {
             color: global.color.wanted() && !global.json,
             json: global.json,

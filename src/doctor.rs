@@ -11,27 +11,27 @@ mod exports;
 mod files;
 mod look;
 mod machine;
-pub mod metrics;
+pub(crate) mod metrics;
 mod services;
 mod table;
 mod web;
 
 use crate::base::error::Exit;
 use anyhow::Result;
-pub use look::Look;
+pub(crate) use look::Look;
 pub(crate) use machine::nameless;
 use serde::Serialize;
 use std::fmt;
 use std::time::Instant;
-pub use table::{CHECKS, Check, Subject};
+pub(crate) use table::{CHECKS, Check, Subject};
 
 /// What comes before the last line of a log: that may have anything in it.
-pub const LOG_ENDS: &str = "; its log ends: ";
+pub(crate) const LOG_ENDS: &str = "; its log ends: ";
 
 /// How well something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// There is nothing to look at here.
     NotApplicable,
     /// All is well.
@@ -55,33 +55,33 @@ impl fmt::Display for State {
 
 /// One thing that a check has found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How well it is.
-    pub state: State,
+    pub(crate) state: State,
     /// What it is.
-    pub found: String,
+    pub(crate) found: String,
     /// What mends it, as a command where there is one.
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 impl Finding {
     /// All is well.
-    pub fn ok(found: impl Into<String>) -> Finding {
+    pub(crate) fn ok(found: impl Into<String>) -> Finding {
         Finding::new(State::Ok, found, None)
     }
 
     /// There is nothing to look at.
-    pub fn not_applicable(why: impl Into<String>) -> Finding {
+    pub(crate) fn not_applicable(why: impl Into<String>) -> Finding {
         Finding::new(State::NotApplicable, why, None)
     }
 
     /// It works, for now.
-    pub fn warning(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    pub(crate) fn warning(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding::new(State::Warning, found, Some(remedy.into()))
     }
 
     /// It does not work.
-    pub fn failed(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    pub(crate) fn failed(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding::new(State::Failed, found, Some(remedy.into()))
     }
 
@@ -96,36 +96,36 @@ impl Finding {
 
 /// A number that monitoring can draw.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Measure {
+pub(crate) struct Measure {
     /// In small letters, with its unit at the end, such as `certificate_days_left`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Which of several, such as a directory.
-    pub of: Option<String>,
+    pub(crate) of: Option<String>,
     /// How much.
-    pub value: f64,
+    pub(crate) value: f64,
 }
 
 /// What one check has found.
 #[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The check.
-    pub id: &'static str,
+    pub(crate) id: &'static str,
     /// What it looks at.
-    pub looks_at: &'static str,
+    pub(crate) looks_at: &'static str,
     /// Why that matters.
-    pub matters: &'static str,
+    pub(crate) matters: &'static str,
     /// The worst of its findings.
-    pub state: State,
+    pub(crate) state: State,
     /// What it found.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// What it measured.
-    pub measures: Vec<Measure>,
+    pub(crate) measures: Vec<Measure>,
     /// How long it took.
-    pub milliseconds: u64,
+    pub(crate) milliseconds: u64,
 }
 
 /// The checks that are meant: by their ids, or by the first word of several. Without any, all that fit.
-pub fn chosen(asked: &[String], subject: Subject) -> Result<Vec<&'static Check>> {
+pub(crate) fn chosen(asked: &[String], subject: Subject) -> Result<Vec<&'static Check>> {
     if asked.is_empty() {
         return Ok(CHECKS.iter().filter(|check| check.fits(subject)).collect());
     }
@@ -158,7 +158,7 @@ fn unknown(asked: &str) -> anyhow::Error {
 }
 
 /// Runs them one after the other. Where one has failed, those that stand on it are not asked: its failure is theirs.
-pub async fn run(look: &Look<'_>, checks: &[&'static Check]) -> Vec<Outcome> {
+pub(crate) async fn run(look: &Look<'_>, checks: &[&'static Check]) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(checks.len());
     for check in checks {
         let begin = Instant::now();
@@ -188,7 +188,7 @@ pub async fn run(look: &Look<'_>, checks: &[&'static Check]) -> Vec<Outcome> {
 }
 
 /// The worst of all.
-pub fn worst(outcomes: &[Outcome]) -> State {
+pub(crate) fn worst(outcomes: &[Outcome]) -> State {
     let states = outcomes.iter().map(|outcome| outcome.state);
     states.max().unwrap_or(State::Ok)
 }

@@ -1,16 +1,16 @@
 //! What the drivers of live resources need besides their names: where the services are and the secrets that they take,
 //! with every connection made once and kept.
 
-pub mod accounts;
-pub mod acme;
-pub mod broker;
-pub mod files;
-pub mod packages;
-pub mod release;
-pub mod services;
-pub mod sql;
-pub mod superuser;
-pub mod tables;
+pub(crate) mod accounts;
+pub(crate) mod acme;
+pub(crate) mod broker;
+pub(crate) mod files;
+pub(crate) mod packages;
+pub(crate) mod release;
+pub(crate) mod services;
+pub(crate) mod sql;
+pub(crate) mod superuser;
+pub(crate) mod tables;
 
 use crate::archive::bundle::Bundle;
 use crate::base::secret::Secret;
@@ -23,30 +23,30 @@ use std::rc::Rc;
 
 /// One field per driver, each filled by [`crate::site::Site`].
 #[derive(Debug, Default)]
-pub struct Live {
+pub(crate) struct Live {
     /// The services, and how they are asked.
-    pub services: Option<services::Known>,
+    pub(crate) services: Option<services::Known>,
     /// How a release of the application is built.
-    pub release: Option<release::Recipe>,
+    pub(crate) release: Option<release::Recipe>,
     /// The packages of the distribution.
-    pub packages: Option<packages::Known>,
+    pub(crate) packages: Option<packages::Known>,
     /// Where the site's certificate comes from, where certbot gets it.
-    pub acme: Option<acme::Known>,
+    pub(crate) acme: Option<acme::Known>,
     /// Where the files of both come from, if that is a bundle.
-    pub bundle: Option<Bundle>,
+    pub(crate) bundle: Option<Bundle>,
     /// The message broker; filled when its password is known.
-    pub broker: RefCell<Option<Rc<broker::Known>>>,
+    pub(crate) broker: RefCell<Option<Rc<broker::Known>>>,
     /// The database; filled when its passwords are known.
-    pub database: RefCell<Option<Rc<sql::Known>>>,
+    pub(crate) database: RefCell<Option<Rc<sql::Known>>>,
     /// How commands of the application are run.
-    pub application: Option<tables::Application>,
+    pub(crate) application: Option<tables::Application>,
     /// The password of the application's first superuser, once somebody has given one.
-    pub superuser_password: RefCell<Option<Secret>>,
+    pub(crate) superuser_password: RefCell<Option<Secret>>,
 }
 
 impl Live {
     /// What was seen of the machine may not hold any more.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         if let Some(packages) = &self.packages {
             packages.forget();
         }
@@ -59,21 +59,21 @@ impl Live {
     }
 
     /// Begins to ask what [`Live::look_ahead`] needs first.
-    pub fn begin_to_look(&self, host: &Host) {
+    pub(crate) fn begin_to_look(&self, host: &Host) {
         if let Some(services) = &self.services {
             services.begin_to_look(host);
         }
     }
 
     /// Asks what takes its time, and is needed later, while other things are looked at.
-    pub async fn look_ahead(&self, host: &Host) {
+    pub(crate) async fn look_ahead(&self, host: &Host) {
         if let Some(services) = &self.services {
             services.look_ahead(host).await;
         }
     }
 
     /// Says goodbye where that matters.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let database = self.database.borrow().clone();
         if let Some(database) = database {
             database.server.close().await;
@@ -83,7 +83,7 @@ impl Live {
 
 impl Resource {
     /// What the machine has now.
-    pub async fn observe(&self, host: &Host) -> Result<State> {
+    pub(crate) async fn observe(&self, host: &Host) -> Result<State> {
         match self {
             Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
                 files::observe(host, path)
@@ -105,7 +105,12 @@ impl Resource {
     }
 
     /// Makes the machine have `after`; `before` is what it has.
-    pub async fn enforce(&self, host: &Host, before: &State, after: &State) -> Result<Enforced> {
+    pub(crate) async fn enforce(
+        &self,
+        host: &Host,
+        before: &State,
+        after: &State,
+    ) -> Result<Enforced> {
         match self {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
                 match apache::guards(host, self.name()) {
@@ -134,7 +139,7 @@ impl Resource {
     }
 
     /// Removes what an interrupted `enforce` may have left beside the resource.
-    pub fn clear_up(&self, host: &Host) -> Result<()> {
+    pub(crate) fn clear_up(&self, host: &Host) -> Result<()> {
         match self {
             Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
                 host.remove_unfinished(path)
@@ -144,7 +149,7 @@ impl Resource {
     }
 
     /// Whether it holds what can't be made again: such a thing survives `uninstall`.
-    pub fn holds_data(&self, host: &Host) -> bool {
+    pub(crate) fn holds_data(&self, host: &Host) -> bool {
         // Under another name the broker would not find its messages again.
         let stores = || host.look(broker::STORED).is_ok_and(|found| found.is_some());
         matches!(self, Resource::File(path) if path == broker::NODE_SETTINGS && stores())

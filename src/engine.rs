@@ -22,12 +22,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod put_back;
-pub mod report;
+pub(crate) mod report;
 
 /// What a change does, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+pub(crate) enum Action {
     /// It is not there and will be.
     Create,
     /// We made it, and it is not there or can't be seen now: its server may only be down.
@@ -44,17 +44,17 @@ pub enum Action {
 
 /// One change, and why.
 #[derive(Debug, Clone)]
-pub struct Planned {
+pub(crate) struct Planned {
     /// What it does.
-    pub action: Action,
+    pub(crate) action: Action,
     /// Resource, before, after.
-    pub change: Change,
+    pub(crate) change: Change,
     /// The facets that differ.
-    pub facets: Vec<String>,
+    pub(crate) facets: Vec<String>,
     /// The line that explains it.
-    pub because: String,
+    pub(crate) because: String,
     /// Its part of the installation.
-    pub part: Option<Part>,
+    pub(crate) part: Option<Part>,
     pub(crate) shown: Shown,
     base: Option<Content>,
     /// What it reads, where it is a service.
@@ -95,53 +95,53 @@ impl Serialize for Planned {
 
 /// Something of somebody else that stands where ours should.
 #[derive(Debug, Clone, Serialize)]
-pub struct Conflict {
+pub(crate) struct Conflict {
     /// Which resource.
-    pub resource: Resource,
+    pub(crate) resource: Resource,
     /// What is there, and what to do.
-    pub what: String,
+    pub(crate) what: String,
     /// Whether `--adopt` may take it over.
-    pub adoptable: bool,
+    pub(crate) adoptable: bool,
 }
 
 /// Everything that `install` would do.
 #[derive(Debug, Default, Serialize)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// In the order of doing.
-    pub changes: Vec<Planned>,
+    pub(crate) changes: Vec<Planned>,
     /// What stands in the way.
-    pub conflicts: Vec<Conflict>,
+    pub(crate) conflicts: Vec<Conflict>,
     /// What a staged tree leaves to the first boot.
-    pub on_first_boot: Vec<Resource>,
+    pub(crate) on_first_boot: Vec<Resource>,
     /// Files of ours that the settings no longer want, but that the administrator changed: they stay.
-    pub left: Vec<Left>,
+    pub(crate) left: Vec<Left>,
     /// What was seen of what is ours and wanted.
     #[serde(skip)]
-    pub seen: BTreeMap<Resource, State>,
+    pub(crate) seen: BTreeMap<Resource, State>,
 }
 
 /// Something that stays although it is no longer wanted, and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Left {
+pub(crate) struct Left {
     /// Which resource.
-    pub resource: Resource,
+    pub(crate) resource: Resource,
     /// Why it stays.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 /// Which instance is at work, and what it may do.
 #[derive(Debug, Clone, Copy)]
-pub struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     /// The instance.
-    pub instance: &'a str,
+    pub(crate) instance: &'a str,
     /// Whether files of somebody else may be taken over (they come back with `uninstall`).
-    pub adopt: bool,
+    pub(crate) adopt: bool,
     /// Whether all parts were asked for: only then is it known what is no longer wanted.
-    pub whole: bool,
+    pub(crate) whole: bool,
 }
 
 /// Compares what is wanted with what is there.
-pub async fn plan(
+pub(crate) async fn plan(
     host: &Host,
     journal: &Journal,
     wanted: &[Wanted],
@@ -248,15 +248,15 @@ async fn observed(host: &Host, wanted: &[Wanted]) -> Result<Vec<Option<State>>> 
 
 /// Something that is not as we made it.
 #[derive(Debug, Serialize)]
-pub struct Drift {
+pub(crate) struct Drift {
     /// Which resource.
-    pub resource: Resource,
+    pub(crate) resource: Resource,
     /// The facets that differ.
-    pub facets: Vec<String>,
+    pub(crate) facets: Vec<String>,
 }
 
 /// What is ours and not as we made it. What the plan has seen is not looked at again, and what can't be asked is left out.
-pub async fn drift(
+pub(crate) async fn drift(
     host: &Host,
     journal: &Journal,
     plan: &Plan,
@@ -376,17 +376,17 @@ fn conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Optio
 
 /// How a run ended.
 #[derive(Debug, Default, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// How many changes were made.
-    pub done: usize,
+    pub(crate) done: usize,
     /// How many were planned.
-    pub planned: usize,
+    pub(crate) planned: usize,
     /// What was left as it is, and why.
-    pub left: Vec<Left>,
+    pub(crate) left: Vec<Left>,
 }
 
 /// Makes the changes of a plan, each journalled before and after. Stops between two changes when `stop` says so.
-pub async fn apply(
+pub(crate) async fn apply(
     host: &Host,
     writer: &mut Writer<'_>,
     plan: &Plan,
@@ -538,7 +538,7 @@ async fn carry_out(
 
 /// What becomes of a database and of a vhost that we made when everything is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Data {
+pub(crate) enum Data {
     /// They stay.
     Stays,
     /// They go, with the accounts that use them.
@@ -546,7 +546,7 @@ pub enum Data {
 }
 
 /// Undoes everything that this instance made and that is still as we made it, last made first.
-pub async fn undo_all(
+pub(crate) async fn undo_all(
     host: &Host,
     writer: &mut Writer<'_>,
     instance: &str,
@@ -614,7 +614,7 @@ pub async fn undo_all(
 }
 
 /// Undoes some of what this instance made, unless somebody changed it or needs it.
-pub async fn undo(
+pub(crate) async fn undo(
     host: &Host,
     writer: &mut Writer<'_>,
     instance: &str,

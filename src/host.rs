@@ -15,8 +15,8 @@ use crate::host::accounts::Accounts;
 use crate::host::cut::Cut;
 use crate::layout::{RUNTIME, SERVICE_ACCOUNTS};
 use anyhow::{Context, Result, bail};
-pub use child::{Begun, Child, Ended};
-pub use flow::{Ends, Flow};
+pub(crate) use child::{Begun, Child, Ended};
+pub(crate) use flow::{Ends, Flow};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat, renameat};
@@ -33,18 +33,18 @@ use walk::{HANDLE, MOST_LINKS, Place};
 /// No file that this program manages is larger.
 const LARGEST_FILE: u64 = 64 << 20;
 
-pub mod accounts;
-pub mod cut;
+pub(crate) mod accounts;
+pub(crate) mod cut;
 pub mod export_locks;
 pub(crate) mod lock;
-pub mod processes;
+pub(crate) mod processes;
 pub(crate) mod pty;
-pub mod secrets;
+pub(crate) mod secrets;
 mod walk;
 
 /// What kind of thing stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A regular file.
     File,
     /// A directory.
@@ -57,21 +57,21 @@ pub enum Kind {
 
 /// What stands at a path: kind, owner, mode, and when it last changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Numeric owner.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Numeric group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// Permission bits, with the set-id and sticky bits.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// Its number in the file system: hard links have the same.
-    pub inode: u64,
+    pub(crate) inode: u64,
     /// When its content last changed.
-    pub modified: SystemTime,
+    pub(crate) modified: SystemTime,
     /// When anything of it last changed.
-    pub changed: SystemTime,
+    pub(crate) changed: SystemTime,
 }
 
 /// The machine itself, or a staged tree that will become one.
@@ -81,15 +81,15 @@ pub struct Host {
     root: OwnedFd,
     me: Uid,
     /// Names and numbers of accounts, as this machine (or staged tree) has them.
-    pub accounts: Accounts,
+    pub(crate) accounts: Accounts,
     /// What the drivers of live resources need to know; a staged tree has none.
-    pub live: Option<Box<crate::drivers::Live>>,
+    pub(crate) live: Option<Box<crate::drivers::Live>>,
     cut: Cut,
 }
 
 impl Host {
     /// The machine that the program runs on.
-    pub fn live() -> Result<Host> {
+    pub(crate) fn live() -> Result<Host> {
         Host::at(Path::new("/"), None)
     }
 
@@ -130,29 +130,29 @@ impl Host {
     }
 
     /// The staged tree, if this is one.
-    pub fn staged_root(&self) -> Option<&Path> {
+    pub(crate) fn staged_root(&self) -> Option<&Path> {
         self.staged.as_deref()
     }
 
     /// Whether files can be given to other accounts: only root can.
-    pub fn may_give_away(&self) -> bool {
+    pub(crate) fn may_give_away(&self) -> bool {
         self.me.is_root()
     }
 
     /// Whether nobody but root, or whoever runs the program, can have written to something.
-    pub fn is_ours(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_ours(&self, entry: &Entry) -> bool {
         (entry.uid == 0 || entry.uid == self.me.as_raw()) && entry.mode & 0o022 == 0
     }
 
     /// What a directory is, behind links that only root could have made; nothing if there is none.
-    pub fn look_into(&self, path: &str) -> Result<Option<Entry>> {
+    pub(crate) fn look_into(&self, path: &str) -> Result<Option<Entry>> {
         self.directory(path)?
             .map(|handle| Ok(entry(&fstat(handle)?)))
             .transpose()
     }
 
     /// The path as the administrator sees it from outside of a staged tree.
-    pub fn outside(&self, path: &str) -> String {
+    pub(crate) fn outside(&self, path: &str) -> String {
         match &self.staged {
             Some(root) => format!("{}{path}", root.display()),
             None => path.to_owned(),
@@ -162,7 +162,7 @@ impl Host {
     // Reading.
 
     /// What stands at a path, itself and not what it points to; nothing if it or its directory is missing.
-    pub fn look(&self, path: &str) -> Result<Option<Entry>> {
+    pub(crate) fn look(&self, path: &str) -> Result<Option<Entry>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
@@ -174,12 +174,12 @@ impl Host {
     }
 
     /// The bytes of a regular file; nothing if there is no regular file.
-    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.look_and_read(path)?.and_then(|(_, bytes)| bytes))
     }
 
     /// What stands at a path and, if it is a regular file, its bytes, in one look.
-    pub fn look_and_read(&self, path: &str) -> Result<Option<(Entry, Option<Vec<u8>>)>> {
+    pub(crate) fn look_and_read(&self, path: &str) -> Result<Option<(Entry, Option<Vec<u8>>)>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
@@ -224,7 +224,7 @@ impl Host {
     }
 
     /// The path of what stands at the end of symbolic links that only root could have made: of a certificate, say.
-    pub fn followed(&self, path: &str) -> Result<String> {
+    pub(crate) fn followed(&self, path: &str) -> Result<String> {
         let mut path = path.to_owned();
         for _ in 0..MOST_LINKS {
             let Some(place) = self.place(&path)? else {
@@ -248,7 +248,7 @@ impl Host {
     }
 
     /// A file's text; a file that is not UTF-8 is an error that names it.
-    pub fn read_text(&self, path: &str) -> Result<Option<String>> {
+    pub(crate) fn read_text(&self, path: &str) -> Result<Option<String>> {
         self.read(path)?
             .map(|bytes| {
                 String::from_utf8(bytes).map_err(|_| {
@@ -259,7 +259,7 @@ impl Host {
     }
 
     /// Where a symbolic link points.
-    pub fn read_link(&self, path: &str) -> Result<Option<String>> {
+    pub(crate) fn read_link(&self, path: &str) -> Result<Option<String>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
@@ -271,7 +271,7 @@ impl Host {
     }
 
     /// The names in a directory, sorted; nothing if there is no such directory.
-    pub fn list(&self, path: &str) -> Result<Option<Vec<String>>> {
+    pub(crate) fn list(&self, path: &str) -> Result<Option<Vec<String>>> {
         let Some(handle) = self.directory(path)? else {
             return Ok(None);
         };
@@ -296,7 +296,7 @@ impl Host {
     // Writing.
 
     /// Puts a file in place in one step: readers see the old one or the new one, whole.
-    pub fn put_file(
+    pub(crate) fn put_file(
         &self,
         path: &str,
         bytes: &[u8],
@@ -307,7 +307,7 @@ impl Host {
     }
 
     /// The same for one that may not fit into memory.
-    pub fn put_file_from(
+    pub(crate) fn put_file_from(
         &self,
         path: &str,
         mut bytes: impl Read,
@@ -337,7 +337,7 @@ impl Host {
     }
 
     /// Puts a symbolic link in place in one step.
-    pub fn put_link(&self, path: &str, target: &str) -> Result<()> {
+    pub(crate) fn put_link(&self, path: &str, target: &str) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
         self.clear_unfinished(&place, path)?;
@@ -350,7 +350,12 @@ impl Host {
     }
 
     /// Puts a directory in place in one step, with its owner and mode.
-    pub fn make_directory(&self, path: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
+    pub(crate) fn make_directory(
+        &self,
+        path: &str,
+        owner: Option<(u32, u32)>,
+        mode: u32,
+    ) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished(&place.name);
         self.clear_unfinished(&place, path)?;
@@ -471,7 +476,7 @@ impl Host {
     }
 
     /// Gives a symbolic link its owner.
-    pub fn set_link_owner(&self, path: &str, owner: (u32, u32)) -> Result<()> {
+    pub(crate) fn set_link_owner(&self, path: &str, owner: (u32, u32)) -> Result<()> {
         let place = self.place_for_writing(path)?;
         fchownat(
             &place.directory,
@@ -486,7 +491,7 @@ impl Host {
     }
 
     /// Removes a file or a link; nothing there is as good.
-    pub fn remove_file(&self, path: &str) -> Result<()> {
+    pub(crate) fn remove_file(&self, path: &str) -> Result<()> {
         let Some(place) = self.place(path)? else {
             return Ok(());
         };
@@ -495,7 +500,7 @@ impl Host {
     }
 
     /// Removes a directory if it is empty; says whether it is gone.
-    pub fn remove_directory(&self, path: &str) -> Result<bool> {
+    pub(crate) fn remove_directory(&self, path: &str) -> Result<bool> {
         let Some(place) = self.place(path)? else {
             return Ok(true);
         };
@@ -511,7 +516,7 @@ impl Host {
     }
 
     /// Moves something within a tree in one step.
-    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (old, new) = (self.place_for_writing(from)?, self.place_for_writing(to)?);
         renameat(&old.directory, &*old.name, &new.directory, &*new.name).with_context(|| {
             format!("can't move {} to {}", self.outside(from), self.outside(to))
@@ -522,7 +527,7 @@ impl Host {
     }
 
     /// Removes what an interrupted write may have left beside a path.
-    pub fn remove_unfinished(&self, path: &str) -> Result<()> {
+    pub(crate) fn remove_unfinished(&self, path: &str) -> Result<()> {
         match self.place(path)? {
             Some(place) => self.clear_unfinished(&place, path),
             None => Ok(()),
@@ -530,7 +535,7 @@ impl Host {
     }
 
     /// Makes a file that was not there before, for root alone, to be written bit by bit.
-    pub fn new_file(&self, path: &str) -> Result<File> {
+    pub(crate) fn new_file(&self, path: &str) -> Result<File> {
         let place = self.place_for_writing(path)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -542,7 +547,7 @@ impl Host {
     }
 
     /// Opens a regular file for reading; nothing if there is none.
-    pub fn open_file(&self, path: &str) -> Result<Option<(Entry, File)>> {
+    pub(crate) fn open_file(&self, path: &str) -> Result<Option<(Entry, File)>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
@@ -559,7 +564,7 @@ impl Host {
     }
 
     /// Opens a file for reading and appending, the same file that later calls of the same path see.
-    pub fn open_for_appending(&self, path: &str) -> Result<Option<File>> {
+    pub(crate) fn open_for_appending(&self, path: &str) -> Result<Option<File>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
@@ -572,7 +577,7 @@ impl Host {
     }
 
     /// Appends whole lines to a file and makes them last.
-    pub fn append(&self, file: &File, lines: &str) -> Result<()> {
+    pub(crate) fn append(&self, file: &File, lines: &str) -> Result<()> {
         let mut writer = file;
         writer.write_all(lines.as_bytes())?;
         self.cut.after_write();
@@ -581,12 +586,12 @@ impl Host {
     }
 
     /// The test's scissors, for the journal's own points.
-    pub fn cut(&self) -> &Cut {
+    pub(crate) fn cut(&self) -> &Cut {
         &self.cut
     }
 
     /// Opens a directory of this tree, following links that only root could have made.
-    pub fn directory(&self, path: &str) -> Result<Option<OwnedFd>> {
+    pub(crate) fn directory(&self, path: &str) -> Result<Option<OwnedFd>> {
         if path == "/" {
             return Ok(Some(self.root.try_clone()?));
         }
@@ -597,27 +602,27 @@ impl Host {
     }
 
     /// Runs a program of this machine to its end, without input; the end of its complaint is in the error.
-    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
         self.child(program).args(arguments).run()?;
         Ok(())
     }
 
     /// What was seen of the machine may not hold any more: it is looked at anew when it is next asked for.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         if let Some(live) = &self.live {
             live.forget();
         }
     }
 
     /// Asks what takes its time, and is needed later, while other things are looked at.
-    pub async fn look_ahead(&self) {
+    pub(crate) async fn look_ahead(&self) {
         if let Some(live) = &self.live {
             live.look_ahead(self).await;
         }
     }
 
     /// Ends every connection that was kept.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Some(live) = &self.live {
             live.close().await;
             if let Some(bundle) = &live.bundle
@@ -689,13 +694,13 @@ fn sync(directory: &OwnedFd) -> nix::Result<()> {
 }
 
 /// The path beside another one under which the next thing to stand there is made.
-pub fn unfinished_path(path: &str) -> String {
+pub(crate) fn unfinished_path(path: &str) -> String {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     format!("{directory}/{}", unfinished(OsStr::new(name)).display())
 }
 
 /// The name of the file whose next content this is, which a killed run left; nothing if it is none.
-pub fn finished_name(name: &str) -> Option<&str> {
+pub(crate) fn finished_name(name: &str) -> Option<&str> {
     name.strip_prefix('.')?.strip_suffix(".camcops-provision")
 }
 

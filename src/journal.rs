@@ -10,12 +10,12 @@
 
 use crate::base::error::Exit;
 use crate::camcops_conf;
-pub use crate::host::lock::{holder, turn};
+pub(crate) use crate::host::lock::holder;
 use crate::host::{Host, Kind, unfinished_path};
 use crate::layout::{HOME, NOT_INSTANCES, directory};
 use crate::resource::{Change, Content, Resource, State};
 use anyhow::{Context, Result, bail};
-pub use home::{at_work, clear_up, try_lock};
+pub(crate) use home::{at_work, clear_up, try_lock};
 use home::{create_home, empty, lock_path, remove_home, take};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
@@ -29,7 +29,7 @@ use time::format_description::well_known::Rfc3339;
 pub(crate) mod home;
 
 /// The format that this version writes. Every older one is read; a newer one is refused.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,11 +63,11 @@ enum Line {
 
 /// What the journal says about one resource: its first state before us and the last that we gave it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Owned {
+pub(crate) struct Owned {
     /// Which resource, what it was before us, what we made of it.
-    pub change: Change,
+    pub(crate) change: Change,
     /// An intent without its completion: the last run was cut here.
-    pub open: bool,
+    pub(crate) open: bool,
     base: Option<Content>,
     /// While an intent is open: what else of ours may still be there, the last completed first.
     earlier: Vec<Made>,
@@ -82,12 +82,12 @@ struct Made {
 
 impl Owned {
     /// Every state of ours that may be found: one, or more in the middle of a change.
-    pub fn ours(&self) -> impl Iterator<Item = &State> {
+    pub(crate) fn ours(&self) -> impl Iterator<Item = &State> {
         self.made().map(|(state, _)| state)
     }
 
     /// What the settings alone would have made of a file, for one that has this content now.
-    pub fn base(&self, found: &Content) -> Option<&Content> {
+    pub(crate) fn base(&self, found: &Content) -> Option<&Content> {
         let written = self.made().find(|(state, _)| content(state) == Some(found));
         match (written, self.earlier.first()) {
             (Some((_, base)), _) => base,
@@ -99,7 +99,7 @@ impl Owned {
     }
 
     /// Whether content of ours has the administrator's own changes merged into it.
-    pub fn holds_edits(&self, found: &State) -> bool {
+    pub(crate) fn holds_edits(&self, found: &State) -> bool {
         content(found).is_some_and(|found| self.base(found).is_some_and(|base| base != found))
     }
 
@@ -129,12 +129,12 @@ pub struct Journal {
 
 impl Journal {
     /// When the first change was made.
-    pub fn since(&self) -> Option<OffsetDateTime> {
+    pub(crate) fn since(&self) -> Option<OffsetDateTime> {
         OffsetDateTime::parse(self.since.as_deref()?, &Rfc3339).ok()
     }
 
     /// Reads the journal of an instance; an instance that was never installed has an empty one.
-    pub fn read(host: &Host, instance: &str) -> Result<Journal> {
+    pub(crate) fn read(host: &Host, instance: &str) -> Result<Journal> {
         check_directory(host, HOME)?;
         check_directory(host, &directory(instance))?;
         let path = path(instance);
@@ -205,19 +205,19 @@ impl Journal {
     }
 
     /// Everything that this instance owns, oldest first.
-    pub fn owned(&self) -> &[Owned] {
+    pub(crate) fn owned(&self) -> &[Owned] {
         &self.owned
     }
 
     /// What this instance owns of one resource.
-    pub fn find(&self, resource: &Resource) -> Option<&Owned> {
+    pub(crate) fn find(&self, resource: &Resource) -> Option<&Owned> {
         self.owned
             .iter()
             .find(|owned| owned.change.resource == *resource)
     }
 
     /// Whether there is a journal at all.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.exists
     }
 
@@ -256,20 +256,20 @@ impl Journal {
 
 /// The lock, and the journal open for writing. Dropping it releases the lock.
 #[derive(Debug)]
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     host: &'a Host,
     instance: String,
     /// Held for its lock.
     _lock: Flock<File>,
     file: File,
     /// What the journal says, kept up to date.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     announced: Option<Line>,
 }
 
 impl<'a> Writer<'a> {
     /// Takes the lock and opens the journal, making both if this is the first run.
-    pub fn open(host: &'a Host, instance: &str, command: &str) -> Result<Writer<'a>> {
+    pub(crate) fn open(host: &'a Host, instance: &str, command: &str) -> Result<Writer<'a>> {
         check_directory(host, HOME)?;
         let lock = loop {
             let Some(lock) = host.open_for_appending(&lock_path())? else {
@@ -316,12 +316,17 @@ impl<'a> Writer<'a> {
     }
 
     /// The machine whose journal this is.
-    pub fn host(&self) -> &'a Host {
+    pub(crate) fn host(&self) -> &'a Host {
         self.host
     }
 
     /// Says what comes next, and returns when the disk has it.
-    pub fn intend(&mut self, change: &Change, base: Option<&Content>, undo: bool) -> Result<u64> {
+    pub(crate) fn intend(
+        &mut self,
+        change: &Change,
+        base: Option<&Content>,
+        undo: bool,
+    ) -> Result<u64> {
         let number = self.journal.next;
         let mut lines = String::new();
         // A run that changes nothing writes nothing.
@@ -342,7 +347,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Says that it is done.
-    pub fn done(
+    pub(crate) fn done(
         &mut self,
         number: u64,
         change: &Change,
@@ -356,7 +361,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Keeps content that the journal knows by its digest only.
-    pub fn remember(&self, content: &Content) -> Result<()> {
+    pub(crate) fn remember(&self, content: &Content) -> Result<()> {
         let path = memory_path(&self.instance, content);
         let Some(bytes) = content.bytes() else {
             return Ok(());
@@ -430,7 +435,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Forgets the instance, when nothing is left to undo; with the last instance the program's own directory goes.
-    pub fn forget(self) -> Result<()> {
+    pub(crate) fn forget(self) -> Result<()> {
         let directory = directory(&self.instance);
         let contents = format!("{directory}/contents");
         empty(self.host, &contents)?;
@@ -446,7 +451,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Content that the journal knows by its digest, with its bytes if they were kept.
-pub fn recalled(host: &Host, instance: &str, content: &Content) -> Result<Option<Content>> {
+pub(crate) fn recalled(host: &Host, instance: &str, content: &Content) -> Result<Option<Content>> {
     Ok(host
         .read(&memory_path(instance, content))?
         .map(Content::new)
@@ -466,7 +471,7 @@ pub(crate) fn recalled_base(host: &Host, instance: &str, base: &Content) -> Resu
 }
 
 /// Every content that was kept for an instance.
-pub fn kept_contents(host: &Host, instance: &str) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn kept_contents(host: &Host, instance: &str) -> Result<Vec<Vec<u8>>> {
     let directory = format!("{}/contents", directory(instance));
     let mut all = Vec::new();
     for name in host.list(&directory)?.unwrap_or_default() {
@@ -476,7 +481,7 @@ pub fn kept_contents(host: &Host, instance: &str) -> Result<Vec<Vec<u8>>> {
 }
 
 /// A state from the journal, with the bytes of its content if they were kept.
-pub fn recalled_state(host: &Host, instance: &str, state: &State) -> Result<State> {
+pub(crate) fn recalled_state(host: &Host, instance: &str, state: &State) -> Result<State> {
     let State::Present(facets) = state else {
         return Ok(State::Absent);
     };
@@ -490,7 +495,7 @@ pub fn recalled_state(host: &Host, instance: &str, state: &State) -> Result<Stat
 }
 
 /// The instances that have a journal, sorted.
-pub fn instances(host: &Host) -> Result<Vec<String>> {
+pub(crate) fn instances(host: &Host) -> Result<Vec<String>> {
     check_directory(host, HOME)?;
     let mut names = host.list(HOME)?.unwrap_or_default();
     names.retain(|name| !NOT_INSTANCES.contains(&name.as_str()) && !name.starts_with('.'));
@@ -543,7 +548,7 @@ fn now() -> String {
 }
 
 /// Where the journal of an instance is.
-pub fn path(instance: &str) -> String {
+pub(crate) fn path(instance: &str) -> String {
     format!("{HOME}/{instance}/journal")
 }
 

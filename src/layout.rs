@@ -6,69 +6,69 @@
 mod packages;
 
 use anyhow::Result;
-pub use packages::{PackageManager, Packages, alternatives};
+pub(crate) use packages::{PackageManager, Packages, alternatives};
 use serde::Serialize;
 
 /// The instance that nobody has to name.
 pub const DEFAULT_INSTANCE: &str = "camcops";
 /// The dedicated account, where the settings ask for one.
-pub const DEDICATED_ACCOUNT: &str = "camcops";
+pub(crate) const DEDICATED_ACCOUNT: &str = "camcops";
 /// Every account that the services can have: their directories are handed over when the settings choose another one.
-pub const SERVICE_ACCOUNTS: [&str; 3] = ["www-data", "apache", DEDICATED_ACCOUNT];
+pub(crate) const SERVICE_ACCOUNTS: [&str; 3] = ["www-data", "apache", DEDICATED_ACCOUNT];
 /// Where the application's releases live.
-pub const APPLICATION: &str = "/usr/share/camcops";
+pub(crate) const APPLICATION: &str = "/usr/share/camcops";
 /// Where the application's releases stand side by side.
-pub const RELEASES: &str = "/usr/share/camcops/releases";
+pub(crate) const RELEASES: &str = "/usr/share/camcops/releases";
 /// The program itself, as units and supervisor call it.
-pub const TOOL: &str = "/usr/bin/camcops-provision";
+pub(crate) const TOOL: &str = "/usr/bin/camcops-provision";
 /// Where Python looks first in CamCOPS's processes.
-pub const PYTHON_HOME: &str = "/usr/share/camcops/python";
+pub(crate) const PYTHON_HOME: &str = "/usr/share/camcops/python";
 /// What it reads first there.
-pub const PYTHON_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
+pub(crate) const PYTHON_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py";
 /// Sends exports that the broker could not be told of.
 pub(crate) const UNSENT_SENDER: &str = "/usr/share/camcops/python/camcops_unsent.py";
 /// What this program needs while it runs, for root alone.
 pub(crate) const RUNTIME: &str = "/run/camcops-provision";
 /// Where an ACME client puts the answers that prove who serves a name.
-pub const ACME: &str = "/var/lib/camcops-acme";
+pub(crate) const ACME: &str = "/var/lib/camcops-acme";
 
 /// What differs between the families of distributions, and nothing else does.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Flavour {
     /// `debian` or `rhel`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The account and group of the web server.
-    pub web_account: &'static str,
+    pub(crate) web_account: &'static str,
     /// The group that may read logs.
-    pub log_group: &'static str,
+    pub(crate) log_group: &'static str,
     /// Where web sites are described.
-    pub apache_sites: &'static str,
+    pub(crate) apache_sites: &'static str,
     /// Where a link switches a site on, if that is how it is done.
-    pub apache_enabled: Option<&'static str>,
+    pub(crate) apache_enabled: Option<&'static str>,
     /// Where links switch modules of the web server on, if that is how it is done.
-    pub apache_modules: Option<&'static str>,
+    pub(crate) apache_modules: Option<&'static str>,
     /// Where it is noted which of them the administrator wants.
-    pub apache_notes: Option<&'static str>,
+    pub(crate) apache_notes: Option<&'static str>,
     /// The service of the web server.
-    pub apache_service: &'static str,
+    pub(crate) apache_service: &'static str,
     /// The program that tests its configuration.
-    pub apache_control: &'static str,
+    pub(crate) apache_control: &'static str,
     /// The file in which its ports are listed.
-    pub apache_ports: &'static str,
+    pub(crate) apache_ports: &'static str,
     /// Where the web server logs.
-    pub apache_logs: &'static str,
+    pub(crate) apache_logs: &'static str,
     /// Where supervisor reads its programs.
-    pub supervisor_programs: &'static str,
+    pub(crate) supervisor_programs: &'static str,
     /// How such a file's name ends.
-    pub supervisor_suffix: &'static str,
+    pub(crate) supervisor_suffix: &'static str,
     /// Where a MariaDB server reads more settings.
-    pub mariadb_settings: &'static str,
+    pub(crate) mariadb_settings: &'static str,
     /// Where a MySQL server reads more settings.
-    pub mysql_settings: &'static str,
+    pub(crate) mysql_settings: &'static str,
     /// The service of a MySQL server.
-    pub mysql_service: &'static str,
+    pub(crate) mysql_service: &'static str,
     /// Its packages.
-    pub packages: &'static Packages,
+    pub(crate) packages: &'static Packages,
 }
 
 /// Debian, Ubuntu and their like.
@@ -93,7 +93,7 @@ pub const DEBIAN: Flavour = Flavour {
 };
 
 /// Red Hat Enterprise Linux and its like.
-pub const RHEL: Flavour = Flavour {
+pub(crate) const RHEL: Flavour = Flavour {
     name: "rhel",
     web_account: "apache",
     log_group: "root",
@@ -123,7 +123,7 @@ pub fn slug(instance: &str) -> String {
 }
 
 /// The instance that a name on the command line means: its own name, or the slug that units know it by.
-pub fn instance(name: &str) -> Result<String, String> {
+pub(crate) fn instance(name: &str) -> Result<String, String> {
     let bare = name.strip_prefix("camcops_").unwrap_or(name);
     let mut letters = bare.chars();
     let good = letters
@@ -145,7 +145,7 @@ pub fn instance(name: &str) -> Result<String, String> {
 /// Whose a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Whose {
+pub(crate) enum Whose {
     /// root, and root's group.
     Root,
     /// root, readable by the service's group.
@@ -191,7 +191,7 @@ impl SocketMaker {
 /// Directory or file, and who makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub(crate) enum What {
     /// A directory of ours.
     Directory,
     /// A file or link of ours.
@@ -206,9 +206,9 @@ pub struct Row {
     /// Where.
     pub path: String,
     /// Directory or file.
-    pub what: What,
+    pub(crate) what: What,
     /// Whose.
-    pub whose: Whose,
+    pub(crate) whose: Whose,
     /// Four octal digits; empty where it is not ours to say.
     pub mode: &'static str,
     /// What for.
@@ -220,70 +220,70 @@ pub struct Row {
 pub struct Layout {
     /// The family's own places.
     #[serde(skip)]
-    pub flavour: &'static Flavour,
+    pub(crate) flavour: &'static Flavour,
     /// The instance's name in files.
-    pub slug: String,
+    pub(crate) slug: String,
     /// What CamCOPS reads.
     pub config: String,
     /// The database login, as database clients read it.
-    pub option_file: String,
+    pub(crate) option_file: String,
     /// The monitor's settings, with its login.
-    pub monitor_config: String,
+    pub(crate) monitor_config: String,
     /// The administrator's own environment files, one per service.
-    pub env_dir: String,
+    pub(crate) env_dir: String,
     /// Secrets, for root alone.
-    pub secrets: String,
+    pub(crate) secrets: String,
     /// The self-signed certificate.
-    pub certificate: String,
+    pub(crate) certificate: String,
     /// Its key.
-    pub key: String,
+    pub(crate) key: String,
     /// Both in one file, where certbot gets them: so one is never replaced without the other.
-    pub certificate_with_key: String,
+    pub(crate) certificate_with_key: String,
     /// What certbot runs after it has renewed.
-    pub certbot_hook: String,
+    pub(crate) certbot_hook: String,
     /// Holds the socket. Where systemd makes that one, nobody but root can write here.
-    pub socket_dir: String,
+    pub(crate) socket_dir: String,
     /// Where the web server reaches CamCOPS.
-    pub socket: String,
+    pub(crate) socket: String,
     /// What CamCOPS has to remember.
-    pub state: String,
+    pub(crate) state: String,
     /// What can be made again.
-    pub cache: String,
+    pub(crate) cache: String,
     /// matplotlib's part of it.
-    pub matplotlib: String,
+    pub(crate) matplotlib: String,
     /// Root's own place among what everybody can write to: what is in it can't be exchanged for a link.
-    pub lock_home: String,
+    pub(crate) lock_home: String,
     /// Locks of exports.
-    pub lock: String,
+    pub(crate) lock: String,
     /// Root's own place again.
-    pub downloads_home: String,
+    pub(crate) downloads_home: String,
     /// Files that users asked for, until they fetch them.
-    pub downloads: String,
+    pub(crate) downloads: String,
     /// The site's own data.
-    pub data: String,
+    pub(crate) data: String,
     /// Its extra strings.
-    pub extra_strings: String,
+    pub(crate) extra_strings: String,
     /// Its logos.
-    pub images: String,
+    pub(crate) images: String,
     /// Its SNOMED codes.
-    pub snomed: String,
+    pub(crate) snomed: String,
     /// Log files, where the journal is not used.
-    pub logs: String,
+    pub(crate) logs: String,
     /// supervisor's logs.
-    pub supervisor_logs: String,
+    pub(crate) supervisor_logs: String,
     /// The web server's logs.
-    pub apache_logs: String,
+    pub(crate) apache_logs: String,
     /// The current release.
-    pub venv: String,
+    pub(crate) venv: String,
     /// Its static files.
     #[serde(rename = "static")]
-    pub static_files: String,
+    pub(crate) static_files: String,
     /// Its strings.
-    pub release_strings: String,
+    pub(crate) release_strings: String,
     /// This program.
-    pub tool: String,
+    pub(crate) tool: String,
     /// For ACME clients.
-    pub acme: String,
+    pub(crate) acme: String,
 }
 
 impl Layout {
@@ -521,23 +521,23 @@ impl Layout {
     }
 
     /// The site's file for the web server.
-    pub fn apache_site(&self) -> String {
+    pub(crate) fn apache_site(&self) -> String {
         format!("{}/{}.conf", self.flavour.apache_sites, self.slug)
     }
 
     /// The link that switches the site on, where that is how it is done.
-    pub fn apache_link(&self) -> Option<String> {
+    pub(crate) fn apache_link(&self) -> Option<String> {
         let enabled = self.flavour.apache_enabled?;
         Some(format!("{enabled}/{}.conf", self.slug))
     }
 
     /// The file with our settings of a local broker.
-    pub fn broker_drop_in(&self) -> String {
+    pub(crate) fn broker_drop_in(&self) -> String {
         format!("/etc/rabbitmq/conf.d/90-{}.conf", self.slug)
     }
 
     /// supervisor's programs of this instance.
-    pub fn supervisor_programs(&self) -> String {
+    pub(crate) fn supervisor_programs(&self) -> String {
         format!(
             "{}/{}.{}",
             self.flavour.supervisor_programs, self.slug, self.flavour.supervisor_suffix
@@ -546,25 +546,25 @@ impl Layout {
 }
 
 /// Every file that all instances share has this in its first line.
-pub const MANAGED: &str = "Managed by camcops-provision";
+pub(crate) const MANAGED: &str = "Managed by camcops-provision";
 
 /// What we say about the socket of Erlang's port mapper.
-pub const PORT_MAPPER_SETTINGS: &str = "/etc/systemd/system/epmd.socket.d/10-camcops.conf";
+pub(crate) const PORT_MAPPER_SETTINGS: &str = "/etc/systemd/system/epmd.socket.d/10-camcops.conf";
 
 /// What stands there beside the instances: the lock, what a package left pending, and the program that a removed package
 /// keeps for its purge.
-pub const NOT_INSTANCES: [&str; 3] = ["lock", "pending", "program"];
+pub(crate) const NOT_INSTANCES: [&str; 3] = ["lock", "pending", "program"];
 
 /// The path of what is remembered of an instance beside its journal; it goes with that.
-pub fn beside(instance: &str, name: &str) -> String {
+pub(crate) fn beside(instance: &str, name: &str) -> String {
     format!("{}/{name}", directory(instance))
 }
 
 /// Holds one directory per installed version.
-pub const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
+pub(crate) const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
 
 /// Where the program keeps what it has to remember.
-pub const HOME: &str = "/var/lib/camcops-provision";
+pub(crate) const HOME: &str = "/var/lib/camcops-provision";
 
 pub(crate) fn directory(instance: &str) -> String {
     format!("{HOME}/{instance}")

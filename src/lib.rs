@@ -15,20 +15,23 @@
 //! Read `main.rs`, then [`commands`], then [`recipe`], then [`resource`]: that is the whole way from the command line to the
 //! disk. [`engine`] and [`journal`] are what makes it safe to be cut anywhere.
 
-pub mod archive;
-pub mod backup;
+// `pub` is only what main.rs, the tests and the benches take.
+#![warn(unreachable_pub)]
+
+mod archive;
+mod backup;
 pub mod base;
 pub mod camcops_conf;
 pub mod certificate;
 pub mod cli;
 pub mod commands;
-pub mod doctor;
-pub mod drivers;
+mod doctor;
+mod drivers;
 pub mod engine;
 pub mod host;
-pub mod journal;
+mod journal;
 pub mod layout;
-pub mod probe;
+mod probe;
 pub mod recipe;
 pub mod resource;
 pub mod session;

@@ -3,13 +3,13 @@
 //! Each has an endpoint, a plain struct made from the site, and each endpoint has `answers`, which tries once and says
 //! who answered or what the [`Trouble`] is. Nothing here changes anything, and no password ever stands in a text.
 
-pub mod broker;
-pub mod database;
-pub mod monitor;
-pub mod site;
-pub mod tls;
-pub mod visitor;
-pub mod web;
+pub(crate) mod broker;
+pub(crate) mod database;
+pub(crate) mod monitor;
+pub(crate) mod site;
+pub(crate) mod tls;
+pub(crate) mod visitor;
+pub(crate) mod web;
 
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 /// What an instance needs to be answered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub(crate) enum Role {
     /// The database: the application's own login, and its database is there.
     Database,
     /// The broker: the application's own login, and a channel on its vhost.
@@ -43,7 +43,7 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 3] = [Role::Database, Role::Broker, Role::Web];
+    pub(crate) const ALL: [Role; 3] = [Role::Database, Role::Broker, Role::Web];
 }
 
 impl fmt::Display for Role {
@@ -58,11 +58,11 @@ impl fmt::Display for Role {
 
 /// Who answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The name of the program, such as MariaDB.
-    pub product: String,
+    pub(crate) product: String,
     /// Its version, where it says so.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
 }
 
 impl fmt::Display for Answer {
@@ -78,7 +78,7 @@ impl fmt::Display for Answer {
 /// What kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Nothing listens.
     Closed,
     /// The name does not resolve.
@@ -113,7 +113,7 @@ pub enum Cause {
 
 impl Cause {
     /// Whether it goes away by itself while machines and services start.
-    pub fn passes(self) -> bool {
+    pub(crate) fn passes(self) -> bool {
         use Cause::{Busy, Closed, Silent, UnknownName, Unreachable};
         matches!(self, Closed | UnknownName | Unreachable | Silent | Busy)
     }
@@ -121,11 +121,11 @@ impl Cause {
 
 /// Why there is no answer: the kind, and what, where, why and what next in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     /// What kind.
-    pub cause: Cause,
+    pub(crate) cause: Cause,
     /// For people.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Trouble {
@@ -147,7 +147,7 @@ impl Error for Trouble {}
 
 /// One of the three.
 #[derive(Debug, Clone)]
-pub enum Endpoint {
+pub(crate) enum Endpoint {
     /// The database.
     Database(database::Endpoint),
     /// The broker.
@@ -158,7 +158,7 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// What the settings and the secrets of a site say.
-    pub fn of(site: &Site, role: Role) -> Result<Endpoint> {
+    pub(crate) fn of(site: &Site, role: Role) -> Result<Endpoint> {
         Ok(match role {
             Role::Database => Endpoint::Database(database::Endpoint::of(site)?),
             Role::Broker => Endpoint::Broker(broker::Endpoint::of(
@@ -178,7 +178,7 @@ impl Endpoint {
     }
 
     /// Where it is.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match self {
             Endpoint::Database(endpoint) => endpoint.address.to_string(),
             Endpoint::Broker(endpoint) => endpoint.address.to_string(),
@@ -188,7 +188,7 @@ impl Endpoint {
     }
 
     /// Tries once.
-    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+    pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
         match self {
             Endpoint::Database(endpoint) => endpoint.answers(patience).await,
             Endpoint::Broker(endpoint) => endpoint.answers(patience).await,
@@ -232,7 +232,7 @@ impl fmt::Display for Patience {
 
 /// Where something listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// A unix socket of this machine.
     Socket(String),
     /// A port.
@@ -345,7 +345,7 @@ fn unanswered(place: &str, patience: Patience) -> Trouble {
 }
 
 /// `1.5 s`
-pub fn seconds(duration: Duration) -> String {
+pub(crate) fn seconds(duration: Duration) -> String {
     match duration.as_millis() {
         whole if whole % 1000 == 0 => format!("{} s", whole / 1000),
         short if short < 1000 => format!("{short} ms"),

@@ -21,11 +21,11 @@ pub struct Recipe {
     /// Parents before children, accounts before their files.
     pub wanted: Vec<Wanted>,
     /// Keys of camcops.conf that stay as the administrator set them.
-    pub kept: Vec<camcops_conf::kept::Kept>,
+    pub(crate) kept: Vec<camcops_conf::kept::Kept>,
     /// What is worth a word but stops nothing.
     pub warnings: Vec<String>,
     /// What this machine lacks for a part, and what to do about it: that part can't be planned.
-    pub missing: Vec<(Part, String)>,
+    pub(crate) missing: Vec<(Part, String)>,
 }
 
 /// Everything that an installation should have.

@@ -97,7 +97,7 @@ impl From<Resource> for Named {
 
 impl Resource {
     /// Whether it can only be seen and made on a running machine, not in a staged tree.
-    pub fn needs_live_machine(&self) -> bool {
+    pub(crate) fn needs_live_machine(&self) -> bool {
         !matches!(
             self,
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_)
@@ -106,12 +106,12 @@ impl Resource {
 
     /// Whether it takes its time to answer, and so is asked while the rest is looked at. The workers' answer to a ping
     /// also proves the broker's account.
-    pub fn is_looked_at_ahead(&self) -> bool {
+    pub(crate) fn is_looked_at_ahead(&self) -> bool {
         matches!(self, Resource::Service(_) | Resource::BrokerAccount(_))
     }
 
     /// Whether it goes with the data of an instance, if somebody wants that.
-    pub fn can_be_purged(&self) -> bool {
+    pub(crate) fn can_be_purged(&self) -> bool {
         matches!(
             self,
             Resource::Schema(_)
@@ -123,7 +123,7 @@ impl Resource {
     }
 
     /// Whether it comes and goes with the database.
-    pub fn is_in_the_database(&self) -> bool {
+    pub(crate) fn is_in_the_database(&self) -> bool {
         matches!(self, Resource::Tables(_) | Resource::Superuser(_))
     }
 
@@ -180,7 +180,7 @@ impl fmt::Display for Resource {
 
 /// How an enforcement ended when nothing failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Enforced {
+pub(crate) enum Enforced {
     /// The machine has the wanted state.
     Done,
     /// It was left as it is, and why: a directory that is not empty.
@@ -200,7 +200,7 @@ pub enum State {
 
 impl State {
     /// The facets, if it is there.
-    pub fn facets(&self) -> Option<&Facets> {
+    pub(crate) fn facets(&self) -> Option<&Facets> {
         match self {
             State::Absent => None,
             State::Present(facets) => Some(facets),
@@ -208,12 +208,12 @@ impl State {
     }
 
     /// One facet, if it is there.
-    pub fn get(&self, facet: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, facet: &str) -> Option<&Value> {
         self.facets().and_then(|facets| facets.get(facet))
     }
 
     /// The names of the wanted facets that the observed state has otherwise; `presence` if one is absent and the other not.
-    pub fn differences(&self, observed: &State) -> Vec<&str> {
+    pub(crate) fn differences(&self, observed: &State) -> Vec<&str> {
         match (self, observed) {
             (State::Absent, State::Absent) => Vec::new(),
             (State::Present(wanted), State::Present(found)) => wanted
@@ -226,7 +226,7 @@ impl State {
     }
 
     /// Whether the observed state has everything that is wanted.
-    pub fn is_met_by(&self, observed: &State) -> bool {
+    pub(crate) fn is_met_by(&self, observed: &State) -> bool {
         self.differences(observed).is_empty()
     }
 }
@@ -238,18 +238,18 @@ pub struct Facets(BTreeMap<String, Value>);
 
 impl Facets {
     /// None yet.
-    pub fn new() -> Facets {
+    pub(crate) fn new() -> Facets {
         Facets::default()
     }
 
     /// With one more.
-    pub fn with(mut self, facet: &str, value: impl Into<Value>) -> Facets {
+    pub(crate) fn with(mut self, facet: &str, value: impl Into<Value>) -> Facets {
         self.0.insert(facet.to_owned(), value.into());
         self
     }
 
     /// One of them.
-    pub fn get(&self, facet: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, facet: &str) -> Option<&Value> {
         self.0.get(facet)
     }
 
@@ -270,7 +270,7 @@ impl Facets {
     }
 
     /// All of them, in order of name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(facet, value)| (facet.as_str(), value))
     }
 }
@@ -278,7 +278,7 @@ impl Facets {
 /// The value of a facet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Value {
+pub(crate) enum Value {
     /// A word.
     Text(String),
     /// A set of words, compared both ways.
@@ -345,7 +345,7 @@ impl Content {
     }
 
     /// Bytes that are elsewhere, known by their SHA-256.
-    pub fn known_by(digest: String) -> Content {
+    pub(crate) fn known_by(digest: String) -> Content {
         Content {
             bytes: None,
             digest: OnceLock::from(digest),
@@ -405,7 +405,7 @@ impl<'de> Deserialize<'de> for Content {
 
 /// How much of a file's content may be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Shown {
+pub(crate) enum Shown {
     /// All of it.
     #[default]
     Whole,
@@ -430,7 +430,7 @@ pub enum Shown {
     clap::ValueEnum,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub(crate) enum Part {
     /// Packages of the distribution.
     Packages,
     /// The dedicated account, if one is asked for.
@@ -480,24 +480,24 @@ pub struct Wanted {
     /// Why.
     pub because: String,
     /// Which part of the installation it belongs to.
-    pub part: Part,
+    pub(crate) part: Part,
     /// How much of its content may be shown.
-    pub shown: Shown,
+    pub(crate) shown: Shown,
     /// What the settings alone would write, where it is merged with the administrator's changes: the next merge starts from it.
-    pub base: Option<Content>,
+    pub(crate) base: Option<Content>,
     /// What this one has read when it started: when one of these changes, this one changes too.
-    pub inputs: Vec<Resource>,
+    pub(crate) inputs: Vec<Resource>,
 }
 
 /// A resource with a state before and a state after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Change {
+pub(crate) struct Change {
     /// Which resource.
-    pub resource: Resource,
+    pub(crate) resource: Resource,
     /// What it was.
-    pub before: State,
+    pub(crate) before: State,
     /// What it becomes.
-    pub after: State,
+    pub(crate) after: State,
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(crate) mod certificate;
 pub(crate) mod converge;
 pub(crate) mod sources;
 pub(crate) mod trial;
-pub mod upgrade_record;
+pub(crate) mod upgrade_record;
 
 impl Site {
     /// Reads settings and facts.
@@ -227,7 +227,7 @@ impl Site {
     }
 
     /// Gives the drivers of live resources the secrets that they take.
-    pub fn ready(&self, found: &Found) -> Result<()> {
+    pub(crate) fn ready(&self, found: &Found) -> Result<()> {
         let (Some(live), broker) = (&self.host.live, &self.settings().broker) else {
             return Ok(());
         };
@@ -359,7 +359,7 @@ impl Site {
     }
 
     /// What CamCOPS would silently ignore under `[config]`: keys that it does not know, values that it can't read.
-    pub fn config_warnings(&self) -> Vec<String> {
+    pub(crate) fn config_warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self
             .open_secrets()
             .iter()
@@ -426,7 +426,7 @@ impl Found {
 }
 
 /// Where logrotate reads what is to be rotated.
-pub const ROTATIONS: &str = "/etc/logrotate.d";
+pub(crate) const ROTATIONS: &str = "/etc/logrotate.d";
 
 pub(crate) fn fit_for_option_file(key: Key) -> Result<Key> {
     match Format::Mysql.escaped(key.secret.reveal()) {
@@ -470,7 +470,7 @@ pub(crate) fn is_true(value: &str) -> bool {
 pub(crate) const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "1", "0"];
 
 /// The machine, or the staged tree that the command line asks for.
-pub fn open_host(global: &Global) -> Result<Host> {
+pub(crate) fn open_host(global: &Global) -> Result<Host> {
     match &global.root {
         Some(root) => Host::staged(root),
         None => Host::live(),

@@ -23,26 +23,24 @@ mod supply;
 mod types;
 mod value;
 
-pub use choices::{
+pub(crate) use choices::{
     AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Pruning,
     Service, ServiceManager, Source, TlsMode, Version,
 };
-pub use config::{BY_FILE, Config, ConfigValue};
-pub use edit::edited;
+pub(crate) use config::{BY_FILE, Config, ConfigValue};
+pub(crate) use edit::edited;
 pub use example::example;
-pub use extra::{
-    ExtraName, ExtraService, FIELDS as EXTRA_FIELDS, ServiceAccount, ServiceName, Words,
-};
+pub(crate) use extra::{ExtraService, FIELDS as EXTRA_FIELDS, ServiceName};
 pub use key::{Key, VARIABLE_PREFIX, keys, segments};
-pub use load::{Entry, Resolved, Sources};
-pub use problem::{Origin, Problem, Problems};
-pub use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
-pub use types::{
+pub(crate) use load::{Resolved, Sources};
+pub(crate) use problem::{Origin, Problem};
+pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
+pub(crate) use types::{
     AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser,
     Host, Language, Listen, Locality, Mailbox, MemoryCap, Network, Organization, Recipient,
     Schedule, Timezone, UserName, VirtualHost, WebAddress, WebPath,
 };
-pub use value::{Auto, Port, Setting, Whole, ZeroOr};
+pub(crate) use value::{Auto, Port, Setting, Whole, ZeroOr};
 
 // To add a key, add its lines here, in the order in which an administrator would look for it:
 // * the doc comment is one or two plain sentences; they are shown as they are;
@@ -307,12 +305,12 @@ key::settings! {
 
 impl Database {
     /// The name of the database of the instance with this slug.
-    pub fn name_or<'a>(&'a self, slug: &'a str) -> &'a str {
+    pub(crate) fn name_or<'a>(&'a self, slug: &'a str) -> &'a str {
         self.name.as_ref().map_or(slug, DatabaseName::as_str)
     }
 
     /// The account of the instance with this slug.
-    pub fn user_or<'a>(&'a self, slug: &'a str) -> &'a str {
+    pub(crate) fn user_or<'a>(&'a self, slug: &'a str) -> &'a str {
         self.user
             .as_ref()
             .map_or_else(|| self.name_or(slug), DatabaseUser::as_str)
@@ -321,24 +319,24 @@ impl Database {
 
 impl Services {
     /// Whether one of CamCOPS's services is wanted on this machine.
-    pub fn wants(&self, service: Service) -> bool {
+    pub(crate) fn wants(&self, service: Service) -> bool {
         !self.is_disabled(service.as_str())
     }
 
     /// Whether a service is there but switched off.
-    pub fn is_disabled(&self, name: &str) -> bool {
+    pub(crate) fn is_disabled(&self, name: &str) -> bool {
         self.disabled.iter().any(|one| one.as_str() == name)
     }
 
     /// The services of the site's own that are wanted.
-    pub fn extras(&self) -> impl Iterator<Item = &ExtraService> {
+    pub(crate) fn extras(&self) -> impl Iterator<Item = &ExtraService> {
         self.extra
             .iter()
             .filter(|extra| !self.is_disabled(extra.name.as_str()))
     }
 
     /// The names of all services, wanted or not.
-    pub fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         let ours = Service::ALL.iter().map(|service| service.as_str());
         let extra = self.extra.iter().map(|extra| extra.name.as_str());
         ours.chain(extra).collect()
@@ -347,18 +345,18 @@ impl Services {
 
 impl Broker {
     /// The port, which depends on encryption unless it is given.
-    pub fn port_number(&self) -> u16 {
+    pub(crate) fn port_number(&self) -> u16 {
         let usual = if self.tls { 5671 } else { 5672 };
         self.port.given().map_or(usual, |port| port.get())
     }
 
     /// The vhost of the instance with this slug.
-    pub fn vhost_or<'a>(&'a self, slug: &'a str) -> &'a str {
+    pub(crate) fn vhost_or<'a>(&'a self, slug: &'a str) -> &'a str {
         self.vhost.as_ref().map_or(slug, VirtualHost::as_str)
     }
 
     /// The account of the instance with this slug.
-    pub fn user_or<'a>(&'a self, slug: &'a str) -> &'a str {
+    pub(crate) fn user_or<'a>(&'a self, slug: &'a str) -> &'a str {
         self.user.as_ref().map_or(slug, AccountName::as_str)
     }
 }

@@ -15,43 +15,43 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
-pub mod facts;
+pub(crate) mod facts;
 mod given;
-pub mod ports;
+pub(crate) mod ports;
 
 /// The settings of an instance, and the machine that they are for.
 #[derive(Debug)]
 pub struct Site {
     /// The machine.
-    pub host: Host,
+    pub(crate) host: Host,
     /// Which instance.
-    pub instance: String,
+    pub(crate) instance: String,
     /// The file that the administrator edits.
-    pub settings_file: PathBuf,
+    pub(crate) settings_file: PathBuf,
     /// What the administrator wants, and who said so.
-    pub resolved: Resolved,
+    pub(crate) resolved: Resolved,
     /// What the machine is.
     pub facts: Facts,
     /// Where things live.
     pub layout: Layout,
     /// A secret that this run makes anew, in place of the one that is there.
-    pub renewed: OnceCell<(secrets::Name, Secret)>,
+    pub(crate) renewed: OnceCell<(secrets::Name, Secret)>,
     /// Whether this run only shows what is there, good enough to be served or not.
-    pub only_shows: bool,
+    pub(crate) only_shows: bool,
     /// A certificate that this run puts in place of the one that is there, whatever else could be had.
-    pub new_certificate: Option<Pair>,
+    pub(crate) new_certificate: Option<Pair>,
     /// The camcops.conf that the installed CamCOPS has read in this run.
     pub(crate) tried: RefCell<Option<Content>>,
 }
 
 impl Site {
     /// What the administrator wants.
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.resolved.settings
     }
 
     /// Who starts the services here.
-    pub fn manager(&self) -> Manager {
+    pub(crate) fn manager(&self) -> Manager {
         match self.settings().services.manager {
             ServiceManager::Auto => self.facts.manager,
             ServiceManager::Systemd => Manager::Systemd,
@@ -60,7 +60,7 @@ impl Site {
     }
 
     /// The account that the services run as; its group has the same name.
-    pub fn account(&self) -> &str {
+    pub(crate) fn account(&self) -> &str {
         match self.settings().account.user {
             AccountUser::Auto => self.facts.flavour.web_account,
             AccountUser::Camcops => DEDICATED_ACCOUNT,
@@ -68,7 +68,7 @@ impl Site {
     }
 
     /// `user:group` of a row of the file plan.
-    pub fn owner_of(&self, whose: Whose) -> String {
+    pub(crate) fn owner_of(&self, whose: Whose) -> String {
         let (service, flavour) = (self.account(), self.facts.flavour);
         match whose {
             Whose::Root | Whose::System => "root:root".into(),
@@ -80,7 +80,7 @@ impl Site {
     }
 
     /// Whether the services have an account of their own, apart from the web server's.
-    pub fn dedicated(&self) -> bool {
+    pub(crate) fn dedicated(&self) -> bool {
         self.settings().account.user == AccountUser::Camcops
     }
 
@@ -94,12 +94,12 @@ impl Site {
     }
 
     /// Whether the application logs in to the database by its account alone, without a password.
-    pub fn socket_authentication(&self) -> bool {
+    pub(crate) fn socket_authentication(&self) -> bool {
         self.dedicated() && self.settings().database.mode == Mode::Local
     }
 
     /// The names of the site, the main one first.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let names = &self.settings().web.server_names;
         match names.is_empty() {
             true => vec![self.facts.host_name.clone()],
@@ -125,7 +125,7 @@ impl Site {
     }
 
     /// The address of the site, with a slash at the end.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let web = &self.settings().web;
         let port = match web.https_port.get() {
             443 => String::new(),
@@ -140,7 +140,7 @@ impl Site {
     }
 
     /// The port of the monitor: each instance needs its own, so another instance's follows from its name.
-    pub fn monitor_port(&self) -> u16 {
+    pub(crate) fn monitor_port(&self) -> u16 {
         let given = self.settings().monitor.port.given().map(|port| port.get());
         given.unwrap_or_else(|| match self.instance.as_str() {
             crate::layout::DEFAULT_INSTANCE => 5555,
@@ -154,7 +154,7 @@ impl Site {
     }
 
     /// The subject of a self-signed certificate.
-    pub fn subject(&self) -> Subject {
+    pub(crate) fn subject(&self) -> Subject {
         let tls = &self.settings().tls;
         Subject {
             country: tls.country.as_ref().map(|text| text.as_str().to_owned()),
@@ -177,51 +177,51 @@ impl Site {
 #[derive(Debug)]
 pub struct Found {
     /// Signs the session cookies.
-    pub cookie: Key,
+    pub(crate) cookie: Key,
     /// The application's database password; none where it logs in by its account.
-    pub database: Option<Key>,
+    pub(crate) database: Option<Key>,
     /// The password of the account that only reads, if there is to be one.
-    pub readonly: Option<Key>,
+    pub(crate) readonly: Option<Key>,
     /// The application's broker password.
-    pub broker: Key,
+    pub(crate) broker: Key,
     /// The monitor's password.
-    pub monitor: Key,
+    pub(crate) monitor: Key,
     /// What goes into camcops.conf and comes from files.
     pub(crate) given: GivenSecrets,
     /// The site's certificate.
-    pub certificate: Certificate,
+    pub(crate) certificate: Certificate,
     /// What is worth a word about other instances.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// CamCOPS's configuration as it is.
-    pub config: Option<String>,
+    pub(crate) config: Option<String>,
     /// What the settings alone made of it when this program wrote it last.
-    pub config_base: Option<String>,
+    pub(crate) config_base: Option<String>,
     /// The digests of what services read of it, by the files that they stand in.
-    pub config_digests: BTreeMap<String, String>,
+    pub(crate) config_digests: BTreeMap<String, String>,
     /// Where the application's accounts come from, as the database server sees it; nothing until that is asked.
-    pub database_client: Option<String>,
+    pub(crate) database_client: Option<String>,
     /// The administrator's own file that rotates our logs.
-    pub own_rotation: Option<String>,
+    pub(crate) own_rotation: Option<String>,
     /// How much of a broker on this machine is ours.
-    pub own_broker: OwnBroker,
+    pub(crate) own_broker: OwnBroker,
     /// Whether the release that the settings ask for is there: then nothing is needed to build it.
-    pub release_is_whole: bool,
+    pub(crate) release_is_whole: bool,
     /// The database password that is in use while a new one takes its place.
-    pub former_database: Option<Secret>,
+    pub(crate) former_database: Option<Secret>,
 }
 
 /// How much of a broker on this machine is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnBroker {
+pub(crate) struct OwnBroker {
     /// Its node, where there was none before us.
-    pub node: bool,
+    pub(crate) node: bool,
     /// Erlang's port mapper, where there was none before us.
-    pub port_mapper: bool,
+    pub(crate) port_mapper: bool,
 }
 
 /// Whose the certificate is.
 #[derive(Debug)]
-pub enum Certificate {
+pub(crate) enum Certificate {
     /// Made by this program; `because` says why it is made anew, and is empty where it is not.
     Own {
         /// Certificate and key.

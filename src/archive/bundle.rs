@@ -4,9 +4,9 @@
 //! SHA-256, then these files in the same order. It is made for one release of one distribution, holds no secret, and has
 //! its name only when it is whole. Each of its bytes is held against the manifest before any of it is used.
 
-pub mod manifest;
-pub mod read;
-pub mod write;
+pub(crate) mod manifest;
+pub(crate) mod read;
+pub(crate) mod write;
 
 use crate::base::error::Exit;
 use crate::host::Host;
@@ -18,17 +18,17 @@ use manifest::Manifest;
 use std::cell::OnceCell;
 
 /// The Python packages in a bundle.
-pub const WHEELS: &str = "wheels";
+pub(crate) const WHEELS: &str = "wheels";
 /// The distribution's packages in a bundle, and their index.
-pub const PACKAGES: &str = "packages";
+pub(crate) const PACKAGES: &str = "packages";
 /// This program in a bundle.
-pub const TOOL: &str = "tool/camcops-provision";
+pub(crate) const TOOL: &str = "tool/camcops-provision";
 
 /// The bundle that an installation takes its files from: unpacked when the first of them is needed.
 #[derive(Debug)]
-pub struct Bundle {
+pub(crate) struct Bundle {
     /// Its path.
-    pub path: String,
+    pub(crate) path: String,
     tell: fn(&str),
     manifest: OnceCell<Manifest>,
     unpacked: OnceCell<()>,
@@ -36,7 +36,7 @@ pub struct Bundle {
 
 impl Bundle {
     /// The one that the settings name; `tell` is told what is going on.
-    pub fn of(site: &Site, tell: fn(&str)) -> Option<Bundle> {
+    pub(crate) fn of(site: &Site, tell: fn(&str)) -> Option<Bundle> {
         let camcops = &site.settings().camcops;
         let path = camcops.bundle.as_ref()?.as_str().to_owned();
         (camcops.source == Source::Bundle).then(|| Bundle {
@@ -48,7 +48,7 @@ impl Bundle {
     }
 
     /// What it says of itself; refused if that is not for this machine.
-    pub fn manifest(&self, host: &Host) -> Result<&Manifest> {
+    pub(crate) fn manifest(&self, host: &Host) -> Result<&Manifest> {
         if let Some(manifest) = self.manifest.get() {
             return Ok(manifest);
         }
@@ -60,7 +60,7 @@ impl Bundle {
     }
 
     /// Refuses to build a release that it is not made for.
-    pub fn refuse_other(&self, host: &Host, release: &str) -> Result<()> {
+    pub(crate) fn refuse_other(&self, host: &Host, release: &str) -> Result<()> {
         let manifest = self.manifest(host)?;
         if manifest.release == release {
             return Ok(());
@@ -75,7 +75,7 @@ impl Bundle {
     }
 
     /// Unpacks it, once, after all of it was found to be right; says where the files are. The lock has to be held.
-    pub fn unpacked(&self, host: &Host) -> Result<&'static str> {
+    pub(crate) fn unpacked(&self, host: &Host) -> Result<&'static str> {
         let is_there = host.look(UNPACKED)?.is_some();
         if self.unpacked.get().is_none() || !is_there {
             self.manifest(host)?;
@@ -95,7 +95,7 @@ impl Bundle {
     }
 
     /// Removes what was unpacked.
-    pub fn close(&self, host: &Host) -> Result<()> {
+    pub(crate) fn close(&self, host: &Host) -> Result<()> {
         match self.unpacked.get() {
             Some(()) => clear(host),
             None => Ok(()),
@@ -104,11 +104,11 @@ impl Bundle {
 }
 
 /// Where a bundle is unpacked, for root alone. What a run left there that was cut goes with the next one.
-pub const UNPACKED: &str = "/var/lib/camcops-provision/.bundle";
+pub(crate) const UNPACKED: &str = "/var/lib/camcops-provision/.bundle";
 const _: () = assert!(HOME.len() + "/.bundle".len() == UNPACKED.len());
 
 /// Removes what was unpacked, by an earlier run too; the lock has to be held.
-pub fn clear(host: &Host) -> Result<()> {
+pub(crate) fn clear(host: &Host) -> Result<()> {
     match host.look(UNPACKED)? {
         Some(_) => host.remove_tree(UNPACKED),
         None => Ok(()),

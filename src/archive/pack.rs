@@ -17,11 +17,11 @@ use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, get_error_name};
 /// Further levels save little of what is dumped, and take much longer.
 const LEVEL: i32 = 2;
 /// How much is read at once.
-pub const PIECE: usize = 1 << 18;
+pub(crate) const PIECE: usize = 1 << 18;
 
 /// Counts and sums what goes through it.
 #[derive(Debug)]
-pub struct Summed<W> {
+pub(crate) struct Summed<W> {
     inner: W,
     sum: Sum,
 }
@@ -41,11 +41,11 @@ impl std::fmt::Debug for Sum {
 
 /// How large something was, and its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
+pub(crate) struct Packed {
     /// Its size on the disk.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Its SHA-256, in lower-case hexadecimal digits.
-    pub sha256: String,
+    pub(crate) sha256: String,
 }
 
 impl Sum {
@@ -91,7 +91,7 @@ impl<W: Write> Write for Summed<W> {
 }
 
 /// The sum of a file that can be read.
-pub fn sum_of(mut file: impl Read) -> io::Result<Packed> {
+pub(crate) fn sum_of(mut file: impl Read) -> io::Result<Packed> {
     let mut sum = Sum::new();
     let mut piece = vec![0; PIECE];
     loop {
@@ -103,15 +103,15 @@ pub fn sum_of(mut file: impl Read) -> io::Result<Packed> {
 }
 
 /// A file of a backup that is being written.
-pub struct Packer<'a> {
+pub(crate) struct Packer<'a> {
     host: &'a Host,
     zstd: CCtx<'static>,
     buffer: Vec<u8>,
     way: Way,
     /// How much was given so far.
-    pub given: u64,
+    pub(crate) given: u64,
     /// How much of the compressed text there is so far.
-    pub packed: u64,
+    pub(crate) packed: u64,
 }
 
 enum Way {
@@ -125,7 +125,7 @@ enum Way {
 
 impl<'a> Packer<'a> {
     /// Writes to a file, for the holder of an identity of age only where a recipient is given.
-    pub fn new(host: &'a Host, file: File, recipient: Option<&str>) -> Result<Packer<'a>> {
+    pub(crate) fn new(host: &'a Host, file: File, recipient: Option<&str>) -> Result<Packer<'a>> {
         let mut zstd = CCtx::create();
         for parameter in [
             CParameter::CompressionLevel(LEVEL),
@@ -190,12 +190,12 @@ impl<'a> Packer<'a> {
     }
 
     /// Ends a frame: what follows can be read without what is before it.
-    pub fn end_frame(&mut self) -> io::Result<()> {
+    pub(crate) fn end_frame(&mut self) -> io::Result<()> {
         self.run(&[], ZSTD_e_end)
     }
 
     /// Ends it; from here on it lasts.
-    pub fn finish(mut self) -> Result<Packed> {
+    pub(crate) fn finish(mut self) -> Result<Packed> {
         if let Err(why) = self.end_frame() {
             return Err(self.cause(why.into()));
         }
@@ -208,7 +208,7 @@ impl<'a> Packer<'a> {
     }
 
     /// Why it could not be written: where age only tells that nobody reads what it writes, who should have read tells more.
-    pub fn cause(self, why: anyhow::Error) -> anyhow::Error {
+    pub(crate) fn cause(self, why: anyhow::Error) -> anyhow::Error {
         match self.way {
             Way::Plain(_) => why,
             Way::Age { age, input, writer } => encrypted(self.host, age, input, writer)
@@ -249,7 +249,7 @@ fn said(code: usize) -> io::Error {
 }
 
 /// Reads what was compressed, of other tools too: as it is, by gzip or by zstd, whatever its first bytes say.
-pub fn unpacked<'a>(file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn unpacked<'a>(file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut file = BufReader::with_capacity(PIECE, file);
     let first = io::BufRead::fill_buf(&mut file)?;
     Ok(match first {
@@ -260,7 +260,7 @@ pub fn unpacked<'a>(file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
 }
 
 /// Whether age has encrypted a file.
-pub fn is_encrypted(file: &File) -> io::Result<bool> {
+pub(crate) fn is_encrypted(file: &File) -> io::Result<bool> {
     const BEGIN: &[u8] = b"age-encryption.org/";
     let mut first = [0; BEGIN.len()];
     let read = file.read_at(&mut first, 0)?;

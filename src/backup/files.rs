@@ -15,7 +15,7 @@ use std::time::UNIX_EPOCH;
 use tar::{Archive, Builder, EntryType, Header};
 
 /// What is kept of a site, parents before what is in them; what is not there is not kept.
-pub fn paths(site: &Site) -> Result<Vec<String>> {
+pub(crate) fn paths(site: &Site) -> Result<Vec<String>> {
     let (host, layout, settings) = (&site.host, &site.layout, site.settings());
     let text = |path: &Option<AbsolutePath>| path.as_ref().map(|path| path.as_str().to_owned());
     let mut all = BTreeSet::new();
@@ -82,7 +82,7 @@ pub fn paths(site: &Site) -> Result<Vec<String>> {
 }
 
 /// Packs what is there; gives what that was.
-pub fn pack(site: &Site, packer: &mut Packer<'_>) -> Result<Vec<Kept>> {
+pub(crate) fn pack(site: &Site, packer: &mut Packer<'_>) -> Result<Vec<Kept>> {
     let host = &site.host;
     let mut kept = Vec::new();
     let mut archive = Builder::new(packer);
@@ -228,7 +228,7 @@ impl Seen {
 }
 
 /// The paths of all that an archive has.
-pub fn names(host: &Host, packed: impl Read) -> Result<Vec<String>> {
+pub(crate) fn names(host: &Host, packed: impl Read) -> Result<Vec<String>> {
     let mut names = Vec::new();
     each(host, packed, |item| {
         names.push(item.path);
@@ -374,7 +374,7 @@ pub(crate) fn judge(host: &Host, packed: impl Read) -> Result<()> {
 }
 
 /// What stands on the machine otherwise than in the backup.
-pub fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
+pub(crate) fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
     let mut differing = Vec::new();
     each(host, packed, |item| {
         if !is_brought_back(&item) {
@@ -401,15 +401,15 @@ pub fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
 
 /// How much was put where it was, and what was not.
 #[derive(Debug, Default)]
-pub struct Brought {
+pub(crate) struct Brought {
     /// So many things.
-    pub number: usize,
+    pub(crate) number: usize,
     /// What is where nothing of a site is.
-    pub left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
 }
 
 /// Puts everything where it was. What stands there is replaced: who does not want that asks [`differing`] before.
-pub fn bring_back(host: &Host, packed: impl Read) -> Result<Brought> {
+pub(crate) fn bring_back(host: &Host, packed: impl Read) -> Result<Brought> {
     let mut brought = Brought::default();
     each(host, packed, |item| {
         if !is_brought_back(&item) {

@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 /// Which ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// The newest one of each of so many days, weeks and months.
     Generations {
         /// Of how many days.
@@ -23,7 +23,7 @@ pub enum Rule {
 
 /// For each of these moments, oldest first, whether what was made then stays. The newest one always does, and all of the
 /// last day: somebody may have made one before a change that is not done yet.
-pub fn stays(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bool> {
+pub(crate) fn stays(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bool> {
     let is_recent = |moment: &OffsetDateTime| now - *moment < Duration::DAY;
     let mut stays: Vec<bool> = made.iter().map(is_recent).collect();
     if let Some(newest) = stays.last_mut().filter(|_| rule != Rule::Replaced) {

@@ -6,7 +6,7 @@ use crate::archive::pack::{Packed, Packer};
 use crate::base::error::Exit;
 use crate::base::text::hex;
 use crate::drivers::sql::copy::directory::{entered, remember, stamp};
-use crate::drivers::sql::copy::{dump, load};
+use crate::drivers::sql::copy::dump;
 use crate::drivers::sql::{self, Known, quote};
 use crate::drivers::tables::{self, application};
 use crate::site::Site;
@@ -17,19 +17,19 @@ use time::format_description::well_known::Rfc3339;
 
 /// A backup that was just made.
 #[derive(Debug)]
-pub struct Made {
+pub(crate) struct Made {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Where it is.
-    pub path: String,
+    pub(crate) path: String,
     /// Its size on the disk.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// What it says of itself.
-    pub manifest: Manifest,
+    pub(crate) manifest: Manifest,
 }
 
 /// Removes what runs before this one left unfinished, and says so. The lock is ours, so that none is at work.
-pub fn clear_up(site: &Site, directory: &str) -> Result<u64> {
+pub(crate) fn clear_up(site: &Site, directory: &str) -> Result<u64> {
     let mut freed = 0;
     for found in listed(site)? {
         if found.what == super::What::Unfinished {
@@ -46,7 +46,7 @@ pub fn clear_up(site: &Site, directory: &str) -> Result<u64> {
 }
 
 /// What is in the directory of backups of a site.
-pub fn listed(site: &Site) -> Result<Vec<super::Found>> {
+pub(crate) fn listed(site: &Site) -> Result<Vec<super::Found>> {
     let (settings, slug) = (site.settings(), &site.layout.slug);
     super::list(
         &site.host,
@@ -57,14 +57,14 @@ pub fn listed(site: &Site) -> Result<Vec<super::Found>> {
 }
 
 /// The directory for backups, which only root may enter.
-pub fn directory(site: &Site) -> Result<&str> {
+pub(crate) fn directory(site: &Site) -> Result<&str> {
     let directory = site.settings().backup.directory.as_str();
     entered(&site.host, &site.instance, directory)?;
     Ok(directory)
 }
 
 /// Makes a backup of a site, for its own sake or before something; whoever calls holds the lock.
-pub async fn make(site: &Site, known: &Known, before: Option<&str>) -> Result<Made> {
+pub(crate) async fn make(site: &Site, known: &Known, before: Option<&str>) -> Result<Made> {
     let host = &site.host;
     let tell = application(host)?.tell;
     let directory = directory(site)?;
@@ -199,10 +199,4 @@ async fn write(
     }
     let bytes = dumped.packed.bytes + files.bytes + said.bytes + sums.len() as u64;
     Ok((manifest, bytes))
-}
-
-/// Whether the rows of a database are those that a backup of it has: nobody writes to it meanwhile.
-pub async fn is_of(known: &Known, manifest: &Manifest) -> Result<()> {
-    let found = load::counts(known, &known.database).await?;
-    load::compare(&manifest.database.tables, &found)
 }

@@ -8,85 +8,85 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The format that this version writes. A newer one is refused.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// What the backup says of itself.
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// The sums of the other files, as `sha256sum` writes and checks them.
-pub const SUMS: &str = "SHA256SUMS";
+pub(crate) const SUMS: &str = "SHA256SUMS";
 
 /// What a backup says of itself. It never has a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// Which instance.
-    pub instance: String,
+    pub(crate) instance: String,
     /// When it was begun.
-    pub made_at: String,
+    pub(crate) made_at: String,
     /// The version of this program.
-    pub tool: String,
+    pub(crate) tool: String,
     /// The release of CamCOPS that was in use.
-    pub release: Option<String>,
+    pub(crate) release: Option<String>,
     /// The server that the database was on.
-    pub server: String,
+    pub(crate) server: String,
     /// The machine.
-    pub machine: String,
+    pub(crate) machine: String,
     /// The recipient of age that its contents are for.
-    pub encrypted_to: Option<String>,
+    pub(crate) encrypted_to: Option<String>,
     /// What it was made before, if that is why there is one: it holds what was to be replaced.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub before: Option<String>,
+    pub(crate) before: Option<String>,
     /// The database.
-    pub database: Database,
+    pub(crate) database: Database,
     /// Configuration, keys and the site's own files.
-    pub files: Vec<Kept>,
+    pub(crate) files: Vec<Kept>,
 }
 
 /// The database of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Database {
+pub(crate) struct Database {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its file in the backup.
-    pub file: String,
+    pub(crate) file: String,
     /// The revision of its tables.
-    pub revision: Option<String>,
+    pub(crate) revision: Option<String>,
     /// The character set of new tables.
-    pub charset: String,
+    pub(crate) charset: String,
     /// Their collation.
-    pub collation: String,
+    pub(crate) collation: String,
     /// How much it took on the server.
-    pub data_bytes: u64,
+    pub(crate) data_bytes: u64,
     /// How much its dump is as text.
-    pub text_bytes: u64,
+    pub(crate) text_bytes: u64,
     /// Each table with the number of its rows.
-    pub tables: BTreeMap<String, u64>,
+    pub(crate) tables: BTreeMap<String, u64>,
     /// Where the parts of its dump begin.
-    pub sections: Vec<Section>,
+    pub(crate) sections: Vec<Section>,
     /// What else is in the database, and not in its dump: views, triggers, routines and events, of which CamCOPS has none.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
 }
 
 impl Database {
     /// How many rows all of its tables have.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.tables.values().sum()
     }
 }
 
 /// A file that is kept besides the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Where it was.
-    pub path: String,
+    pub(crate) path: String,
     /// How large it was.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Manifest {
     /// Reads one, after its sum was found to be right.
-    pub fn parse(text: &[u8], place: &str) -> Result<Manifest> {
+    pub(crate) fn parse(text: &[u8], place: &str) -> Result<Manifest> {
         let unfit = |what: String| Exit::Unusable.because(format!("{place}/{MANIFEST}: {what}"));
         let whole: serde_json::Value =
             serde_json::from_slice(text).map_err(|why| unfit(why.to_string()))?;
@@ -100,7 +100,7 @@ impl Manifest {
 }
 
 /// The sums as a text.
-pub fn sums(files: &[(&str, &Packed)]) -> String {
+pub(crate) fn sums(files: &[(&str, &Packed)]) -> String {
     files
         .iter()
         .map(|(name, packed)| format!("{}  {name}\n", packed.sha256))
@@ -108,7 +108,7 @@ pub fn sums(files: &[(&str, &Packed)]) -> String {
 }
 
 /// Reads the sums, which name each file of a backup once, and nothing else.
-pub fn parse_sums(text: &[u8]) -> Option<BTreeMap<String, String>> {
+pub(crate) fn parse_sums(text: &[u8]) -> Option<BTreeMap<String, String>> {
     let text = std::str::from_utf8(text).ok()?;
     let mut sums = BTreeMap::new();
     for line in text.strip_suffix('\n')?.split('\n') {

@@ -13,32 +13,32 @@ use time::{Duration, OffsetDateTime};
 
 /// What there is to say.
 #[derive(Debug, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     directory: String,
     /// Why the directory is not the one that it should be.
-    pub absence: Option<String>,
+    pub(crate) absence: Option<String>,
     /// When one is made by itself.
-    pub schedule: Option<String>,
+    pub(crate) schedule: Option<String>,
     number: usize,
     unfinished: usize,
     /// The last whole one.
-    pub newest: Option<Newest>,
+    pub(crate) newest: Option<Newest>,
     /// The last try, if it failed.
-    pub last_failure: Option<Failure>,
+    pub(crate) last_failure: Option<Failure>,
 }
 
 /// A whole backup.
 #[derive(Debug, Serialize)]
-pub struct Newest {
+pub(crate) struct Newest {
     name: String,
     bytes: u64,
     /// How long ago it was made.
-    pub age_seconds: i64,
+    pub(crate) age_seconds: i64,
 }
 
 /// A try that failed, if no later one went well.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Failure {
+pub(crate) struct Failure {
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
     why: String,
@@ -46,7 +46,7 @@ pub struct Failure {
 
 impl Summary {
     /// What only root may see is nothing to others.
-    pub fn of(site: &Site) -> Result<Option<Summary>> {
+    pub(crate) fn of(site: &Site) -> Result<Option<Summary>> {
         if !site.host.may_give_away() {
             return Ok(None);
         }
@@ -136,7 +136,7 @@ fn failure(host: &Host, instance: &str) -> Result<Option<Failure>> {
 }
 
 /// Remembers how a try went.
-pub fn record(site: &Site, why: Option<&anyhow::Error>) -> Result<()> {
+pub(crate) fn record(site: &Site, why: Option<&anyhow::Error>) -> Result<()> {
     let (host, path) = (&site.host, path(&site.instance));
     match why {
         None => host.remove_file(&path),

@@ -30,7 +30,7 @@ pub enum Exit {
 
 impl Exit {
     /// An error with this exit code.
-    pub fn because(self, message: impl Into<String>) -> anyhow::Error {
+    pub(crate) fn because(self, message: impl Into<String>) -> anyhow::Error {
         anyhow::Error::new(Failure {
             exit: self,
             message: message.into(),
@@ -60,11 +60,11 @@ impl Exit {
 
 /// An error that the administrator can act on, with the exit code that it maps to.
 #[derive(Debug, thiserror::Error)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The exit code.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// What, where, why, and the next move.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl fmt::Display for Failure {

@@ -21,13 +21,13 @@ pub(crate) enum Enter {
 /// A question before something is done.
 pub(crate) struct Question<'a> {
     /// What would be done.
-    pub what: &'a str,
+    pub(crate) what: &'a str,
     /// What Enter alone means.
-    pub enter: Enter,
+    pub(crate) enter: Enter,
     /// What is to be typed instead of yes.
-    pub name: Option<&'a str>,
+    pub(crate) name: Option<&'a str>,
     /// What `p` shows.
-    pub plan: Option<&'a dyn Fn() -> Result<String>>,
+    pub(crate) plan: Option<&'a dyn Fn() -> Result<String>>,
 }
 
 /// What somebody has answered.
@@ -171,7 +171,7 @@ pub(crate) fn hidden(question: &str) -> Result<Secret> {
 }
 
 /// Whoever is asked for a password and leaves instead sees again what is typed.
-pub fn show_typing() {
+pub(crate) fn show_typing() {
     let terminal = io::stdin();
     if let Ok(mut shown) = tcgetattr(&terminal) {
         shown.local_flags.insert(LocalFlags::ECHO);

@@ -14,16 +14,16 @@ pub(crate) const LENGTH: usize = 40;
 
 /// A password or the like. It is not printed, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
+pub(crate) struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes a secret over.
-    pub fn new(text: String) -> Secret {
+    pub(crate) fn new(text: String) -> Secret {
         Secret(Zeroizing::new(text))
     }
 
     /// Takes a line over, with or without its end, if it can be kept in a file of one line.
-    pub fn checked(text: String) -> Result<Secret> {
+    pub(crate) fn checked(text: String) -> Result<Secret> {
         let text = Zeroizing::new(text);
         let line = text.strip_suffix('\n').unwrap_or(&text);
         if line.is_empty() {
@@ -36,7 +36,7 @@ impl Secret {
     }
 
     /// Makes one.
-    pub fn generate() -> Result<Secret> {
+    pub(crate) fn generate() -> Result<Secret> {
         let random = SystemRandom::new();
         let mut text = Zeroizing::new(String::with_capacity(LENGTH));
         while text.len() < LENGTH {
@@ -55,7 +55,7 @@ impl Secret {
     }
 
     /// The secret itself, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }

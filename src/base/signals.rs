@@ -34,17 +34,17 @@ pub(crate) fn leave_question() -> ! {
 pub(crate) static GOES_ON: AtomicBool = AtomicBool::new(false);
 
 /// From here on no signal ends anything: what is half-way would be worse than what was there and what is to come.
-pub fn go_on_to_the_end() {
+pub(crate) fn go_on_to_the_end() {
     GOES_ON.store(true, Ordering::SeqCst);
 }
 
 /// Whether a signal asked for an end.
-pub fn is_to_stop() -> bool {
+pub(crate) fn is_to_stop() -> bool {
     STOP.load(Ordering::SeqCst) && !GOES_ON.load(Ordering::SeqCst)
 }
 
 /// What a command says that ends for that.
-pub fn stopped() -> anyhow::Error {
+pub(crate) fn stopped() -> anyhow::Error {
     Exit::Failed
         .because("stopped by a signal; the site's data is as it was: run again when it suits")
 }

@@ -7,24 +7,24 @@ use serde_json::{Map, json};
 use std::io::{self, IsTerminal, Write};
 
 /// The version of every JSON document.
-pub const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// How to print.
 #[derive(Debug, Clone, Copy)]
-pub struct Style {
+pub(crate) struct Style {
     /// Colours on standard output.
-    pub color: bool,
+    pub(crate) color: bool,
     /// One JSON document instead of text.
-    pub json: bool,
+    pub(crate) json: bool,
     /// Only results and errors.
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// More than usual.
-    pub verbose: bool,
+    pub(crate) verbose: bool,
 }
 
 impl Style {
     /// Says what is worth a word but stops nothing.
-    pub fn warn(self, warnings: &[String]) {
+    pub(crate) fn warn(self, warnings: &[String]) {
         if !self.quiet {
             for warning in warnings {
                 note(&format!("warning: {warning}"));
@@ -35,7 +35,7 @@ impl Style {
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     /// On a terminal.
     Auto,
     /// Always.
@@ -46,7 +46,7 @@ pub enum Color {
 
 impl Color {
     /// Whether to use them on standard output.
-    pub fn wanted(self) -> bool {
+    pub(crate) fn wanted(self) -> bool {
         let unwanted = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         match self {
             Color::Always => true,
@@ -61,7 +61,7 @@ impl Color {
 }
 
 /// Prints a result. A reader that went away is no error.
-pub fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -70,12 +70,12 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// Prints a result line.
-pub fn print_line(text: &str) -> Result<()> {
+pub(crate) fn print_line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
 /// Without escape sequences and other control characters.
-pub fn plain(line: &str) -> String {
+pub(crate) fn plain(line: &str) -> String {
     let mut plain = String::with_capacity(line.len());
     let mut rest = line.chars();
     while let Some(c) = rest.next() {
@@ -90,7 +90,7 @@ pub fn plain(line: &str) -> String {
 }
 
 /// A JSON document with its schema version.
-pub fn versioned(document: &impl Serialize) -> Result<serde_json::Value> {
+pub(crate) fn versioned(document: &impl Serialize) -> Result<serde_json::Value> {
     let mut whole = Map::new();
     whole.insert("schema_version".into(), json!(SCHEMA_VERSION));
     match serde_json::to_value(document)? {
@@ -103,7 +103,7 @@ pub fn versioned(document: &impl Serialize) -> Result<serde_json::Value> {
 }
 
 /// Prints a JSON document.
-pub fn print_json(document: &impl Serialize) -> Result<()> {
+pub(crate) fn print_json(document: &impl Serialize) -> Result<()> {
     print_line(&serde_json::to_string_pretty(&versioned(document)?)?)
 }
 
@@ -122,13 +122,13 @@ pub fn failure_document(why: &str, exit: Exit) {
 }
 
 /// Says something on standard error.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     // There is nobody left to tell if standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// `1 change`, `2 changes`.
-pub fn count(number: usize, what: &str) -> String {
+pub(crate) fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }

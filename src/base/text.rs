@@ -18,13 +18,13 @@ pub(crate) fn percent(text: &str) -> String {
 }
 
 /// Whether a file of settings has nothing but comments and empty lines.
-pub fn sets_nothing(text: &[u8]) -> bool {
+pub(crate) fn sets_nothing(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n')
         .map(<[u8]>::trim_ascii)
         .all(|line| line.is_empty() || line.starts_with(b"#"))
 }
 
 /// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

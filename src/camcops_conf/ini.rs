@@ -52,7 +52,7 @@ pub struct Problem {
     /// Counted from 1.
     pub line: usize,
     /// What is wrong, without the line's text, which may be a secret.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 impl fmt::Display for Problem {

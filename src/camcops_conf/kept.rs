@@ -1,6 +1,6 @@
 //! What may be shown of CamCOPS's configuration: everything but the values of its secret keys.
 
-pub use crate::camcops_conf::masked;
+pub(crate) use crate::camcops_conf::masked;
 use crate::camcops_conf::{self, masked_value};
 use crate::settings;
 use serde::Serialize;
@@ -8,22 +8,22 @@ use std::fmt;
 
 /// A key that stays as the administrator set it, with its values fit for showing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// The file.
-    pub path: String,
+    pub(crate) path: String,
     /// The section.
     pub section: String,
     /// The key.
     pub key: String,
     /// What is there; nothing if the administrator took the key out.
-    pub yours: Option<String>,
+    pub(crate) yours: Option<String>,
     /// What the settings would make it.
-    pub settings: Option<String>,
+    pub(crate) settings: Option<String>,
 }
 
 impl Kept {
     /// From what the merge found.
-    pub fn new(path: &str, kept: &camcops_conf::Kept) -> Kept {
+    pub(crate) fn new(path: &str, kept: &camcops_conf::Kept) -> Kept {
         let shown = |value: &Option<String>| {
             value
                 .as_ref()
@@ -40,7 +40,7 @@ impl Kept {
 }
 
 /// The value of a setting as it may be shown; those in `[config]` as the keys of CamCOPS that they become.
-pub fn setting(name: &str, value: &str) -> String {
+pub(crate) fn setting(name: &str, value: &str) -> String {
     match &settings::segments(name)[..] {
         [config, section, key] if config == "config" && !key.ends_with(settings::BY_FILE) => {
             masked_value(section, key, value)

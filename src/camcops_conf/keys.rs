@@ -90,9 +90,9 @@ pub struct ConfKey {
     /// What an absent key means; empty if nothing, or if it depends on the machine.
     pub default: &'static str,
     /// CamCOPS does not start without it.
-    pub required: bool,
+    pub(crate) required: bool,
     /// Never shown.
-    pub secret: bool,
+    pub(crate) secret: bool,
 }
 
 impl ConfKey {

@@ -18,7 +18,7 @@ const ROUNDS: NonZeroU32 = match NonZeroU32::new(20_000) {
 
 /// The same text with a salted sum in the place of each secret: later one can tell whether a value was this one, and not
 /// what it was.
-pub fn sealed(text: &str) -> Result<String> {
+pub(crate) fn sealed(text: &str) -> Result<String> {
     let mut file = Ini::parse(text);
     for entry in file.entries() {
         if masked_value(&entry.section, &entry.key, &entry.value) != entry.value {
@@ -31,7 +31,7 @@ pub fn sealed(text: &str) -> Result<String> {
 
 /// A sealed text with those secrets that are still the same in a later one. The others stay sealed: they differ from
 /// whatever is there now.
-pub fn unsealed(text: &str, later: &str) -> String {
+pub(crate) fn unsealed(text: &str, later: &str) -> String {
     let (mut file, later) = (Ini::parse(text), Ini::parse(later));
     for entry in file.entries() {
         let Some(value) = later.get(&entry.section, &entry.key) else {
@@ -45,7 +45,7 @@ pub fn unsealed(text: &str, later: &str) -> String {
 }
 
 /// Whether a text holds anything that is masked where it is shown.
-pub fn holds_secrets(text: &str) -> bool {
+pub(crate) fn holds_secrets(text: &str) -> bool {
     let is_private_key = text.contains("PRIVATE KEY-----");
     is_private_key
         || Ini::parse(text).entries().iter().any(|entry| {

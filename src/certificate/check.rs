@@ -36,7 +36,7 @@ const LISTED: usize = 8;
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// The site would not work, or not safely.
     Refuse,
     /// It works, for now or for most.
@@ -45,15 +45,15 @@ pub enum Severity {
 
 /// One thing that is wrong; `{file} {what}: {remedy}` is a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How bad it is.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// The file that has to change.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// What is wrong with it, and why that matters.
-    pub what: String,
+    pub(crate) what: String,
     /// What to do next.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 impl fmt::Display for Finding {
@@ -63,21 +63,21 @@ impl fmt::Display for Finding {
 }
 
 /// The files of `tls.mode = "files"`, each with its path and its bytes.
-pub struct Given<'a> {
+pub(crate) struct Given<'a> {
     /// The server's certificate, and perhaps its chain after it.
-    pub certificate: (&'a Path, &'a [u8]),
+    pub(crate) certificate: (&'a Path, &'a [u8]),
     /// The private key.
-    pub key: (&'a Path, &'a [u8]),
+    pub(crate) key: (&'a Path, &'a [u8]),
     /// The rest of the chain.
-    pub chain: Option<(&'a Path, &'a [u8])>,
+    pub(crate) chain: Option<(&'a Path, &'a [u8])>,
     /// Host names and IP addresses that the server answers to.
-    pub names: &'a [String],
+    pub(crate) names: &'a [String],
     /// The time to judge validity by.
-    pub now: SystemTime,
+    pub(crate) now: SystemTime,
 }
 
 /// Finds every problem of the given files; none that is [`Severity::Refuse`] means that Apache can serve them.
-pub fn check(given: &Given<'_>) -> Vec<Finding> {
+pub(crate) fn check(given: &Given<'_>) -> Vec<Finding> {
     let mut findings = Findings::default();
     let key = findings.read_key(given);
     let own = findings.read_certificates(given, given.certificate, "tls.certificate");
@@ -106,7 +106,7 @@ pub fn check(given: &Given<'_>) -> Vec<Finding> {
 }
 
 /// Judges what a server shows, its own certificate first, as [`check`] judges files; `place` stands for the file.
-pub fn check_served(
+pub(crate) fn check_served(
     place: &Path,
     chain: &[Vec<u8>],
     names: &[String],
@@ -122,7 +122,7 @@ pub fn check_served(
 }
 
 /// What the mode and the owner of a private key's file do to its secrecy; a group may read it (Debian's `ssl-cert`).
-pub fn permission_findings(key_path: &Path, mode: u32, owner_uid: u32) -> Vec<Finding> {
+pub(crate) fn permission_findings(key_path: &Path, mode: u32, owner_uid: u32) -> Vec<Finding> {
     let mut findings = Findings::default();
     let path = shell_word(key_path);
     if mode & 0o006 != 0 {

@@ -11,7 +11,7 @@ const LINE: usize = 64;
 /// The certificates of a PEM file and nothing else of it: no key, no text around them; nothing if there are none.
 ///
 /// Each is written again from what was read, so that nothing gets into a file that everybody reads along with it.
-pub fn certificates_only(pem: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn certificates_only(pem: &[u8]) -> Option<Vec<u8>> {
     let mut blocks = read::blocks(pem).ok()?;
     let mut text = String::new();
     for block in blocks.iter().filter(|block| read::is_certificate(block)) {
@@ -24,7 +24,7 @@ pub fn certificates_only(pem: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The first private key of a PEM file and nothing else of it.
-pub fn key_only(pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn key_only(pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut blocks = read::blocks(pem).ok()?;
     let key = blocks.iter().find(|block| read::is_private_key(block));
     let key = key.map(|block| Zeroizing::new(encoded(&block.label, &block.contents).into_bytes()));
@@ -33,7 +33,7 @@ pub fn key_only(pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// Whether a private key stands in a file, be it damaged or encrypted.
-pub fn holds_key(pem: &[u8]) -> bool {
+pub(crate) fn holds_key(pem: &[u8]) -> bool {
     read::contains(pem, b"PRIVATE KEY-----")
 }
 

@@ -32,7 +32,7 @@ use time::OffsetDateTime;
 const LATEST: &str = "latest";
 
 /// Does what is asked.
-pub async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> {
     need_machine(global, "handle backups")?;
     match command {
         Backup::List => list(&Site::load(global)?, style),

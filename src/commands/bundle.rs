@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Runs one of its commands.
-pub async fn run(global: &Global, command: &Bundle, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Bundle, style: Style) -> Result<u8> {
     if global.root.is_some() {
         return Err(Exit::Usage.because(
             "a bundle is for a machine, and a staged tree has no packages; leave --root out",

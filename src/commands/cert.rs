@@ -20,7 +20,7 @@ use crate::settings::TlsMode;
 use crate::site::Site;
 use crate::stack::boxed;
 use anyhow::Result;
-pub use change::remove_parked;
+pub(crate) use change::remove_parked;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// Does it.
-pub async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
     match command {
         Cert::Show => show(global, style),
         Cert::Csr { new_key } => request(global, *new_key, style),

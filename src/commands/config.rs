@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 mod secret;
 
 /// Runs one of the `config` commands.
-pub fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
     match command {
         Config::Show { changed } => show(global, changed, style),
         Config::Get { key } => get(global, &key, style),
@@ -150,13 +150,13 @@ fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Re
 }
 
 /// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
-pub fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
+pub(crate) fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
     let (file, _, changed) = rewrite(global, changes)?;
     Ok((file, changed))
 }
 
 /// The same, and what was in the file.
-pub fn rewrite(
+pub(crate) fn rewrite(
     global: &Global,
     changes: &[(&str, Option<&str>)],
 ) -> Result<(PathBuf, Option<String>, bool)> {
@@ -176,7 +176,7 @@ pub fn rewrite(
 }
 
 /// What a script is told of a command that may have changed the settings.
-pub fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
+pub(crate) fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
     if style.json {
         terminal::print_json(&json!({ "file": file.display().to_string(), "changed": changed }))?;
     } else if changed && !style.quiet {
@@ -397,7 +397,7 @@ fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<boo
 }
 
 /// The administrator's file, or nothing if there is none yet.
-pub fn read(file: &Path) -> Result<Option<String>> {
+pub(crate) fn read(file: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -406,7 +406,7 @@ pub fn read(file: &Path) -> Result<Option<String>> {
 }
 
 /// Replaces the administrator's file in one step; its mode and owner stay, and a link leads where it led.
-pub fn write(file: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(file: &Path, text: &str) -> Result<()> {
     let file = &led_to(file)?;
     let new = beside(file, "new");
     write_new(&new, text)?;

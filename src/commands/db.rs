@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Does what is asked.
-pub async fn run(global: &Global, command: &Db, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<u8> {
     match command {
         Db::Shell => boxed(|| exec::database(global)).await,
         Db::Upgrade { show_sql: true } => boxed(|| exec::statements(global)).await,

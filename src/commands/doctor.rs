@@ -11,7 +11,7 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 /// Runs the checks and says what is wrong.
-pub async fn run(global: &Global, flags: &Doctor, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result<u8> {
     if flags.list {
         return list(style);
     }
@@ -144,7 +144,7 @@ fn told(outcome: &Outcome, style: Style) -> String {
 }
 
 /// What `install` asks before the first change of a new site: failures stop it, the rest is told once.
-pub async fn before_install(site: &Site, style: Style) -> Result<()> {
+pub(crate) async fn before_install(site: &Site, style: Style) -> Result<()> {
     let journal = site.journal()?;
     if journal.exists() || site.host.staged_root().is_some() {
         return Ok(());

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Where everything is.
-pub fn paths(site: &Site, style: Style) -> Result<u8> {
+pub(crate) fn paths(site: &Site, style: Style) -> Result<u8> {
     let mut rows = site.layout.rows(site.socket_maker());
     if site.settings().logging.mode != LogMode::File {
         rows.retain(|row| row.path != site.layout.logs);
@@ -90,7 +90,7 @@ fn others(site: &Site) -> Vec<Row> {
 }
 
 /// The addresses of the site.
-pub fn urls(site: &Site, style: Style) -> Result<u8> {
+pub(crate) fn urls(site: &Site, style: Style) -> Result<u8> {
     let base = site.url();
     let monitor = format!("http://127.0.0.1:{}/", site.monitor_port());
     let host = &site.names()[0];
@@ -112,7 +112,7 @@ pub fn urls(site: &Site, style: Style) -> Result<u8> {
 }
 
 /// A completion script.
-pub fn completions(shell: clap_complete::Shell, style: Style) -> Result<u8> {
+pub(crate) fn completions(shell: clap_complete::Shell, style: Style) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "camcops-provision", &mut script);
     let script = String::from_utf8_lossy(&script);
@@ -125,7 +125,7 @@ pub fn completions(shell: clap_complete::Shell, style: Style) -> Result<u8> {
 }
 
 /// The manual pages, one per command, and the one of the settings file.
-pub fn manual(directory: &Path, style: Style) -> Result<u8> {
+pub(crate) fn manual(directory: &Path, style: Style) -> Result<u8> {
     let cannot =
         |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
     std::fs::create_dir_all(directory).map_err(cannot)?;

@@ -15,7 +15,7 @@ use std::process::Command;
 const ROOTS_HOME: &str = "/root";
 
 /// Becomes the program; only comes back where it could not start.
-pub fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
+pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
     super::need_machine(global, "start a service")?;
     let host = open_host(global)?;
     let path = own_environment(

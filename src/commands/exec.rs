@@ -26,7 +26,7 @@ const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
 const DEMONSTRATION: &str = "dev_add_dummy_data";
 
 /// CamCOPS's own command.
-pub async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
+pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
     let site = open(global, "run a command of CamCOPS")?;
     if arguments.iter().any(|argument| argument == DEMONSTRATION)
         && site.settings().site.environment == Environment::Production
@@ -39,7 +39,7 @@ pub async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
 }
 
 /// What `db upgrade` would have CamCOPS do to the tables.
-pub async fn statements(global: &Global) -> Result<u8> {
+pub(crate) async fn statements(global: &Global) -> Result<u8> {
     let site = open(global, "show what would change in the tables")?;
     let config = &site.layout.config;
     let arguments = ["upgrade_db", "--show_sql_only", "--config", config].map(OsString::from);
@@ -58,14 +58,14 @@ async fn camcops_server(site: &Site, arguments: &[OsString]) -> Result<u8> {
 }
 
 /// Any other program.
-pub async fn exec(global: &Global, words: &[OsString]) -> Result<u8> {
+pub(crate) async fn exec(global: &Global, words: &[OsString]) -> Result<u8> {
     let site = open(global, "run a program as the services")?;
     let (program, arguments) = words.split_first().context("there is no program to run")?;
     become_it(&site, program, arguments, false).await
 }
 
 /// A shell.
-pub async fn shell(global: &Global, as_root: bool) -> Result<u8> {
+pub(crate) async fn shell(global: &Global, as_root: bool) -> Result<u8> {
     let site = open(global, "open a shell")?;
     let bash = Path::new("/bin/bash").exists();
     let (program, arguments): (&str, &[OsString]) = match bash {
@@ -77,7 +77,7 @@ pub async fn shell(global: &Global, as_root: bool) -> Result<u8> {
 }
 
 /// The client of the database, logged in as the application.
-pub async fn database(global: &Global) -> Result<u8> {
+pub(crate) async fn database(global: &Global) -> Result<u8> {
     let site = open(global, "open the database")?;
     let client = CLIENTS
         .into_iter()

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Breaks stale export locks of an instance. It needs no settings, so that the service's own account can run it.
-pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
+pub(crate) fn break_locks(global: &Global, style: Style) -> Result<u8> {
     let host = open_host(global)?;
     let layout = Layout::new(&DEBIAN, &global.instance);
     if let Some(ended) = export_locks::break_as_owner(&host, &layout, style.json)? {
@@ -40,7 +40,7 @@ pub fn break_locks(global: &Global, style: Style) -> Result<u8> {
 
 /// Sends the exports that could not be sent when they were due. It runs in a sandbox, where [`break_locks`] could not tell
 /// who is alive.
-pub fn catch_up(global: &Global) -> Result<u8> {
+pub(crate) fn catch_up(global: &Global) -> Result<u8> {
     let host = open_host(global)?;
     if host.may_give_away() {
         return Err(Exit::Usage.because(

@@ -87,7 +87,7 @@ const QUESTIONS: [Question; 13] = [
 ];
 
 /// Asks and writes.
-pub fn run(global: &Global, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "write the settings")?;
     let host = open_host(global)?;
     let file = settings_file(&host, global);

@@ -26,7 +26,7 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 /// Shows what `install` would do.
-pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
+pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
     let mut global = global.clone();
     global.set.extend(overrides(&flags.origin)?);
     let site = Site::load(&global)?;
@@ -87,7 +87,7 @@ pub async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8
 }
 
 /// Makes the machine what the settings say.
-pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     need_root(global, "install")?;
     let stop = stop_on_signals(style)?;
     if global.root.is_none() {
@@ -233,7 +233,7 @@ fn finish_install(
 }
 
 /// Undoes what this instance made.
-pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
+pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
     need_root(global, "uninstall")?;
     let stop = stop_on_signals(style)?;
     let instance = global.instance.as_str();

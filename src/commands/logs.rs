@@ -36,7 +36,7 @@ struct Source {
 }
 
 /// Shows them.
-pub fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
     let site = Site::load(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("a staged tree has no logs; leave --root out"));

@@ -18,10 +18,10 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Names what is not finished.
-pub const PENDING: &str = "/var/lib/camcops-provision/pending";
+pub(crate) const PENDING: &str = "/var/lib/camcops-provision/pending";
 
 /// `install`, for people, for the hook of a package and for the unit that finishes what the hook could not do.
-pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     if flags.from_package || flags.pending {
         return converge(global, flags, style).await;
     }
@@ -33,7 +33,7 @@ pub async fn install(global: &Global, flags: &Install, style: Style) -> Result<u
 }
 
 /// `uninstall`; what is not wanted any more is not pending either.
-pub async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
+pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
     let code = install::uninstall(global, flags, style).await?;
     settle(global)?;
     Ok(code)

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::json;
 
 /// Shows them.
-pub fn run(site: &Site, style: Style) -> Result<u8> {
+pub(crate) fn run(site: &Site, style: Style) -> Result<u8> {
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));
     }

@@ -12,7 +12,7 @@ use crate::site::Site;
 use anyhow::Result;
 
 /// What the flags want; the data goes only if the instance is named exactly.
-pub fn wanted(instance: &str, flags: &Uninstall) -> Result<Data> {
+pub(crate) fn wanted(instance: &str, flags: &Uninstall) -> Result<Data> {
     match &flags.confirm {
         Some(name) if name == instance => Ok(Data::Goes),
         Some(name) => Err(Exit::Usage.because(format!(
@@ -23,7 +23,7 @@ pub fn wanted(instance: &str, flags: &Uninstall) -> Result<Data> {
 }
 
 /// The site, with all that it takes to reach its data.
-pub fn site(global: &Global) -> Result<Site> {
+pub(crate) fn site(global: &Global) -> Result<Site> {
     let site = Site::load(global)?;
     let found = site.found(&site.journal()?)?;
     site.ready(&found)?;
@@ -32,7 +32,7 @@ pub fn site(global: &Global) -> Result<Site> {
 
 /// Dumps the database and removes the directories with the site's data. Database and vhost go when their turn to be
 /// undone comes, so both servers have to be there: one that does not answer would look as if nothing was in it.
-pub async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String>> {
+pub(crate) async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String>> {
     let host = &site.host;
     let mut dumps = Vec::new();
     let made = |resource: &Resource| {
@@ -75,7 +75,7 @@ pub async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String
 }
 
 /// Whether another instance relies on it.
-pub fn is_shared(site: &Site, resource: &Resource) -> Result<bool> {
+pub(crate) fn is_shared(site: &Site, resource: &Resource) -> Result<bool> {
     for other in journal::instances(&site.host)? {
         if other != site.instance && Journal::read(&site.host, &other)?.find(resource).is_some() {
             return Ok(true);
@@ -85,7 +85,7 @@ pub fn is_shared(site: &Site, resource: &Resource) -> Result<bool> {
 }
 
 /// Whether data of ours is left: then the journal is needed to know it again.
-pub fn is_left(journal: &Journal) -> bool {
+pub(crate) fn is_left(journal: &Journal) -> bool {
     journal
         .owned()
         .iter()

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Runs one of the `releases` commands.
-pub async fn run(global: &Global, command: &Releases, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Releases, style: Style) -> Result<u8> {
     match command {
         Releases::List => list(global, style),
         Releases::Prune(flags) => prune(global, flags, style).await,

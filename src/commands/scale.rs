@@ -15,7 +15,7 @@ use serde_json::json;
 const SPARE: u64 = 5;
 
 /// Changes how many processes there are.
-pub async fn scale(global: &Global, wishes: &[Wish], style: Style) -> Result<u8> {
+pub(crate) async fn scale(global: &Global, wishes: &[Wish], style: Style) -> Result<u8> {
     need_machine(global, "scale the services")?;
     let site = installed(global)?;
     let mut wanted = global.clone();
@@ -83,7 +83,7 @@ async fn fits(site: &Site, before: &Needs, after: &Needs) -> Result<()> {
 }
 
 /// Switches a service on or off.
-pub async fn switch(global: &Global, command: &ServiceSwitch, style: Style) -> Result<u8> {
+pub(crate) async fn switch(global: &Global, command: &ServiceSwitch, style: Style) -> Result<u8> {
     need_machine(global, "switch services")?;
     let site = installed(global)?;
     let (ServiceSwitch::Enable { service } | ServiceSwitch::Disable { service }) = command;

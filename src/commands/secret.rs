@@ -29,7 +29,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Does it.
-pub async fn run(global: &Global, command: &Command, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Command, style: Style) -> Result<u8> {
     match command {
         Command::List => list(global, style),
         Command::Rotate { name, yes } => rotate(global, *name, *yes, style).await,

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Starts them.
-pub async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, chosen) = chosen(global, flags, "start services")?;
     for member in &chosen {
         up(&site.host, member).await?;
@@ -28,7 +28,7 @@ pub async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8
 }
 
 /// Stops them, the last one first.
-pub async fn stop(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn stop(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, chosen) = chosen(global, flags, "stop services")?;
     for member in chosen.iter().rev() {
         services::stop(&site.host, &member.name)?;
@@ -37,7 +37,7 @@ pub async fn stop(global: &Global, flags: &Services, style: Style) -> Result<u8>
 }
 
 /// Restarts them.
-pub async fn restart(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn restart(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, chosen) = chosen(global, flags, "restart services")?;
     for member in &chosen {
         // The socket stays open: that is what it is for.
@@ -51,7 +51,7 @@ pub async fn restart(global: &Global, flags: &Services, style: Style) -> Result<
 }
 
 /// Restarts those that have not read what changed since they started.
-pub async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, mut chosen) = chosen(global, flags, "reload services")?;
     // Only what runs has something to read again.
     let seen = known(&site.host)?.see(&site.host)?;
@@ -84,14 +84,14 @@ fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Site, Vec<Me
 }
 
 /// Whether a service is one of those that were named, or that can be where none was.
-pub fn is_chosen(member: &Member, wanted: &[ServiceName]) -> bool {
+pub(crate) fn is_chosen(member: &Member, wanted: &[ServiceName]) -> bool {
     let named = |name: &String| wanted.iter().any(|one| one.as_str() == name);
     let service = member.service.as_ref();
     service.is_some_and(|name| wanted.is_empty() || named(name))
 }
 
 /// Refuses names that no service has.
-pub fn refuse_unknown(site: &Site, services: &[ServiceName]) -> Result<()> {
+pub(crate) fn refuse_unknown(site: &Site, services: &[ServiceName]) -> Result<()> {
     let names = site.settings().services.names();
     match services.iter().find(|one| !names.contains(&one.as_str())) {
         Some(unknown) => Err(Exit::Usage.because(format!(
@@ -103,7 +103,7 @@ pub fn refuse_unknown(site: &Site, services: &[ServiceName]) -> Result<()> {
 }
 
 /// Refuses names that no service has, and services that are switched off.
-pub fn refuse_unwanted(site: &Site, services: &[ServiceName]) -> Result<()> {
+pub(crate) fn refuse_unwanted(site: &Site, services: &[ServiceName]) -> Result<()> {
     refuse_unknown(site, services)?;
     let settings = &site.settings().services;
     match services
@@ -125,33 +125,33 @@ async fn up(host: &Host, member: &Member) -> Result<()> {
 
 /// What is to be told of a service.
 #[derive(Debug, Serialize)]
-pub struct Told {
+pub(crate) struct Told {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Where it is in its life.
-    pub state: Phase,
+    pub(crate) state: Phase,
     /// Since when it runs.
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// Its main process.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// Its memory and its children's, what is shared counted once, in bytes.
-    pub memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
     /// How often it was restarted after a failure.
-    pub restarts: u32,
+    pub(crate) restarts: u32,
     /// Whether it has read what it reads as it is now.
-    pub fresh: Option<bool>,
+    pub(crate) fresh: Option<bool>,
     /// Whether it answers; nothing where that is not asked.
-    pub answers: Option<bool>,
+    pub(crate) answers: Option<bool>,
     /// Whether it is started again and again, in vain.
-    pub keeps_failing: bool,
+    pub(crate) keeps_failing: bool,
     /// What is wrong with it.
-    pub trouble: Option<String>,
+    pub(crate) trouble: Option<String>,
     /// Files in which the administrator says more about it, or otherwise than we do.
-    pub drop_ins: Vec<String>,
+    pub(crate) drop_ins: Vec<String>,
 }
 
 /// What there is to tell of the services of a machine.
-pub async fn told(host: &Host, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
+pub(crate) async fn told(host: &Host, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
     let known = known(host)?;
     let seen = known.see(host)?;
     let table = Table::read();
@@ -233,7 +233,7 @@ pub(super) fn written(moment: SystemTime) -> Option<String> {
 }
 
 /// One line for people.
-pub fn line(told: &Told) -> String {
+pub(crate) fn line(told: &Told) -> String {
     let state = match (told.state, told.answers, told.fresh) {
         (Phase::Running, Some(false), _) => "runs, but does not answer",
         (Phase::Running, None, _) if told.trouble.is_some() => "is lost",

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const QUEUE: &str = "celery";
 
 /// Shows the services again and again on a terminal, else once.
-pub async fn top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
+pub(crate) async fn top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
     need_machine(global, "measure the services")?;
     let site = purge::site(global)?;
     let shown = match !style.json && !flags.once && std::io::stdout().is_terminal() {
@@ -43,7 +43,7 @@ pub async fn top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
 }
 
 /// Tells everything that was measured, each process by itself.
-pub async fn stats(global: &Global, style: Style) -> Result<u8> {
+pub(crate) async fn stats(global: &Global, style: Style) -> Result<u8> {
     need_machine(global, "measure the services")?;
     let site = purge::site(global)?;
     let measured = measured(&site).await;

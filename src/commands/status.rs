@@ -159,7 +159,7 @@ fn can_be_asked(resource: &Resource, unasked: &[Part]) -> bool {
 }
 
 /// Shows it.
-pub async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
     let mut site = Site::load(global)?;
     site.only_shows = true;
     let journal = site.journal()?;

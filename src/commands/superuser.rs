@@ -18,12 +18,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Takes the password from the file that a flag names, or from standard input.
-pub fn take(site: &Site, flags: &Install) -> Result<()> {
+pub(crate) fn take(site: &Site, flags: &Install) -> Result<()> {
     take_file(site, flags.superuser_password_file.as_deref())
 }
 
 /// Takes the password from a file, if there is one.
-pub fn take_file(site: &Site, file: Option<&Path>) -> Result<()> {
+pub(crate) fn take_file(site: &Site, file: Option<&Path>) -> Result<()> {
     const FLAG: &str = "--superuser-password-file";
     if let Some(file) = file {
         keep(site, from_file(&site.host, FLAG, file)?);
@@ -32,7 +32,7 @@ pub fn take_file(site: &Site, file: Option<&Path>) -> Result<()> {
 }
 
 /// The password that a file holds, or standard input if it is called `-`.
-pub fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> {
+pub(crate) fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> {
     let password = match file.to_str() {
         Some("-") => read_secret()?,
         _ => {
@@ -47,7 +47,12 @@ pub fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> {
 }
 
 /// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
-pub fn ask_name(site: &Site, plan: &Plan, flags: &Install, style: Style) -> Result<Option<String>> {
+pub(crate) fn ask_name(
+    site: &Site,
+    plan: &Plan,
+    flags: &Install,
+    style: Style,
+) -> Result<Option<String>> {
     let first_tables = plan.changes.iter().any(|planned| {
         planned.action == Action::Create && matches!(planned.change.resource, Resource::Tables(_))
     });
@@ -68,7 +73,7 @@ pub fn ask_name(site: &Site, plan: &Plan, flags: &Install, style: Style) -> Resu
 }
 
 /// Makes sure that there is a password if the plan needs one, before anything is done.
-pub fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
+pub(crate) fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
     let wanted =
         plan.changes
             .iter()
@@ -83,7 +88,7 @@ pub fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
 }
 
 /// Makes sure that there is a password for this superuser.
-pub fn need_password(site: &Site, name: &str, style: Style) -> Result<()> {
+pub(crate) fn need_password(site: &Site, name: &str, style: Style) -> Result<()> {
     let Some(live) = site.host.live.as_ref() else {
         return Ok(());
     };
@@ -101,7 +106,7 @@ pub fn need_password(site: &Site, name: &str, style: Style) -> Result<()> {
 }
 
 /// The password that somebody types at the terminal.
-pub fn asked_twice(question: &str) -> Result<Secret> {
+pub(crate) fn asked_twice(question: &str) -> Result<Secret> {
     loop {
         let first = hidden(question)?;
         if let Err(why) = superuser::check(&first) {

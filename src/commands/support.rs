@@ -72,7 +72,7 @@ struct Piece {
 }
 
 /// Collects it, shows what it is, and writes it.
-pub fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> {
     need_machine(global, "collect what a helper needs")?;
     let site = Site::load(global)?;
     let now = OffsetDateTime::now_utc();

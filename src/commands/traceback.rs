@@ -68,7 +68,7 @@ struct Frame {
 }
 
 /// Shows it.
-pub async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     need_machine(global, "look into the services")?;
     let site = purge::site(global)?;
     refuse_unknown(&site, &flags.services)?;

@@ -5,8 +5,8 @@
 //! `upgrade` or by `install`; before it there is only the old one. Where the tables have to be changed, nobody can write
 //! from before the dump until the new release is seen to work.
 
-pub mod check;
-pub mod rollback;
+pub(crate) mod check;
+pub(crate) mod rollback;
 
 use super::need_machine;
 use crate::base::error::Exit;
@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Upgrades, or tells what that would do.
-pub async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
     let to = check::target(flags.to.as_deref())?;
     need_machine(global, "upgrade")?;
     let mut global = global.clone();

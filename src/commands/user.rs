@@ -29,7 +29,7 @@ struct Account {
 }
 
 /// Does it, and says what is.
-pub async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
     need_machine(global, "change users of CamCOPS")?;
     let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) =
         command;

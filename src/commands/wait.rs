@@ -36,7 +36,7 @@ struct Answered {
 }
 
 /// Waits.
-pub async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u8> {
     let site = Site::load(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("wait talks to running services; leave --root out"));
@@ -76,7 +76,7 @@ pub async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u8> {
 }
 
 /// Logs in to the database as the account that runs this, for a `wait` of root.
-pub async fn login(socket: &Path, user: &str, database: &str) -> Result<u8> {
+pub(crate) async fn login(socket: &Path, user: &str, database: &str) -> Result<u8> {
     let result = probe::database::by_account(socket, user, database, LONGEST_TRY).await;
     terminal::print_line(&serde_json::to_string(&result)?)?;
     Ok(0)

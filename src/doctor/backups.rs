@@ -10,7 +10,7 @@ const REMEDY: &str = "camcops-provision backup create";
 const GRACE: Duration = Duration::hours(6);
 
 /// How old the newest backup is, and whether the last try failed.
-pub fn backups(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn backups(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(summary) = Summary::of(look.site)? else {
         return Ok(vec![Finding::not_applicable("only root sees backups")]);
     };

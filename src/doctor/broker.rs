@@ -17,7 +17,7 @@ const QUEUE: &str = "celery";
 const LONG: u32 = 100;
 
 /// A message there and back.
-pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let mode = site.settings().broker.mode;
     if look.before && mode == Mode::Local {
@@ -50,7 +50,7 @@ pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The vhost and the account.
-pub async fn rights(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn rights(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match planned.change.resource {
             Resource::BrokerAccount(_) => true,
@@ -65,7 +65,7 @@ pub async fn rights(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// How long a task may take.
-pub async fn timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (_, plan) = look.plan().await?;
     let broker = &look.site.settings().broker;
     if broker.mode == Mode::External {
@@ -102,7 +102,7 @@ pub async fn timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// What waits, and who works.
-pub fn queue(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn queue(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(queue) = look.queue() else {
         return Ok(vec![Finding::not_applicable(
             "no worker has ever made the queue of this vhost, or broker.login was not asked",

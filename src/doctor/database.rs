@@ -27,7 +27,7 @@ const FIX_COLLATION: &str = "camcops-provision db check --fix-collation";
 const SHOWN: usize = 5;
 
 /// A login as the application.
-pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before && site.settings().database.mode == Mode::Local {
         return Ok(vec![Finding::not_applicable("install brings it")]);
@@ -85,7 +85,7 @@ fn by_client(look: &Look<'_>, statement: &str) -> String {
 }
 
 /// How large a packet may be.
-pub async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -110,7 +110,7 @@ pub async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// How many connections there may be.
-pub async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -147,7 +147,7 @@ pub async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Character set, collation, engine, row format.
-pub async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -241,7 +241,7 @@ fn more(findings: &mut Vec<Finding>, all: usize, what: &str) {
 }
 
 /// Whether a table that is too wide, or a row, is refused when it is made.
-pub async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -278,7 +278,7 @@ pub async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
-pub async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let ended = application(host)?
         .command(host, "camcops_server")?
@@ -311,7 +311,7 @@ pub async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Who may log in to the server besides.
-pub async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -352,7 +352,7 @@ pub async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// What the accounts may do.
-pub async fn grants(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn grants(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| matches!(planned.change.resource, Resource::SqlAccount(_)))
         .await?;
@@ -363,7 +363,7 @@ pub async fn grants(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// At which revision the tables are.
-pub async fn schema(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn schema(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| matches!(planned.change.resource, Resource::Tables(_)))
         .await?;

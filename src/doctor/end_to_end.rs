@@ -39,13 +39,13 @@ async fn role(look: &Look<'_>, role: Role, well: &str) -> Result<Vec<Finding>> {
 }
 
 /// The login page.
-pub async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let url = look.site.url();
     role(look, Role::Web, &format!("{url}login has its form")).await
 }
 
 /// A tablet's question.
-pub async fn api(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn api(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
             "no Apache of ours is in front",
@@ -77,17 +77,17 @@ pub async fn api(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// A question through the broker.
-pub async fn workers(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn workers(look: &Look<'_>) -> Result<Vec<Finding>> {
     role(look, Role::Workers, "the workers answer through the broker").await
 }
 
 /// The schedule.
-pub async fn scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
     role(look, Role::Scheduler, "the scheduler has its schedule open").await
 }
 
 /// A PDF.
-pub fn pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let made = tables::application(host)?
         .command(host, "python3")?

@@ -13,7 +13,7 @@ use anyhow::Result;
 const RIGHTS: [&str; 2] = ["owner", "mode"];
 
 /// Whether a plan can be made, and what stands in its way.
-pub async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (recipe, plan) = look.plan().await?;
     let mut findings = Vec::new();
     for (_, what) in &recipe.missing {
@@ -52,7 +52,7 @@ pub async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Owner and mode.
-pub async fn permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(only_rights).await?;
     let all = look.journal.owned().iter();
     let all = all.filter(|owned| is_file(&owned.change.resource)).count();
@@ -63,7 +63,7 @@ pub async fn permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Files, and whatever else no other check tells of.
-pub async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match &planned.change.resource {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {

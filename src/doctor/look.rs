@@ -17,13 +17,13 @@ use std::rc::Rc;
 use tokio::sync::OnceCell;
 
 /// A site, and what was found out about it so far.
-pub struct Look<'a> {
+pub(crate) struct Look<'a> {
     /// The site.
-    pub site: &'a Site,
+    pub(crate) site: &'a Site,
     /// What is installed already.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     /// Whether nothing is, and the question is whether it could be.
-    pub before: bool,
+    pub(crate) before: bool,
     pub(super) measures: Measures,
     plan: OnceCell<Result<(Recipe, Plan), String>>,
     queue: RefCell<Option<Queue>>,
@@ -47,7 +47,7 @@ impl Measures {
 
 impl<'a> Look<'a> {
     /// Nothing is asked yet.
-    pub fn at(site: &'a Site, journal: Journal, before: bool) -> Look<'a> {
+    pub(crate) fn at(site: &'a Site, journal: Journal, before: bool) -> Look<'a> {
         Look {
             site,
             journal,

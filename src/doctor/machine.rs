@@ -10,11 +10,11 @@ use crate::base::terminal::count;
 use crate::drivers::release;
 use crate::resource::Resource;
 use anyhow::Result;
-pub use former::former;
+pub(crate) use former::former;
 pub(crate) use names::nameless;
-pub use names::{is_ours, names};
+pub(crate) use names::{is_ours, names};
 use nix::sys::statvfs::statvfs;
-pub use ports::ports;
+pub(crate) use ports::ports;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ const SMALL_MEMORY_MB: u64 = 1900;
 const MADE: Duration = Duration::from_secs(1_767_225_600);
 
 /// Packages that are missing.
-pub async fn packages(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn packages(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (_, plan) = look.plan().await?;
     let missing: Vec<&Resource> = plan
         .changes
@@ -58,7 +58,7 @@ pub async fn packages(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The release, and the Python under it.
-pub async fn python(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn python(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before {
         return Ok(vec![match release::Wanted::new(site) {
@@ -90,7 +90,7 @@ pub async fn python(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Space and inodes.
-pub fn disk(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn disk(look: &Look<'_>) -> Result<Vec<Finding>> {
     let layout = &look.site.layout;
     let mut places: BTreeMap<u64, &str> = BTreeMap::new();
     let written = [
@@ -157,7 +157,7 @@ fn is_below(free: u64, all: u64, (share, enough): (f64, u64)) -> bool {
 }
 
 /// Memory.
-pub fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -202,7 +202,7 @@ pub fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The clock.
-pub fn time(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn time(look: &Look<'_>) -> Result<Vec<Finding>> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     if now.unwrap_or_default() < MADE {
         return Ok(vec![Finding::failed(
@@ -235,7 +235,7 @@ pub fn time(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Labels, where SELinux is enforced.
-pub fn selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
     let enforced = std::fs::read_to_string("/sys/fs/selinux/enforce").unwrap_or_default();
     if enforced.trim() != "1" {
         return Ok(vec![Finding::not_applicable(

@@ -14,10 +14,10 @@ fn plugin_state(state: State) -> (u8, &'static str) {
 }
 
 /// What a plugin exits with that could not find out.
-pub const UNKNOWN: u8 = 3;
+pub(crate) const UNKNOWN: u8 = 3;
 
 /// The line of a monitoring plugin with its numbers, what is wrong after it, and the exit code.
-pub fn plugin(outcomes: &[Outcome]) -> (String, u8) {
+pub(crate) fn plugin(outcomes: &[Outcome]) -> (String, u8) {
     let (code, word) = plugin_state(worst(outcomes));
     let wrong: Vec<&Outcome> = outcomes
         .iter()
@@ -55,7 +55,7 @@ pub fn plugin(outcomes: &[Outcome]) -> (String, u8) {
 }
 
 /// Prometheus' text format.
-pub fn prometheus(instance: &str, outcomes: &[Outcome]) -> String {
+pub(crate) fn prometheus(instance: &str, outcomes: &[Outcome]) -> String {
     let mut text = String::new();
     let instance = label(instance);
     let head = |text: &mut String, name: &str, help: &str| {

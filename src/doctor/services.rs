@@ -39,7 +39,7 @@ fn all(look: &Look<'_>) -> Result<Vec<(Member, Seen)>> {
 }
 
 /// Whether they run and answer.
-pub async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let all = all(look)?;
     for (member, seen) in &all {
@@ -136,7 +136,7 @@ fn stopped(look: &Look<'_>, member: &Member, seen: &Seen) -> Finding {
 }
 
 /// Whether they come back at boot.
-pub fn enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let all = all(look)?;
     for (member, seen) in &all {
@@ -157,7 +157,7 @@ pub fn enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Whose processes they are.
-pub fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let usual = look.site.account();
     let (mut count, mut others) = (0, false);
@@ -208,7 +208,7 @@ pub fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Their memory, where the kernel limits it.
-pub fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut limited = Vec::new();
     for (member, seen) in all(look)? {
@@ -275,7 +275,7 @@ impl Used {
 }
 
 /// Locks that nobody will ever give back.
-pub fn locks(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn locks(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let directory = export_locks::directory(host, &look.site.layout)?;
     let stale = export_locks::stale(host, &directory)?;

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
+pub(crate) enum Subject {
     /// A site that is installed.
     Site,
     /// A machine that is to get one.
@@ -19,22 +19,22 @@ pub enum Subject {
 
 /// A named check.
 #[derive(Debug)]
-pub struct Check {
+pub(crate) struct Check {
     /// Its name, which never changes.
-    pub id: &'static str,
+    pub(crate) id: &'static str,
     /// What it looks at.
-    pub looks_at: &'static str,
+    pub(crate) looks_at: &'static str,
     /// Why that matters.
-    pub matters: &'static str,
+    pub(crate) matters: &'static str,
     /// Checks before it in the table: when one of them has failed, this one is not asked.
-    pub stands_on: &'static [&'static str],
+    pub(crate) stands_on: &'static [&'static str],
     fits: &'static [Subject],
     which: Which,
 }
 
 impl Check {
     /// Whether it is for that.
-    pub fn fits(&self, subject: Subject) -> bool {
+    pub(crate) fn fits(&self, subject: Subject) -> bool {
         self.fits.contains(&subject)
     }
 }
@@ -164,7 +164,7 @@ const fn check(
 }
 
 /// All of them, what others stand on first.
-pub static CHECKS: [Check; 45] = [
+pub(crate) static CHECKS: [Check; 45] = [
     check(
         Which::Settings,
         "settings",

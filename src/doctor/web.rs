@@ -12,8 +12,8 @@ use crate::probe::web::status;
 use crate::probe::{Cause, Trouble};
 use crate::settings::{Bind, Frontend};
 use anyhow::Result;
-pub use certificate::certificate;
-pub use config::config;
+pub(crate) use certificate::certificate;
+pub(crate) use config::config;
 use std::time::Duration;
 use tokio::net::lookup_host;
 
@@ -42,7 +42,7 @@ fn is_on_the_way(trouble: &Trouble) -> bool {
 }
 
 /// CamCOPS itself.
-pub async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some((member, seen)) = server(look)? else {
         return Ok(elsewhere());
     };
@@ -79,7 +79,7 @@ pub async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The socket or port.
-pub async fn socket(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn socket(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some((member, _)) = server(look)? else {
         return Ok(elsewhere());
     };
@@ -115,7 +115,7 @@ fn visitor(look: &Look<'_>) -> Result<Endpoint> {
 }
 
 /// The way of a visitor on this machine.
-pub async fn apache(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn apache(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some((member, seen)) = look.service(Role::Web)? else {
         return Ok(vec![Finding::not_applicable(
             "Apache is not wanted (web.frontend)",
@@ -141,7 +141,7 @@ pub async fn apache(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The way of a visitor from elsewhere, as far as this machine can tell.
-pub async fn public(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn public(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
             "no Apache of ours is in front",
@@ -173,7 +173,7 @@ pub async fn public(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// What CamCOPS believes of the way that a request came.
-pub async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
             "no Apache of ours is in front",

@@ -7,7 +7,7 @@ use crate::resource::{Enforced, Facets, State};
 use anyhow::Result;
 
 /// Whether the group is there.
-pub fn observe_group(host: &Host, name: &str) -> State {
+pub(crate) fn observe_group(host: &Host, name: &str) -> State {
     match host.accounts.gid(name) {
         Some(_) => State::Present(Facets::new()),
         None => State::Absent,
@@ -15,7 +15,7 @@ pub fn observe_group(host: &Host, name: &str) -> State {
 }
 
 /// Whether the account is there, and its number.
-pub fn observe_user(host: &Host, name: &str) -> State {
+pub(crate) fn observe_user(host: &Host, name: &str) -> State {
     match host.accounts.uid(name) {
         Some(uid) => State::Present(Facets::new().with("uid", uid.to_string())),
         None => State::Absent,
@@ -23,7 +23,7 @@ pub fn observe_user(host: &Host, name: &str) -> State {
 }
 
 /// Makes the group. It is never removed: files may still belong to it.
-pub fn enforce_group(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+pub(crate) fn enforce_group(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     match after {
         State::Present(_) => host.run("groupadd", &["--system", name])?,
         State::Absent => return Ok(kept()),
@@ -32,7 +32,7 @@ pub fn enforce_group(host: &Host, name: &str, after: &State) -> Result<Enforced>
 }
 
 /// Makes the account, without a password, a shell or a home of its own making. It is never removed.
-pub fn enforce_user(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+pub(crate) fn enforce_user(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     let State::Present(facets) = after else {
         return Ok(kept());
     };

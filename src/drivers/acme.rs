@@ -18,11 +18,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 /// Where certbot keeps the current certificates.
-pub const LIVE: &str = "/etc/letsencrypt/live";
+pub(crate) const LIVE: &str = "/etc/letsencrypt/live";
 /// Where certbot keeps what it needs to renew them.
 const RENEWAL: &str = "/etc/letsencrypt/renewal";
 /// How the authority is shown that the site is ours.
-pub const AUTHENTICATOR: &str = "webroot";
+pub(crate) const AUTHENTICATOR: &str = "webroot";
 /// The authority tries each name several times before it gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// What Debian, RHEL and certbot's own snap call the timer that renews.
@@ -51,7 +51,7 @@ const NOISE: [&str; 12] = [
 
 /// What this driver knows of the site.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     names: Vec<String>,
     server: String,
     email: Option<String>,
@@ -61,7 +61,7 @@ pub struct Known {
 
 impl Known {
     /// For a site; `tell` is told what is going on.
-    pub fn new(site: &Site, tell: fn(&str)) -> Known {
+    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Known {
         let tls = &site.settings().tls;
         Known {
             names: site.names(),
@@ -80,12 +80,12 @@ fn known(host: &Host) -> Result<&Known> {
 }
 
 /// The names of a certificate, as they are compared.
-pub fn names(names: &[String]) -> BTreeSet<String> {
+pub(crate) fn names(names: &[String]) -> BTreeSet<String> {
     names.iter().map(|name| name.to_lowercase()).collect()
 }
 
 /// What certbot has under this name.
-pub fn observe(host: &Host, name: &str) -> Result<State> {
+pub(crate) fn observe(host: &Host, name: &str) -> Result<State> {
     let Some(records) = host.read_text(&format!("{RENEWAL}/{name}.conf"))? else {
         return Ok(State::Absent);
     };
@@ -120,7 +120,7 @@ fn recorded<'a>(records: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Has it issued, with what differs; or has certbot forget it.
-pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     if *after == State::Absent {
         return forget(host, name);
     }
@@ -174,15 +174,15 @@ fn forget(host: &Host, name: &str) -> Result<Enforced> {
 
 /// How a certificate is renewed.
 #[derive(Debug, Clone, Copy)]
-pub struct Renewal {
+pub(crate) struct Renewal {
     /// Also where it is not due.
-    pub force: bool,
+    pub(crate) force: bool,
     /// With another key, even if certbot was told to keep it.
-    pub new_key: bool,
+    pub(crate) new_key: bool,
 }
 
 /// Renews it; certbot's hooks bring it to Apache. Says whether it is another one now.
-pub fn renew(host: &Host, name: &str, how: Renewal) -> Result<bool> {
+pub(crate) fn renew(host: &Host, name: &str, how: Renewal) -> Result<bool> {
     if observe(host, name)? == State::Absent {
         return Err(Exit::Unreachable.because(format!(
             "certbot has no certificate called {name} yet: run `camcops-provision install`"
@@ -267,7 +267,7 @@ fn reason(said: &str) -> String {
 }
 
 /// Who renews the certificates of certbot on this machine; nothing if nobody does.
-pub fn renewer(host: &Host) -> Result<Option<String>> {
+pub(crate) fn renewer(host: &Host) -> Result<Option<String>> {
     if services::systemd::runs(host)? {
         let units = TIMERS.map(str::to_owned);
         let seen = services::systemd::see(host, &units)?;

@@ -16,7 +16,7 @@ use crate::probe::broker::Endpoint;
 use crate::resource::{Enforced, Facets, State};
 use anyhow::{Context, Result};
 use node::Node;
-pub use node::stop_former;
+pub(crate) use node::stop_former;
 use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,15 +25,15 @@ use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 /// Names the node; without it, and so with another name, the broker would start empty.
-pub const NODE_SETTINGS: &str = "/etc/rabbitmq/rabbitmq-env.conf";
+pub(crate) const NODE_SETTINGS: &str = "/etc/rabbitmq/rabbitmq-env.conf";
 /// Holds what the nodes of this machine have stored, each under its name.
-pub const STORED: &str = "/var/lib/rabbitmq/mnesia";
+pub(crate) const STORED: &str = "/var/lib/rabbitmq/mnesia";
 /// Where settings of several hands lie beside each other.
 pub(crate) const MORE_SETTINGS: &str = "/etc/rabbitmq/conf.d";
 /// Erlang's port mapper; every program that is written in Erlang uses the same one.
 const PORT_MAPPER: &str = "/usr/bin/epmd";
 /// The name of the node that this program sets up: it stays the same whatever the machine is called.
-pub const NODE: &str = "rabbit@localhost";
+pub(crate) const NODE: &str = "rabbit@localhost";
 
 /// Holds an account while the broker reads it.
 const DEFINITIONS: &str = "broker.json";
@@ -46,13 +46,13 @@ const START: Duration = Duration::from_secs(30);
 
 /// What this driver knows of the site.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     /// How the application gets to the broker.
-    pub endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
     /// Whether the broker is this machine's own.
-    pub local: bool,
+    pub(crate) local: bool,
     /// How long a task may take.
-    pub consumer_timeout_ms: u64,
+    pub(crate) consumer_timeout_ms: u64,
     node: RefCell<Option<Rc<Node>>>,
     /// Whether a message of the application has come and gone since the last look.
     proved: Cell<bool>,
@@ -60,7 +60,7 @@ pub struct Known {
 
 impl Known {
     /// Nothing is asked yet.
-    pub fn new(endpoint: Endpoint, local: bool, consumer_timeout_ms: u64) -> Known {
+    pub(crate) fn new(endpoint: Endpoint, local: bool, consumer_timeout_ms: u64) -> Known {
         Known {
             endpoint,
             local,
@@ -71,13 +71,13 @@ impl Known {
     }
 
     /// Asks the broker anew when it is next needed.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.node.take();
         self.proved.set(false);
     }
 
     /// The application has logged in, and a message has come and gone.
-    pub fn prove(&self) {
+    pub(crate) fn prove(&self) {
         self.proved.set(true);
     }
 
@@ -107,12 +107,12 @@ impl Known {
 }
 
 /// The value of the facet `consumer_timeout` where a task may take as long as the settings say.
-pub fn long_enough(milliseconds: u64) -> String {
+pub(crate) fn long_enough(milliseconds: u64) -> String {
     format!("at least {milliseconds} ms")
 }
 
 /// Whether the broker of this machine is as its package started it, and nobody has used it yet.
-pub fn is_untouched(host: &Host) -> Result<bool> {
+pub(crate) fn is_untouched(host: &Host) -> Result<bool> {
     match node::is_installed(host)? {
         true => node::is_untouched(host),
         false => Ok(false),
@@ -120,13 +120,13 @@ pub fn is_untouched(host: &Host) -> Result<bool> {
 }
 
 /// Whether Erlang's port mapper can stay on this machine without a loss to others.
-pub fn may_hide_mapper(host: &Host) -> Result<bool> {
+pub(crate) fn may_hide_mapper(host: &Host) -> Result<bool> {
     let is_there = host.look(PORT_MAPPER)?.is_some();
     Ok(!is_there || (host.staged_root().is_none() && node::is_only_node(host)))
 }
 
 /// All that Celery needs on its vhost: it makes queues and exchanges of many names.
-pub fn all_permissions(vhost: &str) -> String {
+pub(crate) fn all_permissions(vhost: &str) -> String {
     format!("{vhost}: configure .*, write .*, read .*")
 }
 
@@ -137,7 +137,7 @@ fn known(host: &Host) -> Result<Rc<Known>> {
 }
 
 /// Whether the vhost is there, and what the broker allows its tasks.
-pub async fn observe_vhost(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe_vhost(host: &Host, name: &str) -> Result<State> {
     let known = known(host)?;
     let Some(node) = known.node(host).await? else {
         return Ok(State::Absent);
@@ -155,7 +155,7 @@ pub async fn observe_vhost(host: &Host, name: &str) -> Result<State> {
 }
 
 /// Makes the vhost, or deletes it with the messages in it.
-pub async fn enforce_vhost(
+pub(crate) async fn enforce_vhost(
     host: &Host,
     name: &str,
     before: &State,
@@ -213,7 +213,7 @@ fn allow(host: &Host, milliseconds: u64) -> Result<()> {
 }
 
 /// What the account may do, and whether the application can log in with it.
-pub async fn observe_account(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe_account(host: &Host, name: &str) -> Result<State> {
     let known = known(host)?;
     let mut facets = Facets::new();
     if known.local {
@@ -241,7 +241,7 @@ pub async fn observe_account(host: &Host, name: &str) -> Result<State> {
 }
 
 /// Makes the account, or gives it back its password and exactly its permissions; or deletes it.
-pub async fn enforce_account(
+pub(crate) async fn enforce_account(
     host: &Host,
     name: &str,
     before: &State,
@@ -292,7 +292,7 @@ pub async fn enforce_account(
 }
 
 /// Fails where the broker of this machine can't be asked.
-pub async fn answers(host: &Host) -> Result<()> {
+pub(crate) async fn answers(host: &Host) -> Result<()> {
     let known = known(host)?;
     started(host, &known).await?;
     Ok(())

@@ -9,10 +9,10 @@ use crate::resource::{Content, Enforced, Facets, Resource, State};
 use anyhow::{Context, Result};
 
 /// Why a directory is not removed.
-pub const NOT_EMPTY: &str = "it is not empty";
+pub(crate) const NOT_EMPTY: &str = "it is not empty";
 
 /// What stands at a path.
-pub fn observe(host: &Host, path: &str) -> Result<State> {
+pub(crate) fn observe(host: &Host, path: &str) -> Result<State> {
     let Some((entry, bytes)) = host.look_and_read(path)? else {
         return Ok(State::Absent);
     };
@@ -34,7 +34,7 @@ pub fn observe(host: &Host, path: &str) -> Result<State> {
 }
 
 /// Makes what stands at a path be `after`.
-pub fn enforce(
+pub(crate) fn enforce(
     host: &Host,
     resource: &Resource,
     before: &State,

@@ -5,7 +5,7 @@
 
 mod apt;
 mod dnf;
-pub mod fetch;
+pub(crate) mod fetch;
 
 use crate::archive::bundle::Bundle;
 use crate::archive::bundle::manifest::Manifest;
@@ -21,12 +21,12 @@ use std::collections::BTreeSet;
 
 /// What this driver knows of the machine and of the run.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     names: &'static Packages,
     /// How packages may be fetched, if they may be fetched at all.
-    pub network: Internet,
+    pub(crate) network: Internet,
     /// Is told what is going on.
-    pub tell: fn(&str),
+    pub(crate) tell: fn(&str),
     installed: RefCell<Option<BTreeSet<String>>>,
     /// What leads the package manager to other sources than the machine's own.
     aside: RefCell<Vec<String>>,
@@ -34,7 +34,7 @@ pub struct Known {
 
 impl Known {
     /// For a site; `tell` is told what is going on.
-    pub fn new(site: &Site, tell: fn(&str)) -> Known {
+    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Known {
         Known {
             names: site.facts.flavour.packages,
             network: site.settings().network.clone(),
@@ -45,7 +45,7 @@ impl Known {
     }
 
     /// Reads the records anew when they are next needed.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.installed.take();
     }
 
@@ -81,7 +81,7 @@ fn known(host: &Host) -> Result<&Known> {
 }
 
 /// Whether a package is there, whole and configured.
-pub async fn observe(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     Ok(match known(host)?.has(host, name)? {
         true => State::Present(Facets::new()),
         false => State::Absent,
@@ -89,7 +89,7 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
 }
 
 /// Installs one package.
-pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     if *after == State::Absent {
         return Ok(Enforced::LeftAlone(
             "a package is kept: something else may rely on it".into(),
@@ -101,7 +101,7 @@ pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced>
 
 /// Installs, in one call, those of the packages that are missing. Where an earlier run of this program was cut in the
 /// middle of it (`resumed`), what that one left half-configured is finished first.
-pub fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> {
+pub(crate) fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> {
     let known = known(host)?;
     // A run that was killed leaves its package manager at work: it may be about to install what is missing.
     if known.names.manager == PackageManager::Apt {
@@ -171,7 +171,10 @@ fn refuse_absent(manifest: &Manifest, path: &str, missing: &[&str]) -> Result<()
 }
 
 /// Refuses a plan that can't be carried out without a connection, before any of it is.
-pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resource>) -> Result<()> {
+pub(crate) fn refuse_offline<'a>(
+    host: &Host,
+    planned: impl Iterator<Item = &'a Resource>,
+) -> Result<()> {
     let missing: Vec<&str> = planned
         .filter_map(|resource| match resource {
             Resource::Package(name) => Some(name.as_str()),

@@ -6,11 +6,11 @@
 //! Facets: `state` (complete, damaged, half built, not cleared up) and `python`, the interpreter that it runs on.
 
 mod build;
-pub mod fetch;
+pub(crate) mod fetch;
 pub(super) mod index;
 mod list;
 mod lock;
-pub mod python;
+pub(crate) mod python;
 mod whole;
 
 use crate::archive::bundle::{UNPACKED, WHEELS};
@@ -22,12 +22,12 @@ use crate::settings::{Auto, Internet, Settings, Source, Version};
 use crate::site::Site;
 use crate::site::facts::Interpreter;
 use anyhow::{Context, Result};
-pub use list::{Installed, current, installed};
-pub use lock::known;
+pub(crate) use list::{Installed, current, installed};
+pub(crate) use lock::known;
 use lock::lock;
-pub use python::Missing;
+pub(crate) use python::Missing;
 use serde::{Deserialize, Serialize};
-pub use whole::{Look, hole};
+pub(crate) use whole::{Look, hole};
 
 const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
 const OVERRIDES: &str = include_str!("../../requirements/overrides.txt");
@@ -45,18 +45,18 @@ const PARTS: [&str; 5] = [
 
 /// Which release is wanted.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Its name.
-    pub id: String,
+    pub(crate) id: String,
     /// The version of CamCOPS.
-    pub version: Version,
+    pub(crate) version: Version,
     /// What it runs on.
-    pub python: Interpreter,
+    pub(crate) python: Interpreter,
 }
 
 impl Wanted {
     /// The release that the settings ask for on this machine; or what is missing for it.
-    pub fn new(site: &Site) -> Result<Wanted, Missing> {
+    pub(crate) fn new(site: &Site) -> Result<Wanted, Missing> {
         let version = match site.settings().camcops.version {
             Auto::Auto => Version::NEWEST,
             Auto::Given(version) => version,
@@ -65,7 +65,7 @@ impl Wanted {
     }
 
     /// The release of a version on this machine; or what is missing for it.
-    pub fn of(site: &Site, version: Version) -> Result<Wanted, Missing> {
+    pub(crate) fn of(site: &Site, version: Version) -> Result<Wanted, Missing> {
         let python = python::choose(&site.settings().camcops.python, &site.facts)?;
         Ok(Wanted {
             id: id(version, python.minor),
@@ -75,7 +75,7 @@ impl Wanted {
     }
 
     /// What is wanted of it.
-    pub fn facets(&self) -> Facets {
+    pub(crate) fn facets(&self) -> Facets {
         Facets::new()
             .with("state", "complete")
             .with("python", self.python.path.as_str())
@@ -84,7 +84,7 @@ impl Wanted {
 
 /// What it takes to build a release on this machine.
 #[derive(Debug)]
-pub struct Recipe {
+pub(crate) struct Recipe {
     wanted: Result<Wanted, Missing>,
     source: Option<String>,
     /// Where all of it is built already.
@@ -93,12 +93,12 @@ pub struct Recipe {
     network: Internet,
     magick_suffix: &'static str,
     /// Is told what is going on.
-    pub tell: fn(&str),
+    pub(crate) tell: fn(&str),
 }
 
 impl Recipe {
     /// For a site; `tell` is told what is going on.
-    pub fn new(site: &Site, tell: fn(&str)) -> Recipe {
+    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Recipe {
         let Settings {
             camcops, network, ..
         } = site.settings();
@@ -165,7 +165,7 @@ struct About {
 }
 
 /// What there is of a release.
-pub async fn observe(host: &Host, id: &str) -> Result<State> {
+pub(crate) async fn observe(host: &Host, id: &str) -> Result<State> {
     let places = Places::of(id);
     let mut left_over = false;
     for path in places.passing() {
@@ -194,17 +194,17 @@ pub async fn observe(host: &Host, id: &str) -> Result<State> {
 }
 
 /// Whether a release is there and whole.
-pub fn is_whole(host: &Host, id: &str) -> Result<bool> {
+pub(crate) fn is_whole(host: &Host, id: &str) -> Result<bool> {
     Ok(about(host, &Places::of(id), id)?.is_some())
 }
 
 /// The version that a whole release says it is.
-pub fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
+pub(crate) fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
     Ok(about(host, &Places::of(id), id)?.map(|about| about.version))
 }
 
 /// MiB that a release needs where releases are, and that are free there.
-pub fn room(host: &Host) -> Result<(u64, u64)> {
+pub(crate) fn room(host: &Host) -> Result<(u64, u64)> {
     let space = host.space(RELEASES)?;
     let free = space
         .blocks_available()
@@ -269,7 +269,10 @@ fn end_of(host: &Host, path: &str) -> Result<Option<u32>> {
 }
 
 /// Refuses a plan that can't be carried out, before any of it is.
-pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resource>) -> Result<()> {
+pub(crate) fn refuse_offline<'a>(
+    host: &Host,
+    planned: impl Iterator<Item = &'a Resource>,
+) -> Result<()> {
     let recipe = host.live.as_ref().and_then(|live| live.release.as_ref());
     for resource in planned {
         if let (Resource::Release(id), Some(recipe)) = (resource, recipe) {
@@ -283,7 +286,12 @@ pub fn refuse_offline<'a>(host: &Host, planned: impl Iterator<Item = &'a Resourc
 }
 
 /// Builds a release, or removes it.
-pub async fn enforce(host: &Host, id: &str, before: &State, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(
+    host: &Host,
+    id: &str,
+    before: &State,
+    after: &State,
+) -> Result<Enforced> {
     let places = Places::of(id);
     let State::Present(wanted) = after else {
         return remove(host, id, &places);

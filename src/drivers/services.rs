@@ -3,16 +3,16 @@
 //! A service that does not run is absent. Facets: `enabled` (comes back at boot), `fresh` (its main process started after
 //! its newest input changed, so it has read it), `answers` (a real page, ping or login; see [`proof`]).
 
-pub mod apache;
-pub mod config_part;
+pub(crate) mod apache;
+pub(crate) mod config_part;
 mod failure;
 mod known;
-pub mod member;
-pub mod proof;
+pub(crate) mod member;
+pub(crate) mod proof;
 mod sandbox;
-pub mod scripts;
-pub mod supervisor;
-pub mod systemd;
+pub(crate) mod scripts;
+pub(crate) mod supervisor;
+pub(crate) mod systemd;
 
 use crate::base::error::Exit;
 use crate::host::{Host, export_locks, processes};
@@ -21,9 +21,9 @@ use crate::layout::PORT_MAPPER_SETTINGS;
 use crate::probe::{Trouble, seconds};
 use crate::resource::{Enforced, Facets, Resource, State};
 use anyhow::{Context, Result};
-pub use failure::KEEPS_FAILING;
+pub(crate) use failure::KEEPS_FAILING;
 use failure::failure;
-pub use known::Known;
+pub(crate) use known::Known;
 use member::{Member, Role};
 use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant, SystemTime};
@@ -44,7 +44,7 @@ const PORT_MAPPER: &str = "epmd.socket";
 /// Where a service is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// It does not run.
     #[default]
     Stopped,
@@ -68,38 +68,38 @@ pub(crate) struct NotRestarted(String);
 
 /// What its manager knows of a service.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Whether the manager knows it at all.
-    pub there: bool,
+    pub(crate) there: bool,
     /// Whether the administrator forbade it.
-    pub masked: bool,
+    pub(crate) masked: bool,
     /// Where it is in its life.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// More about that, in the manager's own words.
-    pub detail: String,
+    pub(crate) detail: String,
     /// Its main process.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// Since when it runs.
-    pub since: Option<SystemTime>,
+    pub(crate) since: Option<SystemTime>,
     /// When it last read its configuration again without a restart.
-    pub reloaded: Option<SystemTime>,
+    pub(crate) reloaded: Option<SystemTime>,
     /// Whether it comes back at boot, where the manager tells.
-    pub enabled: Option<bool>,
+    pub(crate) enabled: Option<bool>,
     /// Whether its manager has not read its files since they changed.
-    pub stale_files: bool,
+    pub(crate) stale_files: bool,
     /// The files that describe it.
-    pub files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// How often it was restarted after a failure.
-    pub restarts: u32,
+    pub(crate) restarts: u32,
     /// How its last run ended, in the manager's own words.
-    pub result: String,
+    pub(crate) result: String,
     /// Whether its manager is just about to start it once more after a failure.
-    pub again: bool,
+    pub(crate) again: bool,
 }
 
 impl Seen {
     /// Whether it ends soon after each start. It is never only starting then, even if it seems so at this moment.
-    pub fn keeps_failing(&self) -> bool {
+    pub(crate) fn keeps_failing(&self) -> bool {
         let is_young = || {
             let age = self.since.and_then(|since| since.elapsed().ok());
             age.is_some_and(|age| age < SETTLED)
@@ -163,7 +163,7 @@ fn break_stale_locks(host: &Host) {
 }
 
 /// Whether a service is one that this program makes, and not one of somebody else.
-pub fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("camcops")
 }
 
@@ -192,7 +192,7 @@ fn look(host: &Host, name: &str) -> Result<Seen> {
 }
 
 /// Whether it runs, has read its newest input, and answers.
-pub async fn observe(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     let seen = look(host, name)?;
     if matches!(seen.phase, Phase::Stopped | Phase::Failed) {
         return Ok(State::Absent);
@@ -222,7 +222,7 @@ fn yes(fact: bool) -> &'static str {
 }
 
 /// Whether it started, or was told to read again, after all that it reads had changed for the last time.
-pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
+pub(crate) fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
     if seen.stale_files && member.role.is_ours() {
         return Ok(false);
     }
@@ -280,7 +280,7 @@ pub fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
 }
 
 /// Whether visitors find the socket.
-pub fn has_socket(host: &Host) -> bool {
+pub(crate) fn has_socket(host: &Host) -> bool {
     known(host).is_none_or(|known| {
         std::fs::symlink_metadata(&known.layout.socket)
             .is_ok_and(|found| found.file_type().is_socket())
@@ -301,7 +301,7 @@ fn newest(path: &str) -> Result<Option<SystemTime>> {
 }
 
 /// Makes a service run, fresh and answering; or stops it.
-pub async fn enforce(host: &Host, name: &str, _: &State, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(host: &Host, name: &str, _: &State, after: &State) -> Result<Enforced> {
     let done = match after {
         State::Absent => stop(host, name),
         State::Present(wanted) => ready(host, name, wanted).await,
@@ -314,7 +314,7 @@ pub async fn enforce(host: &Host, name: &str, _: &State, after: &State) -> Resul
 }
 
 /// Stops a service of ours, and the socket that would start it again.
-pub fn stop(host: &Host, name: &str) -> Result<()> {
+pub(crate) fn stop(host: &Host, name: &str) -> Result<()> {
     let seen = look(host, name)?;
     if !seen.there || seen.phase == Phase::Stopped {
         return Ok(());
@@ -328,7 +328,7 @@ pub fn stop(host: &Host, name: &str) -> Result<()> {
 }
 
 /// Stops all of ours that use the site's data, the last one first.
-pub fn stop_ours(host: &Host) -> Result<()> {
+pub(crate) fn stop_ours(host: &Host) -> Result<()> {
     let Some(known) = known(host) else {
         return Ok(());
     };
@@ -352,7 +352,7 @@ pub(crate) fn lets_visitors_in(host: &Host, resource: &Resource) -> bool {
 }
 
 /// Whether any of ours runs that uses the site's data.
-pub fn any_of_ours_runs(host: &Host) -> Result<bool> {
+pub(crate) fn any_of_ours_runs(host: &Host) -> Result<bool> {
     let Some(known) = known(host) else {
         return Ok(false);
     };
@@ -371,7 +371,7 @@ pub fn any_of_ours_runs(host: &Host) -> Result<bool> {
 
 /// Stops those of ours that have not read what changed since they started, and lets visitors wait: those with work to
 /// finish first.
-pub fn pause_stale(host: &Host) -> Result<()> {
+pub(crate) fn pause_stale(host: &Host) -> Result<()> {
     let Some(known) = known(host) else {
         return Ok(());
     };
@@ -397,7 +397,7 @@ pub fn pause_stale(host: &Host) -> Result<()> {
 }
 
 /// Restarts a service of ours, fresh or not, and waits until it answers.
-pub async fn restart(host: &Host, name: &str) -> Result<()> {
+pub(crate) async fn restart(host: &Host, name: &str) -> Result<()> {
     let seen = look(host, name)?;
     if !matches!(seen.phase, Phase::Stopped | Phase::Failed) {
         Handler::of(name)
@@ -611,7 +611,7 @@ fn restart_broker(host: &Host, handler: Handler, name: &str) -> Result<()> {
 }
 
 /// What becomes of our services when everything is undone: they stop first.
-pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
+pub(crate) fn before_undoing(host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
@@ -621,7 +621,7 @@ pub fn before_undoing(host: &Host, slug: &str) -> Result<()> {
 }
 
 /// After files that the settings no longer want are gone: systemd forgets the units that stood in them.
-pub fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
+pub(crate) fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
     let mut units = removed
         .iter()
         .filter_map(|path| path.strip_prefix(member::UNIT_HOME)?.strip_prefix('/'))
@@ -642,7 +642,7 @@ pub fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
 }
 
 /// After undoing: managers and Apache forget what is gone.
-pub fn after_undoing(host: &Host, slug: &str) -> Result<()> {
+pub(crate) fn after_undoing(host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
@@ -658,7 +658,7 @@ pub fn after_undoing(host: &Host, slug: &str) -> Result<()> {
 }
 
 /// What a proof says when it fails.
-pub type Answered = Result<(), Trouble>;
+pub(crate) type Answered = Result<(), Trouble>;
 
 #[cfg(test)]
 mod tests {

@@ -9,45 +9,44 @@ pub(crate) mod copy;
 mod grants;
 mod option_file;
 mod passwords;
-pub mod quote;
+pub(crate) mod quote;
 mod schema;
 mod server;
 
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::Host;
-use crate::probe::database::{self, Endpoint, Login};
+use crate::probe::database::{Endpoint, Login};
 use crate::resource::{Change, Enforced, Resource, State};
 use crate::settings::Mode;
 use crate::site::{Found, Site};
 use anyhow::{Context, Result};
-pub use database::Encryption;
-pub use grants::{ENOUGH, Purpose};
-pub use schema::{CHARSET, COLLATION, LARGE_ENOUGH};
-pub use server::{Identity, Power, Server, exit};
+pub(crate) use grants::{ENOUGH, Purpose};
+pub(crate) use schema::{CHARSET, COLLATION, LARGE_ENOUGH};
+pub(crate) use server::{Power, Server, exit};
 use std::rc::Rc;
 
 /// What this driver knows of the site.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     /// The server, with its one connection.
-    pub server: Rc<Server>,
+    pub(crate) server: Rc<Server>,
     /// The name of the database.
-    pub database: String,
+    pub(crate) database: String,
     /// Which instance it is for.
-    pub instance: String,
+    pub(crate) instance: String,
     /// What each new connection of the application reads its password from.
-    pub option_file: String,
+    pub(crate) option_file: String,
     accounts: Vec<Account>,
 }
 
 /// An account that this instance uses.
 #[derive(Debug)]
-pub struct Account {
+pub(crate) struct Account {
     /// Its name, without the host.
-    pub user: String,
+    pub(crate) user: String,
     /// What it is for.
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
     way_in: WayIn,
     /// The password that is in use while another one takes its place.
     former: Option<Secret>,
@@ -66,7 +65,7 @@ enum WayIn {
 
 impl Known {
     /// From the settings and what was found; a connection that an earlier one opened is kept.
-    pub fn new(site: &Site, found: &Found, earlier: Option<&Known>) -> Result<Known> {
+    pub(crate) fn new(site: &Site, found: &Found, earlier: Option<&Known>) -> Result<Known> {
         let settings = &site.settings().database;
         let slug = &site.layout.slug;
         let database = settings.name_or(slug).to_owned();
@@ -113,7 +112,7 @@ impl Known {
     }
 
     /// Refuses to begin what a server that does not run would stop.
-    pub async fn need_server(&self) -> Result<()> {
+    pub(crate) async fn need_server(&self) -> Result<()> {
         match self.server.is_there().await? {
             true => Ok(()),
             false => Err(Exit::Unreachable.because(
@@ -123,7 +122,7 @@ impl Known {
     }
 
     /// Where the accounts come from, as a server on another machine sees this one.
-    pub async fn client(&self) -> Result<String> {
+    pub(crate) async fn client(&self) -> Result<String> {
         let identity = self.server.identity().await?;
         Ok(match self.server.power {
             Power::Administrator => identity.client.clone(),
@@ -201,7 +200,7 @@ fn server(site: &Site, application: &Account) -> Result<Server> {
 }
 
 /// What the site has told this driver.
-pub fn known(host: &Host) -> Result<Rc<Known>> {
+pub(crate) fn known(host: &Host) -> Result<Rc<Known>> {
     let live = host.live.as_ref();
     live.and_then(|live| live.database.borrow().clone())
         .context("the database can't be asked here")
@@ -220,7 +219,10 @@ fn for_others(what: String) -> anyhow::Error {
 
 /// Refuses, before anything is done, what could not be brought to its end: what others have to do on a server that we
 /// may only look at, what an administrator of another machine's server may not do, and accounts of somebody else.
-pub async fn refuse_undoable(host: &Host, changes: impl Iterator<Item = &Change>) -> Result<()> {
+pub(crate) async fn refuse_undoable(
+    host: &Host,
+    changes: impl Iterator<Item = &Change>,
+) -> Result<()> {
     let changes: Vec<&Change> = changes
         .filter(|change| {
             matches!(
@@ -263,7 +265,7 @@ pub async fn refuse_undoable(host: &Host, changes: impl Iterator<Item = &Change>
 }
 
 /// The tables of a database.
-pub async fn tables_of(server: &Server, database: &str) -> Result<Vec<String>> {
+pub(crate) async fn tables_of(server: &Server, database: &str) -> Result<Vec<String>> {
     let rows: Vec<(String,)> = server
         .rows(&format!(
             "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
@@ -297,7 +299,7 @@ pub(crate) async fn tables_among(
 }
 
 /// The views of a database.
-pub async fn views_of(server: &Server, database: &str) -> Result<Vec<String>> {
+pub(crate) async fn views_of(server: &Server, database: &str) -> Result<Vec<String>> {
     let rows: Vec<(String,)> = server
         .rows(&format!(
             "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {}",
@@ -308,10 +310,10 @@ pub async fn views_of(server: &Server, database: &str) -> Result<Vec<String>> {
 }
 
 /// What [`others_of`] begins a trigger with.
-pub const TRIGGER: &str = "trigger ";
+pub(crate) const TRIGGER: &str = "trigger ";
 
 /// What else a database has than tables: views, triggers, routines and events, each with what it is.
-pub async fn others_of(server: &Server, database: &str) -> Result<Vec<String>> {
+pub(crate) async fn others_of(server: &Server, database: &str) -> Result<Vec<String>> {
     let database = quote::text(database);
     let rows: Vec<(String,)> = server
         .rows(&format!(
@@ -325,7 +327,10 @@ pub async fn others_of(server: &Server, database: &str) -> Result<Vec<String>> {
 }
 
 /// The tables of a database with a column of another collation than CamCOPS's, and the first such one.
-pub async fn other_collations(server: &Server, database: &str) -> Result<Vec<(String, String)>> {
+pub(crate) async fn other_collations(
+    server: &Server,
+    database: &str,
+) -> Result<Vec<(String, String)>> {
     server
         .rows(&format!(
             "SELECT TABLE_NAME, MIN(COLLATION_NAME) FROM information_schema.COLUMNS JOIN information_schema.TABLES USING (TABLE_SCHEMA, TABLE_NAME) \
@@ -336,12 +341,12 @@ pub async fn other_collations(server: &Server, database: &str) -> Result<Vec<(St
 }
 
 /// Whether the database is there, and what it gives its tables.
-pub async fn observe_schema(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe_schema(host: &Host, name: &str) -> Result<State> {
     schema::observe(host, name).await
 }
 
 /// Makes the database.
-pub async fn enforce_schema(
+pub(crate) async fn enforce_schema(
     host: &Host,
     name: &str,
     before: &State,
@@ -351,12 +356,12 @@ pub async fn enforce_schema(
 }
 
 /// Whether the account is there, what it may do, and whether it gets in.
-pub async fn observe_account(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe_account(host: &Host, name: &str) -> Result<State> {
     account::observe(host, name).await
 }
 
 /// Makes or mends the account.
-pub async fn enforce_account(
+pub(crate) async fn enforce_account(
     host: &Host,
     name: &str,
     _before: &State,

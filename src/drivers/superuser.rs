@@ -13,12 +13,12 @@ use anyhow::Result;
 use zeroize::Zeroizing;
 
 /// What CamCOPS asks of every password.
-pub const SHORTEST_PASSWORD: usize = 10;
+pub(crate) const SHORTEST_PASSWORD: usize = 10;
 /// There is no such table, or no such database.
-pub const NOT_THERE: [u16; 2] = [1146, 1049];
+pub(crate) const NOT_THERE: [u16; 2] = [1146, 1049];
 
 /// Whether the application knows this user.
-pub async fn observe(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     let known = sql::known(host)?;
     if !known.server.is_there().await? {
         return Ok(State::Absent);
@@ -42,7 +42,7 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
 }
 
 /// Makes the superuser.
-pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     if *after == State::Absent {
         return Ok(Enforced::LeftAlone("a user is never removed".into()));
     }
@@ -65,7 +65,7 @@ pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced>
 
 /// CamCOPS's own command for a user, so that its rules hold. Without a terminal it asks its input for a password, twice.
 /// A password that it refuses is an error of the kind that is given.
-pub fn by_camcops(
+pub(crate) fn by_camcops(
     host: &Host,
     verb: &str,
     name: &str,
@@ -88,14 +88,14 @@ pub fn by_camcops(
 }
 
 /// What is missing, and where it can come from.
-pub fn needed(name: &str) -> anyhow::Error {
+pub(crate) fn needed(name: &str) -> anyhow::Error {
     Exit::Settings.because(format!(
         "the superuser {name} needs a password: write it into a file and set superuser.password_file, or use --superuser-password-file FILE (- for standard input), or run on a terminal"
     ))
 }
 
 /// Refuses what CamCOPS would refuse, before anything is made.
-pub fn check(password: &Secret) -> Result<(), String> {
+pub(crate) fn check(password: &Secret) -> Result<(), String> {
     let length = password.reveal().chars().count();
     if length < SHORTEST_PASSWORD {
         return Err(format!(

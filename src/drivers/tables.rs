@@ -21,8 +21,8 @@ use crate::layout::{Layout, PYTHON_HOME};
 use crate::resource::{Enforced, Facets, State};
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
-pub use dump::Reader;
-pub use restore::{bring_back, sums};
+pub(crate) use dump::Reader;
+pub(crate) use restore::{bring_back, sums};
 use revisions::Revisions;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ const UNFINISHED: &str = "_camcops_provision_unfinished";
 /// Where the application keeps the revision of its tables.
 const REVISION: &str = "_alembic_version";
 /// The value of the facet where nothing is to be done.
-pub const HEAD: &str = "head";
+pub(crate) const HEAD: &str = "head";
 /// There is no such table, or no such database.
 const NOT_THERE: [u16; 2] = [1146, 1049];
 /// Puts the many small changes of the migrations together, which is only done while there is nothing to lose.
@@ -44,26 +44,26 @@ const OLD_RUN_S: &str = "900";
 
 /// How commands of the application are run.
 #[derive(Debug)]
-pub struct Application {
+pub(crate) struct Application {
     /// The account of the services.
-    pub account: String,
+    pub(crate) account: String,
     /// Its environment and its directories.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
     /// Where the tables' dumps go.
-    pub dumps: String,
+    pub(crate) dumps: String,
     /// Who alone can read those that this program needs not read again.
-    pub recipient: Option<String>,
+    pub(crate) recipient: Option<String>,
     /// Is told what is going on.
-    pub tell: fn(&str),
+    pub(crate) tell: fn(&str),
     /// The dump that was just made while nobody could write: a migration needs no other one.
-    pub dumped: RefCell<Option<String>>,
+    pub(crate) dumped: RefCell<Option<String>>,
     layout: Layout,
     revisions: RefCell<Option<Option<Rc<Revisions>>>>,
 }
 
 impl Application {
     /// From the settings.
-    pub fn new(site: &Site, tell: fn(&str)) -> Application {
+    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Application {
         let layout = site.layout.clone();
         let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut environment = vec![
@@ -94,7 +94,7 @@ impl Application {
     }
 
     /// The release may have been changed.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.revisions.take();
     }
 
@@ -112,7 +112,7 @@ impl Application {
 
     /// A program of the installed release, as the account of the services, in a session of its own. It holds a lock
     /// until it ends, even if this program is killed meanwhile.
-    pub fn command<'a>(&self, host: &'a Host, program: &str) -> Result<Child<'a>> {
+    pub(crate) fn command<'a>(&self, host: &'a Host, program: &str) -> Result<Child<'a>> {
         let program = format!("{}/bin/{program}", self.layout.venv);
         if std::fs::metadata(&program).is_err() {
             return Err(Exit::Unreachable.because(format!(
@@ -147,7 +147,7 @@ impl Application {
     }
 
     /// Waits until a command that an earlier run left behind has ended.
-    pub fn wait_for_old_run(&self, host: &Host) -> Result<()> {
+    pub(crate) fn wait_for_old_run(&self, host: &Host) -> Result<()> {
         let lock = self.lock(host)?;
         let arguments = ["--nonblock", lock.as_str(), "true"];
         if host.child("flock").args(arguments).end()?.status.success() {
@@ -163,14 +163,14 @@ impl Application {
 }
 
 /// What the site has told this driver.
-pub fn application(host: &Host) -> Result<&Application> {
+pub(crate) fn application(host: &Host) -> Result<&Application> {
     let live = host.live.as_ref();
     live.and_then(|live| live.application.as_ref())
         .context("the application can't be run here")
 }
 
 /// At which revision the tables are.
-pub async fn observe(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     let (known, application) = (sql::known(host)?, application(host)?);
     if !known.server.is_there().await? {
         return Ok(State::Absent);
@@ -224,7 +224,7 @@ async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
 }
 
 /// At which revision the tables of a database are; nothing where they were never finished.
-pub async fn revision(known: &Known, database: &str) -> Result<Option<String>> {
+pub(crate) async fn revision(known: &Known, database: &str) -> Result<Option<String>> {
     let found = found(known, database).await?;
     Ok(found
         .filter(|found| !found.unfinished)
@@ -232,7 +232,7 @@ pub async fn revision(known: &Known, database: &str) -> Result<Option<String>> {
 }
 
 /// Refuses tables that the installed release does not know, before anything is done with them.
-pub async fn refuse_unknown(host: &Host, revision: Option<&str>, what: &str) -> Result<()> {
+pub(crate) async fn refuse_unknown(host: &Host, revision: Option<&str>, what: &str) -> Result<()> {
     let Some(revision) = revision else {
         return Err(Exit::Unusable.because(format!(
             "{what} has no tables of CamCOPS, or they do not say their revision; nothing was changed"
@@ -251,13 +251,13 @@ pub async fn refuse_unknown(host: &Host, revision: Option<&str>, what: &str) -> 
 }
 
 /// Whether these are tables of CamCOPS, or the beginning of them.
-pub fn are_ours(tables: &[String]) -> bool {
+pub(crate) fn are_ours(tables: &[String]) -> bool {
     let is_ours = |table: &String| table == REVISION || table == UNFINISHED;
     tables.iter().any(is_ours)
 }
 
 /// The tables of the site's database that tablets fill, as far as they have rows, and how many.
-pub async fn clinical(known: &Known) -> Result<BTreeMap<String, u64>> {
+pub(crate) async fn clinical(known: &Known) -> Result<BTreeMap<String, u64>> {
     let database = &known.database;
     let of_tablets: Vec<(String,)> = known
         .server
@@ -272,7 +272,7 @@ pub async fn clinical(known: &Known) -> Result<BTreeMap<String, u64>> {
 }
 
 /// The revision that the installed release works with.
-pub async fn head(host: &Host) -> Result<String> {
+pub(crate) async fn head(host: &Host) -> Result<String> {
     let application = application(host)?;
     match application.revisions().await? {
         Some(revisions) => Ok(revisions.head.clone()),
@@ -288,7 +288,7 @@ pub async fn head(host: &Host) -> Result<String> {
 }
 
 /// Whether any table of a database has a row, besides the one that says the revision.
-pub async fn has_data(known: &Known, database: &str) -> Result<bool> {
+pub(crate) async fn has_data(known: &Known, database: &str) -> Result<bool> {
     let tables = sql::tables_of(&known.server, database).await?;
     holds_anything(known, database, &tables).await
 }
@@ -300,7 +300,7 @@ fn unusable(database: &str, what: &str) -> anyhow::Error {
 }
 
 /// Makes the tables, or brings them to the revision of the installed release.
-pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     if *after == State::Absent {
         return Ok(Enforced::LeftAlone("tables are never removed".into()));
     }
@@ -453,7 +453,7 @@ async fn migrate(
 }
 
 /// Dumps a database before something is done to it, and says in the dump's name what; nothing if there is nothing in it.
-pub async fn dump_before(
+pub(crate) async fn dump_before(
     host: &Host,
     name: &str,
     next: &str,
@@ -474,20 +474,20 @@ pub async fn dump_before(
 }
 
 /// Whether a migration from this revision was begun, wherever it ended.
-pub async fn was_begun(host: &Host, known: &Known, from: &str) -> Result<bool> {
+pub(crate) async fn was_begun(host: &Host, known: &Known, from: &str) -> Result<bool> {
     let cut = dump::of_cut_upgrade(host, application(host)?, &known.database)?;
     Ok(cut.is_some() || revision(known, &known.database).await?.as_deref() != Some(from))
 }
 
 /// The revision that a release works with; nothing where there is no such release.
-pub async fn head_of(release: &str) -> Result<Option<String>> {
+pub(crate) async fn head_of(release: &str) -> Result<Option<String>> {
     let path = format!("{}/{release}", crate::layout::RELEASES);
     let found = spawn_blocking(move || Revisions::read(&path)).await??;
     Ok(found.map(|found| found.head))
 }
 
 /// What the data of a database takes, in bytes, indexes included.
-pub async fn size(known: &Known) -> Result<u64> {
+pub(crate) async fn size(known: &Known) -> Result<u64> {
     let size: Option<(Option<u64>,)> = known
         .server
         .row(&format!(
@@ -535,7 +535,7 @@ impl<'a> Steps<'a> {
 }
 
 /// Whether a command of the application ended well; else its last words, and what to do.
-pub fn succeeded(ended: &Ended, command: &str, next: &str) -> Result<()> {
+pub(crate) fn succeeded(ended: &Ended, command: &str, next: &str) -> Result<()> {
     if ended.status.success() {
         return Ok(());
     }

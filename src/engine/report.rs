@@ -10,7 +10,7 @@ use crate::resource::{Resource, Shown, State, Value};
 use std::fmt::Write as _;
 
 /// Told of every change that was made.
-pub trait Progress {
+pub(crate) trait Progress {
     /// One more.
     fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>);
     /// Something that was not planned.
@@ -19,11 +19,11 @@ pub trait Progress {
 
 /// Progress as lines on standard error.
 #[derive(Debug)]
-pub struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     /// How to print.
-    pub style: Style,
+    pub(crate) style: Style,
     /// For paths as they are seen from outside.
-    pub host: &'a Host,
+    pub(crate) host: &'a Host,
 }
 
 impl Progress for Lines<'_> {
@@ -104,7 +104,13 @@ fn differences(planned: &Planned) -> String {
 }
 
 /// The plan for people: a line per change with its reason, and the diff of every file if asked.
-pub fn plan(host: &Host, plan: &Plan, kept: &[kept::Kept], diff: bool, style: Style) -> String {
+pub(crate) fn plan(
+    host: &Host,
+    plan: &Plan,
+    kept: &[kept::Kept],
+    diff: bool,
+    style: Style,
+) -> String {
     let mut text = String::new();
     let (green, yellow, red, dim, reset) = if style.color {
         ("\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m")
@@ -163,7 +169,7 @@ fn counted(plan: &Plan) -> String {
 }
 
 /// What a staged tree leaves to the first boot, in one line.
-pub fn first_boot(left: &[Resource]) -> Option<String> {
+pub(crate) fn first_boot(left: &[Resource]) -> Option<String> {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for resource in left {
         let kind = resource.kind().replace('_', " ");
@@ -227,7 +233,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
 }
 
 /// The closing lines of a run.
-pub fn outcome(host: &Host, what: &str, outcome: &Outcome) -> String {
+pub(crate) fn outcome(host: &Host, what: &str, outcome: &Outcome) -> String {
     let mut text = String::new();
     for left in &outcome.left {
         let _ = writeln!(

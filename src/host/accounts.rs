@@ -10,7 +10,7 @@ const WELL_KNOWN_GROUPS: [(&str, u32); 4] =
 
 /// Who is who.
 #[derive(Debug)]
-pub enum Accounts {
+pub(crate) enum Accounts {
     /// The machine's own name service, directory services included.
     Live(Asked),
     /// The lists of a staged tree.
@@ -25,7 +25,7 @@ pub enum Accounts {
 /// What the name service has answered: each question may read files, or ask a server far away. Who is not there yet may
 /// come with a package, so that is not kept.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub(crate) struct Asked {
     uids: Mutex<BTreeMap<String, u32>>,
     gids: Mutex<BTreeMap<String, u32>>,
     users: Mutex<BTreeMap<u32, String>>,
@@ -49,12 +49,12 @@ fn once<K: Ord + Clone, V: Clone>(
 
 impl Accounts {
     /// This machine's.
-    pub fn live() -> Accounts {
+    pub(crate) fn live() -> Accounts {
         Accounts::Live(Asked::default())
     }
 
     /// Those of a staged tree, from the text of its passwd and group files.
-    pub fn staged(passwd: &str, group: &str) -> Accounts {
+    pub(crate) fn staged(passwd: &str, group: &str) -> Accounts {
         Accounts::Staged {
             users: parsed(passwd, &WELL_KNOWN),
             groups: parsed(group, &WELL_KNOWN_GROUPS),
@@ -62,7 +62,7 @@ impl Accounts {
     }
 
     /// An account's number.
-    pub fn uid(&self, name: &str) -> Option<u32> {
+    pub(crate) fn uid(&self, name: &str) -> Option<u32> {
         match self {
             Accounts::Live(asked) => once(&asked.uids, &name.to_owned(), |name| {
                 users::get_user_by_name(name).map(|user| user.uid())
@@ -72,7 +72,7 @@ impl Accounts {
     }
 
     /// A group's number.
-    pub fn gid(&self, name: &str) -> Option<u32> {
+    pub(crate) fn gid(&self, name: &str) -> Option<u32> {
         match self {
             Accounts::Live(asked) => once(&asked.gids, &name.to_owned(), |name| {
                 users::get_group_by_name(name).map(|group| group.gid())
@@ -82,7 +82,7 @@ impl Accounts {
     }
 
     /// `user:group` as numbers, if both are known here.
-    pub fn owner(&self, owner: &str) -> Option<(u32, u32)> {
+    pub(crate) fn owner(&self, owner: &str) -> Option<(u32, u32)> {
         let (user, group) = owner.split_once(':')?;
         let number = |known: Option<u32>, name: &str| known.or_else(|| name.parse().ok());
         Some((
@@ -92,7 +92,7 @@ impl Accounts {
     }
 
     /// `user:group` by name where there is one, by number elsewhere.
-    pub fn owner_name(&self, uid: u32, gid: u32) -> String {
+    pub(crate) fn owner_name(&self, uid: u32, gid: u32) -> String {
         let (user, group) = match self {
             Accounts::Live(asked) => (
                 once(&asked.users, &uid, |uid| {

@@ -33,7 +33,7 @@ const LOOKS: Duration = Duration::from_secs(1);
 
 /// A program that is about to run. It is never a shell, and never gets a secret as an argument.
 #[derive(Debug)]
-pub struct Child<'a> {
+pub(crate) struct Child<'a> {
     pub(super) host: &'a Host,
     pub(super) program: &'a str,
     pub(super) command: Command,
@@ -43,18 +43,18 @@ pub struct Child<'a> {
 
 /// How a program ended, and what it said.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// How it ended.
-    pub status: ExitStatus,
+    pub(crate) status: ExitStatus,
     /// Its standard output; its complaints too, where its lines were followed.
-    pub output: String,
+    pub(crate) output: String,
     /// Its complaints.
-    pub complaint: String,
+    pub(crate) complaint: String,
 }
 
 impl Ended {
     /// The last lines of its complaint on one line.
-    pub fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let words = match self.complaint.trim() {
             "" => &self.output,
             _ => &self.complaint,
@@ -70,7 +70,7 @@ impl Ended {
 
 impl Host {
     /// A program of this machine, by name.
-    pub fn child<'a>(&'a self, program: &'a str) -> Child<'a> {
+    pub(crate) fn child<'a>(&'a self, program: &'a str) -> Child<'a> {
         let mut command = Command::new(program);
         // An interrupt from the keyboard is for this program, which lets the step at hand end.
         command.process_group(0);
@@ -125,49 +125,52 @@ impl Host {
 
 impl<'a> Child<'a> {
     /// With these arguments.
-    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Child<'a> {
+    pub(crate) fn args(
+        mut self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Child<'a> {
         self.command.args(arguments);
         self
     }
 
     /// With this in its environment.
-    pub fn env(mut self, name: &str, value: &str) -> Child<'a> {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Child<'a> {
         self.command.env(name, value);
         self
     }
 
     /// With nothing in its environment but what it is given from here on.
-    pub fn bare(mut self) -> Child<'a> {
+    pub(crate) fn bare(mut self) -> Child<'a> {
         self.command.env_clear();
         self
     }
 
     /// In this directory.
-    pub fn directory(mut self, directory: &str) -> Child<'a> {
+    pub(crate) fn directory(mut self, directory: &str) -> Child<'a> {
         self.command.current_dir(directory);
         self
     }
 
     /// With this to read.
-    pub fn input(mut self, input: &[u8]) -> Child<'a> {
+    pub(crate) fn input(mut self, input: &[u8]) -> Child<'a> {
         self.input = Some(Zeroizing::new(input.to_vec()));
         self
     }
 
     /// With a file to read.
-    pub fn stdin(mut self, file: File) -> Child<'a> {
+    pub(crate) fn stdin(mut self, file: File) -> Child<'a> {
         self.command.stdin(file);
         self
     }
 
     /// For no longer than this: then it is ended, and that is an error.
-    pub fn patience(mut self, patience: Duration) -> Child<'a> {
+    pub(crate) fn patience(mut self, patience: Duration) -> Child<'a> {
         self.patience = Some(patience);
         self
     }
 
     /// Runs it; anything but success is an error with the end of its complaint. Gives its output.
-    pub fn run(self) -> Result<String> {
+    pub(crate) fn run(self) -> Result<String> {
         let program = self.program;
         let ended = self.end()?;
         if ended.status.success() {
@@ -181,17 +184,17 @@ impl<'a> Child<'a> {
     }
 
     /// Runs it, however it ends.
-    pub fn end(self) -> Result<Ended> {
+    pub(crate) fn end(self) -> Result<Ended> {
         self.finish(None)
     }
 
     /// Runs it, however it ends, and passes each line on as it comes, complaints among them.
-    pub fn end_telling(self, mut tell: impl FnMut(&str)) -> Result<Ended> {
+    pub(crate) fn end_telling(self, mut tell: impl FnMut(&str)) -> Result<Ended> {
         self.finish(Some(&mut tell))
     }
 
     /// Starts it, to go on with other things meanwhile.
-    pub fn begin(self) -> Result<Begun> {
+    pub(crate) fn begin(self) -> Result<Begun> {
         let patience = self.patience.unwrap_or(Duration::MAX);
         let (ended, end) = oneshot::channel();
         let running = self.start(false, |status| ended.send(status).is_ok())?;
@@ -272,7 +275,7 @@ impl<'a> Child<'a> {
 
 /// A program that was started, and whose end somebody will wait for.
 #[derive(Debug)]
-pub struct Begun {
+pub(crate) struct Begun {
     running: Running,
     end: oneshot::Receiver<io::Result<ExitStatus>>,
     patience: Duration,
@@ -280,7 +283,7 @@ pub struct Begun {
 
 impl Begun {
     /// Waits for its end, however it ends.
-    pub async fn end(mut self, host: &Host) -> Result<Ended> {
+    pub(crate) async fn end(mut self, host: &Host) -> Result<Ended> {
         match tokio::time::timeout(self.patience, &mut self.end).await {
             Ok(status) => self.running.ended(host, status?),
             Err(_) => {

@@ -4,14 +4,14 @@ use std::cell::Cell;
 
 /// Where to end the process without any cleaning up; nowhere, in a released program.
 #[derive(Debug, Default)]
-pub struct Cut {
+pub(crate) struct Cut {
     write: Cell<Option<u32>>,
     intent: Cell<Option<u32>>,
 }
 
 impl Cut {
     /// Reads `CAMCOPS_PROVISION_CUT=write:7` or `=intent:3`: a program built for release does not look.
-    pub fn from_environment() -> Cut {
+    pub(crate) fn from_environment() -> Cut {
         let cut = Cut::default();
         if cfg!(debug_assertions)
             && let Ok(point) = std::env::var("CAMCOPS_PROVISION_CUT")
@@ -27,12 +27,12 @@ impl Cut {
     }
 
     /// Something on the disk has just changed.
-    pub fn after_write(&self) {
+    pub(crate) fn after_write(&self) {
         count_down(&self.write);
     }
 
     /// The journal has just been told what comes next.
-    pub fn after_intent(&self) {
+    pub(crate) fn after_intent(&self) {
         count_down(&self.intent);
     }
 }

@@ -74,11 +74,11 @@ pub(crate) fn break_before_waiting(host: &Host, layout: &Layout) {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lock {
     /// Its path.
-    pub path: String,
+    pub(crate) path: String,
     /// Whether it was broken.
     pub broken: bool,
     /// Why, or why not.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 /// Breaks the locks in a directory whose owners are dead.
@@ -118,7 +118,7 @@ fn is_still(lock: &Entry, now: Option<Entry>) -> bool {
 }
 
 /// The locks in a directory that [`break_stale`] would break; nothing is changed.
-pub fn stale(host: &Host, directory: &str) -> Result<Vec<String>> {
+pub(crate) fn stale(host: &Host, directory: &str) -> Result<Vec<String>> {
     let locks = all(host, directory)?.into_iter();
     Ok(locks
         .filter_map(|lock| lock.verdict.ok().map(|why| format!("{}: {why}", lock.path)))

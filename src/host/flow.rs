@@ -15,11 +15,11 @@ const PIPE: i32 = 1 << 20;
 
 /// A program at work. Whoever lets it go ends it.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// Where it reads from, until that is closed.
-    pub input: Option<ChildStdin>,
+    pub(crate) input: Option<ChildStdin>,
     /// What it writes.
-    pub output: Option<ChildStdout>,
+    pub(crate) output: Option<ChildStdout>,
     program: String,
     child: process::Child,
     complaint: File,
@@ -28,7 +28,7 @@ pub struct Flow {
 
 /// Which ends of a program are pipes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ends {
+pub(crate) enum Ends {
     /// What it reads.
     Input,
     /// What it writes.
@@ -39,7 +39,7 @@ pub enum Ends {
 
 impl Child<'_> {
     /// Starts it with pipes.
-    pub fn flow(mut self, ends: Ends) -> Result<Flow> {
+    pub(crate) fn flow(mut self, ends: Ends) -> Result<Flow> {
         if self.host.staged_root().is_some() {
             bail!("{} can't run for a staged tree", self.program);
         }
@@ -86,7 +86,7 @@ impl Child<'_> {
 impl Flow {
     /// Nothing more comes for it, and its end is waited for; anything but success is an error with the end of its
     /// complaint.
-    pub fn end(mut self, host: &Host) -> Result<()> {
+    pub(crate) fn end(mut self, host: &Host) -> Result<()> {
         let ended = self.ended(host)?;
         if ended.status.success() {
             return Ok(());
@@ -105,7 +105,7 @@ impl Flow {
     }
 
     /// The same for what went wrong with a pipe of it: its own complaint tells more than a pipe that broke.
-    pub fn failed(self, host: &Host, why: anyhow::Error) -> anyhow::Error {
+    pub(crate) fn failed(self, host: &Host, why: anyhow::Error) -> anyhow::Error {
         match self.end(host) {
             Err(told) => told,
             Ok(()) => why,

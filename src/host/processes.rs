@@ -21,23 +21,23 @@ const LISTENING: &str = "0A";
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its number.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Its program, in short.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// When a process started, by today's clock; nothing if there is no such process.
 ///
 /// Reckoned back from now, so that a clock which was set since does not matter.
-pub fn started(pid: u32) -> Option<SystemTime> {
+pub(crate) fn started(pid: u32) -> Option<SystemTime> {
     let ticks = Duration::from_millis(start_ticks(pid)? * 1000 / TICKS_PER_SECOND);
     since_boot(ClockId::CLOCK_BOOTTIME, ticks)
 }
 
 /// A moment that systemd gave as microseconds of its own clock, by today's clock.
-pub fn monotonic(microseconds: u64) -> Option<SystemTime> {
+pub(crate) fn monotonic(microseconds: u64) -> Option<SystemTime> {
     since_boot(
         ClockId::CLOCK_MONOTONIC,
         Duration::from_micros(microseconds),
@@ -61,7 +61,7 @@ fn stat_field(stat: &str, number: usize) -> Option<u64> {
 }
 
 /// The account that a process runs as.
-pub fn owner(pid: u32) -> Option<u32> {
+pub(crate) fn owner(pid: u32) -> Option<u32> {
     fs::metadata(format!("/proc/{pid}"))
         .ok()
         .map(|data| data.uid())
@@ -76,13 +76,13 @@ pub(crate) fn account(pid: u32) -> Option<u32> {
 }
 
 /// Whether somebody has stopped a process, or it is dead and only not yet buried.
-pub fn is_stopped(pid: u32) -> bool {
+pub(crate) fn is_stopped(pid: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat(&text).is_some_and(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// The program that a process runs; nothing if it is gone or nobody may know.
-pub fn program(pid: u32) -> Option<String> {
+pub(crate) fn program(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
     Some(name.trim_end_matches(" (deleted)").to_owned())
@@ -100,7 +100,7 @@ pub(crate) fn words(pid: u32) -> Option<Vec<String>> {
 }
 
 /// Where the kernel counts what a process uses, below /sys/fs/cgroup.
-pub fn control_group(pid: u32) -> Option<String> {
+pub(crate) fn control_group(pid: u32) -> Option<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let unified = groups.lines().find_map(|line| line.strip_prefix("0::"));
     let named = || {
@@ -115,14 +115,14 @@ pub fn control_group(pid: u32) -> Option<String> {
 }
 
 /// The service of systemd that a process belongs to.
-pub fn unit(pid: u32) -> Option<String> {
+pub(crate) fn unit(pid: u32) -> Option<String> {
     let group = control_group(pid)?;
     let unit = group.rsplit('/').find(|part| part.ends_with(".service"))?;
     Some(unit.to_owned())
 }
 
 /// Every process.
-pub fn all() -> Vec<u32> {
+pub(crate) fn all() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -133,22 +133,22 @@ pub fn all() -> Vec<u32> {
 
 /// What the kernel says of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// Who started it, or took it over.
-    pub parent: u32,
+    pub(crate) parent: u32,
     /// `R` runs, `S` sleeps, `D` waits for a disk or the like, `T` is stopped, `Z` is dead and not yet buried.
-    pub state: char,
+    pub(crate) state: char,
     /// How long it was on a processor.
-    pub busy: Duration,
+    pub(crate) busy: Duration,
 }
 
 /// All processes at one moment.
 #[derive(Debug, Default)]
-pub struct Table(BTreeMap<u32, Stat>);
+pub(crate) struct Table(BTreeMap<u32, Stat>);
 
 impl Table {
     /// Reads it.
-    pub fn read() -> Table {
+    pub(crate) fn read() -> Table {
         let stat = |pid: u32| stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
         Table(
             all()
@@ -159,12 +159,12 @@ impl Table {
     }
 
     /// One of them.
-    pub fn get(&self, pid: u32) -> Option<Stat> {
+    pub(crate) fn get(&self, pid: u32) -> Option<Stat> {
         self.0.get(&pid).copied()
     }
 
     /// The children of a process.
-    pub fn children(&self, parent: u32) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn children(&self, parent: u32) -> impl Iterator<Item = u32> + '_ {
         self.0
             .iter()
             .filter(move |(_, stat)| stat.parent == parent)
@@ -172,7 +172,7 @@ impl Table {
     }
 
     /// A process and all below it, parents before their children; nothing if it is gone.
-    pub fn tree(&self, root: u32) -> Vec<u32> {
+    pub(crate) fn tree(&self, root: u32) -> Vec<u32> {
         let mut tree: Vec<u32> = self
             .0
             .contains_key(&root)
@@ -194,7 +194,7 @@ impl Table {
 
     /// The memory of a process and all below it that is theirs alone or their share, in bytes; nothing where that is
     /// not told.
-    pub fn memory(&self, root: u32) -> Option<u64> {
+    pub(crate) fn memory(&self, root: u32) -> Option<u64> {
         let mut shares = self.tree(root).into_iter().map(share);
         let first = shares.next()??;
         Some(first + shares.flatten().sum::<u64>())
@@ -212,7 +212,7 @@ fn stat(text: &str) -> Option<Stat> {
 }
 
 /// The memory of a process that is its own alone or its share, in bytes; nothing where that is not told.
-pub fn share(pid: u32) -> Option<u64> {
+pub(crate) fn share(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -220,7 +220,7 @@ pub fn share(pid: u32) -> Option<u64> {
 }
 
 /// The files that a process has open.
-pub fn open_files(pid: u32) -> Vec<String> {
+pub(crate) fn open_files(pid: u32) -> Vec<String> {
     let handles = fs::read_dir(format!("/proc/{pid}/fd"));
     handles
         .into_iter()
@@ -234,14 +234,14 @@ pub fn open_files(pid: u32) -> Vec<String> {
 
 /// Something that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Where.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     inode: u64,
 }
 
 /// Every TCP socket that listens.
-pub fn listeners() -> Result<Vec<Listener>> {
+pub(crate) fn listeners() -> Result<Vec<Listener>> {
     let mut all = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         // A kernel without IPv6 has no such table.
@@ -290,7 +290,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 /// Who holds these sockets: one look through all processes. Only root sees those of others.
-pub fn holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
+pub(crate) fn holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
     let mut holders = BTreeMap::new();
     for pid in all() {
         let Ok(handles) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -318,7 +318,7 @@ pub fn holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
 }
 
 /// When something at a path last changed, in content or otherwise; the newest of a link and what it leads to.
-pub fn changed(path: &str) -> Result<Option<SystemTime>> {
+pub(crate) fn changed(path: &str) -> Result<Option<SystemTime>> {
     let own = match fs::symlink_metadata(path) {
         Ok(data) => data,
         Err(why)

@@ -11,7 +11,7 @@ const LARGEST: u64 = 1 << 16;
 
 /// The secrets of a site, by the names that people use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Name {
+pub(crate) enum Name {
     /// The application's database password.
     Database,
     /// The password of the database account that only reads.
@@ -26,7 +26,7 @@ pub enum Name {
 
 impl Name {
     /// All of them.
-    pub const ALL: [Name; 5] = [
+    pub(crate) const ALL: [Name; 5] = [
         Name::Database,
         Name::Readonly,
         Name::Broker,
@@ -35,7 +35,7 @@ impl Name {
     ];
 
     /// The name, which is also that of the file that keeps it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Name::Database => "database",
             Name::Readonly => "readonly",
@@ -48,21 +48,21 @@ impl Name {
 
 /// One secret: its value, and where it is kept if this program keeps it.
 #[derive(Debug, Clone)]
-pub struct Key {
+pub(crate) struct Key {
     /// The value.
-    pub secret: Secret,
+    pub(crate) secret: Secret,
     /// The file that this program keeps it in; none if the administrator's own file holds it.
-    pub kept_in: Option<String>,
+    pub(crate) kept_in: Option<String>,
 }
 
 impl Key {
     /// Reads a secret back from where it is kept, or makes it.
-    pub fn kept(host: &Host, directory: &str, name: &str) -> Result<Key> {
+    pub(crate) fn kept(host: &Host, directory: &str, name: &str) -> Result<Key> {
         Key::kept_or(host, directory, name, Secret::generate)
     }
 
     /// Reads a secret back from where it is kept, or takes it from somewhere else.
-    pub fn kept_or(
+    pub(crate) fn kept_or(
         host: &Host,
         directory: &str,
         name: &str,
@@ -78,7 +78,7 @@ impl Key {
     }
 
     /// Reads a secret back from where it is kept, if it is there.
-    pub fn found(host: &Host, directory: &str, name: &str) -> Result<Option<Key>> {
+    pub(crate) fn found(host: &Host, directory: &str, name: &str) -> Result<Option<Key>> {
         let path = format!("{directory}/{name}");
         let Some(text) = host.read_text(&path)? else {
             return Ok(None);
@@ -96,7 +96,7 @@ impl Key {
     }
 
     /// Reads a secret from the administrator's own file.
-    pub fn given(host: &Host, setting: &str, path: &str) -> Result<Key> {
+    pub(crate) fn given(host: &Host, setting: &str, path: &str) -> Result<Key> {
         let wrong = |what: &str| {
             Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)))
         };

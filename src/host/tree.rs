@@ -20,7 +20,7 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 impl Host {
     /// Removes what stands at a path with all that is in it; nothing there is as good. Links go as links, and another
     /// file system that is mounted inside is refused.
-    pub fn remove_tree(&self, path: &str) -> Result<()> {
+    pub(crate) fn remove_tree(&self, path: &str) -> Result<()> {
         let Some(place) = self.place(path)? else {
             return Ok(());
         };
@@ -44,7 +44,7 @@ impl Host {
     }
 
     /// What a tree takes on the disk, in bytes; nothing there takes nothing. What has several names is counted once.
-    pub fn tree_size(&self, path: &str) -> Result<u64> {
+    pub(crate) fn tree_size(&self, path: &str) -> Result<u64> {
         let Some(place) = self.place(path)? else {
             return Ok(0);
         };
@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// Lets two things of one file system change places in one step.
-    pub fn exchange(&self, one: &str, other: &str) -> Result<()> {
+    pub(crate) fn exchange(&self, one: &str, other: &str) -> Result<()> {
         let (first, second) = (self.place_for_writing(one)?, self.place_for_writing(other)?);
         renameat2(
             &first.directory,
@@ -75,13 +75,13 @@ impl Host {
     }
 
     /// Makes everything on the file system of a directory last.
-    pub fn sync_file_system(&self, directory: &str) -> Result<()> {
+    pub(crate) fn sync_file_system(&self, directory: &str) -> Result<()> {
         let handle = self.readable(directory)?;
         syncfs(&handle).with_context(|| format!("can't sync {}", self.outside(directory)))
     }
 
     /// What the file system of a directory has left.
-    pub fn space(&self, directory: &str) -> Result<Statvfs> {
+    pub(crate) fn space(&self, directory: &str) -> Result<Statvfs> {
         let handle = self.readable(directory)?;
         fstatvfs(&handle)
             .with_context(|| format!("can't ask {} for space", self.outside(directory)))

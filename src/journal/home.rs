@@ -7,7 +7,7 @@ const NEW: &str = ".camcops-provision.new";
 const OLD: &str = ".camcops-provision.old";
 
 /// Takes the lock if there is one to take; an error that names the holder if somebody else has it.
-pub fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
+pub(crate) fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
     check_directory(host, HOME)?;
     host.open_for_appending(&lock_path())?
         .map(|lock| take(host, lock))
@@ -15,14 +15,14 @@ pub fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
 }
 
 /// The process that holds the lock just now; nothing where nobody does, or where it is not for us to know.
-pub fn at_work(host: &Host) -> Option<u32> {
+pub(crate) fn at_work(host: &Host) -> Option<u32> {
     let lock = host.open_for_appending(&lock_path()).ok().flatten()?;
     let holder = holder(&lock).ok().flatten()?;
     u32::try_from(holder).ok().filter(|pid| *pid > 0)
 }
 
 /// Clears away what a run left that was cut while it made or removed the program's own directory.
-pub fn clear_up(host: &Host) -> Result<()> {
+pub(crate) fn clear_up(host: &Host) -> Result<()> {
     clear_up_aside(host)?;
     let unfinished = |name: &String| name.starts_with('.');
     let left: Vec<String> = host

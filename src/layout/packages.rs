@@ -8,7 +8,7 @@ use serde::Serialize;
 /// What installs packages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum PackageManager {
+pub(crate) enum PackageManager {
     /// dpkg and apt.
     #[default]
     Apt,
@@ -18,33 +18,33 @@ pub enum PackageManager {
 
 /// One list of names per role.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Packages {
+pub(crate) struct Packages {
     /// What installs them.
-    pub manager: PackageManager,
+    pub(crate) manager: PackageManager,
     /// The web server.
-    pub web: &'static [&'static str],
+    pub(crate) web: &'static [&'static str],
     /// The database server, of either family.
-    pub database: &'static [&'static str],
+    pub(crate) database: &'static [&'static str],
     /// The message broker.
-    pub broker: &'static [&'static str],
+    pub(crate) broker: &'static [&'static str],
     /// What watches the services where systemd does not run.
-    pub supervisor: &'static [&'static str],
+    pub(crate) supervisor: &'static [&'static str],
     /// What CamCOPS needs to run, besides Python.
-    pub application: &'static [&'static str],
+    pub(crate) application: &'static [&'static str],
     /// What makes PDF files, where the distribution has it.
-    pub pdf: &'static [&'static str],
+    pub(crate) pdf: &'static [&'static str],
     /// What gets certificates from an authority that speaks ACME.
-    pub acme: &'static [&'static str],
+    pub(crate) acme: &'static [&'static str],
     /// What keeps log files short.
-    pub logs: &'static [&'static str],
+    pub(crate) logs: &'static [&'static str],
     /// What encrypts backups.
-    pub encryption: &'static [&'static str],
+    pub(crate) encryption: &'static [&'static str],
     /// What it takes to build the parts of the application that come as source.
-    pub build: &'static [&'static str],
+    pub(crate) build: &'static [&'static str],
 }
 
 /// Debian, Ubuntu and their like.
-pub const DEBIAN: Packages = Packages {
+pub(crate) const DEBIAN: Packages = Packages {
     manager: PackageManager::Apt,
     web: &["apache2"],
     // Every packaged server of the family says that it is one.
@@ -64,7 +64,7 @@ pub const DEBIAN: Packages = Packages {
 
 /// Red Hat Enterprise Linux and its like. RabbitMQ, supervisor and ImageMagick come from the sources that the
 /// administrator has chosen for them.
-pub const RHEL: Packages = Packages {
+pub(crate) const RHEL: Packages = Packages {
     manager: PackageManager::Dnf,
     web: &["httpd", "mod_ssl"],
     database: &["mariadb-server | mysql-server"],
@@ -80,7 +80,7 @@ pub const RHEL: Packages = Packages {
 
 impl Packages {
     /// Every name, with the alternatives one by one.
-    pub fn all(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &'static str> {
         [
             self.web,
             self.database,
@@ -100,6 +100,6 @@ impl Packages {
 }
 
 /// The alternatives in a name, best first.
-pub fn alternatives(name: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn alternatives(name: &str) -> impl Iterator<Item = &str> {
     name.split('|').map(str::trim)
 }

@@ -43,26 +43,26 @@ const FRAME: u32 = 16 << 10;
 
 /// A vhost, and how the application gets to it.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Where the server is.
-    pub address: Address,
+    pub(crate) address: Address,
     /// The vhost.
-    pub vhost: String,
+    pub(crate) vhost: String,
     /// The account at the broker.
-    pub user: String,
+    pub(crate) user: String,
     /// Its password.
-    pub password: Secret,
+    pub(crate) password: Secret,
     /// Who is trusted, if the connection is encrypted.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// A queue of the broker.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// How many tasks nobody has taken yet.
-    pub waiting: u32,
+    pub(crate) waiting: u32,
     /// How many workers take from it.
-    pub consumers: u32,
+    pub(crate) consumers: u32,
 }
 
 /// How a queue stands; nothing if there is none. The channel is closed then.
@@ -111,7 +111,7 @@ fn is_not_there(why: &lapin::Error) -> bool {
 
 impl Endpoint {
     /// What the settings and the secrets of a site say.
-    pub fn of(host: &Host, settings: &Settings, layout: &Layout) -> Result<Endpoint> {
+    pub(crate) fn of(host: &Host, settings: &Settings, layout: &Layout) -> Result<Endpoint> {
         let password = password(
             host,
             &layout.secrets,
@@ -123,7 +123,7 @@ impl Endpoint {
     }
 
     /// The same with a password that may not be kept anywhere yet.
-    pub fn with(settings: &Settings, layout: &Layout, password: Secret) -> Result<Endpoint> {
+    pub(crate) fn with(settings: &Settings, layout: &Layout, password: Secret) -> Result<Endpoint> {
         let broker = &settings.broker;
         let slug = &layout.slug;
         let (host, setting) = match broker.mode {
@@ -152,7 +152,7 @@ impl Endpoint {
     }
 
     /// Whether anything listens there.
-    pub async fn is_open(&self, patience: Duration) -> bool {
+    pub(crate) async fn is_open(&self, patience: Duration) -> bool {
         let Address::Tcp { host, port, .. } = &self.address else {
             return false;
         };
@@ -161,7 +161,7 @@ impl Endpoint {
     }
 
     /// Logs in once and opens a channel on the vhost.
-    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+    pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
         let channel = async |connection: &Connection| {
             connection.create_channel().await?;
             Ok(())
@@ -171,7 +171,7 @@ impl Endpoint {
     }
 
     /// Logs in once, makes a queue of its own on the vhost, and sends a message there and back.
-    pub async fn round_trip(&self, patience: Duration) -> Result<Answer, Trouble> {
+    pub(crate) async fn round_trip(&self, patience: Duration) -> Result<Answer, Trouble> {
         let message = async |connection: &Connection| {
             let channel = connection.create_channel().await?;
             Ok(self.there_and_back(&channel).await?)
@@ -181,7 +181,7 @@ impl Endpoint {
     }
 
     /// The same, and how a queue of the vhost stands; nothing where there is no such queue.
-    pub async fn round_trip_and(
+    pub(crate) async fn round_trip_and(
         &self,
         name: &str,
         patience: Duration,
@@ -196,7 +196,7 @@ impl Endpoint {
 
     /// The names of the workers that answer a ping through the broker, until one answers whose name ends as given: every
     /// worker hears it.
-    pub async fn workers(
+    pub(crate) async fn workers(
         &self,
         patience: Duration,
         here: &str,
@@ -209,7 +209,11 @@ impl Endpoint {
     }
 
     /// What waits in a queue of the vhost; nothing if there is no such queue.
-    pub async fn queue(&self, name: &str, patience: Duration) -> Result<Option<Queue>, Trouble> {
+    pub(crate) async fn queue(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Option<Queue>, Trouble> {
         let look = async |connection: &Connection| {
             let channel = connection.create_channel().await?;
             Ok(look_at(&channel, name).await?)

@@ -29,7 +29,7 @@ const LARGEST_ANSWER: u64 = 64 << 10;
 
 /// How the connection is encrypted.
 #[derive(Debug, Clone)]
-pub enum Encryption {
+pub(crate) enum Encryption {
     /// Not at all.
     Off,
     /// Encrypted, whoever answers.
@@ -40,7 +40,7 @@ pub enum Encryption {
 
 /// How the application logs in.
 #[derive(Debug, Clone)]
-pub enum Login {
+pub(crate) enum Login {
     /// With a password.
     Password(Secret),
     /// By the account that its process runs as.
@@ -54,22 +54,22 @@ pub enum Login {
 
 /// A database, and how the application gets to it.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Where the server is.
-    pub address: Address,
+    pub(crate) address: Address,
     /// The name of the database.
-    pub database: String,
+    pub(crate) database: String,
     /// The account in the database.
-    pub user: String,
+    pub(crate) user: String,
     /// How it logs in.
-    pub login: Login,
+    pub(crate) login: Login,
     /// How the connection is encrypted.
-    pub encryption: Encryption,
+    pub(crate) encryption: Encryption,
 }
 
 impl Endpoint {
     /// What the settings and the secrets of a site say.
-    pub fn of(site: &Site) -> Result<Endpoint> {
+    pub(crate) fn of(site: &Site) -> Result<Endpoint> {
         let database = &site.settings().database;
         let (user, login) = match site.socket_authentication() {
             true => {
@@ -100,7 +100,7 @@ impl Endpoint {
     }
 
     /// The same database with a login that may not be kept anywhere yet.
-    pub fn with(site: &Site, user: String, login: Login) -> Result<Endpoint> {
+    pub(crate) fn with(site: &Site, user: String, login: Login) -> Result<Endpoint> {
         let database = &site.settings().database;
         let address = match database.mode {
             Mode::Local => Address::Socket(database.socket.as_str().to_owned()),
@@ -129,7 +129,11 @@ impl Endpoint {
     }
 
     /// A connection that stays open, after these statements. Without a name of a database it is in none.
-    pub async fn connect(&self, patience: Duration, first: &[&str]) -> Result<Conn, Trouble> {
+    pub(crate) async fn connect(
+        &self,
+        patience: Duration,
+        first: &[&str],
+    ) -> Result<Conn, Trouble> {
         let patience = Patience::new(patience);
         let place = self.address.to_string();
         let (options, host) = self.options(&place, patience).await?;
@@ -145,7 +149,7 @@ impl Endpoint {
     /// Logs in once and asks for the version, in the application's database.
     ///
     /// An account that logs in by its socket can only do so from a process of its own, so that root starts one for it.
-    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+    pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
         let patience = Patience::new(patience);
         match (&self.login, &self.address) {
             (Login::Account { uid, gid }, Address::Socket(socket)) if geteuid().is_root() => {
@@ -241,7 +245,7 @@ impl Endpoint {
     }
 
     /// What went wrong, in the words of somebody who has to mend it.
-    pub fn trouble(&self, place: &str, host: &str, why: &mysql_async::Error) -> Trouble {
+    pub(crate) fn trouble(&self, place: &str, host: &str, why: &mysql_async::Error) -> Trouble {
         use mysql_async::Error as E;
         let tell = |cause, text: String| Trouble::new(cause, place, text);
         let something_else = || {
@@ -357,7 +361,7 @@ impl Endpoint {
 }
 
 /// Asks from a process that the application's account runs itself, and hence without a password.
-pub async fn by_account(
+pub(crate) async fn by_account(
     socket: &Path,
     user: &str,
     database: &str,

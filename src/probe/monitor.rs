@@ -9,18 +9,18 @@ use std::time::Duration;
 
 /// The monitor of an instance.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its port on the loopback address.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Who may log in.
-    pub user: String,
+    pub(crate) user: String,
     /// With which password.
-    pub password: Secret,
+    pub(crate) password: Secret,
 }
 
 impl Endpoint {
     /// Asks it once without and once with the password.
-    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+    pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
         let place = Address::Tcp {
             host: "127.0.0.1".into(),
             port: self.port,

@@ -14,22 +14,22 @@ use tokio_rustls::TlsConnector;
 
 /// The site as its visitors see it.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Where Apache listens on this machine.
-    pub host: String,
+    pub(crate) host: String,
     /// The port of the site.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The main name of the site.
-    pub name: String,
+    pub(crate) name: String,
     /// The path of CamCOPS on the site, empty at its root.
-    pub path: String,
+    pub(crate) path: String,
     /// The file with its certificate.
-    pub certificate: String,
+    pub(crate) certificate: String,
 }
 
 impl Endpoint {
     /// What the settings of a site say: as a visitor on this machine finds it.
-    pub fn of(settings: &Settings, name: &str, certificate: &str) -> Endpoint {
+    pub(crate) fn of(settings: &Settings, name: &str, certificate: &str) -> Endpoint {
         let web = &settings.web;
         Endpoint {
             host: match web.listen.first() {
@@ -44,7 +44,7 @@ impl Endpoint {
     }
 
     /// Asks for the login page once.
-    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+    pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
         let place = self.place();
         let tell = |cause, text: String| Err(Trouble::new(cause, &place, text));
         let page = self.ask("GET", "/login", "", "", patience).await?;
@@ -71,12 +71,12 @@ impl Endpoint {
     }
 
     /// The address of the site.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("https://{}{}/", self.authority(), self.path)
     }
 
     /// Its name, with the port where that is not the usual one.
-    pub fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match self.port {
             443 => self.name.clone(),
             port => format!("{}:{port}", self.name),
@@ -84,7 +84,7 @@ impl Endpoint {
     }
 
     /// Sends one request, with more lines of header and a form, and gives the whole answer.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &self,
         method: &str,
         page: &str,

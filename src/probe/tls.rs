@@ -10,21 +10,21 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use std::sync::Arc;
 
 /// Settles which cryptography rustls uses; the first call wins, and every later one changes nothing.
-pub fn use_ring() {
+pub(crate) fn use_ring() {
     // An error only says that this was done before.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// The certificate of an authority, as PEM.
 #[derive(Debug, Clone)]
-pub struct Authority {
+pub(crate) struct Authority {
     /// The bytes of the file.
-    pub pem: Vec<u8>,
+    pub(crate) pem: Vec<u8>,
 }
 
 impl Authority {
     /// Reads it and checks that there is a certificate in it.
-    pub fn read(setting: &str, path: &AbsolutePath) -> Result<Authority> {
+    pub(crate) fn read(setting: &str, path: &AbsolutePath) -> Result<Authority> {
         let wrong = |what: String| Exit::Settings.because(format!("{setting}: {path}: {what}"));
         // Links are followed: certificates in /etc/ssl/certs are links.
         let pem = std::fs::read(path.as_path()).map_err(|why| wrong(why.to_string()))?;
@@ -51,7 +51,7 @@ impl Authority {
 }
 
 /// Trusts one authority alone, or those of the system where none is given.
-pub fn client(authority: Option<&Authority>) -> Result<Arc<ClientConfig>> {
+pub(crate) fn client(authority: Option<&Authority>) -> Result<Arc<ClientConfig>> {
     use_ring();
     let roots = match authority {
         Some(authority) => authority

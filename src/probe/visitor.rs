@@ -14,15 +14,15 @@ use tokio_rustls::TlsConnector;
 
 /// What a site shows to whoever comes.
 #[derive(Debug)]
-pub struct Met {
+pub(crate) struct Met {
     /// Its certificate and what it sends with it, as they travel.
-    pub chain: Vec<Vec<u8>>,
+    pub(crate) chain: Vec<Vec<u8>>,
     /// Why a tablet would turn away; nothing if it would not.
-    pub trouble: Option<Error>,
+    pub(crate) trouble: Option<Error>,
 }
 
 /// Goes there once.
-pub async fn meet(host: &str, port: u16, patience: Duration) -> Result<Met, Trouble> {
+pub(crate) async fn meet(host: &str, port: u16, patience: Duration) -> Result<Met, Trouble> {
     let place = format!("{host}:{port}");
     let other = |why: String| Trouble::new(Cause::Other, &place, why);
     let patience = Patience::new(patience);
@@ -69,7 +69,7 @@ pub async fn meet(host: &str, port: u16, patience: Duration) -> Result<Met, Trou
 
 impl Met {
     /// Whether it was only the name that did not fit.
-    pub fn is_other_name(&self) -> bool {
+    pub(crate) fn is_other_name(&self) -> bool {
         use CertificateError as E;
         matches!(
             self.trouble,
@@ -80,7 +80,7 @@ impl Met {
     }
 
     /// Whether nobody that is trusted vouches for it.
-    pub fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         matches!(
             self.trouble,
             Some(Error::InvalidCertificate(CertificateError::UnknownIssuer))

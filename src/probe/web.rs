@@ -22,16 +22,16 @@ pub(super) const MARKS: [&str; 3] = ["CamCOPS", "name=\"csrf_token\"", "name=\"p
 
 /// The web server of an instance.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Where it listens.
-    pub address: Address,
+    pub(crate) address: Address,
     /// Its unit or program, for messages.
-    pub service: String,
+    pub(crate) service: String,
 }
 
 impl Endpoint {
     /// What the settings of a site say.
-    pub fn of(settings: &Settings, layout: &Layout) -> Endpoint {
+    pub(crate) fn of(settings: &Settings, layout: &Layout) -> Endpoint {
         Endpoint {
             address: match settings.web.bind {
                 Bind::Socket => Address::Socket(layout.socket.clone()),
@@ -48,13 +48,13 @@ impl Endpoint {
     /// Asks for the login page once.
     ///
     /// CamCOPS opens a session for each visitor without a cookie; its housekeeping removes them.
-    pub async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
+    pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
         let page = self.page(REQUEST, patience).await?;
         self.judged(&self.address.to_string(), &page)
     }
 
     /// Asks once for what tablets ask for: one that is not registered is told so.
-    pub async fn serves_tablets(&self, patience: Duration) -> Result<(), Trouble> {
+    pub(crate) async fn serves_tablets(&self, patience: Duration) -> Result<(), Trouble> {
         let page = self.page(TABLET, patience).await?;
         let page = String::from_utf8_lossy(&page);
         if status(&page) == Some(200) && page.contains(REFUSED) {
@@ -131,7 +131,7 @@ impl Endpoint {
 }
 
 /// The status code of an answer.
-pub fn status(answer: &str) -> Option<u16> {
+pub(crate) fn status(answer: &str) -> Option<u16> {
     let (_, rest) = answer.strip_prefix("HTTP/1.")?.split_once(' ')?;
     rest.get(..3)?.parse().ok()
 }

@@ -91,7 +91,7 @@ impl Format {
 
 /// Renders templates, each compiled once: compiling is what costs.
 #[derive(Debug, Default)]
-pub struct Renderer {
+pub(crate) struct Renderer {
     engines: Vec<(Format, Handlebars<'static>, Refusal)>,
 }
 
@@ -100,7 +100,7 @@ type Refusal = Arc<Mutex<Option<String>>>;
 
 impl Renderer {
     /// Renders a template. A variable that the view does not have is an error, and so is a value that can't be carried.
-    pub fn render(
+    pub(crate) fn render(
         &mut self,
         name: &str,
         format: Format,

@@ -385,26 +385,26 @@ fn workers_memory_mb(site: &Site, concurrency: u32) -> u64 {
 
 /// What the processes of a site need.
 #[derive(Debug, Clone, Copy)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// Processes of the web server.
-    pub web: u32,
+    pub(crate) web: u32,
     /// Processes of the workers.
-    pub workers: u32,
+    pub(crate) workers: u32,
     /// Memory of all of them together, in MiB, when they have grown.
-    pub memory_mb: u64,
+    pub(crate) memory_mb: u64,
     /// Connections to the database that they may open.
-    pub connections: u64,
+    pub(crate) connections: u64,
 }
 
 impl Needs {
     /// All of them.
-    pub fn processes(&self) -> u32 {
+    pub(crate) fn processes(&self) -> u32 {
         self.web + self.workers
     }
 }
 
 /// What the settings ask for, or this machine bears.
-pub fn needs(site: &Site) -> Needs {
+pub(crate) fn needs(site: &Site) -> Needs {
     let serves = |service| site.settings().services.wants(service);
     let web = match serves(Service::Server) {
         true => web_workers(site),

@@ -21,7 +21,7 @@ impl Site {
     }
 
     /// What certbot has for the site, key first; or why that can't be served.
-    pub fn at_certbot(&self) -> Result<Option<Result<Zeroizing<String>, String>>> {
+    pub(crate) fn at_certbot(&self) -> Result<Option<Result<Zeroizing<String>, String>>> {
         let home = format!("{}/{}", acme::LIVE, self.layout.slug);
         let file = |name: &str| -> Result<(PathBuf, Option<Zeroizing<String>>)> {
             let path = format!("{home}/{name}");

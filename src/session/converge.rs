@@ -17,7 +17,11 @@ use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
-pub async fn planned(site: &Site, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
+pub(crate) async fn planned(
+    site: &Site,
+    journal: &Journal,
+    parts: &Parts,
+) -> Result<(Recipe, Plan)> {
     if let Some(live) = &site.host.live
         && parts.include(Part::Services)
     {
@@ -57,7 +61,7 @@ pub(crate) fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
 }
 
 /// All of it.
-pub fn whole() -> Parts {
+pub(crate) fn whole() -> Parts {
     Parts {
         only: Vec::new(),
         skip: Vec::new(),
@@ -66,7 +70,7 @@ pub fn whole() -> Parts {
 }
 
 /// Makes the machine what the settings say, in some of its parts; the lock is ours.
-pub async fn converge(
+pub(crate) async fn converge(
     site: &Site,
     writer: &mut Writer<'_>,
     parts: &Parts,
@@ -128,7 +132,7 @@ pub(crate) fn is_issued(planned: &engine::Planned) -> bool {
 }
 
 /// Where CamCOPS comes from, as settings of one run.
-pub fn overrides(origin: &Origin) -> Result<Vec<String>> {
+pub(crate) fn overrides(origin: &Origin) -> Result<Vec<String>> {
     let mut overrides = Vec::new();
     if origin.offline {
         overrides.push("network.offline=true".into());
@@ -151,7 +155,7 @@ pub fn overrides(origin: &Origin) -> Result<Vec<String>> {
 }
 
 /// What can't be carried out is refused before any of it is.
-pub fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
+pub(crate) fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
     let missing: Vec<&str> = recipe
         .missing
         .iter()
@@ -194,7 +198,7 @@ pub(crate) fn unfetched(host: &Host, plan: &Plan) -> Result<Vec<String>> {
 }
 
 /// Checks and unpacks the bundle that a plan needs, before anything is changed; the lock is ours.
-pub fn unpack(host: &Host, plan: &Plan) -> Result<()> {
+pub(crate) fn unpack(host: &Host, plan: &Plan) -> Result<()> {
     let fetched = plan.changes.iter().any(|planned| {
         planned.change.after != State::Absent
             && matches!(

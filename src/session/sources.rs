@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The file that holds the settings of an instance.
-pub fn settings_file(host: &Host, global: &Global) -> PathBuf {
+pub(crate) fn settings_file(host: &Host, global: &Global) -> PathBuf {
     global.config.clone().unwrap_or_else(|| {
         let name = match global.instance.as_str() {
             DEFAULT_INSTANCE => "provision.toml".to_owned(),
@@ -22,7 +22,7 @@ pub fn settings_file(host: &Host, global: &Global) -> PathBuf {
 }
 
 /// Everything that settings come from, read. What others could have written is refused: root is to do what it says.
-pub fn read_sources(host: &Host, file: &Path, global: &Global) -> Result<Sources> {
+pub(crate) fn read_sources(host: &Host, file: &Path, global: &Global) -> Result<Sources> {
     let mut files = Vec::new();
     match read_settings(host, file)? {
         Some(text) => files.push((file.to_owned(), text)),

@@ -17,7 +17,7 @@ const FILE: &str = "upgrade.json";
 /// How far an upgrade came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The settings ask for the new version, or are about to.
     Switching,
     /// The new version works.
@@ -28,39 +28,39 @@ pub enum Phase {
 
 /// One side of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Side {
+pub(crate) struct Side {
     /// The version of CamCOPS.
-    pub version: String,
+    pub(crate) version: String,
     /// The release.
-    pub release: String,
+    pub(crate) release: String,
 }
 
 /// The last upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     /// How far it came.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// What there was.
-    pub from: Side,
+    pub(crate) from: Side,
     /// What there is to be.
-    pub to: Side,
+    pub(crate) to: Side,
     /// The dump of the database from before, where there was anything to dump.
-    pub dump: Option<String>,
+    pub(crate) dump: Option<String>,
     /// The revision of the tables from before.
-    pub revision: String,
+    pub(crate) revision: String,
     /// Whether the tables are changed: then the old release can't work with the new ones.
-    pub migrates: bool,
+    pub(crate) migrates: bool,
     /// A sum over each table right after the migration, before anybody could write: what differs from it is new.
-    pub sums: Option<BTreeMap<String, String>>,
+    pub(crate) sums: Option<BTreeMap<String, String>>,
 }
 
 /// Where it is remembered.
-pub fn path(instance: &str) -> String {
+pub(crate) fn path(instance: &str) -> String {
     layout::beside(instance, FILE)
 }
 
 /// What is remembered; nothing where nothing was ever upgraded.
-pub fn read(host: &Host, instance: &str) -> Result<Option<Upgrade>> {
+pub(crate) fn read(host: &Host, instance: &str) -> Result<Option<Upgrade>> {
     let path = layout::beside(instance, FILE);
     let Some(text) = host.read_text(&path)? else {
         return Ok(None);
@@ -75,14 +75,14 @@ pub fn read(host: &Host, instance: &str) -> Result<Option<Upgrade>> {
 }
 
 /// Remembers it for good.
-pub fn write(host: &Host, instance: &str, upgrade: &Upgrade) -> Result<()> {
+pub(crate) fn write(host: &Host, instance: &str, upgrade: &Upgrade) -> Result<()> {
     let text = serde_json::to_string_pretty(upgrade)? + "\n";
     let path = layout::beside(instance, FILE);
     host.put_file(&path, text.as_bytes(), Some((0, 0)), 0o600)
 }
 
 /// Forgets it: there is no way back any more.
-pub fn forget(host: &Host, instance: &str) -> Result<()> {
+pub(crate) fn forget(host: &Host, instance: &str) -> Result<()> {
     let path = layout::beside(instance, FILE);
     match host.look(&path)? {
         Some(_) => host.remove_file(&path),
@@ -91,7 +91,7 @@ pub fn forget(host: &Host, instance: &str) -> Result<()> {
 }
 
 /// The releases that an upgrade or its way back needs.
-pub fn kept(host: &Host, instance: &str) -> Result<Vec<Resource>> {
+pub(crate) fn kept(host: &Host, instance: &str) -> Result<Vec<Resource>> {
     let Some(upgrade) = read(host, instance)? else {
         return Ok(Vec::new());
     };

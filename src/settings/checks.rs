@@ -9,10 +9,10 @@ const EXTRA: &str = super::extra::EXTRA;
 
 /// Keys that contradict each other; the first one is the one to change.
 pub(super) struct Conflict {
-    pub keys: [&'static str; 2],
-    pub what: String,
+    pub(crate) keys: [&'static str; 2],
+    pub(crate) what: String,
     /// Whether giving the first key a value would end the conflict.
-    pub needs_value: bool,
+    pub(crate) needs_value: bool,
 }
 
 /// Every contradiction.

@@ -14,7 +14,7 @@ choice! {
 
 impl Version {
     /// The newest one.
-    pub const NEWEST: Version = Version::V2_4_24;
+    pub(crate) const NEWEST: Version = Version::V2_4_24;
 }
 
 choice! {

@@ -10,11 +10,11 @@ use super::problem::Problem;
 use super::value::{Setting, one_line, wrong_type};
 
 /// Section, then key, then value of what is passed through into camcops.conf.
-pub type Config = BTreeMap<String, BTreeMap<String, ConfigValue>>;
+pub(crate) type Config = BTreeMap<String, BTreeMap<String, ConfigValue>>;
 
 /// A value for camcops.conf. It may be a secret, so its debug form does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub enum ConfigValue {
+pub(crate) enum ConfigValue {
     /// One line.
     Line(String),
     /// A list, one line per entry.
@@ -55,7 +55,7 @@ impl Setting for ConfigValue {
 }
 
 /// What the name of a key ends with that names a file with the value of another key.
-pub const BY_FILE: &str = "_file";
+pub(crate) const BY_FILE: &str = "_file";
 
 /// Reads the path of a file with a secret.
 pub(super) fn read_path(given: Given) -> Result<ConfigValue, String> {

@@ -17,7 +17,7 @@ use super::problem::{Problem, line_of};
 ///
 /// The value is read as `--set` reads it. Comments, order and blank lines stay. A key that does
 /// not exist can still be unset where the text has it, so that a mistake can be taken out.
-pub fn edited(text: &str, key: &str, value: Option<&str>) -> Result<String, Problem> {
+pub(crate) fn edited(text: &str, key: &str, value: Option<&str>) -> Result<String, Problem> {
     let document = parse(text)?;
     let path = segments(key);
     let path: Vec<&str> = path.iter().map(String::as_str).collect();

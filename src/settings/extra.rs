@@ -58,17 +58,17 @@ checked_text! {
 
 /// A program and what it is given, word by word: no shell reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words(Vec<String>);
+pub(crate) struct Words(Vec<String>);
 
 impl Words {
     /// The program.
-    pub fn program(&self) -> &str {
+    pub(crate) fn program(&self) -> &str {
         // `read` refuses a list without one.
         self.0.first().map_or("", String::as_str)
     }
 
     /// What it is given.
-    pub fn arguments(&self) -> &[String] {
+    pub(crate) fn arguments(&self) -> &[String] {
         self.0.get(1..).unwrap_or_default()
     }
 }
@@ -110,11 +110,11 @@ impl Setting for Words {
 /// What is wrong with a field of an entry.
 pub(super) struct Wrong {
     /// The field; nothing where the entry as a whole is meant.
-    pub field: Option<String>,
-    pub what: String,
-    pub allowed: Option<String>,
-    pub example: Option<String>,
-    pub nearest: Option<String>,
+    pub(crate) field: Option<String>,
+    pub(crate) what: String,
+    pub(crate) allowed: Option<String>,
+    pub(crate) example: Option<String>,
+    pub(crate) nearest: Option<String>,
 }
 
 impl Wrong {
@@ -152,17 +152,17 @@ impl Wrong {
 
 /// One field of an entry, as the documentation shows it.
 #[derive(Debug)]
-pub struct Field {
+pub(crate) struct Field {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it means.
-    pub doc: &'static str,
+    pub(crate) doc: &'static str,
     /// What is allowed.
-    pub allowed: fn() -> String,
+    pub(crate) allowed: fn() -> String,
     /// An example value, in TOML.
-    pub example: &'static str,
+    pub(crate) example: &'static str,
     /// What holds where it is not given; nothing where it must be.
-    pub default: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
 }
 
 /// Makes the entry, and the table of its fields, from one list. A field without a default must be given.
@@ -174,13 +174,13 @@ macro_rules! fields {
     ) => {
         /// One service of the site's own.
         #[derive(Debug, Clone, PartialEq)]
-        pub struct ExtraService {
-            $( $(#[doc = $doc])+ pub $needed: $needed_type, )+
-            $( $(#[doc = $other_doc])+ pub $other: Option<$other_type>, )+
+        pub(crate) struct ExtraService {
+            $( $(#[doc = $doc])+ pub(crate) $needed: $needed_type, )+
+            $( $(#[doc = $other_doc])+ pub(crate) $other: Option<$other_type>, )+
         }
 
         /// The fields of an entry, in the order of the documentation.
-        pub const FIELDS: &[Field] = &[
+        pub(crate) const FIELDS: &[Field] = &[
             $(Field {
                 name: stringify!($needed),
                 doc: concat!($($doc),+).trim_ascii(),
@@ -238,7 +238,7 @@ fields! {
 
 impl ExtraService {
     /// Whether there is anything to connect to.
-    pub fn listens(&self) -> bool {
+    pub(crate) fn listens(&self) -> bool {
         self.port.is_some() || self.socket.is_some()
     }
 }

@@ -15,18 +15,18 @@ pub struct Key {
     /// The dotted name, like `web.https_port`.
     pub name: &'static str,
     /// The section of the name.
-    pub section: &'static str,
+    pub(crate) section: &'static str,
     /// What the section is about.
     #[serde(skip)]
-    pub section_doc: &'static str,
+    pub(crate) section_doc: &'static str,
     /// What the key means.
-    pub doc: &'static str,
+    pub(crate) doc: &'static str,
     /// What is allowed.
-    pub allowed: String,
+    pub(crate) allowed: String,
     /// The default, in words if it depends on something else.
-    pub default: String,
+    pub(crate) default: String,
     /// An example value, in TOML.
-    pub example: &'static str,
+    pub(crate) example: &'static str,
     /// The default in TOML.
     #[serde(skip)]
     pub(super) default_toml: String,
@@ -91,15 +91,15 @@ macro_rules! settings {
         /// What the administrator wants, complete and checked.
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct Settings {
-            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+            $( $(#[doc = $section_doc])+ pub(crate) $section: $Section, )+
             /// What is passed through into camcops.conf.
-            pub config: Config,
+            pub(crate) config: Config,
         }
 
         $(
             $(#[doc = $section_doc])+
             #[derive(Debug, Clone, PartialEq)]
-            pub struct $Section { $( $(#[doc = $doc])+ pub $key: $type, )+ }
+            pub(crate) struct $Section { $( $(#[doc = $doc])+ pub(crate) $key: $type, )+ }
 
             impl $Section {
                 const ABOUT: &str = concat!($($section_doc),+);

@@ -15,40 +15,40 @@ use super::problem::{Origin, Problem, Problems, line_of};
 
 /// Everything that settings can come from; later ones win over earlier ones.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// Files with their text, the most important one last.
-    pub files: Vec<(PathBuf, String)>,
+    pub(crate) files: Vec<(PathBuf, String)>,
     /// The environment; what is not ours is ignored.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
     /// `KEY=VALUE` of each `--set`.
-    pub overrides: Vec<String>,
+    pub(crate) overrides: Vec<String>,
 }
 
 /// Settings, and where each of them comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The settings.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// The origin of each key by its dotted name.
-    pub origins: BTreeMap<String, Origin>,
+    pub(crate) origins: BTreeMap<String, Origin>,
 }
 
 /// One line of `config show`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// The dotted name.
     pub key: String,
     /// The value in TOML.
     pub value: String,
     /// Where it comes from.
-    pub origin: &'a Origin,
+    pub(crate) origin: &'a Origin,
     /// Whether the value may be a secret, as anything in `[config]` may.
-    pub private: bool,
+    pub(crate) private: bool,
 }
 
 impl Settings {
     /// Reads, merges and checks everything that was given, and reports all problems at once.
-    pub fn resolve(sources: &Sources) -> Result<Resolved, Problems> {
+    pub(crate) fn resolve(sources: &Sources) -> Result<Resolved, Problems> {
         let mut loader = Loader::default();
         for (path, text) in &sources.files {
             loader.file(path, text);
@@ -73,7 +73,7 @@ impl Settings {
 
 impl Resolved {
     /// Every key with its value and origin, in the order of the documentation.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let known = keys().iter().map(Target::Key);
         let config = self.settings.config.iter().flat_map(|(section, values)| {
             values

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Nobody gave one.
     Default,
     /// A line of a file.
@@ -43,19 +43,19 @@ impl fmt::Display for Origin {
 
 /// One thing that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Where; nothing for a text that has no name.
-    pub place: Option<Origin>,
+    pub(crate) place: Option<Origin>,
     /// The dotted name of the key; empty where the text is not even TOML.
-    pub key: String,
+    pub(crate) key: String,
     /// What is wrong.
-    pub what: String,
+    pub(crate) what: String,
     /// What is allowed instead.
-    pub allowed: Option<String>,
+    pub(crate) allowed: Option<String>,
     /// The known key that looks most like an unknown one.
-    pub nearest: Option<String>,
+    pub(crate) nearest: Option<String>,
     /// A value that would do, in TOML.
-    pub example: Option<String>,
+    pub(crate) example: Option<String>,
 }
 
 impl Problem {
@@ -104,7 +104,7 @@ impl fmt::Display for Problem {
 /// Everything that is wrong with the settings, one line each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(transparent)]
-pub struct Problems(pub Vec<Problem>);
+pub(crate) struct Problems(pub(crate) Vec<Problem>);
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,7 +17,7 @@ checked_text! {
 
 /// The Python that CamCOPS runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Python {
+pub(crate) enum Python {
     /// The newest that will do.
     Auto,
     /// 3.MINOR.
@@ -28,7 +28,7 @@ pub enum Python {
 
 impl Python {
     /// The versions that CamCOPS runs on, newest first.
-    pub const MINORS: [u8; 3] = [12, 11, 10];
+    pub(crate) const MINORS: [u8; 3] = [12, 11, 10];
 }
 
 impl Setting for Python {

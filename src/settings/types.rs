@@ -26,7 +26,7 @@ checked_text! {
 
 impl AbsolutePath {
     /// The path.
-    pub fn as_path(&self) -> &Path {
+    pub(crate) fn as_path(&self) -> &Path {
         Path::new(&self.0)
     }
 }
@@ -45,17 +45,17 @@ checked_text! {
 
 impl Host {
     /// The IP address, unless this is a name.
-    pub fn ip(&self) -> Option<IpAddr> {
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
         self.0.parse().ok()
     }
 
     /// Whether this is the name of the machine itself.
-    pub fn is_localhost(&self) -> bool {
+    pub(crate) fn is_localhost(&self) -> bool {
         self.0.eq_ignore_ascii_case("localhost")
     }
 
     /// Whether this is the machine itself, by name or by address.
-    pub fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         self.ip()
             .map_or_else(|| self.is_localhost(), |ip| ip.is_loopback())
     }
@@ -113,7 +113,7 @@ checked_text! {
 
 impl Schedule {
     /// When; nothing for never.
-    pub fn given(&self) -> Option<&str> {
+    pub(crate) fn given(&self) -> Option<&str> {
         Some(self.as_str()).filter(|when| *when != "never")
     }
 }
@@ -220,12 +220,12 @@ checked_text! {
 
 impl WebPath {
     /// Whether CamCOPS has the whole host for itself.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.0 == "/"
     }
 
     /// What to put before a path of CamCOPS: empty, or like `/camcops`.
-    pub fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         if self.is_root() { "" } else { &self.0 }
     }
 }
@@ -331,7 +331,7 @@ fn at_most(text: &str, longest: usize) -> Result<(), String> {
 
 /// Where the backend listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bind {
+pub(crate) enum Bind {
     /// The instance's unix socket.
     Socket,
     /// A port on the loopback interface.
@@ -372,7 +372,7 @@ impl Setting for Bind {
 
 /// An address that the web site is served on; displayed as Apache wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listen {
+pub(crate) enum Listen {
     /// Every address.
     Any,
     /// One address.
@@ -414,7 +414,7 @@ impl fmt::Display for Listen {
 
 /// An address or a network in CIDR form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub(crate) struct Network {
     address: IpAddr,
     prefix: Option<u8>,
 }
@@ -483,13 +483,13 @@ fn first_address(address: IpAddr, prefix: u8) -> Option<IpAddr> {
 
 /// The memory in kB at which a worker process is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryCap(u32);
+pub(crate) struct MemoryCap(u32);
 
 impl MemoryCap {
     const LEAST: u32 = 500_000;
 
     /// The cap in kB.
-    pub fn kilobytes(self) -> u32 {
+    pub(crate) fn kilobytes(self) -> u32 {
         self.0
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use toml_edit::{Array, Value};
 
 /// A type that a key of `provision.toml` can have.
-pub trait Setting: Sized {
+pub(crate) trait Setting: Sized {
     /// What is allowed, as it reads after the word "allowed".
     fn allowed() -> String;
 
@@ -83,11 +83,11 @@ impl Setting for bool {
 
 /// A whole number from `MIN` to `MAX`; a `MAX` of `u32::MAX` means that there is no practical limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Whole<const MIN: u32, const MAX: u32>(pub(super) u32);
+pub(crate) struct Whole<const MIN: u32, const MAX: u32>(pub(super) u32);
 
 impl<const MIN: u32, const MAX: u32> Whole<MIN, MAX> {
     /// The number.
-    pub fn get(self) -> u32 {
+    pub(crate) fn get(self) -> u32 {
         self.0
     }
 }
@@ -117,11 +117,11 @@ impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
 
 /// A TCP port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Port(pub(super) u16);
+pub(crate) struct Port(pub(super) u16);
 
 impl Port {
     /// The port number, never 0.
-    pub fn get(self) -> u16 {
+    pub(crate) fn get(self) -> u16 {
         self.0
     }
 }
@@ -146,7 +146,7 @@ impl Setting for Port {
 
 /// A value, or `"auto"`: the program chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Auto<T> {
+pub(crate) enum Auto<T> {
     /// The program chooses.
     Auto,
     /// The administrator chose this.
@@ -155,7 +155,7 @@ pub enum Auto<T> {
 
 impl<T> Auto<T> {
     /// What the administrator chose, if anything.
-    pub fn given(&self) -> Option<&T> {
+    pub(crate) fn given(&self) -> Option<&T> {
         match self {
             Self::Auto => None,
             Self::Given(value) => Some(value),
@@ -182,11 +182,11 @@ impl<T: Setting> Setting for Auto<T> {
 
 /// A value, or 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ZeroOr<T>(pub(super) Option<T>);
+pub(crate) struct ZeroOr<T>(pub(super) Option<T>);
 
 impl<T: Copy> ZeroOr<T> {
     /// The value, unless it is switched off by 0.
-    pub fn get(self) -> Option<T> {
+    pub(crate) fn get(self) -> Option<T> {
         self.0
     }
 }
@@ -264,14 +264,14 @@ macro_rules! choice {
     ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $( $(#[doc = $variant_doc])+ $variant, )+ }
+        pub(crate) enum $name { $( $(#[doc = $variant_doc])+ $variant, )+ }
 
         impl $name {
             /// Every choice, in the order of the documentation.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),+];
 
             /// The word in `provision.toml`.
-            pub fn as_str(self) -> &'static str {
+            pub(crate) fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
             }
         }
@@ -305,11 +305,11 @@ macro_rules! checked_text {
     ($(#[doc = $doc:literal])+ $name:ident, allowed $allowed:expr, $check:expr) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct $name(pub(super) String);
+        pub(crate) struct $name(pub(super) String);
 
         impl $name {
             /// The text, which has passed the check.
-            pub fn as_str(&self) -> &str {
+            pub(crate) fn as_str(&self) -> &str {
                 &self.0
             }
         }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 /// Who starts services on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Manager {
+pub(crate) enum Manager {
     /// systemd.
     Systemd,
     /// supervisor.
@@ -20,7 +20,7 @@ pub enum Manager {
 /// The family of the database server: the two read other files and know other settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DatabaseFamily {
+pub(crate) enum DatabaseFamily {
     /// MariaDB.
     Mariadb,
     /// MySQL.
@@ -30,7 +30,7 @@ pub enum DatabaseFamily {
 /// Where the application finds what makes PDF files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Pdf {
+pub(crate) enum Pdf {
     /// The distribution has a package of it.
     Packaged,
     /// The administrator has put it there.
@@ -43,55 +43,55 @@ pub enum Pdf {
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
     /// The family of its distribution.
-    pub flavour: &'static Flavour,
+    pub(crate) flavour: &'static Flavour,
     /// Its distribution's own name.
-    pub distribution: String,
+    pub(crate) distribution: String,
     /// A tree that will become a machine, and not the machine itself.
-    pub staged: bool,
+    pub(crate) staged: bool,
     /// Whether files can be given to other accounts here.
     pub may_give_away: bool,
     /// Accounts and groups that exist, of those that may be needed.
-    pub accounts: BTreeSet<String>,
+    pub(crate) accounts: BTreeSet<String>,
     /// Who starts services.
-    pub manager: Manager,
+    pub(crate) manager: Manager,
     /// The family of the database server, MariaDB where there is none yet.
-    pub database: DatabaseFamily,
+    pub(crate) database: DatabaseFamily,
     /// The version of the message broker, if it is installed.
-    pub broker_version: Option<(u32, u32)>,
+    pub(crate) broker_version: Option<(u32, u32)>,
     /// Where the application finds what makes PDF files.
-    pub pdf: Pdf,
+    pub(crate) pdf: Pdf,
     /// The full host name.
-    pub host_name: String,
+    pub(crate) host_name: String,
     /// The time zone, as Area/City.
-    pub timezone: String,
+    pub(crate) timezone: String,
     /// The Pythons that CamCOPS can run on, here or among the distribution's packages.
-    pub pythons: Pythons,
+    pub(crate) pythons: Pythons,
     /// How the file name of ImageMagick's library goes on; empty where that is not known.
-    pub magick_suffix: &'static str,
+    pub(crate) magick_suffix: &'static str,
     /// Processor cores.
-    pub cores: u32,
+    pub(crate) cores: u32,
     /// Memory in MiB.
-    pub memory_mb: u64,
+    pub(crate) memory_mb: u64,
 }
 
 /// The Pythons of a machine.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Pythons {
+pub(crate) struct Pythons {
     /// Those that are there, newest first, in the places where everybody can run them.
-    pub here: Vec<Interpreter>,
+    pub(crate) here: Vec<Interpreter>,
     /// The one that the distribution's packages have, as 3.MINOR.
-    pub packaged: Option<u8>,
+    pub(crate) packaged: Option<u8>,
 }
 
 /// One Python.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Interpreter {
+pub(crate) struct Interpreter {
     /// 3.MINOR.
-    pub minor: u8,
+    pub(crate) minor: u8,
     /// Its path.
-    pub path: String,
+    pub(crate) path: String,
     /// Whether it can bring pip into a new environment.
-    pub whole: bool,
+    pub(crate) whole: bool,
 }
 
 /// What a staged tree is planned for, as nobody knows yet where it will run; the first boot computes anew.
@@ -100,7 +100,7 @@ const STAGED_MEMORY_MB: u64 = 4096;
 
 impl Facts {
     /// Reads them.
-    pub fn gather(host: &Host) -> Result<Facts> {
+    pub(crate) fn gather(host: &Host) -> Result<Facts> {
         let staged = host.staged_root().is_some();
         let release = os_release(host)?;
         let value = |key: &str| value(&release, key);
@@ -143,13 +143,13 @@ impl Facts {
     }
 
     /// Whether a file can be given to this `user:group` here and now.
-    pub fn can_give_to(&self, user: &str, group: &str) -> bool {
+    pub(crate) fn can_give_to(&self, user: &str, group: &str) -> bool {
         self.may_give_away && self.accounts.contains(user) && self.accounts.contains(group)
     }
 }
 
 /// The distribution and its release, in the words of programs: `debian`, `12`.
-pub fn release(host: &Host) -> Result<(String, String)> {
+pub(crate) fn release(host: &Host) -> Result<(String, String)> {
     let release = os_release(host)?;
     Ok((value(&release, "ID"), value(&release, "VERSION_ID")))
 }

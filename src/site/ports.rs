@@ -11,30 +11,30 @@ use std::os::unix::fs::FileTypeExt;
 
 /// One line: what for, where, and who is there.
 #[derive(Debug, Serialize)]
-pub struct Port {
+pub(crate) struct Port {
     /// What for.
-    pub purpose: String,
+    pub(crate) purpose: String,
     /// A port of this machine; nothing for a socket or another machine's port.
-    pub port: Option<u16>,
+    pub(crate) port: Option<u16>,
     /// As the settings have it.
-    pub declared: String,
+    pub(crate) declared: String,
     /// Whether only root can tell.
-    pub hidden: bool,
+    pub(crate) hidden: bool,
     /// Where it is really listened on.
-    pub listening: Vec<Listening>,
+    pub(crate) listening: Vec<Listening>,
 }
 
 /// Somebody who listens.
 #[derive(Debug, Serialize)]
-pub struct Listening {
+pub(crate) struct Listening {
     /// Address and port, or the path of a socket.
-    pub address: String,
+    pub(crate) address: String,
     /// Nothing where only root may know.
-    pub by: Option<Process>,
+    pub(crate) by: Option<Process>,
 }
 
 /// The ports of a site, and who listens there now.
-pub fn seen(site: &Site) -> Result<Vec<Port>> {
+pub(crate) fn seen(site: &Site) -> Result<Vec<Port>> {
     let listeners = processes::listeners()?;
     let mut ports = declared(site);
     let ours: Vec<_> = listeners

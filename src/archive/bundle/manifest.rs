@@ -8,69 +8,69 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The format that this version writes. A newer one is refused.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// Its name in the archive.
-pub const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 
 /// What a bundle says of itself. It never has a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The format.
-    pub format: u32,
+    pub(crate) format: u32,
     /// When it was made.
-    pub made_at: String,
+    pub(crate) made_at: String,
     /// The version of the program that made it, and that is in it.
-    pub tool: String,
+    pub(crate) tool: String,
     /// The machines that it is for.
-    pub machine: Machine,
+    pub(crate) machine: Machine,
     /// The version of CamCOPS.
-    pub camcops: String,
+    pub(crate) camcops: String,
     /// The Python that its packages are for, as 3.MINOR.
-    pub python: String,
+    pub(crate) python: String,
     /// The release that they make.
-    pub release: String,
+    pub(crate) release: String,
     /// The Python packages that were built from source: their hashes are no other's.
-    pub built: Vec<Built>,
+    pub(crate) built: Vec<Built>,
     /// The names of the distribution's packages.
-    pub packages: BTreeSet<String>,
+    pub(crate) packages: BTreeSet<String>,
     /// Every file, in the order in which they follow.
-    pub files: Vec<Packed>,
+    pub(crate) files: Vec<Packed>,
 }
 
 /// A kind of machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The distribution, as /etc/os-release has it: ID.
-    pub distribution: String,
+    pub(crate) distribution: String,
     /// Its release: `VERSION_ID`.
-    pub version: String,
+    pub(crate) version: String,
     /// The architecture.
-    pub architecture: String,
+    pub(crate) architecture: String,
 }
 
 /// A Python package that was built from source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Built {
+pub(crate) struct Built {
     /// As the lock has it: `name==version`.
-    pub pin: String,
+    pub(crate) pin: String,
     /// Its file.
-    pub path: String,
+    pub(crate) path: String,
 }
 
 /// A file of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Packed {
+pub(crate) struct Packed {
     /// Its directory and its name.
-    pub path: String,
+    pub(crate) path: String,
     /// Its size.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Its SHA-256, in lower-case hexadecimal digits.
-    pub sha256: String,
+    pub(crate) sha256: String,
 }
 
 impl Machine {
     /// This one.
-    pub fn this(host: &Host) -> Result<Machine> {
+    pub(crate) fn this(host: &Host) -> Result<Machine> {
         let (distribution, version) = facts::release(host)?;
         Ok(Machine {
             distribution,
@@ -93,7 +93,7 @@ impl std::fmt::Display for Machine {
 
 impl Manifest {
     /// Reads one; says what is wrong with it otherwise.
-    pub fn parse(text: &[u8]) -> Result<Manifest, String> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Manifest, String> {
         let whole: serde_json::Value =
             serde_json::from_slice(text).map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
         if let Some(format) = whole["format"].as_u64()
@@ -120,7 +120,7 @@ impl Manifest {
     }
 
     /// Why it is not for this machine; nothing if it is.
-    pub fn misfit(&self, host: &Host) -> Result<Option<String>> {
+    pub(crate) fn misfit(&self, host: &Host) -> Result<Option<String>> {
         let here = Machine::this(host)?;
         Ok((here != self.machine).then(|| {
             format!(
@@ -131,12 +131,12 @@ impl Manifest {
     }
 
     /// How large all of its files are.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
     /// How many files one of its directories has.
-    pub fn count(&self, directory: &str) -> usize {
+    pub(crate) fn count(&self, directory: &str) -> usize {
         let inside = |file: &&Packed| file.path.split('/').next() == Some(directory);
         self.files.iter().filter(inside).count()
     }

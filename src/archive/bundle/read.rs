@@ -21,18 +21,18 @@ const RESERVE: u64 = 64 << 20;
 type Stream = Box<dyn Read>;
 
 /// What a bundle says of itself; nothing else of it is read.
-pub fn manifest(path: &str) -> Result<Manifest> {
+pub(crate) fn manifest(path: &str) -> Result<Manifest> {
     let mut archive = open(path)?;
     Ok(begin(&mut archive, path)?.0)
 }
 
 /// Holds every file against the manifest.
-pub fn verify(path: &str) -> Result<Manifest> {
+pub(crate) fn verify(path: &str) -> Result<Manifest> {
     pass(path, |_| Ok(()), |_| Ok(None))
 }
 
 /// The same, and puts the files into a directory that is not there yet, for root alone.
-pub fn unpack(path: &str, host: &Host, directory: &str) -> Result<Manifest> {
+pub(crate) fn unpack(path: &str, host: &Host, directory: &str) -> Result<Manifest> {
     let begin = |manifest: &Manifest| {
         let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
         let space = host.space(parent)?;

@@ -9,7 +9,7 @@ use std::io::Read;
 use tar::{Builder, EntryType, Header};
 
 /// What the manifest says of a file.
-pub fn packed(host: &Host, source: &str, path: &str) -> Result<Packed> {
+pub(crate) fn packed(host: &Host, source: &str, path: &str) -> Result<Packed> {
     let sum = sum_of(opened(host, source)?).with_context(|| format!("can't read {source}"))?;
     Ok(Packed {
         path: path.to_owned(),
@@ -19,7 +19,7 @@ pub fn packed(host: &Host, source: &str, path: &str) -> Result<Packed> {
 }
 
 /// Writes it; `source` says where each file of the manifest is. Gives its size and its sum.
-pub fn write(
+pub(crate) fn write(
     host: &Host,
     out: &str,
     manifest: &Manifest,

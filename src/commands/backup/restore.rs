@@ -40,7 +40,7 @@ struct Restored {
 }
 
 /// Brings it back.
-pub async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
     let stop = stop_on_signals(style)?;
     let begin = Instant::now();
     let mut site = Site::load(global)?;

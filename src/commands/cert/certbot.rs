@@ -25,14 +25,19 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Serves what certbot has.
-pub async fn install(global: &Global, style: Style) -> Result<u8> {
+pub(crate) async fn install(global: &Global, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     stop_on_signals(style)?;
     deploy(global, "is served now", style).await
 }
 
 /// Has certbot renew it, and serves what it has then.
-pub async fn renew(global: &Global, site: &Site, how: acme::Renewal, style: Style) -> Result<u8> {
+pub(crate) async fn renew(
+    global: &Global,
+    site: &Site,
+    how: acme::Renewal,
+    style: Style,
+) -> Result<u8> {
     stop_on_signals(style)?;
     apache::refuse_unfit(&site.host).await?;
     // Without the lock: certbot calls this program, which takes it.

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MARK: usize = 16;
 
 /// Serves a certificate that an authority issued.
-pub async fn install(global: &Global, flags: &CertInstall, style: Style) -> Result<u8> {
+pub(crate) async fn install(global: &Global, flags: &CertInstall, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     let stop = stop_on_signals(style)?;
     let former = Site::load(global)?;
@@ -315,7 +315,7 @@ fn remove_unnamed(site: &Site, host: &Host) -> Result<Vec<String>> {
 }
 
 /// Before everything is undone: the pairs of authorities that nothing names any more go, and the others are told.
-pub fn remove_parked(global: &Global) -> Result<Vec<Left>> {
+pub(crate) fn remove_parked(global: &Global) -> Result<Vec<Left>> {
     let Ok(site) = Site::load(global) else {
         // Who can't be asked may name any of them.
         return Ok(Vec::new());
@@ -349,7 +349,7 @@ fn told(cleared: Result<()>, style: Style) {
 }
 
 /// Makes the self-signed certificate anew, or has certbot renew its one.
-pub async fn renew(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
+pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     let mut site = Site::load(global)?;
     refuse(&site)?;

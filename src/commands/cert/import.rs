@@ -12,18 +12,18 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// A certificate that fits the site, its chain, and its key.
-pub struct Brought {
+pub(crate) struct Brought {
     /// With its chain, and nothing else of the files that they came in.
-    pub certificate: Vec<u8>,
+    pub(crate) certificate: Vec<u8>,
     /// PEM text.
-    pub key: Zeroizing<Vec<u8>>,
+    pub(crate) key: Zeroizing<Vec<u8>>,
     /// What is not wrong enough to refuse it.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Brought {
     /// Reads it and refuses what would not work.
-    pub fn read(site: &Site, flags: &CertInstall) -> Result<Brought> {
+    pub(crate) fn read(site: &Site, flags: &CertInstall) -> Result<Brought> {
         let host = &site.host;
         let file = flags.cert.as_deref().context("--cert is missing")?;
         let (entry, certificate) = bytes(host, "--cert", file)?;

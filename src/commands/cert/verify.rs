@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Goes there, and says what a tablet would say.
-pub async fn verify(
+pub(crate) async fn verify(
     global: &Global,
     host: Option<&str>,
     port: Option<u16>,

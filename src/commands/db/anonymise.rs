@@ -33,7 +33,7 @@ const DICTIONARY: &str = include_str!("dictionary.py");
 const NO_FUNCTION: [u16; 2] = [1305, 1064];
 
 /// Makes the copy, and says what became of each column.
-pub async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<u8> {
     need_machine(global, "copy the database")?;
     DatabaseName::read(&flags.to.as_str().into()).map_err(|why| {
         Exit::Usage.because(format!(

@@ -13,7 +13,7 @@ use anyhow::Result;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Converts what differs, after a dump and while nobody writes. A run that was cut is continued by the next one.
-pub async fn fix(global: &Global, style: Style) -> Result<()> {
+pub(crate) async fn fix(global: &Global, style: Style) -> Result<()> {
     let stop = stop_on_signals(style)?;
     let (site, known) = reached(global).await?;
     let fixed = fixed(&site, &known, stop, style).await;

@@ -26,7 +26,7 @@ const USER: &str = "database.readonly_user";
 const HOST: &str = "database.readonly_host";
 
 /// Makes the account, or mends it, and says where its password is.
-pub async fn grant(global: &Global, flags: &GrantReadonly, style: Style) -> Result<u8> {
+pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) -> Result<u8> {
     need_machine(global, "make an account of the database")?;
     let stop = stop_on_signals(style)?;
     let before = scale::installed(global)?;

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const PATIENTS: &str = "patient";
 
 /// Makes the database anew.
-pub async fn run(global: &Global, flags: &Reset, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<u8> {
     need_machine(global, "make the database anew")?;
     let stop = stop_on_signals(style)?;
     let mut global = global.clone();

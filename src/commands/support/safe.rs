@@ -48,7 +48,7 @@ const LIFE: [&str; 10] = [
 const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 
 /// A line of a service; nothing where all of it has to stay.
-pub fn service(line: &str) -> Option<String> {
+pub(crate) fn service(line: &str) -> Option<String> {
     let trimmed = line.trim();
     if trimmed.starts_with("Traceback (most recent call last)") {
         return Some(trimmed.to_owned());
@@ -69,7 +69,7 @@ pub fn service(line: &str) -> Option<String> {
 }
 
 /// A line of Apache's error log: when, who, how bad, and its number.
-pub fn apache(line: &str) -> Option<String> {
+pub(crate) fn apache(line: &str) -> Option<String> {
     let mut kept = Vec::new();
     let mut rest = line;
     while let Some(inner) = rest.strip_prefix('[') {

@@ -17,63 +17,63 @@ use serde::Serialize;
 use std::path::Path;
 
 /// The key that says which version is wanted.
-pub const KEY: &str = "camcops.version";
+pub(crate) const KEY: &str = "camcops.version";
 
 /// What is known before an upgrade.
 #[derive(Debug, Serialize)]
-pub struct Preflight {
+pub(crate) struct Preflight {
     /// The version in use.
-    pub from: String,
+    pub(crate) from: String,
     /// Its release.
-    pub from_release: String,
+    pub(crate) from_release: String,
     /// The version that is wanted.
-    pub to: &'static str,
+    pub(crate) to: &'static str,
     /// Its release.
-    pub to_release: Option<String>,
+    pub(crate) to_release: Option<String>,
     /// The versions that this program knows.
-    pub known: Vec<&'static str>,
+    pub(crate) known: Vec<&'static str>,
     /// Whether the new release is there already.
-    pub is_built: bool,
+    pub(crate) is_built: bool,
     /// The interpreter that it runs on.
-    pub python: Option<String>,
+    pub(crate) python: Option<String>,
     /// The revision of the tables.
-    pub revision: String,
+    pub(crate) revision: String,
     /// The revision that the new release works with.
-    pub new_revision: String,
+    pub(crate) new_revision: String,
     /// Keys of camcops.conf that are new.
-    pub new_keys: Vec<&'static str>,
+    pub(crate) new_keys: Vec<&'static str>,
     /// Keys of camcops.conf that the new version does not read any more, and that are set here.
-    pub removed_keys: Vec<String>,
+    pub(crate) removed_keys: Vec<String>,
     /// The room that it takes, and that there is.
-    pub room: Vec<Room>,
+    pub(crate) room: Vec<Room>,
     /// Whether there is anything to do.
-    pub pending: bool,
+    pub(crate) pending: bool,
     /// What stands in the way.
-    pub problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 /// The room somewhere.
 #[derive(Debug, Serialize)]
-pub struct Room {
+pub(crate) struct Room {
     /// What for.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// Where.
-    pub path: String,
+    pub(crate) path: String,
     /// What is needed, in MiB.
-    pub needed_mib: u64,
+    pub(crate) needed_mib: u64,
     /// What is free, in MiB.
-    pub free_mib: u64,
+    pub(crate) free_mib: u64,
 }
 
 impl Preflight {
     /// Whether the tables are changed.
-    pub fn migrates(&self) -> bool {
+    pub(crate) fn migrates(&self) -> bool {
         self.revision != self.new_revision
     }
 }
 
 /// The version that is asked for.
-pub fn target(asked: Option<&str>) -> Result<Version> {
+pub(crate) fn target(asked: Option<&str>) -> Result<Version> {
     let Some(asked) = asked else {
         return Ok(Version::NEWEST);
     };
@@ -98,7 +98,7 @@ fn rank(version: &str) -> Option<usize> {
 }
 
 /// Looks at everything; changes nothing.
-pub async fn preflight(site: &Site, to: Version) -> Result<Preflight> {
+pub(crate) async fn preflight(site: &Site, to: Version) -> Result<Preflight> {
     let host = &site.host;
     let not_installed = || {
         Exit::Failed.because(
@@ -284,7 +284,7 @@ fn set_elsewhere(site: &Site) -> Option<String> {
 }
 
 /// Lets the settings ask for a version; they stay as they are where they do already.
-pub fn set_version(global: &Global, version: &str) -> Result<()> {
+pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
     let site = Site::load(global)?;
     let wish = match site.settings().camcops.version {
         Auto::Auto => Version::NEWEST,
@@ -301,7 +301,7 @@ pub fn set_version(global: &Global, version: &str) -> Result<()> {
 }
 
 /// Tells what was found.
-pub fn tell(site: &Site, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
+pub(crate) fn tell(site: &Site, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
     if style.json {
         let mut document = serde_json::to_value(found)?;
         document["instance"] = site.instance.as_str().into();

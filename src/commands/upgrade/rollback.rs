@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 /// Who can have written into the tables since they were changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writes {
+pub(crate) enum Writes {
     /// Only this run knows of all starts of the services: what differs from the sums is new.
     Ours,
     /// The machine may have been started again in between: whatever is there now is dumped first.
@@ -30,7 +30,7 @@ pub enum Writes {
 }
 
 /// Goes back to the release from before the last upgrade.
-pub async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result<u8> {
+pub(crate) async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result<u8> {
     need_machine(global, "roll back")?;
     let _ = stop_on_signals(style)?;
     let mut global = global.clone();
@@ -90,7 +90,7 @@ fn told(site: &Site, style: Style) -> Result<u8> {
 }
 
 /// Finishes what an earlier run began to undo; says whether there was anything to finish.
-pub async fn finish(global: &Global, yes: bool, style: Style) -> Result<bool> {
+pub(crate) async fn finish(global: &Global, yes: bool, style: Style) -> Result<bool> {
     let host = crate::session::open_host(global)?;
     let Some(upgrade) = upgrade_record::read(&host, &global.instance)? else {
         return Ok(false);
@@ -112,7 +112,7 @@ pub async fn finish(global: &Global, yes: bool, style: Style) -> Result<bool> {
 }
 
 /// Goes back: the old tables, if they were changed; then the settings; then everything else follows from these.
-pub async fn undo(
+pub(crate) async fn undo(
     global: &Global,
     writer: &mut Writer<'_>,
     upgrade: &Upgrade,

@@ -15,7 +15,7 @@ const PROGRAMS: [&str; 2] = ["/etc/supervisor/conf.d", "/etc/supervisord.d"];
 const PACKAGE: &str = "camcops-server";
 
 /// Those that run, or would at the next boot.
-pub fn former(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn former(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     // Before an installation it is a hint: somebody may be about to move.
     let tell = |found: String, remedy: String| match look.before {

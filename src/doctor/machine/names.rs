@@ -15,7 +15,7 @@ const BROKER: &str = "rabbitmq-server";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks each of them up.
-pub async fn names(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn names(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if look.before
         && let Ok((_, plan)) = look.plan().await
@@ -80,6 +80,6 @@ pub(crate) async fn nameless(plan: &Plan) -> Option<(String, String)> {
 }
 
 /// Only an address of one's own can be bound.
-pub fn is_ours(address: IpAddr) -> bool {
+pub(crate) fn is_ours(address: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }

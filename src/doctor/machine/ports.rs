@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::net::{IpAddr, SocketAddr};
 
 /// Somebody else on a port of ours, at an address of ours.
-pub fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let mut findings = Vec::new();
     for port in ports::seen(site)? {

@@ -15,7 +15,7 @@ const SOON: i64 = 30;
 const NOW: i64 = 7;
 
 /// Names, chain, days left.
-pub fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(

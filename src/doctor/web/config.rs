@@ -10,7 +10,7 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// Its own test, its modules, and what its sites say about sockets.
-pub async fn config(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn config(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(

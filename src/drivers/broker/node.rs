@@ -37,13 +37,13 @@ lists:flatten([Vhosts, Users, Permissions, Queues, Others, io_lib:format("t~w;",
 
 /// What the broker has.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Node {
+pub(crate) struct Node {
     /// Its vhosts.
-    pub vhosts: BTreeSet<String>,
+    pub(crate) vhosts: BTreeSet<String>,
     /// The tags of its accounts.
-    pub users: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) users: BTreeMap<String, BTreeSet<String>>,
     /// How long a task may take; nothing where there is no limit.
-    pub consumer_timeout_ms: Option<u64>,
+    pub(crate) consumer_timeout_ms: Option<u64>,
     /// Where it listens, as Erlang writes it, without blanks.
     pub(super) listeners: String,
     /// What it still permits, in the same way.
@@ -64,7 +64,7 @@ struct Permission {
 
 impl Node {
     /// What an account may do, one text per vhost.
-    pub fn permissions_of(&self, user: &str) -> BTreeSet<String> {
+    pub(crate) fn permissions_of(&self, user: &str) -> BTreeSet<String> {
         self.of(user)
             .map(|p| {
                 let Permission {
@@ -80,7 +80,7 @@ impl Node {
     }
 
     /// The vhosts that an account may use.
-    pub fn vhosts_of(&self, user: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn vhosts_of(&self, user: &str) -> impl Iterator<Item = &str> {
         self.of(user).map(|permission| permission.vhost.as_str())
     }
 
@@ -95,13 +95,13 @@ impl Node {
 }
 
 /// Whether the broker is installed.
-pub fn is_installed(host: &Host) -> Result<bool> {
+pub(crate) fn is_installed(host: &Host) -> Result<bool> {
     Ok(host.look(TOOL)?.is_some())
 }
 
 /// Whether the broker runs as its package started it, and nobody has used it yet or set anything for it: then no more
 /// is changed by another name of the node than was before the package.
-pub fn is_untouched(host: &Host) -> Result<bool> {
+pub(crate) fn is_untouched(host: &Host) -> Result<bool> {
     for (directory, brought) in [
         (SETTINGS, &["rabbitmq-env.conf", "conf.d"][..]),
         (MORE_SETTINGS, &[]),
@@ -123,7 +123,7 @@ pub fn is_untouched(host: &Host) -> Result<bool> {
 }
 
 /// Whether no program that is written in Erlang waits at the port mapper, but for a broker.
-pub fn is_only_node(host: &Host) -> bool {
+pub(crate) fn is_only_node(host: &Host) -> bool {
     let ended = host.child("epmd").args(["-names"]).patience(QUICKLY).end();
     // Where it does not run, nobody does.
     ended.is_ok_and(|ended| {
@@ -134,7 +134,7 @@ pub fn is_only_node(host: &Host) -> bool {
 
 /// Stops a node that still runs under the name that its package gave it: without systemd, the script that stops the
 /// broker looks only for the name that our settings have given it since.
-pub fn stop_former(host: &Host) -> Result<()> {
+pub(crate) fn stop_former(host: &Host) -> Result<()> {
     if node_name(host)?.as_deref() != Some(NODE) {
         return Ok(());
     }
@@ -151,7 +151,7 @@ pub fn stop_former(host: &Host) -> Result<()> {
 }
 
 /// Asks the running broker by its own tool.
-pub fn ask(host: &Host) -> Result<Node> {
+pub(crate) fn ask(host: &Host) -> Result<Node> {
     let question = QUESTION.split_whitespace().collect::<Vec<_>>().join(" ");
     let ended = host
         .child_apart("rabbitmqctl")
@@ -184,7 +184,7 @@ fn reason(ended: &Ended) -> String {
 }
 
 /// Asks by Erlang's own tool; nothing where that is missing, or does not find the node.
-pub fn ask_quickly(host: &Host) -> Result<Option<Node>> {
+pub(crate) fn ask_quickly(host: &Host) -> Result<Option<Node>> {
     let Some(name) = node_name(host)? else {
         return Ok(None);
     };

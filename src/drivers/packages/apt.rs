@@ -40,7 +40,7 @@ const ENVIRONMENT: [(&str, &str); 6] = [
 ];
 
 /// The names of all installed packages, and the names that they stand in for.
-pub fn installed(host: &Host) -> Result<BTreeSet<String>> {
+pub(crate) fn installed(host: &Host) -> Result<BTreeSet<String>> {
     Ok(host
         .read_text(RECORDS)?
         .as_deref()
@@ -96,7 +96,7 @@ fn is_whole(status: &str) -> bool {
 
 /// Waits until no other package manager is at work: until then its records and lists are half of the old and half of the
 /// new ones.
-pub fn wait_for_others(host: &Host, known: &Known) -> Result<()> {
+pub(crate) fn wait_for_others(host: &Host, known: &Known) -> Result<()> {
     let begin = Instant::now();
     let mut told = false;
     while let Some(lock) = host.open_for_appending(LOCK)? {
@@ -122,7 +122,7 @@ fn at_work(held: &str) -> anyhow::Error {
 }
 
 /// Installs packages that are missing.
-pub fn install(host: &Host, known: &Known, missing: &[&str], resumed: bool) -> Result<()> {
+pub(crate) fn install(host: &Host, known: &Known, missing: &[&str], resumed: bool) -> Result<()> {
     if resumed {
         let finish = child(host, known, "dpkg")?.args([
             "--configure",
@@ -196,7 +196,7 @@ pub(super) fn child<'a>(host: &'a Host, known: &Known, program: &'a str) -> Resu
 
 /// What lets apt see the packages of a bundle that was unpacked, and no other source. The machine's own lists and sources
 /// stay as they are.
-pub fn from_bundle(host: &Host, directory: &str) -> Result<Vec<String>> {
+pub(crate) fn from_bundle(host: &Host, directory: &str) -> Result<Vec<String>> {
     let at = format!("{directory}/apt");
     let list = format!("{directory}/sources.list");
     // Its files were held against the manifest.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::collections::BTreeSet;
 
 /// Those of all the names that are installed.
-pub fn installed(host: &Host, names: &Packages) -> Result<BTreeSet<String>> {
+pub(crate) fn installed(host: &Host, names: &Packages) -> Result<BTreeSet<String>> {
     let asked: BTreeSet<&str> = names.all().collect();
     // Its status only counts the missing ones.
     let answer = host
@@ -27,7 +27,7 @@ pub fn installed(host: &Host, names: &Packages) -> Result<BTreeSet<String>> {
 }
 
 /// Installs packages that are missing. dnf itself waits for another one at work.
-pub fn install(host: &Host, known: &Known, missing: &[&str]) -> Result<()> {
+pub(crate) fn install(host: &Host, known: &Known, missing: &[&str]) -> Result<()> {
     let chosen = missing.iter().filter_map(|name| alternatives(name).next());
     let mut child = host
         .child("dnf")

@@ -11,19 +11,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// The index of packages, as apt reads it.
-pub const INDEX: &str = "Packages";
+pub(crate) const INDEX: &str = "Packages";
 
 /// Packages that were fetched.
 #[derive(Debug)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// Their names.
-    pub names: BTreeSet<String>,
+    pub(crate) names: BTreeSet<String>,
     /// Their files, and the index of them.
-    pub files: Vec<String>,
+    pub(crate) files: Vec<String>,
 }
 
 /// Refuses where there is no apt.
-pub fn possible(host: &Host) -> Result<()> {
+pub(crate) fn possible(host: &Host) -> Result<()> {
     match known(host)?.names.manager {
         PackageManager::Apt => Ok(()),
         PackageManager::Dnf => Err(Exit::Unreachable.because(
@@ -33,7 +33,7 @@ pub fn possible(host: &Host) -> Result<()> {
 }
 
 /// Fetches packages into a directory, and writes their index there; `state` is a directory of its own for apt.
-pub fn fetch(host: &Host, names: &[&str], directory: &str, state: &str) -> Result<Fetched> {
+pub(crate) fn fetch(host: &Host, names: &[&str], directory: &str, state: &str) -> Result<Fetched> {
     let known = known(host)?;
     let mut options = state_in(host, state)?;
     let status = format!("{state}/status");

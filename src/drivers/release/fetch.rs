@@ -13,16 +13,16 @@ use anyhow::{Context, Result};
 
 /// The files of a release.
 #[derive(Debug)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// Their names.
-    pub files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// Those that were built here.
-    pub built: Vec<Built>,
+    pub(crate) built: Vec<Built>,
 }
 
 /// Which release would be fetched; its Python has to be one that packages bring, and all has to be here that it takes to
 /// build what comes as source.
-pub fn wanted<'a>(host: &Host, recipe: &'a Recipe) -> Result<&'a Wanted> {
+pub(crate) fn wanted<'a>(host: &Host, recipe: &'a Recipe) -> Result<&'a Wanted> {
     let wanted = match &recipe.wanted {
         Ok(wanted) => wanted,
         Err(Missing(why)) => return Err(Exit::Unreachable.because(why)),
@@ -45,7 +45,7 @@ pub fn wanted<'a>(host: &Host, recipe: &'a Recipe) -> Result<&'a Wanted> {
 }
 
 /// Fetches them into a directory; `work` is a directory of its own for what is needed meanwhile.
-pub fn fetch(
+pub(crate) fn fetch(
     host: &Host,
     recipe: &Recipe,
     wanted: &Wanted,

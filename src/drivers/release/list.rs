@@ -8,32 +8,32 @@ use std::time::SystemTime;
 
 /// A release that is there.
 #[derive(Debug)]
-pub struct Installed {
+pub(crate) struct Installed {
     /// Its name.
-    pub id: String,
+    pub(crate) id: String,
     /// The version of CamCOPS, where it says so.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// The interpreter that it runs on, where it says so.
-    pub python: Option<String>,
+    pub(crate) python: Option<String>,
     /// What it takes on the disk, in bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// When it was built.
-    pub built: Option<SystemTime>,
+    pub(crate) built: Option<SystemTime>,
     /// Whether all of it is there.
-    pub whole: bool,
+    pub(crate) whole: bool,
     /// Whether the services use it.
-    pub current: bool,
+    pub(crate) current: bool,
 }
 
 /// The release that the services use.
-pub fn current(host: &Host) -> Result<Option<String>> {
+pub(crate) fn current(host: &Host) -> Result<Option<String>> {
     let target = host.read_link(&format!("{APPLICATION}/venv"))?;
     let name = target.and_then(|target| target.rsplit('/').next().map(str::to_owned));
     Ok(name.filter(|name| !name.is_empty()))
 }
 
 /// Every release, those that were never finished too, under the name that they were to get.
-pub fn installed(host: &Host) -> Result<Vec<Installed>> {
+pub(crate) fn installed(host: &Host) -> Result<Vec<Installed>> {
     let current = current(host)?;
     let mut ids: Vec<String> = Vec::new();
     for name in host.list(RELEASES)?.unwrap_or_default() {

@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 
 /// What is known of a version before it is built.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     /// The revision of its tables.
-    pub revision: &'static str,
+    pub(crate) revision: &'static str,
     /// Keys of camcops.conf that the version before does not know, as `section.KEY`.
-    pub new_keys: &'static [&'static str],
+    pub(crate) new_keys: &'static [&'static str],
     /// Keys that the version before knew and this one does not.
-    pub removed_keys: &'static [&'static str],
+    pub(crate) removed_keys: &'static [&'static str],
 }
 
 /// What is known of a version.
-pub fn known(version: Version) -> Known {
+pub(crate) fn known(version: Version) -> Known {
     match version {
         Version::V2_4_23 | Version::V2_4_24 => Known {
             revision: "0087",

@@ -10,10 +10,10 @@ use serde::Deserialize;
 
 /// What stands in the way of a release, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing(pub String);
+pub(crate) struct Missing(pub(crate) String);
 
 /// The Python that the settings ask for; one that the distribution's packages are about to bring is as good.
-pub fn choose(wanted: &Python, facts: &Facts) -> Result<Interpreter, Missing> {
+pub(crate) fn choose(wanted: &Python, facts: &Facts) -> Result<Interpreter, Missing> {
     let pythons = &facts.pythons;
     let packaged = |minor| Interpreter {
         minor,
@@ -70,7 +70,7 @@ fn missing(wanted: &Python, facts: &Facts) -> Missing {
 
 /// The packages that bring an interpreter of the distribution, what a build needs of it, and what it takes to compile for
 /// it; none for one that did not come as a package.
-pub fn packages(manager: PackageManager, python: &Interpreter) -> [Vec<String>; 3] {
+pub(crate) fn packages(manager: PackageManager, python: &Interpreter) -> [Vec<String>; 3] {
     if !python.path.starts_with("/usr/bin/") {
         return Default::default();
     }
@@ -93,7 +93,7 @@ pub fn packages(manager: PackageManager, python: &Interpreter) -> [Vec<String>; 
 #[derive(Debug, Deserialize)]
 pub(super) struct Examined {
     version: (u8, u8),
-    pub pip: bool,
+    pub(crate) pip: bool,
     venv: bool,
     headers: bool,
     compiler: Option<String>,

@@ -14,7 +14,7 @@ const LIST: &str = "release.files";
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub(crate) enum Look {
     /// Only into directories that have changed.
     Quick,
     /// At the size of every file.
@@ -71,7 +71,7 @@ fn time(found: &Metadata) -> i128 {
 
 /// The first file of a release that is missing or damaged; nothing where all are there, or where an earlier version has
 /// built it, which made no list.
-pub fn hole(host: &Host, release: &str, look: Look) -> Result<Option<String>> {
+pub(crate) fn hole(host: &Host, release: &str, look: Look) -> Result<Option<String>> {
     let Some(text) = host.read_text(&format!("{release}/{LIST}"))? else {
         return Ok(None);
     };

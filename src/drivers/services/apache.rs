@@ -12,7 +12,7 @@ use crate::settings::Frontend;
 use anyhow::{Context, Result};
 
 /// Why Apache does not like its configuration; nothing if it does, or is not there.
-pub fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
+pub(crate) fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
     if which::which(flavour.apache_control).is_err() {
         return Ok(None);
     }
@@ -35,7 +35,7 @@ pub fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
 }
 
 /// Fails with Apache's own message where it does not like its configuration.
-pub fn test(host: &Host) -> Result<()> {
+pub(crate) fn test(host: &Host) -> Result<()> {
     let Some(known) = known(host) else {
         return Ok(());
     };
@@ -48,7 +48,7 @@ pub fn test(host: &Host) -> Result<()> {
 }
 
 /// Refuses to begin where Apache could not serve the site anyway: somebody else's site is broken, or the port is not its.
-pub async fn refuse_unfit(host: &Host) -> Result<()> {
+pub(crate) async fn refuse_unfit(host: &Host) -> Result<()> {
     let Some(known) = known(host) else {
         return Ok(());
     };
@@ -101,7 +101,7 @@ fn holder(port: u16) -> Option<Process> {
 }
 
 /// Why nobody gets through to the site's port.
-pub fn port_trouble(known: &Known) -> Option<String> {
+pub(crate) fn port_trouble(known: &Known) -> Option<String> {
     if let Some(text) = foreign_holder(known) {
         return Some(text);
     }
@@ -122,14 +122,14 @@ pub fn port_trouble(known: &Known) -> Option<String> {
 }
 
 /// Lets Apache read its configuration again, or starts it.
-pub fn read_again(host: &Host, known: &Known, running: bool) -> Result<()> {
+pub(crate) fn read_again(host: &Host, known: &Known, running: bool) -> Result<()> {
     test(host)?;
     let service = known.layout.flavour.apache_service;
     order(host, if running { "reload" } else { "start" }, service)
 }
 
 /// The same for whoever changed a file that Apache's configuration names.
-pub fn follow(host: &Host) -> Result<()> {
+pub(crate) fn follow(host: &Host) -> Result<()> {
     let Some(known) = known(host) else {
         return Ok(());
     };
@@ -151,7 +151,7 @@ fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
 }
 
 /// After everything of ours is gone: Apache serves what is left.
-pub fn after_undoing(host: &Host) -> Result<()> {
+pub(crate) fn after_undoing(host: &Host) -> Result<()> {
     for flavour in [&DEBIAN, &RHEL] {
         if which::which(flavour.apache_control).is_err() {
             continue;
@@ -187,7 +187,7 @@ pub fn after_undoing(host: &Host) -> Result<()> {
 }
 
 /// Whether a path is part of Apache's configuration, so that changes of it are tested.
-pub fn guards(host: &Host, path: &str) -> Option<&'static Flavour> {
+pub(crate) fn guards(host: &Host, path: &str) -> Option<&'static Flavour> {
     if host.staged_root().is_some() {
         return None;
     }
@@ -205,7 +205,7 @@ pub fn guards(host: &Host, path: &str) -> Option<&'static Flavour> {
 }
 
 /// Changes a file or link of Apache's configuration; what Apache does not like afterwards is put back.
-pub fn enforce(
+pub(crate) fn enforce(
     host: &Host,
     flavour: &Flavour,
     resource: &Resource,

@@ -14,16 +14,16 @@ use std::time::SystemTime;
 
 /// The part that one service reads.
 #[derive(Debug, Clone)]
-pub struct ConfigPart {
+pub(crate) struct ConfigPart {
     role: Role,
     config: String,
     /// Holds the digest. It tells something about secrets, so it lies beside them.
-    pub digest: String,
+    pub(crate) digest: String,
 }
 
 impl ConfigPart {
     /// That of a service which reads less than the whole.
-    pub fn of(layout: &Layout, service: &str, role: Role) -> Option<ConfigPart> {
+    pub(crate) fn of(layout: &Layout, service: &str, role: Role) -> Option<ConfigPart> {
         matches!(role, Role::Workers | Role::Scheduler | Role::Monitor).then(|| ConfigPart {
             role,
             config: layout.config.clone(),
@@ -32,7 +32,7 @@ impl ConfigPart {
     }
 
     /// The digest for a configuration, in hexadecimal.
-    pub fn digest_of(&self, config: &str) -> String {
+    pub(crate) fn digest_of(&self, config: &str) -> String {
         let mut digest = Context::new(&SHA256);
         for entry in Ini::parse(config).entries() {
             if is_read(self.role, &entry.section, &entry.key) {
@@ -48,7 +48,7 @@ impl ConfigPart {
     }
 
     /// When it last changed.
-    pub fn changed(&self, host: &Host) -> Result<Option<SystemTime>> {
+    pub(crate) fn changed(&self, host: &Host) -> Result<Option<SystemTime>> {
         let edited = processes::changed(&self.config)?;
         // Who may not read them sees the whole.
         let text = |path: &str| host.read_text(path).ok().flatten();

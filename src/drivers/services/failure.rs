@@ -13,11 +13,11 @@ const LAST_LINES: usize = 6;
 const LONGEST_LINE: usize = 240;
 /// How it begins what is told of a service that ends again and again; at its end stands a line of the log, which may
 /// have anything in it.
-pub const KEEPS_FAILING: &str = "keeps failing";
+pub(crate) const KEEPS_FAILING: &str = "keeps failing";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What failed, and the end of the log.
-pub fn failure(
+pub(crate) fn failure(
     host: &Host,
     known: &Known,
     member: &Member,
@@ -122,14 +122,19 @@ impl Known {
     }
 
     /// Why a service has ended, as far as it has said so today.
-    pub fn cause(&self, host: &Host, member: &Member) -> Option<String> {
+    pub(crate) fn cause(&self, host: &Host, member: &Member) -> Option<String> {
         let since = SystemTime::now().checked_sub(DAY)?;
         let cause = cause(&self.whole_log(host, member, since))?;
         Some(self.without_secrets(host, &cause))
     }
 
     /// That a service ends again and again, and why; nothing where it does not.
-    pub fn keeps_failing(&self, host: &Host, member: &Member, seen: &Seen) -> Option<String> {
+    pub(crate) fn keeps_failing(
+        &self,
+        host: &Host,
+        member: &Member,
+        seen: &Seen,
+    ) -> Option<String> {
         if !seen.keeps_failing() {
             return None;
         }

@@ -18,9 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The services of a site, and what is needed to look at them.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     /// In the order of starting.
-    pub members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
     pub(super) settings: Settings,
     pub(super) layout: Layout,
     pub(super) manager: Manager,
@@ -37,7 +37,7 @@ pub struct Known {
 
 impl Known {
     /// Those of a site. Nothing is asked or read yet.
-    pub fn of(site: &Site) -> Known {
+    pub(crate) fn of(site: &Site) -> Known {
         Known {
             members: member::members(site),
             settings: site.settings().clone(),
@@ -68,7 +68,7 @@ impl Known {
     }
 
     /// All of them as their managers see them, asked once until [`Known::forget`].
-    pub fn see(&self, host: &Host) -> Result<BTreeMap<String, Seen>> {
+    pub(crate) fn see(&self, host: &Host) -> Result<BTreeMap<String, Seen>> {
         if let Some(all) = self.cached().as_ref() {
             return Ok(all.clone());
         }
@@ -78,7 +78,7 @@ impl Known {
     }
 
     /// Begins to look, so that the answer is there when [`Known::look_ahead`] needs it.
-    pub fn begin_to_look(&self, host: &Host) {
+    pub(crate) fn begin_to_look(&self, host: &Host) {
         if self.cached().is_none() {
             self.begun
                 .replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
@@ -86,7 +86,7 @@ impl Known {
     }
 
     /// Sees and asks all of them while others are asked other things. What fails is told to whoever needs it.
-    pub async fn look_ahead(&self, host: &Host) {
+    pub(crate) async fn look_ahead(&self, host: &Host) {
         if let Some(begun) = self.begun.take()
             && let Ok(said) = begun.end(host).await
             && let Ok(units) = systemd::understood(&self.units(), &said)
@@ -133,13 +133,13 @@ impl Known {
     }
 
     /// Makes the next look a new one. From now on each service is asked by itself: some may not be up yet.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         *self.cached() = None;
         *self.answered() = Some(BTreeMap::new());
     }
 
     /// What a running service answers; nothing where that is not asked. The first time all are asked, at once.
-    pub async fn answer(&self, host: &Host, member: &Member) -> Result<Option<Answered>> {
+    pub(crate) async fn answer(&self, host: &Host, member: &Member) -> Result<Option<Answered>> {
         if self.answered().is_none() {
             let all = self.ask_all(host).await?;
             *self.answered() = Some(all);

@@ -8,11 +8,11 @@ use crate::site::Site;
 use crate::site::facts::{DatabaseFamily, Manager};
 
 /// Where systemd's own administrator keeps units.
-pub const UNIT_HOME: &str = "/etc/systemd/system";
+pub(crate) const UNIT_HOME: &str = "/etc/systemd/system";
 
 /// What a service is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub(crate) enum Role {
     /// The database server of this machine, a service of somebody else.
     Database,
     /// The broker of this machine, a service of somebody else.
@@ -37,30 +37,30 @@ pub enum Role {
 
 impl Role {
     /// Whether this program may stop it.
-    pub fn is_ours(self) -> bool {
+    pub(crate) fn is_ours(self) -> bool {
         !matches!(self, Role::Database | Role::Broker | Role::Web)
     }
 }
 
 /// A service.
 #[derive(Debug, Clone)]
-pub struct Member {
+pub(crate) struct Member {
     /// The name that its manager has for it.
-    pub name: String,
+    pub(crate) name: String,
     /// What it is for.
-    pub role: Role,
+    pub(crate) role: Role,
     /// What people call it; nothing for what they don't start and stop by a name.
-    pub service: Option<String>,
+    pub(crate) service: Option<String>,
     /// What it reads when it starts: it is no longer fresh when one of these changed since. A directory stands for what
     /// is in it, too.
-    pub inputs: Vec<String>,
+    pub(crate) inputs: Vec<String>,
     /// What it reads of camcops.conf, where that is not one of them.
-    pub config: Option<ConfigPart>,
+    pub(crate) config: Option<ConfigPart>,
 }
 
 impl Member {
     /// Whether it is a unit of systemd, which then also knows whether it comes back at boot.
-    pub fn is_unit(&self) -> bool {
+    pub(crate) fn is_unit(&self) -> bool {
         [".service", ".socket", ".timer"]
             .iter()
             .any(|end| self.name.ends_with(end))
@@ -68,7 +68,7 @@ impl Member {
 }
 
 /// The services of a site, in the order of starting.
-pub fn members(site: &Site) -> Vec<Member> {
+pub(crate) fn members(site: &Site) -> Vec<Member> {
     let (settings, layout) = (site.settings(), &site.layout);
     let mut members = Vec::new();
     let flavour = site.facts.flavour;
@@ -237,7 +237,7 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
 }
 
 /// The administrator's own variables for a service.
-pub fn own_environment(layout: &Layout, service: &str) -> String {
+pub(crate) fn own_environment(layout: &Layout, service: &str) -> String {
     format!("{}/{}-{service}.env", layout.env_dir, layout.slug)
 }
 
@@ -253,12 +253,12 @@ fn web_inputs(site: &Site) -> Vec<String> {
 
 impl Site {
     /// Whether systemd holds the web server's socket, so that visitors wait while it starts. CherryPy can't take one over.
-    pub fn has_web_socket(&self) -> bool {
+    pub(crate) fn has_web_socket(&self) -> bool {
         self.manager() == Manager::Systemd && self.settings().web.backend == Backend::Gunicorn
     }
 
     /// Modules of Apache that the site needs and that Debian does not switch on by itself: link and target.
-    pub fn apache_modules(&self) -> Vec<(String, String)> {
+    pub(crate) fn apache_modules(&self) -> Vec<(String, String)> {
         let Some(directory) = self.facts.flavour.apache_modules else {
             return Vec::new();
         };
@@ -286,7 +286,7 @@ impl Site {
     }
 
     /// Certificate, key and chain of the web site.
-    pub fn certificate_files(&self) -> (String, String, Option<String>) {
+    pub(crate) fn certificate_files(&self) -> (String, String, Option<String>) {
         let tls = &self.settings().tls;
         let text = |path: &Option<settings::AbsolutePath>, own: &str| {
             path.as_ref()
@@ -311,7 +311,7 @@ impl Site {
     }
 
     /// The file that tunes a local database, if there is one.
-    pub fn database_drop_in(&self) -> Option<String> {
+    pub(crate) fn database_drop_in(&self) -> Option<String> {
         let database = &self.settings().database;
         if database.mode != Mode::Local || !database.tuning {
             return None;

@@ -10,7 +10,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// Asks it; nothing where there is nothing to ask, or where others ask better.
-pub async fn ask(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Option<Answered> {
+pub(crate) async fn ask(
+    host: &Host,
+    known: &Known,
+    member: &Member,
+    seen: &Seen,
+) -> Option<Answered> {
     Some(match member.role {
         Role::Socket | Role::Timer | Role::Database | Role::Broker => return None,
         Role::Server => {
@@ -107,7 +112,7 @@ async fn monitored(host: &Host, known: &Known) -> Answered {
 }
 
 /// The site as a visitor on this machine finds it.
-pub fn visitor(known: &Known) -> site::Endpoint {
+pub(crate) fn visitor(known: &Known) -> site::Endpoint {
     let name = known.names.first().map_or("", String::as_str);
     site::Endpoint::of(&known.settings, name, &known.certificate)
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use std::time::SystemTime;
 
 /// What runs under this name.
-pub fn see(host: &Host, service: &str) -> Result<Seen> {
+pub(crate) fn see(host: &Host, service: &str) -> Result<Seen> {
     let programs: &[&str] = match service {
         "apache2" | "httpd" => &["apache2", "httpd"],
         "rabbitmq-server" => &["beam.smp"],
@@ -47,7 +47,7 @@ fn noted(service: &str) -> Option<(u32, SystemTime)> {
 }
 
 /// Starts, restarts or reloads it.
-pub fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
+pub(crate) fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
     let child = host.child_apart("service");
     child.args([service, verb]).run().map(drop)
 }

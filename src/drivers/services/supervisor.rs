@@ -20,7 +20,7 @@ const ASLEEP: [&str; 4] = [
 ];
 
 /// What supervisor knows of the programs of a group; nothing where it does not run.
-pub fn see(host: &Host, group: &str) -> Result<BTreeMap<String, Seen>> {
+pub(crate) fn see(host: &Host, group: &str) -> Result<BTreeMap<String, Seen>> {
     if which::which("supervisorctl").is_err() {
         return Ok(BTreeMap::new());
     }
@@ -66,7 +66,7 @@ fn seen(line: &str) -> Option<(String, Seen)> {
 }
 
 /// Stops all programs of a group at once, which takes as long as the slowest of them.
-pub fn stop_group(host: &Host, group: &str) -> Result<()> {
+pub(crate) fn stop_group(host: &Host, group: &str) -> Result<()> {
     if see(host, group)?.is_empty() {
         return Ok(());
     }
@@ -74,7 +74,7 @@ pub fn stop_group(host: &Host, group: &str) -> Result<()> {
 }
 
 /// Makes supervisor read its files again and follow them, for our group alone. Where it does not run, it is started.
-pub fn update(host: &Host, group: &str) -> Result<()> {
+pub(crate) fn update(host: &Host, group: &str) -> Result<()> {
     wake(host)?;
     order(host, &["reread"])?;
     order(host, &["update", group])
@@ -108,7 +108,7 @@ fn is_asleep(host: &Host) -> Result<bool> {
 }
 
 /// Lets supervisor do something, and waits until it did.
-pub fn order(host: &Host, words: &[&str]) -> Result<()> {
+pub(crate) fn order(host: &Host, words: &[&str]) -> Result<()> {
     let said = host.child("supervisorctl").args(words).end()?;
     let goes_down = said.output.contains("SHUTDOWN_STATE");
     if goes_down || ASLEEP.iter().any(|sign| said.output.contains(sign)) {

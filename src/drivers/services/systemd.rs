@@ -14,12 +14,12 @@ const RUNNING: &str = "/run/systemd/system";
 const STAMPS: &str = "/var/lib/systemd/timers";
 
 /// Whether systemd runs this machine.
-pub fn runs(host: &Host) -> Result<bool> {
+pub(crate) fn runs(host: &Host) -> Result<bool> {
     Ok(host.look(RUNNING)?.is_some())
 }
 
 /// What systemd knows of these units.
-pub fn see(host: &Host, units: &[String]) -> Result<BTreeMap<String, Seen>> {
+pub(crate) fn see(host: &Host, units: &[String]) -> Result<BTreeMap<String, Seen>> {
     match question(host, units)? {
         Some(question) => understood(units, &question.end()?),
         None => Ok(BTreeMap::new()),
@@ -27,7 +27,7 @@ pub fn see(host: &Host, units: &[String]) -> Result<BTreeMap<String, Seen>> {
 }
 
 /// Begins to ask for them; [`understood`] gives the answer.
-pub fn begin_to_see(host: &Host, units: &[String]) -> Result<Option<Begun>> {
+pub(crate) fn begin_to_see(host: &Host, units: &[String]) -> Result<Option<Begun>> {
     question(host, units)?.map(Child::begin).transpose()
 }
 
@@ -43,7 +43,7 @@ fn question<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> {
 }
 
 /// The answer.
-pub fn understood(units: &[String], said: &Ended) -> Result<BTreeMap<String, Seen>> {
+pub(crate) fn understood(units: &[String], said: &Ended) -> Result<BTreeMap<String, Seen>> {
     if !said.status.success() {
         return Err(Exit::Unreachable.because(format!(
             "systemd does not answer: {}; is `systemctl status` well?",
@@ -105,12 +105,12 @@ fn seen(block: &str) -> Seen {
 }
 
 /// Makes systemd read its unit files again.
-pub fn reload_files(host: &Host) -> Result<()> {
+pub(crate) fn reload_files(host: &Host) -> Result<()> {
     host.run("systemctl", &["daemon-reload"])
 }
 
 /// Starts, stops, restarts or reloads a unit, and waits for it.
-pub fn order(host: &Host, verb: &str, unit: &str) -> Result<()> {
+pub(crate) fn order(host: &Host, verb: &str, unit: &str) -> Result<()> {
     if verb == "start" || verb == "restart" {
         // A unit that failed too often is otherwise refused without a try.
         let _ = host
@@ -133,12 +133,12 @@ pub fn order(host: &Host, verb: &str, unit: &str) -> Result<()> {
 }
 
 /// Switches a unit on for the next boot.
-pub fn enable(host: &Host, unit: &str) -> Result<()> {
+pub(crate) fn enable(host: &Host, unit: &str) -> Result<()> {
     host.run("systemctl", &["--quiet", "enable", "--", unit])
 }
 
 /// Stops everything of an instance, whatever of it is loaded.
-pub fn stop_instance(host: &Host, slug: &str) -> Result<()> {
+pub(crate) fn stop_instance(host: &Host, slug: &str) -> Result<()> {
     if !runs(host)? {
         return Ok(());
     }
@@ -157,7 +157,7 @@ pub fn stop_instance(host: &Host, slug: &str) -> Result<()> {
 }
 
 /// Stops a unit that still runs although its file is gone.
-pub fn stop_forgotten(host: &Host, unit: &str) -> Result<()> {
+pub(crate) fn stop_forgotten(host: &Host, unit: &str) -> Result<()> {
     let seen = see(host, &[unit.to_owned()])?;
     match seen.get(unit) {
         Some(seen) if !seen.there && seen.phase == Phase::Running => order(host, "stop", unit),
@@ -166,7 +166,7 @@ pub fn stop_forgotten(host: &Host, unit: &str) -> Result<()> {
 }
 
 /// The last lines that a unit logged since then.
-pub fn log(host: &Host, unit: &str, since: SystemTime) -> Result<String> {
+pub(crate) fn log(host: &Host, unit: &str, since: SystemTime) -> Result<String> {
     let seconds = since
         .duration_since(UNIX_EPOCH)
         .map_or(0, |age| age.as_secs());

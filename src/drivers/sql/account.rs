@@ -18,13 +18,13 @@ use anyhow::{Context, Result};
 use zeroize::Zeroizing;
 
 /// `user@host`, split where the user ends.
-pub fn parts(name: &str) -> Result<(&str, &str)> {
+pub(crate) fn parts(name: &str) -> Result<(&str, &str)> {
     name.rsplit_once('@')
         .with_context(|| format!("{name} is not an account as user@host"))
 }
 
 /// Whether the account is there, what it may do, and whether it gets in.
-pub async fn observe(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     let known = known(host)?;
     let server = &known.server;
     if !server.is_there().await? {
@@ -129,7 +129,7 @@ async fn answered(known: &Known, endpoint: &Endpoint) -> Result<&'static str> {
 }
 
 /// Makes the account, or mends it: its login, then what it may do; or drops it.
-pub async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     let known = known(host)?;
     let server = &known.server;
     server.started(host).await?;
@@ -332,7 +332,13 @@ async fn identify(
 }
 
 /// Refuses what `enforce` would refuse.
-pub fn refuse(host: &Host, known: &Known, name: &str, before: &State, after: &State) -> Result<()> {
+pub(crate) fn refuse(
+    host: &Host,
+    known: &Known,
+    name: &str,
+    before: &State,
+    after: &State,
+) -> Result<()> {
     match after.facets() {
         Some(wanted) => refuse_foreign(host, known, name, before, wanted).map(drop),
         None => Ok(()),
@@ -340,7 +346,7 @@ pub fn refuse(host: &Host, known: &Known, name: &str, before: &State, after: &St
 }
 
 /// What others have to do about an account that this program can only look at.
-pub fn for_others(known: &Known, name: &str, before: &State) -> Result<anyhow::Error> {
+pub(crate) fn for_others(known: &Known, name: &str, before: &State) -> Result<anyhow::Error> {
     let (user, _) = parts(name)?;
     let account = known
         .account(user)

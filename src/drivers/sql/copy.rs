@@ -1,9 +1,9 @@
 //! Dumps of a database and what loads them.
 
-pub mod client;
-pub mod deferred_keys;
+pub(crate) mod client;
+pub(crate) mod deferred_keys;
 pub(crate) mod directory;
-pub mod dump;
-pub mod load;
+pub(crate) mod dump;
+pub(crate) mod load;
 pub(crate) mod place;
-pub mod scan;
+pub(crate) mod scan;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What CamCOPS and its migrations do with their own database. It makes no views, routines, triggers or events.
-pub const APPLICATION: [&str; 11] = [
+pub(crate) const APPLICATION: [&str; 11] = [
     "ALTER",
     "CREATE",
     "CREATE TEMPORARY TABLES",
@@ -27,7 +27,7 @@ const OF_A_READER: [&str; 1] = ["SELECT"];
 
 /// What an account is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// The application.
     Application,
     /// Reports and the like.
@@ -36,7 +36,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// What it needs to do.
-    pub fn privileges(self) -> &'static [&'static str] {
+    pub(crate) fn privileges(self) -> &'static [&'static str] {
         match self {
             Purpose::Application => &APPLICATION,
             Purpose::Reading => &OF_A_READER,
@@ -44,7 +44,7 @@ impl Purpose {
     }
 
     /// Exactly the grants that it needs on its database.
-    pub fn grants(self, database: &str) -> BTreeSet<String> {
+    pub(crate) fn grants(self, database: &str) -> BTreeSet<String> {
         let scope = on_database(&quote::pattern(database));
         let privileges = self.privileges().iter();
         privileges
@@ -54,15 +54,15 @@ impl Purpose {
 }
 
 /// The value of the facet `grants` where an account that others look after has all that it needs.
-pub const ENOUGH: &str = "all that are needed";
+pub(crate) const ENOUGH: &str = "all that are needed";
 
 /// Everything in a database, or in those of a pattern.
-pub fn on_database(pattern: &str) -> String {
+pub(crate) fn on_database(pattern: &str) -> String {
     format!("{}.*", quote::name(pattern))
 }
 
 /// Grants what is missing, then revokes what is too much.
-pub async fn regrant(
+pub(crate) async fn regrant(
     server: &Server,
     quoted: &str,
     wanted: &BTreeSet<String>,
@@ -106,7 +106,7 @@ fn by_scope<'a>(grants: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, S
 }
 
 /// Everything that an account has been granted, on whatever, roles among it.
-pub async fn grants(server: &Server, user: &str, from: &str) -> Result<BTreeSet<String>> {
+pub(crate) async fn grants(server: &Server, user: &str, from: &str) -> Result<BTreeSet<String>> {
     let (quoted_user, quoted_host) = (quote::text(user), quote::text(from));
     let grantee = quote::text(&format!("'{user}'@'{from}'"));
     // Database, table and column: empty where the privilege is on all of them.
@@ -157,7 +157,7 @@ pub async fn grants(server: &Server, user: &str, from: &str) -> Result<BTreeSet<
 }
 
 /// What the application lacks on its database, as the server tells it itself: what its roles may do is among it.
-pub async fn lacking(known: &Known) -> Result<Vec<&'static str>> {
+pub(crate) async fn lacking(known: &Known) -> Result<Vec<&'static str>> {
     let lines: Vec<(String,)> = known.server.rows("SHOW GRANTS").await?;
     let mut has = BTreeSet::new();
     for (pattern, privileges) in lines.iter().filter_map(|(line,)| granted(line)) {
@@ -208,7 +208,7 @@ async fn powers(known: &Known) -> Result<BTreeMap<String, bool>> {
 }
 
 /// Refuses an administrator who could only do a part of it.
-pub async fn refuse_weak_administrator(known: &Known) -> Result<()> {
+pub(crate) async fn refuse_weak_administrator(known: &Known) -> Result<()> {
     let server = &known.server;
     let role: Option<(Option<String>,)> = server.row("SELECT CURRENT_ROLE()").await?;
     if matches!(role, Some((Some(role),)) if role != "NONE") {

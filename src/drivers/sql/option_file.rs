@@ -12,15 +12,15 @@ const LARGEST: u64 = 1 << 20;
 
 /// What an option file says about a login.
 #[derive(Debug, Clone, Default)]
-pub struct OptionFile {
+pub(crate) struct OptionFile {
     /// The account.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Its password.
-    pub password: Option<Secret>,
+    pub(crate) password: Option<Secret>,
 }
 
 /// Reads the administrator's option file.
-pub fn read(host: &Host, setting: &str, path: &str) -> Result<OptionFile> {
+pub(crate) fn read(host: &Host, setting: &str, path: &str) -> Result<OptionFile> {
     let wrong =
         |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
     let missing = || {

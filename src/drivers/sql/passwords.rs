@@ -15,19 +15,19 @@ use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 /// The value of the facet `passwords` where there is no second one.
-pub const ONE: &str = "one";
+pub(crate) const ONE: &str = "one";
 /// Its value where either of two is taken.
-pub const TWO: &str = "two";
+pub(crate) const TWO: &str = "two";
 
 /// A server that checks how good a password is refuses a digest with one of these.
-pub const WANTS_TO_SEE_IT: [u16; 2] = [1290, 1819];
+pub(crate) const WANTS_TO_SEE_IT: [u16; 2] = [1290, 1819];
 /// An older server knows no second password: it has no such table or column, or does not understand the words.
 const OLDER: [u16; 3] = [1146, 1054, 1064];
 /// Whoever has just read the former password has logged in with it by then.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How many passwords an account takes.
-pub async fn accepted(server: &Server, user: &str, from: &str) -> Result<&'static str> {
+pub(crate) async fn accepted(server: &Server, user: &str, from: &str) -> Result<&'static str> {
     let of = format!(
         "WHERE User = {} AND Host = {}",
         quote::text(user),
@@ -50,7 +50,7 @@ pub async fn accepted(server: &Server, user: &str, from: &str) -> Result<&'stati
 }
 
 /// Lets an account in by its new password, and still by the former one, whatever it takes now.
-pub async fn accept_both(
+pub(crate) async fn accept_both(
     known: &Known,
     account: &Account,
     quoted: &str,
@@ -110,7 +110,7 @@ pub async fn accept_both(
 }
 
 /// Waits until whoever has read the former password has logged in with it.
-pub async fn let_readers_in(known: &Known) -> Result<()> {
+pub(crate) async fn let_readers_in(known: &Known) -> Result<()> {
     let changed = processes::changed(&known.option_file)
         .with_context(|| format!("can't look at {}", known.option_file))?;
     let age = changed.and_then(|changed| changed.elapsed().ok());
@@ -119,7 +119,7 @@ pub async fn let_readers_in(known: &Known) -> Result<()> {
 }
 
 /// What the server itself keeps of a password for `mysql_native_password`.
-pub fn native_digest(password: &Secret) -> String {
+pub(crate) fn native_digest(password: &Secret) -> String {
     let sha1 = |bytes: &[u8]| digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes);
     let twice = sha1(sha1(password.reveal().as_bytes()).as_ref());
     format!("*{}", crate::base::text::hex(twice.as_ref()).to_uppercase())

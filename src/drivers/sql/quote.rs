@@ -5,22 +5,22 @@
 //! doubled is the whole of the rule.
 
 /// A text.
-pub fn text(value: &str) -> String {
+pub(crate) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
 /// The name of a database, a table, a column or a role.
-pub fn name(value: &str) -> String {
+pub(crate) fn name(value: &str) -> String {
     format!("`{}`", value.replace('`', "``"))
 }
 
 /// An account.
-pub fn account(user: &str, host: &str) -> String {
+pub(crate) fn account(user: &str, host: &str) -> String {
     format!("{}@{}", text(user), text(host))
 }
 
 /// The database of this name and no other: grants read `_` and `%` as wildcards.
-pub fn pattern(database: &str) -> String {
+pub(crate) fn pattern(database: &str) -> String {
     let mut pattern = String::with_capacity(database.len() + 4);
     for letter in database.chars() {
         if matches!(letter, '_' | '%' | '\\') {
@@ -32,7 +32,7 @@ pub fn pattern(database: &str) -> String {
 }
 
 /// Whether a pattern of a grant includes a database.
-pub fn includes(pattern: &str, database: &str) -> bool {
+pub(crate) fn includes(pattern: &str, database: &str) -> bool {
     let (mut pattern_left, mut left) = (pattern.chars(), database.chars());
     let rest = pattern_left.clone();
     match pattern_left.next() {

@@ -9,16 +9,16 @@ use crate::resource::{Enforced, Facets, State};
 use anyhow::Result;
 
 /// What CamCOPS's own documentation asks for; `utf8mb4` in both families is what others call UTF-8.
-pub const CHARSET: &str = "utf8mb4";
+pub(crate) const CHARSET: &str = "utf8mb4";
 /// The same in every version of both families, so that a dump goes into any of them.
-pub const COLLATION: &str = "utf8mb4_unicode_ci";
+pub(crate) const COLLATION: &str = "utf8mb4_unicode_ci";
 /// A photograph travels as one packet.
-pub const MAX_PACKET: u64 = 64 << 20;
+pub(crate) const MAX_PACKET: u64 = 64 << 20;
 /// The value of the facet `max_packet` where packets may be large enough.
-pub const LARGE_ENOUGH: &str = "at least 64 MiB";
+pub(crate) const LARGE_ENOUGH: &str = "at least 64 MiB";
 
 /// Whether the database is there, and what it gives its tables.
-pub async fn observe(host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     let known = known(host)?;
     let server = &known.server;
     if !server.is_there().await? {
@@ -48,7 +48,12 @@ pub async fn observe(host: &Host, name: &str) -> Result<State> {
 
 /// Makes the database, or gives its next tables the right character set; or drops it. Tables that are there are never
 /// converted.
-pub async fn enforce(host: &Host, name: &str, before: &State, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(
+    host: &Host,
+    name: &str,
+    before: &State,
+    after: &State,
+) -> Result<Enforced> {
     let known = known(host)?;
     let server = &known.server;
     server.started(host).await?;
@@ -104,7 +109,7 @@ pub async fn enforce(host: &Host, name: &str, before: &State, after: &State) -> 
 }
 
 /// What others have to do about a database that this program can only look at.
-pub fn for_others(known: &Known, name: &str, before: &State) -> anyhow::Error {
+pub(crate) fn for_others(known: &Known, name: &str, before: &State) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     let (what, verb) = match before {
         State::Absent => (

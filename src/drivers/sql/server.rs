@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 /// How long one answer may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(30);
 /// What the server says of a statement that it can't prepare.
@@ -27,7 +27,7 @@ const SESSION: [&str; 2] = [
 
 /// In whose name we act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Power {
+pub(crate) enum Power {
     /// The server's administrator.
     Administrator,
     /// The application's own account: it can look, but others have to mend.
@@ -36,31 +36,31 @@ pub enum Power {
 
 /// A database server.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// Where it is and how we log in.
-    pub endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
     /// In whose name.
-    pub power: Power,
+    pub(crate) power: Power,
     /// Whether it is this machine's own.
-    pub local: bool,
+    pub(crate) local: bool,
     connection: Mutex<Option<Conn>>,
     identity: OnceCell<Identity>,
 }
 
 /// What a server says about itself and about us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// MariaDB or MySQL.
-    pub family: DatabaseFamily,
+    pub(crate) family: DatabaseFamily,
     /// The machine that we come from, as the server sees it.
-    pub client: String,
+    pub(crate) client: String,
     /// The account that it takes us for, as `user@host`.
-    pub account: String,
+    pub(crate) account: String,
 }
 
 impl Server {
     /// Nothing is asked yet.
-    pub fn new(endpoint: Endpoint, power: Power, local: bool) -> Server {
+    pub(crate) fn new(endpoint: Endpoint, power: Power, local: bool) -> Server {
         Server {
             endpoint,
             power,
@@ -85,7 +85,7 @@ impl Server {
     }
 
     /// Whether it can be asked; a local server that does not run may not be installed yet.
-    pub async fn is_there(&self) -> Result<bool> {
+    pub(crate) async fn is_there(&self) -> Result<bool> {
         match self.connection().await {
             Ok(_) => Ok(true),
             Err(trouble) if self.local && trouble.cause == Cause::Closed => Ok(false),
@@ -94,7 +94,7 @@ impl Server {
     }
 
     /// Waits for a server that is just starting.
-    pub async fn started(&self, host: &Host) -> Result<()> {
+    pub(crate) async fn started(&self, host: &Host) -> Result<()> {
         let begin = Instant::now();
         loop {
             let trouble = match self.connection().await {
@@ -132,13 +132,13 @@ impl Server {
     }
 
     /// The rows of a query.
-    pub async fn rows<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Vec<T>> {
+    pub(crate) async fn rows<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Vec<T>> {
         let rows = self.rows_if_any(query, &[]).await?;
         Ok(rows.unwrap_or_default())
     }
 
     /// The rows of a query; nothing where the server refuses it with one of these numbers.
-    pub async fn rows_if_any<T: FromRow + Send + 'static>(
+    pub(crate) async fn rows_if_any<T: FromRow + Send + 'static>(
         &self,
         query: &str,
         nothing: &[u16],
@@ -160,12 +160,12 @@ impl Server {
     }
 
     /// The first row of a query.
-    pub async fn row<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Option<T>> {
+    pub(crate) async fn row<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Option<T>> {
         Ok(self.rows(query).await?.into_iter().next())
     }
 
     /// Changes something.
-    pub async fn change(&self, statement: &str) -> Result<()> {
+    pub(crate) async fn change(&self, statement: &str) -> Result<()> {
         self.rows::<mysql_async::Row>(statement).await?;
         Ok(())
     }
@@ -197,7 +197,7 @@ impl Server {
     }
 
     /// Who it is and who we are there, asked once.
-    pub async fn identity(&self) -> Result<&Identity> {
+    pub(crate) async fn identity(&self) -> Result<&Identity> {
         if let Some(identity) = self.identity.get() {
             return Ok(identity);
         }
@@ -224,7 +224,7 @@ impl Server {
     }
 
     /// Says goodbye: a connection that is just dropped is an aborted one in the server's log.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Some(connection) = self.connection.lock().await.take() {
             let _ = connection.disconnect().await;
         }
@@ -274,7 +274,7 @@ fn is_misread(query: &str) -> bool {
 }
 
 /// What each trouble means to a script.
-pub fn exit(cause: Cause) -> Exit {
+pub(crate) fn exit(cause: Cause) -> Exit {
     match cause {
         Cause::UnknownAuthority | Cause::WrongName | Cause::Expired | Cause::Tls => Exit::Unusable,
         Cause::NoTls | Cause::NoDatabase | Cause::NoVhost => Exit::Settings,

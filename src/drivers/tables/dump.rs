@@ -9,7 +9,7 @@ use anyhow::Result;
 
 /// Who reads a dump again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reader {
+pub(crate) enum Reader {
     /// This program, by itself: the way back of an upgrade.
     Program,
     /// Somebody who wants back what was given up.
@@ -18,7 +18,7 @@ pub enum Reader {
 
 /// Dumps a database and checks the dump; gives the file, whose name ends with the revision and what comes next. What
 /// this program has to read again by itself is not encrypted.
-pub async fn make(
+pub(crate) async fn make(
     host: &Host,
     known: &Known,
     application: &Application,
@@ -65,7 +65,7 @@ fn way_back(application: &Application, database: &str) -> String {
 }
 
 /// The dump from before an upgrade that was cut, if it is still there.
-pub fn of_cut_upgrade(
+pub(crate) fn of_cut_upgrade(
     host: &Host,
     application: &Application,
     database: &str,
@@ -77,7 +77,7 @@ pub fn of_cut_upgrade(
 }
 
 /// Remembers which dump leads back.
-pub fn begin_upgrade(
+pub(crate) fn begin_upgrade(
     host: &Host,
     application: &Application,
     database: &str,
@@ -87,7 +87,7 @@ pub fn begin_upgrade(
 }
 
 /// The upgrade has come to its end, and nobody needs to go back.
-pub fn end_upgrade(host: &Host, application: &Application, database: &str) -> Result<()> {
+pub(crate) fn end_upgrade(host: &Host, application: &Application, database: &str) -> Result<()> {
     let link = way_back(application, database);
     match host.look(&link)? {
         Some(_) => host.remove_file(&link),

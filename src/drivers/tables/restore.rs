@@ -16,7 +16,7 @@ const PASSING: [&str; 4] = [
 ];
 
 /// A sum over the content of each table that somebody enters something into: where it is the same, nothing is new.
-pub async fn sums(known: &Known) -> Result<BTreeMap<String, String>> {
+pub(crate) async fn sums(known: &Known) -> Result<BTreeMap<String, String>> {
     let database = &known.database;
     let tables = sql::tables_of(&known.server, database).await?;
     let named: Vec<String> = tables
@@ -40,7 +40,7 @@ pub async fn sums(known: &Known) -> Result<BTreeMap<String, String>> {
 
 /// Puts the tables of a dump in the place of those of the database; they are at this revision then. A run that was cut is
 /// continued.
-pub async fn bring_back(host: &Host, dump: &str, revision: &str) -> Result<()> {
+pub(crate) async fn bring_back(host: &Host, dump: &str, revision: &str) -> Result<()> {
     let (known, application) = (sql::known(host)?, application(host)?);
     let database = &known.database;
     known.server.started(host).await?;

@@ -10,16 +10,16 @@ const MIGRATIONS: &str = "site-packages/camcops_server/alembic/versions";
 
 /// The revisions of a release.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Revisions {
+pub(crate) struct Revisions {
     /// The newest.
-    pub head: String,
+    pub(crate) head: String,
     /// All of them.
-    pub all: BTreeSet<String>,
+    pub(crate) all: BTreeSet<String>,
 }
 
 impl Revisions {
     /// Reads those of the release in a Python environment; nothing where there is none.
-    pub fn read(venv: &str) -> Result<Option<Revisions>> {
+    pub(crate) fn read(venv: &str) -> Result<Option<Revisions>> {
         let Some(directory) = migrations(Path::new(venv)) else {
             return Ok(None);
         };

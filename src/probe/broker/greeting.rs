@@ -20,11 +20,11 @@ const FRAME_HEAD: usize = 7;
 
 /// The first bytes that came from a broker.
 #[derive(Debug, Clone, Default)]
-pub struct Greeting(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Greeting(Arc<Mutex<Vec<u8>>>);
 
 impl Greeting {
     /// The same connection, overheard until the greeting is over.
-    pub fn overheard(
+    pub(crate) fn overheard(
         &self,
         theirs: impl AsyncRead + AsyncWrite + Send + 'static,
     ) -> io::Result<TcpStream> {
@@ -70,12 +70,12 @@ impl Greeting {
     }
 
     /// Whether nothing came yet.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.heard().is_empty()
     }
 
     /// Who greeted.
-    pub fn answer(&self) -> Answer {
+    pub(crate) fn answer(&self) -> Answer {
         let properties = properties(&self.heard());
         let text = |key: &str| {
             let value = properties.as_ref()?.inner().get(key)?;
@@ -91,7 +91,7 @@ impl Greeting {
     }
 
     /// What it is, if it is no AMQP broker of the version that we speak.
-    pub fn strange(&self) -> Option<&'static str> {
+    pub(crate) fn strange(&self) -> Option<&'static str> {
         let heard = self.heard();
         match heard.first()? {
             // A frame with a method.

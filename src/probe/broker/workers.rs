@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The names of the workers that answer in time; as soon as one of them is on this machine, the others are not waited for.
-pub async fn ping(
+pub(crate) async fn ping(
     connection: &Connection,
     patience: Duration,
     here: &str,

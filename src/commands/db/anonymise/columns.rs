@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What the release declares: table, column, kind.
-pub type Dictionary = BTreeMap<String, BTreeMap<String, String>>;
+pub(crate) type Dictionary = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The kind of what says who a patient is.
-pub const IDENTIFYING: &str = "identifying";
+pub(crate) const IDENTIFYING: &str = "identifying";
 /// The session's variable with the key of the pseudonyms.
-pub const KEY: &str = "@camcops_provision_key";
+pub(crate) const KEY: &str = "@camcops_provision_key";
 /// Pictures, handwriting, sounds.
 const BLOBS: &str = "blobs";
 
@@ -58,13 +58,13 @@ const ALL: &[&str] = &[];
 
 /// A column as the database has it.
 #[derive(Debug)]
-pub struct Column {
+pub(crate) struct Column {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its type, without a size.
-    pub data_type: String,
+    pub(crate) data_type: String,
     /// Whether it may have nothing.
-    pub nullable: bool,
+    pub(crate) nullable: bool,
 }
 
 impl Column {
@@ -90,7 +90,7 @@ impl Column {
 
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// It is what it was.
     Kept,
     /// The same for the same person or the same number, and nothing else.
@@ -103,7 +103,7 @@ pub enum Way {
 
 /// What a pseudonym stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pseudonym {
+pub(crate) enum Pseudonym {
     /// A patient, as name.
     Person,
     /// A number of a patient.
@@ -116,7 +116,7 @@ pub enum Pseudonym {
 
 impl Way {
     /// The value in a copy, as an expression over the original.
-    pub fn value(self, column: &Column) -> String {
+    pub(crate) fn value(self, column: &Column) -> String {
         let name = quote::name(&column.name);
         let hashed = |what: &str| format!("SHA2(CONCAT({KEY}, {what}), 256)");
         match self {
@@ -177,12 +177,12 @@ impl Way {
 }
 
 /// Whether it is known what a table is for.
-pub fn is_known(table: &str, dictionary: &Dictionary) -> bool {
+pub(crate) fn is_known(table: &str, dictionary: &Dictionary) -> bool {
     dictionary.contains_key(table) || OF_THE_SITE.iter().any(|(name, _)| *name == table)
 }
 
 /// What becomes of its columns; nothing where the table stays empty.
-pub fn plan<'a>(
+pub(crate) fn plan<'a>(
     table: &str,
     columns: &'a [Column],
     dictionary: &Dictionary,
@@ -206,7 +206,7 @@ pub fn plan<'a>(
 }
 
 /// When it is copied.
-pub fn turn(table: &str) -> u8 {
+pub(crate) fn turn(table: &str) -> u8 {
     match table {
         "_task_index" | "_idnum_index" => 0,
         "patient_idnum" => 2,
@@ -219,10 +219,10 @@ pub fn turn(table: &str) -> u8 {
 
 /// What became of a table.
 #[derive(Debug, Serialize)]
-pub struct Copied {
+pub(crate) struct Copied {
     table: String,
     /// How many rows it has.
-    pub rows: u64,
+    pub(crate) rows: u64,
     kept: Vec<String>,
     pseudonyms: Vec<String>,
     year_only: Vec<String>,
@@ -231,7 +231,7 @@ pub struct Copied {
 
 impl Copied {
     /// What became of its columns.
-    pub fn new(table: &str, rows: u64, plan: &[(&Column, Way)]) -> Copied {
+    pub(crate) fn new(table: &str, rows: u64, plan: &[(&Column, Way)]) -> Copied {
         let of = |is: fn(Way) -> bool| {
             let those = plan.iter().filter(|(_, way)| is(*way));
             those.map(|(column, _)| column.name.clone()).collect()

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// To write out what is in a database.
     Dump,
     /// To read it in again.
@@ -20,7 +20,7 @@ pub enum Purpose {
 
 /// How clients log in. The file goes when nobody needs it any more.
 #[derive(Debug)]
-pub struct Way<'a> {
+pub(crate) struct Way<'a> {
     host: &'a Host,
     family: DatabaseFamily,
     login: String,
@@ -29,7 +29,7 @@ pub struct Way<'a> {
 
 impl<'a> Way<'a> {
     /// Writes down how an account logs in; the name tells these files from others'.
-    pub fn new(
+    pub(crate) fn new(
         host: &'a Host,
         endpoint: &Endpoint,
         family: DatabaseFamily,
@@ -52,7 +52,7 @@ impl<'a> Way<'a> {
     }
 
     /// A client that logs in this way.
-    pub fn client(&self, program: &'a str) -> Child<'a> {
+    pub(crate) fn client(&self, program: &'a str) -> Child<'a> {
         let child = self
             .host
             .child(program)
@@ -65,7 +65,7 @@ impl<'a> Way<'a> {
     }
 
     /// Which of the clients there is: the other family's may not understand its own server.
-    pub fn program(&self, purpose: Purpose) -> Result<&'static str> {
+    pub(crate) fn program(&self, purpose: Purpose) -> Result<&'static str> {
         let programs: &[&str] = match (self.family, purpose) {
             (DatabaseFamily::Mariadb, Purpose::Dump) => &["mariadb-dump", "mysqldump"],
             (DatabaseFamily::Mysql, Purpose::Dump) => &["mysqldump"],

@@ -11,7 +11,7 @@ const PRIMARY: &str = "  PRIMARY KEY (";
 const LATER: [&str; 2] = ["  KEY `", "  CONSTRAINT `"];
 
 /// Whether the statement that makes a table is at its end here.
-pub fn is_whole(text: &[u8]) -> bool {
+pub(crate) fn is_whole(text: &[u8]) -> bool {
     columns(text).is_some()
 }
 
@@ -24,7 +24,7 @@ fn columns(text: &[u8]) -> Option<(usize, usize)> {
 
 /// Takes the keys that can wait out of the statement that makes a table; gives the text without them, and the statement
 /// that makes them, in the same order and by the same names.
-pub fn keys(text: &[u8]) -> Option<(Vec<u8>, String)> {
+pub(crate) fn keys(text: &[u8]) -> Option<(Vec<u8>, String)> {
     let (begin, end) = columns(text)?;
     let lines = std::str::from_utf8(&text[begin..end]).ok()?;
     let (first, lines) = lines.split_once('\n')?;

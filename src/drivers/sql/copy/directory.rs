@@ -17,7 +17,7 @@ pub(crate) const MOUNTED: &str = "mounted";
 
 /// Sees to it that a directory for backups and dumps is there, that nobody else can change it, and that it is the one
 /// that it was: a share that is not mounted is not replaced by what is below it.
-pub fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
+pub(crate) fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
     if let Some(why) = absence(host, instance, directory)? {
         return Err(Exit::Io.because(why));
     }
@@ -41,7 +41,7 @@ pub fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
 }
 
 /// Why a directory for backups is not the one that it should be: what it is on is not mounted.
-pub fn absence(host: &Host, instance: &str, directory: &str) -> Result<Option<String>> {
+pub(crate) fn absence(host: &Host, instance: &str, directory: &str) -> Result<Option<String>> {
     if let Some(point) = missing_mount(host, directory)? {
         return Ok(Some(format!(
             "backup.directory {directory} is not mounted: nothing is mounted at {point}; `mount {point}`"
@@ -63,7 +63,7 @@ pub fn absence(host: &Host, instance: &str, directory: &str) -> Result<Option<St
 }
 
 /// Whether there were backups in a directory.
-pub fn had_backups(host: &Host, instance: &str, directory: &str) -> Result<bool> {
+pub(crate) fn had_backups(host: &Host, instance: &str, directory: &str) -> Result<bool> {
     let remembered = host.read_text(&layout::beside(instance, DIRECTORY))?;
     Ok(remembered.is_some_and(|text| text.split('\n').next() == Some(directory)))
 }
@@ -93,14 +93,14 @@ pub(crate) fn is_mounted(host: &Host, directory: &str) -> Result<bool> {
 }
 
 /// The moment as names have it.
-pub fn stamp() -> Result<String> {
+pub(crate) fn stamp() -> Result<String> {
     Ok(OffsetDateTime::now_utc().format(format_description!(
         "[year][month][day]T[hour][minute][second]Z"
     ))?)
 }
 
 /// The moment that a name has.
-pub fn moment(stamp: &str) -> Option<OffsetDateTime> {
+pub(crate) fn moment(stamp: &str) -> Option<OffsetDateTime> {
     let form = format_description!("[year][month][day]T[hour][minute][second]Z");
     let moment = PrimitiveDateTime::parse(stamp, form).ok()?;
     Some(moment.assume_utc())

@@ -21,29 +21,29 @@ const TOLD: u64 = 8;
 
 /// A part of a dump that can be read by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Section {
+pub(crate) struct Section {
     /// Where its frame begins.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Which table it has; nothing for what is before the first one, for views, and for the end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub table: Option<String>,
+    pub(crate) table: Option<String>,
 }
 
 /// What a dump has.
 #[derive(Debug)]
-pub struct Dumped {
+pub(crate) struct Dumped {
     /// Each table with the number of its rows.
-    pub tables: BTreeMap<String, u64>,
+    pub(crate) tables: BTreeMap<String, u64>,
     /// Where its parts begin.
-    pub sections: Vec<Section>,
+    pub(crate) sections: Vec<Section>,
     /// Its size as text.
-    pub text_bytes: u64,
+    pub(crate) text_bytes: u64,
     /// Its size and sum on the disk.
-    pub packed: Packed,
+    pub(crate) packed: Packed,
 }
 
 /// How much a database is: the dump of it is about as large.
-pub async fn size(known: &Known) -> Result<u64> {
+pub(crate) async fn size(known: &Known) -> Result<u64> {
     let size: Option<(Option<u64>,)> = known
         .server
         .row(&format!(
@@ -55,7 +55,7 @@ pub async fn size(known: &Known) -> Result<u64> {
 }
 
 /// Refuses to fill the disk.
-pub fn room(host: &Host, directory: &str, needed: u64, what: &str) -> Result<()> {
+pub(crate) fn room(host: &Host, directory: &str, needed: u64, what: &str) -> Result<()> {
     let needed = needed / 5 * 6;
     let there = host.space(directory)?;
     let free = there.blocks_available() * there.fragment_size();
@@ -70,7 +70,7 @@ pub fn room(host: &Host, directory: &str, needed: u64, what: &str) -> Result<()>
 }
 
 /// Dumps the database of the site into a file that was just made.
-pub async fn write(
+pub(crate) async fn write(
     host: &Host,
     known: &Known,
     tables: &[String],
@@ -174,7 +174,7 @@ fn pump(
 }
 
 /// Whether a dump is whole: every table is in it, and it says itself that it has come to its end.
-pub fn check(scan: &Scan, tables: &[String]) -> Result<()> {
+pub(crate) fn check(scan: &Scan, tables: &[String]) -> Result<()> {
     if let Some(missing) = tables.iter().find(|name| !scan.tables.contains_key(*name)) {
         bail!(
             "the dump has {} of {} tables, and not {missing}",

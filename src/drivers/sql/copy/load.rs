@@ -42,7 +42,7 @@ const LONGEST: usize = 48;
 
 /// What a database beside the others is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum For {
+pub(crate) enum For {
     /// To see whether a backup can be loaded.
     Verify,
     /// To take the place of the site's database.
@@ -54,7 +54,7 @@ pub enum For {
 }
 
 /// Its name: the settings allow no such name for the database of a site.
-pub fn name(database: &str, purpose: For) -> String {
+pub(crate) fn name(database: &str, purpose: For) -> String {
     let short: String = database.chars().take(LONGEST).collect();
     let end = match purpose {
         For::Verify => "verify",
@@ -66,7 +66,7 @@ pub fn name(database: &str, purpose: For) -> String {
 }
 
 /// Refuses where the server gives no power to make a database.
-pub fn need_power(known: &Known, instead: &str) -> Result<()> {
+pub(crate) fn need_power(known: &Known, instead: &str) -> Result<()> {
     if known.server.power == Power::Administrator {
         return Ok(());
     }
@@ -77,7 +77,7 @@ pub fn need_power(known: &Known, instead: &str) -> Result<()> {
 }
 
 /// Refuses where triggers are on the tables of a database: the server moves no table that has one.
-pub async fn refuse_triggers(known: &Known) -> Result<()> {
+pub(crate) async fn refuse_triggers(known: &Known) -> Result<()> {
     let mut triggers = sql::others_of(&known.server, &known.database).await?;
     triggers.retain(|what| what.starts_with(sql::TRIGGER));
     refuse(
@@ -88,7 +88,7 @@ pub async fn refuse_triggers(known: &Known) -> Result<()> {
 }
 
 /// Refuses where a database that is to go has anything that no dump of ours has.
-pub async fn refuse_others(known: &Known) -> Result<()> {
+pub(crate) async fn refuse_others(known: &Known) -> Result<()> {
     let others = sql::others_of(&known.server, &known.database).await?;
     refuse(known, &others, "the dump would not have them")
 }
@@ -105,7 +105,12 @@ fn refuse(known: &Known, others: &[String], why: &str) -> Result<()> {
 }
 
 /// Makes one that is empty; only the account that is given with it, and the server's administrator, may use it.
-pub async fn make(known: &Known, purpose: For, charset: &str, collation: &str) -> Result<String> {
+pub(crate) async fn make(
+    known: &Known,
+    purpose: For,
+    charset: &str,
+    collation: &str,
+) -> Result<String> {
     let name = name(&known.database, purpose);
     remove(known, purpose).await?;
     let word = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -127,7 +132,7 @@ pub async fn make(known: &Known, purpose: For, charset: &str, collation: &str) -
 }
 
 /// Refuses what the server has no room for, where that can be known.
-pub async fn room(host: &Host, known: &Known, needed: u64) -> Result<()> {
+pub(crate) async fn room(host: &Host, known: &Known, needed: u64) -> Result<()> {
     if !known.server.local {
         return Ok(());
     }
@@ -144,7 +149,7 @@ pub async fn room(host: &Host, known: &Known, needed: u64) -> Result<()> {
 }
 
 /// Removes one, whoever left it; one of somebody else is refused.
-pub async fn remove(known: &Known, purpose: For) -> Result<bool> {
+pub(crate) async fn remove(known: &Known, purpose: For) -> Result<bool> {
     let name = name(&known.database, purpose);
     let server = &known.server;
     let there: Option<(u8,)> = server
@@ -169,7 +174,7 @@ pub async fn remove(known: &Known, purpose: For) -> Result<bool> {
 }
 
 /// Whether an earlier run put other tables in the place of the site's, and was cut before the old ones went.
-pub async fn were_switched(known: &Known) -> Result<bool> {
+pub(crate) async fn were_switched(known: &Known) -> Result<bool> {
     let old = counted(known, For::Replaced).await?;
     let new = counted(known, For::Restore).await?;
     match (old, new) {
@@ -190,7 +195,7 @@ async fn counted(known: &Known, purpose: For) -> Result<usize> {
 }
 
 /// Removes all that runs before this one may have left, and says so.
-pub async fn clear_up(host: &Host, known: &Known) -> Result<()> {
+pub(crate) async fn clear_up(host: &Host, known: &Known) -> Result<()> {
     if known.server.power != Power::Administrator {
         return Ok(());
     }
@@ -224,7 +229,7 @@ async fn drop_account(known: &Known) -> Result<()> {
 
 /// What is loaded.
 #[derive(Debug)]
-pub enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// Our own, whose parts can be loaded side by side.
     Sections {
         /// The file.
@@ -244,7 +249,12 @@ pub enum Source<'a> {
 }
 
 /// Loads a dump into a database that was made for it. Gives what was seen of one that came as a stream.
-pub async fn load(host: &Host, known: &Known, database: &str, source: Source<'_>) -> Result<Scan> {
+pub(crate) async fn load(
+    host: &Host,
+    known: &Known,
+    database: &str,
+    source: Source<'_>,
+) -> Result<Scan> {
     let server = &known.server;
     let family = server.identity().await?.family;
     drop_account(known).await?;
@@ -618,7 +628,7 @@ fn beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// How many rows each table of a database has, without ours.
-pub async fn counts(known: &Known, database: &str) -> Result<BTreeMap<String, u64>> {
+pub(crate) async fn counts(known: &Known, database: &str) -> Result<BTreeMap<String, u64>> {
     let tables = sql::tables_of(&known.server, database).await?;
     let tables: Vec<String> = tables.into_iter().filter(|name| name != MARK).collect();
     let mut counts = BTreeMap::new();
@@ -644,7 +654,7 @@ pub async fn counts(known: &Known, database: &str) -> Result<BTreeMap<String, u6
 }
 
 /// Refuses what did not arrive as it was written down.
-pub fn compare(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) -> Result<()> {
+pub(crate) fn compare(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) -> Result<()> {
     let names = wanted.keys().chain(found.keys());
     for name in names {
         let (wanted, found) = (wanted.get(name), found.get(name));
@@ -664,7 +674,7 @@ pub fn compare(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) ->
 }
 
 /// Gives the tables of one database the names of another's, whose own go into a third one, in one step.
-pub async fn switch(known: &Known, from: &str, aside: &str) -> Result<()> {
+pub(crate) async fn switch(known: &Known, from: &str, aside: &str) -> Result<()> {
     let live = &known.database;
     let mut all = moves(known, live, aside).await?;
     all.extend(moves(known, from, live).await?);
@@ -675,7 +685,7 @@ pub async fn switch(known: &Known, from: &str, aside: &str) -> Result<()> {
 }
 
 /// Moves the tables of one database into another that has none, in one step.
-pub async fn hand_over(known: &Known, from: &str, to: &str) -> Result<()> {
+pub(crate) async fn hand_over(known: &Known, from: &str, to: &str) -> Result<()> {
     let all = moves(known, from, to).await?;
     known
         .server

@@ -29,7 +29,7 @@ const OTHERS: [&[u8]; 7] = [
 
 /// What stands from one place of a dump to the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Begins {
+pub(crate) enum Begins {
     /// A table, with its rows.
     Table(String),
     /// Something else: views, what was set for the dump is set back.
@@ -52,13 +52,13 @@ enum At {
 
 /// What was seen so far.
 #[derive(Debug)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// Each table with the number of its rows.
-    pub tables: BTreeMap<String, u64>,
+    pub(crate) tables: BTreeMap<String, u64>,
     /// Whether a client of MariaDB or MySQL made it: then it says when it is complete.
-    pub by_a_client: bool,
+    pub(crate) by_a_client: bool,
     /// Whether it says that it is complete, and nothing follows.
-    pub complete: bool,
+    pub(crate) complete: bool,
     at: At,
     head: Vec<u8>,
     rows: u64,
@@ -82,7 +82,7 @@ impl Default for Scan {
 impl Scan {
     /// Goes on with these bytes, up to where something else begins: gives how many bytes come before that, and what it
     /// is. Whoever asks goes on from there. A line that tells it is held back until it is known: so are its bytes.
-    pub fn next(&mut self, bytes: &[u8]) -> (usize, Option<Begins>) {
+    pub(crate) fn next(&mut self, bytes: &[u8]) -> (usize, Option<Begins>) {
         let mut from = 0;
         while from < bytes.len() {
             let rest = &bytes[from..];
@@ -133,7 +133,7 @@ impl Scan {
     }
 
     /// Goes on with these bytes, whatever begins in them.
-    pub fn feed(&mut self, bytes: &[u8]) {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (taken, _) = self.next(rest);
