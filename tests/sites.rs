@@ -231,7 +231,10 @@ impl Site {
             true => "/var/log/httpd/error_log",
             false => "/var/log/apache2/error.log",
         };
-        for line in machine.read(logs).lines() {
+        // A connection that ends while Apache is stopped: its own race, whatever it is configured to do.
+        let is_of_the_stop = |line: &&str| line.contains("AH03092");
+        let log = machine.read(logs);
+        for line in log.lines().filter(|line| !is_of_the_stop(line)) {
             assert!(
                 !line.contains(":warn]") && !line.contains(":error]"),
                 "{line}"
