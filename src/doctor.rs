@@ -169,7 +169,8 @@ pub(crate) async fn run(look: &Look<'_>, checks: &[&'static Check]) -> Vec<Outco
         });
         let findings = match broken {
             Some(id) => vec![Finding::not_applicable(format!("not asked: {id} failed"))],
-            None => table::found(look, check)
+            None => check
+                .findings(look)
                 .await
                 .unwrap_or_else(|why| vec![Finding::new(State::Failed, format!("{why:#}"), None)]),
         };

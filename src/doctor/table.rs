@@ -3,8 +3,8 @@
 use super::{
     Finding, Look, backups, broker, database, end_to_end, exports, files, machine, services, web,
 };
-use crate::stack::boxed;
 use anyhow::Result;
+use std::pin::Pin;
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,6 @@ pub(crate) enum Subject {
 }
 
 /// A named check.
-#[derive(Debug)]
 pub(crate) struct Check {
     /// Its name, which never changes.
     pub(crate) id: &'static str,
@@ -29,7 +28,7 @@ pub(crate) struct Check {
     /// Checks before it in the table: when one of them has failed, this one is not asked.
     pub(crate) stands_on: &'static [&'static str],
     fits: &'static [Subject],
-    which: Which,
+    made: Made,
 }
 
 impl Check {
@@ -37,107 +36,22 @@ impl Check {
     pub(crate) fn fits(&self, subject: Subject) -> bool {
         self.fits.contains(&subject)
     }
-}
 
-#[derive(Debug, Clone, Copy)]
-enum Which {
-    Settings,
-    Packages,
-    Python,
-    Disk,
-    Memory,
-    Time,
-    Names,
-    Ports,
-    Former,
-    Selinux,
-    Permissions,
-    Files,
-    DatabaseLogin,
-    DatabasePacket,
-    DatabaseConnections,
-    DatabaseTables,
-    DatabaseStrict,
-    DatabaseAccounts,
-    DatabaseGrants,
-    DatabaseSchema,
-    DatabaseIndex,
-    BrokerLogin,
-    BrokerRights,
-    BrokerTimeout,
-    BrokerQueue,
-    ServicesRunning,
-    ServicesEnabled,
-    ServicesAccount,
-    ServicesMemory,
-    Locks,
-    Exports,
-    ExportFolders,
-    WebApp,
-    WebSocket,
-    WebApache,
-    WebPublic,
-    WebConfig,
-    WebHeaders,
-    Certificate,
-    Backups,
-    Login,
-    Api,
-    Workers,
-    Scheduler,
-    Pdf,
-}
-
-/// Runs one.
-pub(super) async fn found(look: &Look<'_>, check: &Check) -> Result<Vec<Finding>> {
-    match check.which {
-        Which::Settings => boxed(|| files::settings(look)).await,
-        Which::Packages => boxed(|| machine::packages(look)).await,
-        Which::Python => boxed(|| machine::python(look)).await,
-        Which::Disk => machine::disk(look),
-        Which::Memory => machine::memory(look),
-        Which::Time => machine::time(look),
-        Which::Names => boxed(|| machine::names(look)).await,
-        Which::Ports => machine::ports(look),
-        Which::Former => machine::former(look),
-        Which::Selinux => machine::selinux(look),
-        Which::Permissions => boxed(|| files::permissions(look)).await,
-        Which::Files => boxed(|| files::files(look)).await,
-        Which::DatabaseLogin => boxed(|| database::login(look)).await,
-        Which::DatabasePacket => boxed(|| database::packet(look)).await,
-        Which::DatabaseConnections => boxed(|| database::connections(look)).await,
-        Which::DatabaseTables => boxed(|| database::tables(look)).await,
-        Which::DatabaseStrict => boxed(|| database::strict(look)).await,
-        Which::DatabaseAccounts => boxed(|| database::accounts(look)).await,
-        Which::DatabaseGrants => boxed(|| database::grants(look)).await,
-        Which::DatabaseSchema => boxed(|| database::schema(look)).await,
-        Which::DatabaseIndex => boxed(|| database::index(look)).await,
-        Which::BrokerLogin => boxed(|| broker::login(look)).await,
-        Which::BrokerRights => boxed(|| broker::rights(look)).await,
-        Which::BrokerTimeout => boxed(|| broker::timeout(look)).await,
-        Which::BrokerQueue => broker::queue(look),
-        Which::ServicesRunning => boxed(|| services::running(look)).await,
-        Which::ServicesEnabled => services::enabled(look),
-        Which::ServicesAccount => services::account(look),
-        Which::ServicesMemory => services::memory(look),
-        Which::Locks => services::locks(look),
-        Which::Exports => services::exports(look),
-        Which::ExportFolders => exports::folders(look),
-        Which::WebApp => boxed(|| web::app(look)).await,
-        Which::WebSocket => boxed(|| web::socket(look)).await,
-        Which::WebApache => boxed(|| web::apache(look)).await,
-        Which::WebPublic => boxed(|| web::public(look)).await,
-        Which::WebConfig => boxed(|| web::config(look)).await,
-        Which::WebHeaders => boxed(|| web::headers(look)).await,
-        Which::Certificate => web::certificate(look),
-        Which::Backups => backups::backups(look),
-        Which::Login => boxed(|| end_to_end::login(look)).await,
-        Which::Api => boxed(|| end_to_end::api(look)).await,
-        Which::Workers => boxed(|| end_to_end::workers(look)).await,
-        Which::Scheduler => boxed(|| end_to_end::scheduler(look)).await,
-        Which::Pdf => end_to_end::pdf(look),
+    /// Looks at what it is about.
+    pub(super) async fn findings(&self, look: &Look<'_>) -> Result<Vec<Finding>> {
+        match self.made {
+            Seen(see) => see(look),
+            Asked(ask) => ask(look).await,
+        }
     }
 }
+
+/// How a check is made: at once, or by asking somebody and waiting for the answer.
+enum Made {
+    Seen(fn(&Look<'_>) -> Result<Vec<Finding>>),
+    Asked(for<'a> fn(&'a Look<'a>) -> Pin<Box<dyn Future<Output = Result<Vec<Finding>>> + 'a>>),
+}
+use Made::{Asked, Seen};
 
 const SITE: &[Subject] = &[Subject::Site];
 const BOTH: &[Subject] = &[Subject::Site, Subject::Before];
@@ -146,7 +60,7 @@ const ASKED: &[Subject] = &[];
 const END_TO_END: &[Subject] = &[Subject::EndToEnd];
 
 const fn check(
-    which: Which,
+    made: Made,
     id: &'static str,
     fits: &'static [Subject],
     stands_on: &'static [&'static str],
@@ -159,14 +73,14 @@ const fn check(
         matters,
         stands_on,
         fits,
-        which,
+        made,
     }
 }
 
 /// All of them, what others stand on first.
 pub(crate) static CHECKS: [Check; 45] = [
     check(
-        Which::Settings,
+        Asked(|look| Box::pin(files::settings(look))),
         "settings",
         BOTH,
         &[],
@@ -174,7 +88,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "what can't be planned can't be installed or mended",
     ),
     check(
-        Which::Packages,
+        Asked(|look| Box::pin(machine::packages(look))),
         "packages",
         BOTH,
         &["settings"],
@@ -182,7 +96,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "CamCOPS does not start without its libraries, and makes no PDF without wkhtmltopdf",
     ),
     check(
-        Which::Python,
+        Asked(|look| Box::pin(machine::python(look))),
         "python",
         BOTH,
         &["settings"],
@@ -190,7 +104,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "an upgrade of the distribution may take away the Python under a release",
     ),
     check(
-        Which::Disk,
+        Seen(machine::disk),
         "disk",
         BOTH,
         &[],
@@ -198,7 +112,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a full disk stops the database in the middle of a record",
     ),
     check(
-        Which::Memory,
+        Seen(machine::memory),
         "memory",
         BOTH,
         &[],
@@ -206,7 +120,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "the kernel ends the largest process, which is the database",
     ),
     check(
-        Which::Time,
+        Seen(machine::time),
         "time",
         BOTH,
         &[],
@@ -214,7 +128,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "codes of authenticators, certificates and the times of clinical records hang on it",
     ),
     check(
-        Which::Names,
+        Asked(|look| Box::pin(machine::names(look))),
         "names",
         BOTH,
         &[],
@@ -222,7 +136,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "tablets and browsers find the site by its names",
     ),
     check(
-        Which::Ports,
+        Seen(machine::ports),
         "ports",
         BOTH,
         &[],
@@ -230,7 +144,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a service can't start where somebody else listens",
     ),
     check(
-        Which::Former,
+        Seen(machine::former),
         "former",
         BOTH,
         &[],
@@ -238,7 +152,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "two schedulers export every record twice, and two servers fight for the port",
     ),
     check(
-        Which::Selinux,
+        Seen(machine::selinux),
         "selinux",
         SITE,
         &[],
@@ -246,7 +160,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "with a wrong label Apache may not reach the socket",
     ),
     check(
-        Which::Permissions,
+        Asked(|look| Box::pin(files::permissions(look))),
         "permissions",
         SITE,
         &["settings"],
@@ -254,7 +168,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a service that can't read its configuration does not start, and a secret that others can read is none",
     ),
     check(
-        Which::Files,
+        Asked(|look| Box::pin(files::files(look))),
         "files",
         SITE,
         &["settings"],
@@ -262,7 +176,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "what was changed by hand works until the next install, or not at all",
     ),
     check(
-        Which::DatabaseLogin,
+        Asked(|look| Box::pin(database::login(look))),
         "database.login",
         BOTH,
         &[],
@@ -270,7 +184,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "without it no page is made",
     ),
     check(
-        Which::DatabasePacket,
+        Asked(|look| Box::pin(database::packet(look))),
         "database.packet",
         SITE,
         &["database.login"],
@@ -278,7 +192,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a photograph travels as one packet: too large a one ends in \"server has gone away\" and a lost upload",
     ),
     check(
-        Which::DatabaseConnections,
+        Asked(|look| Box::pin(database::connections(look))),
         "database.connections",
         SITE,
         &["database.login"],
@@ -286,7 +200,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "above it users are told \"Too many connections\"",
     ),
     check(
-        Which::DatabaseTables,
+        Asked(|look| Box::pin(database::tables(look))),
         "database.tables",
         SITE,
         &["database.login"],
@@ -294,7 +208,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "an illegal mix of collations fails in the middle of a search, and old row formats have no room for wide tasks",
     ),
     check(
-        Which::DatabaseStrict,
+        Asked(|look| Box::pin(database::strict(look))),
         "database.strict",
         SITE,
         &["database.login"],
@@ -302,7 +216,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "\"Row size too large\" would come when a record is saved, not when its table is made",
     ),
     check(
-        Which::DatabaseAccounts,
+        Asked(|look| Box::pin(database::accounts(look))),
         "database.accounts",
         SITE,
         &["database.login"],
@@ -310,7 +224,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "clinical records are as safe as the weakest account of their server",
     ),
     check(
-        Which::DatabaseGrants,
+        Asked(|look| Box::pin(database::grants(look))),
         "database.grants",
         SITE,
         &["settings", "database.login"],
@@ -318,7 +232,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "with less CamCOPS fails at some page, with more a hole in it reaches other databases",
     ),
     check(
-        Which::DatabaseSchema,
+        Asked(|look| Box::pin(database::schema(look))),
         "database.schema",
         SITE,
         &["settings", "database.login"],
@@ -326,7 +240,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "CamCOPS fails on tables that are older or newer than itself",
     ),
     check(
-        Which::DatabaseIndex,
+        Asked(|look| Box::pin(database::index(look))),
         "database.index",
         ASKED,
         &["settings", "database.login", "database.schema"],
@@ -334,7 +248,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a task that is not in it is found on no page, and in no export",
     ),
     check(
-        Which::BrokerLogin,
+        Asked(|look| Box::pin(broker::login(look))),
         "broker.login",
         BOTH,
         &[],
@@ -342,7 +256,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "without it no export, e-mail or report is made in the background",
     ),
     check(
-        Which::BrokerRights,
+        Asked(|look| Box::pin(broker::rights(look))),
         "broker.rights",
         SITE,
         &["settings", "broker.login"],
@@ -350,7 +264,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "Celery makes queues of many names, on its own vhost and nowhere else",
     ),
     check(
-        Which::BrokerTimeout,
+        Asked(|look| Box::pin(broker::timeout(look))),
         "broker.timeout",
         SITE,
         &["settings", "broker.login"],
@@ -358,7 +272,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a longer one ends in PRECONDITION_FAILED and is done again from its beginning",
     ),
     check(
-        Which::BrokerQueue,
+        Seen(broker::queue),
         "broker.queue",
         SITE,
         &["broker.login"],
@@ -366,7 +280,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a queue that grows means that exports and reports come late or never",
     ),
     check(
-        Which::ServicesRunning,
+        Asked(|look| Box::pin(services::running(look))),
         "services.running",
         SITE,
         &[],
@@ -374,7 +288,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "each service is a part of the site that users miss",
     ),
     check(
-        Which::ServicesEnabled,
+        Seen(services::enabled),
         "services.enabled",
         SITE,
         &[],
@@ -382,7 +296,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "otherwise the site is gone after the next power cut",
     ),
     check(
-        Which::ServicesAccount,
+        Seen(services::account),
         "services.account",
         SITE,
         &[],
@@ -390,7 +304,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a hole in a service that runs as root is a hole in the machine",
     ),
     check(
-        Which::ServicesMemory,
+        Seen(services::memory),
         "services.memory",
         SITE,
         &[],
@@ -398,7 +312,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "at the limit the kernel ends processes in the middle of their tasks",
     ),
     check(
-        Which::Locks,
+        Seen(services::locks),
         "locks",
         SITE,
         &[],
@@ -406,7 +320,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "CamCOPS waits for such a lock for ever, its web server too",
     ),
     check(
-        Which::Exports,
+        Seen(services::exports),
         "exports",
         SITE,
         &[],
@@ -414,7 +328,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "the broker was away: others wait for these records",
     ),
     check(
-        Which::ExportFolders,
+        Seen(exports::folders),
         "exports.folders",
         SITE,
         &[],
@@ -422,7 +336,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "an export that can't be written is missed by whoever waits for it",
     ),
     check(
-        Which::WebApp,
+        Asked(|look| Box::pin(web::app(look))),
         "web.app",
         SITE,
         &[],
@@ -430,7 +344,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "the innermost layer of the site: nothing works without it",
     ),
     check(
-        Which::WebSocket,
+        Asked(|look| Box::pin(web::socket(look))),
         "web.socket",
         SITE,
         &["web.app"],
@@ -438,7 +352,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "Apache answers 503 where it can't get through",
     ),
     check(
-        Which::WebApache,
+        Asked(|look| Box::pin(web::apache(look))),
         "web.apache",
         SITE,
         &["web.app", "web.socket"],
@@ -446,7 +360,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "this is the way of every visitor",
     ),
     check(
-        Which::WebPublic,
+        Asked(|look| Box::pin(web::public(look))),
         "web.public",
         SITE,
         &["web.app", "web.socket", "web.apache"],
@@ -454,7 +368,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a proxy or firewall in front may answer in its place",
     ),
     check(
-        Which::WebConfig,
+        Asked(|look| Box::pin(web::config(look))),
         "web.config",
         SITE,
         &[],
@@ -462,7 +376,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "a broken site of somebody else keeps ours from being loaded, too",
     ),
     check(
-        Which::WebHeaders,
+        Asked(|look| Box::pin(web::headers(look))),
         "web.headers",
         SITE,
         &["web.app", "web.socket", "web.apache"],
@@ -470,7 +384,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "with the wrong scheme users are logged out at once; believed from anybody, addresses in the audit trail are worth nothing",
     ),
     check(
-        Which::Certificate,
+        Seen(web::certificate),
         "certificate",
         SITE,
         &[],
@@ -478,7 +392,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "tablets refuse to upload on the day after it has expired",
     ),
     check(
-        Which::Backups,
+        Seen(backups::backups),
         "backups",
         SITE,
         &[],
@@ -486,7 +400,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "what was written since the newest backup is lost with the disk",
     ),
     check(
-        Which::Login,
+        Asked(|look| Box::pin(end_to_end::login(look))),
         "e2e.login",
         END_TO_END,
         &[],
@@ -494,7 +408,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "the first page of every user",
     ),
     check(
-        Which::Api,
+        Asked(|look| Box::pin(end_to_end::api(look))),
         "e2e.api",
         END_TO_END,
         &[],
@@ -502,7 +416,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "tablets upload by this address, and a gateway may forbid what it lets browsers do",
     ),
     check(
-        Which::Workers,
+        Asked(|look| Box::pin(end_to_end::workers(look))),
         "e2e.workers",
         END_TO_END,
         &[],
@@ -510,7 +424,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "they make exports, e-mails and reports",
     ),
     check(
-        Which::Scheduler,
+        Asked(|look| Box::pin(end_to_end::scheduler(look))),
         "e2e.scheduler",
         END_TO_END,
         &[],
@@ -518,7 +432,7 @@ pub(crate) static CHECKS: [Check; 45] = [
         "without it nothing is exported by itself",
     ),
     check(
-        Which::Pdf,
+        Seen(end_to_end::pdf),
         "e2e.pdf",
         END_TO_END,
         &[],
