@@ -18,6 +18,7 @@ pub(crate) enum Subject {
 }
 
 /// A named check.
+#[derive(Debug)]
 pub(crate) struct Check {
     /// Its name, which never changes.
     pub(crate) id: &'static str,
@@ -47,6 +48,7 @@ impl Check {
 }
 
 /// How a check is made: at once, or by asking somebody and waiting for the answer.
+#[derive(Debug)]
 enum Made {
     Seen(fn(&Look<'_>) -> Result<Vec<Finding>>),
     Asked(for<'a> fn(&'a Look<'a>) -> Pin<Box<dyn Future<Output = Result<Vec<Finding>>> + 'a>>),
