@@ -263,7 +263,7 @@ fn problem(site: &Site, recipe: &Recipe, text: &str, said: &Said) -> Problem {
     let (section, key) = key_of(said, words, &config);
     Problem {
         place: None,
-        key: setting(site, recipe, &section, &key),
+        key: setting(site, recipe, &config, &section, &key),
         what: format!("CamCOPS says: {words}"),
         allowed: None,
         nearest: None,
@@ -304,7 +304,7 @@ fn key_of(said: &Said, words: &str, config: &Ini) -> (String, String) {
 }
 
 /// What to change: a setting, or a key of the file where the administrator has set it there.
-fn setting(site: &Site, recipe: &Recipe, section: &str, key: &str) -> String {
+fn setting(site: &Site, recipe: &Recipe, config: &Ini, section: &str, key: &str) -> String {
     let file = &site.layout.config;
     if section.is_empty() {
         return file.clone();
@@ -319,6 +319,12 @@ fn setting(site: &Site, recipe: &Recipe, section: &str, key: &str) -> String {
     if recipe.kept.iter().any(is_kept) {
         return in_file;
     }
+    let is_in_file = || {
+        config
+            .entries()
+            .iter()
+            .any(|entry| entry.section == section)
+    };
     let passed = site.settings().config.get(section);
     let is_passed = passed.is_some_and(|values| {
         let mut names = values.keys();
@@ -326,7 +332,8 @@ fn setting(site: &Site, recipe: &Recipe, section: &str, key: &str) -> String {
     });
     match SETTINGS.iter().find(|(known, _)| *known == key) {
         Some((_, setting)) if !is_passed => (*setting).to_owned(),
-        _ if passed.is_none() && section.contains(':') => in_file,
+        // A section that the file lacks is yet to be written, and the settings are where.
+        _ if passed.is_none() && section.contains(':') && is_in_file() => in_file,
         _ if key.is_empty() => format!("config.{section}"),
         _ => format!("config.{section}.{key}"),
     }
