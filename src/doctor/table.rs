@@ -39,7 +39,7 @@ impl Check {
     }
 
     /// Looks at what it is about.
-    pub(super) async fn findings(&self, look: &Look<'_>) -> Result<Vec<Finding>> {
+    pub(super) async fn findings(&self, look: &Look<'_>) -> Findings {
         match self.made {
             Seen(see) => see(look),
             Asked(ask) => ask(look).await,
@@ -47,11 +47,13 @@ impl Check {
     }
 }
 
+type Findings = Result<Vec<Finding>>;
+
 /// How a check is made: at once, or by asking somebody and waiting for the answer.
 #[derive(Debug)]
 enum Made {
-    Seen(fn(&Look<'_>) -> Result<Vec<Finding>>),
-    Asked(for<'a> fn(&'a Look<'a>) -> Pin<Box<dyn Future<Output = Result<Vec<Finding>>> + 'a>>),
+    Seen(fn(&Look<'_>) -> Findings),
+    Asked(for<'a> fn(&'a Look<'a>) -> Pin<Box<dyn Future<Output = Findings> + 'a>>),
 }
 use Made::{Asked, Seen};
 
