@@ -1,0 +1,181 @@
+//! Arguments for daily life: logs, checks, waiting, services.
+
+use crate::probe::Role;
+use crate::settings::{Service, ServiceName, Setting as _};
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What to do with a service.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceSwitch {
+    /// Start a service, now and at boot
+    Enable {
+        /// server, workers, scheduler, monitor, or one of services.extra
+        #[arg(value_name = "NAME", value_parser = one_service)]
+        service: ServiceName,
+    },
+    /// Stop a service, and leave it out from now on
+    Disable {
+        /// server, workers, scheduler, monitor, or one of services.extra
+        #[arg(value_name = "NAME", value_parser = one_service)]
+        service: ServiceName,
+    },
+}
+
+/// Flags of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Which services.
+    #[command(flatten)]
+    pub(crate) chosen: Services,
+    /// Go on with what they log from now on, until interrupted
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what was logged since then: "09:30", "2026-11-21 09:30", "1 hour ago", today
+    #[arg(long, value_name = "T")]
+    pub(crate) since: Option<String>,
+    /// No more than the last N lines [default: 100, or all since T]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) lines: Option<u32>,
+}
+
+/// Flags of `top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Measure anew every S seconds
+    #[arg(short = 'd', long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// Print it once, on a terminal too
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// Flags of `support-bundle`.
+#[derive(Debug, Args)]
+pub(crate) struct Support {
+    /// Where to [default: camcops-support-INSTANCE-TIME.tar.gz here]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) out: Option<PathBuf>,
+    /// Don't ask before it is written
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Exit with 2 if changes are pending
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.
+With --monitoring, as monitoring plugins do: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
+pub(crate) struct Doctor {
+    /// Which checks, by id or by the first word of several, such as web [default: all but e2e (--end-to-end) and database.index (name it)]
+    #[arg(value_name = "CHECK")]
+    pub(crate) checks: Vec<String>,
+    /// What can be known before an install; install itself asks it of a new machine
+    #[arg(long, conflicts_with = "end_to_end")]
+    pub(crate) preflight: bool,
+    /// What users meet: the login page, a tablet's question, workers, scheduler, a PDF
+    #[arg(long)]
+    pub(crate) end_to_end: bool,
+    /// Name the checks and run none
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// One line and the exit codes of a monitoring plugin, for Nagios, Icinga and their like
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) monitoring: bool,
+    /// Write what was found in Prometheus' text format, for its textfile collector; - is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 0..=1, default_missing_value = "-")]
+    pub(crate) metrics: Option<PathBuf>,
+}
+
+/// Flags of `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// What to wait for [default: all that this machine serves]
+    #[arg(
+        long = "for",
+        value_enum,
+        value_delimiter = ',',
+        value_name = "ROLE,.."
+    )]
+    pub(crate) roles: Vec<Role>,
+    /// Give up after S seconds, with exit code 69; 0 tries once
+    #[arg(long, value_name = "S", default_value_t = 120)]
+    pub(crate) timeout: u32,
+}
+
+/// Which services.
+#[derive(Debug, Args)]
+pub(crate) struct Services {
+    /// server, workers, scheduler, monitor, or one of services.extra [default: all]
+    #[arg(value_name = "SERVICE", value_parser = one_service)]
+    pub(crate) services: Vec<ServiceName>,
+}
+
+/// What a program of supervisor is started as.
+#[derive(Debug, Args)]
+pub(crate) struct WithEnvironment {
+    /// Whose variables
+    #[arg(value_parser = one_service)]
+    pub(crate) service: ServiceName,
+    /// The account of the program
+    #[arg(long, value_name = "USER")]
+    pub(crate) account: String,
+    /// The group of the program [default: the account's own]
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    /// The program
+    #[arg(last = true, value_name = "CMD", required = true)]
+    pub(crate) words: Vec<OsString>,
+}
+
+/// The settings know which there are.
+pub(crate) fn one_service(name: &str) -> Result<ServiceName, String> {
+    ServiceName::from_text(name)
+        .map_err(|_| "choose from server, workers, scheduler, monitor and services.extra".into())
+}
+
+/// More processes than any machine has use for.
+pub(crate) const MOST: u32 = 256;
+
+/// How many of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// The web server or the workers.
+    pub(crate) service: Service,
+    /// How many processes; nothing for as many as the machine takes.
+    pub(crate) processes: Option<u32>,
+}
+
+/// Reads `server=4`, `workers=auto`.
+pub(crate) fn wish(text: &str) -> Result<Wish, String> {
+    let allowed = || "write server=N or workers=N; N is 1 to 256, or auto".to_owned();
+    let (service, number) = text.split_once('=').ok_or_else(allowed)?;
+    let service = match service {
+        "server" => Service::Server,
+        "workers" => Service::Workers,
+        "scheduler" | "monitor" => {
+            return Err(format!(
+                "there is one {service}, and more would do its work twice"
+            ));
+        }
+        _ => return Err(allowed()),
+    };
+    let processes = match number {
+        "auto" => None,
+        _ => match number.parse() {
+            Ok(number @ 1..=MOST) => Some(number),
+            _ => return Err(allowed()),
+        },
+    };
+    Ok(Wish { service, processes })
+}
