@@ -443,7 +443,9 @@ mod tests {
                 command.args([format!("--reuid={STRANGER}"), format!("--regid={STRANGER}")]);
                 command.arg("--clear-groups");
             }
-            command.args(["--", "/bin/sh", "-c", script]);
+            // A shell can't trap what is ignored where the tests run in the background.
+            let env = ["--", "/usr/bin/env", "--default-signal=INT,QUIT"];
+            command.args(env).args(["/bin/sh", "-c", script]);
         }));
         runtime.shutdown_background();
         status.unwrap()
