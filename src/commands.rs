@@ -33,8 +33,8 @@ use crate::base::error::Exit;
 use crate::base::terminal::Style;
 use crate::cli::{Cli, Command, Global};
 use crate::commands::upgrade::rollback;
+use crate::session::Session;
 use crate::session::open_host;
-use crate::site::Site;
 use crate::stack::boxed;
 use anyhow::Result;
 
@@ -82,9 +82,9 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Releases(command) => boxed(|| releases::run(global, &command, style)).await,
         Command::Uninstall(flags) => boxed(|| package_hook::uninstall(global, &flags, style)).await,
         Command::Config(command) => config::run(global, command, style),
-        Command::Paths => documents::paths(&Site::load(global)?, style),
-        Command::Ports => ports::run(&Site::load(global)?, style),
-        Command::Urls => documents::urls(&Site::load(global)?, style),
+        Command::Paths => documents::paths(&Session::open(global)?, style),
+        Command::Ports => ports::run(&Session::open(global)?, style),
+        Command::Urls => documents::urls(&Session::open(global)?, style),
         Command::Completions { shell } => documents::completions(shell, style),
         Command::Man { directory } => documents::manual(&directory, style),
     }

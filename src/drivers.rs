@@ -1,5 +1,6 @@
-//! What the drivers of live resources need besides their names: where the services are and the secrets that they take,
-//! with every connection made once and kept.
+//! The drivers: what makes the machine have a resource, and the one place that says which driver that is. Each takes what it
+//! needs besides a resource's name: where the services are and the secrets that they take, with every connection made
+//! once and kept.
 
 pub(crate) mod accounts;
 pub(crate) mod acme;
@@ -17,13 +18,14 @@ use crate::base::secret::Secret;
 use crate::drivers::services::apache;
 use crate::host::Host;
 use crate::resource::{Enforced, Resource, State};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// One field per driver, each filled by [`crate::site::Site`].
+/// The drivers of one site, one field each, as [`crate::session`] builds them. In a staged tree there are none: files are all
+/// that can be made there. The broker and the database are filled when their passwords are known.
 #[derive(Debug, Default)]
-pub(crate) struct Live {
+pub(crate) struct Drivers {
     /// The services, and how they are asked.
     pub(crate) services: Option<services::Known>,
     /// How a release of the application is built.
@@ -32,11 +34,11 @@ pub(crate) struct Live {
     pub(crate) packages: Option<packages::Known>,
     /// Where the site's certificate comes from, where certbot gets it.
     pub(crate) acme: Option<acme::Known>,
-    /// Where the files of both come from, if that is a bundle.
-    pub(crate) bundle: Option<Bundle>,
-    /// The message broker; filled when its password is known.
+    /// Where packages and release come from, if that is a bundle.
+    pub(crate) bundle: Option<Rc<Bundle>>,
+    /// The message broker; [`Drivers::set_broker`] fills it.
     pub(crate) broker: RefCell<Option<Rc<broker::Known>>>,
-    /// The database; filled when its passwords are known.
+    /// The database.
     pub(crate) database: RefCell<Option<Rc<sql::Known>>>,
     /// How commands of the application are run.
     pub(crate) application: Option<tables::Application>,
@@ -44,8 +46,51 @@ pub(crate) struct Live {
     pub(crate) superuser_password: RefCell<Option<Secret>>,
 }
 
-impl Live {
-    /// What was seen of the machine may not hold any more.
+impl Drivers {
+    /// The packages of the distribution.
+    pub(crate) fn packages(&self) -> Result<&packages::Known> {
+        asked(self.packages.as_ref(), "packages can't be looked up here")
+    }
+
+    /// Where the site's certificate comes from.
+    pub(crate) fn acme(&self) -> Result<&acme::Known> {
+        asked(self.acme.as_ref(), "certbot can't be called here")
+    }
+
+    /// How commands of the application are run.
+    pub(crate) fn application(&self) -> Result<&tables::Application> {
+        asked(
+            self.application.as_ref(),
+            "the application can't be run here",
+        )
+    }
+
+    /// The message broker.
+    pub(crate) fn broker(&self) -> Result<Rc<broker::Known>> {
+        asked(
+            self.broker.borrow().clone(),
+            "the broker can't be asked here",
+        )
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> Result<Rc<sql::Known>> {
+        asked(
+            self.database.borrow().clone(),
+            "the database can't be asked here",
+        )
+    }
+
+    /// Takes the broker, now that its password is known.
+    pub(crate) fn set_broker(&self, broker: broker::Known) {
+        let broker = Rc::new(broker);
+        if let Some(services) = &self.services {
+            services.set_broker(Rc::clone(&broker));
+        }
+        self.broker.replace(Some(broker));
+    }
+
+    /// What was seen of the machine may not hold any more: it is looked at again when it is next asked for.
     pub(crate) fn forget(&self) {
         if let Some(packages) = &self.packages {
             packages.forget();
@@ -58,7 +103,7 @@ impl Live {
         }
     }
 
-    /// Begins to ask what [`Live::look_ahead`] needs first.
+    /// Begins to ask what [`Drivers::look_ahead`] needs first.
     pub(crate) fn begin_to_look(&self, host: &Host) {
         if let Some(services) = &self.services {
             services.begin_to_look(host);
@@ -72,72 +117,118 @@ impl Live {
         }
     }
 
-    /// Says goodbye where that matters.
+    /// Says goodbye to the servers where that matters.
     pub(crate) async fn close(&self) {
         let database = self.database.borrow().clone();
         if let Some(database) = database {
             database.server.close().await;
         }
     }
-}
 
-impl Resource {
-    /// What the machine has now.
-    pub(crate) async fn observe(&self, host: &Host) -> Result<State> {
-        match self {
+    /// Refuses to begin where Apache could not serve the site anyway.
+    pub(crate) async fn refuse_unfit_apache(&self, host: &Host) -> Result<()> {
+        match &self.services {
+            Some(services) => apache::refuse_unfit(services, self.packages()?, host),
+            None => Ok(()),
+        }
+    }
+
+    /// What the machine has now of a resource.
+    pub(crate) async fn observe(&self, host: &Host, resource: &Resource) -> Result<State> {
+        match resource {
             Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
                 files::observe(host, path)
             }
             Resource::Group(name) => Ok(accounts::observe_group(host, name)),
             Resource::User(name) => Ok(accounts::observe_user(host, name)),
-            Resource::Package(name) => packages::observe(host, name).await,
+            Resource::Package(name) => packages::observe(self.packages()?, host, name),
             Resource::Release(name) => release::observe(host, name).await,
-            Resource::Schema(name) => sql::observe_schema(host, name).await,
-            Resource::SqlAccount(name) => sql::observe_account(host, name).await,
-            Resource::Vhost(name) => broker::observe_vhost(host, name).await,
-            Resource::BrokerAccount(name) => broker::observe_account(host, name).await,
-            Resource::Tables(name) => tables::observe(host, name).await,
-            Resource::Superuser(name) => superuser::observe(host, name).await,
+            Resource::Schema(name) => sql::observe_schema(&*self.database()?, name).await,
+            Resource::SqlAccount(name) => {
+                sql::observe_account(&*self.database()?, host, name).await
+            }
+            Resource::Vhost(name) => broker::observe_vhost(&*self.broker()?, host, name).await,
+            Resource::BrokerAccount(name) => {
+                broker::observe_account(&*self.broker()?, host, name).await
+            }
+            Resource::Tables(name) => {
+                tables::observe(&*self.database()?, self.application()?, name).await
+            }
+            Resource::Superuser(name) => superuser::observe(&*self.database()?, name).await,
             Resource::AcmeCertificate(name) => acme::observe(host, name),
-            Resource::Service(name) => services::observe(host, name).await,
+            Resource::Service(name) => services::observe(self.services.as_ref(), host, name).await,
             Resource::Unknown(..) => Ok(State::Absent),
         }
     }
 
-    /// Makes the machine have `after`; `before` is what it has.
+    /// Makes the machine have `after` of a resource; `before` is what it has.
     pub(crate) async fn enforce(
         &self,
         host: &Host,
+        resource: &Resource,
         before: &State,
         after: &State,
     ) -> Result<Enforced> {
-        match self {
+        let services = self.services.as_ref();
+        let goes = *after == State::Absent;
+        match resource {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
-                match apache::guards(host, self.name()) {
-                    Some(flavour) => apache::enforce(host, flavour, self, before, after),
-                    None => files::enforce(host, self, before, after),
+                match apache::guards(host, resource.name()) {
+                    Some(flavour) => apache::enforce(host, flavour, resource, before, after),
+                    None => files::enforce(host, resource, before, after),
                 }
             }
             Resource::Group(name) => accounts::enforce_group(host, name, after),
             Resource::User(name) => accounts::enforce_user(host, name, after),
-            Resource::Package(name) => packages::enforce(host, name, after).await,
-            Resource::Release(name) => release::enforce(host, name, before, after).await,
-            Resource::Schema(name) => sql::enforce_schema(host, name, before, after).await,
-            Resource::SqlAccount(name) => sql::enforce_account(host, name, before, after).await,
-            Resource::Vhost(name) => broker::enforce_vhost(host, name, before, after).await,
-            Resource::BrokerAccount(name) => {
-                broker::enforce_account(host, name, before, after).await
+            Resource::Package(_) if goes => left_alone(packages::KEPT),
+            Resource::Package(name) => {
+                packages::install(self.packages()?, host, &[name], false)?;
+                Ok(Enforced::Done)
             }
-            Resource::Tables(name) => tables::enforce(host, name, after).await,
-            Resource::Superuser(name) => superuser::enforce(host, name, after).await,
-            Resource::AcmeCertificate(name) => acme::enforce(host, name, after).await,
-            Resource::Service(name) => services::enforce(host, name, before, after).await,
-            Resource::Unknown(..) => Ok(Enforced::LeftAlone(
-                "a newer version made it; use that version".into(),
-            )),
+            Resource::Release(name) => {
+                release::enforce(self.release.as_ref(), host, name, before, after).await
+            }
+            Resource::Schema(name) => {
+                sql::enforce_schema(&*self.database()?, host, name, before, after).await
+            }
+            Resource::SqlAccount(name) => {
+                sql::enforce_account(&*self.database()?, host, name, after).await
+            }
+            Resource::Vhost(name) => {
+                broker::enforce_vhost(&*self.broker()?, host, name, before, after).await
+            }
+            Resource::BrokerAccount(name) => {
+                let broker = self.broker()?;
+                broker::enforce_account(&broker, services, host, name, before, after).await
+            }
+            Resource::Tables(_) if goes => left_alone(tables::KEPT),
+            Resource::Tables(name) => {
+                tables::make(&*self.database()?, self.application()?, host, name).await
+            }
+            Resource::Superuser(_) if goes => left_alone(superuser::KEPT),
+            Resource::Superuser(name) => {
+                let password = self.superuser_password.borrow().clone();
+                let password = password.ok_or_else(|| superuser::needed(name))?;
+                superuser::make(self.application()?, host, name, &password)
+            }
+            Resource::AcmeCertificate(name) if goes => acme::forget(host, name),
+            Resource::AcmeCertificate(name) => acme::issue(self.acme()?, host, name),
+            Resource::Service(name) => services::enforce(services, host, name, after).await,
+            Resource::Unknown(..) => left_alone("a newer version made it; use that version"),
         }
     }
+}
 
+/// The one place that says what can't be asked where there is no driver for it.
+fn asked<T>(driver: Option<T>, why: &'static str) -> Result<T> {
+    driver.context(why)
+}
+
+fn left_alone(why: &str) -> Result<Enforced> {
+    Ok(Enforced::LeftAlone(why.into()))
+}
+
+impl Resource {
     /// Removes what an interrupted `enforce` may have left beside the resource.
     pub(crate) fn clear_up(&self, host: &Host) -> Result<()> {
         match self {

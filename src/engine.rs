@@ -9,7 +9,7 @@
 use crate::base::error::Exit;
 use crate::base::text::sets_nothing;
 use crate::drivers::broker::NODE_SETTINGS;
-use crate::drivers::{files, packages};
+use crate::drivers::{Drivers, files, packages};
 use crate::engine::report::Progress;
 use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
@@ -143,13 +143,14 @@ pub(crate) struct Scope<'a> {
 /// Compares what is wanted with what is there.
 pub(crate) async fn plan(
     host: &Host,
+    drivers: &Drivers,
     journal: &Journal,
     wanted: &[Wanted],
     scope: Scope<'_>,
 ) -> Result<Plan> {
     let others = Others::read(host, scope.instance)?;
     let mut plan = Plan::default();
-    for (wanted, observed) in wanted.iter().zip(observed(host, wanted).await?) {
+    for (wanted, observed) in wanted.iter().zip(observed(host, drivers, wanted).await?) {
         let resource = &wanted.resource;
         let Some(observed) = observed else {
             plan.on_first_boot.push(resource.clone());
@@ -210,13 +211,13 @@ pub(crate) async fn plan(
         });
     }
     if scope.whole {
-        plan_removals(host, journal, wanted, scope, &others, &mut plan).await?;
+        plan_removals(host, drivers, journal, wanted, scope, &others, &mut plan).await?;
     }
     Ok(plan)
 }
 
 /// What is there of each; nothing where that can't be asked before a first boot.
-async fn observed(host: &Host, wanted: &[Wanted]) -> Result<Vec<Option<State>>> {
+async fn observed(host: &Host, drivers: &Drivers, wanted: &[Wanted]) -> Result<Vec<Option<State>>> {
     let is_staged = host.staged_root().is_some();
     let (ahead, rest): (Vec<_>, Vec<_>) = wanted
         .iter()
@@ -227,7 +228,7 @@ async fn observed(host: &Host, wanted: &[Wanted]) -> Result<Vec<Option<State>>> 
     let mut all = vec![None; wanted.len()];
     let look_at_rest = async {
         for (at, resource) in rest {
-            all[at] = Some(resource.observe(host).await?);
+            all[at] = Some(drivers.observe(host, resource).await?);
         }
         anyhow::Ok(())
     };
@@ -235,13 +236,13 @@ async fn observed(host: &Host, wanted: &[Wanted]) -> Result<Vec<Option<State>>> 
         .iter()
         .any(|(_, one)| matches!(one, Resource::Service(_)))
     {
-        let ((), looked) = tokio::join!(host.look_ahead(), look_at_rest);
+        let ((), looked) = tokio::join!(drivers.look_ahead(host), look_at_rest);
         looked?;
     } else {
         look_at_rest.await?;
     }
     for (at, resource) in ahead {
-        all[at] = Some(resource.observe(host).await?);
+        all[at] = Some(drivers.observe(host, resource).await?);
     }
     Ok(all)
 }
@@ -258,6 +259,7 @@ pub(crate) struct Drift {
 /// What is ours and not as we made it. What the plan has seen is not looked at again, and what can't be asked is left out.
 pub(crate) async fn drift(
     host: &Host,
+    drivers: &Drivers,
     journal: &Journal,
     plan: &Plan,
     can_be_asked: impl Fn(&Resource) -> bool,
@@ -272,7 +274,7 @@ pub(crate) async fn drift(
             Some(seen) => owned.change.after.differences(seen),
             None if !can_be_asked(resource) => continue,
             None => {
-                let seen = resource.observe(host).await?;
+                let seen = drivers.observe(host, resource).await?;
                 owned.change.after.differences(&seen)
             }
         };
@@ -298,6 +300,7 @@ fn is_private(state: &State) -> bool {
 /// What we made and the settings no longer want goes, last made first.
 async fn plan_removals(
     host: &Host,
+    drivers: &Drivers,
     journal: &Journal,
     wanted: &[Wanted],
     scope: Scope<'_>,
@@ -313,7 +316,7 @@ async fn plan_removals(
         {
             continue;
         }
-        match undoing(host, scope.instance, owned, others, Data::Stays).await? {
+        match undoing(host, drivers, scope.instance, owned, others, Data::Stays).await? {
             Undoing::Restore(change) => plan.changes.push(Planned {
                 action: Action::Remove,
                 change,
@@ -388,6 +391,7 @@ pub(crate) struct Outcome {
 /// Makes the changes of a plan, each journalled before and after. Stops between two changes when `stop` says so.
 pub(crate) async fn apply(
     host: &Host,
+    drivers: &Drivers,
     writer: &mut Writer<'_>,
     plan: &Plan,
     stop: &AtomicBool,
@@ -415,15 +419,15 @@ pub(crate) async fn apply(
                 plan.changes.len() - done
             )
         };
-        let numbers =
-            intend(host, writer, batch).with_context(|| stopped_at(&batch[0], outcome.done))?;
+        let numbers = intend(host, drivers, writer, batch)
+            .with_context(|| stopped_at(&batch[0], outcome.done))?;
         for (planned, number) in batch.iter().zip(numbers) {
-            let left = match carry_out(host, writer, planned, number).await {
+            let left = match carry_out(host, drivers, writer, planned, number).await {
                 Ok(left) => left,
                 Err(why) => {
                     let at = (&plan.changes[..], outcome.done);
                     let put_back =
-                        put_back::after_failure(host, writer, at, &former, &why, progress);
+                        put_back::after_failure(host, drivers, writer, at, &former, &why, progress);
                     return match put_back.await {
                         Some(told) => Err(told),
                         None => Err(why.context(stopped_at(planned, outcome.done))),
@@ -460,7 +464,12 @@ fn is_missing_package(planned: &Planned) -> bool {
 
 /// Tells the journal what comes next; gives the numbers under which it knows the changes. Packages are made here: all of
 /// them are in the journal by then, and each finds itself made when its turn comes.
-fn intend(host: &Host, writer: &mut Writer<'_>, batch: &[Planned]) -> Result<Vec<u64>> {
+fn intend(
+    host: &Host,
+    drivers: &Drivers,
+    writer: &mut Writer<'_>,
+    batch: &[Planned],
+) -> Result<Vec<u64>> {
     let mut numbers = Vec::with_capacity(batch.len());
     for planned in batch {
         let (change, undo) = (&planned.change, planned.undo());
@@ -488,13 +497,14 @@ fn intend(host: &Host, writer: &mut Writer<'_>, batch: &[Planned]) -> Result<Vec
     if batch.iter().all(is_missing_package) {
         let names: Vec<&str> = batch.iter().map(|p| p.change.resource.name()).collect();
         let resumed = batch.iter().any(|p| p.action == Action::Finish);
-        packages::install(host, &names, resumed)?;
+        packages::install(drivers.packages()?, host, &names, resumed)?;
     }
     Ok(numbers)
 }
 
 async fn carry_out(
     host: &Host,
+    drivers: &Drivers,
     writer: &mut Writer<'_>,
     planned: &Planned,
     number: u64,
@@ -507,17 +517,19 @@ async fn carry_out(
         if change.resource.needs_live_machine() || matches!(change.resource, Resource::Directory(_))
         {
             // What was done since the plan may have made it already: a package brings directories and starts its service.
-            before = change.resource.observe(host).await?;
+            before = drivers.observe(host, &change.resource).await?;
             if change.after.is_met_by(&before) {
                 writer.done(number, change, planned.base.as_ref(), undo)?;
                 return Ok(None);
             }
         }
-        let enforced = change.resource.enforce(host, &before, &change.after).await;
-        host.forget();
+        let enforced = drivers
+            .enforce(host, &change.resource, &before, &change.after)
+            .await;
+        drivers.forget();
         match enforced? {
             Enforced::Done => {
-                let now = change.resource.observe(host).await?;
+                let now = drivers.observe(host, &change.resource).await?;
                 if let Some(facet) = change.after.differences(&now).first() {
                     bail!(
                         "its {facet} was set, but reads back as something else: is somebody else changing it?"
@@ -548,6 +560,7 @@ pub(crate) enum Data {
 /// Undoes everything that this instance made and that is still as we made it, last made first.
 pub(crate) async fn undo_all(
     host: &Host,
+    drivers: &Drivers,
     writer: &mut Writer<'_>,
     instance: &str,
     data: Data,
@@ -565,7 +578,7 @@ pub(crate) async fn undo_all(
             return Err(stopped(index, outcome.planned));
         }
         let step = async {
-            let planned = match undoing(host, instance, owned, &others, data).await? {
+            let planned = match undoing(host, drivers, instance, owned, &others, data).await? {
                 // It stays ours: a later purge, or an uninstall when it is empty, removes it.
                 Undoing::Restore(change) if goes_while_full(host, &change)? => {
                     return anyhow::Ok(Err(files::NOT_EMPTY.to_owned()));
@@ -587,8 +600,8 @@ pub(crate) async fn undo_all(
                 }
             };
             let mut left = None;
-            for number in intend(host, writer, std::slice::from_ref(&planned))? {
-                left = carry_out(host, writer, &planned, number).await?;
+            for number in intend(host, drivers, writer, std::slice::from_ref(&planned))? {
+                left = carry_out(host, drivers, writer, &planned, number).await?;
             }
             Ok(Ok((planned, left)))
         };
@@ -616,6 +629,7 @@ pub(crate) async fn undo_all(
 /// Undoes some of what this instance made, unless somebody changed it or needs it.
 pub(crate) async fn undo(
     host: &Host,
+    drivers: &Drivers,
     writer: &mut Writer<'_>,
     instance: &str,
     resources: &[Resource],
@@ -632,7 +646,7 @@ pub(crate) async fn undo(
     };
     for owned in &owned {
         let resource = &owned.change.resource;
-        let change = match undoing(host, instance, owned, &others, Data::Stays).await? {
+        let change = match undoing(host, drivers, instance, owned, &others, Data::Stays).await? {
             Undoing::Restore(change) => change,
             Undoing::Leave(why) => {
                 outcome.left.push(Left {
@@ -652,8 +666,8 @@ pub(crate) async fn undo(
             base: None,
             inputs: Vec::new(),
         };
-        for number in intend(host, writer, std::slice::from_ref(&planned))? {
-            let left = carry_out(host, writer, &planned, number)
+        for number in intend(host, drivers, writer, std::slice::from_ref(&planned))? {
+            let left = carry_out(host, drivers, writer, &planned, number)
                 .await
                 .with_context(|| format!("stopped at {resource}; run again to continue"))?;
             outcome.left.extend(left.clone());
@@ -672,6 +686,7 @@ enum Undoing {
 /// What becomes of one thing that we made: it goes back to what it was, unless somebody changed it or needs it.
 async fn undoing(
     host: &Host,
+    drivers: &Drivers,
     instance: &str,
     owned: &Owned,
     others: &Others,
@@ -704,7 +719,7 @@ async fn undoing(
     if let Some((other, _)) = others.find(resource) {
         return Ok(Undoing::Leave(format!("instance {other} needs it")));
     }
-    let observed = resource.observe(host).await?;
+    let observed = drivers.observe(host, resource).await?;
     let found = |facet| observed.get(facet);
     let same_thing = ["type", "content", "target"].iter().all(|facet| {
         let expected = ours.get(facet);

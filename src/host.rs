@@ -10,7 +10,6 @@ mod tree;
 mod trust;
 
 use crate::base::error::Exit;
-use crate::base::terminal;
 use crate::host::accounts::Accounts;
 use crate::host::cut::Cut;
 use crate::layout::{RUNTIME, SERVICE_ACCOUNTS};
@@ -82,8 +81,6 @@ pub struct Host {
     me: Uid,
     /// Names and numbers of accounts, as this machine (or staged tree) has them.
     pub(crate) accounts: Accounts,
-    /// What the drivers of live resources need to know; a staged tree has none.
-    pub(crate) live: Option<Box<crate::drivers::Live>>,
     cut: Cut,
 }
 
@@ -118,7 +115,6 @@ impl Host {
             root: handle,
             me: geteuid(),
             accounts: Accounts::live(),
-            live: None,
             cut: Cut::from_environment(),
         };
         if host.staged.is_some() {
@@ -605,33 +601,6 @@ impl Host {
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
         self.child(program).args(arguments).run()?;
         Ok(())
-    }
-
-    /// What was seen of the machine may not hold any more: it is looked at anew when it is next asked for.
-    pub(crate) fn forget(&self) {
-        if let Some(live) = &self.live {
-            live.forget();
-        }
-    }
-
-    /// Asks what takes its time, and is needed later, while other things are looked at.
-    pub(crate) async fn look_ahead(&self) {
-        if let Some(live) = &self.live {
-            live.look_ahead(self).await;
-        }
-    }
-
-    /// Ends every connection that was kept.
-    pub(crate) async fn close(&self) {
-        if let Some(live) = &self.live {
-            live.close().await;
-            if let Some(bundle) = &live.bundle
-                && let Err(why) = bundle.close(self)
-            {
-                // The next run tries it again.
-                terminal::note(&format!("warning: {why:#}"));
-            }
-        }
     }
 
     fn clear_unfinished(&self, place: &Place, path: &str) -> Result<()> {

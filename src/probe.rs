@@ -158,14 +158,12 @@ pub(crate) enum Endpoint {
 
 impl Endpoint {
     /// What the settings and the secrets of a site say.
-    pub(crate) fn of(site: &Site, role: Role) -> Result<Endpoint> {
+    pub(crate) fn of(host: &Host, site: &Site, role: Role) -> Result<Endpoint> {
         Ok(match role {
-            Role::Database => Endpoint::Database(database::Endpoint::of(site)?),
-            Role::Broker => Endpoint::Broker(broker::Endpoint::of(
-                &site.host,
-                site.settings(),
-                &site.layout,
-            )?),
+            Role::Database => Endpoint::Database(database::Endpoint::of(host, site)?),
+            Role::Broker => {
+                Endpoint::Broker(broker::Endpoint::of(host, site.settings(), &site.layout)?)
+            }
             Role::Web => {
                 let settings = site.settings();
                 let front = (settings.web.frontend == Frontend::Apache).then(|| {

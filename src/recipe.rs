@@ -5,6 +5,7 @@
 use crate::camcops_conf::{self, Ini};
 use crate::drivers::release;
 use crate::drivers::services::member::members;
+use crate::host::Host;
 use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
 use crate::recipe::render::{Format, Renderer};
 use crate::recipe::view::view;
@@ -29,8 +30,8 @@ pub struct Recipe {
 }
 
 /// Everything that an installation should have.
-pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
-    let mut recipe = Draft::new(site, found)?;
+pub(crate) fn desired(site: &Site, host: &Host, found: &Found) -> Result<Recipe> {
+    let mut recipe = Draft::new(site, host, found)?;
     recipe.broker_settings()?;
     recipe.database_settings()?;
     recipe.packages();
@@ -59,6 +60,8 @@ pub fn desired(site: &Site, found: &Found) -> Result<Recipe> {
 
 struct Draft<'a> {
     site: &'a Site,
+    /// Asked only which accounts and folders of the administrator are there.
+    host: &'a Host,
     found: &'a Found,
     view: serde_json::Value,
     renderer: Renderer,
@@ -96,7 +99,7 @@ mod services;
 pub mod view;
 
 impl<'a> Draft<'a> {
-    fn new(site: &'a Site, found: &'a Found) -> Result<Draft<'a>> {
+    fn new(site: &'a Site, host: &'a Host, found: &'a Found) -> Result<Draft<'a>> {
         let mut warnings = site.config_warnings();
         warnings.extend(found.warnings.iter().cloned());
         if let Certificate::Given { warnings: more, .. }
@@ -106,6 +109,7 @@ impl<'a> Draft<'a> {
         }
         Ok(Draft {
             site,
+            host,
             found,
             view: view(site, found),
             renderer: Renderer::default(),

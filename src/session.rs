@@ -4,24 +4,28 @@ use crate::archive::bundle::Bundle;
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::base::terminal;
-use crate::camcops_conf::{self, Kind};
+use crate::camcops_conf;
+use crate::certificate::Pair;
 use crate::cli::Global;
 use crate::drivers::services::member::members;
-use crate::drivers::{Live, acme, packages, release, services, sql, superuser, tables};
+use crate::drivers::tables::Reader;
+use crate::drivers::{Drivers, acme, packages, release, services, sql, superuser, tables};
 use crate::host::Host;
 use crate::host::secrets::{self, Key};
 use crate::journal::{self, Journal};
 use crate::layout::{self, Layout};
-use crate::probe::broker;
+use crate::probe::{Endpoint, Role, broker};
 use crate::recipe::render::Format;
+use crate::recipe::{Recipe, desired};
 use crate::resource::{Content, Resource};
 use crate::session::sources::{read_sources, settings_file};
-use crate::settings::{BY_FILE, ConfigValue, Environment, LogMode, Mode, Origin, Settings};
+use crate::settings::{ConfigValue, Environment, Mode, Origin, Settings};
 use crate::site::facts::Facts;
 use crate::site::{Found, OwnBroker, Site};
 use anyhow::Result;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::rc::Rc;
 
 pub(crate) mod certificate;
@@ -30,9 +34,36 @@ pub(crate) mod sources;
 pub(crate) mod trial;
 pub(crate) mod upgrade_record;
 
-impl Site {
+/// A site that a command works on: the machine, its drivers, and what this run is to do.
+#[derive(Debug)]
+pub struct Session {
+    /// What is to be decided from.
+    pub site: Site,
+    /// The machine.
+    pub(crate) host: Host,
+    /// What makes the machine follow; a staged tree has none of them.
+    pub(crate) drivers: Drivers,
+    /// A secret that this run makes anew, in place of the one that is there.
+    pub(crate) renewed: OnceCell<(secrets::Name, Secret)>,
+    /// Whether this run only shows what is there, good enough to be served or not.
+    pub(crate) only_shows: bool,
+    /// A certificate that this run puts in place of the one that is there, whatever else could be had.
+    pub(crate) new_certificate: Option<Pair>,
+    /// The camcops.conf that the installed CamCOPS has read in this run.
+    pub(crate) tried: RefCell<Option<Content>>,
+}
+
+impl Deref for Session {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl Session {
     /// Reads settings and facts.
-    pub fn load(global: &Global) -> Result<Site> {
+    pub fn open(global: &Global) -> Result<Session> {
         let host = open_host(global)?;
         let settings_file = settings_file(&host, global);
         let sources = read_sources(&host, &settings_file, global)?;
@@ -40,59 +71,65 @@ impl Site {
             .map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let facts = Facts::gather(&host)?;
         let layout = Layout::new(facts.flavour, &global.instance);
-        let mut site = Site {
-            host,
+        let site = Site {
             instance: global.instance.clone(),
             settings_file,
             resolved,
             facts,
             layout,
+        };
+        check_environment(&site)?;
+        site.check_secrets()?;
+        let tell: fn(&str) = match global.quiet || global.json {
+            true => |_| {},
+            false => |line| terminal::note(&format!("  {line}")),
+        };
+        let drivers = match host.staged_root() {
+            Some(_) => Drivers::default(),
+            None => drivers(&site, tell),
+        };
+        Ok(Session {
+            site,
+            host,
+            drivers,
             renewed: OnceCell::new(),
             only_shows: false,
             new_certificate: None,
             tried: RefCell::default(),
-        };
-        site.check_environment()?;
-        site.check_secrets()?;
-        if site.host.staged_root().is_none() {
-            let tell: fn(&str) = match global.quiet || global.json {
-                true => |_| {},
-                false => |line| terminal::note(&format!("  {line}")),
-            };
-            site.host.live = Some(Box::new(Live {
-                packages: Some(packages::Known::new(&site, tell)),
-                bundle: Bundle::of(&site, tell),
-                services: Some(services::Known::of(&site)),
-                acme: Some(acme::Known::new(&site, tell)),
-                release: Some(release::Recipe::new(&site, tell)),
-                application: Some(tables::Application::new(&site, tell)),
-                ..Live::default()
-            }));
-        }
-        Ok(site)
+        })
     }
 
-    /// Refuses what would show patients' data or weaken the site where real patients are seen.
-    pub(crate) fn check_environment(&self) -> Result<()> {
-        if self.settings().site.environment != Environment::Production {
-            return Ok(());
-        }
-        let config = &self.settings().config;
-        let refused: Vec<String> = NOT_IN_PRODUCTION
-            .iter()
-            .filter(|(section, key, _)| {
-                let value = config.get(*section).and_then(|values| values.get(*key));
-                matches!(value, Some(ConfigValue::Line(line)) if is_true(line))
-            })
-            .map(|(section, key, why)| {
-                format!(
-                    "config.{section}.{key}: {why}, and site.environment is \"production\"; take it out, or set site.environment = \"test\" if no real patients are seen"
-                )
-            })
-            .collect();
-        match refused.is_empty() {
-            true => Ok(()),
-            false => Err(Exit::Settings.because(refused.join("\n"))),
+    /// Everything that an installation of this site should have.
+    pub fn recipe(&self, found: &Found) -> Result<Recipe> {
+        desired(&self.site, &self.host, found)
+    }
+
+    /// One of the three servers, as the settings and the secrets say.
+    pub(crate) fn endpoint(&self, role: Role) -> Result<Endpoint> {
+        Endpoint::of(&self.host, &self.site, role)
+    }
+
+    /// Dumps the tables of a database before something is done to them, and says in the dump's name what; nothing if there
+    /// is nothing in them.
+    pub(crate) async fn dump_before(
+        &self,
+        database: &str,
+        next: &str,
+        reader: Reader,
+    ) -> Result<Option<String>> {
+        let drivers = &self.drivers;
+        let (known, application) = (drivers.database()?, drivers.application()?);
+        tables::dump_before(&known, application, &self.host, database, next, reader).await
+    }
+
+    /// Ends every connection that was kept.
+    pub(crate) async fn close(&self) {
+        self.drivers.close().await;
+        if let Some(bundle) = &self.drivers.bundle
+            && let Err(why) = bundle.close(&self.host)
+        {
+            // The next run tries it again.
+            terminal::note(&format!("warning: {why:#}"));
         }
     }
 
@@ -182,7 +219,7 @@ impl Site {
                 "monitor.password_file",
                 settings.monitor.password_file.as_ref(),
             )?,
-            given: self.given_secrets()?,
+            given: self.given_secrets(host)?,
             certificate: self.certificate()?,
             warnings,
             config,
@@ -228,29 +265,33 @@ impl Site {
 
     /// Gives the drivers of live resources the secrets that they take.
     pub(crate) fn ready(&self, found: &Found) -> Result<()> {
-        let (Some(live), broker) = (&self.host.live, &self.settings().broker) else {
+        if self.host.staged_root().is_some() {
             return Ok(());
-        };
-        let endpoint =
-            broker::Endpoint::with(self.settings(), &self.layout, found.broker.secret.clone())?;
-        live.broker
-            .replace(Some(Rc::new(crate::drivers::broker::Known::new(
-                endpoint,
-                broker.mode == Mode::Local,
-                broker.consumer_timeout_ms.get().into(),
-            ))));
-        let earlier = live.database.borrow().clone();
-        let database = sql::Known::new(self, found, earlier.as_deref())?;
-        live.database.replace(Some(Rc::new(database)));
-        let superuser = &self.settings().superuser;
-        if let Some(path) = &superuser.password_file
-            && live.superuser_password.borrow().is_none()
+        }
+        let (drivers, settings) = (&self.drivers, self.settings());
+        let endpoint = broker::Endpoint::with(settings, &self.layout, found.broker.secret.clone())?;
+        drivers.set_broker(crate::drivers::broker::Known::new(
+            endpoint,
+            settings.broker.mode == Mode::Local,
+            settings.broker.consumer_timeout_ms.get().into(),
+        ));
+        let earlier = drivers.database.borrow().clone();
+        let database = sql::Known::new(
+            &self.host,
+            self,
+            found,
+            earlier.as_deref(),
+            drivers.application()?.tell,
+        )?;
+        drivers.database.replace(Some(Rc::new(database)));
+        if let Some(path) = &settings.superuser.password_file
+            && drivers.superuser_password.borrow().is_none()
         {
             let setting = "superuser.password_file";
             let password = Key::given(&self.host, setting, path.as_str())?.secret;
             superuser::check(&password)
                 .map_err(|why| Exit::Settings.because(format!("{setting}: the password {why}")))?;
-            live.superuser_password.replace(Some(password));
+            drivers.superuser_password.replace(Some(password));
         }
         Ok(())
     }
@@ -283,11 +324,6 @@ impl Site {
             return Ok(Some(path));
         }
         Ok(None)
-    }
-
-    /// Where the services write log files of ours to rotate, if they do.
-    pub(crate) fn log_directory(&self) -> Option<&str> {
-        (self.settings().logging.mode == LogMode::File).then_some(self.layout.logs.as_str())
     }
 
     /// How much of a broker on this machine is ours: one that was here before us may have other users, and messages
@@ -357,51 +393,43 @@ impl Site {
         let sealed = journal::recalled_base(&self.host, &self.instance, base)?;
         Ok(sealed.map(|sealed| camcops_conf::unsealed(&sealed, text)))
     }
+}
 
-    /// What CamCOPS would silently ignore under `[config]`: keys that it does not know, values that it can't read.
-    pub(crate) fn config_warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self
-            .open_secrets()
-            .iter()
-            .map(|open| {
-                format!(
-                    "{open}; `{}` puts it into a file for root alone",
-                    open.remedy()
-                )
-            })
-            .collect();
-        for (section, values) in &self.settings().config {
-            for (key, value) in values {
-                let name = format!("config.{section}.{key}");
-                if key.ends_with(BY_FILE) {
-                    continue;
-                }
-                let Some(known) = camcops_conf::keys::find(section, key) else {
-                    let nearest = camcops_conf::keys::nearest(section, key)
-                        .map(|known| format!("; nearest: {}", known.name))
-                        .unwrap_or_default();
-                    warnings.push(format!(
-                        "{name}: CamCOPS does not know this key and ignores it{nearest}"
-                    ));
-                    continue;
-                };
-                let ConfigValue::Line(line) = value else {
-                    continue;
-                };
-                // The value itself may be a secret that went to the wrong key.
-                let needed = match known.kind {
-                    Kind::Int if line.parse::<i64>().is_err() => "a whole number",
-                    Kind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => {
-                        "true or false"
-                    }
-                    _ => continue,
-                };
-                warnings.push(format!(
-                    "{name}: is not {needed}; CamCOPS would silently take its default"
-                ));
-            }
-        }
-        warnings
+/// All of them, for the machine that the program runs on; nothing is asked or read yet.
+fn drivers(site: &Site, tell: fn(&str)) -> Drivers {
+    let bundle = Bundle::of(&site.settings().camcops, tell).map(Rc::new);
+    Drivers {
+        packages: Some(packages::Known::new(site, bundle.clone(), tell)),
+        services: Some(services::Known::of(site)),
+        acme: Some(acme::Known::new(site, tell)),
+        release: Some(release::Recipe::new(site, bundle.clone(), tell)),
+        application: Some(tables::Application::new(site, tell)),
+        bundle,
+        ..Drivers::default()
+    }
+}
+
+/// Refuses what would show patients' data or weaken the site where real patients are seen.
+fn check_environment(site: &Site) -> Result<()> {
+    if site.settings().site.environment != Environment::Production {
+        return Ok(());
+    }
+    let config = &site.settings().config;
+    let refused: Vec<String> = NOT_IN_PRODUCTION
+        .iter()
+        .filter(|(section, key, _)| {
+            let value = config.get(*section).and_then(|values| values.get(*key));
+            matches!(value, Some(ConfigValue::Line(line)) if is_true(line))
+        })
+        .map(|(section, key, why)| {
+            format!(
+                "config.{section}.{key}: {why}, and site.environment is \"production\"; take it out, or set site.environment = \"test\" if no real patients are seen"
+            )
+        })
+        .collect();
+    match refused.is_empty() {
+        true => Ok(()),
+        false => Err(Exit::Settings.because(refused.join("\n"))),
     }
 }
 
@@ -465,9 +493,6 @@ pub(crate) const NOT_IN_PRODUCTION: [(&str, &str, &str); 5] = [
 pub(crate) fn is_true(value: &str) -> bool {
     ["true", "yes", "on", "1"].contains(&value.trim().to_lowercase().as_str())
 }
-
-/// What CamCOPS reads as true or false.
-pub(crate) const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "1", "0"];
 
 /// The machine, or the staged tree that the command line asks for.
 pub(crate) fn open_host(global: &Global) -> Result<Host> {

@@ -2,14 +2,13 @@
 
 use crate::base::secret::Secret;
 use crate::certificate::{Pair, Subject};
-use crate::host::Host;
-use crate::host::secrets::{self, Key};
+use crate::host::secrets::Key;
 use crate::layout::{DEDICATED_ACCOUNT, Layout, SocketMaker, Whose};
-use crate::resource::Content;
-use crate::settings::{AccountUser, Mode, Resolved, ServiceManager, Settings};
-use crate::site::facts::{Facts, Manager};
+use crate::settings::{
+    AbsolutePath, AccountUser, Backend, LogMode, Mode, Resolved, ServiceManager, Settings, TlsMode,
+};
+use crate::site::facts::{DatabaseFamily, Facts, Manager};
 pub(crate) use given::{GivenSecrets, is_open, keep, kept_in, on_command_line, secret_key};
-use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -18,12 +17,11 @@ use zeroize::Zeroizing;
 pub(crate) mod facts;
 mod given;
 pub(crate) mod ports;
+mod warnings;
 
-/// The settings of an instance, and the machine that they are for.
+/// The settings of an instance, and what the machine is that they are for.
 #[derive(Debug)]
 pub struct Site {
-    /// The machine.
-    pub(crate) host: Host,
     /// Which instance.
     pub(crate) instance: String,
     /// The file that the administrator edits.
@@ -34,14 +32,6 @@ pub struct Site {
     pub facts: Facts,
     /// Where things live.
     pub layout: Layout,
-    /// A secret that this run makes anew, in place of the one that is there.
-    pub(crate) renewed: OnceCell<(secrets::Name, Secret)>,
-    /// Whether this run only shows what is there, good enough to be served or not.
-    pub(crate) only_shows: bool,
-    /// A certificate that this run puts in place of the one that is there, whatever else could be had.
-    pub(crate) new_certificate: Option<Pair>,
-    /// The camcops.conf that the installed CamCOPS has read in this run.
-    pub(crate) tried: RefCell<Option<Content>>,
 }
 
 impl Site {
@@ -151,6 +141,83 @@ impl Site {
                 20_000 + (spread % 4000) as u16
             }
         })
+    }
+
+    /// Where the services write log files of ours to rotate, if they do.
+    pub(crate) fn log_directory(&self) -> Option<&str> {
+        (self.settings().logging.mode == LogMode::File).then_some(self.layout.logs.as_str())
+    }
+
+    /// Whether systemd holds the web server's socket, so that visitors wait while it starts. CherryPy can't take one over.
+    pub(crate) fn has_web_socket(&self) -> bool {
+        self.manager() == Manager::Systemd && self.settings().web.backend == Backend::Gunicorn
+    }
+
+    /// Modules of Apache that the site needs and that Debian does not switch on by itself: link and target.
+    pub(crate) fn apache_modules(&self) -> Vec<(String, String)> {
+        let Some(directory) = self.facts.flavour.apache_modules else {
+            return Vec::new();
+        };
+        let mut files = vec![
+            "headers.load",
+            "proxy.load",
+            "proxy.conf",
+            "proxy_http.load",
+            "socache_shmcb.load",
+            "ssl.load",
+            "ssl.conf",
+        ];
+        if !self.settings().web.trusted_proxies.is_empty() {
+            files.push("remoteip.load");
+        }
+        files
+            .into_iter()
+            .map(|file| {
+                (
+                    format!("{directory}/{file}"),
+                    format!("../mods-available/{file}"),
+                )
+            })
+            .collect()
+    }
+
+    /// Certificate, key and chain of the web site.
+    pub(crate) fn certificate_files(&self) -> (String, String, Option<String>) {
+        let tls = &self.settings().tls;
+        let text = |path: &Option<AbsolutePath>, own: &str| {
+            path.as_ref()
+                .map_or_else(|| own.to_owned(), |path| path.as_str().to_owned())
+        };
+        match tls.mode {
+            TlsMode::SelfSigned => (
+                self.layout.certificate.clone(),
+                self.layout.key.clone(),
+                None,
+            ),
+            TlsMode::Certbot => {
+                let both = &self.layout.certificate_with_key;
+                (both.clone(), both.clone(), None)
+            }
+            TlsMode::Files => (
+                text(&tls.certificate, &self.layout.certificate),
+                text(&tls.key, &self.layout.key),
+                tls.chain.as_ref().map(|path| path.as_str().to_owned()),
+            ),
+        }
+    }
+
+    /// The file that tunes a local database, if there is one.
+    pub(crate) fn database_drop_in(&self) -> Option<String> {
+        let database = &self.settings().database;
+        if database.mode != Mode::Local || !database.tuning {
+            return None;
+        }
+        let flavour = self.facts.flavour;
+        let directory = match self.facts.database {
+            DatabaseFamily::Mariadb => flavour.mariadb_settings,
+            DatabaseFamily::Mysql => flavour.mysql_settings,
+        };
+        Some(format!("{directory}/90-{}.cnf", self.layout.slug))
     }
 
     /// The subject of a self-signed certificate.

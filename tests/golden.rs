@@ -9,9 +9,8 @@
 use camcops_provision::certificate::{Subject, self_signed};
 use camcops_provision::cli::Cli;
 use camcops_provision::layout;
-use camcops_provision::recipe::desired;
 use camcops_provision::resource::{Resource, State};
-use camcops_provision::site::Site;
+use camcops_provision::session::Session;
 use clap::Parser;
 use similar::TextDiff;
 use std::collections::BTreeMap;
@@ -125,11 +124,11 @@ impl Case {
             self.instance.as_ref(),
             "plan".as_ref(),
         ];
-        let mut site = Site::load(&Cli::parse_from(arguments).global).unwrap();
+        let mut site = Session::open(&Cli::parse_from(arguments).global).unwrap();
         // An ordinary user may run the tests, too.
-        site.facts.may_give_away = true;
+        site.site.facts.may_give_away = true;
         let found = site.found(&site.journal().unwrap()).unwrap();
-        let recipe = desired(&site, &found).unwrap();
+        let recipe = site.recipe(&found).unwrap();
 
         let mut outcome = Outcome::new();
         let mut listing = String::new();

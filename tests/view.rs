@@ -4,7 +4,7 @@
 
 use camcops_provision::cli::Cli;
 use camcops_provision::recipe::view::view;
-use camcops_provision::site::Site;
+use camcops_provision::session::Session;
 use clap::Parser;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +62,7 @@ fn templates_and_view_know_the_same_names() {
     let extra = "services.extra=[{ name = 'x', command = ['/x'] }]";
     let words = ["camcops-provision", "--root", root, "--set", extra, "plan"];
     let global = Cli::parse_from(words).global;
-    let site = Site::load(&global).unwrap();
+    let site = Session::open(&global).unwrap();
     let found = site.found(&site.journal().unwrap()).unwrap();
     let mut known = BTreeSet::new();
     let view = view(&site, &found);

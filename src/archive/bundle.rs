@@ -11,8 +11,7 @@ pub(crate) mod write;
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::layout::HOME;
-use crate::settings::Source;
-use crate::site::Site;
+use crate::settings::{Camcops, Source};
 use anyhow::Result;
 use manifest::Manifest;
 use std::cell::OnceCell;
@@ -36,8 +35,7 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     /// The one that the settings name; `tell` is told what is going on.
-    pub(crate) fn of(site: &Site, tell: fn(&str)) -> Option<Bundle> {
-        let camcops = &site.settings().camcops;
+    pub(crate) fn of(camcops: &Camcops, tell: fn(&str)) -> Option<Bundle> {
         let path = camcops.bundle.as_ref()?.as_str().to_owned();
         (camcops.source == Source::Bundle).then(|| Bundle {
             path,

@@ -6,8 +6,8 @@ use crate::archive::pack::{Packer, unpacked};
 use crate::base::error::Exit;
 use crate::host::{Host, Kind};
 use crate::layout::HOME;
+use crate::session::Session;
 use crate::settings::AbsolutePath;
-use crate::site::Site;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use std::time::UNIX_EPOCH;
 use tar::{Archive, Builder, EntryType, Header};
 
 /// What is kept of a site, parents before what is in them; what is not there is not kept.
-pub(crate) fn paths(site: &Site) -> Result<Vec<String>> {
+pub(crate) fn paths(site: &Session) -> Result<Vec<String>> {
     let (host, layout, settings) = (&site.host, &site.layout, site.settings());
     let text = |path: &Option<AbsolutePath>| path.as_ref().map(|path| path.as_str().to_owned());
     let mut all = BTreeSet::new();
@@ -82,7 +82,7 @@ pub(crate) fn paths(site: &Site) -> Result<Vec<String>> {
 }
 
 /// Packs what is there; gives what that was.
-pub(crate) fn pack(site: &Site, packer: &mut Packer<'_>) -> Result<Vec<Kept>> {
+pub(crate) fn pack(site: &Session, packer: &mut Packer<'_>) -> Result<Vec<Kept>> {
     let host = &site.host;
     let mut kept = Vec::new();
     let mut archive = Builder::new(packer);

@@ -8,8 +8,8 @@ use crate::base::text::hex;
 use crate::drivers::sql::copy::directory::{entered, remember, stamp};
 use crate::drivers::sql::copy::dump;
 use crate::drivers::sql::{self, Known, quote};
-use crate::drivers::tables::{self, application};
-use crate::site::Site;
+use crate::drivers::tables;
+use crate::session::Session;
 use anyhow::{Context, Result};
 use std::io::Write;
 use time::OffsetDateTime;
@@ -29,11 +29,11 @@ pub(crate) struct Made {
 }
 
 /// Removes what runs before this one left unfinished, and says so. The lock is ours, so that none is at work.
-pub(crate) fn clear_up(site: &Site, directory: &str) -> Result<u64> {
+pub(crate) fn clear_up(site: &Session, directory: &str) -> Result<u64> {
     let mut freed = 0;
     for found in listed(site)? {
         if found.what == super::What::Unfinished {
-            (application(&site.host)?.tell)(&format!(
+            (site.drivers.application()?.tell)(&format!(
                 "removing {directory}/{}, which an earlier run did not finish",
                 found.name
             ));
@@ -46,7 +46,7 @@ pub(crate) fn clear_up(site: &Site, directory: &str) -> Result<u64> {
 }
 
 /// What is in the directory of backups of a site.
-pub(crate) fn listed(site: &Site) -> Result<Vec<super::Found>> {
+pub(crate) fn listed(site: &Session) -> Result<Vec<super::Found>> {
     let (settings, slug) = (site.settings(), &site.layout.slug);
     super::list(
         &site.host,
@@ -57,16 +57,16 @@ pub(crate) fn listed(site: &Site) -> Result<Vec<super::Found>> {
 }
 
 /// The directory for backups, which only root may enter.
-pub(crate) fn directory(site: &Site) -> Result<&str> {
+pub(crate) fn directory(site: &Session) -> Result<&str> {
     let directory = site.settings().backup.directory.as_str();
     entered(&site.host, &site.instance, directory)?;
     Ok(directory)
 }
 
 /// Makes a backup of a site, for its own sake or before something; whoever calls holds the lock.
-pub(crate) async fn make(site: &Site, known: &Known, before: Option<&str>) -> Result<Made> {
+pub(crate) async fn make(site: &Session, known: &Known, before: Option<&str>) -> Result<Made> {
     let host = &site.host;
-    let tell = application(host)?.tell;
+    let tell = site.drivers.application()?.tell;
     let directory = directory(site)?;
     let clear = clear_up(site, directory)?;
     if clear > 0 {
@@ -118,7 +118,7 @@ pub(crate) async fn make(site: &Site, known: &Known, before: Option<&str>) -> Re
 }
 
 async fn write(
-    site: &Site,
+    site: &Session,
     known: &Known,
     path: &str,
     all: &[String],

@@ -5,7 +5,7 @@ use crate::base::terminal;
 use crate::drivers::sql::copy::directory;
 use crate::host::Host;
 use crate::layout::HOME;
-use crate::site::Site;
+use crate::session::Session;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -46,7 +46,7 @@ pub(crate) struct Failure {
 
 impl Summary {
     /// What only root may see is nothing to others.
-    pub(crate) fn of(site: &Site) -> Result<Option<Summary>> {
+    pub(crate) fn of(site: &Session) -> Result<Option<Summary>> {
         if !site.host.may_give_away() {
             return Ok(None);
         }
@@ -136,7 +136,7 @@ fn failure(host: &Host, instance: &str) -> Result<Option<Failure>> {
 }
 
 /// Remembers how a try went.
-pub(crate) fn record(site: &Site, why: Option<&anyhow::Error>) -> Result<()> {
+pub(crate) fn record(site: &Session, why: Option<&anyhow::Error>) -> Result<()> {
     let (host, path) = (&site.host, path(&site.instance));
     match why {
         None => host.remove_file(&path),

@@ -11,14 +11,13 @@ use crate::base::error::Exit;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Backup, Global, Identity};
+use crate::drivers::sql::Known;
 use crate::drivers::sql::copy::load::{self, For, Source};
 use crate::drivers::sql::copy::scan::Scan;
-use crate::drivers::sql::{self, Known};
-use crate::drivers::tables::application;
 use crate::host::{Ends, Flow, Host};
 use crate::journal::{self, Journal};
+use crate::session::Session;
 use crate::settings::Pruning;
-use crate::site::Site;
 use crate::stack::boxed;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -35,10 +34,10 @@ const LATEST: &str = "latest";
 pub(crate) async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> {
     need_machine(global, "handle backups")?;
     match command {
-        Backup::List => list(&Site::load(global)?, style),
+        Backup::List => list(&Session::open(global)?, style),
         Backup::Restore(flags) => boxed(|| restore::run(global, flags, style)).await,
         Backup::Prune { dry_run, rule } => {
-            let site = Site::load(global)?;
+            let site = Session::open(global)?;
             let _lock = journal::try_lock(&site.host)?;
             let rule = rule.unwrap_or(site.settings().backup.prune);
             let gone = prune(&site, rule, *dry_run)?;
@@ -58,9 +57,9 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
     let site = saved_site(global, style)?;
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
-    let known = sql::known(&site.host)?;
+    let known = site.drivers.database()?;
     let made = make::make(&site, &known, None).await;
-    site.host.close().await;
+    site.close().await;
     summary::record(&site, made.as_ref().err())?;
     let made = made?;
     let rule = site.settings().backup.prune;
@@ -104,8 +103,8 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
 }
 
 /// The site, even where its journal can't be read: what is wrong there is no reason to lose the patients' data.
-fn saved_site(global: &Global, style: Style) -> Result<Site> {
-    let site = Site::load(global)?;
+fn saved_site(global: &Global, style: Style) -> Result<Session> {
+    let site = Session::open(global)?;
     let journal = site.journal().unwrap_or_else(|why| {
         style.warn(&[format!("{why:#}; a backup is made all the same")]);
         Journal::default()
@@ -190,7 +189,7 @@ fn identity_needed() -> anyhow::Error {
 }
 
 /// The path of a backup by its name, or the path that is given.
-fn place(site: &Site, name: &str) -> Result<String> {
+fn place(site: &Session, name: &str) -> Result<String> {
     let directory = site.settings().backup.directory.as_str();
     if name.contains('/') {
         let path = std::path::absolute(name)?;
@@ -225,7 +224,7 @@ async fn verify(
 ) -> Result<u8> {
     stop_on_signals(style)?;
     let site = match quick {
-        true => Site::load(global)?,
+        true => Session::open(global)?,
         false => purge::site(global)?,
     };
     let identity = identity.identity.as_deref();
@@ -251,7 +250,7 @@ async fn verify(
         let scan = database.read(&site.host, |packed| scanned(packed, &path))?;
         load::compare(tables, &scan.tables)?;
     } else if !quick {
-        let known = sql::known(&site.host)?;
+        let known = site.drivers.database()?;
         let _lock = journal::try_lock(&site.host)?;
         let loaded = load_beside(&site, &known, &opened, identity, For::Verify).await;
         let loaded = match loaded {
@@ -262,7 +261,7 @@ async fn verify(
             Err(why) => Err(why),
         };
         let cleared = load::remove(&known, For::Verify).await;
-        site.host.close().await;
+        site.close().await;
         loaded?;
         cleared?;
     }
@@ -312,7 +311,7 @@ fn scanned(packed: &mut dyn Read, path: &str) -> Result<Scan> {
 
 /// Loads the database of a backup into one that is made for it.
 async fn load_beside(
-    site: &Site,
+    site: &Session,
     known: &Known,
     opened: &Opened,
     identity: Option<&Path>,
@@ -323,7 +322,7 @@ async fn load_beside(
     load::need_power(known, ", or look at it without: --quick")?;
     known.server.started(host).await?;
     load::room(host, known, database.data_bytes).await?;
-    (application(host)?.tell)(&format!(
+    (site.drivers.application()?.tell)(&format!(
         "loading {} into a database of its own",
         opened.path
     ));
@@ -344,7 +343,7 @@ async fn load_beside(
     Ok(name)
 }
 
-fn list(site: &Site, style: Style) -> Result<u8> {
+fn list(site: &Session, style: Style) -> Result<u8> {
     let all = make::listed(site)?;
     let directory = site.settings().backup.directory.as_str();
     if style.json {
@@ -418,7 +417,7 @@ fn told(found: &Found, directory: &str) -> serde_json::Value {
 }
 
 /// Removes what a rule does not keep, and what was never finished; gives what that was, or would be.
-fn prune(site: &Site, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
+fn prune(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
     let backup = &site.settings().backup;
     let rule = match rule {
         Pruning::Never => None,
@@ -465,7 +464,7 @@ fn prune(site: &Site, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
     Ok(gone)
 }
 
-fn tell_pruned(site: &Site, gone: &[Found], dry_run: bool, style: Style) -> Result<u8> {
+fn tell_pruned(site: &Session, gone: &[Found], dry_run: bool, style: Style) -> Result<u8> {
     let freed: u64 = gone.iter().map(|found| found.bytes).sum();
     if style.json {
         terminal::print_json(&json!({

@@ -9,7 +9,7 @@ use crate::cli::{Bundle, BundleCreate, Global};
 use crate::drivers::{packages, release};
 use crate::host::{Entry, Host};
 use crate::layout::Packages;
-use crate::site::Site;
+use crate::session::Session;
 use crate::site::facts::Pdf;
 use crate::stack::boxed;
 use anyhow::{Context, Result};
@@ -49,15 +49,15 @@ async fn create(global: &Global, flags: &BundleCreate, style: Style) -> Result<u
         None => "pypi",
     };
     global.set.push(format!("camcops.source={source}"));
-    let site = Site::load(&global)?;
+    let site = Session::open(&global)?;
     let host = &site.host;
     let out = place(host, &flags.out)?;
-    packages::fetch::possible(host)?;
+    packages::fetch::possible(site.drivers.packages()?)?;
     let work = Work::new(host, &out)?;
     let made = fill(&site, &work, &out);
     work.remove()?;
     let (manifest, written) = made?;
-    site.host.close().await;
+    site.close().await;
     if style.json {
         let mut told = summary(&manifest, &out);
         told["size"] = written.bytes.into();
@@ -159,13 +159,13 @@ impl Work<'_> {
 
 /// Fetches all of it, and writes the bundle.
 fn fill(
-    site: &Site,
+    site: &Session,
     work: &Work<'_>,
     out: &str,
 ) -> Result<(Manifest, crate::archive::pack::Packed)> {
     let host = &site.host;
     let at = |name: &str| format!("{}/{name}", work.path);
-    let recipe = host.live.as_ref().and_then(|live| live.release.as_ref());
+    let recipe = site.drivers.release.as_ref();
     let recipe = recipe.context("a release can't be built here")?;
     let wanted = release::fetch::wanted(host, recipe)?;
     let known = site.facts.flavour.packages;
@@ -173,7 +173,13 @@ fn fill(
     let python: Vec<String> = python.into_iter().chain(venv).collect();
     let mut names: Vec<&str> = names(known, site.facts.pdf == Pdf::Packaged).collect();
     names.extend(python.iter().map(String::as_str));
-    let debs = packages::fetch::fetch(host, &names, &at(PACKAGES), &at("apt"))?;
+    let debs = packages::fetch::fetch(
+        site.drivers.packages()?,
+        host,
+        &names,
+        &at(PACKAGES),
+        &at("apt"),
+    )?;
     go_on()?;
     let wheels = release::fetch::fetch(host, recipe, wanted, &at(WHEELS), &at("python"))?;
     go_on()?;

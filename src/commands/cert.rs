@@ -16,8 +16,8 @@ use crate::certificate::{self, Summary};
 use crate::cli::{Cert, Global};
 use crate::drivers::acme;
 use crate::journal;
+use crate::session::Session;
 use crate::settings::TlsMode;
-use crate::site::Site;
 use crate::stack::boxed;
 use anyhow::Result;
 pub(crate) use change::remove_parked;
@@ -59,7 +59,7 @@ struct Former {
 }
 
 fn show(global: &Global, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let (path, key, chain) = site.certificate_files();
     let now = SystemTime::now();
     let read = |path: &str| -> Result<Vec<u8>> {
@@ -142,7 +142,7 @@ fn show(global: &Global, style: Style) -> Result<u8> {
 }
 
 /// Those that this program served before: their content is kept beside the journal.
-fn former(site: &Site, now: &Summary) -> Result<Vec<Former>> {
+fn former(site: &Session, now: &Summary) -> Result<Vec<Former>> {
     let mut all = Vec::new();
     for pem in journal::kept_contents(&site.host, &site.instance)? {
         if !pem.starts_with(b"-----BEGIN CERTIFICATE") {
@@ -165,13 +165,13 @@ fn former(site: &Site, now: &Summary) -> Result<Vec<Former>> {
 }
 
 /// Where a key waits for its certificate.
-fn waiting_key(site: &Site) -> String {
+fn waiting_key(site: &Session) -> String {
     format!("{}.new", site.layout.key)
 }
 
 fn request(global: &Global, new_key: bool, style: Style) -> Result<u8> {
     need_root(global, "use the key of the certificate")?;
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let host = &site.host;
     let (_, present, _) = site.certificate_files();
     let waiting = waiting_key(&site);

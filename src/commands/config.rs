@@ -5,13 +5,13 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::camcops_conf::kept::{self, masked};
 use crate::cli::{Config, Global};
-use crate::recipe::desired;
 use crate::resource::{Resource, Shown};
+use crate::session::Session;
 use crate::session::open_host;
 use crate::session::sources::{read_sources, settings_file};
 use crate::session::trial::{self, Verdict};
 use crate::settings::{self, Origin, Settings};
-use crate::site::{Site, is_open, on_command_line, secret_key};
+use crate::site::{is_open, on_command_line, secret_key};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -41,7 +41,7 @@ pub(crate) fn run(global: &Global, command: Config, style: Style) -> Result<u8> 
 }
 
 fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     // What goes into camcops.conf may be a secret; everything else is none by construction.
     let entries: Vec<_> = site
         .resolved
@@ -73,7 +73,7 @@ fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
 }
 
 fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let value = site.settings().get(key).ok_or_else(|| {
         // The same words as for a wrong key in the file.
         let why = settings::edited("", key, Some("1")).err();
@@ -218,7 +218,7 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
         )?;
         return Ok(Exit::Settings as u8);
     }
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let verdict = tried(&site)?;
     let (refused, warnings) = match &verdict {
         Verdict::Read(reading) => (&reading.refused[..], trial::lines(&reading.warnings)),
@@ -256,20 +256,20 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
 }
 
 /// What the installed CamCOPS says of the configuration that the settings make.
-fn tried(site: &Site) -> Result<Verdict> {
+fn tried(site: &Session) -> Result<Verdict> {
     if site.host.staged_root().is_some() || !site.host.may_give_away() {
         return Ok(Verdict::NotAsked(
             "only root can, and only on the machine that runs it".into(),
         ));
     }
-    let recipe = desired(site, &site.found(&site.journal()?)?)?;
+    let recipe = site.recipe(&site.found(&site.journal()?)?)?;
     trial::read(site, &recipe)
 }
 
 fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let found = site.found(&site.journal()?)?;
-    let recipe = desired(&site, &found)?;
+    let recipe = site.recipe(&found)?;
     let wanted_path = path.unwrap_or(&site.layout.config);
     let files: Vec<_> = recipe
         .wanted

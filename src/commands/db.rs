@@ -11,12 +11,12 @@ use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Db, Doctor, Global, Parts};
 use crate::commands::exec;
-use crate::drivers::sql::{self, Known};
+use crate::drivers::sql::Known;
 use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::resource::Part;
+use crate::session::Session;
 use crate::session::converge::{converge, planned};
-use crate::site::Site;
 use crate::stack::boxed;
 use anyhow::Result;
 use serde_json::json;
@@ -49,19 +49,19 @@ fn only(parts: &[Part]) -> Parts {
 }
 
 /// The site that is installed, with all that it takes to reach its database.
-async fn reached(global: &Global) -> Result<(Site, Rc<Known>)> {
+async fn reached(global: &Global) -> Result<(Session, Rc<Known>)> {
     let site = scale::installed(global)?;
-    let known = sql::known(&site.host)?;
+    let known = site.drivers.database()?;
     if let Err(why) = known.need_server().await {
-        site.host.close().await;
+        site.close().await;
         return Err(why);
     }
     Ok((site, known))
 }
 
 /// Brings the services back after something was done without them.
-async fn start_again(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
-    site.host.forget();
+async fn start_again(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    site.drivers.forget();
     converge(site, writer, &only(&[Part::Services]), &GO_ON, style).await?;
     Ok(())
 }
@@ -69,7 +69,7 @@ async fn start_again(site: &Site, writer: &mut Writer<'_>, style: Style) -> Resu
 /// What a step without the services has come to, once they run again.
 async fn with_services<T>(
     done: Result<T>,
-    site: &Site,
+    site: &Session,
     writer: &mut Writer<'_>,
     style: Style,
 ) -> Result<T> {
@@ -88,7 +88,7 @@ async fn upgraded(global: &Global, style: Style) -> Result<u8> {
     let stop = stop_on_signals(style)?;
     let (site, known) = reached(global).await?;
     let told = migrated(&site, &known, stop, style).await;
-    site.host.close().await;
+    site.close().await;
     let Migrated {
         before,
         after,
@@ -134,15 +134,20 @@ struct Migrated {
     changed: bool,
 }
 
-async fn migrated(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -> Result<Migrated> {
+async fn migrated(
+    site: &Session,
+    known: &Known,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<Migrated> {
     let host = &site.host;
     let database = &known.database;
     let mut writer = Writer::open(host, &site.instance, "db upgrade")?;
-    tables::application(host)?.wait_for_old_run(host)?;
+    site.drivers.application()?.wait_for_old_run(host)?;
     let before = tables::revision(known, database).await?;
     if before.is_some() {
         let what = format!("the database {database}");
-        tables::refuse_unknown(host, before.as_deref(), &what).await?;
+        tables::refuse_unknown(site.drivers.application()?, before.as_deref(), &what).await?;
     }
     let (_, plan) = planned(site, &writer.journal, &only(&[Part::Tables])).await?;
     if plan.changes.is_empty() {
@@ -153,12 +158,14 @@ async fn migrated(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -
             changed: false,
         });
     }
-    let head = tables::head(host).await?;
-    services::stop_ours(&site.host)?;
+    let head = tables::head(site.drivers.application()?, host).await?;
+    services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
     let done = async {
-        let dump = tables::dump_before(host, database, &head, tables::Reader::Program).await?;
+        let dump = site
+            .dump_before(database, &head, tables::Reader::Program)
+            .await?;
         // What was just made while nobody could write is not made once more.
-        tables::application(host)?.dumped.replace(dump.clone());
+        site.drivers.application()?.dumped.replace(dump.clone());
         converge(site, &mut writer, &only(&[Part::Tables]), stop, style).await?;
         anyhow::Ok(dump)
     };
@@ -166,7 +173,9 @@ async fn migrated(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -
         Ok(dump) => dump,
         Err(why) => {
             let begun = match &before {
-                Some(before) => tables::was_begun(host, known, before).await?,
+                Some(before) => {
+                    tables::was_begun(known, site.drivers.application()?, host, before).await?
+                }
                 None => true,
             };
             // Services would write to tables that are half-way.

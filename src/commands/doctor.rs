@@ -5,7 +5,7 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Doctor, Global};
 use crate::doctor::{self, CHECKS, Look, Outcome, State, Subject, metrics};
-use crate::site::Site;
+use crate::session::Session;
 use anyhow::Result;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result
     }
 }
 
-async fn examined(global: &Global, flags: &Doctor) -> Result<(Site, Vec<Outcome>)> {
+async fn examined(global: &Global, flags: &Doctor) -> Result<(Session, Vec<Outcome>)> {
     let subject = match (flags.preflight, flags.end_to_end) {
         (true, _) => Subject::Before,
         (_, true) => Subject::EndToEnd,
@@ -38,7 +38,7 @@ async fn examined(global: &Global, flags: &Doctor) -> Result<(Site, Vec<Outcome>
     };
     let checks = doctor::chosen(&flags.checks, subject)?;
     need_machine(global, "examine it")?;
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let journal = site.journal()?;
     if !journal.exists() && !flags.preflight {
         return Err(Exit::Failed.because(format!(
@@ -47,7 +47,7 @@ async fn examined(global: &Global, flags: &Doctor) -> Result<(Site, Vec<Outcome>
         )));
     }
     let outcomes = doctor::run(&Look::at(&site, journal, flags.preflight), &checks).await;
-    site.host.close().await;
+    site.close().await;
     Ok((site, outcomes))
 }
 
@@ -66,7 +66,7 @@ fn list(style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn tell(site: &Site, outcomes: &[Outcome], flags: &Doctor, style: Style) -> Result<u8> {
+fn tell(site: &Session, outcomes: &[Outcome], flags: &Doctor, style: Style) -> Result<u8> {
     if let Some(file) = &flags.metrics {
         let text = metrics::prometheus(&site.instance, outcomes);
         match file.to_str() {
@@ -144,7 +144,7 @@ fn told(outcome: &Outcome, style: Style) -> String {
 }
 
 /// What `install` asks before the first change of a new site: failures stop it, the rest is told once.
-pub(crate) async fn before_install(site: &Site, style: Style) -> Result<()> {
+pub(crate) async fn before_install(site: &Session, style: Style) -> Result<()> {
     let journal = site.journal()?;
     if journal.exists() || site.host.staged_root().is_some() {
         return Ok(());

@@ -5,8 +5,8 @@ use crate::base::terminal::{self, Style};
 use crate::cli::Cli;
 use crate::drivers::services::member::members;
 use crate::layout::{Row, What, Whose};
+use crate::session::Session;
 use crate::settings::{self, LogMode};
-use crate::site::Site;
 use crate::site::facts::Manager;
 use anyhow::Result;
 use clap::CommandFactory;
@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Where everything is.
-pub(crate) fn paths(site: &Site, style: Style) -> Result<u8> {
+pub(crate) fn paths(site: &Session, style: Style) -> Result<u8> {
     let mut rows = site.layout.rows(site.socket_maker());
     if site.settings().logging.mode != LogMode::File {
         rows.retain(|row| row.path != site.layout.logs);
@@ -46,7 +46,7 @@ pub(crate) fn paths(site: &Site, style: Style) -> Result<u8> {
 }
 
 /// What is nobody's in the file plan, and looked for as often.
-fn others(site: &Site) -> Vec<Row> {
+fn others(site: &Session) -> Vec<Row> {
     let row = |path: String, what, mode, purpose| Row {
         path,
         what,
@@ -90,7 +90,7 @@ fn others(site: &Site) -> Vec<Row> {
 }
 
 /// The addresses of the site.
-pub(crate) fn urls(site: &Site, style: Style) -> Result<u8> {
+pub(crate) fn urls(site: &Session, style: Style) -> Result<u8> {
     let base = site.url();
     let monitor = format!("http://127.0.0.1:{}/", site.monitor_port());
     let host = &site.names()[0];

@@ -8,8 +8,8 @@ use crate::base::error::Exit;
 use crate::cli::Global;
 use crate::drivers::tables;
 use crate::host::pty::{Given, code, run_apart};
+use crate::session::Session;
 use crate::settings::{Environment, Mode};
-use crate::site::Site;
 use anyhow::{Context, Result};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -46,7 +46,7 @@ pub(crate) async fn statements(global: &Global) -> Result<u8> {
     camcops_server(&site, &arguments).await
 }
 
-async fn camcops_server(site: &Site, arguments: &[OsString]) -> Result<u8> {
+async fn camcops_server(site: &Session, arguments: &[OsString]) -> Result<u8> {
     let program = format!("{}/bin/camcops_server", site.layout.venv);
     if !Path::new(&program).exists() {
         return Err(Exit::Unreachable.because(format!(
@@ -99,19 +99,19 @@ pub(crate) async fn database(global: &Global) -> Result<u8> {
     become_it(&site, client.as_os_str(), &arguments, false).await
 }
 
-fn open(global: &Global, what: &str) -> Result<Site> {
+fn open(global: &Global, what: &str) -> Result<Session> {
     need_machine(global, what)?;
-    Site::load(global)
+    Session::open(global)
 }
 
 /// Runs it to its end.
 async fn become_it(
-    site: &Site,
+    site: &Session,
     program: &OsStr,
     arguments: &[OsString],
     as_root: bool,
 ) -> Result<u8> {
-    let application = tables::application(&site.host)?;
+    let application = site.drivers.application()?;
     let account = match as_root {
         true => "root",
         false => &application.account,
@@ -143,7 +143,12 @@ async fn become_it(
 }
 
 /// With the environment and the directory of the services.
-fn surround(command: &mut Command, site: &Site, application: &tables::Application, account: &str) {
+fn surround(
+    command: &mut Command,
+    site: &Session,
+    application: &tables::Application,
+    account: &str,
+) {
     command.env_clear();
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {

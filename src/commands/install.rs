@@ -10,7 +10,7 @@ use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
 use crate::commands::upgrade::rollback;
 use crate::doctor::nameless;
-use crate::drivers::{services, sql};
+use crate::drivers::{Drivers, services, sql};
 use crate::engine::report::{self, Lines};
 use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
@@ -18,9 +18,9 @@ use crate::journal::{self, Journal, Owned, Writer};
 use crate::layout::{RUNTIME, TOOL};
 use crate::recipe::Recipe;
 use crate::resource::{Part, State};
+use crate::session::Session;
 use crate::session::converge::{converge, is_issued, issue, overrides, planned, refuse, unfetched};
 use crate::session::{open_host, trial};
-use crate::site::Site;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -29,10 +29,10 @@ use std::fmt::Write as _;
 pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
     let mut global = global.clone();
     global.set.extend(overrides(&flags.origin)?);
-    let site = Site::load(&global)?;
+    let site = Session::open(&global)?;
     let journal = site.journal()?;
     let (recipe, plan) = planned(&site, &journal, &flags.parts).await?;
-    site.host.close().await;
+    site.close().await;
     let reading = trial::due_reading(&site, &recipe, &plan, &journal, style)?;
     let (refused, warned) = reading
         .map(|reading| {
@@ -44,7 +44,7 @@ pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Re
         .unwrap_or_default();
     let warnings = [recipe.warnings, warned].concat();
     let missing = recipe.missing.iter().map(|(_, what)| what.clone());
-    let missing: Vec<String> = missing.chain(unfetched(&site.host, &plan)?).collect();
+    let missing: Vec<String> = missing.chain(unfetched(&site, &plan)?).collect();
     let document = json!({
         "instance": site.instance,
         "plan": plan,
@@ -94,7 +94,7 @@ pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> R
         rollback::finish(global, flags.yes, style).await?;
     }
     let mut global = with_flags(global, flags)?;
-    let mut site = Site::load(&global)?;
+    let mut site = Session::open(&global)?;
     if site.host.staged_root().is_none() && site.host.look(TOOL)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
             "the services call {TOOL}, and there is none: put this program there, as its package and packaging/from-source do, and run again"
@@ -103,7 +103,7 @@ pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> R
     let (mut recipe, mut plan) = planned(&site, &site.journal()?, &flags.parts).await?;
     if let Some(name) = ask_name(&site, &plan, flags, style)? {
         global.set.push(format!("superuser.username={name}"));
-        site = Site::load(&global)?;
+        site = Session::open(&global)?;
         (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
     }
     take(&site, flags)?;
@@ -114,18 +114,23 @@ pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> R
         // What another run was just making is no conflict.
         (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
     }
-    refuse(&site.host, &recipe, &plan)?;
+    refuse(&site, &recipe, &plan)?;
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-    sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
+    sql::refuse_undoable(
+        site.drivers.database().ok().as_deref(),
+        &site.host,
+        differing.map(|planned| &planned.change),
+    )
+    .await?;
     if plan.changes.is_empty() {
         if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
             bundle::clear(&site.host)?;
         }
-        site.host.close().await;
+        site.close().await;
         return finish_install(&site, &recipe, &plan, None, &flags.parts, style);
     }
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
-        services::apache::refuse_unfit(&site.host).await?;
+        site.drivers.refuse_unfit_apache(&site.host).await?;
     }
     trial::refuse(&site, &recipe, &plan, &site.journal()?, style)?;
     if flags.parts.whole() {
@@ -158,7 +163,7 @@ pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> R
         anyhow::Ok((recipe, plan, outcome))
     };
     let converged = converged.await;
-    site.host.close().await;
+    site.close().await;
     let (recipe, plan, outcome) = converged?;
     finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
 }
@@ -184,7 +189,7 @@ fn with_flags(global: &Global, flags: &Install) -> Result<Global> {
 }
 
 fn finish_install(
-    site: &Site,
+    site: &Session,
     recipe: &Recipe,
     plan: &Plan,
     outcome: Option<&engine::Outcome>,
@@ -251,7 +256,12 @@ pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) 
         Data::Goes => Some(purge::site(global)?),
         Data::Stays => None,
     };
-    let host = site.as_ref().map_or(&host, |site| &site.host);
+    let none = Drivers::default();
+    let (host, drivers) = match &site {
+        Some(site) => (&site.host, &site.drivers),
+        None => (&host, &none),
+    };
+    let services = drivers.services.as_ref();
     let journal = Journal::read(host, instance)?;
     let changes = terminal::count(journal.owned().len(), "change");
     let shown = || Ok(undone(host, journal.owned(), data));
@@ -265,17 +275,20 @@ pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) 
     let mut writer = Writer::open(host, instance, "uninstall")?;
     let mut lines = Lines { style, host };
     let slug = crate::layout::slug(instance);
-    services::before_undoing(host, &slug)?;
+    services::before_undoing(services, host, &slug)?;
     let dumps = match &site {
         Some(site) => purge::before_undoing(site, &writer.journal).await?,
         None => Vec::new(),
     };
     let parked = cert::remove_parked(global)?;
-    let outcome = engine::undo_all(host, &mut writer, instance, data, stop, &mut lines).await;
-    host.close().await;
+    let outcome =
+        engine::undo_all(host, drivers, &mut writer, instance, data, stop, &mut lines).await;
+    if let Some(site) = &site {
+        site.close().await;
+    }
     let mut outcome = outcome?;
     outcome.left.extend(parked);
-    services::after_undoing(host, &slug)?;
+    services::after_undoing(services, host, &slug)?;
     host.remove_file(&format!("{RUNTIME}/{slug}.lock"))?;
     host.remove_directory(RUNTIME)?;
     if !purge::is_left(&writer.journal) {

@@ -5,8 +5,8 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style, plain};
 use crate::cli::{Global, Logs};
 use crate::drivers::services::member::Role;
+use crate::session::Session;
 use crate::settings::{LogMode, ServiceName};
-use crate::site::Site;
 use crate::site::facts::Manager;
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -37,7 +37,7 @@ struct Source {
 
 /// Shows them.
 pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("a staged tree has no logs; leave --root out"));
     }
@@ -53,11 +53,9 @@ pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
     }
 }
 
-fn sources(site: &Site, wanted: &[ServiceName]) -> Result<Vec<Source>> {
-    let live = site.host.live.as_ref();
-    let known = live
-        .and_then(|live| live.services.as_ref())
-        .context("the services can't be seen here")?;
+fn sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<Source>> {
+    let known = site.drivers.services.as_ref();
+    let known = known.context("the services can't be seen here")?;
     refuse_unwanted(site, wanted)?;
     let chosen = known
         .members
@@ -79,7 +77,7 @@ fn sources(site: &Site, wanted: &[ServiceName]) -> Result<Vec<Source>> {
         .collect())
 }
 
-fn journal(site: &Site, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
+fn journal(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
     let mut arguments: Vec<String> = sources
         .iter()
         .map(|source| format!("--unit={}", source.unit))
@@ -147,7 +145,7 @@ fn entry(line: &str, sources: &[Source]) -> Option<Line> {
     })
 }
 
-fn files(site: &Site, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
+fn files(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
     if flags.since.is_some() {
         return Err(Exit::Usage
             .because("--since needs the journal, and these services log into files; use --lines"));
@@ -190,7 +188,7 @@ fn files(site: &Site, flags: &Logs, sources: &[Source], style: Style) -> Result<
     become_it("tail", &arguments)
 }
 
-fn print(site: &Site, lines: &[Line]) -> Result<u8> {
+fn print(site: &Session, lines: &[Line]) -> Result<u8> {
     terminal::print_json(&json!({ "instance": site.instance, "lines": lines }))?;
     Ok(0)
 }

@@ -2,13 +2,13 @@
 
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
-use crate::site::Site;
+use crate::session::Session;
 use crate::site::ports::{self, Port};
 use anyhow::Result;
 use serde_json::json;
 
 /// Shows them.
-pub(crate) fn run(site: &Site, style: Style) -> Result<u8> {
+pub(crate) fn run(site: &Session, style: Style) -> Result<u8> {
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));
     }

@@ -4,11 +4,11 @@ use crate::base::error::Exit;
 use crate::base::terminal;
 use crate::cli::{Global, Uninstall};
 use crate::drivers::sql::copy::load;
-use crate::drivers::{broker, sql, tables};
+use crate::drivers::{broker, tables};
 use crate::engine::Data;
 use crate::journal::{self, Journal};
 use crate::resource::{Resource, State};
-use crate::site::Site;
+use crate::session::Session;
 use anyhow::Result;
 
 /// What the flags want; the data goes only if the instance is named exactly.
@@ -23,8 +23,8 @@ pub(crate) fn wanted(instance: &str, flags: &Uninstall) -> Result<Data> {
 }
 
 /// The site, with all that it takes to reach its data.
-pub(crate) fn site(global: &Global) -> Result<Site> {
-    let site = Site::load(global)?;
+pub(crate) fn site(global: &Global) -> Result<Session> {
+    let site = Session::open(global)?;
     let found = site.found(&site.journal()?)?;
     site.ready(&found)?;
     Ok(site)
@@ -32,14 +32,14 @@ pub(crate) fn site(global: &Global) -> Result<Site> {
 
 /// Dumps the database and removes the directories with the site's data. Database and vhost go when their turn to be
 /// undone comes, so both servers have to be there: one that does not answer would look as if nothing was in it.
-pub(crate) async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec<String>> {
+pub(crate) async fn before_undoing(site: &Session, journal: &Journal) -> Result<Vec<String>> {
     let host = &site.host;
     let mut dumps = Vec::new();
     let made = |resource: &Resource| {
         let owned = journal.find(resource);
         owned.is_some_and(|owned| owned.change.before == State::Absent)
     };
-    if host.live.is_some() {
+    if host.staged_root().is_none() {
         for owned in journal.owned() {
             let resource = &owned.change.resource;
             if !made(resource) || is_shared(site, resource)? {
@@ -47,13 +47,13 @@ pub(crate) async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec
             }
             match resource {
                 Resource::Schema(name) => {
-                    let known = sql::known(host)?;
+                    let known = site.drivers.database()?;
                     known.server.started(host).await?;
                     load::refuse_others(&known).await?;
                     let reader = tables::Reader::Somebody;
-                    dumps.extend(tables::dump_before(host, name, "purge", reader).await?);
+                    dumps.extend(site.dump_before(name, "purge", reader).await?);
                 }
-                Resource::Vhost(_) => broker::answers(host).await?,
+                Resource::Vhost(_) => broker::answers(&*site.drivers.broker()?, host).await?,
                 _ => {}
             }
         }
@@ -75,7 +75,7 @@ pub(crate) async fn before_undoing(site: &Site, journal: &Journal) -> Result<Vec
 }
 
 /// Whether another instance relies on it.
-pub(crate) fn is_shared(site: &Site, resource: &Resource) -> Result<bool> {
+pub(crate) fn is_shared(site: &Session, resource: &Resource) -> Result<bool> {
     for other in journal::instances(&site.host)? {
         if other != site.instance && Journal::read(&site.host, &other)?.find(resource).is_some() {
             return Ok(true);

@@ -11,8 +11,8 @@ use crate::engine::{self, Left};
 use crate::host::Host;
 use crate::journal::{self, Journal, Writer};
 use crate::resource::Resource;
+use crate::session::Session;
 use crate::session::upgrade_record::{self, Phase};
-use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -102,7 +102,7 @@ fn written(moment: SystemTime) -> Option<String> {
 }
 
 /// What each release on the machine is for.
-fn uses(site: &Site, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
+fn uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
     let host = &site.host;
     let upgrade = upgrade_record::read(host, &site.instance)?;
     let previous = upgrade
@@ -130,7 +130,7 @@ fn uses(site: &Site, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
     Ok(all)
 }
 
-fn is_of_others(host: &Host, site: &Site, resource: &Resource) -> Result<bool> {
+fn is_of_others(host: &Host, site: &Session, resource: &Resource) -> Result<bool> {
     for other in journal::instances(host)? {
         if other != site.instance && Journal::read(host, &other)?.find(resource).is_some() {
             return Ok(true);
@@ -140,7 +140,7 @@ fn is_of_others(host: &Host, site: &Site, resource: &Resource) -> Result<bool> {
 }
 
 fn list(global: &Global, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let all = uses(&site, &site.journal()?)?;
     let told: Vec<Told> = all
         .into_iter()
@@ -162,7 +162,7 @@ fn list(global: &Global, style: Style) -> Result<u8> {
 async fn prune(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
     need_machine(global, "remove releases")?;
     let stop = stop_on_signals(style)?;
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     if !site.journal()?.exists() {
         return Err(Exit::Usage.because(format!(
             "instance {} is not installed here, so there is nothing of it to remove",
@@ -198,6 +198,7 @@ async fn prune(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
             }
             let outcome = engine::undo(
                 &site.host,
+                &site.drivers,
                 &mut writer,
                 &site.instance,
                 &[resource],

@@ -4,10 +4,10 @@ use super::{config, install, need_machine, purge, services};
 use crate::base::error::Exit;
 use crate::base::terminal::Style;
 use crate::cli::{Global, Install, Origin, Parts, ServiceSwitch, Wish};
-use crate::drivers::sql::{self, quote};
+use crate::drivers::sql::quote;
 use crate::recipe::view::{self, Needs};
+use crate::session::Session;
 use crate::settings::{self, Service};
-use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
 
@@ -33,9 +33,10 @@ pub(crate) async fn scale(global: &Global, wishes: &[Wish], style: Style) -> Res
         wanted.set.push(format!("{key}={tried}"));
         changes.push((key, number));
     }
-    let (before, after) = (view::needs(&site), view::needs(&Site::load(&wanted)?));
+    let wanted = Session::open(&wanted)?;
+    let (before, after) = (view::needs(&site), view::needs(&wanted));
     let fits = fits(&site, &before, &after).await;
-    site.host.close().await;
+    site.close().await;
     fits?;
     let changes: Vec<(&str, Option<&str>)> = changes
         .iter()
@@ -45,7 +46,7 @@ pub(crate) async fn scale(global: &Global, wishes: &[Wish], style: Style) -> Res
 }
 
 /// Refuses what the machine or the database could not bear; less than now is always borne.
-async fn fits(site: &Site, before: &Needs, after: &Needs) -> Result<()> {
+async fn fits(site: &Session, before: &Needs, after: &Needs) -> Result<()> {
     let told = format!(
         "{} processes ({} of the web server, {} of the workers)",
         after.processes(),
@@ -62,7 +63,7 @@ async fn fits(site: &Site, before: &Needs, after: &Needs) -> Result<()> {
     if after.processes() <= before.processes() {
         return Ok(());
     }
-    let known = sql::known(&site.host)?;
+    let known = site.drivers.database()?;
     let most: Option<(u64,)> = known.server.row("SELECT @@max_connections").await?;
     let others: Option<(u64,)> = known
         .server
@@ -95,7 +96,7 @@ pub(crate) async fn switch(global: &Global, command: &ServiceSwitch, style: Styl
     }
     let names: Vec<&str> = disabled.iter().map(|one| one.as_str()).collect();
     let list = json!(names).to_string();
-    site.host.close().await;
+    site.close().await;
     converge(
         &site,
         global,
@@ -106,7 +107,7 @@ pub(crate) async fn switch(global: &Global, command: &ServiceSwitch, style: Styl
 }
 
 /// The site, which has to be there already: what is asked for is a change of it.
-pub(super) fn installed(global: &Global) -> Result<Site> {
+pub(super) fn installed(global: &Global) -> Result<Session> {
     let site = purge::site(global)?;
     if !site.journal()?.exists() {
         return Err(Exit::Unreachable.because(format!(
@@ -118,7 +119,7 @@ pub(super) fn installed(global: &Global) -> Result<Site> {
 }
 
 /// Refuses to change what another source than the settings file has the last word about.
-pub(super) fn refuse_overruled<T>(site: &Site, changes: &[(&str, T)]) -> Result<()> {
+pub(super) fn refuse_overruled<T>(site: &Session, changes: &[(&str, T)]) -> Result<()> {
     let overruled = site.resolved.entries().find_map(|entry| {
         let changed = changes.iter().any(|(key, _)| *key == entry.key);
         let elsewhere = match &entry.origin {
@@ -138,7 +139,7 @@ pub(super) fn refuse_overruled<T>(site: &Site, changes: &[(&str, T)]) -> Result<
 
 /// Puts it into the settings, and makes the machine follow.
 async fn converge(
-    site: &Site,
+    site: &Session,
     global: &Global,
     changes: &[(&str, Option<&str>)],
     style: Style,

@@ -17,9 +17,9 @@ use crate::host::secrets::Name;
 use crate::journal::Writer;
 use crate::recipe::Recipe;
 use crate::resource::{Part, Resource};
+use crate::session::Session;
 use crate::session::converge::planned;
 use crate::settings::{self, AbsolutePath, Mode};
-use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -61,7 +61,7 @@ struct Told {
 }
 
 /// The setting that names the administrator's own file for a secret, and that file if there is one.
-fn given(site: &Site, name: Name) -> (&'static str, Option<&AbsolutePath>) {
+fn given(site: &Session, name: Name) -> (&'static str, Option<&AbsolutePath>) {
     let settings = site.settings();
     match name {
         Name::Database => (
@@ -85,7 +85,7 @@ fn given(site: &Site, name: Name) -> (&'static str, Option<&AbsolutePath>) {
 }
 
 /// What it is for; nothing, and why, where this site has none.
-fn purpose(site: &Site, name: Name) -> Result<String, String> {
+fn purpose(site: &Session, name: Name) -> Result<String, String> {
     let (settings, slug) = (site.settings(), &site.layout.slug);
     let reader = settings.database.readonly_user.as_ref();
     match name {
@@ -120,7 +120,7 @@ fn purpose(site: &Site, name: Name) -> Result<String, String> {
 
 fn list(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "look at where the secrets are")?;
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let mut all = Vec::new();
     for name in Name::ALL {
         all.push(told(&site, name)?);
@@ -150,7 +150,7 @@ fn list(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn told(site: &Site, name: Name) -> Result<Told> {
+fn told(site: &Session, name: Name) -> Result<Told> {
     let (origin, file) = match (purpose(site, name), given(site, name)) {
         (Err(_), _) => (Origin::None, None),
         (Ok(_), (_, Some(path))) => (Origin::Administrator, Some(path.as_str().to_owned())),
@@ -179,7 +179,7 @@ fn told(site: &Site, name: Name) -> Result<Told> {
 async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<u8> {
     need_machine(global, "change secrets")?;
     let stop = stop_on_signals(style)?;
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     refuse(&site, name)?;
     if name == Name::Cookie {
         // Nobody loses data, but everybody notices.
@@ -190,13 +190,13 @@ async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<
     let made = async {
         // Where an earlier run was cut, the services may still use what no file has any more but theirs.
         apply(&site, &mut writer, name, stop, style).await?;
-        site.host.forget();
+        site.drivers.forget();
         let secret = Secret::generate()?;
         site.renewed.get_or_init(|| (name, secret));
         apply(&site, &mut writer, name, stop, style).await
     };
     let outcome = made.await;
-    site.host.close().await;
+    site.close().await;
     let outcome = outcome?;
     let file = format!("{}/{}", site.layout.secrets, name.as_str());
     if style.json {
@@ -214,7 +214,7 @@ async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<
 
 /// Brings a secret everywhere, as it is or made anew.
 async fn apply(
-    site: &Site,
+    site: &Session,
     writer: &mut Writer<'_>,
     name: Name,
     stop: &AtomicBool,
@@ -224,12 +224,17 @@ async fn apply(
     let plan = only_ours(plan);
     refuse_kept(site, name, &recipe)?;
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-    sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
+    sql::refuse_undoable(
+        site.drivers.database().ok().as_deref(),
+        &site.host,
+        differing.map(|planned| &planned.change),
+    )
+    .await?;
     // Nothing is announced that can't be done.
     match name {
-        Name::Broker => broker::answers(&site.host).await?,
+        Name::Broker => broker::answers(&*site.drivers.broker()?, &site.host).await?,
         Name::Database | Name::Readonly => {
-            sql::known(&site.host)?.need_server().await?;
+            site.drivers.database()?.need_server().await?;
         }
         Name::Monitor | Name::Cookie => {}
     }
@@ -237,10 +242,10 @@ async fn apply(
         style,
         host: &site.host,
     };
-    engine::apply(&site.host, writer, &plan, stop, &mut lines).await
+    engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await
 }
 
-fn done(site: &Site, name: Name, file: &str) -> String {
+fn done(site: &Session, name: Name, file: &str) -> String {
     match name {
         Name::Database => format!(
             "the application logs in to the database by a new password, kept in {file}; nobody was turned away, and the former one is refused now"
@@ -292,7 +297,7 @@ fn only_ours(mut plan: Plan) -> Plan {
 }
 
 /// Refuses what is not ours to change.
-fn refuse(site: &Site, name: Name) -> Result<()> {
+fn refuse(site: &Session, name: Name) -> Result<()> {
     if let Err(why) = purpose(site, name) {
         return Err(Exit::Usage.because(format!("there is no secret {}: {why}", name.as_str())));
     }
@@ -334,7 +339,7 @@ fn refuse(site: &Site, name: Name) -> Result<()> {
 }
 
 /// Refuses where camcops.conf would go on with what the administrator wrote there.
-fn refuse_kept(site: &Site, name: Name, recipe: &Recipe) -> Result<()> {
+fn refuse_kept(site: &Session, name: Name, recipe: &Recipe) -> Result<()> {
     let (section, needed) = match name {
         Name::Database => ("site", "DB_URL"),
         Name::Broker => ("export", "CELERY_BROKER_URL"),

@@ -9,8 +9,8 @@ use crate::drivers::services::{self, Known, Phase, Seen};
 use crate::host::Host;
 use crate::host::processes::{self, Table};
 use crate::resource::{Facets, State};
+use crate::session::Session;
 use crate::settings::ServiceName;
-use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -22,7 +22,7 @@ use time::format_description::well_known::Rfc3339;
 pub(crate) async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, chosen) = chosen(global, flags, "start services")?;
     for member in &chosen {
-        up(&site.host, member).await?;
+        up(&site, member).await?;
     }
     started(&site, &chosen, "started", style).await
 }
@@ -31,7 +31,7 @@ pub(crate) async fn start(global: &Global, flags: &Services, style: Style) -> Re
 pub(crate) async fn stop(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, chosen) = chosen(global, flags, "stop services")?;
     for member in chosen.iter().rev() {
-        services::stop(&site.host, &member.name)?;
+        services::stop(site.drivers.services.as_ref(), &site.host, &member.name)?;
     }
     finish(&site, &chosen, "stopped", style).await
 }
@@ -42,9 +42,9 @@ pub(crate) async fn restart(global: &Global, flags: &Services, style: Style) -> 
     for member in &chosen {
         // The socket stays open: that is what it is for.
         if member.role != Role::Socket {
-            services::restart(&site.host, &member.name).await?;
+            services::restart(site.drivers.services.as_ref(), &site.host, &member.name).await?;
         } else {
-            up(&site.host, member).await?;
+            up(&site, member).await?;
         }
     }
     started(&site, &chosen, "restarted", style).await
@@ -54,27 +54,27 @@ pub(crate) async fn restart(global: &Global, flags: &Services, style: Style) -> 
 pub(crate) async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, mut chosen) = chosen(global, flags, "reload services")?;
     // Only what runs has something to read again.
-    let seen = known(&site.host)?.see(&site.host)?;
+    let seen = known(&site)?.see(&site.host)?;
     chosen.retain(|member| {
         seen.get(&member.name)
             .is_some_and(|seen| seen.phase == Phase::Running)
     });
     for member in &chosen {
-        up(&site.host, member).await?;
+        up(&site, member).await?;
     }
     finish(&site, &chosen, "up to date", style).await
 }
 
-pub(super) fn known(host: &Host) -> Result<&Known> {
-    let known = host.live.as_ref().and_then(|live| live.services.as_ref());
+pub(super) fn known(site: &Session) -> Result<&Known> {
+    let known = site.drivers.services.as_ref();
     known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
 }
 
-fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Site, Vec<Member>)> {
+fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Session, Vec<Member>)> {
     need_machine(global, what)?;
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     refuse_unwanted(&site, &flags.services)?;
-    let members = known(&site.host)?
+    let members = known(&site)?
         .members
         .iter()
         .filter(|member| is_chosen(member, &flags.services))
@@ -91,7 +91,7 @@ pub(crate) fn is_chosen(member: &Member, wanted: &[ServiceName]) -> bool {
 }
 
 /// Refuses names that no service has.
-pub(crate) fn refuse_unknown(site: &Site, services: &[ServiceName]) -> Result<()> {
+pub(crate) fn refuse_unknown(site: &Session, services: &[ServiceName]) -> Result<()> {
     let names = site.settings().services.names();
     match services.iter().find(|one| !names.contains(&one.as_str())) {
         Some(unknown) => Err(Exit::Usage.because(format!(
@@ -103,7 +103,7 @@ pub(crate) fn refuse_unknown(site: &Site, services: &[ServiceName]) -> Result<()
 }
 
 /// Refuses names that no service has, and services that are switched off.
-pub(crate) fn refuse_unwanted(site: &Site, services: &[ServiceName]) -> Result<()> {
+pub(crate) fn refuse_unwanted(site: &Session, services: &[ServiceName]) -> Result<()> {
     refuse_unknown(site, services)?;
     let settings = &site.settings().services;
     match services
@@ -117,9 +117,15 @@ pub(crate) fn refuse_unwanted(site: &Site, services: &[ServiceName]) -> Result<(
     }
 }
 
-async fn up(host: &Host, member: &Member) -> Result<()> {
+async fn up(site: &Session, member: &Member) -> Result<()> {
     let wanted = State::Present(Facets::new());
-    services::enforce(host, &member.name, &State::Absent, &wanted).await?;
+    services::enforce(
+        site.drivers.services.as_ref(),
+        &site.host,
+        &member.name,
+        &wanted,
+    )
+    .await?;
     Ok(())
 }
 
@@ -151,8 +157,8 @@ pub(crate) struct Told {
 }
 
 /// What there is to tell of the services of a machine.
-pub(crate) async fn told(host: &Host, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
-    let known = known(host)?;
+pub(crate) async fn told(site: &Session, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
+    let (host, known) = (&site.host, known(site)?);
     let seen = known.see(host)?;
     let table = Table::read();
     let mut all = Vec::new();
@@ -179,7 +185,9 @@ async fn one(
     let trouble = match (&answer, seen.phase) {
         _ if keeps_failing.is_some() => keeps_failing.clone(),
         (Some(Err(why)), _) => Some(why.text.clone()),
-        (None, Phase::Running) if member.role == Role::Socket && !services::has_socket(host) => {
+        (None, Phase::Running)
+            if member.role == Role::Socket && !services::has_socket(Some(known)) =>
+        {
             Some("nobody finds it any more: run `camcops-provision install`".into())
         }
         (_, Phase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
@@ -205,7 +213,7 @@ async fn one(
         memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
         restarts: seen.restarts,
         fresh: up
-            .then(|| services::is_fresh(host, member, seen))
+            .then(|| services::is_fresh(Some(known), host, member, seen))
             .transpose()?,
         answers: answer.map(|answer| answer.is_ok()),
         trouble,
@@ -270,12 +278,12 @@ pub(crate) fn line(told: &Told) -> String {
 
 /// Tells of services that were started, and of the site where its web server was one of them: that each of them answers
 /// does not say that visitors reach it.
-async fn started(site: &Site, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+async fn started(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
     finish(site, chosen, what, style).await?;
     if !chosen.iter().any(|member| member.role == Role::Server) {
         return Ok(0);
     }
-    let known = known(&site.host)?;
+    let known = known(site)?;
     let web = known.members.iter().find(|member| member.role == Role::Web);
     let Some(web) = web else { return Ok(0) };
     match known.answer(&site.host, web).await? {
@@ -290,9 +298,9 @@ async fn started(site: &Site, chosen: &[Member], what: &str, style: Style) -> Re
     }
 }
 
-async fn finish(site: &Site, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
-    known(&site.host)?.forget();
-    let told = told(&site.host, |member| {
+async fn finish(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+    known(site)?.forget();
+    let told = told(site, |member| {
         chosen.iter().any(|one| one.name == member.name)
     })
     .await?;

@@ -6,11 +6,11 @@ use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Top};
 use crate::drivers::services::member::Role;
 use crate::drivers::services::{Phase, Seen};
-use crate::drivers::sql::{self, quote};
+use crate::drivers::sql::quote;
 use crate::host::processes::{self, Stat, Table};
 use crate::probe::broker::Queue;
 use crate::probe::{Endpoint, Role as Server};
-use crate::site::Site;
+use crate::session::Session;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -38,7 +38,7 @@ pub(crate) async fn top(global: &Global, flags: &Top, style: Style) -> Result<u8
         true => watch(&site, Duration::from_secs(flags.seconds.into()), style).await,
         false => once(&site, style).await,
     };
-    site.host.close().await;
+    site.close().await;
     shown
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn stats(global: &Global, style: Style) -> Result<u8> {
     need_machine(global, "measure the services")?;
     let site = purge::site(global)?;
     let measured = measured(&site).await;
-    site.host.close().await;
+    site.close().await;
     let measured = measured?;
     if style.json {
         print_json(&site, &measured)?;
@@ -57,7 +57,7 @@ pub(crate) async fn stats(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-async fn once(site: &Site, style: Style) -> Result<u8> {
+async fn once(site: &Session, style: Style) -> Result<u8> {
     let measured = measured(site).await?;
     match style.json {
         true => print_json(site, &measured)?,
@@ -66,18 +66,18 @@ async fn once(site: &Site, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn print_json(site: &Site, measured: &Measured) -> Result<()> {
+fn print_json(site: &Session, measured: &Measured) -> Result<()> {
     terminal::print_json(&json!({ "instance": site.instance, "stats": measured }))
 }
 
-async fn measured(site: &Site) -> Result<Measured> {
+async fn measured(site: &Session) -> Result<Measured> {
     let first = Sample::take(site)?;
     let (servers, ()) = tokio::join!(servers(site), sleep(MOMENT));
     Ok(Sample::take(site)?.since(&first, servers))
 }
 
 /// On a screen of its own, which whoever watches leaves as it was before.
-async fn watch(site: &Site, pause: Duration, style: Style) -> Result<u8> {
+async fn watch(site: &Session, pause: Duration, style: Style) -> Result<u8> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut ends = signal(SignalKind::terminate())?;
     terminal::print("\u{1b}[?1049h\u{1b}[?25l")?;
@@ -137,8 +137,8 @@ struct Visits {
 }
 
 impl Sample {
-    fn take(site: &Site) -> Result<Sample> {
-        let known = known(&site.host)?;
+    fn take(site: &Session) -> Result<Sample> {
+        let known = known(site)?;
         known.forget();
         let all = known.see(&site.host)?;
         let table = Table::read();
@@ -232,7 +232,7 @@ fn rounded(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-fn visits(site: &Site) -> Option<Visits> {
+fn visits(site: &Session) -> Option<Visits> {
     let layout = &site.layout;
     let path = format!("{}/{}_access.log", layout.apache_logs, layout.slug);
     let data = std::fs::metadata(&path).ok()?;
@@ -264,7 +264,7 @@ struct Servers {
     troubles: Vec<String>,
 }
 
-async fn servers(site: &Site) -> Servers {
+async fn servers(site: &Session) -> Servers {
     let (queue, database) = tokio::join!(queue(site), connections(site));
     let mut servers = Servers::default();
     match queue {
@@ -278,16 +278,16 @@ async fn servers(site: &Site) -> Servers {
     servers
 }
 
-async fn queue(site: &Site) -> Result<Option<Queue>> {
-    let Endpoint::Broker(endpoint) = Endpoint::of(site, Server::Broker)? else {
+async fn queue(site: &Session) -> Result<Option<Queue>> {
+    let Endpoint::Broker(endpoint) = site.endpoint(Server::Broker)? else {
         return Ok(None);
     };
     let queue = endpoint.queue(QUEUE, PATIENCE).await;
     queue.map_err(|trouble| anyhow::anyhow!("broker {trouble}"))
 }
 
-async fn connections(site: &Site) -> Result<Connections> {
-    let known = sql::known(&site.host)?;
+async fn connections(site: &Session) -> Result<Connections> {
+    let known = site.drivers.database()?;
     let open: Option<(String, u64)> = known
         .server
         .row("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
@@ -355,7 +355,7 @@ struct Connections {
     most: u64,
 }
 
-fn table(site: &Site, measured: &Measured) -> String {
+fn table(site: &Session, measured: &Measured) -> String {
     let mut text = format!(
         "{:<34} {:<9} {:>7} {:>10} {:>9} {:>8}\n",
         "SERVICE", "STATE", "CPU %", "MEMORY", "PROCESSES", "RESTARTS"

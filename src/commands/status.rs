@@ -7,11 +7,12 @@ use crate::drivers::acme;
 use crate::engine::{self, report};
 use crate::host::{Host, processes};
 use crate::layout::DEFAULT_INSTANCE;
-use crate::probe::{Answer, Cause, Endpoint, Role, Trouble};
+use crate::probe::{Answer, Cause, Role, Trouble};
 use crate::resource::{Part, Resource};
+use crate::session::Session;
 use crate::session::converge::planned;
 use crate::settings::TlsMode;
-use crate::site::{Certificate, Site};
+use crate::site::Certificate;
 use crate::{certificate, journal};
 use anyhow::Result;
 use clap::CommandFactory;
@@ -88,7 +89,7 @@ struct Release {
     has_python: bool,
 }
 
-fn release(site: &Site) -> Result<Option<Release>> {
+fn release(site: &Session) -> Result<Option<Release>> {
     let venv = &site.layout.venv;
     let Some(target) = site.host.read_link(venv)? else {
         return Ok(None);
@@ -99,7 +100,7 @@ fn release(site: &Site) -> Result<Option<Release>> {
     }))
 }
 
-async fn servers(site: &Site) -> Vec<Server> {
+async fn servers(site: &Session) -> Vec<Server> {
     let (database, broker) = tokio::join!(
         server(site, Role::Database, "database"),
         server(site, Role::Broker, "broker")
@@ -107,8 +108,8 @@ async fn servers(site: &Site) -> Vec<Server> {
     vec![database, broker]
 }
 
-async fn server(site: &Site, role: Role, name: &'static str) -> Server {
-    let (at, answer) = match Endpoint::of(site, role) {
+async fn server(site: &Session, role: Role, name: &'static str) -> Server {
+    let (at, answer) = match site.endpoint(role) {
         Ok(endpoint) => (endpoint.place(), endpoint.answers(PATIENCE).await),
         Err(why) => {
             let cause = Cause::Other;
@@ -160,18 +161,16 @@ fn can_be_asked(resource: &Resource, unasked: &[Part]) -> bool {
 
 /// Shows it.
 pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
-    let mut site = Site::load(global)?;
+    let mut site = Session::open(global)?;
     site.only_shows = true;
     let journal = site.journal()?;
     let found = site.found(&journal)?;
     site.ready(&found)?;
     let mut asked = Vec::new();
-    if let Some(live) = &site.host.live {
-        if let Some(services) = &live.services {
-            services.hurry(PATIENCE);
-        }
-        live.begin_to_look(&site.host);
-        let ((), answers) = tokio::join!(site.host.look_ahead(), servers(&site));
+    if let Some(services) = &site.drivers.services {
+        services.hurry(PATIENCE);
+        services.begin_to_look(&site.host);
+        let ((), answers) = tokio::join!(services.look_ahead(&site.host), servers(&site));
         asked = answers;
     }
     let servers = asked;
@@ -183,9 +182,9 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
     };
     let (recipe, plan) = planned(&site, &journal, &parts).await?;
     let can_be_asked = |resource: &Resource| can_be_asked(resource, &unasked);
-    let drift = engine::drift(&site.host, &journal, &plan, can_be_asked).await?;
+    let drift = engine::drift(&site.host, &site.drivers, &journal, &plan, can_be_asked).await?;
     // A goodbye to a server that hangs would wait for it.
-    let _ = timeout(PATIENCE, site.host.close()).await;
+    let _ = timeout(PATIENCE, site.close()).await;
     let release = match site.host.staged_root() {
         Some(_) => None,
         None => release(&site)?,
@@ -218,7 +217,7 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
     };
     let services = match site.host.staged_root() {
         Some(_) => Vec::new(),
-        None => super::services::told(&site.host, |_| true).await?,
+        None => super::services::told(&site, |_| true).await?,
     };
     let backups = match site.host.staged_root() {
         Some(_) => None,

@@ -11,19 +11,19 @@ use crate::engine::{Action, Plan};
 use crate::host::Host;
 use crate::host::secrets::Key;
 use crate::resource::Resource;
+use crate::session::Session;
 use crate::settings::{Setting, UserName};
-use crate::site::Site;
 use anyhow::{Context, Result};
 use std::io::{self, Write};
 use std::path::Path;
 
 /// Takes the password from the file that a flag names, or from standard input.
-pub(crate) fn take(site: &Site, flags: &Install) -> Result<()> {
+pub(crate) fn take(site: &Session, flags: &Install) -> Result<()> {
     take_file(site, flags.superuser_password_file.as_deref())
 }
 
 /// Takes the password from a file, if there is one.
-pub(crate) fn take_file(site: &Site, file: Option<&Path>) -> Result<()> {
+pub(crate) fn take_file(site: &Session, file: Option<&Path>) -> Result<()> {
     const FLAG: &str = "--superuser-password-file";
     if let Some(file) = file {
         keep(site, from_file(&site.host, FLAG, file)?);
@@ -48,7 +48,7 @@ pub(crate) fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> 
 
 /// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
 pub(crate) fn ask_name(
-    site: &Site,
+    site: &Session,
     plan: &Plan,
     flags: &Install,
     style: Style,
@@ -73,7 +73,7 @@ pub(crate) fn ask_name(
 }
 
 /// Makes sure that there is a password if the plan needs one, before anything is done.
-pub(crate) fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()> {
+pub(crate) fn ask_password(site: &Session, plan: &Plan, style: Style) -> Result<()> {
     let wanted =
         plan.changes
             .iter()
@@ -88,11 +88,8 @@ pub(crate) fn ask_password(site: &Site, plan: &Plan, style: Style) -> Result<()>
 }
 
 /// Makes sure that there is a password for this superuser.
-pub(crate) fn need_password(site: &Site, name: &str, style: Style) -> Result<()> {
-    let Some(live) = site.host.live.as_ref() else {
-        return Ok(());
-    };
-    if live.superuser_password.borrow().is_some() {
+pub(crate) fn need_password(site: &Session, name: &str, style: Style) -> Result<()> {
+    if site.host.staged_root().is_some() || site.drivers.superuser_password.borrow().is_some() {
         return Ok(());
     }
     if style.json || !terminal() {
@@ -134,10 +131,8 @@ pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
     }
 }
 
-fn keep(site: &Site, password: Secret) {
-    if let Some(live) = &site.host.live {
-        live.superuser_password.replace(Some(password));
-    }
+fn keep(site: &Session, password: Secret) {
+    site.drivers.superuser_password.replace(Some(password));
 }
 
 fn asked(question: &str) -> Result<String> {

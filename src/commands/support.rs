@@ -14,8 +14,8 @@ use crate::cli::{Global, Support};
 use crate::doctor::LOG_ENDS;
 use crate::drivers::services::KEEPS_FAILING;
 use crate::drivers::services::member::members;
+use crate::session::Session;
 use crate::settings::Service;
-use crate::site::Site;
 use crate::site::facts::Manager;
 use anyhow::{Context, Result};
 use flate2::Compression;
@@ -74,7 +74,7 @@ struct Piece {
 /// Collects it, shows what it is, and writes it.
 pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> {
     need_machine(global, "collect what a helper needs")?;
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let now = OffsetDateTime::now_utc();
     let name = format!(
         "camcops-support-{}-{}",
@@ -148,7 +148,7 @@ fn list(pieces: &[Piece], hidden: usize) -> String {
     text
 }
 
-fn pieces(site: &Site, global: &Global, style: Style) -> Result<Vec<Piece>> {
+fn pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
     let mut pieces = vec![
         Piece {
             name: "versions.txt".into(),
@@ -220,7 +220,7 @@ fn tell(style: Style, name: &str) {
     }
 }
 
-fn versions(site: &Site) -> String {
+fn versions(site: &Session) -> String {
     let mut text = format!(
         "camcops-provision {}\n{}\n{:?}\n",
         env!("CARGO_PKG_VERSION"),
@@ -243,7 +243,7 @@ fn versions(site: &Site) -> String {
 }
 
 /// What a program says, under its own name.
-fn said(site: &Site, program: &str, arguments: &[&str]) -> String {
+fn said(site: &Session, program: &str, arguments: &[&str]) -> String {
     let heading = format!("$ {program} {}\n", arguments.join(" "));
     match site.host.child(program).args(arguments).end() {
         Ok(ended) => format!("{heading}{}{}\n", ended.output, ended.complaint),
@@ -251,7 +251,7 @@ fn said(site: &Site, program: &str, arguments: &[&str]) -> String {
     }
 }
 
-fn services(site: &Site) -> String {
+fn services(site: &Session) -> String {
     let names: Vec<String> = members(site)
         .into_iter()
         .map(|member| member.name)
@@ -267,7 +267,7 @@ fn services(site: &Site) -> String {
 }
 
 /// What this program tells, asked as whoever runs this asked it.
-fn ourselves(site: &Site, global: &Global, arguments: &[&str]) -> Result<String> {
+fn ourselves(site: &Session, global: &Global, arguments: &[&str]) -> Result<String> {
     let program = std::env::current_exe()?;
     let program = program
         .to_str()
@@ -348,7 +348,7 @@ fn service_log(told: &str) -> String {
 }
 
 /// Every secret of the site.
-fn secrets(site: &Site) -> Result<Vec<Zeroizing<String>>> {
+fn secrets(site: &Session) -> Result<Vec<Zeroizing<String>>> {
     let settings = site.settings();
     let mut files: Vec<String> = site
         .host

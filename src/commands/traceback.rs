@@ -72,7 +72,7 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
     need_machine(global, "look into the services")?;
     let site = purge::site(global)?;
     refuse_unknown(&site, &flags.services)?;
-    let known = known(&site.host)?;
+    let known = known(&site)?;
     let seen = known.see(&site.host)?;
     let table = Table::read();
     let mut all = Vec::new();

@@ -15,16 +15,16 @@ use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Parts, Upgrade as Flags};
 use crate::commands::upgrade::rollback::Writes;
-use crate::drivers::{release, services, sql, tables};
+use crate::drivers::{release, services, tables};
 use crate::engine::report::Lines;
 use crate::engine::{self, Plan};
 use crate::journal::Writer;
 use crate::probe::{Endpoint, Role};
 use crate::resource::{Part, Resource};
+use crate::session::Session;
 use crate::session::converge::{overrides, planned, refuse, unpack};
 use crate::session::upgrade_record::{self, Phase, Side, Upgrade};
 use crate::settings::{Auto, Version};
-use crate::site::Site;
 use anyhow::{Context, Result, bail};
 use check::{KEY, Preflight};
 use serde_json::json;
@@ -49,7 +49,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
     let site = opened(&global)?;
     if flags.check {
         let found = check::preflight(&site, to).await;
-        site.host.close().await;
+        site.close().await;
         return check::tell(&site, &found?, flags.exit_code, style);
     }
     let stop = stop_on_signals(style)?;
@@ -65,7 +65,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
     }
     let begun = begun(&site, to)?;
     if !found.pending && begun.is_none() {
-        site.host.close().await;
+        site.close().await;
         check::set_version(&global, to.as_str())?;
         return done(&site, None, style);
     }
@@ -79,7 +79,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
     build(&next, &mut writer, stop, style).await?;
     let visitor = Visitor::begin(&next)?;
     let upgrade = prepared(&site, &next, &found, begun).await;
-    site.host.close().await;
+    site.close().await;
     let mut upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(why) => {
@@ -90,13 +90,13 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
             };
             let old = with_version(&global, asked_for)?;
             let started = converge(&old, &mut writer, &whole(), &GO_ON, style).await;
-            old.host.close().await;
+            old.close().await;
             started.context("the services could not be started again")?;
             return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
         }
     };
     let result = forward(&global, &next, &mut writer, &mut upgrade, stop, style).await;
-    next.host.close().await;
+    next.close().await;
     let Err(why) = result else {
         let gap = visitor.end().await;
         return done(&next, Some((&upgrade, gap)), style);
@@ -123,7 +123,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
 }
 
 /// The upgrade to this version that an earlier run was cut in, if the settings say that it is to go on.
-fn begun(site: &Site, to: Version) -> Result<Option<Upgrade>> {
+fn begun(site: &Session, to: Version) -> Result<Option<Upgrade>> {
     let upgrade = upgrade_record::read(&site.host, &site.instance)?;
     let is_asked_for = site.settings().camcops.version == Auto::Given(to)
         || (site.settings().camcops.version == Auto::Auto && to == Version::NEWEST);
@@ -133,15 +133,15 @@ fn begun(site: &Site, to: Version) -> Result<Option<Upgrade>> {
 }
 
 /// The site, with all that it takes to reach its data.
-fn opened(global: &Global) -> Result<Site> {
-    let site = Site::load(global)?;
+fn opened(global: &Global) -> Result<Session> {
+    let site = Session::open(global)?;
     let found = site.found(&site.journal()?)?;
     site.ready(&found)?;
     Ok(site)
 }
 
 /// The site as if its settings asked for this version.
-fn with_version(global: &Global, version: &str) -> Result<Site> {
+fn with_version(global: &Global, version: &str) -> Result<Session> {
     let mut global = global.clone();
     global.set.push(format!("{KEY}={version}"));
     opened(&global)
@@ -157,7 +157,7 @@ fn whole() -> Parts {
 
 /// Makes parts of the machine what the site wants.
 async fn converge(
-    site: &Site,
+    site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: &AtomicBool,
@@ -167,7 +167,7 @@ async fn converge(
 }
 
 async fn make(
-    site: &Site,
+    site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: &AtomicBool,
@@ -175,30 +175,25 @@ async fn make(
     choose: impl FnOnce(&mut Plan),
 ) -> Result<()> {
     // What earlier steps did is looked at anew.
-    if let Some(services) = site
-        .host
-        .live
-        .as_ref()
-        .and_then(|live| live.services.as_ref())
-    {
+    if let Some(services) = &site.drivers.services {
         services.forget();
     }
-    site.host.forget();
+    site.drivers.forget();
     let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
     choose(&mut plan);
-    refuse(&site.host, &recipe, &plan)?;
-    unpack(&site.host, &plan)?;
+    refuse(site, &recipe, &plan)?;
+    unpack(site, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+    engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
     Ok(())
 }
 
 /// The new release, beside the one in use.
 async fn build(
-    next: &Site,
+    next: &Session,
     writer: &mut Writer<'_>,
     stop: &AtomicBool,
     style: Style,
@@ -218,12 +213,12 @@ async fn build(
 
 /// The way back, before anything of the site is changed.
 async fn prepared(
-    site: &Site,
-    next: &Site,
+    site: &Session,
+    next: &Session,
     found: &Preflight,
     begun: Option<Upgrade>,
 ) -> Result<Upgrade> {
-    let known = sql::known(&next.host)?;
+    let known = next.drivers.database()?;
     let wanted = release::Wanted::new(next).map_err(|why| Exit::Unreachable.because(why.0))?;
     let head = tables::head_of(&wanted.id)
         .await?
@@ -234,27 +229,28 @@ async fn prepared(
         release: found.from_release.clone(),
     };
     if let Some(begun) = begun {
-        if tables::was_begun(&next.host, &known, &begun.revision).await? {
+        if tables::was_begun(
+            &known,
+            next.drivers.application()?,
+            &next.host,
+            &begun.revision,
+        )
+        .await?
+        {
             // Its dump is the one that leads back; another one is made of what there is now.
-            services::stop_ours(&site.host)?;
+            services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
             return Ok(begun);
         }
         from = begun.from;
     }
     if migrates {
         // What is written after the dump would be lost on the way back.
-        services::stop_ours(&site.host)?;
+        services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
     }
-    let dump = tables::dump_before(
-        &next.host,
-        &known.database,
-        found.to,
-        tables::Reader::Program,
-    )
-    .await?;
-    tables::application(&next.host)?
-        .dumped
-        .replace(dump.clone());
+    let dump = next
+        .dump_before(&known.database, found.to, tables::Reader::Program)
+        .await?;
+    next.drivers.application()?.dumped.replace(dump.clone());
     Ok(Upgrade {
         phase: Phase::Switching,
         from,
@@ -272,7 +268,7 @@ async fn prepared(
 /// The wish; the links, the configuration and the tables; then the services; then whether all of it works.
 async fn forward(
     global: &Global,
-    next: &Site,
+    next: &Session,
     writer: &mut Writer<'_>,
     upgrade: &mut Upgrade,
     stop: &AtomicBool,
@@ -292,12 +288,15 @@ async fn forward(
     };
     converge(next, writer, &parts, stop, style).await?;
     if upgrade.migrates {
-        upgrade.sums = Some(tables::sums(&*sql::known(&next.host)?).await?);
+        upgrade.sums = Some(tables::sums(&*next.drivers.database()?).await?);
         remember(upgrade)?;
         // What somebody enters ends the way back: nobody can before everything else runs.
         make(next, writer, &whole(), stop, style, |plan| {
             plan.changes.retain(|planned| {
-                !services::lets_visitors_in(&next.host, &planned.change.resource)
+                !services::lets_visitors_in(
+                    next.drivers.services.as_ref(),
+                    &planned.change.resource,
+                )
             });
         })
         .await?;
@@ -309,15 +308,15 @@ async fn forward(
 }
 
 /// A real login page, what tablets are answered, logins to the database and to the broker, an answer of each service.
-async fn works(site: &Site, writer: &Writer<'_>) -> Result<()> {
+async fn works(site: &Session, writer: &Writer<'_>) -> Result<()> {
     for role in Role::ALL {
-        let endpoint = Endpoint::of(site, role)?;
+        let endpoint = site.endpoint(role)?;
         endpoint.answers(PATIENCE).await?;
         if let Endpoint::Web(web, _) = &endpoint {
             web.serves_tablets(PATIENCE).await?;
         }
     }
-    site.host.forget();
+    site.drivers.forget();
     let (_, plan) = planned(site, &writer.journal, &whole()).await?;
     let differing = plan
         .changes
@@ -330,7 +329,7 @@ async fn works(site: &Site, writer: &Writer<'_>) -> Result<()> {
     Ok(())
 }
 
-fn done(site: &Site, upgraded: Option<(&Upgrade, Duration)>, style: Style) -> Result<u8> {
+fn done(site: &Session, upgraded: Option<(&Upgrade, Duration)>, style: Style) -> Result<u8> {
     let Some((upgrade, gap)) = upgraded else {
         let version = site.settings().camcops.version;
         if style.json {
@@ -381,8 +380,8 @@ struct Visitor {
 }
 
 impl Visitor {
-    fn begin(site: &Site) -> Result<Visitor> {
-        let endpoint = Endpoint::of(site, Role::Web)?;
+    fn begin(site: &Session) -> Result<Visitor> {
+        let endpoint = site.endpoint(Role::Web)?;
         let (over, mut is_over) = watch::channel(false);
         let visits = tokio::spawn(async move {
             let (mut longest, mut answered) = (Duration::ZERO, Instant::now());

@@ -13,9 +13,8 @@ use crate::base::terminal::Style;
 use crate::cli::{Global, PasswordFlags, User};
 use crate::drivers::sql::{self, quote};
 use crate::drivers::superuser;
-use crate::drivers::tables::application;
+use crate::session::Session;
 use crate::settings::{Setting, UserName};
-use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
 
@@ -43,7 +42,7 @@ pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result
     stop_on_signals(style)?;
     let site = purge::site(global)?;
     let told = done(&site, command, &user.name, style).await;
-    site.host.close().await;
+    site.close().await;
     let told = told?;
     if style.json {
         let document =
@@ -60,7 +59,7 @@ struct Told {
     text: String,
 }
 
-async fn done(site: &Site, command: &User, name: &str, style: Style) -> Result<Told> {
+async fn done(site: &Session, command: &User, name: &str, style: Style) -> Result<Told> {
     let tell = |changed, text: String| Ok(Told { changed, text });
     let before = look(site, name).await?;
     match command {
@@ -111,7 +110,7 @@ async fn done(site: &Site, command: &User, name: &str, style: Style) -> Result<T
     }
 }
 
-fn unknown(site: &Site, name: &str) -> anyhow::Error {
+fn unknown(site: &Session, name: &str) -> anyhow::Error {
     Exit::Unusable.because(format!(
         "CamCOPS has no user {name}; {}/view_all_users lists them, for a superuser",
         site.url().trim_end_matches('/')
@@ -127,8 +126,8 @@ fn confirmed(is_so: bool) -> Result<()> {
     }
 }
 
-async fn look(site: &Site, name: &str) -> Result<Option<Account>> {
-    let known = sql::known(&site.host)?;
+async fn look(site: &Session, name: &str) -> Result<Option<Account>> {
+    let known = site.drivers.database()?;
     let database = quote::name(&known.database);
     let user = quote::text(name);
     let question = format!(
@@ -156,7 +155,12 @@ async fn look(site: &Site, name: &str) -> Result<Option<Account>> {
         }))
 }
 
-fn wanted_password(site: &Site, flags: &PasswordFlags, name: &str, style: Style) -> Result<Secret> {
+fn wanted_password(
+    site: &Session,
+    flags: &PasswordFlags,
+    name: &str,
+    style: Style,
+) -> Result<Secret> {
     match &flags.password_file {
         Some(file) => from_file(&site.host, "--password-file", file),
         None if !style.json && terminal() => asked_twice(&format!("New password of {name}: ")),
@@ -167,8 +171,15 @@ fn wanted_password(site: &Site, flags: &PasswordFlags, name: &str, style: Style)
 }
 
 /// Does it by CamCOPS's own command.
-fn ask_camcops(site: &Site, verb: &str, name: &str, password: Option<&Secret>) -> Result<()> {
-    let application = application(&site.host)?;
+fn ask_camcops(site: &Session, verb: &str, name: &str, password: Option<&Secret>) -> Result<()> {
+    let application = site.drivers.application()?;
     (application.tell)(&format!("CamCOPS's {verb}, which takes some seconds"));
-    superuser::by_camcops(&site.host, verb, name, password, Exit::Unusable)
+    superuser::by_camcops(
+        site.drivers.application()?,
+        &site.host,
+        verb,
+        name,
+        password,
+        Exit::Unusable,
+    )
 }

@@ -5,8 +5,8 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Wait};
 use crate::probe::{self, Answer, Cause, Endpoint, Role, Trouble, seconds};
+use crate::session::Session;
 use crate::settings::Service;
-use crate::site::Site;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -37,7 +37,7 @@ struct Answered {
 
 /// Waits.
 pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("wait talks to running services; leave --root out"));
     }
@@ -45,7 +45,7 @@ pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u
     let start = Instant::now();
     let mut waiting = JoinSet::new();
     for role in roles(&site, &flags.roles) {
-        let endpoint = Endpoint::of(&site, role)?;
+        let endpoint = site.endpoint(role)?;
         waiting.spawn(until_it_answers(role, endpoint, start, limit, style));
     }
     let mut answered = Vec::new();
@@ -83,7 +83,7 @@ pub(crate) async fn login(socket: &Path, user: &str, database: &str) -> Result<u
 }
 
 /// Those asked for, or all that this machine has.
-fn roles(site: &Site, asked: &[Role]) -> Vec<Role> {
+fn roles(site: &Session, asked: &[Role]) -> Vec<Role> {
     let served = site.settings().services.wants(Service::Server);
     let mut roles: Vec<Role> = match asked {
         [] => Role::ALL
@@ -98,9 +98,9 @@ fn roles(site: &Site, asked: &[Role]) -> Vec<Role> {
 }
 
 /// Which services end again and again, and why.
-fn failing(site: &Site) -> String {
+fn failing(site: &Session) -> String {
     let mut text = String::new();
-    let Ok(known) = services::known(&site.host) else {
+    let Ok(known) = services::known(site) else {
         return text;
     };
     let Ok(mut all) = known.see(&site.host) else {

@@ -4,7 +4,7 @@ use super::look::mended_by_install;
 use super::{Finding, Look};
 use crate::base::terminal::{count, plain};
 use crate::drivers::sql::{self, COLLATION, Known, Power, quote};
-use crate::drivers::tables::{application, succeeded};
+use crate::drivers::tables::succeeded;
 use crate::probe::database::Endpoint;
 use crate::recipe::view;
 use crate::resource::Resource;
@@ -32,7 +32,7 @@ pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.before && site.settings().database.mode == Mode::Local {
         return Ok(vec![Finding::not_applicable("install brings it")]);
     }
-    let endpoint = match Endpoint::of(site) {
+    let endpoint = match Endpoint::of(&site.host, site) {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
             return Ok(vec![Finding::not_applicable(
@@ -280,7 +280,10 @@ pub(crate) async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
 pub(crate) async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
-    let ended = application(host)?
+    let ended = look
+        .site
+        .drivers
+        .application()?
         .command(host, "camcops_server")?
         .args([
             "check_index",

@@ -1,9 +1,9 @@
 //! What users of the site meet.
 
 use super::{Finding, Look};
+use crate::drivers::release;
 use crate::drivers::services::member::Role;
 use crate::drivers::services::{Phase, proof};
-use crate::drivers::{release, tables};
 use crate::probe::web::status;
 use crate::settings::Frontend;
 use anyhow::{Result, anyhow};
@@ -89,7 +89,10 @@ pub(crate) async fn scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// A PDF.
 pub(crate) fn pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
-    let made = tables::application(host)?
+    let made = look
+        .site
+        .drivers
+        .application()?
         .command(host, "python3")?
         .args(["-c", PDF])
         .patience(PDF_PATIENCE)

@@ -9,8 +9,8 @@ use crate::engine::{Plan, Planned};
 use crate::journal::Journal;
 use crate::probe::broker::Queue;
 use crate::recipe::Recipe;
+use crate::session::Session;
 use crate::session::converge::planned;
-use crate::site::Site;
 use anyhow::{Context, Result, anyhow};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 /// A site, and what was found out about it so far.
 pub(crate) struct Look<'a> {
     /// The site.
-    pub(crate) site: &'a Site,
+    pub(crate) site: &'a Session,
     /// What is installed already.
     pub(crate) journal: Journal,
     /// Whether nothing is, and the question is whether it could be.
@@ -47,7 +47,7 @@ impl Measures {
 
 impl<'a> Look<'a> {
     /// Nothing is asked yet.
-    pub(crate) fn at(site: &'a Site, journal: Journal, before: bool) -> Look<'a> {
+    pub(crate) fn at(site: &'a Session, journal: Journal, before: bool) -> Look<'a> {
         Look {
             site,
             journal,
@@ -105,9 +105,8 @@ impl<'a> Look<'a> {
 
     /// The services of the site.
     pub(super) fn services(&self) -> Result<&Known> {
-        let live = self.site.host.live.as_ref();
-        live.and_then(|live| live.services.as_ref())
-            .context("a staged tree has no services")
+        let services = self.site.drivers.services.as_ref();
+        services.context("a staged tree has no services")
     }
 
     /// A service of the site, and what its manager says.
@@ -129,7 +128,7 @@ impl<'a> Look<'a> {
     /// plan can be made, there may be none.
     pub(super) async fn database(&self) -> Option<Rc<sql::Known>> {
         let _ = self.plan().await;
-        sql::known(&self.site.host).ok()
+        self.site.drivers.database().ok()
     }
 
     pub(super) fn keep_queue(&self, queue: Queue) {

@@ -53,7 +53,8 @@ pub(crate) async fn packages(look: &Look<'_>) -> Result<Vec<Finding>> {
         )]);
     }
     // What can't be fetched is known now.
-    crate::drivers::packages::refuse_offline(&look.site.host, missing.into_iter())?;
+    let packages = look.site.drivers.packages()?;
+    crate::drivers::packages::refuse_offline(packages, &look.site.host, missing.into_iter())?;
     Ok(vec![Finding::ok(format!("install will fetch {names}"))])
 }
 

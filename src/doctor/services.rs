@@ -66,12 +66,18 @@ pub(crate) async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
             findings.push(stopped(look, member, seen));
             continue;
         }
-        if member.role == Role::Socket && !services::has_socket(&look.site.host) {
+        if member.role == Role::Socket && !services::has_socket(look.site.drivers.services.as_ref())
+        {
             findings.push(Finding::failed(
                 format!("{name}: nobody finds the socket any more"),
                 "camcops-provision install",
             ));
-        } else if !services::is_fresh(&look.site.host, member, seen)? {
+        } else if !services::is_fresh(
+            look.site.drivers.services.as_ref(),
+            &look.site.host,
+            member,
+            seen,
+        )? {
             findings.push(Finding::warning(
                 format!("{name} has not read its newest configuration"),
                 "camcops-provision install",

@@ -13,7 +13,7 @@ use crate::layout::ACME;
 use crate::resource::{Enforced, Facets, State};
 use crate::settings::Internet;
 use crate::site::Site;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
@@ -73,12 +73,6 @@ impl Known {
     }
 }
 
-fn known(host: &Host) -> Result<&Known> {
-    let live = host.live.as_ref();
-    live.and_then(|live| live.acme.as_ref())
-        .context("certbot can't be called here")
-}
-
 /// The names of a certificate, as they are compared.
 pub(crate) fn names(names: &[String]) -> BTreeSet<String> {
     names.iter().map(|name| name.to_lowercase()).collect()
@@ -119,12 +113,8 @@ fn recorded<'a>(records: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// Has it issued, with what differs; or has certbot forget it.
-pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
-    if *after == State::Absent {
-        return forget(host, name);
-    }
-    let known = known(host)?;
+/// Has it issued, with what differs.
+pub(crate) fn issue(known: &Known, host: &Host, name: &str) -> Result<Enforced> {
     if known.network.offline {
         return Err(Exit::Unreachable.because(
             "an authority gives no certificate without the network (--offline): until then the site has the certificate that it has; run again when the authority can be reached",
@@ -151,7 +141,7 @@ pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<En
     for name in &known.names {
         arguments.extend(["--domain", name]);
     }
-    let said = certbot(host, &arguments)?;
+    let said = certbot(known, host, &arguments)?;
     succeeded(
         &said,
         "the site goes on with the certificate that it has; mend the cause and run again",
@@ -159,7 +149,8 @@ pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<En
     Ok(Enforced::Done)
 }
 
-fn forget(host: &Host, name: &str) -> Result<Enforced> {
+/// Has certbot forget it.
+pub(crate) fn forget(host: &Host, name: &str) -> Result<Enforced> {
     if which::which("certbot").is_err() {
         return Ok(Enforced::LeftAlone("there is no certbot any more".into()));
     }
@@ -182,7 +173,7 @@ pub(crate) struct Renewal {
 }
 
 /// Renews it; certbot's hooks bring it to Apache. Says whether it is another one now.
-pub(crate) fn renew(host: &Host, name: &str, how: Renewal) -> Result<bool> {
+pub(crate) fn renew(known: &Known, host: &Host, name: &str, how: Renewal) -> Result<bool> {
     if observe(host, name)? == State::Absent {
         return Err(Exit::Unreachable.because(format!(
             "certbot has no certificate called {name} yet: run `camcops-provision install`"
@@ -198,7 +189,7 @@ pub(crate) fn renew(host: &Host, name: &str, how: Renewal) -> Result<bool> {
     }
     let current = || host.followed(&format!("{LIVE}/{name}/cert.pem"));
     let before = current()?;
-    let said = certbot(host, &arguments)?;
+    let said = certbot(known, host, &arguments)?;
     succeeded(
         &said,
         "the site goes on with the certificate that it has; mend the cause and run again",
@@ -206,8 +197,7 @@ pub(crate) fn renew(host: &Host, name: &str, how: Renewal) -> Result<bool> {
     Ok(current()? != before)
 }
 
-fn certbot(host: &Host, arguments: &[&str]) -> Result<Ended> {
-    let known = known(host)?;
+fn certbot(known: &Known, host: &Host, arguments: &[&str]) -> Result<Ended> {
     let mut child = host.child("certbot").args(arguments);
     for (name, value) in proxies(host, &known.network)? {
         child = child.env(&name, &value);

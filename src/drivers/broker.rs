@@ -10,6 +10,7 @@ mod settings;
 
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
+use crate::drivers::services;
 use crate::host::Host;
 use crate::probe::Cause;
 use crate::probe::broker::Endpoint;
@@ -130,15 +131,8 @@ pub(crate) fn all_permissions(vhost: &str) -> String {
     format!("{vhost}: configure .*, write .*, read .*")
 }
 
-fn known(host: &Host) -> Result<Rc<Known>> {
-    let live = host.live.as_ref();
-    live.and_then(|live| live.broker.borrow().clone())
-        .context("the broker can't be asked here")
-}
-
 /// Whether the vhost is there, and what the broker allows its tasks.
-pub(crate) async fn observe_vhost(host: &Host, name: &str) -> Result<State> {
-    let known = known(host)?;
+pub(crate) async fn observe_vhost(known: &Known, host: &Host, name: &str) -> Result<State> {
     let Some(node) = known.node(host).await? else {
         return Ok(State::Absent);
     };
@@ -156,13 +150,13 @@ pub(crate) async fn observe_vhost(host: &Host, name: &str) -> Result<State> {
 
 /// Makes the vhost, or deletes it with the messages in it.
 pub(crate) async fn enforce_vhost(
+    known: &Known,
     host: &Host,
     name: &str,
     before: &State,
     after: &State,
 ) -> Result<Enforced> {
-    let known = known(host)?;
-    let node = started(host, &known).await?;
+    let node = started(host, known).await?;
     if *after == State::Absent {
         control(host, &["delete_vhost", name])?;
         return Ok(Enforced::Done);
@@ -193,8 +187,7 @@ pub(crate) fn follows(host: &Host, path: &str) -> Result<bool> {
 }
 
 /// Changes in the running broker what can be changed while it runs: nobody notices. Whether there was one that runs.
-pub(crate) async fn adjust(host: &Host) -> Result<bool> {
-    let known = known(host)?;
+pub(crate) async fn adjust(known: &Known, host: &Host) -> Result<bool> {
     known.forget();
     let Some(node) = known.node(host).await? else {
         return Ok(false);
@@ -213,8 +206,7 @@ fn allow(host: &Host, milliseconds: u64) -> Result<()> {
 }
 
 /// What the account may do, and whether the application can log in with it.
-pub(crate) async fn observe_account(host: &Host, name: &str) -> Result<State> {
-    let known = known(host)?;
+pub(crate) async fn observe_account(known: &Known, host: &Host, name: &str) -> Result<State> {
     let mut facets = Facets::new();
     if known.local {
         let Some(node) = known.node(host).await? else {
@@ -242,13 +234,14 @@ pub(crate) async fn observe_account(host: &Host, name: &str) -> Result<State> {
 
 /// Makes the account, or gives it back its password and exactly its permissions; or deletes it.
 pub(crate) async fn enforce_account(
+    known: &Known,
+    services: Option<&services::Known>,
     host: &Host,
     name: &str,
     before: &State,
     after: &State,
 ) -> Result<Enforced> {
-    let known = known(host)?;
-    let node = started(host, &known).await?;
+    let node = started(host, known).await?;
     let Some(wanted) = after.facets() else {
         control(host, &["delete_user", name])?;
         return Ok(Enforced::Done);
@@ -272,7 +265,7 @@ pub(crate) async fn enforce_account(
     }
     if tags.is_some() && login == Some("denied") {
         // What runs knows the former password only, and would be turned away with it.
-        super::services::pause_stale(host)?;
+        services::pause_stale(services, host)?;
     }
     if tags.is_none() || login == Some("denied") {
         define(host, name, &known.endpoint.password)?;
@@ -292,9 +285,8 @@ pub(crate) async fn enforce_account(
 }
 
 /// Fails where the broker of this machine can't be asked.
-pub(crate) async fn answers(host: &Host) -> Result<()> {
-    let known = known(host)?;
-    started(host, &known).await?;
+pub(crate) async fn answers(known: &Known, host: &Host) -> Result<()> {
+    started(host, known).await?;
     Ok(())
 }
 

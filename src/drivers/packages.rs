@@ -12,12 +12,13 @@ use crate::archive::bundle::manifest::Manifest;
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::layout::{PackageManager, Packages, alternatives};
-use crate::resource::{Enforced, Facets, Resource, State};
+use crate::resource::{Facets, Resource, State};
 use crate::settings::Internet;
 use crate::site::Site;
 use anyhow::{Context, Result};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// What this driver knows of the machine and of the run.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Known {
     names: &'static Packages,
     /// How packages may be fetched, if they may be fetched at all.
     pub(crate) network: Internet,
+    /// Where they come from, if that is a bundle.
+    bundle: Option<Rc<Bundle>>,
     /// Is told what is going on.
     pub(crate) tell: fn(&str),
     installed: RefCell<Option<BTreeSet<String>>>,
@@ -34,10 +37,11 @@ pub(crate) struct Known {
 
 impl Known {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Known {
+    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> Known {
         Known {
             names: site.facts.flavour.packages,
             network: site.settings().network.clone(),
+            bundle,
             tell,
             installed: RefCell::default(),
             aside: RefCell::default(),
@@ -61,6 +65,12 @@ impl Known {
         Ok(alternatives(name).any(|name| installed.contains(name)))
     }
 
+    /// The bundle that packages come from. While dpkg is at work, as in the hook of a package, there can't be one.
+    fn bundle(&self) -> Option<&Bundle> {
+        let bundle = self.bundle.as_deref();
+        bundle.filter(|_| std::env::var_os("DPKG_RUNNING_VERSION").is_none())
+    }
+
     fn command_for(&self, names: &[&str]) -> String {
         let best: Vec<&str> = names
             .iter()
@@ -74,35 +84,20 @@ impl Known {
     }
 }
 
-fn known(host: &Host) -> Result<&Known> {
-    let live = host.live.as_ref();
-    live.and_then(|live| live.packages.as_ref())
-        .context("packages can't be looked up here")
-}
-
 /// Whether a package is there, whole and configured.
-pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
-    Ok(match known(host)?.has(host, name)? {
+pub(crate) fn observe(known: &Known, host: &Host, name: &str) -> Result<State> {
+    Ok(match known.has(host, name)? {
         true => State::Present(Facets::new()),
         false => State::Absent,
     })
 }
 
-/// Installs one package.
-pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
-    if *after == State::Absent {
-        return Ok(Enforced::LeftAlone(
-            "a package is kept: something else may rely on it".into(),
-        ));
-    }
-    install(host, &[name], false)?;
-    Ok(Enforced::Done)
-}
+/// Why a package stays when it is no longer wanted.
+pub(crate) const KEPT: &str = "a package is kept: something else may rely on it";
 
 /// Installs, in one call, those of the packages that are missing. Where an earlier run of this program was cut in the
 /// middle of it (`resumed`), what that one left half-configured is finished first.
-pub(crate) fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> {
-    let known = known(host)?;
+pub(crate) fn install(known: &Known, host: &Host, names: &[&str], resumed: bool) -> Result<()> {
     // A run that was killed leaves its package manager at work: it may be about to install what is missing.
     if known.names.manager == PackageManager::Apt {
         apt::wait_for_others(host, known)?;
@@ -117,7 +112,7 @@ pub(crate) fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> 
     if missing.is_empty() {
         return Ok(());
     }
-    match bundle(host) {
+    match known.bundle() {
         Some(bundle) => {
             refuse_absent(bundle.manifest(host)?, &bundle.path, &missing)?;
             let directory = bundle.unpacked(host)?;
@@ -137,7 +132,7 @@ pub(crate) fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> 
     };
     known.forget();
     known.aside.take();
-    match bundle(host) {
+    match known.bundle() {
         Some(bundle) => made.with_context(|| {
             format!(
                 "the packages in {} can't be installed (if this machine has newer ones, make the bundle anew)",
@@ -146,12 +141,6 @@ pub(crate) fn install(host: &Host, names: &[&str], resumed: bool) -> Result<()> 
         }),
         None => made,
     }
-}
-
-/// The bundle that packages come from. While dpkg is at work, as in the hook of a package, there can't be one.
-fn bundle(host: &Host) -> Option<&Bundle> {
-    let bundle = host.live.as_ref().and_then(|live| live.bundle.as_ref());
-    bundle.filter(|_| std::env::var_os("DPKG_RUNNING_VERSION").is_none())
 }
 
 /// Refuses what a bundle does not have.
@@ -172,6 +161,7 @@ fn refuse_absent(manifest: &Manifest, path: &str, missing: &[&str]) -> Result<()
 
 /// Refuses a plan that can't be carried out without a connection, before any of it is.
 pub(crate) fn refuse_offline<'a>(
+    known: &Known,
     host: &Host,
     planned: impl Iterator<Item = &'a Resource>,
 ) -> Result<()> {
@@ -181,14 +171,11 @@ pub(crate) fn refuse_offline<'a>(
             _ => None,
         })
         .collect();
-    match known(host) {
-        Ok(_) if missing.is_empty() => Ok(()),
-        Ok(known) => match bundle(host) {
-            Some(bundle) => refuse_absent(bundle.manifest(host)?, &bundle.path, &missing),
-            None if known.network.offline => Err(not_offline(known, &missing)),
-            None => Ok(()),
-        },
-        Err(_) => Ok(()),
+    match known.bundle() {
+        _ if missing.is_empty() => Ok(()),
+        Some(bundle) => refuse_absent(bundle.manifest(host)?, &bundle.path, &missing),
+        None if known.network.offline => Err(not_offline(known, &missing)),
+        None => Ok(()),
     }
 }
 

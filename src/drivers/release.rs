@@ -13,6 +13,7 @@ mod lock;
 pub(crate) mod python;
 mod whole;
 
+use crate::archive::bundle::Bundle;
 use crate::archive::bundle::{UNPACKED, WHEELS};
 use crate::base::text::hex;
 use crate::host::{Host, Kind};
@@ -27,6 +28,7 @@ pub(crate) use lock::known;
 use lock::lock;
 pub(crate) use python::Missing;
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 pub(crate) use whole::{Look, hole};
 
 const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
@@ -89,6 +91,8 @@ pub(crate) struct Recipe {
     source: Option<String>,
     /// Where all of it is built already.
     from_bundle: bool,
+    /// What its files are taken from, if that is a bundle.
+    bundle: Option<Rc<Bundle>>,
     installer: crate::settings::Installer,
     network: Internet,
     magick_suffix: &'static str,
@@ -98,7 +102,7 @@ pub(crate) struct Recipe {
 
 impl Recipe {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Recipe {
+    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> Recipe {
         let Settings {
             camcops, network, ..
         } = site.settings();
@@ -110,6 +114,7 @@ impl Recipe {
                 Source::Bundle => Some(format!("{UNPACKED}/{WHEELS}")),
             },
             from_bundle: camcops.source == Source::Bundle,
+            bundle,
             installer: camcops.installer,
             network: network.clone(),
             magick_suffix: site.facts.magick_suffix,
@@ -270,14 +275,14 @@ fn end_of(host: &Host, path: &str) -> Result<Option<u32>> {
 
 /// Refuses a plan that can't be carried out, before any of it is.
 pub(crate) fn refuse_offline<'a>(
+    recipe: &Recipe,
     host: &Host,
     planned: impl Iterator<Item = &'a Resource>,
 ) -> Result<()> {
-    let recipe = host.live.as_ref().and_then(|live| live.release.as_ref());
     for resource in planned {
-        if let (Resource::Release(id), Some(recipe)) = (resource, recipe) {
+        if let Resource::Release(id) = resource {
             build::refuse_offline(recipe, id)?;
-            if let Some(bundle) = host.live.as_ref().and_then(|live| live.bundle.as_ref()) {
+            if let Some(bundle) = &recipe.bundle {
                 bundle.refuse_other(host, id)?;
             }
         }
@@ -287,6 +292,7 @@ pub(crate) fn refuse_offline<'a>(
 
 /// Builds a release, or removes it.
 pub(crate) async fn enforce(
+    recipe: Option<&Recipe>,
     host: &Host,
     id: &str,
     before: &State,
@@ -299,10 +305,7 @@ pub(crate) async fn enforce(
     let is_whole = before.get("state") == Some(&Value::from("not cleared up"))
         && before.get("python") == wanted.get("python");
     if !is_whole {
-        let live = host.live.as_ref();
-        let recipe = live
-            .and_then(|live| live.release.as_ref())
-            .context("a release can't be built here")?;
+        let recipe = recipe.context("a release can't be built here")?;
         build::build(host, recipe, id, &places)?;
     }
     for path in places.passing() {
@@ -374,7 +377,7 @@ mod tests {
         assert_eq!(state(), with_state("half built"));
         std::fs::create_dir_all(at(&places.own)).unwrap();
         assert_eq!(state(), with_state("damaged"));
-        run.block_on(enforce(&host, "x", &state(), &State::Absent))
+        run.block_on(enforce(None, &host, "x", &state(), &State::Absent))
             .unwrap();
         assert_eq!(state(), State::Absent);
         assert_eq!(host.list(RELEASES).unwrap().unwrap().len(), 0);

@@ -135,9 +135,9 @@ impl Handler {
         }
     }
 
-    fn order(self, host: &Host, verb: &str, name: &str) -> Result<()> {
+    fn order(self, known: Option<&Known>, host: &Host, verb: &str, name: &str) -> Result<()> {
         if verb != "start" && exports(name) {
-            break_stale_locks(host);
+            break_stale_locks(known, host);
         }
         match self {
             Handler::Systemd => systemd::order(host, verb, name),
@@ -156,8 +156,8 @@ fn exports(name: &str) -> bool {
 }
 
 /// Before a service ends: a process that awaits a lock of a dead one would be waited for until it is killed.
-fn break_stale_locks(host: &Host) {
-    if let Some(known) = known(host) {
+fn break_stale_locks(known: Option<&Known>, host: &Host) {
+    if let Some(known) = known {
         export_locks::break_before_waiting(host, &known.layout);
     }
 }
@@ -167,12 +167,8 @@ pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("camcops")
 }
 
-fn known(host: &Host) -> Option<&Known> {
-    host.live.as_ref()?.services.as_ref()
-}
-
-fn look(host: &Host, name: &str) -> Result<Seen> {
-    if let Some(known) = known(host)
+fn look(known: Option<&Known>, host: &Host, name: &str) -> Result<Seen> {
+    if let Some(known) = known
         && known.find(name).is_some()
     {
         return Ok(known.see(host)?.remove(name).unwrap_or_default());
@@ -192,8 +188,8 @@ fn look(host: &Host, name: &str) -> Result<Seen> {
 }
 
 /// Whether it runs, has read its newest input, and answers.
-pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
-    let seen = look(host, name)?;
+pub(crate) async fn observe(known: Option<&Known>, host: &Host, name: &str) -> Result<State> {
+    let seen = look(known, host, name)?;
     if matches!(seen.phase, Phase::Stopped | Phase::Failed) {
         return Ok(State::Absent);
     }
@@ -201,13 +197,13 @@ pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     if let Some(enabled) = seen.enabled {
         facets = facets.with("enabled", yes(enabled));
     }
-    let Some(known) = known(host) else {
+    let Some(known) = known else {
         return Ok(State::Present(facets));
     };
     let Some(member) = known.find(name) else {
         return Ok(State::Present(facets));
     };
-    facets = facets.with("fresh", yes(is_fresh(host, member, &seen)?));
+    facets = facets.with("fresh", yes(is_fresh(Some(known), host, member, &seen)?));
     // A socket that is asked would start the service behind it, and a stopping one has no answer to give.
     if seen.phase == Phase::Running
         && let Some(proof) = known.answer(host, member).await?
@@ -222,11 +218,16 @@ fn yes(fact: bool) -> &'static str {
 }
 
 /// Whether it started, or was told to read again, after all that it reads had changed for the last time.
-pub(crate) fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool> {
+pub(crate) fn is_fresh(
+    known: Option<&Known>,
+    host: &Host,
+    member: &Member,
+    seen: &Seen,
+) -> Result<bool> {
     if seen.stale_files && member.role.is_ours() {
         return Ok(false);
     }
-    if member.role == Role::Socket && !has_socket(host) {
+    if member.role == Role::Socket && !has_socket(known) {
         return Ok(false);
     }
     if member.role.is_ours() && sandbox::lacks_write_path(host, seen)? {
@@ -252,7 +253,7 @@ pub(crate) fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool
             let text = host.read_text(input).ok().flatten();
             text.is_some_and(|text| text.contains(MANAGED))
         });
-        if !is_mapper_fresh(host)? {
+        if !is_mapper_fresh(known, host)? {
             return Ok(false);
         }
         let late = |input: &String| Ok::<_, anyhow::Error>(newest(input)? > Some(read));
@@ -280,8 +281,8 @@ pub(crate) fn is_fresh(host: &Host, member: &Member, seen: &Seen) -> Result<bool
 }
 
 /// Whether visitors find the socket.
-pub(crate) fn has_socket(host: &Host) -> bool {
-    known(host).is_none_or(|known| {
+pub(crate) fn has_socket(known: Option<&Known>) -> bool {
+    known.is_none_or(|known| {
         std::fs::symlink_metadata(&known.layout.socket)
             .is_ok_and(|found| found.file_type().is_socket())
     })
@@ -301,12 +302,17 @@ fn newest(path: &str) -> Result<Option<SystemTime>> {
 }
 
 /// Makes a service run, fresh and answering; or stops it.
-pub(crate) async fn enforce(host: &Host, name: &str, _: &State, after: &State) -> Result<Enforced> {
+pub(crate) async fn enforce(
+    known: Option<&Known>,
+    host: &Host,
+    name: &str,
+    after: &State,
+) -> Result<Enforced> {
     let done = match after {
-        State::Absent => stop(host, name),
-        State::Present(wanted) => ready(host, name, wanted).await,
+        State::Absent => stop(known, host, name),
+        State::Present(wanted) => ready(known, host, name, wanted).await,
     };
-    if let Some(known) = known(host) {
+    if let Some(known) = known {
         known.forget();
     }
     done?;
@@ -314,8 +320,8 @@ pub(crate) async fn enforce(host: &Host, name: &str, _: &State, after: &State) -
 }
 
 /// Stops a service of ours, and the socket that would start it again.
-pub(crate) fn stop(host: &Host, name: &str) -> Result<()> {
-    let seen = look(host, name)?;
+pub(crate) fn stop(known: Option<&Known>, host: &Host, name: &str) -> Result<()> {
+    let seen = look(known, host, name)?;
     if !seen.there || seen.phase == Phase::Stopped {
         return Ok(());
     }
@@ -323,27 +329,27 @@ pub(crate) fn stop(host: &Host, name: &str) -> Result<()> {
         systemd::order(host, "stop", &socket)?;
     }
     Handler::of(name)
-        .order(host, "stop", name)
+        .order(known, host, "stop", name)
         .with_context(|| format!("can't stop {name}"))
 }
 
 /// Stops all of ours that use the site's data, the last one first.
-pub(crate) fn stop_ours(host: &Host) -> Result<()> {
-    let Some(known) = known(host) else {
+pub(crate) fn stop_ours(known: Option<&Known>, host: &Host) -> Result<()> {
+    let Some(known) = known else {
         return Ok(());
     };
     known.forget();
     let ours = known.members.iter().rev();
     for member in ours.filter(|one| one.role.is_ours() && one.role != Role::Timer) {
-        stop(host, &member.name)?;
+        stop(Some(known), host, &member.name)?;
     }
     known.forget();
     Ok(())
 }
 
 /// Whether a resource is our web server, its socket, or what passes visitors on to it and is proved by its answers.
-pub(crate) fn lets_visitors_in(host: &Host, resource: &Resource) -> bool {
-    let (Resource::Service(name), Some(known)) = (resource, known(host)) else {
+pub(crate) fn lets_visitors_in(known: Option<&Known>, resource: &Resource) -> bool {
+    let (Resource::Service(name), Some(known)) = (resource, known) else {
         return false;
     };
     let is_it = |role| matches!(role, Role::Server | Role::Socket | Role::Web);
@@ -352,8 +358,8 @@ pub(crate) fn lets_visitors_in(host: &Host, resource: &Resource) -> bool {
 }
 
 /// Whether any of ours runs that uses the site's data.
-pub(crate) fn any_of_ours_runs(host: &Host) -> Result<bool> {
-    let Some(known) = known(host) else {
+pub(crate) fn any_of_ours_runs(known: Option<&Known>, host: &Host) -> Result<bool> {
+    let Some(known) = known else {
         return Ok(false);
     };
     known.forget();
@@ -371,8 +377,8 @@ pub(crate) fn any_of_ours_runs(host: &Host) -> Result<bool> {
 
 /// Stops those of ours that have not read what changed since they started, and lets visitors wait: those with work to
 /// finish first.
-pub(crate) fn pause_stale(host: &Host) -> Result<()> {
-    let Some(known) = known(host) else {
+pub(crate) fn pause_stale(known: Option<&Known>, host: &Host) -> Result<()> {
+    let Some(known) = known else {
         return Ok(());
     };
     known.forget();
@@ -386,9 +392,9 @@ pub(crate) fn pause_stale(host: &Host) -> Result<()> {
             continue;
         };
         let runs = seen.there && !matches!(seen.phase, Phase::Stopped | Phase::Failed);
-        if runs && !is_fresh(host, member, seen)? {
+        if runs && !is_fresh(Some(known), host, member, seen)? {
             Handler::of(&member.name)
-                .order(host, "stop", &member.name)
+                .order(Some(known), host, "stop", &member.name)
                 .with_context(|| format!("can't stop {}", member.name))?;
         }
     }
@@ -397,14 +403,14 @@ pub(crate) fn pause_stale(host: &Host) -> Result<()> {
 }
 
 /// Restarts a service of ours, fresh or not, and waits until it answers.
-pub(crate) async fn restart(host: &Host, name: &str) -> Result<()> {
-    let seen = look(host, name)?;
+pub(crate) async fn restart(known: Option<&Known>, host: &Host, name: &str) -> Result<()> {
+    let seen = look(known, host, name)?;
     if !matches!(seen.phase, Phase::Stopped | Phase::Failed) {
         Handler::of(name)
-            .order(host, "stop", name)
+            .order(known, host, "stop", name)
             .with_context(|| format!("can't stop {name}"))?;
     }
-    enforce(host, name, &State::Absent, &State::Present(Facets::new())).await?;
+    enforce(known, host, name, &State::Present(Facets::new())).await?;
     Ok(())
 }
 
@@ -417,8 +423,8 @@ fn socket_of(name: &str) -> Option<String> {
     ))
 }
 
-async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
-    let Some(known) = known(host) else {
+async fn ready(known: Option<&Known>, host: &Host, name: &str, wanted: &Facets) -> Result<()> {
+    let Some(known) = known else {
         return Ok(());
     };
     let Some(member) = known.find(name) else {
@@ -427,17 +433,20 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     let handler = Handler::of(name);
     known.forget();
     follow_files(host, known, member, handler)?;
-    let mut seen = look(host, name)?;
-    refuse_impossible(host, member, &seen)?;
+    let mut seen = look(Some(known), host, name)?;
+    refuse_impossible(host, known, member, &seen)?;
     if wanted.text("enabled").is_some() && seen.enabled == Some(false) {
         systemd::enable(host, name)?;
     }
     let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
-    if running && is_fresh(host, member, &seen)? && answers_soon(host, known, member).await? {
+    if running
+        && is_fresh(Some(known), host, member, &seen)?
+        && answers_soon(host, known, member).await?
+    {
         return Ok(());
     }
     known.forget();
-    seen = look(host, name)?;
+    seen = look(Some(known), host, name)?;
     let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
     let since = SystemTime::now();
     let ordered = match (member.role, running) {
@@ -445,19 +454,22 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         (Role::Socket, _) => reopen(host, name),
         (Role::Broker, true) => {
             // One that does not listen to its present name, or not at all, is restarted.
-            let is_adjusted = super::broker::adjust(host).await.unwrap_or(false);
-            if is_adjusted && is_fresh(host, member, &seen)? {
+            let is_adjusted = match known.broker() {
+                Some(broker) => super::broker::adjust(&broker, host).await.unwrap_or(false),
+                None => false,
+            };
+            if is_adjusted && is_fresh(Some(known), host, member, &seen)? {
                 return Ok(());
             }
             broker_anew(host, known, handler, name)
         }
-        (_, false) => handler.order(host, "start", name),
-        (_, true) => handler.order(host, "restart", name),
+        (_, false) => handler.order(Some(known), host, "start", name),
+        (_, true) => handler.order(Some(known), host, "restart", name),
     };
     known.forget();
     if let Err(why) = ordered {
         let why = failure(host, known, member, &format!("{why:#}"), since);
-        let now = look(host, name)?;
+        let now = look(Some(known), host, name)?;
         let is_as_before = running && now.pid.is_some() && now.pid == seen.pid;
         return Err(match is_as_before && member.role != Role::Web {
             true => why.context(NotRestarted(name.to_owned())),
@@ -472,7 +484,7 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     let mut last = "it does not answer".to_owned();
     while Instant::now() < limit {
         known.forget();
-        let seen = look(host, name)?;
+        let seen = look(Some(known), host, name)?;
         if seen.restarts >= MANY_RESTARTS
             && let Some(why) = known.keeps_failing(host, member, &seen)
         {
@@ -486,7 +498,7 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
         }
         match proof::ask(host, known, member, &seen).await {
             _ if seen.phase != Phase::Running => last = "it is still starting".into(),
-            _ if member.role == Role::Web && !is_fresh(host, member, &seen)? => {
+            _ if member.role == Role::Web && !is_fresh(Some(known), host, member, &seen)? => {
                 last = "it has not read its configuration again".into();
             }
             None | Some(Ok(())) => return Ok(()),
@@ -500,11 +512,11 @@ async fn ready(host: &Host, name: &str, wanted: &Facets) -> Result<()> {
 
 /// Lets the manager read what describes the service, if that changed.
 fn follow_files(host: &Host, known: &Known, member: &Member, handler: Handler) -> Result<()> {
-    let seen = look(host, &member.name)?;
+    let seen = look(Some(known), host, &member.name)?;
     match handler {
         // A template's file may be there although systemd has not seen it yet.
         Handler::Systemd if seen.stale_files || !seen.there => systemd::reload_files(host)?,
-        Handler::Supervisor if !seen.there || !is_fresh(host, member, &seen)? => {
+        Handler::Supervisor if !seen.there || !is_fresh(Some(known), host, member, &seen)? => {
             supervisor::update(host, &known.layout.slug)?;
         }
         _ => return Ok(()),
@@ -513,7 +525,7 @@ fn follow_files(host: &Host, known: &Known, member: &Member, handler: Handler) -
     Ok(())
 }
 
-fn refuse_impossible(host: &Host, member: &Member, seen: &Seen) -> Result<()> {
+fn refuse_impossible(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result<()> {
     let name = &member.name;
     if seen.masked {
         return Err(Exit::CannotCreate.because(format!(
@@ -530,7 +542,7 @@ fn refuse_impossible(host: &Host, member: &Member, seen: &Seen) -> Result<()> {
         );
     }
     if member.role == Role::Web {
-        apache::test(host)?;
+        apache::test(host, known)?;
     }
     Ok(())
 }
@@ -539,7 +551,7 @@ async fn answers_soon(host: &Host, known: &Known, member: &Member) -> Result<boo
     let limit = Instant::now() + STARTING;
     loop {
         known.forget();
-        let seen = look(host, &member.name)?;
+        let seen = look(Some(known), host, &member.name)?;
         if seen.keeps_failing() {
             return Ok(false);
         }
@@ -567,8 +579,8 @@ fn reopen(host: &Host, socket: &str) -> Result<()> {
 }
 
 /// Whether Erlang's port mapper, where systemd holds its socket, listens as we told it.
-fn is_mapper_fresh(host: &Host) -> Result<bool> {
-    let (Some(known), Some(told)) = (known(host), processes::changed(PORT_MAPPER_SETTINGS)?) else {
+fn is_mapper_fresh(known: Option<&Known>, host: &Host) -> Result<bool> {
+    let (Some(known), Some(told)) = (known, processes::changed(PORT_MAPPER_SETTINGS)?) else {
         return Ok(true);
     };
     let mapper = known.see(host)?.remove(PORT_MAPPER);
@@ -586,19 +598,19 @@ fn broker_anew(host: &Host, known: &Known, handler: Handler, name: &str) -> Resu
             .is_some_and(|seen| seen.phase == Phase::Running)
     });
     if let Some(server) = server {
-        Handler::of(&server.name).order(host, "stop", &server.name)?;
+        Handler::of(&server.name).order(Some(known), host, "stop", &server.name)?;
     }
-    let restarted = restart_broker(host, handler, name);
+    let restarted = restart_broker(known, host, handler, name);
     if let Some(server) = server {
-        Handler::of(&server.name).order(host, "start", &server.name)?;
+        Handler::of(&server.name).order(Some(known), host, "start", &server.name)?;
     }
     restarted
 }
 
 /// The broker, and Erlang's port mapper if that does not listen as we told it.
-fn restart_broker(host: &Host, handler: Handler, name: &str) -> Result<()> {
-    let is_mapper_fresh = is_mapper_fresh(host)?;
-    handler.order(host, "stop", name)?;
+fn restart_broker(known: &Known, host: &Host, handler: Handler, name: &str) -> Result<()> {
+    let is_mapper_fresh = is_mapper_fresh(Some(known), host)?;
+    handler.order(Some(known), host, "stop", name)?;
     if handler == Handler::Scripts {
         super::broker::stop_former(host)?;
         // It refuses while somebody else uses it; the broker starts it again.
@@ -607,15 +619,15 @@ fn restart_broker(host: &Host, handler: Handler, name: &str) -> Result<()> {
         systemd::reload_files(host)?;
         systemd::order(host, "restart", PORT_MAPPER)?;
     }
-    handler.order(host, "start", name)
+    handler.order(Some(known), host, "start", name)
 }
 
 /// What becomes of our services when everything is undone: they stop first.
-pub(crate) fn before_undoing(host: &Host, slug: &str) -> Result<()> {
+pub(crate) fn before_undoing(known: Option<&Known>, host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
-    break_stale_locks(host);
+    break_stale_locks(known, host);
     systemd::stop_instance(host, slug)?;
     supervisor::stop_group(host, slug)
 }
@@ -642,7 +654,7 @@ pub(crate) fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
 }
 
 /// After undoing: managers and Apache forget what is gone.
-pub(crate) fn after_undoing(host: &Host, slug: &str) -> Result<()> {
+pub(crate) fn after_undoing(known: Option<&Known>, host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
@@ -654,7 +666,7 @@ pub(crate) fn after_undoing(host: &Host, slug: &str) -> Result<()> {
     if !supervisor::see(host, slug)?.is_empty() {
         supervisor::update(host, slug)?;
     }
-    apache::after_undoing(host)
+    apache::after_undoing(known, host)
 }
 
 /// What a proof says when it fails.
@@ -701,13 +713,13 @@ mod tests {
         let later = SystemTime::now() + Duration::from_secs(5);
         let earlier = SystemTime::now() - Duration::from_secs(5);
         for input in [file.as_path(), directory.path()] {
-            assert!(is_fresh(&host, &member(input), &seen(later)).unwrap());
-            assert!(!is_fresh(&host, &member(input), &seen(earlier)).unwrap());
+            assert!(is_fresh(None, &host, &member(input), &seen(later)).unwrap());
+            assert!(!is_fresh(None, &host, &member(input), &seen(earlier)).unwrap());
         }
         let stale = Seen {
             stale_files: true,
             ..seen(later)
         };
-        assert!(!is_fresh(&host, &member(&file), &stale).unwrap());
+        assert!(!is_fresh(None, &host, &member(&file), &stale).unwrap());
     }
 }

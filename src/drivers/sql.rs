@@ -20,7 +20,7 @@ use crate::probe::database::{Endpoint, Login};
 use crate::resource::{Change, Enforced, Resource, State};
 use crate::settings::Mode;
 use crate::site::{Found, Site};
-use anyhow::{Context, Result};
+use anyhow::Result;
 pub(crate) use grants::{ENOUGH, Purpose};
 pub(crate) use schema::{CHARSET, COLLATION, LARGE_ENOUGH};
 pub(crate) use server::{Power, Server, exit};
@@ -37,6 +37,8 @@ pub(crate) struct Known {
     pub(crate) instance: String,
     /// What each new connection of the application reads its password from.
     pub(crate) option_file: String,
+    /// Is told what is going on.
+    pub(crate) tell: fn(&str),
     accounts: Vec<Account>,
 }
 
@@ -65,7 +67,13 @@ enum WayIn {
 
 impl Known {
     /// From the settings and what was found; a connection that an earlier one opened is kept.
-    pub(crate) fn new(site: &Site, found: &Found, earlier: Option<&Known>) -> Result<Known> {
+    pub(crate) fn new(
+        host: &Host,
+        site: &Site,
+        found: &Found,
+        earlier: Option<&Known>,
+        tell: fn(&str),
+    ) -> Result<Known> {
         let settings = &site.settings().database;
         let slug = &site.layout.slug;
         let database = settings.name_or(slug).to_owned();
@@ -88,7 +96,7 @@ impl Known {
             Some(earlier) if earlier.server.power == Power::Administrator => {
                 Rc::clone(&earlier.server)
             }
-            _ => Rc::new(server(site, &application)?),
+            _ => Rc::new(server(host, site, &application)?),
         };
         let mut accounts = vec![application];
         if let (Some(user), Some(key)) = (&settings.readonly_user, &found.readonly) {
@@ -107,6 +115,7 @@ impl Known {
             database,
             instance: site.instance.clone(),
             option_file: site.layout.option_file.clone(),
+            tell,
             accounts,
         })
     }
@@ -172,13 +181,13 @@ impl Known {
 }
 
 /// Who asks: root over the socket, the administrator's option file, or the application itself.
-fn server(site: &Site, application: &Account) -> Result<Server> {
+fn server(host: &Host, site: &Site, application: &Account) -> Result<Server> {
     let settings = &site.settings().database;
     let local = settings.mode == Mode::Local;
     let (power, user, login) = match (&settings.admin_defaults_file, &application.way_in) {
         (Some(path), _) => {
             let setting = "database.admin_defaults_file";
-            let file = option_file::read(&site.host, setting, path.as_str())?;
+            let file = option_file::read(host, setting, path.as_str())?;
             let password = file.password.unwrap_or_else(|| Secret::new(String::new()));
             let user = file.user.unwrap_or_default();
             (Power::Administrator, user, Login::Password(password))
@@ -199,13 +208,6 @@ fn server(site: &Site, application: &Account) -> Result<Server> {
     Ok(Server::new(endpoint, power, local))
 }
 
-/// What the site has told this driver.
-pub(crate) fn known(host: &Host) -> Result<Rc<Known>> {
-    let live = host.live.as_ref();
-    live.and_then(|live| live.database.borrow().clone())
-        .context("the database can't be asked here")
-}
-
 /// Whether others have to mend what is wrong.
 fn checked_only(server: &Server) -> bool {
     server.power == Power::Application
@@ -220,6 +222,7 @@ fn for_others(what: String) -> anyhow::Error {
 /// Refuses, before anything is done, what could not be brought to its end: what others have to do on a server that we
 /// may only look at, what an administrator of another machine's server may not do, and accounts of somebody else.
 pub(crate) async fn refuse_undoable(
+    known: Option<&Known>,
     host: &Host,
     changes: impl Iterator<Item = &Change>,
 ) -> Result<()> {
@@ -231,10 +234,9 @@ pub(crate) async fn refuse_undoable(
             )
         })
         .collect();
-    if changes.is_empty() || host.live.is_none() {
+    let Some(known) = known.filter(|_| !changes.is_empty()) else {
         return Ok(());
-    }
-    let known = known(host)?;
+    };
     let mut for_others = Vec::new();
     for Change {
         resource,
@@ -244,13 +246,13 @@ pub(crate) async fn refuse_undoable(
     {
         match (resource, checked_only(&known.server)) {
             (Resource::Schema(name), true) => {
-                for_others.push(schema::for_others(&known, name, before).to_string());
+                for_others.push(schema::for_others(known, name, before).to_string());
             }
             (Resource::SqlAccount(name), true) => {
-                for_others.push(account::for_others(&known, name, before)?.to_string());
+                for_others.push(account::for_others(known, name, before)?.to_string());
             }
             (Resource::SqlAccount(name), false) => {
-                account::refuse(host, &known, name, before, after)?;
+                account::refuse(host, known, name, before, after)?;
             }
             _ => {}
         }
@@ -259,7 +261,7 @@ pub(crate) async fn refuse_undoable(
         return Err(Exit::NotRoot.because(for_others.join("\n")));
     }
     if !known.server.local {
-        grants::refuse_weak_administrator(&known).await?;
+        grants::refuse_weak_administrator(known).await?;
     }
     Ok(())
 }
@@ -341,31 +343,32 @@ pub(crate) async fn other_collations(
 }
 
 /// Whether the database is there, and what it gives its tables.
-pub(crate) async fn observe_schema(host: &Host, name: &str) -> Result<State> {
-    schema::observe(host, name).await
+pub(crate) async fn observe_schema(known: &Known, name: &str) -> Result<State> {
+    schema::observe(known, name).await
 }
 
 /// Makes the database.
 pub(crate) async fn enforce_schema(
+    known: &Known,
     host: &Host,
     name: &str,
     before: &State,
     after: &State,
 ) -> Result<Enforced> {
-    schema::enforce(host, name, before, after).await
+    schema::enforce(known, host, name, before, after).await
 }
 
 /// Whether the account is there, what it may do, and whether it gets in.
-pub(crate) async fn observe_account(host: &Host, name: &str) -> Result<State> {
-    account::observe(host, name).await
+pub(crate) async fn observe_account(known: &Known, host: &Host, name: &str) -> Result<State> {
+    account::observe(known, host, name).await
 }
 
 /// Makes or mends the account.
 pub(crate) async fn enforce_account(
+    known: &Known,
     host: &Host,
     name: &str,
-    _before: &State,
     after: &State,
 ) -> Result<Enforced> {
-    account::enforce(host, name, after).await
+    account::enforce(known, host, name, after).await
 }

@@ -2,8 +2,8 @@
 //!
 //! It has no facets: one that is there is left as it is, whatever its password and its powers are by now.
 
-use super::sql::{self, quote};
-use super::tables::{application, succeeded};
+use super::sql::{self, Known, quote};
+use super::tables::{Application, succeeded};
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::base::terminal::plain;
@@ -18,8 +18,7 @@ pub(crate) const SHORTEST_PASSWORD: usize = 10;
 pub(crate) const NOT_THERE: [u16; 2] = [1146, 1049];
 
 /// Whether the application knows this user.
-pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
-    let known = sql::known(host)?;
+pub(crate) async fn observe(known: &Known, name: &str) -> Result<State> {
     if !known.server.is_there().await? {
         return Ok(State::Absent);
     }
@@ -41,23 +40,23 @@ pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     })
 }
 
+/// Why a superuser stays when it is no longer wanted.
+pub(crate) const KEPT: &str = "a user is never removed";
+
 /// Makes the superuser.
-pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
-    if *after == State::Absent {
-        return Ok(Enforced::LeftAlone("a user is never removed".into()));
-    }
-    let live = host.live.as_ref();
-    let password = live.and_then(|live| live.superuser_password.borrow().clone());
-    let Some(password) = password else {
-        return Err(needed(name));
-    };
-    let application = application(host)?;
+pub(crate) fn make(
+    application: &Application,
+    host: &Host,
+    name: &str,
+    password: &Secret,
+) -> Result<Enforced> {
     (application.tell)(&format!("making the superuser {name}"));
     by_camcops(
+        application,
         host,
         "make_superuser",
         name,
-        Some(&password),
+        Some(password),
         Exit::Settings,
     )?;
     Ok(Enforced::Done)
@@ -66,6 +65,7 @@ pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<En
 /// CamCOPS's own command for a user, so that its rules hold. Without a terminal it asks its input for a password, twice.
 /// A password that it refuses is an error of the kind that is given.
 pub(crate) fn by_camcops(
+    application: &Application,
     host: &Host,
     verb: &str,
     name: &str,
@@ -74,7 +74,7 @@ pub(crate) fn by_camcops(
 ) -> Result<()> {
     let line = password.map_or("", Secret::reveal);
     let twice = Zeroizing::new(format!("{line}\n{line}\n"));
-    let ended = application(host)?
+    let ended = application
         .command(host, "camcops_server")?
         .args([verb, &format!("--username={name}")])
         .input(twice.as_bytes())

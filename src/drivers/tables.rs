@@ -162,20 +162,12 @@ impl Application {
     }
 }
 
-/// What the site has told this driver.
-pub(crate) fn application(host: &Host) -> Result<&Application> {
-    let live = host.live.as_ref();
-    live.and_then(|live| live.application.as_ref())
-        .context("the application can't be run here")
-}
-
 /// At which revision the tables are.
-pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
-    let (known, application) = (sql::known(host)?, application(host)?);
+pub(crate) async fn observe(known: &Known, application: &Application, name: &str) -> Result<State> {
     if !known.server.is_there().await? {
         return Ok(State::Absent);
     }
-    let Some(found) = found(&known, name).await? else {
+    let Some(found) = found(known, name).await? else {
         return Ok(State::Absent);
     };
     if found.unfinished {
@@ -232,13 +224,17 @@ pub(crate) async fn revision(known: &Known, database: &str) -> Result<Option<Str
 }
 
 /// Refuses tables that the installed release does not know, before anything is done with them.
-pub(crate) async fn refuse_unknown(host: &Host, revision: Option<&str>, what: &str) -> Result<()> {
+pub(crate) async fn refuse_unknown(
+    application: &Application,
+    revision: Option<&str>,
+    what: &str,
+) -> Result<()> {
     let Some(revision) = revision else {
         return Err(Exit::Unusable.because(format!(
             "{what} has no tables of CamCOPS, or they do not say their revision; nothing was changed"
         )));
     };
-    let Some(revisions) = application(host)?.revisions().await? else {
+    let Some(revisions) = application.revisions().await? else {
         return Ok(());
     };
     if revisions.all.contains(revision) {
@@ -272,8 +268,7 @@ pub(crate) async fn clinical(known: &Known) -> Result<BTreeMap<String, u64>> {
 }
 
 /// The revision that the installed release works with.
-pub(crate) async fn head(host: &Host) -> Result<String> {
-    let application = application(host)?;
+pub(crate) async fn head(application: &Application, host: &Host) -> Result<String> {
     match application.revisions().await? {
         Some(revisions) => Ok(revisions.head.clone()),
         None => {
@@ -299,29 +294,33 @@ fn unusable(database: &str, what: &str) -> anyhow::Error {
     ))
 }
 
+/// Why tables stay when they are no longer wanted.
+pub(crate) const KEPT: &str = "tables are never removed";
+
 /// Makes the tables, or brings them to the revision of the installed release.
-pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
-    if *after == State::Absent {
-        return Ok(Enforced::LeftAlone("tables are never removed".into()));
-    }
-    let (known, application) = (sql::known(host)?, application(host)?);
+pub(crate) async fn make(
+    known: &Known,
+    application: &Application,
+    host: &Host,
+    name: &str,
+) -> Result<Enforced> {
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
-    head(host).await?;
+    head(application, host).await?;
     let Some(revisions) = application.revisions().await? else {
         bail!("the release has just gone");
     };
     let tables = sql::tables_of(&known.server, name).await?;
-    let found = found(&known, name).await?;
+    let found = found(known, name).await?;
     let unfinished = tables.iter().any(|table| table == UNFINISHED);
     let at_head = found
         .as_ref()
         .is_some_and(|found| found.revision == revisions.head);
     if unfinished && !at_head {
-        empty(&known, name, &tables).await?;
+        empty(known, name, &tables).await?;
     }
     if tables.is_empty() || unfinished && !at_head {
-        make_first(host, &known, name, &revisions).await?;
+        make_first(known, application, host, name, &revisions).await?;
     } else if unfinished {
         (application.tell)("the tables were finished by an earlier run");
     } else {
@@ -334,7 +333,16 @@ pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<En
                 )),
             });
         };
-        migrate(host, &known, name, &tables, &found.revision, &revisions).await?;
+        migrate(
+            known,
+            application,
+            host,
+            name,
+            &tables,
+            &found.revision,
+            &revisions,
+        )
+        .await?;
     }
     if !tables.is_empty() && !unfinished {
         return Ok(Enforced::Done);
@@ -352,12 +360,12 @@ fn ours(database: &str) -> String {
 
 /// Tables where there were none.
 async fn make_first(
-    host: &Host,
     known: &Known,
+    application: &Application,
+    host: &Host,
     database: &str,
     revisions: &Revisions,
 ) -> Result<()> {
-    let application = application(host)?;
     known
         .server
         .change(&format!(
@@ -397,14 +405,14 @@ async fn make_first(
 
 /// Brings tables that are there to the head, after a dump if they hold anything.
 async fn migrate(
-    host: &Host,
     known: &Known,
+    application: &Application,
+    host: &Host,
     database: &str,
     tables: &[String],
     revision: &str,
     revisions: &Revisions,
 ) -> Result<()> {
-    let application = application(host)?;
     if !revisions.all.contains(revision) {
         return Err(Exit::Unusable.because(format!(
             "the tables of the database {database} are at revision {revision}, which the installed release does not know (its newest is {}): they were made by a newer CamCOPS; install that one, or bring back a dump from before",
@@ -454,28 +462,34 @@ async fn migrate(
 
 /// Dumps a database before something is done to it, and says in the dump's name what; nothing if there is nothing in it.
 pub(crate) async fn dump_before(
+    known: &Known,
+    application: &Application,
     host: &Host,
     name: &str,
     next: &str,
     reader: Reader,
 ) -> Result<Option<String>> {
-    let (known, application) = (sql::known(host)?, application(host)?);
     known.server.started(host).await?;
     // What an earlier run left would be taken for a part of the change that begins here.
-    load::clear_up(host, &known).await?;
+    load::clear_up(known).await?;
     let tables = sql::tables_of(&known.server, name).await?;
-    if !holds_anything(&known, name, &tables).await? {
+    if !holds_anything(known, name, &tables).await? {
         return Ok(None);
     }
-    let found = found(&known, name).await?;
+    let found = found(known, name).await?;
     let revision = found.map_or_else(|| "unknown".to_owned(), |found| found.revision);
-    let dump = dump::make(host, &known, application, &tables, &revision, next, reader);
+    let dump = dump::make(host, known, application, &tables, &revision, next, reader);
     Ok(Some(dump.await?))
 }
 
 /// Whether a migration from this revision was begun, wherever it ended.
-pub(crate) async fn was_begun(host: &Host, known: &Known, from: &str) -> Result<bool> {
-    let cut = dump::of_cut_upgrade(host, application(host)?, &known.database)?;
+pub(crate) async fn was_begun(
+    known: &Known,
+    application: &Application,
+    host: &Host,
+    from: &str,
+) -> Result<bool> {
+    let cut = dump::of_cut_upgrade(host, application, &known.database)?;
     Ok(cut.is_some() || revision(known, &known.database).await?.as_deref() != Some(from))
 }
 

@@ -4,6 +4,7 @@
 use super::{Action, Planned, carry_out, intend};
 use crate::base::error::Exit;
 use crate::base::terminal::plain;
+use crate::drivers::Drivers;
 use crate::drivers::services::NotRestarted;
 use crate::engine::report::Progress;
 use crate::host::Host;
@@ -32,6 +33,7 @@ impl Former {
 /// Gives what is to be said then; nothing where that is no way out.
 pub(super) async fn after_failure(
     host: &Host,
+    drivers: &Drivers,
     writer: &mut Writer<'_>,
     (changes, failed): (&[Planned], usize),
     former: &Former,
@@ -58,7 +60,7 @@ pub(super) async fn after_failure(
         "{service} does not start with the new {files}: bringing back {former_files}"
     ));
     let begun = &changes[..=failed];
-    let then = match restore(host, writer, begun, &replaced, former).await {
+    let then = match restore(host, drivers, writer, begun, &replaced, former).await {
         Ok(()) => format!(
             "the services run with {former_files} again; correct the settings and run again"
         ),
@@ -113,27 +115,33 @@ fn is_service(planned: &Planned) -> bool {
 
 async fn restore(
     host: &Host,
+    drivers: &Drivers,
     writer: &mut Writer<'_>,
     changes: &[Planned],
     replaced: &[&Planned],
     former: &Former,
 ) -> Result<()> {
     for planned in replaced {
-        make(host, writer, &back(planned, former)).await?;
+        make(host, drivers, writer, &back(planned, former)).await?;
     }
     let reads = |planned: &&Planned| {
         let mut files = replaced.iter();
         is_service(planned) && files.any(|file| planned.inputs.contains(&file.change.resource))
     };
     for planned in changes.iter().filter(reads) {
-        make(host, writer, planned).await?;
+        make(host, drivers, writer, planned).await?;
     }
     Ok(())
 }
 
-async fn make(host: &Host, writer: &mut Writer<'_>, planned: &Planned) -> Result<()> {
-    for number in intend(host, writer, std::slice::from_ref(planned))? {
-        carry_out(host, writer, planned, number).await?;
+async fn make(
+    host: &Host,
+    drivers: &Drivers,
+    writer: &mut Writer<'_>,
+    planned: &Planned,
+) -> Result<()> {
+    for number in intend(host, drivers, writer, std::slice::from_ref(planned))? {
+        carry_out(host, drivers, writer, planned, number).await?;
     }
     Ok(())
 }

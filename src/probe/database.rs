@@ -6,6 +6,7 @@ use super::{
 };
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
+use crate::host::Host;
 use crate::settings::{DatabaseTls, Mode};
 use crate::site::Site;
 use anyhow::{Context, Result};
@@ -69,13 +70,12 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// What the settings and the secrets of a site say.
-    pub(crate) fn of(site: &Site) -> Result<Endpoint> {
+    pub(crate) fn of(host: &Host, site: &Site) -> Result<Endpoint> {
         let database = &site.settings().database;
         let (user, login) = match site.socket_authentication() {
             true => {
                 let account = site.account();
-                let (uid, gid) = site
-                    .host
+                let (uid, gid) = host
                     .accounts
                     .owner(&format!("{account}:{account}"))
                     .ok_or_else(|| {
@@ -88,7 +88,7 @@ impl Endpoint {
             false => (
                 database.user_or(&site.layout.slug),
                 Login::Password(password(
-                    &site.host,
+                    host,
                     &site.layout.secrets,
                     "database.password_file",
                     database.password_file.as_ref(),

@@ -66,7 +66,7 @@ impl Draft<'_> {
                 ));
                 continue;
             }
-            let is_there = matches!(self.site.host.look_into(folder), Ok(Some(_)));
+            let is_there = matches!(self.host.look_into(folder), Ok(Some(_)));
             let facets = match is_there {
                 true => Facets::new(),
                 false => self.owned(

@@ -150,7 +150,7 @@ impl Draft<'_> {
 
     /// The site's own services, after all of CamCOPS: what they do wrong must not keep it from its visitors.
     pub(super) fn extra_services(&mut self) {
-        let accounts = &self.site.host.accounts;
+        let accounts = &self.host.accounts;
         for extra in self.site.settings().services.extras() {
             if let Some(user) = &extra.user
                 && !self.site.facts.staged

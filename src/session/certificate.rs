@@ -3,14 +3,15 @@
 use crate::base::error::Exit;
 use crate::certificate::{self, Pair};
 use crate::drivers::acme;
+use crate::session::Session;
 use crate::settings::TlsMode;
-use crate::site::{Certificate, Site};
+use crate::site::Certificate;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
 
-impl Site {
+impl Session {
     /// The certificate that is there, or a new one.
     pub(crate) fn certificate(&self) -> Result<Certificate> {
         match self.settings().tls.mode {

@@ -4,36 +4,35 @@ use crate::archive::bundle;
 use crate::base::error::Exit;
 use crate::base::terminal::Style;
 use crate::cli::{Origin, Parts};
-use crate::drivers::{packages, release, services, sql};
+use crate::drivers::{packages, release, services};
 use crate::engine::report::Lines;
 use crate::engine::{self, Action, Plan, Scope};
-use crate::host::Host;
 use crate::journal::{Journal, Writer};
-use crate::recipe::{Recipe, desired};
+use crate::recipe::Recipe;
 use crate::resource::{Part, Resource, State, Wanted};
+use crate::session::Session;
 use crate::session::trial;
-use crate::site::Site;
 use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
 pub(crate) async fn planned(
-    site: &Site,
+    site: &Session,
     journal: &Journal,
     parts: &Parts,
 ) -> Result<(Recipe, Plan)> {
-    if let Some(live) = &site.host.live
-        && parts.include(Part::Services)
-    {
-        live.begin_to_look(&site.host);
+    if parts.include(Part::Services) {
+        site.drivers.begin_to_look(&site.host);
     }
     let mut found = site.found(journal)?;
     site.ready(&found)?;
-    if found.database_client.is_none() && parts.include(Part::Database) && site.host.live.is_some()
+    if found.database_client.is_none()
+        && parts.include(Part::Database)
+        && site.host.staged_root().is_none()
     {
-        found.database_client = Some(sql::known(&site.host)?.client().await?);
+        found.database_client = Some(site.drivers.database()?.client().await?);
     }
-    let mut recipe = desired(site, &found)?;
+    let mut recipe = site.recipe(&found)?;
     keep_parts(&mut recipe.wanted, parts);
     recipe.missing.retain(|(part, _)| parts.include(*part));
     let scope = Scope {
@@ -41,7 +40,7 @@ pub(crate) async fn planned(
         adopt: parts.adopt,
         whole: parts.whole(),
     };
-    let plan = engine::plan(&site.host, journal, &recipe.wanted, scope).await?;
+    let plan = engine::plan(&site.host, &site.drivers, journal, &recipe.wanted, scope).await?;
     Ok((recipe, plan))
 }
 
@@ -71,7 +70,7 @@ pub(crate) fn whole() -> Parts {
 
 /// Makes the machine what the settings say, in some of its parts; the lock is ours.
 pub(crate) async fn converge(
-    site: &Site,
+    site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: &AtomicBool,
@@ -79,15 +78,15 @@ pub(crate) async fn converge(
 ) -> Result<(Recipe, Plan, engine::Outcome)> {
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
     let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
-    refuse(&site.host, &recipe, &plan)?;
+    refuse(site, &recipe, &plan)?;
     trial::refuse(site, &recipe, &plan, &writer.journal, style)?;
     plan.changes.retain(|planned| !is_issued(planned));
-    unpack(&site.host, &plan)?;
+    unpack(site, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    let outcome = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+    let outcome = engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
     let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
     services::after_removals(&site.host, &removed)?;
@@ -97,7 +96,7 @@ pub(crate) async fn converge(
 /// Has an authority issue the certificate, where the site is to have one and has not, and lets Apache serve it. Nothing
 /// else waits for an authority, which may be away or refuse.
 pub(crate) async fn issue(
-    site: &Site,
+    site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: &AtomicBool,
@@ -120,7 +119,8 @@ pub(crate) async fn issue(
             style,
             host: &site.host,
         };
-        let made = engine::apply(&site.host, writer, &plan, stop, &mut lines).await?;
+        let made =
+            engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
         outcome.done += made.done;
         outcome.planned += made.planned;
     }
@@ -155,7 +155,7 @@ pub(crate) fn overrides(origin: &Origin) -> Result<Vec<String>> {
 }
 
 /// What can't be carried out is refused before any of it is.
-pub(crate) fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
+pub(crate) fn refuse(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()> {
     let missing: Vec<&str> = recipe
         .missing
         .iter()
@@ -164,7 +164,7 @@ pub(crate) fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
     if !missing.is_empty() {
         return Err(Exit::Unreachable.because(missing.join("\n")));
     }
-    let unfetched = unfetched(host, plan)?;
+    let unfetched = unfetched(site, plan)?;
     if !unfetched.is_empty() {
         return Err(Exit::Unreachable.because(unfetched.join("\n")));
     }
@@ -176,18 +176,21 @@ pub(crate) fn refuse(host: &Host, recipe: &Recipe, plan: &Plan) -> Result<()> {
 }
 
 /// What would have to be fetched, where nothing may be.
-pub(crate) fn unfetched(host: &Host, plan: &Plan) -> Result<Vec<String>> {
+pub(crate) fn unfetched(site: &Session, plan: &Plan) -> Result<Vec<String>> {
     let made = plan
         .changes
         .iter()
         .filter(|c| c.change.after != State::Absent);
     let made: Vec<&Resource> = made.map(|c| &c.change.resource).collect();
+    let (host, drivers) = (&site.host, &site.drivers);
+    let packages = drivers.packages.as_ref();
+    let release = drivers.release.as_ref();
     let refusals = [
-        packages::refuse_offline(host, made.iter().copied()),
-        release::refuse_offline(host, made.iter().copied()),
+        packages.map(|known| packages::refuse_offline(known, host, made.iter().copied())),
+        release.map(|recipe| release::refuse_offline(recipe, host, made.iter().copied())),
     ];
     let mut unfetched = Vec::new();
-    for refusal in refusals {
+    for refusal in refusals.into_iter().flatten() {
         match refusal {
             Ok(()) => {}
             Err(why) if Exit::of(&why) == Exit::Unreachable => unfetched.push(format!("{why:#}")),
@@ -198,7 +201,7 @@ pub(crate) fn unfetched(host: &Host, plan: &Plan) -> Result<Vec<String>> {
 }
 
 /// Checks and unpacks the bundle that a plan needs, before anything is changed; the lock is ours.
-pub(crate) fn unpack(host: &Host, plan: &Plan) -> Result<()> {
+pub(crate) fn unpack(site: &Session, plan: &Plan) -> Result<()> {
     let fetched = plan.changes.iter().any(|planned| {
         planned.change.after != State::Absent
             && matches!(
@@ -206,10 +209,9 @@ pub(crate) fn unpack(host: &Host, plan: &Plan) -> Result<()> {
                 Resource::Package(_) | Resource::Release(_)
             )
     });
-    let bundle = host.live.as_ref().and_then(|live| live.bundle.as_ref());
-    match bundle {
-        Some(bundle) if fetched => bundle.unpacked(host).map(|_| ()),
+    match &site.drivers.bundle {
+        Some(bundle) if fetched => bundle.unpacked(&site.host).map(|_| ()),
         // An earlier run may have been cut.
-        _ => bundle::clear(host),
+        _ => bundle::clear(&site.host),
     }
 }

@@ -7,13 +7,13 @@
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style, plain};
 use crate::camcops_conf::{self, Entry, Ini};
-use crate::drivers::{services, tables};
+use crate::drivers::services;
 use crate::engine::Plan;
 use crate::journal::Journal;
 use crate::recipe::Recipe;
 use crate::resource::{Content, Resource};
+use crate::session::Session;
 use crate::settings::{Backend, Problem};
-use crate::site::Site;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ struct Said {
 }
 
 /// Has the installed CamCOPS read the configuration of a recipe.
-pub(crate) fn read(site: &Site, recipe: &Recipe) -> Result<Verdict> {
+pub(crate) fn read(site: &Session, recipe: &Recipe) -> Result<Verdict> {
     let not_asked = |why: &str| Ok(Verdict::NotAsked(why.to_owned()));
     if site.host.staged_root().is_some() {
         return not_asked("a staged tree does not run");
@@ -119,7 +119,7 @@ pub(crate) fn read(site: &Site, recipe: &Recipe) -> Result<Verdict> {
 
 /// Refuses what the installed CamCOPS would not start with, if it is about to be started with it.
 pub(crate) fn refuse(
-    site: &Site,
+    site: &Session,
     recipe: &Recipe,
     plan: &Plan,
     journal: &Journal,
@@ -146,7 +146,7 @@ pub(crate) fn refuse(
 
 /// What CamCOPS says, if the plan has it started with a configuration that was never tried.
 pub(crate) fn due_reading(
-    site: &Site,
+    site: &Session,
     recipe: &Recipe,
     plan: &Plan,
     journal: &Journal,
@@ -173,7 +173,7 @@ pub(crate) fn due_reading(
 }
 
 /// Whether it is new to the release that is in use and stays, or was edited by hand and is about to be read.
-fn is_due(site: &Site, plan: &Plan, journal: &Journal, content: &Content) -> bool {
+fn is_due(site: &Session, plan: &Plan, journal: &Journal, content: &Content) -> bool {
     let changes = |wanted: &Resource| {
         let mut all = plan.changes.iter();
         all.find(|planned| planned.change.resource == *wanted)
@@ -183,7 +183,7 @@ fn is_due(site: &Site, plan: &Plan, journal: &Journal, content: &Content) -> boo
         matches!(&planned.change.resource, Resource::Release(_))
             || planned.change.resource == Resource::Symlink(site.layout.venv.clone())
     });
-    if site.host.live.is_none() || is_other_release {
+    if site.host.staged_root().is_some() || is_other_release {
         return false;
     }
     if let Some(planned) = changes(&config) {
@@ -208,20 +208,20 @@ pub(crate) fn lines(problems: &[Problem]) -> Vec<String> {
         .collect()
 }
 
-fn wanted<'a>(site: &Site, recipe: &'a Recipe) -> Option<&'a Content> {
+fn wanted<'a>(site: &Session, recipe: &'a Recipe) -> Option<&'a Content> {
     let wanted = recipe.wanted.iter().find(
         |wanted| matches!(&wanted.resource, Resource::File(path) if *path == site.layout.config),
     )?;
     wanted.state.facets()?.content("content")
 }
 
-fn python(site: &Site) -> String {
+fn python(site: &Session) -> String {
     format!("{}/bin/python", site.layout.venv)
 }
 
 /// Runs the part that is written in Python.
-fn ask(site: &Site, text: &[u8]) -> Result<crate::host::Ended> {
-    let (host, application) = (&site.host, tables::application(&site.host)?);
+fn ask(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
+    let (host, application) = (&site.host, site.drivers.application()?);
     let account = &application.account;
     let (uid, gid) = host
         .accounts
@@ -255,7 +255,7 @@ fn ask(site: &Site, text: &[u8]) -> Result<crate::host::Ended> {
 }
 
 /// What CamCOPS said, without secrets, and the setting that it is about.
-fn problem(site: &Site, recipe: &Recipe, text: &str, said: &Said) -> Problem {
+fn problem(site: &Session, recipe: &Recipe, text: &str, said: &Said) -> Problem {
     let config = Ini::parse(text);
     let words = without_secrets(&config, &plain(&said.text.replace('\n', " ")));
     let about_recipient = format!("For export recipient [{}]: ", recipient(&said.section));
@@ -304,7 +304,7 @@ fn key_of(said: &Said, words: &str, config: &Ini) -> (String, String) {
 }
 
 /// What to change: a setting, or a key of the file where the administrator has set it there.
-fn setting(site: &Site, recipe: &Recipe, config: &Ini, section: &str, key: &str) -> String {
+fn setting(site: &Session, recipe: &Recipe, config: &Ini, section: &str, key: &str) -> String {
     let file = &site.layout.config;
     if section.is_empty() {
         return file.clone();

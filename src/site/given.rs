@@ -129,11 +129,11 @@ impl Site {
     }
 
     /// Reads the secrets that files give.
-    pub(crate) fn given_secrets(&self) -> Result<GivenSecrets> {
+    pub(crate) fn given_secrets(&self, host: &Host) -> Result<GivenSecrets> {
         let mut given = GivenSecrets::new();
         for (section, key, path) in self.secret_files() {
             let setting = format!("config.{section}.{key}{BY_FILE}");
-            let secret = Key::given(&self.host, &setting, path)?.secret;
+            let secret = Key::given(host, &setting, path)?.secret;
             given.insert((section.to_owned(), key.to_owned()), secret);
         }
         Ok(given)

@@ -3,9 +3,8 @@
 use crate::judge::{camcops_python, script};
 use camcops_provision::camcops_conf::{Ini, KEYS, Kind, Section};
 use camcops_provision::cli::Cli;
-use camcops_provision::recipe::desired;
 use camcops_provision::resource::State;
-use camcops_provision::site::Site;
+use camcops_provision::session::Session;
 use clap::Parser;
 use serde_json::{Value, json};
 use std::fs;
@@ -24,9 +23,9 @@ pub fn written(settings: &[&str], cookie: &str) -> String {
         arguments.extend(["--set", setting]);
     }
     arguments.push("plan");
-    let site = Site::load(&Cli::parse_from(arguments).global).unwrap();
+    let site = Session::open(&Cli::parse_from(arguments).global).unwrap();
     let found = site.found(&site.journal().unwrap()).unwrap();
-    let recipe = desired(&site, &found).unwrap();
+    let recipe = site.recipe(&found).unwrap();
     let file = recipe
         .wanted
         .iter()

@@ -11,12 +11,12 @@ use crate::commands::purge;
 use crate::drivers::services;
 use crate::drivers::sql::copy::load::{self, For, Source};
 use crate::drivers::sql::{self, Known};
-use crate::drivers::tables::{self, application};
+use crate::drivers::tables;
 use crate::host::Kind;
 use crate::journal::{self, Journal, Writer};
 use crate::resource::{Part, State};
+use crate::session::Session;
 use crate::session::converge::converge;
-use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ struct Restored {
 pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
     let stop = stop_on_signals(style)?;
     let begin = Instant::now();
-    let mut site = Site::load(global)?;
+    let mut site = Session::open(global)?;
     let input = input(&site, &place(&site, &flags.what)?)?;
     let is_new = !Journal::read(&site.host, &site.instance)?.exists();
     let Input::Backup(opened) = &input else {
@@ -77,7 +77,7 @@ pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Resul
 /// The data, on ground that is made for it where there is none.
 async fn data(
     global: &Global,
-    mut site: Site,
+    mut site: Session,
     input: &Input,
     flags: &Restore,
     stop: &'static AtomicBool,
@@ -100,15 +100,15 @@ async fn data(
         };
         let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
         let converged = converge(&site, &mut writer, &ground, stop, style).await;
-        site.host.close().await;
+        site.close().await;
         converged?;
         drop(writer);
         site = purge::site(global)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
-    let known = sql::known(&site.host)?;
+    let known = site.drivers.database()?;
     let restored = restored(&site, &known, &mut writer, input, flags, style).await;
-    site.host.close().await;
+    site.close().await;
     let restored = restored?;
     if style.json {
         terminal::print_json(&json!({
@@ -140,8 +140,8 @@ async fn data(
     Ok(0)
 }
 
-fn note(site: &Site, text: &str) -> Result<()> {
-    (application(&site.host)?.tell)(text);
+fn note(site: &Session, text: &str) -> Result<()> {
+    (site.drivers.application()?.tell)(text);
     Ok(())
 }
 
@@ -166,7 +166,7 @@ fn confirmed(database: &str, flags: &Restore) -> Result<()> {
     }
 }
 
-fn input(site: &Site, path: &str) -> Result<Input> {
+fn input(site: &Session, path: &str) -> Result<Input> {
     let host = &site.host;
     let followed = host.followed(path)?;
     match host.look(&followed)? {
@@ -185,7 +185,7 @@ fn input(site: &Site, path: &str) -> Result<Input> {
 /// up: gives where.
 async fn before_files(
     global: &Global,
-    site: &mut Site,
+    site: &mut Session,
     opened: &Opened,
     is_new: bool,
     flags: &Restore,
@@ -211,7 +211,7 @@ async fn before_files(
         return Ok(None);
     }
     *site = purge::site(global)?;
-    let known = sql::known(&site.host)?;
+    let known = site.drivers.database()?;
     let _lock = journal::try_lock(&site.host)?;
     load::need_power(&known, "")?;
     known.server.started(&site.host).await?;
@@ -223,12 +223,12 @@ async fn before_files(
     if let Some(path) = &before {
         note(site, &format!("what is there now is in {path}"))?;
     }
-    site.host.close().await;
+    site.close().await;
     Ok(before)
 }
 
 /// Brings back what is not in the database.
-fn with_files(global: &Global, site: &mut Site, opened: &Opened, flags: &Restore) -> Result<()> {
+fn with_files(global: &Global, site: &mut Session, opened: &Opened, flags: &Restore) -> Result<()> {
     let identity = flags.identity.identity.as_deref();
     let brought = open_files(&site.host, opened, identity)?
         .read(&site.host, |packed| files::bring_back(&site.host, packed))?;
@@ -245,22 +245,22 @@ fn with_files(global: &Global, site: &mut Site, opened: &Opened, flags: &Restore
             ),
         )?;
     }
-    *site = Site::load(global)?;
+    *site = Session::open(global)?;
     Ok(())
 }
 
 /// Whether there is a server with the site's database.
-async fn has_ground(site: &Site) -> Result<bool> {
-    let known = sql::known(&site.host)?;
+async fn has_ground(site: &Session) -> Result<bool> {
+    let known = site.drivers.database()?;
     if !known.server.is_there().await? {
         return Ok(false);
     }
-    let state = sql::observe_schema(&site.host, &known.database).await?;
+    let state = sql::observe_schema(&known, &known.database).await?;
     Ok(state != State::Absent)
 }
 
 /// What is there, if it is anything, in a backup of its own.
-async fn safety(site: &Site, known: &Known) -> Result<Option<String>> {
+async fn safety(site: &Session, known: &Known) -> Result<Option<String>> {
     known.server.started(&site.host).await?;
     if !tables::has_data(known, &known.database).await? {
         return Ok(None);
@@ -272,7 +272,7 @@ async fn safety(site: &Site, known: &Known) -> Result<Option<String>> {
 }
 
 async fn restored(
-    site: &Site,
+    site: &Session,
     known: &Known,
     writer: &mut Writer<'_>,
     input: &Input,
@@ -282,7 +282,7 @@ async fn restored(
     load::need_power(known, "")?;
     known.server.started(&site.host).await?;
     load::refuse_triggers(known).await?;
-    load::clear_up(&site.host, known).await?;
+    load::clear_up(known).await?;
     let (name, counts) = match beside(site, known, input, flags).await {
         Ok(loaded) => loaded,
         Err(why) => {
@@ -296,7 +296,7 @@ async fn restored(
     }
     let begin = Instant::now();
     note(site, "stopping the services of the site")?;
-    services::stop_ours(&site.host)?;
+    services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
     let safety = match switched(site, known, &name).await {
         Ok(safety) => safety,
         Err(why) => {
@@ -332,13 +332,13 @@ async fn restored(
 }
 
 /// Brings the site up again, whatever signal comes.
-async fn started(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+async fn started(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     converge(site, writer, &whole(), &AtomicBool::new(false), style).await?;
     Ok(())
 }
 
 /// Lets the tables change places, after what was there is safe.
-async fn switched(site: &Site, known: &Known, name: &str) -> Result<Option<String>> {
+async fn switched(site: &Session, known: &Known, name: &str) -> Result<Option<String>> {
     let safety = safety(site, known).await?;
     let (charset, collation) = like(known).await?;
     let aside = load::make(known, For::Replaced, &charset, &collation).await?;
@@ -362,7 +362,7 @@ async fn like(known: &Known) -> Result<(String, String)> {
 
 /// Loads it beside the site's database, and looks at what came: its name, and the rows of its tables.
 async fn beside(
-    site: &Site,
+    site: &Session,
     known: &Known,
     input: &Input,
     flags: &Restore,
@@ -371,7 +371,12 @@ async fn beside(
     let (name, wanted, what) = match input {
         Input::Backup(opened) => {
             let database = &opened.manifest.database;
-            tables::refuse_unknown(host, database.revision.as_deref(), &opened.path).await?;
+            tables::refuse_unknown(
+                site.drivers.application()?,
+                database.revision.as_deref(),
+                &opened.path,
+            )
+            .await?;
             let identity = flags.identity.identity.as_deref();
             let name = load_beside(site, known, opened, identity, For::Restore).await?;
             (name, Some(database.tables.clone()), &opened.path)
@@ -411,6 +416,6 @@ async fn beside(
         load::compare(&wanted, &found)?;
     }
     let revision = tables::revision(known, &name).await?;
-    tables::refuse_unknown(host, revision.as_deref(), what).await?;
+    tables::refuse_unknown(site.drivers.application()?, revision.as_deref(), what).await?;
     Ok((name, found))
 }

@@ -11,10 +11,9 @@ use crate::certificate::{self, Pair};
 use crate::cli::Global;
 use crate::commands::need_machine;
 use crate::drivers::acme;
-use crate::drivers::services::apache;
 use crate::journal::Writer;
+use crate::session::Session;
 use crate::settings::TlsMode;
-use crate::site::Site;
 use anyhow::Result;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
@@ -34,14 +33,14 @@ pub(crate) async fn install(global: &Global, style: Style) -> Result<u8> {
 /// Has certbot renew it, and serves what it has then.
 pub(crate) async fn renew(
     global: &Global,
-    site: &Site,
+    site: &Session,
     how: acme::Renewal,
     style: Style,
 ) -> Result<u8> {
     stop_on_signals(style)?;
-    apache::refuse_unfit(&site.host).await?;
+    site.drivers.refuse_unfit_apache(&site.host).await?;
     // Without the lock: certbot calls this program, which takes it.
-    let what = match acme::renew(&site.host, &site.layout.slug, how)? {
+    let what = match acme::renew(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
         true => "is served now",
         false => "is served; it is not due yet, and --force renews it all the same",
     };
@@ -49,7 +48,7 @@ pub(crate) async fn renew(
 }
 
 async fn deploy(global: &Global, what: &str, style: Style) -> Result<u8> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     refuse(&site)?;
     if site.settings().tls.mode != TlsMode::Certbot {
         return Err(Exit::Settings.because(
@@ -63,8 +62,8 @@ async fn deploy(global: &Global, what: &str, style: Style) -> Result<u8> {
     if former.as_ref() == Some(&text) && serves(&site).await {
         return finish(&site, &summary, what, style);
     }
-    apache::refuse_unfit(&site.host).await?;
-    let own = Site::load(global)?;
+    site.drivers.refuse_unfit_apache(&site.host).await?;
+    let own = Session::open(global)?;
     let mut writer = patiently(&own).await?;
     remember(&site, &writer)?;
     let taken = async {
@@ -94,7 +93,7 @@ async fn deploy(global: &Global, what: &str, style: Style) -> Result<u8> {
     }))
 }
 
-fn issued(site: &Site) -> Result<Zeroizing<String>> {
+fn issued(site: &Session) -> Result<Zeroizing<String>> {
     match site.at_certbot()? {
         Some(Ok(text)) => Ok(text),
         Some(Err(why)) => Err(Exit::Unusable.because(format!(
@@ -108,7 +107,7 @@ fn issued(site: &Site) -> Result<Zeroizing<String>> {
     }
 }
 
-async fn patiently(site: &Site) -> Result<Writer<'_>> {
+async fn patiently(site: &Session) -> Result<Writer<'_>> {
     let begin = Instant::now();
     loop {
         match Writer::open(&site.host, &site.instance, "cert install") {

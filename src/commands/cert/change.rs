@@ -19,9 +19,9 @@ use crate::host::{self, Host};
 use crate::journal::Writer;
 use crate::probe::{Endpoint, Role, Trouble};
 use crate::resource::{Content, Part, Resource};
+use crate::session::Session;
 use crate::session::converge::planned;
 use crate::settings::{Frontend, TlsMode};
-use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
@@ -41,12 +41,12 @@ const MARK: usize = 16;
 pub(crate) async fn install(global: &Global, flags: &CertInstall, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     let stop = stop_on_signals(style)?;
-    let former = Site::load(global)?;
+    let former = Session::open(global)?;
     refuse(&former)?;
     let brought = Brought::read(&former, flags)?;
     style.warn(&brought.warnings);
     let summary = certificate::summary(&brought.certificate, SystemTime::now())?;
-    apache::refuse_unfit(&former.host).await?;
+    former.drivers.refuse_unfit_apache(&former.host).await?;
     let mut writer = Writer::open(&former.host, &former.instance, "cert install")?;
     let (certificate, key) = own_names(&former, &brought.certificate);
     if stop.load(Ordering::SeqCst) {
@@ -74,7 +74,7 @@ pub(crate) async fn install(global: &Global, flags: &CertInstall, style: Style) 
         }
         (Err(why), _) => Some(why),
     };
-    let now = Site::load(global)?;
+    let now = Session::open(global)?;
     if let Some(why) = failed {
         if now.certificate_files().0 != certificate {
             host.remove_file(&certificate)?;
@@ -94,7 +94,7 @@ pub(crate) async fn install(global: &Global, flags: &CertInstall, style: Style) 
     finish(&now, &summary, "is served now", style)
 }
 
-pub(super) fn refuse(site: &Site) -> Result<()> {
+pub(super) fn refuse(site: &Session) -> Result<()> {
     if site.settings().web.frontend != Frontend::Apache {
         return Err(Exit::Settings.because(
             "web.frontend says that Apache does not serve this site: the reverse proxy in front of it has its certificate",
@@ -108,7 +108,7 @@ pub(super) fn refuse(site: &Site) -> Result<()> {
 }
 
 /// Keeps the certificate that is served now for those who ask which ones were served before.
-pub(super) fn remember(site: &Site, writer: &Writer<'_>) -> Result<()> {
+pub(super) fn remember(site: &Session, writer: &Writer<'_>) -> Result<()> {
     let (path, ..) = site.certificate_files();
     let host = &site.host;
     match host.read(&host.followed(&path)?)? {
@@ -122,7 +122,7 @@ pub(super) fn remember(site: &Site, writer: &Writer<'_>) -> Result<()> {
 }
 
 /// What the files of a pair are called that is not at the usual place: the certificate and its key.
-fn own_names(site: &Site, certificate: &[u8]) -> (String, String) {
+fn own_names(site: &Session, certificate: &[u8]) -> (String, String) {
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
     let mut mark: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
     mark.truncate(MARK);
@@ -130,13 +130,13 @@ fn own_names(site: &Site, certificate: &[u8]) -> (String, String) {
     (format!("{prefix}{mark}.crt"), format!("{prefix}{mark}.key"))
 }
 
-fn own_prefix(site: &Site) -> String {
+fn own_prefix(site: &Session) -> String {
     let usual = &site.layout.certificate;
     format!("{}-", usual.strip_suffix(".crt").unwrap_or(usual))
 }
 
 /// Whether a path is of a pair that got its names from [`own_names`].
-fn has_own_name(site: &Site, path: &str) -> bool {
+fn has_own_name(site: &Session, path: &str) -> bool {
     let rest = path.strip_prefix(&own_prefix(site)).unwrap_or_default();
     let mark = rest
         .strip_suffix(".crt")
@@ -153,7 +153,7 @@ async fn take(
     certificate: &str,
     style: Style,
 ) -> Result<()> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let (named, ..) = site.certificate_files();
     if named != certificate {
         return Err(Exit::Settings.because(format!(
@@ -179,7 +179,7 @@ async fn go_back(
             Some(old) => config::write(file, old)?,
             None => std::fs::remove_file(file)?,
         }
-        let site = Site::load(global)?;
+        let site = Session::open(global)?;
         if let Err(why) = place(&site, writer, style).await {
             config::write(file, &new)?;
             return Err(why);
@@ -196,7 +196,7 @@ async fn go_back(
 }
 
 /// Puts the pair of the site and what names it in place. What else is pending is for `install`.
-pub(super) async fn place(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+pub(super) async fn place(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     let parts = Parts {
         only: vec![Part::Certificate, Part::Web],
         skip: Vec::new(),
@@ -211,7 +211,7 @@ pub(super) async fn place(site: &Site, writer: &mut Writer<'_>, style: Style) ->
         Some(layout.apache_site()),
         layout.apache_link(),
     ];
-    carry_out(writer, plan, style, |path| {
+    carry_out(site, writer, plan, style, |path| {
         concerned.iter().flatten().any(|one| one == path)
     })
     .await
@@ -220,6 +220,7 @@ pub(super) async fn place(site: &Site, writer: &mut Writer<'_>, style: Style) ->
 /// Makes the changes of a plan that concern certain files. Nothing of that takes long, and to be stopped between two of
 /// them would help nobody.
 async fn carry_out(
+    site: &Session,
     writer: &mut Writer<'_>,
     mut plan: Plan,
     style: Style,
@@ -231,17 +232,27 @@ async fn carry_out(
         .retain(|conflict| concerns(conflict.resource.name()));
     let host = writer.host();
     let mut lines = Lines { style, host };
-    engine::apply(host, writer, &plan, &AtomicBool::new(false), &mut lines).await?;
+    engine::apply(
+        host,
+        &site.drivers,
+        writer,
+        &plan,
+        &AtomicBool::new(false),
+        &mut lines,
+    )
+    .await?;
     Ok(())
 }
 
 /// Lets Apache read its configuration again, and waits until it shows the certificate. Whether the application behind it
 /// answers is another matter.
-pub(super) async fn serve(site: &Site, writer: &Writer<'_>) -> Result<()> {
-    apache::follow(writer.host()).map_err(|why| match Exit::of(&why) {
-        Exit::Failed => Exit::Unreachable.because(format!("{why:#}")),
-        _ => why,
-    })?;
+pub(super) async fn serve(site: &Session, writer: &Writer<'_>) -> Result<()> {
+    if let Some(services) = &site.drivers.services {
+        apache::follow(services, writer.host()).map_err(|why| match Exit::of(&why) {
+            Exit::Failed => Exit::Unreachable.because(format!("{why:#}")),
+            _ => why,
+        })?;
+    }
     let begin = Instant::now();
     loop {
         let Err(trouble) = ask(site).await? else {
@@ -255,20 +266,20 @@ pub(super) async fn serve(site: &Site, writer: &Writer<'_>) -> Result<()> {
 }
 
 /// Asks Apache once; that fails where it shows any other certificate.
-async fn ask(site: &Site) -> Result<Result<(), Trouble>> {
-    let Endpoint::Web(_, Some(front)) = Endpoint::of(site, Role::Web)? else {
+async fn ask(site: &Session) -> Result<Result<(), Trouble>> {
+    let Endpoint::Web(_, Some(front)) = site.endpoint(Role::Web)? else {
         return Ok(Ok(()));
     };
     Ok(front.ask("HEAD", "/", "", "", PATIENCE).await.map(drop))
 }
 
 /// Whether Apache shows the certificate of the site already.
-pub(super) async fn serves(site: &Site) -> bool {
+pub(super) async fn serves(site: &Session) -> bool {
     matches!(ask(site).await, Ok(Ok(())))
 }
 
 /// Takes back what the journal knows of and the site does not name any more.
-async fn clear_up(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+async fn clear_up(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     let layout = &site.layout;
     let goes = |path: &str| {
         let is_usual = [
@@ -290,11 +301,11 @@ async fn clear_up(site: &Site, writer: &mut Writer<'_>, style: Style) -> Result<
         adopt: false,
     };
     let (_, plan) = planned(site, &writer.journal, &whole).await?;
-    carry_out(writer, plan, style, goes).await
+    carry_out(site, writer, plan, style, goes).await
 }
 
 /// Removes the pairs that `cert install` once put here, also those that a killed run left; gives those that are in use.
-fn remove_unnamed(site: &Site, host: &Host) -> Result<Vec<String>> {
+fn remove_unnamed(site: &Session, host: &Host) -> Result<Vec<String>> {
     let usual = &site.layout.certificate;
     let directory = usual
         .rsplit_once('/')
@@ -316,7 +327,7 @@ fn remove_unnamed(site: &Site, host: &Host) -> Result<Vec<String>> {
 
 /// Before everything is undone: the pairs of authorities that nothing names any more go, and the others are told.
 pub(crate) fn remove_parked(global: &Global) -> Result<Vec<Left>> {
-    let Ok(site) = Site::load(global) else {
+    let Ok(site) = Session::open(global) else {
         // Who can't be asked may name any of them.
         return Ok(Vec::new());
     };
@@ -335,7 +346,7 @@ pub(crate) fn remove_parked(global: &Global) -> Result<Vec<Left>> {
     Ok(left.collect())
 }
 
-fn is_named(site: &Site, path: &str) -> bool {
+fn is_named(site: &Session, path: &str) -> bool {
     let (certificate, key, chain) = site.certificate_files();
     path == certificate || path == key || chain.as_deref() == Some(path)
 }
@@ -351,7 +362,7 @@ fn told(cleared: Result<()>, style: Style) {
 /// Makes the self-signed certificate anew, or has certbot renew its one.
 pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
-    let mut site = Site::load(global)?;
+    let mut site = Session::open(global)?;
     refuse(&site)?;
     if site.settings().tls.mode == TlsMode::Certbot {
         return super::certbot::renew(global, &site, how, style).await;
@@ -366,8 +377,8 @@ pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> 
             ),
         }));
     }
-    apache::refuse_unfit(&site.host).await?;
-    let own = Site::load(global)?;
+    site.drivers.refuse_unfit_apache(&site.host).await?;
+    let own = Session::open(global)?;
     let mut writer = Writer::open(&own.host, &own.instance, "cert renew")?;
     let present = site.host.read_text(&site.layout.key)?.map(Zeroizing::new);
     let (subject, now) = (site.subject(), SystemTime::now());
@@ -386,11 +397,11 @@ pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> 
     if !fits {
         // While both files at the usual place change, Apache has the pair from elsewhere.
         let usual = (site.layout.certificate.clone(), site.layout.key.clone());
-        (site.layout.certificate, site.layout.key) =
+        (site.site.layout.certificate, site.site.layout.key) =
             own_names(&site, summary.fingerprint_sha256.as_bytes());
         place(&site, &mut writer, style).await?;
         serve(&site, &writer).await?;
-        (site.layout.certificate, site.layout.key) = usual;
+        (site.site.layout.certificate, site.site.layout.key) = usual;
     }
     place(&site, &mut writer, style).await?;
     serve(&site, &writer).await?;
@@ -403,7 +414,7 @@ pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> 
     )
 }
 
-pub(super) fn finish(site: &Site, summary: &Summary, what: &str, style: Style) -> Result<u8> {
+pub(super) fn finish(site: &Session, summary: &Summary, what: &str, style: Style) -> Result<u8> {
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "certificate": summary }))?;
     } else if !style.quiet {

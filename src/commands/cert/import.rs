@@ -5,7 +5,7 @@ use crate::base::error::Exit;
 use crate::certificate::{self, Finding, Given, Severity};
 use crate::cli::CertInstall;
 use crate::host::{Entry, Host};
-use crate::site::Site;
+use crate::session::Session;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -23,7 +23,7 @@ pub(crate) struct Brought {
 
 impl Brought {
     /// Reads it and refuses what would not work.
-    pub(crate) fn read(site: &Site, flags: &CertInstall) -> Result<Brought> {
+    pub(crate) fn read(site: &Session, flags: &CertInstall) -> Result<Brought> {
         let host = &site.host;
         let file = flags.cert.as_deref().context("--cert is missing")?;
         let (entry, certificate) = bytes(host, "--cert", file)?;
@@ -109,7 +109,7 @@ fn bytes(host: &Host, flag: &str, path: &Path) -> Result<(Entry, Vec<u8>)> {
 
 /// The key that the certificate was requested with: the one that waits, the one in use, or the one beside it.
 fn present_key(
-    site: &Site,
+    site: &Session,
     path: &Path,
     certificate: &[u8],
 ) -> Result<(PathBuf, Zeroizing<Vec<u8>>)> {

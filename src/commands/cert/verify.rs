@@ -5,7 +5,7 @@ use crate::base::terminal::{self, Style};
 use crate::certificate::{self, Severity, Summary};
 use crate::cli::Global;
 use crate::probe::{Cause, visitor};
-use crate::site::Site;
+use crate::session::Session;
 use anyhow::Result;
 use rustls::pki_types::ServerName;
 use serde_json::json;
@@ -27,7 +27,7 @@ pub(crate) async fn verify(
             "a staged tree does not run; leave --root out on the machine that it becomes",
         ));
     }
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let host = host.map_or_else(|| site.names()[0].clone(), str::to_owned);
     let port = port.unwrap_or(site.settings().web.https_port.get());
     if ServerName::try_from(host.as_str()).is_err() {

@@ -17,10 +17,10 @@ use crate::cli::{Anonymise, Global};
 use crate::commands::need_machine;
 use crate::drivers::sql::copy::load::{self, For};
 use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
-use crate::drivers::tables::{self, application};
+use crate::drivers::tables;
 use crate::journal;
+use crate::session::Session;
 use crate::settings::{DatabaseName, Setting};
-use crate::site::Site;
 use anyhow::{Context, Result};
 use columns::{Column, Copied, Dictionary};
 use mysql_async::Row;
@@ -45,7 +45,7 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Res
     let stop = stop_on_signals(style)?;
     let (site, known) = reached(global).await?;
     let made = made(&site, &known, &flags.to, stop).await;
-    site.host.close().await;
+    site.close().await;
     let made = made?;
     if style.json {
         terminal::print_json(&json!({
@@ -87,16 +87,16 @@ struct Made {
     left_out: Vec<String>,
 }
 
-async fn made(site: &Site, known: &Known, to: &str, stop: &AtomicBool) -> Result<Made> {
+async fn made(site: &Session, known: &Known, to: &str, stop: &AtomicBool) -> Result<Made> {
     let host = &site.host;
     load::need_power(known, "")?;
     let _lock = journal::try_lock(host)?;
     refuse_taken(known, to).await?;
     let what = format!("the database {}", known.database);
     let revision = tables::revision(known, &known.database).await?;
-    tables::refuse_unknown(host, revision.as_deref(), &what).await?;
+    tables::refuse_unknown(site.drivers.application()?, revision.as_deref(), &what).await?;
     load::room(host, known, tables::size(known).await?).await?;
-    let tell = application(host)?.tell;
+    let tell = site.drivers.application()?.tell;
     tell("asking CamCOPS what it declares of its columns, which takes some seconds");
     let dictionary = dictionary(site)?;
     let beside = load::make(known, For::Anonymise, CHARSET, COLLATION).await?;
@@ -130,9 +130,11 @@ async fn refuse_taken(known: &Known, to: &str) -> Result<()> {
     }
 }
 
-fn dictionary(site: &Site) -> Result<Dictionary> {
+fn dictionary(site: &Session) -> Result<Dictionary> {
     let host = &site.host;
-    let ended = application(host)?
+    let ended = site
+        .drivers
+        .application()?
         .command(host, "python")?
         .args(["-"])
         .input(DICTIONARY.as_bytes())

@@ -8,7 +8,7 @@ use crate::cli::Global;
 use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
 use crate::drivers::{services, tables};
 use crate::journal::Writer;
-use crate::site::Site;
+use crate::session::Session;
 use anyhow::Result;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,14 +17,14 @@ pub(crate) async fn fix(global: &Global, style: Style) -> Result<()> {
     let stop = stop_on_signals(style)?;
     let (site, known) = reached(global).await?;
     let fixed = fixed(&site, &known, stop, style).await;
-    site.host.close().await;
+    site.close().await;
     fixed
 }
 
-async fn fixed(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -> Result<()> {
+async fn fixed(site: &Session, known: &Known, stop: &AtomicBool, style: Style) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let mut writer = Writer::open(&site.host, &site.instance, "db check --fix-collation")?;
-    tables::application(&site.host)?.wait_for_old_run(&site.host)?;
+    site.drivers.application()?.wait_for_old_run(&site.host)?;
     let wrong = sql::other_collations(server, database).await?;
     let default: Option<(String,)> = server
         .row(&format!(
@@ -35,7 +35,7 @@ async fn fixed(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -> R
     if wrong.is_empty() && default.is_none_or(|(one,)| one == COLLATION) {
         return Ok(());
     }
-    services::stop_ours(&site.host)?;
+    services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
     let done = converted(site, known, &wrong, stop).await;
     let done = with_services(done, site, &mut writer, style).await;
     if done.is_ok() && !style.quiet {
@@ -48,14 +48,15 @@ async fn fixed(site: &Site, known: &Known, stop: &AtomicBool, style: Style) -> R
 }
 
 async fn converted(
-    site: &Site,
+    site: &Session,
     known: &Known,
     wrong: &[(String, String)],
     stop: &AtomicBool,
 ) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
-    let tell = tables::application(&site.host)?.tell;
-    tables::dump_before(&site.host, database, "collation", tables::Reader::Somebody).await?;
+    let tell = site.drivers.application()?.tell;
+    site.dump_before(database, "collation", tables::Reader::Somebody)
+        .await?;
     let like = format!("CHARACTER SET {CHARSET} COLLATE {COLLATION}");
     let quoted = quote::name(database);
     server

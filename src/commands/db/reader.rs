@@ -16,9 +16,9 @@ use crate::engine::{self, Action};
 use crate::host::secrets::Name;
 use crate::journal::Writer;
 use crate::resource::{Part, Resource};
+use crate::session::Session;
 use crate::session::converge::{planned, refuse};
 use crate::settings::{ClientHost, DatabaseUser, Setting};
-use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
 
@@ -69,9 +69,14 @@ pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) 
         plan.changes
             .retain(|planned| planned.action != Action::Remove);
         plan.conflicts.clear();
-        refuse(&site.host, &recipe, &plan)?;
+        refuse(&site, &recipe, &plan)?;
         let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-        sql::refuse_undoable(&site.host, differing.map(|planned| &planned.change)).await?;
+        sql::refuse_undoable(
+            site.drivers.database().ok().as_deref(),
+            &site.host,
+            differing.map(|planned| &planned.change),
+        )
+        .await?;
         let pairs: Vec<(&str, Option<&str>)> = changes
             .iter()
             .map(|(key, value)| (*key, Some(value.as_str())))
@@ -81,17 +86,25 @@ pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) 
             style,
             host: &site.host,
         };
-        let done = engine::apply(&site.host, &mut writer, &plan, stop, &mut lines).await?;
-        anyhow::Ok((done.done, listens(&*sql::known(&site.host)?, &site).await?))
+        let done = engine::apply(
+            &site.host,
+            &site.drivers,
+            &mut writer,
+            &plan,
+            stop,
+            &mut lines,
+        )
+        .await?;
+        anyhow::Ok((done.done, listens(&*site.drivers.database()?, &site).await?))
     };
     let made = made.await;
-    site.host.close().await;
+    site.close().await;
     let (done, alone) = made?;
     tell(&site, &known, done, alone, style)
 }
 
 /// What the settings are to say; another account than the one that there is would stay behind unseen.
-fn wanted(site: &Site, flags: &GrantReadonly) -> Result<Vec<(&'static str, String)>> {
+fn wanted(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'static str, String)>> {
     let settings = &site.settings().database;
     let there = settings.readonly_user.as_ref().map(|user| user.as_str());
     let standard = format!("{}_reports", settings.user_or(&site.layout.slug));
@@ -130,7 +143,7 @@ fn wanted(site: &Site, flags: &GrantReadonly) -> Result<Vec<(&'static str, Strin
 }
 
 /// The password that is given; without one the kept one stays, or one is made.
-fn password(site: &Site, flags: &GrantReadonly, style: Style) -> Result<Option<Secret>> {
+fn password(site: &Session, flags: &GrantReadonly, style: Style) -> Result<Option<Secret>> {
     const FLAG: &str = "--password-file";
     let Some(file) = &flags.password.password_file else {
         return Ok(None);
@@ -149,7 +162,7 @@ fn password(site: &Site, flags: &GrantReadonly, style: Style) -> Result<Option<S
 }
 
 /// The account as the plan names it; nothing where it is as it should be.
-fn account(plan: &engine::Plan, site: &Site) -> Option<String> {
+fn account(plan: &engine::Plan, site: &Session) -> Option<String> {
     let user = site.settings().database.readonly_user.as_ref()?.as_str();
     plan.changes.iter().find_map(|planned| {
         let Resource::SqlAccount(name) = &planned.change.resource else {
@@ -161,7 +174,7 @@ fn account(plan: &engine::Plan, site: &Site) -> Option<String> {
 }
 
 /// Where a server of this machine listens, if nobody else can reach it and the account is for somebody else.
-async fn listens(known: &Known, site: &Site) -> Result<Option<String>> {
+async fn listens(known: &Known, site: &Session) -> Result<Option<String>> {
     let elsewhere = site.settings().database.readonly_host.as_ref();
     if !known.server.local || elsewhere.is_none_or(|host| host.as_str() == "localhost") {
         return Ok(None);
@@ -182,7 +195,7 @@ async fn listens(known: &Known, site: &Site) -> Result<Option<String>> {
 }
 
 fn tell(
-    site: &Site,
+    site: &Session,
     known: &Known,
     changed: usize,
     alone: Option<String>,

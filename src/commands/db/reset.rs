@@ -15,8 +15,8 @@ use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
 use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::resource::{Resource, State};
+use crate::session::Session;
 use crate::session::converge::{converge, whole};
-use crate::site::Site;
 use anyhow::Result;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<
     }
     let (site, known) = reached(&global).await?;
     let done = anew(&site, &known, flags, stop, style).await;
-    site.host.close().await;
+    site.close().await;
     let dump = done?;
     let superuser = site.settings().superuser.username.as_ref();
     let superuser = superuser.map(|name| name.as_str());
@@ -66,7 +66,7 @@ pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<
 
 /// Refuses what must not be done, then does it; gives the dump.
 async fn anew(
-    site: &Site,
+    site: &Session,
     known: &Known,
     flags: &Reset,
     stop: &AtomicBool,
@@ -94,11 +94,16 @@ async fn anew(
         need_password(site, name.as_str(), style)?;
     }
     // This says what to do where there is no release that could make tables.
-    tables::application(host)?.command(host, "camcops_server")?;
+    site.drivers
+        .application()?
+        .command(host, "camcops_server")?;
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
-    tables::application(host)?.wait_for_old_run(host)?;
-    services::stop_ours(host)?;
-    let dump = match tables::dump_before(host, database, "reset", tables::Reader::Somebody).await {
+    site.drivers.application()?.wait_for_old_run(host)?;
+    services::stop_ours(site.drivers.services.as_ref(), host)?;
+    let dump = match site
+        .dump_before(database, "reset", tables::Reader::Somebody)
+        .await
+    {
         Ok(dump) => dump,
         Err(why) => {
             return with_services(Err(why), site, &mut writer, style).await;
@@ -111,7 +116,7 @@ async fn anew(
     if let Err(why) = gone(site, known).await {
         return with_services(Err(why), site, &mut writer, style).await;
     }
-    host.forget();
+    site.drivers.forget();
     if let Err(why) = converge(site, &mut writer, &whole(), &super::GO_ON, style).await {
         let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
         return Err(why.context(format!(
@@ -155,10 +160,10 @@ async fn refuse_patients(known: &Known, flags: &Reset) -> Result<()> {
 }
 
 /// Everything leaves in one step, and then for good.
-async fn gone(site: &Site, known: &Known) -> Result<()> {
+async fn gone(site: &Session, known: &Known) -> Result<()> {
     let (host, database) = (&site.host, &known.database);
-    load::clear_up(host, known).await?;
-    let there = sql::observe_schema(host, database).await?;
+    load::clear_up(known).await?;
+    let there = sql::observe_schema(known, database).await?;
     let tables = sql::tables_of(&known.server, database).await?;
     if !tables.is_empty() {
         let aside = load::make(known, For::Replaced, CHARSET, COLLATION).await?;

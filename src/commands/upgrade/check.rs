@@ -6,12 +6,12 @@ use crate::base::terminal::{self, Style};
 use crate::camcops_conf::Ini;
 use crate::cli::Global;
 use crate::drivers::release::{self, Missing};
+use crate::drivers::sql::Power;
 use crate::drivers::sql::copy::load;
-use crate::drivers::sql::{self, Power};
 use crate::drivers::tables;
 use crate::journal;
+use crate::session::Session;
 use crate::settings::{self, Auto, Mode, Origin, Version};
-use crate::site::Site;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -98,7 +98,7 @@ fn rank(version: &str) -> Option<usize> {
 }
 
 /// Looks at everything; changes nothing.
-pub(crate) async fn preflight(site: &Site, to: Version) -> Result<Preflight> {
+pub(crate) async fn preflight(site: &Session, to: Version) -> Result<Preflight> {
     let host = &site.host;
     let not_installed = || {
         Exit::Failed.because(
@@ -154,13 +154,13 @@ pub(crate) async fn preflight(site: &Site, to: Version) -> Result<Preflight> {
     };
     let new_revision = new_revision.unwrap_or_else(|| release::known(to).revision.to_owned());
     let (revision, room) = database(site, is_built).await?;
-    if revision != new_revision && sql::known(host)?.server.power == Power::Application {
+    if revision != new_revision && site.drivers.database()?.server.power == Power::Application {
         problems.push(
             "the tables have to be changed, and without an administrator of the database they could not be brought back: set database.admin_defaults_file".into(),
         );
     }
     if revision != new_revision
-        && let Err(why) = load::refuse_triggers(&*sql::known(host)?).await
+        && let Err(why) = load::refuse_triggers(&*site.drivers.database()?).await
     {
         problems.push(why.to_string());
     }
@@ -192,9 +192,9 @@ pub(crate) async fn preflight(site: &Site, to: Version) -> Result<Preflight> {
 }
 
 /// The revision of the tables; the room for a release, for a dump, and for the tables once more.
-async fn database(site: &Site, is_built: bool) -> Result<(String, Vec<Room>)> {
+async fn database(site: &Session, is_built: bool) -> Result<(String, Vec<Room>)> {
     let host = &site.host;
-    let known = sql::known(host)?;
+    let known = site.drivers.database()?;
     let revision = tables::revision(&known, &known.database)
         .await?
         .with_context(|| {
@@ -244,7 +244,7 @@ fn there_already(path: &str) -> &Path {
 }
 
 /// The keys that came and went between two versions; of those that went, those that are set here.
-fn keys(site: &Site, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<String>)> {
+fn keys(site: &Session, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<String>)> {
     let text = site
         .host
         .read_text(&site.layout.config)?
@@ -268,7 +268,7 @@ fn keys(site: &Site, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<
 }
 
 /// Where the version is set if not in the administrator's file: there this program could not change it, nor back.
-fn set_elsewhere(site: &Site) -> Option<String> {
+fn set_elsewhere(site: &Session) -> Option<String> {
     let origin = site.resolved.origins.get(KEY)?;
     let file = match origin {
         Origin::Default => true,
@@ -285,7 +285,7 @@ fn set_elsewhere(site: &Site) -> Option<String> {
 
 /// Lets the settings ask for a version; they stay as they are where they do already.
 pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
-    let site = Site::load(global)?;
+    let site = Session::open(global)?;
     let wish = match site.settings().camcops.version {
         Auto::Auto => Version::NEWEST,
         Auto::Given(wish) => wish,
@@ -301,7 +301,7 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
 }
 
 /// Tells what was found.
-pub(crate) fn tell(site: &Site, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
+pub(crate) fn tell(site: &Session, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
     if style.json {
         let mut document = serde_json::to_value(found)?;
         document["instance"] = site.instance.as_str().into();

@@ -8,12 +8,12 @@ use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Rollback};
 use crate::commands::need_machine;
 use crate::drivers::sql::copy::load;
-use crate::drivers::{release, services, sql, tables};
+use crate::drivers::{release, services, tables};
 use crate::journal::Writer;
 use crate::resource::{Facets, State};
+use crate::session::Session;
 use crate::session::converge::overrides;
 use crate::session::upgrade_record::{self, Phase, Upgrade};
-use crate::site::Site;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -36,7 +36,7 @@ pub(crate) async fn rollback(global: &Global, flags: &Rollback, style: Style) ->
     let mut global = global.clone();
     global.set.extend(overrides(&flags.origin)?);
     let site = opened(&global)?;
-    let known = sql::known(&site.host)?;
+    let known = site.drivers.database()?;
     if let Some(name) = &flags.confirm
         && *name != known.database
     {
@@ -74,12 +74,12 @@ pub(crate) async fn rollback(global: &Global, flags: &Rollback, style: Style) ->
         refuse_unknown_data(&site, &upgrade).await?;
         refuse_new_data(&site, &upgrade).await?;
     }
-    site.host.close().await;
+    site.close().await;
     undo(&global, &mut writer, &upgrade, writes, style).await?;
     told(&site, style)
 }
 
-fn told(site: &Site, style: Style) -> Result<u8> {
+fn told(site: &Session, style: Style) -> Result<u8> {
     let current = release::current(&site.host)?.unwrap_or_default();
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "release": current }))?;
@@ -129,14 +129,14 @@ pub(crate) async fn undo(
         )
     });
     if settled.is_err() {
-        old.host.close().await;
+        old.close().await;
     }
     settled?;
     check::set_version(global, &upgrade.from.version)?;
     old.host.cut().after_write();
     upgrade_record::forget(&old.host, &old.instance)?;
     let converged = converge(&old, writer, &whole(), &GO_ON, style).await;
-    old.host.close().await;
+    old.close().await;
     converged.with_context(|| {
         format!(
             "the settings ask for CamCOPS {} again; mend this, then run `camcops-provision install`",
@@ -146,12 +146,18 @@ pub(crate) async fn undo(
 }
 
 /// The tables as they were, if they were changed.
-async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()> {
-    let known = sql::known(&old.host)?;
+async fn old_tables(old: &Session, upgrade: &Upgrade, writes: Writes) -> Result<()> {
+    let known = old.drivers.database()?;
     known.server.started(&old.host).await?;
     let changed = upgrade.migrates
         && (upgrade.phase == Phase::GoingBack
-            || tables::was_begun(&old.host, &known, &upgrade.revision).await?);
+            || tables::was_begun(
+                &known,
+                old.drivers.application()?,
+                &old.host,
+                &upgrade.revision,
+            )
+            .await?);
     if !changed {
         return Ok(());
     }
@@ -169,7 +175,7 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
     }
     load::need_power(&known, "")?;
     load::refuse_triggers(&known).await?;
-    services::stop_ours(&old.host)?;
+    services::stop_ours(old.drivers.services.as_ref(), &old.host)?;
     if writes != Writes::GivenUp
         && upgrade.phase != Phase::GoingBack
         && let Err(why) = refuse_new_data(old, upgrade).await
@@ -182,13 +188,9 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
     let at = tables::revision(&known, &known.database).await?;
     if writes != Writes::Ours
         && at.as_ref() != Some(&upgrade.revision)
-        && let Err(why) = tables::dump_before(
-            &old.host,
-            &known.database,
-            "rollback",
-            tables::Reader::Somebody,
-        )
-        .await
+        && let Err(why) = old
+            .dump_before(&known.database, "rollback", tables::Reader::Somebody)
+            .await
     {
         if upgrade.phase != Phase::GoingBack {
             start_services(old).await;
@@ -201,20 +203,33 @@ async fn old_tables(old: &Site, upgrade: &Upgrade, writes: Writes) -> Result<()>
     };
     upgrade_record::write(&old.host, &old.instance, &going_back)?;
     old.host.cut().after_write();
-    tables::bring_back(&old.host, dump, &upgrade.revision).await?;
+    tables::bring_back(
+        &known,
+        old.drivers.application()?,
+        &old.host,
+        dump,
+        &upgrade.revision,
+    )
+    .await?;
     old.host.cut().after_write();
     Ok(())
 }
 
 /// Where an upgrade was cut before its sums were taken, no service had run with the new tables; but the machine may have
 /// started them since.
-async fn refuse_unknown_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
+async fn refuse_unknown_data(site: &Session, upgrade: &Upgrade) -> Result<()> {
     if upgrade.sums.is_some() || upgrade.phase == Phase::GoingBack {
         return Ok(());
     }
-    let known = sql::known(&site.host)?;
-    if !services::any_of_ours_runs(&site.host)?
-        || !tables::was_begun(&site.host, &known, &upgrade.revision).await?
+    let known = site.drivers.database()?;
+    if !services::any_of_ours_runs(site.drivers.services.as_ref(), &site.host)?
+        || !tables::was_begun(
+            &known,
+            site.drivers.application()?,
+            &site.host,
+            &upgrade.revision,
+        )
+        .await?
     {
         return Ok(());
     }
@@ -225,12 +240,12 @@ async fn refuse_unknown_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
 }
 
 /// Whatever was entered since the tables were changed would be lost.
-async fn refuse_new_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
+async fn refuse_new_data(site: &Session, upgrade: &Upgrade) -> Result<()> {
     // Until there are sums, no service was started.
     let Some(before) = &upgrade.sums else {
         return Ok(());
     };
-    let known = sql::known(&site.host)?;
+    let known = site.drivers.database()?;
     let now = tables::sums(&known).await?;
     let differs = |table: &&String| before.get(*table) != now.get(*table);
     let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
@@ -250,14 +265,13 @@ async fn refuse_new_data(site: &Site, upgrade: &Upgrade) -> Result<()> {
     )))
 }
 
-async fn start_services(site: &Site) {
-    let live = site.host.live.as_ref();
-    let Some(known) = live.and_then(|live| live.services.as_ref()) else {
+async fn start_services(site: &Session) {
+    let Some(known) = &site.drivers.services else {
         return;
     };
     for member in known.members.iter().filter(|one| one.role.is_ours()) {
         let wanted = State::Present(Facets::new());
-        let started = services::enforce(&site.host, &member.name, &State::Absent, &wanted).await;
+        let started = services::enforce(Some(known), &site.host, &member.name, &wanted).await;
         if let Err(why) = started {
             terminal::note(&format!("  {}: {why:#}", member.name));
         }

@@ -2,8 +2,8 @@
 
 use crate::doctor::{Finding, Look};
 use crate::host::processes::{self, Process};
+use crate::session::Session;
 use crate::settings::Listen;
-use crate::site::Site;
 use crate::site::ports::{self, Listening, Port};
 use anyhow::Result;
 use std::net::{IpAddr, SocketAddr};
@@ -73,7 +73,7 @@ fn well(port: &Port, number: u16) -> String {
 }
 
 /// Whether a listener takes an address that the site needs. Where nobody knows whose it is, it is nobody's fault.
-fn is_in_the_way(site: &Site, purpose: &str, one: &Listening) -> bool {
+fn is_in_the_way(site: &Session, purpose: &str, one: &Listening) -> bool {
     let Ok(address) = one.address.parse::<SocketAddr>() else {
         return false;
     };
@@ -94,7 +94,7 @@ fn is_in_the_way(site: &Site, purpose: &str, one: &Listening) -> bool {
 }
 
 /// Whether it is who should be there.
-fn is_right(site: &Site, purpose: &str, holder: &Process) -> bool {
+fn is_right(site: &Session, purpose: &str, holder: &Process) -> bool {
     let program = holder.name.as_str();
     match purpose {
         "https" | "http" => program == site.facts.flavour.apache_service,

@@ -3,8 +3,8 @@
 use crate::certificate::{self, Given, Severity};
 use crate::doctor::{Finding, Look};
 use crate::drivers::acme;
+use crate::session::Session;
 use crate::settings::{Frontend, TlsMode};
-use crate::site::Site;
 use anyhow::Result;
 use std::path::Path;
 use std::time::SystemTime;
@@ -98,7 +98,7 @@ pub(crate) fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Whether certbot has another one than is served, and whether somebody renews it.
-fn from_certbot(site: &Site, served: &[u8]) -> Result<Vec<Finding>> {
+fn from_certbot(site: &Session, served: &[u8]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if let Some(Ok(text)) = site.at_certbot()?
         && text.as_bytes() != served

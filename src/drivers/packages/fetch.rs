@@ -2,7 +2,7 @@
 //! are neither counted on nor changed.
 
 use super::apt::{child, chosen, failure, option, state_in, update};
-use super::{Known, known, nowhere};
+use super::{Known, nowhere};
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::layout::PackageManager;
@@ -23,8 +23,8 @@ pub(crate) struct Fetched {
 }
 
 /// Refuses where there is no apt.
-pub(crate) fn possible(host: &Host) -> Result<()> {
-    match known(host)?.names.manager {
+pub(crate) fn possible(known: &Known) -> Result<()> {
+    match known.names.manager {
         PackageManager::Apt => Ok(()),
         PackageManager::Dnf => Err(Exit::Unreachable.because(
             "bundles have the packages of Debian and its like only; on this machine, give the files of CamCOPS with --wheelhouse, and mirror the packages",
@@ -33,8 +33,13 @@ pub(crate) fn possible(host: &Host) -> Result<()> {
 }
 
 /// Fetches packages into a directory, and writes their index there; `state` is a directory of its own for apt.
-pub(crate) fn fetch(host: &Host, names: &[&str], directory: &str, state: &str) -> Result<Fetched> {
-    let known = known(host)?;
+pub(crate) fn fetch(
+    known: &Known,
+    host: &Host,
+    names: &[&str],
+    directory: &str,
+    state: &str,
+) -> Result<Fetched> {
     let mut options = state_in(host, state)?;
     let status = format!("{state}/status");
     // As on a machine that has nothing at all: then nothing is left out that another one lacks.

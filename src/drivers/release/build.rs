@@ -6,7 +6,6 @@ use super::python::{self, Examined, Missing};
 use super::{
     About, BUILD_LOCK, FINISH, OVERRIDES, Places, Recipe, Wanted, leads_to_a_program, lock, whole,
 };
-use crate::archive::bundle::Bundle;
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
 use crate::host::{Child, Ended, Host};
@@ -61,7 +60,7 @@ pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> 
         way: environment(host, &recipe.network)?,
     };
     let start = Instant::now();
-    if let Some(bundle) = bundle(host) {
+    if let Some(bundle) = &recipe.bundle {
         bundle.unpacked(host)?;
     }
     let examined = build.prepare()?;
@@ -72,10 +71,6 @@ pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> 
     build.name()?;
     build.tell(&format!("ready after {} s", start.elapsed().as_secs()));
     Ok(())
-}
-
-fn bundle(host: &Host) -> Option<&Bundle> {
-    host.live.as_ref().and_then(|live| live.bundle.as_ref())
 }
 
 /// Refuses to fetch what may not be fetched.
@@ -141,7 +136,7 @@ impl Build<'_> {
     /// The same with the hashes of what was built from source for a bundle.
     fn lock_of_files(&self) -> Result<Cow<'static, str>> {
         let lock = self.lock();
-        let Some(bundle) = bundle(self.host) else {
+        let Some(bundle) = &self.recipe.bundle else {
             return Ok(lock);
         };
         let manifest = bundle.manifest(self.host)?;

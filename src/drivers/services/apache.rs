@@ -1,7 +1,7 @@
 //! Apache belongs to the whole machine: its configuration is tested before and after each change of ours, what fails is
 //! put back, and it is only ever told to read again, never restarted.
 
-use super::{Known, Phase, known, look, scripts, systemd};
+use super::{Known, Phase, look, scripts, systemd};
 use crate::base::error::Exit;
 use crate::drivers::{files, packages};
 use crate::host::Host;
@@ -35,10 +35,7 @@ pub(crate) fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>
 }
 
 /// Fails with Apache's own message where it does not like its configuration.
-pub(crate) fn test(host: &Host) -> Result<()> {
-    let Some(known) = known(host) else {
-        return Ok(());
-    };
+pub(crate) fn test(host: &Host, known: &Known) -> Result<()> {
     match complaint(host, known.layout.flavour)? {
         None => Ok(()),
         Some(why) => {
@@ -48,17 +45,14 @@ pub(crate) fn test(host: &Host) -> Result<()> {
 }
 
 /// Refuses to begin where Apache could not serve the site anyway: somebody else's site is broken, or the port is not its.
-pub(crate) async fn refuse_unfit(host: &Host) -> Result<()> {
-    let Some(known) = known(host) else {
-        return Ok(());
-    };
+pub(crate) fn refuse_unfit(known: &Known, packages: &packages::Known, host: &Host) -> Result<()> {
     if known.settings.web.frontend != Frontend::Apache {
         return Ok(());
     }
     let layout = &known.layout;
     let mut is_whole = true;
     for package in layout.flavour.packages.web {
-        is_whole &= packages::observe(host, package).await? != State::Absent;
+        is_whole &= packages::observe(packages, host, package)? != State::Absent;
     }
     // What a cut run has unpacked but not configured has no configuration yet.
     if is_whole && let Some(why) = complaint(host, layout.flavour)? {
@@ -123,23 +117,20 @@ pub(crate) fn port_trouble(known: &Known) -> Option<String> {
 
 /// Lets Apache read its configuration again, or starts it.
 pub(crate) fn read_again(host: &Host, known: &Known, running: bool) -> Result<()> {
-    test(host)?;
+    test(host, known)?;
     let service = known.layout.flavour.apache_service;
     order(host, if running { "reload" } else { "start" }, service)
 }
 
 /// The same for whoever changed a file that Apache's configuration names.
-pub(crate) fn follow(host: &Host) -> Result<()> {
-    let Some(known) = known(host) else {
-        return Ok(());
-    };
+pub(crate) fn follow(known: &Known, host: &Host) -> Result<()> {
     let service = known.layout.flavour.apache_service;
     let name = match systemd::runs(host)? {
         true => format!("{service}.service"),
         false => service.to_owned(),
     };
-    host.forget();
-    let running = look(host, &name)?.phase == Phase::Running;
+    known.forget();
+    let running = look(Some(known), host, &name)?.phase == Phase::Running;
     read_again(host, known, running)
 }
 
@@ -151,7 +142,7 @@ fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
 }
 
 /// After everything of ours is gone: Apache serves what is left.
-pub(crate) fn after_undoing(host: &Host) -> Result<()> {
+pub(crate) fn after_undoing(known: Option<&Known>, host: &Host) -> Result<()> {
     for flavour in [&DEBIAN, &RHEL] {
         if which::which(flavour.apache_control).is_err() {
             continue;
@@ -160,7 +151,7 @@ pub(crate) fn after_undoing(host: &Host) -> Result<()> {
             true => format!("{}.service", flavour.apache_service),
             false => flavour.apache_service.to_owned(),
         };
-        let seen = look(host, &name)?;
+        let seen = look(known, host, &name)?;
         if seen.phase != Phase::Running {
             continue;
         }

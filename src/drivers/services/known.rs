@@ -2,6 +2,7 @@
 
 use super::member::{self, Member, Role};
 use super::{Answered, Handler, PORT_MAPPER, Phase, Seen, proof, scripts, supervisor, systemd};
+use crate::drivers::broker;
 use crate::host::{Begun, Host};
 use crate::layout::Layout;
 use crate::settings::Settings;
@@ -10,6 +11,7 @@ use crate::site::facts::Manager;
 use anyhow::Result;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub(crate) struct Known {
     begun: RefCell<Option<Begun>>,
     /// How long one of them has to answer.
     patience: Cell<Duration>,
+    /// The broker that workers are asked through, once its password is known.
+    broker: RefCell<Option<Rc<broker::Known>>>,
     /// What they answered when all were asked at once; nothing until then.
     answers: Mutex<Option<BTreeMap<String, Option<Answered>>>>,
 }
@@ -49,6 +53,7 @@ impl Known {
             cache: Mutex::default(),
             begun: RefCell::default(),
             patience: Cell::new(PATIENCE),
+            broker: RefCell::default(),
             answers: Mutex::default(),
         }
     }
@@ -56,6 +61,15 @@ impl Known {
     /// How long one of them has to answer.
     pub(super) fn patience(&self) -> Duration {
         self.patience.get()
+    }
+
+    /// Takes the broker that workers are asked through.
+    pub(crate) fn set_broker(&self, broker: Rc<broker::Known>) {
+        self.broker.replace(Some(broker));
+    }
+
+    pub(super) fn broker(&self) -> Option<Rc<broker::Known>> {
+        self.broker.borrow().clone()
     }
 
     /// Gives each of them only so long to answer from now on.

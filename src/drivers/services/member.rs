@@ -3,7 +3,7 @@
 use super::config_part::ConfigPart;
 use crate::drivers::broker::NODE_SETTINGS;
 use crate::layout::{Layout, PYTHON_HOOK};
-use crate::settings::{self, Backend, ExtraService, Frontend, Mode};
+use crate::settings::{self, ExtraService, Frontend, Mode};
 use crate::site::Site;
 use crate::site::facts::{DatabaseFamily, Manager};
 
@@ -249,78 +249,4 @@ fn web_inputs(site: &Site) -> Vec<String> {
     let (certificate, key, chain) = site.certificate_files();
     inputs.extend([certificate, key].into_iter().chain(chain));
     inputs
-}
-
-impl Site {
-    /// Whether systemd holds the web server's socket, so that visitors wait while it starts. CherryPy can't take one over.
-    pub(crate) fn has_web_socket(&self) -> bool {
-        self.manager() == Manager::Systemd && self.settings().web.backend == Backend::Gunicorn
-    }
-
-    /// Modules of Apache that the site needs and that Debian does not switch on by itself: link and target.
-    pub(crate) fn apache_modules(&self) -> Vec<(String, String)> {
-        let Some(directory) = self.facts.flavour.apache_modules else {
-            return Vec::new();
-        };
-        let mut files = vec![
-            "headers.load",
-            "proxy.load",
-            "proxy.conf",
-            "proxy_http.load",
-            "socache_shmcb.load",
-            "ssl.load",
-            "ssl.conf",
-        ];
-        if !self.settings().web.trusted_proxies.is_empty() {
-            files.push("remoteip.load");
-        }
-        files
-            .into_iter()
-            .map(|file| {
-                (
-                    format!("{directory}/{file}"),
-                    format!("../mods-available/{file}"),
-                )
-            })
-            .collect()
-    }
-
-    /// Certificate, key and chain of the web site.
-    pub(crate) fn certificate_files(&self) -> (String, String, Option<String>) {
-        let tls = &self.settings().tls;
-        let text = |path: &Option<settings::AbsolutePath>, own: &str| {
-            path.as_ref()
-                .map_or_else(|| own.to_owned(), |path| path.as_str().to_owned())
-        };
-        match tls.mode {
-            settings::TlsMode::SelfSigned => (
-                self.layout.certificate.clone(),
-                self.layout.key.clone(),
-                None,
-            ),
-            settings::TlsMode::Certbot => {
-                let both = &self.layout.certificate_with_key;
-                (both.clone(), both.clone(), None)
-            }
-            settings::TlsMode::Files => (
-                text(&tls.certificate, &self.layout.certificate),
-                text(&tls.key, &self.layout.key),
-                tls.chain.as_ref().map(|path| path.as_str().to_owned()),
-            ),
-        }
-    }
-
-    /// The file that tunes a local database, if there is one.
-    pub(crate) fn database_drop_in(&self) -> Option<String> {
-        let database = &self.settings().database;
-        if database.mode != Mode::Local || !database.tuning {
-            return None;
-        }
-        let flavour = self.facts.flavour;
-        let directory = match self.facts.database {
-            DatabaseFamily::Mariadb => flavour.mariadb_settings,
-            DatabaseFamily::Mysql => flavour.mysql_settings,
-        };
-        Some(format!("{directory}/90-{}.cnf", self.layout.slug))
-    }
 }

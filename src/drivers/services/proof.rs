@@ -46,15 +46,11 @@ async fn workers(host: &Host, known: &Known) -> Answered {
     let names = endpoint.workers(known.patience(), &here).await?;
     match names.iter().any(|name| name.ends_with(&here)) {
         true => {
-            if let Some(broker) = host
-                .live
-                .as_ref()
-                .and_then(|live| live.broker.borrow().clone())
+            // While a new password is on its way, this was the former one.
+            if let Some(broker) = known.broker()
+                && broker.endpoint.password == endpoint.password
             {
-                // While a new password is on its way, this was the former one.
-                if broker.endpoint.password == endpoint.password {
-                    broker.prove();
-                }
+                broker.prove();
             }
             Ok(())
         }

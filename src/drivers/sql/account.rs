@@ -6,7 +6,7 @@
 
 use super::grants::{APPLICATION, ENOUGH, grants, lacking, on_database, regrant};
 use super::server::{PATIENCE, Power, Server};
-use super::{Account, Known, Purpose, checked_only, known, passwords, quote};
+use super::{Account, Known, Purpose, checked_only, passwords, quote};
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal};
@@ -24,8 +24,7 @@ pub(crate) fn parts(name: &str) -> Result<(&str, &str)> {
 }
 
 /// Whether the account is there, what it may do, and whether it gets in.
-pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
-    let known = known(host)?;
+pub(crate) async fn observe(known: &Known, host: &Host, name: &str) -> Result<State> {
     let server = &known.server;
     if !server.is_there().await? {
         return Ok(State::Absent);
@@ -33,7 +32,7 @@ pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     let (user, from) = parts(name)?;
     let mut facets = Facets::new();
     if checked_only(server) {
-        let lacking = lacking(&known).await?;
+        let lacking = lacking(known).await?;
         facets = facets.with(
             "grants",
             match lacking.is_empty() {
@@ -71,12 +70,12 @@ pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
     }
     if let Some(account) = known.account(user) {
         let login = match account.is_for_others {
-            true => elsewhere(&known, account, from).await?,
-            false => login(host, &known, account).await?,
+            true => elsewhere(known, account, from).await?,
+            false => login(host, known, account).await?,
         };
         facets = facets.with("login", login);
         if let Some(former) = known.former(account) {
-            facets = facets.with("former", answered(&known, &former).await?);
+            facets = facets.with("former", answered(known, &former).await?);
         }
     }
     Ok(State::Present(facets))
@@ -129,8 +128,12 @@ async fn answered(known: &Known, endpoint: &Endpoint) -> Result<&'static str> {
 }
 
 /// Makes the account, or mends it: its login, then what it may do; or drops it.
-pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<Enforced> {
-    let known = known(host)?;
+pub(crate) async fn enforce(
+    known: &Known,
+    host: &Host,
+    name: &str,
+    after: &State,
+) -> Result<Enforced> {
     let server = &known.server;
     server.started(host).await?;
     let (user, from) = parts(name)?;
@@ -139,14 +142,14 @@ pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<En
         server.change(&gone).await?;
         return Ok(Enforced::Done);
     };
-    let before = observe(host, name).await?;
+    let before = observe(known, host, name).await?;
     let account = known
         .account(user)
         .with_context(|| format!("nothing is known about the account {name}"))?;
     if checked_only(server) {
-        return Err(unmendable(&known, account, name, &before));
+        return Err(unmendable(known, account, name, &before));
     }
-    let ours = refuse_foreign(host, &known, name, &before, wanted)?;
+    let ours = refuse_foreign(host, known, name, &before, wanted)?;
     let found = |facet: &str| before.facets().and_then(|facets| facets.text(facet));
     let quoted = quote::account(user, from);
     let family = server.identity().await?.family;
@@ -160,7 +163,7 @@ pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<En
                 "the database server has no account {name} any more: run `camcops-provision install`"
             )));
         }
-        passwords::accept_both(&known, account, &quoted, found("passwords")).await?;
+        passwords::accept_both(known, account, &quoted, found("passwords")).await?;
         return Ok(Enforced::Done);
     }
     let too_many = wanted.text("passwords").is_some()
@@ -168,10 +171,10 @@ pub(crate) async fn enforce(host: &Host, name: &str, after: &State) -> Result<En
     if before == State::Absent || (ours && (too_many || !gets_in(&before, wanted))) {
         let method = found("method");
         if too_many && account.purpose == Purpose::Application {
-            passwords::let_readers_in(&known).await?;
+            passwords::let_readers_in(known).await?;
         }
         let verb = format!("{verb} USER {quoted}");
-        identify(host, &known, account, &verb, family, method).await?;
+        identify(host, known, account, &verb, family, method).await?;
         if too_many && family == DatabaseFamily::Mysql {
             let alone = format!("ALTER USER {quoted} DISCARD OLD PASSWORD");
             server.change(&alone).await?;

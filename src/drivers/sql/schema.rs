@@ -3,7 +3,7 @@
 //! Facets: `charset` and `collation`, which new tables get, and, for a server of our own, `max_packet` and `flush`, what
 //! the running server does: the file with its settings is only read when it starts.
 
-use super::{Known, checked_only, known, quote};
+use super::{Known, checked_only, quote};
 use crate::host::Host;
 use crate::resource::{Enforced, Facets, State};
 use anyhow::Result;
@@ -18,8 +18,7 @@ pub(crate) const MAX_PACKET: u64 = 64 << 20;
 pub(crate) const LARGE_ENOUGH: &str = "at least 64 MiB";
 
 /// Whether the database is there, and what it gives its tables.
-pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
-    let known = known(host)?;
+pub(crate) async fn observe(known: &Known, name: &str) -> Result<State> {
     let server = &known.server;
     if !server.is_there().await? {
         return Ok(State::Absent);
@@ -49,12 +48,12 @@ pub(crate) async fn observe(host: &Host, name: &str) -> Result<State> {
 /// Makes the database, or gives its next tables the right character set; or drops it. Tables that are there are never
 /// converted.
 pub(crate) async fn enforce(
+    known: &Known,
     host: &Host,
     name: &str,
     before: &State,
     after: &State,
 ) -> Result<Enforced> {
-    let known = known(host)?;
     let server = &known.server;
     server.started(host).await?;
     let quoted = quote::name(name);
@@ -66,10 +65,10 @@ pub(crate) async fn enforce(
     let like = like();
     let differs = |facet| wanted.get(facet).is_some() && wanted.get(facet) != before.get(facet);
     if checked_only(server) {
-        return Err(for_others(&known, name, before));
+        return Err(for_others(known, name, before));
     }
     // Looked at again: the server may have been starting when `before` was observed.
-    let before = &observe(host, name).await?;
+    let before = &observe(known, name).await?;
     let mut kept = None;
     if *before == State::Absent {
         server

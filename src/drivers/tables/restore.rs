@@ -1,6 +1,6 @@
 //! Tables brought back from a dump: loaded into a database beside, and put in the place of the others in one step.
 
-use super::{application, dump, found};
+use super::{Application, dump, found};
 use crate::drivers::sql::copy::load::{self, For, Source};
 use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
 use crate::host::Host;
@@ -40,41 +40,46 @@ pub(crate) async fn sums(known: &Known) -> Result<BTreeMap<String, String>> {
 
 /// Puts the tables of a dump in the place of those of the database; they are at this revision then. A run that was cut is
 /// continued.
-pub(crate) async fn bring_back(host: &Host, dump: &str, revision: &str) -> Result<()> {
-    let (known, application) = (sql::known(host)?, application(host)?);
+pub(crate) async fn bring_back(
+    known: &Known,
+    application: &Application,
+    host: &Host,
+    dump: &str,
+    revision: &str,
+) -> Result<()> {
     let database = &known.database;
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
-    load::need_power(&known, "")?;
+    load::need_power(known, "")?;
     let is_at = |found: Option<super::Found>| {
         found.is_some_and(|found| !found.unfinished && found.revision == revision)
     };
-    let were_switched = load::were_switched(&known).await?;
-    if !(were_switched && is_at(found(&known, database).await?)) {
-        load::clear_up(host, &known).await?;
+    let were_switched = load::were_switched(known).await?;
+    if !(were_switched && is_at(found(known, database).await?)) {
+        load::clear_up(known).await?;
         (application.tell)(&format!("loading {dump} beside the database {database}"));
         let Some((_, file)) = host.open_file(dump)? else {
             bail!("the dump {dump} is not a file");
         };
-        load::room(host, &known, file.metadata()?.len()).await?;
-        let beside = load::make(&known, For::Restore, CHARSET, COLLATION).await?;
+        load::room(host, known, file.metadata()?.len()).await?;
+        let beside = load::make(known, For::Restore, CHARSET, COLLATION).await?;
         let source = Source::Stream {
             file: &file,
             decrypted: None,
         };
-        let scan = load::load(host, &known, &beside, source)
+        let scan = load::load(host, known, &beside, source)
             .await
             .with_context(|| format!("the dump {dump}"))?;
         if !scan.complete {
             bail!("the dump {dump} does not come to its end");
         }
-        if !is_at(found(&known, &beside).await?) {
+        if !is_at(found(known, &beside).await?) {
             bail!("the tables in the dump {dump} are not at revision {revision}");
         }
-        let aside = load::make(&known, For::Replaced, CHARSET, COLLATION).await?;
+        let aside = load::make(known, For::Replaced, CHARSET, COLLATION).await?;
         (application.tell)("putting them in the place of the others");
-        load::switch(&known, &beside, &aside).await?;
+        load::switch(known, &beside, &aside).await?;
     }
-    load::clear_up(host, &known).await?;
+    load::clear_up(known).await?;
     dump::end_upgrade(host, application, database)
 }

@@ -7,7 +7,6 @@ use crate::archive::pack::{PIECE, Packed, Packer};
 use crate::base::error::Exit;
 use crate::base::signals::{is_to_stop, stopped};
 use crate::drivers::sql::{self, Known, quote};
-use crate::drivers::tables::application;
 use crate::host::{Ends, Host};
 use crate::site::facts::DatabaseFamily;
 use anyhow::{Context, Result, bail};
@@ -104,9 +103,8 @@ pub(crate) async fn write(
     let mut packer = Packer::new(host, file, recipient)?;
     let mut flow = child.args(["--", database]).flow(Ends::Output)?;
     let mut output = flow.output.take().context("it has no output")?;
-    let tell = application(host)?.tell;
     let mut scan = Scan::default();
-    let pumped = pump(&mut output, &mut packer, &mut scan, size, tell);
+    let pumped = pump(&mut output, &mut packer, &mut scan, size, known.tell);
     drop(output);
     let sections = match pumped {
         Ok(sections) => {

@@ -12,7 +12,6 @@ use crate::base::secret::Secret;
 use crate::base::signals::{is_to_stop, stopped};
 use crate::drivers::sql::copy::deferred_keys;
 use crate::drivers::sql::{self, Known, Power, quote};
-use crate::drivers::tables::application;
 use crate::host::{Ends, Flow, Host};
 use crate::probe::database::{Endpoint, Login};
 use anyhow::{Context, Result, anyhow};
@@ -195,7 +194,7 @@ async fn counted(known: &Known, purpose: For) -> Result<usize> {
 }
 
 /// Removes all that runs before this one may have left, and says so.
-pub(crate) async fn clear_up(host: &Host, known: &Known) -> Result<()> {
+pub(crate) async fn clear_up(known: &Known) -> Result<()> {
     if known.server.power != Power::Administrator {
         return Ok(());
     }
@@ -203,7 +202,7 @@ pub(crate) async fn clear_up(host: &Host, known: &Known) -> Result<()> {
     were_switched(known).await?;
     for purpose in [For::Verify, For::Restore, For::Replaced, For::Anonymise] {
         if remove(known, purpose).await? {
-            (application(host)?.tell)(&format!(
+            (known.tell)(&format!(
                 "removed the database {}, which an earlier run left",
                 name(&known.database, purpose)
             ));
@@ -300,9 +299,8 @@ pub(crate) async fn load(
             ])
             .flow(Ends::Input)
     };
-    let tell = application(host)?.tell;
     let loaded = match source {
-        Source::Stream { file, decrypted } => stream(host, start()?, file, decrypted, tell),
+        Source::Stream { file, decrypted } => stream(host, start()?, file, decrypted, known.tell),
         Source::Sections {
             file,
             sections,
@@ -312,7 +310,7 @@ pub(crate) async fn load(
                 .map_or(1, usize::from)
                 .clamp(1, MOST_CLIENTS);
             let clients = (0..clients).map(|_| start()).collect::<Result<_>>()?;
-            side_by_side(host, clients, file, sections, text_bytes, tell)
+            side_by_side(host, clients, file, sections, text_bytes, known.tell)
         }
     };
     drop(way);

@@ -1,0 +1,56 @@
+//! Settings that CamCOPS would silently ignore.
+
+use super::Site;
+use crate::camcops_conf::{self, Kind};
+use crate::settings::{BY_FILE, ConfigValue};
+
+/// What CamCOPS reads as true or false.
+const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "1", "0"];
+
+impl Site {
+    /// What CamCOPS would silently ignore under `[config]`: keys that it does not know, values that it can't read.
+    pub(crate) fn config_warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self
+            .open_secrets()
+            .iter()
+            .map(|open| {
+                format!(
+                    "{open}; `{}` puts it into a file for root alone",
+                    open.remedy()
+                )
+            })
+            .collect();
+        for (section, values) in &self.settings().config {
+            for (key, value) in values {
+                let name = format!("config.{section}.{key}");
+                if key.ends_with(BY_FILE) {
+                    continue;
+                }
+                let Some(known) = camcops_conf::keys::find(section, key) else {
+                    let nearest = camcops_conf::keys::nearest(section, key)
+                        .map(|known| format!("; nearest: {}", known.name))
+                        .unwrap_or_default();
+                    warnings.push(format!(
+                        "{name}: CamCOPS does not know this key and ignores it{nearest}"
+                    ));
+                    continue;
+                };
+                let ConfigValue::Line(line) = value else {
+                    continue;
+                };
+                // The value itself may be a secret that went to the wrong key.
+                let needed = match known.kind {
+                    Kind::Int if line.parse::<i64>().is_err() => "a whole number",
+                    Kind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => {
+                        "true or false"
+                    }
+                    _ => continue,
+                };
+                warnings.push(format!(
+                    "{name}: is not {needed}; CamCOPS would silently take its default"
+                ));
+            }
+        }
+        warnings
+    }
+}
