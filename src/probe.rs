@@ -202,6 +202,37 @@ impl Endpoint {
     }
 }
 
+/// What a case has in place of a server.
+#[cfg(test)]
+fn played(
+    kind: &str,
+    text: &str,
+    place: &str,
+    refused: impl FnOnce(u16, String) -> Trouble,
+) -> Option<Result<Answer, Trouble>> {
+    let step = match crate::host::script::ask(kind, text)? {
+        Ok(step) => step,
+        Err(why) => return Some(Err(Trouble::new(Cause::Other, place, why))),
+    };
+    if let Some((code, message)) = step.refused {
+        return Some(Err(refused(code, message)));
+    }
+    let answer = Answer {
+        product: step.output.unwrap_or_default(),
+        version: None,
+    };
+    let Some(cause) = step.trouble else {
+        return Some(Ok(answer));
+    };
+    Some(Err(match cause.as_str() {
+        "closed" => io_trouble(place, &ErrorKind::ConnectionRefused.into()),
+        cause => Trouble {
+            cause: serde_json::from_value(cause.into()).unwrap_or(Cause::Other),
+            text: format!("{place}: {}", answer.product),
+        },
+    }))
+}
+
 /// How long one try may take in all.
 #[derive(Debug, Clone, Copy)]
 struct Patience {

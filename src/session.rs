@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::rc::Rc;
 
+#[cfg(test)]
+mod cases;
 pub(crate) mod certificate;
 pub(crate) mod converge;
 pub(crate) mod sources;

@@ -151,7 +151,7 @@ pub(crate) fn issue(known: &Known, host: &Host, name: &str) -> Result<Enforced> 
 
 /// Has certbot forget it.
 pub(crate) fn forget(host: &Host, name: &str) -> Result<Enforced> {
-    if which::which("certbot").is_err() {
+    if !host.has_program("certbot") {
         return Ok(Enforced::LeftAlone("there is no certbot any more".into()));
     }
     let said = host

@@ -69,6 +69,15 @@ impl Ended {
 }
 
 impl Host {
+    /// Whether this machine has a program of this name.
+    pub(crate) fn has_program(&self, name: &str) -> bool {
+        #[cfg(test)]
+        if let Some(is_there) = super::script::has_program(name) {
+            return is_there;
+        }
+        which::which(name).is_ok()
+    }
+
     /// A program of this machine, by name.
     pub(crate) fn child<'a>(&'a self, program: &'a str) -> Child<'a> {
         let mut command = Command::new(program);
@@ -94,8 +103,7 @@ impl Host {
 
     /// A program that goes on as another account by itself, or starts what does: in a session of its own, too.
     pub(crate) fn child_apart<'a>(&'a self, program: &'a str) -> Child<'a> {
-        let there = |name: &str| which::which(name).is_ok();
-        if !there(program) || !there("setsid") {
+        if !self.has_program(program) || !self.has_program("setsid") {
             return self.child(program);
         }
         let mut command = Command::new("setsid");
@@ -255,12 +263,24 @@ impl<'a> Child<'a> {
             file.rewind()?;
             self.command.stdin(file);
         }
-        let mut child = self.command.spawn().map_err(|why| match why.kind() {
-            io::ErrorKind::NotFound => {
-                Exit::Unreachable.because(format!("{program} is not installed on this machine"))
-            }
-            _ => anyhow::Error::new(why).context(format!("can't start {program}")),
-        })?;
+        #[cfg(test)]
+        if let Some(answer) =
+            super::script::run(&self.command, self.input.as_deref().map(Vec::as_slice))
+        {
+            let running = Running {
+                program: program.to_owned(),
+                // No process has this number.
+                group: u32::MAX,
+                begin: Instant::now(),
+                output,
+                complaint,
+            };
+            return running.played(answer?, together, tell_end);
+        }
+        let mut child = self
+            .command
+            .spawn()
+            .map_err(|why| not_started(program, why))?;
         let group = child.id();
         std::thread::spawn(move || tell_end(child.wait()));
         Ok(Running {
@@ -270,6 +290,15 @@ impl<'a> Child<'a> {
             output,
             complaint,
         })
+    }
+}
+
+fn not_started(program: &str, why: io::Error) -> anyhow::Error {
+    match why.kind() {
+        io::ErrorKind::NotFound => {
+            Exit::Unreachable.because(format!("{program} is not installed on this machine"))
+        }
+        _ => anyhow::Error::new(why).context(format!("can't start {program}")),
     }
 }
 
@@ -306,6 +335,31 @@ struct Running {
 }
 
 impl Running {
+    /// What a case says of it, in place of a process.
+    #[cfg(test)]
+    fn played(
+        self,
+        answer: super::script::Step,
+        together: bool,
+        tell_end: impl FnOnce(io::Result<ExitStatus>) -> bool,
+    ) -> Result<Running> {
+        use std::os::unix::process::ExitStatusExt;
+        if answer.missing {
+            return Err(not_started(&self.program, io::ErrorKind::NotFound.into()));
+        }
+        let complaint = answer.complaint.unwrap_or_default();
+        let complaints_to = if together {
+            &self.output
+        } else {
+            &self.complaint
+        };
+        (&self.output).write_all(answer.output.unwrap_or_default().as_bytes())?;
+        let mut complaints_to = complaints_to;
+        complaints_to.write_all(complaint.as_bytes())?;
+        tell_end(Ok(ExitStatus::from_raw(answer.status.unwrap_or(0) << 8)));
+        Ok(self)
+    }
+
     fn refuse_too_much(&self) -> Result<()> {
         for file in [&self.output, &self.complaint] {
             if file.metadata()?.len() > LARGEST_OUTPUT {

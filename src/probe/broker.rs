@@ -151,11 +151,25 @@ impl Endpoint {
         })
     }
 
+    /// What a case has in place of a broker.
+    #[cfg(test)]
+    fn played(&self, what: &str) -> Option<Result<Answer, Trouble>> {
+        let (place, user, vhost) = (self.address.to_string(), &self.user, &self.vhost);
+        let password = self.password.reveal();
+        let text = format!("{place}, vhost {vhost}, {user} with {password}: {what}");
+        let refused = |_, said: String| Trouble::new(Cause::Other, &place, said);
+        super::played("amqp", &text, &place, refused)
+    }
+
     /// Whether anything listens there.
     pub(crate) async fn is_open(&self, patience: Duration) -> bool {
         let Address::Tcp { host, port, .. } = &self.address else {
             return false;
         };
+        #[cfg(test)]
+        if let Some(answer) = self.played("connect to it") {
+            return answer.is_ok();
+        }
         let connecting = TcpStream::connect((host.as_str(), *port));
         matches!(Patience::new(patience).bears(connecting).await, Ok(Ok(_)))
     }
@@ -172,6 +186,10 @@ impl Endpoint {
 
     /// Logs in once, makes a queue of its own on the vhost, and sends a message there and back.
     pub(crate) async fn round_trip(&self, patience: Duration) -> Result<Answer, Trouble> {
+        #[cfg(test)]
+        if let Some(answer) = self.played("a message there and back") {
+            return answer;
+        }
         let message = async |connection: &Connection| {
             let channel = connection.create_channel().await?;
             Ok(self.there_and_back(&channel).await?)
@@ -201,6 +219,11 @@ impl Endpoint {
         patience: Duration,
         here: &str,
     ) -> Result<BTreeSet<String>, Trouble> {
+        #[cfg(test)]
+        if let Some(answer) = self.played("a ping to all workers") {
+            let names = answer?.product.replace("@HERE", here);
+            return Ok(names.lines().map(str::to_owned).collect());
+        }
         let reply = patience.mul_f32(0.8);
         let ping =
             async |connection: &Connection| Ok(workers::ping(connection, reply, here).await?);

@@ -71,8 +71,12 @@ impl Endpoint {
     }
 
     async fn page(&self, request: &[u8], patience: Duration) -> Result<Vec<u8>, Trouble> {
-        let patience = Patience::new(patience);
         let place = self.address.to_string();
+        #[cfg(test)]
+        if let Some(answer) = played(request, &place) {
+            return answer;
+        }
+        let patience = Patience::new(patience);
         let page = match &self.address {
             Address::Socket(path) => match patience.bears(UnixStream::connect(path)).await {
                 Ok(Ok(stream)) => patience.bears(fetched(stream, request)).await,
@@ -128,6 +132,19 @@ impl Endpoint {
             ),
         }
     }
+}
+
+/// The page that a case has in place of a web server.
+#[cfg(test)]
+fn played(request: &[u8], place: &str) -> Option<Result<Vec<u8>, Trouble>> {
+    let request = String::from_utf8_lossy(request);
+    let text = format!("{place}: {}", request.lines().next().unwrap_or_default());
+    let refused = |_, said: String| Trouble::new(Cause::Other, place, said);
+    let answer = super::played("http", &text, place, refused)?;
+    Some(answer.map(|answer| match answer.product.as_str() {
+        "" => format!("HTTP/1.0 200 OK\r\n\r\n{}", MARKS.join(" ")).into_bytes(),
+        page => page.replace('\n', "\r\n").into_bytes(),
+    }))
 }
 
 /// The status code of an answer.

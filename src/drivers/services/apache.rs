@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 /// Why Apache does not like its configuration; nothing if it does, or is not there.
 pub(crate) fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
-    if which::which(flavour.apache_control).is_err() {
+    if !host.has_program(flavour.apache_control) {
         return Ok(None);
     }
     let said = host.child(flavour.apache_control).args(["-t"]).end()?;
@@ -144,7 +144,7 @@ fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
 /// After everything of ours is gone: Apache serves what is left.
 pub(crate) fn after_undoing(known: Option<&Known>, host: &Host) -> Result<()> {
     for flavour in [&DEBIAN, &RHEL] {
-        if which::which(flavour.apache_control).is_err() {
+        if !host.has_program(flavour.apache_control) {
             continue;
         }
         let name = match systemd::runs(host)? {

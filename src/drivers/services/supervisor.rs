@@ -21,7 +21,7 @@ const ASLEEP: [&str; 4] = [
 
 /// What supervisor knows of the programs of a group; nothing where it does not run.
 pub(crate) fn see(host: &Host, group: &str) -> Result<BTreeMap<String, Seen>> {
-    if which::which("supervisorctl").is_err() {
+    if !host.has_program("supervisorctl") {
         return Ok(BTreeMap::new());
     }
     let said = host

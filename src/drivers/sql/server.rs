@@ -43,7 +43,7 @@ pub(crate) struct Server {
     pub(crate) power: Power,
     /// Whether it is this machine's own.
     pub(crate) local: bool,
-    connection: Mutex<Option<Conn>>,
+    connection: Mutex<Option<Link>>,
     identity: OnceCell<Identity>,
 }
 
@@ -71,15 +71,15 @@ impl Server {
     }
 
     /// A connection; the one that is open already, or a new one where the server was restarted meanwhile.
-    async fn connection(&self) -> Result<MutexGuard<'_, Option<Conn>>, Trouble> {
+    async fn connection(&self) -> Result<MutexGuard<'_, Option<Link>>, Trouble> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) = kept.as_mut()
-            && connection.ping().await.is_err()
+            && !connection.is_alive().await
         {
             *kept = None;
         }
         if kept.is_none() {
-            *kept = Some(self.endpoint.connect(PATIENCE, &SESSION).await?);
+            *kept = Some(Link::open(&self.endpoint).await?);
         }
         Ok(kept)
     }
@@ -146,7 +146,7 @@ impl Server {
         let mut kept = self.connection().await.map_err(|why| self.told(&why))?;
         // The line before has put one there.
         let connection = kept.as_mut().ok_or_else(|| anyhow!("no connection"))?;
-        match ask(connection, query).await {
+        match connection.ask(query).await {
             Ok(rows) => Ok(Some(rows)),
             Err(mysql_async::Error::Server(why)) if nothing.contains(&why.code) => Ok(None),
             Err(mysql_async::Error::Server(why)) => Err(self.refused(&why)),
@@ -226,7 +226,59 @@ impl Server {
     /// Says goodbye: a connection that is just dropped is an aborted one in the server's log.
     pub(crate) async fn close(&self) {
         if let Some(connection) = self.connection.lock().await.take() {
-            let _ = connection.disconnect().await;
+            connection.close().await;
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+enum Link {
+    Open(Conn),
+    /// What a case says of it, in place of a server.
+    #[cfg(test)]
+    Played,
+}
+
+impl Link {
+    async fn open(endpoint: &Endpoint) -> Result<Link, Trouble> {
+        #[cfg(test)]
+        if let Some(answer) = endpoint.played() {
+            return answer.map(|_| Link::Played);
+        }
+        Ok(Link::Open(endpoint.connect(PATIENCE, &SESSION).await?))
+    }
+
+    async fn is_alive(&mut self) -> bool {
+        match self {
+            Link::Open(connection) => connection.ping().await.is_ok(),
+            #[cfg(test)]
+            Link::Played => true,
+        }
+    }
+
+    async fn ask<T: FromRow + Send + 'static>(
+        &mut self,
+        query: &str,
+    ) -> mysql_async::Result<Vec<T>> {
+        if is_misread(query) {
+            let why = "a text in the statement has a backslash, and the statement has a colon";
+            return Err(mysql_async::Error::Other(why.into()));
+        }
+        match self {
+            Link::Open(connection) => ask(connection, query).await,
+            #[cfg(test)]
+            Link::Played => played::rows(query),
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Link::Open(connection) => {
+                let _ = connection.disconnect().await;
+            }
+            #[cfg(test)]
+            Link::Played => {}
         }
     }
 }
@@ -237,10 +289,6 @@ async fn ask<T: FromRow + Send + 'static>(
     connection: &mut Conn,
     query: &str,
 ) -> mysql_async::Result<Vec<T>> {
-    if is_misread(query) {
-        let why = "a text in the statement has a backslash, and the statement has a colon";
-        return Err(mysql_async::Error::Other(why.into()));
-    }
     let statement = match connection.prep(query).await {
         Ok(statement) => statement,
         // The server has read it to its end: it is one statement, of a kind that is never prepared.
@@ -296,6 +344,49 @@ fn is_installed(host: &Host) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod played {
+    //! The rows that a case has for a statement.
+
+    use crate::host::script::{self, Step};
+    use mysql_async::prelude::FromRow;
+    use mysql_async::{Error, ServerError, Value};
+    use mysql_common::constants::ColumnType;
+    use mysql_common::packets::Column;
+    use mysql_common::row::new_row;
+    use serde_json::Value as Json;
+
+    pub(super) fn rows<T: FromRow>(query: &str) -> mysql_async::Result<Vec<T>> {
+        let answer: Step = script::ask("sql", query)
+            .ok_or_else(|| Error::Other("no case".into()))?
+            .map_err(|why| Error::Other(why.into_boxed_dyn_error()))?;
+        if let Some((code, message)) = answer.refused {
+            let state = "HY000".into();
+            return Err(Error::Server(ServerError {
+                code,
+                message,
+                state,
+            }));
+        }
+        let rows = answer.rows.into_iter().map(|row| {
+            let values: Vec<Value> = row.iter().map(value).collect();
+            let columns = vec![Column::new(ColumnType::MYSQL_TYPE_STRING); values.len()];
+            let row = new_row(values, columns.into());
+            T::from_row_opt(row).map_err(|why| Error::Other(why.to_string().into()))
+        });
+        rows.collect()
+    }
+
+    fn value(cell: &Json) -> Value {
+        match cell {
+            Json::Number(number) => Value::Int(number.as_i64().unwrap_or_default()),
+            Json::String(text) if text == "NULL" => Value::NULL,
+            Json::String(text) => Value::Bytes(text.clone().into_bytes()),
+            other => panic!("{other} is no value of a column"),
+        }
+    }
 }
 
 #[cfg(test)]
