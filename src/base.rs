@@ -4,5 +4,6 @@ pub mod error;
 pub(crate) mod prompt;
 pub(crate) mod secret;
 pub(crate) mod signals;
+pub(crate) mod stack;
 pub mod terminal;
 pub(crate) mod text;

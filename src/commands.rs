@@ -29,13 +29,12 @@ pub(crate) mod upgrade;
 pub(crate) mod user;
 pub(crate) mod wait;
 
-use crate::base::error::Exit;
+use crate::base::stack::boxed;
 use crate::base::terminal::Style;
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Cli, Command};
 use crate::commands::upgrade::rollback;
 use crate::session::Session;
-use crate::session::open_host;
-use crate::stack::boxed;
+pub(crate) use crate::session::guards::{need_machine, need_root};
 use anyhow::Result;
 
 /// Runs a command; the number is its exit code.
@@ -87,31 +86,5 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Urls => documents::urls(&Session::open(global)?, style),
         Command::Completions { shell } => documents::completions(shell, style),
         Command::Man { directory } => documents::manual(&directory, style),
-    }
-}
-
-/// Only root may change a machine; a staged tree belongs to whoever owns it.
-fn need_root(global: &Global, command: &str) -> Result<()> {
-    let host = open_host(global)?;
-    if host.staged_root().is_some() || host.may_give_away() {
-        return Ok(());
-    }
-    Err(Exit::NotRoot.because(format!(
-        "only root may {command} on this machine: run it with sudo, or on a staged tree with --root DIR"
-    )))
-}
-
-/// For what is done with services that run: a staged tree has none.
-fn need_machine(global: &Global, command: &str) -> Result<()> {
-    if global.root.is_some() {
-        return Err(Exit::Usage.because(
-            "a staged tree does not run; leave --root out on the machine that it becomes",
-        ));
-    }
-    match open_host(global)?.may_give_away() {
-        true => Ok(()),
-        false => Err(Exit::NotRoot.because(format!(
-            "only root may {command} on this machine: run it with sudo"
-        ))),
     }
 }

@@ -37,4 +37,3 @@ pub mod resource;
 pub mod session;
 pub mod settings;
 pub mod site;
-mod stack;

@@ -32,6 +32,7 @@ use std::rc::Rc;
 mod cases;
 pub(crate) mod certificate;
 pub(crate) mod converge;
+pub(crate) mod guards;
 pub(crate) mod sources;
 pub(crate) mod trial;
 pub(crate) mod upgrade_record;

@@ -11,6 +11,7 @@ mod verify;
 
 use super::need_root;
 use crate::base::error::Exit;
+use crate::base::stack::boxed;
 use crate::base::terminal::{self, Style};
 use crate::certificate::{self, Summary};
 use crate::cli::{Cert, Global};
@@ -18,7 +19,6 @@ use crate::drivers::acme;
 use crate::journal;
 use crate::session::Session;
 use crate::settings::TlsMode;
-use crate::stack::boxed;
 use anyhow::Result;
 pub(crate) use change::remove_parked;
 use serde::Serialize;

@@ -8,6 +8,7 @@ mod reset;
 
 use super::{doctor, need_machine, scale};
 use crate::base::signals::stop_on_signals;
+use crate::base::stack::boxed;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Db, Doctor, Global, Parts};
 use crate::commands::exec;
@@ -17,7 +18,6 @@ use crate::journal::Writer;
 use crate::resource::Part;
 use crate::session::Session;
 use crate::session::converge::{converge, planned};
-use crate::stack::boxed;
 use anyhow::Result;
 use serde_json::json;
 use std::rc::Rc;
