@@ -36,11 +36,14 @@ pub(crate) mod accounts;
 pub(crate) mod cut;
 pub mod export_locks;
 pub(crate) mod lock;
+pub(crate) mod named_file;
+pub(crate) mod own_program;
 pub(crate) mod processes;
 pub(crate) mod pty;
 #[cfg(test)]
 pub(crate) mod script;
 pub(crate) mod secrets;
+pub(crate) mod take_over;
 mod walk;
 
 /// What kind of thing stands at a path.

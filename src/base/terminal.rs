@@ -5,6 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, json};
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The version of every JSON document.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -58,6 +59,25 @@ impl Color {
             }
         }
     }
+}
+
+/// Whether somebody can type an answer.
+pub(crate) fn is_input() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Whether results are shown on a terminal.
+pub(crate) fn is_output() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Standard input, output and error, for a program that gets them as its own.
+pub(crate) fn copy_streams() -> io::Result<[OwnedFd; 3]> {
+    Ok([
+        io::stdin().as_fd().try_clone_to_owned()?,
+        io::stdout().as_fd().try_clone_to_owned()?,
+        io::stderr().as_fd().try_clone_to_owned()?,
+    ])
 }
 
 /// Prints a result. A reader that went away is no error.

@@ -5,6 +5,8 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::camcops_conf::kept::{self, masked};
 use crate::cli::{Config, Global};
+use crate::host::named_file::{hidden_beside, remove_file, replace_file, write_private};
+use crate::host::take_over::run_on_terminal;
 use crate::resource::{Resource, Shown};
 use crate::session::Session;
 use crate::session::open_host;
@@ -15,10 +17,7 @@ use crate::site::{is_open, on_command_line, secret_key};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::IsTerminal;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 mod secret;
 
@@ -170,7 +169,7 @@ pub(crate) fn rewrite(
     let changed = old.as_deref().unwrap_or_default() != new;
     if changed {
         check(global, &file, &new)?;
-        write(&file, &new)?;
+        replace_file(&file, &new)?;
     }
     Ok((file, old, changed))
 }
@@ -329,13 +328,13 @@ fn keys(style: Style) -> Result<u8> {
 /// Lets the administrator edit a copy, and puts it in place only if it is right.
 fn edit(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
-    if !std::io::stdin().is_terminal() {
+    if !terminal::is_input() {
         return Err(Exit::Usage
             .because("config edit needs a terminal; config set KEY VALUE works without one"));
     }
     let file = settings_file(&open_host(global)?, global);
     let old = read(&file)?;
-    let copy = beside(&file, "edit");
+    let copy = hidden_beside(&file, "edit");
     let text = old.clone().unwrap_or_else(settings::example);
     if copy.exists() {
         terminal::note(&format!(
@@ -343,12 +342,12 @@ fn edit(global: &Global, style: Style) -> Result<u8> {
             copy.display()
         ));
     } else {
-        write_new(&copy, &text)?;
+        write_private(&copy, &text)?;
     }
     let result = edited(global, &file, &copy, &text);
     // Kept after a failure: nobody wants to type it again.
     if result.is_ok() {
-        std::fs::remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
+        remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
     }
     let changed = result.with_context(|| {
         format!(
@@ -375,14 +374,10 @@ fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<boo
         .ok_or_else(|| Exit::Unreachable.because("no editor found; set EDITOR"))?;
     let mut words = editor.split_whitespace();
     let program = words.next().context("EDITOR is empty")?;
-    let status = Command::new(program)
-        .args(words)
-        .arg(copy)
-        .stdin(Stdio::inherit())
-        .status()
-        .with_context(|| {
-            format!("can't start the editor {program}, which EDITOR or VISUAL names")
-        })?;
+    let status = run_on_terminal(program, |command| {
+        command.args(words).arg(copy);
+    })
+    .with_context(|| format!("can't start the editor {program}, which EDITOR or VISUAL names"))?;
     if !status.success() {
         return Err(Exit::Failed.because(format!("the editor ended with {status}")));
     }
@@ -392,7 +387,7 @@ fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<boo
         return Ok(false);
     }
     check(global, file, &after)?;
-    write(file, &after)?;
+    replace_file(file, &after)?;
     Ok(true)
 }
 
@@ -403,63 +398,4 @@ pub(crate) fn read(file: &Path) -> Result<Option<String>> {
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(why) => Err(why).with_context(|| format!("can't read {}", file.display())),
     }
-}
-
-/// Replaces the administrator's file in one step; its mode and owner stay, and a link leads where it led.
-pub(crate) fn write(file: &Path, text: &str) -> Result<()> {
-    let file = &led_to(file)?;
-    let new = beside(file, "new");
-    write_new(&new, text)?;
-    let mut mode = 0o640;
-    if let Ok(old) = std::fs::metadata(file) {
-        mode = old.mode() & 0o7777;
-        std::os::unix::fs::chown(&new, Some(old.uid()), Some(old.gid()))
-            .with_context(|| format!("can't keep the owner of {}", file.display()))?;
-    }
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
-    std::fs::rename(&new, file).with_context(|| format!("can't write {}", file.display()))
-}
-
-/// Where a link leads, if nobody else can have put it there.
-fn led_to(file: &Path) -> Result<PathBuf> {
-    if !std::fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink()) {
-        return Ok(file.to_owned());
-    }
-    let directory = file.parent().unwrap_or(Path::new("/"));
-    let found = std::fs::metadata(directory)?;
-    let is_own = [0, nix::unistd::geteuid().as_raw()].contains(&found.uid());
-    if !is_own || found.mode() & 0o022 != 0 {
-        return Err(Exit::CannotCreate.because(format!(
-            "{} is a link in a directory that others can write to; it is not followed",
-            file.display()
-        )));
-    }
-    std::fs::canonicalize(file)
-        .with_context(|| format!("{} is a link that leads nowhere", file.display()))
-}
-
-fn beside(file: &Path, what: &str) -> PathBuf {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    file.with_file_name(format!(".{name}.{what}"))
-}
-
-fn write_new(file: &Path, text: &str) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        if let Some(directory) = file.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        match std::fs::remove_file(file) {
-            Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
-            _ => {}
-        }
-        let mut handle = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            // Until it is known who may read it.
-            .mode(0o600)
-            .open(file)?;
-        std::io::Write::write_all(&mut handle, text.as_bytes())?;
-        handle.sync_all()
-    };
-    write().with_context(|| format!("can't write {}", file.display()))
 }

@@ -4,6 +4,7 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::Cli;
 use crate::drivers::services::member::members;
+use crate::host::named_file::{create_directory, write_output};
 use crate::layout::{Row, What, Whose};
 use crate::session::Session;
 use crate::settings::{self, LogMode};
@@ -128,10 +129,10 @@ pub(crate) fn completions(shell: clap_complete::Shell, style: Style) -> Result<u
 pub(crate) fn manual(directory: &Path, style: Style) -> Result<u8> {
     let cannot =
         |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
-    std::fs::create_dir_all(directory).map_err(cannot)?;
+    create_directory(directory).map_err(cannot)?;
     let pages = pages()?;
     for (name, page) in &pages {
-        std::fs::write(directory.join(name), page).map_err(cannot)?;
+        write_output(&directory.join(name), page).map_err(cannot)?;
     }
     if style.json {
         let names: Vec<&String> = pages.iter().map(|(name, _)| name).collect();

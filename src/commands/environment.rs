@@ -6,11 +6,10 @@ use crate::base::error::Exit;
 use crate::base::terminal;
 use crate::cli::{Global, WithEnvironment};
 use crate::drivers::services::member::own_environment;
+use crate::host::take_over::become_program;
 use crate::layout::{DEBIAN, Layout};
 use crate::session::open_host;
 use anyhow::{Context, Result};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 const ROOTS_HOME: &str = "/root";
 
@@ -40,18 +39,18 @@ pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
         .words
         .split_first()
         .context("there is no program to run")?;
-    let mut command = Command::new("/usr/bin/setpriv");
-    command
-        .args([format!("--reuid={account}"), format!("--regid={group}")])
-        .args(["--init-groups", "--"])
-        .arg(program)
-        .args(arguments);
-    // That of supervisor itself is root's.
-    if std::env::var_os("HOME").is_none_or(|home| home == ROOTS_HOME) {
-        command.env("HOME", &user.dir);
-    }
-    command.envs(variables);
-    let why = command.exec();
+    let why = become_program("/usr/bin/setpriv", |command| {
+        command
+            .args([format!("--reuid={account}"), format!("--regid={group}")])
+            .args(["--init-groups", "--"])
+            .arg(program)
+            .args(arguments);
+        // That of supervisor itself is root's.
+        if std::env::var_os("HOME").is_none_or(|home| home == ROOTS_HOME) {
+            command.env("HOME", &user.dir);
+        }
+        command.envs(variables);
+    });
     Err(Exit::Unreachable.because(format!("can't start /usr/bin/setpriv: {why}")))
 }
 

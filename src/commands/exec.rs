@@ -8,11 +8,11 @@ use crate::base::error::Exit;
 use crate::cli::Global;
 use crate::drivers::tables;
 use crate::host::pty::{Given, code, run_apart};
+use crate::host::take_over::become_program;
 use crate::session::Session;
 use crate::settings::{Environment, Mode};
 use anyhow::{Context, Result};
 use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -134,9 +134,7 @@ async fn become_it(
         surround(command, site, application, account);
     };
     if as_root {
-        let mut command = Command::new(SETPRIV);
-        with(&mut command);
-        let why = command.exec();
+        let why = become_program(SETPRIV, with);
         return Err(anyhow::Error::new(why).context(format!("can't start {SETPRIV}")));
     }
     Ok(code(run_apart(Given::ours()?, SETPRIV, with).await?))

@@ -5,13 +5,12 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::Global;
 use crate::host::export_locks;
+use crate::host::take_over::become_program;
 use crate::layout::{DEBIAN, Layout, UNSENT_SENDER};
 use crate::session::open_host;
 use anyhow::Result;
 use serde_json::json;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
 /// Breaks stale export locks of an instance. It needs no settings, so that the service's own account can run it.
 pub(crate) fn break_locks(global: &Global, style: Style) -> Result<u8> {
@@ -58,9 +57,10 @@ pub(crate) fn catch_up(global: &Global) -> Result<u8> {
             layout.venv
         )));
     }
-    let mut command = Command::new(&python);
-    command.args(["-W", "ignore", UNSENT_SENDER]);
-    command.env("HOME", &layout.state);
-    let why = command.current_dir(&layout.state).exec();
+    let why = become_program(&python, |command| {
+        command.args(["-W", "ignore", UNSENT_SENDER]);
+        command.env("HOME", &layout.state);
+        command.current_dir(&layout.state);
+    });
     Err(Exit::Unreachable.because(format!("can't start {python}: {why}")))
 }

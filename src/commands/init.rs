@@ -1,17 +1,17 @@
 //! `init`: a few questions, each with a default, and the settings file.
 
-use super::config::{answered, write};
+use super::config::answered;
 use super::need_root;
 use crate::base::error::Exit;
 use crate::base::prompt as questions;
 use crate::base::terminal::{self, Style};
 use crate::cli::Global;
+use crate::host::named_file::replace_file;
 use crate::session::open_host;
 use crate::session::sources::settings_file;
 use crate::settings;
 use crate::site::facts::Facts;
 use anyhow::Result;
-use std::io::{self, IsTerminal};
 
 struct Question {
     key: &'static str,
@@ -97,7 +97,7 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
             file.display()
         )));
     }
-    if !io::stdin().is_terminal() {
+    if !terminal::is_input() {
         return Err(Exit::Usage.because(format!(
             "init asks questions and needs a terminal; without one, write {} yourself: `camcops-provision config keys` prints every key",
             file.display()
@@ -156,7 +156,7 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
             "nothing was written, because together the answers are wrong:\n{problems}"
         ))
     })?;
-    write(&file, &text)?;
+    replace_file(&file, &text)?;
     answered(&file, true, style)
 }
 

@@ -14,6 +14,7 @@ use crate::drivers::{Drivers, services, sql};
 use crate::engine::report::{self, Lines};
 use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
+use crate::host::named_file::write_output;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::layout::{RUNTIME, TOOL};
 use crate::recipe::Recipe;
@@ -56,7 +57,7 @@ pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Re
     if let Some(file) = &flags.out {
         let mut text = serde_json::to_string_pretty(&terminal::versioned(&document)?)?;
         text.push('\n');
-        std::fs::write(file, text).map_err(|why| {
+        write_output(file, text.as_bytes()).map_err(|why| {
             Exit::CannotCreate.because(format!("--out {}: {why}", file.display()))
         })?;
     }

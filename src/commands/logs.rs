@@ -5,14 +5,13 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style, plain};
 use crate::cli::{Global, Logs};
 use crate::drivers::services::member::Role;
+use crate::host::take_over::become_program;
 use crate::session::Session;
 use crate::settings::{LogMode, ServiceName};
 use crate::site::facts::Manager;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -195,7 +194,9 @@ fn print(site: &Session, lines: &[Line]) -> Result<u8> {
 
 /// Only comes back where it could not start.
 fn become_it(program: &str, arguments: &[String]) -> Result<u8> {
-    let why = Command::new(program).args(arguments).exec();
+    let why = become_program(program, |command| {
+        command.args(arguments);
+    });
     Err(Exit::Unreachable.because(format!("can't start {program}: {why}")))
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,7 +34,7 @@ const QUEUE: &str = "celery";
 pub(crate) async fn top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
     need_machine(global, "measure the services")?;
     let site = purge::site(global)?;
-    let shown = match !style.json && !flags.once && std::io::stdout().is_terminal() {
+    let shown = match !style.json && !flags.once && terminal::is_output() {
         true => watch(&site, Duration::from_secs(flags.seconds.into()), style).await,
         false => once(&site, style).await,
     };

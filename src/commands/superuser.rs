@@ -4,7 +4,7 @@
 use crate::base::error::Exit;
 use crate::base::prompt::{self, hidden, read_secret, terminal};
 use crate::base::secret::Secret;
-use crate::base::terminal::Style;
+use crate::base::terminal::{Style, note};
 use crate::cli::Install;
 use crate::drivers::superuser;
 use crate::engine::{Action, Plan};
@@ -14,7 +14,6 @@ use crate::resource::Resource;
 use crate::session::Session;
 use crate::settings::{Setting, UserName};
 use anyhow::{Context, Result};
-use std::io::{self, Write};
 use std::path::Path;
 
 /// Takes the password from the file that a flag names, or from standard input.
@@ -67,7 +66,7 @@ pub(crate) fn ask_name(
         }
         match UserName::read(&answer.as_str().into()) {
             Ok(_) => return Ok(Some(answer)),
-            Err(why) => writeln!(io::stderr(), "{why}; allowed: {}", UserName::allowed())?,
+            Err(why) => note(&format!("{why}; allowed: {}", UserName::allowed())),
         }
     }
 }
@@ -107,13 +106,13 @@ pub(crate) fn asked_twice(question: &str) -> Result<Secret> {
     loop {
         let first = hidden(question)?;
         if let Err(why) = superuser::check(&first) {
-            writeln!(io::stderr(), "the password {why}")?;
+            note(&format!("the password {why}"));
             continue;
         }
         if first == hidden("The same again: ")? {
             return Ok(first);
         }
-        writeln!(io::stderr(), "these are two different passwords")?;
+        note("these are two different passwords");
     }
 }
 
@@ -127,7 +126,7 @@ pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
         if first == hidden("The same again: ")? {
             return Ok(first);
         }
-        writeln!(io::stderr(), "these are two different ones")?;
+        note("these are two different ones");
     }
 }
 

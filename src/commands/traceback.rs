@@ -9,18 +9,18 @@ use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Services};
 use crate::drivers::services::member::Role;
+use crate::host::named_file::open_at_once;
 use crate::host::processes::{self, Table};
 use anyhow::Result;
-use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -191,12 +191,7 @@ fn memory(pid: u32) -> Option<File> {
         .take(MOST_HANDLES)
         .filter_map(|handle| Some(handle.ok()?.path()))
         .find(|path| is_it(path))?;
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)
-        .ok()?;
+    let file = open_at_once(&path).ok()?;
     let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
     let is_file = file.metadata().is_ok_and(|found| found.is_file());
     (is_file && is_it(Path::new(&ours))).then_some(file)

@@ -5,6 +5,7 @@
 //! there to root's. Only where its input is a terminal, what is typed is carried to it. What else it is given, a file or a
 //! pipe, it has as it is.
 
+use crate::base::terminal;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -39,11 +40,11 @@ pub(crate) struct Given {
 impl Given {
     /// What this program has itself.
     pub(crate) fn ours() -> Result<Given> {
-        let copy = |ours: io::Result<OwnedFd>| anyhow::Ok(File::from(ours?));
+        let [input, output, complaint] = terminal::copy_streams()?.map(File::from);
         Ok(Given {
-            input: copy(io::stdin().as_fd().try_clone_to_owned())?,
-            output: copy(io::stdout().as_fd().try_clone_to_owned())?,
-            complaint: copy(io::stderr().as_fd().try_clone_to_owned())?,
+            input,
+            output,
+            complaint,
         })
     }
 

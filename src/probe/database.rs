@@ -6,23 +6,18 @@ use super::{
 };
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
+use crate::host::own_program;
 use crate::host::Host;
 use crate::settings::{DatabaseTls, Mode};
 use crate::site::Site;
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Opts, OptsBuilder, ServerError, SslOpts};
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::{getegid, geteuid};
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 /// Of a process of another account no more is read.
@@ -257,7 +252,7 @@ impl Endpoint {
     ) -> Result<Answer, Trouble> {
         let other = |why: &str| Trouble::new(Cause::Other, socket, why);
         let words = ["login", socket, &self.user, &self.database];
-        let child = answer_of(uid, gid, &words);
+        let child = own_program::ask_as((uid, gid), &words, LARGEST_ANSWER);
         match patience.bears(child).await {
             Err(_) => Err(unanswered(socket, patience)),
             Ok(Err(why)) => Err(other(&format!(
@@ -438,32 +433,6 @@ fn answer(version: &str, comment: &str) -> Answer {
 fn packets_are_strange(why: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, Other};
     matches!(why.kind(), InvalidData | Other)
-}
-
-/// What this very program says as another account, without a terminal, wherever its file is and even if that is being
-/// replaced. Others of that account could make it say anything.
-async fn answer_of(uid: u32, gid: u32, arguments: &[&str]) -> io::Result<Vec<u8>> {
-    let program = File::open("/proc/self/exe")?;
-    fcntl(&program, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    let mut child = Command::new("/usr/bin/setsid")
-        .arg("/usr/bin/setpriv")
-        .args([format!("--reuid={uid}"), format!("--regid={gid}")])
-        .args(["--clear-groups", "--"])
-        .arg(format!("/proc/self/fd/{}", program.as_raw_fd()))
-        .args(arguments)
-        // Settings in it may be secrets, and that account could read it.
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut said = Vec::new();
-    if let Some(output) = child.stdout.take() {
-        output.take(LARGEST_ANSWER).read_to_end(&mut said).await?;
-    }
-    Ok(said)
 }
 
 #[cfg(test)]

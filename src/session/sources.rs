@@ -3,11 +3,11 @@
 use crate::base::error::Exit;
 use crate::cli::Global;
 use crate::host::Host;
+use crate::host::named_file::open_at_once;
 use crate::layout::DEFAULT_INSTANCE;
 use crate::settings::{Sources, VARIABLE_PREFIX};
 use anyhow::Result;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The file that holds the settings of an instance.
@@ -68,12 +68,7 @@ fn more_settings(host: &Host, directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read_settings(host: &Host, file: &Path) -> Result<Option<String>> {
-    // Non-blocking, so that a pipe of that name can't hold the program up.
-    let opened = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(file);
-    let mut handle = match opened {
+    let mut handle = match open_at_once(file) {
         Ok(handle) => handle,
         Err(why) if why.kind() == ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(unreadable(file, &why)),

@@ -15,6 +15,7 @@ use crate::drivers::acme;
 use crate::drivers::services::apache;
 use crate::engine::report::Lines;
 use crate::engine::{self, Left, Plan, Planned};
+use crate::host::named_file::{remove_file, replace_file};
 use crate::host::{self, Host};
 use crate::journal::Writer;
 use crate::probe::{Endpoint, Role, Trouble};
@@ -176,12 +177,12 @@ async fn go_back(
     let placed = async {
         let new = std::fs::read_to_string(file)?;
         match old {
-            Some(old) => config::write(file, old)?,
-            None => std::fs::remove_file(file)?,
+            Some(old) => replace_file(file, old)?,
+            None => remove_file(file)?,
         }
         let site = Session::open(global)?;
         if let Err(why) = place(&site, writer, style).await {
-            config::write(file, &new)?;
+            replace_file(file, &new)?;
             return Err(why);
         }
         Ok(site)

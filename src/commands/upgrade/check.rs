@@ -9,6 +9,7 @@ use crate::drivers::release::{self, Missing};
 use crate::drivers::sql::Power;
 use crate::drivers::sql::copy::load;
 use crate::drivers::tables;
+use crate::host::named_file::replace_file;
 use crate::journal;
 use crate::session::Session;
 use crate::settings::{self, Auto, Mode, Origin, Version};
@@ -297,7 +298,7 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
     let old = config::read(file)?.unwrap_or_default();
     let new = settings::edited(&old, KEY, Some(version))
         .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
-    config::write(file, &new)
+    replace_file(file, &new)
 }
 
 /// Tells what was found.
