@@ -6,8 +6,8 @@ use super::{
 };
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
-use crate::host::own_program;
 use crate::host::Host;
+use crate::host::own_program;
 use crate::settings::{DatabaseTls, Mode};
 use crate::site::Site;
 use anyhow::{Context, Result};
