@@ -253,19 +253,26 @@ pub(crate) fn run(command: &Command, input: Option<&[u8]>) -> Option<Result<Step
     })
 }
 
-/// Notes an owner in place of giving something to it.
-pub(crate) fn owns(file: BorrowedFd<'_>, name: Option<&Path>, accounts: &Accounts, to: (u32, u32)) {
+/// Notes an owner, and the mode that goes with it, in place of giving something to it. Says no: nothing is given.
+pub(crate) fn owns(
+    file: BorrowedFd<'_>,
+    name: Option<&Path>,
+    accounts: &Accounts,
+    to: (u32, u32),
+    mode: Option<u32>,
+) -> bool {
     let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
     let path = name.map_or_else(|| path.clone(), |name| path.join(name));
     // It has its own name only when it is finished.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let path = finished_name(&name).map_or_else(|| path.clone(), |own| path.with_file_name(own));
     let owner = accounts.owner_name(to.0, to.1);
-    // It is root's already, whoever plays root.
-    if to == (0, 0) || owner == "root:root" {
-        return;
+    // What is root's is so already, whoever plays root.
+    if to != (0, 0) && owner != "root:root" {
+        let mode = mode.map_or_else(String::new, |mode| format!(" {mode:04o}"));
+        note("own", &format!("{} {owner}{mode}", path.display()));
     }
-    note("own", &format!("{} {owner}", path.display()));
+    false
 }
 
 fn answer(asked: impl FnOnce(&[(String, String)]) -> Step) -> Option<Result<Step>> {
