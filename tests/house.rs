@@ -558,6 +558,10 @@ mod made_up {
     fn tree_with(files: &[(&str, &str)]) -> Tree {
         let good = [
             ("lib.rs", "mod base;\nmod commands;\nmod host;\n"),
+            (
+                "resource/cases.rs",
+                "fn play() { println!(); }\nstruct Host;\n",
+            ),
             ("base.rs", "pub(crate) mod terminal;\n"),
             (
                 "base/terminal.rs",
@@ -571,7 +575,10 @@ mod made_up {
                 "recipe.rs",
                 "use crate::resource::Wanted;\nfn decide() -> Wanted { Wanted { a: 1 } }\n",
             ),
-            ("resource.rs", "pub(crate) struct Wanted { a: u8 }\n"),
+            (
+                "resource.rs",
+                "pub(crate) struct Wanted { a: u8 }\n#[cfg(test)]\nmod cases;\n",
+            ),
             (
                 "commands.rs",
                 "use crate::{base::terminal::{self, print_line}, host::Host};\n#[cfg(test)]\nmod tests {\n    use crate::nowhere;\n    fn print() { println!(); std::fs::write(); }\n}\n",

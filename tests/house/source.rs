@@ -22,6 +22,8 @@ pub struct File {
     pub texts: Vec<(usize, String)>,
     /// How many lines it has that are not of tests.
     pub lines: usize,
+    /// Modules in files of their own that are there for tests only.
+    test_modules: Vec<Vec<String>>,
 }
 
 /// All files by their path below src/.
@@ -36,6 +38,11 @@ impl Tree {
     pub fn read(root: &Path) -> Tree {
         let mut files = BTreeMap::new();
         read_directory(root, "", &mut files);
+        let of_tests: Vec<Vec<String>> = files
+            .values_mut()
+            .flat_map(|file| file.test_modules.drain(..))
+            .collect();
+        files.retain(|_, file| !of_tests.iter().any(|test| file.module.starts_with(test)));
         let mut handed_on = BTreeMap::new();
         for (name, file) in &files {
             for path in file.handed_on() {
@@ -94,8 +101,14 @@ fn read_file(module: Vec<String>, text: &str) -> File {
             .iter()
             .any(|&(first, last)| first <= line && line <= last)
     };
+    let test_modules = tokens
+        .windows(3)
+        .filter(|words| words[0].text == "mod" && words[2].text == ";" && is_test(words[0].line))
+        .map(|words| [&module[..], &[words[1].text.clone()]].concat())
+        .collect();
     File {
         module,
+        test_modules,
         lines: (1..=text.lines().count())
             .filter(|&line| !is_test(line))
             .count(),
