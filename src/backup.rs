@@ -4,18 +4,18 @@
 //! backup's name is whole. It is only read after its sums were found to be right.
 
 pub(crate) mod files;
-pub(crate) mod keep;
 pub(crate) mod make;
 pub(crate) mod manifest;
+pub(crate) mod retention;
 pub(crate) mod summary;
 
 use crate::archive::pack::sum_of;
 use crate::base::error::Exit;
-use crate::base::text::hex;
-use crate::drivers::sql::copy::directory::moment;
-use crate::host::{Host, Kind};
+use crate::base::text::encode_hex;
+use crate::drivers::sql::copy::directory::parse_stamp;
+use crate::host::{Host, PathKind};
 use anyhow::Result;
-use manifest::{MANIFEST, Manifest, SUMS};
+use manifest::{BackupManifest, MANIFEST, SUMS};
 use serde::Serialize;
 use std::fs::File;
 use time::OffsetDateTime;
@@ -36,7 +36,7 @@ const LARGEST_MANIFEST: u64 = 32 << 20;
 /// What something in the directory of backups is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum What {
+pub(crate) enum BackupKind {
     /// A whole backup.
     Backup,
     /// One that was never finished.
@@ -47,11 +47,11 @@ pub(crate) enum What {
 
 /// Something in the directory of backups.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Found {
+pub(crate) struct BackupEntry {
     /// Its name.
     pub(crate) name: String,
     /// What it is.
-    pub(crate) what: What,
+    pub(crate) what: BackupKind,
     /// When it was made.
     #[serde(serialize_with = "time::serde::rfc3339::serialize")]
     pub(crate) made_at: OffsetDateTime,
@@ -59,24 +59,29 @@ pub(crate) struct Found {
     pub(crate) bytes: u64,
     /// What it says of itself; its sums are not checked for that.
     #[serde(skip)]
-    pub(crate) manifest: Option<Manifest>,
+    pub(crate) manifest: Option<BackupManifest>,
 }
 
 /// What is in the directory of backups of an instance, oldest first.
-pub(crate) fn list(host: &Host, directory: &str, slug: &str, database: &str) -> Result<Vec<Found>> {
+pub(crate) fn list_backups(
+    host: &Host,
+    directory: &str,
+    slug: &str,
+    database: &str,
+) -> Result<Vec<BackupEntry>> {
     let mut all = Vec::new();
     for name in host.list(directory)?.unwrap_or_default() {
-        let Some((what, made_at)) = understood(&name, slug, database) else {
+        let Some((what, made_at)) = parse_file_name(&name, slug, database) else {
             continue;
         };
         let path = format!("{directory}/{name}");
-        let Some(entry) = host.look(&path)? else {
+        let Some(entry) = host.stat(&path)? else {
             continue;
         };
         let is_right = match what {
-            What::Backup => entry.kind == Kind::Directory,
-            What::Dump => entry.kind == Kind::File,
-            What::Unfinished => entry.kind != Kind::Symlink,
+            BackupKind::Backup => entry.kind == PathKind::Directory,
+            BackupKind::Dump => entry.kind == PathKind::File,
+            BackupKind::Unfinished => entry.kind != PathKind::Symlink,
         };
         if !is_right {
             continue;
@@ -89,7 +94,7 @@ pub(crate) fn list(host: &Host, directory: &str, slug: &str, database: &str) -> 
             Ok(())
         };
         match entry.kind {
-            Kind::Directory => {
+            PathKind::Directory => {
                 for file in host.list(&path)?.unwrap_or_default() {
                     size(&format!("{path}/{file}"))?;
                 }
@@ -97,10 +102,10 @@ pub(crate) fn list(host: &Host, directory: &str, slug: &str, database: &str) -> 
             _ => size(&path)?,
         }
         let manifest = match what {
-            What::Backup => read_manifest(host, &path).ok(),
+            BackupKind::Backup => read_manifest(host, &path).ok(),
             _ => None,
         };
-        all.push(Found {
+        all.push(BackupEntry {
             name,
             what,
             made_at,
@@ -112,11 +117,12 @@ pub(crate) fn list(host: &Host, directory: &str, slug: &str, database: &str) -> 
     Ok(all)
 }
 
-impl Found {
+impl BackupEntry {
     /// Whether it is a backup of that instance that came to its end, by what it says of itself.
     pub(crate) fn is_whole(&self, instance: &str) -> bool {
         let manifest = self.manifest.as_ref();
-        self.what == What::Backup && manifest.is_some_and(|manifest| manifest.instance == instance)
+        self.what == BackupKind::Backup
+            && manifest.is_some_and(|manifest| manifest.instance == instance)
     }
 
     /// What it was made before, if that is why there is one.
@@ -126,38 +132,44 @@ impl Found {
 }
 
 /// What a name says.
-fn understood(name: &str, slug: &str, database: &str) -> Option<(What, OffsetDateTime)> {
+fn parse_file_name(name: &str, slug: &str, database: &str) -> Option<(BackupKind, OffsetDateTime)> {
     let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
         Some(name) => (name, true),
         None => (name, false),
     };
-    let either = |what| if unfinished { What::Unfinished } else { what };
+    let either = |what| {
+        if unfinished {
+            BackupKind::Unfinished
+        } else {
+            what
+        }
+    };
     let of = |owner: &str| name.strip_prefix(owner)?.strip_prefix('-');
-    if let Some(moment) = of(slug).and_then(moment) {
-        return Some((either(What::Backup), moment));
+    if let Some(moment) = of(slug).and_then(parse_stamp) {
+        return Some((either(BackupKind::Backup), moment));
     }
     let rest = of(database)?;
     let (stamp, more) = rest.split_once('-')?;
     let ends = [".sql", ".sql.zst", ".sql.zst.age"];
     let is_dump = more.contains("-before-") && ends.iter().any(|end| more.ends_with(end));
-    is_dump.then_some((either(What::Dump), moment(stamp)?))
+    is_dump.then_some((either(BackupKind::Dump), parse_stamp(stamp)?))
 }
 
-fn read_manifest(host: &Host, path: &str) -> Result<Manifest> {
-    Manifest::parse(&small(host, path, MANIFEST)?, path)
+fn read_manifest(host: &Host, path: &str) -> Result<BackupManifest> {
+    BackupManifest::parse(&read_small_file(host, path, MANIFEST)?, path)
 }
 
-fn small(host: &Host, path: &str, name: &str) -> Result<Vec<u8>> {
+fn read_small_file(host: &Host, path: &str, name: &str) -> Result<Vec<u8>> {
     use std::io::Read;
     let Some((_, file)) = host.open_file(&format!("{path}/{name}"))? else {
-        return Err(unfit(path, &format!("has no {name}")));
+        return Err(unusable_backup(path, &format!("has no {name}")));
     };
     let mut bytes = Vec::new();
     file.take(LARGEST_MANIFEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn unfit(path: &str, what: &str) -> anyhow::Error {
+fn unusable_backup(path: &str, what: &str) -> anyhow::Error {
     Exit::Unusable.because(format!(
         "the backup {path} {what}: nothing was changed; use another one (`camcops-provision backup list` shows them)"
     ))
@@ -169,7 +181,7 @@ pub(crate) struct Opened {
     /// Where it is.
     pub(crate) path: String,
     /// What it says of itself.
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: BackupManifest,
     /// Its database, as it was summed: nobody can have exchanged it since.
     pub(crate) database: File,
     /// Its files.
@@ -177,31 +189,34 @@ pub(crate) struct Opened {
 }
 
 /// Opens a backup and checks each sum.
-pub(crate) fn open(host: &Host, path: &str) -> Result<Opened> {
-    let sums = small(host, path, SUMS)?;
+pub(crate) fn open_backup(host: &Host, path: &str) -> Result<Opened> {
+    let sums = read_small_file(host, path, SUMS)?;
     let Some(sums) = manifest::parse_sums(&sums) else {
-        return Err(unfit(path, &format!("has a {SUMS} that is damaged")));
+        return Err(unusable_backup(
+            path,
+            &format!("has a {SUMS} that is damaged"),
+        ));
     };
     let check = |name: &str, sum: &str| -> Result<()> {
         match sums.get(name).is_some_and(|wanted| wanted == sum) {
             true => Ok(()),
-            false => Err(unfit(
+            false => Err(unusable_backup(
                 path,
                 &format!("is damaged: {name} is not what {SUMS} says"),
             )),
         }
     };
-    let said = small(host, path, MANIFEST)?;
+    let said = read_small_file(host, path, MANIFEST)?;
     let sum = ring::digest::digest(&ring::digest::SHA256, &said);
-    check(MANIFEST, &hex(sum.as_ref()))?;
-    let manifest = Manifest::parse(&said, path)?;
+    check(MANIFEST, &encode_hex(sum.as_ref()))?;
+    let manifest = BackupManifest::parse(&said, path)?;
     let open = |plain: &str, encrypted: &str| -> Result<File> {
         let name = match &manifest.encrypted_to {
             Some(_) => encrypted,
             None => plain,
         };
         let Some((_, file)) = host.open_file(&format!("{path}/{name}"))? else {
-            return Err(unfit(path, &format!("has no {name}")));
+            return Err(unusable_backup(path, &format!("has no {name}")));
         };
         check(name, &sum_of(&file)?.sha256)?;
         std::io::Seek::rewind(&mut &file)?;
@@ -223,23 +238,23 @@ mod tests {
 
     #[test]
     fn a_name_says_what_it_is() {
-        let what = |name: &str| understood(name, "camcops", "camcops").map(|(what, _)| what);
+        let what = |name: &str| parse_file_name(name, "camcops", "camcops").map(|(what, _)| what);
         for (name, expected) in [
-            ("camcops-20261121T101500Z", Some(What::Backup)),
+            ("camcops-20261121T101500Z", Some(BackupKind::Backup)),
             (
                 "camcops-20261121T101500Z.unfinished",
-                Some(What::Unfinished),
+                Some(BackupKind::Unfinished),
             ),
             ("camcops_two-20261121T101500Z", None),
             ("camcops-20261321T101500Z", None),
             ("camcops-20261121T101500Z-old", None),
             (
                 "camcops-20261121T101500Z-0086-before-0087.sql",
-                Some(What::Dump),
+                Some(BackupKind::Dump),
             ),
             (
                 "camcops-20261121T101500Z-0087-before-purge.sql.zst.unfinished",
-                Some(What::Unfinished),
+                Some(BackupKind::Unfinished),
             ),
             ("camcops.before-upgrade", None),
         ] {

@@ -15,9 +15,9 @@ pub(crate) mod seal;
 /// What a value may hold, and what Python takes for blanks and line breaks.
 pub(crate) mod value;
 
-pub use ini::{Entry, Ini, Problem};
-pub use keys::{ConfKey, KEYS, Kind, Section};
-pub use mask::{masked, masked_value, may_be_secret};
-pub use merge::{Kept, Merged, merge};
-pub(crate) use seal::{holds_secrets, sealed, unsealed};
-pub use value::{check, escape, list};
+pub use ini::{Ini, IniEntry, IniProblem};
+pub use keys::{ConfKey, ConfSection, KEYS, ValueKind};
+pub use mask::{mask_secrets, masked_value, may_be_secret};
+pub use merge::{KeptKey, Merged, merge_files};
+pub(crate) use seal::{holds_secrets, seal_values, unseal_values};
+pub use value::{check_value, escape_value, join_list};

@@ -12,8 +12,10 @@ mod tests;
 
 use crate::base::terminal;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-pub(crate) use check::{Finding, Given, Severity, check, check_served, permission_findings};
-pub(crate) use pem::base64;
+pub(crate) use check::{
+    CertificateFinding, GivenFiles, Severity, check_given, check_served, permission_findings,
+};
+pub(crate) use pem::encode_base64;
 pub(crate) use pem::{certificates_only, holds_key, key_only};
 use rcgen::string::PrintableString;
 use rcgen::{
@@ -21,7 +23,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
     SerialNumber,
 };
-use read::{Name, PrivateKey};
+use read::{HostName, PrivateKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use std::fmt;
@@ -55,10 +57,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    fn parsed_names(&self) -> Result<Vec<Name>> {
+    fn parsed_names(&self) -> Result<Vec<HostName>> {
         let mut names = Vec::new();
         for name in &self.names {
-            let name = Name::parse(name).map_err(|problem| anyhow!(problem))?;
+            let name = HostName::parse(name).map_err(|problem| anyhow!(problem))?;
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -78,17 +80,17 @@ impl Subject {
             .into_iter()
             .map(|name| {
                 Ok(match name {
-                    Name::Host(host) => SanType::DnsName(host.try_into()?),
-                    Name::Address(address) => SanType::IpAddress(address),
+                    HostName::Host(host) => SanType::DnsName(host.try_into()?),
+                    HostName::Address(address) => SanType::IpAddress(address),
                 })
             })
             .collect::<Result<_>>()?;
         Ok(certificate)
     }
 
-    fn distinguished_name(&self, names: &[Name]) -> Result<DistinguishedName> {
+    fn distinguished_name(&self, names: &[HostName]) -> Result<DistinguishedName> {
         let mut subject = DistinguishedName::new();
-        if let Some(country) = given(&self.country) {
+        if let Some(country) = non_empty_field(&self.country) {
             let country = country.to_ascii_uppercase();
             ensure!(
                 country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()),
@@ -112,7 +114,7 @@ impl Subject {
                 64,
             ),
         ] {
-            if let Some(value) = given(value) {
+            if let Some(value) = non_empty_field(value) {
                 let length = value.chars().count();
                 ensure!(
                     length <= longest,
@@ -123,7 +125,7 @@ impl Subject {
         }
         let common = names
             .iter()
-            .map(Name::to_string)
+            .map(HostName::to_string)
             .find(|name| name.len() <= 64);
         subject.push(
             DnType::CommonName,
@@ -133,7 +135,7 @@ impl Subject {
     }
 }
 
-fn given(field: &Option<String>) -> Option<&str> {
+fn non_empty_field(field: &Option<String>) -> Option<&str> {
     field
         .as_deref()
         .map(str::trim)
@@ -168,7 +170,7 @@ pub fn self_signed(subject: &Subject, now: SystemTime) -> Result<Pair> {
 /// Makes a certificate for the key of an earlier one; a key too, where that one is not as ours are.
 ///
 /// A key and its certificate are two files, and a run may end between them: only a key that stays fits at any moment.
-pub(crate) fn renewed(key_pem: &str, subject: &Subject, now: SystemTime) -> Result<Pair> {
+pub(crate) fn renew_certificate(key_pem: &str, subject: &Subject, now: SystemTime) -> Result<Pair> {
     match KeyPair::from_pem_and_sign_algo(key_pem, &PKCS_ECDSA_P256_SHA256) {
         Ok(key) => signed_with(&key, Zeroizing::new(key_pem.to_owned()), subject, now),
         Err(_) => self_signed(subject, now),
@@ -215,7 +217,7 @@ pub(crate) fn new_key() -> Result<Zeroizing<String>> {
 }
 
 /// Asks an authority for a certificate for a key: a request, as PEM text.
-pub(crate) fn request(key_pem: &str, subject: &Subject) -> Result<String> {
+pub(crate) fn create_request(key_pem: &str, subject: &Subject) -> Result<String> {
     let key = KeyPair::from_pem(key_pem)
         .context("this kind of key can't sign a request here; take --new-key")?;
     ensure!(
@@ -227,8 +229,8 @@ pub(crate) fn request(key_pem: &str, subject: &Subject) -> Result<String> {
 }
 
 /// Whether one of the certificates of a PEM file was issued for a key.
-pub(crate) fn fits(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
-    let (Some(key), Ok(blocks)) = (only_key(key_pem), read::blocks(certificates_pem)) else {
+pub(crate) fn key_fits_certificate(certificates_pem: &[u8], key_pem: &[u8]) -> bool {
+    let (Some(key), Ok(blocks)) = (only_key(key_pem), read::read_blocks(certificates_pem)) else {
         return false;
     };
     let mut certificates = blocks.iter().filter(|block| read::is_certificate(block));
@@ -260,7 +262,7 @@ pub(crate) fn still_serves(
     let (_, certificate) =
         X509Certificate::from_der(&der).map_err(|_| "the certificate can't be read".to_string())?;
     if !read::self_signed(&certificate) {
-        let issuer = read::called(certificate.issuer());
+        let issuer = read::distinguished_name(certificate.issuer());
         return Err(format!(
             "the certificate is not self-signed ({issuer} issued it)"
         ));
@@ -269,11 +271,11 @@ pub(crate) fn still_serves(
     if key.fits(certificate.public_key()) != Some(true) {
         return Err("its key belongs to another certificate".into());
     }
-    let names = read::names(&certificate);
+    let names = read::certificate_names(&certificate);
     let wanted = subject
         .parsed_names()
         .map_err(|problem| format!("{problem:#}"))?;
-    if let Some(missing) = wanted.iter().find(|name| !read::covered(name, &names)) {
+    if let Some(missing) = wanted.iter().find(|name| !read::is_covered(name, &names)) {
         return Err(format!("it does not cover {missing}"));
     }
     same_fields(&certificate, subject)?;
@@ -282,32 +284,34 @@ pub(crate) fn still_serves(
 
 fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<(), String> {
     let name = certificate.subject();
-    let country = given(&subject.country).map(str::to_ascii_uppercase);
+    let country = non_empty_field(&subject.country).map(str::to_ascii_uppercase);
     for (what, has, wants) in [
         (
             "country",
-            text(name.iter_country().next()),
+            attribute_text(name.iter_country().next()),
             country.as_deref(),
         ),
         (
             "state or province",
-            text(name.iter_state_or_province().next()),
-            given(&subject.state_or_province),
+            attribute_text(name.iter_state_or_province().next()),
+            non_empty_field(&subject.state_or_province),
         ),
         (
             "locality",
-            text(name.iter_locality().next()),
-            given(&subject.locality),
+            attribute_text(name.iter_locality().next()),
+            non_empty_field(&subject.locality),
         ),
         (
             "organization",
-            text(name.iter_organization().next()),
-            given(&subject.organization),
+            attribute_text(name.iter_organization().next()),
+            non_empty_field(&subject.organization),
         ),
     ] {
         if has != wants {
             let shown = |field: Option<&str>| {
-                field.map_or("empty".into(), |text| format!("\"{}\"", read::plain(text)))
+                field.map_or("empty".into(), |text| {
+                    format!("\"{}\"", read::printable_text(text))
+                })
             };
             return Err(format!(
                 "its {what} is {}, and now {} is wanted",
@@ -319,14 +323,14 @@ fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<(
     Ok(())
 }
 
-fn text<'a>(field: Option<&'a AttributeTypeAndValue<'_>>) -> Option<&'a str> {
+fn attribute_text<'a>(field: Option<&'a AttributeTypeAndValue<'_>>) -> Option<&'a str> {
     field.and_then(|field| field.as_str().ok())
 }
 
 /// The last twelfth of its life or the last seven days, whichever is longer, but never more than half of its life.
 fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<(), String> {
     let now = OffsetDateTime::from(now);
-    let (begins, ends) = validity(certificate);
+    let (begins, ends) = validity_times(certificate);
     let life = ends - begins;
     let early: Duration = (life / 12i32).max(Duration::days(7)).min(life / 2i32);
     if now < begins {
@@ -343,7 +347,7 @@ fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<(), Str
     }
 }
 
-fn validity(certificate: &X509Certificate<'_>) -> (OffsetDateTime, OffsetDateTime) {
+fn validity_times(certificate: &X509Certificate<'_>) -> (OffsetDateTime, OffsetDateTime) {
     let validity = certificate.validity();
     (
         validity.not_before.to_datetime(),
@@ -351,15 +355,15 @@ fn validity(certificate: &X509Certificate<'_>) -> (OffsetDateTime, OffsetDateTim
     )
 }
 
-fn readable(pem: &[u8]) -> Result<Vec<Pem>> {
-    read::blocks(pem).map_err(|problem| match problem {
+fn parse_certificates(pem: &[u8]) -> Result<Vec<Pem>> {
+    read::read_blocks(pem).map_err(|problem| match problem {
         read::Unreadable::TooLong(how) => anyhow!("{how}"),
         _ => anyhow!("it holds no certificate in PEM form, or a damaged one"),
     })
 }
 
 fn first_certificate(pem: &[u8]) -> Result<Vec<u8>> {
-    let blocks = readable(pem)?;
+    let blocks = parse_certificates(pem)?;
     blocks
         .into_iter()
         .find(read::is_certificate)
@@ -368,7 +372,7 @@ fn first_certificate(pem: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn only_key(pem: &[u8]) -> Option<PrivateKey> {
-    let block = read::blocks(pem)
+    let block = read::read_blocks(pem)
         .ok()?
         .into_iter()
         .find(read::is_private_key)?;
@@ -378,7 +382,7 @@ fn only_key(pem: &[u8]) -> Option<PrivateKey> {
 
 /// What `status` shows of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Summary {
+pub(crate) struct CertificateSummary {
     /// Who it is for.
     pub(crate) subject: String,
     /// Who signed it.
@@ -397,10 +401,10 @@ pub(crate) struct Summary {
     pub(crate) self_signed: bool,
 }
 
-impl Summary {
+impl CertificateSummary {
     /// How long it is good for, or since when it is not.
     pub(crate) fn left(&self) -> String {
-        let days = terminal::count(self.days_left.unsigned_abs() as usize, "day");
+        let days = terminal::count_of(self.days_left.unsigned_abs() as usize, "day");
         match self.days_left {
             0.. => format!("{days} left"),
             _ => format!("expired {days} ago"),
@@ -409,13 +413,13 @@ impl Summary {
 }
 
 /// Describes the first certificate of a PEM file.
-pub(crate) fn summary(pem: &[u8], now: SystemTime) -> Result<Summary> {
+pub(crate) fn summarize_first(pem: &[u8], now: SystemTime) -> Result<CertificateSummary> {
     summary_of(&first_certificate(pem)?, now)
 }
 
 /// Describes all certificates of a PEM file.
-pub(crate) fn summaries(pem: &[u8], now: SystemTime) -> Result<Vec<Summary>> {
-    let blocks = readable(pem)?;
+pub(crate) fn summarize_all(pem: &[u8], now: SystemTime) -> Result<Vec<CertificateSummary>> {
+    let blocks = parse_certificates(pem)?;
     let certificates = blocks.iter().filter(|block| read::is_certificate(block));
     certificates
         .map(|block| summary_of(&block.contents, now))
@@ -423,19 +427,19 @@ pub(crate) fn summaries(pem: &[u8], now: SystemTime) -> Result<Vec<Summary>> {
 }
 
 /// Describes a certificate as it travels.
-pub(crate) fn summary_of(der: &[u8], now: SystemTime) -> Result<Summary> {
+pub(crate) fn summary_of(der: &[u8], now: SystemTime) -> Result<CertificateSummary> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|error| anyhow!("it can't be read: {error}"))?;
-    let (begins, ends) = validity(&certificate);
+    let (begins, ends) = validity_times(&certificate);
     let left = ends - OffsetDateTime::from(now);
     let digest = ring::digest::digest(&ring::digest::SHA256, der);
     let fingerprint: Vec<_> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
-    Ok(Summary {
-        subject: read::plain(&certificate.subject().to_string()),
-        issuer: read::plain(&certificate.issuer().to_string()),
-        names: read::names(&certificate)
+    Ok(CertificateSummary {
+        subject: read::printable_text(&certificate.subject().to_string()),
+        issuer: read::printable_text(&certificate.issuer().to_string()),
+        names: read::certificate_names(&certificate)
             .iter()
-            .map(Name::to_string)
+            .map(HostName::to_string)
             .collect(),
         not_before: begins.format(&Rfc3339)?,
         not_after: ends.format(&Rfc3339)?,

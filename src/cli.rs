@@ -49,7 +49,7 @@ pub struct Global {
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Which instance, by its name
-    #[arg(long, global = true, value_name = "NAME", default_value = layout::DEFAULT_INSTANCE, value_parser = layout::instance)]
+    #[arg(long, global = true, value_name = "NAME", default_value = layout::DEFAULT_INSTANCE, value_parser = layout::parse_instance)]
     pub(crate) instance: String,
     /// Act on a staged tree under DIR: files only; what needs a running machine is listed for the first boot
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     /// Make the machine what the settings say; run it again at any time
     Install(Install),
     /// Show what install would do, and why; changes nothing
-    Plan(Plan),
+    Plan(PlanFlags),
     /// Show what is installed, and what differs from the plan
     Status(Status),
     /// Look for what is wrong, by named checks, and say what mends it
@@ -104,7 +104,7 @@ pub(crate) enum Command {
     /// Change how many processes the web server or the workers have, now and for good
     Scale {
         /// server=N or workers=N; auto is what the machine bears
-        #[arg(required = true, value_name = "SERVICE=N", value_parser = wish)]
+        #[arg(required = true, value_name = "SERVICE=N", value_parser = parse_wish)]
         wishes: Vec<Wish>,
     },
     /// Switch services on and off, now and for good
@@ -149,7 +149,7 @@ pub(crate) enum Command {
     SupportBundle(Support),
     /// One file with all that an installation fetches, for a machine without a network
     #[command(subcommand)]
-    Bundle(Bundle),
+    Bundle(BundleCommand),
     /// What concerns the database
     #[command(subcommand)]
     Db(Db),
@@ -161,12 +161,12 @@ pub(crate) enum Command {
     Cert(Cert),
     /// The passwords of a site, and the secret of its cookies
     #[command(subcommand)]
-    Secret(Secret),
+    Secret(SecretCommand),
     /// Make, check, bring back and clear away backups of the site
     #[command(subcommand)]
     Backup(Backup),
     /// Change to another version of CamCOPS, and back by itself if that does not work
-    Upgrade(Upgrade),
+    Upgrade(UpgradeFlags),
     /// Go back to the release from before the last upgrade
     Rollback(Rollback),
     /// Which releases of CamCOPS are on this machine
@@ -176,7 +176,7 @@ pub(crate) enum Command {
     Uninstall(Uninstall),
     /// Read, check and change the settings
     #[command(subcommand)]
-    Config(Config),
+    Config(ConfigCommand),
     /// Show where everything is
     Paths,
     /// Show the addresses of the site
@@ -198,7 +198,7 @@ pub(crate) enum Command {
 
 /// What to do with the settings.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Config {
+pub(crate) enum ConfigCommand {
     /// Show every setting with its value and where that comes from
     Show {
         /// Only those that somebody set

@@ -29,7 +29,7 @@ pub(crate) mod upgrade;
 pub(crate) mod user;
 pub(crate) mod wait;
 
-use crate::base::stack::boxed;
+use crate::base::stack::box_future;
 use crate::base::terminal::Style;
 use crate::cli::{Cli, Command};
 use crate::commands::upgrade::rollback;
@@ -43,48 +43,62 @@ pub async fn run(cli: Cli) -> Result<u8> {
     let style = Style::of(global);
     match cli.command {
         Command::Init => init::run(global, style),
-        Command::Install(flags) => boxed(|| package_hook::install(global, &flags, style)).await,
-        Command::Plan(flags) => boxed(|| install::plan(global, &flags, style)).await,
-        Command::Status(flags) => boxed(|| status::run(global, &flags, style)).await,
-        Command::Doctor(flags) => boxed(|| doctor::run(global, &flags, style)).await,
-        Command::Wait(flags) => boxed(|| wait::run(global, &flags, style)).await,
+        Command::Install(flags) => {
+            box_future(|| package_hook::install_or_queue(global, &flags, style)).await
+        }
+        Command::Plan(flags) => box_future(|| install::print_plan(global, &flags, style)).await,
+        Command::Status(flags) => box_future(|| status::run(global, &flags, style)).await,
+        Command::Doctor(flags) => box_future(|| doctor::run(global, &flags, style)).await,
+        Command::Wait(flags) => box_future(|| wait::run(global, &flags, style)).await,
         Command::Login {
             socket,
             user,
             database,
-        } => boxed(|| wait::login(&socket, &user, &database)).await,
-        Command::Start(flags) => boxed(|| services::start(global, &flags, style)).await,
-        Command::Stop(flags) => boxed(|| services::stop(global, &flags, style)).await,
-        Command::Restart(flags) => boxed(|| services::restart(global, &flags, style)).await,
-        Command::Reload(flags) => boxed(|| services::reload(global, &flags, style)).await,
-        Command::Run { arguments } => boxed(|| exec::run(global, &arguments)).await,
-        Command::Exec { words } => boxed(|| exec::exec(global, &words)).await,
-        Command::Shell { as_root } => boxed(|| exec::shell(global, as_root)).await,
-        Command::Bundle(command) => boxed(|| bundle::run(global, &command, style)).await,
-        Command::Db(command) => boxed(|| db::run(global, &command, style)).await,
+        } => box_future(|| wait::try_login(&socket, &user, &database)).await,
+        Command::Start(flags) => {
+            box_future(|| services::start_services(global, &flags, style)).await
+        }
+        Command::Stop(flags) => box_future(|| services::stop_services(global, &flags, style)).await,
+        Command::Restart(flags) => {
+            box_future(|| services::restart_services(global, &flags, style)).await
+        }
+        Command::Reload(flags) => {
+            box_future(|| services::reload_services(global, &flags, style)).await
+        }
+        Command::Run { arguments } => box_future(|| exec::run(global, &arguments)).await,
+        Command::Exec { words } => box_future(|| exec::run_program(global, &words)).await,
+        Command::Shell { as_root } => box_future(|| exec::run_shell(global, as_root)).await,
+        Command::Bundle(command) => box_future(|| bundle::run(global, &command, style)).await,
+        Command::Db(command) => box_future(|| db::run(global, &command, style)).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
-        Command::Cert(command) => boxed(|| cert::run(global, &command, style)).await,
-        Command::Scale { wishes } => boxed(|| scale::scale(global, &wishes, style)).await,
-        Command::Service(command) => boxed(|| scale::switch(global, &command, style)).await,
+        Command::Cert(command) => box_future(|| cert::run(global, &command, style)).await,
+        Command::Scale { wishes } => {
+            box_future(|| scale::scale_services(global, &wishes, style)).await
+        }
+        Command::Service(command) => {
+            box_future(|| scale::switch_service(global, &command, style)).await
+        }
         Command::SupportBundle(flags) => support::run(global, &flags, style),
-        Command::Traceback(flags) => boxed(|| traceback::run(global, &flags, style)).await,
-        Command::Top(flags) => boxed(|| stats::top(global, &flags, style)).await,
-        Command::Stats => boxed(|| stats::stats(global, style)).await,
-        Command::Secret(command) => boxed(|| secret::run(global, &command, style)).await,
-        Command::User(command) => boxed(|| user::run(global, &command, style)).await,
-        Command::Backup(command) => boxed(|| backup::run(global, &command, style)).await,
+        Command::Traceback(flags) => box_future(|| traceback::run(global, &flags, style)).await,
+        Command::Top(flags) => box_future(|| stats::show_top(global, &flags, style)).await,
+        Command::Stats => box_future(|| stats::print_stats(global, style)).await,
+        Command::Secret(command) => box_future(|| secret::run(global, &command, style)).await,
+        Command::User(command) => box_future(|| user::run(global, &command, style)).await,
+        Command::Backup(command) => box_future(|| backup::run(global, &command, style)).await,
         Command::WithEnvironment(flags) => environment::run(global, &flags),
         Command::BreakLocks => exports::break_locks(global, style),
         Command::CatchUp => exports::catch_up(global),
-        Command::Upgrade(flags) => boxed(|| upgrade::run(global, &flags, style)).await,
-        Command::Rollback(flags) => boxed(|| rollback::rollback(global, &flags, style)).await,
-        Command::Releases(command) => boxed(|| releases::run(global, &command, style)).await,
-        Command::Uninstall(flags) => boxed(|| package_hook::uninstall(global, &flags, style)).await,
+        Command::Upgrade(flags) => box_future(|| upgrade::run(global, &flags, style)).await,
+        Command::Rollback(flags) => box_future(|| rollback::roll_back(global, &flags, style)).await,
+        Command::Releases(command) => box_future(|| releases::run(global, &command, style)).await,
+        Command::Uninstall(flags) => {
+            box_future(|| package_hook::uninstall_or_queue(global, &flags, style)).await
+        }
         Command::Config(command) => config::run(global, command, style),
-        Command::Paths => documents::paths(&Session::open(global)?, style),
+        Command::Paths => documents::print_paths(&Session::open(global)?, style),
         Command::Ports => ports::run(&Session::open(global)?, style),
-        Command::Urls => documents::urls(&Session::open(global)?, style),
-        Command::Completions { shell } => documents::completions(shell, style),
-        Command::Man { directory } => documents::manual(&directory, style),
+        Command::Urls => documents::print_urls(&Session::open(global)?, style),
+        Command::Completions { shell } => documents::print_completions(shell, style),
+        Command::Man { directory } => documents::write_manual(&directory, style),
     }
 }

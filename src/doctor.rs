@@ -19,14 +19,14 @@ mod web;
 
 use crate::base::error::Exit;
 use anyhow::Result;
-pub(crate) use finding::{Finding, LOG_ENDS, Measure, Outcome, State};
+pub(crate) use finding::{CheckOutcome, Finding, Health, LOG_ENDS, Measure};
 pub(crate) use look::Look;
-pub(crate) use machine::nameless;
+pub(crate) use machine::find_nameless;
 use std::time::Instant;
-pub(crate) use table::{CHECKS, Check, Subject};
+pub(crate) use table::{CHECKS, Check, Occasion};
 
 /// The checks that are meant: by their ids, or by the first word of several. Without any, all that fit.
-pub(crate) fn chosen(asked: &[String], subject: Subject) -> Result<Vec<&'static Check>> {
+pub(crate) fn choose_checks(asked: &[String], subject: Occasion) -> Result<Vec<&'static Check>> {
     if asked.is_empty() {
         return Ok(CHECKS.iter().filter(|check| check.fits(subject)).collect());
     }
@@ -36,7 +36,7 @@ pub(crate) fn chosen(asked: &[String], subject: Subject) -> Result<Vec<&'static 
     };
     for one in asked {
         if !CHECKS.iter().any(|check| means(one, check)) {
-            return Err(unknown(one));
+            return Err(unknown_check(one));
         }
     }
     Ok(CHECKS
@@ -45,7 +45,7 @@ pub(crate) fn chosen(asked: &[String], subject: Subject) -> Result<Vec<&'static 
         .collect())
 }
 
-fn unknown(asked: &str) -> anyhow::Error {
+fn unknown_check(asked: &str) -> anyhow::Error {
     let groups = CHECKS
         .iter()
         .filter_map(|check| Some(check.id.split_once('.')?.0));
@@ -59,28 +59,28 @@ fn unknown(asked: &str) -> anyhow::Error {
 }
 
 /// Runs them one after the other. Where one has failed, those that stand on it are not asked: its failure is theirs.
-pub(crate) async fn run(look: &Look<'_>, checks: &[&'static Check]) -> Vec<Outcome> {
-    let mut outcomes: Vec<Outcome> = Vec::with_capacity(checks.len());
+pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check]) -> Vec<CheckOutcome> {
+    let mut outcomes: Vec<CheckOutcome> = Vec::with_capacity(checks.len());
     for check in checks {
         let begin = Instant::now();
         let broken = check.stands_on.iter().find(|id| {
             outcomes
                 .iter()
-                .any(|outcome| outcome.id == **id && outcome.state == State::Failed)
+                .any(|outcome| outcome.id == **id && outcome.state == Health::Failed)
         });
         let findings = match broken {
             Some(id) => vec![Finding::not_applicable(format!("not asked: {id} failed"))],
             None => check
                 .findings(look)
                 .await
-                .unwrap_or_else(|why| vec![Finding::new(State::Failed, format!("{why:#}"), None)]),
+                .unwrap_or_else(|why| vec![Finding::new(Health::Failed, format!("{why:#}"), None)]),
         };
         let state = findings.iter().map(|finding| finding.state).max();
-        outcomes.push(Outcome {
+        outcomes.push(CheckOutcome {
             id: check.id,
             looks_at: check.looks_at,
             matters: check.matters,
-            state: state.unwrap_or(State::Ok),
+            state: state.unwrap_or(Health::Ok),
             findings,
             measures: look.measures.take(),
             milliseconds: begin.elapsed().as_millis() as u64,
@@ -90,9 +90,9 @@ pub(crate) async fn run(look: &Look<'_>, checks: &[&'static Check]) -> Vec<Outco
 }
 
 /// The worst of all.
-pub(crate) fn worst(outcomes: &[Outcome]) -> State {
+pub(crate) fn worst_state(outcomes: &[CheckOutcome]) -> Health {
     let states = outcomes.iter().map(|outcome| outcome.state);
-    states.max().unwrap_or(State::Ok)
+    states.max().unwrap_or(Health::Ok)
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
 
     fn ids(asked: &[&str]) -> Vec<&'static str> {
         let asked: Vec<String> = asked.iter().map(|one| (*one).to_owned()).collect();
-        let chosen = chosen(&asked, Subject::Site).unwrap();
+        let chosen = choose_checks(&asked, Occasion::Site).unwrap();
         chosen.iter().map(|check| check.id).collect()
     }
 
@@ -113,7 +113,7 @@ mod tests {
             ["web.app", "web.socket", "web.apache", "web.public"]
         );
         assert!(!ids(&[]).iter().any(|id| id.starts_with("e2e")));
-        let why = chosen(&["web.sockt".into()], Subject::Site).unwrap_err();
+        let why = choose_checks(&["web.sockt".into()], Occasion::Site).unwrap_err();
         assert!(why.to_string().contains("nearest: web.socket"), "{why}");
         assert_eq!(Exit::of(&why), Exit::Usage);
     }

@@ -27,19 +27,19 @@ use std::rc::Rc;
 #[derive(Debug, Default)]
 pub(crate) struct Drivers {
     /// The services, and how they are asked.
-    pub(crate) services: Option<services::Known>,
+    pub(crate) services: Option<services::ServiceManager>,
     /// How a release of the application is built.
-    pub(crate) release: Option<release::Recipe>,
+    pub(crate) release: Option<release::ReleaseRecipe>,
     /// The packages of the distribution.
-    pub(crate) packages: Option<packages::Known>,
+    pub(crate) packages: Option<packages::PackageSource>,
     /// Where the site's certificate comes from, where certbot gets it.
-    pub(crate) acme: Option<acme::Known>,
+    pub(crate) acme: Option<acme::Certbot>,
     /// Where packages and release come from, if that is a bundle.
     pub(crate) bundle: Option<Rc<Bundle>>,
     /// The message broker; [`Drivers::set_broker`] fills it.
-    pub(crate) broker: RefCell<Option<Rc<broker::Known>>>,
+    pub(crate) broker: RefCell<Option<Rc<broker::Broker>>>,
     /// The database.
-    pub(crate) database: RefCell<Option<Rc<sql::Known>>>,
+    pub(crate) database: RefCell<Option<Rc<sql::Database>>>,
     /// How commands of the application are run.
     pub(crate) application: Option<tables::Application>,
     /// The password of the application's first superuser, once somebody has given one.
@@ -48,12 +48,12 @@ pub(crate) struct Drivers {
 
 impl Drivers {
     /// The packages of the distribution.
-    pub(crate) fn packages(&self) -> Result<&packages::Known> {
+    pub(crate) fn packages(&self) -> Result<&packages::PackageSource> {
         asked(self.packages.as_ref(), "packages can't be looked up here")
     }
 
     /// Where the site's certificate comes from.
-    pub(crate) fn acme(&self) -> Result<&acme::Known> {
+    pub(crate) fn acme(&self) -> Result<&acme::Certbot> {
         asked(self.acme.as_ref(), "certbot can't be called here")
     }
 
@@ -66,7 +66,7 @@ impl Drivers {
     }
 
     /// The message broker.
-    pub(crate) fn broker(&self) -> Result<Rc<broker::Known>> {
+    pub(crate) fn broker(&self) -> Result<Rc<broker::Broker>> {
         asked(
             self.broker.borrow().clone(),
             "the broker can't be asked here",
@@ -74,7 +74,7 @@ impl Drivers {
     }
 
     /// The database.
-    pub(crate) fn database(&self) -> Result<Rc<sql::Known>> {
+    pub(crate) fn database(&self) -> Result<Rc<sql::Database>> {
         asked(
             self.database.borrow().clone(),
             "the database can't be asked here",
@@ -82,7 +82,7 @@ impl Drivers {
     }
 
     /// Takes the broker, now that its password is known.
-    pub(crate) fn set_broker(&self, broker: broker::Known) {
+    pub(crate) fn set_broker(&self, broker: broker::Broker) {
         let broker = Rc::new(broker);
         if let Some(services) = &self.services {
             services.set_broker(Rc::clone(&broker));
@@ -173,8 +173,10 @@ impl Drivers {
         let goes = *after == State::Absent;
         match resource {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
-                match apache::guards(host, resource.name()) {
-                    Some(flavour) => apache::enforce(host, flavour, resource, before, after),
+                match apache::guarded_flavour(host, resource.name()) {
+                    Some(flavour) => {
+                        apache::enforce_guarded(host, flavour, resource, before, after)
+                    }
                     None => files::enforce(host, resource, before, after),
                 }
             }
@@ -182,7 +184,7 @@ impl Drivers {
             Resource::User(name) => accounts::enforce_user(host, name, after),
             Resource::Package(_) if goes => left_alone(packages::KEPT),
             Resource::Package(name) => {
-                packages::install(self.packages()?, host, &[name], false)?;
+                packages::install_packages(self.packages()?, host, &[name], false)?;
                 Ok(Enforced::Done)
             }
             Resource::Release(name) => {
@@ -208,10 +210,10 @@ impl Drivers {
             Resource::Superuser(_) if goes => left_alone(superuser::KEPT),
             Resource::Superuser(name) => {
                 let password = self.superuser_password.borrow().clone();
-                let password = password.ok_or_else(|| superuser::needed(name))?;
+                let password = password.ok_or_else(|| superuser::password_needed(name))?;
                 superuser::make(self.application()?, host, name, &password)
             }
-            Resource::AcmeCertificate(name) if goes => acme::forget(host, name),
+            Resource::AcmeCertificate(name) if goes => acme::forget_certificate(host, name),
             Resource::AcmeCertificate(name) => acme::issue(self.acme()?, host, name),
             Resource::Service(name) => services::enforce(services, host, name, after).await,
             Resource::Unknown(..) => left_alone("a newer version made it; use that version"),
@@ -242,7 +244,7 @@ impl Resource {
     /// Whether it holds what can't be made again: such a thing survives `uninstall`.
     pub(crate) fn holds_data(&self, host: &Host) -> bool {
         // Under another name the broker would not find its messages again.
-        let stores = || host.look(broker::STORED).is_ok_and(|found| found.is_some());
+        let stores = || host.stat(broker::STORED).is_ok_and(|found| found.is_some());
         matches!(self, Resource::File(path) if path == broker::NODE_SETTINGS && stores())
             || matches!(
                 self,

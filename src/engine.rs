@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::resource::{Change, Content, Enforced, Part, Resource, Shown, State, Wanted};
 use anyhow::{Context, Result, bail};
-use put_back::Former;
+use put_back::FormerContents;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ pub(crate) struct Scope<'a> {
 }
 
 /// Compares what is wanted with what is there.
-pub(crate) async fn plan(
+pub(crate) async fn make_plan(
     host: &Host,
     drivers: &Drivers,
     journal: &Journal,
@@ -150,7 +150,7 @@ pub(crate) async fn plan(
 ) -> Result<Plan> {
     let others = Others::read(host, scope.instance)?;
     let mut plan = Plan::default();
-    for (wanted, observed) in wanted.iter().zip(observed(host, drivers, wanted).await?) {
+    for (wanted, observed) in wanted.iter().zip(observe_all(host, drivers, wanted).await?) {
         let resource = &wanted.resource;
         let Some(observed) = observed else {
             plan.on_first_boot.push(resource.clone());
@@ -177,7 +177,7 @@ pub(crate) async fn plan(
         };
         if action == Action::Update
             && let Some(conflict) =
-                conflict(host, wanted, &observed, ours.is_some() || shared.is_some())
+                find_conflict(host, wanted, &observed, ours.is_some() || shared.is_some())
             && !(conflict.adoptable && scope.adopt)
         {
             plan.conflicts.push(conflict);
@@ -217,7 +217,11 @@ pub(crate) async fn plan(
 }
 
 /// What is there of each; nothing where that can't be asked before a first boot.
-async fn observed(host: &Host, drivers: &Drivers, wanted: &[Wanted]) -> Result<Vec<Option<State>>> {
+async fn observe_all(
+    host: &Host,
+    drivers: &Drivers,
+    wanted: &[Wanted],
+) -> Result<Vec<Option<State>>> {
     let is_staged = host.staged_root().is_some();
     let (ahead, rest): (Vec<_>, Vec<_>) = wanted
         .iter()
@@ -257,7 +261,7 @@ pub(crate) struct Drift {
 }
 
 /// What is ours and not as we made it. What the plan has seen is not looked at again, and what can't be asked is left out.
-pub(crate) async fn drift(
+pub(crate) async fn find_drift(
     host: &Host,
     drivers: &Drivers,
     journal: &Journal,
@@ -316,7 +320,7 @@ async fn plan_removals(
         {
             continue;
         }
-        match undoing(host, drivers, scope.instance, owned, others, Data::Stays).await? {
+        match plan_undoing(host, drivers, scope.instance, owned, others, Data::Stays).await? {
             Undoing::Restore(change) => plan.changes.push(Planned {
                 action: Action::Remove,
                 change,
@@ -337,7 +341,7 @@ async fn plan_removals(
 }
 
 /// Something unlike ours that we did not put there.
-fn conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Option<Conflict> {
+fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Option<Conflict> {
     let found = observed.facets()?.text("type")?;
     let needed = wanted.state.facets()?.text("type")?;
     let replaceable = |kind| kind == "file" || kind == "symlink";
@@ -379,7 +383,7 @@ fn conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Optio
 
 /// How a run ended.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Outcome {
+pub(crate) struct RunOutcome {
     /// How many changes were made.
     pub(crate) done: usize,
     /// How many were planned.
@@ -389,27 +393,27 @@ pub(crate) struct Outcome {
 }
 
 /// Makes the changes of a plan, each journalled before and after. Stops between two changes when `stop` says so.
-pub(crate) async fn apply(
+pub(crate) async fn apply_plan(
     host: &Host,
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     plan: &Plan,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
-) -> Result<Outcome> {
+) -> Result<RunOutcome> {
     if !plan.conflicts.is_empty() {
         let all: Vec<&str> = plan.conflicts.iter().map(|c| c.what.as_str()).collect();
         return Err(Exit::CannotCreate.because(all.join("\n")));
     }
-    let mut outcome = Outcome {
+    let mut outcome = RunOutcome {
         planned: plan.changes.len(),
         left: plan.left.clone(),
-        ..Outcome::default()
+        ..RunOutcome::default()
     };
-    let former = Former::of(&writer.journal, &plan.changes);
+    let former = FormerContents::of(&writer.journal, &plan.changes);
     for batch in plan.changes.chunk_by(at_once) {
         if stop.load(Ordering::Relaxed) {
-            return Err(stopped(outcome.done, plan.changes.len()));
+            return Err(stopped_midway(outcome.done, plan.changes.len()));
         }
         let stopped_at = |planned: &Planned, done: usize| {
             format!(
@@ -419,7 +423,7 @@ pub(crate) async fn apply(
                 plan.changes.len() - done
             )
         };
-        let numbers = intend(host, drivers, writer, batch)
+        let numbers = record_intents(host, drivers, writer, batch)
             .with_context(|| stopped_at(&batch[0], outcome.done))?;
         for (planned, number) in batch.iter().zip(numbers) {
             let left = match carry_out(host, drivers, writer, planned, number).await {
@@ -442,7 +446,7 @@ pub(crate) async fn apply(
     Ok(outcome)
 }
 
-fn stopped(done: usize, all: usize) -> anyhow::Error {
+fn stopped_midway(done: usize, all: usize) -> anyhow::Error {
     Exit::Failed.because(format!(
         "stopped by a signal: {done} of {all} changes done, {} left; run again to continue",
         all - done
@@ -464,7 +468,7 @@ fn is_missing_package(planned: &Planned) -> bool {
 
 /// Tells the journal what comes next; gives the numbers under which it knows the changes. Packages are made here: all of
 /// them are in the journal by then, and each finds itself made when its turn comes.
-fn intend(
+fn record_intents(
     host: &Host,
     drivers: &Drivers,
     writer: &mut Writer<'_>,
@@ -497,7 +501,7 @@ fn intend(
     if batch.iter().all(is_missing_package) {
         let names: Vec<&str> = batch.iter().map(|p| p.change.resource.name()).collect();
         let resumed = batch.iter().any(|p| p.action == Action::Finish);
-        packages::install(drivers.packages()?, host, &names, resumed)?;
+        packages::install_packages(drivers.packages()?, host, &names, resumed)?;
     }
     Ok(numbers)
 }
@@ -566,19 +570,19 @@ pub(crate) async fn undo_all(
     data: Data,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
-) -> Result<Outcome> {
+) -> Result<RunOutcome> {
     let others = Others::read(host, instance)?;
     let owned: Vec<Owned> = writer.journal.owned().iter().rev().cloned().collect();
-    let mut outcome = Outcome {
+    let mut outcome = RunOutcome {
         planned: owned.len(),
-        ..Outcome::default()
+        ..RunOutcome::default()
     };
     for (index, owned) in owned.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
-            return Err(stopped(index, outcome.planned));
+            return Err(stopped_midway(index, outcome.planned));
         }
         let step = async {
-            let planned = match undoing(host, drivers, instance, owned, &others, data).await? {
+            let planned = match plan_undoing(host, drivers, instance, owned, &others, data).await? {
                 // It stays ours: a later purge, or an uninstall when it is empty, removes it.
                 Undoing::Restore(change) if goes_while_full(host, &change)? => {
                     return anyhow::Ok(Err(files::NOT_EMPTY.to_owned()));
@@ -600,7 +604,7 @@ pub(crate) async fn undo_all(
                 }
             };
             let mut left = None;
-            for number in intend(host, drivers, writer, std::slice::from_ref(&planned))? {
+            for number in record_intents(host, drivers, writer, std::slice::from_ref(&planned))? {
                 left = carry_out(host, drivers, writer, &planned, number).await?;
             }
             Ok(Ok((planned, left)))
@@ -627,35 +631,36 @@ pub(crate) async fn undo_all(
 }
 
 /// Undoes some of what this instance made, unless somebody changed it or needs it.
-pub(crate) async fn undo(
+pub(crate) async fn undo_resources(
     host: &Host,
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     instance: &str,
     resources: &[Resource],
     progress: &mut dyn Progress,
-) -> Result<Outcome> {
+) -> Result<RunOutcome> {
     let others = Others::read(host, instance)?;
     let owned: Vec<Owned> = resources
         .iter()
         .filter_map(|resource| writer.journal.find(resource).cloned())
         .collect();
-    let mut outcome = Outcome {
+    let mut outcome = RunOutcome {
         planned: owned.len(),
-        ..Outcome::default()
+        ..RunOutcome::default()
     };
     for owned in &owned {
         let resource = &owned.change.resource;
-        let change = match undoing(host, drivers, instance, owned, &others, Data::Stays).await? {
-            Undoing::Restore(change) => change,
-            Undoing::Leave(why) => {
-                outcome.left.push(Left {
-                    resource: resource.clone(),
-                    why,
-                });
-                continue;
-            }
-        };
+        let change =
+            match plan_undoing(host, drivers, instance, owned, &others, Data::Stays).await? {
+                Undoing::Restore(change) => change,
+                Undoing::Leave(why) => {
+                    outcome.left.push(Left {
+                        resource: resource.clone(),
+                        why,
+                    });
+                    continue;
+                }
+            };
         let planned = Planned {
             action: Action::Remove,
             change,
@@ -666,7 +671,7 @@ pub(crate) async fn undo(
             base: None,
             inputs: Vec::new(),
         };
-        for number in intend(host, drivers, writer, std::slice::from_ref(&planned))? {
+        for number in record_intents(host, drivers, writer, std::slice::from_ref(&planned))? {
             let left = carry_out(host, drivers, writer, &planned, number)
                 .await
                 .with_context(|| format!("stopped at {resource}; run again to continue"))?;
@@ -684,7 +689,7 @@ enum Undoing {
 }
 
 /// What becomes of one thing that we made: it goes back to what it was, unless somebody changed it or needs it.
-async fn undoing(
+async fn plan_undoing(
     host: &Host,
     drivers: &Drivers,
     instance: &str,
@@ -795,7 +800,7 @@ struct Others(BTreeMap<String, Journal>);
 impl Others {
     fn read(host: &Host, instance: &str) -> Result<Others> {
         let mut journals = BTreeMap::new();
-        for name in journal::instances(host)? {
+        for name in journal::list_instances(host)? {
             if name != instance {
                 let journal = Journal::read(host, &name)?;
                 journals.insert(name, journal);

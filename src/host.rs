@@ -27,7 +27,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use walk::{HANDLE, MOST_LINKS, Place};
+use walk::{HANDLE, MOST_LINKS, OpenedPlace};
 
 /// No file that this program manages is larger.
 const LARGEST_FILE: u64 = 64 << 20;
@@ -48,7 +48,7 @@ mod walk;
 
 /// What kind of thing stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum PathKind {
     /// A regular file.
     File,
     /// A directory.
@@ -61,9 +61,9 @@ pub(crate) enum Kind {
 
 /// What stands at a path: kind, owner, mode, and when it last changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct PathInfo {
     /// What it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: PathKind,
     /// Numeric owner.
     pub(crate) uid: u32,
     /// Numeric group.
@@ -141,7 +141,7 @@ impl Host {
     }
 
     /// Whether files can be given to other accounts: only root can.
-    pub(crate) fn may_give_away(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         #[cfg(test)]
         if script::is_on() {
             return true;
@@ -150,14 +150,14 @@ impl Host {
     }
 
     /// Whether nobody but root, or whoever runs the program, can have written to something.
-    pub(crate) fn is_ours(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_ours(&self, entry: &PathInfo) -> bool {
         (entry.uid == 0 || entry.uid == self.me.as_raw()) && entry.mode & 0o022 == 0
     }
 
     /// What a directory is, behind links that only root could have made; nothing if there is none.
-    pub(crate) fn look_into(&self, path: &str) -> Result<Option<Entry>> {
+    pub(crate) fn look_into(&self, path: &str) -> Result<Option<PathInfo>> {
         self.directory(path)?
-            .map(|handle| Ok(entry(&fstat(handle)?)))
+            .map(|handle| Ok(entry_of_stat(&fstat(handle)?)))
             .transpose()
     }
 
@@ -172,12 +172,12 @@ impl Host {
     // Reading.
 
     /// What stands at a path, itself and not what it points to; nothing if it or its directory is missing.
-    pub(crate) fn look(&self, path: &str) -> Result<Option<Entry>> {
+    pub(crate) fn stat(&self, path: &str) -> Result<Option<PathInfo>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
         match fstatat(&place.directory, &*place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(entry(&stat))),
+            Ok(stat) => Ok(Some(entry_of_stat(&stat))),
             Err(Errno::ENOENT) => Ok(None),
             Err(why) => Err(why).with_context(|| format!("can't look at {}", self.outside(path))),
         }
@@ -189,7 +189,7 @@ impl Host {
     }
 
     /// What stands at a path and, if it is a regular file, its bytes, in one look.
-    pub(crate) fn look_and_read(&self, path: &str) -> Result<Option<(Entry, Option<Vec<u8>>)>> {
+    pub(crate) fn look_and_read(&self, path: &str) -> Result<Option<(PathInfo, Option<Vec<u8>>)>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
@@ -204,19 +204,19 @@ impl Host {
             Err(Errno::ENOENT) => return Ok(None),
             // A link, or a socket: there, but nothing to read.
             Err(Errno::ELOOP | Errno::ENXIO) => {
-                return Ok(self.look(path)?.map(|entry| (entry, None)));
+                return Ok(self.stat(path)?.map(|entry| (entry, None)));
             }
             // An ordinary user may have shut itself out of its own staged tree: that is a difference, not a failure.
             Err(Errno::EACCES) if self.staged.is_some() => {
-                return Ok(self.look(path)?.map(|entry| (entry, None)));
+                return Ok(self.stat(path)?.map(|entry| (entry, None)));
             }
             Err(why) => {
                 return Err(why).with_context(|| format!("can't read {}", self.outside(path)));
             }
         };
         let stat = fstat(&file)?;
-        let entry = entry(&stat);
-        if entry.kind != Kind::File {
+        let entry = entry_of_stat(&stat);
+        if entry.kind != PathKind::File {
             return Ok(Some((entry, None)));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
@@ -325,7 +325,7 @@ impl Host {
         mode: u32,
     ) -> Result<()> {
         let place = self.place_for_writing(path)?;
-        let unfinished = unfinished(&place.name);
+        let unfinished = unfinished_name(&place.name);
         self.clear_unfinished(&place, path)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -349,7 +349,7 @@ impl Host {
     /// Puts a symbolic link in place in one step.
     pub(crate) fn put_link(&self, path: &str, target: &str) -> Result<()> {
         let place = self.place_for_writing(path)?;
-        let unfinished = unfinished(&place.name);
+        let unfinished = unfinished_name(&place.name);
         self.clear_unfinished(&place, path)?;
         let write = || -> Result<()> {
             symlinkat(target, &place.directory, &*unfinished)?;
@@ -367,7 +367,7 @@ impl Host {
         mode: u32,
     ) -> Result<()> {
         let place = self.place_for_writing(path)?;
-        let unfinished = unfinished(&place.name);
+        let unfinished = unfinished_name(&place.name);
         self.clear_unfinished(&place, path)?;
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let make = || -> Result<()> {
@@ -388,11 +388,11 @@ impl Host {
 
     /// The path of a file that is needed while the program runs; its directory is made if it is missing.
     pub(crate) fn runtime_file(&self, name: &str) -> Result<String> {
-        if self.look(RUNTIME)?.is_none() {
+        if self.stat(RUNTIME)?.is_none() {
             // Others may pass, to a file that is given to them.
             let made = self.make_directory(RUNTIME, Some((0, 0)), 0o711);
             // Another run may have been faster.
-            if made.is_err() && self.look(RUNTIME)?.is_none() {
+            if made.is_err() && self.stat(RUNTIME)?.is_none() {
                 made?;
             }
         }
@@ -400,11 +400,11 @@ impl Host {
     }
 
     /// Gives what is finished its name, for good.
-    fn name(&self, place: &Place, unfinished: &OsStr) -> Result<()> {
+    fn name(&self, place: &OpenedPlace, unfinished: &OsStr) -> Result<()> {
         let directory = &place.directory;
         renameat(directory, unfinished, directory, &*place.name)?;
         self.cut.after_write();
-        Ok(sync(directory)?)
+        Ok(sync_directory(directory)?)
     }
 
     /// Gives what stands at a path its owner and mode.
@@ -421,16 +421,16 @@ impl Host {
             }
         };
         let stat = fstat(&handle)?;
-        let now = entry(&stat);
+        let now = entry_of_stat(&stat);
         if !place.trusted {
-            let handed_over = now.kind == Kind::Directory
+            let handed_over = now.kind == PathKind::Directory
                 && SERVICE_ACCOUNTS
                     .iter()
                     .any(|name| self.accounts.uid(name) == Some(now.uid));
             let rightful = now.uid == self.me.as_raw()
                 || owner.is_some_and(|(uid, _)| uid == now.uid)
                 || handed_over;
-            let plain = now.kind == Kind::Directory || stat.st_nlink == 1;
+            let plain = now.kind == PathKind::Directory || stat.st_nlink == 1;
             if !plain || !rightful {
                 return Err(Exit::CannotCreate.because(format!(
                     "{} belongs to {} and stands in a directory that others can write to; it is left alone: move it away and run again",
@@ -442,7 +442,7 @@ impl Host {
         let mode = mode.unwrap_or(now.mode);
         let given = owner.filter(|o| *o != (now.uid, now.gid));
         let is_mine = |uid| uid == 0 || uid == self.me.as_raw();
-        let taken_over = now.kind == Kind::Directory
+        let taken_over = now.kind == PathKind::Directory
             && !is_mine(now.uid)
             && given.is_some_and(|(uid, _)| is_mine(uid));
         let done = match taken_over {
@@ -465,14 +465,14 @@ impl Host {
         let unfinished = Mode::from_bits_truncate(mode | Mode::S_ISVTX.bits());
         fchmod(directory, unfinished)?;
         self.give(directory, owner, unfinished.bits())?;
-        tree::sweep(directory.as_fd(), self.me.as_raw(), is_kept)?;
+        tree::sweep_tree(directory.as_fd(), self.me.as_raw(), is_kept)?;
         self.cut.after_write();
         fchmod(directory, Mode::from_bits_truncate(mode))?;
         self.cut.after_write();
         Ok(())
     }
 
-    fn set_unopened(&self, place: &Place, path: &str, mode: Option<u32>) -> Result<()> {
+    fn set_unopened(&self, place: &OpenedPlace, path: &str, mode: Option<u32>) -> Result<()> {
         let Some(mode) = mode else { return Ok(()) };
         nix::sys::stat::fchmodat(
             &place.directory,
@@ -538,7 +538,7 @@ impl Host {
             format!("can't move {} to {}", self.outside(from), self.outside(to))
         })?;
         self.cut.after_write();
-        sync(&new.directory)?;
+        sync_directory(&new.directory)?;
         Ok(())
     }
 
@@ -563,7 +563,7 @@ impl Host {
     }
 
     /// Opens a regular file for reading; nothing if there is none.
-    pub(crate) fn open_file(&self, path: &str) -> Result<Option<(Entry, File)>> {
+    pub(crate) fn open_file(&self, path: &str) -> Result<Option<(PathInfo, File)>> {
         let Some(place) = self.place(path)? else {
             return Ok(None);
         };
@@ -575,8 +575,8 @@ impl Host {
                 return Err(why).with_context(|| format!("can't read {}", self.outside(path)));
             }
         };
-        let entry = entry(&fstat(&file)?);
-        Ok((entry.kind == Kind::File).then_some((entry, file)))
+        let entry = entry_of_stat(&fstat(&file)?);
+        Ok((entry.kind == PathKind::File).then_some((entry, file)))
     }
 
     /// Opens a file for reading and appending, the same file that later calls of the same path see.
@@ -623,8 +623,8 @@ impl Host {
         Ok(())
     }
 
-    fn clear_unfinished(&self, place: &Place, path: &str) -> Result<()> {
-        self.discard(place, &unfinished(&place.name))
+    fn clear_unfinished(&self, place: &OpenedPlace, path: &str) -> Result<()> {
+        self.discard(place, &unfinished_name(&place.name))
             .map_err(|why| match why.downcast_ref() {
                 // An interrupted run leaves a file, a link or an empty directory.
                 Some(Errno::ENOTEMPTY | Errno::EEXIST) => Exit::CannotCreate.because(format!(
@@ -636,7 +636,7 @@ impl Host {
             })
     }
 
-    fn discard(&self, place: &Place, name: &OsStr) -> Result<()> {
+    fn discard(&self, place: &OpenedPlace, name: &OsStr) -> Result<()> {
         let removed = match unlinkat(&place.directory, name, UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => unlinkat(&place.directory, name, UnlinkatFlags::RemoveDir),
             other => other,
@@ -644,7 +644,7 @@ impl Host {
         match removed {
             Ok(()) => {
                 self.cut.after_write();
-                sync(&place.directory)?;
+                sync_directory(&place.directory)?;
                 Ok(())
             }
             Err(Errno::ENOENT) => Ok(()),
@@ -661,7 +661,7 @@ impl Host {
             let mode = Some(mode);
             !script::is_on() || script::owns(handle, None, &self.accounts, *owner, mode)
         });
-        if let Some((uid, gid)) = given.filter(|_| self.may_give_away()) {
+        if let Some((uid, gid)) = given.filter(|_| self.is_root()) {
             fchown(handle, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             self.cut.after_write();
         }
@@ -673,7 +673,7 @@ impl Host {
 }
 
 /// Makes what was done in a directory last.
-fn sync(directory: &OwnedFd) -> nix::Result<()> {
+fn sync_directory(directory: &OwnedFd) -> nix::Result<()> {
     match openat(
         directory,
         ".",
@@ -690,7 +690,10 @@ fn sync(directory: &OwnedFd) -> nix::Result<()> {
 /// The path beside another one under which the next thing to stand there is made.
 pub(crate) fn unfinished_path(path: &str) -> String {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-    format!("{directory}/{}", unfinished(OsStr::new(name)).display())
+    format!(
+        "{directory}/{}",
+        unfinished_name(OsStr::new(name)).display()
+    )
 }
 
 /// The name of the file whose next content this is, which a killed run left; nothing if it is none.
@@ -699,33 +702,33 @@ pub(crate) fn finished_name(name: &str) -> Option<&str> {
 }
 
 /// The name beside a file under which its next content is written.
-fn unfinished(name: &OsStr) -> OsString {
+fn unfinished_name(name: &OsStr) -> OsString {
     let mut unfinished = OsString::from(".");
     unfinished.push(name);
     unfinished.push(".camcops-provision");
     unfinished
 }
 
-fn entry(stat: &FileStat) -> Entry {
+fn entry_of_stat(stat: &FileStat) -> PathInfo {
     let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-        SFlag::S_IFREG => Kind::File,
-        SFlag::S_IFDIR => Kind::Directory,
-        SFlag::S_IFLNK => Kind::Symlink,
-        _ => Kind::Special,
+        SFlag::S_IFREG => PathKind::File,
+        SFlag::S_IFDIR => PathKind::Directory,
+        SFlag::S_IFLNK => PathKind::Symlink,
+        _ => PathKind::Special,
     };
-    Entry {
+    PathInfo {
         kind,
         uid: stat.st_uid,
         gid: stat.st_gid,
         mode: stat.st_mode & 0o7777,
         inode: stat.st_ino,
-        modified: moment(stat.st_mtime, stat.st_mtime_nsec),
-        changed: moment(stat.st_ctime, stat.st_ctime_nsec),
+        modified: time_of_stat(stat.st_mtime, stat.st_mtime_nsec),
+        changed: time_of_stat(stat.st_ctime, stat.st_ctime_nsec),
     }
 }
 
 /// A file may be as old as it likes, but nothing here cares about what was before 1970.
-fn moment(seconds: i64, nanoseconds: i64) -> SystemTime {
+fn time_of_stat(seconds: i64, nanoseconds: i64) -> SystemTime {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     UNIX_EPOCH + Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0))
 }

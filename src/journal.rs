@@ -10,13 +10,13 @@
 
 use crate::base::error::Exit;
 use crate::camcops_conf;
-pub(crate) use crate::host::lock::holder;
-use crate::host::{Host, Kind, unfinished_path};
-use crate::layout::{HOME, NOT_INSTANCES, directory};
+pub(crate) use crate::host::lock::lock_holder;
+use crate::host::{Host, PathKind, unfinished_path};
+use crate::layout::{HOME, NOT_INSTANCES, instance_directory};
 use crate::resource::{Change, Content, Resource, State};
 use anyhow::{Context, Result, bail};
 pub(crate) use home::{at_work, clear_up, try_lock};
-use home::{create_home, empty, lock_path, remove_home, take};
+use home::{create_home, empty_directory, lock_path, remove_home, take_lock};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::sys::stat::fstat;
@@ -34,7 +34,7 @@ pub(crate) const FORMAT: u32 = 1;
 /// One line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Line {
+enum JournalLine {
     Journal {
         format: u32,
         instance: String,
@@ -70,12 +70,12 @@ pub(crate) struct Owned {
     pub(crate) open: bool,
     base: Option<Content>,
     /// While an intent is open: what else of ours may still be there, the last completed first.
-    earlier: Vec<Made>,
+    earlier: Vec<OwnState>,
 }
 
 /// What we made of a resource, and what the settings alone would have made of it.
 #[derive(Debug, Clone, PartialEq)]
-struct Made {
+struct OwnState {
     after: State,
     base: Option<Content>,
 }
@@ -88,7 +88,9 @@ impl Owned {
 
     /// What the settings alone would have made of a file, for one that has this content now.
     pub(crate) fn base(&self, found: &Content) -> Option<&Content> {
-        let written = self.made().find(|(state, _)| content(state) == Some(found));
+        let written = self
+            .made()
+            .find(|(state, _)| file_content(state) == Some(found));
         match (written, self.earlier.first()) {
             (Some((_, base)), _) => base,
             (None, Some(completed)) => completed.base.as_ref(),
@@ -100,7 +102,7 @@ impl Owned {
 
     /// Whether content of ours has the administrator's own changes merged into it.
     pub(crate) fn holds_edits(&self, found: &State) -> bool {
-        content(found).is_some_and(|found| self.base(found).is_some_and(|base| base != found))
+        file_content(found).is_some_and(|found| self.base(found).is_some_and(|base| base != found))
     }
 
     fn made(&self) -> impl Iterator<Item = (&State, Option<&Content>)> {
@@ -112,7 +114,7 @@ impl Owned {
     }
 }
 
-fn content(state: &State) -> Option<&Content> {
+fn file_content(state: &State) -> Option<&Content> {
     state.facets().and_then(|facets| facets.content("content"))
 }
 
@@ -136,10 +138,10 @@ impl Journal {
     /// Reads the journal of an instance; an instance that was never installed has an empty one.
     pub(crate) fn read(host: &Host, instance: &str) -> Result<Journal> {
         check_directory(host, HOME)?;
-        check_directory(host, &directory(instance))?;
-        let path = path(instance);
-        if let Some(entry) = host.look(&path)?
-            && !(entry.kind == Kind::File && host.is_ours(&entry))
+        check_directory(host, &instance_directory(instance))?;
+        let path = journal_path(instance);
+        if let Some(entry) = host.stat(&path)?
+            && !(entry.kind == PathKind::File && host.is_ours(&entry))
         {
             return Err(not_ours(host, &path));
         }
@@ -165,8 +167,8 @@ impl Journal {
         };
         let first = text.lines().next().map(serde_json::from_str);
         match first {
-            Some(Ok(Line::Journal { instance: of, .. })) if of == instance => {}
-            Some(Ok(Line::Journal { instance: of, .. })) => {
+            Some(Ok(JournalLine::Journal { instance: of, .. })) if of == instance => {}
+            Some(Ok(JournalLine::Journal { instance: of, .. })) => {
                 bail!("it is the journal of instance {of}")
             }
             _ => bail!("it does not begin as a journal does"),
@@ -174,17 +176,17 @@ impl Journal {
         // Packages are made several at once: the intents of all of them come first.
         let mut open: BTreeMap<u64, (Change, Option<Content>, bool)> = BTreeMap::new();
         for (index, line) in text[..whole].lines().enumerate() {
-            let line: Line = serde_json::from_str(line)
+            let line: JournalLine = serde_json::from_str(line)
                 .with_context(|| format!("line {} is not a line of a journal", index + 1))?;
             match line {
-                Line::Journal { format, .. } if format > FORMAT => bail!(
+                JournalLine::Journal { format, .. } if format > FORMAT => bail!(
                     "a newer version of camcops-provision wrote it (format {format}); use that version"
                 ),
-                Line::Run { at, .. } => {
+                JournalLine::Run { at, .. } => {
                     journal.since.get_or_insert(at);
                 }
-                Line::Journal { .. } | Line::Unknown => {}
-                Line::Intent {
+                JournalLine::Journal { .. } | JournalLine::Unknown => {}
+                JournalLine::Intent {
                     number,
                     change,
                     undo,
@@ -194,7 +196,7 @@ impl Journal {
                     journal.note(&change, base.as_ref(), undo, true);
                     open.insert(number, (change, base, undo));
                 }
-                Line::Done { number } => {
+                JournalLine::Done { number } => {
                     if let Some((change, base, undo)) = open.remove(&number) {
                         journal.note(&change, base.as_ref(), undo, false);
                     }
@@ -234,7 +236,7 @@ impl Journal {
                 let owned = &mut self.owned[at];
                 // While an undo is under way, what we had made of it is still the thing to compare with.
                 if !undo && open {
-                    owned.earlier.push(Made {
+                    owned.earlier.push(OwnState {
                         after: std::mem::replace(&mut owned.change.after, change.after.clone()),
                         base: std::mem::replace(&mut owned.base, base.cloned()),
                     });
@@ -264,7 +266,7 @@ pub(crate) struct Writer<'a> {
     file: File,
     /// What the journal says, kept up to date.
     pub(crate) journal: Journal,
-    announced: Option<Line>,
+    announced: Option<JournalLine>,
 }
 
 impl<'a> Writer<'a> {
@@ -276,16 +278,16 @@ impl<'a> Writer<'a> {
                 create_home(host, instance)?;
                 continue;
             };
-            let lock = take(host, lock)?;
+            let lock = take_lock(host, lock)?;
             // Whoever held it before may have removed the file with the last instance.
             if fstat(&*lock)?.st_nlink > 0 {
                 break lock;
             }
         };
-        let path = path(instance);
+        let path = journal_path(instance);
         if host.open_for_appending(&path)?.is_none() {
-            let directory = directory(instance);
-            if host.look(&directory)?.is_none() {
+            let directory = instance_directory(instance);
+            if host.stat(&directory)?.is_none() {
                 host.make_directory(&directory, Some((0, 0)), 0o700)?;
             }
             host.put_file(&path, first_line(instance)?.as_bytes(), Some((0, 0)), 0o600)?;
@@ -304,9 +306,9 @@ impl<'a> Writer<'a> {
             _lock: lock,
             file,
             journal,
-            announced: Some(Line::Run {
-                at: now(),
-                by: who(),
+            announced: Some(JournalLine::Run {
+                at: current_time(),
+                by: user_at_work(),
                 command: command.to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
@@ -331,9 +333,9 @@ impl<'a> Writer<'a> {
         let mut lines = String::new();
         // A run that changes nothing writes nothing.
         if let Some(run) = self.announced.take() {
-            lines.push_str(&line(&run)?);
+            lines.push_str(&format_line(&run)?);
         }
-        lines.push_str(&line(&Line::Intent {
+        lines.push_str(&format_line(&JournalLine::Intent {
             number,
             change: change.clone(),
             undo,
@@ -355,7 +357,7 @@ impl<'a> Writer<'a> {
         undo: bool,
     ) -> Result<()> {
         self.host
-            .append(&self.file, &line(&Line::Done { number })?)?;
+            .append(&self.file, &format_line(&JournalLine::Done { number })?)?;
         self.journal.note(change, base, undo, false);
         Ok(())
     }
@@ -366,7 +368,7 @@ impl<'a> Writer<'a> {
         let Some(bytes) = content.bytes() else {
             return Ok(());
         };
-        if self.host.look(&path)?.is_some() {
+        if self.host.stat(&path)?.is_some() {
             return Ok(());
         }
         self.make_memory()?;
@@ -380,18 +382,18 @@ impl<'a> Writer<'a> {
             return Ok(());
         };
         let path = base_path(&self.instance, base);
-        if self.host.look(&path)?.is_some() {
+        if self.host.stat(&path)?.is_some() {
             return Ok(());
         }
         self.make_memory()?;
-        let sealed = camcops_conf::sealed(text)?;
+        let sealed = camcops_conf::seal_values(text)?;
         self.host
             .put_file(&path, sealed.as_bytes(), Some((0, 0)), 0o600)
     }
 
     fn make_memory(&self) -> Result<()> {
-        let directory = format!("{}/contents", directory(&self.instance));
-        if self.host.look(&directory)?.is_none() {
+        let directory = format!("{}/contents", instance_directory(&self.instance));
+        if self.host.stat(&directory)?.is_none() {
             self.host.make_directory(&directory, Some((0, 0)), 0o700)?;
         }
         Ok(())
@@ -400,10 +402,10 @@ impl<'a> Writer<'a> {
     /// Removes what is kept and not needed any more, as far as it holds secrets. What stood in a file before us is
     /// needed until that is undone.
     fn forget_superseded(&self) -> Result<()> {
-        let directory = format!("{}/contents", directory(&self.instance));
+        let directory = format!("{}/contents", instance_directory(&self.instance));
         let (mut originals, mut bases) = (Vec::new(), Vec::new());
         for owned in self.journal.owned() {
-            originals.extend(content(&owned.change.before));
+            originals.extend(file_content(&owned.change.before));
             bases.extend(owned.made().filter_map(|(_, base)| base));
         }
         for name in self.host.list(&directory)?.unwrap_or_default() {
@@ -436,14 +438,14 @@ impl<'a> Writer<'a> {
 
     /// Forgets the instance, when nothing is left to undo; with the last instance the program's own directory goes.
     pub(crate) fn forget(self) -> Result<()> {
-        let directory = directory(&self.instance);
+        let directory = instance_directory(&self.instance);
         let contents = format!("{directory}/contents");
-        empty(self.host, &contents)?;
+        empty_directory(self.host, &contents)?;
         self.host.remove_directory(&contents)?;
-        self.host.remove_file(&path(&self.instance))?;
-        empty(self.host, &directory)?;
+        self.host.remove_file(&journal_path(&self.instance))?;
+        empty_directory(self.host, &directory)?;
         self.host.remove_directory(&directory)?;
-        if instances(self.host)?.is_empty() {
+        if list_instances(self.host)?.is_empty() {
             remove_home(self.host)?;
         }
         Ok(())
@@ -451,7 +453,11 @@ impl<'a> Writer<'a> {
 }
 
 /// Content that the journal knows by its digest, with its bytes if they were kept.
-pub(crate) fn recalled(host: &Host, instance: &str, content: &Content) -> Result<Option<Content>> {
+pub(crate) fn recall_content(
+    host: &Host,
+    instance: &str,
+    content: &Content,
+) -> Result<Option<Content>> {
     Ok(host
         .read(&memory_path(instance, content))?
         .map(Content::new)
@@ -465,14 +471,14 @@ pub(crate) fn recalled_base(host: &Host, instance: &str, base: &Content) -> Resu
         return Ok(sealed);
     }
     // As an earlier version kept it.
-    let content = recalled(host, instance, base)?;
+    let content = recall_content(host, instance, base)?;
     let bytes = content.and_then(|content| content.bytes().map(<[u8]>::to_vec));
     Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
 /// Every content that was kept for an instance.
 pub(crate) fn kept_contents(host: &Host, instance: &str) -> Result<Vec<Vec<u8>>> {
-    let directory = format!("{}/contents", directory(instance));
+    let directory = format!("{}/contents", instance_directory(instance));
     let mut all = Vec::new();
     for name in host.list(&directory)?.unwrap_or_default() {
         all.extend(host.read(&format!("{directory}/{name}"))?);
@@ -487,7 +493,7 @@ pub(crate) fn recalled_state(host: &Host, instance: &str, state: &State) -> Resu
     };
     let mut facets = facets.clone();
     if let Some(content) = facets.content("content")
-        && let Some(content) = recalled(host, instance, content)?
+        && let Some(content) = recall_content(host, instance, content)?
     {
         facets = facets.with("content", content);
     }
@@ -495,7 +501,7 @@ pub(crate) fn recalled_state(host: &Host, instance: &str, state: &State) -> Resu
 }
 
 /// The instances that have a journal, sorted.
-pub(crate) fn instances(host: &Host) -> Result<Vec<String>> {
+pub(crate) fn list_instances(host: &Host) -> Result<Vec<String>> {
     check_directory(host, HOME)?;
     let mut names = host.list(HOME)?.unwrap_or_default();
     names.retain(|name| !NOT_INSTANCES.contains(&name.as_str()) && !name.starts_with('.'));
@@ -503,7 +509,7 @@ pub(crate) fn instances(host: &Host) -> Result<Vec<String>> {
 }
 
 fn check_directory(host: &Host, path: &str) -> Result<()> {
-    if host.look(path)?.is_none() {
+    if host.stat(path)?.is_none() {
         return Ok(());
     }
     match host.look_into(path)? {
@@ -520,26 +526,26 @@ fn not_ours(host: &Host, path: &str) -> anyhow::Error {
 }
 
 fn first_line(instance: &str) -> Result<String> {
-    line(&Line::Journal {
+    format_line(&JournalLine::Journal {
         format: FORMAT,
         instance: instance.to_owned(),
     })
 }
 
-fn who() -> String {
+fn user_at_work() -> String {
     std::env::var("SUDO_USER")
         .ok()
         .or_else(|| users::get_current_username().map(|name| name.to_string_lossy().into_owned()))
         .unwrap_or_else(|| nix::unistd::getuid().to_string())
 }
 
-fn line(line: &Line) -> Result<String> {
+fn format_line(line: &JournalLine) -> Result<String> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
     Ok(text)
 }
 
-fn now() -> String {
+fn current_time() -> String {
     OffsetDateTime::now_utc()
         .replace_nanosecond(0)
         .ok()
@@ -548,7 +554,7 @@ fn now() -> String {
 }
 
 /// Where the journal of an instance is.
-pub(crate) fn path(instance: &str) -> String {
+pub(crate) fn journal_path(instance: &str) -> String {
     format!("{HOME}/{instance}/journal")
 }
 
@@ -569,7 +575,7 @@ mod tests {
 
     #[test]
     fn several_intents_may_be_open_at_once() {
-        let intent = |number, name: &str| Line::Intent {
+        let intent = |number, name: &str| JournalLine::Intent {
             number,
             change: Change {
                 resource: Resource::Package(name.into()),
@@ -579,8 +585,12 @@ mod tests {
             undo: false,
             base: None,
         };
-        let lines = [intent(0, "a"), intent(1, "b"), Line::Done { number: 0 }];
-        let lines = lines.iter().map(|one| line(one).unwrap());
+        let lines = [
+            intent(0, "a"),
+            intent(1, "b"),
+            JournalLine::Done { number: 0 },
+        ];
+        let lines = lines.iter().map(|one| format_line(one).unwrap());
         let text = std::iter::once(first_line("camcops").unwrap()).chain(lines);
         let journal = Journal::parse(&text.collect::<String>(), "camcops").unwrap();
         let open: Vec<(&str, bool)> = journal

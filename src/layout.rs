@@ -6,7 +6,7 @@
 mod packages;
 
 use anyhow::Result;
-pub(crate) use packages::{PackageManager, Packages, alternatives};
+pub(crate) use packages::{PackageManager, Packages, alternative_names};
 use serde::Serialize;
 
 /// The instance that nobody has to name.
@@ -114,7 +114,7 @@ pub(crate) const RHEL: Flavour = Flavour {
 };
 
 /// The name under which an instance appears in files, units, databases and sites: `camcops`, or `camcops_NAME`.
-pub fn slug(instance: &str) -> String {
+pub fn instance_slug(instance: &str) -> String {
     if instance == DEFAULT_INSTANCE {
         instance.to_owned()
     } else {
@@ -123,7 +123,7 @@ pub fn slug(instance: &str) -> String {
 }
 
 /// The instance that a name on the command line means: its own name, or the slug that units know it by.
-pub(crate) fn instance(name: &str) -> Result<String, String> {
+pub(crate) fn parse_instance(name: &str) -> Result<String, String> {
     let bare = name.strip_prefix("camcops_").unwrap_or(name);
     let mut letters = bare.chars();
     let good = letters
@@ -191,7 +191,7 @@ impl SocketMaker {
 /// Directory or file, and who makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum What {
+pub(crate) enum PlannedKind {
     /// A directory of ours.
     Directory,
     /// A file or link of ours.
@@ -206,7 +206,7 @@ pub struct Row {
     /// Where.
     pub path: String,
     /// Directory or file.
-    pub(crate) what: What,
+    pub(crate) what: PlannedKind,
     /// Whose.
     pub(crate) whose: Whose,
     /// Four octal digits; empty where it is not ours to say.
@@ -289,7 +289,7 @@ pub struct Layout {
 impl Layout {
     /// The paths of an instance.
     pub fn new(flavour: &'static Flavour, instance: &str) -> Layout {
-        let slug = slug(instance);
+        let slug = instance_slug(instance);
         Layout {
             flavour,
             config: format!("/etc/camcops/{slug}.conf"),
@@ -328,7 +328,7 @@ impl Layout {
 
     /// The file plan: what `paths` prints, and the directories that `install` makes.
     pub fn rows(&self, socket: SocketMaker) -> Vec<Row> {
-        use What::{Directory, Elsewhere, File};
+        use PlannedKind::{Directory, Elsewhere, File};
         use Whose::{Root, RootForLogs, RootForService, Service, System};
         let row = |path: &str, what, whose, mode, purpose| Row {
             path: path.to_owned(),
@@ -556,8 +556,8 @@ pub(crate) const PORT_MAPPER_SETTINGS: &str = "/etc/systemd/system/epmd.socket.d
 pub(crate) const NOT_INSTANCES: [&str; 3] = ["lock", "pending", "program"];
 
 /// The path of what is remembered of an instance beside its journal; it goes with that.
-pub(crate) fn beside(instance: &str, name: &str) -> String {
-    format!("{}/{name}", directory(instance))
+pub(crate) fn path_beside_journal(instance: &str, name: &str) -> String {
+    format!("{}/{name}", instance_directory(instance))
 }
 
 /// Holds one directory per installed version.
@@ -566,7 +566,7 @@ pub(crate) const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
 /// Where the program keeps what it has to remember.
 pub(crate) const HOME: &str = "/var/lib/camcops-provision";
 
-pub(crate) fn directory(instance: &str) -> String {
+pub(crate) fn instance_directory(instance: &str) -> String {
     format!("{HOME}/{instance}")
 }
 
@@ -602,9 +602,9 @@ mod tests {
 
     #[test]
     fn an_instance_has_one_name() {
-        assert_eq!(instance("two"), Ok("two".into()));
-        assert_eq!(instance("camcops_two"), Ok("two".into()));
-        assert_eq!(instance("camcops"), Ok("camcops".into()));
+        assert_eq!(parse_instance("two"), Ok("two".into()));
+        assert_eq!(parse_instance("camcops_two"), Ok("two".into()));
+        assert_eq!(parse_instance("camcops"), Ok("camcops".into()));
         for bad in [
             "",
             "Two",
@@ -615,7 +615,7 @@ mod tests {
             "camcops_camcops",
             "camcops_",
         ] {
-            assert!(instance(bad).is_err(), "{bad}");
+            assert!(parse_instance(bad).is_err(), "{bad}");
         }
     }
 }

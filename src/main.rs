@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(why) => {
             let exit = Exit::of(&why);
-            terminal::failure(&why, exit, json);
+            terminal::report_failure(&why, exit, json);
             ExitCode::from(exit as u8)
         }
     }

@@ -14,7 +14,7 @@ pub(crate) mod web;
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::Host;
-use crate::host::secrets::Key;
+use crate::host::secrets::KeptSecret;
 use crate::settings::{AbsolutePath, Frontend};
 use crate::site::Site;
 use anyhow::Result;
@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 /// What an instance needs to be answered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
+pub(crate) enum Backend {
     /// The database: the application's own login, and its database is there.
     Database,
     /// The broker: the application's own login, and a channel on its vhost.
@@ -41,17 +41,17 @@ pub(crate) enum Role {
     Web,
 }
 
-impl Role {
+impl Backend {
     /// All of them.
-    pub(crate) const ALL: [Role; 3] = [Role::Database, Role::Broker, Role::Web];
+    pub(crate) const ALL: [Backend; 3] = [Backend::Database, Backend::Broker, Backend::Web];
 }
 
-impl fmt::Display for Role {
+impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Role::Database => "database",
-            Role::Broker => "broker",
-            Role::Web => "web server",
+            Backend::Database => "database",
+            Backend::Broker => "broker",
+            Backend::Web => "web server",
         })
     }
 }
@@ -149,28 +149,30 @@ impl Error for Trouble {}
 #[derive(Debug, Clone)]
 pub(crate) enum Endpoint {
     /// The database.
-    Database(database::Endpoint),
+    Database(database::DatabaseAddress),
     /// The broker.
-    Broker(broker::Endpoint),
+    Broker(broker::BrokerAddress),
     /// The web server, and Apache in front of it where that is ours.
-    Web(web::Endpoint, Option<site::Endpoint>),
+    Web(web::WebAddress, Option<site::SiteAddress>),
 }
 
 impl Endpoint {
     /// What the settings and the secrets of a site say.
-    pub(crate) fn of(host: &Host, site: &Site, role: Role) -> Result<Endpoint> {
+    pub(crate) fn of(host: &Host, site: &Site, role: Backend) -> Result<Endpoint> {
         Ok(match role {
-            Role::Database => Endpoint::Database(database::Endpoint::of(host, site)?),
-            Role::Broker => {
-                Endpoint::Broker(broker::Endpoint::of(host, site.settings(), &site.layout)?)
-            }
-            Role::Web => {
+            Backend::Database => Endpoint::Database(database::DatabaseAddress::of(host, site)?),
+            Backend::Broker => Endpoint::Broker(broker::BrokerAddress::of(
+                host,
+                site.settings(),
+                &site.layout,
+            )?),
+            Backend::Web => {
                 let settings = site.settings();
                 let front = (settings.web.frontend == Frontend::Apache).then(|| {
                     let (certificate, ..) = site.certificate_files();
-                    site::Endpoint::of(settings, &site.names()[0], &certificate)
+                    site::SiteAddress::of(settings, &site.names()[0], &certificate)
                 });
-                Endpoint::Web(web::Endpoint::of(settings, &site.layout), front)
+                Endpoint::Web(web::WebAddress::of(settings, &site.layout), front)
             }
         })
     }
@@ -255,7 +257,7 @@ impl Patience {
 
 impl fmt::Display for Patience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&seconds(self.time))
+        f.write_str(&format_seconds(self.time))
     }
 }
 
@@ -286,7 +288,7 @@ impl fmt::Display for Address {
 }
 
 /// The application's password: the administrator's own file, or the one that `install` made.
-fn password(
+fn read_password(
     host: &Host,
     secrets: &str,
     setting: &str,
@@ -294,8 +296,8 @@ fn password(
     name: &str,
 ) -> Result<Secret> {
     let key = match given {
-        Some(path) => Key::given(host, setting, path.as_str()).map(Some),
-        None => Key::found(host, secrets, name),
+        Some(path) => KeptSecret::given(host, setting, path.as_str()).map(Some),
+        None => KeptSecret::found(host, secrets, name),
     };
     let not_allowed = |why: &anyhow::Error| {
         why.chain()
@@ -307,14 +309,14 @@ fn password(
             "the {name} password is not there yet ({secrets}/{name}): run `camcops-provision install` first"
         ))),
         Err(why) if not_allowed(&why) => {
-            Err(Exit::NotRoot.because(format!("{why:#}; run it as root")))
+            Err(Exit::NoPermission.because(format!("{why:#}; run it as root")))
         }
         Err(why) => Err(why),
     }
 }
 
 /// The addresses of a name.
-async fn resolved(
+async fn resolve_host(
     place: &str,
     host: &str,
     port: u16,
@@ -344,14 +346,14 @@ async fn resolved(
 }
 
 /// A connection to a port, by name or address.
-async fn connected(
+async fn connect_to(
     place: &str,
     host: &str,
     port: u16,
     setting: &str,
     patience: Patience,
 ) -> Result<TcpStream, Trouble> {
-    let addresses = resolved(place, host, port, setting, patience).await?;
+    let addresses = resolve_host(place, host, port, setting, patience).await?;
     match patience.bears(TcpStream::connect(&*addresses)).await {
         Ok(Ok(stream)) => {
             // Questions are small, and each waits for its answer: the kernel is not to collect them.
@@ -359,11 +361,11 @@ async fn connected(
             Ok(stream)
         }
         Ok(Err(why)) => Err(io_trouble(place, &why)),
-        Err(_) => Err(unanswered(place, patience)),
+        Err(_) => Err(no_answer(place, patience)),
     }
 }
 
-fn unanswered(place: &str, patience: Patience) -> Trouble {
+fn no_answer(place: &str, patience: Patience) -> Trouble {
     Trouble::new(
         Cause::Silent,
         place,
@@ -374,7 +376,7 @@ fn unanswered(place: &str, patience: Patience) -> Trouble {
 }
 
 /// `1.5 s`
-pub(crate) fn seconds(duration: Duration) -> String {
+pub(crate) fn format_seconds(duration: Duration) -> String {
     match duration.as_millis() {
         whole if whole % 1000 == 0 => format!("{} s", whole / 1000),
         short if short < 1000 => format!("{short} ms"),
@@ -418,7 +420,7 @@ fn io_trouble(place: &str, why: &io::Error) -> Trouble {
 }
 
 /// Finds an error of one type in a chain, also inside of I/O errors, which hide what they carry.
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+fn find_cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<T>() {
@@ -443,8 +445,11 @@ mod tests {
     fn an_error_inside_an_io_error_is_found() {
         let trouble = Trouble::new(Cause::Busy, "here", "why");
         let twice = io::Error::other(io::Error::other(trouble.clone()));
-        assert_eq!(find::<Trouble>(&twice), Some(&trouble));
-        assert_eq!(find::<Trouble>(&io::Error::from(ErrorKind::NotFound)), None);
+        assert_eq!(find_cause::<Trouble>(&twice), Some(&trouble));
+        assert_eq!(
+            find_cause::<Trouble>(&io::Error::from(ErrorKind::NotFound)),
+            None
+        );
     }
 
     #[test]
@@ -456,9 +461,9 @@ mod tests {
         };
         assert_eq!(address("mq.example.org").to_string(), "mq.example.org:5672");
         assert_eq!(address("2001:db8::1").to_string(), "[2001:db8::1]:5672");
-        assert_eq!(seconds(Duration::from_secs(2)), "2 s");
-        assert_eq!(seconds(Duration::from_millis(250)), "250 ms");
-        assert_eq!(seconds(Duration::from_millis(1530)), "1.5 s");
+        assert_eq!(format_seconds(Duration::from_secs(2)), "2 s");
+        assert_eq!(format_seconds(Duration::from_millis(250)), "250 ms");
+        assert_eq!(format_seconds(Duration::from_millis(1530)), "1.5 s");
     }
 
     #[test]

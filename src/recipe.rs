@@ -4,14 +4,14 @@
 
 use crate::camcops_conf::{self, Ini};
 use crate::drivers::release;
-use crate::drivers::services::member::members;
+use crate::drivers::services::member::list_members;
 use crate::host::Host;
-use crate::layout::{DEDICATED_ACCOUNT, What, Whose};
+use crate::layout::{DEDICATED_ACCOUNT, PlannedKind, Whose};
 use crate::recipe::render::{Format, Renderer};
-use crate::recipe::view::view;
+use crate::recipe::view::template_view;
 use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
 use crate::settings::{AccountUser, BY_FILE, ConfigValue, LogMode, Mode, Service};
-use crate::site::{Certificate, Found, Site};
+use crate::site::{Certificate, ExistingState, Site};
 use anyhow::{Context, Result};
 pub(crate) use exports::{Exports, is_hidden};
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ pub struct Recipe {
     /// Parents before children, accounts before their files.
     pub wanted: Vec<Wanted>,
     /// Keys of camcops.conf that stay as the administrator set them.
-    pub(crate) kept: Vec<camcops_conf::kept::Kept>,
+    pub(crate) kept: Vec<camcops_conf::kept::KeptSetting>,
     /// What is worth a word but stops nothing.
     pub warnings: Vec<String>,
     /// What this machine lacks for a part, and what to do about it: that part can't be planned.
@@ -30,7 +30,7 @@ pub struct Recipe {
 }
 
 /// Everything that an installation should have.
-pub(crate) fn desired(site: &Site, host: &Host, found: &Found) -> Result<Recipe> {
+pub(crate) fn desired_state(site: &Site, host: &Host, found: &ExistingState) -> Result<Recipe> {
     let mut recipe = Draft::new(site, host, found)?;
     recipe.broker_settings()?;
     recipe.database_settings()?;
@@ -62,7 +62,7 @@ struct Draft<'a> {
     site: &'a Site,
     /// Asked only which accounts and folders of the administrator are there.
     host: &'a Host,
-    found: &'a Found,
+    found: &'a ExistingState,
     view: serde_json::Value,
     renderer: Renderer,
     /// Whether CamCOPS has nobody to talk to outside of this machine.
@@ -99,7 +99,7 @@ mod services;
 pub mod view;
 
 impl<'a> Draft<'a> {
-    fn new(site: &'a Site, host: &'a Host, found: &'a Found) -> Result<Draft<'a>> {
+    fn new(site: &'a Site, host: &'a Host, found: &'a ExistingState) -> Result<Draft<'a>> {
         let mut warnings = site.config_warnings();
         warnings.extend(found.warnings.iter().cloned());
         if let Certificate::Given { warnings: more, .. }
@@ -111,7 +111,7 @@ impl<'a> Draft<'a> {
             site,
             host,
             found,
-            view: view(site, found),
+            view: template_view(site, found),
             renderer: Renderer::default(),
             stays_on_machine: false,
             export_folders: Vec::new(),
@@ -152,7 +152,7 @@ impl<'a> Draft<'a> {
         let log_files = self.site.settings().logging.mode == LogMode::File;
         for row in self.site.layout.rows(self.site.socket_maker()) {
             let unused = row.path == *logs && !log_files;
-            if row.what != What::Directory || unused || row.mode.is_empty() {
+            if row.what != PlannedKind::Directory || unused || row.mode.is_empty() {
                 continue;
             }
             let facets = self.owned(Facets::new().with("type", "directory"), row.whose, row.mode);
@@ -167,7 +167,7 @@ impl<'a> Draft<'a> {
 
     /// The release first, and only then the links that make it the current one.
     fn application(&mut self) {
-        let wanted = match release::Wanted::new(self.site) {
+        let wanted = match release::WantedRelease::new(self.site) {
             Ok(wanted) => wanted,
             // A staged tree has its Python when it runs.
             Err(_) if self.site.facts.staged => return,
@@ -292,16 +292,18 @@ impl<'a> Draft<'a> {
         let ours = self.camcops_conf()?;
         let found = self.found;
         let merged =
-            camcops_conf::merge(&ours, found.config.as_deref(), found.config_base.as_deref());
+            camcops_conf::merge_files(&ours, found.config.as_deref(), found.config_base.as_deref());
         let config = Ini::parse(&merged.text);
         self.stays_on_machine = stays_on_machine(self.site, &config);
         self.export_folders(&config);
         self.recipe.kept = merged
             .kept
             .iter()
-            .map(|kept| camcops_conf::kept::Kept::new(&layout.config, kept))
+            .map(|kept| camcops_conf::kept::KeptSetting::new(&layout.config, kept))
             .collect();
-        let parts = members(self.site).into_iter().filter_map(|one| one.config);
+        let parts = list_members(self.site)
+            .into_iter()
+            .filter_map(|one| one.config);
         // What somebody edited by hand is as new as the file, and may have been read since.
         let is_to_stay = found.config.as_deref() == Some(&merged.text);
         let digests: Vec<_> = parts
@@ -375,7 +377,11 @@ impl<'a> Draft<'a> {
             .filter_map(|section| section.strip_prefix("recipient:"))
             .collect();
         if !recipients.is_empty() {
-            file.set("export", "RECIPIENTS", &camcops_conf::list(&recipients))?;
+            file.set(
+                "export",
+                "RECIPIENTS",
+                &camcops_conf::join_list(&recipients),
+            )?;
         }
         for (section, values) in passed {
             for (key, value) in values {
@@ -383,8 +389,10 @@ impl<'a> Draft<'a> {
                     continue;
                 }
                 let value = match value {
-                    ConfigValue::Line(line) => camcops_conf::escape(line),
-                    ConfigValue::List(lines) => camcops_conf::escape(&camcops_conf::list(lines)),
+                    ConfigValue::Line(line) => camcops_conf::escape_value(line),
+                    ConfigValue::List(lines) => {
+                        camcops_conf::escape_value(&camcops_conf::join_list(lines))
+                    }
                 };
                 file.set(section, key, &value).with_context(|| {
                     format!("config.{section}.{key} can't stand in camcops.conf")
@@ -392,7 +400,7 @@ impl<'a> Draft<'a> {
             }
         }
         for ((section, key), secret) in &self.found.given {
-            let value = camcops_conf::escape(secret.reveal());
+            let value = camcops_conf::escape_value(secret.reveal());
             file.set(section, key, &value).with_context(|| {
                 format!(
                     "the content of config.{section}.{key}{BY_FILE} can't stand in camcops.conf"
@@ -512,7 +520,7 @@ impl<'a> Draft<'a> {
             if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) =
                 &wanted.resource
             {
-                for parent in parents(path) {
+                for parent in parent_directories(path) {
                     if !named.contains(&parent) && known.insert(parent.clone()) {
                         all.push(Wanted {
                             resource: Resource::Directory(parent),
@@ -548,7 +556,7 @@ fn stays_on_machine(site: &Site, config: &Ini) -> bool {
 }
 
 /// `/a/b/c` stands in `/a` and `/a/b`.
-fn parents(path: &str) -> Vec<String> {
+fn parent_directories(path: &str) -> Vec<String> {
     path.match_indices('/')
         .skip(1)
         .map(|(end, _)| path[..end].to_owned())

@@ -11,7 +11,7 @@
 //! assert_eq!(wanted.differences(&found), ["mode"]);
 //! ```
 
-use crate::base::text::hex;
+use crate::base::text::encode_hex;
 use anyhow::Result;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -208,7 +208,7 @@ impl State {
     }
 
     /// One facet, if it is there.
-    pub(crate) fn get(&self, facet: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, facet: &str) -> Option<&FacetValue> {
         self.facets().and_then(|facets| facets.get(facet))
     }
 
@@ -234,7 +234,7 @@ impl State {
 /// A small ordered map from the name of a property to its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Facets(BTreeMap<String, Value>);
+pub struct Facets(BTreeMap<String, FacetValue>);
 
 impl Facets {
     /// None yet.
@@ -243,20 +243,20 @@ impl Facets {
     }
 
     /// With one more.
-    pub(crate) fn with(mut self, facet: &str, value: impl Into<Value>) -> Facets {
+    pub(crate) fn with(mut self, facet: &str, value: impl Into<FacetValue>) -> Facets {
         self.0.insert(facet.to_owned(), value.into());
         self
     }
 
     /// One of them.
-    pub(crate) fn get(&self, facet: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, facet: &str) -> Option<&FacetValue> {
         self.0.get(facet)
     }
 
     /// One of them, as text.
     pub fn text(&self, facet: &str) -> Option<&str> {
         match self.get(facet) {
-            Some(Value::Text(text)) => Some(text),
+            Some(FacetValue::Text(text)) => Some(text),
             _ => None,
         }
     }
@@ -264,13 +264,13 @@ impl Facets {
     /// One of them, as the content of a file.
     pub fn content(&self, facet: &str) -> Option<&Content> {
         match self.get(facet) {
-            Some(Value::Content(content)) => Some(content),
+            Some(FacetValue::Content(content)) => Some(content),
             _ => None,
         }
     }
 
     /// All of them, in order of name.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &FacetValue)> {
         self.0.iter().map(|(facet, value)| (facet.as_str(), value))
     }
 }
@@ -278,7 +278,7 @@ impl Facets {
 /// The value of a facet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Value {
+pub(crate) enum FacetValue {
     /// A word.
     Text(String),
     /// A set of words, compared both ways.
@@ -287,40 +287,40 @@ pub(crate) enum Value {
     Content(Content),
 }
 
-impl From<&str> for Value {
-    fn from(text: &str) -> Value {
-        Value::Text(text.to_owned())
+impl From<&str> for FacetValue {
+    fn from(text: &str) -> FacetValue {
+        FacetValue::Text(text.to_owned())
     }
 }
 
-impl From<String> for Value {
-    fn from(text: String) -> Value {
-        Value::Text(text)
+impl From<String> for FacetValue {
+    fn from(text: String) -> FacetValue {
+        FacetValue::Text(text)
     }
 }
 
-impl From<BTreeSet<String>> for Value {
-    fn from(words: BTreeSet<String>) -> Value {
-        Value::Set(words)
+impl From<BTreeSet<String>> for FacetValue {
+    fn from(words: BTreeSet<String>) -> FacetValue {
+        FacetValue::Set(words)
     }
 }
 
-impl From<Content> for Value {
-    fn from(content: Content) -> Value {
-        Value::Content(content)
+impl From<Content> for FacetValue {
+    fn from(content: Content) -> FacetValue {
+        FacetValue::Content(content)
     }
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for FacetValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Value::Text(text) => f.write_str(text),
-            Value::Set(words) if words.is_empty() => f.write_str("none"),
-            Value::Set(words) => {
+            FacetValue::Text(text) => f.write_str(text),
+            FacetValue::Set(words) if words.is_empty() => f.write_str("none"),
+            FacetValue::Set(words) => {
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 f.write_str(&words.join(", "))
             }
-            Value::Content(content) => match content.bytes() {
+            FacetValue::Content(content) => match content.bytes() {
                 Some(bytes) => write!(f, "{} bytes", bytes.len()),
                 None => f.write_str("other content"),
             },
@@ -361,7 +361,7 @@ impl Content {
     pub fn digest(&self) -> &str {
         self.digest.get_or_init(|| {
             let bytes = self.bytes.as_deref().unwrap_or_default();
-            hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+            encode_hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
         })
     }
 }
@@ -517,7 +517,10 @@ mod tests {
     fn a_set_is_compared_both_ways() {
         let set = |words: &[&str]| {
             let words = words.iter().map(|w| (*w).to_owned()).collect();
-            State::Present(Facets(BTreeMap::from([("g".into(), Value::Set(words))])))
+            State::Present(Facets(BTreeMap::from([(
+                "g".into(),
+                FacetValue::Set(words),
+            )])))
         };
         assert!(set(&["a"]).is_met_by(&set(&["a"])));
         assert!(!set(&["a"]).is_met_by(&set(&["a", "b"])));

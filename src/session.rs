@@ -7,21 +7,21 @@ use crate::base::terminal;
 use crate::camcops_conf;
 use crate::certificate::Pair;
 use crate::cli::Global;
-use crate::drivers::services::member::members;
+use crate::drivers::services::member::list_members;
 use crate::drivers::tables::Reader;
 use crate::drivers::{Drivers, acme, packages, release, services, sql, superuser, tables};
 use crate::host::Host;
-use crate::host::secrets::{self, Key};
+use crate::host::secrets::{self, KeptSecret};
 use crate::journal::{self, Journal};
 use crate::layout::{self, Layout};
-use crate::probe::{Endpoint, Role, broker};
+use crate::probe::{Backend, Endpoint, broker};
 use crate::recipe::render::Format;
-use crate::recipe::{Recipe, desired};
+use crate::recipe::{Recipe, desired_state};
 use crate::resource::{Content, Resource};
 use crate::session::sources::{read_sources, settings_file};
 use crate::settings::{ConfigValue, Environment, Mode, Origin, Settings};
 use crate::site::facts::Facts;
-use crate::site::{Found, OwnBroker, Site};
+use crate::site::{ExistingState, OwnBroker, Site};
 use anyhow::Result;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ pub struct Session {
     /// What makes the machine follow; a staged tree has none of them.
     pub(crate) drivers: Drivers,
     /// A secret that this run makes anew, in place of the one that is there.
-    pub(crate) renewed: OnceCell<(secrets::Name, Secret)>,
+    pub(crate) renewed: OnceCell<(secrets::SecretName, Secret)>,
     /// Whether this run only shows what is there, good enough to be served or not.
     pub(crate) only_shows: bool,
     /// A certificate that this run puts in place of the one that is there, whatever else could be had.
@@ -85,7 +85,7 @@ impl Session {
         site.check_secrets()?;
         let tell: fn(&str) = match global.quiet || global.json {
             true => |_| {},
-            false => |line| terminal::note(&format!("  {line}")),
+            false => |line| terminal::print_note(&format!("  {line}")),
         };
         let drivers = match host.staged_root() {
             Some(_) => Drivers::default(),
@@ -103,12 +103,12 @@ impl Session {
     }
 
     /// Everything that an installation of this site should have.
-    pub fn recipe(&self, found: &Found) -> Result<Recipe> {
-        desired(&self.site, &self.host, found)
+    pub fn recipe(&self, found: &ExistingState) -> Result<Recipe> {
+        desired_state(&self.site, &self.host, found)
     }
 
     /// One of the three servers, as the settings and the secrets say.
-    pub(crate) fn endpoint(&self, role: Role) -> Result<Endpoint> {
+    pub(crate) fn endpoint(&self, role: Backend) -> Result<Endpoint> {
         Endpoint::of(&self.host, &self.site, role)
     }
 
@@ -132,7 +132,7 @@ impl Session {
             && let Err(why) = bundle.close(&self.host)
         {
             // The next run tries it again.
-            terminal::note(&format!("warning: {why:#}"));
+            terminal::print_note(&format!("warning: {why:#}"));
         }
     }
 
@@ -140,7 +140,7 @@ impl Session {
     pub(crate) fn name_clashes(&self) -> Result<Vec<String>> {
         let port = format!(":{}", self.settings().web.https_port.get());
         let mut clashes = Vec::new();
-        for other in journal::instances(&self.host)? {
+        for other in journal::list_instances(&self.host)? {
             let path = Layout::new(self.facts.flavour, &other).apache_site();
             if other == self.instance {
                 continue;
@@ -169,7 +169,7 @@ impl Session {
     }
 
     /// Reads what is already there and must not be made again: secrets, the certificate, CamCOPS's own configuration.
-    pub fn found(&self, journal: &Journal) -> Result<Found> {
+    pub fn read_existing(&self, journal: &Journal) -> Result<ExistingState> {
         let (host, layout, settings) = (&self.host, &self.layout, self.settings());
         let mut warnings = self.name_clashes()?;
         let own_rotation = self.own_rotation(&mut warnings)?;
@@ -187,12 +187,12 @@ impl Session {
         });
         let given_or_kept =
             |name: &str, setting: &str, given: Option<&crate::settings::AbsolutePath>| match given {
-                Some(path) => Key::given(host, setting, path.as_str()),
-                None => Key::kept(host, &layout.secrets, name),
+                Some(path) => KeptSecret::given(host, setting, path.as_str()),
+                None => KeptSecret::kept(host, &layout.secrets, name),
             };
-        let mut found = Found {
+        let mut found = ExistingState {
             // Logged-in users stay logged in when a site that was made by hand is taken over.
-            cookie: Key::kept_or(host, &layout.secrets, "cookie", || match cookie_in_use {
+            cookie: KeptSecret::kept_or(host, &layout.secrets, "cookie", || match cookie_in_use {
                 Some(cookie) => Ok(cookie),
                 None => Secret::generate(),
             })?,
@@ -230,7 +230,7 @@ impl Session {
             config_digests: self.config_digests(journal)?,
             own_broker: self.own_broker()?,
             own_rotation,
-            release_is_whole: match release::Wanted::new(self) {
+            release_is_whole: match release::WantedRelease::new(self) {
                 Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
                 Err(_) => false,
             },
@@ -253,7 +253,7 @@ impl Session {
     /// Those that are as this program wrote them.
     pub(crate) fn config_digests(&self, journal: &Journal) -> Result<BTreeMap<String, String>> {
         let mut digests = BTreeMap::new();
-        for part in members(self).into_iter().filter_map(|one| one.config) {
+        for part in list_members(self).into_iter().filter_map(|one| one.config) {
             let Some(text) = self.host.read_text(&part.digest)? else {
                 continue;
             };
@@ -267,19 +267,20 @@ impl Session {
     }
 
     /// Gives the drivers of live resources the secrets that they take.
-    pub(crate) fn ready(&self, found: &Found) -> Result<()> {
+    pub(crate) fn load_secrets(&self, found: &ExistingState) -> Result<()> {
         if self.host.staged_root().is_some() {
             return Ok(());
         }
         let (drivers, settings) = (&self.drivers, self.settings());
-        let endpoint = broker::Endpoint::with(settings, &self.layout, found.broker.secret.clone())?;
-        drivers.set_broker(crate::drivers::broker::Known::new(
+        let endpoint =
+            broker::BrokerAddress::with(settings, &self.layout, found.broker.secret.clone())?;
+        drivers.set_broker(crate::drivers::broker::Broker::new(
             endpoint,
             settings.broker.mode == Mode::Local,
             settings.broker.consumer_timeout_ms.get().into(),
         ));
         let earlier = drivers.database.borrow().clone();
-        let database = sql::Known::new(
+        let database = sql::Database::new(
             &self.host,
             self,
             found,
@@ -291,8 +292,8 @@ impl Session {
             && drivers.superuser_password.borrow().is_none()
         {
             let setting = "superuser.password_file";
-            let password = Key::given(&self.host, setting, path.as_str())?.secret;
-            superuser::check(&password)
+            let password = KeptSecret::given(&self.host, setting, path.as_str())?.secret;
+            superuser::check_password(&password)
                 .map_err(|why| Exit::Settings.because(format!("{setting}: the password {why}")))?;
             drivers.superuser_password.replace(Some(password));
         }
@@ -394,7 +395,7 @@ impl Session {
             return Ok(Some(text.to_owned()));
         }
         let sealed = journal::recalled_base(&self.host, &self.instance, base)?;
-        Ok(sealed.map(|sealed| camcops_conf::unsealed(&sealed, text)))
+        Ok(sealed.map(|sealed| camcops_conf::unseal_values(&sealed, text)))
     }
 }
 
@@ -402,10 +403,10 @@ impl Session {
 fn drivers(site: &Site, tell: fn(&str)) -> Drivers {
     let bundle = Bundle::of(&site.settings().camcops, tell).map(Rc::new);
     Drivers {
-        packages: Some(packages::Known::new(site, bundle.clone(), tell)),
-        services: Some(services::Known::of(site)),
-        acme: Some(acme::Known::new(site, tell)),
-        release: Some(release::Recipe::new(site, bundle.clone(), tell)),
+        packages: Some(packages::PackageSource::new(site, bundle.clone(), tell)),
+        services: Some(services::ServiceManager::of(site)),
+        acme: Some(acme::Certbot::new(site, tell)),
+        release: Some(release::ReleaseRecipe::new(site, bundle.clone(), tell)),
         application: Some(tables::Application::new(site, tell)),
         bundle,
         ..Drivers::default()
@@ -436,21 +437,21 @@ fn check_environment(site: &Site) -> Result<()> {
     }
 }
 
-impl Found {
+impl ExistingState {
     /// Puts a new secret in the place of one that this program keeps.
-    pub(crate) fn renew(&mut self, name: secrets::Name, secret: &Secret) {
+    pub(crate) fn renew(&mut self, name: secrets::SecretName, secret: &Secret) {
         let key = match name {
-            secrets::Name::Database => self.database.as_mut(),
-            secrets::Name::Readonly => self.readonly.as_mut(),
-            secrets::Name::Broker => Some(&mut self.broker),
-            secrets::Name::Monitor => Some(&mut self.monitor),
-            secrets::Name::Cookie => Some(&mut self.cookie),
+            secrets::SecretName::Database => self.database.as_mut(),
+            secrets::SecretName::Readonly => self.readonly.as_mut(),
+            secrets::SecretName::Broker => Some(&mut self.broker),
+            secrets::SecretName::Monitor => Some(&mut self.monitor),
+            secrets::SecretName::Cookie => Some(&mut self.cookie),
         };
         let Some(key) = key.filter(|key| key.kept_in.is_some()) else {
             return;
         };
         let former = std::mem::replace(&mut key.secret, secret.clone());
-        if name == secrets::Name::Database {
+        if name == secrets::SecretName::Database {
             self.former_database = Some(former);
         }
     }
@@ -459,7 +460,7 @@ impl Found {
 /// Where logrotate reads what is to be rotated.
 pub(crate) const ROTATIONS: &str = "/etc/logrotate.d";
 
-pub(crate) fn fit_for_option_file(key: Key) -> Result<Key> {
+pub(crate) fn fit_for_option_file(key: KeptSecret) -> Result<KeptSecret> {
     match Format::Mysql.escaped(key.secret.reveal()) {
         Ok(_) => Ok(key),
         Err(why) => Err(Exit::Settings.because(format!(

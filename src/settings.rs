@@ -27,11 +27,11 @@ pub(crate) use choices::{
     AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Pruning,
     Service, ServiceManager, Source, TlsMode, Version,
 };
-pub(crate) use config::{BY_FILE, Config, ConfigValue};
-pub(crate) use edit::edited;
+pub(crate) use config::{BY_FILE, ConfigSections, ConfigValue};
+pub(crate) use edit::edit_text;
 pub use example::example;
 pub(crate) use extra::{ExtraService, FIELDS as EXTRA_FIELDS, ServiceName};
-pub use key::{Key, VARIABLE_PREFIX, keys, segments};
+pub use key::{Key, VARIABLE_PREFIX, all_keys, split_name};
 pub(crate) use load::{Resolved, Sources};
 pub(crate) use problem::{Origin, Problem};
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
@@ -40,7 +40,7 @@ pub(crate) use types::{
     Host, Language, Listen, Locality, Mailbox, MemoryCap, Network, Organization, Recipient,
     Schedule, Timezone, UserName, VirtualHost, WebAddress, WebPath,
 };
-pub(crate) use value::{Auto, Port, Setting, Whole, ZeroOr};
+pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
 
 // To add a key, add its lines here, in the order in which an administrator would look for it:
 // * the doc comment is one or two plain sentences; they are shown as they are;
@@ -83,7 +83,7 @@ key::settings! {
         /// The machine of an external database.
         host: Host = Host("localhost".into()), example "\"db.example.org\"";
         /// The port of an external database.
-        port: Port = Port(3306), example "3307";
+        port: PortNumber = PortNumber(3306), example "3307";
         /// The socket of a local database.
         socket: AbsolutePath = AbsolutePath("/run/mysqld/mysqld.sock".into()), example "\"/var/lib/mysql/mysql.sock\"";
         /// The name of the database.
@@ -119,7 +119,7 @@ key::settings! {
         /// The machine of an external broker.
         host: Host = Host("localhost".into()), example "\"mq.example.org\"";
         /// The port of the broker.
-        port: Auto<Port> = Auto::Auto, example "5673", shown "auto: 5672, or 5671 with broker.tls";
+        port: Auto<PortNumber> = Auto::Auto, example "5673", shown "auto: 5672, or 5671 with broker.tls";
         /// The vhost of the instance.
         vhost: Option<VirtualHost> = None, example "\"camcops\"", shown "camcops, or camcops_NAME for another instance";
         /// The account that CamCOPS uses at the broker.
@@ -147,9 +147,9 @@ key::settings! {
         /// The addresses that the site is served on.
         listen: Vec<Listen> = vec![Listen::Any], example "[\"192.0.2.10\", \"2001:db8::10\"]";
         /// The port of the site.
-        https_port: Port = Port(443), example "8443";
+        https_port: PortNumber = PortNumber(443), example "8443";
         /// The port that redirects to the site; 0 for none.
-        http_port: ZeroOr<Port> = ZeroOr(Some(Port(80))), example "8080";
+        http_port: ZeroOr<PortNumber> = ZeroOr(Some(PortNumber(80))), example "8080";
         /// The path of CamCOPS on the site.
         path: WebPath = WebPath("/".into()), example "\"/camcops\"";
         /// How many requests are worked on at the same time.
@@ -215,7 +215,7 @@ key::settings! {
     /// The monitor of background tasks; only this machine can reach it.
     monitor: Monitor {
         /// The port of the monitor.
-        port: Auto<Port> = Auto::Auto, example "5556", shown "auto: 5555, or a free port for another instance";
+        port: Auto<PortNumber> = Auto::Auto, example "5556", shown "auto: 5555, or a free port for another instance";
         /// The user name that the monitor asks for.
         user: AccountName = AccountName("camcops".into()), example "\"admin\"";
         /// A file with the password that the monitor asks for, which only root can read.

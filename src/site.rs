@@ -2,13 +2,13 @@
 
 use crate::base::secret::Secret;
 use crate::certificate::{Pair, Subject};
-use crate::host::secrets::Key;
+use crate::host::secrets::KeptSecret;
 use crate::layout::{DEDICATED_ACCOUNT, Layout, SocketMaker, Whose};
 use crate::settings::{
     AbsolutePath, AccountUser, Backend, LogMode, Mode, Resolved, ServiceManager, Settings, TlsMode,
 };
 use crate::site::facts::{DatabaseFamily, Facts, Manager};
-pub(crate) use given::{GivenSecrets, is_open, keep, kept_in, on_command_line, secret_key};
+pub(crate) use given::{GivenSecrets, is_open, keep_secret, kept_in, on_command_line, secret_key};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -242,17 +242,17 @@ impl Site {
 
 /// What is there already and must not be made again.
 #[derive(Debug)]
-pub struct Found {
+pub struct ExistingState {
     /// Signs the session cookies.
-    pub(crate) cookie: Key,
+    pub(crate) cookie: KeptSecret,
     /// The application's database password; none where it logs in by its account.
-    pub(crate) database: Option<Key>,
+    pub(crate) database: Option<KeptSecret>,
     /// The password of the account that only reads, if there is to be one.
-    pub(crate) readonly: Option<Key>,
+    pub(crate) readonly: Option<KeptSecret>,
     /// The application's broker password.
-    pub(crate) broker: Key,
+    pub(crate) broker: KeptSecret,
     /// The monitor's password.
-    pub(crate) monitor: Key,
+    pub(crate) monitor: KeptSecret,
     /// What goes into camcops.conf and comes from files.
     pub(crate) given: GivenSecrets,
     /// The site's certificate.

@@ -503,7 +503,7 @@ fn the_later_source_wins() {
 fn what_somebody_set_is_shown_with_its_place() {
     let staged = staged();
     let every = staged.run(&["config", "show"]).exits(0);
-    assert_eq!(every.out.lines().count(), settings::keys().len());
+    assert_eq!(every.out.lines().count(), settings::all_keys().len());
     assert_eq!(
         staged.run(&["config", "show", "--changed"]).exits(0).out,
         ""
@@ -785,7 +785,7 @@ fn the_example_with_every_key_is_right() {
         .exits(0)
         .says("the settings are right");
     let shown = staged.run(&["config", "show", "--changed"]).exits(0).out;
-    for key in settings::keys() {
+    for key in settings::all_keys() {
         assert!(
             shown
                 .lines()
@@ -1332,7 +1332,7 @@ fn every_command_and_every_key_has_its_place_in_the_manual() {
         let ran = Ran::of(command).exits(0);
         assert_eq!(ran.err, "", "{page}");
         if page == "provision.toml.5" {
-            for key in settings::keys() {
+            for key in settings::all_keys() {
                 assert!(
                     ran.out
                         .lines()

@@ -5,7 +5,7 @@
 mod judge;
 
 use camcops_provision::recipe::render::Format;
-use camcops_provision::recipe::render::render;
+use camcops_provision::recipe::render::render_template;
 use judge::{Judge, Machine, camcops_python, nasty, script};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -92,7 +92,7 @@ fn judged(cases: u32, format: Format, template: &str, judge: Judge) {
     let judge = RefCell::new(judge);
     let carried = RefCell::new(0);
     let outcome = TestRunner::new(config).run(&nasty(), |value| {
-        match render("judged", format, template, &json!({ "v": value })) {
+        match render_template("judged", format, template, &json!({ "v": value })) {
             Ok(text) => {
                 let answer = judge.borrow_mut().ask(&text);
                 let values = answer["values"].as_array().cloned().unwrap_or_default();
@@ -125,7 +125,7 @@ fn ini_as_camcops_reads_it() {
     };
     let outcome = TestRunner::new(config).run(&nasty(), |value| {
         let template = "[site]\nV = {{v}}\nW = 1\n";
-        match render("judged", Format::Ini, template, &json!({ "v": value })) {
+        match render_template("judged", Format::Ini, template, &json!({ "v": value })) {
             Ok(text) => {
                 let answer = judge.borrow_mut().ask(&text);
                 prop_assert_eq!(

@@ -83,7 +83,7 @@ impl Case {
         }
         self.write("/etc/passwd", &passwd);
         self.write("/etc/group", &group);
-        let slug = layout::slug(&self.instance);
+        let slug = layout::instance_slug(&self.instance);
         for name in ["cookie", "database", "broker", "monitor"] {
             let path = format!("/etc/camcops/secrets/{slug}/{name}");
             self.write(&path, &format!("{name}-secret\n"));
@@ -127,7 +127,7 @@ impl Case {
         let mut site = Session::open(&Cli::parse_from(arguments).global).unwrap();
         // An ordinary user may run the tests, too.
         site.site.facts.may_give_away = true;
-        let found = site.found(&site.journal().unwrap()).unwrap();
+        let found = site.read_existing(&site.journal().unwrap()).unwrap();
         let recipe = site.recipe(&found).unwrap();
 
         let mut outcome = Outcome::new();
@@ -250,7 +250,11 @@ fn every_case_comes_out_as_accepted() {
         let case = Case::read(name);
         let text = match name.as_str() {
             "default" => whole(&default),
-            _ => difference(&default, &case.outcome(), &layout::slug(&case.instance)),
+            _ => difference(
+                &default,
+                &case.outcome(),
+                &layout::instance_slug(&case.instance),
+            ),
         };
         let file = cases().join(name).with_extension("txt");
         if update {

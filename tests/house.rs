@@ -111,13 +111,13 @@ const FILE_ENDINGS: &[&str] = &["conf", "json", "service", "socket", "target", "
 /// Files that all reach each other; should be LARGEST_CIRCLE.
 const MOST_IN_A_CIRCLE: usize = 14;
 /// Names of types that occur more than once.
-const MOST_SHARED_NAMES: usize = 60;
+const MOST_SHARED_NAMES: usize = 0;
 /// Lines of the longest file, without its tests; should be 500.
 const LONGEST_FILE: usize = 876;
 /// Items that are public outside of the crate.
 const MOST_PUBLIC: usize = 400;
-/// Functions whose names have one word, of a hundred; should be 35.
-const MOST_ONE_WORD: usize = 68;
+/// Functions whose names have one word, of a hundred.
+const MOST_ONE_WORD: usize = 35;
 /// `Result<_, String>`: should be none.
 const MOST_TEXT_ERRORS: usize = 53;
 
@@ -479,7 +479,7 @@ fn assert_at_most(what: &str, found: &[String], most: usize) {
 }
 
 fn setting_names() -> BTreeSet<&'static str> {
-    settings::keys().iter().map(|key| key.name).collect()
+    settings::all_keys().iter().map(|key| key.name).collect()
 }
 
 #[test]

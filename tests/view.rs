@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use camcops_provision::cli::Cli;
-use camcops_provision::recipe::view::view;
+use camcops_provision::recipe::view::template_view;
 use camcops_provision::session::Session;
 use clap::Parser;
 use serde_json::Value;
@@ -63,9 +63,9 @@ fn templates_and_view_know_the_same_names() {
     let words = ["camcops-provision", "--root", root, "--set", extra, "plan"];
     let global = Cli::parse_from(words).global;
     let site = Session::open(&global).unwrap();
-    let found = site.found(&site.journal().unwrap()).unwrap();
+    let found = site.read_existing(&site.journal().unwrap()).unwrap();
     let mut known = BTreeSet::new();
-    let view = view(&site, &found);
+    let view = template_view(&site, &found);
     leaves(&view, "", &mut known);
     // A service of the site's own: an item of a list, or `extra` in the template of its unit.
     let of_an_extra: BTreeSet<String> = view["extras"][0]

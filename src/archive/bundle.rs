@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::layout::HOME;
 use crate::settings::{Camcops, Source};
 use anyhow::Result;
-use manifest::Manifest;
+use manifest::BundleManifest;
 use std::cell::OnceCell;
 
 /// The Python packages in a bundle.
@@ -29,7 +29,7 @@ pub(crate) struct Bundle {
     /// Its path.
     pub(crate) path: String,
     tell: fn(&str),
-    manifest: OnceCell<Manifest>,
+    manifest: OnceCell<BundleManifest>,
     unpacked: OnceCell<()>,
 }
 
@@ -46,13 +46,13 @@ impl Bundle {
     }
 
     /// What it says of itself; refused if that is not for this machine.
-    pub(crate) fn manifest(&self, host: &Host) -> Result<&Manifest> {
+    pub(crate) fn manifest(&self, host: &Host) -> Result<&BundleManifest> {
         if let Some(manifest) = self.manifest.get() {
             return Ok(manifest);
         }
-        let manifest = read::manifest(&self.path)?;
+        let manifest = read::read_manifest(&self.path)?;
         if let Some(why) = manifest.misfit(host)? {
-            return Err(unfit(&self.path, &why));
+            return Err(unusable_bundle(&self.path, &why));
         }
         Ok(self.manifest.get_or_init(|| manifest))
     }
@@ -63,7 +63,7 @@ impl Bundle {
         if manifest.release == release {
             return Ok(());
         }
-        Err(unfit(
+        Err(unusable_bundle(
             &self.path,
             &format!(
                 "has release {} (CamCOPS {} on Python {}, by camcops-provision {}), and this machine wants {release}: set camcops.version and camcops.python to what it has, or make one with this version of the program",
@@ -74,18 +74,21 @@ impl Bundle {
 
     /// Unpacks it, once, after all of it was found to be right; says where the files are. The lock has to be held.
     pub(crate) fn unpacked(&self, host: &Host) -> Result<&'static str> {
-        let is_there = host.look(UNPACKED)?.is_some();
+        let is_there = host.stat(UNPACKED)?.is_some();
         if self.unpacked.get().is_none() || !is_there {
             self.manifest(host)?;
-            clear(host)?;
+            clear_unpacked(host)?;
             (self.tell)(&format!("checking and unpacking {}", self.path));
-            let unpacked = read::unpack(&self.path, host, UNPACKED);
+            let unpacked = read::unpack_bundle(&self.path, host, UNPACKED);
             if unpacked.is_err() {
-                clear(host)?;
+                clear_unpacked(host)?;
             }
             if unpacked? != *self.manifest(host)? {
-                clear(host)?;
-                return Err(unfit(&self.path, "was changed meanwhile: run again"));
+                clear_unpacked(host)?;
+                return Err(unusable_bundle(
+                    &self.path,
+                    "was changed meanwhile: run again",
+                ));
             }
             let _ = self.unpacked.set(());
         }
@@ -95,7 +98,7 @@ impl Bundle {
     /// Removes what was unpacked.
     pub(crate) fn close(&self, host: &Host) -> Result<()> {
         match self.unpacked.get() {
-            Some(()) => clear(host),
+            Some(()) => clear_unpacked(host),
             None => Ok(()),
         }
     }
@@ -106,14 +109,14 @@ pub(crate) const UNPACKED: &str = "/var/lib/camcops-provision/.bundle";
 const _: () = assert!(HOME.len() + "/.bundle".len() == UNPACKED.len());
 
 /// Removes what was unpacked, by an earlier run too; the lock has to be held.
-pub(crate) fn clear(host: &Host) -> Result<()> {
-    match host.look(UNPACKED)? {
+pub(crate) fn clear_unpacked(host: &Host) -> Result<()> {
+    match host.stat(UNPACKED)? {
         Some(_) => host.remove_tree(UNPACKED),
         None => Ok(()),
     }
 }
 
-fn unfit(path: &str, what: &str) -> anyhow::Error {
+fn unusable_bundle(path: &str, what: &str) -> anyhow::Error {
     Exit::Unusable.because(format!("the bundle {path} {what}"))
 }
 

@@ -1,7 +1,7 @@
 //! What a backup is made of, on its way to the disk and back: compressed in frames, encrypted if wanted, its sum taken in
 //! the same pass.
 
-use crate::base::text::hex;
+use crate::base::text::encode_hex;
 use crate::host::{Ends, Flow, Host};
 use anyhow::{Context, Result, anyhow};
 use ring::digest;
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Sum {
 
 /// How large something was, and its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Packed {
+pub(crate) struct PackedSum {
     /// Its size on the disk.
     pub(crate) bytes: u64,
     /// Its SHA-256, in lower-case hexadecimal digits.
@@ -61,10 +61,10 @@ impl Sum {
         self.bytes += bytes.len() as u64;
     }
 
-    fn packed(self) -> Packed {
-        Packed {
+    fn packed(self) -> PackedSum {
+        PackedSum {
             bytes: self.bytes,
-            sha256: hex(self.context.finish().as_ref()),
+            sha256: encode_hex(self.context.finish().as_ref()),
         }
     }
 }
@@ -91,7 +91,7 @@ impl<W: Write> Write for Summed<W> {
 }
 
 /// The sum of a file that can be read.
-pub(crate) fn sum_of(mut file: impl Read) -> io::Result<Packed> {
+pub(crate) fn sum_of(mut file: impl Read) -> io::Result<PackedSum> {
     let mut sum = Sum::new();
     let mut piece = vec![0; PIECE];
     loop {
@@ -107,14 +107,14 @@ pub(crate) struct Packer<'a> {
     host: &'a Host,
     zstd: CCtx<'static>,
     buffer: Vec<u8>,
-    way: Way,
+    way: Sink,
     /// How much was given so far.
     pub(crate) given: u64,
     /// How much of the compressed text there is so far.
     pub(crate) packed: u64,
 }
 
-enum Way {
+enum Sink {
     Plain(Summed<File>),
     Age {
         age: Flow,
@@ -133,10 +133,10 @@ impl<'a> Packer<'a> {
             // In a thread of its own.
             CParameter::NbWorkers(1),
         ] {
-            zstd.set_parameter(parameter).map_err(said)?;
+            zstd.set_parameter(parameter).map_err(zstd_error)?;
         }
         let way = match recipient {
-            None => Way::Plain(Summed::new(file)),
+            None => Sink::Plain(Summed::new(file)),
             Some(recipient) => {
                 let age = host
                     .child("age")
@@ -151,7 +151,7 @@ impl<'a> Packer<'a> {
                     io::copy(&mut output, &mut summed)?;
                     Ok(summed)
                 });
-                Way::Age { age, input, writer }
+                Sink::Age { age, input, writer }
             }
         };
         Ok(Packer {
@@ -172,11 +172,11 @@ impl<'a> Packer<'a> {
             let left = self
                 .zstd
                 .compress_stream2(&mut output, &mut input, directive)
-                .map_err(said)?;
+                .map_err(zstd_error)?;
             self.packed += self.buffer.len() as u64;
             match &mut self.way {
-                Way::Plain(file) => file.write_all(&self.buffer)?,
-                Way::Age { input, .. } => input.write_all(&self.buffer)?,
+                Sink::Plain(file) => file.write_all(&self.buffer)?,
+                Sink::Age { input, .. } => input.write_all(&self.buffer)?,
             }
             let is_over = match directive {
                 ZSTD_e_continue => input.pos() == bytes.len(),
@@ -195,13 +195,13 @@ impl<'a> Packer<'a> {
     }
 
     /// Ends it; from here on it lasts.
-    pub(crate) fn finish(mut self) -> Result<Packed> {
+    pub(crate) fn finish(mut self) -> Result<PackedSum> {
         if let Err(why) = self.end_frame() {
             return Err(self.cause(why.into()));
         }
         let summed = match self.way {
-            Way::Plain(summed) => summed,
-            Way::Age { age, input, writer } => encrypted(self.host, age, input, writer)?,
+            Sink::Plain(summed) => summed,
+            Sink::Age { age, input, writer } => finish_encrypted(self.host, age, input, writer)?,
         };
         summed.inner.sync_all()?;
         Ok(summed.sum.packed())
@@ -210,8 +210,8 @@ impl<'a> Packer<'a> {
     /// Why it could not be written: where age only tells that nobody reads what it writes, who should have read tells more.
     pub(crate) fn cause(self, why: anyhow::Error) -> anyhow::Error {
         match self.way {
-            Way::Plain(_) => why,
-            Way::Age { age, input, writer } => encrypted(self.host, age, input, writer)
+            Sink::Plain(_) => why,
+            Sink::Age { age, input, writer } => finish_encrypted(self.host, age, input, writer)
                 .err()
                 .unwrap_or(why),
         }
@@ -219,7 +219,7 @@ impl<'a> Packer<'a> {
 }
 
 /// Sees how age and who writes down what it gives came to their end: where both failed, the disk was the cause.
-fn encrypted(
+fn finish_encrypted(
     host: &Host,
     age: Flow,
     input: ChildStdin,
@@ -244,12 +244,12 @@ impl Write for Packer<'_> {
     }
 }
 
-fn said(code: usize) -> io::Error {
+fn zstd_error(code: usize) -> io::Error {
     io::Error::other(format!("zstd: {}", get_error_name(code)))
 }
 
 /// Reads what was compressed, of other tools too: as it is, by gzip or by zstd, whatever its first bytes say.
-pub(crate) fn unpacked<'a>(file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn unpack_stream<'a>(file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut file = BufReader::with_capacity(PIECE, file);
     let first = io::BufRead::fill_buf(&mut file)?;
     Ok(match first {
@@ -285,7 +285,10 @@ mod tests {
         let read = |from| {
             let mut text = Vec::new();
             (&file).seek(io::SeekFrom::Start(from)).unwrap();
-            unpacked(&file).unwrap().read_to_end(&mut text).unwrap();
+            unpack_stream(&file)
+                .unwrap()
+                .read_to_end(&mut text)
+                .unwrap();
             text
         };
         assert_eq!(read(0).len(), (1 << 20) + 6);
@@ -300,7 +303,7 @@ mod tests {
         gzip.write_all(b"text").unwrap();
         for packed in [gzip.finish().unwrap(), b"text".to_vec()] {
             let mut text = String::new();
-            unpacked(&packed[..])
+            unpack_stream(&packed[..])
                 .unwrap()
                 .read_to_string(&mut text)
                 .unwrap();

@@ -1,10 +1,10 @@
 //! What makes up a site besides its database: settings, secrets, certificate, CamCOPS's configuration, the site's own
 //! files, and the journal for whoever wants to read what was done there.
 
-use super::manifest::Kept;
-use crate::archive::pack::{Packer, unpacked};
+use super::manifest::BackedUpFile;
+use crate::archive::pack::{Packer, unpack_stream};
 use crate::base::error::Exit;
-use crate::host::{Host, Kind};
+use crate::host::{Host, PathKind};
 use crate::layout::HOME;
 use crate::session::Session;
 use crate::settings::AbsolutePath;
@@ -15,23 +15,23 @@ use std::time::UNIX_EPOCH;
 use tar::{Archive, Builder, EntryType, Header};
 
 /// What is kept of a site, parents before what is in them; what is not there is not kept.
-pub(crate) fn paths(site: &Session) -> Result<Vec<String>> {
+pub(crate) fn list_paths(site: &Session) -> Result<Vec<String>> {
     let (host, layout, settings) = (&site.host, &site.layout, site.settings());
     let text = |path: &Option<AbsolutePath>| path.as_ref().map(|path| path.as_str().to_owned());
     let mut all = BTreeSet::new();
     let mut tree = |root: &str| -> Result<()> {
         let mut left = vec![root.to_owned()];
         while let Some(path) = left.pop() {
-            let Some(entry) = host.look(&path)? else {
+            let Some(entry) = host.stat(&path)? else {
                 continue;
             };
             match entry.kind {
-                Kind::Special => continue,
-                Kind::Directory => {
+                PathKind::Special => continue,
+                PathKind::Directory => {
                     let names = host.list(&path)?.unwrap_or_default();
                     left.extend(names.iter().map(|name| format!("{path}/{name}")));
                 }
-                Kind::File | Kind::Symlink => {}
+                PathKind::File | PathKind::Symlink => {}
             }
             all.insert(path);
         }
@@ -82,12 +82,12 @@ pub(crate) fn paths(site: &Session) -> Result<Vec<String>> {
 }
 
 /// Packs what is there; gives what that was.
-pub(crate) fn pack(site: &Session, packer: &mut Packer<'_>) -> Result<Vec<Kept>> {
+pub(crate) fn pack_files(site: &Session, packer: &mut Packer<'_>) -> Result<Vec<BackedUpFile>> {
     let host = &site.host;
     let mut kept = Vec::new();
     let mut archive = Builder::new(packer);
-    for path in paths(site)? {
-        let Some(entry) = host.look(&path)? else {
+    for path in list_paths(site)? {
+        let Some(entry) = host.stat(&path)? else {
             continue;
         };
         let mut header = Header::new_gnu();
@@ -105,11 +105,11 @@ pub(crate) fn pack(site: &Session, packer: &mut Packer<'_>) -> Result<Vec<Kept>>
         let inside = path.trim_start_matches('/');
         let mut bytes = 0;
         match entry.kind {
-            Kind::Directory => {
+            PathKind::Directory => {
                 header.set_entry_type(EntryType::Directory);
                 archive.append_data(&mut header, inside, io::empty())?;
             }
-            Kind::Symlink => {
+            PathKind::Symlink => {
                 let target = host.read_link(&path)?.unwrap_or_default();
                 header.set_entry_type(EntryType::Symlink);
                 archive.append_link(&mut header, inside, target)?;
@@ -128,7 +128,7 @@ pub(crate) fn pack(site: &Session, packer: &mut Packer<'_>) -> Result<Vec<Kept>>
                     .with_context(|| format!("can't keep {path}"))?;
             }
         }
-        kept.push(Kept { path, bytes });
+        kept.push(BackedUpFile { path, bytes });
     }
     archive.finish()?;
     Ok(kept)
@@ -145,11 +145,15 @@ struct Item<'a> {
 }
 
 /// Goes through an archive. What it has was written by whoever made it: nothing of it is taken that no backup has.
-fn each(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<()>) -> Result<()> {
+fn for_each_file(
+    host: &Host,
+    packed: impl Read,
+    mut one: impl FnMut(Item<'_>) -> Result<()>,
+) -> Result<()> {
     let damaged =
         |why: io::Error| Exit::Unusable.because(format!("the files of the backup: {why}"));
-    let mut archive = Archive::new(unpacked(packed).map_err(damaged)?);
-    let mut seen = Seen::default();
+    let mut archive = Archive::new(unpack_stream(packed).map_err(damaged)?);
+    let mut seen = SeenPaths::default();
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let header = entry.header().clone();
@@ -180,12 +184,12 @@ fn each(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<
 
 /// What an archive has had so far.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenPaths {
     /// Each path, and whether something can be below it.
     paths: BTreeMap<String, bool>,
 }
 
-impl Seen {
+impl SeenPaths {
     /// The path of the next thing, if a backup could have such a thing there.
     fn path_of(&mut self, inside: &[u8], kind: EntryType) -> Result<String> {
         let refused = |what: &str| {
@@ -228,9 +232,9 @@ impl Seen {
 }
 
 /// The paths of all that an archive has.
-pub(crate) fn names(host: &Host, packed: impl Read) -> Result<Vec<String>> {
+pub(crate) fn list_names(host: &Host, packed: impl Read) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    each(host, packed, |item| {
+    for_each_file(host, packed, |item| {
         names.push(item.path);
         Ok(())
     })?;
@@ -326,13 +330,13 @@ fn refuse_unfit(host: &Host, item: &Item<'_>) -> Result<()> {
         if parent.len() < place.len() {
             continue;
         }
-        let kind = host.look(parent)?.map(|entry| entry.kind);
+        let kind = host.stat(parent)?.map(|entry| entry.kind);
         let is_place = parent == place;
         match kind {
-            None | Some(Kind::Directory) => {}
+            None | Some(PathKind::Directory) => {}
             // A place itself may have been moved to where there is room.
-            Some(Kind::Symlink) if is_place => {}
-            Some(Kind::Symlink) => {
+            Some(PathKind::Symlink) if is_place => {}
+            Some(PathKind::Symlink) => {
                 return Err(Exit::CannotCreate.because(format!(
                     "{parent} is a symbolic link here, and the backup has {path}: nothing is written through a link; nothing was changed: move the link away, and run again"
                 )));
@@ -344,12 +348,12 @@ fn refuse_unfit(host: &Host, item: &Item<'_>) -> Result<()> {
             }
         }
     }
-    let there = host.look(path)?.map(|entry| entry.kind);
+    let there = host.stat(path)?.map(|entry| entry.kind);
     let fits = match (there, item.kind) {
-        (None, _) | (Some(Kind::Directory), EntryType::Directory) => true,
-        (Some(Kind::Symlink), EntryType::Directory) => path == place,
-        (Some(there), EntryType::Directory) => there == Kind::Directory,
-        (Some(there), _) => there != Kind::Directory,
+        (None, _) | (Some(PathKind::Directory), EntryType::Directory) => true,
+        (Some(PathKind::Symlink), EntryType::Directory) => path == place,
+        (Some(there), EntryType::Directory) => there == PathKind::Directory,
+        (Some(there), _) => there != PathKind::Directory,
     };
     match fits {
         true => Ok(()),
@@ -360,8 +364,8 @@ fn refuse_unfit(host: &Host, item: &Item<'_>) -> Result<()> {
 }
 
 /// Looks through the whole archive before anything of it is put anywhere.
-pub(crate) fn judge(host: &Host, packed: impl Read) -> Result<()> {
-    each(host, packed, |mut item| {
+pub(crate) fn check_archive(host: &Host, packed: impl Read) -> Result<()> {
+    for_each_file(host, packed, |mut item| {
         if is_brought_back(&item) {
             refuse_unfit(host, &item)?;
         }
@@ -374,15 +378,15 @@ pub(crate) fn judge(host: &Host, packed: impl Read) -> Result<()> {
 }
 
 /// What stands on the machine otherwise than in the backup.
-pub(crate) fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
+pub(crate) fn find_differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
     let mut differing = Vec::new();
-    each(host, packed, |item| {
+    for_each_file(host, packed, |item| {
         if !is_brought_back(&item) {
             return Ok(());
         }
-        let is_other = match (host.look(&item.path)?, item.kind) {
+        let is_other = match (host.stat(&item.path)?, item.kind) {
             (None, _) => false,
-            (Some(entry), EntryType::Directory) => entry.kind != Kind::Directory,
+            (Some(entry), EntryType::Directory) => entry.kind != PathKind::Directory,
             (Some(_), EntryType::Symlink) => {
                 host.read_link(&item.path)?.as_ref() != Some(&item.target)
             }
@@ -401,17 +405,17 @@ pub(crate) fn differing(host: &Host, packed: impl Read) -> Result<Vec<String>> {
 
 /// How much was put where it was, and what was not.
 #[derive(Debug, Default)]
-pub(crate) struct Brought {
+pub(crate) struct RestoredFiles {
     /// So many things.
     pub(crate) number: usize,
     /// What is where nothing of a site is.
     pub(crate) left_out: Vec<String>,
 }
 
-/// Puts everything where it was. What stands there is replaced: who does not want that asks [`differing`] before.
-pub(crate) fn bring_back(host: &Host, packed: impl Read) -> Result<Brought> {
-    let mut brought = Brought::default();
-    each(host, packed, |item| {
+/// Puts everything where it was. What stands there is replaced: who does not want that asks [`find_differing`] before.
+pub(crate) fn bring_back(host: &Host, packed: impl Read) -> Result<RestoredFiles> {
+    let mut brought = RestoredFiles::default();
+    for_each_file(host, packed, |item| {
         if !is_brought_back(&item) {
             if !is_journal(&item.path) {
                 brought.left_out.push(item.path);
@@ -427,7 +431,7 @@ pub(crate) fn bring_back(host: &Host, packed: impl Read) -> Result<Brought> {
             }
         }
         match item.kind {
-            EntryType::Directory => match host.look(path)? {
+            EntryType::Directory => match host.stat(path)? {
                 // Whose else it is stays so, and install gives ours what they need.
                 Some(_) => {}
                 None => host.make_directory(path, item.owner, item.mode)?,

@@ -1,13 +1,13 @@
 //! Making a backup.
 
-use super::manifest::{self, Database, FORMAT, MANIFEST, Manifest, SUMS};
+use super::manifest::{self, BackupManifest, DumpedDatabase, FORMAT, MANIFEST, SUMS};
 use super::{DATABASE, DATABASE_ENCRYPTED, FILES, FILES_ENCRYPTED, UNFINISHED, files};
-use crate::archive::pack::{Packed, Packer};
+use crate::archive::pack::{PackedSum, Packer};
 use crate::base::error::Exit;
-use crate::base::text::hex;
-use crate::drivers::sql::copy::directory::{entered, remember, stamp};
+use crate::base::text::encode_hex;
+use crate::drivers::sql::copy::directory::{enter_directory, remember_directory, time_stamp};
 use crate::drivers::sql::copy::dump;
-use crate::drivers::sql::{self, Known, quote};
+use crate::drivers::sql::{self, Database, quote};
 use crate::drivers::tables;
 use crate::session::Session;
 use anyhow::{Context, Result};
@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// A backup that was just made.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct MadeBackup {
     /// Its name.
     pub(crate) name: String,
     /// Where it is.
@@ -25,14 +25,14 @@ pub(crate) struct Made {
     /// Its size on the disk.
     pub(crate) bytes: u64,
     /// What it says of itself.
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: BackupManifest,
 }
 
 /// Removes what runs before this one left unfinished, and says so. The lock is ours, so that none is at work.
 pub(crate) fn clear_up(site: &Session, directory: &str) -> Result<u64> {
     let mut freed = 0;
-    for found in listed(site)? {
-        if found.what == super::What::Unfinished {
+    for found in list_site_backups(site)? {
+        if found.what == super::BackupKind::Unfinished {
             (site.drivers.application()?.tell)(&format!(
                 "removing {directory}/{}, which an earlier run did not finish",
                 found.name
@@ -46,9 +46,9 @@ pub(crate) fn clear_up(site: &Session, directory: &str) -> Result<u64> {
 }
 
 /// What is in the directory of backups of a site.
-pub(crate) fn listed(site: &Session) -> Result<Vec<super::Found>> {
+pub(crate) fn list_site_backups(site: &Session) -> Result<Vec<super::BackupEntry>> {
     let (settings, slug) = (site.settings(), &site.layout.slug);
-    super::list(
+    super::list_backups(
         &site.host,
         settings.backup.directory.as_str(),
         slug,
@@ -57,17 +57,21 @@ pub(crate) fn listed(site: &Session) -> Result<Vec<super::Found>> {
 }
 
 /// The directory for backups, which only root may enter.
-pub(crate) fn directory(site: &Session) -> Result<&str> {
+pub(crate) fn backup_directory(site: &Session) -> Result<&str> {
     let directory = site.settings().backup.directory.as_str();
-    entered(&site.host, &site.instance, directory)?;
+    enter_directory(&site.host, &site.instance, directory)?;
     Ok(directory)
 }
 
 /// Makes a backup of a site, for its own sake or before something; whoever calls holds the lock.
-pub(crate) async fn make(site: &Session, known: &Known, before: Option<&str>) -> Result<Made> {
+pub(crate) async fn make_backup(
+    site: &Session,
+    known: &Database,
+    before: Option<&str>,
+) -> Result<MadeBackup> {
     let host = &site.host;
     let tell = site.drivers.application()?.tell;
-    let directory = directory(site)?;
+    let directory = backup_directory(site)?;
     let clear = clear_up(site, directory)?;
     if clear > 0 {
         host.sync_file_system(directory)?;
@@ -80,16 +84,16 @@ pub(crate) async fn make(site: &Session, known: &Known, before: Option<&str>) ->
             known.database
         )));
     }
-    let size = dump::size(known).await?;
-    dump::room(
+    let size = dump::estimate_size(known).await?;
+    dump::check_room(
         host,
         directory,
         size,
         &format!("a backup of {}", site.layout.slug),
     )?;
-    let name = format!("{}-{}", site.layout.slug, stamp()?);
+    let name = format!("{}-{}", site.layout.slug, time_stamp()?);
     let path = format!("{directory}/{name}");
-    if host.look(&path)?.is_some() {
+    if host.stat(&path)?.is_some() {
         return Err(Exit::CannotCreate.because(format!(
             "{path} was made in this very second; wait for the next one"
         )));
@@ -97,7 +101,7 @@ pub(crate) async fn make(site: &Session, known: &Known, before: Option<&str>) ->
     tell(&format!("backing up {} to {path}", known.database));
     let unfinished = format!("{path}{UNFINISHED}");
     host.make_directory(&unfinished, Some((0, 0)), 0o700)?;
-    let written = write(site, known, &unfinished, &all, size, before).await;
+    let written = write_backup(site, known, &unfinished, &all, size, before).await;
     let (manifest, bytes) = match written {
         Ok(written) => written,
         Err(why) => {
@@ -108,8 +112,8 @@ pub(crate) async fn make(site: &Session, known: &Known, before: Option<&str>) ->
     };
     host.sync_file_system(directory)?;
     host.rename(&unfinished, &path)?;
-    remember(host, &site.instance, directory)?;
-    Ok(Made {
+    remember_directory(host, &site.instance, directory)?;
+    Ok(MadeBackup {
         name,
         path,
         bytes,
@@ -117,14 +121,14 @@ pub(crate) async fn make(site: &Session, known: &Known, before: Option<&str>) ->
     })
 }
 
-async fn write(
+async fn write_backup(
     site: &Session,
-    known: &Known,
+    known: &Database,
     path: &str,
     all: &[String],
     size: u64,
     before: Option<&str>,
-) -> Result<(Manifest, u64)> {
+) -> Result<(BackupManifest, u64)> {
     let host = &site.host;
     let made_at = OffsetDateTime::now_utc().replace_nanosecond(0)?;
     let recipient = site.settings().backup.encrypt_to.as_ref();
@@ -137,26 +141,26 @@ async fn write(
         .server
         .row(&format!(
             "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME, VERSION() FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-            quote::text(&known.database)
+            quote::quote_text(&known.database)
         ))
         .await?;
     let (charset, collation, server) = like.context("the database has just gone")?;
-    let revision = tables::revision(known, &known.database).await?;
+    let revision = tables::read_revision(known, &known.database).await?;
     let left_out = sql::others_of(&known.server, &known.database).await?;
     let file = host.new_file(&format!("{path}/{}", names.0))?;
-    let dumped = dump::write(host, known, all, size, file, recipient).await?;
+    let dumped = dump::write_dump(host, known, all, size, file, recipient).await?;
     let mut packer = Packer::new(
         host,
         host.new_file(&format!("{path}/{}", names.1))?,
         recipient,
     )?;
-    let kept = match files::pack(site, &mut packer) {
+    let kept = match files::pack_files(site, &mut packer) {
         Ok(kept) => kept,
         Err(why) => return Err(packer.cause(why)),
     };
     let files = packer.finish()?;
     let release = host.read_link(&site.layout.venv)?;
-    let manifest = Manifest {
+    let manifest = BackupManifest {
         format: FORMAT,
         instance: site.instance.clone(),
         made_at: made_at.format(&Rfc3339)?,
@@ -166,7 +170,7 @@ async fn write(
         machine: site.facts.host_name.clone(),
         encrypted_to: recipient.map(str::to_owned),
         before: before.map(str::to_owned),
-        database: Database {
+        database: DumpedDatabase {
             name: known.database.clone(),
             file: names.0.to_owned(),
             revision,
@@ -183,11 +187,11 @@ async fn write(
     let mut text = serde_json::to_vec_pretty(&manifest)?;
     text.push(b'\n');
     let sum = ring::digest::digest(&ring::digest::SHA256, &text);
-    let said = Packed {
+    let said = PackedSum {
         bytes: text.len() as u64,
-        sha256: hex(sum.as_ref()),
+        sha256: encode_hex(sum.as_ref()),
     };
-    let sums = manifest::sums(&[
+    let sums = manifest::format_sums(&[
         (names.0, &dumped.packed),
         (names.1, &files),
         (MANIFEST, &said),

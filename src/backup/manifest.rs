@@ -1,8 +1,8 @@
 //! What a backup says of itself, and the sums of its files.
 
-use crate::archive::pack::Packed;
+use crate::archive::pack::PackedSum;
 use crate::base::error::Exit;
-use crate::drivers::sql::copy::dump::Section;
+use crate::drivers::sql::copy::dump::DumpSection;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 
 /// What a backup says of itself. It never has a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Manifest {
+pub(crate) struct BackupManifest {
     /// The format.
     pub(crate) format: u32,
     /// Which instance.
@@ -37,14 +37,14 @@ pub(crate) struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) before: Option<String>,
     /// The database.
-    pub(crate) database: Database,
+    pub(crate) database: DumpedDatabase,
     /// Configuration, keys and the site's own files.
-    pub(crate) files: Vec<Kept>,
+    pub(crate) files: Vec<BackedUpFile>,
 }
 
 /// The database of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Database {
+pub(crate) struct DumpedDatabase {
     /// Its name.
     pub(crate) name: String,
     /// Its file in the backup.
@@ -62,13 +62,13 @@ pub(crate) struct Database {
     /// Each table with the number of its rows.
     pub(crate) tables: BTreeMap<String, u64>,
     /// Where the parts of its dump begin.
-    pub(crate) sections: Vec<Section>,
+    pub(crate) sections: Vec<DumpSection>,
     /// What else is in the database, and not in its dump: views, triggers, routines and events, of which CamCOPS has none.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) left_out: Vec<String>,
 }
 
-impl Database {
+impl DumpedDatabase {
     /// How many rows all of its tables have.
     pub(crate) fn rows(&self) -> u64 {
         self.tables.values().sum()
@@ -77,16 +77,16 @@ impl Database {
 
 /// A file that is kept besides the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct BackedUpFile {
     /// Where it was.
     pub(crate) path: String,
     /// How large it was.
     pub(crate) bytes: u64,
 }
 
-impl Manifest {
+impl BackupManifest {
     /// Reads one, after its sum was found to be right.
-    pub(crate) fn parse(text: &[u8], place: &str) -> Result<Manifest> {
+    pub(crate) fn parse(text: &[u8], place: &str) -> Result<BackupManifest> {
         let unfit = |what: String| Exit::Unusable.because(format!("{place}/{MANIFEST}: {what}"));
         let whole: serde_json::Value =
             serde_json::from_slice(text).map_err(|why| unfit(why.to_string()))?;
@@ -100,7 +100,7 @@ impl Manifest {
 }
 
 /// The sums as a text.
-pub(crate) fn sums(files: &[(&str, &Packed)]) -> String {
+pub(crate) fn format_sums(files: &[(&str, &PackedSum)]) -> String {
     files
         .iter()
         .map(|(name, packed)| format!("{}  {name}\n", packed.sha256))
@@ -142,11 +142,11 @@ mod tests {
 
     #[test]
     fn sums_are_read_strictly() {
-        let packed = Packed {
+        let packed = PackedSum {
             bytes: 1,
             sha256: "0f".repeat(32),
         };
-        let text = sums(&[
+        let text = format_sums(&[
             (super::super::DATABASE, &packed),
             (super::super::FILES, &packed),
             (MANIFEST, &packed),

@@ -1,6 +1,6 @@
 //! What `status` says about backups: how old the newest one is, and whether the last try failed.
 
-use crate::backup::{What, make};
+use crate::backup::{BackupKind, make};
 use crate::base::terminal;
 use crate::drivers::sql::copy::directory;
 use crate::host::Host;
@@ -13,7 +13,7 @@ use time::{Duration, OffsetDateTime};
 
 /// What there is to say.
 #[derive(Debug, Serialize)]
-pub(crate) struct Summary {
+pub(crate) struct BackupSummary {
     directory: String,
     /// Why the directory is not the one that it should be.
     pub(crate) absence: Option<String>,
@@ -24,7 +24,7 @@ pub(crate) struct Summary {
     /// The last whole one.
     pub(crate) newest: Option<Newest>,
     /// The last try, if it failed.
-    pub(crate) last_failure: Option<Failure>,
+    pub(crate) last_failure: Option<FailedBackup>,
 }
 
 /// A whole backup.
@@ -38,22 +38,22 @@ pub(crate) struct Newest {
 
 /// A try that failed, if no later one went well.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Failure {
+pub(crate) struct FailedBackup {
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
     why: String,
 }
 
-impl Summary {
+impl BackupSummary {
     /// What only root may see is nothing to others.
-    pub(crate) fn of(site: &Session) -> Result<Option<Summary>> {
-        if !site.host.may_give_away() {
+    pub(crate) fn of(site: &Session) -> Result<Option<BackupSummary>> {
+        if !site.host.is_root() {
             return Ok(None);
         }
         let backup = &site.settings().backup;
         let directory = backup.directory.as_str();
-        let all = make::listed(site)?;
-        let mut absence = directory::absence(&site.host, &site.instance, directory)?;
+        let all = make::list_site_backups(site)?;
+        let mut absence = directory::explain_absence(&site.host, &site.instance, directory)?;
         if absence.is_none()
             && all.is_empty()
             && directory::had_backups(&site.host, &site.instance, directory)?
@@ -71,8 +71,9 @@ impl Summary {
                 found.is_whole(&site.instance) && is_of_now
             })
         };
-        let is_unfinished = |found: &&crate::backup::Found| found.what == What::Unfinished;
-        Ok(Some(Summary {
+        let is_unfinished =
+            |found: &&crate::backup::BackupEntry| found.what == BackupKind::Unfinished;
+        Ok(Some(BackupSummary {
             directory: directory.to_owned(),
             absence,
             schedule: backup.schedule.given().map(str::to_owned),
@@ -83,12 +84,12 @@ impl Summary {
                 bytes: found.bytes,
                 age_seconds: (OffsetDateTime::now_utc() - found.made_at).whole_seconds(),
             }),
-            last_failure: failure(&site.host, &site.instance)?,
+            last_failure: last_failure(&site.host, &site.instance)?,
         }))
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for BackupSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(absence) = &self.absence {
             f.write_str(absence)?;
@@ -99,7 +100,7 @@ impl fmt::Display for Summary {
                 let hours = newest.age_seconds / 3600;
                 let age = match hours {
                     ..1 => "less than an hour".to_owned(),
-                    1..48 => terminal::count(usize::try_from(hours).unwrap_or(0), "hour"),
+                    1..48 => terminal::count_of(usize::try_from(hours).unwrap_or(0), "hour"),
                     _ => format!("{} days", hours / 24),
                 };
                 write!(
@@ -125,19 +126,19 @@ impl fmt::Display for Summary {
     }
 }
 
-fn path(instance: &str) -> String {
+fn summary_path(instance: &str) -> String {
     format!("{HOME}/{instance}/backup-failed")
 }
 
-fn failure(host: &Host, instance: &str) -> Result<Option<Failure>> {
-    let text = host.read_text(&path(instance))?;
+fn last_failure(host: &Host, instance: &str) -> Result<Option<FailedBackup>> {
+    let text = host.read_text(&summary_path(instance))?;
     // What can't be read was cut: then the next try tells more.
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
 /// Remembers how a try went.
-pub(crate) fn record(site: &Session, why: Option<&anyhow::Error>) -> Result<()> {
-    let (host, path) = (&site.host, path(&site.instance));
+pub(crate) fn record_result(site: &Session, why: Option<&anyhow::Error>) -> Result<()> {
+    let (host, path) = (&site.host, summary_path(&site.instance));
     match why {
         None => host.remove_file(&path),
         Some(_)
@@ -148,7 +149,7 @@ pub(crate) fn record(site: &Session, why: Option<&anyhow::Error>) -> Result<()> 
             Ok(())
         }
         Some(why) => {
-            let failure = Failure {
+            let failure = FailedBackup {
                 at: OffsetDateTime::now_utc().replace_nanosecond(0)?,
                 why: format!("{why:#}"),
             };

@@ -23,7 +23,7 @@ pub enum Exit {
     /// Another run holds the lock.
     Locked = 75,
     /// Only root may do this.
-    NotRoot = 77,
+    NoPermission = 77,
     /// The settings are wrong.
     Settings = 78,
 }
@@ -49,7 +49,7 @@ impl Exit {
                     .is_some_and(|why| why.kind() == std::io::ErrorKind::PermissionDenied)
         });
         if denied && !nix::unistd::geteuid().is_root() {
-            return Exit::NotRoot;
+            return Exit::NoPermission;
         }
         let io = error
             .chain()

@@ -2,7 +2,7 @@
 
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
-use crate::base::signals::asking;
+use crate::base::signals::while_asking;
 use crate::base::terminal::Style;
 use anyhow::Result;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
@@ -32,7 +32,7 @@ pub(crate) struct Question<'a> {
 
 /// What somebody has answered.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum Reply {
     Yes,
     No,
     Plan,
@@ -70,20 +70,20 @@ impl<'a> Question<'a> {
         }
     }
 
-    fn understood(&self, answer: &str) -> Answer {
+    fn understood(&self, answer: &str) -> Reply {
         let answer = answer.trim();
         if let Some(name) = self.name
             && answer == name
         {
-            return Answer::Yes;
+            return Reply::Yes;
         }
         match answer.to_ascii_lowercase().as_str() {
-            "n" | "no" => Answer::No,
-            "" if self.name.is_some() || self.enter == Enter::No => Answer::No,
-            "" => Answer::Yes,
-            "y" | "yes" if self.name.is_none() => Answer::Yes,
-            "p" if self.plan.is_some() => Answer::Plan,
-            _ => Answer::Other,
+            "n" | "no" => Reply::No,
+            "" if self.name.is_some() || self.enter == Enter::No => Reply::No,
+            "" => Reply::Yes,
+            "y" | "yes" if self.name.is_none() => Reply::Yes,
+            "p" if self.plan.is_some() => Reply::Plan,
+            _ => Reply::Other,
         }
     }
 
@@ -106,47 +106,47 @@ impl<'a> Question<'a> {
 
 /// Comes back if it is to be done. `yes` is the flag `--yes`: it is the answer to every question. Where nobody can be
 /// asked, nothing is done without it.
-pub(crate) fn agree(question: &Question<'_>, yes: bool, style: Style) -> Result<()> {
+pub(crate) fn ask_to_agree(question: &Question<'_>, yes: bool, style: Style) -> Result<()> {
     if yes {
         return Ok(());
     }
-    if style.json || !terminal() {
+    if style.json || !has_terminal() {
         return Err(Exit::Usage.because(format!(
             "{}: this is asked about on a terminal; without one, or with --json, add --yes to go on; nothing was changed",
             question.what
         )));
     }
     loop {
-        let Some(answer) = line(&question.prompt())? else {
+        let Some(answer) = ask_line(&question.prompt())? else {
             let _ = writeln!(io::stderr());
-            return Err(refused());
+            return Err(not_agreed());
         };
         match question.understood(&answer) {
-            Answer::Yes => return Ok(()),
-            Answer::No => return Err(refused()),
-            Answer::Plan => {
+            Reply::Yes => return Ok(()),
+            Reply::No => return Err(not_agreed()),
+            Reply::Plan => {
                 if let Some(plan) = question.plan {
-                    crate::base::terminal::note(plan()?.trim_end());
+                    crate::base::terminal::print_note(plan()?.trim_end());
                 }
             }
-            Answer::Other => crate::base::terminal::note(&question.help()),
+            Reply::Other => crate::base::terminal::print_note(&question.help()),
         }
     }
 }
 
-fn refused() -> anyhow::Error {
+fn not_agreed() -> anyhow::Error {
     Exit::Failed.because("nothing was changed")
 }
 
 /// Whether somebody can be asked.
-pub(crate) fn terminal() -> bool {
+pub(crate) fn has_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// What somebody answers; nothing where no more answers come.
-pub(crate) fn line(prompt: &str) -> Result<Option<String>> {
+pub(crate) fn ask_line(prompt: &str) -> Result<Option<String>> {
     let mut answer = String::new();
-    let read = asking(|| {
+    let read = while_asking(|| {
         write!(io::stderr(), "{prompt}")?;
         io::stderr().flush()?;
         io::stdin().lock().read_line(&mut answer)
@@ -155,13 +155,13 @@ pub(crate) fn line(prompt: &str) -> Result<Option<String>> {
 }
 
 /// Asks without showing the answer.
-pub(crate) fn hidden(question: &str) -> Result<Secret> {
+pub(crate) fn ask_hidden(question: &str) -> Result<Secret> {
     let terminal = io::stdin();
     let shown = tcgetattr(&terminal)?;
     let mut quiet = shown.clone();
     quiet.local_flags.remove(LocalFlags::ECHO);
     quiet.local_flags.insert(LocalFlags::ECHONL);
-    let answer = asking(|| {
+    let answer = while_asking(|| {
         write!(io::stderr(), "{question}")?;
         tcsetattr(&terminal, SetArg::TCSAFLUSH, &quiet)?;
         read_secret()
@@ -201,17 +201,17 @@ mod tests {
         let careful = Question::new("138 changes to /", Enter::No);
         assert_eq!(careful.prompt(), "138 changes to /: go on? [y/N] ");
         for yes in ["y", "Y", "yes", " YES \n"] {
-            assert_eq!(careful.understood(yes), Answer::Yes, "{yes}");
+            assert_eq!(careful.understood(yes), Reply::Yes, "{yes}");
         }
         for no in ["", "\n", "n", "No"] {
-            assert_eq!(careful.understood(no), Answer::No, "{no}");
+            assert_eq!(careful.understood(no), Reply::No, "{no}");
         }
         for other in ["what would go?", "yes please", "nein", "q", "p", "ys", "1"] {
-            assert_eq!(careful.understood(other), Answer::Other, "{other}");
+            assert_eq!(careful.understood(other), Reply::Other, "{other}");
         }
         let easy = Question::new("write this to /x", Enter::Yes);
-        assert_eq!(easy.understood("\n"), Answer::Yes);
-        assert_eq!(easy.understood("what?"), Answer::Other);
+        assert_eq!(easy.understood("\n"), Reply::Yes);
+        assert_eq!(easy.understood("what?"), Reply::Other);
     }
 
     #[test]
@@ -226,13 +226,13 @@ mod tests {
             question.prompt(),
             "undo 138 changes in /: to go on, type the instance's name (camcops), or p for the list: "
         );
-        assert_eq!(question.understood("camcops"), Answer::Yes);
-        assert_eq!(question.understood("p"), Answer::Plan);
+        assert_eq!(question.understood("camcops"), Reply::Yes);
+        assert_eq!(question.understood("p"), Reply::Plan);
         for no in ["", "n", "no"] {
-            assert_eq!(question.understood(no), Answer::No, "{no}");
+            assert_eq!(question.understood(no), Reply::No, "{no}");
         }
         for other in ["y", "yes", "Camcops", "camcops2", "\"camcops\""] {
-            assert_eq!(question.understood(other), Answer::Other, "{other}");
+            assert_eq!(question.understood(other), Reply::Other, "{other}");
         }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) static ASKING: AtomicBool = AtomicBool::new(false);
 pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Asks, and can be left by a signal. The question is written in here: who sees it may answer it by Ctrl-C at once.
-pub(crate) fn asking<T>(ask: impl FnOnce() -> T) -> T {
+pub(crate) fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
     ASKING.store(true, Ordering::SeqCst);
     if STOP.load(Ordering::SeqCst) {
         leave_question();
@@ -26,7 +26,7 @@ pub(crate) fn asking<T>(ask: impl FnOnce() -> T) -> T {
 
 pub(crate) fn leave_question() -> ! {
     prompt::show_typing();
-    terminal::note("nothing was changed");
+    terminal::print_note("nothing was changed");
     std::process::exit(i32::from(Exit::Failed as u8))
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn is_to_stop() -> bool {
 }
 
 /// What a command says that ends for that.
-pub(crate) fn stopped() -> anyhow::Error {
+pub(crate) fn stopped_error() -> anyhow::Error {
     Exit::Failed
         .because("stopped by a signal; the site's data is as it was: run again when it suits")
 }

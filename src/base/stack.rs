@@ -4,6 +4,6 @@ use std::pin::Pin;
 
 /// A future away from the stack of the one who waits for it. Where one of many is chosen, code without optimisation keeps
 /// room for all of them at once.
-pub(crate) fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+pub(crate) fn box_future<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     Box::pin(make())
 }

@@ -28,7 +28,7 @@ impl Style {
     pub(crate) fn warn(self, warnings: &[String]) {
         if !self.quiet {
             for warning in warnings {
-                note(&format!("warning: {warning}"));
+                print_note(&format!("warning: {warning}"));
             }
         }
     }
@@ -95,7 +95,7 @@ pub(crate) fn print_line(text: &str) -> Result<()> {
 }
 
 /// Without escape sequences and other control characters.
-pub(crate) fn plain(line: &str) -> String {
+pub(crate) fn strip_controls(line: &str) -> String {
     let mut plain = String::with_capacity(line.len());
     let mut rest = line.chars();
     while let Some(c) = rest.next() {
@@ -110,7 +110,7 @@ pub(crate) fn plain(line: &str) -> String {
 }
 
 /// A JSON document with its schema version.
-pub(crate) fn versioned(document: &impl Serialize) -> Result<serde_json::Value> {
+pub(crate) fn with_version(document: &impl Serialize) -> Result<serde_json::Value> {
     let mut whole = Map::new();
     whole.insert("schema_version".into(), json!(SCHEMA_VERSION));
     match serde_json::to_value(document)? {
@@ -124,12 +124,12 @@ pub(crate) fn versioned(document: &impl Serialize) -> Result<serde_json::Value> 
 
 /// Prints a JSON document.
 pub(crate) fn print_json(document: &impl Serialize) -> Result<()> {
-    print_line(&serde_json::to_string_pretty(&versioned(document)?)?)
+    print_line(&serde_json::to_string_pretty(&with_version(document)?)?)
 }
 
 /// Says what failed: one line, or one JSON document where that was asked for.
-pub fn failure(why: &anyhow::Error, exit: Exit, json: bool) {
-    note(&format!("error: {why:#}"));
+pub fn report_failure(why: &anyhow::Error, exit: Exit, json: bool) {
+    print_note(&format!("error: {why:#}"));
     if json {
         failure_document(&format!("{why:#}"), exit);
     }
@@ -142,13 +142,13 @@ pub fn failure_document(why: &str, exit: Exit) {
 }
 
 /// Says something on standard error.
-pub(crate) fn note(text: &str) {
+pub(crate) fn print_note(text: &str) {
     // There is nobody left to tell if standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// `1 change`, `2 changes`.
-pub(crate) fn count(number: usize, what: &str) -> String {
+pub(crate) fn count_of(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// As a part of a URL.
-pub(crate) fn percent(text: &str) -> String {
+pub(crate) fn encode_percent(text: &str) -> String {
     text.bytes().fold(String::new(), |mut url, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -25,6 +25,6 @@ pub(crate) fn sets_nothing(text: &[u8]) -> bool {
 }
 
 /// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn encode_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

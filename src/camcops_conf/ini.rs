@@ -3,7 +3,8 @@ use std::fmt;
 use anyhow::Result;
 
 use super::value::{
-    check, check_key, check_section, header, indent, is_line_break, is_space, trim, trim_end,
+    check_key, check_section, check_value, is_line_break, is_space, leading_space, section_header,
+    trim_end, trim_space,
 };
 
 /// An INI file, read as Python's configparser with its default options reads
@@ -14,18 +15,18 @@ use super::value::{
 /// belongs to that key's value, blank lines inside included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ini {
-    lines: Vec<Line>,
+    lines: Vec<IniLine>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Line {
+struct IniLine {
     text: String,
     end: String,
 }
 
 /// A key and its value as they stand in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct IniEntry {
     /// The section's name, without brackets.
     pub section: String,
     /// The key as it is written.
@@ -36,7 +37,7 @@ pub struct Entry {
     more: Vec<usize>,
 }
 
-impl Entry {
+impl IniEntry {
     fn is(&self, section: &str, key: &str) -> bool {
         self.section == section && self.key.to_lowercase() == key.to_lowercase()
     }
@@ -48,14 +49,14 @@ impl Entry {
 
 /// Something for which CamCOPS refuses the whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct IniProblem {
     /// Counted from 1.
     pub line: usize,
     /// What is wrong, without the line's text, which may be a secret.
     pub(crate) reason: &'static str,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for IniProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: {}", self.line, self.reason)
     }
@@ -63,7 +64,7 @@ impl fmt::Display for Problem {
 
 /// What a line is to configparser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum LineKind {
     Blank,
     Comment,
     Header,
@@ -72,11 +73,11 @@ pub(super) enum Role {
     Garbage,
 }
 
-struct Scan {
-    roles: Vec<Role>,
+struct IniScan {
+    roles: Vec<LineKind>,
     headers: Vec<(String, usize)>,
-    entries: Vec<Entry>,
-    problems: Vec<Problem>,
+    entries: Vec<IniEntry>,
+    problems: Vec<IniProblem>,
 }
 
 impl Ini {
@@ -94,7 +95,7 @@ impl Ini {
                 None => (rest, ""),
             };
             rest = &rest[text.len() + end.len()..];
-            lines.push(Line {
+            lines.push(IniLine {
                 text: text.to_owned(),
                 end: end.to_owned(),
             });
@@ -114,7 +115,7 @@ impl Ini {
     }
 
     /// Every key in the order of the file.
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<IniEntry> {
         self.scan().entries
     }
 
@@ -128,7 +129,7 @@ impl Ini {
     }
 
     /// Why CamCOPS would refuse the file; empty if it would not.
-    pub fn problems(&self) -> Vec<Problem> {
+    pub fn problems(&self) -> Vec<IniProblem> {
         self.scan().problems
     }
 
@@ -139,14 +140,14 @@ impl Ini {
     pub fn set(&mut self, section: &str, key: &str, value: &str) -> Result<()> {
         check_section(section)?;
         check_key(key)?;
-        check(value)?;
+        check_value(value)?;
         self.put(section, key, value, &[]);
         Ok(())
     }
 
     /// Takes a key out, wherever it stands; false if it was not there.
     pub fn remove(&mut self, section: &str, key: &str) -> bool {
-        let found: Vec<Entry> = self.matching(section, key);
+        let found: Vec<IniEntry> = self.matching(section, key);
         self.delete(
             found
                 .iter()
@@ -189,7 +190,7 @@ impl Ini {
             .start
             .checked_sub(1)
             .filter(|_| !comments.is_empty());
-        let blank = blank.filter(|at| self.scan().roles[*at] == Role::Blank);
+        let blank = blank.filter(|at| self.scan().roles[*at] == LineKind::Blank);
         let found = self.matching(section, key);
         let mut lines: Vec<usize> = comments.chain(blank).collect();
         lines.extend(found.iter().flat_map(|entry| self.lines_of(entry)));
@@ -197,9 +198,9 @@ impl Ini {
     }
 
     /// Each line with its end, what it is, and the key whose value it holds.
-    pub(super) fn roles(&self) -> Vec<(&str, &str, Role, Option<Entry>)> {
+    pub(super) fn roles(&self) -> Vec<(&str, &str, LineKind, Option<IniEntry>)> {
         let scan = self.scan();
-        let mut owners: Vec<Option<Entry>> = vec![None; self.lines.len()];
+        let mut owners: Vec<Option<IniEntry>> = vec![None; self.lines.len()];
         for entry in &scan.entries {
             for at in std::iter::once(&entry.line).chain(&entry.more) {
                 owners[*at] = Some(entry.clone());
@@ -213,7 +214,7 @@ impl Ini {
             .collect()
     }
 
-    fn matching(&self, section: &str, key: &str) -> Vec<Entry> {
+    fn matching(&self, section: &str, key: &str) -> Vec<IniEntry> {
         let mut entries = self.entries();
         entries.retain(|entry| entry.is(section, key));
         entries
@@ -225,12 +226,12 @@ impl Ini {
             return 0..0;
         };
         let above = scan.roles[..entry.line].iter().rev();
-        entry.line - above.take_while(|role| **role == Role::Comment).count()..entry.line
+        entry.line - above.take_while(|role| **role == LineKind::Comment).count()..entry.line
     }
 
     /// The lines of an entry and the blank ones between them, not its comments.
-    fn lines_of(&self, entry: &Entry) -> Vec<usize> {
-        let blank = |at: &usize| trim(&self.lines[*at].text).is_empty();
+    fn lines_of(&self, entry: &IniEntry) -> Vec<usize> {
+        let blank = |at: &usize| trim_space(&self.lines[*at].text).is_empty();
         (entry.line..=entry.last_line())
             .filter(|at| *at == entry.line || entry.more.contains(at) || blank(at))
             .collect()
@@ -244,18 +245,21 @@ impl Ini {
         });
     }
 
-    fn rewrite(&mut self, entry: &Entry, value: &str) {
+    fn rewrite(&mut self, entry: &IniEntry, value: &str) {
         let text = &self.lines[entry.line].text;
-        let margin = indent(text);
-        let inner = entry.more.first().map(|at| indent(&self.lines[*at].text));
+        let margin = leading_space(text);
+        let inner = entry
+            .more
+            .first()
+            .map(|at| leading_space(&self.lines[*at].text));
         let inner = inner
             .filter(|inner| inner.chars().count() > margin.chars().count())
             .map_or_else(|| format!("{margin}    "), str::to_owned);
 
         // A key line always has a delimiter, or it would not be one.
         let after = text.find(['=', ':']).map_or(text.len(), |at| at + 1);
-        let gap = indent(&text[after..]);
-        let spaced = text[..after - 1].ends_with(is_space) && trim(&text[after..]).is_empty();
+        let gap = leading_space(&text[after..]);
+        let spaced = text[..after - 1].ends_with(is_space) && trim_space(&text[after..]).is_empty();
         let gap = if spaced { " " } else { gap };
         let mut values = value.split('\n');
         let first = values.next().unwrap_or_default();
@@ -271,9 +275,9 @@ impl Ini {
                 format!("{inner}{line}")
             }
         }));
-        let mut new: Vec<Line> = new
+        let mut new: Vec<IniLine> = new
             .into_iter()
-            .map(|text| Line {
+            .map(|text| IniLine {
                 text,
                 end: end.clone(),
             })
@@ -296,17 +300,24 @@ impl Ini {
         let start = scan.headers[header].1;
         let next = scan.headers.get(header + 1).map(|(_, line)| *line);
         let body = start..next.unwrap_or(self.lines.len());
-        let last_of = |wanted: &[Role]| {
+        let last_of = |wanted: &[LineKind]| {
             body.clone()
                 .rfind(|at| wanted.contains(&scan.roles[*at]))
                 .unwrap_or(start)
         };
-        let place = last_of(&[Role::Header, Role::Key, Role::More, Role::Garbage]) + 1;
+        let place = last_of(&[
+            LineKind::Header,
+            LineKind::Key,
+            LineKind::More,
+            LineKind::Garbage,
+        ]) + 1;
 
         // As deep as its neighbours: deeper than the one above, it would be read
         // as part of that value; less deep than the next header, it would swallow it.
-        let above = indent(&self.lines[last_of(&[Role::Header, Role::Key, Role::Garbage])].text);
-        let below = next.map_or("", |at| indent(&self.lines[at].text));
+        let above = leading_space(
+            &self.lines[last_of(&[LineKind::Header, LineKind::Key, LineKind::Garbage])].text,
+        );
+        let below = next.map_or("", |at| leading_space(&self.lines[at].text));
         let margin = if below.chars().count() > above.chars().count() {
             below
         } else {
@@ -315,12 +326,12 @@ impl Ini {
 
         let mut new = Vec::new();
         if !comments.is_empty() {
-            let stands_apart = trim(&self.lines[place - 1].text).is_empty();
+            let stands_apart = trim_space(&self.lines[place - 1].text).is_empty();
             new.extend((!stands_apart).then(String::new));
             new.extend(
                 comments
                     .iter()
-                    .map(|comment| format!("{margin}{}", trim(comment))),
+                    .map(|comment| format!("{margin}{}", trim_space(comment))),
             );
         }
         for (number, line) in value.split('\n').enumerate() {
@@ -336,7 +347,7 @@ impl Ini {
             none if none.is_empty() => end.clone(),
             some => some,
         };
-        let new = new.into_iter().map(|text| Line {
+        let new = new.into_iter().map(|text| IniLine {
             text,
             end: end.clone(),
         });
@@ -349,14 +360,14 @@ impl Ini {
             if last.end.is_empty() {
                 last.end.clone_from(&end);
             }
-            if !trim(&last.text).is_empty() {
-                self.lines.push(Line {
+            if !trim_space(&last.text).is_empty() {
+                self.lines.push(IniLine {
                     text: String::new(),
                     end: end.clone(),
                 });
             }
         }
-        self.lines.push(Line {
+        self.lines.push(IniLine {
             text: format!("[{section}]"),
             end,
         });
@@ -377,8 +388,8 @@ impl Ini {
         if crlf { "\r\n" } else { "\n" }.to_owned()
     }
 
-    fn scan(&self) -> Scan {
-        let mut scan = Scan {
+    fn scan(&self) -> IniScan {
+        let mut scan = IniScan {
             roles: vec![],
             headers: vec![],
             entries: vec![],
@@ -389,23 +400,23 @@ impl Ini {
         let mut seen = std::collections::HashSet::new();
 
         for (at, line) in self.lines.iter().enumerate() {
-            let text = trim(&line.text);
+            let text = trim_space(&line.text);
             let role = if text.starts_with(['#', ';']) {
-                Role::Comment
+                LineKind::Comment
             } else if text.is_empty() {
                 if let Some(value) = &mut open {
                     value.push(String::new());
                 }
-                Role::Blank
+                LineKind::Blank
             } else {
-                let depth = indent(&line.text).chars().count();
+                let depth = leading_space(&line.text).chars().count();
                 match (&mut open, depth > level) {
                     (Some(value), true) => {
                         value.push(text.to_owned());
                         if let Some(entry) = scan.entries.last_mut() {
                             entry.more.push(at);
                         }
-                        Role::More
+                        LineKind::More
                     }
                     _ => {
                         level = depth;
@@ -420,7 +431,7 @@ impl Ini {
     }
 }
 
-impl Scan {
+impl IniScan {
     /// A line that is not part of a value: header, key, or neither.
     fn structure(
         &mut self,
@@ -428,50 +439,50 @@ impl Scan {
         text: &str,
         open: &mut Option<Vec<String>>,
         seen: &mut std::collections::HashSet<(String, Option<String>)>,
-    ) -> Role {
+    ) -> LineKind {
         let mut refuse = |reason| {
-            self.problems.push(Problem {
+            self.problems.push(IniProblem {
                 line: at + 1,
                 reason,
             })
         };
-        if let Some(name) = header(text) {
+        if let Some(name) = section_header(text) {
             if !seen.insert((name.to_owned(), None)) && name != "DEFAULT" {
                 refuse("the section stands twice in the file");
             }
             self.close(open);
             self.headers.push((name.to_owned(), at));
-            return Role::Header;
+            return LineKind::Header;
         }
         let Some((section, _)) = self.headers.last() else {
             refuse("a line before the first section");
-            return Role::Garbage;
+            return LineKind::Garbage;
         };
         let Some(delimiter) = text.find(['=', ':']) else {
             refuse("neither a section, a key with a value, nor the next line of one");
-            return Role::Garbage;
+            return LineKind::Garbage;
         };
         let key = trim_end(&text[..delimiter]);
         if key.is_empty() {
             refuse("a value without a key");
             self.close(open);
-            return Role::Garbage;
+            return LineKind::Garbage;
         }
         if !seen.insert((section.clone(), Some(key.to_lowercase()))) {
             refuse("the key stands twice in the section");
         }
         let section = section.clone();
         self.close(open);
-        *open = Some(vec![trim(&text[delimiter + 1..]).to_owned()]);
+        *open = Some(vec![trim_space(&text[delimiter + 1..]).to_owned()]);
         let (key, value, more) = (key.to_owned(), String::new(), vec![]);
-        self.entries.push(Entry {
+        self.entries.push(IniEntry {
             section,
             key,
             value,
             line: at,
             more,
         });
-        Role::Key
+        LineKind::Key
     }
 
     fn close(&mut self, open: &mut Option<Vec<String>>) {

@@ -1,6 +1,6 @@
 //! What may be shown of CamCOPS's configuration: everything but the values of its secret keys.
 
-pub(crate) use crate::camcops_conf::masked;
+pub(crate) use crate::camcops_conf::mask_secrets;
 use crate::camcops_conf::{self, masked_value};
 use crate::settings;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use std::fmt;
 
 /// A key that stays as the administrator set it, with its values fit for showing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Kept {
+pub(crate) struct KeptSetting {
     /// The file.
     pub(crate) path: String,
     /// The section.
@@ -21,15 +21,15 @@ pub(crate) struct Kept {
     pub(crate) settings: Option<String>,
 }
 
-impl Kept {
+impl KeptSetting {
     /// From what the merge found.
-    pub(crate) fn new(path: &str, kept: &camcops_conf::Kept) -> Kept {
+    pub(crate) fn new(path: &str, kept: &camcops_conf::KeptKey) -> KeptSetting {
         let shown = |value: &Option<String>| {
             value
                 .as_ref()
                 .map(|value| masked_value(&kept.section, &kept.key, value))
         };
-        Kept {
+        KeptSetting {
             path: path.to_owned(),
             section: kept.section.clone(),
             key: kept.key.clone(),
@@ -40,8 +40,8 @@ impl Kept {
 }
 
 /// The value of a setting as it may be shown; those in `[config]` as the keys of CamCOPS that they become.
-pub(crate) fn setting(name: &str, value: &str) -> String {
-    match &settings::segments(name)[..] {
+pub(crate) fn shown_setting(name: &str, value: &str) -> String {
+    match &settings::split_name(name)[..] {
         [config, section, key] if config == "config" && !key.ends_with(settings::BY_FILE) => {
             masked_value(section, key, value)
         }
@@ -49,7 +49,7 @@ pub(crate) fn setting(name: &str, value: &str) -> String {
     }
 }
 
-impl fmt::Display for Kept {
+impl fmt::Display for KeptSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let one_line = |value: &Option<String>| match value {
             Some(value) if value.contains("********") => "(secret, not shown)".to_owned(),

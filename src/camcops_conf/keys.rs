@@ -1,11 +1,11 @@
 use serde::Serialize;
 
-use Kind::*;
-use Section::*;
+use ConfSection::*;
+use ValueKind::*;
 
 /// A section of camcops.conf whose keys are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Section {
+pub enum ConfSection {
     /// `[site]`
     #[serde(rename = "site")]
     Site,
@@ -26,7 +26,7 @@ pub enum Section {
     Twilio,
 }
 
-impl Section {
+impl ConfSection {
     /// The section that a header in the file means, if CamCOPS reads it at all.
     pub fn of(header: &str) -> Option<Self> {
         match header {
@@ -43,7 +43,7 @@ impl Section {
     }
 }
 
-impl Section {
+impl ConfSection {
     /// Its header in the file, where it has only one.
     pub(crate) fn header(self) -> Option<&'static str> {
         Some(match self {
@@ -59,7 +59,7 @@ impl Section {
 
 /// How CamCOPS reads a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Kind {
+pub enum ValueKind {
     /// Free text.
     Text,
     /// A file or directory, or a pattern that yields one.
@@ -82,11 +82,11 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfKey {
     /// Where it stands.
-    pub section: Section,
+    pub section: ConfSection,
     /// Its name; CamCOPS ignores the case.
     pub name: &'static str,
     /// How it is read.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// What an absent key means; empty if nothing, or if it depends on the machine.
     pub default: &'static str,
     /// CamCOPS does not start without it.
@@ -111,7 +111,12 @@ impl ConfKey {
     }
 }
 
-const fn key(section: Section, name: &'static str, kind: Kind, default: &'static str) -> ConfKey {
+const fn define_key(
+    section: ConfSection,
+    name: &'static str,
+    kind: ValueKind,
+    default: &'static str,
+) -> ConfKey {
     ConfKey {
         section,
         name,
@@ -123,15 +128,15 @@ const fn key(section: Section, name: &'static str, kind: Kind, default: &'static
 }
 
 /// The key of that name in the section with that header.
-pub fn find(header: &str, name: &str) -> Option<&'static ConfKey> {
-    let section = Section::of(header)?;
+pub fn find_key(header: &str, name: &str) -> Option<&'static ConfKey> {
+    let section = ConfSection::of(header)?;
     KEYS.iter()
         .find(|key| key.section == section && key.name.eq_ignore_ascii_case(name))
 }
 
 /// The known key most like a name that is not known; the same section goes first.
-pub fn nearest(header: &str, name: &str) -> Option<&'static ConfKey> {
-    let section = Section::of(header);
+pub fn nearest_key(header: &str, name: &str) -> Option<&'static ConfKey> {
+    let section = ConfSection::of(header);
     let name = name.to_ascii_uppercase();
     KEYS.iter()
         .map(|key| {
@@ -150,167 +155,167 @@ pub fn nearest(header: &str, name: &str) -> Option<&'static ConfKey> {
 
 /// Every key, in CamCOPS's own order.
 pub static KEYS: &[ConfKey] = &[
-    key(Site, "ALLOW_INSECURE_COOKIES", Bool, "False"),
-    key(Site, "CAMCOPS_LOGO_FILE_ABSOLUTE", Path, ""),
-    key(Site, "CLIENT_API_LOGLEVEL", Level, "info"),
-    key(Site, "CTV_FILENAME_SPEC", Text, "").required(),
-    key(Site, "DB_URL", Url, "").required(),
-    key(Site, "DB_ECHO", Bool, "False"),
-    key(Site, "DISABLE_PASSWORD_AUTOCOMPLETE", Bool, "True"),
-    key(Site, "EMAIL_FROM", Text, ""),
-    key(Site, "EMAIL_HOST", Text, ""),
-    key(Site, "EMAIL_HOST_PASSWORD", Text, "").secret(),
-    key(Site, "EMAIL_HOST_PASSWORD_GNU_PASS_LOOKUP", Text, ""),
-    key(Site, "EMAIL_HOST_USERNAME", Text, ""),
-    key(Site, "EMAIL_PORT", Int, "587"),
-    key(Site, "EMAIL_REPLY_TO", Text, ""),
-    key(Site, "EMAIL_SENDER", Text, ""),
-    key(Site, "EMAIL_USE_TLS", Bool, "True"),
-    key(Site, "EXTRA_STRING_FILES", Lines, ""),
-    key(Site, "LANGUAGE", Text, "en_GB"),
-    key(
+    define_key(Site, "ALLOW_INSECURE_COOKIES", Bool, "False"),
+    define_key(Site, "CAMCOPS_LOGO_FILE_ABSOLUTE", Path, ""),
+    define_key(Site, "CLIENT_API_LOGLEVEL", Level, "info"),
+    define_key(Site, "CTV_FILENAME_SPEC", Text, "").required(),
+    define_key(Site, "DB_URL", Url, "").required(),
+    define_key(Site, "DB_ECHO", Bool, "False"),
+    define_key(Site, "DISABLE_PASSWORD_AUTOCOMPLETE", Bool, "True"),
+    define_key(Site, "EMAIL_FROM", Text, ""),
+    define_key(Site, "EMAIL_HOST", Text, ""),
+    define_key(Site, "EMAIL_HOST_PASSWORD", Text, "").secret(),
+    define_key(Site, "EMAIL_HOST_PASSWORD_GNU_PASS_LOOKUP", Text, ""),
+    define_key(Site, "EMAIL_HOST_USERNAME", Text, ""),
+    define_key(Site, "EMAIL_PORT", Int, "587"),
+    define_key(Site, "EMAIL_REPLY_TO", Text, ""),
+    define_key(Site, "EMAIL_SENDER", Text, ""),
+    define_key(Site, "EMAIL_USE_TLS", Bool, "True"),
+    define_key(Site, "EXTRA_STRING_FILES", Lines, ""),
+    define_key(Site, "LANGUAGE", Text, "en_GB"),
+    define_key(
         Site,
         "LOCAL_INSTITUTION_URL",
         Url,
         "https://camcops.readthedocs.io/",
     ),
-    key(Site, "LOCAL_LOGO_FILE_ABSOLUTE", Path, ""),
-    key(Site, "LOCKOUT_DURATION_INCREMENT_MINUTES", Int, "10"),
-    key(Site, "LOCKOUT_THRESHOLD", Int, "10"),
-    key(Site, "MFA_METHODS", Lines, "no_mfa"),
-    key(Site, "MFA_TIMEOUT_S", Int, "600"),
-    key(Site, "PASSWORD_CHANGE_FREQUENCY_DAYS", Int, "0"),
-    key(Site, "PATIENT_SPEC", Text, "").required(),
-    key(Site, "PATIENT_SPEC_IF_ANONYMOUS", Text, "anonymous"),
-    key(Site, "PERMIT_IMMEDIATE_DOWNLOADS", Bool, "False"),
-    key(Site, "REGION_CODE", Text, "GB"),
-    key(Site, "RESTRICTED_TASKS", Lines, ""),
-    key(Site, "SESSION_COOKIE_SECRET", Text, "")
+    define_key(Site, "LOCAL_LOGO_FILE_ABSOLUTE", Path, ""),
+    define_key(Site, "LOCKOUT_DURATION_INCREMENT_MINUTES", Int, "10"),
+    define_key(Site, "LOCKOUT_THRESHOLD", Int, "10"),
+    define_key(Site, "MFA_METHODS", Lines, "no_mfa"),
+    define_key(Site, "MFA_TIMEOUT_S", Int, "600"),
+    define_key(Site, "PASSWORD_CHANGE_FREQUENCY_DAYS", Int, "0"),
+    define_key(Site, "PATIENT_SPEC", Text, "").required(),
+    define_key(Site, "PATIENT_SPEC_IF_ANONYMOUS", Text, "anonymous"),
+    define_key(Site, "PERMIT_IMMEDIATE_DOWNLOADS", Bool, "False"),
+    define_key(Site, "REGION_CODE", Text, "GB"),
+    define_key(Site, "RESTRICTED_TASKS", Lines, ""),
+    define_key(Site, "SESSION_COOKIE_SECRET", Text, "")
         .required()
         .secret(),
-    key(Site, "SESSION_TIMEOUT_MINUTES", Int, "30"),
-    key(Site, "SESSION_CHECK_USER_IP", Bool, "True"),
-    key(Site, "SMS_BACKEND", Text, "console"),
-    key(Site, "SNOMED_TASK_XML_FILENAME", Path, ""),
-    key(Site, "SNOMED_ICD9_XML_FILENAME", Path, ""),
-    key(Site, "SNOMED_ICD10_XML_FILENAME", Path, ""),
-    key(Site, "TASK_FILENAME_SPEC", Text, "").required(),
-    key(Site, "TRACKER_FILENAME_SPEC", Text, "").required(),
-    key(Site, "USER_DOWNLOAD_DIR", Path, ""),
-    key(Site, "USER_DOWNLOAD_FILE_LIFETIME_MIN", Int, "60"),
-    key(Site, "USER_DOWNLOAD_MAX_SPACE_MB", Int, "100"),
-    key(Site, "WEBVIEW_LOGLEVEL", Level, "info"),
-    key(Site, "WKHTMLTOPDF_FILENAME", Path, ""),
-    key(Server, "CHERRYPY_LOG_SCREEN", Bool, "True"),
-    key(Server, "CHERRYPY_ROOT_PATH", Text, "/"),
-    key(Server, "CHERRYPY_SERVER_NAME", Text, "localhost"),
-    key(Server, "CHERRYPY_THREADS_MAX", Int, "100"),
-    key(Server, "CHERRYPY_THREADS_START", Int, "10"),
-    key(Server, "DEBUG_REVERSE_PROXY", Bool, "False"),
-    key(Server, "DEBUG_SHOW_GUNICORN_OPTIONS", Bool, "False"),
-    key(Server, "DEBUG_TOOLBAR", Bool, "False"),
-    key(Server, "EXTERNAL_URL_SCHEME", Text, "https"),
-    key(Server, "EXTERNAL_SERVER_NAME", Text, ""),
-    key(Server, "EXTERNAL_SERVER_PORT", Int, ""),
-    key(Server, "EXTERNAL_SCRIPT_NAME", Text, ""),
-    key(Server, "GUNICORN_DEBUG_RELOAD", Bool, "False"),
-    key(Server, "GUNICORN_NUM_WORKERS", Int, ""),
-    key(Server, "GUNICORN_TIMEOUT_S", Int, "30"),
-    key(Server, "HOST", Text, "127.0.0.1"),
-    key(Server, "PORT", Int, "8000"),
-    key(Server, "PROXY_HTTP_HOST", Text, ""),
-    key(Server, "PROXY_REMOTE_ADDR", Text, ""),
-    key(Server, "PROXY_REWRITE_PATH_INFO", Bool, "False"),
-    key(Server, "PROXY_SCRIPT_NAME", Text, ""),
-    key(Server, "PROXY_SERVER_NAME", Text, ""),
-    key(Server, "PROXY_SERVER_PORT", Int, ""),
-    key(Server, "PROXY_URL_SCHEME", Text, ""),
-    key(Server, "SHOW_REQUEST_IMMEDIATELY", Bool, "False"),
-    key(Server, "SHOW_REQUESTS", Bool, "False"),
-    key(Server, "SHOW_RESPONSE", Bool, "False"),
-    key(Server, "SHOW_TIMING", Bool, "False"),
-    key(Server, "SSL_CERTIFICATE", Path, ""),
-    key(Server, "SSL_PRIVATE_KEY", Path, ""),
-    key(Server, "STATIC_CACHE_DURATION_S", Int, "86400"),
-    key(Server, "TRUSTED_PROXY_HEADERS", Lines, ""),
-    key(Server, "UNIX_DOMAIN_SOCKET", Path, ""),
-    key(Export, "CELERY_BEAT_EXTRA_ARGS", Lines, ""),
-    key(Export, "CELERY_BEAT_SCHEDULE_DATABASE", Path, "").required(),
-    key(Export, "CELERY_BROKER_URL", Url, "amqp://"),
-    key(Export, "CELERY_WORKER_EXTRA_ARGS", Lines, ""),
-    key(Export, "CELERY_EXPORT_TASK_RATE_LIMIT", Text, ""),
-    key(Export, "EXPORT_LOCKDIR", Path, "").required(),
-    key(Export, "RECIPIENTS", Lines, ""),
-    key(Export, "SCHEDULE", Lines, ""),
-    key(Export, "SCHEDULE_TIMEZONE", Text, "UTC"),
-    key(Recipient, "ALL_GROUPS", Bool, "False"),
-    key(Recipient, "DB_ADD_SUMMARIES", Bool, "True"),
-    key(Recipient, "DB_ECHO", Bool, "False"),
-    key(Recipient, "DB_INCLUDE_BLOBS", Bool, "True"),
-    key(Recipient, "DB_PATIENT_ID_PER_ROW", Bool, "False"),
-    key(Recipient, "DB_URL", Url, ""),
-    key(Recipient, "EMAIL_BCC", Lines, ""),
-    key(Recipient, "EMAIL_BODY", Text, ""),
-    key(Recipient, "EMAIL_BODY_IS_HTML", Bool, "False"),
-    key(Recipient, "EMAIL_CC", Lines, ""),
-    key(Recipient, "EMAIL_KEEP_MESSAGE", Bool, "False"),
-    key(Recipient, "EMAIL_RECIPIENTS", Unread, ""),
-    key(Recipient, "EMAIL_PATIENT_SPEC", Text, ""),
-    key(Recipient, "EMAIL_PATIENT_SPEC_IF_ANONYMOUS", Text, ""),
-    key(Recipient, "EMAIL_SUBJECT", Text, ""),
-    key(Recipient, "EMAIL_TIMEOUT", Unread, ""),
-    key(Recipient, "EMAIL_TO", Lines, ""),
-    key(Recipient, "END_DATETIME_UTC", Text, ""),
-    key(Recipient, "FHIR_API_URL", Url, ""),
-    key(Recipient, "FHIR_APP_ID", Text, "camcops"),
-    key(Recipient, "FHIR_APP_SECRET", Text, "").secret(),
-    key(Recipient, "FHIR_LAUNCH_TOKEN", Text, "").secret(),
-    key(Recipient, "FHIR_CONCURRENT", Bool, "False"),
-    key(Recipient, "FILE_EXPORT_RIO_METADATA", Bool, "False"),
-    key(Recipient, "FILE_FILENAME_SPEC", Path, ""),
-    key(Recipient, "FILE_MAKE_DIRECTORY", Bool, "False"),
-    key(Recipient, "FILE_OVERWRITE_FILES", Bool, "False"),
-    key(Recipient, "FILE_PATIENT_SPEC", Text, ""),
-    key(
+    define_key(Site, "SESSION_TIMEOUT_MINUTES", Int, "30"),
+    define_key(Site, "SESSION_CHECK_USER_IP", Bool, "True"),
+    define_key(Site, "SMS_BACKEND", Text, "console"),
+    define_key(Site, "SNOMED_TASK_XML_FILENAME", Path, ""),
+    define_key(Site, "SNOMED_ICD9_XML_FILENAME", Path, ""),
+    define_key(Site, "SNOMED_ICD10_XML_FILENAME", Path, ""),
+    define_key(Site, "TASK_FILENAME_SPEC", Text, "").required(),
+    define_key(Site, "TRACKER_FILENAME_SPEC", Text, "").required(),
+    define_key(Site, "USER_DOWNLOAD_DIR", Path, ""),
+    define_key(Site, "USER_DOWNLOAD_FILE_LIFETIME_MIN", Int, "60"),
+    define_key(Site, "USER_DOWNLOAD_MAX_SPACE_MB", Int, "100"),
+    define_key(Site, "WEBVIEW_LOGLEVEL", Level, "info"),
+    define_key(Site, "WKHTMLTOPDF_FILENAME", Path, ""),
+    define_key(Server, "CHERRYPY_LOG_SCREEN", Bool, "True"),
+    define_key(Server, "CHERRYPY_ROOT_PATH", Text, "/"),
+    define_key(Server, "CHERRYPY_SERVER_NAME", Text, "localhost"),
+    define_key(Server, "CHERRYPY_THREADS_MAX", Int, "100"),
+    define_key(Server, "CHERRYPY_THREADS_START", Int, "10"),
+    define_key(Server, "DEBUG_REVERSE_PROXY", Bool, "False"),
+    define_key(Server, "DEBUG_SHOW_GUNICORN_OPTIONS", Bool, "False"),
+    define_key(Server, "DEBUG_TOOLBAR", Bool, "False"),
+    define_key(Server, "EXTERNAL_URL_SCHEME", Text, "https"),
+    define_key(Server, "EXTERNAL_SERVER_NAME", Text, ""),
+    define_key(Server, "EXTERNAL_SERVER_PORT", Int, ""),
+    define_key(Server, "EXTERNAL_SCRIPT_NAME", Text, ""),
+    define_key(Server, "GUNICORN_DEBUG_RELOAD", Bool, "False"),
+    define_key(Server, "GUNICORN_NUM_WORKERS", Int, ""),
+    define_key(Server, "GUNICORN_TIMEOUT_S", Int, "30"),
+    define_key(Server, "HOST", Text, "127.0.0.1"),
+    define_key(Server, "PORT", Int, "8000"),
+    define_key(Server, "PROXY_HTTP_HOST", Text, ""),
+    define_key(Server, "PROXY_REMOTE_ADDR", Text, ""),
+    define_key(Server, "PROXY_REWRITE_PATH_INFO", Bool, "False"),
+    define_key(Server, "PROXY_SCRIPT_NAME", Text, ""),
+    define_key(Server, "PROXY_SERVER_NAME", Text, ""),
+    define_key(Server, "PROXY_SERVER_PORT", Int, ""),
+    define_key(Server, "PROXY_URL_SCHEME", Text, ""),
+    define_key(Server, "SHOW_REQUEST_IMMEDIATELY", Bool, "False"),
+    define_key(Server, "SHOW_REQUESTS", Bool, "False"),
+    define_key(Server, "SHOW_RESPONSE", Bool, "False"),
+    define_key(Server, "SHOW_TIMING", Bool, "False"),
+    define_key(Server, "SSL_CERTIFICATE", Path, ""),
+    define_key(Server, "SSL_PRIVATE_KEY", Path, ""),
+    define_key(Server, "STATIC_CACHE_DURATION_S", Int, "86400"),
+    define_key(Server, "TRUSTED_PROXY_HEADERS", Lines, ""),
+    define_key(Server, "UNIX_DOMAIN_SOCKET", Path, ""),
+    define_key(Export, "CELERY_BEAT_EXTRA_ARGS", Lines, ""),
+    define_key(Export, "CELERY_BEAT_SCHEDULE_DATABASE", Path, "").required(),
+    define_key(Export, "CELERY_BROKER_URL", Url, "amqp://"),
+    define_key(Export, "CELERY_WORKER_EXTRA_ARGS", Lines, ""),
+    define_key(Export, "CELERY_EXPORT_TASK_RATE_LIMIT", Text, ""),
+    define_key(Export, "EXPORT_LOCKDIR", Path, "").required(),
+    define_key(Export, "RECIPIENTS", Lines, ""),
+    define_key(Export, "SCHEDULE", Lines, ""),
+    define_key(Export, "SCHEDULE_TIMEZONE", Text, "UTC"),
+    define_key(Recipient, "ALL_GROUPS", Bool, "False"),
+    define_key(Recipient, "DB_ADD_SUMMARIES", Bool, "True"),
+    define_key(Recipient, "DB_ECHO", Bool, "False"),
+    define_key(Recipient, "DB_INCLUDE_BLOBS", Bool, "True"),
+    define_key(Recipient, "DB_PATIENT_ID_PER_ROW", Bool, "False"),
+    define_key(Recipient, "DB_URL", Url, ""),
+    define_key(Recipient, "EMAIL_BCC", Lines, ""),
+    define_key(Recipient, "EMAIL_BODY", Text, ""),
+    define_key(Recipient, "EMAIL_BODY_IS_HTML", Bool, "False"),
+    define_key(Recipient, "EMAIL_CC", Lines, ""),
+    define_key(Recipient, "EMAIL_KEEP_MESSAGE", Bool, "False"),
+    define_key(Recipient, "EMAIL_RECIPIENTS", Unread, ""),
+    define_key(Recipient, "EMAIL_PATIENT_SPEC", Text, ""),
+    define_key(Recipient, "EMAIL_PATIENT_SPEC_IF_ANONYMOUS", Text, ""),
+    define_key(Recipient, "EMAIL_SUBJECT", Text, ""),
+    define_key(Recipient, "EMAIL_TIMEOUT", Unread, ""),
+    define_key(Recipient, "EMAIL_TO", Lines, ""),
+    define_key(Recipient, "END_DATETIME_UTC", Text, ""),
+    define_key(Recipient, "FHIR_API_URL", Url, ""),
+    define_key(Recipient, "FHIR_APP_ID", Text, "camcops"),
+    define_key(Recipient, "FHIR_APP_SECRET", Text, "").secret(),
+    define_key(Recipient, "FHIR_LAUNCH_TOKEN", Text, "").secret(),
+    define_key(Recipient, "FHIR_CONCURRENT", Bool, "False"),
+    define_key(Recipient, "FILE_EXPORT_RIO_METADATA", Bool, "False"),
+    define_key(Recipient, "FILE_FILENAME_SPEC", Path, ""),
+    define_key(Recipient, "FILE_MAKE_DIRECTORY", Bool, "False"),
+    define_key(Recipient, "FILE_OVERWRITE_FILES", Bool, "False"),
+    define_key(Recipient, "FILE_PATIENT_SPEC", Text, ""),
+    define_key(
         Recipient,
         "FILE_PATIENT_SPEC_IF_ANONYMOUS",
         Text,
         "anonymous",
     ),
-    key(Recipient, "FILE_SCRIPT_AFTER_EXPORT", Path, ""),
-    key(Recipient, "FINALIZED_ONLY", Bool, "True"),
-    key(Recipient, "GROUPS", Lines, ""),
-    key(Recipient, "HL7_DEBUG_DIVERT_TO_FILE", Bool, "False"),
-    key(Recipient, "HL7_DEBUG_TREAT_DIVERTED_AS_SENT", Bool, "False"),
-    key(Recipient, "HL7_HOST", Text, ""),
-    key(Recipient, "HL7_KEEP_MESSAGE", Bool, "False"),
-    key(Recipient, "HL7_KEEP_REPLY", Bool, "False"),
-    key(Recipient, "HL7_NETWORK_TIMEOUT_MS", Int, "10000"),
-    key(Recipient, "HL7_PING_FIRST", Bool, "True"),
-    key(Recipient, "HL7_PORT", Int, "2575"),
-    key(Recipient, "INCLUDE_ANONYMOUS", Bool, "False"),
-    key(Recipient, "PRIMARY_IDNUM", Int, ""),
-    key(Recipient, "PUSH", Bool, "False"),
-    key(Recipient, "REDCAP_API_KEY", Text, "").secret(),
-    key(Recipient, "REDCAP_API_URL", Url, ""),
-    key(Recipient, "REDCAP_FIELDMAP_FILENAME", Path, ""),
-    key(
+    define_key(Recipient, "FILE_SCRIPT_AFTER_EXPORT", Path, ""),
+    define_key(Recipient, "FINALIZED_ONLY", Bool, "True"),
+    define_key(Recipient, "GROUPS", Lines, ""),
+    define_key(Recipient, "HL7_DEBUG_DIVERT_TO_FILE", Bool, "False"),
+    define_key(Recipient, "HL7_DEBUG_TREAT_DIVERTED_AS_SENT", Bool, "False"),
+    define_key(Recipient, "HL7_HOST", Text, ""),
+    define_key(Recipient, "HL7_KEEP_MESSAGE", Bool, "False"),
+    define_key(Recipient, "HL7_KEEP_REPLY", Bool, "False"),
+    define_key(Recipient, "HL7_NETWORK_TIMEOUT_MS", Int, "10000"),
+    define_key(Recipient, "HL7_PING_FIRST", Bool, "True"),
+    define_key(Recipient, "HL7_PORT", Int, "2575"),
+    define_key(Recipient, "INCLUDE_ANONYMOUS", Bool, "False"),
+    define_key(Recipient, "PRIMARY_IDNUM", Int, ""),
+    define_key(Recipient, "PUSH", Bool, "False"),
+    define_key(Recipient, "REDCAP_API_KEY", Text, "").secret(),
+    define_key(Recipient, "REDCAP_API_URL", Url, ""),
+    define_key(Recipient, "REDCAP_FIELDMAP_FILENAME", Path, ""),
+    define_key(
         Recipient,
         "REQUIRE_PRIMARY_IDNUM_MANDATORY_IN_POLICY",
         Bool,
         "True",
     ),
-    key(Recipient, "RIO_DOCUMENT_TYPE", Text, ""),
-    key(Recipient, "RIO_IDNUM", Int, ""),
-    key(Recipient, "RIO_UPLOADING_USER", Text, ""),
-    key(Recipient, "START_DATETIME_UTC", Text, ""),
-    key(Recipient, "TASK_FORMAT", Text, "pdf"),
-    key(Recipient, "TASKS", Lines, ""),
-    key(Recipient, "TRANSMISSION_METHOD", Text, "").required(),
-    key(Recipient, "XML_FIELD_COMMENTS", Bool, "True"),
-    key(Kapow, "USERNAME", Text, "").required(),
-    key(Kapow, "PASSWORD", Text, "").required().secret(),
-    key(Twilio, "SID", Text, "").required(),
-    key(Twilio, "TOKEN", Text, "").required().secret(),
-    key(Twilio, "FROM_PHONE_NUMBER", Text, "").required(),
+    define_key(Recipient, "RIO_DOCUMENT_TYPE", Text, ""),
+    define_key(Recipient, "RIO_IDNUM", Int, ""),
+    define_key(Recipient, "RIO_UPLOADING_USER", Text, ""),
+    define_key(Recipient, "START_DATETIME_UTC", Text, ""),
+    define_key(Recipient, "TASK_FORMAT", Text, "pdf"),
+    define_key(Recipient, "TASKS", Lines, ""),
+    define_key(Recipient, "TRANSMISSION_METHOD", Text, "").required(),
+    define_key(Recipient, "XML_FIELD_COMMENTS", Bool, "True"),
+    define_key(Kapow, "USERNAME", Text, "").required(),
+    define_key(Kapow, "PASSWORD", Text, "").required().secret(),
+    define_key(Twilio, "SID", Text, "").required(),
+    define_key(Twilio, "TOKEN", Text, "").required().secret(),
+    define_key(Twilio, "FROM_PHONE_NUMBER", Text, "").required(),
 ];

@@ -1,6 +1,6 @@
-use super::ini::{Ini, Role};
-use super::keys::{self, Kind};
-use super::value::{indent, trim};
+use super::ini::{Ini, LineKind};
+use super::keys::{self, ValueKind};
+use super::value::{leading_space, trim_space};
 
 const MASK: &str = "********";
 
@@ -24,16 +24,16 @@ const TELLING: [&str; 8] = [
 /// Masked are the values of secret keys, also where they are commented out or
 /// misspelt, what follows a word like password in a comment that is not ours,
 /// and passwords inside URLs, whatever key they belong to.
-pub fn masked(text: &str) -> String {
+pub fn mask_secrets(text: &str) -> String {
     let file = Ini::parse(text);
     let mut shown = String::with_capacity(text.len());
     for (text, end, role, owner) in file.roles() {
         let secret = owner.is_some_and(|entry| is_secret(&entry.section, &entry.key));
         let line = match role {
-            Role::Comment if OURS.lines().any(|ours| ours == text) => text.to_owned(),
-            Role::Comment => mask_setting(text, false, |_| true),
-            Role::Key | Role::Garbage => mask_setting(text, secret, is_name),
-            Role::More if secret => mask_rest(text, 0),
+            LineKind::Comment if OURS.lines().any(|ours| ours == text) => text.to_owned(),
+            LineKind::Comment => mask_setting(text, false, |_| true),
+            LineKind::Key | LineKind::Garbage => mask_setting(text, secret, is_name),
+            LineKind::More if secret => mask_rest(text, 0),
             _ => text.to_owned(),
         };
         shown.push_str(&mask_urls(&line));
@@ -56,15 +56,16 @@ pub fn masked_value(section: &str, key: &str, value: &str) -> String {
 
 /// Whether a key's value is a secret, or may have one in it as a URL may.
 pub fn may_be_secret(section: &str, key: &str) -> bool {
-    let is_url = keys::find(section, key).is_some_and(|known| known.kind == Kind::Url);
+    let is_url = keys::find_key(section, key).is_some_and(|known| known.kind == ValueKind::Url);
     is_url || is_secret(section, key)
 }
 
 fn is_secret(section: &str, key: &str) -> bool {
-    match keys::find(section, key) {
+    match keys::find_key(section, key) {
         Some(known) => known.secret,
         None => {
-            sounds_secret(key) || keys::nearest(section, key).is_some_and(|nearest| nearest.secret)
+            sounds_secret(key)
+                || keys::nearest_key(section, key).is_some_and(|nearest| nearest.secret)
         }
     }
 }
@@ -117,8 +118,8 @@ fn mask_after_secret_word(text: &str, counts: fn(&str) -> bool) -> String {
 /// Masks all that is not blank from there on; nothing, if nothing is there.
 fn mask_rest(text: &str, from: usize) -> String {
     let rest = &text[from..];
-    let blank = indent(rest).len();
-    if trim(rest).is_empty() {
+    let blank = leading_space(rest).len();
+    if trim_space(rest).is_empty() {
         return text.to_owned();
     }
     format!("{}{MASK}", &text[..from + blank])

@@ -2,19 +2,19 @@ use std::collections::HashMap;
 
 use super::ini::Ini;
 
-/// What [`merge`] arrived at.
+/// What [`merge_files`] arrived at.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Merged {
     /// The file to write.
     pub text: String,
     /// The administrator's values that differ from ours, in the order of our file.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptKey>,
 }
 
 /// A key whose value is the administrator's, not ours. It may be a secret: show
 /// it only through [`super::masked_value`].
 #[derive(Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptKey {
     /// The section's name.
     pub section: String,
     /// The key as it is written.
@@ -33,7 +33,7 @@ type Values = HashMap<(String, String), String>;
 /// the new rendering. A key whose value is still the one of `base` follows ours;
 /// every other key, comment and the order stay as they are in the file. Without
 /// a `base` each key that the file has counts as the administrator's.
-pub fn merge(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merged {
+pub fn merge_files(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merged {
     let Some(theirs) = theirs.filter(|theirs| Some(*theirs) != base) else {
         return Merged {
             text: ours.to_owned(),
@@ -43,11 +43,15 @@ pub fn merge(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merged {
     let our_file = Ini::parse(ours);
     let base_file = Ini::parse(base.unwrap_or_default());
     let mut file = Ini::parse(theirs);
-    let (our_values, base_values, values) = (values(&our_file), values(&base_file), values(&file));
+    let (our_values, base_values, values) = (
+        values_of_file(&our_file),
+        values_of_file(&base_file),
+        values_of_file(&file),
+    );
     let mut kept = Vec::new();
 
     for entry in our_file.entries() {
-        let id = id(&entry.section, &entry.key);
+        let id = value_id(&entry.section, &entry.key);
         // Of a repeated key only the last counts.
         let Some(value) = our_values.get(&id).filter(|value| **value == entry.value) else {
             continue;
@@ -60,7 +64,7 @@ pub fn merge(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merged {
             let comments = our_file.comments_above(&entry.section, &entry.key);
             file.put(&entry.section, &entry.key, value, &comments);
         } else {
-            kept.push(Kept {
+            kept.push(KeptKey {
                 section: entry.section,
                 key: entry.key,
                 theirs: current.cloned(),
@@ -69,12 +73,12 @@ pub fn merge(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merged {
         }
     }
     for entry in base_file.entries() {
-        let id = id(&entry.section, &entry.key);
+        let id = value_id(&entry.section, &entry.key);
         let (Some(current), false) = (values.get(&id), our_values.contains_key(&id)) else {
             continue;
         };
         if Some(current) != base_values.get(&id) {
-            kept.push(Kept {
+            kept.push(KeptKey {
                 section: entry.section,
                 key: entry.key,
                 theirs: Some(current.clone()),
@@ -94,13 +98,13 @@ pub fn merge(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merged {
     }
 }
 
-fn values(file: &Ini) -> Values {
+fn values_of_file(file: &Ini) -> Values {
     file.entries()
         .into_iter()
-        .map(|entry| (id(&entry.section, &entry.key), entry.value))
+        .map(|entry| (value_id(&entry.section, &entry.key), entry.value))
         .collect()
 }
 
-fn id(section: &str, key: &str) -> (String, String) {
+fn value_id(section: &str, key: &str) -> (String, String) {
     (section.to_owned(), key.to_lowercase())
 }

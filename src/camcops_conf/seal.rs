@@ -18,11 +18,11 @@ const ROUNDS: NonZeroU32 = match NonZeroU32::new(20_000) {
 
 /// The same text with a salted sum in the place of each secret: later one can tell whether a value was this one, and not
 /// what it was.
-pub(crate) fn sealed(text: &str) -> Result<String> {
+pub(crate) fn seal_values(text: &str) -> Result<String> {
     let mut file = Ini::parse(text);
     for entry in file.entries() {
         if masked_value(&entry.section, &entry.key, &entry.value) != entry.value {
-            let seal = seal(&entry.value)?;
+            let seal = seal_value(&entry.value)?;
             file.set(&entry.section, &entry.key, &seal)?;
         }
     }
@@ -31,13 +31,13 @@ pub(crate) fn sealed(text: &str) -> Result<String> {
 
 /// A sealed text with those secrets that are still the same in a later one. The others stay sealed: they differ from
 /// whatever is there now.
-pub(crate) fn unsealed(text: &str, later: &str) -> String {
+pub(crate) fn unseal_values(text: &str, later: &str) -> String {
     let (mut file, later) = (Ini::parse(text), Ini::parse(later));
     for entry in file.entries() {
         let Some(value) = later.get(&entry.section, &entry.key) else {
             continue;
         };
-        if fits(&entry.value, &value) {
+        if seal_fits(&entry.value, &value) {
             file.put(&entry.section, &entry.key, &value, &[]);
         }
     }
@@ -49,12 +49,12 @@ pub(crate) fn holds_secrets(text: &str) -> bool {
     let is_private_key = text.contains("PRIVATE KEY-----");
     is_private_key
         || Ini::parse(text).entries().iter().any(|entry| {
-            let is_sealed = parts(&entry.value).is_some();
+            let is_sealed = split_seal(&entry.value).is_some();
             !is_sealed && masked_value(&entry.section, &entry.key, &entry.value) != entry.value
         })
 }
 
-fn seal(value: &str) -> Result<String> {
+fn seal_value(value: &str) -> Result<String> {
     let mut salt = [0; SALT];
     SystemRandom::new()
         .fill(&mut salt)
@@ -67,31 +67,31 @@ fn seal(value: &str) -> Result<String> {
         value.as_bytes(),
         &mut sum,
     );
-    Ok(format!("{MARK}{}:{}", hex(&salt), hex(&sum)))
+    Ok(format!("{MARK}{}:{}", encode_hex(&salt), encode_hex(&sum)))
 }
 
-fn fits(sealed: &str, value: &str) -> bool {
-    let Some((salt, sum)) = parts(sealed) else {
+fn seal_fits(sealed: &str, value: &str) -> bool {
+    let Some((salt, sum)) = split_seal(sealed) else {
         return false;
     };
     pbkdf2::verify(PBKDF2_HMAC_SHA256, ROUNDS, &salt, value.as_bytes(), &sum).is_ok()
 }
 
 /// Salt and sum.
-fn parts(sealed: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+fn split_seal(sealed: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     let (salt, sum) = sealed.strip_prefix(MARK)?.split_once(':')?;
-    let (salt, sum) = (bytes(salt)?, bytes(sum)?);
+    let (salt, sum) = (decode_hex(salt)?, decode_hex(sum)?);
     (salt.len() == SALT && sum.len() == SUM).then_some((salt, sum))
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn encode_hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-fn bytes(hex: &str) -> Option<Vec<u8>> {
+fn decode_hex(hex: &str) -> Option<Vec<u8>> {
     let pairs = hex.as_bytes().chunks(2);
     let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     pairs.map(byte).collect()
@@ -105,14 +105,14 @@ mod tests {
 
     #[test]
     fn what_is_sealed_tells_no_secret_and_knows_it_again() {
-        let kept = sealed(FILE).unwrap();
+        let kept = seal_values(FILE).unwrap();
         assert!(!kept.contains("hush"), "{kept}");
         assert!(holds_secrets(FILE) && !holds_secrets(&kept));
-        assert_eq!(unsealed(&kept, FILE), FILE);
-        assert_ne!(kept, sealed(FILE).unwrap());
+        assert_eq!(unseal_values(&kept, FILE), FILE);
+        assert_ne!(kept, seal_values(FILE).unwrap());
         // What has changed since is not what it was.
         let later = FILE.replace("hush3", "hush4").replace("en_GB", "da_DK");
-        let again = unsealed(&kept, &later);
+        let again = unseal_values(&kept, &later);
         let (again, kept) = (Ini::parse(&again), Ini::parse(&kept));
         let value = |file: &Ini, section: &str, key: &str| file.get(section, key).unwrap();
         let key = ("recipient:x", "REDCAP_API_KEY");

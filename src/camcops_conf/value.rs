@@ -1,12 +1,12 @@
 use anyhow::{Result, bail};
 
 /// Doubles `%`, which configparser would take for a reference to another key.
-pub fn escape(value: &str) -> String {
+pub fn escape_value(value: &str) -> String {
     value.replace('%', "%%")
 }
 
 /// The value of a key that holds one item per line, each on a line of its own.
-pub fn list<T: AsRef<str>>(items: &[T]) -> String {
+pub fn join_list<T: AsRef<str>>(items: &[T]) -> String {
     items
         .iter()
         .map(|item| format!("\n{}", item.as_ref()))
@@ -16,13 +16,13 @@ pub fn list<T: AsRef<str>>(items: &[T]) -> String {
 /// Says why a value would not come back from the file as it went in.
 ///
 /// Blank lines inside are carried; blanks at either end of a line are not.
-pub fn check(value: &str) -> Result<()> {
+pub fn check_value(value: &str) -> Result<()> {
     let mut empty = false;
     for (number, line) in value.split('\n').enumerate() {
         if line.contains(is_line_break) {
             bail!("a line break other than a plain newline can't be kept in camcops.conf");
         }
-        if trim(line) != line {
+        if trim_space(line) != line {
             bail!("blanks at the start or the end of a line get lost in camcops.conf");
         }
         if number > 0 && line.starts_with(['#', ';']) {
@@ -38,7 +38,7 @@ pub fn check(value: &str) -> Result<()> {
 
 pub(super) fn check_key(key: &str) -> Result<()> {
     let odd = key.is_empty()
-        || trim(key) != key
+        || trim_space(key) != key
         || key.starts_with(['#', ';', '['])
         || key.contains(|c| matches!(c, '=' | ':') || is_line_break(c));
     if odd {
@@ -54,17 +54,17 @@ pub(super) fn check_section(section: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn header(text: &str) -> Option<&str> {
+pub(super) fn section_header(text: &str) -> Option<&str> {
     let inside = text.strip_prefix('[')?;
     let name = &inside[..inside.rfind(']')?];
     (!name.is_empty()).then_some(name)
 }
 
-pub(super) fn indent(text: &str) -> &str {
+pub(super) fn leading_space(text: &str) -> &str {
     &text[..text.len() - text.trim_start_matches(is_space).len()]
 }
 
-pub(super) fn trim(text: &str) -> &str {
+pub(super) fn trim_space(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 

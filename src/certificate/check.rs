@@ -3,8 +3,8 @@
 mod chain;
 mod files;
 
-use super::read::{self, Name, PrivateKey, Worth};
-use super::validity;
+use super::read::{self, HostName, PrivateKey, Worth};
+use super::validity_times;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub(crate) enum Severity {
 
 /// One thing that is wrong; `{file} {what}: {remedy}` is a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
+pub(crate) struct CertificateFinding {
     /// How bad it is.
     pub(crate) severity: Severity,
     /// The file that has to change.
@@ -56,14 +56,14 @@ pub(crate) struct Finding {
     pub(crate) remedy: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for CertificateFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.file.display(), self.what, self.remedy)
     }
 }
 
 /// The files of `tls.mode = "files"`, each with its path and its bytes.
-pub(crate) struct Given<'a> {
+pub(crate) struct GivenFiles<'a> {
     /// The server's certificate, and perhaps its chain after it.
     pub(crate) certificate: (&'a Path, &'a [u8]),
     /// The private key.
@@ -77,7 +77,7 @@ pub(crate) struct Given<'a> {
 }
 
 /// Finds every problem of the given files; none that is [`Severity::Refuse`] means that Apache can serve them.
-pub(crate) fn check(given: &Given<'_>) -> Vec<Finding> {
+pub(crate) fn check_given(given: &GivenFiles<'_>) -> Vec<CertificateFinding> {
     let mut findings = Findings::default();
     let key = findings.read_key(given);
     let own = findings.read_certificates(given, given.certificate, "tls.certificate");
@@ -105,13 +105,13 @@ pub(crate) fn check(given: &Given<'_>) -> Vec<Finding> {
     findings.0
 }
 
-/// Judges what a server shows, its own certificate first, as [`check`] judges files; `place` stands for the file.
+/// Judges what a server shows, its own certificate first, as [`check_given`] judges files; `place` stands for the file.
 pub(crate) fn check_served(
     place: &Path,
     chain: &[Vec<u8>],
     names: &[String],
     now: SystemTime,
-) -> Vec<Finding> {
+) -> Vec<CertificateFinding> {
     let mut findings = Findings::default();
     if findings.fits_a_handshake(place, chain.iter())
         && let Some(leaf) = findings.parse(place, chain).first()
@@ -122,7 +122,11 @@ pub(crate) fn check_served(
 }
 
 /// What the mode and the owner of a private key's file do to its secrecy; a group may read it (Debian's `ssl-cert`).
-pub(crate) fn permission_findings(key_path: &Path, mode: u32, owner_uid: u32) -> Vec<Finding> {
+pub(crate) fn permission_findings(
+    key_path: &Path,
+    mode: u32,
+    owner_uid: u32,
+) -> Vec<CertificateFinding> {
     let mut findings = Findings::default();
     let path = shell_word(key_path);
     if mode & 0o006 != 0 {
@@ -159,7 +163,7 @@ struct Link<'a> {
 
 impl Link<'_> {
     fn called(&self) -> String {
-        read::called(self.certificate.subject())
+        read::distinguished_name(self.certificate.subject())
     }
 
     fn issued_by(&self, issuer: &Link<'_>) -> bool {
@@ -168,11 +172,11 @@ impl Link<'_> {
 }
 
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+struct Findings(Vec<CertificateFinding>);
 
 impl Findings {
     fn add(&mut self, severity: Severity, file: &Path, what: String, remedy: String) {
-        self.0.push(Finding {
+        self.0.push(CertificateFinding {
             severity,
             file: file.to_path_buf(),
             what,
@@ -231,7 +235,7 @@ impl Findings {
     /// The position of the server's own certificate: the one that the key fits, or else the first that is not a CA's.
     fn find_server(
         &mut self,
-        given: &Given<'_>,
+        given: &GivenFiles<'_>,
         key: Option<&PrivateKey>,
         links: &[Link<'_>],
         own_count: usize,
@@ -334,7 +338,7 @@ impl Findings {
                 "have it reissued with digitalSignature, or some clients will refuse it",
             );
         }
-        let (begins, ends) = validity(certificate);
+        let (begins, ends) = validity_times(certificate);
         if ends - begins > Duration::days(825) {
             self.warn(
                 file,
@@ -348,7 +352,7 @@ impl Findings {
     }
 
     fn check_names(&mut self, names: &[String], leaf: &Link<'_>) {
-        let has = read::names(&leaf.certificate);
+        let has = read::certificate_names(&leaf.certificate);
         if has.len() > MOST_NAMES {
             self.refuse(
                 leaf.file,
@@ -363,7 +367,7 @@ impl Findings {
                 leaf.file,
                 format!(
                     "is for {}, and no client takes a wildcard that stands for the servers of many",
-                    listed(wide)
+                    list_names(wide)
                 ),
                 "have it reissued for the names of this server",
             );
@@ -379,13 +383,15 @@ impl Findings {
         let mut missing = Vec::new();
         let mut textual = Vec::new();
         for name in names {
-            match Name::parse(name) {
-                Ok(name) if read::covered(&name, &has) => (),
-                Ok(name @ Name::Address(_)) if has.contains(&Name::Host(name.to_string())) => {
+            match HostName::parse(name) {
+                Ok(name) if read::is_covered(&name, &has) => (),
+                Ok(name @ HostName::Address(_))
+                    if has.contains(&HostName::Host(name.to_string())) =>
+                {
                     textual.push(name.to_string());
                 }
                 Ok(name) => missing.push(name.to_string()),
-                Err(_) => missing.push(read::plain(name)),
+                Err(_) => missing.push(read::printable_text(name)),
             }
         }
         if !missing.is_empty() {
@@ -394,7 +400,7 @@ impl Findings {
                 format!(
                     "does not cover {} (it covers {})",
                     missing.join(", "),
-                    listed(has.iter())
+                    list_names(has.iter())
                 ),
                 "have it reissued with these names too, or take them out of web.server_names",
             );
@@ -413,7 +419,7 @@ impl Findings {
 
     fn check_dates(&mut self, now: SystemTime, link: &Link<'_>, whose: &str) {
         let now = OffsetDateTime::from(now);
-        let (begins, ends) = validity(&link.certificate);
+        let (begins, ends) = validity_times(&link.certificate);
         let renew = "renew it and give the new file";
         if now < begins {
             self.refuse(
@@ -437,7 +443,7 @@ impl Findings {
     }
 
     fn check_strength(&mut self, link: &Link<'_>, whose: &str) {
-        match read::worth(link.certificate.public_key()) {
+        match read::key_worth(link.certificate.public_key()) {
             Worth::Good => (),
             Worth::Narrow(kind) if whose.is_empty() => self.refuse(
                 link.file,
@@ -457,7 +463,7 @@ impl Findings {
         }
         if read::signed_with_ed25519(&link.certificate)
             && !matches!(
-                read::worth(link.certificate.public_key()),
+                read::key_worth(link.certificate.public_key()),
                 Worth::Refused(_)
             )
         {
@@ -478,8 +484,8 @@ impl Findings {
 }
 
 /// The names, or the first of them.
-fn listed<'a>(names: impl IntoIterator<Item = &'a Name>) -> String {
-    let names: Vec<_> = names.into_iter().map(Name::to_string).collect();
+fn list_names<'a>(names: impl IntoIterator<Item = &'a HostName>) -> String {
+    let names: Vec<_> = names.into_iter().map(HostName::to_string).collect();
     match names.len().checked_sub(LISTED) {
         None | Some(0) => names.join(", "),
         Some(more) => format!("{} and {more} more", names[..LISTED].join(", ")),

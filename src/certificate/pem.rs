@@ -12,12 +12,12 @@ const LINE: usize = 64;
 ///
 /// Each is written again from what was read, so that nothing gets into a file that everybody reads along with it.
 pub(crate) fn certificates_only(pem: &[u8]) -> Option<Vec<u8>> {
-    let mut blocks = read::blocks(pem).ok()?;
+    let mut blocks = read::read_blocks(pem).ok()?;
     let mut text = String::new();
     for block in blocks.iter().filter(|block| read::is_certificate(block)) {
         let (rest, _) = X509Certificate::from_der(&block.contents).ok()?;
         let length = block.contents.len() - rest.len();
-        text.push_str(&encoded("CERTIFICATE", &block.contents[..length]));
+        text.push_str(&encode_pem("CERTIFICATE", &block.contents[..length]));
     }
     blocks.iter_mut().for_each(|block| block.contents.zeroize());
     (!text.is_empty()).then(|| text.into_bytes())
@@ -25,20 +25,21 @@ pub(crate) fn certificates_only(pem: &[u8]) -> Option<Vec<u8>> {
 
 /// The first private key of a PEM file and nothing else of it.
 pub(crate) fn key_only(pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let mut blocks = read::blocks(pem).ok()?;
+    let mut blocks = read::read_blocks(pem).ok()?;
     let key = blocks.iter().find(|block| read::is_private_key(block));
-    let key = key.map(|block| Zeroizing::new(encoded(&block.label, &block.contents).into_bytes()));
+    let key =
+        key.map(|block| Zeroizing::new(encode_pem(&block.label, &block.contents).into_bytes()));
     blocks.iter_mut().for_each(|block| block.contents.zeroize());
     key
 }
 
 /// Whether a private key stands in a file, be it damaged or encrypted.
 pub(crate) fn holds_key(pem: &[u8]) -> bool {
-    read::contains(pem, b"PRIVATE KEY-----")
+    read::contains_bytes(pem, b"PRIVATE KEY-----")
 }
 
-fn encoded(label: &str, der: &[u8]) -> String {
-    let base64 = Zeroizing::new(base64(der));
+fn encode_pem(label: &str, der: &[u8]) -> String {
+    let base64 = Zeroizing::new(encode_base64(der));
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = base64.as_str();
     while !rest.is_empty() {
@@ -52,7 +53,7 @@ fn encoded(label: &str, der: &[u8]) -> String {
 }
 
 /// Bytes as text, as RFC 4648 has it.
-pub(crate) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn encode_base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     bytes
         .chunks(3)
@@ -74,10 +75,10 @@ mod tests {
 
     #[test]
     fn base64_is_as_everybody_writes_it() {
-        assert_eq!(base64(b""), "");
-        assert_eq!(base64(b"f"), "Zg==");
-        assert_eq!(base64(b"fo"), "Zm8=");
-        assert_eq!(base64(b"foo"), "Zm9v");
-        assert_eq!(base64(b"camcops:\xff\xfe"), "Y2FtY29wczr//g==");
+        assert_eq!(encode_base64(b""), "");
+        assert_eq!(encode_base64(b"f"), "Zg==");
+        assert_eq!(encode_base64(b"fo"), "Zm8=");
+        assert_eq!(encode_base64(b"foo"), "Zm9v");
+        assert_eq!(encode_base64(b"camcops:\xff\xfe"), "Y2FtY29wczr//g==");
     }
 }

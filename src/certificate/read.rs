@@ -32,20 +32,20 @@ const REGISTRIES: [&str; 12] = [
 
 /// A name that a server answers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum HostName {
     Host(String),
     Address(IpAddr),
 }
 
-impl Name {
+impl HostName {
     /// Lower case, without a final dot; an error says what is wrong with the name.
-    pub(super) fn parse(given: &str) -> Result<Name, String> {
+    pub(super) fn parse(given: &str) -> Result<HostName, String> {
         let bare = given
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
             .unwrap_or(given);
         if let Ok(address) = bare.parse() {
-            return Ok(Name::Address(address));
+            return Ok(HostName::Address(address));
         }
         if !given.is_ascii() {
             return Err(format!(
@@ -70,27 +70,27 @@ impl Name {
             // A last label of digits is an address gone wrong, such as 10.0.0 or 10.0.0.256.
             && !labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         if sound {
-            Ok(Name::Host(host))
+            Ok(HostName::Host(host))
         } else {
             Err(format!(
                 "\"{}\" is neither a host name nor an IP address",
-                plain(given)
+                printable_text(given)
             ))
         }
     }
 }
 
-impl std::fmt::Display for Name {
+impl std::fmt::Display for HostName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Name::Host(host) => f.write_str(host),
-            Name::Address(address) => address.fmt(f),
+            HostName::Host(host) => f.write_str(host),
+            HostName::Address(address) => address.fmt(f),
         }
     }
 }
 
 /// The names of a certificate's subjectAltName, or nothing if it has none.
-pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<Name> {
+pub(super) fn certificate_names(certificate: &X509Certificate<'_>) -> Vec<HostName> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else {
         return Vec::new();
     };
@@ -99,23 +99,23 @@ pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<Name> {
         .general_names
         .iter()
         .filter_map(|name| match name {
-            GeneralName::DNSName(host) => Some(Name::Host(
-                plain(host.strip_suffix('.').unwrap_or(host)).to_ascii_lowercase(),
+            GeneralName::DNSName(host) => Some(HostName::Host(
+                printable_text(host.strip_suffix('.').unwrap_or(host)).to_ascii_lowercase(),
             )),
             GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
                 .map(IpAddr::from)
                 .or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from))
                 .ok()
-                .map(Name::Address),
+                .map(HostName::Address),
             _ => None,
         })
         .collect()
 }
 
 /// Whether one of the certificate's names covers this one; a wildcard stands for exactly one label.
-pub(super) fn covered(wanted: &Name, names: &[Name]) -> bool {
+pub(super) fn is_covered(wanted: &HostName, names: &[HostName]) -> bool {
     names.iter().any(|name| match (wanted, name) {
-        (Name::Host(wanted), Name::Host(name)) => {
+        (HostName::Host(wanted), HostName::Host(name)) => {
             wanted == name
                 || name.strip_prefix("*.").is_some_and(|base| {
                     base.contains('.')
@@ -129,8 +129,8 @@ pub(super) fn covered(wanted: &Name, names: &[Name]) -> bool {
 }
 
 /// Whether a name is a wildcard for what belongs to many: `*`, `*.com`, `*.co.uk`. No client takes it for a server's.
-pub(super) fn is_too_wide(name: &Name) -> bool {
-    let Name::Host(host) = name else {
+pub(super) fn is_too_wide(name: &HostName) -> bool {
+    let HostName::Host(host) = name else {
         return false;
     };
     let Some(base) = host.strip_prefix('*') else {
@@ -161,7 +161,7 @@ pub(super) enum Unreadable {
 }
 
 /// The PEM blocks of a file; text around them is ignored, as Apache does.
-pub(super) fn blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
+pub(super) fn read_blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
     if file.len() > LONGEST_FILE {
         let size = file.len() >> 20;
         return Err(Unreadable::TooLong(format!(
@@ -172,7 +172,7 @@ pub(super) fn blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
         return Err(Unreadable::Utf16);
     }
     // Whoever reads PEM passes over such a line, and over the certificate below it.
-    if contains(file, b"\xef\xbb\xbf-----BEGIN ") {
+    if contains_bytes(file, b"\xef\xbb\xbf-----BEGIN ") {
         return Err(Unreadable::Damaged(
             "a byte order mark (EF BB BF) stands before -----BEGIN",
         ));
@@ -198,7 +198,7 @@ pub(super) fn blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
                     Unreadable::Empty
                 } else if file[0] == 0x30 && parse_der(file).is_ok() {
                     Unreadable::Binary
-                } else if contains(file, b"-----BEGIN ") {
+                } else if contains_bytes(file, b"-----BEGIN ") {
                     Unreadable::Damaged("-----BEGIN does not stand at the start of a line")
                 } else {
                     Unreadable::NotPem
@@ -218,10 +218,10 @@ pub(super) fn blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
 
 /// Whether a key in the older PEM form asks for a passphrase.
 pub(super) fn old_style_encrypted(file: &[u8]) -> bool {
-    contains(file, b"Proc-Type: 4,ENCRYPTED")
+    contains_bytes(file, b"Proc-Type: 4,ENCRYPTED")
 }
 
-pub(super) fn contains(file: &[u8], text: &[u8]) -> bool {
+pub(super) fn contains_bytes(file: &[u8], text: &[u8]) -> bool {
     memchr::memmem::find(file, text).is_some()
 }
 
@@ -242,7 +242,7 @@ pub(super) enum Worth {
 }
 
 /// A public key's kind and strength.
-pub(super) fn worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
+pub(super) fn key_worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
     let algorithm = key.algorithm.algorithm.to_id_string();
     match algorithm.as_str() {
         RSA => match rsa_bits(key) {
@@ -253,7 +253,7 @@ pub(super) fn worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
             Some(_) => Worth::Good,
             None => Worth::Refused("an RSA key that can't be read".into()),
         },
-        EC => match curve(key).as_deref() {
+        EC => match curve_of_key(key).as_deref() {
             Some(P256 | P384) => Worth::Good,
             Some(P521) => Worth::Narrow("a P-521 key".into()),
             _ => Worth::Refused("an elliptic curve other than P-256, P-384 and P-521".into()),
@@ -265,24 +265,24 @@ pub(super) fn worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
 
 fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
     match key.parsed() {
-        Ok(PublicKey::RSA(rsa)) => Some(bits(rsa.modulus)),
+        Ok(PublicKey::RSA(rsa)) => Some(count_bits(rsa.modulus)),
         _ => None,
     }
 }
 
-fn bits(number: &[u8]) -> usize {
-    let number = unpadded(number);
+fn count_bits(number: &[u8]) -> usize {
+    let number = strip_zeros(number);
     number
         .first()
         .map_or(0, |top| number.len() * 8 - top.leading_zeros() as usize)
 }
 
-fn unpadded(number: &[u8]) -> &[u8] {
+fn strip_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     &number[zeros..]
 }
 
-fn curve(key: &SubjectPublicKeyInfo<'_>) -> Option<String> {
+fn curve_of_key(key: &SubjectPublicKeyInfo<'_>) -> Option<String> {
     let parameters = key.algorithm.parameters.as_ref()?;
     Some(parameters.as_oid().ok()?.to_id_string())
 }
@@ -308,8 +308,8 @@ impl PrivateKey {
     pub(super) fn parse(label: &str, der: &[u8]) -> Result<PrivateKey, String> {
         let damaged = || format!("a damaged {label}");
         match label {
-            "RSA PRIVATE KEY" => rsa(der).ok_or_else(damaged),
-            "EC PRIVATE KEY" => ec(der, None).ok_or_else(damaged),
+            "RSA PRIVATE KEY" => read_rsa(der).ok_or_else(damaged),
+            "EC PRIVATE KEY" => read_ec(der, None).ok_or_else(damaged),
             "PRIVATE KEY" => {
                 let (_, outer) = parse_der(der).map_err(|_| damaged())?;
                 let fields = outer.as_sequence().map_err(|_| damaged())?;
@@ -318,15 +318,20 @@ impl PrivateKey {
                 };
                 let algorithm = algorithm.as_sequence().map_err(|_| damaged())?;
                 let inner = inner.as_slice().map_err(|_| damaged())?;
-                match algorithm.first().and_then(oid).as_deref() {
-                    Some(RSA) => rsa(inner).ok_or_else(damaged),
-                    Some(EC) => ec(inner, algorithm.get(1).and_then(oid)).ok_or_else(damaged),
-                    Some(ED25519) => ed25519(inner).ok_or_else(damaged),
+                match algorithm.first().and_then(object_id).as_deref() {
+                    Some(RSA) => read_rsa(inner).ok_or_else(damaged),
+                    Some(EC) => {
+                        read_ec(inner, algorithm.get(1).and_then(object_id)).ok_or_else(damaged)
+                    }
+                    Some(ED25519) => read_ed25519(inner).ok_or_else(damaged),
                     Some(other) => Err(format!("a key of an unsupported type ({other})")),
                     None => Err(damaged()),
                 }
             }
-            other => Err(format!("a key of an unsupported type ({})", plain(other))),
+            other => Err(format!(
+                "a key of an unsupported type ({})",
+                printable_text(other)
+            )),
         }
     }
 
@@ -337,7 +342,7 @@ impl PrivateKey {
         match self {
             PrivateKey::Rsa { modulus, exponent } => Some(match public.parsed() {
                 Ok(PublicKey::RSA(rsa)) => {
-                    unpadded(rsa.modulus) == modulus && unpadded(rsa.exponent) == exponent
+                    strip_zeros(rsa.modulus) == modulus && strip_zeros(rsa.exponent) == exponent
                 }
                 _ => false,
             }),
@@ -346,7 +351,7 @@ impl PrivateKey {
                 scalar,
                 public: own_public,
             } => {
-                if algorithm != EC || curve(public).as_ref() != Some(own) {
+                if algorithm != EC || curve_of_key(public).as_ref() != Some(own) {
                     return Some(false);
                 }
                 // What the file says about its own public half is not asked where the private half can be.
@@ -355,7 +360,7 @@ impl PrivateKey {
                     P384 => (&signature::ECDSA_P384_SHA384_ASN1_SIGNING, 48),
                     _ => return own_public.as_ref().map(|own| own == bytes),
                 };
-                let trimmed = unpadded(scalar);
+                let trimmed = strip_zeros(scalar);
                 let padding = length.checked_sub(trimmed.len())?;
                 let mut scalar = Zeroizing::new(vec![0; padding]);
                 scalar.extend_from_slice(trimmed);
@@ -371,25 +376,25 @@ impl PrivateKey {
     /// The length of an RSA key.
     pub(super) fn rsa_bits(&self) -> Option<usize> {
         match self {
-            PrivateKey::Rsa { modulus, .. } => Some(bits(modulus)),
+            PrivateKey::Rsa { modulus, .. } => Some(count_bits(modulus)),
             _ => None,
         }
     }
 }
 
-fn oid(object: &BerObject<'_>) -> Option<String> {
+fn object_id(object: &BerObject<'_>) -> Option<String> {
     Some(object.as_oid().ok()?.to_id_string())
 }
 
-fn rsa(der: &[u8]) -> Option<PrivateKey> {
+fn read_rsa(der: &[u8]) -> Option<PrivateKey> {
     let (_, outer) = parse_der(der).ok()?;
     let fields = outer.as_sequence().ok()?;
-    let number = |index: usize| Some(unpadded(fields.get(index)?.as_slice().ok()?).to_vec());
+    let number = |index: usize| Some(strip_zeros(fields.get(index)?.as_slice().ok()?).to_vec());
     let (modulus, exponent) = (number(1)?, number(2)?);
     (fields.len() >= 9).then_some(PrivateKey::Rsa { modulus, exponent })
 }
 
-fn ec(der: &[u8], curve: Option<String>) -> Option<PrivateKey> {
+fn read_ec(der: &[u8], curve: Option<String>) -> Option<PrivateKey> {
     let (_, outer) = parse_der(der).ok()?;
     let fields = outer.as_sequence().ok()?;
     let tagged = |number: u32| {
@@ -405,13 +410,13 @@ fn ec(der: &[u8], curve: Option<String>) -> Option<PrivateKey> {
         _ => None,
     });
     Some(PrivateKey::Ec {
-        curve: curve.or_else(|| oid(&tagged(0)?))?,
+        curve: curve.or_else(|| object_id(&tagged(0)?))?,
         scalar: Zeroizing::new(fields.get(1)?.as_slice().ok()?.to_vec()),
         public,
     })
 }
 
-fn ed25519(der: &[u8]) -> Option<PrivateKey> {
+fn read_ed25519(der: &[u8]) -> Option<PrivateKey> {
     let (_, seed) = parse_der(der).ok()?;
     let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice().ok()?).ok()?;
     Some(PrivateKey::Ed25519 {
@@ -444,20 +449,20 @@ pub(super) fn same_name(one: &X509Name<'_>, other: &X509Name<'_>) -> bool {
 }
 
 /// What to call a certificate in a message.
-pub(super) fn called(name: &X509Name<'_>) -> String {
+pub(super) fn distinguished_name(name: &X509Name<'_>) -> String {
     let common = name
         .iter_common_name()
         .next()
         .and_then(|name| name.as_str().ok());
     match common {
-        Some(common) => format!("\"{}\"", plain(common)),
-        None if name.as_raw().len() > 2 => format!("\"{}\"", plain(&name.to_string())),
+        Some(common) => format!("\"{}\"", printable_text(common)),
+        None if name.as_raw().len() > 2 => format!("\"{}\"", printable_text(&name.to_string())),
         None => "a certificate without a name".into(),
     }
 }
 
 /// Text from a file, fit for a terminal.
-pub(super) fn plain(text: &str) -> String {
+pub(super) fn printable_text(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()

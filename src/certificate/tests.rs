@@ -4,7 +4,7 @@ mod given;
 mod own;
 mod unfit;
 
-use super::check::{Finding, Given, Severity, check};
+use super::check::{CertificateFinding, GivenFiles, Severity, check_given};
 use super::*;
 use rcgen::CertifiedIssuer;
 use std::fs;
@@ -99,8 +99,8 @@ impl Files {
         self
     }
 
-    fn check(&self) -> Vec<Finding> {
-        check(&Given {
+    fn check(&self) -> Vec<CertificateFinding> {
+        check_given(&GivenFiles {
             certificate: (Path::new("/etc/ssl/server.crt"), &self.certificate),
             key: (Path::new("/etc/ssl/my server.key"), &self.key),
             chain: self

@@ -1,6 +1,6 @@
 //! Arguments for daily life: logs, checks, waiting, services.
 
-use crate::probe::Role;
+use crate::probe::Backend;
 use crate::settings::{Service, ServiceName, Setting as _};
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueHint};
@@ -107,7 +107,7 @@ pub(crate) struct Wait {
         value_delimiter = ',',
         value_name = "ROLE,.."
     )]
-    pub(crate) roles: Vec<Role>,
+    pub(crate) roles: Vec<Backend>,
     /// Give up after S seconds, with exit code 69; 0 tries once
     #[arg(long, value_name = "S", default_value_t = 120)]
     pub(crate) timeout: u32,
@@ -157,7 +157,7 @@ pub(crate) struct Wish {
 }
 
 /// Reads `server=4`, `workers=auto`.
-pub(crate) fn wish(text: &str) -> Result<Wish, String> {
+pub(crate) fn parse_wish(text: &str) -> Result<Wish, String> {
     let allowed = || "write server=N or workers=N; N is 1 to 256, or auto".to_owned();
     let (service, number) = text.split_once('=').ok_or_else(allowed)?;
     let service = match service {

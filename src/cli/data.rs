@@ -88,14 +88,14 @@ pub(crate) struct Reset {
 
 /// What to do with secrets.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Secret {
+pub(crate) enum SecretCommand {
     /// Show where each secret is kept, since when, and whose it is; never the secret
     List,
     /// Make a secret anew and bring it everywhere, while the site is in use: broker lets visitors wait some seconds, cookie logs everybody out
     Rotate {
         /// Which one
         #[arg(value_enum)]
-        name: secrets::Name,
+        name: secrets::SecretName,
         /// Don't ask before everybody is logged out
         #[arg(short, long)]
         yes: bool,
@@ -123,7 +123,7 @@ pub(crate) enum Backup {
         quick: bool,
         /// Who can read it.
         #[command(flatten)]
-        identity: Identity,
+        identity: IdentityFlags,
     },
     /// Put what a backup has in the place of what is there; on a machine without a site, make the site again
     Restore(Restore),
@@ -147,7 +147,7 @@ pub(crate) fn one_rule(name: &str) -> Result<Pruning, String> {
 
 /// Who can read an encrypted backup.
 #[derive(Debug, Args)]
-pub(crate) struct Identity {
+pub(crate) struct IdentityFlags {
     /// The file with the identity of age that can read it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) identity: Option<PathBuf>,
@@ -171,7 +171,7 @@ pub(crate) struct Restore {
     pub(crate) with_configuration: bool,
     /// Who can read it.
     #[command(flatten)]
-    pub(crate) identity: Identity,
+    pub(crate) identity: IdentityFlags,
 }
 
 /// What to do for a user of CamCOPS.

@@ -56,7 +56,7 @@ pub(crate) struct CertInstall {
 
 /// What to do with bundles.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Bundle {
+pub(crate) enum BundleCommand {
     /// Fetch everything on a machine with a network and of the same kind, and write it into one file; nothing is installed
     #[command(after_help = "\
 The sums in a bundle show what was damaged on its way. That nobody has exchanged it, show the SHA-256 that is printed
@@ -115,7 +115,7 @@ impl Parts {
 
 /// Where CamCOPS and its Python packages come from, for this one run.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Origin {
+pub(crate) struct SourceFlags {
     /// Open no connection to fetch anything; what is missing is named
     #[arg(long)]
     pub(crate) offline: bool,
@@ -135,7 +135,7 @@ pub(crate) struct Install {
     pub(crate) yes: bool,
     /// Where CamCOPS comes from.
     #[command(flatten)]
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceFlags,
     /// Make this user of CamCOPS, who may do everything; one that is there is left as it is
     #[arg(long, value_name = "NAME")]
     pub(crate) superuser: Option<String>,
@@ -155,7 +155,7 @@ pub(crate) struct Install {
 
 /// Flags of `plan`.
 #[derive(Debug, Args)]
-pub(crate) struct Plan {
+pub(crate) struct PlanFlags {
     /// Show how the content of each file would change
     #[arg(long)]
     pub(crate) diff: bool,
@@ -167,7 +167,7 @@ pub(crate) struct Plan {
     pub(crate) out: Option<PathBuf>,
     /// Where CamCOPS would come from.
     #[command(flatten)]
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceFlags,
     /// Which parts.
     #[command(flatten)]
     pub(crate) parts: Parts,
@@ -175,7 +175,7 @@ pub(crate) struct Plan {
 
 /// Flags of `upgrade`.
 #[derive(Debug, Args)]
-pub(crate) struct Upgrade {
+pub(crate) struct UpgradeFlags {
     /// The version [default: the newest that this program knows]
     #[arg(long, value_name = "V")]
     pub(crate) to: Option<String>,
@@ -190,7 +190,7 @@ pub(crate) struct Upgrade {
     pub(crate) yes: bool,
     /// Where the new release comes from.
     #[command(flatten)]
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceFlags,
 }
 
 /// Flags of `rollback`.
@@ -207,7 +207,7 @@ pub(crate) struct Rollback {
     pub(crate) confirm: Option<String>,
     /// Where the old release comes from, if it has to be built again.
     #[command(flatten)]
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceFlags,
 }
 
 /// What to do with releases.

@@ -3,18 +3,18 @@
 mod restore;
 
 use super::{need_machine, purge};
-use crate::archive::pack::{self, unpacked};
-use crate::backup::keep::{Rule, stays};
+use crate::archive::pack::{self, unpack_stream};
+use crate::backup::retention::{Rule, mark_kept};
 use crate::backup::summary::{self};
-use crate::backup::{self, Found, Opened, What, files, make};
+use crate::backup::{self, BackupEntry, BackupKind, Opened, files, make};
 use crate::base::error::Exit;
 use crate::base::signals::stop_on_signals;
-use crate::base::stack::boxed;
+use crate::base::stack::box_future;
 use crate::base::terminal::{self, Style};
-use crate::cli::{Backup, Global, Identity};
-use crate::drivers::sql::Known;
-use crate::drivers::sql::copy::load::{self, For, Source};
-use crate::drivers::sql::copy::scan::Scan;
+use crate::cli::{Backup, Global, IdentityFlags};
+use crate::drivers::sql::Database;
+use crate::drivers::sql::copy::load::{self, DumpSource, ScratchDatabase};
+use crate::drivers::sql::copy::scan::DumpScan;
 use crate::host::{Ends, Flow, Host};
 use crate::journal::{self, Journal};
 use crate::session::Session;
@@ -34,37 +34,39 @@ const LATEST: &str = "latest";
 pub(crate) async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> {
     need_machine(global, "handle backups")?;
     match command {
-        Backup::List => list(&Session::open(global)?, style),
-        Backup::Restore(flags) => boxed(|| restore::run(global, flags, style)).await,
+        Backup::List => list_backups(&Session::open(global)?, style),
+        Backup::Restore(flags) => box_future(|| restore::run(global, flags, style)).await,
         Backup::Prune { dry_run, rule } => {
             let site = Session::open(global)?;
             let _lock = journal::try_lock(&site.host)?;
             let rule = rule.unwrap_or(site.settings().backup.prune);
-            let gone = prune(&site, rule, *dry_run)?;
+            let gone = prune_backups(&site, rule, *dry_run)?;
             tell_pruned(&site, &gone, *dry_run, style)
         }
-        Backup::Create { scheduled } => boxed(|| create(global, *scheduled, style)).await,
+        Backup::Create { scheduled } => {
+            box_future(|| create_backup(global, *scheduled, style)).await
+        }
         Backup::Verify {
             name,
             quick,
             identity,
-        } => verify(global, name.as_deref(), *quick, identity, style).await,
+        } => verify_backup(global, name.as_deref(), *quick, identity, style).await,
     }
 }
 
-async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
+async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
     stop_on_signals(style)?;
     let site = saved_site(global, style)?;
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
     let known = site.drivers.database()?;
-    let made = make::make(&site, &known, None).await;
+    let made = make::make_backup(&site, &known, None).await;
     site.close().await;
-    summary::record(&site, made.as_ref().err())?;
+    summary::record_result(&site, made.as_ref().err())?;
     let made = made?;
     let rule = site.settings().backup.prune;
     let gone = match scheduled && rule != Pruning::Never {
-        true => prune(&site, rule, false)?,
+        true => prune_backups(&site, rule, false)?,
         false => Vec::new(),
     };
     let database = &made.manifest.database;
@@ -85,9 +87,9 @@ async fn create(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
     terminal::print_line(&format!(
         "{}: {} in {}, {} MiB, {:.1} s",
         made.path,
-        terminal::count(usize::try_from(database.rows())?, "row"),
-        terminal::count(database.tables.len(), "table"),
-        mib(made.bytes),
+        terminal::count_of(usize::try_from(database.rows())?, "row"),
+        terminal::count_of(database.tables.len(), "table"),
+        format_mib(made.bytes),
         begin.elapsed().as_secs_f64()
     ))?;
     if !database.left_out.is_empty() {
@@ -109,17 +111,17 @@ fn saved_site(global: &Global, style: Style) -> Result<Session> {
         style.warn(&[format!("{why:#}; a backup is made all the same")]);
         Journal::default()
     });
-    site.ready(&site.found(&journal)?)?;
+    site.load_secrets(&site.read_existing(&journal)?)?;
     Ok(site)
 }
 
-fn mib(bytes: u64) -> String {
+fn format_mib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
 /// The files that belong to a backup, in plain text where they are not encrypted.
 fn open_files(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
-    payload(
+    open_payload(
         host,
         &opened.files,
         opened.manifest.encrypted_to.is_some(),
@@ -128,8 +130,8 @@ fn open_files(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<P
 }
 
 /// The database of a backup, in plain text where it is not encrypted.
-fn database(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
-    payload(
+fn open_database(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
+    open_payload(
         host,
         &opened.database,
         opened.manifest.encrypted_to.is_some(),
@@ -163,7 +165,12 @@ impl Payload {
     }
 }
 
-fn payload(host: &Host, file: &File, encrypted: bool, identity: Option<&Path>) -> Result<Payload> {
+fn open_payload(
+    host: &Host,
+    file: &File,
+    encrypted: bool,
+    identity: Option<&Path>,
+) -> Result<Payload> {
     let mut file = file.try_clone()?;
     std::io::Seek::rewind(&mut file)?;
     let decrypted = match (encrypted, identity) {
@@ -189,7 +196,7 @@ fn identity_needed() -> anyhow::Error {
 }
 
 /// The path of a backup by its name, or the path that is given.
-fn place(site: &Session, name: &str) -> Result<String> {
+fn backup_path(site: &Session, name: &str) -> Result<String> {
     let directory = site.settings().backup.directory.as_str();
     if name.contains('/') {
         let path = std::path::absolute(name)?;
@@ -201,11 +208,11 @@ fn place(site: &Session, name: &str) -> Result<String> {
     if name != LATEST {
         return Ok(format!("{directory}/{name}"));
     }
-    let newest = make::listed(site)?
+    let newest = make::list_site_backups(site)?
         .into_iter()
         // A newest one that is damaged is told, and not passed over in silence; what holds the data that was replaced is
         // only brought back by its name.
-        .rfind(|found| found.what == What::Backup && found.before().is_none());
+        .rfind(|found| found.what == BackupKind::Backup && found.before().is_none());
     match newest {
         Some(found) => Ok(format!("{directory}/{}", found.name)),
         None => Err(Exit::Unusable.because(format!(
@@ -215,27 +222,27 @@ fn place(site: &Session, name: &str) -> Result<String> {
     }
 }
 
-async fn verify(
+async fn verify_backup(
     global: &Global,
     name: Option<&str>,
     quick: bool,
-    identity: &Identity,
+    identity: &IdentityFlags,
     style: Style,
 ) -> Result<u8> {
     stop_on_signals(style)?;
     let site = match quick {
         true => Session::open(global)?,
-        false => purge::site(global)?,
+        false => purge::load_installed(global)?,
     };
     let identity = identity.identity.as_deref();
-    let path = place(&site, name.unwrap_or(LATEST))?;
+    let path = backup_path(&site, name.unwrap_or(LATEST))?;
     let begin = Instant::now();
-    let opened = backup::open(&site.host, &path)?;
+    let opened = backup::open_backup(&site.host, &path)?;
     let encrypted = opened.manifest.encrypted_to.is_some();
     let looked_into = !(quick && encrypted && identity.is_none());
     if looked_into {
         open_files(&site.host, &opened, identity)?.read(&site.host, |files| {
-            let kept = files::names(&site.host, files)?;
+            let kept = files::list_names(&site.host, files)?;
             let wanted = opened.manifest.files.iter().map(|kept| &kept.path);
             match kept.iter().eq(wanted) {
                 true => Ok(()),
@@ -246,21 +253,21 @@ async fn verify(
     }
     let tables = &opened.manifest.database.tables;
     if quick && looked_into {
-        let database = database(&site.host, &opened, identity)?;
-        let scan = database.read(&site.host, |packed| scanned(packed, &path))?;
-        load::compare(tables, &scan.tables)?;
+        let database = open_database(&site.host, &opened, identity)?;
+        let scan = database.read(&site.host, |packed| scan_dump(packed, &path))?;
+        load::compare_counts(tables, &scan.tables)?;
     } else if !quick {
         let known = site.drivers.database()?;
         let _lock = journal::try_lock(&site.host)?;
-        let loaded = load_beside(&site, &known, &opened, identity, For::Verify).await;
+        let loaded = load_beside(&site, &known, &opened, identity, ScratchDatabase::Verify).await;
         let loaded = match loaded {
             Ok(name) => {
-                let found = load::counts(&known, &name).await;
-                found.and_then(|found| load::compare(tables, &found))
+                let found = load::count_rows(&known, &name).await;
+                found.and_then(|found| load::compare_counts(tables, &found))
             }
             Err(why) => Err(why),
         };
-        let cleared = load::remove(&known, For::Verify).await;
+        let cleared = load::drop_scratch(&known, ScratchDatabase::Verify).await;
         site.close().await;
         loaded?;
         cleared?;
@@ -282,8 +289,8 @@ async fn verify(
     } else if !style.quiet {
         terminal::print_line(&format!(
             "{path} is well: {how} ({} in {}, {:.1} s)",
-            terminal::count(usize::try_from(opened.manifest.database.rows())?, "row"),
-            terminal::count(tables.len(), "table"),
+            terminal::count_of(usize::try_from(opened.manifest.database.rows())?, "row"),
+            terminal::count_of(tables.len(), "table"),
             begin.elapsed().as_secs_f64()
         ))?;
     }
@@ -291,11 +298,11 @@ async fn verify(
 }
 
 /// Reads a dump to its end.
-fn scanned(packed: &mut dyn Read, path: &str) -> Result<Scan> {
+fn scan_dump(packed: &mut dyn Read, path: &str) -> Result<DumpScan> {
     let damaged = |why: String| Exit::Unusable.because(format!("{path}: the dump {why}"));
     let read = |why: std::io::Error| damaged(why.to_string());
-    let mut text = unpacked(packed).map_err(read)?;
-    let mut scan = Scan::default();
+    let mut text = unpack_stream(packed).map_err(read)?;
+    let mut scan = DumpScan::default();
     let mut piece = vec![0; pack::PIECE];
     loop {
         match text.read(&mut piece).map_err(read)? {
@@ -312,42 +319,45 @@ fn scanned(packed: &mut dyn Read, path: &str) -> Result<Scan> {
 /// Loads the database of a backup into one that is made for it.
 async fn load_beside(
     site: &Session,
-    known: &Known,
+    known: &Database,
     opened: &Opened,
     identity: Option<&Path>,
-    purpose: For,
+    purpose: ScratchDatabase,
 ) -> Result<String> {
     let host = &site.host;
     let database = &opened.manifest.database;
     load::need_power(known, ", or look at it without: --quick")?;
     known.server.started(host).await?;
-    load::room(host, known, database.data_bytes).await?;
+    load::check_room(host, known, database.data_bytes).await?;
     (site.drivers.application()?.tell)(&format!(
         "loading {} into a database of its own",
         opened.path
     ));
-    let name = load::make(known, purpose, &database.charset, &database.collation).await?;
-    let payload = self::database(host, opened, identity)?;
+    let name = load::create_scratch(known, purpose, &database.charset, &database.collation).await?;
+    let payload = open_database(host, opened, identity)?;
     let source = match payload.decrypted {
-        None => Source::Sections {
+        None => DumpSource::Sections {
             file: &payload.file,
             sections: &database.sections,
             text_bytes: database.text_bytes,
         },
-        decrypted => Source::Stream {
+        decrypted => DumpSource::Stream {
             file: &payload.file,
             decrypted,
         },
     };
-    load::load(host, known, &name, source).await?;
+    load::load_dump(host, known, &name, source).await?;
     Ok(name)
 }
 
-fn list(site: &Session, style: Style) -> Result<u8> {
-    let all = make::listed(site)?;
+fn list_backups(site: &Session, style: Style) -> Result<u8> {
+    let all = make::list_site_backups(site)?;
     let directory = site.settings().backup.directory.as_str();
     if style.json {
-        let told: Vec<_> = all.iter().map(|found| told(found, directory)).collect();
+        let told: Vec<_> = all
+            .iter()
+            .map(|found| backup_row(found, directory))
+            .collect();
         terminal::print_json(
             &json!({ "instance": site.instance, "directory": directory, "backups": told }),
         )?;
@@ -355,16 +365,16 @@ fn list(site: &Session, style: Style) -> Result<u8> {
     }
     for found in &all {
         let what = match (found.what, &found.manifest) {
-            (What::Unfinished, _) => {
+            (BackupKind::Unfinished, _) => {
                 "unfinished: the next `backup create` or `prune` removes it".to_owned()
             }
-            (What::Dump, _) => "the database alone".to_owned(),
-            (What::Backup, None) => "its manifest can't be read".to_owned(),
-            (What::Backup, Some(manifest)) => format!(
+            (BackupKind::Dump, _) => "the database alone".to_owned(),
+            (BackupKind::Backup, None) => "its manifest can't be read".to_owned(),
+            (BackupKind::Backup, Some(manifest)) => format!(
                 "CamCOPS {}, revision {}, {} by {}{}{}",
                 manifest.release.as_deref().unwrap_or("unknown"),
                 manifest.database.revision.as_deref().unwrap_or("unknown"),
-                terminal::count(usize::try_from(manifest.database.rows())?, "row"),
+                terminal::count_of(usize::try_from(manifest.database.rows())?, "row"),
                 manifest.server,
                 match manifest.encrypted_to {
                     Some(_) => ", encrypted",
@@ -381,7 +391,7 @@ fn list(site: &Session, style: Style) -> Result<u8> {
         terminal::print_line(&format!(
             "{}  {:>9} MiB  {what}",
             found.name,
-            mib(found.bytes)
+            format_mib(found.bytes)
         ))?;
     }
     if all.is_empty() && !style.quiet {
@@ -393,7 +403,7 @@ fn list(site: &Session, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn told(found: &Found, directory: &str) -> serde_json::Value {
+fn backup_row(found: &BackupEntry, directory: &str) -> serde_json::Value {
     let mut told = json!({
         "name": found.name,
         "path": format!("{directory}/{}", found.name),
@@ -417,7 +427,7 @@ fn told(found: &Found, directory: &str) -> serde_json::Value {
 }
 
 /// Removes what a rule does not keep, and what was never finished; gives what that was, or would be.
-fn prune(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
+fn prune_backups(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<BackupEntry>> {
     let backup = &site.settings().backup;
     let rule = match rule {
         Pruning::Never => None,
@@ -428,18 +438,18 @@ fn prune(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
             monthly: backup.keep_monthly.get(),
         }),
     };
-    let (whole, mut others): (Vec<Found>, Vec<Found>) = make::listed(site)?
+    let (whole, mut others): (Vec<BackupEntry>, Vec<BackupEntry>) = make::list_site_backups(site)?
         .into_iter()
         .partition(|found| found.is_whole(&site.instance));
     // What has the name of a backup and is none is the administrator's to look at.
-    others.retain(|found| found.what == What::Unfinished);
+    others.retain(|found| found.what == BackupKind::Unfinished);
     // What holds replaced data takes no other's place.
-    let (replaced, whole): (Vec<Found>, Vec<Found>) = whole
+    let (replaced, whole): (Vec<BackupEntry>, Vec<BackupEntry>) = whole
         .into_iter()
         .partition(|found| found.before().is_some());
-    let beyond = |all: Vec<Found>, rule| {
+    let beyond = |all: Vec<BackupEntry>, rule| {
         let moments: Vec<OffsetDateTime> = all.iter().map(|found| found.made_at).collect();
-        let stays = stays(rule, &moments, OffsetDateTime::now_utc());
+        let stays = mark_kept(rule, &moments, OffsetDateTime::now_utc());
         let pairs = all.into_iter().zip(stays);
         pairs.filter_map(|(found, stays)| (!stays).then_some(found))
     };
@@ -451,7 +461,7 @@ fn prune(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
     if !dry_run {
         for found in &gone {
             let path = format!("{}/{}", backup.directory.as_str(), found.name);
-            if found.what == What::Backup {
+            if found.what == BackupKind::Backup {
                 // In one step: what is half gone has no backup's name any more.
                 let unfinished = format!("{path}{}", backup::UNFINISHED);
                 site.host.rename(&path, &unfinished)?;
@@ -464,7 +474,7 @@ fn prune(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Found>> {
     Ok(gone)
 }
 
-fn tell_pruned(site: &Session, gone: &[Found], dry_run: bool, style: Style) -> Result<u8> {
+fn tell_pruned(site: &Session, gone: &[BackupEntry], dry_run: bool, style: Style) -> Result<u8> {
     let freed: u64 = gone.iter().map(|found| found.bytes).sum();
     if style.json {
         terminal::print_json(&json!({
@@ -477,12 +487,16 @@ fn tell_pruned(site: &Session, gone: &[Found], dry_run: bool, style: Style) -> R
     }
     let verb = if dry_run { "would remove" } else { "removed" };
     for found in gone {
-        terminal::print_line(&format!("{verb} {}, {} MiB", found.name, mib(found.bytes)))?;
+        terminal::print_line(&format!(
+            "{verb} {}, {} MiB",
+            found.name,
+            format_mib(found.bytes)
+        ))?;
     }
     if !style.quiet {
         terminal::print_line(&match gone.is_empty() {
             true => "nothing to remove".to_owned(),
-            false => format!("{verb} {} MiB altogether", mib(freed)),
+            false => format!("{verb} {} MiB altogether", format_mib(freed)),
         })?;
     }
     Ok(0)

@@ -1,14 +1,14 @@
 //! `bundle`: everything that an installation fetches, in one file, for a machine without a network.
 
-use crate::archive::bundle::manifest::{FORMAT, Machine, Manifest};
+use crate::archive::bundle::manifest::{BundleMachine, BundleManifest, FORMAT};
 use crate::archive::bundle::{PACKAGES, TOOL, WHEELS, read, write};
 use crate::base::error::Exit;
 use crate::base::signals::{is_to_stop, stop_on_signals};
-use crate::base::stack::boxed;
+use crate::base::stack::box_future;
 use crate::base::terminal::{self, Style};
-use crate::cli::{Bundle, BundleCreate, Global};
+use crate::cli::{BundleCommand, BundleCreate, Global};
 use crate::drivers::{packages, release};
-use crate::host::{Entry, Host};
+use crate::host::{Host, PathInfo};
 use crate::layout::Packages;
 use crate::session::Session;
 use crate::site::facts::Pdf;
@@ -20,19 +20,19 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Runs one of its commands.
-pub(crate) async fn run(global: &Global, command: &Bundle, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &BundleCommand, style: Style) -> Result<u8> {
     if global.root.is_some() {
         return Err(Exit::Usage.because(
             "a bundle is for a machine, and a staged tree has no packages; leave --root out",
         ));
     }
     match command {
-        Bundle::Create(flags) => boxed(|| create(global, flags, style)).await,
-        Bundle::Verify { file } => verify(file, style),
+        BundleCommand::Create(flags) => box_future(|| create_bundle(global, flags, style)).await,
+        BundleCommand::Verify { file } => verify_file(file, style),
     }
 }
 
-async fn create(global: &Global, flags: &BundleCreate, style: Style) -> Result<u8> {
+async fn create_bundle(global: &Global, flags: &BundleCreate, style: Style) -> Result<u8> {
     stop_on_signals(style)?;
     let mut global = global.clone();
     // What this is made from is given here; what the settings say of that is for `install`.
@@ -51,15 +51,15 @@ async fn create(global: &Global, flags: &BundleCreate, style: Style) -> Result<u
     global.set.push(format!("camcops.source={source}"));
     let site = Session::open(&global)?;
     let host = &site.host;
-    let out = place(host, &flags.out)?;
-    packages::fetch::possible(site.drivers.packages()?)?;
+    let out = output_path(host, &flags.out)?;
+    packages::fetch::check_possible(site.drivers.packages()?)?;
     let work = Work::new(host, &out)?;
-    let made = fill(&site, &work, &out);
+    let made = fill_bundle(&site, &work, &out);
     work.remove()?;
     let (manifest, written) = made?;
     site.close().await;
     if style.json {
-        let mut told = summary(&manifest, &out);
+        let mut told = manifest_summary(&manifest, &out);
         told["size"] = written.bytes.into();
         told["sha256"] = written.sha256.into();
         terminal::print_json(&told)?;
@@ -67,7 +67,7 @@ async fn create(global: &Global, flags: &BundleCreate, style: Style) -> Result<u
     }
     terminal::print_line(&format!(
         "{out}: {}; {} MiB, SHA-256 {}",
-        described(&manifest),
+        describe_manifest(&manifest),
         written.bytes >> 20,
         written.sha256
     ))?;
@@ -78,7 +78,7 @@ async fn create(global: &Global, flags: &BundleCreate, style: Style) -> Result<u
 }
 
 /// Where the bundle is to be: nothing of that name is there, and its directory is.
-fn place(host: &Host, out: &Path) -> Result<String> {
+fn output_path(host: &Host, out: &Path) -> Result<String> {
     let out = std::path::absolute(out)?;
     let out = out
         .to_str()
@@ -92,7 +92,7 @@ fn place(host: &Host, out: &Path) -> Result<String> {
         )));
     };
     // Where only owners may rename and remove, nobody exchanges what is made here.
-    let sticky = host.is_ours(&Entry {
+    let sticky = host.is_ours(&PathInfo {
         mode: 0,
         ..found.clone()
     }) && found.mode & 0o1000 != 0;
@@ -101,7 +101,7 @@ fn place(host: &Host, out: &Path) -> Result<String> {
             "others can change what is in {directory}; name a file in a directory of yours"
         )));
     }
-    match host.look(out)? {
+    match host.stat(out)? {
         Some(_) => Err(cant("it is there already; choose another name".into())),
         None => Ok(out.to_owned()),
     }
@@ -120,14 +120,14 @@ impl Work<'_> {
         let (directory, name) = out.rsplit_once('/').unwrap_or(("", out));
         let path = format!("{directory}/.{name}.work");
         let lock = format!("{path}/lock");
-        if host.look(&path)?.is_none() {
+        if host.stat(&path)?.is_none() {
             host.make_directory(&path, None, 0o700)?;
-        } else if !host.look(&path)?.is_some_and(|found| host.is_ours(&found)) {
+        } else if !host.stat(&path)?.is_some_and(|found| host.is_ours(&found)) {
             return Err(Exit::CannotCreate.because(format!(
                 "{path} is somebody else's; move it away, or name another file"
             )));
         }
-        if host.look(&lock)?.is_none() {
+        if host.stat(&lock)?.is_none() {
             host.put_file(&lock, b"", None, 0o600)?;
         }
         let file = host
@@ -158,22 +158,22 @@ impl Work<'_> {
 }
 
 /// Fetches all of it, and writes the bundle.
-fn fill(
+fn fill_bundle(
     site: &Session,
     work: &Work<'_>,
     out: &str,
-) -> Result<(Manifest, crate::archive::pack::Packed)> {
+) -> Result<(BundleManifest, crate::archive::pack::PackedSum)> {
     let host = &site.host;
     let at = |name: &str| format!("{}/{name}", work.path);
     let recipe = site.drivers.release.as_ref();
     let recipe = recipe.context("a release can't be built here")?;
-    let wanted = release::fetch::wanted(host, recipe)?;
+    let wanted = release::fetch::wanted_release(host, recipe)?;
     let known = site.facts.flavour.packages;
-    let [python, venv, _] = release::python::packages(known.manager, &wanted.python);
+    let [python, venv, _] = release::python::python_packages(known.manager, &wanted.python);
     let python: Vec<String> = python.into_iter().chain(venv).collect();
-    let mut names: Vec<&str> = names(known, site.facts.pdf == Pdf::Packaged).collect();
+    let mut names: Vec<&str> = package_names(known, site.facts.pdf == Pdf::Packaged).collect();
     names.extend(python.iter().map(String::as_str));
-    let debs = packages::fetch::fetch(
+    let debs = packages::fetch::fetch_packages(
         site.drivers.packages()?,
         host,
         &names,
@@ -181,7 +181,7 @@ fn fill(
         &at("apt"),
     )?;
     go_on()?;
-    let wheels = release::fetch::fetch(host, recipe, wanted, &at(WHEELS), &at("python"))?;
+    let wheels = release::fetch::fetch_release(host, recipe, wanted, &at(WHEELS), &at("python"))?;
     go_on()?;
     let tool = std::env::current_exe()?;
     let tool = tool
@@ -204,15 +204,15 @@ fn fill(
     paths.extend(named(PACKAGES, &debs.files));
     let files = paths
         .iter()
-        .map(|path| write::packed(host, &source(path), path))
+        .map(|path| write::describe_file(host, &source(path), path))
         .collect::<Result<_>>()?;
-    let manifest = Manifest {
+    let manifest = BundleManifest {
         format: FORMAT,
         made_at: OffsetDateTime::now_utc()
             .replace_nanosecond(0)?
             .format(&Rfc3339)?,
         tool: env!("CARGO_PKG_VERSION").into(),
-        machine: Machine::this(host)?,
+        machine: BundleMachine::this(host)?,
         camcops: wanted.version.as_str().into(),
         python: format!("3.{}", wanted.python.minor),
         release: wanted.id.clone(),
@@ -222,22 +222,22 @@ fn fill(
     };
     // What it says must be readable again.
     let text = serde_json::to_vec(&manifest)?;
-    if let Err(why) = Manifest::parse(&text) {
+    if let Err(why) = BundleManifest::parse(&text) {
         return Err(Exit::Failed.because(format!("{out} {why}")));
     }
-    let written = write::write(host, out, &manifest, source)?;
+    let written = write::write_bundle(host, out, &manifest, source)?;
     Ok((manifest, written))
 }
 
 fn go_on() -> Result<()> {
     match is_to_stop() {
-        true => Err(crate::base::signals::stopped()),
+        true => Err(crate::base::signals::stopped_error()),
         false => Ok(()),
     }
 }
 
 /// What any settings may ask for, but for compilers.
-fn names(known: &Packages, pdf: bool) -> impl Iterator<Item = &'static str> {
+fn package_names(known: &Packages, pdf: bool) -> impl Iterator<Item = &'static str> {
     let pdf = if pdf { known.pdf } else { &[] };
     [
         known.web,
@@ -253,33 +253,36 @@ fn names(known: &Packages, pdf: bool) -> impl Iterator<Item = &'static str> {
     .copied()
 }
 
-fn verify(file: &Path, style: Style) -> Result<u8> {
+fn verify_file(file: &Path, style: Style) -> Result<u8> {
     let path = file.display().to_string();
-    let manifest = read::verify(&path)?;
+    let manifest = read::verify_bundle(&path)?;
     if let Some(why) = manifest.misfit(&Host::live()?)? {
         return Err(Exit::Unusable.because(format!("the bundle {path} is whole, but {why}")));
     }
     if style.json {
-        terminal::print_json(&summary(&manifest, &path))?;
+        terminal::print_json(&manifest_summary(&manifest, &path))?;
     } else {
-        terminal::print_line(&format!("{path} is whole: {}", described(&manifest)))?;
+        terminal::print_line(&format!(
+            "{path} is whole: {}",
+            describe_manifest(&manifest)
+        ))?;
     }
     Ok(0)
 }
 
-fn described(manifest: &Manifest) -> String {
+fn describe_manifest(manifest: &BundleManifest) -> String {
     format!(
         "CamCOPS {} on Python {} for {}; {} and {} of Python, made at {}",
         manifest.camcops,
         manifest.python,
         manifest.machine,
-        terminal::count(manifest.packages.len(), "package"),
-        terminal::count(manifest.count(WHEELS), "package"),
+        terminal::count_of(manifest.packages.len(), "package"),
+        terminal::count_of(manifest.count(WHEELS), "package"),
         manifest.made_at
     )
 }
 
-fn summary(manifest: &Manifest, path: &str) -> serde_json::Value {
+fn manifest_summary(manifest: &BundleManifest, path: &str) -> serde_json::Value {
     json!({
         "file": path,
         "made_at": manifest.made_at,

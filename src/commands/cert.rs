@@ -11,9 +11,9 @@ mod verify;
 
 use super::need_root;
 use crate::base::error::Exit;
-use crate::base::stack::boxed;
+use crate::base::stack::box_future;
 use crate::base::terminal::{self, Style};
-use crate::certificate::{self, Summary};
+use crate::certificate::{self, CertificateSummary};
 use crate::cli::{Cert, Global};
 use crate::drivers::acme;
 use crate::journal;
@@ -30,35 +30,37 @@ use zeroize::Zeroizing;
 /// Does it.
 pub(crate) async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
     match command {
-        Cert::Show => show(global, style),
-        Cert::Csr { new_key } => request(global, *new_key, style),
+        Cert::Show => show_certificate(global, style),
+        Cert::Csr { new_key } => request_certificate(global, *new_key, style),
         Cert::Install(flags) if flags.from_certbot => {
-            boxed(|| certbot::install(global, style)).await
+            box_future(|| certbot::install_certbot(global, style)).await
         }
-        Cert::Install(flags) => boxed(|| change::install(global, flags, style)).await,
+        Cert::Install(flags) => {
+            box_future(|| change::install_certificate(global, flags, style)).await
+        }
         Cert::Renew { new_key, force } => {
             let how = acme::Renewal {
                 force: *force,
                 new_key: *new_key,
             };
-            change::renew(global, how, style).await
+            change::renew_certificate(global, how, style).await
         }
         Cert::Verify { host, port } => {
-            boxed(|| verify::verify(global, host.as_deref(), *port, style)).await
+            box_future(|| verify::verify_served(global, host.as_deref(), *port, style)).await
         }
     }
 }
 
 /// A certificate that was served before.
 #[derive(Debug, Serialize)]
-struct Former {
+struct FormerCertificate {
     fingerprint_sha256: String,
     names: Vec<String>,
     not_before: String,
     not_after: String,
 }
 
-fn show(global: &Global, style: Style) -> Result<u8> {
+fn show_certificate(global: &Global, style: Style) -> Result<u8> {
     let site = Session::open(global)?;
     let (path, key, chain) = site.certificate_files();
     let now = SystemTime::now();
@@ -74,19 +76,20 @@ fn show(global: &Global, style: Style) -> Result<u8> {
     let unusable = |path: &str, why: anyhow::Error| {
         Exit::Unusable.because(format!("{}: {why:#}", site.host.outside(path)))
     };
-    let mut all = certificate::summaries(&read(&path)?, now).map_err(|why| unusable(&path, why))?;
+    let mut all =
+        certificate::summarize_all(&read(&path)?, now).map_err(|why| unusable(&path, why))?;
     if let Some(chain) = &chain {
-        let more = certificate::summaries(&read(chain)?, now);
+        let more = certificate::summarize_all(&read(chain)?, now);
         all.extend(more.map_err(|why| unusable(chain, why))?);
     }
     if all.is_empty() {
         return Err(unusable(&path, anyhow::anyhow!("it holds no certificate")));
     }
     let own = all.remove(0);
-    let former = former(&site, &own)?;
+    let former = former_certificates(&site, &own)?;
     let is_certbots = site.settings().tls.mode == TlsMode::Certbot;
     let renewer = match is_certbots && site.host.staged_root().is_none() {
-        true => acme::renewer(&site.host)?,
+        true => acme::find_renewer(&site.host)?,
         false => None,
     };
     if style.json {
@@ -142,17 +145,17 @@ fn show(global: &Global, style: Style) -> Result<u8> {
 }
 
 /// Those that this program served before: their content is kept beside the journal.
-fn former(site: &Session, now: &Summary) -> Result<Vec<Former>> {
+fn former_certificates(site: &Session, now: &CertificateSummary) -> Result<Vec<FormerCertificate>> {
     let mut all = Vec::new();
     for pem in journal::kept_contents(&site.host, &site.instance)? {
         if !pem.starts_with(b"-----BEGIN CERTIFICATE") {
             continue;
         }
-        let Ok(one) = certificate::summary(&pem, SystemTime::now()) else {
+        let Ok(one) = certificate::summarize_first(&pem, SystemTime::now()) else {
             continue;
         };
         if one.fingerprint_sha256 != now.fingerprint_sha256 {
-            all.push(Former {
+            all.push(FormerCertificate {
                 fingerprint_sha256: one.fingerprint_sha256,
                 names: one.names,
                 not_before: one.not_before,
@@ -169,7 +172,7 @@ fn waiting_key(site: &Session) -> String {
     format!("{}.new", site.layout.key)
 }
 
-fn request(global: &Global, new_key: bool, style: Style) -> Result<u8> {
+fn request_certificate(global: &Global, new_key: bool, style: Style) -> Result<u8> {
     need_root(global, "use the key of the certificate")?;
     let site = Session::open(global)?;
     let host = &site.host;
@@ -178,7 +181,7 @@ fn request(global: &Global, new_key: bool, style: Style) -> Result<u8> {
     let directory = waiting
         .rsplit_once('/')
         .map_or("/", |(directory, _)| directory);
-    if host.look(directory)?.is_none() {
+    if host.stat(directory)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
             "there is no {}: run `camcops-provision install`",
             host.outside(directory)
@@ -192,7 +195,7 @@ fn request(global: &Global, new_key: bool, style: Style) -> Result<u8> {
         Some(key) => Zeroizing::new(key),
         None if new_key => {
             let key = certificate::new_key()?;
-            let root = host.may_give_away().then_some((0, 0));
+            let root = host.is_root().then_some((0, 0));
             host.put_file(&path, key.as_bytes(), root, 0o600)?;
             key
         }
@@ -203,7 +206,7 @@ fn request(global: &Global, new_key: bool, style: Style) -> Result<u8> {
             )));
         }
     };
-    let request = certificate::request(&key, &site.subject())
+    let request = certificate::create_request(&key, &site.subject())
         .map_err(|why| Exit::Unusable.because(format!("{}: {why:#}", host.outside(&path))))?;
     if style.json {
         terminal::print_json(&json!({
@@ -214,7 +217,7 @@ fn request(global: &Global, new_key: bool, style: Style) -> Result<u8> {
     } else {
         terminal::print(&request)?;
         if !style.quiet {
-            terminal::note(&format!(
+            terminal::print_note(&format!(
                 "the key stays in {}; when the authority has signed: `camcops-provision cert install --cert FILE --chain FILE`",
                 host.outside(&path)
             ));

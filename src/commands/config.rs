@@ -3,8 +3,8 @@
 use super::need_root;
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
-use crate::camcops_conf::kept::{self, masked};
-use crate::cli::{Config, Global};
+use crate::camcops_conf::kept::{self, mask_secrets};
+use crate::cli::{ConfigCommand, Global};
 use crate::host::named_file::{hidden_beside, remove_file, replace_file, write_private};
 use crate::host::take_over::run_on_terminal;
 use crate::resource::{Resource, Shown};
@@ -22,24 +22,28 @@ use std::path::{Path, PathBuf};
 mod secret;
 
 /// Runs one of the `config` commands.
-pub(crate) fn run(global: &Global, command: Config, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, command: ConfigCommand, style: Style) -> Result<u8> {
     match command {
-        Config::Show { changed } => show(global, changed, style),
-        Config::Get { key } => get(global, &key, style),
-        Config::Set { pairs, from_file } => match secret::wanted(&pairs, from_file.as_deref())? {
-            Some(wanted) => secret::set(global, &wanted, style),
-            None => set(global, &pairs, style),
-        },
-        Config::Unset { key } if secret_key(&key).is_some() => secret::unset(global, &key, style),
-        Config::Unset { key } => change(global, &[(&key, None)], style),
-        Config::Edit => edit(global, style),
-        Config::Validate => validate(global, style),
-        Config::Render { path } => render(global, path.as_deref(), style),
-        Config::Keys => keys(style),
+        ConfigCommand::Show { changed } => show_settings(global, changed, style),
+        ConfigCommand::Get { key } => get_setting(global, &key, style),
+        ConfigCommand::Set { pairs, from_file } => {
+            match secret::wanted_secret(&pairs, from_file.as_deref())? {
+                Some(wanted) => secret::set_secret(global, &wanted, style),
+                None => set_settings(global, &pairs, style),
+            }
+        }
+        ConfigCommand::Unset { key } if secret_key(&key).is_some() => {
+            secret::unset_secret(global, &key, style)
+        }
+        ConfigCommand::Unset { key } => change_settings(global, &[(&key, None)], style),
+        ConfigCommand::Edit => edit_settings(global, style),
+        ConfigCommand::Validate => validate_settings(global, style),
+        ConfigCommand::Render { path } => render_file(global, path.as_deref(), style),
+        ConfigCommand::Keys => print_keys(style),
     }
 }
 
-fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
+fn show_settings(global: &Global, changed: bool, style: Style) -> Result<u8> {
     let site = Session::open(global)?;
     // What goes into camcops.conf may be a secret; everything else is none by construction.
     let entries: Vec<_> = site
@@ -58,7 +62,7 @@ fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
     if style.json {
         let entries: Vec<_> = entries
             .iter()
-            .map(|(key, value, origin)| json!({ "key": key, "value": typed(value), "origin": origin }))
+            .map(|(key, value, origin)| json!({ "key": key, "value": typed_value(value), "origin": origin }))
             .collect();
         terminal::print_json(&json!({ "instance": site.instance, "settings": entries }))?;
         return Ok(0);
@@ -71,11 +75,11 @@ fn show(global: &Global, changed: bool, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
+fn get_setting(global: &Global, key: &str, style: Style) -> Result<u8> {
     let site = Session::open(global)?;
     let value = site.settings().get(key).ok_or_else(|| {
         // The same words as for a wrong key in the file.
-        let why = settings::edited("", key, Some("1")).err();
+        let why = settings::edit_text("", key, Some("1")).err();
         let is_secret = secret_key(key).is_some();
         let by_file = format!("{key}{}", settings::BY_FILE);
         Exit::Usage.because(match (why, site.settings().get(&by_file)) {
@@ -95,8 +99,8 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
         })
     })?;
     // What is asked for by name may be shown, but no password: terminals are shared and outputs logged, and the file has it.
-    let written = kept::setting(key, value.trim());
-    match typed(&written) {
+    let written = kept::shown_setting(key, value.trim());
+    match typed_value(&written) {
         value if style.json => terminal::print_json(&json!({ "key": key, "value": value }))?,
         Value::String(text) => terminal::print_line(&text)?,
         _ => terminal::print_line(&written)?,
@@ -105,28 +109,28 @@ fn get(global: &Global, key: &str, style: Style) -> Result<u8> {
 }
 
 /// A value as a program takes it, from how it stands in the settings.
-fn typed(text: &str) -> Value {
-    fn of(value: &toml_edit::Value) -> Value {
+fn typed_value(text: &str) -> Value {
+    fn json_of(value: &toml_edit::Value) -> Value {
         match value {
             toml_edit::Value::String(text) => text.value().as_str().into(),
             toml_edit::Value::Integer(number) => (*number.value()).into(),
             toml_edit::Value::Boolean(fact) => (*fact.value()).into(),
-            toml_edit::Value::Array(all) => all.iter().map(of).collect(),
+            toml_edit::Value::Array(all) => all.iter().map(json_of).collect(),
             toml_edit::Value::InlineTable(table) => table
                 .iter()
-                .map(|(name, value)| (name.to_owned(), of(value)))
+                .map(|(name, value)| (name.to_owned(), json_of(value)))
                 .collect(),
             other => other.to_string().trim().into(),
         }
     }
     match text.parse() {
-        Ok(value) => of(&value),
+        Ok(value) => json_of(&value),
         // A masked one.
         Err(_) => text.into(),
     }
 }
 
-fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
+fn set_settings(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
     let (pairs, rest) = pairs.as_chunks::<2>();
     if let [key] = rest {
         return Err(Exit::Usage.because(format!("{key}: its value is missing")));
@@ -138,48 +142,51 @@ fn set(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
         .iter()
         .map(|[key, value]| (key.as_str(), Some(value.as_str())))
         .collect();
-    change(global, &changes, style)
+    change_settings(global, &changes, style)
 }
 
 /// Changes keys in the administrator's file, and refuses what would make the settings wrong.
-fn change(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
+fn change_settings(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
-    let (file, changed) = put(global, changes)?;
-    answered(&file, changed, style)
+    let (file, changed) = put_settings(global, changes)?;
+    answer_change(&file, changed, style)
 }
 
 /// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
-pub(crate) fn put(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
-    let (file, _, changed) = rewrite(global, changes)?;
+pub(crate) fn put_settings(
+    global: &Global,
+    changes: &[(&str, Option<&str>)],
+) -> Result<(PathBuf, bool)> {
+    let (file, _, changed) = rewrite_file(global, changes)?;
     Ok((file, changed))
 }
 
 /// The same, and what was in the file.
-pub(crate) fn rewrite(
+pub(crate) fn rewrite_file(
     global: &Global,
     changes: &[(&str, Option<&str>)],
 ) -> Result<(PathBuf, Option<String>, bool)> {
     let file = settings_file(&open_host(global)?, global);
-    let old = read(&file)?;
+    let old = read_settings_file(&file)?;
     let mut new = old.clone().unwrap_or_default();
     for (key, value) in changes {
-        new = settings::edited(&new, key, *value)
+        new = settings::edit_text(&new, key, *value)
             .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
     }
     let changed = old.as_deref().unwrap_or_default() != new;
     if changed {
-        check(global, &file, &new)?;
+        check_text(global, &file, &new)?;
         replace_file(&file, &new)?;
     }
     Ok((file, old, changed))
 }
 
 /// What a script is told of a command that may have changed the settings.
-pub(crate) fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
+pub(crate) fn answer_change(file: &Path, changed: bool, style: Style) -> Result<u8> {
     if style.json {
         terminal::print_json(&json!({ "file": file.display().to_string(), "changed": changed }))?;
     } else if changed && !style.quiet {
-        terminal::note(&format!(
+        terminal::print_note(&format!(
             "{} is written; `camcops-provision plan` shows what that means, `camcops-provision install` does it",
             file.display()
         ));
@@ -188,7 +195,7 @@ pub(crate) fn answered(file: &Path, changed: bool, style: Style) -> Result<u8> {
 }
 
 /// Whether the settings would be right with this text in the file.
-fn check(global: &Global, file: &Path, text: &str) -> Result<()> {
+fn check_text(global: &Global, file: &Path, text: &str) -> Result<()> {
     let mut sources = read_sources(
         &open_host(global)?,
         file,
@@ -204,7 +211,7 @@ fn check(global: &Global, file: &Path, text: &str) -> Result<()> {
         .map_err(|problems| Exit::Settings.because(problems.to_string()))
 }
 
-fn validate(global: &Global, style: Style) -> Result<u8> {
+fn validate_settings(global: &Global, style: Style) -> Result<u8> {
     let host = open_host(global)?;
     let file = settings_file(&host, global);
     let problems = Settings::resolve(&read_sources(&host, &file, global)?).err();
@@ -218,9 +225,12 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
         return Ok(Exit::Settings as u8);
     }
     let site = Session::open(global)?;
-    let verdict = tried(&site)?;
+    let verdict = try_settings(&site)?;
     let (refused, warnings) = match &verdict {
-        Verdict::Read(reading) => (&reading.refused[..], trial::lines(&reading.warnings)),
+        Verdict::Read(reading) => (
+            &reading.refused[..],
+            trial::problem_lines(&reading.warnings),
+        ),
         Verdict::NotAsked(_) => (&[][..], Vec::new()),
     };
     if style.json {
@@ -236,7 +246,7 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
     } else {
         style.warn(&[site.config_warnings(), warnings].concat());
         if !refused.is_empty() {
-            return Err(Exit::Unusable.because(trial::lines(refused).join("\n")));
+            return Err(Exit::Unusable.because(trial::problem_lines(refused).join("\n")));
         }
         terminal::print_line(&match &verdict {
             Verdict::Read(reading) => format!(
@@ -255,19 +265,19 @@ fn validate(global: &Global, style: Style) -> Result<u8> {
 }
 
 /// What the installed CamCOPS says of the configuration that the settings make.
-fn tried(site: &Session) -> Result<Verdict> {
-    if site.host.staged_root().is_some() || !site.host.may_give_away() {
+fn try_settings(site: &Session) -> Result<Verdict> {
+    if site.host.staged_root().is_some() || !site.host.is_root() {
         return Ok(Verdict::NotAsked(
             "only root can, and only on the machine that runs it".into(),
         ));
     }
-    let recipe = site.recipe(&site.found(&site.journal()?)?)?;
-    trial::read(site, &recipe)
+    let recipe = site.recipe(&site.read_existing(&site.journal()?)?)?;
+    trial::try_configuration(site, &recipe)
 }
 
-fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
+fn render_file(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
     let site = Session::open(global)?;
-    let found = site.found(&site.journal()?)?;
+    let found = site.read_existing(&site.journal()?)?;
     let recipe = site.recipe(&found)?;
     let wanted_path = path.unwrap_or(&site.layout.config);
     let files: Vec<_> = recipe
@@ -301,7 +311,7 @@ fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
     let text = String::from_utf8_lossy(bytes);
     let text = match wanted.shown {
         Shown::Whole => text.into_owned(),
-        Shown::Masked => masked(&text),
+        Shown::Masked => mask_secrets(&text),
         Shown::Nothing => {
             return Err(
                 Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource))
@@ -316,9 +326,9 @@ fn render(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn keys(style: Style) -> Result<u8> {
+fn print_keys(style: Style) -> Result<u8> {
     if style.json {
-        terminal::print_json(&json!({ "keys": settings::keys() }))?;
+        terminal::print_json(&json!({ "keys": settings::all_keys() }))?;
     } else {
         terminal::print(&settings::example())?;
     }
@@ -326,25 +336,25 @@ fn keys(style: Style) -> Result<u8> {
 }
 
 /// Lets the administrator edit a copy, and puts it in place only if it is right.
-fn edit(global: &Global, style: Style) -> Result<u8> {
+fn edit_settings(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     if !terminal::is_input() {
         return Err(Exit::Usage
             .because("config edit needs a terminal; config set KEY VALUE works without one"));
     }
     let file = settings_file(&open_host(global)?, global);
-    let old = read(&file)?;
+    let old = read_settings_file(&file)?;
     let copy = hidden_beside(&file, "edit");
     let text = old.clone().unwrap_or_else(settings::example);
     if copy.exists() {
-        terminal::note(&format!(
+        terminal::print_note(&format!(
             "this goes on with {}, which was not saved last time",
             copy.display()
         ));
     } else {
         write_private(&copy, &text)?;
     }
-    let result = edited(global, &file, &copy, &text);
+    let result = edit_copy(global, &file, &copy, &text);
     // Kept after a failure: nobody wants to type it again.
     if result.is_ok() {
         remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
@@ -356,11 +366,11 @@ fn edit(global: &Global, style: Style) -> Result<u8> {
             copy.display()
         )
     })?;
-    answered(&file, changed, style)
+    answer_change(&file, changed, style)
 }
 
 /// Whether the file is another one now.
-fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<bool> {
+fn edit_copy(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<bool> {
     let editor = ["VISUAL", "EDITOR"]
         .iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -386,13 +396,13 @@ fn edited(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<boo
     if after == before && file.exists() {
         return Ok(false);
     }
-    check(global, file, &after)?;
+    check_text(global, file, &after)?;
     replace_file(file, &after)?;
     Ok(true)
 }
 
 /// The administrator's file, or nothing if there is none yet.
-pub(crate) fn read(file: &Path) -> Result<Option<String>> {
+pub(crate) fn read_settings_file(file: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -8,16 +8,16 @@ mod reset;
 
 use super::{doctor, need_machine, scale};
 use crate::base::signals::stop_on_signals;
-use crate::base::stack::boxed;
+use crate::base::stack::box_future;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Db, Doctor, Global, Parts};
 use crate::commands::exec;
-use crate::drivers::sql::Known;
+use crate::drivers::sql::Database;
 use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::resource::Part;
 use crate::session::Session;
-use crate::session::converge::{converge, planned};
+use crate::session::converge::{converge_site, make_plan};
 use anyhow::Result;
 use serde_json::json;
 use std::rc::Rc;
@@ -29,18 +29,22 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 /// Does what is asked.
 pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<u8> {
     match command {
-        Db::Shell => boxed(|| exec::database(global)).await,
-        Db::Upgrade { show_sql: true } => boxed(|| exec::statements(global)).await,
-        Db::Upgrade { show_sql: false } => boxed(|| upgraded(global, style)).await,
-        Db::Check { fix_collation } => boxed(|| check(global, *fix_collation, style)).await,
-        Db::GrantReadonly(flags) => boxed(|| reader::grant(global, flags, style)).await,
-        Db::Reset(flags) => boxed(|| reset::run(global, flags, style)).await,
-        Db::Anonymise(flags) => boxed(|| anonymise::run(global, flags, style)).await,
+        Db::Shell => box_future(|| exec::run_database(global)).await,
+        Db::Upgrade { show_sql: true } => box_future(|| exec::run_statements(global)).await,
+        Db::Upgrade { show_sql: false } => box_future(|| upgrade_database(global, style)).await,
+        Db::Check { fix_collation } => {
+            box_future(|| check_database(global, *fix_collation, style)).await
+        }
+        Db::GrantReadonly(flags) => {
+            box_future(|| reader::grant_readonly(global, flags, style)).await
+        }
+        Db::Reset(flags) => box_future(|| reset::run(global, flags, style)).await,
+        Db::Anonymise(flags) => box_future(|| anonymise::run(global, flags, style)).await,
     }
 }
 
 /// Parts of the recipe, and nothing else.
-fn only(parts: &[Part]) -> Parts {
+fn parts_alone(parts: &[Part]) -> Parts {
     Parts {
         only: parts.to_vec(),
         skip: Vec::new(),
@@ -49,8 +53,8 @@ fn only(parts: &[Part]) -> Parts {
 }
 
 /// The site that is installed, with all that it takes to reach its database.
-async fn reached(global: &Global) -> Result<(Session, Rc<Known>)> {
-    let site = scale::installed(global)?;
+async fn reach_database(global: &Global) -> Result<(Session, Rc<Database>)> {
+    let site = scale::open_installed(global)?;
     let known = site.drivers.database()?;
     if let Err(why) = known.need_server().await {
         site.close().await;
@@ -62,7 +66,7 @@ async fn reached(global: &Global) -> Result<(Session, Rc<Known>)> {
 /// Brings the services back after something was done without them.
 async fn start_again(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     site.drivers.forget();
-    converge(site, writer, &only(&[Part::Services]), &GO_ON, style).await?;
+    converge_site(site, writer, &parts_alone(&[Part::Services]), &GO_ON, style).await?;
     Ok(())
 }
 
@@ -83,11 +87,11 @@ async fn with_services<T>(
 }
 
 /// The tables of what the installed release works with.
-async fn upgraded(global: &Global, style: Style) -> Result<u8> {
+async fn upgrade_database(global: &Global, style: Style) -> Result<u8> {
     need_machine(global, "change the tables")?;
     let stop = stop_on_signals(style)?;
-    let (site, known) = reached(global).await?;
-    let told = migrated(&site, &known, stop, style).await;
+    let (site, known) = reach_database(global).await?;
+    let told = migrate_database(&site, &known, stop, style).await;
     site.close().await;
     let Migrated {
         before,
@@ -134,9 +138,9 @@ struct Migrated {
     changed: bool,
 }
 
-async fn migrated(
+async fn migrate_database(
     site: &Session,
-    known: &Known,
+    known: &Database,
     stop: &AtomicBool,
     style: Style,
 ) -> Result<Migrated> {
@@ -144,12 +148,12 @@ async fn migrated(
     let database = &known.database;
     let mut writer = Writer::open(host, &site.instance, "db upgrade")?;
     site.drivers.application()?.wait_for_old_run(host)?;
-    let before = tables::revision(known, database).await?;
+    let before = tables::read_revision(known, database).await?;
     if before.is_some() {
         let what = format!("the database {database}");
         tables::refuse_unknown(site.drivers.application()?, before.as_deref(), &what).await?;
     }
-    let (_, plan) = planned(site, &writer.journal, &only(&[Part::Tables])).await?;
+    let (_, plan) = make_plan(site, &writer.journal, &parts_alone(&[Part::Tables])).await?;
     if plan.changes.is_empty() {
         return Ok(Migrated {
             after: before.clone(),
@@ -158,7 +162,7 @@ async fn migrated(
             changed: false,
         });
     }
-    let head = tables::head(site.drivers.application()?, host).await?;
+    let head = tables::newest_revision(site.drivers.application()?, host).await?;
     services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
     let done = async {
         let dump = site
@@ -166,7 +170,14 @@ async fn migrated(
             .await?;
         // What was just made while nobody could write is not made once more.
         site.drivers.application()?.dumped.replace(dump.clone());
-        converge(site, &mut writer, &only(&[Part::Tables]), stop, style).await?;
+        converge_site(
+            site,
+            &mut writer,
+            &parts_alone(&[Part::Tables]),
+            stop,
+            style,
+        )
+        .await?;
         anyhow::Ok(dump)
     };
     let dump = match done.await {
@@ -186,7 +197,7 @@ async fn migrated(
         }
     };
     start_again(site, &mut writer, style).await?;
-    let after = tables::revision(known, database).await?;
+    let after = tables::read_revision(known, database).await?;
     Ok(Migrated {
         before,
         after,
@@ -196,10 +207,10 @@ async fn migrated(
 }
 
 /// Looks at the database as `doctor` does, after what is asked was mended.
-async fn check(global: &Global, fix_collation: bool, style: Style) -> Result<u8> {
+async fn check_database(global: &Global, fix_collation: bool, style: Style) -> Result<u8> {
     need_machine(global, "look at the database")?;
     if fix_collation {
-        collation::fix(global, style).await?;
+        collation::fix_collations(global, style).await?;
     }
     let flags = Doctor {
         checks: vec!["database".into()],

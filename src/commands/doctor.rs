@@ -4,7 +4,7 @@ use super::need_machine;
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Doctor, Global};
-use crate::doctor::{self, CHECKS, Look, Outcome, State, Subject, metrics};
+use crate::doctor::{self, CHECKS, CheckOutcome, Health, Look, Occasion, metrics};
 use crate::session::Session;
 use anyhow::Result;
 use serde_json::json;
@@ -13,11 +13,11 @@ use std::fmt::Write as _;
 /// Runs the checks and says what is wrong.
 pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result<u8> {
     if flags.list {
-        return list(style);
+        return list_checks(style);
     }
-    let done = examined(global, flags).await;
+    let done = examine_site(global, flags).await;
     match done {
-        Ok((site, outcomes)) => tell(&site, &outcomes, flags, style),
+        Ok((site, outcomes)) => tell_outcomes(&site, &outcomes, flags, style),
         Err(why) if flags.monitoring => {
             // A plugin has no other way to say that it could not find out.
             terminal::print_line(&format!(
@@ -30,13 +30,13 @@ pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result
     }
 }
 
-async fn examined(global: &Global, flags: &Doctor) -> Result<(Session, Vec<Outcome>)> {
+async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Session, Vec<CheckOutcome>)> {
     let subject = match (flags.preflight, flags.end_to_end) {
-        (true, _) => Subject::Before,
-        (_, true) => Subject::EndToEnd,
-        _ => Subject::Site,
+        (true, _) => Occasion::Before,
+        (_, true) => Occasion::EndToEnd,
+        _ => Occasion::Site,
     };
-    let checks = doctor::chosen(&flags.checks, subject)?;
+    let checks = doctor::choose_checks(&flags.checks, subject)?;
     need_machine(global, "examine it")?;
     let site = Session::open(global)?;
     let journal = site.journal()?;
@@ -46,12 +46,12 @@ async fn examined(global: &Global, flags: &Doctor) -> Result<(Session, Vec<Outco
             site.instance
         )));
     }
-    let outcomes = doctor::run(&Look::at(&site, journal, flags.preflight), &checks).await;
+    let outcomes = doctor::run_checks(&Look::at(&site, journal, flags.preflight), &checks).await;
     site.close().await;
     Ok((site, outcomes))
 }
 
-fn list(style: Style) -> Result<u8> {
+fn list_checks(style: Style) -> Result<u8> {
     if style.json {
         let all: Vec<_> = CHECKS
             .iter()
@@ -66,9 +66,14 @@ fn list(style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn tell(site: &Session, outcomes: &[Outcome], flags: &Doctor, style: Style) -> Result<u8> {
+fn tell_outcomes(
+    site: &Session,
+    outcomes: &[CheckOutcome],
+    flags: &Doctor,
+    style: Style,
+) -> Result<u8> {
     if let Some(file) = &flags.metrics {
-        let text = metrics::prometheus(&site.instance, outcomes);
+        let text = metrics::prometheus_text(&site.instance, outcomes);
         match file.to_str() {
             Some("-") => terminal::print(&text)?,
             Some(path) if path.starts_with('/') => {
@@ -85,11 +90,11 @@ fn tell(site: &Session, outcomes: &[Outcome], flags: &Doctor, style: Style) -> R
         }
     }
     if flags.monitoring {
-        let (text, code) = metrics::plugin(outcomes);
+        let (text, code) = metrics::plugin_output(outcomes);
         terminal::print(&text)?;
         return Ok(code);
     }
-    let worst = doctor::worst(outcomes);
+    let worst = doctor::worst_state(outcomes);
     if style.json {
         terminal::print_json(&json!({
             "instance": site.instance,
@@ -98,28 +103,28 @@ fn tell(site: &Session, outcomes: &[Outcome], flags: &Doctor, style: Style) -> R
         }))?;
     } else if flags.metrics.is_none() {
         for outcome in outcomes {
-            terminal::print(&told(outcome, style))?;
+            terminal::print(&describe_outcome(outcome, style))?;
         }
     }
     Ok(match worst {
-        State::Failed => Exit::Failed as u8,
+        Health::Failed => Exit::Failed as u8,
         _ => 0,
     })
 }
 
-fn told(outcome: &Outcome, style: Style) -> String {
+fn describe_outcome(outcome: &CheckOutcome, style: Style) -> String {
     let mut text = String::new();
     let mut explained = false;
     for finding in &outcome.findings {
-        if finding.state <= State::Ok && style.quiet {
+        if finding.state <= Health::Ok && style.quiet {
             continue;
         }
         let (colour, reset) = match (style.color, finding.state) {
             (false, _) => ("", ""),
-            (_, State::NotApplicable) => ("\x1b[2m", "\x1b[0m"),
-            (_, State::Ok) => ("\x1b[32m", "\x1b[0m"),
-            (_, State::Warning) => ("\x1b[33m", "\x1b[0m"),
-            (_, State::Failed) => ("\x1b[31m", "\x1b[0m"),
+            (_, Health::NotApplicable) => ("\x1b[2m", "\x1b[0m"),
+            (_, Health::Ok) => ("\x1b[32m", "\x1b[0m"),
+            (_, Health::Warning) => ("\x1b[33m", "\x1b[0m"),
+            (_, Health::Failed) => ("\x1b[31m", "\x1b[0m"),
         };
         let found = finding
             .found
@@ -130,7 +135,7 @@ fn told(outcome: &Outcome, style: Style) -> String {
             finding.state.to_string(),
             outcome.id
         );
-        if finding.state > State::Ok {
+        if finding.state > Health::Ok {
             if !explained {
                 let _ = writeln!(text, "{:31}why: {}", "", outcome.matters);
                 explained = true;
@@ -150,12 +155,12 @@ pub(crate) async fn before_install(site: &Session, style: Style) -> Result<()> {
         return Ok(());
     }
     // Of the settings install itself has told by now.
-    let checks: Vec<_> = doctor::chosen(&[], Subject::Before)?
+    let checks: Vec<_> = doctor::choose_checks(&[], Occasion::Before)?
         .into_iter()
         .filter(|check| !["settings", "packages", "python"].contains(&check.id))
         .collect();
-    let outcomes = doctor::run(&Look::at(site, journal, true), &checks).await;
-    let lines = |wanted: State| -> Vec<String> {
+    let outcomes = doctor::run_checks(&Look::at(site, journal, true), &checks).await;
+    let lines = |wanted: Health| -> Vec<String> {
         let all = outcomes.iter().flat_map(|outcome| {
             let findings = outcome.findings.iter();
             findings.map(move |finding| (outcome.id, finding))
@@ -167,8 +172,8 @@ pub(crate) async fn before_install(site: &Session, style: Style) -> Result<()> {
             })
             .collect()
     };
-    style.warn(&lines(State::Warning));
-    match lines(State::Failed) {
+    style.warn(&lines(Health::Warning));
+    match lines(Health::Failed) {
         failed if failed.is_empty() => Ok(()),
         failed => Err(Exit::CannotCreate.because(format!(
             "this machine is not ready, and nothing was changed:\n{}",

@@ -3,9 +3,9 @@
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::Cli;
-use crate::drivers::services::member::members;
+use crate::drivers::services::member::list_members;
 use crate::host::named_file::{create_directory, write_output};
-use crate::layout::{Row, What, Whose};
+use crate::layout::{PlannedKind, Row, Whose};
 use crate::session::Session;
 use crate::settings::{self, LogMode};
 use crate::site::facts::Manager;
@@ -17,12 +17,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Where everything is.
-pub(crate) fn paths(site: &Session, style: Style) -> Result<u8> {
+pub(crate) fn print_paths(site: &Session, style: Style) -> Result<u8> {
     let mut rows = site.layout.rows(site.socket_maker());
     if site.settings().logging.mode != LogMode::File {
         rows.retain(|row| row.path != site.layout.logs);
     }
-    rows.extend(others(site));
+    rows.extend(other_paths(site));
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "paths": rows }))?;
         return Ok(0);
@@ -32,7 +32,11 @@ pub(crate) fn paths(site: &Session, style: Style) -> Result<u8> {
     let owners = rows.iter().map(|row| owner(row).len()).max().unwrap_or(0);
     let mut text = String::new();
     for row in &rows {
-        let slash = if row.what == What::Directory { "/" } else { "" };
+        let slash = if row.what == PlannedKind::Directory {
+            "/"
+        } else {
+            ""
+        };
         let path = format!("{}{slash}", row.path);
         let _ = writeln!(
             text,
@@ -47,7 +51,7 @@ pub(crate) fn paths(site: &Session, style: Style) -> Result<u8> {
 }
 
 /// What is nobody's in the file plan, and looked for as often.
-fn others(site: &Session) -> Vec<Row> {
+fn other_paths(site: &Session) -> Vec<Row> {
     let row = |path: String, what, mode, purpose| Row {
         path,
         what,
@@ -59,30 +63,32 @@ fn others(site: &Session) -> Vec<Row> {
     let more = site.settings_file.with_extension("d");
     let backups = site.settings().backup.directory.as_str().to_owned();
     let mut rows = vec![
-        row(settings, What::File, "0644", "the settings"),
+        row(settings, PlannedKind::File, "0644", "the settings"),
         row(
             more.to_string_lossy().into_owned(),
-            What::Directory,
+            PlannedKind::Directory,
             "0755",
             "more of them, in files that end with .toml",
         ),
-        row(backups, What::Directory, "0700", "backups and dumps"),
+        row(backups, PlannedKind::Directory, "0700", "backups and dumps"),
     ];
     match site.manager() {
         Manager::Systemd => {
-            let ours = members(site).into_iter().filter(|one| one.role.is_ours());
+            let ours = list_members(site)
+                .into_iter()
+                .filter(|one| one.role.is_ours());
             let units: BTreeSet<String> = ours
                 .filter_map(|one| one.inputs.into_iter().next())
                 .collect();
             rows.extend(
                 units
                     .into_iter()
-                    .map(|unit| row(unit, What::File, "0644", "a unit of systemd")),
+                    .map(|unit| row(unit, PlannedKind::File, "0644", "a unit of systemd")),
             );
         }
         Manager::Supervisor => rows.push(row(
             site.layout.supervisor_programs(),
-            What::File,
+            PlannedKind::File,
             "0644",
             "the programs of supervisor",
         )),
@@ -91,7 +97,7 @@ fn others(site: &Session) -> Vec<Row> {
 }
 
 /// The addresses of the site.
-pub(crate) fn urls(site: &Session, style: Style) -> Result<u8> {
+pub(crate) fn print_urls(site: &Session, style: Style) -> Result<u8> {
     let base = site.url();
     let monitor = format!("http://127.0.0.1:{}/", site.monitor_port());
     let host = &site.names()[0];
@@ -113,7 +119,7 @@ pub(crate) fn urls(site: &Session, style: Style) -> Result<u8> {
 }
 
 /// A completion script.
-pub(crate) fn completions(shell: clap_complete::Shell, style: Style) -> Result<u8> {
+pub(crate) fn print_completions(shell: clap_complete::Shell, style: Style) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "camcops-provision", &mut script);
     let script = String::from_utf8_lossy(&script);
@@ -126,11 +132,11 @@ pub(crate) fn completions(shell: clap_complete::Shell, style: Style) -> Result<u
 }
 
 /// The manual pages, one per command, and the one of the settings file.
-pub(crate) fn manual(directory: &Path, style: Style) -> Result<u8> {
+pub(crate) fn write_manual(directory: &Path, style: Style) -> Result<u8> {
     let cannot =
         |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
     create_directory(directory).map_err(cannot)?;
-    let pages = pages()?;
+    let pages = manual_pages()?;
     for (name, page) in &pages {
         write_output(&directory.join(name), page).map_err(cannot)?;
     }
@@ -143,16 +149,20 @@ pub(crate) fn manual(directory: &Path, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn pages() -> Result<Vec<(String, Vec<u8>)>> {
+fn manual_pages() -> Result<Vec<(String, Vec<u8>)>> {
     let mut pages = Vec::new();
     let mut command = Cli::command();
     command.build();
-    collect(&command, "camcops-provision", &mut pages)?;
+    collect_pages(&command, "camcops-provision", &mut pages)?;
     pages.push(("provision.toml.5".into(), settings_page().into_bytes()));
     Ok(pages)
 }
 
-fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+fn collect_pages(
+    command: &clap::Command,
+    name: &str,
+    pages: &mut Vec<(String, Vec<u8>)>,
+) -> Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone())
         .title(name)
@@ -165,7 +175,7 @@ fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>
         .get_subcommands()
         .filter(|sub| sub.get_name() != "help" && !sub.is_hide_set())
     {
-        collect(sub, &format!("{name}-{}", sub.get_name()), pages)?;
+        collect_pages(sub, &format!("{name}-{}", sub.get_name()), pages)?;
     }
     Ok(())
 }
@@ -186,7 +196,7 @@ fn settings_page() -> String {
          files, and \\fB\\-\\-set\\fR over both. Every key has a default. Passwords are never settings.\n",
     );
     let mut section = "";
-    for key in settings::keys() {
+    for key in settings::all_keys() {
         if key.section != section {
             section = key.section;
             let _ = writeln!(page, ".SH [{}]\n{}", section, roff(key.section_doc));
@@ -234,14 +244,14 @@ mod tests {
 
     #[test]
     fn every_command_has_a_page_and_every_setting_a_line() {
-        let pages = pages().unwrap();
+        let pages = manual_pages().unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
         assert!(
             names.contains(&"camcops-provision-config-set.8"),
             "{names:?}"
         );
         let settings_page = settings_page();
-        for key in settings::keys() {
+        for key in settings::all_keys() {
             assert!(
                 settings_page.contains(&key.variable().replace('-', "\\-")),
                 "{}",

@@ -22,10 +22,10 @@ pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
         flags.service.as_str(),
     );
     let text = host.read_text(&path)?.unwrap_or_default();
-    let (variables, wrong) = variables(&text);
+    let (variables, wrong) = parse_variables(&text);
     for line in wrong {
         // What stands there may be a secret.
-        terminal::note(&format!("{path}:{line}: is no NAME=VALUE, and is ignored"));
+        terminal::print_note(&format!("{path}:{line}: is no NAME=VALUE, and is ignored"));
     }
     let account = &flags.account;
     let user = nix::unistd::User::from_name(account)?.ok_or_else(|| {
@@ -55,7 +55,7 @@ pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
 }
 
 /// The variables of a file as systemd.exec(5) reads it, and the numbers of the lines that are none.
-fn variables(text: &str) -> (Vec<(String, String)>, Vec<usize>) {
+fn parse_variables(text: &str) -> (Vec<(String, String)>, Vec<usize>) {
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     let mut lines = text.lines().enumerate();
     while let Some((number, line)) = lines.next() {
@@ -73,7 +73,7 @@ fn variables(text: &str) -> (Vec<(String, String)>, Vec<usize>) {
             wrong.push(number + 1);
             continue;
         };
-        let mut value = Value::default();
+        let mut value = EnvironmentValue::default();
         value.read(first.trim_start());
         while value.goes_on() {
             let Some((_, more)) = lines.next() else { break };
@@ -86,7 +86,7 @@ fn variables(text: &str) -> (Vec<(String, String)>, Vec<usize>) {
 
 /// A value while it is read: it may go on over several lines.
 #[derive(Default)]
-struct Value {
+struct EnvironmentValue {
     text: String,
     /// How much of it blanks at the end may not be taken off again.
     fixed: usize,
@@ -94,7 +94,7 @@ struct Value {
     escaped: bool,
 }
 
-impl Value {
+impl EnvironmentValue {
     fn read(&mut self, line: &str) {
         let mut letters = line.chars();
         // The end of a line that goes on is part of a value in quotes alone.
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_file_of_variables_is_read_as_systemd_reads_it() {
         let text = "# said\n; too\n\nA=1\n B = two words  \nC=\"a \\\"b\\\" \\n \"\nD='$x \\y'\nE=one\\\n two\nF=\"x\ny\"\nG=\nH=a\\ \n1=no\nnothing\nI='end";
-        let (all, wrong) = variables(text);
+        let (all, wrong) = parse_variables(text);
         let read: Vec<(&str, &str)> = all
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))

@@ -7,7 +7,7 @@ use super::need_machine;
 use crate::base::error::Exit;
 use crate::cli::Global;
 use crate::drivers::tables;
-use crate::host::pty::{Given, code, run_apart};
+use crate::host::pty::{StandardStreams, exit_code, run_apart};
 use crate::host::take_over::become_program;
 use crate::session::Session;
 use crate::settings::{Environment, Mode};
@@ -27,7 +27,7 @@ const DEMONSTRATION: &str = "dev_add_dummy_data";
 
 /// CamCOPS's own command.
 pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
-    let site = open(global, "run a command of CamCOPS")?;
+    let site = open_site(global, "run a command of CamCOPS")?;
     if arguments.iter().any(|argument| argument == DEMONSTRATION)
         && site.settings().site.environment == Environment::Production
     {
@@ -39,8 +39,8 @@ pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
 }
 
 /// What `db upgrade` would have CamCOPS do to the tables.
-pub(crate) async fn statements(global: &Global) -> Result<u8> {
-    let site = open(global, "show what would change in the tables")?;
+pub(crate) async fn run_statements(global: &Global) -> Result<u8> {
+    let site = open_site(global, "show what would change in the tables")?;
     let config = &site.layout.config;
     let arguments = ["upgrade_db", "--show_sql_only", "--config", config].map(OsString::from);
     camcops_server(&site, &arguments).await
@@ -58,15 +58,15 @@ async fn camcops_server(site: &Session, arguments: &[OsString]) -> Result<u8> {
 }
 
 /// Any other program.
-pub(crate) async fn exec(global: &Global, words: &[OsString]) -> Result<u8> {
-    let site = open(global, "run a program as the services")?;
+pub(crate) async fn run_program(global: &Global, words: &[OsString]) -> Result<u8> {
+    let site = open_site(global, "run a program as the services")?;
     let (program, arguments) = words.split_first().context("there is no program to run")?;
     become_it(&site, program, arguments, false).await
 }
 
 /// A shell.
-pub(crate) async fn shell(global: &Global, as_root: bool) -> Result<u8> {
-    let site = open(global, "open a shell")?;
+pub(crate) async fn run_shell(global: &Global, as_root: bool) -> Result<u8> {
+    let site = open_site(global, "open a shell")?;
     let bash = Path::new("/bin/bash").exists();
     let (program, arguments): (&str, &[OsString]) = match bash {
         // Its prompt says where one is; the files of the machine would set another.
@@ -77,8 +77,8 @@ pub(crate) async fn shell(global: &Global, as_root: bool) -> Result<u8> {
 }
 
 /// The client of the database, logged in as the application.
-pub(crate) async fn database(global: &Global) -> Result<u8> {
-    let site = open(global, "open the database")?;
+pub(crate) async fn run_database(global: &Global) -> Result<u8> {
+    let site = open_site(global, "open the database")?;
     let client = CLIENTS
         .into_iter()
         .find_map(|name| which::which_in(name, Some("/usr/bin:/usr/local/bin"), "/").ok())
@@ -89,7 +89,7 @@ pub(crate) async fn database(global: &Global) -> Result<u8> {
             })
         })?;
     let options = &site.layout.option_file;
-    if site.host.look(options)?.is_none() {
+    if site.host.stat(options)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
             "there is no {options}, which holds the application's login: run `camcops-provision install`"
         )));
@@ -99,7 +99,7 @@ pub(crate) async fn database(global: &Global) -> Result<u8> {
     become_it(&site, client.as_os_str(), &arguments, false).await
 }
 
-fn open(global: &Global, what: &str) -> Result<Session> {
+fn open_site(global: &Global, what: &str) -> Result<Session> {
     need_machine(global, what)?;
     Session::open(global)
 }
@@ -131,17 +131,19 @@ async fn become_it(
             .args(["--init-groups", "--"])
             .arg(program)
             .args(arguments);
-        surround(command, site, application, account);
+        set_surroundings(command, site, application, account);
     };
     if as_root {
         let why = become_program(SETPRIV, with);
         return Err(anyhow::Error::new(why).context(format!("can't start {SETPRIV}")));
     }
-    Ok(code(run_apart(Given::ours()?, SETPRIV, with).await?))
+    Ok(exit_code(
+        run_apart(StandardStreams::ours()?, SETPRIV, with).await?,
+    ))
 }
 
 /// With the environment and the directory of the services.
-fn surround(
+fn set_surroundings(
     command: &mut Command,
     site: &Session,
     application: &tables::Application,

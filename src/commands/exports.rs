@@ -20,11 +20,11 @@ pub(crate) fn break_locks(global: &Global, style: Style) -> Result<u8> {
         terminal::print(&ended.output)?;
         let code = ended.status.code().and_then(|code| u8::try_from(code).ok());
         if code != Some(0) {
-            terminal::note(ended.complaint.trim_end().trim_start_matches("error: "));
+            terminal::print_note(ended.complaint.trim_end().trim_start_matches("error: "));
         }
         return Ok(code.unwrap_or(1));
     }
-    let directory = export_locks::directory(&host, &layout)?;
+    let directory = export_locks::lock_directory(&host, &layout)?;
     let locks = export_locks::break_stale(&host, &directory)?;
     if style.json {
         terminal::print_json(&json!({ "instance": global.instance, "locks": locks }))?;
@@ -41,7 +41,7 @@ pub(crate) fn break_locks(global: &Global, style: Style) -> Result<u8> {
 /// who is alive.
 pub(crate) fn catch_up(global: &Global) -> Result<u8> {
     let host = open_host(global)?;
-    if host.may_give_away() {
+    if host.is_root() {
         return Err(Exit::Usage.because(
             "catch-up is for the account of the services: start camcops-exports@INSTANCE.service, which runs it",
         ));

@@ -1,6 +1,6 @@
 //! `init`: a few questions, each with a default, and the settings file.
 
-use super::config::answered;
+use super::config::answer_change;
 use super::need_root;
 use crate::base::error::Exit;
 use crate::base::prompt as questions;
@@ -13,15 +13,15 @@ use crate::settings;
 use crate::site::facts::Facts;
 use anyhow::Result;
 
-struct Question {
+struct InitQuestion {
     key: &'static str,
     text: &'static str,
     /// Only asked if this key was answered with this word.
     only_if: Option<(&'static str, &'static str)>,
 }
 
-const fn ask(key: &'static str, text: &'static str) -> Question {
-    Question {
+const fn question_for(key: &'static str, text: &'static str) -> InitQuestion {
+    InitQuestion {
         key,
         text,
         only_if: None,
@@ -33,25 +33,25 @@ const fn ask_if(
     is: &'static str,
     key: &'static str,
     text: &'static str,
-) -> Question {
-    Question {
+) -> InitQuestion {
+    InitQuestion {
         key,
         text,
         only_if: Some((other, is)),
     }
 }
 
-const QUESTIONS: [Question; 13] = [
-    ask(
+const QUESTIONS: [InitQuestion; 13] = [
+    question_for(
         "web.server_names",
         "Name of the site, as users will type it",
     ),
-    ask("web.path", "Path of CamCOPS on that site"),
-    ask(
+    question_for("web.path", "Path of CamCOPS on that site"),
+    question_for(
         "account.user",
         "Account of the services: auto (the web server's) or camcops (their own)",
     ),
-    ask("database.mode", "Database: local or external"),
+    question_for("database.mode", "Database: local or external"),
     ask_if(
         "database.mode",
         "external",
@@ -64,7 +64,7 @@ const QUESTIONS: [Question; 13] = [
         "database.password_file",
         "File with the database password",
     ),
-    ask("broker.mode", "RabbitMQ broker: local or external"),
+    question_for("broker.mode", "RabbitMQ broker: local or external"),
     ask_if(
         "broker.mode",
         "external",
@@ -77,10 +77,10 @@ const QUESTIONS: [Question; 13] = [
         "broker.password_file",
         "File with the broker password",
     ),
-    ask("tls.mode", "Certificate: self-signed or files"),
+    question_for("tls.mode", "Certificate: self-signed or files"),
     ask_if("tls.mode", "files", "tls.certificate", "Certificate file"),
     ask_if("tls.mode", "files", "tls.key", "Key file"),
-    ask(
+    question_for(
         "site.environment",
         "Real patients (production) or trying out (test)",
     ),
@@ -105,7 +105,7 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
     }
     let facts = Facts::gather(&host)?;
     let defaults = settings::Settings::default();
-    let mut text = settings::edited("", "web.server_names", Some(&facts.host_name))?;
+    let mut text = settings::edit_text("", "web.server_names", Some(&facts.host_name))?;
     for question in &QUESTIONS {
         let current = |key: &str| -> String {
             let set = toml_value(&text, key);
@@ -127,7 +127,7 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
         };
         loop {
             let prompt = format!("{} [{shown}]: ", question.text);
-            let Some(answer) = questions::line(&prompt)? else {
+            let Some(answer) = questions::ask_line(&prompt)? else {
                 return Err(Exit::Failed.because("no more answers; nothing was written"));
             };
             let answer = if answer.is_empty() {
@@ -138,12 +138,12 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
             if answer.is_empty() {
                 break;
             }
-            match settings::edited(&text, question.key, Some(&answer)) {
+            match settings::edit_text(&text, question.key, Some(&answer)) {
                 Ok(next) => {
                     text = next;
                     break;
                 }
-                Err(why) => terminal::note(&why.to_string()),
+                Err(why) => terminal::print_note(&why.to_string()),
             }
         }
     }
@@ -157,7 +157,7 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
         ))
     })?;
     replace_file(&file, &text)?;
-    answered(&file, true, style)
+    answer_change(&file, true, style)
 }
 
 fn toml_value(text: &str, key: &str) -> Option<String> {

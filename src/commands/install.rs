@@ -1,15 +1,15 @@
 //! `install`, `plan`, `uninstall`.
 
-use super::superuser::{ask_name, ask_password, take};
+use super::superuser::{ask_name, ask_password, take_password};
 use super::{cert, doctor, need_root, purge};
 use crate::archive::bundle;
 use crate::base::error::Exit;
-use crate::base::prompt::{Enter, Question, agree};
+use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
-use crate::cli::{Global, Install, Parts, Plan as PlanFlags, Uninstall};
+use crate::cli::{Global, Install, Parts, PlanFlags, Uninstall};
 use crate::commands::upgrade::rollback;
-use crate::doctor::nameless;
+use crate::doctor::find_nameless;
 use crate::drivers::{Drivers, services, sql};
 use crate::engine::report::{self, Lines};
 use crate::engine::{self, Action, Data, Plan};
@@ -20,32 +20,35 @@ use crate::layout::{RUNTIME, TOOL};
 use crate::recipe::Recipe;
 use crate::resource::{Part, State};
 use crate::session::Session;
-use crate::session::converge::{converge, is_issued, issue, overrides, planned, refuse, unfetched};
+use crate::session::converge::{
+    converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle,
+    overriding_sources, refuse_plan,
+};
 use crate::session::{open_host, trial};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fmt::Write as _;
 
 /// Shows what `install` would do.
-pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
+pub(crate) async fn print_plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
     let mut global = global.clone();
-    global.set.extend(overrides(&flags.origin)?);
+    global.set.extend(overriding_sources(&flags.origin)?);
     let site = Session::open(&global)?;
     let journal = site.journal()?;
-    let (recipe, plan) = planned(&site, &journal, &flags.parts).await?;
+    let (recipe, plan) = make_plan(&site, &journal, &flags.parts).await?;
     site.close().await;
     let reading = trial::due_reading(&site, &recipe, &plan, &journal, style)?;
     let (refused, warned) = reading
         .map(|reading| {
             (
-                trial::lines(&reading.refused),
-                trial::lines(&reading.warnings),
+                trial::problem_lines(&reading.refused),
+                trial::problem_lines(&reading.warnings),
             )
         })
         .unwrap_or_default();
     let warnings = [recipe.warnings, warned].concat();
     let missing = recipe.missing.iter().map(|(_, what)| what.clone());
-    let missing: Vec<String> = missing.chain(unfetched(&site, &plan)?).collect();
+    let missing: Vec<String> = missing.chain(missing_from_bundle(&site, &plan)?).collect();
     let document = json!({
         "instance": site.instance,
         "plan": plan,
@@ -55,7 +58,7 @@ pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Re
         "warnings": warnings,
     });
     if let Some(file) = &flags.out {
-        let mut text = serde_json::to_string_pretty(&terminal::versioned(&document)?)?;
+        let mut text = serde_json::to_string_pretty(&terminal::with_version(&document)?)?;
         text.push('\n');
         write_output(file, text.as_bytes()).map_err(|why| {
             Exit::CannotCreate.because(format!("--out {}: {why}", file.display()))
@@ -68,7 +71,7 @@ pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Re
         for what in missing.iter().chain(&refused) {
             terminal::print_line(&format!("! {what}"))?;
         }
-        terminal::print(&report::plan(
+        terminal::print(&report::describe_plan(
             &site.host,
             &plan,
             &recipe.kept,
@@ -88,34 +91,34 @@ pub(crate) async fn plan(global: &Global, flags: &PlanFlags, style: Style) -> Re
 }
 
 /// Makes the machine what the settings say.
-pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     need_root(global, "install")?;
     let stop = stop_on_signals(style)?;
     if global.root.is_none() {
-        rollback::finish(global, flags.yes, style).await?;
+        rollback::finish_begun(global, flags.yes, style).await?;
     }
     let mut global = with_flags(global, flags)?;
     let mut site = Session::open(&global)?;
-    if site.host.staged_root().is_none() && site.host.look(TOOL)?.is_none() {
+    if site.host.staged_root().is_none() && site.host.stat(TOOL)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
             "the services call {TOOL}, and there is none: put this program there, as its package and packaging/from-source do, and run again"
         )));
     }
-    let (mut recipe, mut plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+    let (mut recipe, mut plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     if let Some(name) = ask_name(&site, &plan, flags, style)? {
         global.set.push(format!("superuser.username={name}"));
         site = Session::open(&global)?;
-        (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+        (recipe, plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     }
-    take(&site, flags)?;
+    take_password(&site, flags)?;
     style.warn(&recipe.warnings);
     if !plan.conflicts.is_empty()
         && let Some(_lock) = journal::try_lock(&site.host)?
     {
         // What another run was just making is no conflict.
-        (recipe, plan) = planned(&site, &site.journal()?, &flags.parts).await?;
+        (recipe, plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     }
-    refuse(&site, &recipe, &plan)?;
+    refuse_plan(&site, &recipe, &plan)?;
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
     sql::refuse_undoable(
         site.drivers.database().ok().as_deref(),
@@ -125,7 +128,7 @@ pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> R
     .await?;
     if plan.changes.is_empty() {
         if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
-            bundle::clear(&site.host)?;
+            bundle::clear_unpacked(&site.host)?;
         }
         site.close().await;
         return finish_install(&site, &recipe, &plan, None, &flags.parts, style);
@@ -133,31 +136,39 @@ pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> R
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         site.drivers.refuse_unfit_apache(&site.host).await?;
     }
-    trial::refuse(&site, &recipe, &plan, &site.journal()?, style)?;
+    trial::refuse_verdict(&site, &recipe, &plan, &site.journal()?, style)?;
     if flags.parts.whole() {
         doctor::before_install(&site, style).await?;
     }
-    if let Some((found, remedy)) = nameless(&plan).await {
+    if let Some((found, remedy)) = find_nameless(&plan).await {
         return Err(Exit::CannotCreate.because(format!(
             "{found}; nothing was changed; run `{remedy}` and try again"
         )));
     }
     ask_password(&site, &plan, style)?;
-    let shown = || Ok(report::plan(&site.host, &plan, &recipe.kept, false, style));
-    let changes = terminal::count(plan.changes.len(), "change");
+    let shown = || {
+        Ok(report::describe_plan(
+            &site.host,
+            &plan,
+            &recipe.kept,
+            false,
+            style,
+        ))
+    };
+    let changes = terminal::count_of(plan.changes.len(), "change");
     let what = format!("{changes} to {}", site.host.outside("/"));
     let question = Question {
         plan: Some(&shown),
-        ..Question::new(&what, enter(&plan))
+        ..Question::new(&what, default_answer(&plan))
     };
-    agree(&question, flags.yes, style)?;
+    ask_to_agree(&question, flags.yes, style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
     let is_to_issue = plan.changes.iter().any(is_issued);
     let converged = async {
         let (recipe, plan, mut outcome) =
-            converge(&site, &mut writer, &flags.parts, stop, style).await?;
+            converge_site(&site, &mut writer, &flags.parts, stop, style).await?;
         if is_to_issue {
-            let issued = issue(&site, &mut writer, &flags.parts, stop, style).await?;
+            let issued = issue_certificate(&site, &mut writer, &flags.parts, stop, style).await?;
             outcome.done += issued.done;
             outcome.planned += issued.planned;
         }
@@ -170,7 +181,7 @@ pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> R
 }
 
 /// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.
-fn enter(plan: &Plan) -> Enter {
+fn default_answer(plan: &Plan) -> Enter {
     let is_new =
         |planned: &engine::Planned| matches!(planned.action, Action::Create | Action::Share);
     match plan.changes.iter().all(is_new) {
@@ -185,7 +196,7 @@ fn with_flags(global: &Global, flags: &Install) -> Result<Global> {
     if let Some(name) = &flags.superuser {
         global.set.push(format!("superuser.username={name}"));
     }
-    global.set.extend(overrides(&flags.origin)?);
+    global.set.extend(overriding_sources(&flags.origin)?);
     Ok(global)
 }
 
@@ -193,7 +204,7 @@ fn finish_install(
     site: &Session,
     recipe: &Recipe,
     plan: &Plan,
-    outcome: Option<&engine::Outcome>,
+    outcome: Option<&engine::RunOutcome>,
     parts: &Parts,
     style: Style,
 ) -> Result<u8> {
@@ -208,8 +219,8 @@ fn finish_install(
         }))?;
         return Ok(0);
     }
-    let nothing = engine::Outcome::default();
-    terminal::print(&report::outcome(
+    let nothing = engine::RunOutcome::default();
+    terminal::print(&report::describe_outcome(
         &site.host,
         "installed",
         outcome.unwrap_or(&nothing),
@@ -239,22 +250,22 @@ fn finish_install(
 }
 
 /// Undoes what this instance made.
-pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
+pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
     need_root(global, "uninstall")?;
     let stop = stop_on_signals(style)?;
     let instance = global.instance.as_str();
-    let data = purge::wanted(instance, flags)?;
+    let data = purge::wanted_data(instance, flags)?;
     let host = open_host(global)?;
-    if !journal::instances(&host)?
+    if !journal::list_instances(&host)?
         .iter()
         .any(|name| name == instance)
     {
         journal::clear_up(&host)?;
-        let nothing = engine::Outcome::default();
+        let nothing = engine::RunOutcome::default();
         return finish_uninstall(&host, instance, &nothing, &[], style);
     }
     let site = match data {
-        Data::Goes => Some(purge::site(global)?),
+        Data::Goes => Some(purge::load_installed(global)?),
         Data::Stays => None,
     };
     let none = Drivers::default();
@@ -264,18 +275,18 @@ pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) 
     };
     let services = drivers.services.as_ref();
     let journal = Journal::read(host, instance)?;
-    let changes = terminal::count(journal.owned().len(), "change");
-    let shown = || Ok(undone(host, journal.owned(), data));
+    let changes = terminal::count_of(journal.owned().len(), "change");
+    let shown = || Ok(describe_undoing(host, journal.owned(), data));
     let what = format!("undo {changes} in {}", host.outside("/"));
     let question = Question {
         name: Some(instance),
         plan: Some(&shown),
         ..Question::new(&what, Enter::No)
     };
-    agree(&question, flags.yes, style)?;
+    ask_to_agree(&question, flags.yes, style)?;
     let mut writer = Writer::open(host, instance, "uninstall")?;
     let mut lines = Lines { style, host };
-    let slug = crate::layout::slug(instance);
+    let slug = crate::layout::instance_slug(instance);
     services::before_undoing(services, host, &slug)?;
     let dumps = match &site {
         Some(site) => purge::before_undoing(site, &writer.journal).await?,
@@ -301,7 +312,7 @@ pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) 
 }
 
 /// What `uninstall` would take back, the last of it first.
-fn undone(host: &Host, owned: &[Owned], data: Data) -> String {
+fn describe_undoing(host: &Host, owned: &[Owned], data: Data) -> String {
     let mut text = String::new();
     for one in owned.iter().rev() {
         let stays = one.change.resource.holds_data(host) && data == Data::Stays;
@@ -318,7 +329,7 @@ fn undone(host: &Host, owned: &[Owned], data: Data) -> String {
 fn finish_uninstall(
     host: &Host,
     instance: &str,
-    outcome: &engine::Outcome,
+    outcome: &engine::RunOutcome,
     dumps: &[String],
     style: Style,
 ) -> Result<u8> {
@@ -330,7 +341,7 @@ fn finish_uninstall(
             "dumps": dumps,
         }))?;
     } else {
-        terminal::print(&report::outcome(host, "uninstalled", outcome))?;
+        terminal::print(&report::describe_outcome(host, "uninstalled", outcome))?;
         for dump in dumps {
             terminal::print_line(&format!("the data is in {dump}"))?;
         }

@@ -2,9 +2,9 @@
 
 use super::services::{is_chosen, refuse_unwanted};
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style, plain};
+use crate::base::terminal::{self, Style, strip_controls};
 use crate::cli::{Global, Logs};
-use crate::drivers::services::member::Role;
+use crate::drivers::services::member::ServiceRole;
 use crate::host::take_over::become_program;
 use crate::session::Session;
 use crate::settings::{LogMode, ServiceName};
@@ -20,7 +20,7 @@ const LINES: u32 = 100;
 
 /// One line of a log.
 #[derive(Debug, Serialize)]
-struct Line {
+struct LogLine {
     service: String,
     /// Where the log knows it.
     time: Option<String>,
@@ -28,7 +28,7 @@ struct Line {
 }
 
 /// Where a service logs.
-struct Source {
+struct LogSource {
     service: String,
     unit: String,
     file: String,
@@ -43,28 +43,28 @@ pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
     if flags.follow && style.json {
         return Err(Exit::Usage.because("--follow has no end, and --json makes one document"));
     }
-    let sources = sources(&site, &flags.chosen.services)?;
+    let sources = log_sources(&site, &flags.chosen.services)?;
     let in_journal =
         site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
     match in_journal {
-        true => journal(&site, flags, &sources, style),
-        false => files(&site, flags, &sources, style),
+        true => show_journal(&site, flags, &sources, style),
+        false => show_files(&site, flags, &sources, style),
     }
 }
 
-fn sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<Source>> {
+fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>> {
     let known = site.drivers.services.as_ref();
     let known = known.context("the services can't be seen here")?;
     refuse_unwanted(site, wanted)?;
     let chosen = known
         .members
         .iter()
-        .filter(|member| member.role != Role::Socket && is_chosen(member, wanted));
+        .filter(|member| member.role != ServiceRole::Socket && is_chosen(member, wanted));
     Ok(chosen
         .map(|member| {
             let service = member.service.clone().unwrap_or_default();
             let program = member.name.rsplit(':').next().unwrap_or(&member.name);
-            Source {
+            LogSource {
                 file: match site.manager() {
                     Manager::Systemd => format!("{}/{service}.log", site.layout.logs),
                     Manager::Supervisor => format!("{}/{program}.log", site.layout.supervisor_logs),
@@ -76,7 +76,7 @@ fn sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<Source>> {
         .collect())
 }
 
-fn journal(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
+fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<u8> {
     let mut arguments: Vec<String> = sources
         .iter()
         .map(|source| format!("--unit={}", source.unit))
@@ -105,11 +105,11 @@ fn journal(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Re
         arguments.push("--output=json".into());
         arguments.push("--all".into());
         let said = site.host.child("journalctl").args(&arguments).run()?;
-        let lines: Vec<Line> = said
+        let lines: Vec<LogLine> = said
             .lines()
-            .filter_map(|line| entry(line, sources))
+            .filter_map(|line| parse_entry(line, sources))
             .collect();
-        return print(site, &lines);
+        return print_lines(site, &lines);
     }
     arguments.push("--output=short-iso".into());
     if flags.follow {
@@ -119,7 +119,7 @@ fn journal(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Re
 }
 
 /// A line of the journal in its own JSON.
-fn entry(line: &str, sources: &[Source]) -> Option<Line> {
+fn parse_entry(line: &str, sources: &[LogSource]) -> Option<LogLine> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let unit = entry["_SYSTEMD_UNIT"].as_str().or(entry["UNIT"].as_str())?;
     let source = sources.iter().find(|source| source.unit == unit)?;
@@ -137,21 +137,21 @@ fn entry(line: &str, sources: &[Source]) -> Option<Line> {
         }
         _ => return None,
     };
-    Some(Line {
+    Some(LogLine {
         service: source.service.clone(),
         time: time.format(&Rfc3339).ok(),
-        message: plain(&message),
+        message: strip_controls(&message),
     })
 }
 
-fn files(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Result<u8> {
+fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<u8> {
     if flags.since.is_some() {
         return Err(Exit::Usage
             .because("--since needs the journal, and these services log into files; use --lines"));
     }
     let mut there = Vec::new();
     for source in sources {
-        if site.host.look(&source.file)?.is_some() {
+        if site.host.stat(&source.file)?.is_some() {
             there.push(source);
         }
     }
@@ -168,13 +168,13 @@ fn files(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Resu
         for source in there {
             let arguments = [&format!("--lines={lines}"), "--", source.file.as_str()];
             let said = site.host.child("tail").args(arguments).run()?;
-            all.extend(said.lines().map(|line| Line {
+            all.extend(said.lines().map(|line| LogLine {
                 service: source.service.clone(),
                 time: None,
-                message: plain(line),
+                message: strip_controls(line),
             }));
         }
-        return print(site, &all);
+        return print_lines(site, &all);
     }
     let mut arguments = vec![format!("--lines={lines}")];
     if flags.follow {
@@ -187,7 +187,7 @@ fn files(site: &Session, flags: &Logs, sources: &[Source], style: Style) -> Resu
     become_it("tail", &arguments)
 }
 
-fn print(site: &Session, lines: &[Line]) -> Result<u8> {
+fn print_lines(site: &Session, lines: &[LogLine]) -> Result<u8> {
     terminal::print_json(&json!({ "instance": site.instance, "lines": lines }))?;
     Ok(0)
 }
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_the_journal_is_understood() {
-        let sources = [Source {
+        let sources = [LogSource {
             service: "workers".into(),
             unit: "camcops-workers@camcops.service".into(),
             file: String::new(),
@@ -217,8 +217,8 @@ mod tests {
             );
             entry_of(&entry, &sources)
         };
-        fn entry_of(text: &str, sources: &[Source]) -> Option<(String, Option<String>)> {
-            entry(text, sources).map(|line| (line.message, line.time))
+        fn entry_of(text: &str, sources: &[LogSource]) -> Option<(String, Option<String>)> {
+            parse_entry(text, sources).map(|line| (line.message, line.time))
         }
         let time = Some("2026-11-21T18:40:00Z".to_owned());
         assert_eq!(line(r#""ready""#), Some(("ready".into(), time.clone())));

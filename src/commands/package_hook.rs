@@ -8,7 +8,7 @@
 use super::{install, need_root};
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
-use crate::cli::{Global, Install, Origin, Uninstall};
+use crate::cli::{Global, Install, SourceFlags, Uninstall};
 use crate::host::Host;
 use crate::journal;
 use crate::layout::{self, HOME};
@@ -21,32 +21,36 @@ use std::collections::BTreeSet;
 pub(crate) const PENDING: &str = "/var/lib/camcops-provision/pending";
 
 /// `install`, for people, for the hook of a package and for the unit that finishes what the hook could not do.
-pub(crate) async fn install(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+pub(crate) async fn install_or_queue(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     if flags.from_package || flags.pending {
-        return converge(global, flags, style).await;
+        return converge_instance(global, flags, style).await;
     }
-    let code = install::install(global, flags, style).await?;
+    let code = install::install_site(global, flags, style).await?;
     if flags.parts.whole() {
-        settle(global)?;
+        settle_pending(global)?;
     }
     Ok(code)
 }
 
 /// `uninstall`; what is not wanted any more is not pending either.
-pub(crate) async fn uninstall(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
-    let code = install::uninstall(global, flags, style).await?;
-    settle(global)?;
+pub(crate) async fn uninstall_or_queue(
+    global: &Global,
+    flags: &Uninstall,
+    style: Style,
+) -> Result<u8> {
+    let code = install::uninstall_site(global, flags, style).await?;
+    settle_pending(global)?;
     Ok(code)
 }
 
-async fn converge(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Result<u8> {
     need_root(global, "install")?;
     let host = open_host(global)?;
-    let mut pending = read(&host)?;
+    let mut pending = read_pending(&host)?;
     if flags.from_package {
-        pending.extend(journal::instances(&host)?);
+        pending.extend(journal::list_instances(&host)?);
         // A hook that is killed leaves its work to the next boot.
-        write(&host, &pending)?;
+        write_pending(&host, &pending)?;
     }
     let mut left = Vec::new();
     let mut exit = 0;
@@ -65,7 +69,7 @@ async fn converge(global: &Global, flags: &Install, style: Style) -> Result<u8> 
         let flags = Install {
             yes: true,
             // dpkg holds its lock, and nobody who waits for it waits for downloads; the unit has the time.
-            origin: Origin {
+            origin: SourceFlags {
                 offline: flags.origin.offline || flags.from_package,
                 ..flags.origin.clone()
             },
@@ -73,8 +77,8 @@ async fn converge(global: &Global, flags: &Install, style: Style) -> Result<u8> 
             pending: false,
             ..flags.clone()
         };
-        match install::install(&global, &flags, style).await {
-            Ok(_) => settle(&global)?,
+        match install::install_site(&global, &flags, style).await {
+            Ok(_) => settle_pending(&global)?,
             Err(why) => {
                 exit = Exit::of(&why) as u8;
                 left.push((global.instance, one_line(&why)));
@@ -109,29 +113,29 @@ fn one_line(why: &Error) -> String {
 }
 
 /// Nothing of this instance is pending any more.
-fn settle(global: &Global) -> Result<()> {
+fn settle_pending(global: &Global) -> Result<()> {
     let host = open_host(global)?;
-    let mut pending = read(&host)?;
+    let mut pending = read_pending(&host)?;
     if pending.remove(&global.instance) {
-        write(&host, &pending)?;
+        write_pending(&host, &pending)?;
     }
     Ok(())
 }
 
-fn read(host: &Host) -> Result<BTreeSet<String>> {
+fn read_pending(host: &Host) -> Result<BTreeSet<String>> {
     let text = host.read_text(PENDING)?.unwrap_or_default();
     Ok(text
         .lines()
-        .filter_map(|line| layout::instance(line.trim()).ok())
+        .filter_map(|line| layout::parse_instance(line.trim()).ok())
         .collect())
 }
 
-fn write(host: &Host, pending: &BTreeSet<String>) -> Result<()> {
+fn write_pending(host: &Host, pending: &BTreeSet<String>) -> Result<()> {
     if !pending.is_empty() {
         let text: String = pending.iter().map(|name| format!("{name}\n")).collect();
         return host.put_file(PENDING, text.as_bytes(), Some((0, 0)), 0o600);
     }
-    if host.look(PENDING)?.is_some() {
+    if host.stat(PENDING)?.is_some() {
         host.remove_file(PENDING)?;
         // A directory that only held this goes with it.
         if host.list(HOME)?.is_some_and(|names| names.is_empty()) {
@@ -151,11 +155,11 @@ mod tests {
         std::fs::create_dir_all(root.path().join("var/lib/camcops-provision")).unwrap();
         let host = Host::staged(root.path()).unwrap();
         let both = BTreeSet::from(["camcops".to_owned(), "trial".to_owned()]);
-        write(&host, &both).unwrap();
-        assert_eq!(read(&host).unwrap(), both);
-        assert_eq!(journal::instances(&host).unwrap(), [""; 0]);
-        write(&host, &BTreeSet::new()).unwrap();
-        assert!(host.look(HOME).unwrap().is_none());
+        write_pending(&host, &both).unwrap();
+        assert_eq!(read_pending(&host).unwrap(), both);
+        assert_eq!(journal::list_instances(&host).unwrap(), [""; 0]);
+        write_pending(&host, &BTreeSet::new()).unwrap();
+        assert!(host.stat(HOME).unwrap().is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::session::Session;
-use crate::site::ports::{self, Port};
+use crate::site::ports::{self, UsedPort};
 use anyhow::Result;
 use serde_json::json;
 
@@ -12,18 +12,18 @@ pub(crate) fn run(site: &Session, style: Style) -> Result<u8> {
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));
     }
-    let ports = ports::seen(site)?;
+    let ports = ports::observe_ports(site)?;
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "ports": ports }))?;
         return Ok(0);
     }
     for port in &ports {
-        terminal::print_line(&line(port))?;
+        terminal::print_line(&format_port(port))?;
     }
     Ok(0)
 }
 
-fn line(port: &Port) -> String {
+fn format_port(port: &UsedPort) -> String {
     let listening: Vec<String> = port
         .listening
         .iter()

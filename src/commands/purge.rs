@@ -12,7 +12,7 @@ use crate::session::Session;
 use anyhow::Result;
 
 /// What the flags want; the data goes only if the instance is named exactly.
-pub(crate) fn wanted(instance: &str, flags: &Uninstall) -> Result<Data> {
+pub(crate) fn wanted_data(instance: &str, flags: &Uninstall) -> Result<Data> {
     match &flags.confirm {
         Some(name) if name == instance => Ok(Data::Goes),
         Some(name) => Err(Exit::Usage.because(format!(
@@ -23,10 +23,10 @@ pub(crate) fn wanted(instance: &str, flags: &Uninstall) -> Result<Data> {
 }
 
 /// The site, with all that it takes to reach its data.
-pub(crate) fn site(global: &Global) -> Result<Session> {
+pub(crate) fn load_installed(global: &Global) -> Result<Session> {
     let site = Session::open(global)?;
-    let found = site.found(&site.journal()?)?;
-    site.ready(&found)?;
+    let found = site.read_existing(&site.journal()?)?;
+    site.load_secrets(&found)?;
     Ok(site)
 }
 
@@ -53,7 +53,9 @@ pub(crate) async fn before_undoing(site: &Session, journal: &Journal) -> Result<
                     let reader = tables::Reader::Somebody;
                     dumps.extend(site.dump_before(name, "purge", reader).await?);
                 }
-                Resource::Vhost(_) => broker::answers(&*site.drivers.broker()?, host).await?,
+                Resource::Vhost(_) => {
+                    broker::wait_for_answer(&*site.drivers.broker()?, host).await?
+                }
                 _ => {}
             }
         }
@@ -66,8 +68,8 @@ pub(crate) async fn before_undoing(site: &Session, journal: &Journal) -> Result<
         .into_iter()
         .filter(|path| made(&Resource::Directory(path.to_string())));
     for directory in own.into_iter().chain(perhaps) {
-        if host.look(directory)?.is_some() {
-            terminal::note(&format!("  removing {}", host.outside(directory)));
+        if host.stat(directory)?.is_some() {
+            terminal::print_note(&format!("  removing {}", host.outside(directory)));
             host.remove_tree(directory)?;
         }
     }
@@ -76,7 +78,7 @@ pub(crate) async fn before_undoing(site: &Session, journal: &Journal) -> Result<
 
 /// Whether another instance relies on it.
 pub(crate) fn is_shared(site: &Session, resource: &Resource) -> Result<bool> {
-    for other in journal::instances(&site.host)? {
+    for other in journal::list_instances(&site.host)? {
         if other != site.instance && Journal::read(&site.host, &other)?.find(resource).is_some() {
             return Ok(true);
         }

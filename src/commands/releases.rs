@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::journal::{self, Journal, Writer};
 use crate::resource::Resource;
 use crate::session::Session;
-use crate::session::upgrade_record::{self, Phase};
+use crate::session::upgrade_record::{self, UpgradePhase};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
@@ -24,8 +24,8 @@ use time::format_description::well_known::Rfc3339;
 /// Runs one of the `releases` commands.
 pub(crate) async fn run(global: &Global, command: &Releases, style: Style) -> Result<u8> {
     match command {
-        Releases::List => list(global, style),
-        Releases::Prune(flags) => prune(global, flags, style).await,
+        Releases::List => list_releases(global, style),
+        Releases::Prune(flags) => prune_releases(global, flags, style).await,
     }
 }
 
@@ -47,7 +47,7 @@ enum Use {
 
 /// What is told of a release.
 #[derive(Debug, Serialize)]
-struct Told {
+struct ReleaseRow {
     name: String,
     version: Option<String>,
     python: Option<String>,
@@ -58,14 +58,14 @@ struct Told {
     purpose: Use,
 }
 
-impl Told {
-    fn new(one: Installed, purpose: Use) -> Told {
-        Told {
+impl ReleaseRow {
+    fn new(one: Installed, purpose: Use) -> ReleaseRow {
+        ReleaseRow {
             name: one.id,
             version: one.version,
             python: one.python,
             bytes: one.size,
-            built: one.built.and_then(written),
+            built: one.built.and_then(format_time),
             whole: one.whole,
             purpose,
         }
@@ -96,23 +96,25 @@ impl Told {
     }
 }
 
-fn written(moment: SystemTime) -> Option<String> {
+fn format_time(moment: SystemTime) -> Option<String> {
     let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
     moment.format(&Rfc3339).ok()
 }
 
 /// What each release on the machine is for.
-fn uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
+fn find_uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
     let host = &site.host;
-    let upgrade = upgrade_record::read(host, &site.instance)?;
+    let upgrade = upgrade_record::read_record(host, &site.instance)?;
     let previous = upgrade
         .as_ref()
-        .filter(|upgrade| upgrade.phase == Phase::Done)
+        .filter(|upgrade| upgrade.phase == UpgradePhase::Done)
         .map(|upgrade| &upgrade.from.release);
-    let wanted = release::Wanted::new(site).ok().map(|wanted| wanted.id);
-    let kept = upgrade_record::kept(host, &site.instance)?;
+    let wanted = release::WantedRelease::new(site)
+        .ok()
+        .map(|wanted| wanted.id);
+    let kept = upgrade_record::kept_resources(host, &site.instance)?;
     let mut all = Vec::new();
-    for one in release::installed(host)? {
+    for one in release::installed_releases(host)? {
         let resource = Resource::Release(one.id.clone());
         let purpose = if one.current {
             Use::Current
@@ -131,7 +133,7 @@ fn uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
 }
 
 fn is_of_others(host: &Host, site: &Session, resource: &Resource) -> Result<bool> {
-    for other in journal::instances(host)? {
+    for other in journal::list_instances(host)? {
         if other != site.instance && Journal::read(host, &other)?.find(resource).is_some() {
             return Ok(true);
         }
@@ -139,12 +141,12 @@ fn is_of_others(host: &Host, site: &Session, resource: &Resource) -> Result<bool
     Ok(false)
 }
 
-fn list(global: &Global, style: Style) -> Result<u8> {
+fn list_releases(global: &Global, style: Style) -> Result<u8> {
     let site = Session::open(global)?;
-    let all = uses(&site, &site.journal()?)?;
-    let told: Vec<Told> = all
+    let all = find_uses(&site, &site.journal()?)?;
+    let told: Vec<ReleaseRow> = all
         .into_iter()
-        .map(|(one, purpose)| Told::new(one, purpose))
+        .map(|(one, purpose)| ReleaseRow::new(one, purpose))
         .collect();
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "releases": told }))?;
@@ -159,7 +161,7 @@ fn list(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-async fn prune(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
+async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
     need_machine(global, "remove releases")?;
     let stop = stop_on_signals(style)?;
     let site = Session::open(global)?;
@@ -171,7 +173,7 @@ async fn prune(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
     }
     // A build or an upgrade under way needs what nobody seems to need.
     let mut writer = Writer::open(&site.host, &site.instance, "releases prune")?;
-    let mut unused: Vec<Installed> = uses(&site, &writer.journal)?
+    let mut unused: Vec<Installed> = find_uses(&site, &writer.journal)?
         .into_iter()
         .filter(|(_, purpose)| *purpose == Use::Unused)
         .map(|(one, _)| one)
@@ -196,7 +198,7 @@ async fn prune(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
                 });
                 continue;
             }
-            let outcome = engine::undo(
+            let outcome = engine::undo_resources(
                 &site.host,
                 &site.drivers,
                 &mut writer,

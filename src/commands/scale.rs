@@ -3,7 +3,7 @@
 use super::{config, install, need_machine, purge, services};
 use crate::base::error::Exit;
 use crate::base::terminal::Style;
-use crate::cli::{Global, Install, Origin, Parts, ServiceSwitch, Wish};
+use crate::cli::{Global, Install, Parts, ServiceSwitch, SourceFlags, Wish};
 use crate::drivers::sql::quote;
 use crate::recipe::view::{self, Needs};
 use crate::session::Session;
@@ -15,9 +15,9 @@ use serde_json::json;
 const SPARE: u64 = 5;
 
 /// Changes how many processes there are.
-pub(crate) async fn scale(global: &Global, wishes: &[Wish], style: Style) -> Result<u8> {
+pub(crate) async fn scale_services(global: &Global, wishes: &[Wish], style: Style) -> Result<u8> {
     need_machine(global, "scale the services")?;
-    let site = installed(global)?;
+    let site = open_installed(global)?;
     let mut wanted = global.clone();
     let mut changes = Vec::new();
     for wish in wishes {
@@ -34,19 +34,19 @@ pub(crate) async fn scale(global: &Global, wishes: &[Wish], style: Style) -> Res
         changes.push((key, number));
     }
     let wanted = Session::open(&wanted)?;
-    let (before, after) = (view::needs(&site), view::needs(&wanted));
-    let fits = fits(&site, &before, &after).await;
+    let (before, after) = (view::needs_of_site(&site), view::needs_of_site(&wanted));
+    let fits = check_fit(&site, &before, &after).await;
     site.close().await;
     fits?;
     let changes: Vec<(&str, Option<&str>)> = changes
         .iter()
         .map(|(key, number)| (*key, number.as_deref()))
         .collect();
-    converge(&site, global, &changes, style).await
+    converge_changes(&site, global, &changes, style).await
 }
 
 /// Refuses what the machine or the database could not bear; less than now is always borne.
-async fn fits(site: &Session, before: &Needs, after: &Needs) -> Result<()> {
+async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> {
     let told = format!(
         "{} processes ({} of the web server, {} of the workers)",
         after.processes(),
@@ -69,7 +69,7 @@ async fn fits(site: &Session, before: &Needs, after: &Needs) -> Result<()> {
         .server
         .row(&format!(
             "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COALESCE(DB, '') <> {}",
-            quote::text(&known.database)
+            quote::quote_text(&known.database)
         ))
         .await?;
     let (most, others) = (most.map_or(0, |(most,)| most), others.map_or(0, |(n,)| n));
@@ -84,9 +84,13 @@ async fn fits(site: &Session, before: &Needs, after: &Needs) -> Result<()> {
 }
 
 /// Switches a service on or off.
-pub(crate) async fn switch(global: &Global, command: &ServiceSwitch, style: Style) -> Result<u8> {
+pub(crate) async fn switch_service(
+    global: &Global,
+    command: &ServiceSwitch,
+    style: Style,
+) -> Result<u8> {
     need_machine(global, "switch services")?;
-    let site = installed(global)?;
+    let site = open_installed(global)?;
     let (ServiceSwitch::Enable { service } | ServiceSwitch::Disable { service }) = command;
     let mut disabled = site.settings().services.disabled.clone();
     services::refuse_unknown(&site, std::slice::from_ref(service))?;
@@ -97,7 +101,7 @@ pub(crate) async fn switch(global: &Global, command: &ServiceSwitch, style: Styl
     let names: Vec<&str> = disabled.iter().map(|one| one.as_str()).collect();
     let list = json!(names).to_string();
     site.close().await;
-    converge(
+    converge_changes(
         &site,
         global,
         &[("services.disabled", Some(list.as_str()))],
@@ -107,8 +111,8 @@ pub(crate) async fn switch(global: &Global, command: &ServiceSwitch, style: Styl
 }
 
 /// The site, which has to be there already: what is asked for is a change of it.
-pub(super) fn installed(global: &Global) -> Result<Session> {
-    let site = purge::site(global)?;
+pub(super) fn open_installed(global: &Global) -> Result<Session> {
+    let site = purge::load_installed(global)?;
     if !site.journal()?.exists() {
         return Err(Exit::Unreachable.because(format!(
             "the instance {} is not installed; run `camcops-provision install`",
@@ -138,14 +142,14 @@ pub(super) fn refuse_overruled<T>(site: &Session, changes: &[(&str, T)]) -> Resu
 }
 
 /// Puts it into the settings, and makes the machine follow.
-async fn converge(
+async fn converge_changes(
     site: &Session,
     global: &Global,
     changes: &[(&str, Option<&str>)],
     style: Style,
 ) -> Result<u8> {
     refuse_overruled(site, changes)?;
-    config::put(global, changes)?;
+    config::put_settings(global, changes)?;
     let all = Parts {
         only: Vec::new(),
         skip: Vec::new(),
@@ -153,7 +157,7 @@ async fn converge(
     };
     let flags = Install {
         yes: true,
-        origin: Origin {
+        origin: SourceFlags {
             offline: false,
             wheelhouse: None,
             bundle: None,
@@ -164,17 +168,17 @@ async fn converge(
         pending: false,
         parts: all,
     };
-    install::install(global, &flags, style).await
+    install::install_site(global, &flags, style).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::wish;
+    use crate::cli::parse_wish;
 
     #[test]
     fn wishes_are_read_and_others_explained() {
-        let read = |text| wish(text).map(|wish| (wish.service, wish.processes));
+        let read = |text| parse_wish(text).map(|wish| (wish.service, wish.processes));
         assert_eq!(read("server=4"), Ok((Service::Server, Some(4))));
         assert_eq!(read("workers=auto"), Ok((Service::Workers, None)));
         for wrong in [

@@ -5,20 +5,20 @@
 
 use super::{need_machine, need_root};
 use crate::base::error::Exit;
-use crate::base::prompt::{Enter, Question, agree};
+use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
-use crate::cli::{Global, Parts, Secret as Command};
+use crate::cli::{Global, Parts, SecretCommand as Command};
 use crate::drivers::{broker, services, sql};
 use crate::engine::report::Lines;
 use crate::engine::{self, Plan};
-use crate::host::secrets::Name;
+use crate::host::secrets::SecretName;
 use crate::journal::Writer;
 use crate::recipe::Recipe;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::planned;
+use crate::session::converge::make_plan;
 use crate::settings::{self, AbsolutePath, Mode};
 use anyhow::Result;
 use serde::Serialize;
@@ -31,15 +31,15 @@ use time::format_description::well_known::Rfc3339;
 /// Does it.
 pub(crate) async fn run(global: &Global, command: &Command, style: Style) -> Result<u8> {
     match command {
-        Command::List => list(global, style),
-        Command::Rotate { name, yes } => rotate(global, *name, *yes, style).await,
+        Command::List => list_secrets(global, style),
+        Command::Rotate { name, yes } => rotate_secret(global, *name, *yes, style).await,
     }
 }
 
 /// Whose a secret is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Origin {
+enum SecretOrigin {
     /// This program made it and keeps it.
     Generated,
     /// It is in a file of the administrator.
@@ -50,9 +50,9 @@ enum Origin {
 
 /// What there is to tell of a secret.
 #[derive(Debug, Serialize)]
-struct Told {
+struct SecretReport {
     name: &'static str,
-    origin: Origin,
+    origin: SecretOrigin,
     /// Where it is kept.
     file: Option<String>,
     /// Since when it is the one that it is; nothing where there is none yet.
@@ -61,43 +61,43 @@ struct Told {
 }
 
 /// The setting that names the administrator's own file for a secret, and that file if there is one.
-fn given(site: &Session, name: Name) -> (&'static str, Option<&AbsolutePath>) {
+fn given_file(site: &Session, name: SecretName) -> (&'static str, Option<&AbsolutePath>) {
     let settings = site.settings();
     match name {
-        Name::Database => (
+        SecretName::Database => (
             "database.password_file",
             settings.database.password_file.as_ref(),
         ),
-        Name::Readonly => (
+        SecretName::Readonly => (
             "database.readonly_password_file",
             settings.database.readonly_password_file.as_ref(),
         ),
-        Name::Broker => (
+        SecretName::Broker => (
             "broker.password_file",
             settings.broker.password_file.as_ref(),
         ),
-        Name::Monitor => (
+        SecretName::Monitor => (
             "monitor.password_file",
             settings.monitor.password_file.as_ref(),
         ),
-        Name::Cookie => ("", None),
+        SecretName::Cookie => ("", None),
     }
 }
 
 /// What it is for; nothing, and why, where this site has none.
-fn purpose(site: &Session, name: Name) -> Result<String, String> {
+fn secret_purpose(site: &Session, name: SecretName) -> Result<String, String> {
     let (settings, slug) = (site.settings(), &site.layout.slug);
     let reader = settings.database.readonly_user.as_ref();
     match name {
-        Name::Database if site.socket_authentication() => Err(format!(
+        SecretName::Database if site.socket_authentication() => Err(format!(
             "the application logs in to the database as the account {} of this machine, without a password",
             site.account()
         )),
-        Name::Database => Ok(format!(
+        SecretName::Database => Ok(format!(
             "the application logs in to the database as {}",
             settings.database.user_or(slug)
         )),
-        Name::Readonly => match reader {
+        SecretName::Readonly => match reader {
             Some(user) => Ok(format!(
                 "reports are read from the database as {}",
                 user.as_str()
@@ -106,24 +106,24 @@ fn purpose(site: &Session, name: Name) -> Result<String, String> {
                 "no account only reads from the database: database.readonly_user names one".into(),
             ),
         },
-        Name::Broker => Ok(format!(
+        SecretName::Broker => Ok(format!(
             "the services log in to the broker as {}",
             settings.broker.user_or(slug)
         )),
-        Name::Monitor => Ok(format!(
+        SecretName::Monitor => Ok(format!(
             "the monitor's pages are for {}",
             settings.monitor.user.as_str()
         )),
-        Name::Cookie => Ok("signs the cookies of those who are logged in".into()),
+        SecretName::Cookie => Ok("signs the cookies of those who are logged in".into()),
     }
 }
 
-fn list(global: &Global, style: Style) -> Result<u8> {
+fn list_secrets(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "look at where the secrets are")?;
     let site = Session::open(global)?;
     let mut all = Vec::new();
-    for name in Name::ALL {
-        all.push(told(&site, name)?);
+    for name in SecretName::ALL {
+        all.push(secret_report(&site, name)?);
     }
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "secrets": all }))?;
@@ -131,7 +131,7 @@ fn list(global: &Global, style: Style) -> Result<u8> {
     }
     let mut text = String::new();
     for told in &all {
-        let Told { name, what, .. } = told;
+        let SecretReport { name, what, .. } = told;
         let (Some(file), origin) = (&told.file, told.origin) else {
             let _ = writeln!(text, "{name:<10} {what}");
             continue;
@@ -141,7 +141,7 @@ fn list(global: &Global, style: Style) -> Result<u8> {
             None => "not made yet".to_owned(),
         };
         let whose = match origin {
-            Origin::Administrator => "your own file",
+            SecretOrigin::Administrator => "your own file",
             _ => "generated",
         };
         let _ = writeln!(text, "{name:<10} {file}, {whose}, {since}: {what}");
@@ -150,50 +150,50 @@ fn list(global: &Global, style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn told(site: &Session, name: Name) -> Result<Told> {
-    let (origin, file) = match (purpose(site, name), given(site, name)) {
-        (Err(_), _) => (Origin::None, None),
-        (Ok(_), (_, Some(path))) => (Origin::Administrator, Some(path.as_str().to_owned())),
+fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
+    let (origin, file) = match (secret_purpose(site, name), given_file(site, name)) {
+        (Err(_), _) => (SecretOrigin::None, None),
+        (Ok(_), (_, Some(path))) => (SecretOrigin::Administrator, Some(path.as_str().to_owned())),
         (Ok(_), (_, None)) => {
             let path = format!("{}/{}", site.layout.secrets, name.as_str());
-            (Origin::Generated, Some(path))
+            (SecretOrigin::Generated, Some(path))
         }
     };
     let mut since = None;
     if let Some(file) = &file {
-        let entry = site.host.look(&site.host.followed(file)?)?;
+        let entry = site.host.stat(&site.host.followed(file)?)?;
         since = entry.and_then(|entry| {
             let moment = OffsetDateTime::from(entry.modified).replace_nanosecond(0);
             moment.ok()?.format(&Rfc3339).ok()
         });
     }
-    Ok(Told {
+    Ok(SecretReport {
         name: name.as_str(),
         origin,
         file: file.map(|file| site.host.outside(&file)),
         since,
-        what: purpose(site, name).unwrap_or_else(|why| why),
+        what: secret_purpose(site, name).unwrap_or_else(|why| why),
     })
 }
 
-async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<u8> {
+async fn rotate_secret(global: &Global, name: SecretName, yes: bool, style: Style) -> Result<u8> {
     need_machine(global, "change secrets")?;
     let stop = stop_on_signals(style)?;
     let site = Session::open(global)?;
-    refuse(&site, name)?;
-    if name == Name::Cookie {
+    refuse_rotation(&site, name)?;
+    if name == SecretName::Cookie {
         // Nobody loses data, but everybody notices.
         let what = "a new secret of the cookies logs everybody out, whatever they are at";
-        agree(&Question::new(what, Enter::No), yes, style)?;
+        ask_to_agree(&Question::new(what, Enter::No), yes, style)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;
     let made = async {
         // Where an earlier run was cut, the services may still use what no file has any more but theirs.
-        apply(&site, &mut writer, name, stop, style).await?;
+        apply_rotation(&site, &mut writer, name, stop, style).await?;
         site.drivers.forget();
         let secret = Secret::generate()?;
         site.renewed.get_or_init(|| (name, secret));
-        apply(&site, &mut writer, name, stop, style).await
+        apply_rotation(&site, &mut writer, name, stop, style).await
     };
     let outcome = made.await;
     site.close().await;
@@ -207,20 +207,20 @@ async fn rotate(global: &Global, name: Name, yes: bool, style: Style) -> Result<
             "changed": outcome.done,
         }))?;
     } else if !style.quiet {
-        terminal::print_line(&done(&site, name, &file))?;
+        terminal::print_line(&describe_rotation(&site, name, &file))?;
     }
     Ok(0)
 }
 
 /// Brings a secret everywhere, as it is or made anew.
-async fn apply(
+async fn apply_rotation(
     site: &Session,
     writer: &mut Writer<'_>,
-    name: Name,
+    name: SecretName,
     stop: &AtomicBool,
     style: Style,
-) -> Result<engine::Outcome> {
-    let (recipe, plan) = planned(site, &writer.journal, &parts(name)).await?;
+) -> Result<engine::RunOutcome> {
+    let (recipe, plan) = make_plan(site, &writer.journal, &parts_using(name)).await?;
     let plan = only_ours(plan);
     refuse_kept(site, name, &recipe)?;
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
@@ -232,48 +232,50 @@ async fn apply(
     .await?;
     // Nothing is announced that can't be done.
     match name {
-        Name::Broker => broker::answers(&*site.drivers.broker()?, &site.host).await?,
-        Name::Database | Name::Readonly => {
+        SecretName::Broker => broker::wait_for_answer(&*site.drivers.broker()?, &site.host).await?,
+        SecretName::Database | SecretName::Readonly => {
             site.drivers.database()?.need_server().await?;
         }
-        Name::Monitor | Name::Cookie => {}
+        SecretName::Monitor | SecretName::Cookie => {}
     }
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await
+    engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await
 }
 
-fn done(site: &Session, name: Name, file: &str) -> String {
+fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {
     match name {
-        Name::Database => format!(
+        SecretName::Database => format!(
             "the application logs in to the database by a new password, kept in {file}; nobody was turned away, and the former one is refused now"
         ),
-        Name::Readonly => format!(
+        SecretName::Readonly => format!(
             "the account that only reads from the database has a new password, in {file}; whoever reads needs it from now on"
         ),
-        Name::Broker => format!(
+        SecretName::Broker => format!(
             "the services log in to the broker by a new password, kept in {file}; the former one is refused now"
         ),
-        Name::Monitor => format!(
+        SecretName::Monitor => format!(
             "the monitor asks {} for a new password, in {file}",
             site.settings().monitor.user.as_str()
         ),
-        Name::Cookie => "the cookies have a new secret: everybody has to log in again".to_owned(),
+        SecretName::Cookie => {
+            "the cookies have a new secret: everybody has to log in again".to_owned()
+        }
     }
 }
 
 /// What a secret goes through. Another part may have changes that are pending: they are for `install`.
-fn parts(name: Name) -> Parts {
+fn parts_using(name: SecretName) -> Parts {
     let server = match name {
-        Name::Database | Name::Readonly => Some(Part::Database),
-        Name::Broker => Some(Part::Broker),
-        Name::Monitor | Name::Cookie => None,
+        SecretName::Database | SecretName::Readonly => Some(Part::Database),
+        SecretName::Broker => Some(Part::Broker),
+        SecretName::Monitor | SecretName::Cookie => None,
     };
     let services = match name {
         // Each new connection reads it.
-        Name::Database | Name::Readonly => None,
+        SecretName::Database | SecretName::Readonly => None,
         _ => Some(Part::Services),
     };
     let always = [Part::Secrets, Part::Configuration];
@@ -297,11 +299,11 @@ fn only_ours(mut plan: Plan) -> Plan {
 }
 
 /// Refuses what is not ours to change.
-fn refuse(site: &Session, name: Name) -> Result<()> {
-    if let Err(why) = purpose(site, name) {
+fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
+    if let Err(why) = secret_purpose(site, name) {
         return Err(Exit::Usage.because(format!("there is no secret {}: {why}", name.as_str())));
     }
-    if let (setting, Some(path)) = given(site, name) {
+    if let (setting, Some(path)) = given_file(site, name) {
         return Err(Exit::Settings.because(format!(
             "the secret {} is your own, in {}: change it where it is asked for, write it into that file, and run `camcops-provision install`; or take {setting} out of the settings to have one made and kept here",
             name.as_str(),
@@ -311,7 +313,7 @@ fn refuse(site: &Session, name: Name) -> Result<()> {
     let settings = site.settings();
     let database = &settings.database;
     let elsewhere = match name {
-        Name::Database | Name::Readonly
+        SecretName::Database | SecretName::Readonly
             if database.mode == Mode::External && database.admin_defaults_file.is_none() =>
         {
             Some((
@@ -319,13 +321,13 @@ fn refuse(site: &Session, name: Name) -> Result<()> {
                 "or set database.admin_defaults_file, and camcops-provision does it",
             ))
         }
-        Name::Broker if settings.broker.mode == Mode::External => {
+        SecretName::Broker if settings.broker.mode == Mode::External => {
             Some(("broker", "which camcops-provision only logs in to"))
         }
         _ => None,
     };
     if let Some((server, more)) = elsewhere {
-        let (setting, _) = given(site, name);
+        let (setting, _) = given_file(site, name);
         return Err(Exit::Settings.because(format!(
             "the account is on a {server} server that others look after: have them give it another password, write that into a file that only root can read, name the file in {setting}, and run `camcops-provision install` ({more})"
         )));
@@ -339,12 +341,12 @@ fn refuse(site: &Session, name: Name) -> Result<()> {
 }
 
 /// Refuses where camcops.conf would go on with what the administrator wrote there.
-fn refuse_kept(site: &Session, name: Name, recipe: &Recipe) -> Result<()> {
+fn refuse_kept(site: &Session, name: SecretName, recipe: &Recipe) -> Result<()> {
     let (section, needed) = match name {
-        Name::Database => ("site", "DB_URL"),
-        Name::Broker => ("export", "CELERY_BROKER_URL"),
-        Name::Cookie => ("site", "SESSION_COOKIE_SECRET"),
-        Name::Readonly | Name::Monitor => return Ok(()),
+        SecretName::Database => ("site", "DB_URL"),
+        SecretName::Broker => ("export", "CELERY_BROKER_URL"),
+        SecretName::Cookie => ("site", "SESSION_COOKIE_SECRET"),
+        SecretName::Readonly | SecretName::Monitor => return Ok(()),
     };
     let passed = site.settings().config.get(section);
     let by_file = format!("{needed}{}", settings::BY_FILE);
@@ -364,7 +366,7 @@ fn refuse_kept(site: &Session, name: Name, recipe: &Recipe) -> Result<()> {
     let still_follows = kept
         .yours
         .as_ref()
-        .is_some_and(|value| name == Name::Database && value.contains(&reads_it));
+        .is_some_and(|value| name == SecretName::Database && value.contains(&reads_it));
     if still_follows {
         return Ok(());
     }

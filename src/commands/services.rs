@@ -4,8 +4,8 @@ use super::need_machine;
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Services};
-use crate::drivers::services::member::{Member, Role};
-use crate::drivers::services::{self, Known, Phase, Seen};
+use crate::drivers::services::member::{Member, ServiceRole};
+use crate::drivers::services::{self, ServiceManager, ServicePhase, ServiceState};
 use crate::host::Host;
 use crate::host::processes::{self, Table};
 use crate::resource::{Facets, State};
@@ -19,58 +19,67 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Starts them.
-pub(crate) async fn start(global: &Global, flags: &Services, style: Style) -> Result<u8> {
-    let (site, chosen) = chosen(global, flags, "start services")?;
+pub(crate) async fn start_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = choose_services(global, flags, "start services")?;
     for member in &chosen {
-        up(&site, member).await?;
+        bring_up(&site, member).await?;
     }
-    started(&site, &chosen, "started", style).await
+    wait_for_start(&site, &chosen, "started", style).await
 }
 
 /// Stops them, the last one first.
-pub(crate) async fn stop(global: &Global, flags: &Services, style: Style) -> Result<u8> {
-    let (site, chosen) = chosen(global, flags, "stop services")?;
+pub(crate) async fn stop_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, chosen) = choose_services(global, flags, "stop services")?;
     for member in chosen.iter().rev() {
-        services::stop(site.drivers.services.as_ref(), &site.host, &member.name)?;
+        services::stop_service(site.drivers.services.as_ref(), &site.host, &member.name)?;
     }
-    finish(&site, &chosen, "stopped", style).await
+    report_services(&site, &chosen, "stopped", style).await
 }
 
 /// Restarts them.
-pub(crate) async fn restart(global: &Global, flags: &Services, style: Style) -> Result<u8> {
-    let (site, chosen) = chosen(global, flags, "restart services")?;
+pub(crate) async fn restart_services(
+    global: &Global,
+    flags: &Services,
+    style: Style,
+) -> Result<u8> {
+    let (site, chosen) = choose_services(global, flags, "restart services")?;
     for member in &chosen {
         // The socket stays open: that is what it is for.
-        if member.role != Role::Socket {
-            services::restart(site.drivers.services.as_ref(), &site.host, &member.name).await?;
+        if member.role != ServiceRole::Socket {
+            services::restart_service(site.drivers.services.as_ref(), &site.host, &member.name)
+                .await?;
         } else {
-            up(&site, member).await?;
+            bring_up(&site, member).await?;
         }
     }
-    started(&site, &chosen, "restarted", style).await
+    wait_for_start(&site, &chosen, "restarted", style).await
 }
 
 /// Restarts those that have not read what changed since they started.
-pub(crate) async fn reload(global: &Global, flags: &Services, style: Style) -> Result<u8> {
-    let (site, mut chosen) = chosen(global, flags, "reload services")?;
+pub(crate) async fn reload_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+    let (site, mut chosen) = choose_services(global, flags, "reload services")?;
     // Only what runs has something to read again.
     let seen = known(&site)?.see(&site.host)?;
     chosen.retain(|member| {
         seen.get(&member.name)
-            .is_some_and(|seen| seen.phase == Phase::Running)
+            .is_some_and(|seen| seen.phase == ServicePhase::Running)
     });
     for member in &chosen {
-        up(&site, member).await?;
+        bring_up(&site, member).await?;
     }
-    finish(&site, &chosen, "up to date", style).await
+    report_services(&site, &chosen, "up to date", style).await
 }
 
-pub(super) fn known(site: &Session) -> Result<&Known> {
+pub(super) fn known(site: &Session) -> Result<&ServiceManager> {
     let known = site.drivers.services.as_ref();
     known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
 }
 
-fn chosen(global: &Global, flags: &Services, what: &str) -> Result<(Session, Vec<Member>)> {
+fn choose_services(
+    global: &Global,
+    flags: &Services,
+    what: &str,
+) -> Result<(Session, Vec<Member>)> {
     need_machine(global, what)?;
     let site = Session::open(global)?;
     refuse_unwanted(&site, &flags.services)?;
@@ -117,7 +126,7 @@ pub(crate) fn refuse_unwanted(site: &Session, services: &[ServiceName]) -> Resul
     }
 }
 
-async fn up(site: &Session, member: &Member) -> Result<()> {
+async fn bring_up(site: &Session, member: &Member) -> Result<()> {
     let wanted = State::Present(Facets::new());
     services::enforce(
         site.drivers.services.as_ref(),
@@ -131,11 +140,11 @@ async fn up(site: &Session, member: &Member) -> Result<()> {
 
 /// What is to be told of a service.
 #[derive(Debug, Serialize)]
-pub(crate) struct Told {
+pub(crate) struct ServiceRow {
     /// Its name.
     pub(crate) name: String,
     /// Where it is in its life.
-    pub(crate) state: Phase,
+    pub(crate) state: ServicePhase,
     /// Since when it runs.
     pub(crate) since: Option<String>,
     /// Its main process.
@@ -157,26 +166,29 @@ pub(crate) struct Told {
 }
 
 /// What there is to tell of the services of a machine.
-pub(crate) async fn told(site: &Session, wanted: impl Fn(&Member) -> bool) -> Result<Vec<Told>> {
+pub(crate) async fn service_rows(
+    site: &Session,
+    wanted: impl Fn(&Member) -> bool,
+) -> Result<Vec<ServiceRow>> {
     let (host, known) = (&site.host, known(site)?);
     let seen = known.see(host)?;
     let table = Table::read();
     let mut all = Vec::new();
     for member in known.members.iter().filter(|member| wanted(member)) {
         let seen = seen.get(&member.name).cloned().unwrap_or_default();
-        all.push(one(host, known, member, &seen, &table).await?);
+        all.push(service_row(host, known, member, &seen, &table).await?);
     }
     Ok(all)
 }
 
-async fn one(
+async fn service_row(
     host: &Host,
-    known: &Known,
+    known: &ServiceManager,
     member: &Member,
-    seen: &Seen,
+    seen: &ServiceState,
     table: &Table,
-) -> Result<Told> {
-    let up = seen.phase == Phase::Running;
+) -> Result<ServiceRow> {
+    let up = seen.phase == ServicePhase::Running;
     let answer = match up {
         true => known.answer(host, member).await?,
         false => None,
@@ -185,30 +197,34 @@ async fn one(
     let trouble = match (&answer, seen.phase) {
         _ if keeps_failing.is_some() => keeps_failing.clone(),
         (Some(Err(why)), _) => Some(why.text.clone()),
-        (None, Phase::Running)
-            if member.role == Role::Socket && !services::has_socket(Some(known)) =>
+        (None, ServicePhase::Running)
+            if member.role == ServiceRole::Socket && !services::has_socket(Some(known)) =>
         {
             Some("nobody finds it any more: run `camcops-provision install`".into())
         }
-        (_, Phase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
-        (_, Phase::Stopped) if !seen.there => Some("not installed".into()),
-        (_, Phase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => {
+        (_, ServicePhase::Failed) => {
+            Some(format!("{} {}", seen.result, seen.detail).trim().to_owned())
+        }
+        (_, ServicePhase::Stopped) if !seen.there => Some("not installed".into()),
+        (_, ServicePhase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => {
             Some(seen.result.clone())
         }
         _ => None,
     };
     let since = match up {
-        true => seen.since.or_else(|| seen.pid.and_then(processes::started)),
+        true => seen
+            .since
+            .or_else(|| seen.pid.and_then(processes::start_time)),
         false => None,
     };
-    Ok(Told {
+    Ok(ServiceRow {
         name: member.name.clone(),
         state: match keeps_failing {
-            Some(_) => Phase::Failed,
+            Some(_) => ServicePhase::Failed,
             None => seen.phase,
         },
         keeps_failing: keeps_failing.is_some(),
-        since: since.and_then(written),
+        since: since.and_then(format_time),
         pid: seen.pid.filter(|_| up),
         memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
         restarts: seen.restarts,
@@ -235,23 +251,25 @@ fn is_own_drop_in(path: &str) -> bool {
     path.ends_with(".conf") && path.contains(".d/") && !packaged && !ours
 }
 
-pub(super) fn written(moment: SystemTime) -> Option<String> {
+pub(super) fn format_time(moment: SystemTime) -> Option<String> {
     let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
     moment.format(&Rfc3339).ok()
 }
 
 /// One line for people.
-pub(crate) fn line(told: &Told) -> String {
+pub(crate) fn format_row(told: &ServiceRow) -> String {
     let state = match (told.state, told.answers, told.fresh) {
-        (Phase::Running, Some(false), _) => "runs, but does not answer",
-        (Phase::Running, None, _) if told.trouble.is_some() => "is lost",
-        (Phase::Running, _, Some(false)) => "runs, but has not read its newest configuration",
-        (Phase::Running, Some(true), _) => "answers",
-        (Phase::Running, None, _) => "runs",
-        (Phase::Starting, ..) => "is starting",
-        (Phase::Stopping, ..) => "is stopping",
-        (Phase::Stopped, ..) => "is stopped",
-        (Phase::Failed, ..) => "has failed",
+        (ServicePhase::Running, Some(false), _) => "runs, but does not answer",
+        (ServicePhase::Running, None, _) if told.trouble.is_some() => "is lost",
+        (ServicePhase::Running, _, Some(false)) => {
+            "runs, but has not read its newest configuration"
+        }
+        (ServicePhase::Running, Some(true), _) => "answers",
+        (ServicePhase::Running, None, _) => "runs",
+        (ServicePhase::Starting, ..) => "is starting",
+        (ServicePhase::Stopping, ..) => "is stopping",
+        (ServicePhase::Stopped, ..) => "is stopped",
+        (ServicePhase::Failed, ..) => "has failed",
     };
     let mut line = match (told.keeps_failing, &told.trouble) {
         (true, Some(trouble)) => format!("{:<34} {trouble}", told.name),
@@ -270,7 +288,7 @@ pub(crate) fn line(told: &Told) -> String {
     if told.restarts > 0 && !told.keeps_failing {
         line += &format!(
             ", {} after failures",
-            terminal::count(told.restarts as usize, "restart")
+            terminal::count_of(told.restarts as usize, "restart")
         );
     }
     line
@@ -278,17 +296,23 @@ pub(crate) fn line(told: &Told) -> String {
 
 /// Tells of services that were started, and of the site where its web server was one of them: that each of them answers
 /// does not say that visitors reach it.
-async fn started(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
-    finish(site, chosen, what, style).await?;
-    if !chosen.iter().any(|member| member.role == Role::Server) {
+async fn wait_for_start(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+    report_services(site, chosen, what, style).await?;
+    if !chosen
+        .iter()
+        .any(|member| member.role == ServiceRole::Server)
+    {
         return Ok(0);
     }
     let known = known(site)?;
-    let web = known.members.iter().find(|member| member.role == Role::Web);
+    let web = known
+        .members
+        .iter()
+        .find(|member| member.role == ServiceRole::Web);
     let Some(web) = web else { return Ok(0) };
     match known.answer(&site.host, web).await? {
         Some(Err(why)) => {
-            terminal::note(&format!(
+            terminal::print_note(&format!(
                 "error: the services are {what}, but the site does not answer: {}; `camcops-provision doctor web` says more",
                 why.text
             ));
@@ -298,9 +322,14 @@ async fn started(site: &Session, chosen: &[Member], what: &str, style: Style) ->
     }
 }
 
-async fn finish(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+async fn report_services(
+    site: &Session,
+    chosen: &[Member],
+    what: &str,
+    style: Style,
+) -> Result<u8> {
     known(site)?.forget();
-    let told = told(site, |member| {
+    let told = service_rows(site, |member| {
         chosen.iter().any(|one| one.name == member.name)
     })
     .await?;
@@ -308,7 +337,7 @@ async fn finish(site: &Session, chosen: &[Member], what: &str, style: Style) -> 
         terminal::print_json(&json!({ "instance": site.instance, "services": told }))?;
     } else if !style.quiet {
         for told in &told {
-            terminal::print_line(&line(told))?;
+            terminal::print_line(&format_row(told))?;
         }
         if told.is_empty() {
             terminal::print_line(&format!("nothing to be {what}"))?;

@@ -1,15 +1,15 @@
 //! `top` and `stats`: what the services use, measured twice and told as rates.
 
-use super::services::{known, written};
+use super::services::{format_time, known};
 use super::{need_machine, purge};
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Top};
-use crate::drivers::services::member::Role;
-use crate::drivers::services::{Phase, Seen};
+use crate::drivers::services::member::ServiceRole;
+use crate::drivers::services::{ServicePhase, ServiceState};
 use crate::drivers::sql::quote;
 use crate::host::processes::{self, Stat, Table};
 use crate::probe::broker::Queue;
-use crate::probe::{Endpoint, Role as Server};
+use crate::probe::{Backend as Server, Endpoint};
 use crate::session::Session;
 use anyhow::Result;
 use serde::Serialize;
@@ -31,37 +31,37 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const QUEUE: &str = "celery";
 
 /// Shows the services again and again on a terminal, else once.
-pub(crate) async fn top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
+pub(crate) async fn show_top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
     need_machine(global, "measure the services")?;
-    let site = purge::site(global)?;
+    let site = purge::load_installed(global)?;
     let shown = match !style.json && !flags.once && terminal::is_output() {
-        true => watch(&site, Duration::from_secs(flags.seconds.into()), style).await,
-        false => once(&site, style).await,
+        true => watch_site(&site, Duration::from_secs(flags.seconds.into()), style).await,
+        false => show_once(&site, style).await,
     };
     site.close().await;
     shown
 }
 
 /// Tells everything that was measured, each process by itself.
-pub(crate) async fn stats(global: &Global, style: Style) -> Result<u8> {
+pub(crate) async fn print_stats(global: &Global, style: Style) -> Result<u8> {
     need_machine(global, "measure the services")?;
-    let site = purge::site(global)?;
-    let measured = measured(&site).await;
+    let site = purge::load_installed(global)?;
+    let measured = measure_site(&site).await;
     site.close().await;
     let measured = measured?;
     if style.json {
         print_json(&site, &measured)?;
     } else {
-        terminal::print(&details(&measured, &table(&site, &measured)))?;
+        terminal::print(&format_details(&measured, &format_table(&site, &measured)))?;
     }
     Ok(0)
 }
 
-async fn once(site: &Session, style: Style) -> Result<u8> {
-    let measured = measured(site).await?;
+async fn show_once(site: &Session, style: Style) -> Result<u8> {
+    let measured = measure_site(site).await?;
     match style.json {
         true => print_json(site, &measured)?,
-        false => terminal::print(&table(site, &measured))?,
+        false => terminal::print(&format_table(site, &measured))?,
     }
     Ok(0)
 }
@@ -70,14 +70,14 @@ fn print_json(site: &Session, measured: &Measured) -> Result<()> {
     terminal::print_json(&json!({ "instance": site.instance, "stats": measured }))
 }
 
-async fn measured(site: &Session) -> Result<Measured> {
+async fn measure_site(site: &Session) -> Result<Measured> {
     let first = Sample::take(site)?;
-    let (servers, ()) = tokio::join!(servers(site), sleep(MOMENT));
+    let (servers, ()) = tokio::join!(measure_servers(site), sleep(MOMENT));
     Ok(Sample::take(site)?.since(&first, servers))
 }
 
 /// On a screen of its own, which whoever watches leaves as it was before.
-async fn watch(site: &Session, pause: Duration, style: Style) -> Result<u8> {
+async fn watch_site(site: &Session, pause: Duration, style: Style) -> Result<u8> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut ends = signal(SignalKind::terminate())?;
     terminal::print("\u{1b}[?1049h\u{1b}[?25l")?;
@@ -88,7 +88,7 @@ async fn watch(site: &Session, pause: Duration, style: Style) -> Result<u8> {
             Ok(before) => before,
             Err(why) => break Some(why),
         };
-        let asked = servers(site);
+        let asked = measure_servers(site);
         let (servers, ()) = tokio::select! {
             both = async { tokio::join!(asked, sleep(pauses.next().unwrap_or(pause))) } => both,
             _ = interrupts.recv() => break None,
@@ -96,7 +96,7 @@ async fn watch(site: &Session, pause: Duration, style: Style) -> Result<u8> {
         };
         last = match Sample::take(site) {
             Ok(now) => {
-                let text = table(site, &now.since(&before, servers));
+                let text = format_table(site, &now.since(&before, servers));
                 let heading = match style.color {
                     true => "\u{1b}[1m",
                     false => "",
@@ -125,7 +125,7 @@ struct Sample {
 struct ServiceNow {
     name: String,
     service: Option<String>,
-    seen: Seen,
+    seen: ServiceState,
     processes: BTreeMap<u32, Stat>,
 }
 
@@ -145,7 +145,7 @@ impl Sample {
         let services = known
             .members
             .iter()
-            .filter(|member| member.role != Role::Socket)
+            .filter(|member| member.role != ServiceRole::Socket)
             .map(|member| {
                 let seen = all.get(&member.name).cloned().unwrap_or_default();
                 let tree = seen.pid.map(|pid| table.tree(pid)).unwrap_or_default();
@@ -163,7 +163,7 @@ impl Sample {
         Ok(Sample {
             at: Instant::now(),
             services,
-            visits: visits(site),
+            visits: count_visits(site),
         })
     }
 
@@ -174,7 +174,7 @@ impl Sample {
             .iter()
             .map(|now| {
                 let then = before.services.iter().find(|then| then.name == now.name);
-                service(now, then, seconds)
+                measure_service(now, then, seconds)
             })
             .collect();
         let requests = match (&before.visits, &self.visits) {
@@ -184,7 +184,7 @@ impl Sample {
         Measured {
             seconds,
             services,
-            requests_per_second: requests.map(rounded),
+            requests_per_second: requests.map(round_number),
             queue: servers.queue,
             database: servers.database,
             troubles: servers.troubles,
@@ -192,9 +192,9 @@ impl Sample {
     }
 }
 
-fn service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) -> Service {
-    let up = now.seen.phase == Phase::Running;
-    let processes: Vec<Process> = now
+fn measure_service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) -> Service {
+    let up = now.seen.phase == ServicePhase::Running;
+    let processes: Vec<ProcessUse> = now
         .processes
         .iter()
         .map(|(&pid, stat)| {
@@ -202,14 +202,14 @@ fn service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) -> Service
             // One that is new was busy for all of its life within this time.
             let busy =
                 stat.busy - before.map_or(Duration::ZERO, |before| before.busy.min(stat.busy));
-            Process {
+            ProcessUse {
                 pid,
-                program: processes::program(pid),
+                program: processes::program_of(pid),
                 state: stat.state,
-                since: processes::started(pid).and_then(written),
-                cpu_percent: rounded(busy.as_secs_f64() / seconds * 100.0),
-                cpu_seconds: rounded(stat.busy.as_secs_f64()),
-                memory: processes::share(pid),
+                since: processes::start_time(pid).and_then(format_time),
+                cpu_percent: round_number(busy.as_secs_f64() / seconds * 100.0),
+                cpu_seconds: round_number(stat.busy.as_secs_f64()),
+                memory: processes::memory_share(pid),
             }
         })
         .collect();
@@ -219,7 +219,7 @@ fn service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) -> Service
         state: now.seen.phase,
         restarts: now.seen.restarts,
         // A sum of nothing would be less than nothing.
-        cpu_percent: rounded(processes.iter().fold(0.0, |sum, one| sum + one.cpu_percent)),
+        cpu_percent: round_number(processes.iter().fold(0.0, |sum, one| sum + one.cpu_percent)),
         memory: match up {
             true => processes.iter().map(|one| one.memory).sum(),
             false => None,
@@ -228,11 +228,11 @@ fn service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) -> Service
     }
 }
 
-fn rounded(number: f64) -> f64 {
+fn round_number(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-fn visits(site: &Session) -> Option<Visits> {
+fn count_visits(site: &Session) -> Option<Visits> {
     let layout = &site.layout;
     let path = format!("{}/{}_access.log", layout.apache_logs, layout.slug);
     let data = std::fs::metadata(&path).ok()?;
@@ -264,8 +264,8 @@ struct Servers {
     troubles: Vec<String>,
 }
 
-async fn servers(site: &Session) -> Servers {
-    let (queue, database) = tokio::join!(queue(site), connections(site));
+async fn measure_servers(site: &Session) -> Servers {
+    let (queue, database) = tokio::join!(measure_queue(site), count_connections(site));
     let mut servers = Servers::default();
     match queue {
         Ok(queue) => servers.queue = queue,
@@ -278,7 +278,7 @@ async fn servers(site: &Session) -> Servers {
     servers
 }
 
-async fn queue(site: &Session) -> Result<Option<Queue>> {
+async fn measure_queue(site: &Session) -> Result<Option<Queue>> {
     let Endpoint::Broker(endpoint) = site.endpoint(Server::Broker)? else {
         return Ok(None);
     };
@@ -286,7 +286,7 @@ async fn queue(site: &Session) -> Result<Option<Queue>> {
     queue.map_err(|trouble| anyhow::anyhow!("broker {trouble}"))
 }
 
-async fn connections(site: &Session) -> Result<Connections> {
+async fn count_connections(site: &Session) -> Result<Connections> {
     let known = site.drivers.database()?;
     let open: Option<(String, u64)> = known
         .server
@@ -297,7 +297,7 @@ async fn connections(site: &Session) -> Result<Connections> {
         .server
         .row(&format!(
             "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = {}",
-            quote::text(&known.database)
+            quote::quote_text(&known.database)
         ))
         .await?;
     Ok(Connections {
@@ -325,16 +325,16 @@ struct Service {
     name: String,
     /// As people call it, where it is one of ours.
     service: Option<String>,
-    state: Phase,
+    state: ServicePhase,
     restarts: u32,
     /// Of one core.
     cpu_percent: f64,
     memory: Option<u64>,
-    processes: Vec<Process>,
+    processes: Vec<ProcessUse>,
 }
 
 #[derive(Serialize)]
-struct Process {
+struct ProcessUse {
     pid: u32,
     program: Option<String>,
     state: char,
@@ -355,7 +355,7 @@ struct Connections {
     most: u64,
 }
 
-fn table(site: &Session, measured: &Measured) -> String {
+fn format_table(site: &Session, measured: &Measured) -> String {
     let mut text = format!(
         "{:<34} {:<9} {:>7} {:>10} {:>9} {:>8}\n",
         "SERVICE", "STATE", "CPU %", "MEMORY", "PROCESSES", "RESTARTS"
@@ -385,8 +385,8 @@ fn table(site: &Session, measured: &Measured) -> String {
         let _ = writeln!(
             text,
             "queue        {} waiting, taken by {}",
-            terminal::count(queue.waiting as usize, "task"),
-            terminal::count(queue.consumers as usize, "consumer")
+            terminal::count_of(queue.waiting as usize, "task"),
+            terminal::count_of(queue.consumers as usize, "consumer")
         );
     }
     if let Some(database) = &measured.database {
@@ -402,7 +402,7 @@ fn table(site: &Session, measured: &Measured) -> String {
     text
 }
 
-fn details(measured: &Measured, table: &str) -> String {
+fn format_details(measured: &Measured, table: &str) -> String {
     let mut text = table.to_owned();
     for service in &measured.services {
         let _ = writeln!(text, "\n{}", service.name);

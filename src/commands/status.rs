@@ -7,10 +7,10 @@ use crate::drivers::acme;
 use crate::engine::{self, report};
 use crate::host::{Host, processes};
 use crate::layout::DEFAULT_INSTANCE;
-use crate::probe::{Answer, Cause, Role, Trouble};
+use crate::probe::{Answer, Backend, Cause, Trouble};
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::planned;
+use crate::session::converge::make_plan;
 use crate::settings::TlsMode;
 use crate::site::Certificate;
 use crate::{certificate, journal};
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The database or the broker, as the application sees it.
 #[derive(Debug, Serialize)]
-struct Server {
+struct ServerRow {
     role: &'static str,
     at: String,
     #[serde(flatten)]
@@ -40,22 +40,22 @@ struct Server {
 
 /// Another run that is at work.
 #[derive(Debug, Serialize)]
-struct Running {
+struct RunningOperation {
     command: String,
     instance: String,
     process: u32,
 }
 
-impl std::fmt::Display for Running {
+impl std::fmt::Display for RunningOperation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} is running, process {}", self.command, self.process)
     }
 }
 
-fn running(host: &Host) -> Option<Running> {
+fn running_operation(host: &Host) -> Option<RunningOperation> {
     let process = journal::at_work(host)?;
-    let (command, instance) = meant(&processes::words(process)?);
-    Some(Running {
+    let (command, instance) = split_command(&processes::command_words(process)?);
+    Some(RunningOperation {
         command: command.unwrap_or_else(|| "another command".to_owned()),
         instance,
         process,
@@ -63,7 +63,7 @@ fn running(host: &Host) -> Option<Running> {
 }
 
 /// The command that words on the command line mean, and on which instance.
-fn meant(words: &[String]) -> (Option<String>, String) {
+fn split_command(words: &[String]) -> (Option<String>, String) {
     let instance = || DEFAULT_INSTANCE.to_owned();
     let Ok(matches) = Cli::command().try_get_matches_from(words) else {
         return (None, instance());
@@ -89,7 +89,7 @@ struct Release {
     has_python: bool,
 }
 
-fn release(site: &Session) -> Result<Option<Release>> {
+fn release_status(site: &Session) -> Result<Option<Release>> {
     let venv = &site.layout.venv;
     let Some(target) = site.host.read_link(venv)? else {
         return Ok(None);
@@ -100,15 +100,15 @@ fn release(site: &Session) -> Result<Option<Release>> {
     }))
 }
 
-async fn servers(site: &Session) -> Vec<Server> {
+async fn ask_servers(site: &Session) -> Vec<ServerRow> {
     let (database, broker) = tokio::join!(
-        server(site, Role::Database, "database"),
-        server(site, Role::Broker, "broker")
+        ask_server(site, Backend::Database, "database"),
+        ask_server(site, Backend::Broker, "broker")
     );
     vec![database, broker]
 }
 
-async fn server(site: &Session, role: Role, name: &'static str) -> Server {
+async fn ask_server(site: &Session, role: Backend, name: &'static str) -> ServerRow {
     let (at, answer) = match site.endpoint(role) {
         Ok(endpoint) => (endpoint.place(), endpoint.answers(PATIENCE).await),
         Err(why) => {
@@ -121,7 +121,7 @@ async fn server(site: &Session, role: Role, name: &'static str) -> Server {
         Ok(answer) => (Some(answer), None),
         Err(trouble) => (None, Some(trouble)),
     };
-    Server {
+    ServerRow {
         role: name,
         at,
         answers,
@@ -135,7 +135,7 @@ async fn server(site: &Session, role: Role, name: &'static str) -> Server {
 }
 
 /// What is not looked at because a server does not answer: each question would wait for it.
-fn unasked(servers: &[Server]) -> Vec<Part> {
+fn unasked_parts(servers: &[ServerRow]) -> Vec<Part> {
     let mut parts = Vec::new();
     for server in servers.iter().filter(|server| server.hangs) {
         match server.role {
@@ -164,33 +164,34 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
     let mut site = Session::open(global)?;
     site.only_shows = true;
     let journal = site.journal()?;
-    let found = site.found(&journal)?;
-    site.ready(&found)?;
+    let found = site.read_existing(&journal)?;
+    site.load_secrets(&found)?;
     let mut asked = Vec::new();
     if let Some(services) = &site.drivers.services {
         services.hurry(PATIENCE);
         services.begin_to_look(&site.host);
-        let ((), answers) = tokio::join!(services.look_ahead(&site.host), servers(&site));
+        let ((), answers) = tokio::join!(services.look_ahead(&site.host), ask_servers(&site));
         asked = answers;
     }
     let servers = asked;
-    let unasked = unasked(&servers);
+    let unasked = unasked_parts(&servers);
     let parts = Parts {
         only: Vec::new(),
         skip: unasked.clone(),
         adopt: true,
     };
-    let (recipe, plan) = planned(&site, &journal, &parts).await?;
+    let (recipe, plan) = make_plan(&site, &journal, &parts).await?;
     let can_be_asked = |resource: &Resource| can_be_asked(resource, &unasked);
-    let drift = engine::drift(&site.host, &site.drivers, &journal, &plan, can_be_asked).await?;
+    let drift =
+        engine::find_drift(&site.host, &site.drivers, &journal, &plan, can_be_asked).await?;
     // A goodbye to a server that hangs would wait for it.
     let _ = timeout(PATIENCE, site.close()).await;
     let release = match site.host.staged_root() {
         Some(_) => None,
-        None => release(&site)?,
+        None => release_status(&site)?,
     };
-    let running = running(&site.host);
-    let is_ours = |running: &&Running| running.instance == site.instance;
+    let running = running_operation(&site.host);
+    let is_ours = |running: &&RunningOperation| running.instance == site.instance;
     let at_work = running.as_ref().filter(is_ours);
     let interrupted = at_work.is_none() && journal.owned().iter().any(|owned| owned.open);
     let pending = plan.changes.len() + plan.conflicts.len();
@@ -198,30 +199,30 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
         Certificate::Issued { .. } => site
             .host
             .read(&site.layout.certificate_with_key)?
-            .map(|pem| certificate::summary(&pem, SystemTime::now()))
+            .map(|pem| certificate::summarize_first(&pem, SystemTime::now()))
             .transpose()?,
         Certificate::Own { because, .. } if !because.is_empty() => None,
-        Certificate::Own { pair, .. } => Some(certificate::summary(
+        Certificate::Own { pair, .. } => Some(certificate::summarize_first(
             pair.certificate.as_bytes(),
             SystemTime::now(),
         )?),
         Certificate::Given { certificate, .. } => site
             .host
             .read(&site.host.followed(certificate)?)?
-            .map(|pem| certificate::summary(&pem, SystemTime::now()))
+            .map(|pem| certificate::summarize_first(&pem, SystemTime::now()))
             .transpose()?,
     };
     let renewer = match (site.settings().tls.mode, site.host.staged_root()) {
-        (TlsMode::Certbot, None) => acme::renewer(&site.host)?,
+        (TlsMode::Certbot, None) => acme::find_renewer(&site.host)?,
         _ => None,
     };
     let services = match site.host.staged_root() {
         Some(_) => Vec::new(),
-        None => super::services::told(&site, |_| true).await?,
+        None => super::services::service_rows(&site, |_| true).await?,
     };
     let backups = match site.host.staged_root() {
         Some(_) => None,
-        None => crate::backup::summary::Summary::of(&site)?,
+        None => crate::backup::summary::BackupSummary::of(&site)?,
     };
     if style.json {
         terminal::print_json(&json!({
@@ -287,7 +288,7 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
             };
         }
         for told in &services {
-            let _ = writeln!(text, "service      {}", super::services::line(told));
+            let _ = writeln!(text, "service      {}", super::services::format_row(told));
             for path in &told.drop_ins {
                 let _ = writeln!(text, "             with your {path}");
             }
@@ -350,7 +351,7 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
             some => writeln!(
                 text,
                 "pending      {}; `camcops-provision plan` shows them{besides}",
-                terminal::count(some, "change")
+                terminal::count_of(some, "change")
             ),
         };
         terminal::print(&text)?;
@@ -370,7 +371,7 @@ mod tests {
     fn a_run_is_known_by_its_words() {
         let meant = |line: &str| {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let (command, instance) = meant(&words);
+            let (command, instance) = split_command(&words);
             (command.unwrap_or_default(), instance)
         };
         let is = |command: &str, instance: &str| (command.to_owned(), instance.to_owned());

@@ -2,14 +2,14 @@
 //! the terminal. The password is never an argument and never in the environment.
 
 use crate::base::error::Exit;
-use crate::base::prompt::{self, hidden, read_secret, terminal};
+use crate::base::prompt::{self, ask_hidden, has_terminal, read_secret};
 use crate::base::secret::Secret;
-use crate::base::terminal::{Style, note};
+use crate::base::terminal::{Style, print_note};
 use crate::cli::Install;
 use crate::drivers::superuser;
 use crate::engine::{Action, Plan};
 use crate::host::Host;
-use crate::host::secrets::Key;
+use crate::host::secrets::KeptSecret;
 use crate::resource::Resource;
 use crate::session::Session;
 use crate::settings::{Setting, UserName};
@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use std::path::Path;
 
 /// Takes the password from the file that a flag names, or from standard input.
-pub(crate) fn take(site: &Session, flags: &Install) -> Result<()> {
+pub(crate) fn take_password(site: &Session, flags: &Install) -> Result<()> {
     take_file(site, flags.superuser_password_file.as_deref())
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn take(site: &Session, flags: &Install) -> Result<()> {
 pub(crate) fn take_file(site: &Session, file: Option<&Path>) -> Result<()> {
     const FLAG: &str = "--superuser-password-file";
     if let Some(file) = file {
-        keep(site, from_file(&site.host, FLAG, file)?);
+        keep_password(site, from_file(&site.host, FLAG, file)?);
     }
     Ok(())
 }
@@ -37,10 +37,10 @@ pub(crate) fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> 
         _ => {
             let path = std::path::absolute(file)?;
             let path = path.to_str().context("the name of a file is not UTF-8")?;
-            Key::given(host, flag, path)?.secret
+            KeptSecret::given(host, flag, path)?.secret
         }
     };
-    superuser::check(&password)
+    superuser::check_password(&password)
         .map_err(|why| Exit::Usage.because(format!("{flag}: the password {why}")))?;
     Ok(password)
 }
@@ -56,17 +56,17 @@ pub(crate) fn ask_name(
         planned.action == Action::Create && matches!(planned.change.resource, Resource::Tables(_))
     });
     let named = site.settings().superuser.username.is_some();
-    if named || !first_tables || flags.yes || style.json || !terminal() {
+    if named || !first_tables || flags.yes || style.json || !has_terminal() {
         return Ok(None);
     }
     loop {
-        let answer = asked("Name of the first superuser (empty for none): ")?;
+        let answer = need_answer("Name of the first superuser (empty for none): ")?;
         if answer.is_empty() {
             return Ok(None);
         }
         match UserName::read(&answer.as_str().into()) {
             Ok(_) => return Ok(Some(answer)),
-            Err(why) => note(&format!("{why}; allowed: {}", UserName::allowed())),
+            Err(why) => print_note(&format!("{why}; allowed: {}", UserName::allowed())),
         }
     }
 }
@@ -91,10 +91,10 @@ pub(crate) fn need_password(site: &Session, name: &str, style: Style) -> Result<
     if site.host.staged_root().is_some() || site.drivers.superuser_password.borrow().is_some() {
         return Ok(());
     }
-    if style.json || !terminal() {
-        return Err(superuser::needed(name));
+    if style.json || !has_terminal() {
+        return Err(superuser::password_needed(name));
     }
-    keep(
+    keep_password(
         site,
         asked_twice(&format!("Password of the superuser {name}: "))?,
     );
@@ -104,36 +104,36 @@ pub(crate) fn need_password(site: &Session, name: &str, style: Style) -> Result<
 /// The password that somebody types at the terminal.
 pub(crate) fn asked_twice(question: &str) -> Result<Secret> {
     loop {
-        let first = hidden(question)?;
-        if let Err(why) = superuser::check(&first) {
-            note(&format!("the password {why}"));
+        let first = ask_hidden(question)?;
+        if let Err(why) = superuser::check_password(&first) {
+            print_note(&format!("the password {why}"));
             continue;
         }
-        if first == hidden("The same again: ")? {
+        if first == ask_hidden("The same again: ")? {
             return Ok(first);
         }
-        note("these are two different passwords");
+        print_note("these are two different passwords");
     }
 }
 
 /// A secret of somebody else that is typed at the terminal, whatever it looks like.
 pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
     loop {
-        let first = hidden(question)?;
+        let first = ask_hidden(question)?;
         if first.reveal().is_empty() {
             return Err(Exit::Failed.because("nothing was typed; nothing was changed"));
         }
-        if first == hidden("The same again: ")? {
+        if first == ask_hidden("The same again: ")? {
             return Ok(first);
         }
-        note("these are two different ones");
+        print_note("these are two different ones");
     }
 }
 
-fn keep(site: &Session, password: Secret) {
+fn keep_password(site: &Session, password: Secret) {
     site.drivers.superuser_password.replace(Some(password));
 }
 
-fn asked(question: &str) -> Result<String> {
-    prompt::line(question)?.ok_or_else(|| Exit::Failed.because("nothing was changed"))
+fn need_answer(question: &str) -> Result<String> {
+    prompt::ask_line(question)?.ok_or_else(|| Exit::Failed.because("nothing was changed"))
 }

@@ -7,13 +7,13 @@ mod safe;
 
 use super::need_machine;
 use crate::base::error::Exit;
-use crate::base::prompt::{Enter, Question, agree};
+use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::terminal::{self, Style};
-use crate::camcops_conf::kept::masked;
+use crate::camcops_conf::kept::mask_secrets;
 use crate::cli::{Global, Support};
 use crate::doctor::LOG_ENDS;
 use crate::drivers::services::KEEPS_FAILING;
-use crate::drivers::services::member::members;
+use crate::drivers::services::member::list_members;
 use crate::session::Session;
 use crate::settings::Service;
 use crate::site::facts::Manager;
@@ -90,7 +90,7 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
     let out = out
         .to_str()
         .context("--out: the name of the file is not UTF-8")?;
-    if site.host.look(out)?.is_some() {
+    if site.host.stat(out)?.is_some() {
         return Err(
             Exit::CannotCreate.because(format!("{out} is there already; choose another name"))
         );
@@ -101,14 +101,14 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
             "--out {out}: there is no directory {directory}; make it, or name another file"
         )));
     }
-    let mut pieces = pieces(&site, global, style)?;
-    let hidden = hide(&mut pieces, &secrets(&site)?);
-    let list = list(&pieces, hidden);
+    let mut pieces = collect_pieces(&site, global, style)?;
+    let hidden = hide_secrets(&mut pieces, &read_secrets(&site)?);
+    let list = list_pieces(&pieces, hidden);
     if !style.json && !style.quiet {
         terminal::print(&list)?;
     }
     let what = format!("write this to {out}");
-    agree(&Question::new(&what, Enter::Yes), flags.yes, style)?;
+    ask_to_agree(&Question::new(&what, Enter::Yes), flags.yes, style)?;
     pieces.insert(
         0,
         Piece {
@@ -116,7 +116,7 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
             text: list,
         },
     );
-    let bytes = packed(&name, &pieces, now.unix_timestamp())?;
+    let bytes = pack_pieces(&name, &pieces, now.unix_timestamp())?;
     site.host.put_file(out, &bytes, Some((0, 0)), 0o600)?;
     if style.json {
         let names: Vec<&str> = pieces.iter().map(|piece| piece.name.as_str()).collect();
@@ -129,7 +129,7 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
     Ok(0)
 }
 
-fn list(pieces: &[Piece], hidden: usize) -> String {
+fn list_pieces(pieces: &[Piece], hidden: usize) -> String {
     let mut text = "What is in it: no password, no key, nothing of a patient. Of logs, only times, places in the code and known words of the services themselves.\n".to_owned();
     for Piece {
         name,
@@ -142,34 +142,34 @@ fn list(pieces: &[Piece], hidden: usize) -> String {
         let _ = writeln!(
             text,
             "A password stood where none should: {}, masked here; please tell whoever looks after camcops-provision",
-            terminal::count(hidden, "time")
+            terminal::count_of(hidden, "time")
         );
     }
     text
 }
 
-fn pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
+fn collect_pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
     let mut pieces = vec![
         Piece {
             name: "versions.txt".into(),
-            text: versions(site),
+            text: list_versions(site),
         },
         Piece {
             name: "machine.txt".into(),
             text: MACHINE
-                .map(|words| said(site, words[0], &words[1..]))
+                .map(|words| program_output(site, words[0], &words[1..]))
                 .concat(),
         },
         Piece {
             name: "services.txt".into(),
-            text: services(site),
+            text: list_services(site),
         },
     ];
     for (name, arguments) in TOLD {
-        tell(style, name);
+        tell_piece(style, name);
         pieces.push(Piece {
             name: name.into(),
-            text: without_log(ourselves(site, global, arguments)?),
+            text: without_log(run_ourselves(site, global, arguments)?),
         });
     }
     for (name, path) in [
@@ -177,7 +177,7 @@ fn pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
         ("apache-site.conf", site.layout.apache_site()),
     ] {
         let text = match site.host.read_text(&path) {
-            Ok(Some(text)) => masked(&text),
+            Ok(Some(text)) => mask_secrets(&text),
             Ok(None) => format!("there is no {path}\n"),
             Err(why) => format!("{why:#}\n"),
         };
@@ -191,8 +191,8 @@ fn pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
             continue;
         }
         let name = format!("logs/{}.txt", service.as_str());
-        tell(style, &name);
-        let told = ourselves(
+        tell_piece(style, &name);
+        let told = run_ourselves(
             site,
             global,
             &["--json", "logs", service.as_str(), "-n", LINES],
@@ -203,24 +203,24 @@ fn pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
         });
     }
     let log = format!("{}/{}_error.log", site.layout.apache_logs, site.layout.slug);
-    let lines = said(site, "tail", &["-n", LINES, "--", &log]);
+    let lines = program_output(site, "tail", &["-n", LINES, "--", &log]);
     pieces.push(Piece {
         name: "logs/apache.txt".into(),
         text: lines
             .lines()
-            .filter_map(safe::apache)
+            .filter_map(safe::safe_apache_line)
             .fold(String::new(), |all, line| all + &line + "\n"),
     });
     Ok(pieces)
 }
 
-fn tell(style: Style, name: &str) {
+fn tell_piece(style: Style, name: &str) {
     if !style.quiet && !style.json {
-        terminal::note(&format!("  collecting {name}"));
+        terminal::print_note(&format!("  collecting {name}"));
     }
 }
 
-fn versions(site: &Session) -> String {
+fn list_versions(site: &Session) -> String {
     let mut text = format!(
         "camcops-provision {}\n{}\n{:?}\n",
         env!("CARGO_PKG_VERSION"),
@@ -243,7 +243,7 @@ fn versions(site: &Session) -> String {
 }
 
 /// What a program says, under its own name.
-fn said(site: &Session, program: &str, arguments: &[&str]) -> String {
+fn program_output(site: &Session, program: &str, arguments: &[&str]) -> String {
     let heading = format!("$ {program} {}\n", arguments.join(" "));
     match site.host.child(program).args(arguments).end() {
         Ok(ended) => format!("{heading}{}{}\n", ended.output, ended.complaint),
@@ -251,8 +251,8 @@ fn said(site: &Session, program: &str, arguments: &[&str]) -> String {
     }
 }
 
-fn services(site: &Session) -> String {
-    let names: Vec<String> = members(site)
+fn list_services(site: &Session) -> String {
+    let names: Vec<String> = list_members(site)
         .into_iter()
         .map(|member| member.name)
         .collect();
@@ -260,14 +260,14 @@ fn services(site: &Session) -> String {
         Manager::Systemd => {
             let mut arguments = vec!["--no-pager", "--full", "--lines=0", "status", "--"];
             arguments.extend(names.iter().map(String::as_str));
-            said(site, "systemctl", &arguments)
+            program_output(site, "systemctl", &arguments)
         }
-        Manager::Supervisor => said(site, "supervisorctl", &["status"]),
+        Manager::Supervisor => program_output(site, "supervisorctl", &["status"]),
     }
 }
 
 /// What this program tells, asked as whoever runs this asked it.
-fn ourselves(site: &Session, global: &Global, arguments: &[&str]) -> Result<String> {
+fn run_ourselves(site: &Session, global: &Global, arguments: &[&str]) -> Result<String> {
     let program = std::env::current_exe()?;
     let program = program
         .to_str()
@@ -298,7 +298,7 @@ fn without_log(told: String) -> String {
         match value {
             Value::String(text) => {
                 if let Some((found, line)) = before_log(text) {
-                    *text = match safe::service(line) {
+                    *text = match safe::safe_service_line(line) {
                         Some(line) => format!("{found}{line}"),
                         None => found.to_owned(),
                     };
@@ -339,7 +339,7 @@ fn service_log(told: &str) -> String {
     };
     let mut text = String::new();
     for line in lines {
-        if let Some(message) = line["message"].as_str().and_then(safe::service) {
+        if let Some(message) = line["message"].as_str().and_then(safe::safe_service_line) {
             let time = line["time"].as_str().unwrap_or_default();
             let _ = writeln!(text, "{time} {message}");
         }
@@ -348,7 +348,7 @@ fn service_log(told: &str) -> String {
 }
 
 /// Every secret of the site.
-fn secrets(site: &Session) -> Result<Vec<Zeroizing<String>>> {
+fn read_secrets(site: &Session) -> Result<Vec<Zeroizing<String>>> {
     let settings = site.settings();
     let mut files: Vec<String> = site
         .host
@@ -388,7 +388,7 @@ fn secrets(site: &Session) -> Result<Vec<Zeroizing<String>>> {
 }
 
 /// Masks what should not be there in the first place; says how often that was so.
-fn hide(pieces: &mut [Piece], secrets: &[Zeroizing<String>]) -> usize {
+fn hide_secrets(pieces: &mut [Piece], secrets: &[Zeroizing<String>]) -> usize {
     let mut hidden = 0;
     for piece in pieces {
         for secret in secrets {
@@ -402,7 +402,7 @@ fn hide(pieces: &mut [Piece], secrets: &[Zeroizing<String>]) -> usize {
     hidden
 }
 
-fn packed(folder: &str, pieces: &[Piece], now: i64) -> Result<Vec<u8>> {
+fn pack_pieces(folder: &str, pieces: &[Piece], now: i64) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for piece in pieces {
         let mut header = tar::Header::new_gnu();
@@ -427,10 +427,10 @@ mod tests {
         };
         let mut pieces = [piece("x hushhush y hushhush"), piece("nothing")];
         let secrets = [Zeroizing::new("hushhush".to_owned())];
-        assert_eq!(hide(&mut pieces, &secrets), 2);
+        assert_eq!(hide_secrets(&mut pieces, &secrets), 2);
         assert_eq!(pieces[0].text, "x ******** y ********");
-        assert!(list(&pieces, 2).contains("2 times"));
-        assert!(!list(&pieces, 0).contains("stood"));
+        assert!(list_pieces(&pieces, 2).contains("2 times"));
+        assert!(!list_pieces(&pieces, 0).contains("stood"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{need_machine, purge};
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Services};
-use crate::drivers::services::member::Role;
+use crate::drivers::services::member::ServiceRole;
 use crate::host::named_file::open_at_once;
 use crate::host::processes::{self, Table};
 use anyhow::Result;
@@ -42,7 +42,7 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(5);
 const ALL_ANSWERS: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize)]
-struct Process {
+struct TracedProcess {
     service: String,
     pid: u32,
     program: Option<String>,
@@ -70,7 +70,7 @@ struct Frame {
 /// Shows it.
 pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     need_machine(global, "look into the services")?;
-    let site = purge::site(global)?;
+    let site = purge::load_installed(global)?;
     refuse_unknown(&site, &flags.services)?;
     let known = known(&site)?;
     let seen = known.see(&site.host)?;
@@ -78,7 +78,7 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
     let mut all = Vec::new();
     let begin = Instant::now();
     for member in &known.members {
-        if member.role == Role::Socket || !is_chosen(member, &flags.services) {
+        if member.role == ServiceRole::Socket || !is_chosen(member, &flags.services) {
             continue;
         }
         let root = seen.get(&member.name).and_then(|seen| seen.pid);
@@ -90,16 +90,16 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
                 _ if begin.elapsed() > ALL_ANSWERS => {
                     Err("it was not asked: those before it took too long; name its service".into())
                 }
-                _ => told(pid).await,
+                _ => ask_process(pid).await,
             };
             let (threads, trouble) = match told {
-                Ok(text) => (threads(&text), None),
+                Ok(text) => (parse_threads(&text), None),
                 Err(why) => (Vec::new(), Some(why)),
             };
-            all.push(Process {
+            all.push(TracedProcess {
                 service: member.service.clone().unwrap_or_default(),
                 pid,
-                program: processes::program(pid).map(|name| terminal::plain(&name)),
+                program: processes::program_of(pid).map(|name| terminal::strip_controls(&name)),
                 state: table.get(pid).map_or('?', |stat| stat.state),
                 threads,
                 trouble,
@@ -113,7 +113,7 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "processes": all }))?;
     } else {
-        terminal::print(&all.iter().map(text).collect::<String>())?;
+        terminal::print(&all.iter().map(format_process).collect::<String>())?;
     }
     Ok(match all.iter().all(|process| process.trouble.is_some()) {
         true => Exit::Failed as u8,
@@ -122,17 +122,17 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
 }
 
 /// What a process says where it is, or why it does not.
-async fn told(pid: u32) -> Result<String, String> {
+async fn ask_process(pid: u32) -> Result<String, String> {
     let gone = || "it has ended".to_owned();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| gone())?;
-    let memory = memory(pid);
+    let memory = open_memory(pid);
     // Whoever does not listen would die of the signal.
-    let (true, Some(file)) = (listens(&status), memory) else {
+    let (true, Some(file)) = (is_listening(&status), memory) else {
         return Err("it does not tell: it is no Python of CamCOPS, or it started before an upgrade of camcops-provision (restart the service then)".into());
     };
     let before = file.metadata().map_err(|_| gone())?.size();
     kill(Pid::from_raw(pid as i32), SIGNAL).map_err(|_| gone())?;
-    match added(file, before, LONGEST_ANSWER).await {
+    match read_added(file, before, LONGEST_ANSWER).await {
         Ok(text) if !text.is_empty() => Ok(text),
         Ok(_) => {
             let place = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
@@ -150,7 +150,7 @@ async fn told(pid: u32) -> Result<String, String> {
 
 /// What comes to stand in a file behind this position, until nothing more comes; nothing if it does not begin in time.
 /// Of what never ends, the beginning.
-async fn added(mut file: File, before: u64, longest: Duration) -> io::Result<String> {
+async fn read_added(mut file: File, before: u64, longest: Duration) -> io::Result<String> {
     let asked = Instant::now();
     let (mut last, mut changed) = (before, asked);
     loop {
@@ -175,7 +175,7 @@ async fn added(mut file: File, before: u64, longest: Duration) -> io::Result<Str
 }
 
 /// Whether a process has said what is to be done on the signal.
-fn listens(status: &str) -> bool {
+fn is_listening(status: &str) -> bool {
     let caught = status
         .lines()
         .find_map(|line| line.strip_prefix("SigCgt:"))
@@ -184,7 +184,7 @@ fn listens(status: &str) -> bool {
 }
 
 /// Opened so that nothing that the process may have put in its place meanwhile holds this one up.
-fn memory(pid: u32) -> Option<File> {
+fn open_memory(pid: u32) -> Option<File> {
     let is_it = |path: &Path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == MEMORY);
     let handles = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let path = handles
@@ -198,12 +198,12 @@ fn memory(pid: u32) -> Option<File> {
 }
 
 /// `Thread 0x… (most recent call first):`, and below it `  File "…", line 1 in name`
-fn threads(text: &str) -> Vec<Thread> {
+fn parse_threads(text: &str) -> Vec<Thread> {
     let mut threads = Vec::new();
     for line in text.lines() {
         if line.ends_with("(most recent call first):") {
             threads.push(Thread { frames: Vec::new() });
-        } else if let (Some(frame), Some(thread)) = (frame(line), threads.last_mut()) {
+        } else if let (Some(frame), Some(thread)) = (parse_frame(line), threads.last_mut()) {
             thread.frames.push(frame);
         }
     }
@@ -211,20 +211,20 @@ fn threads(text: &str) -> Vec<Thread> {
     threads
 }
 
-fn frame(line: &str) -> Option<Frame> {
+fn parse_frame(line: &str) -> Option<Frame> {
     let (file, rest) = line
         .trim_start()
         .strip_prefix("File \"")?
         .rsplit_once("\", line ")?;
     let (number, function) = rest.split_once(" in ")?;
     Some(Frame {
-        file: terminal::plain(file),
+        file: terminal::strip_controls(file),
         line: number.parse().ok()?,
-        function: terminal::plain(function),
+        function: terminal::strip_controls(function),
     })
 }
 
-fn text(process: &Process) -> String {
+fn format_process(process: &TracedProcess) -> String {
     let mut text = format!(
         "{} process {} ({}), state {}",
         process.service,
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn threads_are_read_with_the_one_that_answered_first() {
         let text = "Thread 0x1 (most recent call first):\n  File \"/a b.py\", line 7 in wait\n\nCurrent thread 0x2 (most recent call first):\n  File \"/c.py\", line 12 in <module>\n  ...\n";
-        let threads = threads(text);
+        let threads = parse_threads(text);
         assert_eq!(threads.len(), 2);
         assert_eq!(threads[0].frames.len(), 1);
         assert_eq!(threads[0].frames[0].function, "<module>");
@@ -270,7 +270,7 @@ mod tests {
                 function: "wait".into()
             }]
         );
-        assert_eq!(super::threads("nothing"), []);
+        assert_eq!(parse_threads("nothing"), []);
     }
 
     #[tokio::test]
@@ -293,22 +293,22 @@ mod tests {
             ("echo told > $1", 5),
         ] {
             let (file, mut child) = told(script);
-            let text = added(file, 0, Duration::from_secs(1)).await.unwrap();
+            let text = read_added(file, 0, Duration::from_secs(1)).await.unwrap();
             assert!(!text.is_empty() && text.len() <= most, "{}", text.len());
             child.kill().unwrap();
             child.wait().unwrap();
         }
         assert!(begin.elapsed() < Duration::from_secs(15));
         let (file, mut child) = told("true");
-        assert_eq!(added(file, 0, LONGEST_ANSWER).await.unwrap(), "");
+        assert_eq!(read_added(file, 0, LONGEST_ANSWER).await.unwrap(), "");
         child.wait().unwrap();
     }
 
     #[test]
     fn who_does_not_listen_is_left_in_peace() {
-        assert!(listens("SigIgn:\t0\nSigCgt:\t0000000000008000\n"));
-        assert!(!listens("SigCgt:\t0000000000004000\n"));
-        assert!(!listens(""));
+        assert!(is_listening("SigIgn:\t0\nSigCgt:\t0000000000008000\n"));
+        assert!(!is_listening("SigCgt:\t0000000000004000\n"));
+        assert!(!is_listening(""));
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
@@ -319,7 +319,7 @@ mod tests {
             .unwrap();
         assert!(
             runtime
-                .block_on(told(child.id()))
+                .block_on(ask_process(child.id()))
                 .unwrap_err()
                 .contains("does not tell")
         );
@@ -328,7 +328,7 @@ mod tests {
         child.wait().unwrap();
         assert!(
             runtime
-                .block_on(told(u32::MAX >> 1))
+                .block_on(ask_process(u32::MAX >> 1))
                 .unwrap_err()
                 .contains("has ended")
         );

@@ -10,20 +10,20 @@ pub(crate) mod rollback;
 
 use super::need_machine;
 use crate::base::error::Exit;
-use crate::base::prompt::{Enter, Question, agree};
+use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
-use crate::cli::{Global, Parts, Upgrade as Flags};
+use crate::cli::{Global, Parts, UpgradeFlags as Flags};
 use crate::commands::upgrade::rollback::Writes;
 use crate::drivers::{release, services, tables};
 use crate::engine::report::Lines;
 use crate::engine::{self, Plan};
 use crate::journal::Writer;
-use crate::probe::{Endpoint, Role};
+use crate::probe::{Backend, Endpoint};
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::{overrides, planned, refuse, unpack};
-use crate::session::upgrade_record::{self, Phase, Side, Upgrade};
+use crate::session::converge::{make_plan, overriding_sources, refuse_plan, unpack_bundle};
+use crate::session::upgrade_record::{self, Side, UpgradePhase, UpgradeRecord};
 use crate::settings::{Auto, Version};
 use anyhow::{Context, Result, bail};
 use check::{KEY, Preflight};
@@ -42,43 +42,43 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Upgrades, or tells what that would do.
 pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
-    let to = check::target(flags.to.as_deref())?;
+    let to = check::target_version(flags.to.as_deref())?;
     need_machine(global, "upgrade")?;
     let mut global = global.clone();
-    global.set.extend(overrides(&flags.origin)?);
-    let site = opened(&global)?;
+    global.set.extend(overriding_sources(&flags.origin)?);
+    let site = open_installed(&global)?;
     if flags.check {
-        let found = check::preflight(&site, to).await;
+        let found = check::check_upgrade(&site, to).await;
         site.close().await;
-        return check::tell(&site, &found?, flags.exit_code, style);
+        return check::tell_preflight(&site, &found?, flags.exit_code, style);
     }
     let stop = stop_on_signals(style)?;
-    if rollback::finish(&global, flags.yes, style).await? {
+    if rollback::finish_begun(&global, flags.yes, style).await? {
         return Err(Exit::Failed.because(
             "an earlier upgrade was being undone, and that is finished now; run again to upgrade",
         ));
     }
     let mut writer = Writer::open(&site.host, &site.instance, "upgrade")?;
-    let found = check::preflight(&site, to).await?;
+    let found = check::check_upgrade(&site, to).await?;
     if !found.problems.is_empty() {
         return Err(Exit::Failed.because(found.problems.join("\n")));
     }
-    let begun = begun(&site, to)?;
+    let begun = begun_upgrade(&site, to)?;
     if !found.pending && begun.is_none() {
         site.close().await;
         check::set_version(&global, to.as_str())?;
-        return done(&site, None, style);
+        return report_done(&site, None, style);
     }
     let question = format!("CamCOPS {} -> {}", found.from, to.as_str());
-    agree(&Question::new(&question, Enter::No), flags.yes, style)?;
+    ask_to_agree(&Question::new(&question, Enter::No), flags.yes, style)?;
     let writes = match begun {
         Some(_) => Writes::Anybodys,
         None => Writes::Ours,
     };
     let next = with_version(&global, to.as_str())?;
-    build(&next, &mut writer, stop, style).await?;
+    build_release(&next, &mut writer, stop, style).await?;
     let visitor = Visitor::begin(&next)?;
-    let upgrade = prepared(&site, &next, &found, begun).await;
+    let upgrade = prepare_upgrade(&site, &next, &found, begun).await;
     site.close().await;
     let mut upgrade = match upgrade {
         Ok(upgrade) => upgrade,
@@ -89,25 +89,25 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
                 _ => &found.from,
             };
             let old = with_version(&global, asked_for)?;
-            let started = converge(&old, &mut writer, &whole(), &GO_ON, style).await;
+            let started = converge_parts(&old, &mut writer, &all_parts(), &GO_ON, style).await;
             old.close().await;
             started.context("the services could not be started again")?;
             return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
         }
     };
-    let result = forward(&global, &next, &mut writer, &mut upgrade, stop, style).await;
+    let result = go_forward(&global, &next, &mut writer, &mut upgrade, stop, style).await;
     next.close().await;
     let Err(why) = result else {
         let gap = visitor.end().await;
-        return done(&next, Some((&upgrade, gap)), style);
+        return report_done(&next, Some((&upgrade, gap)), style);
     };
     let (old, new) = (&upgrade.from.version, &upgrade.to.version);
     if !style.quiet {
-        terminal::note(&format!(
+        terminal::print_note(&format!(
             "  CamCOPS {new} could not be brought into use ({why:#}); going back to {old}"
         ));
     }
-    rollback::undo(&global, &mut writer, &upgrade, writes, style)
+    rollback::undo_upgrade(&global, &mut writer, &upgrade, writes, style)
         .await
         .with_context(|| format!("CamCOPS {new} could not be brought into use: {why:#}"))?;
     let gap = visitor.end().await.as_secs_f64();
@@ -123,20 +123,22 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
 }
 
 /// The upgrade to this version that an earlier run was cut in, if the settings say that it is to go on.
-fn begun(site: &Session, to: Version) -> Result<Option<Upgrade>> {
-    let upgrade = upgrade_record::read(&site.host, &site.instance)?;
+fn begun_upgrade(site: &Session, to: Version) -> Result<Option<UpgradeRecord>> {
+    let upgrade = upgrade_record::read_record(&site.host, &site.instance)?;
     let is_asked_for = site.settings().camcops.version == Auto::Given(to)
         || (site.settings().camcops.version == Auto::Auto && to == Version::NEWEST);
     Ok(upgrade.filter(|upgrade| {
-        upgrade.phase == Phase::Switching && upgrade.to.version == to.as_str() && is_asked_for
+        upgrade.phase == UpgradePhase::Switching
+            && upgrade.to.version == to.as_str()
+            && is_asked_for
     }))
 }
 
 /// The site, with all that it takes to reach its data.
-fn opened(global: &Global) -> Result<Session> {
+fn open_installed(global: &Global) -> Result<Session> {
     let site = Session::open(global)?;
-    let found = site.found(&site.journal()?)?;
-    site.ready(&found)?;
+    let found = site.read_existing(&site.journal()?)?;
+    site.load_secrets(&found)?;
     Ok(site)
 }
 
@@ -144,10 +146,10 @@ fn opened(global: &Global) -> Result<Session> {
 fn with_version(global: &Global, version: &str) -> Result<Session> {
     let mut global = global.clone();
     global.set.push(format!("{KEY}={version}"));
-    opened(&global)
+    open_installed(&global)
 }
 
-fn whole() -> Parts {
+fn all_parts() -> Parts {
     Parts {
         only: Vec::new(),
         skip: Vec::new(),
@@ -156,17 +158,17 @@ fn whole() -> Parts {
 }
 
 /// Makes parts of the machine what the site wants.
-async fn converge(
+async fn converge_parts(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: &AtomicBool,
     style: Style,
 ) -> Result<()> {
-    make(site, writer, parts, stop, style, |_| {}).await
+    apply_chosen(site, writer, parts, stop, style, |_| {}).await
 }
 
-async fn make(
+async fn apply_chosen(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
@@ -179,20 +181,20 @@ async fn make(
         services.forget();
     }
     site.drivers.forget();
-    let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
+    let (recipe, mut plan) = make_plan(site, &writer.journal, parts).await?;
     choose(&mut plan);
-    refuse(site, &recipe, &plan)?;
-    unpack(site, &plan)?;
+    refuse_plan(site, &recipe, &plan)?;
+    unpack_bundle(site, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+    engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
     Ok(())
 }
 
 /// The new release, beside the one in use.
-async fn build(
+async fn build_release(
     next: &Session,
     writer: &mut Writer<'_>,
     stop: &AtomicBool,
@@ -200,10 +202,10 @@ async fn build(
 ) -> Result<()> {
     let parts = Parts {
         only: vec![Part::Packages, Part::Application],
-        ..whole()
+        ..all_parts()
     };
     // The links are what makes it the current one.
-    make(next, writer, &parts, stop, style, |plan| {
+    apply_chosen(next, writer, &parts, stop, style, |plan| {
         plan.changes
             .retain(|planned| !matches!(planned.change.resource, Resource::Symlink(_)));
     })
@@ -212,14 +214,15 @@ async fn build(
 }
 
 /// The way back, before anything of the site is changed.
-async fn prepared(
+async fn prepare_upgrade(
     site: &Session,
     next: &Session,
     found: &Preflight,
-    begun: Option<Upgrade>,
-) -> Result<Upgrade> {
+    begun: Option<UpgradeRecord>,
+) -> Result<UpgradeRecord> {
     let known = next.drivers.database()?;
-    let wanted = release::Wanted::new(next).map_err(|why| Exit::Unreachable.because(why.0))?;
+    let wanted =
+        release::WantedRelease::new(next).map_err(|why| Exit::Unreachable.because(why.0))?;
     let head = tables::head_of(&wanted.id)
         .await?
         .with_context(|| format!("release {} has no migrations", wanted.id))?;
@@ -251,8 +254,8 @@ async fn prepared(
         .dump_before(&known.database, found.to, tables::Reader::Program)
         .await?;
     next.drivers.application()?.dumped.replace(dump.clone());
-    Ok(Upgrade {
-        phase: Phase::Switching,
+    Ok(UpgradeRecord {
+        phase: UpgradePhase::Switching,
         from,
         to: Side {
             version: found.to.to_owned(),
@@ -266,16 +269,16 @@ async fn prepared(
 }
 
 /// The wish; the links, the configuration and the tables; then the services; then whether all of it works.
-async fn forward(
+async fn go_forward(
     global: &Global,
     next: &Session,
     writer: &mut Writer<'_>,
-    upgrade: &mut Upgrade,
+    upgrade: &mut UpgradeRecord,
     stop: &AtomicBool,
     style: Style,
 ) -> Result<()> {
-    let remember = |upgrade: &Upgrade| {
-        upgrade_record::write(&next.host, &next.instance, upgrade)?;
+    let remember = |upgrade: &UpgradeRecord| {
+        upgrade_record::write_record(&next.host, &next.instance, upgrade)?;
         next.host.cut().after_write();
         anyhow::Ok(())
     };
@@ -284,14 +287,14 @@ async fn forward(
     next.host.cut().after_write();
     let parts = Parts {
         skip: vec![Part::Services, Part::Web],
-        ..whole()
+        ..all_parts()
     };
-    converge(next, writer, &parts, stop, style).await?;
+    converge_parts(next, writer, &parts, stop, style).await?;
     if upgrade.migrates {
-        upgrade.sums = Some(tables::sums(&*next.drivers.database()?).await?);
+        upgrade.sums = Some(tables::table_sums(&*next.drivers.database()?).await?);
         remember(upgrade)?;
         // What somebody enters ends the way back: nobody can before everything else runs.
-        make(next, writer, &whole(), stop, style, |plan| {
+        apply_chosen(next, writer, &all_parts(), stop, style, |plan| {
             plan.changes.retain(|planned| {
                 !services::lets_visitors_in(
                     next.drivers.services.as_ref(),
@@ -301,15 +304,15 @@ async fn forward(
         })
         .await?;
     }
-    converge(next, writer, &whole(), stop, style).await?;
-    works(next, writer).await?;
-    upgrade.phase = Phase::Done;
+    converge_parts(next, writer, &all_parts(), stop, style).await?;
+    check_site_works(next, writer).await?;
+    upgrade.phase = UpgradePhase::Done;
     remember(upgrade)
 }
 
 /// A real login page, what tablets are answered, logins to the database and to the broker, an answer of each service.
-async fn works(site: &Session, writer: &Writer<'_>) -> Result<()> {
-    for role in Role::ALL {
+async fn check_site_works(site: &Session, writer: &Writer<'_>) -> Result<()> {
+    for role in Backend::ALL {
         let endpoint = site.endpoint(role)?;
         endpoint.answers(PATIENCE).await?;
         if let Endpoint::Web(web, _) = &endpoint {
@@ -317,7 +320,7 @@ async fn works(site: &Session, writer: &Writer<'_>) -> Result<()> {
         }
     }
     site.drivers.forget();
-    let (_, plan) = planned(site, &writer.journal, &whole()).await?;
+    let (_, plan) = make_plan(site, &writer.journal, &all_parts()).await?;
     let differing = plan
         .changes
         .iter()
@@ -329,7 +332,11 @@ async fn works(site: &Session, writer: &Writer<'_>) -> Result<()> {
     Ok(())
 }
 
-fn done(site: &Session, upgraded: Option<(&Upgrade, Duration)>, style: Style) -> Result<u8> {
+fn report_done(
+    site: &Session,
+    upgraded: Option<(&UpgradeRecord, Duration)>,
+    style: Style,
+) -> Result<u8> {
     let Some((upgrade, gap)) = upgraded else {
         let version = site.settings().camcops.version;
         if style.json {
@@ -381,7 +388,7 @@ struct Visitor {
 
 impl Visitor {
     fn begin(site: &Session) -> Result<Visitor> {
-        let endpoint = site.endpoint(Role::Web)?;
+        let endpoint = site.endpoint(Backend::Web)?;
         let (over, mut is_over) = watch::channel(false);
         let visits = tokio::spawn(async move {
             let (mut longest, mut answered) = (Duration::ZERO, Instant::now());

@@ -6,7 +6,7 @@
 use super::superuser::{asked_twice, from_file};
 use super::{need_machine, purge};
 use crate::base::error::Exit;
-use crate::base::prompt::terminal;
+use crate::base::prompt::has_terminal;
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::Style;
@@ -20,7 +20,7 @@ use serde_json::json;
 
 /// What the database knows of a user.
 #[derive(Debug, PartialEq, Eq)]
-struct Account {
+struct UserAccount {
     superuser: bool,
     /// Changes with the password, and does not tell it.
     mark: String,
@@ -40,8 +40,8 @@ pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result
         ))
     })?;
     stop_on_signals(style)?;
-    let site = purge::site(global)?;
-    let told = done(&site, command, &user.name, style).await;
+    let site = purge::load_installed(global)?;
+    let told = change_user(&site, command, &user.name, style).await;
     site.close().await;
     let told = told?;
     if style.json {
@@ -54,20 +54,29 @@ pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result
     Ok(0)
 }
 
-struct Told {
+struct UserReport {
     changed: bool,
     text: String,
 }
 
-async fn done(site: &Session, command: &User, name: &str, style: Style) -> Result<Told> {
-    let tell = |changed, text: String| Ok(Told { changed, text });
-    let before = look(site, name).await?;
+async fn change_user(
+    site: &Session,
+    command: &User,
+    name: &str,
+    style: Style,
+) -> Result<UserReport> {
+    let tell = |changed, text: String| Ok(UserReport { changed, text });
+    let before = find_user(site, name).await?;
     match command {
         User::Superuser { password, .. } => match before {
             Some(before) if before.superuser => tell(false, format!("{name} is a superuser")),
             Some(_) => {
                 ask_camcops(site, "make_superuser", name, None)?;
-                confirmed(look(site, name).await?.is_some_and(|now| now.superuser))?;
+                confirm_change(
+                    find_user(site, name)
+                        .await?
+                        .is_some_and(|now| now.superuser),
+                )?;
                 tell(
                     true,
                     format!("{name} is a superuser now, with the same password"),
@@ -76,16 +85,20 @@ async fn done(site: &Session, command: &User, name: &str, style: Style) -> Resul
             None => {
                 let password = wanted_password(site, password, name, style)?;
                 ask_camcops(site, "make_superuser", name, Some(&password))?;
-                confirmed(look(site, name).await?.is_some_and(|now| now.superuser))?;
+                confirm_change(
+                    find_user(site, name)
+                        .await?
+                        .is_some_and(|now| now.superuser),
+                )?;
                 tell(true, format!("there is a new superuser {name}"))
             }
         },
         User::ResetPassword { password, .. } => {
-            let before = before.ok_or_else(|| unknown(site, name))?;
+            let before = before.ok_or_else(|| unknown_user(site, name))?;
             let password = wanted_password(site, password, name, style)?;
             ask_camcops(site, "reset_password", name, Some(&password))?;
-            let now = look(site, name).await?;
-            confirmed(now.as_ref().is_some_and(|now| now.mark != before.mark))?;
+            let now = find_user(site, name).await?;
+            confirm_change(now.as_ref().is_some_and(|now| now.mark != before.mark))?;
             let locked = match now.is_some_and(|now| now.locked) {
                 true => {
                     format!("; {name} is locked out: `camcops-provision user enable {name}`")
@@ -95,10 +108,10 @@ async fn done(site: &Session, command: &User, name: &str, style: Style) -> Resul
             tell(true, format!("{name} has the new password{locked}"))
         }
         User::Enable { .. } => {
-            let before = before.ok_or_else(|| unknown(site, name))?;
+            let before = before.ok_or_else(|| unknown_user(site, name))?;
             // Also clears the count of failures, which is no lockout yet.
             ask_camcops(site, "enable_user", name, None)?;
-            confirmed(look(site, name).await?.is_some_and(|now| !now.locked))?;
+            confirm_change(find_user(site, name).await?.is_some_and(|now| !now.locked))?;
             match before.locked {
                 true => tell(true, format!("{name} can log in again")),
                 false => tell(
@@ -110,14 +123,14 @@ async fn done(site: &Session, command: &User, name: &str, style: Style) -> Resul
     }
 }
 
-fn unknown(site: &Session, name: &str) -> anyhow::Error {
+fn unknown_user(site: &Session, name: &str) -> anyhow::Error {
     Exit::Unusable.because(format!(
         "CamCOPS has no user {name}; {}/view_all_users lists them, for a superuser",
         site.url().trim_end_matches('/')
     ))
 }
 
-fn confirmed(is_so: bool) -> Result<()> {
+fn confirm_change(is_so: bool) -> Result<()> {
     match is_so {
         true => Ok(()),
         false => Err(Exit::Failed.because(
@@ -126,10 +139,10 @@ fn confirmed(is_so: bool) -> Result<()> {
     }
 }
 
-async fn look(site: &Session, name: &str) -> Result<Option<Account>> {
+async fn find_user(site: &Session, name: &str) -> Result<Option<UserAccount>> {
     let known = site.drivers.database()?;
-    let database = quote::name(&known.database);
-    let user = quote::text(name);
+    let database = quote::quote_name(&known.database);
+    let user = quote::quote_text(name);
     let question = format!(
         "SELECT superuser, SHA2(hashedpw, 256), EXISTS (SELECT 1 FROM {database}._security_account_lockouts WHERE username = {user} AND locked_until > UTC_TIMESTAMP()) FROM {database}._security_users WHERE username = {user}"
     );
@@ -148,7 +161,7 @@ async fn look(site: &Session, name: &str) -> Result<Option<Account>> {
     Ok(rows
         .into_iter()
         .next()
-        .map(|(superuser, mark, locked)| Account {
+        .map(|(superuser, mark, locked)| UserAccount {
             superuser: superuser.unwrap_or(false),
             mark,
             locked,
@@ -163,7 +176,7 @@ fn wanted_password(
 ) -> Result<Secret> {
     match &flags.password_file {
         Some(file) => from_file(&site.host, "--password-file", file),
-        None if !style.json && terminal() => asked_twice(&format!("New password of {name}: ")),
+        None if !style.json && has_terminal() => asked_twice(&format!("New password of {name}: ")),
         None => Err(Exit::Usage.because(format!(
             "{name} needs a password: use --password-file FILE (- for standard input), or run on a terminal"
         ))),

@@ -4,7 +4,7 @@ use super::services;
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Wait};
-use crate::probe::{self, Answer, Cause, Endpoint, Role, Trouble, seconds};
+use crate::probe::{self, Answer, Backend, Cause, Endpoint, Trouble, format_seconds};
 use crate::session::Session;
 use crate::settings::Service;
 use anyhow::Result;
@@ -26,9 +26,9 @@ const LONGEST_TRY: Duration = Duration::from_secs(15);
 
 /// One that answered.
 #[derive(Debug, Serialize)]
-struct Answered {
+struct AnsweredRole {
     #[serde(rename = "for")]
-    role: Role,
+    role: Backend,
     at: String,
     #[serde(flatten)]
     answer: Answer,
@@ -44,7 +44,7 @@ pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u
     let limit = Duration::from_secs(flags.timeout.into());
     let start = Instant::now();
     let mut waiting = JoinSet::new();
-    for role in roles(&site, &flags.roles) {
+    for role in roles_to_ask(&site, &flags.roles) {
         let endpoint = site.endpoint(role)?;
         waiting.spawn(until_it_answers(role, endpoint, start, limit, style));
     }
@@ -60,8 +60,8 @@ pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u
     missing.sort_by_key(|(role, _)| *role);
     if !missing.is_empty() {
         let mut text = gave_up(&missing, limit);
-        if missing.iter().any(|(role, _)| *role == Role::Web) {
-            text += &failing(&site);
+        if missing.iter().any(|(role, _)| *role == Backend::Web) {
+            text += &failing_services(&site);
         }
         return Err(Exit::Unreachable.because(text));
     }
@@ -69,26 +69,26 @@ pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u
         terminal::print_json(&json!({ "instance": site.instance, "answered": answered }))?;
     } else if !style.quiet {
         for one in &answered {
-            terminal::print_line(&line(one))?;
+            terminal::print_line(&format_answer(one))?;
         }
     }
     Ok(0)
 }
 
 /// Logs in to the database as the account that runs this, for a `wait` of root.
-pub(crate) async fn login(socket: &Path, user: &str, database: &str) -> Result<u8> {
+pub(crate) async fn try_login(socket: &Path, user: &str, database: &str) -> Result<u8> {
     let result = probe::database::by_account(socket, user, database, LONGEST_TRY).await;
     terminal::print_line(&serde_json::to_string(&result)?)?;
     Ok(0)
 }
 
 /// Those asked for, or all that this machine has.
-fn roles(site: &Session, asked: &[Role]) -> Vec<Role> {
+fn roles_to_ask(site: &Session, asked: &[Backend]) -> Vec<Backend> {
     let served = site.settings().services.wants(Service::Server);
-    let mut roles: Vec<Role> = match asked {
-        [] => Role::ALL
+    let mut roles: Vec<Backend> = match asked {
+        [] => Backend::ALL
             .into_iter()
-            .filter(|role| served || *role != Role::Web)
+            .filter(|role| served || *role != Backend::Web)
             .collect(),
         asked => asked.to_vec(),
     };
@@ -98,7 +98,7 @@ fn roles(site: &Session, asked: &[Role]) -> Vec<Role> {
 }
 
 /// Which services end again and again, and why.
-fn failing(site: &Session) -> String {
+fn failing_services(site: &Session) -> String {
     let mut text = String::new();
     let Ok(known) = services::known(site) else {
         return text;
@@ -116,12 +116,12 @@ fn failing(site: &Session) -> String {
 }
 
 async fn until_it_answers(
-    role: Role,
+    role: Backend,
     endpoint: Endpoint,
     start: Instant,
     limit: Duration,
     style: Style,
-) -> Result<Answered, (Role, Trouble)> {
+) -> Result<AnsweredRole, (Backend, Trouble)> {
     let mut pause = FIRST_PAUSE;
     let mut last: Option<Cause> = None;
     loop {
@@ -131,7 +131,7 @@ async fn until_it_answers(
             .await
         {
             Ok(answer) => {
-                return Ok(Answered {
+                return Ok(AnsweredRole {
                     role,
                     at: endpoint.place(),
                     answer,
@@ -145,7 +145,7 @@ async fn until_it_answers(
             return Err((role, trouble));
         }
         if last != Some(trouble.cause) && !style.quiet && !style.json {
-            terminal::note(&format!("waiting for the {role} at {trouble}"));
+            terminal::print_note(&format!("waiting for the {role} at {trouble}"));
         }
         last = Some(trouble.cause);
         if trouble.cause.passes() {
@@ -157,24 +157,24 @@ async fn until_it_answers(
     }
 }
 
-fn line(one: &Answered) -> String {
+fn format_answer(one: &AnsweredRole) -> String {
     let name = one.role.to_string();
     format!(
         "{name:<10} {} answers at {} after {}",
         one.answer,
         one.at,
-        seconds(Duration::from_millis(one.waited_ms))
+        format_seconds(Duration::from_millis(one.waited_ms))
     )
 }
 
-fn gave_up(missing: &[(Role, Trouble)], limit: Duration) -> String {
+fn gave_up(missing: &[(Backend, Trouble)], limit: Duration) -> String {
     let each: Vec<String> = missing
         .iter()
         .map(|(role, trouble)| format!("the {role} at {trouble}"))
         .collect();
     let time = match limit.is_zero() {
         true => String::new(),
-        false => format!(" within {}", seconds(limit)),
+        false => format!(" within {}", format_seconds(limit)),
     };
     format!("not ready{time}: {}", each.join("\n  and "))
 }
@@ -190,8 +190,8 @@ mod tests {
             text: text.into(),
         };
         let missing = [
-            (Role::Database, trouble("db:3306: connection refused")),
-            (Role::Broker, trouble("mq:5672: no answer")),
+            (Backend::Database, trouble("db:3306: connection refused")),
+            (Backend::Broker, trouble("mq:5672: no answer")),
         ];
         assert_eq!(
             gave_up(&missing, Duration::from_secs(5)),

@@ -1,7 +1,7 @@
 //! What there is to bring the site back from.
 
 use super::{Finding, Look};
-use crate::backup::summary::Summary;
+use crate::backup::summary::BackupSummary;
 use anyhow::Result;
 use time::{Duration, OffsetDateTime};
 
@@ -10,8 +10,8 @@ const REMEDY: &str = "camcops-provision backup create";
 const GRACE: Duration = Duration::hours(6);
 
 /// How old the newest backup is, and whether the last try failed.
-pub(crate) fn backups(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some(summary) = Summary::of(look.site)? else {
+pub(crate) fn check_backups(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some(summary) = BackupSummary::of(look.site)? else {
         return Ok(vec![Finding::not_applicable("only root sees backups")]);
     };
     let age = summary

@@ -2,8 +2,8 @@
 
 use super::look::mended_by_install;
 use super::{Finding, Look};
-use crate::base::terminal::count;
-use crate::probe::broker::Endpoint;
+use crate::base::terminal::count_of;
+use crate::probe::broker::BrokerAddress;
 use crate::resource::Resource;
 use crate::settings::{Mode, Service};
 use anyhow::Result;
@@ -17,13 +17,13 @@ const QUEUE: &str = "celery";
 const LONG: u32 = 100;
 
 /// A message there and back.
-pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let mode = site.settings().broker.mode;
     if look.before && mode == Mode::Local {
         return Ok(vec![Finding::not_applicable("install brings it")]);
     }
-    let endpoint = match Endpoint::of(&site.host, site.settings(), &site.layout) {
+    let endpoint = match BrokerAddress::of(&site.host, site.settings(), &site.layout) {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
             return Ok(vec![Finding::not_applicable(
@@ -50,7 +50,7 @@ pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The vhost and the account.
-pub(crate) async fn rights(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_rights(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match planned.change.resource {
             Resource::BrokerAccount(_) => true,
@@ -65,7 +65,7 @@ pub(crate) async fn rights(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// How long a task may take.
-pub(crate) async fn timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (_, plan) = look.plan().await?;
     let broker = &look.site.settings().broker;
     if broker.mode == Mode::External {
@@ -102,7 +102,7 @@ pub(crate) async fn timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// What waits, and who works.
-pub(crate) fn queue(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_queue(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(queue) = look.queue() else {
         return Ok(vec![Finding::not_applicable(
             "no worker has ever made the queue of this vhost, or broker.login was not asked",
@@ -112,8 +112,8 @@ pub(crate) fn queue(look: &Look<'_>) -> Result<Vec<Finding>> {
     look.measure("broker_consumers", None, queue.consumers.into());
     let found = format!(
         "{} waiting, {} at work on them",
-        count(queue.waiting as usize, "task"),
-        count(queue.consumers as usize, "worker")
+        count_of(queue.waiting as usize, "task"),
+        count_of(queue.consumers as usize, "worker")
     );
     let here = look.site.settings().services.wants(Service::Workers);
     Ok(vec![match (queue.consumers, queue.waiting) {

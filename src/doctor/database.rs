@@ -2,10 +2,10 @@
 
 use super::look::mended_by_install;
 use super::{Finding, Look};
-use crate::base::terminal::{count, plain};
-use crate::drivers::sql::{self, COLLATION, Known, Power, quote};
-use crate::drivers::tables::succeeded;
-use crate::probe::database::Endpoint;
+use crate::base::terminal::{count_of, strip_controls};
+use crate::drivers::sql::{self, COLLATION, Database, Power, quote};
+use crate::drivers::tables::check_success;
+use crate::probe::database::DatabaseAddress;
 use crate::recipe::view;
 use crate::resource::Resource;
 use crate::settings::Mode;
@@ -27,12 +27,12 @@ const FIX_COLLATION: &str = "camcops-provision db check --fix-collation";
 const SHOWN: usize = 5;
 
 /// A login as the application.
-pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before && site.settings().database.mode == Mode::Local {
         return Ok(vec![Finding::not_applicable("install brings it")]);
     }
-    let endpoint = match Endpoint::of(&site.host, site) {
+    let endpoint = match DatabaseAddress::of(&site.host, site) {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
             return Ok(vec![Finding::not_applicable(
@@ -85,7 +85,7 @@ fn by_client(look: &Look<'_>, statement: &str) -> String {
 }
 
 /// How large a packet may be.
-pub(crate) async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -110,7 +110,7 @@ pub(crate) async fn packet(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// How many connections there may be.
-pub(crate) async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -128,7 +128,7 @@ pub(crate) async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (used, now) = (value("Max_used_connections"), value("Threads_connected"));
     look.measure("database_connections", None, now as f64);
     look.measure("database_connections_max", None, most as f64);
-    let needed = view::needs(look.site).connections + OTHERS;
+    let needed = view::needs_of_site(look.site).connections + OTHERS;
     let found = format!(
         "{now} of {most} connections, {used} at most so far; the processes of the site may open {needed}"
     );
@@ -147,7 +147,7 @@ pub(crate) async fn connections(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Character set, collation, engine, row format.
-pub(crate) async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -160,7 +160,7 @@ pub(crate) async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
         .await
         // Where no plan can be made, `settings` tells why.
         .unwrap_or_default();
-    let name = quote::text(&known.database);
+    let name = quote::quote_text(&known.database);
     let all: Option<(u64,)> = known
         .server
         .row(&format!(
@@ -186,25 +186,25 @@ pub(crate) async fn tables(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.push(Finding::failed(
             format!(
                 "{} is a table of {} with row format {}",
-                plain(table),
+                strip_controls(table),
                 engine.as_deref().unwrap_or("no engine"),
                 format.as_deref().unwrap_or("unknown")
             ),
-            alter(look, &known, table, "ENGINE = InnoDB ROW_FORMAT = DYNAMIC"),
+            alter_statement(look, &known, table, "ENGINE = InnoDB ROW_FORMAT = DYNAMIC"),
         ));
     }
-    more(&mut findings, old.len(), "of an old kind");
+    count_the_rest(&mut findings, old.len(), "of an old kind");
     if findings.is_empty() {
         findings.push(Finding::ok(format!(
             "{}, all InnoDB with room for wide rows, all {COLLATION}",
-            count(all as usize, "table")
+            count_of(all as usize, "table")
         )));
     }
     Ok(findings)
 }
 
 /// Tables with a column of another collation.
-async fn wrong_collations(known: &Known, all: u64) -> Result<Vec<Finding>> {
+async fn wrong_collations(known: &Database, all: u64) -> Result<Vec<Finding>> {
     let wrong = sql::other_collations(&known.server, &known.database).await?;
     // Where all are alike nothing is mixed, and a site that was taken over may stay so.
     let mixed = (wrong.len() as u64) < all / 2 || wrong.iter().any(|(_, one)| *one != wrong[0].1);
@@ -212,26 +212,26 @@ async fn wrong_collations(known: &Known, all: u64) -> Result<Vec<Finding>> {
     for (table, collation) in wrong.iter().take(SHOWN) {
         let found = format!(
             "{} has columns in {collation}, not {COLLATION}",
-            plain(table)
+            strip_controls(table)
         );
         findings.push(match mixed {
             true => Finding::failed(found, FIX_COLLATION),
             false => Finding::warning(found, FIX_COLLATION),
         });
     }
-    more(&mut findings, wrong.len(), "in another collation");
+    count_the_rest(&mut findings, wrong.len(), "in another collation");
     Ok(findings)
 }
 
-fn alter(look: &Look<'_>, known: &Known, table: &str, how: &str) -> String {
+fn alter_statement(look: &Look<'_>, known: &Database, table: &str, how: &str) -> String {
     if table.chars().any(char::is_control) {
         return "SHOW TABLES, and drop the table whose name has control characters".to_owned();
     }
-    let (database, table) = (quote::name(&known.database), quote::name(table));
+    let (database, table) = (quote::quote_name(&known.database), quote::quote_name(table));
     by_client(look, &format!("ALTER TABLE {database}.{table} {how}"))
 }
 
-fn more(findings: &mut Vec<Finding>, all: usize, what: &str) {
+fn count_the_rest(findings: &mut Vec<Finding>, all: usize, what: &str) {
     if let Some(rest @ 1..) = all.checked_sub(SHOWN) {
         findings.push(Finding::failed(
             format!("{rest} more {what}"),
@@ -241,7 +241,7 @@ fn more(findings: &mut Vec<Finding>, all: usize, what: &str) {
 }
 
 /// Whether a table that is too wide, or a row, is refused when it is made.
-pub(crate) async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -278,7 +278,7 @@ pub(crate) async fn strict(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
-pub(crate) async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let ended = look
         .site
@@ -297,15 +297,15 @@ pub(crate) async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
             "it has every task and every number, once",
         )]);
     }
-    let lines: Vec<String> = ended.complaint.lines().map(plain).collect();
+    let lines: Vec<String> = ended.complaint.lines().map(strip_controls).collect();
     let says_bad = lines.iter().any(|line| line.contains("index is bad"));
     if !says_bad {
-        succeeded(&ended, "check_index", "mend the cause and run again")?;
+        check_success(&ended, "check_index", "mend the cause and run again")?;
     }
     let errors = lines.iter().filter(|line| line.contains(":ERROR:"));
     let wrong = errors.filter(|line| !line.contains("index is bad")).count();
     Ok(vec![Finding::failed(
-        format!("{} missing or wrong", count(wrong, "line")),
+        format!("{} missing or wrong", count_of(wrong, "line")),
         format!(
             "camcops-provision run -- reindex --config {}",
             look.site.layout.config
@@ -314,7 +314,7 @@ pub(crate) async fn index(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Who may log in to the server besides.
-pub(crate) async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
@@ -342,7 +342,7 @@ pub(crate) async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
                 false if user == "root" => format!("{user} may log in from {host}"),
                 false => format!("{user} may log in from {host} without a password"),
             };
-            let account = format!("{}@{}", quote::name(user), quote::name(host));
+            let account = format!("{}@{}", quote::quote_name(user), quote::quote_name(host));
             Finding::warning(found, by_client(look, &format!("DROP USER {account}")))
         })
         .collect();
@@ -355,7 +355,7 @@ pub(crate) async fn accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// What the accounts may do.
-pub(crate) async fn grants(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_grants(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| matches!(planned.change.resource, Resource::SqlAccount(_)))
         .await?;
@@ -366,7 +366,7 @@ pub(crate) async fn grants(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// At which revision the tables are.
-pub(crate) async fn schema(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_schema(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| matches!(planned.change.resource, Resource::Tables(_)))
         .await?;

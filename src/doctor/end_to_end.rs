@@ -2,9 +2,9 @@
 
 use super::{Finding, Look};
 use crate::drivers::release;
-use crate::drivers::services::member::Role;
-use crate::drivers::services::{Phase, proof};
-use crate::probe::web::status;
+use crate::drivers::services::member::ServiceRole;
+use crate::drivers::services::{ServicePhase, proof};
+use crate::probe::web::parse_status;
 use crate::settings::Frontend;
 use anyhow::{Result, anyhow};
 use std::time::Duration;
@@ -19,14 +19,14 @@ const UNREGISTERED: &str = "Unregistered device";
 const PDF: &str = include_str!("end_to_end/pdf.py");
 
 /// What a role of the services answers.
-async fn role(look: &Look<'_>, role: Role, well: &str) -> Result<Vec<Finding>> {
+async fn check_role(look: &Look<'_>, role: ServiceRole, well: &str) -> Result<Vec<Finding>> {
     let Some((member, seen)) = look.service(role)? else {
         return Ok(vec![Finding::not_applicable(
             "this service is not wanted on this machine",
         )]);
     };
     let remedy = "camcops-provision doctor services web";
-    if seen.phase != Phase::Running {
+    if seen.phase != ServicePhase::Running {
         return Ok(vec![Finding::failed(
             format!("{} does not run", member.name),
             remedy,
@@ -39,24 +39,24 @@ async fn role(look: &Look<'_>, role: Role, well: &str) -> Result<Vec<Finding>> {
 }
 
 /// The login page.
-pub(crate) async fn login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let url = look.site.url();
-    role(look, Role::Web, &format!("{url}login has its form")).await
+    check_role(look, ServiceRole::Web, &format!("{url}login has its form")).await
 }
 
 /// A tablet's question.
-pub(crate) async fn api(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_api(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
             "no Apache of ours is in front",
         )]);
     }
-    let wanted = release::Wanted::new(look.site).map_err(|why| anyhow!(why.0))?;
+    let wanted = release::WantedRelease::new(look.site).map_err(|why| anyhow!(why.0))?;
     let form = format!(
         "operation=check_device_registered&camcops_version={}&device=camcops-provision",
         wanted.version.as_str()
     );
-    let endpoint = proof::visitor(look.services()?);
+    let endpoint = proof::visitor_address(look.services()?);
     let place = format!("{}api", endpoint.place());
     let answer = endpoint.ask("POST", "/api", "", &form, PATIENCE).await?;
     if answer.contains(UNREGISTERED) {
@@ -66,7 +66,8 @@ pub(crate) async fn api(look: &Look<'_>) -> Result<Vec<Finding>> {
         .lines()
         .take_while(|line| !line.is_empty())
         .find_map(|line| line.strip_prefix("Server: "));
-    let code = status(&answer).map_or_else(|| "nothing of the web".into(), |code| code.to_string());
+    let code =
+        parse_status(&answer).map_or_else(|| "nothing of the web".into(), |code| code.to_string());
     Ok(vec![Finding::failed(
         format!(
             "{place} answers {code}, and not as CamCOPS; who answers calls itself {}",
@@ -77,17 +78,27 @@ pub(crate) async fn api(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// A question through the broker.
-pub(crate) async fn workers(look: &Look<'_>) -> Result<Vec<Finding>> {
-    role(look, Role::Workers, "the workers answer through the broker").await
+pub(crate) async fn check_workers(look: &Look<'_>) -> Result<Vec<Finding>> {
+    check_role(
+        look,
+        ServiceRole::Workers,
+        "the workers answer through the broker",
+    )
+    .await
 }
 
 /// The schedule.
-pub(crate) async fn scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
-    role(look, Role::Scheduler, "the scheduler has its schedule open").await
+pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
+    check_role(
+        look,
+        ServiceRole::Scheduler,
+        "the scheduler has its schedule open",
+    )
+    .await
 }
 
 /// A PDF.
-pub(crate) fn pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let made = look
         .site

@@ -6,7 +6,7 @@ use crate::recipe::{Exports, is_hidden};
 use anyhow::Result;
 
 /// Whether the services can write there.
-pub(crate) fn folders(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let config = site
         .host

@@ -1,7 +1,7 @@
 //! What the plan says of the settings, of files, and of all that has no check of its own.
 
 use super::look::mended_by_install;
-use super::{Finding, Look, State};
+use super::{Finding, Health, Look};
 use crate::drivers::release;
 use crate::engine::Planned;
 use crate::journal;
@@ -13,7 +13,7 @@ use anyhow::Result;
 const RIGHTS: [&str; 2] = ["owner", "mode"];
 
 /// Whether a plan can be made, and what stands in its way.
-pub(crate) async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (recipe, plan) = look.plan().await?;
     let mut findings = Vec::new();
     for (_, what) in &recipe.missing {
@@ -52,7 +52,7 @@ pub(crate) async fn settings(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Owner and mode.
-pub(crate) async fn permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(only_rights).await?;
     let all = look.journal.owned().iter();
     let all = all.filter(|owned| is_file(&owned.change.resource)).count();
@@ -63,7 +63,7 @@ pub(crate) async fn permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Files, and whatever else no other check tells of.
-pub(crate) async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_files(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match &planned.change.resource {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
@@ -80,7 +80,7 @@ pub(crate) async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings =
         mended_by_install(pending, &format!("{all} things are as install made them"));
     if let Some(hole) = hole_of_release(look)? {
-        findings.retain(|finding| finding.state > State::Ok);
+        findings.retain(|finding| finding.state > Health::Ok);
         findings.push(hole);
     }
     Ok(findings)
@@ -89,11 +89,11 @@ pub(crate) async fn files(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// What the release in use lacks. Every file is looked at, where install only looks into directories that have changed.
 fn hole_of_release(look: &Look<'_>) -> Result<Option<Finding>> {
     let host = &look.site.host;
-    let Some(id) = release::current(host)? else {
+    let Some(id) = release::current_release(host)? else {
         return Ok(None);
     };
     let place = format!("{RELEASES}/{id}");
-    let Some(hole) = release::hole(host, &place, release::Look::Close)? else {
+    let Some(hole) = release::find_hole(host, &place, release::Thoroughness::Close)? else {
         return Ok(None);
     };
     let remedy = match hole.strip_suffix(" is damaged") {

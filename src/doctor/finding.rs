@@ -9,7 +9,7 @@ pub(crate) const LOG_ENDS: &str = "; its log ends: ";
 /// How well something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum State {
+pub(crate) enum Health {
     /// There is nothing to look at here.
     NotApplicable,
     /// All is well.
@@ -20,13 +20,13 @@ pub(crate) enum State {
     Failed,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            State::NotApplicable => "n/a",
-            State::Ok => "ok",
-            State::Warning => "warning",
-            State::Failed => "failed",
+            Health::NotApplicable => "n/a",
+            Health::Ok => "ok",
+            Health::Warning => "warning",
+            Health::Failed => "failed",
         })
     }
 }
@@ -35,7 +35,7 @@ impl fmt::Display for State {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Finding {
     /// How well it is.
-    pub(crate) state: State,
+    pub(crate) state: Health,
     /// What it is.
     pub(crate) found: String,
     /// What mends it, as a command where there is one.
@@ -45,25 +45,25 @@ pub(crate) struct Finding {
 impl Finding {
     /// All is well.
     pub(crate) fn ok(found: impl Into<String>) -> Finding {
-        Finding::new(State::Ok, found, None)
+        Finding::new(Health::Ok, found, None)
     }
 
     /// There is nothing to look at.
     pub(crate) fn not_applicable(why: impl Into<String>) -> Finding {
-        Finding::new(State::NotApplicable, why, None)
+        Finding::new(Health::NotApplicable, why, None)
     }
 
     /// It works, for now.
     pub(crate) fn warning(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding::new(State::Warning, found, Some(remedy.into()))
+        Finding::new(Health::Warning, found, Some(remedy.into()))
     }
 
     /// It does not work.
     pub(crate) fn failed(found: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding::new(State::Failed, found, Some(remedy.into()))
+        Finding::new(Health::Failed, found, Some(remedy.into()))
     }
 
-    pub(super) fn new(state: State, found: impl Into<String>, remedy: Option<String>) -> Finding {
+    pub(super) fn new(state: Health, found: impl Into<String>, remedy: Option<String>) -> Finding {
         Finding {
             state,
             found: found.into(),
@@ -85,7 +85,7 @@ pub(crate) struct Measure {
 
 /// What one check has found.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Outcome {
+pub(crate) struct CheckOutcome {
     /// The check.
     pub(crate) id: &'static str,
     /// What it looks at.
@@ -93,7 +93,7 @@ pub(crate) struct Outcome {
     /// Why that matters.
     pub(crate) matters: &'static str,
     /// The worst of its findings.
-    pub(crate) state: State,
+    pub(crate) state: Health,
     /// What it found.
     pub(crate) findings: Vec<Finding>,
     /// What it measured.

@@ -2,15 +2,15 @@
 
 use super::{Finding, Measure};
 use crate::cli::Parts;
-use crate::drivers::services::member::{Member, Role};
-use crate::drivers::services::{Answered, Known, Seen};
+use crate::drivers::services::member::{Member, ServiceRole};
+use crate::drivers::services::{ProofResult, ServiceManager, ServiceState};
 use crate::drivers::sql;
 use crate::engine::{Plan, Planned};
 use crate::journal::Journal;
 use crate::probe::broker::Queue;
 use crate::recipe::Recipe;
 use crate::session::Session;
-use crate::session::converge::planned;
+use crate::session::converge::make_plan;
 use anyhow::{Context, Result, anyhow};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -78,7 +78,7 @@ impl<'a> Look<'a> {
         let made = self
             .plan
             .get_or_init(async || {
-                let made = planned(self.site, &self.journal, &parts).await;
+                let made = make_plan(self.site, &self.journal, &parts).await;
                 made.map_err(|why| format!("{why:#}"))
             })
             .await;
@@ -104,13 +104,13 @@ impl<'a> Look<'a> {
     }
 
     /// The services of the site.
-    pub(super) fn services(&self) -> Result<&Known> {
+    pub(super) fn services(&self) -> Result<&ServiceManager> {
         let services = self.site.drivers.services.as_ref();
         services.context("a staged tree has no services")
     }
 
     /// A service of the site, and what its manager says.
-    pub(super) fn service(&self, role: Role) -> Result<Option<(Member, Seen)>> {
+    pub(super) fn service(&self, role: ServiceRole) -> Result<Option<(Member, ServiceState)>> {
         let known = self.services()?;
         let Some(member) = known.members.iter().find(|member| member.role == role) else {
             return Ok(None);
@@ -120,13 +120,13 @@ impl<'a> Look<'a> {
     }
 
     /// Whether a service that runs answers, asked once.
-    pub(super) async fn answer(&self, member: &Member) -> Result<Option<Answered>> {
+    pub(super) async fn answer(&self, member: &Member) -> Result<Option<ProofResult>> {
         self.services()?.answer(&self.site.host, member).await
     }
 
     /// The database server, as its administrator where we can be that. Its passwords are read for the plan: where no
     /// plan can be made, there may be none.
-    pub(super) async fn database(&self) -> Option<Rc<sql::Known>> {
+    pub(super) async fn database(&self) -> Option<Rc<sql::Database>> {
         let _ = self.plan().await;
         self.site.drivers.database().ok()
     }

@@ -6,15 +6,15 @@ mod ports;
 
 use super::look::mended_by_install;
 use super::{Finding, Look};
-use crate::base::terminal::count;
+use crate::base::terminal::count_of;
 use crate::drivers::release;
 use crate::resource::Resource;
 use anyhow::Result;
-pub(crate) use former::former;
-pub(crate) use names::nameless;
-pub(crate) use names::{is_ours, names};
+pub(crate) use former::check_former;
+pub(crate) use names::find_nameless;
+pub(crate) use names::{check_names, is_ours};
 use nix::sys::statvfs::statvfs;
-pub(crate) use ports::ports;
+pub(crate) use ports::check_ports;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ const SMALL_MEMORY_MB: u64 = 1900;
 const MADE: Duration = Duration::from_secs(1_767_225_600);
 
 /// Packages that are missing.
-pub(crate) async fn packages(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (_, plan) = look.plan().await?;
     let missing: Vec<&Resource> = plan
         .changes
@@ -59,10 +59,10 @@ pub(crate) async fn packages(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The release, and the Python under it.
-pub(crate) async fn python(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before {
-        return Ok(vec![match release::Wanted::new(site) {
+        return Ok(vec![match release::WantedRelease::new(site) {
             Ok(wanted) => Finding::ok(format!(
                 "CamCOPS {} on {}",
                 wanted.version.as_str(),
@@ -91,7 +91,7 @@ pub(crate) async fn python(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Space and inodes.
-pub(crate) fn disk(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_disk(look: &Look<'_>) -> Result<Vec<Finding>> {
     let layout = &look.site.layout;
     let mut places: BTreeMap<u64, &str> = BTreeMap::new();
     let written = [
@@ -158,7 +158,7 @@ fn is_below(free: u64, all: u64, (share, enough): (f64, u64)) -> bool {
 }
 
 /// Memory.
-pub(crate) fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -203,7 +203,7 @@ pub(crate) fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The clock.
-pub(crate) fn time(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_time(look: &Look<'_>) -> Result<Vec<Finding>> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     if now.unwrap_or_default() < MADE {
         return Ok(vec![Finding::failed(
@@ -236,7 +236,7 @@ pub(crate) fn time(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Labels, where SELinux is enforced.
-pub(crate) fn selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
     let enforced = std::fs::read_to_string("/sys/fs/selinux/enforce").unwrap_or_default();
     if enforced.trim() != "1" {
         return Ok(vec![Finding::not_applicable(
@@ -256,7 +256,7 @@ pub(crate) fn selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(vec![match wrong {
         0 => Finding::ok("every label is right"),
         some => Finding::failed(
-            format!("{} with a wrong label", count(some, "file")),
+            format!("{} with a wrong label", count_of(some, "file")),
             format!("restorecon -R -v {}", places.join(" ")),
         ),
     }])

@@ -1,15 +1,15 @@
 //! What the checks found, for those who watch machines: Prometheus' text format, and the words of a monitoring plugin.
 
-use super::{Measure, Outcome, State, worst};
+use super::{CheckOutcome, Health, Measure, worst_state};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Exit code and word of the monitoring plugins' convention.
-fn plugin_state(state: State) -> (u8, &'static str) {
+fn plugin_state(state: Health) -> (u8, &'static str) {
     match state {
-        State::NotApplicable | State::Ok => (0, "OK"),
-        State::Warning => (1, "WARNING"),
-        State::Failed => (2, "CRITICAL"),
+        Health::NotApplicable | Health::Ok => (0, "OK"),
+        Health::Warning => (1, "WARNING"),
+        Health::Failed => (2, "CRITICAL"),
     }
 }
 
@@ -17,11 +17,11 @@ fn plugin_state(state: State) -> (u8, &'static str) {
 pub(crate) const UNKNOWN: u8 = 3;
 
 /// The line of a monitoring plugin with its numbers, what is wrong after it, and the exit code.
-pub(crate) fn plugin(outcomes: &[Outcome]) -> (String, u8) {
-    let (code, word) = plugin_state(worst(outcomes));
-    let wrong: Vec<&Outcome> = outcomes
+pub(crate) fn plugin_output(outcomes: &[CheckOutcome]) -> (String, u8) {
+    let (code, word) = plugin_state(worst_state(outcomes));
+    let wrong: Vec<&CheckOutcome> = outcomes
         .iter()
-        .filter(|outcome| outcome.state > State::Ok)
+        .filter(|outcome| outcome.state > Health::Ok)
         .collect();
     let mut text = format!("CAMCOPS {word}: ");
     match wrong.as_slice() {
@@ -45,7 +45,7 @@ pub(crate) fn plugin(outcomes: &[Outcome]) -> (String, u8) {
     }
     text.push('\n');
     for outcome in wrong {
-        for finding in outcome.findings.iter().filter(|one| one.state > State::Ok) {
+        for finding in outcome.findings.iter().filter(|one| one.state > Health::Ok) {
             // A bar would begin more numbers.
             let found = finding.found.replace('|', "/").replace('\n', " ");
             let _ = writeln!(text, "{} {}: {found}", outcome.id, finding.state);
@@ -55,9 +55,9 @@ pub(crate) fn plugin(outcomes: &[Outcome]) -> (String, u8) {
 }
 
 /// Prometheus' text format.
-pub(crate) fn prometheus(instance: &str, outcomes: &[Outcome]) -> String {
+pub(crate) fn prometheus_text(instance: &str, outcomes: &[CheckOutcome]) -> String {
     let mut text = String::new();
-    let instance = label(instance);
+    let instance = escape_label(instance);
     let head = |text: &mut String, name: &str, help: &str| {
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
     };
@@ -90,7 +90,7 @@ pub(crate) fn prometheus(instance: &str, outcomes: &[Outcome]) -> String {
             let of = measure
                 .of
                 .as_deref()
-                .map(|of| format!(",of=\"{}\"", label(of)));
+                .map(|of| format!(",of=\"{}\"", escape_label(of)));
             let _ = writeln!(
                 text,
                 "{name}{{instance=\"{instance}\"{}}} {}",
@@ -102,7 +102,7 @@ pub(crate) fn prometheus(instance: &str, outcomes: &[Outcome]) -> String {
     text
 }
 
-fn label(text: &str) -> String {
+fn escape_label(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n")
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use crate::doctor::Finding;
 
-    fn outcome(id: &'static str, finding: Finding, measures: Vec<Measure>) -> Outcome {
-        Outcome {
+    fn outcome(id: &'static str, finding: Finding, measures: Vec<Measure>) -> CheckOutcome {
+        CheckOutcome {
             id,
             looks_at: "",
             matters: "",
@@ -125,7 +125,7 @@ mod tests {
         }
     }
 
-    fn some() -> Vec<Outcome> {
+    fn some() -> Vec<CheckOutcome> {
         let days = Measure {
             name: "certificate_days_left",
             of: None,
@@ -144,18 +144,18 @@ mod tests {
 
     #[test]
     fn a_plugin_says_the_worst_in_one_line() {
-        let (text, code) = plugin(&some());
+        let (text, code) = plugin_output(&some());
         assert_eq!(code, 1);
         assert_eq!(
             text,
             "CAMCOPS WARNING: certificate warning | 'disk_free_bytes:/a \"b\"'=1.5 certificate_days_left=20\ncertificate warning: a/b\n"
         );
-        assert_eq!(plugin(&some()[..1]).1, 0);
+        assert_eq!(plugin_output(&some()[..1]).1, 0);
     }
 
     #[test]
     fn metrics_are_in_families() {
-        let text = prometheus("camcops", &some());
+        let text = prometheus_text("camcops", &some());
         assert!(
             text.contains("camcops_check_state{instance=\"camcops\",check=\"certificate\"} 1\n")
         );

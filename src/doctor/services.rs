@@ -1,9 +1,9 @@
 //! The services, and the locks that they may wait for.
 
 use super::{Finding, LOG_ENDS, Look};
-use crate::base::terminal::count;
-use crate::drivers::services::member::{Member, Role};
-use crate::drivers::services::{self, Phase, Seen};
+use crate::base::terminal::count_of;
+use crate::drivers::services::member::{Member, ServiceRole};
+use crate::drivers::services::{self, ServicePhase, ServiceState};
 use crate::host::{export_locks, processes};
 use crate::site::facts::Manager;
 use anyhow::Result;
@@ -15,7 +15,7 @@ use std::time::Duration;
 const PATIENT: u32 = 3;
 
 /// The command that does something to a service.
-fn command(member: &Member, verb: &str) -> String {
+fn service_command(member: &Member, verb: &str) -> String {
     match &member.service {
         Some(service) => format!("camcops-provision {verb} {service}"),
         None if verb == "logs" => format!("journalctl --unit {}", member.name),
@@ -26,7 +26,7 @@ fn command(member: &Member, verb: &str) -> String {
     }
 }
 
-fn all(look: &Look<'_>) -> Result<Vec<(Member, Seen)>> {
+fn all_services(look: &Look<'_>) -> Result<Vec<(Member, ServiceState)>> {
     let known = look.services()?;
     let mut seen = known.see(&look.site.host)?;
     let members = known.members.iter().cloned();
@@ -39,9 +39,9 @@ fn all(look: &Look<'_>) -> Result<Vec<(Member, Seen)>> {
 }
 
 /// Whether they run and answer.
-pub(crate) async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let all = all(look)?;
+    let all = all_services(look)?;
     for (member, seen) in &all {
         let name = &member.name;
         look.measure("service_restarts", Some(name), seen.restarts.into());
@@ -51,22 +51,23 @@ pub(crate) async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
         {
             findings.push(Finding::failed(
                 format!("{name} {how}"),
-                command(member, "logs"),
+                service_command(member, "logs"),
             ));
             continue;
         }
-        if seen.phase == Phase::Starting {
+        if seen.phase == ServicePhase::Starting {
             findings.push(Finding::warning(
                 format!("{name} is starting"),
-                command(member, "logs"),
+                service_command(member, "logs"),
             ));
             continue;
         }
-        if seen.phase != Phase::Running {
-            findings.push(stopped(look, member, seen));
+        if seen.phase != ServicePhase::Running {
+            findings.push(stopped_service(look, member, seen));
             continue;
         }
-        if member.role == Role::Socket && !services::has_socket(look.site.drivers.services.as_ref())
+        if member.role == ServiceRole::Socket
+            && !services::has_socket(look.site.drivers.services.as_ref())
         {
             findings.push(Finding::failed(
                 format!("{name}: nobody finds the socket any more"),
@@ -86,21 +87,24 @@ pub(crate) async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
         // Of the web server and of Apache the layers of the web tell.
         let asked = matches!(
             member.role,
-            Role::Workers | Role::Scheduler | Role::Monitor | Role::Extra
+            ServiceRole::Workers
+                | ServiceRole::Scheduler
+                | ServiceRole::Monitor
+                | ServiceRole::Extra
         );
         if asked && let Some(Err(why)) = look.answer(member).await? {
             findings.push(Finding::failed(
                 format!("{name} runs, but does not answer: {}", why.text),
-                command(member, "restart"),
+                service_command(member, "restart"),
             ));
         }
         if seen.restarts >= PATIENT {
             findings.push(Finding::warning(
                 format!(
                     "{name} has failed {}",
-                    count(seen.restarts as usize, "time")
+                    count_of(seen.restarts as usize, "time")
                 ),
-                command(member, "logs"),
+                service_command(member, "logs"),
             ));
         }
     }
@@ -110,9 +114,9 @@ pub(crate) async fn running(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn stopped(look: &Look<'_>, member: &Member, seen: &Seen) -> Finding {
+fn stopped_service(look: &Look<'_>, member: &Member, seen: &ServiceState) -> Finding {
     let name = &member.name;
-    let start = command(member, "start");
+    let start = service_command(member, "start");
     if seen.masked {
         return Finding::failed(
             format!("{name} is masked: somebody forbade it"),
@@ -126,8 +130,8 @@ fn stopped(look: &Look<'_>, member: &Member, seen: &Seen) -> Finding {
         );
     }
     let how = match (seen.phase, seen.result.as_str()) {
-        (Phase::Stopping, _) => "is stopping".to_owned(),
-        (Phase::Failed, result) => format!("has failed ({result} {})", seen.detail),
+        (ServicePhase::Stopping, _) => "is stopping".to_owned(),
+        (ServicePhase::Failed, result) => format!("has failed ({result} {})", seen.detail),
         (_, "" | "success") => "is stopped".to_owned(),
         (_, result) => format!("is stopped ({result})"),
     };
@@ -135,23 +139,23 @@ fn stopped(look: &Look<'_>, member: &Member, seen: &Seen) -> Finding {
         .services()
         .ok()
         .and_then(|known| known.cause(&look.site.host, member))
-        .filter(|_| seen.phase == Phase::Failed)
+        .filter(|_| seen.phase == ServicePhase::Failed)
         .map(|line| format!("{LOG_ENDS}{line}"))
         .unwrap_or_default();
     Finding::failed(format!("{name} {how}{last}"), start)
 }
 
 /// Whether they come back at boot.
-pub(crate) fn enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let all = all(look)?;
+    let all = all_services(look)?;
     for (member, seen) in &all {
         if seen.there && seen.enabled == Some(false) {
             findings.push(Finding::failed(
                 format!("{} does not come back at boot", member.name),
                 match member.role.is_ours() {
                     true => "camcops-provision install".to_owned(),
-                    false => command(member, "enable"),
+                    false => service_command(member, "enable"),
                 },
             ));
         }
@@ -163,11 +167,11 @@ pub(crate) fn enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Whose processes they are.
-pub(crate) fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let usual = look.site.account();
     let (mut count, mut others) = (0, false);
-    for (member, seen) in all(look)? {
+    for (member, seen) in all_services(look)? {
         let extra = look
             .site
             .settings()
@@ -181,7 +185,7 @@ pub(crate) fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
         let Some(owner) = seen
             .pid
             .filter(|_| member.role.is_ours())
-            .and_then(processes::owner)
+            .and_then(processes::owner_of)
         else {
             continue;
         };
@@ -214,10 +218,10 @@ pub(crate) fn account(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Their memory, where the kernel limits it.
-pub(crate) fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut limited = Vec::new();
-    for (member, seen) in all(look)? {
+    for (member, seen) in all_services(look)? {
         let Some(group) = seen.pid.and_then(processes::control_group) else {
             continue;
         };
@@ -226,7 +230,7 @@ pub(crate) fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         };
         look.measure("service_memory_bytes", Some(&member.name), used.now as f64);
         let remedy = match member.role {
-            Role::Workers => {
+            ServiceRole::Workers => {
                 "camcops-provision config set workers.concurrency 1 && camcops-provision install"
                     .to_owned()
             }
@@ -237,7 +241,7 @@ pub(crate) fn memory(look: &Look<'_>) -> Result<Vec<Finding>> {
                 format!(
                     "{}: {} killed at its limit",
                     member.name,
-                    count(used.killed as usize, "time")
+                    count_of(used.killed as usize, "time")
                 ),
                 remedy.clone(),
             ));
@@ -281,10 +285,10 @@ impl Used {
 }
 
 /// Locks that nobody will ever give back.
-pub(crate) fn locks(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_locks(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
-    let directory = export_locks::directory(host, &look.site.layout)?;
-    let stale = export_locks::stale(host, &directory)?;
+    let directory = export_locks::lock_directory(host, &look.site.layout)?;
+    let stale = export_locks::stale_locks(host, &directory)?;
     if stale.is_empty() {
         return Ok(vec![Finding::ok(format!("{directory}: none is stale"))]);
     }
@@ -300,7 +304,7 @@ pub(crate) fn locks(look: &Look<'_>) -> Result<Vec<Finding>> {
 const UNSENT: Duration = Duration::from_secs(20 * 60);
 
 /// Whether uploads go on while the broker is away, and what is still to be sent from such a time.
-pub(super) fn exports(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(super) fn check_exports(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let layout = &look.site.layout;
     let unknown = lacking_hooks(&layout.venv);
@@ -310,7 +314,7 @@ pub(super) fn exports(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let mut oldest = None;
     for name in ["unsent.sending", "unsent"] {
-        let entry = host.look(&format!("{}/{name}", layout.state))?;
+        let entry = host.stat(&format!("{}/{name}", layout.state))?;
         oldest = oldest.max(entry.and_then(|entry| entry.modified.elapsed().ok()));
     }
     let retry = match look.site.manager() {

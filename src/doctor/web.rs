@@ -5,15 +5,15 @@ mod config;
 
 use super::machine::is_ours;
 use super::{Finding, LOG_ENDS, Look};
-use crate::drivers::services::member::{Member, Role};
-use crate::drivers::services::{Phase, Seen, proof};
-use crate::probe::site::Endpoint;
-use crate::probe::web::status;
+use crate::drivers::services::member::{Member, ServiceRole};
+use crate::drivers::services::{ServicePhase, ServiceState, proof};
+use crate::probe::site::SiteAddress;
+use crate::probe::web::parse_status;
 use crate::probe::{Cause, Trouble};
 use crate::settings::{Bind, Frontend};
 use anyhow::Result;
-pub(crate) use certificate::certificate;
-pub(crate) use config::config;
+pub(crate) use certificate::check_certificate;
+pub(crate) use config::check_config;
 use std::time::Duration;
 use tokio::net::lookup_host;
 
@@ -23,11 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const STRANGER: &str = "stranger.invalid";
 
 /// The server of the site; nothing where it is on another machine.
-fn server(look: &Look<'_>) -> Result<Option<(Member, Seen)>> {
-    look.service(Role::Server)
+fn web_server(look: &Look<'_>) -> Result<Option<(Member, ServiceState)>> {
+    look.service(ServiceRole::Server)
 }
 
-fn elsewhere() -> Vec<Finding> {
+fn served_elsewhere() -> Vec<Finding> {
     vec![Finding::not_applicable(
         "the web server is not wanted on this machine",
     )]
@@ -42,9 +42,9 @@ fn is_on_the_way(trouble: &Trouble) -> bool {
 }
 
 /// CamCOPS itself.
-pub(crate) async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some((member, seen)) = server(look)? else {
-        return Ok(elsewhere());
+pub(crate) async fn check_app(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some((member, seen)) = web_server(look)? else {
+        return Ok(served_elsewhere());
     };
     if let Some(how) = look
         .services()?
@@ -55,13 +55,13 @@ pub(crate) async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
             "camcops-provision logs server",
         )]);
     }
-    if seen.phase == Phase::Starting {
+    if seen.phase == ServicePhase::Starting {
         return Ok(vec![Finding::failed(
             format!("{} is still starting", member.name),
             "camcops-provision wait --for web",
         )]);
     }
-    let Some(pid) = seen.pid.filter(|_| seen.phase == Phase::Running) else {
+    let Some(pid) = seen.pid.filter(|_| seen.phase == ServicePhase::Running) else {
         let last = look.services()?.cause(&look.site.host, &member);
         let last = last.map(|line| format!("{LOG_ENDS}{line}"));
         return Ok(vec![Finding::failed(
@@ -79,9 +79,9 @@ pub(crate) async fn app(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The socket or port.
-pub(crate) async fn socket(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some((member, _)) = server(look)? else {
-        return Ok(elsewhere());
+pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some((member, _)) = web_server(look)? else {
+        return Ok(served_elsewhere());
     };
     if let Some(Err(why)) = look.answer(&member).await?
         && is_on_the_way(&why)
@@ -110,19 +110,19 @@ pub(crate) async fn socket(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(vec![Finding::ok(format!("{socket} leads to CamCOPS"))])
 }
 
-fn visitor(look: &Look<'_>) -> Result<Endpoint> {
-    Ok(proof::visitor(look.services()?))
+fn visitor_address(look: &Look<'_>) -> Result<SiteAddress> {
+    Ok(proof::visitor_address(look.services()?))
 }
 
 /// The way of a visitor on this machine.
-pub(crate) async fn apache(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some((member, seen)) = look.service(Role::Web)? else {
+pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let Some((member, seen)) = look.service(ServiceRole::Web)? else {
         return Ok(vec![Finding::not_applicable(
             "Apache is not wanted (web.frontend)",
         )]);
     };
     let service = look.site.facts.flavour.apache_service;
-    if seen.phase != Phase::Running {
+    if seen.phase != ServicePhase::Running {
         return Ok(vec![Finding::failed(
             format!("{} does not run", member.name),
             format!("systemctl start {service}"),
@@ -141,7 +141,7 @@ pub(crate) async fn apache(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The way of a visitor from elsewhere, as far as this machine can tell.
-pub(crate) async fn public(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_public(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
             "no Apache of ours is in front",
@@ -149,10 +149,10 @@ pub(crate) async fn public(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let mut findings = Vec::new();
     for name in look.site.names() {
-        let endpoint = Endpoint {
+        let endpoint = SiteAddress {
             host: name.clone(),
             name: name.clone(),
-            ..visitor(look)?
+            ..visitor_address(look)?
         };
         let place = endpoint.place();
         findings.push(match endpoint.answers(PATIENCE).await {
@@ -173,13 +173,13 @@ pub(crate) async fn public(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// What CamCOPS believes of the way that a request came.
-pub(crate) async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
             "no Apache of ours is in front",
         )]);
     }
-    let endpoint = visitor(look)?;
+    let endpoint = visitor_address(look)?;
     let lies = format!(
         "X-Forwarded-Proto: http\r\nX-Forwarded-Host: {STRANGER}\r\nX-Forwarded-Server: {STRANGER}\r\nX-Script-Name: /{STRANGER}\r\nScript_Name: /{STRANGER}\r\nX-Forwarded-For: 192.0.2.1\r\n"
     );
@@ -194,7 +194,7 @@ pub(crate) async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     };
     let install = "camcops-provision install && camcops-provision restart server";
     let (header, body) = page.split_once("\r\n\r\n").unwrap_or((&page, ""));
-    if status(&page) != Some(200) {
+    if parse_status(&page) != Some(200) {
         return Ok(vec![Finding::failed(
             format!(
                 "{} answers {:?}",
@@ -216,7 +216,7 @@ pub(crate) async fn headers(look: &Look<'_>) -> Result<Vec<Finding>> {
             install,
         ));
     }
-    let stranger = Endpoint {
+    let stranger = SiteAddress {
         name: STRANGER.to_owned(),
         ..endpoint.clone()
     };

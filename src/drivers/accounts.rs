@@ -26,7 +26,7 @@ pub(crate) fn observe_user(host: &Host, name: &str) -> State {
 pub(crate) fn enforce_group(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     match after {
         State::Present(_) => host.run("groupadd", &["--system", name])?,
-        State::Absent => return Ok(kept()),
+        State::Absent => return Ok(leave_account()),
     }
     Ok(Enforced::Done)
 }
@@ -34,7 +34,7 @@ pub(crate) fn enforce_group(host: &Host, name: &str, after: &State) -> Result<En
 /// Makes the account, without a password, a shell or a home of its own making. It is never removed.
 pub(crate) fn enforce_user(host: &Host, name: &str, after: &State) -> Result<Enforced> {
     let State::Present(facets) = after else {
-        return Ok(kept());
+        return Ok(leave_account());
     };
     if let Some(now) = host.accounts.uid(name) {
         return Err(crate::base::error::Exit::CannotCreate.because(format!(
@@ -63,6 +63,6 @@ pub(crate) fn enforce_user(host: &Host, name: &str, after: &State) -> Result<Enf
     Ok(Enforced::Done)
 }
 
-fn kept() -> Enforced {
+fn leave_account() -> Enforced {
     Enforced::LeftAlone("an account is kept: files may still belong to it".into())
 }

@@ -3,10 +3,10 @@
 //! Its name is certbot's name for it. Facets: `names`, `server`, `authenticator` (how the authority is shown that the site
 //! is ours) and `valid`. It is proved by files that Apache serves, so it comes after the site.
 
-use super::release::index::proxies;
+use super::release::index::proxy_variables;
 use super::services;
 use crate::base::error::Exit;
-use crate::base::terminal::plain;
+use crate::base::terminal::strip_controls;
 use crate::certificate;
 use crate::host::{Ended, Host, processes};
 use crate::layout::ACME;
@@ -51,7 +51,7 @@ const NOISE: [&str; 12] = [
 
 /// What this driver knows of the site.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct Certbot {
     names: Vec<String>,
     server: String,
     email: Option<String>,
@@ -59,11 +59,11 @@ pub(crate) struct Known {
     tell: fn(&str),
 }
 
-impl Known {
+impl Certbot {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Known {
+    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Certbot {
         let tls = &site.settings().tls;
-        Known {
+        Certbot {
             names: site.names(),
             server: tls.acme_server.as_str().to_owned(),
             email: tls.acme_email.as_ref().map(|to| to.as_str().to_owned()),
@@ -74,7 +74,7 @@ impl Known {
 }
 
 /// The names of a certificate, as they are compared.
-pub(crate) fn names(names: &[String]) -> BTreeSet<String> {
+pub(crate) fn joined_names(names: &[String]) -> BTreeSet<String> {
     names.iter().map(|name| name.to_lowercase()).collect()
 }
 
@@ -85,16 +85,16 @@ pub(crate) fn observe(host: &Host, name: &str) -> Result<State> {
     };
     let mut facets = Facets::new();
     for facet in ["server", "authenticator"] {
-        if let Some(value) = recorded(&records, facet) {
+        if let Some(value) = recorded_value(&records, facet) {
             facets = facets.with(facet, value);
         }
     }
     let path = host.followed(&format!("{LIVE}/{name}/cert.pem"))?;
     let summary = host
         .read(&path)?
-        .map(|pem| certificate::summary(&pem, SystemTime::now()));
+        .map(|pem| certificate::summarize_first(&pem, SystemTime::now()));
     if let Some(Ok(summary)) = summary {
-        facets = facets.with("names", names(&summary.names)).with(
+        facets = facets.with("names", joined_names(&summary.names)).with(
             "valid",
             match summary.days_left {
                 0.. => "yes",
@@ -106,7 +106,7 @@ pub(crate) fn observe(host: &Host, name: &str) -> Result<State> {
 }
 
 /// A value of certbot's records.
-fn recorded<'a>(records: &'a str, key: &str) -> Option<&'a str> {
+fn recorded_value<'a>(records: &'a str, key: &str) -> Option<&'a str> {
     records.lines().find_map(|line| {
         let (found, value) = line.split_once('=')?;
         (found.trim() == key).then(|| value.trim())
@@ -114,7 +114,7 @@ fn recorded<'a>(records: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Has it issued, with what differs.
-pub(crate) fn issue(known: &Known, host: &Host, name: &str) -> Result<Enforced> {
+pub(crate) fn issue(known: &Certbot, host: &Host, name: &str) -> Result<Enforced> {
     if known.network.offline {
         return Err(Exit::Unreachable.because(
             "an authority gives no certificate without the network (--offline): until then the site has the certificate that it has; run again when the authority can be reached",
@@ -141,8 +141,8 @@ pub(crate) fn issue(known: &Known, host: &Host, name: &str) -> Result<Enforced> 
     for name in &known.names {
         arguments.extend(["--domain", name]);
     }
-    let said = certbot(known, host, &arguments)?;
-    succeeded(
+    let said = run_certbot(known, host, &arguments)?;
+    check_success(
         &said,
         "the site goes on with the certificate that it has; mend the cause and run again",
     )?;
@@ -150,7 +150,7 @@ pub(crate) fn issue(known: &Known, host: &Host, name: &str) -> Result<Enforced> 
 }
 
 /// Has certbot forget it.
-pub(crate) fn forget(host: &Host, name: &str) -> Result<Enforced> {
+pub(crate) fn forget_certificate(host: &Host, name: &str) -> Result<Enforced> {
     if !host.has_program("certbot") {
         return Ok(Enforced::LeftAlone("there is no certbot any more".into()));
     }
@@ -159,7 +159,7 @@ pub(crate) fn forget(host: &Host, name: &str) -> Result<Enforced> {
         .args(["delete", "--non-interactive", "--cert-name", name])
         .patience(PATIENCE)
         .end()?;
-    succeeded(&said, "mend the cause and run again")?;
+    check_success(&said, "mend the cause and run again")?;
     Ok(Enforced::Done)
 }
 
@@ -173,7 +173,12 @@ pub(crate) struct Renewal {
 }
 
 /// Renews it; certbot's hooks bring it to Apache. Says whether it is another one now.
-pub(crate) fn renew(known: &Known, host: &Host, name: &str, how: Renewal) -> Result<bool> {
+pub(crate) fn renew_certificate(
+    known: &Certbot,
+    host: &Host,
+    name: &str,
+    how: Renewal,
+) -> Result<bool> {
     if observe(host, name)? == State::Absent {
         return Err(Exit::Unreachable.because(format!(
             "certbot has no certificate called {name} yet: run `camcops-provision install`"
@@ -189,17 +194,17 @@ pub(crate) fn renew(known: &Known, host: &Host, name: &str, how: Renewal) -> Res
     }
     let current = || host.followed(&format!("{LIVE}/{name}/cert.pem"));
     let before = current()?;
-    let said = certbot(known, host, &arguments)?;
-    succeeded(
+    let said = run_certbot(known, host, &arguments)?;
+    check_success(
         &said,
         "the site goes on with the certificate that it has; mend the cause and run again",
     )?;
     Ok(current()? != before)
 }
 
-fn certbot(known: &Known, host: &Host, arguments: &[&str]) -> Result<Ended> {
+fn run_certbot(known: &Certbot, host: &Host, arguments: &[&str]) -> Result<Ended> {
     let mut child = host.child("certbot").args(arguments);
-    for (name, value) in proxies(host, &known.network)? {
+    for (name, value) in proxy_variables(host, &known.network)? {
         child = child.env(&name, &value);
     }
     if let Some(bundle) = &known.network.ca_bundle {
@@ -208,21 +213,21 @@ fn certbot(known: &Known, host: &Host, arguments: &[&str]) -> Result<Ended> {
     child.patience(PATIENCE).end()
 }
 
-fn succeeded(said: &Ended, next: &str) -> Result<()> {
+fn check_success(said: &Ended, next: &str) -> Result<()> {
     if said.status.success() {
         return Ok(());
     }
     Err(Exit::Unreachable.because(format!(
         "certbot got no certificate: {}; {next} (certbot tells more in /var/log/letsencrypt/letsencrypt.log)",
-        reason(&format!("{}\n{}", said.output, said.complaint))
+        refusal_reason(&format!("{}\n{}", said.output, said.complaint))
     )))
 }
 
 /// Why there is none: the authority's own word where it gave one.
-fn reason(said: &str) -> String {
+fn refusal_reason(said: &str) -> String {
     let lines: Vec<String> = said
         .lines()
-        .map(|line| plain(line).trim().to_owned())
+        .map(|line| strip_controls(line).trim().to_owned())
         .filter(|line| !line.is_empty())
         .collect();
     let mut reasons = Vec::new();
@@ -257,19 +262,19 @@ fn reason(said: &str) -> String {
 }
 
 /// Who renews the certificates of certbot on this machine; nothing if nobody does.
-pub(crate) fn renewer(host: &Host) -> Result<Option<String>> {
-    if services::systemd::runs(host)? {
+pub(crate) fn find_renewer(host: &Host) -> Result<Option<String>> {
+    if services::systemd::is_running(host)? {
         let units = TIMERS.map(str::to_owned);
-        let seen = services::systemd::see(host, &units)?;
+        let seen = services::systemd::see_units(host, &units)?;
         return Ok(units.into_iter().find(|unit| {
             seen.get(unit)
-                .is_some_and(|one| one.phase == services::Phase::Running)
+                .is_some_and(|one| one.phase == services::ServicePhase::Running)
         }));
     }
     let is_cron = |pid| {
-        processes::program(pid).is_some_and(|name| ["cron", "crond"].contains(&name.as_str()))
+        processes::program_of(pid).is_some_and(|name| ["cron", "crond"].contains(&name.as_str()))
     };
-    let runs = host.look(CRON)?.is_some() && processes::all().into_iter().any(is_cron);
+    let runs = host.stat(CRON)?.is_some() && processes::all_processes().into_iter().any(is_cron);
     Ok(runs.then(|| CRON.to_owned()))
 }
 
@@ -284,23 +289,26 @@ mod tests {
             Certbot failed to authenticate some domains (authenticator: webroot). The Certificate Authority reported these problems:\n\
             \x20 Domain: b.example.org\n  Type:   dns\n  Detail: no such name\n\n\
             Hint: something long\n\nSome challenges have failed.\nAsk for help at a place.";
-        assert_eq!(reason(said), "b.example.org: no such name");
+        assert_eq!(refusal_reason(said), "b.example.org: no such name");
         let said = "Saving debug log to /x\nAn unexpected error occurred:\nError creating new order :: too many certificates already issued\nAsk for help";
         assert_eq!(
-            reason(said),
+            refusal_reason(said),
             "Error creating new order :: too many certificates already issued"
         );
-        assert_eq!(reason("Saving debug log to /x\n"), "it does not say why");
+        assert_eq!(
+            refusal_reason("Saving debug log to /x\n"),
+            "it does not say why"
+        );
         let said = "Processing /etc/letsencrypt/renewal/camcops.conf\n\
             Failed to renew certificate camcops with error: Connection refused\n\
             All renewals failed. The following certificates could not be renewed:\n1 renew failure(s)";
-        assert_eq!(reason(said), "Connection refused");
+        assert_eq!(refusal_reason(said), "Connection refused");
     }
 
     #[test]
     fn records_are_read_by_key() {
         let records = "version = 2.1.0\n[renewalparams]\nauthenticator = webroot\nserver = https://localhost:14000/dir\n";
-        assert_eq!(recorded(records, "authenticator"), Some("webroot"));
-        assert_eq!(recorded(records, "serve"), None);
+        assert_eq!(recorded_value(records, "authenticator"), Some("webroot"));
+        assert_eq!(recorded_value(records, "serve"), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::base::secret::Secret;
 use crate::drivers::services;
 use crate::host::Host;
 use crate::probe::Cause;
-use crate::probe::broker::Endpoint;
+use crate::probe::broker::BrokerAddress;
 use crate::resource::{Enforced, Facets, State};
 use anyhow::{Context, Result};
 use node::Node;
@@ -47,9 +47,9 @@ const START: Duration = Duration::from_secs(30);
 
 /// What this driver knows of the site.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct Broker {
     /// How the application gets to the broker.
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: BrokerAddress,
     /// Whether the broker is this machine's own.
     pub(crate) local: bool,
     /// How long a task may take.
@@ -59,10 +59,10 @@ pub(crate) struct Known {
     proved: Cell<bool>,
 }
 
-impl Known {
+impl Broker {
     /// Nothing is asked yet.
-    pub(crate) fn new(endpoint: Endpoint, local: bool, consumer_timeout_ms: u64) -> Known {
-        Known {
+    pub(crate) fn new(endpoint: BrokerAddress, local: bool, consumer_timeout_ms: u64) -> Broker {
+        Broker {
             endpoint,
             local,
             consumer_timeout_ms,
@@ -92,7 +92,7 @@ impl Known {
         }
         let node = match node::ask_quickly(host)? {
             Some(node) => node,
-            None if self.endpoint.is_open(PATIENCE).await => node::ask(host)?,
+            None if self.endpoint.is_open(PATIENCE).await => node::ask_node(host)?,
             None => return Ok(None),
         };
         let node = Rc::new(node);
@@ -122,7 +122,7 @@ pub(crate) fn is_untouched(host: &Host) -> Result<bool> {
 
 /// Whether Erlang's port mapper can stay on this machine without a loss to others.
 pub(crate) fn may_hide_mapper(host: &Host) -> Result<bool> {
-    let is_there = host.look(PORT_MAPPER)?.is_some();
+    let is_there = host.stat(PORT_MAPPER)?.is_some();
     Ok(!is_there || (host.staged_root().is_none() && node::is_only_node(host)))
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn all_permissions(vhost: &str) -> String {
 }
 
 /// Whether the vhost is there, and what the broker allows its tasks.
-pub(crate) async fn observe_vhost(known: &Known, host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe_vhost(known: &Broker, host: &Host, name: &str) -> Result<State> {
     let Some(node) = known.node(host).await? else {
         return Ok(State::Absent);
     };
@@ -150,63 +150,63 @@ pub(crate) async fn observe_vhost(known: &Known, host: &Host, name: &str) -> Res
 
 /// Makes the vhost, or deletes it with the messages in it.
 pub(crate) async fn enforce_vhost(
-    known: &Known,
+    known: &Broker,
     host: &Host,
     name: &str,
     before: &State,
     after: &State,
 ) -> Result<Enforced> {
-    let node = started(host, known).await?;
+    let node = start_node(host, known).await?;
     if *after == State::Absent {
-        control(host, &["delete_vhost", name])?;
+        run_control(host, &["delete_vhost", name])?;
         return Ok(Enforced::Done);
     }
     if *before != State::Absent {
         let Some(allowed) = node.consumer_timeout_ms else {
             return Ok(Enforced::Done);
         };
-        if let Some(other) = settings::overriding(host)? {
+        if let Some(other) = settings::overriding_file(host)? {
             return Err(Exit::Failed.because(format!(
                 "the running broker ends a task after {allowed} ms, and broker.consumer_timeout_ms is {}: {other} sets consumer_timeout otherwise; take that line out, and run again",
                 known.consumer_timeout_ms
             )));
         }
-        allow(host, known.consumer_timeout_ms)?;
+        allow_timeout(host, known.consumer_timeout_ms)?;
         known.forget();
         return Ok(Enforced::Done);
     }
-    control(host, &["add_vhost", name])?;
+    run_control(host, &["add_vhost", name])?;
     Ok(Enforced::Done)
 }
 
 /// Whether the running broker does what one of our files says, which may have changed since it started.
-pub(crate) fn follows(host: &Host, path: &str) -> Result<bool> {
+pub(crate) fn is_followed(host: &Host, path: &str) -> Result<bool> {
     let text = host.read_text(path)?.unwrap_or_default();
     let node = node::ask_quickly(host)?;
     Ok(node.is_some_and(|node| settings::are_followed(&text, &node)))
 }
 
 /// Changes in the running broker what can be changed while it runs: nobody notices. Whether there was one that runs.
-pub(crate) async fn adjust(known: &Known, host: &Host) -> Result<bool> {
+pub(crate) async fn adjust_node(known: &Broker, host: &Host) -> Result<bool> {
     known.forget();
     let Some(node) = known.node(host).await? else {
         return Ok(false);
     };
-    if !known.enough(&node) && settings::overriding(host)?.is_none() {
-        allow(host, known.consumer_timeout_ms)?;
+    if !known.enough(&node) && settings::overriding_file(host)?.is_none() {
+        allow_timeout(host, known.consumer_timeout_ms)?;
         known.forget();
     }
     Ok(true)
 }
 
 /// Lets tasks take longer. It holds for connections that are made from now on.
-fn allow(host: &Host, milliseconds: u64) -> Result<()> {
+fn allow_timeout(host: &Host, milliseconds: u64) -> Result<()> {
     let set = format!("application:set_env(rabbit, consumer_timeout, {milliseconds}).");
-    control(host, &["eval", &set])
+    run_control(host, &["eval", &set])
 }
 
 /// What the account may do, and whether the application can log in with it.
-pub(crate) async fn observe_account(known: &Known, host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe_account(known: &Broker, host: &Host, name: &str) -> Result<State> {
     let mut facets = Facets::new();
     if known.local {
         let Some(node) = known.node(host).await? else {
@@ -234,16 +234,16 @@ pub(crate) async fn observe_account(known: &Known, host: &Host, name: &str) -> R
 
 /// Makes the account, or gives it back its password and exactly its permissions; or deletes it.
 pub(crate) async fn enforce_account(
-    known: &Known,
-    services: Option<&services::Known>,
+    known: &Broker,
+    services: Option<&services::ServiceManager>,
     host: &Host,
     name: &str,
     before: &State,
     after: &State,
 ) -> Result<Enforced> {
-    let node = started(host, known).await?;
+    let node = start_node(host, known).await?;
     let Some(wanted) = after.facets() else {
-        control(host, &["delete_user", name])?;
+        run_control(host, &["delete_user", name])?;
         return Ok(Enforced::Done);
     };
     let vhost = known.endpoint.vhost.as_str();
@@ -268,31 +268,31 @@ pub(crate) async fn enforce_account(
         services::pause_stale(services, host)?;
     }
     if tags.is_none() || login == Some("denied") {
-        define(host, name, &known.endpoint.password)?;
+        define_user(host, name, &known.endpoint.password)?;
     }
     if powerful {
-        control(host, &["set_user_tags", name])?;
+        run_control(host, &["set_user_tags", name])?;
     }
     for other in elsewhere {
-        control(host, &["clear_permissions", "-p", other, name])?;
+        run_control(host, &["clear_permissions", "-p", other, name])?;
     }
-    let permitted = crate::resource::Value::Set(node.permissions_of(name));
+    let permitted = crate::resource::FacetValue::Set(node.permissions_of(name));
     if wanted.get("permissions") != Some(&permitted) {
         let all = ["set_permissions", "-p", vhost, name, ".*", ".*", ".*"];
-        control(host, &all)?;
+        run_control(host, &all)?;
     }
     Ok(Enforced::Done)
 }
 
 /// Fails where the broker of this machine can't be asked.
-pub(crate) async fn answers(known: &Known, host: &Host) -> Result<()> {
-    started(host, known).await?;
+pub(crate) async fn wait_for_answer(known: &Broker, host: &Host) -> Result<()> {
+    start_node(host, known).await?;
     Ok(())
 }
 
 /// Makes the account, without tags, or gives it this password. The password is in a file that only the broker can read:
 /// its tool would take one from its input, but with newer Erlang it waits for that for ever.
-fn define(host: &Host, name: &str, password: &Secret) -> Result<()> {
+fn define_user(host: &Host, name: &str, password: &Secret) -> Result<()> {
     let owner = host
         .accounts
         .owner("rabbitmq:rabbitmq")
@@ -302,13 +302,13 @@ fn define(host: &Host, name: &str, password: &Secret) -> Result<()> {
     );
     let file = host.runtime_file(DEFINITIONS)?;
     host.put_file(&file, definitions.as_bytes(), Some(owner), 0o600)?;
-    let done = control(host, &["import_definitions", &file]);
+    let done = run_control(host, &["import_definitions", &file]);
     host.remove_file(&file)?;
     done
 }
 
 /// The broker's own tool.
-fn control(host: &Host, arguments: &[&str]) -> Result<()> {
+fn run_control(host: &Host, arguments: &[&str]) -> Result<()> {
     host.child_apart("rabbitmqctl")
         .args(["--quiet"])
         .args(arguments)
@@ -319,7 +319,7 @@ fn control(host: &Host, arguments: &[&str]) -> Result<()> {
 }
 
 /// The broker when it runs; it may have been started just now.
-async fn started(host: &Host, known: &Known) -> Result<Rc<Node>> {
+async fn start_node(host: &Host, known: &Broker) -> Result<Rc<Node>> {
     let begin = Instant::now();
     loop {
         if let Some(node) = known.node(host).await? {

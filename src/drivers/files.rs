@@ -4,7 +4,7 @@
 //! a file, `target` of a link.
 
 use crate::base::error::Exit;
-use crate::host::{Host, Kind};
+use crate::host::{Host, PathKind};
 use crate::resource::{Content, Enforced, Facets, Resource, State};
 use anyhow::{Context, Result};
 
@@ -19,13 +19,13 @@ pub(crate) fn observe(host: &Host, path: &str) -> Result<State> {
     let mut facets = Facets::new()
         .with("type", type_name(entry.kind))
         .with("owner", host.accounts.owner_name(entry.uid, entry.gid));
-    if entry.kind != Kind::Symlink {
+    if entry.kind != PathKind::Symlink {
         facets = facets.with("mode", format!("{:04o}", entry.mode));
     }
     if let Some(bytes) = bytes {
         facets = facets.with("content", Content::new(bytes));
     }
-    if entry.kind == Kind::Symlink
+    if entry.kind == PathKind::Symlink
         && let Some(target) = host.read_link(path)?
     {
         facets = facets.with("target", target);
@@ -43,7 +43,7 @@ pub(crate) fn enforce(
     let path = resource.name();
     let old = before.facets().and_then(|facets| facets.text("type"));
     let State::Present(wanted) = after else {
-        return remove(host, path, old);
+        return remove_file(host, path, old);
     };
     let new = wanted.text("type").or(old).unwrap_or(match resource {
         Resource::Directory(_) => "directory",
@@ -59,7 +59,7 @@ pub(crate) fn enforce(
             host.outside(path)
         )));
     }
-    let owner = owner(host, wanted)?;
+    let owner = owner_numbers(host, wanted)?;
     match new {
         "symlink" => {
             let target = wanted.text("target").unwrap_or_default();
@@ -71,8 +71,8 @@ pub(crate) fn enforce(
             }
         }
         "directory" => match old {
-            None => host.make_directory(path, owner, mode(wanted)?.unwrap_or(0o755))?,
-            Some(_) => host.set(path, owner, mode(wanted)?)?,
+            None => host.make_directory(path, owner, mode_bits(wanted)?.unwrap_or(0o755))?,
+            Some(_) => host.set(path, owner, mode_bits(wanted)?)?,
         },
         "file" => {
             let content = wanted.content("content");
@@ -88,18 +88,18 @@ pub(crate) fn enforce(
                 let kept = before.facets();
                 let owner = match owner {
                     None => kept
-                        .map(|facets| self::owner(host, facets))
+                        .map(|facets| owner_numbers(host, facets))
                         .transpose()?
                         .flatten(),
                     some => some,
                 };
-                let mode = match mode(wanted)? {
-                    None => kept.map(mode).transpose()?.flatten().unwrap_or(0o644),
+                let mode = match mode_bits(wanted)? {
+                    None => kept.map(mode_bits).transpose()?.flatten().unwrap_or(0o644),
                     Some(mode) => mode,
                 };
                 host.put_file(path, bytes, owner, mode)?;
             } else {
-                host.set(path, owner, mode(wanted)?)?;
+                host.set(path, owner, mode_bits(wanted)?)?;
             }
         }
         other => {
@@ -110,7 +110,7 @@ pub(crate) fn enforce(
     Ok(Enforced::Done)
 }
 
-fn remove(host: &Host, path: &str, old: Option<&str>) -> Result<Enforced> {
+fn remove_file(host: &Host, path: &str, old: Option<&str>) -> Result<Enforced> {
     match old {
         None => {}
         Some("directory") if !host.remove_directory(path)? => {
@@ -125,11 +125,11 @@ fn remove(host: &Host, path: &str, old: Option<&str>) -> Result<Enforced> {
     Ok(Enforced::Done)
 }
 
-fn owner(host: &Host, facets: &Facets) -> Result<Option<(u32, u32)>> {
+fn owner_numbers(host: &Host, facets: &Facets) -> Result<Option<(u32, u32)>> {
     let Some(owner) = facets.text("owner") else {
         return Ok(None);
     };
-    if !host.may_give_away() {
+    if !host.is_root() {
         return Ok(None);
     }
     let numbers = host.accounts.owner(owner);
@@ -138,7 +138,7 @@ fn owner(host: &Host, facets: &Facets) -> Result<Option<(u32, u32)>> {
         .with_context(|| format!("this machine has no account or group for {owner}"))
 }
 
-fn mode(facets: &Facets) -> Result<Option<u32>> {
+fn mode_bits(facets: &Facets) -> Result<Option<u32>> {
     let Some(mode) = facets.text("mode") else {
         return Ok(None);
     };
@@ -147,11 +147,11 @@ fn mode(facets: &Facets) -> Result<Option<u32>> {
     Ok(Some(bits & 0o7777))
 }
 
-fn type_name(kind: Kind) -> &'static str {
+fn type_name(kind: PathKind) -> &'static str {
     match kind {
-        Kind::File => "file",
-        Kind::Directory => "directory",
-        Kind::Symlink => "symlink",
-        Kind::Special => "special",
+        PathKind::File => "file",
+        PathKind::Directory => "directory",
+        PathKind::Symlink => "symlink",
+        PathKind::Special => "special",
     }
 }

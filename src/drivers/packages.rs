@@ -8,10 +8,10 @@ mod dnf;
 pub(crate) mod fetch;
 
 use crate::archive::bundle::Bundle;
-use crate::archive::bundle::manifest::Manifest;
+use crate::archive::bundle::manifest::BundleManifest;
 use crate::base::error::Exit;
 use crate::host::Host;
-use crate::layout::{PackageManager, Packages, alternatives};
+use crate::layout::{PackageManager, Packages, alternative_names};
 use crate::resource::{Facets, Resource, State};
 use crate::settings::Internet;
 use crate::site::Site;
@@ -22,7 +22,7 @@ use std::rc::Rc;
 
 /// What this driver knows of the machine and of the run.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct PackageSource {
     names: &'static Packages,
     /// How packages may be fetched, if they may be fetched at all.
     pub(crate) network: Internet,
@@ -35,10 +35,10 @@ pub(crate) struct Known {
     aside: RefCell<Vec<String>>,
 }
 
-impl Known {
+impl PackageSource {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> Known {
-        Known {
+    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> PackageSource {
+        PackageSource {
             names: site.facts.flavour.packages,
             network: site.settings().network.clone(),
             bundle,
@@ -58,11 +58,11 @@ impl Known {
         let installed = match &mut *installed {
             Some(installed) => installed,
             unread => unread.insert(match self.names.manager {
-                PackageManager::Apt => apt::installed(host)?,
-                PackageManager::Dnf => dnf::installed(host, self.names)?,
+                PackageManager::Apt => apt::list_installed(host)?,
+                PackageManager::Dnf => dnf::list_installed(host, self.names)?,
             }),
         };
-        Ok(alternatives(name).any(|name| installed.contains(name)))
+        Ok(alternative_names(name).any(|name| installed.contains(name)))
     }
 
     /// The bundle that packages come from. While dpkg is at work, as in the hook of a package, there can't be one.
@@ -74,7 +74,7 @@ impl Known {
     fn command_for(&self, names: &[&str]) -> String {
         let best: Vec<&str> = names
             .iter()
-            .filter_map(|n| alternatives(n).next())
+            .filter_map(|n| alternative_names(n).next())
             .collect();
         let command = match self.names.manager {
             PackageManager::Apt => "apt-get install --no-install-recommends",
@@ -85,7 +85,7 @@ impl Known {
 }
 
 /// Whether a package is there, whole and configured.
-pub(crate) fn observe(known: &Known, host: &Host, name: &str) -> Result<State> {
+pub(crate) fn observe(known: &PackageSource, host: &Host, name: &str) -> Result<State> {
     Ok(match known.has(host, name)? {
         true => State::Present(Facets::new()),
         false => State::Absent,
@@ -97,7 +97,12 @@ pub(crate) const KEPT: &str = "a package is kept: something else may rely on it"
 
 /// Installs, in one call, those of the packages that are missing. Where an earlier run of this program was cut in the
 /// middle of it (`resumed`), what that one left half-configured is finished first.
-pub(crate) fn install(known: &Known, host: &Host, names: &[&str], resumed: bool) -> Result<()> {
+pub(crate) fn install_packages(
+    known: &PackageSource,
+    host: &Host,
+    names: &[&str],
+    resumed: bool,
+) -> Result<()> {
     // A run that was killed leaves its package manager at work: it may be about to install what is missing.
     if known.names.manager == PackageManager::Apt {
         apt::wait_for_others(host, known)?;
@@ -123,12 +128,12 @@ pub(crate) fn install(known: &Known, host: &Host, names: &[&str], resumed: bool)
     }
     let what: Vec<&str> = missing
         .iter()
-        .filter_map(|n| alternatives(n).next())
+        .filter_map(|n| alternative_names(n).next())
         .collect();
     (known.tell)(&format!("installing {}", what.join(" ")));
     let made = match known.names.manager {
-        PackageManager::Apt => apt::install(host, known, &missing, resumed),
-        PackageManager::Dnf => dnf::install(host, known, &missing),
+        PackageManager::Apt => apt::install_packages(host, known, &missing, resumed),
+        PackageManager::Dnf => dnf::install_packages(host, known, &missing),
     };
     known.forget();
     known.aside.take();
@@ -144,11 +149,11 @@ pub(crate) fn install(known: &Known, host: &Host, names: &[&str], resumed: bool)
 }
 
 /// Refuses what a bundle does not have.
-fn refuse_absent(manifest: &Manifest, path: &str, missing: &[&str]) -> Result<()> {
+fn refuse_absent(manifest: &BundleManifest, path: &str, missing: &[&str]) -> Result<()> {
     let absent: Vec<&str> = missing
         .iter()
         .copied()
-        .filter(|name| !alternatives(name).any(|name| manifest.packages.contains(name)))
+        .filter(|name| !alternative_names(name).any(|name| manifest.packages.contains(name)))
         .collect();
     match absent.is_empty() {
         true => Ok(()),
@@ -161,7 +166,7 @@ fn refuse_absent(manifest: &Manifest, path: &str, missing: &[&str]) -> Result<()
 
 /// Refuses a plan that can't be carried out without a connection, before any of it is.
 pub(crate) fn refuse_offline<'a>(
-    known: &Known,
+    known: &PackageSource,
     host: &Host,
     planned: impl Iterator<Item = &'a Resource>,
 ) -> Result<()> {
@@ -179,7 +184,7 @@ pub(crate) fn refuse_offline<'a>(
     }
 }
 
-fn not_offline(known: &Known, missing: &[&str]) -> anyhow::Error {
+fn not_offline(known: &PackageSource, missing: &[&str]) -> anyhow::Error {
     Exit::Unreachable.because(format!(
         "these packages are missing, and without the network (--offline, or dpkg is at work) they can't be fetched: {}; install them yourself with `{}`, and run again",
         missing.join(", "),
@@ -188,7 +193,7 @@ fn not_offline(known: &Known, missing: &[&str]) -> anyhow::Error {
 }
 
 /// Packages that no source has, all of them in one line.
-fn nowhere(known: &Known, missing: &[&str]) -> anyhow::Error {
+fn found_nowhere(known: &PackageSource, missing: &[&str]) -> anyhow::Error {
     Exit::Unreachable.because(format!(
         "no source of packages on this machine has {}; add one that you trust, or install an equivalent yourself, and run again (`{}` must work)",
         missing.join(", "),

@@ -15,21 +15,21 @@ mod whole;
 
 use crate::archive::bundle::Bundle;
 use crate::archive::bundle::{UNPACKED, WHEELS};
-use crate::base::text::hex;
-use crate::host::{Host, Kind};
+use crate::base::text::encode_hex;
+use crate::host::{Host, PathKind};
 use crate::layout::RELEASES;
-use crate::resource::{Enforced, Facets, Resource, State, Value};
+use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
 use crate::settings::{Auto, Internet, Settings, Source, Version};
 use crate::site::Site;
 use crate::site::facts::Interpreter;
 use anyhow::{Context, Result};
-pub(crate) use list::{Installed, current, installed};
-pub(crate) use lock::known;
+pub(crate) use list::{Installed, current_release, installed_releases};
 use lock::lock;
+pub(crate) use lock::pinned_release;
 pub(crate) use python::Missing;
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
-pub(crate) use whole::{Look, hole};
+pub(crate) use whole::{Thoroughness, find_hole};
 
 const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
 const OVERRIDES: &str = include_str!("../../requirements/overrides.txt");
@@ -47,7 +47,7 @@ const PARTS: [&str; 5] = [
 
 /// Which release is wanted.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedRelease {
     /// Its name.
     pub(crate) id: String,
     /// The version of CamCOPS.
@@ -56,21 +56,21 @@ pub(crate) struct Wanted {
     pub(crate) python: Interpreter,
 }
 
-impl Wanted {
+impl WantedRelease {
     /// The release that the settings ask for on this machine; or what is missing for it.
-    pub(crate) fn new(site: &Site) -> Result<Wanted, Missing> {
+    pub(crate) fn new(site: &Site) -> Result<WantedRelease, Missing> {
         let version = match site.settings().camcops.version {
             Auto::Auto => Version::NEWEST,
             Auto::Given(version) => version,
         };
-        Wanted::of(site, version)
+        WantedRelease::of(site, version)
     }
 
     /// The release of a version on this machine; or what is missing for it.
-    pub(crate) fn of(site: &Site, version: Version) -> Result<Wanted, Missing> {
-        let python = python::choose(&site.settings().camcops.python, &site.facts)?;
-        Ok(Wanted {
-            id: id(version, python.minor),
+    pub(crate) fn of(site: &Site, version: Version) -> Result<WantedRelease, Missing> {
+        let python = python::choose_python(&site.settings().camcops.python, &site.facts)?;
+        Ok(WantedRelease {
+            id: release_id(version, python.minor),
             version,
             python,
         })
@@ -86,8 +86,8 @@ impl Wanted {
 
 /// What it takes to build a release on this machine.
 #[derive(Debug)]
-pub(crate) struct Recipe {
-    wanted: Result<Wanted, Missing>,
+pub(crate) struct ReleaseRecipe {
+    wanted: Result<WantedRelease, Missing>,
     source: Option<String>,
     /// Where all of it is built already.
     from_bundle: bool,
@@ -100,14 +100,14 @@ pub(crate) struct Recipe {
     pub(crate) tell: fn(&str),
 }
 
-impl Recipe {
+impl ReleaseRecipe {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> Recipe {
+    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> ReleaseRecipe {
         let Settings {
             camcops, network, ..
         } = site.settings();
-        Recipe {
-            wanted: Wanted::new(site),
+        ReleaseRecipe {
+            wanted: WantedRelease::new(site),
             source: match camcops.source {
                 Source::Pypi => None,
                 Source::Wheelhouse => camcops.wheelhouse.as_ref().map(|path| path.as_str().into()),
@@ -124,12 +124,12 @@ impl Recipe {
 }
 
 /// The name of a release: version, Python, and a digest of what else it is made of.
-fn id(version: Version, minor: u8) -> String {
+fn release_id(version: Version, minor: u8) -> String {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     for text in [BUILD_LOCK, &lock(version, minor), FINISH] {
         digest.update(text.as_bytes());
     }
-    let digest = hex(&digest.finish().as_ref()[..4]);
+    let digest = encode_hex(&digest.finish().as_ref()[..4]);
     format!("{}-py3.{minor}-{digest}", version.as_str())
 }
 
@@ -174,17 +174,17 @@ pub(crate) async fn observe(host: &Host, id: &str) -> Result<State> {
     let places = Places::of(id);
     let mut left_over = false;
     for path in places.passing() {
-        left_over |= host.look(path)?.is_some();
+        left_over |= host.stat(path)?.is_some();
     }
-    let about = match host.look(&places.own)? {
+    let about = match host.stat(&places.own)? {
         None if left_over => return Ok(with_state("half built")),
         None => return Ok(State::Absent),
-        Some(_) => about(host, &places, id)?,
+        Some(_) => read_about(host, &places, id)?,
     };
     let Some(about) = about else {
         return Ok(with_state("damaged"));
     };
-    if hole(host, &places.own, Look::Quick)?.is_some() {
+    if find_hole(host, &places.own, Thoroughness::Quick)?.is_some() {
         return Ok(with_state("damaged"));
     }
     let state = match left_over {
@@ -200,16 +200,16 @@ pub(crate) async fn observe(host: &Host, id: &str) -> Result<State> {
 
 /// Whether a release is there and whole.
 pub(crate) fn is_whole(host: &Host, id: &str) -> Result<bool> {
-    Ok(about(host, &Places::of(id), id)?.is_some())
+    Ok(read_about(host, &Places::of(id), id)?.is_some())
 }
 
 /// The version that a whole release says it is.
 pub(crate) fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
-    Ok(about(host, &Places::of(id), id)?.map(|about| about.version))
+    Ok(read_about(host, &Places::of(id), id)?.map(|about| about.version))
 }
 
 /// MiB that a release needs where releases are, and that are free there.
-pub(crate) fn room(host: &Host) -> Result<(u64, u64)> {
+pub(crate) fn room_needed(host: &Host) -> Result<(u64, u64)> {
     let space = host.space(RELEASES)?;
     let free = space
         .blocks_available()
@@ -222,9 +222,9 @@ fn with_state(state: &str) -> State {
 }
 
 /// What a whole release says of itself; nothing if something of it is missing.
-fn about(host: &Host, places: &Places, id: &str) -> Result<Option<About>> {
-    let is_directory = |entry: &crate::host::Entry| entry.kind == Kind::Directory;
-    if !host.look(&places.own)?.as_ref().is_some_and(is_directory) {
+fn read_about(host: &Host, places: &Places, id: &str) -> Result<Option<About>> {
+    let is_directory = |entry: &crate::host::PathInfo| entry.kind == PathKind::Directory;
+    if !host.stat(&places.own)?.as_ref().is_some_and(is_directory) {
         return Ok(None);
     }
     let Some(text) = host.read_text(&format!("{}/release.json", places.own))? else {
@@ -232,7 +232,7 @@ fn about(host: &Host, places: &Places, id: &str) -> Result<Option<About>> {
     };
     let about: Option<About> = serde_json::from_str(&text).ok();
     for part in PARTS {
-        if host.look(&format!("{}/{part}", places.own))?.is_none() {
+        if host.stat(&format!("{}/{part}", places.own))?.is_none() {
             return Ok(None);
         }
     }
@@ -256,12 +256,12 @@ fn leads_somewhere(host: &Host, path: &str) -> Result<bool> {
 fn end_of(host: &Host, path: &str) -> Result<Option<u32>> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
-        let Some(entry) = host.look(&path)? else {
+        let Some(entry) = host.stat(&path)? else {
             return Ok(None);
         };
         match entry.kind {
-            Kind::File => return Ok(Some(entry.mode)),
-            Kind::Symlink => {}
+            PathKind::File => return Ok(Some(entry.mode)),
+            PathKind::Symlink => {}
             _ => return Ok(None),
         }
         let target = host.read_link(&path)?.unwrap_or_default();
@@ -275,7 +275,7 @@ fn end_of(host: &Host, path: &str) -> Result<Option<u32>> {
 
 /// Refuses a plan that can't be carried out, before any of it is.
 pub(crate) fn refuse_offline<'a>(
-    recipe: &Recipe,
+    recipe: &ReleaseRecipe,
     host: &Host,
     planned: impl Iterator<Item = &'a Resource>,
 ) -> Result<()> {
@@ -292,7 +292,7 @@ pub(crate) fn refuse_offline<'a>(
 
 /// Builds a release, or removes it.
 pub(crate) async fn enforce(
-    recipe: Option<&Recipe>,
+    recipe: Option<&ReleaseRecipe>,
     host: &Host,
     id: &str,
     before: &State,
@@ -300,13 +300,13 @@ pub(crate) async fn enforce(
 ) -> Result<Enforced> {
     let places = Places::of(id);
     let State::Present(wanted) = after else {
-        return remove(host, id, &places);
+        return remove_release(host, id, &places);
     };
-    let is_whole = before.get("state") == Some(&Value::from("not cleared up"))
+    let is_whole = before.get("state") == Some(&FacetValue::from("not cleared up"))
         && before.get("python") == wanted.get("python");
     if !is_whole {
         let recipe = recipe.context("a release can't be built here")?;
-        build::build(host, recipe, id, &places)?;
+        build::build_release(host, recipe, id, &places)?;
     }
     for path in places.passing() {
         host.remove_tree(path)?;
@@ -314,7 +314,7 @@ pub(crate) async fn enforce(
     Ok(Enforced::Done)
 }
 
-fn remove(host: &Host, id: &str, places: &Places) -> Result<Enforced> {
+fn remove_release(host: &Host, id: &str, places: &Places) -> Result<Enforced> {
     let current = format!("{}/venv", crate::layout::APPLICATION);
     let target = host.read_link(&current)?.unwrap_or_default();
     if target.rsplit('/').next() == Some(id) {
@@ -324,7 +324,7 @@ fn remove(host: &Host, id: &str, places: &Places) -> Result<Enforced> {
         )));
     }
     host.remove_tree(&places.old)?;
-    if host.look(&places.own)?.is_some() {
+    if host.stat(&places.own)?.is_some() {
         // All of it goes at once: half a release under its own name would look like a whole one.
         host.rename(&places.own, &places.old)?;
     }
@@ -350,7 +350,7 @@ mod tests {
             assert!(lock.contains(&format!(
                 "\ncamcops-server=={version} \\\n    --hash=sha256:"
             )));
-            let pins = build::pins(&lock);
+            let pins = build::list_pins(&lock);
             assert!(pins.iter().any(|pin| pin.starts_with("pymysql==")));
             let hashed = lock.matches("== \\\n").count();
             assert_eq!(hashed, 0);
@@ -359,7 +359,7 @@ mod tests {
                 lock.matches("--hash=").count()
             );
         }
-        assert!(id(Version::V2_4_23, 11).starts_with("2.4.23-py3.11-"));
+        assert!(release_id(Version::V2_4_23, 11).starts_with("2.4.23-py3.11-"));
     }
 
     #[test]

@@ -18,13 +18,13 @@ use crate::base::error::Exit;
 use crate::host::{Host, export_locks, processes};
 use crate::layout::MANAGED;
 use crate::layout::PORT_MAPPER_SETTINGS;
-use crate::probe::{Trouble, seconds};
+use crate::probe::{Trouble, format_seconds};
 use crate::resource::{Enforced, Facets, Resource, State};
 use anyhow::{Context, Result};
 pub(crate) use failure::KEEPS_FAILING;
-use failure::failure;
-pub(crate) use known::Known;
-use member::{Member, Role};
+use failure::explain_failure;
+pub(crate) use known::ServiceManager;
+use member::{Member, ServiceRole};
 use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
@@ -44,7 +44,7 @@ const PORT_MAPPER: &str = "epmd.socket";
 /// Where a service is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
+pub(crate) enum ServicePhase {
     /// It does not run.
     #[default]
     Stopped,
@@ -68,13 +68,13 @@ pub(crate) struct NotRestarted(String);
 
 /// What its manager knows of a service.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
+pub(crate) struct ServiceState {
     /// Whether the manager knows it at all.
     pub(crate) there: bool,
     /// Whether the administrator forbade it.
     pub(crate) masked: bool,
     /// Where it is in its life.
-    pub(crate) phase: Phase,
+    pub(crate) phase: ServicePhase,
     /// More about that, in the manager's own words.
     pub(crate) detail: String,
     /// Its main process.
@@ -97,7 +97,7 @@ pub(crate) struct Seen {
     pub(crate) again: bool,
 }
 
-impl Seen {
+impl ServiceState {
     /// Whether it ends soon after each start. It is never only starting then, even if it seems so at this moment.
     pub(crate) fn keeps_failing(&self) -> bool {
         let is_young = || {
@@ -105,10 +105,10 @@ impl Seen {
             age.is_some_and(|age| age < SETTLED)
         };
         match self.phase {
-            Phase::Starting => self.again || self.restarts > 0,
-            Phase::Running => self.restarts >= MANY_RESTARTS && is_young(),
-            Phase::Failed => self.again || self.restarts > 0,
-            Phase::Stopped | Phase::Stopping => false,
+            ServicePhase::Starting => self.again || self.restarts > 0,
+            ServicePhase::Running => self.restarts >= MANY_RESTARTS && is_young(),
+            ServicePhase::Failed => self.again || self.restarts > 0,
+            ServicePhase::Stopped | ServicePhase::Stopping => false,
         }
     }
 }
@@ -135,20 +135,26 @@ impl Handler {
         }
     }
 
-    fn order(self, known: Option<&Known>, host: &Host, verb: &str, name: &str) -> Result<()> {
-        if verb != "start" && exports(name) {
+    fn order(
+        self,
+        known: Option<&ServiceManager>,
+        host: &Host,
+        verb: &str,
+        name: &str,
+    ) -> Result<()> {
+        if verb != "start" && is_export(name) {
             break_stale_locks(known, host);
         }
         match self {
-            Handler::Systemd => systemd::order(host, verb, name),
-            Handler::Supervisor => supervisor::order(host, &[verb, name]),
-            Handler::Scripts => scripts::order(host, verb, name),
+            Handler::Systemd => systemd::give_order(host, verb, name),
+            Handler::Supervisor => supervisor::give_order(host, &[verb, name]),
+            Handler::Scripts => scripts::give_order(host, verb, name),
         }
     }
 }
 
 /// Whether a service is one of those whose processes hold and await locks of exports.
-fn exports(name: &str) -> bool {
+fn is_export(name: &str) -> bool {
     ["camcops-server@", "camcops-workers@"]
         .iter()
         .any(|begin| name.starts_with(begin))
@@ -156,7 +162,7 @@ fn exports(name: &str) -> bool {
 }
 
 /// Before a service ends: a process that awaits a lock of a dead one would be waited for until it is killed.
-fn break_stale_locks(known: Option<&Known>, host: &Host) {
+fn break_stale_locks(known: Option<&ServiceManager>, host: &Host) {
     if let Some(known) = known {
         export_locks::break_before_waiting(host, &known.layout);
     }
@@ -167,35 +173,43 @@ pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("camcops")
 }
 
-fn look(known: Option<&Known>, host: &Host, name: &str) -> Result<Seen> {
+fn look_at_service(
+    known: Option<&ServiceManager>,
+    host: &Host,
+    name: &str,
+) -> Result<ServiceState> {
     if let Some(known) = known
         && known.find(name).is_some()
     {
         return Ok(known.see(host)?.remove(name).unwrap_or_default());
     }
     Ok(match Handler::of(name) {
-        Handler::Systemd => systemd::see(host, &[name.to_owned()])?
+        Handler::Systemd => systemd::see_units(host, &[name.to_owned()])?
             .remove(name)
             .unwrap_or_default(),
         Handler::Supervisor => {
             let group = name.split(':').next().unwrap_or(name);
-            supervisor::see(host, group)?
+            supervisor::see_group(host, group)?
                 .remove(name)
                 .unwrap_or_default()
         }
-        Handler::Scripts => scripts::see(host, name)?,
+        Handler::Scripts => scripts::see_service(host, name)?,
     })
 }
 
 /// Whether it runs, has read its newest input, and answers.
-pub(crate) async fn observe(known: Option<&Known>, host: &Host, name: &str) -> Result<State> {
-    let seen = look(known, host, name)?;
-    if matches!(seen.phase, Phase::Stopped | Phase::Failed) {
+pub(crate) async fn observe(
+    known: Option<&ServiceManager>,
+    host: &Host,
+    name: &str,
+) -> Result<State> {
+    let seen = look_at_service(known, host, name)?;
+    if matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed) {
         return Ok(State::Absent);
     }
     let mut facets = Facets::new();
     if let Some(enabled) = seen.enabled {
-        facets = facets.with("enabled", yes(enabled));
+        facets = facets.with("enabled", yes_or_no(enabled));
     }
     let Some(known) = known else {
         return Ok(State::Present(facets));
@@ -203,51 +217,54 @@ pub(crate) async fn observe(known: Option<&Known>, host: &Host, name: &str) -> R
     let Some(member) = known.find(name) else {
         return Ok(State::Present(facets));
     };
-    facets = facets.with("fresh", yes(is_fresh(Some(known), host, member, &seen)?));
+    facets = facets.with(
+        "fresh",
+        yes_or_no(is_fresh(Some(known), host, member, &seen)?),
+    );
     // A socket that is asked would start the service behind it, and a stopping one has no answer to give.
-    if seen.phase == Phase::Running
+    if seen.phase == ServicePhase::Running
         && let Some(proof) = known.answer(host, member).await?
     {
-        facets = facets.with("answers", yes(proof.is_ok()));
+        facets = facets.with("answers", yes_or_no(proof.is_ok()));
     }
     Ok(State::Present(facets))
 }
 
-fn yes(fact: bool) -> &'static str {
+fn yes_or_no(fact: bool) -> &'static str {
     if fact { "yes" } else { "no" }
 }
 
 /// Whether it started, or was told to read again, after all that it reads had changed for the last time.
 pub(crate) fn is_fresh(
-    known: Option<&Known>,
+    known: Option<&ServiceManager>,
     host: &Host,
     member: &Member,
-    seen: &Seen,
+    seen: &ServiceState,
 ) -> Result<bool> {
     if seen.stale_files && member.role.is_ours() {
         return Ok(false);
     }
-    if member.role == Role::Socket && !has_socket(known) {
+    if member.role == ServiceRole::Socket && !has_socket(known) {
         return Ok(false);
     }
     if member.role.is_ours() && sandbox::lacks_write_path(host, seen)? {
         return Ok(false);
     }
     let read = match member.role {
-        Role::Web => seen.reloaded,
-        Role::Socket | Role::Timer => seen.since,
-        _ => seen.pid.and_then(processes::started),
+        ServiceRole::Web => seen.reloaded,
+        ServiceRole::Socket | ServiceRole::Timer => seen.since,
+        _ => seen.pid.and_then(processes::start_time),
     };
     let Some(read) = read else {
         // Between two processes of its own.
-        return Ok(seen.phase != Phase::Running);
+        return Ok(seen.phase != ServicePhase::Running);
     };
     let mut inputs = member.inputs.clone();
     if member.role.is_ours() {
         // Also the administrator's own drop-ins.
         inputs.extend(seen.files.iter().cloned());
     }
-    if member.role == Role::Broker {
+    if member.role == ServiceRole::Broker {
         // Others' settings are for others to bring to a broker.
         inputs.retain(|input| {
             let text = host.read_text(input).ok().flatten();
@@ -256,13 +273,13 @@ pub(crate) fn is_fresh(
         if !is_mapper_fresh(known, host)? {
             return Ok(false);
         }
-        let late = |input: &String| Ok::<_, anyhow::Error>(newest(input)? > Some(read));
+        let late = |input: &String| Ok::<_, anyhow::Error>(newest_change(input)? > Some(read));
         let settings = inputs
             .iter()
             .position(|input| input.starts_with(super::broker::MORE_SETTINGS));
         if let Some(settings) = settings
             && late(&inputs[settings])?
-            && super::broker::follows(host, &inputs[settings])?
+            && super::broker::is_followed(host, &inputs[settings])?
         {
             inputs.remove(settings);
         }
@@ -273,7 +290,7 @@ pub(crate) fn is_fresh(
         return Ok(false);
     }
     for input in inputs {
-        if newest(&input)?.is_some_and(|changed| changed > read) {
+        if newest_change(&input)?.is_some_and(|changed| changed > read) {
             return Ok(false);
         }
     }
@@ -281,7 +298,7 @@ pub(crate) fn is_fresh(
 }
 
 /// Whether visitors find the socket.
-pub(crate) fn has_socket(known: Option<&Known>) -> bool {
+pub(crate) fn has_socket(known: Option<&ServiceManager>) -> bool {
     known.is_none_or(|known| {
         std::fs::symlink_metadata(&known.layout.socket)
             .is_ok_and(|found| found.file_type().is_socket())
@@ -289,13 +306,13 @@ pub(crate) fn has_socket(known: Option<&Known>) -> bool {
 }
 
 /// When a path last changed, or what stands in it if it is a directory.
-fn newest(path: &str) -> Result<Option<SystemTime>> {
-    let mut newest = processes::changed(path)?;
+fn newest_change(path: &str) -> Result<Option<SystemTime>> {
+    let mut newest = processes::changed_time(path)?;
     // Not through a link: the release is replaced as a whole, and its link changes with it.
     let is_directory = std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
     if is_directory {
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-            newest = newest.max(processes::changed(&entry.path().to_string_lossy())?);
+            newest = newest.max(processes::changed_time(&entry.path().to_string_lossy())?);
         }
     }
     Ok(newest)
@@ -303,14 +320,14 @@ fn newest(path: &str) -> Result<Option<SystemTime>> {
 
 /// Makes a service run, fresh and answering; or stops it.
 pub(crate) async fn enforce(
-    known: Option<&Known>,
+    known: Option<&ServiceManager>,
     host: &Host,
     name: &str,
     after: &State,
 ) -> Result<Enforced> {
     let done = match after {
-        State::Absent => stop(known, host, name),
-        State::Present(wanted) => ready(known, host, name, wanted).await,
+        State::Absent => stop_service(known, host, name),
+        State::Present(wanted) => wait_until_ready(known, host, name, wanted).await,
     };
     if let Some(known) = known {
         known.forget();
@@ -320,13 +337,13 @@ pub(crate) async fn enforce(
 }
 
 /// Stops a service of ours, and the socket that would start it again.
-pub(crate) fn stop(known: Option<&Known>, host: &Host, name: &str) -> Result<()> {
-    let seen = look(known, host, name)?;
-    if !seen.there || seen.phase == Phase::Stopped {
+pub(crate) fn stop_service(known: Option<&ServiceManager>, host: &Host, name: &str) -> Result<()> {
+    let seen = look_at_service(known, host, name)?;
+    if !seen.there || seen.phase == ServicePhase::Stopped {
         return Ok(());
     }
     if let Some(socket) = socket_of(name) {
-        systemd::order(host, "stop", &socket)?;
+        systemd::give_order(host, "stop", &socket)?;
     }
     Handler::of(name)
         .order(known, host, "stop", name)
@@ -334,50 +351,55 @@ pub(crate) fn stop(known: Option<&Known>, host: &Host, name: &str) -> Result<()>
 }
 
 /// Stops all of ours that use the site's data, the last one first.
-pub(crate) fn stop_ours(known: Option<&Known>, host: &Host) -> Result<()> {
+pub(crate) fn stop_ours(known: Option<&ServiceManager>, host: &Host) -> Result<()> {
     let Some(known) = known else {
         return Ok(());
     };
     known.forget();
     let ours = known.members.iter().rev();
-    for member in ours.filter(|one| one.role.is_ours() && one.role != Role::Timer) {
-        stop(Some(known), host, &member.name)?;
+    for member in ours.filter(|one| one.role.is_ours() && one.role != ServiceRole::Timer) {
+        stop_service(Some(known), host, &member.name)?;
     }
     known.forget();
     Ok(())
 }
 
 /// Whether a resource is our web server, its socket, or what passes visitors on to it and is proved by its answers.
-pub(crate) fn lets_visitors_in(known: Option<&Known>, resource: &Resource) -> bool {
+pub(crate) fn lets_visitors_in(known: Option<&ServiceManager>, resource: &Resource) -> bool {
     let (Resource::Service(name), Some(known)) = (resource, known) else {
         return false;
     };
-    let is_it = |role| matches!(role, Role::Server | Role::Socket | Role::Web);
+    let is_it = |role| {
+        matches!(
+            role,
+            ServiceRole::Server | ServiceRole::Socket | ServiceRole::Web
+        )
+    };
     let mut members = known.members.iter();
     members.any(|member| member.name == *name && is_it(member.role))
 }
 
 /// Whether any of ours runs that uses the site's data.
-pub(crate) fn any_of_ours_runs(known: Option<&Known>, host: &Host) -> Result<bool> {
+pub(crate) fn any_of_ours_runs(known: Option<&ServiceManager>, host: &Host) -> Result<bool> {
     let Some(known) = known else {
         return Ok(false);
     };
     known.forget();
     let seen = known.see(host)?;
     let runs = |name: &String| {
-        seen.get(name)
-            .is_some_and(|seen| seen.there && !matches!(seen.phase, Phase::Stopped | Phase::Failed))
+        seen.get(name).is_some_and(|seen| {
+            seen.there && !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed)
+        })
     };
-    let users = known
-        .members
-        .iter()
-        .filter(|one| one.role.is_ours() && !matches!(one.role, Role::Timer | Role::Socket));
+    let users = known.members.iter().filter(|one| {
+        one.role.is_ours() && !matches!(one.role, ServiceRole::Timer | ServiceRole::Socket)
+    });
     Ok(users.map(|one| &one.name).any(runs))
 }
 
 /// Stops those of ours that have not read what changed since they started, and lets visitors wait: those with work to
 /// finish first.
-pub(crate) fn pause_stale(known: Option<&Known>, host: &Host) -> Result<()> {
+pub(crate) fn pause_stale(known: Option<&ServiceManager>, host: &Host) -> Result<()> {
     let Some(known) = known else {
         return Ok(());
     };
@@ -385,13 +407,14 @@ pub(crate) fn pause_stale(known: Option<&Known>, host: &Host) -> Result<()> {
     let seen = known.see(host)?;
     let ours = known.members.iter().filter(|member| member.role.is_ours());
     let (server, others): (Vec<_>, Vec<_>) = ours
-        .filter(|member| member.role != Role::Socket)
-        .partition(|member| member.role == Role::Server);
+        .filter(|member| member.role != ServiceRole::Socket)
+        .partition(|member| member.role == ServiceRole::Server);
     for member in others.into_iter().chain(server) {
         let Some(seen) = seen.get(&member.name) else {
             continue;
         };
-        let runs = seen.there && !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+        let runs =
+            seen.there && !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed);
         if runs && !is_fresh(Some(known), host, member, seen)? {
             Handler::of(&member.name)
                 .order(Some(known), host, "stop", &member.name)
@@ -403,9 +426,13 @@ pub(crate) fn pause_stale(known: Option<&Known>, host: &Host) -> Result<()> {
 }
 
 /// Restarts a service of ours, fresh or not, and waits until it answers.
-pub(crate) async fn restart(known: Option<&Known>, host: &Host, name: &str) -> Result<()> {
-    let seen = look(known, host, name)?;
-    if !matches!(seen.phase, Phase::Stopped | Phase::Failed) {
+pub(crate) async fn restart_service(
+    known: Option<&ServiceManager>,
+    host: &Host,
+    name: &str,
+) -> Result<()> {
+    let seen = look_at_service(known, host, name)?;
+    if !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed) {
         Handler::of(name)
             .order(known, host, "stop", name)
             .with_context(|| format!("can't stop {name}"))?;
@@ -423,7 +450,12 @@ fn socket_of(name: &str) -> Option<String> {
     ))
 }
 
-async fn ready(known: Option<&Known>, host: &Host, name: &str, wanted: &Facets) -> Result<()> {
+async fn wait_until_ready(
+    known: Option<&ServiceManager>,
+    host: &Host,
+    name: &str,
+    wanted: &Facets,
+) -> Result<()> {
     let Some(known) = known else {
         return Ok(());
     };
@@ -433,12 +465,12 @@ async fn ready(known: Option<&Known>, host: &Host, name: &str, wanted: &Facets) 
     let handler = Handler::of(name);
     known.forget();
     follow_files(host, known, member, handler)?;
-    let mut seen = look(Some(known), host, name)?;
+    let mut seen = look_at_service(Some(known), host, name)?;
     refuse_impossible(host, known, member, &seen)?;
     if wanted.text("enabled").is_some() && seen.enabled == Some(false) {
-        systemd::enable(host, name)?;
+        systemd::enable_unit(host, name)?;
     }
-    let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+    let running = !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed);
     if running
         && is_fresh(Some(known), host, member, &seen)?
         && answers_soon(host, known, member).await?
@@ -446,16 +478,18 @@ async fn ready(known: Option<&Known>, host: &Host, name: &str, wanted: &Facets) 
         return Ok(());
     }
     known.forget();
-    seen = look(Some(known), host, name)?;
-    let running = !matches!(seen.phase, Phase::Stopped | Phase::Failed);
+    seen = look_at_service(Some(known), host, name)?;
+    let running = !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed);
     let since = SystemTime::now();
     let ordered = match (member.role, running) {
-        (Role::Web, _) => apache::read_again(host, known, running),
-        (Role::Socket, _) => reopen(host, name),
-        (Role::Broker, true) => {
+        (ServiceRole::Web, _) => apache::read_again(host, known, running),
+        (ServiceRole::Socket, _) => reopen_socket(host, name),
+        (ServiceRole::Broker, true) => {
             // One that does not listen to its present name, or not at all, is restarted.
             let is_adjusted = match known.broker() {
-                Some(broker) => super::broker::adjust(&broker, host).await.unwrap_or(false),
+                Some(broker) => super::broker::adjust_node(&broker, host)
+                    .await
+                    .unwrap_or(false),
                 None => false,
             };
             if is_adjusted && is_fresh(Some(known), host, member, &seen)? {
@@ -468,37 +502,39 @@ async fn ready(known: Option<&Known>, host: &Host, name: &str, wanted: &Facets) 
     };
     known.forget();
     if let Err(why) = ordered {
-        let why = failure(host, known, member, &format!("{why:#}"), since);
-        let now = look(Some(known), host, name)?;
+        let why = explain_failure(host, known, member, &format!("{why:#}"), since);
+        let now = look_at_service(Some(known), host, name)?;
         let is_as_before = running && now.pid.is_some() && now.pid == seen.pid;
-        return Err(match is_as_before && member.role != Role::Web {
+        return Err(match is_as_before && member.role != ServiceRole::Web {
             true => why.context(NotRestarted(name.to_owned())),
             false => why,
         });
     }
     let patience = match member.role {
-        Role::Extra => STARTING,
+        ServiceRole::Extra => STARTING,
         _ => READY,
     };
     let limit = Instant::now() + patience;
     let mut last = "it does not answer".to_owned();
     while Instant::now() < limit {
         known.forget();
-        let seen = look(Some(known), host, name)?;
+        let seen = look_at_service(Some(known), host, name)?;
         if seen.restarts >= MANY_RESTARTS
             && let Some(why) = known.keeps_failing(host, member, &seen)
         {
-            return Err(failure(host, known, member, &why, since));
+            return Err(explain_failure(host, known, member, &why, since));
         }
-        if matches!(seen.phase, Phase::Failed | Phase::Stopped) {
+        if matches!(seen.phase, ServicePhase::Failed | ServicePhase::Stopped) {
             let why = known.keeps_failing(host, member, &seen);
             let why =
                 why.unwrap_or_else(|| format!("it ended right after its start ({})", seen.result));
-            return Err(failure(host, known, member, &why, since));
+            return Err(explain_failure(host, known, member, &why, since));
         }
-        match proof::ask(host, known, member, &seen).await {
-            _ if seen.phase != Phase::Running => last = "it is still starting".into(),
-            _ if member.role == Role::Web && !is_fresh(Some(known), host, member, &seen)? => {
+        match proof::ask_member(host, known, member, &seen).await {
+            _ if seen.phase != ServicePhase::Running => last = "it is still starting".into(),
+            _ if member.role == ServiceRole::Web
+                && !is_fresh(Some(known), host, member, &seen)? =>
+            {
                 last = "it has not read its configuration again".into();
             }
             None | Some(Ok(())) => return Ok(()),
@@ -506,18 +542,23 @@ async fn ready(known: Option<&Known>, host: &Host, name: &str, wanted: &Facets) 
         }
         sleep(PAUSE).await;
     }
-    let why = format!("not ready after {}: {last}", seconds(patience));
-    Err(failure(host, known, member, &why, since))
+    let why = format!("not ready after {}: {last}", format_seconds(patience));
+    Err(explain_failure(host, known, member, &why, since))
 }
 
 /// Lets the manager read what describes the service, if that changed.
-fn follow_files(host: &Host, known: &Known, member: &Member, handler: Handler) -> Result<()> {
-    let seen = look(Some(known), host, &member.name)?;
+fn follow_files(
+    host: &Host,
+    known: &ServiceManager,
+    member: &Member,
+    handler: Handler,
+) -> Result<()> {
+    let seen = look_at_service(Some(known), host, &member.name)?;
     match handler {
         // A template's file may be there although systemd has not seen it yet.
         Handler::Systemd if seen.stale_files || !seen.there => systemd::reload_files(host)?,
         Handler::Supervisor if !seen.there || !is_fresh(Some(known), host, member, &seen)? => {
-            supervisor::update(host, &known.layout.slug)?;
+            supervisor::update_group(host, &known.layout.slug)?;
         }
         _ => return Ok(()),
     }
@@ -525,7 +566,12 @@ fn follow_files(host: &Host, known: &Known, member: &Member, handler: Handler) -
     Ok(())
 }
 
-fn refuse_impossible(host: &Host, known: &Known, member: &Member, seen: &Seen) -> Result<()> {
+fn refuse_impossible(
+    host: &Host,
+    known: &ServiceManager,
+    member: &Member,
+    seen: &ServiceState,
+) -> Result<()> {
     let name = &member.name;
     if seen.masked {
         return Err(Exit::CannotCreate.because(format!(
@@ -541,27 +587,27 @@ fn refuse_impossible(host: &Host, known: &Known, member: &Member, seen: &Seen) -
             Exit::Unreachable.because(format!("{name} is not known on this machine; {next}"))
         );
     }
-    if member.role == Role::Web {
-        apache::test(host, known)?;
+    if member.role == ServiceRole::Web {
+        apache::test_configuration(host, known)?;
     }
     Ok(())
 }
 
-async fn answers_soon(host: &Host, known: &Known, member: &Member) -> Result<bool> {
+async fn answers_soon(host: &Host, known: &ServiceManager, member: &Member) -> Result<bool> {
     let limit = Instant::now() + STARTING;
     loop {
         known.forget();
-        let seen = look(Some(known), host, &member.name)?;
+        let seen = look_at_service(Some(known), host, &member.name)?;
         if seen.keeps_failing() {
             return Ok(false);
         }
         match seen.phase {
-            Phase::Running => match proof::ask(host, known, member, &seen).await {
+            ServicePhase::Running => match proof::ask_member(host, known, member, &seen).await {
                 None | Some(Ok(())) => return Ok(true),
                 Some(Err(_)) => {}
             },
-            Phase::Failed | Phase::Stopped => return Ok(false),
-            Phase::Starting | Phase::Stopping => {}
+            ServicePhase::Failed | ServicePhase::Stopped => return Ok(false),
+            ServicePhase::Starting | ServicePhase::Stopping => {}
         }
         if Instant::now() > limit {
             return Ok(false);
@@ -571,16 +617,16 @@ async fn answers_soon(host: &Host, known: &Known, member: &Member) -> Result<boo
 }
 
 /// A socket is opened anew only while nobody serves it.
-fn reopen(host: &Host, socket: &str) -> Result<()> {
+fn reopen_socket(host: &Host, socket: &str) -> Result<()> {
     let service = socket.replace(".socket", ".service");
-    systemd::order(host, "stop", socket)?;
-    systemd::order(host, "stop", &service)?;
-    systemd::order(host, "start", socket)
+    systemd::give_order(host, "stop", socket)?;
+    systemd::give_order(host, "stop", &service)?;
+    systemd::give_order(host, "start", socket)
 }
 
 /// Whether Erlang's port mapper, where systemd holds its socket, listens as we told it.
-fn is_mapper_fresh(known: Option<&Known>, host: &Host) -> Result<bool> {
-    let (Some(known), Some(told)) = (known, processes::changed(PORT_MAPPER_SETTINGS)?) else {
+fn is_mapper_fresh(known: Option<&ServiceManager>, host: &Host) -> Result<bool> {
+    let (Some(known), Some(told)) = (known, processes::changed_time(PORT_MAPPER_SETTINGS)?) else {
         return Ok(true);
     };
     let mapper = known.see(host)?.remove(PORT_MAPPER);
@@ -589,13 +635,13 @@ fn is_mapper_fresh(known: Option<&Known>, host: &Host) -> Result<bool> {
 }
 
 /// Restarts the broker while visitors wait at the socket of the web server, where it has one that stays open.
-fn broker_anew(host: &Host, known: &Known, handler: Handler, name: &str) -> Result<()> {
-    let of = |role: Role| known.members.iter().find(|member| member.role == role);
-    let server = of(Role::Socket).and(of(Role::Server));
+fn broker_anew(host: &Host, known: &ServiceManager, handler: Handler, name: &str) -> Result<()> {
+    let of = |role: ServiceRole| known.members.iter().find(|member| member.role == role);
+    let server = of(ServiceRole::Socket).and(of(ServiceRole::Server));
     let seen = known.see(host)?;
     let server = server.filter(|server| {
         seen.get(&server.name)
-            .is_some_and(|seen| seen.phase == Phase::Running)
+            .is_some_and(|seen| seen.phase == ServicePhase::Running)
     });
     if let Some(server) = server {
         Handler::of(&server.name).order(Some(known), host, "stop", &server.name)?;
@@ -608,7 +654,7 @@ fn broker_anew(host: &Host, known: &Known, handler: Handler, name: &str) -> Resu
 }
 
 /// The broker, and Erlang's port mapper if that does not listen as we told it.
-fn restart_broker(known: &Known, host: &Host, handler: Handler, name: &str) -> Result<()> {
+fn restart_broker(known: &ServiceManager, host: &Host, handler: Handler, name: &str) -> Result<()> {
     let is_mapper_fresh = is_mapper_fresh(Some(known), host)?;
     handler.order(Some(known), host, "stop", name)?;
     if handler == Handler::Scripts {
@@ -617,13 +663,17 @@ fn restart_broker(known: &Known, host: &Host, handler: Handler, name: &str) -> R
         let _ = host.child("epmd").args(["-kill"]).end();
     } else if !is_mapper_fresh {
         systemd::reload_files(host)?;
-        systemd::order(host, "restart", PORT_MAPPER)?;
+        systemd::give_order(host, "restart", PORT_MAPPER)?;
     }
     handler.order(Some(known), host, "start", name)
 }
 
 /// What becomes of our services when everything is undone: they stop first.
-pub(crate) fn before_undoing(known: Option<&Known>, host: &Host, slug: &str) -> Result<()> {
+pub(crate) fn before_undoing(
+    known: Option<&ServiceManager>,
+    host: &Host,
+    slug: &str,
+) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
@@ -639,7 +689,7 @@ pub(crate) fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
         .filter_map(|path| path.strip_prefix(member::UNIT_HOME)?.strip_prefix('/'))
         .filter(|unit| unit.ends_with(".service") && !unit.contains('/'))
         .peekable();
-    if units.peek().is_none() || host.staged_root().is_some() || !systemd::runs(host)? {
+    if units.peek().is_none() || host.staged_root().is_some() || !systemd::is_running(host)? {
         return Ok(());
     }
     systemd::reload_files(host)?;
@@ -654,23 +704,23 @@ pub(crate) fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
 }
 
 /// After undoing: managers and Apache forget what is gone.
-pub(crate) fn after_undoing(known: Option<&Known>, host: &Host, slug: &str) -> Result<()> {
+pub(crate) fn after_undoing(known: Option<&ServiceManager>, host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
-    if systemd::runs(host)? {
+    if systemd::is_running(host)? {
         systemd::reload_files(host)?;
         // Another instance may have kept it.
         systemd::stop_forgotten(host, "camcops.target")?;
     }
-    if !supervisor::see(host, slug)?.is_empty() {
-        supervisor::update(host, slug)?;
+    if !supervisor::see_group(host, slug)?.is_empty() {
+        supervisor::update_group(host, slug)?;
     }
     apache::after_undoing(known, host)
 }
 
 /// What a proof says when it fails.
-pub(crate) type Answered = Result<(), Trouble>;
+pub(crate) type ProofResult = Result<(), Trouble>;
 
 #[cfg(test)]
 mod tests {
@@ -699,15 +749,15 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let member = |input: &std::path::Path| Member {
             name: "camcops-server@camcops.socket".into(),
-            role: Role::Socket,
+            role: ServiceRole::Socket,
             service: None,
             inputs: vec![input.to_string_lossy().into_owned(), "/no/such".into()],
             config: None,
         };
-        let seen = |since: SystemTime| Seen {
-            phase: Phase::Running,
+        let seen = |since: SystemTime| ServiceState {
+            phase: ServicePhase::Running,
             since: Some(since),
-            ..Seen::default()
+            ..ServiceState::default()
         };
         let host = Host::live().unwrap();
         let later = SystemTime::now() + Duration::from_secs(5);
@@ -716,7 +766,7 @@ mod tests {
             assert!(is_fresh(None, &host, &member(input), &seen(later)).unwrap());
             assert!(!is_fresh(None, &host, &member(input), &seen(earlier)).unwrap());
         }
-        let stale = Seen {
+        let stale = ServiceState {
             stale_files: true,
             ..seen(later)
         };

@@ -16,21 +16,21 @@ mod server;
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::Host;
-use crate::probe::database::{Endpoint, Login};
+use crate::probe::database::{DatabaseAddress, Login};
 use crate::resource::{Change, Enforced, Resource, State};
 use crate::settings::Mode;
-use crate::site::{Found, Site};
+use crate::site::{ExistingState, Site};
 use anyhow::Result;
-pub(crate) use grants::{ENOUGH, Purpose};
+pub(crate) use grants::{AccountPurpose, ENOUGH};
 pub(crate) use schema::{CHARSET, COLLATION, LARGE_ENOUGH};
-pub(crate) use server::{Power, Server, exit};
+pub(crate) use server::{DatabaseServer, Power, exit_for};
 use std::rc::Rc;
 
 /// What this driver knows of the site.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct Database {
     /// The server, with its one connection.
-    pub(crate) server: Rc<Server>,
+    pub(crate) server: Rc<DatabaseServer>,
     /// The name of the database.
     pub(crate) database: String,
     /// Which instance it is for.
@@ -39,16 +39,16 @@ pub(crate) struct Known {
     pub(crate) option_file: String,
     /// Is told what is going on.
     pub(crate) tell: fn(&str),
-    accounts: Vec<Account>,
+    accounts: Vec<DatabaseAccount>,
 }
 
 /// An account that this instance uses.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub(crate) struct DatabaseAccount {
     /// Its name, without the host.
     pub(crate) user: String,
     /// What it is for.
-    pub(crate) purpose: Purpose,
+    pub(crate) purpose: AccountPurpose,
     way_in: WayIn,
     /// The password that is in use while another one takes its place.
     former: Option<Secret>,
@@ -65,24 +65,24 @@ enum WayIn {
     Socket,
 }
 
-impl Known {
+impl Database {
     /// From the settings and what was found; a connection that an earlier one opened is kept.
     pub(crate) fn new(
         host: &Host,
         site: &Site,
-        found: &Found,
-        earlier: Option<&Known>,
+        found: &ExistingState,
+        earlier: Option<&Database>,
         tell: fn(&str),
-    ) -> Result<Known> {
+    ) -> Result<Database> {
         let settings = &site.settings().database;
         let slug = &site.layout.slug;
         let database = settings.name_or(slug).to_owned();
-        let application = Account {
+        let application = DatabaseAccount {
             user: match site.socket_authentication() {
                 true => site.account().to_owned(),
                 false => settings.user_or(slug).to_owned(),
             },
-            purpose: Purpose::Application,
+            purpose: AccountPurpose::Application,
             way_in: match &found.database {
                 Some(key) => WayIn::Password(key.secret.clone()),
                 None => WayIn::Socket,
@@ -96,13 +96,13 @@ impl Known {
             Some(earlier) if earlier.server.power == Power::Administrator => {
                 Rc::clone(&earlier.server)
             }
-            _ => Rc::new(server(host, site, &application)?),
+            _ => Rc::new(connect_server(host, site, &application)?),
         };
         let mut accounts = vec![application];
         if let (Some(user), Some(key)) = (&settings.readonly_user, &found.readonly) {
-            accounts.push(Account {
+            accounts.push(DatabaseAccount {
                 user: user.as_str().to_owned(),
-                purpose: Purpose::Reading,
+                purpose: AccountPurpose::Reading,
                 way_in: WayIn::Password(key.secret.clone()),
                 former: None,
                 is_for_others: settings.readonly_host.is_some(),
@@ -110,7 +110,7 @@ impl Known {
                 password_setting: "database.readonly_password_file",
             });
         }
-        Ok(Known {
+        Ok(Database {
             server,
             database,
             instance: site.instance.clone(),
@@ -144,12 +144,12 @@ impl Known {
         })
     }
 
-    fn account(&self, user: &str) -> Option<&Account> {
+    fn account(&self, user: &str) -> Option<&DatabaseAccount> {
         self.accounts.iter().find(|account| account.user == user)
     }
 
     /// How an account logs in; nothing while the account of this machine that it needs is not there.
-    fn login(&self, host: &Host, account: &Account) -> Option<Login> {
+    fn login(&self, host: &Host, account: &DatabaseAccount) -> Option<Login> {
         match &account.way_in {
             WayIn::Password(password) => Some(Login::Password(password.clone())),
             WayIn::Socket => {
@@ -161,8 +161,8 @@ impl Known {
     }
 
     /// The account with the password that another one takes the place of.
-    fn former(&self, account: &Account) -> Option<Endpoint> {
-        Some(Endpoint {
+    fn former(&self, account: &DatabaseAccount) -> Option<DatabaseAddress> {
+        Some(DatabaseAddress {
             database: self.database.clone(),
             user: account.user.clone(),
             login: Login::Password(account.former.clone()?),
@@ -170,8 +170,8 @@ impl Known {
         })
     }
 
-    fn endpoint(&self, host: &Host, account: &Account) -> Option<Endpoint> {
-        Some(Endpoint {
+    fn endpoint(&self, host: &Host, account: &DatabaseAccount) -> Option<DatabaseAddress> {
+        Some(DatabaseAddress {
             database: self.database.clone(),
             user: account.user.clone(),
             login: self.login(host, account)?,
@@ -181,13 +181,17 @@ impl Known {
 }
 
 /// Who asks: root over the socket, the administrator's option file, or the application itself.
-fn server(host: &Host, site: &Site, application: &Account) -> Result<Server> {
+fn connect_server(
+    host: &Host,
+    site: &Site,
+    application: &DatabaseAccount,
+) -> Result<DatabaseServer> {
     let settings = &site.settings().database;
     let local = settings.mode == Mode::Local;
     let (power, user, login) = match (&settings.admin_defaults_file, &application.way_in) {
         (Some(path), _) => {
             let setting = "database.admin_defaults_file";
-            let file = option_file::read(host, setting, path.as_str())?;
+            let file = option_file::read_file(host, setting, path.as_str())?;
             let password = file.password.unwrap_or_else(|| Secret::new(String::new()));
             let user = file.user.unwrap_or_default();
             (Power::Administrator, user, Login::Password(password))
@@ -203,18 +207,18 @@ fn server(host: &Host, site: &Site, application: &Account) -> Result<Server> {
             Login::Account { uid: 0, gid: 0 },
         ),
     };
-    let mut endpoint = Endpoint::with(site, user, login)?;
+    let mut endpoint = DatabaseAddress::with(site, user, login)?;
     endpoint.database = String::new();
-    Ok(Server::new(endpoint, power, local))
+    Ok(DatabaseServer::new(endpoint, power, local))
 }
 
 /// Whether others have to mend what is wrong.
-fn checked_only(server: &Server) -> bool {
+fn checked_only(server: &DatabaseServer) -> bool {
     server.power == Power::Application
 }
 
 fn for_others(what: String) -> anyhow::Error {
-    Exit::NotRoot.because(format!(
+    Exit::NoPermission.because(format!(
         "{what} (or set database.admin_defaults_file, and camcops-provision does it)"
     ))
 }
@@ -222,7 +226,7 @@ fn for_others(what: String) -> anyhow::Error {
 /// Refuses, before anything is done, what could not be brought to its end: what others have to do on a server that we
 /// may only look at, what an administrator of another machine's server may not do, and accounts of somebody else.
 pub(crate) async fn refuse_undoable(
-    known: Option<&Known>,
+    known: Option<&Database>,
     host: &Host,
     changes: impl Iterator<Item = &Change>,
 ) -> Result<()> {
@@ -252,13 +256,13 @@ pub(crate) async fn refuse_undoable(
                 for_others.push(account::for_others(known, name, before)?.to_string());
             }
             (Resource::SqlAccount(name), false) => {
-                account::refuse(host, known, name, before, after)?;
+                account::refuse_account(host, known, name, before, after)?;
             }
             _ => {}
         }
     }
     if !for_others.is_empty() {
-        return Err(Exit::NotRoot.because(for_others.join("\n")));
+        return Err(Exit::NoPermission.because(for_others.join("\n")));
     }
     if !known.server.local {
         grants::refuse_weak_administrator(known).await?;
@@ -267,11 +271,11 @@ pub(crate) async fn refuse_undoable(
 }
 
 /// The tables of a database.
-pub(crate) async fn tables_of(server: &Server, database: &str) -> Result<Vec<String>> {
+pub(crate) async fn tables_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
     let rows: Vec<(String,)> = server
         .rows(&format!(
             "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
-            quote::text(database)
+            quote::quote_text(database)
         ))
         .await?;
     Ok(rows.into_iter().map(|(name,)| name).collect())
@@ -280,15 +284,15 @@ pub(crate) async fn tables_of(server: &Server, database: &str) -> Result<Vec<Str
 /// Which of these tables a database has. A view by the name of one is none: reading it could do whatever its maker wants,
 /// in the name of whoever reads.
 pub(crate) async fn tables_among(
-    server: &Server,
+    server: &DatabaseServer,
     database: &str,
     names: &[&str],
 ) -> Result<Vec<String>> {
-    let names: Vec<String> = names.iter().map(|name| quote::text(name)).collect();
+    let names: Vec<String> = names.iter().map(|name| quote::quote_text(name)).collect();
     let rows: Vec<(String, String)> = server
         .rows(&format!(
             "SELECT TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME IN ({})",
-            quote::text(database),
+            quote::quote_text(database),
             names.join(", ")
         ))
         .await?;
@@ -301,11 +305,11 @@ pub(crate) async fn tables_among(
 }
 
 /// The views of a database.
-pub(crate) async fn views_of(server: &Server, database: &str) -> Result<Vec<String>> {
+pub(crate) async fn views_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
     let rows: Vec<(String,)> = server
         .rows(&format!(
             "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {}",
-            quote::text(database)
+            quote::quote_text(database)
         ))
         .await?;
     Ok(rows.into_iter().map(|(name,)| name).collect())
@@ -315,8 +319,8 @@ pub(crate) async fn views_of(server: &Server, database: &str) -> Result<Vec<Stri
 pub(crate) const TRIGGER: &str = "trigger ";
 
 /// What else a database has than tables: views, triggers, routines and events, each with what it is.
-pub(crate) async fn others_of(server: &Server, database: &str) -> Result<Vec<String>> {
-    let database = quote::text(database);
+pub(crate) async fn others_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
+    let database = quote::quote_text(database);
     let rows: Vec<(String,)> = server
         .rows(&format!(
             "SELECT CONCAT('view ', TABLE_NAME) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {database} \
@@ -330,26 +334,26 @@ pub(crate) async fn others_of(server: &Server, database: &str) -> Result<Vec<Str
 
 /// The tables of a database with a column of another collation than CamCOPS's, and the first such one.
 pub(crate) async fn other_collations(
-    server: &Server,
+    server: &DatabaseServer,
     database: &str,
 ) -> Result<Vec<(String, String)>> {
     server
         .rows(&format!(
             "SELECT TABLE_NAME, MIN(COLLATION_NAME) FROM information_schema.COLUMNS JOIN information_schema.TABLES USING (TABLE_SCHEMA, TABLE_NAME) \
              WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' AND COLLATION_NAME <> '{COLLATION}' GROUP BY TABLE_NAME ORDER BY TABLE_NAME",
-            quote::text(database)
+            quote::quote_text(database)
         ))
         .await
 }
 
 /// Whether the database is there, and what it gives its tables.
-pub(crate) async fn observe_schema(known: &Known, name: &str) -> Result<State> {
+pub(crate) async fn observe_schema(known: &Database, name: &str) -> Result<State> {
     schema::observe(known, name).await
 }
 
 /// Makes the database.
 pub(crate) async fn enforce_schema(
-    known: &Known,
+    known: &Database,
     host: &Host,
     name: &str,
     before: &State,
@@ -359,13 +363,13 @@ pub(crate) async fn enforce_schema(
 }
 
 /// Whether the account is there, what it may do, and whether it gets in.
-pub(crate) async fn observe_account(known: &Known, host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe_account(known: &Database, host: &Host, name: &str) -> Result<State> {
     account::observe(known, host, name).await
 }
 
 /// Makes or mends the account.
 pub(crate) async fn enforce_account(
-    known: &Known,
+    known: &Database,
     host: &Host,
     name: &str,
     after: &State,

@@ -2,11 +2,11 @@
 //!
 //! It has no facets: one that is there is left as it is, whatever its password and its powers are by now.
 
-use super::sql::{self, Known, quote};
-use super::tables::{Application, succeeded};
+use super::sql::{self, Database, quote};
+use super::tables::{Application, check_success};
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
-use crate::base::terminal::plain;
+use crate::base::terminal::strip_controls;
 use crate::host::Host;
 use crate::resource::{Enforced, Facets, State};
 use anyhow::Result;
@@ -18,7 +18,7 @@ pub(crate) const SHORTEST_PASSWORD: usize = 10;
 pub(crate) const NOT_THERE: [u16; 2] = [1146, 1049];
 
 /// Whether the application knows this user.
-pub(crate) async fn observe(known: &Known, name: &str) -> Result<State> {
+pub(crate) async fn observe(known: &Database, name: &str) -> Result<State> {
     if !known.server.is_there().await? {
         return Ok(State::Absent);
     }
@@ -28,8 +28,8 @@ pub(crate) async fn observe(known: &Known, name: &str) -> Result<State> {
         .rows_if_any(
             &format!(
                 "SELECT 1 FROM {}._security_users WHERE username = {}",
-                quote::name(&known.database),
-                quote::text(name)
+                quote::quote_name(&known.database),
+                quote::quote_text(name)
             ),
             &NOT_THERE,
         )
@@ -79,23 +79,23 @@ pub(crate) fn by_camcops(
         .args([verb, &format!("--username={name}")])
         .input(twice.as_bytes())
         .end()?;
-    if !ended.status.success() && plain(&ended.complaint).contains("used too commonly") {
+    if !ended.status.success() && strip_controls(&ended.complaint).contains("used too commonly") {
         return Err(refusal.because(format!(
             "CamCOPS refuses the password of {name}: it is one that many people use; choose another one, and run again"
         )));
     }
-    succeeded(&ended, verb, "mend the cause and run again")
+    check_success(&ended, verb, "mend the cause and run again")
 }
 
 /// What is missing, and where it can come from.
-pub(crate) fn needed(name: &str) -> anyhow::Error {
+pub(crate) fn password_needed(name: &str) -> anyhow::Error {
     Exit::Settings.because(format!(
         "the superuser {name} needs a password: write it into a file and set superuser.password_file, or use --superuser-password-file FILE (- for standard input), or run on a terminal"
     ))
 }
 
 /// Refuses what CamCOPS would refuse, before anything is made.
-pub(crate) fn check(password: &Secret) -> Result<(), String> {
+pub(crate) fn check_password(password: &Secret) -> Result<(), String> {
     let length = password.reveal().chars().count();
     if length < SHORTEST_PASSWORD {
         return Err(format!(
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn short_and_blank_passwords_are_refused() {
-        let checked = |text: &str| check(&Secret::new(text.into()));
+        let checked = |text: &str| check_password(&Secret::new(text.into()));
         assert!(checked("nine char").unwrap_err().contains("has 9"));
         assert!(checked("          ").is_err());
         assert!(checked("größer als").is_ok());

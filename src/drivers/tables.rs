@@ -12,9 +12,9 @@ mod dump;
 mod restore;
 mod revisions;
 
-use super::sql::{self, Known, quote};
+use super::sql::{self, Database, quote};
 use crate::base::error::Exit;
-use crate::base::terminal::plain;
+use crate::base::terminal::strip_controls;
 use crate::drivers::sql::copy::load;
 use crate::host::{Child, Ended, Host};
 use crate::layout::{Layout, PYTHON_HOME};
@@ -22,7 +22,7 @@ use crate::resource::{Enforced, Facets, State};
 use crate::site::Site;
 use anyhow::{Context, Result, bail};
 pub(crate) use dump::Reader;
-pub(crate) use restore::{bring_back, sums};
+pub(crate) use restore::{bring_back, table_sums};
 use revisions::Revisions;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -139,7 +139,7 @@ impl Application {
     /// What a command of CamCOPS holds while it runs. Whoever can read it could hold it, too.
     fn lock(&self, host: &Host) -> Result<String> {
         let lock = host.runtime_file(&format!("{}.lock", self.layout.slug))?;
-        match host.look(&lock)? {
+        match host.stat(&lock)? {
             Some(_) => host.set(&lock, Some((0, 0)), Some(0o600))?,
             None => host.put_file(&lock, b"", Some((0, 0)), 0o600)?,
         }
@@ -163,11 +163,15 @@ impl Application {
 }
 
 /// At which revision the tables are.
-pub(crate) async fn observe(known: &Known, application: &Application, name: &str) -> Result<State> {
+pub(crate) async fn observe(
+    known: &Database,
+    application: &Application,
+    name: &str,
+) -> Result<State> {
     if !known.server.is_there().await? {
         return Ok(State::Absent);
     }
-    let Some(found) = found(known, name).await? else {
+    let Some(found) = read_table_state(known, name).await? else {
         return Ok(State::Absent);
     };
     if found.unfinished {
@@ -182,12 +186,12 @@ pub(crate) async fn observe(known: &Known, application: &Application, name: &str
 }
 
 /// What a database says about its tables.
-struct Found {
+struct TableState {
     revision: String,
     unfinished: bool,
 }
 
-async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
+async fn read_table_state(known: &Database, database: &str) -> Result<Option<TableState>> {
     let there = sql::tables_among(&known.server, database, &[REVISION, UNFINISHED]).await?;
     if !there.iter().any(|table| table == REVISION) {
         return Ok(None);
@@ -197,8 +201,8 @@ async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
         .rows_if_any(
             &format!(
                 "SELECT version_num FROM {}.{}",
-                quote::name(database),
-                quote::name(REVISION),
+                quote::quote_name(database),
+                quote::quote_name(REVISION),
             ),
             &NOT_THERE,
         )
@@ -206,8 +210,11 @@ async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
     let Some(rows) = rows else { return Ok(None) };
     let several = rows.len() > 1;
     match rows.into_iter().next() {
-        Some(_) if several => Err(unusable(database, "are at several revisions at once")),
-        Some((revision,)) => Ok(Some(Found {
+        Some(_) if several => Err(unusable_tables(
+            database,
+            "are at several revisions at once",
+        )),
+        Some((revision,)) => Ok(Some(TableState {
             revision,
             unfinished: there.iter().any(|table| table == UNFINISHED),
         })),
@@ -216,8 +223,8 @@ async fn found(known: &Known, database: &str) -> Result<Option<Found>> {
 }
 
 /// At which revision the tables of a database are; nothing where they were never finished.
-pub(crate) async fn revision(known: &Known, database: &str) -> Result<Option<String>> {
-    let found = found(known, database).await?;
+pub(crate) async fn read_revision(known: &Database, database: &str) -> Result<Option<String>> {
+    let found = read_table_state(known, database).await?;
     Ok(found
         .filter(|found| !found.unfinished)
         .map(|found| found.revision))
@@ -253,22 +260,22 @@ pub(crate) fn are_ours(tables: &[String]) -> bool {
 }
 
 /// The tables of the site's database that tablets fill, as far as they have rows, and how many.
-pub(crate) async fn clinical(known: &Known) -> Result<BTreeMap<String, u64>> {
+pub(crate) async fn count_clinical(known: &Database) -> Result<BTreeMap<String, u64>> {
     let database = &known.database;
     let of_tablets: Vec<(String,)> = known
         .server
         .rows(&format!(
             "SELECT TABLE_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND COLUMN_NAME = '_era'",
-            quote::text(database)
+            quote::quote_text(database)
         ))
         .await?;
-    let mut counts = load::counts(known, database).await?;
+    let mut counts = load::count_rows(known, database).await?;
     counts.retain(|table, rows| *rows > 0 && of_tablets.iter().any(|(name,)| name == table));
     Ok(counts)
 }
 
 /// The revision that the installed release works with.
-pub(crate) async fn head(application: &Application, host: &Host) -> Result<String> {
+pub(crate) async fn newest_revision(application: &Application, host: &Host) -> Result<String> {
     match application.revisions().await? {
         Some(revisions) => Ok(revisions.head.clone()),
         None => {
@@ -283,12 +290,12 @@ pub(crate) async fn head(application: &Application, host: &Host) -> Result<Strin
 }
 
 /// Whether any table of a database has a row, besides the one that says the revision.
-pub(crate) async fn has_data(known: &Known, database: &str) -> Result<bool> {
+pub(crate) async fn has_data(known: &Database, database: &str) -> Result<bool> {
     let tables = sql::tables_of(&known.server, database).await?;
     holds_anything(known, database, &tables).await
 }
 
-fn unusable(database: &str, what: &str) -> anyhow::Error {
+fn unusable_tables(database: &str, what: &str) -> anyhow::Error {
     Exit::Unusable.because(format!(
         "the tables of the database {database} {what}: an upgrade of them was cut or is at work; wait for it, or bring back a dump from before it, and run again"
     ))
@@ -299,25 +306,25 @@ pub(crate) const KEPT: &str = "tables are never removed";
 
 /// Makes the tables, or brings them to the revision of the installed release.
 pub(crate) async fn make(
-    known: &Known,
+    known: &Database,
     application: &Application,
     host: &Host,
     name: &str,
 ) -> Result<Enforced> {
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
-    head(application, host).await?;
+    newest_revision(application, host).await?;
     let Some(revisions) = application.revisions().await? else {
         bail!("the release has just gone");
     };
     let tables = sql::tables_of(&known.server, name).await?;
-    let found = found(known, name).await?;
+    let found = read_table_state(known, name).await?;
     let unfinished = tables.iter().any(|table| table == UNFINISHED);
     let at_head = found
         .as_ref()
         .is_some_and(|found| found.revision == revisions.head);
     if unfinished && !at_head {
-        empty(known, name, &tables).await?;
+        drop_unfinished(known, name, &tables).await?;
     }
     if tables.is_empty() || unfinished && !at_head {
         make_first(known, application, host, name, &revisions).await?;
@@ -326,14 +333,14 @@ pub(crate) async fn make(
     } else {
         let Some(found) = found else {
             return Err(match tables.iter().any(|table| table == REVISION) {
-                true => unusable(name, "have no revision"),
+                true => unusable_tables(name, "have no revision"),
                 false => Exit::CannotCreate.because(format!(
                     "the database {name} has tables, but not those of CamCOPS ({}, …): choose another database.name",
                     tables[0]
                 )),
             });
         };
-        migrate(
+        migrate_tables(
             known,
             application,
             host,
@@ -349,18 +356,22 @@ pub(crate) async fn make(
     }
     known
         .server
-        .change(&format!("DROP TABLE IF EXISTS {}", ours(name)))
+        .change(&format!("DROP TABLE IF EXISTS {}", unfinished_table(name)))
         .await?;
     Ok(Enforced::Done)
 }
 
-fn ours(database: &str) -> String {
-    format!("{}.{}", quote::name(database), quote::name(UNFINISHED))
+fn unfinished_table(database: &str) -> String {
+    format!(
+        "{}.{}",
+        quote::quote_name(database),
+        quote::quote_name(UNFINISHED)
+    )
 }
 
 /// Tables where there were none.
 async fn make_first(
-    known: &Known,
+    known: &Database,
     application: &Application,
     host: &Host,
     database: &str,
@@ -370,7 +381,7 @@ async fn make_first(
         .server
         .change(&format!(
             "CREATE TABLE IF NOT EXISTS {} (since TIMESTAMP DEFAULT CURRENT_TIMESTAMP)",
-            ours(database)
+            unfinished_table(database)
         ))
         .await?;
     // Nothing is there that could be indexed.
@@ -391,12 +402,12 @@ async fn make_first(
         // A release that this program does not know may not like its changes put together.
         (application.tell)("that failed; once more, one small change at a time");
         let tables = sql::tables_of(&known.server, database).await?;
-        empty(known, database, &tables).await?;
+        drop_unfinished(known, database, &tables).await?;
         let child = application.command(host, "camcops_server")?.args(arguments);
         let mut steps = Steps::new(application, revisions);
         ended = child.end_telling(|line| steps.hear(line))?;
     }
-    succeeded(
+    check_success(
         &ended,
         "upgrade_db",
         "run again: the tables are then made anew",
@@ -404,8 +415,8 @@ async fn make_first(
 }
 
 /// Brings tables that are there to the head, after a dump if they hold anything.
-async fn migrate(
-    known: &Known,
+async fn migrate_tables(
+    known: &Database,
     application: &Application,
     host: &Host,
     database: &str,
@@ -427,7 +438,7 @@ async fn migrate(
         None if holds_anything(known, database, tables).await? => {
             let next = &revisions.head;
             Some(
-                dump::make(
+                dump::make_dump(
                     host,
                     known,
                     application,
@@ -456,13 +467,13 @@ async fn migrate(
     ]);
     let mut steps = Steps::new(application, revisions);
     let ended = child.end_telling(|line| steps.hear(line))?;
-    succeeded(&ended, "upgrade_db", &way_back)?;
+    check_success(&ended, "upgrade_db", &way_back)?;
     dump::end_upgrade(host, application, database)
 }
 
 /// Dumps a database before something is done to it, and says in the dump's name what; nothing if there is nothing in it.
 pub(crate) async fn dump_before(
-    known: &Known,
+    known: &Database,
     application: &Application,
     host: &Host,
     name: &str,
@@ -476,21 +487,21 @@ pub(crate) async fn dump_before(
     if !holds_anything(known, name, &tables).await? {
         return Ok(None);
     }
-    let found = found(known, name).await?;
+    let found = read_table_state(known, name).await?;
     let revision = found.map_or_else(|| "unknown".to_owned(), |found| found.revision);
-    let dump = dump::make(host, known, application, &tables, &revision, next, reader);
+    let dump = dump::make_dump(host, known, application, &tables, &revision, next, reader);
     Ok(Some(dump.await?))
 }
 
 /// Whether a migration from this revision was begun, wherever it ended.
 pub(crate) async fn was_begun(
-    known: &Known,
+    known: &Database,
     application: &Application,
     host: &Host,
     from: &str,
 ) -> Result<bool> {
     let cut = dump::of_cut_upgrade(host, application, &known.database)?;
-    Ok(cut.is_some() || revision(known, &known.database).await?.as_deref() != Some(from))
+    Ok(cut.is_some() || read_revision(known, &known.database).await?.as_deref() != Some(from))
 }
 
 /// The revision that a release works with; nothing where there is no such release.
@@ -501,12 +512,12 @@ pub(crate) async fn head_of(release: &str) -> Result<Option<String>> {
 }
 
 /// What the data of a database takes, in bytes, indexes included.
-pub(crate) async fn size(known: &Known) -> Result<u64> {
+pub(crate) async fn database_size(known: &Database) -> Result<u64> {
     let size: Option<(Option<u64>,)> = known
         .server
         .row(&format!(
             "SELECT CAST(SUM(DATA_LENGTH + INDEX_LENGTH) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}",
-            quote::text(&known.database)
+            quote::quote_text(&known.database)
         ))
         .await?;
     Ok(size.and_then(|(size,)| size).unwrap_or(0))
@@ -537,7 +548,7 @@ impl<'a> Steps<'a> {
     }
 
     fn worth_telling(&mut self, line: &str) -> Option<String> {
-        let plain = plain(line);
+        let plain = strip_controls(line);
         let (_, step) = plain.split_once("Running upgrade ")?;
         let revision = step.split([' ', ',']).nth(2)?;
         self.seen += 1;
@@ -549,24 +560,29 @@ impl<'a> Steps<'a> {
 }
 
 /// Whether a command of the application ended well; else its last words, and what to do.
-pub(crate) fn succeeded(ended: &Ended, command: &str, next: &str) -> Result<()> {
+pub(crate) fn check_success(ended: &Ended, command: &str, next: &str) -> Result<()> {
     if ended.status.success() {
         return Ok(());
     }
     bail!(
         "camcops_server {command} failed ({}): {}; {next}",
         ended.status,
-        plain(&ended.last_words())
+        strip_controls(&ended.last_words())
     )
 }
 
 /// Whether any table has a row, besides the one that says the revision.
-async fn holds_anything(known: &Known, database: &str, tables: &[String]) -> Result<bool> {
-    let database = quote::name(database);
+async fn holds_anything(known: &Database, database: &str, tables: &[String]) -> Result<bool> {
+    let database = quote::quote_name(database);
     let each: Vec<String> = tables
         .iter()
         .filter(|table| *table != REVISION && *table != UNFINISHED)
-        .map(|table| format!("EXISTS(SELECT 1 FROM {database}.{})", quote::name(table)))
+        .map(|table| {
+            format!(
+                "EXISTS(SELECT 1 FROM {database}.{})",
+                quote::quote_name(table)
+            )
+        })
         .collect();
     if each.is_empty() {
         return Ok(false);
@@ -579,15 +595,22 @@ async fn holds_anything(known: &Known, database: &str, tables: &[String]) -> Res
 }
 
 /// Removes what a cut run left of the first tables; only if there is nothing in them.
-async fn empty(known: &Known, database: &str, tables: &[String]) -> Result<()> {
+async fn drop_unfinished(known: &Database, database: &str, tables: &[String]) -> Result<()> {
     if holds_anything(known, database, tables).await? {
-        return Err(unusable(database, "were never finished, but hold data"));
+        return Err(unusable_tables(
+            database,
+            "were never finished, but hold data",
+        ));
     }
     let server = &known.server;
     server.change("SET SESSION foreign_key_checks = 0").await?;
     // Ours goes last of all, when the new ones are there.
     for table in tables.iter().filter(|table| *table != UNFINISHED) {
-        let table = format!("{}.{}", quote::name(database), quote::name(table));
+        let table = format!(
+            "{}.{}",
+            quote::quote_name(database),
+            quote::quote_name(table)
+        );
         server
             .change(&format!("DROP TABLE IF EXISTS {table}"))
             .await?;
@@ -631,7 +654,7 @@ mod tests {
     #[test]
     fn colours_go_and_words_stay() {
         assert_eq!(
-            plain("\u{1b}[37mINFO: \u{1b}[0mdone\u{1b}[1;33m!"),
+            strip_controls("\u{1b}[37mINFO: \u{1b}[0mdone\u{1b}[1;33m!"),
             "INFO: done!"
         );
     }

@@ -1,9 +1,9 @@
 //! What a service that ran does not start with does not stay: the files that were changed for it get their former content
 //! back, and it goes on with that.
 
-use super::{Action, Planned, carry_out, intend};
+use super::{Action, Planned, carry_out, record_intents};
 use crate::base::error::Exit;
-use crate::base::terminal::plain;
+use crate::base::terminal::strip_controls;
 use crate::drivers::Drivers;
 use crate::drivers::services::NotRestarted;
 use crate::engine::report::Progress;
@@ -15,17 +15,17 @@ use std::collections::BTreeMap;
 
 /// What the settings alone had made of the files that a plan changes, before it is carried out; files of somebody else
 /// are not in it.
-pub(super) struct Former(BTreeMap<Resource, Option<Content>>);
+pub(super) struct FormerContents(BTreeMap<Resource, Option<Content>>);
 
-impl Former {
-    pub(super) fn of(journal: &Journal, changes: &[Planned]) -> Former {
+impl FormerContents {
+    pub(super) fn of(journal: &Journal, changes: &[Planned]) -> FormerContents {
         let known = changes.iter().filter_map(|planned| {
             let resource = &planned.change.resource;
             let owned = journal.find(resource)?;
-            let found = content(&planned.change.before)?;
+            let found = file_content(&planned.change.before)?;
             Some((resource.clone(), owned.base(found).cloned()))
         });
-        Former(known.collect())
+        FormerContents(known.collect())
     }
 }
 
@@ -36,11 +36,11 @@ pub(super) async fn after_failure(
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     (changes, failed): (&[Planned], usize),
-    former: &Former,
+    former: &FormerContents,
     why: &anyhow::Error,
     progress: &mut dyn Progress,
 ) -> Option<anyhow::Error> {
-    let replaced = replaced(changes, failed);
+    let replaced = find_replaced(changes, failed);
     if replaced.is_empty() || why.is::<NotRestarted>() {
         return None;
     }
@@ -55,12 +55,12 @@ pub(super) async fn after_failure(
         _ => "the former files",
     };
     let files = files.join(", ");
-    let trouble = cause(&format!("{why:#}"));
+    let trouble = first_cause(&format!("{why:#}"));
     progress.note(&format!(
         "{service} does not start with the new {files}: bringing back {former_files}"
     ));
     let begun = &changes[..=failed];
-    let then = match restore(host, drivers, writer, begun, &replaced, former).await {
+    let then = match restore_replaced(host, drivers, writer, begun, &replaced, former).await {
         Ok(()) => format!(
             "the services run with {former_files} again; correct the settings and run again"
         ),
@@ -74,7 +74,7 @@ pub(super) async fn after_failure(
 
 /// The files that were changed for services, the last one first, where one that ran and failed reads any of them. None
 /// where anything changed besides files: the former content might not fit a new password, another release or other tables.
-fn replaced(changes: &[Planned], failed: usize) -> Vec<&Planned> {
+fn find_replaced(changes: &[Planned], failed: usize) -> Vec<&Planned> {
     let Some((made, [failed, ..])) = changes.split_at_checked(failed) else {
         return Vec::new();
     };
@@ -95,7 +95,7 @@ fn replaced(changes: &[Planned], failed: usize) -> Vec<&Planned> {
     let is_replaced = |planned: &&Planned| {
         let before = &planned.change.before;
         let is_known = *before == State::Absent
-            || content(before).is_some_and(|content| content.bytes().is_some());
+            || file_content(before).is_some_and(|content| content.bytes().is_some());
         matches!(planned.change.resource, Resource::File(_))
             && matches!(planned.action, Action::Update | Action::Create)
             && is_input(planned)
@@ -113,41 +113,41 @@ fn is_service(planned: &Planned) -> bool {
     matches!(planned.change.resource, Resource::Service(_))
 }
 
-async fn restore(
+async fn restore_replaced(
     host: &Host,
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     changes: &[Planned],
     replaced: &[&Planned],
-    former: &Former,
+    former: &FormerContents,
 ) -> Result<()> {
     for planned in replaced {
-        make(host, drivers, writer, &back(planned, former)).await?;
+        make_again(host, drivers, writer, &reverse_change(planned, former)).await?;
     }
     let reads = |planned: &&Planned| {
         let mut files = replaced.iter();
         is_service(planned) && files.any(|file| planned.inputs.contains(&file.change.resource))
     };
     for planned in changes.iter().filter(reads) {
-        make(host, drivers, writer, planned).await?;
+        make_again(host, drivers, writer, planned).await?;
     }
     Ok(())
 }
 
-async fn make(
+async fn make_again(
     host: &Host,
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     planned: &Planned,
 ) -> Result<()> {
-    for number in intend(host, drivers, writer, std::slice::from_ref(planned))? {
+    for number in record_intents(host, drivers, writer, std::slice::from_ref(planned))? {
         carry_out(host, drivers, writer, planned, number).await?;
     }
     Ok(())
 }
 
 /// The same change with before and after swapped. What was not ours before is not ours after it.
-fn back(planned: &Planned, former: &Former) -> Planned {
+fn reverse_change(planned: &Planned, former: &FormerContents) -> Planned {
     let base = former.0.get(&planned.change.resource);
     Planned {
         action: match base {
@@ -169,13 +169,13 @@ fn back(planned: &Planned, former: &Former) -> Planned {
     }
 }
 
-fn content(state: &State) -> Option<&Content> {
+fn file_content(state: &State) -> Option<&Content> {
     state.facets().and_then(|facets| facets.content("content"))
 }
 
 /// In one line: the last exception that a service has told of, else all that was said.
-fn cause(why: &str) -> String {
-    let mut lines = why.lines().rev().map(plain);
+fn first_cause(why: &str) -> String {
+    let mut lines = why.lines().rev().map(strip_controls);
     let exception = lines.find(|line| is_exception(line.trim()));
     exception.map_or_else(|| why.to_owned(), |line| line.trim().to_owned())
 }
@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn the_cause_is_the_last_exception() {
         let why = "stopped: camcops-server@camcops.service: it ended right after its start\nits log ends:\n  ValueError: one\n  camcops_server.cc_modules.cc_exportrecipientinfo.InvalidExportRecipient: For export recipient [x]: No such group: 'y'\n  (Background on this error at: https://sqlalche.me/e/20/e3q8)\n  camcops-server@camcops.service: Main process exited, code=exited, status=1/FAILURE";
-        assert!(cause(why).starts_with("camcops_server.cc_modules"));
-        assert!(cause(why).ends_with("No such group: 'y'"));
+        assert!(first_cause(why).starts_with("camcops_server.cc_modules"));
+        assert!(first_cause(why).ends_with("No such group: 'y'"));
         assert_eq!(
-            cause("nothing of that kind\nmore"),
+            first_cause("nothing of that kind\nmore"),
             "nothing of that kind\nmore"
         );
     }
@@ -249,7 +249,7 @@ mod tests {
         let mut changes = made.to_vec();
         changes.push(failed);
         changes.push(service("monitor", "runs", &["/more"]));
-        let all = replaced(&changes, made.len());
+        let all = find_replaced(&changes, made.len());
         let names = all.iter().map(|planned| planned.change.resource.name());
         names.map(str::to_owned).collect()
     }
@@ -292,9 +292,9 @@ mod tests {
     fn what_was_not_ours_is_not_ours_afterwards() {
         let base = Content::new(b"ours".to_vec());
         let known = [(file("/conf"), Some(base.clone()))];
-        let former = Former(known.into_iter().collect());
-        let back_to = back(&planned(file("/conf"), "old"), &former);
+        let former = FormerContents(known.into_iter().collect());
+        let back_to = reverse_change(&planned(file("/conf"), "old"), &former);
         assert_eq!((back_to.undo(), back_to.base), (false, Some(base)));
-        assert!(back(&planned(file("/new"), ""), &former).undo());
+        assert!(reverse_change(&planned(file("/new"), ""), &former).undo());
     }
 }

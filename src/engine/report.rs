@@ -2,11 +2,11 @@
 //!
 //! Results go to standard output, progress and complaints to standard error.
 
-use crate::base::terminal::{Style, count, note};
+use crate::base::terminal::{Style, count_of, print_note};
 use crate::camcops_conf::kept;
-use crate::engine::{Action, Left, Outcome, Plan, Planned};
+use crate::engine::{Action, Left, Plan, Planned, RunOutcome};
 use crate::host::Host;
-use crate::resource::{Resource, Shown, State, Value};
+use crate::resource::{FacetValue, Resource, Shown, State};
 use std::fmt::Write as _;
 
 /// Told of every change that was made.
@@ -35,15 +35,15 @@ impl Progress for Lines<'_> {
         let left = left
             .map(|left| format!(" (left: {})", left.why))
             .unwrap_or_default();
-        note(&format!(
+        print_note(&format!(
             "[{index:width$}/{all}] {}{left}",
-            headline(self.host, planned)
+            describe_change(self.host, planned)
         ));
     }
 
     fn note(&mut self, text: &str) {
         if !self.style.quiet && !self.style.json {
-            note(&format!("  {text}"));
+            print_note(&format!("  {text}"));
         }
     }
 }
@@ -57,7 +57,7 @@ pub(crate) fn shown_name(host: &Host, resource: &Resource) -> String {
     }
 }
 
-fn headline(host: &Host, planned: &Planned) -> String {
+fn describe_change(host: &Host, planned: &Planned) -> String {
     let name = shown_name(host, &planned.change.resource);
     match (planned.action, &planned.change.after) {
         (Action::Create | Action::Again, _)
@@ -77,7 +77,7 @@ fn headline(host: &Host, planned: &Planned) -> String {
         },
         (Action::Create, State::Absent) => format!("create {name}"),
         (Action::Again, _) => format!("look again for {name}"),
-        (Action::Update, _) => format!("change {name}: {}", differences(planned)),
+        (Action::Update, _) => format!("change {name}: {}", describe_differences(planned)),
         (Action::Remove, State::Absent) => format!("remove {name}"),
         (Action::Remove, State::Present(_)) => format!("give back {name}"),
         (Action::Share, _) => format!("share {name}"),
@@ -86,9 +86,9 @@ fn headline(host: &Host, planned: &Planned) -> String {
 }
 
 /// `mode 0644 -> 0640, content`
-fn differences(planned: &Planned) -> String {
+fn describe_differences(planned: &Planned) -> String {
     let one = |facet: &String| {
-        let value = |state: &State| state.get(facet).map(Value::to_string);
+        let value = |state: &State| state.get(facet).map(FacetValue::to_string);
         match (
             facet.as_str(),
             value(&planned.change.before),
@@ -104,10 +104,10 @@ fn differences(planned: &Planned) -> String {
 }
 
 /// The plan for people: a line per change with its reason, and the diff of every file if asked.
-pub(crate) fn plan(
+pub(crate) fn describe_plan(
     host: &Host,
     plan: &Plan,
-    kept: &[kept::Kept],
+    kept: &[kept::KeptSetting],
     diff: bool,
     style: Style,
 ) -> String {
@@ -126,7 +126,7 @@ pub(crate) fn plan(
         let _ = writeln!(
             text,
             "{colour}{mark} {}{reset}{dim}  ({}){reset}",
-            headline(host, planned),
+            describe_change(host, planned),
             planned.because
         );
         if diff {
@@ -152,18 +152,18 @@ pub(crate) fn plan(
     {
         let _ = writeln!(text, "{dim}> on first boot: {line}{reset}");
     }
-    text.push_str(&counted(plan));
+    text.push_str(&count_actions(plan));
     text
 }
 
-fn counted(plan: &Plan) -> String {
+fn count_actions(plan: &Plan) -> String {
     match (plan.changes.len(), plan.conflicts.len()) {
         (0, 0) => "nothing to do\n".into(),
-        (changes, 0) => format!("{} pending\n", count(changes, "change")),
+        (changes, 0) => format!("{} pending\n", count_of(changes, "change")),
         (changes, conflicts) => format!(
             "{} pending, {} in the way\n",
-            count(changes, "change"),
-            count(conflicts, "thing")
+            count_of(changes, "change"),
+            count_of(conflicts, "thing")
         ),
     }
 }
@@ -182,7 +182,7 @@ pub(crate) fn first_boot(left: &[Resource]) -> Option<String> {
         .into_iter()
         .map(|(kind, number)| match number {
             1 => kind,
-            _ => count(number, &kind),
+            _ => count_of(number, &kind),
         })
         .collect();
     (!named.is_empty()).then(|| named.join(", "))
@@ -202,7 +202,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
         return String::new();
     }
     let masked = |text: Option<String>| match planned.shown {
-        Shown::Masked => kept::masked(&text.unwrap_or_default()),
+        Shown::Masked => kept::mask_secrets(&text.unwrap_or_default()),
         Shown::Whole | Shown::Nothing => text.unwrap_or_default(),
     };
     if planned.shown == Shown::Nothing {
@@ -233,7 +233,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
 }
 
 /// The closing lines of a run.
-pub(crate) fn outcome(host: &Host, what: &str, outcome: &Outcome) -> String {
+pub(crate) fn describe_outcome(host: &Host, what: &str, outcome: &RunOutcome) -> String {
     let mut text = String::new();
     for left in &outcome.left {
         let _ = writeln!(
@@ -246,7 +246,7 @@ pub(crate) fn outcome(host: &Host, what: &str, outcome: &Outcome) -> String {
     match outcome.done {
         0 => text.push_str("nothing to do\n"),
         _ => {
-            let _ = writeln!(text, "{what}: {} made", count(outcome.done, "change"));
+            let _ = writeln!(text, "{what}: {} made", count_of(outcome.done, "change"));
         }
     }
     text

@@ -33,7 +33,7 @@ pub(crate) struct Asked {
 }
 
 /// The answer from before, or a new one.
-fn once<K: Ord + Clone, V: Clone>(
+fn ask_once<K: Ord + Clone, V: Clone>(
     known: &Mutex<BTreeMap<K, V>>,
     key: &K,
     ask: impl FnOnce(&K) -> Option<V>,
@@ -56,15 +56,15 @@ impl Accounts {
     /// Those of a staged tree, from the text of its passwd and group files.
     pub(crate) fn staged(passwd: &str, group: &str) -> Accounts {
         Accounts::Staged {
-            users: parsed(passwd, &WELL_KNOWN),
-            groups: parsed(group, &WELL_KNOWN_GROUPS),
+            users: parse_accounts(passwd, &WELL_KNOWN),
+            groups: parse_accounts(group, &WELL_KNOWN_GROUPS),
         }
     }
 
     /// An account's number.
     pub(crate) fn uid(&self, name: &str) -> Option<u32> {
         match self {
-            Accounts::Live(asked) => once(&asked.uids, &name.to_owned(), |name| {
+            Accounts::Live(asked) => ask_once(&asked.uids, &name.to_owned(), |name| {
                 users::get_user_by_name(name).map(|user| user.uid())
             }),
             Accounts::Staged { users, .. } => users.get(name).copied(),
@@ -74,7 +74,7 @@ impl Accounts {
     /// A group's number.
     pub(crate) fn gid(&self, name: &str) -> Option<u32> {
         match self {
-            Accounts::Live(asked) => once(&asked.gids, &name.to_owned(), |name| {
+            Accounts::Live(asked) => ask_once(&asked.gids, &name.to_owned(), |name| {
                 users::get_group_by_name(name).map(|group| group.gid())
             }),
             Accounts::Staged { groups, .. } => groups.get(name).copied(),
@@ -95,16 +95,18 @@ impl Accounts {
     pub(crate) fn owner_name(&self, uid: u32, gid: u32) -> String {
         let (user, group) = match self {
             Accounts::Live(asked) => (
-                once(&asked.users, &uid, |uid| {
+                ask_once(&asked.users, &uid, |uid| {
                     let user = users::get_user_by_uid(*uid)?;
                     Some(user.name().to_string_lossy().into_owned())
                 }),
-                once(&asked.groups, &gid, |gid| {
+                ask_once(&asked.groups, &gid, |gid| {
                     let group = users::get_group_by_gid(*gid)?;
                     Some(group.name().to_string_lossy().into_owned())
                 }),
             ),
-            Accounts::Staged { users, groups } => (named(users, uid), named(groups, gid)),
+            Accounts::Staged { users, groups } => {
+                (name_of_number(users, uid), name_of_number(groups, gid))
+            }
         };
         format!(
             "{}:{}",
@@ -114,7 +116,7 @@ impl Accounts {
     }
 }
 
-fn parsed(text: &str, well_known: &[(&str, u32)]) -> BTreeMap<String, u32> {
+fn parse_accounts(text: &str, well_known: &[(&str, u32)]) -> BTreeMap<String, u32> {
     let mut numbers: BTreeMap<String, u32> = text
         .lines()
         .filter_map(|line| {
@@ -132,7 +134,7 @@ fn parsed(text: &str, well_known: &[(&str, u32)]) -> BTreeMap<String, u32> {
     numbers
 }
 
-fn named(numbers: &BTreeMap<String, u32>, wanted: u32) -> Option<String> {
+fn name_of_number(numbers: &BTreeMap<String, u32>, wanted: u32) -> Option<String> {
     numbers
         .iter()
         .find(|(_, number)| **number == wanted)

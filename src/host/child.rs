@@ -247,18 +247,18 @@ impl<'a> Child<'a> {
         mut self,
         together: bool,
         tell_end: impl FnOnce(io::Result<ExitStatus>) -> bool + Send + 'static,
-    ) -> Result<Running> {
+    ) -> Result<RunningChild> {
         let program = self.program;
         if self.host.staged_root().is_some() {
             bail!("{program} can't run for a staged tree");
         }
-        let (output, complaint) = (unnamed()?, unnamed()?);
+        let (output, complaint) = (unnamed_file()?, unnamed_file()?);
         let complaints_to = if together { &output } else { &complaint };
         self.command
             .stdout(output.try_clone()?)
             .stderr(complaints_to.try_clone()?);
         if let Some(input) = &self.input {
-            let mut file = unnamed()?;
+            let mut file = unnamed_file()?;
             file.write_all(input)?;
             file.rewind()?;
             self.command.stdin(file);
@@ -267,7 +267,7 @@ impl<'a> Child<'a> {
         if let Some(answer) =
             super::script::run(&self.command, self.input.as_deref().map(Vec::as_slice))
         {
-            let running = Running {
+            let running = RunningChild {
                 program: program.to_owned(),
                 // No process has this number.
                 group: u32::MAX,
@@ -283,7 +283,7 @@ impl<'a> Child<'a> {
             .map_err(|why| not_started(program, why))?;
         let group = child.id();
         std::thread::spawn(move || tell_end(child.wait()));
-        Ok(Running {
+        Ok(RunningChild {
             program: program.to_owned(),
             group,
             begin: Instant::now(),
@@ -305,7 +305,7 @@ fn not_started(program: &str, why: io::Error) -> anyhow::Error {
 /// A program that was started, and whose end somebody will wait for.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    running: Running,
+    running: RunningChild,
     end: oneshot::Receiver<io::Result<ExitStatus>>,
     patience: Duration,
 }
@@ -326,7 +326,7 @@ impl Begun {
 
 /// A program at work.
 #[derive(Debug)]
-struct Running {
+struct RunningChild {
     program: String,
     group: u32,
     begin: Instant,
@@ -334,7 +334,7 @@ struct Running {
     complaint: File,
 }
 
-impl Running {
+impl RunningChild {
     /// What a case says of it, in place of a process.
     #[cfg(test)]
     fn played(
@@ -342,7 +342,7 @@ impl Running {
         answer: super::script::Step,
         together: bool,
         tell_end: impl FnOnce(io::Result<ExitStatus>) -> bool,
-    ) -> Result<Running> {
+    ) -> Result<RunningChild> {
         use std::os::unix::process::ExitStatusExt;
         if answer.missing {
             return Err(not_started(&self.program, io::ErrorKind::NotFound.into()));
@@ -374,8 +374,8 @@ impl Running {
         host.cut.after_write();
         Ok(Ended {
             status,
-            output: text(&self.program, &self.output)?,
-            complaint: text(&self.program, &self.complaint)?,
+            output: read_output(&self.program, &self.output)?,
+            complaint: read_output(&self.program, &self.complaint)?,
         })
     }
 
@@ -397,13 +397,13 @@ pub(super) fn end_group(leader: u32) {
     }
 }
 
-pub(super) fn unnamed() -> Result<File> {
+pub(super) fn unnamed_file() -> Result<File> {
     let handle = memfd_create("camcops-provision", MFdFlags::MFD_CLOEXEC)?;
     Ok(File::from(handle))
 }
 
 /// Read by position: the child's own position in the file is not to be moved. Its length is what the child says it is.
-pub(super) fn text(program: &str, file: &File) -> Result<String> {
+pub(super) fn read_output(program: &str, file: &File) -> Result<String> {
     let size = file.metadata()?.len();
     if size > LARGEST_OUTPUT {
         return Err(too_much(program));

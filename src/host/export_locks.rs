@@ -9,8 +9,8 @@
 //! A sandbox hides the other processes of its own account, so this is done outside of it.
 
 use crate::camcops_conf::Ini;
-use crate::host::lock::turn;
-use crate::host::{Ended, Entry, Host, Kind, processes};
+use crate::host::lock::wait_turn;
+use crate::host::{Ended, Host, PathInfo, PathKind, processes};
 use crate::layout::{Layout, TOOL};
 use anyhow::Result;
 use nix::errno::Errno;
@@ -31,7 +31,7 @@ const LARGEST_PID: u32 = 1 << 22;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the locks of exports are: the administrator may keep them elsewhere.
-pub(crate) fn directory(host: &Host, layout: &Layout) -> Result<String> {
+pub(crate) fn lock_directory(host: &Host, layout: &Layout) -> Result<String> {
     let config = host.read_text(&layout.config)?;
     Ok(config
         .and_then(|text| Ini::parse(&text).get("export", "EXPORT_LOCKDIR"))
@@ -42,7 +42,7 @@ pub(crate) fn directory(host: &Host, layout: &Layout) -> Result<String> {
 /// Whether there are exports that the broker could not be told of.
 pub(crate) fn has_unsent(host: &Host, layout: &Layout) -> Result<bool> {
     let has = |name: &str| {
-        Ok::<_, anyhow::Error>(host.look(&format!("{}/{name}", layout.state))?.is_some())
+        Ok::<_, anyhow::Error>(host.stat(&format!("{}/{name}", layout.state))?.is_some())
     };
     Ok(has("unsent")? || has("unsent.sending")?)
 }
@@ -50,10 +50,10 @@ pub(crate) fn has_unsent(host: &Host, layout: &Layout) -> Result<bool> {
 /// Breaks the stale locks of an instance as the account whose they are, and gives how that ended; nothing where this is
 /// not root. That account can put links in the place of everything in there, which root would follow.
 pub(crate) fn break_as_owner(host: &Host, layout: &Layout, json: bool) -> Result<Option<Ended>> {
-    if !host.may_give_away() || host.staged_root().is_some() {
+    if !host.is_root() || host.staged_root().is_some() {
         return Ok(None);
     }
-    let Some(state) = host.look(&layout.state)?.filter(|state| state.uid != 0) else {
+    let Some(state) = host.stat(&layout.state)?.filter(|state| state.uid != 0) else {
         return Ok(None);
     };
     let more: &[&str] = if json { &["--json"] } else { &[] };
@@ -87,17 +87,17 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
         return Ok(Vec::new());
     }
     // Two that start at the same time must not break the same lock twice: the second time it may be somebody's.
-    let _turn = turn(host, directory)?;
+    let _turn = wait_turn(host, directory)?;
     let mut locks = Vec::new();
     for Judged {
         path,
         lock,
         holder,
         mut verdict,
-    } in all(host, directory)?
+    } in judge_all(host, directory)?
     {
         // It may have been given back and taken by another while the others were looked at.
-        if verdict.is_ok() && !is_still(&lock, host.look(&path)?) {
+        if verdict.is_ok() && !is_still(&lock, host.stat(&path)?) {
             verdict = Err("it changed a moment ago".into());
         }
         let broken = verdict.is_ok();
@@ -113,13 +113,13 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
     Ok(locks)
 }
 
-fn is_still(lock: &Entry, now: Option<Entry>) -> bool {
+fn is_still(lock: &PathInfo, now: Option<PathInfo>) -> bool {
     now.is_some_and(|now| (now.inode, now.changed) == (lock.inode, lock.changed))
 }
 
 /// The locks in a directory that [`break_stale`] would break; nothing is changed.
-pub(crate) fn stale(host: &Host, directory: &str) -> Result<Vec<String>> {
-    let locks = all(host, directory)?.into_iter();
+pub(crate) fn stale_locks(host: &Host, directory: &str) -> Result<Vec<String>> {
+    let locks = judge_all(host, directory)?.into_iter();
     Ok(locks
         .filter_map(|lock| lock.verdict.ok().map(|why| format!("{}: {why}", lock.path)))
         .collect())
@@ -128,17 +128,17 @@ pub(crate) fn stale(host: &Host, directory: &str) -> Result<Vec<String>> {
 /// A lock, the file of whoever holds it, and why it may be broken, or why it may not.
 struct Judged {
     path: String,
-    lock: Entry,
+    lock: PathInfo,
     holder: Option<String>,
     verdict: Result<String, String>,
 }
 
-fn all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
+fn judge_all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
     let names = host.list(directory)?.unwrap_or_default();
     let mut files = Vec::new();
     for name in &names {
-        if let Some(entry) = host.look(&format!("{directory}/{name}"))?
-            && entry.kind != Kind::Directory
+        if let Some(entry) = host.stat(&format!("{directory}/{name}"))?
+            && entry.kind != PathKind::Directory
         {
             files.push((name.as_str(), entry));
         }
@@ -151,16 +151,18 @@ fn all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
                 .iter()
                 .find(|(other, entry)| {
                     !other.ends_with(SUFFIX)
-                        && (entry.kind, entry.inode) == (Kind::File, lock.inode)
+                        && (entry.kind, entry.inode) == (PathKind::File, lock.inode)
                 })
                 .map(|(other, _)| (*other).to_owned());
             Judged {
                 path: format!("{directory}/{name}"),
                 verdict: match &holder {
                     // It would be waited for like any other.
-                    None if lock.kind != Kind::File => Ok("it is no file: no owner made it".into()),
+                    None if lock.kind != PathKind::File => {
+                        Ok("it is no file: no owner made it".into())
+                    }
                     None => without_owner(lock),
-                    Some(holder) => judged(holder, lock, &here, &Machine),
+                    Some(holder) => judge_lock(holder, lock, &here, &LiveProcesses),
                 },
                 lock: lock.clone(),
                 holder,
@@ -179,13 +181,13 @@ trait Processes {
     fn start_ticks(&self, pid: u32) -> Option<u64>;
 }
 
-struct Machine;
+struct LiveProcesses;
 
-impl Processes for Machine {
+impl Processes for LiveProcesses {
     /// Some machines show nobody the processes of others. A signal tells that one is there all the same, or is of another
     /// account; whatever else comes of it proves nothing.
     fn owner(&self, pid: u32) -> Option<u32> {
-        processes::account(pid).or_else(|| {
+        processes::account_of(pid).or_else(|| {
             let number = i32::try_from(pid).ok()?;
             match kill(Pid::from_raw(number), None) {
                 Err(Errno::ESRCH | Errno::EPERM) => None,
@@ -195,11 +197,11 @@ impl Processes for Machine {
     }
 
     fn program(&self, pid: u32) -> Option<String> {
-        processes::program(pid)
+        processes::program_of(pid)
     }
 
     fn started(&self, pid: u32) -> Option<SystemTime> {
-        processes::started(pid)
+        processes::start_time(pid)
     }
 
     fn start_ticks(&self, pid: u32) -> Option<u64> {
@@ -207,7 +209,7 @@ impl Processes for Machine {
     }
 }
 
-fn without_owner(lock: &Entry) -> Result<String, String> {
+fn without_owner(lock: &PathInfo) -> Result<String, String> {
     let age = lock.changed.elapsed().unwrap_or_default();
     match age > LEAVING {
         true => Ok("its owner left it behind".into()),
@@ -216,9 +218,9 @@ fn without_owner(lock: &Entry) -> Result<String, String> {
 }
 
 /// Why the lock may be broken, or why it may not.
-fn judged(
+fn judge_lock(
     holder: &str,
-    lock: &Entry,
+    lock: &PathInfo,
     here: &str,
     machine: &impl Processes,
 ) -> Result<String, String> {
@@ -245,7 +247,7 @@ struct Candidate {
     start_ticks: Option<u64>,
 }
 
-fn may_hold(candidate: Candidate, lock: &Entry, machine: &impl Processes) -> bool {
+fn may_hold(candidate: Candidate, lock: &PathInfo, machine: &impl Processes) -> bool {
     let pid = candidate.pid;
     let Some(account) = machine.owner(pid) else {
         return false;
@@ -355,9 +357,9 @@ mod tests {
         }
     }
 
-    fn lock() -> Entry {
-        Entry {
-            kind: Kind::File,
+    fn lock() -> PathInfo {
+        PathInfo {
+            kind: PathKind::File,
             uid: 33,
             gid: 33,
             mode: 0o600,
@@ -368,7 +370,7 @@ mod tests {
     }
 
     fn broken(holder: &str, machine: &impl Processes) -> bool {
-        judged(holder, &lock(), "machine", machine).is_ok()
+        judge_lock(holder, &lock(), "machine", machine).is_ok()
     }
 
     const ALIVE: One = One {
@@ -474,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_was_taken_meanwhile_is_another() {
-        let other = |change: fn(&mut Entry)| {
+        let other = |change: fn(&mut PathInfo)| {
             let mut entry = lock();
             change(&mut entry);
             Some(entry)

@@ -1,7 +1,7 @@
 //! A program that much flows through: what it reads or writes comes by pipes, as it would not fit into memory.
 
 use super::Host;
-use super::child::{Child, Ended, end_group, text, unnamed};
+use super::child::{Child, Ended, end_group, read_output, unnamed_file};
 use crate::base::error::Exit;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -50,10 +50,10 @@ impl Child<'_> {
                 self.program
             );
         }
-        let complaint = unnamed()?;
+        let complaint = unnamed_file()?;
         self.command.stderr(complaint.try_clone()?);
         if let Some(input) = &self.input {
-            let mut file = unnamed()?;
+            let mut file = unnamed_file()?;
             file.write_all(input)?;
             io::Seek::rewind(&mut file)?;
             self.command.stdin(file);
@@ -131,7 +131,7 @@ impl Flow {
         Ok(Ended {
             status,
             output: String::new(),
-            complaint: text(&self.program, &self.complaint)?,
+            complaint: read_output(&self.program, &self.complaint)?,
         })
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub(crate) const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// A turn at a directory: who wants one at the same time waits here, but not for ever.
-pub(crate) fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
+pub(crate) fn wait_turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
     let handle = host
         .directory(base)?
         .with_context(|| format!("{} is not a directory", host.outside(base)))?;
@@ -46,7 +46,7 @@ pub(crate) fn turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
 }
 
 /// The process that holds a lock on a file, if one does.
-pub(crate) fn holder(lock: &File) -> Result<Option<i32>> {
+pub(crate) fn lock_holder(lock: &File) -> Result<Option<i32>> {
     let mut found = lock_request();
     found.l_type = nix::libc::F_WRLCK as i16;
     fcntl(lock, FcntlArg::F_GETLK(&mut found))?;

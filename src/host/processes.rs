@@ -31,13 +31,13 @@ pub(crate) struct Process {
 /// When a process started, by today's clock; nothing if there is no such process.
 ///
 /// Reckoned back from now, so that a clock which was set since does not matter.
-pub(crate) fn started(pid: u32) -> Option<SystemTime> {
+pub(crate) fn start_time(pid: u32) -> Option<SystemTime> {
     let ticks = Duration::from_millis(start_ticks(pid)? * 1000 / TICKS_PER_SECOND);
     since_boot(ClockId::CLOCK_BOOTTIME, ticks)
 }
 
 /// A moment that systemd gave as microseconds of its own clock, by today's clock.
-pub(crate) fn monotonic(microseconds: u64) -> Option<SystemTime> {
+pub(crate) fn from_monotonic(microseconds: u64) -> Option<SystemTime> {
     since_boot(
         ClockId::CLOCK_MONOTONIC,
         Duration::from_micros(microseconds),
@@ -61,14 +61,14 @@ fn stat_field(stat: &str, number: usize) -> Option<u64> {
 }
 
 /// The account that a process runs as.
-pub(crate) fn owner(pid: u32) -> Option<u32> {
+pub(crate) fn owner_of(pid: u32) -> Option<u32> {
     fs::metadata(format!("/proc/{pid}"))
         .ok()
         .map(|data| data.uid())
 }
 
 /// The account whose rights a process has, also where the kernel gives root what there is to see of it.
-pub(crate) fn account(pid: u32) -> Option<u32> {
+pub(crate) fn account_of(pid: u32) -> Option<u32> {
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
@@ -78,18 +78,18 @@ pub(crate) fn account(pid: u32) -> Option<u32> {
 /// Whether somebody has stopped a process, or it is dead and only not yet buried.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat(&text).is_some_and(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
+    parse_stat(&text).is_some_and(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// The program that a process runs; nothing if it is gone or nobody may know.
-pub(crate) fn program(pid: u32) -> Option<String> {
+pub(crate) fn program_of(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_string_lossy().into_owned();
     Some(name.trim_end_matches(" (deleted)").to_owned())
 }
 
 /// What a process was started as; nothing if it is gone. It may have written anything there, of any length.
-pub(crate) fn words(pid: u32) -> Option<Vec<String>> {
+pub(crate) fn command_words(pid: u32) -> Option<Vec<String>> {
     let mut bytes = Vec::new();
     let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
     file.take(LONGEST_LINE).read_to_end(&mut bytes).ok()?;
@@ -115,14 +115,14 @@ pub(crate) fn control_group(pid: u32) -> Option<String> {
 }
 
 /// The service of systemd that a process belongs to.
-pub(crate) fn unit(pid: u32) -> Option<String> {
+pub(crate) fn unit_of(pid: u32) -> Option<String> {
     let group = control_group(pid)?;
     let unit = group.rsplit('/').find(|part| part.ends_with(".service"))?;
     Some(unit.to_owned())
 }
 
 /// Every process.
-pub(crate) fn all() -> Vec<u32> {
+pub(crate) fn all_processes() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -149,9 +149,9 @@ pub(crate) struct Table(BTreeMap<u32, Stat>);
 impl Table {
     /// Reads it.
     pub(crate) fn read() -> Table {
-        let stat = |pid: u32| stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+        let stat = |pid: u32| parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
         Table(
-            all()
+            all_processes()
                 .into_iter()
                 .filter_map(|pid| Some((pid, stat(pid)?)))
                 .collect(),
@@ -195,13 +195,13 @@ impl Table {
     /// The memory of a process and all below it that is theirs alone or their share, in bytes; nothing where that is
     /// not told.
     pub(crate) fn memory(&self, root: u32) -> Option<u64> {
-        let mut shares = self.tree(root).into_iter().map(share);
+        let mut shares = self.tree(root).into_iter().map(memory_share);
         let first = shares.next()??;
         Some(first + shares.flatten().sum::<u64>())
     }
 }
 
-fn stat(text: &str) -> Option<Stat> {
+fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;
     let busy = stat_field(text, 14)? + stat_field(text, 15)?;
     Some(Stat {
@@ -212,7 +212,7 @@ fn stat(text: &str) -> Option<Stat> {
 }
 
 /// The memory of a process that is its own alone or its share, in bytes; nothing where that is not told.
-pub(crate) fn share(pid: u32) -> Option<u64> {
+pub(crate) fn memory_share(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -241,7 +241,7 @@ pub(crate) struct Listener {
 }
 
 /// Every TCP socket that listens.
-pub(crate) fn listeners() -> Result<Vec<Listener>> {
+pub(crate) fn list_listeners() -> Result<Vec<Listener>> {
     let mut all = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         // A kernel without IPv6 has no such table.
@@ -251,24 +251,24 @@ pub(crate) fn listeners() -> Result<Vec<Listener>> {
         if read.is_err() {
             continue;
         }
-        all.extend(text.lines().skip(1).filter_map(listener));
+        all.extend(text.lines().skip(1).filter_map(parse_listener));
     }
     Ok(all)
 }
 
-fn listener(line: &str) -> Option<Listener> {
+fn parse_listener(line: &str) -> Option<Listener> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     if *fields.get(3)? != LISTENING {
         return None;
     }
     Some(Listener {
-        address: address(fields[1])?,
+        address: parse_address(fields[1])?,
         inode: fields.get(9)?.parse().ok()?,
     })
 }
 
 /// `0100007F:15B3`: each four bytes in the machine's own order.
-fn address(text: &str) -> Option<SocketAddr> {
+fn parse_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words: Vec<[u8; 4]> = ip
         .as_bytes()
@@ -290,9 +290,9 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 /// Who holds these sockets: one look through all processes. Only root sees those of others.
-pub(crate) fn holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
+pub(crate) fn find_holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
     let mut holders = BTreeMap::new();
-    for pid in all() {
+    for pid in all_processes() {
         let Ok(handles) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             continue;
         };
@@ -309,7 +309,7 @@ pub(crate) fn holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
                 // The parent comes before its children, which have the same sockets.
                 holders.entry(listener.address).or_insert_with(|| Process {
                     pid,
-                    name: program(pid).unwrap_or_else(|| "?".into()),
+                    name: program_of(pid).unwrap_or_else(|| "?".into()),
                 });
             }
         }
@@ -318,7 +318,7 @@ pub(crate) fn holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
 }
 
 /// When something at a path last changed, in content or otherwise; the newest of a link and what it leads to.
-pub(crate) fn changed(path: &str) -> Result<Option<SystemTime>> {
+pub(crate) fn changed_time(path: &str) -> Result<Option<SystemTime>> {
     let own = match fs::symlink_metadata(path) {
         Ok(data) => data,
         Err(why)
@@ -331,17 +331,17 @@ pub(crate) fn changed(path: &str) -> Result<Option<SystemTime>> {
         }
         Err(why) => return Err(why).with_context(|| format!("can't look at {path}")),
     };
-    let mut newest = moment(&own);
+    let mut newest = latest_time(&own);
     if own.is_symlink()
         && let Ok(data) = fs::metadata(path)
         && data.is_file()
     {
-        newest = newest.max(moment(&data));
+        newest = newest.max(latest_time(&data));
     }
     Ok(Some(newest))
 }
 
-fn moment(data: &fs::Metadata) -> SystemTime {
+fn latest_time(data: &fs::Metadata) -> SystemTime {
     let seconds = u64::try_from(data.ctime()).unwrap_or(0);
     let nanoseconds = u32::try_from(data.ctime_nsec()).unwrap_or(0);
     UNIX_EPOCH + Duration::new(seconds, nanoseconds)
@@ -359,8 +359,12 @@ mod tests {
             .unwrap();
         // It may not have become the program yet.
         let begin = std::time::Instant::now();
-        while words(child.id()).is_none_or(|words| words != ["sleep", "--", "60"]) {
-            assert!(begin.elapsed().as_secs() < 10, "{:?}", words(child.id()));
+        while command_words(child.id()).is_none_or(|words| words != ["sleep", "--", "60"]) {
+            assert!(
+                begin.elapsed().as_secs() < 10,
+                "{:?}",
+                command_words(child.id())
+            );
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -372,25 +376,27 @@ mod tests {
         assert_eq!(stat_field(stat, 4), Some(7));
         assert_eq!(stat_field(stat, 22), Some(98765));
         assert_eq!(stat_field("", 22), None);
-        let read = super::stat(stat).unwrap();
+        let read = parse_stat(stat).unwrap();
         assert_eq!((read.parent, read.state), (7, 'S'));
         assert_eq!(read.busy, Duration::from_millis(110));
     }
 
     #[test]
     fn this_process_started_a_moment_ago() {
-        let age = started(std::process::id()).unwrap().elapsed().unwrap();
+        let age = start_time(std::process::id()).unwrap().elapsed().unwrap();
         assert!(age < Duration::from_secs(600), "{age:?}");
-        assert_eq!(started(u32::MAX), None);
+        assert_eq!(start_time(u32::MAX), None);
         assert_eq!(
-            account(std::process::id()),
+            account_of(std::process::id()),
             Some(nix::unistd::geteuid().as_raw())
         );
-        assert_eq!(account(u32::MAX), None);
+        assert_eq!(account_of(u32::MAX), None);
         let file = tempfile::NamedTempFile::new().unwrap();
-        let written = changed(file.path().to_str().unwrap()).unwrap().unwrap();
-        assert!(written > started(std::process::id()).unwrap());
-        assert_eq!(changed("/no/such/file").unwrap(), None);
+        let written = changed_time(file.path().to_str().unwrap())
+            .unwrap()
+            .unwrap();
+        assert!(written > start_time(std::process::id()).unwrap());
+        assert_eq!(changed_time("/no/such/file").unwrap(), None);
     }
 
     #[test]
@@ -426,7 +432,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_the_kernel_writes_them() {
-        let read = |text: &str| address(text).map(|address| address.to_string());
+        let read = |text: &str| parse_address(text).map(|address| address.to_string());
         assert_eq!(read("0100007F:15B3").as_deref(), Some("127.0.0.1:5555"));
         assert_eq!(read("00000000:01BB").as_deref(), Some("0.0.0.0:443"));
         let six = "00000000000000000000000001000000:0050";
@@ -441,11 +447,11 @@ mod tests {
     fn a_listener_of_our_own_is_found_with_its_holder() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let all = listeners().unwrap();
+        let all = list_listeners().unwrap();
         let ours: Vec<Listener> = all
             .into_iter()
             .filter(|one| one.address == address)
             .collect();
-        assert_eq!(holders(&ours)[&address].pid, std::process::id());
+        assert_eq!(find_holders(&ours)[&address].pid, std::process::id());
     }
 }

@@ -31,17 +31,17 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// What the program is given as its standard input, output and error, if it may have them.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct StandardStreams {
     input: File,
     output: File,
     complaint: File,
 }
 
-impl Given {
+impl StandardStreams {
     /// What this program has itself.
-    pub(crate) fn ours() -> Result<Given> {
+    pub(crate) fn ours() -> Result<StandardStreams> {
         let [input, output, complaint] = terminal::copy_streams()?.map(File::from);
-        Ok(Given {
+        Ok(StandardStreams {
             input,
             output,
             complaint,
@@ -58,7 +58,7 @@ impl Given {
 /// Runs a program to its end. `with` gives it its arguments, environment and directory; it is expected to change the
 /// account.
 pub(crate) async fn run_apart(
-    given: Given,
+    given: StandardStreams,
     program: &str,
     with: impl FnOnce(&mut Command),
 ) -> Result<ExitStatus> {
@@ -88,12 +88,12 @@ pub(crate) async fn run_apart(
         .with_context(|| format!("can't start {SETSID}"))?;
     match own {
         Some(own) => own.carry(child, &given, typed).await,
-        None => without(child).await,
+        None => run_without_terminal(child).await,
     }
 }
 
 /// Its exit code as a shell tells it.
-pub(crate) fn code(status: ExitStatus) -> u8 {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or(status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
@@ -127,8 +127,8 @@ fn is_closed_on_exec(number: i32) -> bool {
 }
 
 /// Without any terminal: what this program is told by signals is passed on.
-async fn without(mut child: Child) -> Result<ExitStatus> {
-    let mut told = Told::listen()?;
+async fn run_without_terminal(mut child: Child) -> Result<ExitStatus> {
+    let mut told = EndSignals::listen()?;
     loop {
         tokio::select! {
             status = child.wait() => return Ok(status?),
@@ -159,16 +159,16 @@ fn pass_on(child: &Child, signal: Signal, terminal: Option<&OwnedFd>) {
 }
 
 /// The signals that ask for an end.
-struct Told {
+struct EndSignals {
     interrupts: tokio::signal::unix::Signal,
     quits: tokio::signal::unix::Signal,
     ends: tokio::signal::unix::Signal,
     hang_ups: tokio::signal::unix::Signal,
 }
 
-impl Told {
-    fn listen() -> Result<Told> {
-        Ok(Told {
+impl EndSignals {
+    fn listen() -> Result<EndSignals> {
+        Ok(EndSignals {
             interrupts: signal(SignalKind::interrupt())?,
             quits: signal(SignalKind::quit())?,
             ends: signal(SignalKind::terminate())?,
@@ -214,7 +214,12 @@ impl Own {
     }
 
     /// Carries what is written and typed until the program has ended and all that it wrote is shown.
-    async fn carry(self, mut child: Child, given: &Given, typed: bool) -> Result<ExitStatus> {
+    async fn carry(
+        self,
+        mut child: Child,
+        given: &StandardStreams,
+        typed: bool,
+    ) -> Result<ExitStatus> {
         let Some(shown) = given.shown_on() else {
             return Ok(child.wait().await?);
         };
@@ -232,7 +237,7 @@ impl Own {
         let (over, end) = io::pipe()?;
         let (written, shown_on) = (ours.try_clone()?, shown.try_clone()?);
         let carrying = spawn_blocking(move || carry_written(&written, &over, &shown_on));
-        let mut told = Told::listen()?;
+        let mut told = EndSignals::listen()?;
         let mut sizes = signal(SignalKind::window_change())?;
         let mut continued = signal(SignalKind::from_raw(Signal::SIGCONT as i32))?;
         let status = loop {
@@ -265,7 +270,7 @@ fn carry_written(ours: &OwnedFd, over: &io::PipeReader, shown: &File) {
         let is_over = watched[0].any().unwrap_or(true);
         loop {
             match nix::unistd::read(ours, &mut piece) {
-                Ok(size @ 1..) => show(shown, &piece[..size]),
+                Ok(size @ 1..) => write_shown(shown, &piece[..size]),
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
                 _ => {
@@ -308,7 +313,7 @@ fn carry_keys(mut keys: File, ours: &OwnedFd) {
 }
 
 /// All of it. Where nobody reads it any more, the program is not held up for that.
-fn show(mut shown: &File, mut text: &[u8]) {
+fn write_shown(mut shown: &File, mut text: &[u8]) {
     while !text.is_empty() {
         match shown.write(text) {
             Ok(0) => return,
@@ -433,7 +438,7 @@ mod tests {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn run(given: Given, script: &str) -> ExitStatus {
+    fn run(given: StandardStreams, script: &str) -> ExitStatus {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -467,7 +472,7 @@ mod tests {
         for (output, complaint) in [(true, true), (true, false), (false, true)] {
             let root = Sitting::down();
             let of = |terminal: bool| if terminal { root.terminal() } else { file() };
-            let given = Given {
+            let given = StandardStreams {
                 input: nowhere(),
                 output: of(output),
                 complaint: of(complaint),
@@ -480,7 +485,7 @@ mod tests {
             root.types("hush\nhush\nhush\n");
             let name = fs::read_link(format!("/proc/self/fd/{}", root.slave.as_raw_fd())).unwrap();
             let status = run(given, script);
-            assert_eq!(code(status), 3);
+            assert_eq!(exit_code(status), 3);
             let mut told = String::new();
             if output {
                 root.waits_for("total");
@@ -505,7 +510,7 @@ mod tests {
     fn a_terminal_is_like_roots_and_all_that_is_written_arrives() {
         let _turn = turn();
         let root = Sitting::down();
-        let given = Given {
+        let given = StandardStreams {
             input: root.terminal(),
             output: root.terminal(),
             complaint: file(),
@@ -538,7 +543,7 @@ mod tests {
         let script = "trap 'seq 30000; exit 7' INT; echo complaint >&2; tty; stty size; read line; echo read $line; trap 'stty size' WINCH; while [ \"$(stty size)\" = '33 77' ]; do sleep 0.05; done; while :; do sleep 0.05; done";
         let status = run(given, script);
         typing.join().unwrap();
-        assert_eq!(code(status), 7);
+        assert_eq!(exit_code(status), 7);
         root.waits_for("\r\n30000\r\n");
         let all = root.sees();
         for number in [2, 9_999, 29_999] {
@@ -558,13 +563,13 @@ mod tests {
         input.write_all(b"piped\n").unwrap();
         io::Seek::rewind(&mut input).unwrap();
         let mut written = output.try_clone().unwrap();
-        let given = Given {
+        let given = StandardStreams {
             input,
             output,
             complaint: nowhere(),
         };
         let status = run(given, "cat; tty; cat < /dev/tty && exit 1; kill -TERM $$");
-        assert_eq!(code(status), 128 + 15);
+        assert_eq!(exit_code(status), 128 + 15);
         let mut text = String::new();
         io::Seek::rewind(&mut written).unwrap();
         written.read_to_string(&mut text).unwrap();

@@ -11,7 +11,7 @@ const LARGEST: u64 = 1 << 16;
 
 /// The secrets of a site, by the names that people use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Name {
+pub(crate) enum SecretName {
     /// The application's database password.
     Database,
     /// The password of the database account that only reads.
@@ -24,41 +24,41 @@ pub(crate) enum Name {
     Cookie,
 }
 
-impl Name {
+impl SecretName {
     /// All of them.
-    pub(crate) const ALL: [Name; 5] = [
-        Name::Database,
-        Name::Readonly,
-        Name::Broker,
-        Name::Monitor,
-        Name::Cookie,
+    pub(crate) const ALL: [SecretName; 5] = [
+        SecretName::Database,
+        SecretName::Readonly,
+        SecretName::Broker,
+        SecretName::Monitor,
+        SecretName::Cookie,
     ];
 
     /// The name, which is also that of the file that keeps it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Name::Database => "database",
-            Name::Readonly => "readonly",
-            Name::Broker => "broker",
-            Name::Monitor => "monitor",
-            Name::Cookie => "cookie",
+            SecretName::Database => "database",
+            SecretName::Readonly => "readonly",
+            SecretName::Broker => "broker",
+            SecretName::Monitor => "monitor",
+            SecretName::Cookie => "cookie",
         }
     }
 }
 
 /// One secret: its value, and where it is kept if this program keeps it.
 #[derive(Debug, Clone)]
-pub(crate) struct Key {
+pub(crate) struct KeptSecret {
     /// The value.
     pub(crate) secret: Secret,
     /// The file that this program keeps it in; none if the administrator's own file holds it.
     pub(crate) kept_in: Option<String>,
 }
 
-impl Key {
+impl KeptSecret {
     /// Reads a secret back from where it is kept, or makes it.
-    pub(crate) fn kept(host: &Host, directory: &str, name: &str) -> Result<Key> {
-        Key::kept_or(host, directory, name, Secret::generate)
+    pub(crate) fn kept(host: &Host, directory: &str, name: &str) -> Result<KeptSecret> {
+        KeptSecret::kept_or(host, directory, name, Secret::generate)
     }
 
     /// Reads a secret back from where it is kept, or takes it from somewhere else.
@@ -67,10 +67,10 @@ impl Key {
         directory: &str,
         name: &str,
         otherwise: impl FnOnce() -> Result<Secret>,
-    ) -> Result<Key> {
-        match Key::found(host, directory, name)? {
+    ) -> Result<KeptSecret> {
+        match KeptSecret::found(host, directory, name)? {
             Some(key) => Ok(key),
-            None => Ok(Key {
+            None => Ok(KeptSecret {
                 secret: otherwise()?,
                 kept_in: Some(format!("{directory}/{name}")),
             }),
@@ -78,7 +78,7 @@ impl Key {
     }
 
     /// Reads a secret back from where it is kept, if it is there.
-    pub(crate) fn found(host: &Host, directory: &str, name: &str) -> Result<Option<Key>> {
+    pub(crate) fn found(host: &Host, directory: &str, name: &str) -> Result<Option<KeptSecret>> {
         let path = format!("{directory}/{name}");
         let Some(text) = host.read_text(&path)? else {
             return Ok(None);
@@ -89,14 +89,14 @@ impl Key {
                 host.outside(&path)
             ))
         })?;
-        Ok(Some(Key {
+        Ok(Some(KeptSecret {
             secret,
             kept_in: Some(path),
         }))
     }
 
     /// Reads a secret from the administrator's own file.
-    pub(crate) fn given(host: &Host, setting: &str, path: &str) -> Result<Key> {
+    pub(crate) fn given(host: &Host, setting: &str, path: &str) -> Result<KeptSecret> {
         let wrong = |what: &str| {
             Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)))
         };
@@ -105,7 +105,7 @@ impl Key {
         let missing = || wrong("does not exist; write the password into it");
         let (entry, mut file) = match host.open_file(path)? {
             Some(opened) => opened,
-            None if host.look(path)?.is_none() => return Err(missing()),
+            None if host.stat(path)?.is_none() => return Err(missing()),
             None => return Err(wrong("is not a regular file")),
         };
         // A file that a flag names is read this once, on the word of whoever runs the command.
@@ -122,7 +122,7 @@ impl Key {
             .read_to_string(&mut text)
             .map_err(|_| wrong("is not UTF-8 text"))?;
         let secret = Secret::checked(text).map_err(|why| wrong(&why.to_string()))?;
-        Ok(Key {
+        Ok(KeptSecret {
             secret,
             kept_in: None,
         })

@@ -1,6 +1,6 @@
 //! Whole trees: made elsewhere, put in place in one step, removed without following a link.
 
-use super::{Host, sync};
+use super::{Host, sync_directory};
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -26,7 +26,7 @@ impl Host {
         };
         let device = fstat(&place.directory)?.st_dev;
         for attempt in 1.. {
-            match remove(place.directory.as_fd(), &place.name, device) {
+            match remove_tree(place.directory.as_fd(), &place.name, device) {
                 Err(Errno::ENOTEMPTY) if attempt < ATTEMPTS => std::thread::sleep(PAUSE),
                 Err(Errno::EXDEV) => bail!(
                     "{}: another file system is mounted in it; unmount that and run again",
@@ -39,7 +39,7 @@ impl Host {
             }
         }
         self.cut.after_write();
-        sync(&place.directory)?;
+        sync_directory(&place.directory)?;
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl Host {
         let Some(place) = self.place(path)? else {
             return Ok(0);
         };
-        size(place.directory.as_fd(), &place.name, &mut BTreeSet::new())
+        tree_size(place.directory.as_fd(), &place.name, &mut BTreeSet::new())
             .with_context(|| format!("can't measure {}", self.outside(path)))
     }
 
@@ -70,7 +70,7 @@ impl Host {
             )
         })?;
         self.cut.after_write();
-        sync(&first.directory)?;
+        sync_directory(&first.directory)?;
         Ok(())
     }
 
@@ -100,7 +100,11 @@ impl Host {
     }
 }
 
-fn size(directory: BorrowedFd<'_>, name: &OsStr, seen: &mut BTreeSet<u64>) -> nix::Result<u64> {
+fn tree_size(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    seen: &mut BTreeSet<u64>,
+) -> nix::Result<u64> {
     let found = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(0),
         other => other?,
@@ -110,16 +114,16 @@ fn size(directory: BorrowedFd<'_>, name: &OsStr, seen: &mut BTreeSet<u64>) -> ni
         let again = found.st_nlink > 1 && !seen.insert(found.st_ino);
         return Ok(if again { 0 } else { own });
     }
-    let (inside, names) = opened(directory, name)?;
+    let (inside, names) = open_tree(directory, name)?;
     let mut sum = own;
     for name in &names {
-        sum += size(inside.as_fd(), name, seen)?;
+        sum += tree_size(inside.as_fd(), name, seen)?;
     }
     Ok(sum)
 }
 
 /// A directory and the names in it.
-fn opened(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<(Dir, Vec<OsString>)> {
+fn open_tree(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<(Dir, Vec<OsString>)> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut inside = Dir::from_fd(openat(directory, name, flags, Mode::empty())?)?;
     let mut names: Vec<OsString> = Vec::new();
@@ -134,8 +138,8 @@ fn opened(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<(Dir, Vec<OsSt
 
 /// Removes what others put into a directory that they can't write to any more: their links, or all that is theirs and
 /// what they gave another name there.
-pub(super) fn sweep(directory: BorrowedFd<'_>, me: u32, links_only: bool) -> nix::Result<()> {
-    let (inside, names) = opened(directory, OsStr::new("."))?;
+pub(super) fn sweep_tree(directory: BorrowedFd<'_>, me: u32, links_only: bool) -> nix::Result<()> {
+    let (inside, names) = open_tree(directory, OsStr::new("."))?;
     let device = fstat(&inside)?.st_dev;
     for name in &names {
         let found = fstatat(&inside, &**name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -145,24 +149,24 @@ pub(super) fn sweep(directory: BorrowedFd<'_>, me: u32, links_only: bool) -> nix
         // Its owner does not say who linked it there.
         let has_names = !is_directory && found.st_nlink > 1;
         if (is_theirs && is_link) || (!links_only && (is_theirs || has_names)) {
-            remove(inside.as_fd(), name, device)?;
+            remove_tree(inside.as_fd(), name, device)?;
         }
     }
     Ok(())
 }
 
-fn remove(directory: BorrowedFd<'_>, name: &OsStr, device: u64) -> nix::Result<()> {
+fn remove_tree(directory: BorrowedFd<'_>, name: &OsStr, device: u64) -> nix::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::EISDIR | Errno::EPERM) => {}
         Err(why) => return Err(why),
     }
-    let (inside, names) = opened(directory, name)?;
+    let (inside, names) = open_tree(directory, name)?;
     if fstat(&inside)?.st_dev != device {
         return Err(Errno::EXDEV);
     }
     for name in &names {
-        remove(inside.as_fd(), name, device)?;
+        remove_tree(inside.as_fd(), name, device)?;
     }
     match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
         Err(Errno::ENOENT) => Ok(()),

@@ -1,6 +1,6 @@
 //! Whose word is followed: what a file says is done as whoever runs the program, so nobody else may be able to change it.
 
-use super::{Entry, Host, entry};
+use super::{Host, PathInfo, entry_of_stat};
 use crate::base::error::Exit;
 use anyhow::Result;
 use nix::sys::stat::fstat;
@@ -29,7 +29,7 @@ impl Host {
             groups.push(getegid().as_raw());
         }
         if self.staged.is_some() {
-            let owner = entry(&fstat(&self.root)?);
+            let owner = entry_of_stat(&fstat(&self.root)?);
             users.push(owner.uid);
             groups.push(owner.gid);
         }
@@ -41,7 +41,7 @@ impl Host {
     }
 
     /// Refuses a file, as it was opened, that others could have written to, or put where it is.
-    pub(crate) fn refuse_foreign(&self, path: &str, found: &Entry) -> Result<()> {
+    pub(crate) fn refuse_foreign(&self, path: &str, found: &PathInfo) -> Result<()> {
         let (trust, outside) = (self.trust()?, self.outside(path));
         trust.check(&outside, (found.uid, found.gid, found.mode), "")?;
         trust.check_way(Path::new(&outside))
@@ -90,7 +90,7 @@ impl Trust<'_> {
         let by_group = mode & 0o020 != 0 && !self.groups.contains(&gid);
         let owner = self.host.accounts.owner_name(uid, gid);
         let (user, group) = owner.split_once(':').unwrap_or((&owner, ""));
-        let quoted = quoted(path);
+        let quoted = quote_path(path);
         let (how, command) = match (is_foreign, by_others) {
             (true, false) => (
                 format!("belongs to {user}"),
@@ -117,7 +117,7 @@ impl Trust<'_> {
 }
 
 /// A path as a word of a command line.
-fn quoted(path: &str) -> String {
+fn quote_path(path: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
     match path.chars().all(is_plain) {
         true => path.to_owned(),

@@ -1,6 +1,6 @@
 //! Walking: from a path to a handle of the directory that holds it, one component at a time.
 
-use super::{Host, entry};
+use super::{Host, entry_of_stat};
 use crate::base::error::Exit;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -21,7 +21,7 @@ pub(super) const HANDLE: OFlag = OFlag::O_PATH
     .union(OFlag::O_CLOEXEC);
 
 /// The directory that holds a path, opened, and the last component.
-pub(super) struct Place {
+pub(super) struct OpenedPlace {
     pub(super) directory: OwnedFd,
     pub(super) name: OsString,
     /// Only root, or whoever runs the program, can change what this directory holds.
@@ -29,7 +29,7 @@ pub(super) struct Place {
 }
 
 impl Host {
-    pub(super) fn place_for_writing(&self, path: &str) -> Result<Place> {
+    pub(super) fn place_for_writing(&self, path: &str) -> Result<OpenedPlace> {
         self.place(path)?.ok_or_else(|| {
             Exit::CannotCreate.because(format!(
                 "the directory of {} does not exist, or something else stands there",
@@ -38,9 +38,9 @@ impl Host {
         })
     }
 
-    pub(super) fn place(&self, path: &str) -> Result<Option<Place>> {
+    pub(super) fn place(&self, path: &str) -> Result<Option<OpenedPlace>> {
         let mut walked: Vec<OwnedFd> = Vec::new();
-        let mut left: VecDeque<OsString> = components(Path::new(path));
+        let mut left: VecDeque<OsString> = split_path(Path::new(path));
         let Some(name) = left.pop_back() else {
             bail!("{path} is not a path of something");
         };
@@ -72,7 +72,7 @@ impl Host {
                     if target.is_absolute() {
                         walked.clear();
                     }
-                    for part in components(&target).into_iter().rev() {
+                    for part in split_path(&target).into_iter().rev() {
                         left.push_front(part);
                     }
                 }
@@ -87,7 +87,7 @@ impl Host {
             Some(handle) => handle,
             None => self.root.try_clone()?,
         };
-        Ok(Some(Place {
+        Ok(Some(OpenedPlace {
             directory,
             name,
             trusted,
@@ -101,11 +101,11 @@ impl Host {
     }
 
     pub(super) fn trusts(&self, directory: BorrowedFd<'_>) -> Result<bool> {
-        Ok(self.is_ours(&entry(&fstat(directory)?)))
+        Ok(self.is_ours(&entry_of_stat(&fstat(directory)?)))
     }
 }
 
-fn components(path: &Path) -> VecDeque<OsString> {
+fn split_path(path: &Path) -> VecDeque<OsString> {
     let mut parts: VecDeque<OsString> = path
         .components()
         .filter_map(|part| match part {

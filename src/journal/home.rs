@@ -1,7 +1,7 @@
 //! The program's own directory with its lock: it appears in one step and goes in one step.
 
 use super::*;
-use crate::host::lock::{holder, lock_request, turn};
+use crate::host::lock::{lock_holder, lock_request, wait_turn};
 
 const NEW: &str = ".camcops-provision.new";
 const OLD: &str = ".camcops-provision.old";
@@ -10,14 +10,14 @@ const OLD: &str = ".camcops-provision.old";
 pub(crate) fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
     check_directory(host, HOME)?;
     host.open_for_appending(&lock_path())?
-        .map(|lock| take(host, lock))
+        .map(|lock| take_lock(host, lock))
         .transpose()
 }
 
 /// The process that holds the lock just now; nothing where nobody does, or where it is not for us to know.
 pub(crate) fn at_work(host: &Host) -> Option<u32> {
     let lock = host.open_for_appending(&lock_path()).ok().flatten()?;
-    let holder = holder(&lock).ok().flatten()?;
+    let holder = lock_holder(&lock).ok().flatten()?;
     u32::try_from(holder).ok().filter(|pid| *pid > 0)
 }
 
@@ -31,29 +31,29 @@ pub(crate) fn clear_up(host: &Host) -> Result<()> {
         .into_iter()
         .filter(unfinished)
         .collect();
-    if left.is_empty() && !instances(host)?.is_empty() {
+    if left.is_empty() && !list_instances(host)?.is_empty() {
         return Ok(());
     }
     let Some(_lock) = try_lock(host)? else {
         return Ok(());
     };
     for name in left {
-        remove_tree(host, &join(HOME, &name))?;
+        remove_tree(host, &join_path(HOME, &name))?;
     }
-    if instances(host)?.is_empty() {
+    if list_instances(host)?.is_empty() {
         remove_home(host)?;
     }
     Ok(())
 }
 
 fn clear_up_aside(host: &Host) -> Result<()> {
-    for ancestor in ancestors() {
-        if host.look(&join(&ancestor, OLD))?.is_some() {
+    for ancestor in home_ancestors() {
+        if host.stat(&join_path(&ancestor, OLD))?.is_some() {
             remove_moved_home(host, &ancestor)?;
         }
-        let aside = join(&ancestor, NEW);
-        if host.look(&aside)?.is_some() || host.look(&unfinished_path(&aside))?.is_some() {
-            let _turn = turn(host, &ancestor)?;
+        let aside = join_path(&ancestor, NEW);
+        if host.stat(&aside)?.is_some() || host.stat(&unfinished_path(&aside))?.is_some() {
+            let _turn = wait_turn(host, &ancestor)?;
             host.remove_unfinished(&aside)?;
             remove_tree(host, &aside)?;
         }
@@ -66,18 +66,23 @@ pub(super) fn create_home(host: &Host, instance: &str) -> Result<()> {
     clear_up_aside(host)?;
     let mut base = String::from("/");
     let mut missing = Vec::new();
-    for ancestor in ancestors().iter().skip(1).map(String::as_str).chain([HOME]) {
-        if missing.is_empty() && host.look(ancestor)?.is_some() {
+    for ancestor in home_ancestors()
+        .iter()
+        .skip(1)
+        .map(String::as_str)
+        .chain([HOME])
+    {
+        if missing.is_empty() && host.stat(ancestor)?.is_some() {
             base = ancestor.to_owned();
         } else {
             missing.push(ancestor.to_owned());
         }
     }
-    let _turn = turn(host, &base)?;
-    if host.look(&lock_path())?.is_some() {
+    let _turn = wait_turn(host, &base)?;
+    if host.stat(&lock_path())?.is_some() {
         return Ok(());
     }
-    let aside = join(&base, NEW);
+    let aside = join_path(&base, NEW);
     remove_tree(host, &aside)?;
     let home = missing.last().map_or(HOME, String::as_str);
     let root = Some((0, 0));
@@ -89,7 +94,7 @@ pub(super) fn create_home(host: &Host, instance: &str) -> Result<()> {
     let mut path = aside.clone();
     for (depth, directory) in missing.iter().enumerate() {
         if depth > 0 {
-            path = join(&path, last_name(directory));
+            path = join_path(&path, last_name(directory));
         }
         let mode = if directory == home { 0o700 } else { 0o755 };
         host.make_directory(&path, root, mode)?;
@@ -97,12 +102,12 @@ pub(super) fn create_home(host: &Host, instance: &str) -> Result<()> {
     // The lock file also says which directories were made for it, so that the last uninstall takes them along.
     let made = &missing[..missing.len() - 1];
     host.put_file(
-        &join(&path, "lock"),
+        &join_path(&path, "lock"),
         made.join("\n").as_bytes(),
         root,
         0o600,
     )?;
-    host.make_directory(&join(&path, instance), root, 0o700)?;
+    host.make_directory(&join_path(&path, instance), root, 0o700)?;
     let journal = format!("{path}/{instance}/journal");
     host.put_file(&journal, first_line(instance)?.as_bytes(), root, 0o600)?;
     host.rename(&aside, &missing[0])
@@ -116,14 +121,14 @@ pub(super) fn remove_home(host: &Host) -> Result<()> {
         .next()
         .and_then(|first| first.rsplit_once('/'))
         .map_or_else(|| "/var/lib".into(), |(parent, _)| or_root(parent));
-    remove_tree(host, &join(&base, OLD))?;
-    host.rename(HOME, &join(&base, OLD))?;
+    remove_tree(host, &join_path(&base, OLD))?;
+    host.rename(HOME, &join_path(&base, OLD))?;
     remove_moved_home(host, &base)
 }
 
 fn remove_moved_home(host: &Host, base: &str) -> Result<()> {
-    let moved = join(base, OLD);
-    let lock = join(&moved, "lock");
+    let moved = join_path(base, OLD);
+    let lock = join_path(&moved, "lock");
     let made = host.read_text(&lock)?.unwrap_or_default();
     for directory in made.lines().rev() {
         if !host.remove_directory(directory)? {
@@ -134,7 +139,7 @@ fn remove_moved_home(host: &Host, base: &str) -> Result<()> {
 }
 
 /// Takes the lock of the whole file, and a second one of the older kind, whose holder can be asked for.
-pub(super) fn take(host: &Host, lock: File) -> Result<Flock<File>> {
+pub(super) fn take_lock(host: &Host, lock: File) -> Result<Flock<File>> {
     match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => {
             let mut named = lock_request();
@@ -143,8 +148,8 @@ pub(super) fn take(host: &Host, lock: File) -> Result<Flock<File>> {
             Ok(lock)
         }
         Err((lock, Errno::EWOULDBLOCK)) => {
-            let holder =
-                holder(&lock)?.map_or("another process".into(), |pid| format!("process {pid}"));
+            let holder = lock_holder(&lock)?
+                .map_or("another process".into(), |pid| format!("process {pid}"));
             Err(Exit::Locked.because(format!(
                 "{holder} is already at work here and holds {}; wait for it to end and run again",
                 host.outside(&lock_path())
@@ -158,9 +163,9 @@ pub(super) fn lock_path() -> String {
     format!("{HOME}/lock")
 }
 
-pub(super) fn empty(host: &Host, directory: &str) -> Result<()> {
+pub(super) fn empty_directory(host: &Host, directory: &str) -> Result<()> {
     for name in host.list(directory)?.unwrap_or_default() {
-        host.remove_file(&join(directory, &name))?;
+        host.remove_file(&join_path(directory, &name))?;
     }
     Ok(())
 }
@@ -169,9 +174,9 @@ fn remove_tree(host: &Host, path: &str) -> Result<()> {
     match host.list(path) {
         Ok(Some(names)) => {
             for name in names {
-                let child = join(path, &name);
-                match host.look(&child)? {
-                    Some(entry) if entry.kind == Kind::Directory => {
+                let child = join_path(path, &name);
+                match host.stat(&child)? {
+                    Some(entry) if entry.kind == PathKind::Directory => {
                         remove_tree(host, &child)?;
                     }
                     _ => host.remove_file(&child)?,
@@ -185,11 +190,11 @@ fn remove_tree(host: &Host, path: &str) -> Result<()> {
     }
 }
 
-fn ancestors() -> Vec<String> {
+fn home_ancestors() -> Vec<String> {
     vec!["/".into(), "/var".into(), "/var/lib".into()]
 }
 
-fn join(directory: &str, name: &str) -> String {
+fn join_path(directory: &str, name: &str) -> String {
     format!("{}/{name}", directory.trim_end_matches('/'))
 }
 

@@ -95,11 +95,11 @@ impl Packages {
         ]
         .into_iter()
         .flatten()
-        .flat_map(|name| alternatives(name))
+        .flat_map(|name| alternative_names(name))
     }
 }
 
 /// The alternatives in a name, best first.
-pub(crate) fn alternatives(name: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn alternative_names(name: &str) -> impl Iterator<Item = &str> {
     name.split('|').map(str::trim)
 }

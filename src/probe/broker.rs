@@ -5,7 +5,8 @@ mod workers;
 
 use super::tls::{self, Authority};
 use super::{
-    Address, Answer, Cause, Patience, Trouble, connected, find, io_trouble, password, unanswered,
+    Address, Answer, Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer,
+    read_password,
 };
 use crate::base::secret::Secret;
 use crate::host::Host;
@@ -43,7 +44,7 @@ const FRAME: u32 = 16 << 10;
 
 /// A vhost, and how the application gets to it.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
+pub(crate) struct BrokerAddress {
     /// Where the server is.
     pub(crate) address: Address,
     /// The vhost.
@@ -83,20 +84,20 @@ async fn look_at(channel: &Channel, name: &str) -> lapin::Result<Option<Queue>> 
 }
 
 /// Why a talk with the broker came to nothing.
-enum Refusal {
+enum BrokerFailure {
     Lapin(lapin::Error),
     Told(Trouble),
 }
 
-impl From<lapin::Error> for Refusal {
-    fn from(why: lapin::Error) -> Refusal {
-        Refusal::Lapin(why)
+impl From<lapin::Error> for BrokerFailure {
+    fn from(why: lapin::Error) -> BrokerFailure {
+        BrokerFailure::Lapin(why)
     }
 }
 
-impl From<Trouble> for Refusal {
-    fn from(why: Trouble) -> Refusal {
-        Refusal::Told(why)
+impl From<Trouble> for BrokerFailure {
+    fn from(why: Trouble) -> BrokerFailure {
+        BrokerFailure::Told(why)
     }
 }
 
@@ -109,21 +110,25 @@ fn is_not_there(why: &lapin::Error) -> bool {
     }
 }
 
-impl Endpoint {
+impl BrokerAddress {
     /// What the settings and the secrets of a site say.
-    pub(crate) fn of(host: &Host, settings: &Settings, layout: &Layout) -> Result<Endpoint> {
-        let password = password(
+    pub(crate) fn of(host: &Host, settings: &Settings, layout: &Layout) -> Result<BrokerAddress> {
+        let password = read_password(
             host,
             &layout.secrets,
             "broker.password_file",
             settings.broker.password_file.as_ref(),
             "broker",
         )?;
-        Endpoint::with(settings, layout, password)
+        BrokerAddress::with(settings, layout, password)
     }
 
     /// The same with a password that may not be kept anywhere yet.
-    pub(crate) fn with(settings: &Settings, layout: &Layout, password: Secret) -> Result<Endpoint> {
+    pub(crate) fn with(
+        settings: &Settings,
+        layout: &Layout,
+        password: Secret,
+    ) -> Result<BrokerAddress> {
         let broker = &settings.broker;
         let slug = &layout.slug;
         let (host, setting) = match broker.mode {
@@ -134,11 +139,11 @@ impl Endpoint {
             (false, _) => None,
             (true, Some(path)) => {
                 let authority = Authority::read("broker.tls_ca", path)?;
-                Some(tls::client(Some(&authority))?)
+                Some(tls::client_config(Some(&authority))?)
             }
-            (true, None) => Some(tls::client(None)?),
+            (true, None) => Some(tls::client_config(None)?),
         };
-        Ok(Endpoint {
+        Ok(BrokerAddress {
             address: Address::Tcp {
                 host: host.to_owned(),
                 port: broker.port_number(),
@@ -225,8 +230,9 @@ impl Endpoint {
             return Ok(names.lines().map(str::to_owned).collect());
         }
         let reply = patience.mul_f32(0.8);
-        let ping =
-            async |connection: &Connection| Ok(workers::ping(connection, reply, here).await?);
+        let ping = async |connection: &Connection| {
+            Ok(workers::ping_workers(connection, reply, here).await?)
+        };
         let (_, names) = self.talk_of(patience, ping).await?;
         Ok(names)
     }
@@ -249,7 +255,7 @@ impl Endpoint {
     async fn talk_of<T>(
         &self,
         patience: Duration,
-        what: impl AsyncFnOnce(&Connection) -> Result<T, Refusal>,
+        what: impl AsyncFnOnce(&Connection) -> Result<T, BrokerFailure>,
     ) -> Result<(Answer, T), Trouble> {
         let patience = Patience::new(patience);
         let place = self.address.to_string();
@@ -261,7 +267,7 @@ impl Endpoint {
         else {
             return Err(Trouble::new(Cause::Other, &place, "a broker has no socket"));
         };
-        let stream = connected(&place, host, *port, setting, patience).await?;
+        let stream = connect_to(&place, host, *port, setting, patience).await?;
         let greeting = Greeting::default();
         let asked = async {
             let ours = match &self.tls {
@@ -274,8 +280,8 @@ impl Endpoint {
             let ours = ours.map_err(|why| io_trouble(&place, &why))?;
             let result = self.talk(ours, what).await;
             result.map_err(|why| match why {
-                Refusal::Lapin(why) => self.trouble(&place, &greeting, &why),
-                Refusal::Told(trouble) => trouble,
+                BrokerFailure::Lapin(why) => self.trouble(&place, &greeting, &why),
+                BrokerFailure::Told(trouble) => trouble,
             })
         };
         match patience.bears(asked).await {
@@ -289,7 +295,7 @@ impl Endpoint {
                     patience
                 ),
             )),
-            Err(_) => Err(unanswered(&place, patience)),
+            Err(_) => Err(no_answer(&place, patience)),
         }
     }
 
@@ -303,20 +309,19 @@ impl Endpoint {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|why| Trouble::new(Cause::WrongName, place, why))?;
         let connector = TlsConnector::from(Arc::clone(tls));
-        connector
-            .connect(name, stream)
-            .await
-            .map_err(|why| match find::<rustls::Error>(&why) {
-                Some(why) => tls::trouble(place, "broker", host, why),
+        connector.connect(name, stream).await.map_err(|why| {
+            match find_cause::<rustls::Error>(&why) {
+                Some(why) => tls::tls_trouble(place, "broker", host, why),
                 None => io_trouble(place, &why),
-            })
+            }
+        })
     }
 
     async fn talk<T>(
         &self,
         stream: TcpStream,
-        what: impl AsyncFnOnce(&Connection) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+        what: impl AsyncFnOnce(&Connection) -> Result<T, BrokerFailure>,
+    ) -> Result<T, BrokerFailure> {
         let uri = AMQPUri {
             authority: AMQPAuthority {
                 userinfo: AMQPUserInfo {

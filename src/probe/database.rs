@@ -2,7 +2,8 @@
 
 use super::tls::{self, Authority};
 use super::{
-    Address, Answer, Cause, Patience, Trouble, find, io_trouble, password, resolved, unanswered,
+    Address, Answer, Cause, Patience, Trouble, find_cause, io_trouble, no_answer, read_password,
+    resolve_host,
 };
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
@@ -50,7 +51,7 @@ pub(crate) enum Login {
 
 /// A database, and how the application gets to it.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
+pub(crate) struct DatabaseAddress {
     /// Where the server is.
     pub(crate) address: Address,
     /// The name of the database.
@@ -63,9 +64,9 @@ pub(crate) struct Endpoint {
     pub(crate) encryption: Encryption,
 }
 
-impl Endpoint {
+impl DatabaseAddress {
     /// What the settings and the secrets of a site say.
-    pub(crate) fn of(host: &Host, site: &Site) -> Result<Endpoint> {
+    pub(crate) fn of(host: &Host, site: &Site) -> Result<DatabaseAddress> {
         let database = &site.settings().database;
         let (user, login) = match site.socket_authentication() {
             true => {
@@ -82,7 +83,7 @@ impl Endpoint {
             }
             false => (
                 database.user_or(&site.layout.slug),
-                Login::Password(password(
+                Login::Password(read_password(
                     host,
                     &site.layout.secrets,
                     "database.password_file",
@@ -91,11 +92,11 @@ impl Endpoint {
                 )?),
             ),
         };
-        Endpoint::with(site, user.to_owned(), login)
+        DatabaseAddress::with(site, user.to_owned(), login)
     }
 
     /// The same database with a login that may not be kept anywhere yet.
-    pub(crate) fn with(site: &Site, user: String, login: Login) -> Result<Endpoint> {
+    pub(crate) fn with(site: &Site, user: String, login: Login) -> Result<DatabaseAddress> {
         let database = &site.settings().database;
         let address = match database.mode {
             Mode::Local => Address::Socket(database.socket.as_str().to_owned()),
@@ -114,7 +115,7 @@ impl Endpoint {
                 Encryption::Verify(Authority::read("database.tls_ca", path)?)
             }
         };
-        Ok(Endpoint {
+        Ok(DatabaseAddress {
             address,
             database: database.name_or(&site.layout.slug).to_owned(),
             user,
@@ -214,7 +215,7 @@ impl Endpoint {
                 port,
                 setting,
             } => {
-                let found = resolved(place, host, *port, setting, patience).await?;
+                let found = resolve_host(place, host, *port, setting, patience).await?;
                 let addresses: Vec<_> = found.iter().map(|address| address.ip()).collect();
                 let options = options
                     .ip_or_hostname(host)
@@ -254,7 +255,7 @@ impl Endpoint {
         let words = ["login", socket, &self.user, &self.database];
         let child = own_program::ask_as((uid, gid), &words, LARGEST_ANSWER);
         match patience.bears(child).await {
-            Err(_) => Err(unanswered(socket, patience)),
+            Err(_) => Err(no_answer(socket, patience)),
             Ok(Err(why)) => Err(other(&format!(
                 "a process of the account {} can't be started: {why}",
                 self.user
@@ -279,8 +280,8 @@ impl Endpoint {
                     .into(),
             )
         };
-        if let Some(why) = find::<rustls::Error>(why) {
-            return tls::trouble(place, "database", host, why);
+        if let Some(why) = find_cause::<rustls::Error>(why) {
+            return tls::tls_trouble(place, "database", host, why);
         }
         match why {
             E::Server(why) => self.refusal(place, why),
@@ -305,7 +306,7 @@ impl Endpoint {
                 | DriverError::CantParseServerVersion { .. },
             ) => something_else(),
             E::Driver(other) => tell(Cause::Other, other.to_string()),
-            other => match find::<io::Error>(other) {
+            other => match find_cause::<io::Error>(other) {
                 Some(why) if packets_are_strange(why) => something_else(),
                 Some(why) => io_trouble(place, why),
                 None => tell(Cause::Other, other.to_string()),
@@ -367,7 +368,7 @@ impl Endpoint {
     /// Who listens but does not speak first is no database; who does not even listen may be behind a firewall.
     async fn silence(&self, place: &str, patience: Patience) -> Trouble {
         let Address::Tcp { host, port, .. } = &self.address else {
-            return unanswered(place, patience);
+            return no_answer(place, patience);
         };
         let connection = TcpStream::connect((host.as_str(), *port));
         match timeout(Duration::from_secs(1), connection).await {
@@ -379,7 +380,7 @@ impl Endpoint {
                     patience
                 ),
             ),
-            _ => unanswered(place, patience),
+            _ => no_answer(place, patience),
         }
     }
 }
@@ -391,7 +392,7 @@ pub(crate) async fn by_account(
     database: &str,
     patience: Duration,
 ) -> Result<Answer, Trouble> {
-    let endpoint = Endpoint {
+    let endpoint = DatabaseAddress {
         address: Address::Socket(socket.to_string_lossy().into_owned()),
         database: database.to_owned(),
         user: user.to_owned(),
@@ -413,11 +414,11 @@ async fn first_words(options: Opts) -> mysql_async::Result<Answer> {
     let (version, comment) = row.unwrap_or_default();
     // A connection that is just dropped is an aborted one in the server's log.
     let _ = connection.disconnect().await;
-    Ok(answer(&version, &comment))
+    Ok(parse_greeting(&version, &comment))
 }
 
 /// `10.11.6-MariaDB-0+deb12u1`, `8.4.3` with the comment `MySQL Community Server - GPL`
-fn answer(version: &str, comment: &str) -> Answer {
+fn parse_greeting(version: &str, comment: &str) -> Answer {
     let product = ["MariaDB", "Percona"]
         .into_iter()
         .find(|name| version.contains(name) || comment.contains(name))
@@ -439,8 +440,8 @@ fn packets_are_strange(why: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn endpoint(login: Login) -> Endpoint {
-        Endpoint {
+    fn endpoint(login: Login) -> DatabaseAddress {
+        DatabaseAddress {
             address: Address::Socket("/run/mysqld/mysqld.sock".into()),
             database: "camcops".into(),
             user: "ward".into(),
@@ -489,7 +490,7 @@ mod tests {
 
     #[test]
     fn versions_of_both_families_are_read() {
-        let read = |version, comment| answer(version, comment).to_string();
+        let read = |version, comment| parse_greeting(version, comment).to_string();
         assert_eq!(
             read("10.11.6-MariaDB-0+deb12u1", "Debian 12"),
             "MariaDB 10.11.6"

@@ -1,15 +1,15 @@
 //! The monitor: it asks for its password, takes the right one, and listens on this machine only.
 
-use super::web::{fetched, status};
-use super::{Address, Answer, Cause, Patience, Trouble, connected, io_trouble, unanswered};
+use super::web::{fetch_answer, parse_status};
+use super::{Address, Answer, Cause, Patience, Trouble, connect_to, io_trouble, no_answer};
 use crate::base::secret::Secret;
-use crate::certificate::base64;
+use crate::certificate::encode_base64;
 use crate::host::processes;
 use std::time::Duration;
 
 /// The monitor of an instance.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
+pub(crate) struct SupervisorSocket {
     /// Its port on the loopback address.
     pub(crate) port: u16,
     /// Who may log in.
@@ -18,7 +18,7 @@ pub(crate) struct Endpoint {
     pub(crate) password: Secret,
 }
 
-impl Endpoint {
+impl SupervisorSocket {
     /// What a case has in place of a monitor.
     #[cfg(test)]
     fn played(&self, place: &str) -> Option<Result<Answer, Trouble>> {
@@ -59,7 +59,10 @@ impl Endpoint {
             }
         }
         let login = format!("{}:{}", self.user, self.password.reveal());
-        let login = format!("Authorization: Basic {}\r\n", base64(login.as_bytes()));
+        let login = format!(
+            "Authorization: Basic {}\r\n",
+            encode_base64(login.as_bytes())
+        );
         match self.status(&place, &login, patience).await? {
             Some(200) => {}
             Some(401) => {
@@ -71,7 +74,7 @@ impl Endpoint {
             _ => return tell(Cause::Other, "it fails to make its page".into()),
         }
         // The kernel walks through all connections for that.
-        let listeners = tokio::task::spawn_blocking(processes::listeners).await;
+        let listeners = tokio::task::spawn_blocking(processes::list_listeners).await;
         let open: Vec<String> = listeners
             .ok()
             .and_then(Result::ok)
@@ -102,14 +105,17 @@ impl Endpoint {
         header: &str,
         patience: Patience,
     ) -> Result<Option<u16>, Trouble> {
-        let stream = connected(place, "127.0.0.1", self.port, "monitor.port", patience).await?;
+        let stream = connect_to(place, "127.0.0.1", self.port, "monitor.port", patience).await?;
         let request = format!(
             "GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\n{header}\r\n"
         );
-        match patience.bears(fetched(stream, request.as_bytes())).await {
-            Ok(Ok(page)) => Ok(status(&String::from_utf8_lossy(&page))),
+        match patience
+            .bears(fetch_answer(stream, request.as_bytes()))
+            .await
+        {
+            Ok(Ok(page)) => Ok(parse_status(&String::from_utf8_lossy(&page))),
             Ok(Err(why)) => Err(io_trouble(place, &why)),
-            Err(_) => Err(unanswered(place, patience)),
+            Err(_) => Err(no_answer(place, patience)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The whole way of a visitor: TLS to Apache with the site's own certificate, and CamCOPS's login page behind it.
 
-use super::web::{MARKS, fetched, status};
-use super::{Answer, Cause, Patience, Trouble, connected, find, io_trouble, tls, unanswered};
+use super::web::{MARKS, fetch_answer, parse_status};
+use super::{Answer, Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer, tls};
 use crate::settings::{Listen, Settings};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 /// The site as its visitors see it.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
+pub(crate) struct SiteAddress {
     /// Where Apache listens on this machine.
     pub(crate) host: String,
     /// The port of the site.
@@ -27,11 +27,11 @@ pub(crate) struct Endpoint {
     pub(crate) certificate: String,
 }
 
-impl Endpoint {
+impl SiteAddress {
     /// What the settings of a site say: as a visitor on this machine finds it.
-    pub(crate) fn of(settings: &Settings, name: &str, certificate: &str) -> Endpoint {
+    pub(crate) fn of(settings: &Settings, name: &str, certificate: &str) -> SiteAddress {
         let web = &settings.web;
-        Endpoint {
+        SiteAddress {
             host: match web.listen.first() {
                 None | Some(Listen::Any) => "127.0.0.1".to_owned(),
                 Some(Listen::Address(address)) => address.to_string(),
@@ -52,7 +52,7 @@ impl Endpoint {
         }
         let tell = |cause, text: String| Err(Trouble::new(cause, &place, text));
         let page = self.ask("GET", "/login", "", "", patience).await?;
-        match status(&page) {
+        match parse_status(&page) {
             Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
                 product: "CamCOPS".into(),
                 version: None,
@@ -98,10 +98,10 @@ impl Endpoint {
     ) -> Result<String, Trouble> {
         let place = self.place();
         let patience = Patience::new(patience);
-        let stream = connected(&place, &self.host, self.port, "web.listen", patience).await?;
+        let stream = connect_to(&place, &self.host, self.port, "web.listen", patience).await?;
         let stream = match patience.bears(self.encrypted(&place, stream)).await {
             Ok(stream) => stream?,
-            Err(_) => return Err(unanswered(&place, patience)),
+            Err(_) => return Err(no_answer(&place, patience)),
         };
         let length = match form.is_empty() {
             true => String::new(),
@@ -115,10 +115,13 @@ impl Endpoint {
             self.path,
             self.authority()
         );
-        match patience.bears(fetched(stream, request.as_bytes())).await {
+        match patience
+            .bears(fetch_answer(stream, request.as_bytes()))
+            .await
+        {
             Ok(Ok(page)) => Ok(String::from_utf8_lossy(&page).into_owned()),
             Ok(Err(why)) => Err(io_trouble(&place, &why)),
-            Err(_) => Err(unanswered(&place, patience)),
+            Err(_) => Err(no_answer(&place, patience)),
         }
     }
 
@@ -149,7 +152,7 @@ impl Endpoint {
         TlsConnector::from(Arc::new(client))
             .connect(name, stream)
             .await
-            .map_err(|why| match find::<Error>(&why) {
+            .map_err(|why| match find_cause::<Error>(&why) {
                 Some(Error::InvalidCertificate(_)) => trouble(
                     Cause::WrongName,
                     format!(

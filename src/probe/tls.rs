@@ -51,7 +51,7 @@ impl Authority {
 }
 
 /// Trusts one authority alone, or those of the system where none is given.
-pub(crate) fn client(authority: Option<&Authority>) -> Result<Arc<ClientConfig>> {
+pub(crate) fn client_config(authority: Option<&Authority>) -> Result<Arc<ClientConfig>> {
     use_ring();
     let roots = match authority {
         Some(authority) => authority
@@ -71,7 +71,7 @@ pub(crate) fn client(authority: Option<&Authority>) -> Result<Arc<ClientConfig>>
 }
 
 /// What went wrong. `settings` are the name of the section, such as `database`.
-pub(super) fn trouble(place: &str, section: &str, host: &str, why: &rustls::Error) -> Trouble {
+pub(super) fn tls_trouble(place: &str, section: &str, host: &str, why: &rustls::Error) -> Trouble {
     let tell = |cause, text: String| Trouble::new(cause, place, text);
     let certificate = match why {
         rustls::Error::InvalidCertificate(certificate) => certificate,
@@ -111,7 +111,7 @@ pub(super) fn trouble(place: &str, section: &str, host: &str, why: &rustls::Erro
             Cause::WrongName,
             format!(
                 "TLS: the server's certificate is not for {host}{}; {section}.host must be a name in it",
-                names(certificate)
+                names_in_error(certificate)
             ),
         ),
         E::Expired | E::ExpiredContext { .. } => tell(
@@ -140,7 +140,7 @@ pub(super) fn trouble(place: &str, section: &str, host: &str, why: &rustls::Erro
     }
 }
 
-fn names(why: &CertificateError) -> String {
+fn names_in_error(why: &CertificateError) -> String {
     match why {
         CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
             " (it has no names at all: a common name alone does not count)".into()
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn told(why: CertificateError) -> Trouble {
-        trouble(
+        tls_trouble(
             "db:3306",
             "database",
             "db",
@@ -175,7 +175,7 @@ mod tests {
         let name = told(CertificateError::NotValidForName);
         assert_eq!(name.cause, Cause::WrongName);
         assert!(name.text.contains("is not for db;"), "{name}");
-        let plain = trouble(
+        let plain = tls_trouble(
             "mq:5671",
             "broker",
             "mq",

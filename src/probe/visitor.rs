@@ -1,6 +1,6 @@
 //! The site as a tablet meets it: TLS 1.2 to its public name, and only the authorities that the system trusts.
 
-use super::{Cause, Patience, Trouble, connected, find, io_trouble, tls, unanswered};
+use super::{Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer, tls};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -22,7 +22,7 @@ pub(crate) struct Met {
 }
 
 /// Goes there once.
-pub(crate) async fn meet(host: &str, port: u16, patience: Duration) -> Result<Met, Trouble> {
+pub(crate) async fn meet_server(host: &str, port: u16, patience: Duration) -> Result<Met, Trouble> {
     let place = format!("{host}:{port}");
     let other = |why: String| Trouble::new(Cause::Other, &place, why);
     let patience = Patience::new(patience);
@@ -46,11 +46,11 @@ pub(crate) async fn meet(host: &str, port: u16, patience: Duration) -> Result<Me
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    let stream = connected(&place, host, port, "web.server_names", patience).await?;
+    let stream = connect_to(&place, host, port, "web.server_names", patience).await?;
     let connector = TlsConnector::from(Arc::new(client));
     let trouble = match patience.bears(connector.connect(name, stream)).await {
         Ok(Ok(_)) => None,
-        Ok(Err(why)) => match find::<Error>(&why) {
+        Ok(Err(why)) => match find_cause::<Error>(&why) {
             Some(Error::InvalidMessage(_)) => {
                 let what = "what listens there does not speak TLS";
                 return Err(Trouble::new(Cause::NoTls, &place, what));
@@ -58,7 +58,7 @@ pub(crate) async fn meet(host: &str, port: u16, patience: Duration) -> Result<Me
             Some(why) => Some(why.clone()),
             None => return Err(io_trouble(&place, &why)),
         },
-        Err(_) => return Err(unanswered(&place, patience)),
+        Err(_) => return Err(no_answer(&place, patience)),
     };
     let mut seen = watching.seen.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Met {

@@ -1,6 +1,6 @@
 //! CamCOPS's own web server, behind Apache: its login page.
 
-use super::{Address, Answer, Cause, Patience, Trouble, connected, io_trouble, unanswered};
+use super::{Address, Answer, Cause, Patience, Trouble, connect_to, io_trouble, no_answer};
 use crate::layout::Layout;
 use crate::settings::{Bind, Settings};
 use std::io;
@@ -22,17 +22,17 @@ pub(super) const MARKS: [&str; 3] = ["CamCOPS", "name=\"csrf_token\"", "name=\"p
 
 /// The web server of an instance.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint {
+pub(crate) struct WebAddress {
     /// Where it listens.
     pub(crate) address: Address,
     /// Its unit or program, for messages.
     pub(crate) service: String,
 }
 
-impl Endpoint {
+impl WebAddress {
     /// What the settings of a site say.
-    pub(crate) fn of(settings: &Settings, layout: &Layout) -> Endpoint {
-        Endpoint {
+    pub(crate) fn of(settings: &Settings, layout: &Layout) -> WebAddress {
+        WebAddress {
             address: match settings.web.bind {
                 Bind::Socket => Address::Socket(layout.socket.clone()),
                 Bind::Tcp(address) => Address::Tcp {
@@ -57,7 +57,7 @@ impl Endpoint {
     pub(crate) async fn serves_tablets(&self, patience: Duration) -> Result<(), Trouble> {
         let page = self.page(TABLET, patience).await?;
         let page = String::from_utf8_lossy(&page);
-        if status(&page) == Some(200) && page.contains(REFUSED) {
+        if parse_status(&page) == Some(200) && page.contains(REFUSED) {
             return Ok(());
         }
         Err(Trouble::new(
@@ -79,17 +79,17 @@ impl Endpoint {
         let patience = Patience::new(patience);
         let page = match &self.address {
             Address::Socket(path) => match patience.bears(UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => patience.bears(fetched(stream, request)).await,
+                Ok(Ok(stream)) => patience.bears(fetch_answer(stream, request)).await,
                 Ok(Err(why)) => return Err(io_trouble(&place, &why)),
-                Err(_) => return Err(unanswered(&place, patience)),
+                Err(_) => return Err(no_answer(&place, patience)),
             },
             Address::Tcp {
                 host,
                 port,
                 setting,
             } => {
-                let stream = connected(&place, host, *port, setting, patience).await?;
-                patience.bears(fetched(stream, request)).await
+                let stream = connect_to(&place, host, *port, setting, patience).await?;
+                patience.bears(fetch_answer(stream, request)).await
             }
         };
         match page {
@@ -108,7 +108,7 @@ impl Endpoint {
 
     fn judged(&self, place: &str, page: &[u8]) -> Result<Answer, Trouble> {
         let page = String::from_utf8_lossy(page);
-        let code = status(&page);
+        let code = parse_status(&page);
         let tell = |cause, text: String| Err(Trouble::new(cause, place, text));
         match code {
             Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
@@ -148,13 +148,13 @@ fn played(request: &[u8], place: &str) -> Option<Result<Vec<u8>, Trouble>> {
 }
 
 /// The status code of an answer.
-pub(crate) fn status(answer: &str) -> Option<u16> {
+pub(crate) fn parse_status(answer: &str) -> Option<u16> {
     let (_, rest) = answer.strip_prefix("HTTP/1.")?.split_once(' ')?;
     rest.get(..3)?.parse().ok()
 }
 
 /// The whole answer to a request.
-pub(super) async fn fetched(
+pub(super) async fn fetch_answer(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request: &[u8],
 ) -> io::Result<Vec<u8>> {
@@ -189,7 +189,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let endpoint = Endpoint {
+        let endpoint = WebAddress {
             address: Address::Socket(path.to_string_lossy().into_owned()),
             service: "camcops-server@camcops".into(),
         };

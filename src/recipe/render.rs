@@ -48,8 +48,9 @@ impl Format {
         let backslashed = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
         Ok(match self {
             Format::Ini => {
-                camcops_conf::check(value).map_err(|why| format!("can't be carried: {why}"))?;
-                camcops_conf::escape(value)
+                camcops_conf::check_value(value)
+                    .map_err(|why| format!("can't be carried: {why}"))?;
+                camcops_conf::escape_value(value)
             }
             Format::Apache => {
                 refused(&["${"])?;
@@ -92,11 +93,11 @@ impl Format {
 /// Renders templates, each compiled once: compiling is what costs.
 #[derive(Debug, Default)]
 pub(crate) struct Renderer {
-    engines: Vec<(Format, Handlebars<'static>, Refusal)>,
+    engines: Vec<(Format, Handlebars<'static>, RefusedValue)>,
 }
 
 /// Why a value could not be carried, left here by the escaper, which has no other way to say so.
-type Refusal = Arc<Mutex<Option<String>>>;
+type RefusedValue = Arc<Mutex<Option<String>>>;
 
 impl Renderer {
     /// Renders a template. A variable that the view does not have is an error, and so is a value that can't be carried.
@@ -126,10 +127,10 @@ impl Renderer {
         Ok(text)
     }
 
-    fn engine(&mut self, format: Format) -> (&mut Handlebars<'static>, &Refusal) {
+    fn engine(&mut self, format: Format) -> (&mut Handlebars<'static>, &RefusedValue) {
         let known = self.engines.iter().position(|(of, ..)| *of == format);
         let index = known.unwrap_or_else(|| {
-            let refusal = Refusal::default();
+            let refusal = RefusedValue::default();
             let mut engine = Handlebars::new();
             engine.set_strict_mode(true);
             let told = Arc::clone(&refusal);
@@ -148,7 +149,12 @@ impl Renderer {
 }
 
 /// Renders one template once.
-pub fn render(name: &str, format: Format, template: &str, view: &impl Serialize) -> Result<String> {
+pub fn render_template(
+    name: &str,
+    format: Format,
+    template: &str,
+    view: &impl Serialize,
+) -> Result<String> {
     Renderer::default().render(name, format, template, view)
 }
 
@@ -160,7 +166,7 @@ mod tests {
     #[test]
     fn every_value_is_escaped_for_its_format() {
         let view = json!({ "v": "50% \"a\" & b" });
-        let rendered = |format| render("t", format, "x = {{v}}", &view).unwrap();
+        let rendered = |format| render_template("t", format, "x = {{v}}", &view).unwrap();
         assert_eq!(rendered(Format::Ini), "x = 50%% \"a\" & b");
         assert_eq!(rendered(Format::Apache), r#"x = 50% \"a\" & b"#);
         assert_eq!(rendered(Format::Systemd), r#"x = 50%% \"a\" & b"#);
@@ -170,7 +176,7 @@ mod tests {
     #[test]
     fn what_a_format_cannot_carry_is_refused_with_the_reason() {
         let why = |format, value: &str| {
-            render("t", format, "{{v}}", &json!({ "v": value }))
+            render_template("t", format, "{{v}}", &json!({ "v": value }))
                 .unwrap_err()
                 .to_string()
         };
@@ -181,6 +187,6 @@ mod tests {
 
     #[test]
     fn a_missing_variable_is_an_error() {
-        assert!(render("t", Format::Plain, "{{gone}}", &json!({})).is_err());
+        assert!(render_template("t", Format::Plain, "{{gone}}", &json!({})).is_err());
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Draft, Text};
 use crate::drivers::broker::{NODE_SETTINGS, all_permissions, long_enough};
-use crate::drivers::services::member::Role;
-use crate::drivers::sql::{self, Purpose};
+use crate::drivers::services::member::ServiceRole;
+use crate::drivers::sql::{self, AccountPurpose};
 use crate::drivers::{acme, release, tables};
 use crate::layout::{PORT_MAPPER_SETTINGS, Whose};
 use crate::recipe::render::Format;
@@ -56,7 +56,7 @@ impl Draft<'_> {
 
     pub(super) fn database(&mut self) {
         self.running(
-            |role| role == Role::Database,
+            |role| role == ServiceRole::Database,
             Part::Database,
             "the database server of this machine",
         );
@@ -109,7 +109,7 @@ impl Draft<'_> {
             (
                 Some(user),
                 from.as_str(),
-                Purpose::Application,
+                AccountPurpose::Application,
                 "the application logs in to the database",
             ),
             (
@@ -118,7 +118,7 @@ impl Draft<'_> {
                     .readonly_host
                     .as_ref()
                     .map_or(from.as_str(), |host| host.as_str()),
-                Purpose::Reading,
+                AccountPurpose::Reading,
                 "reports read from the database",
             ),
         ];
@@ -126,12 +126,12 @@ impl Draft<'_> {
             let Some(user) = user else { continue };
             let mut account = Facets::new().with("login", "works");
             if checked_only {
-                if purpose == Purpose::Application {
+                if purpose == AccountPurpose::Application {
                     account = account.with("grants", sql::ENOUGH);
                 }
             } else {
                 let by_socket =
-                    purpose == Purpose::Application && self.site.socket_authentication();
+                    purpose == AccountPurpose::Application && self.site.socket_authentication();
                 account = match by_socket {
                     true => account.with("method", "socket"),
                     false => account.with("method", "password").with("passwords", "one"),
@@ -272,9 +272,9 @@ impl Draft<'_> {
                 self.want(package, Facets::new(), Part::Packages, because);
             }
         }
-        if let Ok(release) = release::Wanted::new(self.site) {
+        if let Ok(release) = release::WantedRelease::new(self.site) {
             let [python, for_building, for_compiling] =
-                release::python::packages(names.manager, &release.python);
+                release::python::python_packages(names.manager, &release.python);
             let compiler = names.build.iter().map(|name| (*name).to_owned());
             let compiler = for_compiling.into_iter().chain(compiler);
             // In a bundle all of it is compiled already.
@@ -302,7 +302,7 @@ impl Draft<'_> {
 
     pub(super) fn broker(&mut self) {
         self.running(
-            |role| role == Role::Broker,
+            |role| role == ServiceRole::Broker,
             Part::Broker,
             "the broker of this machine",
         );
@@ -359,7 +359,7 @@ impl Draft<'_> {
             return;
         }
         let facets = Facets::new()
-            .with("names", acme::names(&self.site.names()))
+            .with("names", acme::joined_names(&self.site.names()))
             .with("server", settings.tls.acme_server.as_str())
             .with("authenticator", acme::AUTHENTICATOR)
             .with("valid", "yes");

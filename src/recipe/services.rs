@@ -2,7 +2,7 @@
 
 use super::Draft;
 use crate::base::error::Exit;
-use crate::drivers::services::member::{Member, Role, UNIT_HOME, members};
+use crate::drivers::services::member::{Member, ServiceRole, UNIT_HOME, list_members};
 use crate::layout::{PYTHON_HOOK, UNSENT_SENDER};
 use crate::recipe::render::Format;
 use crate::recipe::view::runtime_directory;
@@ -82,16 +82,17 @@ impl Draft<'_> {
     /// the two says is wrong until the other has read it, too.
     pub(super) fn all_running(&mut self) {
         let because = "started, and again whenever what it reads has changed";
-        let is_server = |role| matches!(role, Role::Socket | Role::Server);
+        let is_server = |role| matches!(role, ServiceRole::Socket | ServiceRole::Server);
         self.running(is_server, Part::Services, because);
         if self.site.settings().web.frontend == Frontend::Apache {
             self.running(
-                |role| role == Role::Web,
+                |role| role == ServiceRole::Web,
                 Part::Web,
                 "Apache serves the site, and reads its configuration again when that changed",
             );
         }
-        let is_other = |role: Role| role.is_ours() && !is_server(role) && role != Role::Extra;
+        let is_other =
+            |role: ServiceRole| role.is_ours() && !is_server(role) && role != ServiceRole::Extra;
         self.running(is_other, Part::Services, because);
     }
 
@@ -166,7 +167,7 @@ impl Draft<'_> {
             }
         }
         self.running(
-            |role| role == Role::Extra,
+            |role| role == ServiceRole::Extra,
             Part::Services,
             "a service of the site's own, as services.extra says",
         );
@@ -334,7 +335,7 @@ impl Draft<'_> {
 
     fn supervisor(&mut self) -> Result<()> {
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
-            let Some(crontab) = crontab(schedule) else {
+            let Some(crontab) = cron_times(schedule) else {
                 return Err(Exit::Settings.because(format!(
                     "backup.schedule: cron can't follow {schedule:?}; say hourly, daily, weekly, monthly, *-*-* HH:MM, the five fields of crontab(5), or never"
                 )));
@@ -457,16 +458,21 @@ impl Draft<'_> {
     }
 
     /// The services of some roles, running and fresh.
-    pub(super) fn running(&mut self, chosen: impl Fn(Role) -> bool, part: Part, because: &str) {
+    pub(super) fn running(
+        &mut self,
+        chosen: impl Fn(ServiceRole) -> bool,
+        part: Part,
+        because: &str,
+    ) {
         let settings = &self.site.settings().services;
         // Of a service of the site's own nothing is known but where it listens.
         let listens = |member: &Member| {
-            member.role != Role::Extra
+            member.role != ServiceRole::Extra
                 || settings.extras().any(|extra| {
                     member.service.as_deref() == Some(extra.name.as_str()) && extra.listens()
                 })
         };
-        for member in members(self.site)
+        for member in list_members(self.site)
             .into_iter()
             .filter(|member| chosen(member.role))
         {
@@ -476,7 +482,10 @@ impl Draft<'_> {
             }
             if !matches!(
                 member.role,
-                Role::Socket | Role::Timer | Role::Database | Role::Broker
+                ServiceRole::Socket
+                    | ServiceRole::Timer
+                    | ServiceRole::Database
+                    | ServiceRole::Broker
             ) && listens(&member)
             {
                 facets = facets.with("answers", "yes");
@@ -496,7 +505,7 @@ impl Draft<'_> {
 }
 
 /// The fields of crontab(5) for a calendar of systemd, where they can say it.
-fn crontab(schedule: &str) -> Option<String> {
+fn cron_times(schedule: &str) -> Option<String> {
     let words: Vec<&str> = schedule.split_whitespace().collect();
     let number = |text: &str, below: u8| text.parse::<u8>().ok().filter(|number| *number < below);
     match words[..] {
@@ -529,7 +538,7 @@ mod tests {
             ("Mon *-*-* 02:30", None),
             ("*-*-* 24:00", None),
         ] {
-            assert_eq!(crontab(schedule).as_deref(), fields, "{schedule}");
+            assert_eq!(cron_times(schedule).as_deref(), fields, "{schedule}");
         }
     }
 }

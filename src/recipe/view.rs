@@ -1,7 +1,7 @@
 //! What the templates can say: one view of the site for all of them, every field always there.
 
 use crate::base::secret::Secret;
-use crate::base::text::percent;
+use crate::base::text::encode_percent;
 use crate::drivers::services::member::own_environment;
 use crate::drivers::sql::copy::directory;
 use crate::drivers::{acme, broker};
@@ -11,7 +11,7 @@ use crate::settings::{
     Settings, WebAddress,
 };
 use crate::site::facts::Manager;
-use crate::site::{Certificate, Found, Site};
+use crate::site::{Certificate, ExistingState, Site};
 use serde_json::{Value, json};
 
 /// A worker process of CamCOPS has about this much memory of its own, in MiB.
@@ -22,7 +22,7 @@ const WEB_WORKER_MB: u64 = 250;
 const NEEDS_PERMITS: (u32, u32) = (4, 3);
 
 /// The view of a site.
-pub fn view(site: &Site, found: &Found) -> Value {
+pub fn template_view(site: &Site, found: &ExistingState) -> Value {
     let settings = site.settings();
     let layout = &site.layout;
     let database = &settings.database;
@@ -35,7 +35,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
     };
     let local_database = database.mode == Mode::Local;
     let local_broker = broker.mode == Mode::Local;
-    let concurrency = concurrency(site);
+    let concurrency = worker_concurrency(site);
     let serves = |service| settings.services.wants(service);
     let (certificate, key, chain) = match &found.certificate {
         Certificate::Own { .. } | Certificate::Issued { .. } => {
@@ -70,7 +70,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
         "backups": settings.backup.directory.as_str(),
         "metrics_file": metrics_file,
         "metrics_directory": metrics_file.rsplit_once('/').map_or("", |(directory, _)| directory),
-        "path": paths(layout),
+        "path": view_of_paths(layout),
         "account": { "uid": settings.account.uid.given().map_or(String::new(), |uid| uid.get().to_string()) },
         "service": {
             "server": serves(Service::Server),
@@ -81,7 +81,7 @@ pub fn view(site: &Site, found: &Found) -> Value {
         "web": {
             "server_name": url_host(&names[0]),
             "virtual_host": virtual_host(&served, layout),
-            "redirects": served.iter().map(|name| redirect(name, layout)).collect::<Vec<_>>(),
+            "redirects": served.iter().map(|name| view_of_redirect(name, layout)).collect::<Vec<_>>(),
             "https_port": web.https_port.get(),
             "http_port": web.http_port.get().map_or(0, |port| port.get()),
             "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -158,8 +158,8 @@ pub fn view(site: &Site, found: &Found) -> Value {
             "monitor_password": found.monitor.secret.reveal(),
         },
     });
-    view["remembered_backups"] = layout::beside(instance, directory::DIRECTORY).into();
-    view["reads_homes"] = names_home(&format!("{:?}", lasting(site))).into();
+    view["remembered_backups"] = layout::path_beside_journal(instance, directory::DIRECTORY).into();
+    view["reads_homes"] = names_home(&format!("{:?}", lasting_settings(site))).into();
     view["backs_up_to_home"] = names_home(settings.backup.directory.as_str()).into();
     let extras = settings.services.extras();
     view["extras"] = extras.map(|extra| extra_view(site, extra)).collect();
@@ -174,7 +174,7 @@ fn names_home(text: &str) -> bool {
 }
 
 /// The settings without what an option of this run alone names: where CamCOPS is installed from this time.
-fn lasting(site: &Site) -> Settings {
+fn lasting_settings(site: &Site) -> Settings {
     let mut settings = site.settings().clone();
     let is_of_this_run = |key: &str| site.resolved.origins.get(key) == Some(&Origin::Flag);
     if is_of_this_run("camcops.bundle") {
@@ -319,7 +319,7 @@ fn virtual_host(names: &[String], layout: &Layout) -> Value {
 }
 
 /// A host that only leads to the same one over HTTPS.
-fn redirect(name: &str, layout: &Layout) -> Value {
+fn view_of_redirect(name: &str, layout: &Layout) -> Value {
     let mut host = virtual_host(&[name.to_owned()], layout);
     host["url"] = url_host(name).into();
     host
@@ -332,7 +332,7 @@ fn settings_name(instance: &str) -> String {
     }
 }
 
-fn paths(layout: &Layout) -> Value {
+fn view_of_paths(layout: &Layout) -> Value {
     let mut paths = serde_json::to_value(layout).unwrap_or_default();
     paths["python"] = PYTHON_HOME.into();
     paths["default_config"] = format!("/etc/camcops/{DEFAULT_INSTANCE}.conf").into();
@@ -363,7 +363,7 @@ fn web_workers(site: &Site) -> u32 {
 }
 
 /// How many tasks are worked on at the same time.
-fn concurrency(site: &Site) -> u32 {
+fn worker_concurrency(site: &Site) -> u32 {
     site.settings().workers.concurrency.given().map_or_else(
         || {
             let by_memory = site.facts.memory_mb / 3 / WORKER_MB;
@@ -404,26 +404,26 @@ impl Needs {
 }
 
 /// What the settings ask for, or this machine bears.
-pub(crate) fn needs(site: &Site) -> Needs {
+pub(crate) fn needs_of_site(site: &Site) -> Needs {
     let serves = |service| site.settings().services.wants(service);
     let web = match serves(Service::Server) {
         true => web_workers(site),
         false => 0,
     };
     let workers = match serves(Service::Workers) {
-        true => concurrency(site),
+        true => worker_concurrency(site),
         false => 0,
     };
     Needs {
         web,
         workers,
         memory_mb: u64::from(web) * WEB_WORKER_MB + u64::from(workers) * WORKER_MB,
-        connections: connections(site, web, workers),
+        connections: connections_needed(site, web, workers),
     }
 }
 
 /// What the processes may open: one of the web server for its page, its session and what a page fetches beside.
-fn connections(site: &Site, web: u32, workers: u32) -> u64 {
+fn connections_needed(site: &Site, web: u32, workers: u32) -> u64 {
     const PER_WEB_PROCESS: u64 = 3;
     const PER_WORKER: u64 = 2;
     // CherryPy answers each visitor in a thread of its own, up to this many.
@@ -446,9 +446,9 @@ fn broker_url(site: &Site, password: &Secret) -> String {
     };
     format!(
         "{scheme}://{}:{}@{host}:{}/{}",
-        percent(broker.user_or(slug)),
-        percent(password.reveal()),
+        encode_percent(broker.user_or(slug)),
+        encode_percent(password.reveal()),
         broker.port_number(),
-        percent(broker.vhost_or(slug)),
+        encode_percent(broker.vhost_or(slug)),
     )
 }

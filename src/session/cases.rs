@@ -202,8 +202,12 @@ async fn call_by_name(
     };
     let first = words.first().copied().unwrap_or_default();
     match call {
-        "packages::install" => packages::install(drivers.packages()?, host, &words, false)?,
-        "packages::install again" => packages::install(drivers.packages()?, host, &words, true)?,
+        "packages::install" => {
+            packages::install_packages(drivers.packages()?, host, &words, false)?
+        }
+        "packages::install again" => {
+            packages::install_packages(drivers.packages()?, host, &words, true)?
+        }
         "packages::refuse_offline" => {
             packages::refuse_offline(drivers.packages()?, host, packages_of(&words).iter())?;
         }
@@ -219,8 +223,8 @@ async fn call_by_name(
             let database = drivers.database()?;
             sql::refuse_undoable(Some(&database), host, std::iter::once(&change)).await?;
         }
-        "services::stop" => services::stop(services, host, first)?,
-        "services::restart" => services::restart(services, host, first).await?,
+        "services::stop" => services::stop_service(services, host, first)?,
+        "services::restart" => services::restart_service(services, host, first).await?,
         "services::stop_ours" => services::stop_ours(services, host)?,
         "services::pause_stale" => services::pause_stale(services, host)?,
         "services::any_of_ours_runs" => return answer(services::any_of_ours_runs(services, host)?),
@@ -228,18 +232,18 @@ async fn call_by_name(
         "services::after_undoing" => services::after_undoing(services, host, slug)?,
         "services::after_removals" => services::after_removals(host, &words)?,
         "apache::refuse_unfit" => drivers.refuse_unfit_apache(host).await?,
-        "apache::follow" => services::apache::follow(services.unwrap(), host)?,
-        "broker::answers" => broker::answers(&*drivers.broker()?, host).await?,
-        "broker::adjust" => return answer(broker::adjust(&*drivers.broker()?, host).await?),
+        "apache::follow" => services::apache::follow_changes(services.unwrap(), host)?,
+        "broker::answers" => broker::wait_for_answer(&*drivers.broker()?, host).await?,
+        "broker::adjust" => return answer(broker::adjust_node(&*drivers.broker()?, host).await?),
         "broker::is_untouched" => return answer(broker::is_untouched(host)?),
         "acme::renew" => {
             let how = acme::Renewal {
                 force: words.contains(&"force"),
                 new_key: words.contains(&"new key"),
             };
-            return answer(acme::renew(drivers.acme()?, host, slug, how)?);
+            return answer(acme::renew_certificate(drivers.acme()?, host, slug, how)?);
         }
-        "acme::renewer" => return answer(acme::renewer(host)?),
+        "acme::renewer" => return answer(acme::find_renewer(host)?),
         "tables::refuse_unknown" => {
             let revision = words.first().copied();
             tables::refuse_unknown(drivers.application()?, revision, "the dump").await?;

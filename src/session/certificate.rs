@@ -35,7 +35,7 @@ impl Session {
             return Ok(None);
         };
         let names = self.names();
-        let findings = certificate::check(&certificate::Given {
+        let findings = certificate::check_given(&certificate::GivenFiles {
             certificate: (&certificate_path, certificate.as_bytes()),
             key: (&key_path, key.as_bytes()),
             chain: None,
@@ -48,7 +48,7 @@ impl Session {
             .map(|finding| format!("{} {}", finding.file.display(), finding.what))
             .collect();
         Ok(Some(match refused.is_empty() {
-            true => Ok(joined(&key, &certificate)),
+            true => Ok(join_pair(&key, &certificate)),
             false => Err(refused.join("; ")),
         }))
     }
@@ -56,7 +56,7 @@ impl Session {
     fn issued_certificate(&self) -> Result<Certificate> {
         if let Some(pair) = &self.new_certificate {
             return Ok(Certificate::Issued {
-                text: joined(&pair.key, &pair.certificate),
+                text: join_pair(&pair.key, &pair.certificate),
                 because: "the former certificate, again".to_owned(),
                 warnings: Vec::new(),
             });
@@ -87,10 +87,10 @@ impl Session {
         let (subject, now) = (self.subject(), SystemTime::now());
         let serves = |text: &str| {
             let bytes = text.as_bytes();
-            let is_own = certificate::summary(bytes, now).is_ok_and(|one| one.self_signed);
+            let is_own = certificate::summarize_first(bytes, now).is_ok_and(|one| one.self_signed);
             match is_own {
                 true => certificate::still_serves(bytes, bytes, &subject, now).is_ok(),
-                false => certificate::fits(bytes, bytes),
+                false => certificate::key_fits_certificate(bytes, bytes),
             }
         };
         let read = |path: &str| -> Result<Option<Zeroizing<String>>> {
@@ -100,7 +100,7 @@ impl Session {
             return Ok((text, "served until certbot has another one".to_owned()));
         }
         if let (Some(key), Some(certificate)) = (read(&layout.key)?, read(&layout.certificate)?) {
-            let text = joined(&key, &certificate);
+            let text = join_pair(&key, &certificate);
             if serves(&text) {
                 let because = "the present certificate, until certbot has one";
                 return Ok((text, because.to_owned()));
@@ -109,7 +109,7 @@ impl Session {
         let pair = certificate::self_signed(&subject, now)
             .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
         let because = "a certificate that is signed by itself, until certbot has one";
-        Ok((joined(&pair.key, &pair.certificate), because.to_owned()))
+        Ok((join_pair(&pair.key, &pair.certificate), because.to_owned()))
     }
 
     fn own_certificate(&self) -> Result<Certificate> {
@@ -120,7 +120,7 @@ impl Session {
         let summary = certificate
             .as_ref()
             .zip(key.as_ref())
-            .map(|(certificate, _)| certificate::summary(certificate.as_bytes(), now));
+            .map(|(certificate, _)| certificate::summarize_first(certificate.as_bytes(), now));
         if let Some(Ok(summary)) = summary
             && !summary.self_signed
         {
@@ -146,7 +146,7 @@ impl Session {
         };
         let pair = match (certificate, key) {
             (Some(certificate), Some(key)) if because.is_empty() => Ok(Pair { certificate, key }),
-            (_, Some(key)) => certificate::renewed(&key, &subject, now),
+            (_, Some(key)) => certificate::renew_certificate(&key, &subject, now),
             (_, None) => certificate::self_signed(&subject, now),
         };
         let pair =
@@ -179,7 +179,7 @@ impl Session {
         let outside = |path: &str| PathBuf::from(self.host.outside(path));
         let (shown_certificate, shown_key) = (outside(certificate), outside(key));
         let shown_chain = chain.map(outside);
-        let mut findings = certificate::check(&certificate::Given {
+        let mut findings = certificate::check_given(&certificate::GivenFiles {
             certificate: (&shown_certificate, &certificate_bytes),
             key: (&shown_key, &key_bytes),
             chain: shown_chain.as_deref().zip(chain_bytes.as_deref()),
@@ -198,15 +198,11 @@ impl Session {
         .into_iter()
         .flatten()
         {
-            let Some(entry) = self.host.look(&self.host.followed(path)?)? else {
+            let Some(entry) = self.host.stat(&self.host.followed(path)?)? else {
                 continue;
             };
             // In a staged tree of an ordinary user everything is that user's.
-            let uid = if self.host.may_give_away() {
-                entry.uid
-            } else {
-                0
-            };
+            let uid = if self.host.is_root() { entry.uid } else { 0 };
             findings.extend(certificate::permission_findings(
                 &outside(path),
                 entry.mode,
@@ -229,7 +225,7 @@ impl Session {
     }
 }
 
-fn joined(key: &str, certificate: &str) -> Zeroizing<String> {
+fn join_pair(key: &str, certificate: &str) -> Zeroizing<String> {
     let between = match key.is_empty() || key.ends_with('\n') {
         true => "",
         false => "\n",

@@ -3,7 +3,7 @@
 use crate::archive::bundle;
 use crate::base::error::Exit;
 use crate::base::terminal::Style;
-use crate::cli::{Origin, Parts};
+use crate::cli::{Parts, SourceFlags};
 use crate::drivers::{packages, release, services};
 use crate::engine::report::Lines;
 use crate::engine::{self, Action, Plan, Scope};
@@ -16,7 +16,7 @@ use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
-pub(crate) async fn planned(
+pub(crate) async fn make_plan(
     site: &Session,
     journal: &Journal,
     parts: &Parts,
@@ -24,8 +24,8 @@ pub(crate) async fn planned(
     if parts.include(Part::Services) {
         site.drivers.begin_to_look(&site.host);
     }
-    let mut found = site.found(journal)?;
-    site.ready(&found)?;
+    let mut found = site.read_existing(journal)?;
+    site.load_secrets(&found)?;
     if found.database_client.is_none()
         && parts.include(Part::Database)
         && site.host.staged_root().is_none()
@@ -40,7 +40,7 @@ pub(crate) async fn planned(
         adopt: parts.adopt,
         whole: parts.whole(),
     };
-    let plan = engine::plan(&site.host, &site.drivers, journal, &recipe.wanted, scope).await?;
+    let plan = engine::make_plan(&site.host, &site.drivers, journal, &recipe.wanted, scope).await?;
     Ok((recipe, plan))
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
 }
 
 /// All of it.
-pub(crate) fn whole() -> Parts {
+pub(crate) fn all_parts() -> Parts {
     Parts {
         only: Vec::new(),
         skip: Vec::new(),
@@ -69,24 +69,25 @@ pub(crate) fn whole() -> Parts {
 }
 
 /// Makes the machine what the settings say, in some of its parts; the lock is ours.
-pub(crate) async fn converge(
+pub(crate) async fn converge_site(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: &AtomicBool,
     style: Style,
-) -> Result<(Recipe, Plan, engine::Outcome)> {
+) -> Result<(Recipe, Plan, engine::RunOutcome)> {
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
-    let (recipe, mut plan) = planned(site, &writer.journal, parts).await?;
-    refuse(site, &recipe, &plan)?;
-    trial::refuse(site, &recipe, &plan, &writer.journal, style)?;
+    let (recipe, mut plan) = make_plan(site, &writer.journal, parts).await?;
+    refuse_plan(site, &recipe, &plan)?;
+    trial::refuse_verdict(site, &recipe, &plan, &writer.journal, style)?;
     plan.changes.retain(|planned| !is_issued(planned));
-    unpack(site, &plan)?;
+    unpack_bundle(site, &plan)?;
     let mut lines = Lines {
         style,
         host: &site.host,
     };
-    let outcome = engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+    let outcome =
+        engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
     let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
     services::after_removals(&site.host, &removed)?;
@@ -95,21 +96,21 @@ pub(crate) async fn converge(
 
 /// Has an authority issue the certificate, where the site is to have one and has not, and lets Apache serve it. Nothing
 /// else waits for an authority, which may be away or refuse.
-pub(crate) async fn issue(
+pub(crate) async fn issue_certificate(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: &AtomicBool,
     style: Style,
-) -> Result<engine::Outcome> {
-    let mut outcome = engine::Outcome::default();
+) -> Result<engine::RunOutcome> {
+    let mut outcome = engine::RunOutcome::default();
     let served = Parts {
         only: vec![Part::Certificate, Part::Web],
         ..parts.clone()
     };
     // Only when it is there it is known what Apache has to serve.
     for of_authority in [true, false] {
-        let (_, mut plan) = planned(site, &writer.journal, &served).await?;
+        let (_, mut plan) = make_plan(site, &writer.journal, &served).await?;
         plan.changes
             .retain(|planned| is_issued(planned) == of_authority);
         if plan.changes.is_empty() {
@@ -120,7 +121,7 @@ pub(crate) async fn issue(
             host: &site.host,
         };
         let made =
-            engine::apply(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+            engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
         outcome.done += made.done;
         outcome.planned += made.planned;
     }
@@ -132,7 +133,7 @@ pub(crate) fn is_issued(planned: &engine::Planned) -> bool {
 }
 
 /// Where CamCOPS comes from, as settings of one run.
-pub(crate) fn overrides(origin: &Origin) -> Result<Vec<String>> {
+pub(crate) fn overriding_sources(origin: &SourceFlags) -> Result<Vec<String>> {
     let mut overrides = Vec::new();
     if origin.offline {
         overrides.push("network.offline=true".into());
@@ -155,7 +156,7 @@ pub(crate) fn overrides(origin: &Origin) -> Result<Vec<String>> {
 }
 
 /// What can't be carried out is refused before any of it is.
-pub(crate) fn refuse(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()> {
+pub(crate) fn refuse_plan(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()> {
     let missing: Vec<&str> = recipe
         .missing
         .iter()
@@ -164,7 +165,7 @@ pub(crate) fn refuse(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()>
     if !missing.is_empty() {
         return Err(Exit::Unreachable.because(missing.join("\n")));
     }
-    let unfetched = unfetched(site, plan)?;
+    let unfetched = missing_from_bundle(site, plan)?;
     if !unfetched.is_empty() {
         return Err(Exit::Unreachable.because(unfetched.join("\n")));
     }
@@ -176,7 +177,7 @@ pub(crate) fn refuse(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()>
 }
 
 /// What would have to be fetched, where nothing may be.
-pub(crate) fn unfetched(site: &Session, plan: &Plan) -> Result<Vec<String>> {
+pub(crate) fn missing_from_bundle(site: &Session, plan: &Plan) -> Result<Vec<String>> {
     let made = plan
         .changes
         .iter()
@@ -201,7 +202,7 @@ pub(crate) fn unfetched(site: &Session, plan: &Plan) -> Result<Vec<String>> {
 }
 
 /// Checks and unpacks the bundle that a plan needs, before anything is changed; the lock is ours.
-pub(crate) fn unpack(site: &Session, plan: &Plan) -> Result<()> {
+pub(crate) fn unpack_bundle(site: &Session, plan: &Plan) -> Result<()> {
     let fetched = plan.changes.iter().any(|planned| {
         planned.change.after != State::Absent
             && matches!(
@@ -212,6 +213,6 @@ pub(crate) fn unpack(site: &Session, plan: &Plan) -> Result<()> {
     match &site.drivers.bundle {
         Some(bundle) if fetched => bundle.unpacked(&site.host).map(|_| ()),
         // An earlier run may have been cut.
-        _ => bundle::clear(&site.host),
+        _ => bundle::clear_unpacked(&site.host),
     }
 }

@@ -8,10 +8,10 @@ use anyhow::Result;
 /// Only root may change a machine; a staged tree belongs to whoever owns it.
 pub(crate) fn need_root(global: &Global, command: &str) -> Result<()> {
     let host = open_host(global)?;
-    if host.staged_root().is_some() || host.may_give_away() {
+    if host.staged_root().is_some() || host.is_root() {
         return Ok(());
     }
-    Err(Exit::NotRoot.because(format!(
+    Err(Exit::NoPermission.because(format!(
         "only root may {command} on this machine: run it with sudo, or on a staged tree with --root DIR"
     )))
 }
@@ -23,9 +23,9 @@ pub(crate) fn need_machine(global: &Global, command: &str) -> Result<()> {
             "a staged tree does not run; leave --root out on the machine that it becomes",
         ));
     }
-    match open_host(global)?.may_give_away() {
+    match open_host(global)?.is_root() {
         true => Ok(()),
-        false => Err(Exit::NotRoot.because(format!(
+        false => Err(Exit::NoPermission.because(format!(
             "only root may {command} on this machine: run it with sudo"
         ))),
     }

@@ -54,9 +54,9 @@ fn more_settings(host: &Host, directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(why) => return Err(unreadable(directory, &why)),
+        Err(why) => return Err(unreadable_file(directory, &why)),
     };
-    let found = std::fs::metadata(directory).map_err(|why| unreadable(directory, &why))?;
+    let found = std::fs::metadata(directory).map_err(|why| unreadable_file(directory, &why))?;
     let trust = host.trust()?;
     trust.check_opened(directory, &found, "")?;
     let mut names: Vec<PathBuf> = entries
@@ -71,9 +71,11 @@ fn read_settings(host: &Host, file: &Path) -> Result<Option<String>> {
     let mut handle = match open_at_once(file) {
         Ok(handle) => handle,
         Err(why) if why.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(why) => return Err(unreadable(file, &why)),
+        Err(why) => return Err(unreadable_file(file, &why)),
     };
-    let found = handle.metadata().map_err(|why| unreadable(file, &why))?;
+    let found = handle
+        .metadata()
+        .map_err(|why| unreadable_file(file, &why))?;
     if !found.is_file() {
         return Err(Exit::Settings.because(format!(
             "{} is not a regular file; move it away, settings are read from files only",
@@ -86,15 +88,15 @@ fn read_settings(host: &Host, file: &Path) -> Result<Option<String>> {
     let mut text = String::new();
     match handle.read_to_string(&mut text) {
         Ok(_) => Ok(Some(text)),
-        Err(why) => Err(unreadable(file, &why)),
+        Err(why) => Err(unreadable_file(file, &why)),
     }
 }
 
-fn unreadable(file: &Path, why: &std::io::Error) -> anyhow::Error {
+fn unreadable_file(file: &Path, why: &std::io::Error) -> anyhow::Error {
     let file = file.display();
     match why.kind() {
         ErrorKind::PermissionDenied => {
-            Exit::NotRoot.because(format!("{file}: {why}; run it as root"))
+            Exit::NoPermission.because(format!("{file}: {why}; run it as root"))
         }
         ErrorKind::InvalidData => {
             Exit::Settings.because(format!("{file} is not UTF-8 text; save it as UTF-8"))

@@ -5,8 +5,8 @@
 //! the services start; then the former file comes back (see [`crate::engine`]).
 
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style, plain};
-use crate::camcops_conf::{self, Entry, Ini};
+use crate::base::terminal::{self, Style, strip_controls};
+use crate::camcops_conf::{self, Ini, IniEntry};
 use crate::drivers::services;
 use crate::engine::Plan;
 use crate::journal::Journal;
@@ -45,13 +45,13 @@ const SETTINGS: [(&str, &str); 10] = [
 /// How a trial ended.
 pub(crate) enum Verdict {
     /// CamCOPS has read it.
-    Read(Reading),
+    Read(TrialResult),
     /// It could not be asked, for this reason.
     NotAsked(String),
 }
 
 /// What CamCOPS said of a configuration.
-pub(crate) struct Reading {
+pub(crate) struct TrialResult {
     /// Why it would not start.
     pub(crate) refused: Vec<Problem>,
     /// What it warns of.
@@ -61,7 +61,7 @@ pub(crate) struct Reading {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TrialAnswer {
     refused: Vec<Said>,
     warnings: Vec<Said>,
 }
@@ -74,23 +74,23 @@ struct Said {
 }
 
 /// Has the installed CamCOPS read the configuration of a recipe.
-pub(crate) fn read(site: &Session, recipe: &Recipe) -> Result<Verdict> {
+pub(crate) fn try_configuration(site: &Session, recipe: &Recipe) -> Result<Verdict> {
     let not_asked = |why: &str| Ok(Verdict::NotAsked(why.to_owned()));
     if site.host.staged_root().is_some() {
         return not_asked("a staged tree does not run");
     }
-    if !site.host.may_give_away() {
+    if !site.host.is_root() {
         return not_asked("only root can let the account of the services read it");
     }
-    let Some(text) = wanted(site, recipe).and_then(Content::bytes) else {
+    let Some(text) = wanted_configuration(site, recipe).and_then(Content::bytes) else {
         return not_asked("the configuration is not among the chosen parts");
     };
     let text = String::from_utf8_lossy(text);
-    if site.host.look(&python(site))?.is_none() {
+    if site.host.stat(&path_to_python(site))?.is_none() {
         return not_asked("no CamCOPS is installed yet");
     }
     let begin = Instant::now();
-    let ended = match ask(site, text.as_bytes()) {
+    let ended = match ask_camcops(site, text.as_bytes()) {
         Ok(ended) => ended,
         Err(_) if begin.elapsed() >= PATIENCE => {
             return not_asked(&format!(
@@ -100,17 +100,17 @@ pub(crate) fn read(site: &Session, recipe: &Recipe) -> Result<Verdict> {
         }
         Err(why) => return not_asked(&format!("{why:#}")),
     };
-    let Ok(answer) = serde_json::from_str::<Answer>(&ended.output) else {
+    let Ok(answer) = serde_json::from_str::<TrialAnswer>(&ended.output) else {
         let why = ended.complaint.lines().next_back().unwrap_or_default();
-        let why = without_secrets(&Ini::parse(&text), &plain(why));
+        let why = without_secrets(&Ini::parse(&text), &strip_controls(why));
         return not_asked(&format!("the installed CamCOPS can't read it ({why})"));
     };
     let told = |said: &[Said]| -> Vec<Problem> {
         said.iter()
-            .map(|said| problem(site, recipe, &text, said))
+            .map(|said| describe_problem(site, recipe, &text, said))
             .collect()
     };
-    Ok(Verdict::Read(Reading {
+    Ok(Verdict::Read(TrialResult {
         refused: told(&answer.refused),
         warnings: told(&answer.warnings),
         seconds: begin.elapsed().as_secs_f64(),
@@ -118,7 +118,7 @@ pub(crate) fn read(site: &Session, recipe: &Recipe) -> Result<Verdict> {
 }
 
 /// Refuses what the installed CamCOPS would not start with, if it is about to be started with it.
-pub(crate) fn refuse(
+pub(crate) fn refuse_verdict(
     site: &Session,
     recipe: &Recipe,
     plan: &Plan,
@@ -128,10 +128,10 @@ pub(crate) fn refuse(
     let Some(reading) = due_reading(site, recipe, plan, journal, style)? else {
         return Ok(());
     };
-    style.warn(&lines(&reading.warnings));
+    style.warn(&problem_lines(&reading.warnings));
     if reading.refused.is_empty() {
         if !style.quiet && !style.json {
-            terminal::note(&format!(
+            terminal::print_note(&format!(
                 "  CamCOPS can start with the new {} (it took {:.0} s to see)",
                 site.layout.config, reading.seconds
             ));
@@ -140,7 +140,7 @@ pub(crate) fn refuse(
     }
     Err(Exit::Unusable.because(format!(
         "{}\nCamCOPS would not start with this, so nothing was changed and the site goes on as it is; correct it and run again",
-        lines(&reading.refused).join("\n")
+        problem_lines(&reading.refused).join("\n")
     )))
 }
 
@@ -151,8 +151,8 @@ pub(crate) fn due_reading(
     plan: &Plan,
     journal: &Journal,
     style: Style,
-) -> Result<Option<Reading>> {
-    let Some(content) = wanted(site, recipe).cloned() else {
+) -> Result<Option<TrialResult>> {
+    let Some(content) = wanted_configuration(site, recipe).cloned() else {
         return Ok(None);
     };
     let is_tried = site.tried.borrow().as_ref() == Some(&content);
@@ -160,7 +160,7 @@ pub(crate) fn due_reading(
         return Ok(None);
     }
     site.tried.replace(Some(content));
-    match read(site, recipe)? {
+    match try_configuration(site, recipe)? {
         Verdict::Read(reading) => Ok(Some(reading)),
         Verdict::NotAsked(why) => {
             style.warn(&[format!(
@@ -201,26 +201,26 @@ fn is_due(site: &Session, plan: &Plan, journal: &Journal, content: &Content) -> 
 }
 
 /// The problems as lines.
-pub(crate) fn lines(problems: &[Problem]) -> Vec<String> {
+pub(crate) fn problem_lines(problems: &[Problem]) -> Vec<String> {
     problems
         .iter()
         .map(|problem| format!("{}: {}", problem.key, problem.what))
         .collect()
 }
 
-fn wanted<'a>(site: &Session, recipe: &'a Recipe) -> Option<&'a Content> {
+fn wanted_configuration<'a>(site: &Session, recipe: &'a Recipe) -> Option<&'a Content> {
     let wanted = recipe.wanted.iter().find(
         |wanted| matches!(&wanted.resource, Resource::File(path) if *path == site.layout.config),
     )?;
     wanted.state.facets()?.content("content")
 }
 
-fn python(site: &Session) -> String {
+fn path_to_python(site: &Session) -> String {
     format!("{}/bin/python", site.layout.venv)
 }
 
 /// Runs the part that is written in Python.
-fn ask(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
+fn ask_camcops(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
     let (host, application) = (&site.host, site.drivers.application()?);
     let account = &application.account;
     let (uid, gid) = host
@@ -244,7 +244,7 @@ fn ask(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
         .args([LONGEST_ANSWER, "setpriv"])
         .args([format!("--reuid={uid}"), format!("--regid={gid}")])
         .args(["--init-groups", "--no-new-privs", "--"])
-        .args([&python(site), "-W", "ignore", "-c", START, backend])
+        .args([&path_to_python(site), "-W", "ignore", "-c", START, backend])
         .input(text)
         .patience(PATIENCE);
     let environment = application.environment.iter();
@@ -255,15 +255,15 @@ fn ask(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
 }
 
 /// What CamCOPS said, without secrets, and the setting that it is about.
-fn problem(site: &Session, recipe: &Recipe, text: &str, said: &Said) -> Problem {
+fn describe_problem(site: &Session, recipe: &Recipe, text: &str, said: &Said) -> Problem {
     let config = Ini::parse(text);
-    let words = without_secrets(&config, &plain(&said.text.replace('\n', " ")));
-    let about_recipient = format!("For export recipient [{}]: ", recipient(&said.section));
+    let words = without_secrets(&config, &strip_controls(&said.text.replace('\n', " ")));
+    let about_recipient = format!("For export recipient [{}]: ", recipient_name(&said.section));
     let words = words.strip_prefix(&about_recipient).unwrap_or(&words);
     let (section, key) = key_of(said, words, &config);
     Problem {
         place: None,
-        key: setting(site, recipe, &config, &section, &key),
+        key: setting_behind(site, recipe, &config, &section, &key),
         what: format!("CamCOPS says: {words}"),
         allowed: None,
         nearest: None,
@@ -271,7 +271,7 @@ fn problem(site: &Session, recipe: &Recipe, text: &str, said: &Said) -> Problem 
     }
 }
 
-fn recipient(section: &str) -> &str {
+fn recipient_name(section: &str) -> &str {
     section.strip_prefix("recipient:").unwrap_or_default()
 }
 
@@ -279,7 +279,7 @@ fn recipient(section: &str) -> &str {
 fn key_of(said: &Said, words: &str, config: &Ini) -> (String, String) {
     let names = words.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
     let named = names.filter(|name| name.len() > 2).find_map(|name| {
-        camcops_conf::keys::find(&said.section, name)
+        camcops_conf::keys::find_key(&said.section, name)
             .map(|known| (said.section.clone(), known.name))
             .or_else(|| {
                 let all = camcops_conf::KEYS.iter();
@@ -296,7 +296,7 @@ fn key_of(said: &Said, words: &str, config: &Ini) -> (String, String) {
         return (said.section.clone(), said.key.clone());
     }
     // A file that is not there is named by its path.
-    let quoted = |entry: &Entry| words.contains(&format!("'{}'", entry.value));
+    let quoted = |entry: &IniEntry| words.contains(&format!("'{}'", entry.value));
     match config.entries().into_iter().find(quoted) {
         Some(entry) => (entry.section, entry.key),
         None => (said.section.clone(), said.key.clone()),
@@ -304,7 +304,13 @@ fn key_of(said: &Said, words: &str, config: &Ini) -> (String, String) {
 }
 
 /// What to change: a setting, or a key of the file where the administrator has set it there.
-fn setting(site: &Session, recipe: &Recipe, config: &Ini, section: &str, key: &str) -> String {
+fn setting_behind(
+    site: &Session,
+    recipe: &Recipe,
+    config: &Ini,
+    section: &str,
+    key: &str,
+) -> String {
     let file = &site.layout.config;
     if section.is_empty() {
         return file.clone();
@@ -313,7 +319,7 @@ fn setting(site: &Session, recipe: &Recipe, config: &Ini, section: &str, key: &s
         "" => format!("{file} [{section}]"),
         key => format!("{file} [{section}] {key}"),
     };
-    let is_kept = |kept: &camcops_conf::kept::Kept| {
+    let is_kept = |kept: &camcops_conf::kept::KeptSetting| {
         kept.section == section && kept.key.eq_ignore_ascii_case(key) && kept.yours.is_some()
     };
     if recipe.kept.iter().any(is_kept) {

@@ -17,7 +17,7 @@ const FILE: &str = "upgrade.json";
 /// How far an upgrade came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Phase {
+pub(crate) enum UpgradePhase {
     /// The settings ask for the new version, or are about to.
     Switching,
     /// The new version works.
@@ -37,9 +37,9 @@ pub(crate) struct Side {
 
 /// The last upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Upgrade {
+pub(crate) struct UpgradeRecord {
     /// How far it came.
-    pub(crate) phase: Phase,
+    pub(crate) phase: UpgradePhase,
     /// What there was.
     pub(crate) from: Side,
     /// What there is to be.
@@ -55,13 +55,13 @@ pub(crate) struct Upgrade {
 }
 
 /// Where it is remembered.
-pub(crate) fn path(instance: &str) -> String {
-    layout::beside(instance, FILE)
+pub(crate) fn record_path(instance: &str) -> String {
+    layout::path_beside_journal(instance, FILE)
 }
 
 /// What is remembered; nothing where nothing was ever upgraded.
-pub(crate) fn read(host: &Host, instance: &str) -> Result<Option<Upgrade>> {
-    let path = layout::beside(instance, FILE);
+pub(crate) fn read_record(host: &Host, instance: &str) -> Result<Option<UpgradeRecord>> {
+    let path = layout::path_beside_journal(instance, FILE);
     let Some(text) = host.read_text(&path)? else {
         return Ok(None);
     };
@@ -75,24 +75,24 @@ pub(crate) fn read(host: &Host, instance: &str) -> Result<Option<Upgrade>> {
 }
 
 /// Remembers it for good.
-pub(crate) fn write(host: &Host, instance: &str, upgrade: &Upgrade) -> Result<()> {
+pub(crate) fn write_record(host: &Host, instance: &str, upgrade: &UpgradeRecord) -> Result<()> {
     let text = serde_json::to_string_pretty(upgrade)? + "\n";
-    let path = layout::beside(instance, FILE);
+    let path = layout::path_beside_journal(instance, FILE);
     host.put_file(&path, text.as_bytes(), Some((0, 0)), 0o600)
 }
 
 /// Forgets it: there is no way back any more.
-pub(crate) fn forget(host: &Host, instance: &str) -> Result<()> {
-    let path = layout::beside(instance, FILE);
-    match host.look(&path)? {
+pub(crate) fn forget_record(host: &Host, instance: &str) -> Result<()> {
+    let path = layout::path_beside_journal(instance, FILE);
+    match host.stat(&path)? {
         Some(_) => host.remove_file(&path),
         None => Ok(()),
     }
 }
 
 /// The releases that an upgrade or its way back needs.
-pub(crate) fn kept(host: &Host, instance: &str) -> Result<Vec<Resource>> {
-    let Some(upgrade) = read(host, instance)? else {
+pub(crate) fn kept_resources(host: &Host, instance: &str) -> Result<Vec<Resource>> {
+    let Some(upgrade) = read_record(host, instance)? else {
         return Ok(Vec::new());
     };
     let sides = [upgrade.from, upgrade.to].into_iter();
@@ -108,13 +108,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join("var/lib/camcops-provision/camcops")).unwrap();
         let host = Host::staged(home.path()).unwrap();
-        assert_eq!(read(&host, "camcops").unwrap(), None);
+        assert_eq!(read_record(&host, "camcops").unwrap(), None);
         let side = |name: &str| Side {
             version: name.into(),
             release: format!("{name}-py3.11"),
         };
-        let upgrade = Upgrade {
-            phase: Phase::Switching,
+        let upgrade = UpgradeRecord {
+            phase: UpgradePhase::Switching,
             from: side("2.4.23"),
             to: side("2.4.24"),
             dump: None,
@@ -122,12 +122,12 @@ mod tests {
             migrates: true,
             sums: Some(BTreeMap::from([("patient".into(), "17".into())])),
         };
-        write(&host, "camcops", &upgrade).unwrap();
-        assert_eq!(read(&host, "camcops").unwrap(), Some(upgrade));
-        let kept = kept(&host, "camcops").unwrap();
+        write_record(&host, "camcops", &upgrade).unwrap();
+        assert_eq!(read_record(&host, "camcops").unwrap(), Some(upgrade));
+        let kept = kept_resources(&host, "camcops").unwrap();
         assert_eq!(kept.len(), 2);
-        forget(&host, "camcops").unwrap();
-        forget(&host, "camcops").unwrap();
-        assert_eq!(read(&host, "camcops").unwrap(), None);
+        forget_record(&host, "camcops").unwrap();
+        forget_record(&host, "camcops").unwrap();
+        assert_eq!(read_record(&host, "camcops").unwrap(), None);
     }
 }

@@ -8,7 +8,7 @@ const PATHS_OF_CAMCOPS: [&str; 5] = ["/api", "/database", "/login", "/static", "
 const EXTRA: &str = super::extra::EXTRA;
 
 /// Keys that contradict each other; the first one is the one to change.
-pub(super) struct Conflict {
+pub(super) struct Contradiction {
     pub(crate) keys: [&'static str; 2],
     pub(crate) what: String,
     /// Whether giving the first key a value would end the conflict.
@@ -16,26 +16,26 @@ pub(super) struct Conflict {
 }
 
 /// Every contradiction.
-pub(super) fn conflicts(settings: &Settings) -> Vec<Conflict> {
-    let mut found = Conflicts::default();
-    application(settings, &mut found);
-    account(settings, &mut found);
-    database(settings, &mut found);
-    broker(settings, &mut found);
-    site(settings, &mut found);
-    ports(settings, &mut found);
-    network(settings, &mut found);
-    services(settings, &mut found);
+pub(super) fn find_conflicts(settings: &Settings) -> Vec<Contradiction> {
+    let mut found = Contradictions::default();
+    check_application(settings, &mut found);
+    check_account(settings, &mut found);
+    check_database(settings, &mut found);
+    check_broker(settings, &mut found);
+    check_site(settings, &mut found);
+    check_ports(settings, &mut found);
+    check_network(settings, &mut found);
+    check_services(settings, &mut found);
     found.0
 }
 
 #[derive(Default)]
-struct Conflicts(Vec<Conflict>);
+struct Contradictions(Vec<Contradiction>);
 
-impl Conflicts {
+impl Contradictions {
     fn refuse(&mut self, when: bool, keys: [&'static str; 2], what: &str) {
         if when {
-            self.0.push(Conflict {
+            self.0.push(Contradiction {
                 keys,
                 what: what.into(),
                 needs_value: false,
@@ -46,7 +46,7 @@ impl Conflicts {
     fn need(&mut self, when: bool, keys: [&'static str; 2], with: &str) {
         if when {
             let what = format!("is needed with {with}");
-            self.0.push(Conflict {
+            self.0.push(Contradiction {
                 keys,
                 what,
                 needs_value: true,
@@ -55,7 +55,7 @@ impl Conflicts {
     }
 }
 
-fn application(settings: &Settings, found: &mut Conflicts) {
+fn check_application(settings: &Settings, found: &mut Contradictions) {
     let camcops = &settings.camcops;
     found.need(
         camcops.source == Source::Wheelhouse && camcops.wheelhouse.is_none(),
@@ -69,7 +69,7 @@ fn application(settings: &Settings, found: &mut Conflicts) {
     );
 }
 
-fn network(settings: &Settings, found: &mut Conflicts) {
+fn check_network(settings: &Settings, found: &mut Contradictions) {
     let network = &settings.network;
     found.need(
         network.proxy_login_file.is_some()
@@ -85,7 +85,7 @@ fn network(settings: &Settings, found: &mut Conflicts) {
     );
 }
 
-fn account(settings: &Settings, found: &mut Conflicts) {
+fn check_account(settings: &Settings, found: &mut Contradictions) {
     let account = &settings.account;
     found.refuse(
         account.uid.given().is_some() && account.user != AccountUser::Camcops,
@@ -94,7 +94,7 @@ fn account(settings: &Settings, found: &mut Conflicts) {
     );
 }
 
-fn database(settings: &Settings, found: &mut Conflicts) {
+fn check_database(settings: &Settings, found: &mut Contradictions) {
     let database = &settings.database;
     let external = database.mode == Mode::External;
     found.need(
@@ -153,7 +153,7 @@ fn database(settings: &Settings, found: &mut Conflicts) {
     );
 }
 
-fn broker(settings: &Settings, found: &mut Conflicts) {
+fn check_broker(settings: &Settings, found: &mut Contradictions) {
     let broker = &settings.broker;
     let external = broker.mode == Mode::External;
     found.need(
@@ -173,7 +173,7 @@ fn broker(settings: &Settings, found: &mut Conflicts) {
     );
 }
 
-fn site(settings: &Settings, found: &mut Conflicts) {
+fn check_site(settings: &Settings, found: &mut Contradictions) {
     found.refuse(
         settings.web.listen.is_empty(),
         ["web.listen", "web.frontend"],
@@ -212,7 +212,7 @@ fn site(settings: &Settings, found: &mut Conflicts) {
     );
 }
 
-fn ports(settings: &Settings, found: &mut Conflicts) {
+fn check_ports(settings: &Settings, found: &mut Contradictions) {
     let web = &settings.web;
     let apache = web.frontend == Frontend::Apache;
     let bind = match web.bind {
@@ -262,7 +262,7 @@ fn ports(settings: &Settings, found: &mut Conflicts) {
     }
 }
 
-fn services(settings: &Settings, found: &mut Conflicts) {
+fn check_services(settings: &Settings, found: &mut Contradictions) {
     let services = &settings.services;
     let names = services.names();
     for disabled in &services.disabled {

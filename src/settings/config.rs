@@ -5,12 +5,12 @@ use std::fmt;
 
 use toml_edit::{Array, Value};
 
-use super::key::{Given, dotted};
+use super::key::{GivenValue, join_name};
 use super::problem::Problem;
 use super::value::{Setting, one_line, wrong_type};
 
 /// Section, then key, then value of what is passed through into camcops.conf.
-pub(crate) type Config = BTreeMap<String, BTreeMap<String, ConfigValue>>;
+pub(crate) type ConfigSections = BTreeMap<String, BTreeMap<String, ConfigValue>>;
 
 /// A value for camcops.conf. It may be a secret, so its debug form does not show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,18 +58,18 @@ impl Setting for ConfigValue {
 pub(crate) const BY_FILE: &str = "_file";
 
 /// Reads the path of a file with a secret.
-pub(super) fn read_path(given: Given) -> Result<ConfigValue, String> {
-    match read(given)? {
+pub(super) fn read_path(given: GivenValue) -> Result<ConfigValue, String> {
+    match read_value(given)? {
         ConfigValue::Line(path) if path.starts_with('/') => Ok(ConfigValue::Line(path)),
         _ => Err("is not the absolute path of a file".into()),
     }
 }
 
 /// Reads a value; plain text keeps its spelling, so that `1.10` does not become `1.1`.
-pub(super) fn read(given: Given) -> Result<ConfigValue, String> {
+pub(super) fn read_value(given: GivenValue) -> Result<ConfigValue, String> {
     match given {
-        Given::Toml(value) => ConfigValue::read(value),
-        Given::Text(text) => match text.parse() {
+        GivenValue::Toml(value) => ConfigValue::read(value),
+        GivenValue::Text(text) => match text.parse() {
             Ok(value @ (Value::String(_) | Value::Array(_))) => ConfigValue::read(&value),
             _ => ConfigValue::from_text(text),
         },
@@ -94,9 +94,9 @@ pub(super) fn check_names(section: &str, key: &str) -> Result<(), Problem> {
     let upper = key.to_ascii_uppercase();
     Err(Problem {
         allowed: Some("A-Z 0-9 _".into()),
-        nearest: is_fine(&upper).then(|| dotted(&["config", section, &upper])),
+        nearest: is_fine(&upper).then(|| join_name(&["config", section, &upper])),
         ..Problem::new(
-            dotted(&["config", section, key]),
+            join_name(&["config", section, key]),
             "is not how a key of camcops.conf is written".into(),
         )
     })
@@ -125,9 +125,9 @@ pub(super) fn check_section(section: &str) -> Result<(), Problem> {
             "site, server, export, sms_backend:kapow, sms_backend:twilio, or recipient:NAME of A-Z a-z 0-9 _ -"
                 .into(),
         ),
-        nearest: nearest.map(|known| format!("[{}]", dotted(&["config", known]))),
+        nearest: nearest.map(|known| format!("[{}]", join_name(&["config", known]))),
         ..Problem::new(
-            dotted(&["config", section]),
+            join_name(&["config", section]),
             "is not a section of camcops.conf".into(),
         )
     })

@@ -9,46 +9,46 @@ use std::ops::Range;
 use toml_edit::{Document, Item, Table, TableLike, Value};
 
 use super::Settings;
-use super::key::{Given, Target, dotted, segments};
-use super::load::syntax;
+use super::key::{GivenValue, Target, join_name, split_name};
+use super::load::syntax_problem;
 use super::problem::{Problem, line_of};
 
 /// Sets (`Some`) or unsets (`None`) one key in the text of a settings file.
 ///
 /// The value is read as `--set` reads it. Comments, order and blank lines stay. A key that does
 /// not exist can still be unset where the text has it, so that a mistake can be taken out.
-pub(crate) fn edited(text: &str, key: &str, value: Option<&str>) -> Result<String, Problem> {
-    let document = parse(text)?;
-    let path = segments(key);
+pub(crate) fn edit_text(text: &str, key: &str, value: Option<&str>) -> Result<String, Problem> {
+    let document = parse_document(text)?;
+    let path = split_name(key);
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let found = find(&document, &path);
+    let found = find_value(&document, &path);
     match value {
         Some(value) => {
             let target = Target::find(&path)?;
-            let wanted = as_we_write(&target, Given::Text(value))?;
+            let wanted = as_we_write(&target, GivenValue::Text(value))?;
             let current = found
                 .as_ref()
-                .map(|found| as_we_write(&target, Given::Toml(found.value)));
+                .map(|found| as_we_write(&target, GivenValue::Toml(found.value)));
             if current == Some(Ok(wanted.clone())) {
                 return Ok(text.into());
             }
             let after = match found {
-                Some(found) => splice(text, found.place, &wanted),
-                None => with(&document, &path, &wanted)?,
+                Some(found) => replace_range(text, found.place, &wanted),
+                None => put_value(&document, &path, &wanted)?,
             };
-            confirmed(&document, after, &path, Some(wanted))
+            confirm_edit(&document, after, &path, Some(wanted))
         }
         None => match found {
-            Some(found) => confirmed(&document, without(text, &found), &path, None),
-            None if stands(&document, &path) => Err(only_an_editor(&path)),
+            Some(found) => confirm_edit(&document, remove_value(text, &found), &path, None),
+            None if has_table(&document, &path) => Err(only_an_editor(&path)),
             None => Target::find(&path).map(|_| text.into()),
         },
     }
 }
 
-fn parse(text: &str) -> Result<Document<&str>, Problem> {
+fn parse_document(text: &str) -> Result<Document<&str>, Problem> {
     Document::parse(text).map_err(|error| {
-        let problem = syntax(&error, text);
+        let problem = syntax_problem(&error, text);
         let line = line_of(text, error.span().map_or(text.len(), |span| span.start));
         Problem {
             what: format!("line {line}: {}", problem.what),
@@ -57,7 +57,7 @@ fn parse(text: &str) -> Result<Document<&str>, Problem> {
     })
 }
 
-fn as_we_write(target: &Target, given: Given) -> Result<String, Problem> {
+fn as_we_write(target: &Target, given: GivenValue) -> Result<String, Problem> {
     let mut settings = Settings::default();
     target.read(&mut settings, given)?;
     Ok(target
@@ -66,14 +66,14 @@ fn as_we_write(target: &Target, given: Given) -> Result<String, Problem> {
 }
 
 /// A key and its value as they stand in the text.
-struct Found<'a> {
+struct Position<'a> {
     value: &'a Value,
     place: Range<usize>,
     key: Range<usize>,
     inline: bool,
 }
 
-fn find<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<Found<'a>> {
+fn find_value<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<Position<'a>> {
     let (key, parents) = path.split_last()?;
     let mut table: &dyn TableLike = document.as_table();
     let mut inline = false;
@@ -84,7 +84,7 @@ fn find<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<Found<'a>> {
     }
     let (key, item) = table.get_key_value(key)?;
     let value = item.as_value().filter(|value| !value.is_inline_table())?;
-    Some(Found {
+    Some(Position {
         value,
         place: value.span()?,
         key: key.span()?,
@@ -92,10 +92,10 @@ fn find<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<Found<'a>> {
     })
 }
 
-fn without(text: &str, found: &Found) -> String {
+fn remove_value(text: &str, found: &Position) -> String {
     if !found.inline {
         let lines = line_start(text, found.key.start)..line_end(text, found.place.end);
-        return splice(text, lines, "");
+        return replace_range(text, lines, "");
     }
     // The entry of an inline table goes with the comma behind it, or else the one before it.
     let start = text[..found.key.start].rfind(['{', ',']).unwrap_or(0);
@@ -109,11 +109,11 @@ fn without(text: &str, found: &Found) -> String {
     } else {
         start + 1
     };
-    splice(text, start..end, "")
+    replace_range(text, start..end, "")
 }
 
 /// The text with a key that it does not have yet.
-fn with(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<String, Problem> {
+fn put_value(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<String, Problem> {
     let text = document.raw();
     let (key, parents) = path.split_last().unwrap_or((&"", &[]));
 
@@ -124,7 +124,7 @@ fn with(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<String
         let Some(item) = nearest.get(name) else { break };
         let not_a_section = || {
             Problem::new(
-                dotted(&path[..=depth]),
+                join_name(&path[..=depth]),
                 "is not a section in this file".into(),
             )
         };
@@ -139,12 +139,12 @@ fn with(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<String
         }
     }
     let (home, place, depth) = home;
-    let line = format!("{} = {wanted}", dotted(&path[depth..]));
+    let line = format!("{} = {wanted}", join_name(&path[depth..]));
 
     Ok(if inline {
         match values_end(home) {
-            Some(end) => splice(text, end..end, &format!(", {line}")),
-            None => splice(text, place, &format!("{{ {line} }}")),
+            Some(end) => replace_range(text, end..end, &format!(", {line}")),
+            None => replace_range(text, place, &format!("{{ {line} }}")),
         }
     } else if nearest.is_dotted() {
         let end = values_end(nearest).unwrap_or(text.len());
@@ -159,11 +159,11 @@ fn with(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<String
         } else {
             line_break(text)
         };
-        let header = format!("{blank}[{}]{}", dotted(parents), line_break(text));
+        let header = format!("{blank}[{}]{}", join_name(parents), line_break(text));
         insert_line(
             text,
             text.len(),
-            &format!("{header}{} = {wanted}", dotted(&[key])),
+            &format!("{header}{} = {wanted}", join_name(&[key])),
         )
     })
 }
@@ -233,7 +233,7 @@ fn header_starts(table: &Table, starts: &mut Vec<usize>) {
 }
 
 /// Hands out a changed text only if it differs in nothing but the key.
-fn confirmed(
+fn confirm_edit(
     before: &Document<&str>,
     after: String,
     path: &[&str],
@@ -253,13 +253,13 @@ fn confirmed(
 
 fn only_an_editor(path: &[&str]) -> Problem {
     Problem::new(
-        dotted(path),
+        join_name(path),
         "stands in the file in a way that only an editor can change: `camcops-provision config edit`".into(),
     )
 }
 
 /// Whether the text has tables of this name, which are no value.
-fn stands(document: &Document<&str>, path: &[&str]) -> bool {
+fn has_table(document: &Document<&str>, path: &[&str]) -> bool {
     let mut item = Some(document.as_item());
     for name in path {
         item = item.and_then(|item| item.as_table_like()?.get(name));
@@ -268,7 +268,7 @@ fn stands(document: &Document<&str>, path: &[&str]) -> bool {
 }
 
 fn all_values(table: &dyn TableLike) -> BTreeMap<Vec<String>, String> {
-    fn collect(
+    fn collect_values(
         table: &dyn TableLike,
         path: &mut Vec<String>,
         found: &mut BTreeMap<Vec<String>, String>,
@@ -276,18 +276,18 @@ fn all_values(table: &dyn TableLike) -> BTreeMap<Vec<String>, String> {
         for (name, item) in table.iter() {
             path.push(name.into());
             match item.as_table_like() {
-                Some(table) => collect(table, path, found),
+                Some(table) => collect_values(table, path, found),
                 None => _ = found.insert(path.clone(), item.to_string()),
             }
             path.pop();
         }
     }
     let mut found = BTreeMap::new();
-    collect(table, &mut Vec::new(), &mut found);
+    collect_values(table, &mut Vec::new(), &mut found);
     found
 }
 
-fn splice(text: &str, place: Range<usize>, new: &str) -> String {
+fn replace_range(text: &str, place: Range<usize>, new: &str) -> String {
     [&text[..place.start], new, &text[place.end..]].concat()
 }
 

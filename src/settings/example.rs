@@ -1,7 +1,7 @@
 //! The annotated example of `provision.toml`.
 
 use super::extra::{EXTRA, FIELDS};
-use super::key::{Key, keys};
+use super::key::{Key, all_keys};
 
 const INTRODUCTION: &str = "\
 # Settings of camcops-provision. Every key is shown with its default, or with
@@ -21,19 +21,19 @@ const CONFIG: &str = "
 pub fn example() -> String {
     let mut text = INTRODUCTION.to_owned();
     let mut section = "";
-    for key in keys() {
+    for key in all_keys() {
         if key.section != section {
             section = key.section;
             text += &format!("\n# {}\n[{section}]\n", key.section_doc);
         }
-        text += &described(key);
+        text += &describe_key(key);
     }
     text + CONFIG
 }
 
-fn described(key: &Key) -> String {
-    let doc = comment(key.doc);
-    let limits = comment(&format!(
+fn describe_key(key: &Key) -> String {
+    let doc = comment_lines(key.doc);
+    let limits = comment_lines(&format!(
         "Allowed: {}. Default: {}.",
         key.allowed, key.default
     ));
@@ -51,7 +51,7 @@ fn described(key: &Key) -> String {
     text
 }
 
-fn comment(text: &str) -> String {
+fn comment_lines(text: &str) -> String {
     let mut lines = String::new();
     let mut line = String::from("#");
     for word in text.split_whitespace() {
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn uncommented_it_gives_the_defaults_or_the_examples() {
         let settings = resolve(&uncommented());
-        for key in keys() {
+        for key in all_keys() {
             let expected = match key.default_toml.as_str() {
                 "\"\"" | "[]" => key.example,
                 default => default,
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn every_key_is_documented_and_its_example_is_not_its_default() {
-        for key in keys() {
+        for key in all_keys() {
             assert!(key.doc.ends_with('.'), "{}", key.name);
             assert_ne!(key.example, key.default_toml, "{}", key.name);
         }

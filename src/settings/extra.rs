@@ -7,8 +7,8 @@ use toml_edit::{InlineTable, TableLike, Value};
 use super::choices::Service;
 use super::problem::Problem;
 use super::supply::Directory;
-use super::types::{AbsolutePath, WebPath, word};
-use super::value::{Port, Setting, Whole, checked_text, one_line, wrong_type};
+use super::types::{AbsolutePath, WebPath, check_word};
+use super::value::{PortNumber, Setting, Whole, checked_text, one_line, wrong_type};
 
 /// The key.
 pub(super) const EXTRA: &str = "services.extra";
@@ -21,7 +21,7 @@ const TAKEN: [&str; 10] = [
 checked_text! {
     /// The name of a service, CamCOPS's or an extra one.
     ServiceName, allowed "a service: server, workers, scheduler, monitor, or the name of one of services.extra", |name| {
-        slug(name)
+        check_slug(name)
     }
 }
 
@@ -31,12 +31,12 @@ checked_text! {
         let is_ours = Service::ALL.iter().any(|service| service.as_str() == name);
         match is_ours || TAKEN.contains(&name) {
             true => Err(format!("{name:?} means something else already")),
-            false => slug(name),
+            false => check_slug(name),
         }
     }
 }
 
-fn slug(name: &str) -> Result<(), String> {
+fn check_slug(name: &str) -> Result<(), String> {
     let is_fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
     match begins && name.len() <= 24 && !name.ends_with('-') && name.bytes().all(is_fine) {
@@ -50,7 +50,7 @@ checked_text! {
     ServiceAccount, allowed "an account of this machine", |name| {
         let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         match begins {
-            true => word(name, 32, "_-"),
+            true => check_word(name, 32, "_-"),
             false => Err(format!("{name:?} is not the name of an account")),
         }
     }
@@ -229,7 +229,7 @@ fields! {
     /// The path of the web site that leads to it, by port or socket; it gets the rest of the path. Its pages see the cookies of CamCOPS.
     path: WebPath, example "\"/listener\"", shown "none";
     /// The port that it listens on, on 127.0.0.1.
-    port: Port, example "9000", shown "none";
+    port: PortNumber, example "9000", shown "none";
     /// The unix socket that it listens on. A directory /run/camcops-NAME is made for the service of that name.
     socket: AbsolutePath, example "\"/run/camcops-listener/listener.socket\"", shown "none";
     /// How much memory it may have under systemd, in MiB; beyond that it is restarted.
@@ -265,7 +265,7 @@ fn read_field<T: Setting>(
 }
 
 /// Reads one entry, or tells everything that is wrong with it.
-pub(super) fn read(table: &dyn TableLike) -> Result<ExtraService, Vec<Wrong>> {
+pub(super) fn read_service(table: &dyn TableLike) -> Result<ExtraService, Vec<Wrong>> {
     let mut wrongs = Vec::new();
     let mut given = BTreeMap::new();
     for (name, item) in table.iter() {
@@ -288,7 +288,7 @@ pub(super) fn read(table: &dyn TableLike) -> Result<ExtraService, Vec<Wrong>> {
     }
     let entry = read_fields(&given, &mut wrongs);
     if let Some(entry) = &entry {
-        contradictions(entry, &mut wrongs);
+        find_contradictions(entry, &mut wrongs);
     }
     match entry {
         Some(entry) if wrongs.is_empty() => Ok(entry),
@@ -296,7 +296,7 @@ pub(super) fn read(table: &dyn TableLike) -> Result<ExtraService, Vec<Wrong>> {
     }
 }
 
-fn contradictions(entry: &ExtraService, wrongs: &mut Vec<Wrong>) {
+fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Wrong>) {
     let mut refuse = |field: &str, what: &str| wrongs.push(Wrong::new(Some(field), what.into()));
     if entry.port.is_some() && entry.socket.is_some() {
         refuse("socket", "is given beside port: one of them is enough");
@@ -352,7 +352,7 @@ impl Setting for ExtraService {
         let table = value
             .as_inline_table()
             .ok_or_else(|| wrong_type(value, "a table"))?;
-        read(table).map_err(|wrongs| {
+        read_service(table).map_err(|wrongs| {
             let told = wrongs.into_iter().map(|wrong| match wrong.field {
                 Some(field) => format!("{field}: {}", wrong.what),
                 None => wrong.what,

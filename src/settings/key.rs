@@ -31,7 +31,7 @@ pub struct Key {
     #[serde(skip)]
     pub(super) default_toml: String,
     #[serde(skip)]
-    pub(super) read: fn(&mut Settings, Given) -> Result<(), String>,
+    pub(super) read: fn(&mut Settings, GivenValue) -> Result<(), String>,
     #[serde(skip)]
     pub(super) write: fn(&Settings) -> Value,
 }
@@ -55,14 +55,14 @@ pub const VARIABLE_PREFIX: &str = "CAMCOPS_PROVISION_";
 
 /// A value as it comes in.
 #[derive(Clone, Copy)]
-pub(super) enum Given<'a> {
+pub(super) enum GivenValue<'a> {
     /// From a file.
     Toml(&'a Value),
     /// From the environment or a flag.
     Text(&'a str),
 }
 
-impl Given<'_> {
+impl GivenValue<'_> {
     pub(super) fn read<T: Setting>(self) -> Result<T, String> {
         match self {
             Self::Toml(value) => T::read(value),
@@ -72,7 +72,7 @@ impl Given<'_> {
 }
 
 /// Every key, in the order of the documentation.
-pub fn keys() -> &'static [Key] {
+pub fn all_keys() -> &'static [Key] {
     static KEYS: LazyLock<Vec<Key>> = LazyLock::new(super::table);
     &KEYS
 }
@@ -93,7 +93,7 @@ macro_rules! settings {
         pub struct Settings {
             $( $(#[doc = $section_doc])+ pub(crate) $section: $Section, )+
             /// What is passed through into camcops.conf.
-            pub(crate) config: Config,
+            pub(crate) config: ConfigSections,
         }
 
         $(
@@ -156,12 +156,12 @@ impl Target {
             )),
             [section, key] => {
                 let is_it = |known: &&Key| known.section == *section && known.short_name() == *key;
-                match keys().iter().find(is_it) {
+                match all_keys().iter().find(is_it) {
                     Some(known) => Ok(Self::Key(known)),
-                    None => Err(unknown(path)),
+                    None => Err(unknown_key(path)),
                 }
             }
-            _ => Err(unknown(path)),
+            _ => Err(unknown_key(path)),
         }
     }
 
@@ -169,12 +169,12 @@ impl Target {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Key(key) => key.name.into(),
-            Self::Config(section, key) => dotted(&["config", section, key]),
+            Self::Config(section, key) => join_name(&["config", section, key]),
         }
     }
 
     /// Puts a value into the settings, or says what is wrong with it.
-    pub(super) fn read(&self, settings: &mut Settings, given: Given) -> Result<(), Problem> {
+    pub(super) fn read(&self, settings: &mut Settings, given: GivenValue) -> Result<(), Problem> {
         match self {
             Self::Key(key) => (key.read)(settings, given).map_err(|what| Problem {
                 allowed: Some(key.allowed.clone()),
@@ -188,7 +188,7 @@ impl Target {
                         config::read_path(given),
                         "the absolute path of a file".into(),
                     ),
-                    false => (config::read(given), config::ConfigValue::allowed()),
+                    false => (config::read_value(given), config::ConfigValue::allowed()),
                 };
                 let value = value.map_err(|what| Problem {
                     allowed: Some(allowed),
@@ -211,7 +211,7 @@ impl Target {
 }
 
 /// The parts of a dotted name, in which a part with a dot or a colon may be quoted.
-pub fn segments(name: &str) -> Vec<String> {
+pub fn split_name(name: &str) -> Vec<String> {
     match toml_edit::Key::parse(name) {
         Ok(keys) => keys.iter().map(|key| key.get().to_owned()).collect(),
         // So that nobody has to quote the quotes for a shell: config.recipient:NAME.KEY
@@ -220,7 +220,7 @@ pub fn segments(name: &str) -> Vec<String> {
 }
 
 /// The dotted name of a path, quoted where TOML needs it.
-pub(super) fn dotted(path: &[&str]) -> String {
+pub(super) fn join_name(path: &[&str]) -> String {
     let quoted = path
         .iter()
         .map(|part| toml_edit::Key::new(*part).display_repr().into_owned());
@@ -228,8 +228,8 @@ pub(super) fn dotted(path: &[&str]) -> String {
 }
 
 /// The problem of a name that is not in the table.
-pub(super) fn unknown(path: &[&str]) -> Problem {
-    let name = dotted(path);
+pub(super) fn unknown_key(path: &[&str]) -> Problem {
+    let name = join_name(path);
     let (section, key) = match path {
         [key] => ("", *key),
         [section, rest @ ..] => (*section, rest.last().copied().unwrap_or_default()),
@@ -242,7 +242,7 @@ pub(super) fn unknown(path: &[&str]) -> Problem {
         );
     }
     if looks_like_password(key) {
-        return password(name, section);
+        return refuse_password(name, section);
     }
     Problem {
         nearest: nearest_key(section, key),
@@ -251,16 +251,16 @@ pub(super) fn unknown(path: &[&str]) -> Problem {
 }
 
 pub(super) fn is_section(name: &str) -> bool {
-    name == "config" || keys().iter().any(|key| key.section == name)
+    name == "config" || all_keys().iter().any(|key| key.section == name)
 }
 
 /// The problem of a section that is not in the table.
 pub(super) fn unknown_section(section: &str) -> Problem {
-    let sections = keys().iter().map(|key| key.section).chain(["config"]);
-    let nearest = sections.min_by_key(|known| difference(section, known));
+    let sections = all_keys().iter().map(|key| key.section).chain(["config"]);
+    let nearest = sections.min_by_key(|known| edit_distance(section, known));
     Problem {
         nearest: nearest.map(|known| format!("[{known}]")),
-        ..Problem::new(dotted(&[section]), "unknown section".into())
+        ..Problem::new(join_name(&[section]), "unknown section".into())
     }
 }
 
@@ -270,15 +270,15 @@ fn nearest_key(section: &str, key: &str) -> Option<String> {
         let section_cost = if section.is_empty() {
             1
         } else {
-            difference(section, known.section)
+            edit_distance(section, known.section)
         };
-        difference(key, known.short_name()) + section_cost
+        edit_distance(key, known.short_name()) + section_cost
     };
-    let nearest = keys().iter().min_by_key(cost)?;
+    let nearest = all_keys().iter().min_by_key(cost)?;
     (cost(&nearest) <= (section.len() + key.len()).div_ceil(2)).then(|| nearest.name.into())
 }
 
-fn difference(given: &str, known: &str) -> usize {
+fn edit_distance(given: &str, known: &str) -> usize {
     let edits = strsim::damerau_levenshtein(given, known);
     if given.len() >= 3 && known.contains(given) {
         edits.min(2)
@@ -296,8 +296,8 @@ fn looks_like_password(key: &str) -> bool {
     (is_one && !key.contains("_f")) || key == "pass" || key == "pwd"
 }
 
-fn password(name: String, section: &str) -> Problem {
-    let files = keys()
+fn refuse_password(name: String, section: &str) -> Problem {
+    let files = all_keys()
         .iter()
         .filter(|key| key.short_name() == "password_file");
     let own = files.clone().find(|key| key.section == section);

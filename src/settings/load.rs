@@ -7,10 +7,10 @@ use serde::Serialize;
 use toml_edit::{ArrayOfTables, Document, Item, Table, TableLike};
 
 use super::Settings;
-use super::checks::{Conflict, conflicts};
+use super::checks::{Contradiction, find_conflicts};
 use super::config;
 use super::extra::{self, EXTRA};
-use super::key::{self, Given, Target, VARIABLE_PREFIX, dotted, keys, segments};
+use super::key::{self, GivenValue, Target, VARIABLE_PREFIX, all_keys, join_name, split_name};
 use super::problem::{Origin, Problem, Problems, line_of};
 
 /// Everything that settings can come from; later ones win over earlier ones.
@@ -35,7 +35,7 @@ pub(crate) struct Resolved {
 
 /// One line of `config show`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct ShownSetting<'a> {
     /// The dotted name.
     pub key: String,
     /// The value in TOML.
@@ -64,7 +64,7 @@ impl Settings {
 
     /// The value of a key, by its dotted name, as TOML.
     pub fn get(&self, name: &str) -> Option<String> {
-        let path = segments(name);
+        let path = split_name(name);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let value = Target::find(&path).ok()?.write(self)?;
         Some(value.to_string())
@@ -73,8 +73,8 @@ impl Settings {
 
 impl Resolved {
     /// Every key with its value and origin, in the order of the documentation.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let known = keys().iter().map(Target::Key);
+    pub(crate) fn entries(&self) -> impl Iterator<Item = ShownSetting<'_>> {
+        let known = all_keys().iter().map(Target::Key);
         let config = self.settings.config.iter().flat_map(|(section, values)| {
             values
                 .keys()
@@ -82,7 +82,7 @@ impl Resolved {
         });
         known.chain(config).filter_map(|target| {
             let key = target.name();
-            Some(Entry {
+            Some(ShownSetting {
                 value: target.write(&self.settings)?.to_string(),
                 origin: self.origins.get(&key).unwrap_or(&Origin::Default),
                 private: matches!(&target, Target::Config(_, key) if !key.ends_with(config::BY_FILE)),
@@ -110,7 +110,7 @@ impl Loader {
             }
             .root(document.as_table()),
             Err(error) => {
-                let problem = syntax(&error, text);
+                let problem = syntax_problem(&error, text);
                 let line = line_of(text, error.span().map_or(text.len(), |span| span.start));
                 self.problems.push(problem.at(Origin::File {
                     path: path.into(),
@@ -139,11 +139,11 @@ impl Loader {
         match config {
             Some((section, key)) => {
                 let section = section.to_ascii_lowercase();
-                self.assign(&["config", &section, key], Given::Text(value), origin);
+                self.assign(&["config", &section, key], GivenValue::Text(value), origin);
             }
             None => {
                 let key = key.to_ascii_lowercase();
-                self.assign(&[&section, &key], Given::Text(value), origin);
+                self.assign(&[&section, &key], GivenValue::Text(value), origin);
             }
         }
     }
@@ -151,7 +151,7 @@ impl Loader {
     /// One underscore where two belong.
     fn misspelt(&mut self, variable: &str) {
         let name = variable.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
-        let meant = keys()
+        let meant = all_keys()
             .iter()
             .find(|key| key.name.replacen('.', "_", 1).eq_ignore_ascii_case(name));
         if let Some(meant) = meant {
@@ -170,9 +170,9 @@ impl Loader {
     fn flag(&mut self, assignment: &str) {
         match assignment.split_once('=') {
             Some((name, value)) => {
-                let path = segments(name);
+                let path = split_name(name);
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                self.assign(&path, Given::Text(value), Origin::Flag);
+                self.assign(&path, GivenValue::Text(value), Origin::Flag);
             }
             None => {
                 // Only the name is told: what follows it may be a secret in a mistyped form.
@@ -183,7 +183,7 @@ impl Loader {
         }
     }
 
-    fn assign(&mut self, path: &[&str], given: Given, origin: Origin) {
+    fn assign(&mut self, path: &[&str], given: GivenValue, origin: Origin) {
         let read = Target::find(path).and_then(|target| {
             target.read(&mut self.settings, given)?;
             Ok(target.name())
@@ -197,14 +197,14 @@ impl Loader {
     fn finish(mut self) -> Result<Resolved, Problems> {
         // A file that could not be read at all may hold the missing half of any contradiction.
         if self.problems.iter().all(|problem| !problem.key.is_empty()) {
-            for conflict in conflicts(&self.settings) {
+            for conflict in find_conflicts(&self.settings) {
                 self.report(conflict);
             }
         }
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
-        for key in keys() {
+        for key in all_keys() {
             self.origins
                 .entry(key.name.into())
                 .or_insert(Origin::Default);
@@ -215,7 +215,7 @@ impl Loader {
         })
     }
 
-    fn report(&mut self, conflict: Conflict) {
+    fn report(&mut self, conflict: Contradiction) {
         let concerned = |problem: &Problem| {
             let key = problem.key.split('[').next().unwrap_or_default();
             conflict.keys.contains(&key)
@@ -226,7 +226,7 @@ impl Loader {
         let given = conflict.keys.iter().find_map(|key| self.origins.get(*key));
         let place = given.cloned().unwrap_or(Origin::Default);
         let key = conflict.keys[0];
-        let example = keys()
+        let example = all_keys()
             .iter()
             .find(|known| known.name == key)
             .map(|known| known.example);
@@ -238,7 +238,7 @@ impl Loader {
 }
 
 /// The problem of a text that is not TOML.
-pub(super) fn syntax(error: &toml_edit::TomlError, text: &str) -> Problem {
+pub(super) fn syntax_problem(error: &toml_edit::TomlError, text: &str) -> Problem {
     // toml_edit has no other sign of a duplicate, and its span is the second key's name.
     match (
         error.message(),
@@ -265,7 +265,7 @@ impl File<'_> {
                 Some(sections) if name == "config" => self.config(sections),
                 Some(section) if key::is_section(name) => self.section(&[name], section),
                 Some(_) => self.problem(key::unknown_section(name), root, name),
-                None => self.problem(key::unknown(&[name]), root, name),
+                None => self.problem(key::unknown_key(&[name]), root, name),
             }
         }
     }
@@ -276,8 +276,8 @@ impl File<'_> {
                 (Err(problem), _) => self.problem(problem, sections, name),
                 (Ok(()), Some(section)) => self.section(&["config", name], section),
                 (Ok(()), None) => {
-                    let what = format!("is a section: write [{}]", dotted(&["config", name]));
-                    let problem = Problem::new(dotted(&["config", name]), what);
+                    let what = format!("is a section: write [{}]", join_name(&["config", name]));
+                    let problem = Problem::new(join_name(&["config", name]), what);
                     self.problem(problem, sections, name);
                 }
             }
@@ -289,7 +289,7 @@ impl File<'_> {
             let path = [path, &[name]].concat();
             let origin = self.origin(section, name);
             match item {
-                Item::Value(value) => self.loader.assign(&path, Given::Toml(value), origin),
+                Item::Value(value) => self.loader.assign(&path, GivenValue::Toml(value), origin),
                 Item::ArrayOfTables(tables) if path.join(".") == EXTRA => self.extra(tables),
                 _ => {
                     let what = "is a key, not a section".to_owned();
@@ -311,7 +311,7 @@ impl File<'_> {
                 path: self.path.into(),
                 line: line_of(self.text, table.span().map_or(0, |span| span.start)),
             };
-            match extra::read(table) {
+            match extra::read_service(table) {
                 Ok(entry) if here.contains(&label) => {
                     let name = format!("{EXTRA}[{}].name", entry.name);
                     let what = "is the name of two of them in this file".to_owned();

@@ -84,7 +84,7 @@ checked_text! {
         if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
             Err(format!("{name:?} belongs to the database server itself"))
         } else {
-            word(name, 64, "_")
+            check_word(name, 64, "_")
         }
     }
 }
@@ -95,7 +95,7 @@ checked_text! {
         if name.eq_ignore_ascii_case("root") {
             Err("root is the administrator of the database server".into())
         } else {
-            word(name, 32, "_")
+            check_word(name, 32, "_")
         }
     }
 }
@@ -165,7 +165,7 @@ checked_text! {
     /// A user of CamCOPS.
     UserName, allowed "up to 191 of A-Z a-z 0-9 , _ - { }, but not system", |name| match name {
         "system" => Err("system is CamCOPS itself".into()),
-        _ => word(name, 191, ",_-{}"),
+        _ => check_word(name, 191, ",_-{}"),
     }
 }
 
@@ -173,16 +173,16 @@ checked_text! {
     /// A vhost of RabbitMQ.
     VirtualHost, allowed "\"/\" or up to 128 of A-Z a-z 0-9 . _ -", |name| match name {
         "/" => Ok(()),
-        _ => word(name, 128, "._-"),
+        _ => check_word(name, 128, "._-"),
     }
 }
 
 checked_text! {
     /// An account of RabbitMQ or of the monitor's pages.
-    AccountName, allowed "up to 64 of A-Z a-z 0-9 . _ -", |name| word(name, 64, "._-")
+    AccountName, allowed "up to 64 of A-Z a-z 0-9 . _ -", |name| check_word(name, 64, "._-")
 }
 
-pub(super) fn word(text: &str, longest: usize, also: &str) -> Result<(), String> {
+pub(super) fn check_word(text: &str, longest: usize, also: &str) -> Result<(), String> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
     if text.is_empty() {
         Err("is empty".into())

@@ -59,7 +59,7 @@ pub(super) fn one_line(value: &Value) -> Result<&str, String> {
     }
 }
 
-fn integer(value: &Value) -> Result<i64, String> {
+fn read_integer(value: &Value) -> Result<i64, String> {
     value
         .as_integer()
         .ok_or_else(|| wrong_type(value, "a whole number"))
@@ -102,7 +102,7 @@ impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        let number = integer(value)?;
+        let number = read_integer(value)?;
         match u32::try_from(number) {
             Ok(inside) if (MIN..=MAX).contains(&inside) => Ok(Self(inside)),
             _ if number < i64::from(MIN) => Err(format!("{number} is too small")),
@@ -117,22 +117,22 @@ impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
 
 /// A TCP port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Port(pub(super) u16);
+pub(crate) struct PortNumber(pub(super) u16);
 
-impl Port {
+impl PortNumber {
     /// The port number, never 0.
     pub(crate) fn get(self) -> u16 {
         self.0
     }
 }
 
-impl Setting for Port {
+impl Setting for PortNumber {
     fn allowed() -> String {
         "1 to 65535".into()
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        let number = integer(value)?;
+        let number = read_integer(value)?;
         match u16::try_from(number) {
             Ok(port) if port > 0 => Ok(Self(port)),
             _ => Err(format!("{number} is not a port")),
@@ -339,7 +339,7 @@ macro_rules! checked_text {
 }
 pub(super) use checked_text;
 
-impl fmt::Display for Port {
+impl fmt::Display for PortNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

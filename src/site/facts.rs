@@ -1,6 +1,6 @@
 //! What the machine is: everything that is read from it before deciding. A plain struct that a test can write by hand.
 
-use crate::host::{Host, Kind};
+use crate::host::{Host, PathKind};
 use crate::layout::{self, DEBIAN, Flavour, RHEL};
 use crate::settings::Python;
 use anyhow::Result;
@@ -103,7 +103,7 @@ impl Facts {
     pub(crate) fn gather(host: &Host) -> Result<Facts> {
         let staged = host.staged_root().is_some();
         let release = os_release(host)?;
-        let value = |key: &str| value(&release, key);
+        let value = |key: &str| release_value(&release, key);
         let like = format!(" {} {} ", value("ID"), value("ID_LIKE"));
         let is_rhel = ["rhel", "fedora", "centos"]
             .iter()
@@ -112,7 +112,7 @@ impl Facts {
         let (cores, memory_mb) = if staged {
             (STAGED_CORES, STAGED_MEMORY_MB)
         } else {
-            (cores(), memory_mb(host)?)
+            (count_cores(), memory_mb(host)?)
         };
         let names = [flavour.web_account, flavour.log_group, "camcops", "root"];
         let known = |name: &&str| {
@@ -123,20 +123,20 @@ impl Facts {
             flavour,
             distribution: value("PRETTY_NAME"),
             staged,
-            may_give_away: host.may_give_away(),
+            may_give_away: host.is_root(),
             accounts: names
                 .iter()
                 .filter(|name| known(name))
                 .map(|name| (*name).to_owned())
                 .collect(),
-            manager: manager(host, staged)?,
-            database: database(host)?,
+            manager: find_manager(host, staged)?,
+            database: find_database_family(host)?,
             broker_version: broker_version(host)?,
-            pdf: pdf(host, &value("ID"), major(&value("VERSION_ID")))?,
+            pdf: find_pdf(host, &value("ID"), major_number(&value("VERSION_ID")))?,
             host_name: host_name(host, staged)?,
-            timezone: timezone(host)?,
-            pythons: pythons(host, &value("ID"), is_rhel, &value("VERSION_ID"))?,
-            magick_suffix: magick_suffix(&value("ID"), major(&value("VERSION_ID"))),
+            timezone: find_timezone(host)?,
+            pythons: find_pythons(host, &value("ID"), is_rhel, &value("VERSION_ID"))?,
+            magick_suffix: magick_suffix(&value("ID"), major_number(&value("VERSION_ID"))),
             cores,
             memory_mb,
         })
@@ -149,12 +149,15 @@ impl Facts {
 }
 
 /// The distribution and its release, in the words of programs: `debian`, `12`.
-pub(crate) fn release(host: &Host) -> Result<(String, String)> {
+pub(crate) fn distribution_release(host: &Host) -> Result<(String, String)> {
     let release = os_release(host)?;
-    Ok((value(&release, "ID"), value(&release, "VERSION_ID")))
+    Ok((
+        release_value(&release, "ID"),
+        release_value(&release, "VERSION_ID"),
+    ))
 }
 
-fn value(release: &str, key: &str) -> String {
+fn release_value(release: &str, key: &str) -> String {
     release
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
@@ -173,8 +176,8 @@ fn os_release(host: &Host) -> Result<String> {
     Ok(std::fs::read_to_string("/etc/os-release").unwrap_or_default())
 }
 
-fn manager(host: &Host, staged: bool) -> Result<Manager> {
-    let there = |path: &str| -> Result<bool> { Ok(host.look(path)?.is_some()) };
+fn find_manager(host: &Host, staged: bool) -> Result<Manager> {
+    let there = |path: &str| -> Result<bool> { Ok(host.stat(path)?.is_some()) };
     if !staged {
         // The directory that systemd itself documents as the sign that it is running.
         return Ok(match there("/run/systemd/system")? {
@@ -189,16 +192,16 @@ fn manager(host: &Host, staged: bool) -> Result<Manager> {
     })
 }
 
-fn database(host: &Host) -> Result<DatabaseFamily> {
+fn find_database_family(host: &Host) -> Result<DatabaseFamily> {
     for path in ["/usr/sbin/mariadbd", "/usr/libexec/mariadbd"] {
-        if host.look(path)?.is_some() {
+        if host.stat(path)?.is_some() {
             return Ok(DatabaseFamily::Mariadb);
         }
     }
     for path in ["/usr/sbin/mysqld", "/usr/libexec/mysqld"] {
         if host
-            .look(path)?
-            .is_some_and(|entry| entry.kind == Kind::File)
+            .stat(path)?
+            .is_some_and(|entry| entry.kind == PathKind::File)
         {
             return Ok(DatabaseFamily::Mysql);
         }
@@ -234,7 +237,7 @@ fn host_name(host: &Host, staged: bool) -> Result<String> {
     Ok(full.unwrap_or(short))
 }
 
-fn timezone(host: &Host) -> Result<String> {
+fn find_timezone(host: &Host) -> Result<String> {
     let zone = match host.read_link("/etc/localtime")? {
         Some(target) => target
             .split_once("zoneinfo/")
@@ -252,18 +255,18 @@ fn timezone(host: &Host) -> Result<String> {
         .unwrap_or_else(|| "Etc/UTC".into()))
 }
 
-fn pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -> Result<Pythons> {
+fn find_pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -> Result<Pythons> {
     let mut here = Vec::new();
     for minor in Python::MINORS {
         for prefix in ["/usr", "/usr/local"] {
             let path = format!("{prefix}/bin/python3.{minor}");
-            if host.look(&path)?.is_none() {
+            if host.stat(&path)?.is_none() {
                 continue;
             }
             let mut whole = false;
             for library in ["lib", "lib64"] {
                 let module = format!("{prefix}/{library}/python3.{minor}/ensurepip/__init__.py");
-                whole |= host.look(&module)?.is_some();
+                whole |= host.stat(&module)?.is_some();
             }
             here.push(Interpreter { minor, path, whole });
         }
@@ -275,7 +278,7 @@ fn pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -> Res
 }
 
 fn packaged_python(distribution: &str, is_rhel: bool, version: &str) -> Option<u8> {
-    let major = major(version);
+    let major = major_number(version);
     match (distribution, version) {
         ("debian", _) if major == 12 => Some(11),
         ("ubuntu", "22.04") => Some(10),
@@ -297,7 +300,7 @@ fn broker_version(host: &Host) -> Result<Option<(u32, u32)>> {
 }
 
 /// wkhtmltopdf is no longer developed: distributions drop it.
-fn pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
+fn find_pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
     if matches!(
         (distribution, major),
         ("debian", 1..=12) | ("ubuntu", 1..=24)
@@ -305,7 +308,7 @@ fn pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
         return Ok(Pdf::Packaged);
     }
     for path in ["/usr/bin/wkhtmltopdf", "/usr/local/bin/wkhtmltopdf"] {
-        if host.look(path)?.is_some() {
+        if host.stat(path)?.is_some() {
             return Ok(Pdf::Present);
         }
     }
@@ -313,7 +316,7 @@ fn pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
 }
 
 /// The first number of a version; 0 where it has none.
-fn major(version: &str) -> u32 {
+fn major_number(version: &str) -> u32 {
     let first = version.split('.').next();
     first.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
@@ -327,7 +330,7 @@ fn magick_suffix(distribution: &str, major: u32) -> &'static str {
     }
 }
 
-fn cores() -> u32 {
+fn count_cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 

@@ -6,8 +6,8 @@ use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::camcops_conf::{self, masked_value};
 use crate::host::Host;
-use crate::host::secrets::Key;
-use crate::settings::{BY_FILE, ConfigValue, Origin, segments};
+use crate::host::secrets::KeptSecret;
+use crate::settings::{BY_FILE, ConfigValue, Origin, split_name};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,7 +41,7 @@ impl fmt::Display for OpenSecret {
 
 /// The section and key of camcops.conf that a setting is about, if it may be given by a file.
 pub(crate) fn secret_key(setting: &str) -> Option<(String, String)> {
-    let path = segments(setting);
+    let path = split_name(setting);
     let [config, section, key] = path.as_slice() else {
         return None;
     };
@@ -97,7 +97,7 @@ impl Site {
         let entries = self.resolved.entries().filter(|entry| entry.private);
         entries
             .filter(|entry| {
-                let path = segments(&entry.key);
+                let path = split_name(&entry.key);
                 let [_, section, key] = path.as_slice() else {
                     return false;
                 };
@@ -133,7 +133,7 @@ impl Site {
         let mut given = GivenSecrets::new();
         for (section, key, path) in self.secret_files() {
             let setting = format!("config.{section}.{key}{BY_FILE}");
-            let secret = Key::given(host, &setting, path)?.secret;
+            let secret = KeptSecret::given(host, &setting, path)?.secret;
             given.insert((section.to_owned(), key.to_owned()), secret);
         }
         Ok(given)
@@ -148,7 +148,7 @@ pub(crate) fn on_command_line(setting: &str) -> anyhow::Error {
 }
 
 /// Puts a secret into a file for root alone; gives the path.
-pub(crate) fn keep(
+pub(crate) fn keep_secret(
     host: &Host,
     secrets: &str,
     (section, key): (&str, &str),

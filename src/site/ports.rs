@@ -11,7 +11,7 @@ use std::os::unix::fs::FileTypeExt;
 
 /// One line: what for, where, and who is there.
 #[derive(Debug, Serialize)]
-pub(crate) struct Port {
+pub(crate) struct UsedPort {
     /// What for.
     pub(crate) purpose: String,
     /// A port of this machine; nothing for a socket or another machine's port.
@@ -34,9 +34,9 @@ pub(crate) struct Listening {
 }
 
 /// The ports of a site, and who listens there now.
-pub(crate) fn seen(site: &Site) -> Result<Vec<Port>> {
-    let listeners = processes::listeners()?;
-    let mut ports = declared(site);
+pub(crate) fn observe_ports(site: &Site) -> Result<Vec<UsedPort>> {
+    let listeners = processes::list_listeners()?;
+    let mut ports = declare_ports(site);
     let ours: Vec<_> = listeners
         .into_iter()
         .filter(|one| {
@@ -45,7 +45,7 @@ pub(crate) fn seen(site: &Site) -> Result<Vec<Port>> {
                 .any(|port| port.port == Some(one.address.port()))
         })
         .collect();
-    let holders = processes::holders(&ours);
+    let holders = processes::find_holders(&ours);
     for port in &mut ports {
         let mut here: Vec<SocketAddr> = ours
             .iter()
@@ -63,10 +63,10 @@ pub(crate) fn seen(site: &Site) -> Result<Vec<Port>> {
     Ok(ports)
 }
 
-fn declared(site: &Site) -> Vec<Port> {
+fn declare_ports(site: &Site) -> Vec<UsedPort> {
     let settings = site.settings();
     let serves = |service| settings.services.wants(service);
-    let port = |purpose: &str, port: Option<u16>, declared: String| Port {
+    let port = |purpose: &str, port: Option<u16>, declared: String| UsedPort {
         purpose: purpose.to_owned(),
         port,
         declared,
@@ -84,7 +84,7 @@ fn declared(site: &Site) -> Vec<Port> {
     }
     if serves(Service::Server) {
         ports.push(match web.bind {
-            Bind::Socket => socket("server", &site.layout.socket),
+            Bind::Socket => socket_port("server", &site.layout.socket),
             Bind::Tcp(address) => port("server", Some(address.port()), address.to_string()),
         });
     }
@@ -97,12 +97,12 @@ fn declared(site: &Site) -> Vec<Port> {
         if let Some(number) = extra.port.map(|port| port.get()) {
             ports.push(port(name, Some(number), format!("127.0.0.1:{number}")));
         } else if let Some(path) = &extra.socket {
-            ports.push(socket(name, path.as_str()));
+            ports.push(socket_port(name, path.as_str()));
         }
     }
     let database = &settings.database;
     ports.push(match database.mode {
-        Mode::Local => socket("database", database.socket.as_str()),
+        Mode::Local => socket_port("database", database.socket.as_str()),
         Mode::External => port(
             "database",
             None,
@@ -118,11 +118,11 @@ fn declared(site: &Site) -> Vec<Port> {
     ports
 }
 
-fn socket(purpose: &str, path: &str) -> Port {
+fn socket_port(purpose: &str, path: &str) -> UsedPort {
     let found = std::fs::symlink_metadata(path);
     let hidden = matches!(&found, Err(why) if why.kind() == ErrorKind::PermissionDenied);
     let there = found.is_ok_and(|data| data.file_type().is_socket());
-    Port {
+    UsedPort {
         purpose: purpose.to_owned(),
         port: None,
         declared: path.to_owned(),

@@ -1,7 +1,7 @@
 //! Settings that CamCOPS would silently ignore.
 
 use super::Site;
-use crate::camcops_conf::{self, Kind};
+use crate::camcops_conf::{self, ValueKind};
 use crate::settings::{BY_FILE, ConfigValue};
 
 /// What CamCOPS reads as true or false.
@@ -26,8 +26,8 @@ impl Site {
                 if key.ends_with(BY_FILE) {
                     continue;
                 }
-                let Some(known) = camcops_conf::keys::find(section, key) else {
-                    let nearest = camcops_conf::keys::nearest(section, key)
+                let Some(known) = camcops_conf::keys::find_key(section, key) else {
+                    let nearest = camcops_conf::keys::nearest_key(section, key)
                         .map(|known| format!("; nearest: {}", known.name))
                         .unwrap_or_default();
                     warnings.push(format!(
@@ -40,8 +40,8 @@ impl Site {
                 };
                 // The value itself may be a secret that went to the wrong key.
                 let needed = match known.kind {
-                    Kind::Int if line.parse::<i64>().is_err() => "a whole number",
-                    Kind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => {
+                    ValueKind::Int if line.parse::<i64>().is_err() => "a whole number",
+                    ValueKind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => {
                         "true or false"
                     }
                     _ => continue,

@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex};
 
 use crate::judge::Judge;
 use crate::texts::{any_file, any_key, any_text, any_value, good_line, good_value};
-use camcops_provision::camcops_conf::{Ini, check, escape, list};
+use camcops_provision::camcops_conf::{Ini, check_value, escape_value, join_list};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -85,7 +85,7 @@ proptest! {
     fn a_set_value_is_read_back(text in any_file(), (section, key) in any_key(), value in any_value()) {
         let mut file = Ini::parse(&text);
         let done = file.set(section, key, &value);
-        prop_assert_eq!(done.is_ok(), check(&value).is_ok());
+        prop_assert_eq!(done.is_ok(), check_value(&value).is_ok());
         if done.is_err() {
             prop_assert_eq!(file.to_string(), text);
             return Ok(());
@@ -105,13 +105,13 @@ proptest! {
             let keys = &theirs(&answer)["site"];
             keys.len() == 1 && keys.get("key") == Some(&value)
         });
-        prop_assert_eq!(check(&value).is_ok(), carried);
+        prop_assert_eq!(check_value(&value).is_ok(), carried);
     }
 
     #[test]
     fn an_escaped_value_is_interpolated_to_itself(value in good_value()) {
         let mut file = Ini::parse("");
-        file.set("site", "KEY", &escape(&value)).unwrap();
+        file.set("site", "KEY", &escape_value(&value)).unwrap();
         let answer = python(&file.to_string()).unwrap();
         prop_assert_eq!(answer["read"]["site"]["key"].as_str(), Some(value.as_str()));
     }
@@ -150,14 +150,14 @@ proptest! {
         file.set(section, key, &value).unwrap();
         let again = Ini::parse(&file.to_string());
         prop_assert_eq!(again.get(section, key), Some(value));
-        let same = |e: &camcops_provision::camcops_conf::Entry| e.section == section && e.key.eq_ignore_ascii_case(key);
+        let same = |e: &camcops_provision::camcops_conf::IniEntry| e.section == section && e.key.eq_ignore_ascii_case(key);
         prop_assert_eq!(again.entries().iter().filter(|e| same(e)).count(), 1);
     }
 
     #[test]
     fn a_list_keeps_its_items(mut items in prop::collection::vec(good_line(), 1..5)) {
         items.push("last".into());
-        let value = list(&items);
+        let value = join_list(&items);
         let mut file = Ini::parse("");
         file.set("site", "KEY", &value).unwrap();
         let got = file.get("site", "KEY").unwrap();
@@ -189,7 +189,8 @@ fn edited(edit: impl FnOnce(&mut Ini)) -> String {
 fn set_follows_the_style_of_the_file() {
     let text = edited(|file| {
         file.set("site", "a", "one").unwrap();
-        file.set("site", "LIST", &list(&["p", "q", "r"])).unwrap();
+        file.set("site", "LIST", &join_list(&["p", "q", "r"]))
+            .unwrap();
         file.set("server", "B", "two\nlines").unwrap();
     });
     let expected = FILE

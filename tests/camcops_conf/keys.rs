@@ -4,7 +4,7 @@ use crate::judge::{camcops_python, script};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use camcops_provision::camcops_conf::{KEYS, Section, keys};
+use camcops_provision::camcops_conf::{ConfSection, KEYS, keys};
 
 #[test]
 fn camcops_knows_the_same_keys() {
@@ -27,8 +27,11 @@ fn camcops_knows_the_same_keys() {
 
 #[test]
 fn sections_are_told_by_their_headers() {
-    assert_eq!(Section::of("recipient:x"), Some(Section::Recipient));
-    assert_eq!(Section::of("sms_backend:twilio"), Some(Section::Twilio));
+    assert_eq!(ConfSection::of("recipient:x"), Some(ConfSection::Recipient));
+    assert_eq!(
+        ConfSection::of("sms_backend:twilio"),
+        Some(ConfSection::Twilio)
+    );
     for header in [
         "recipient",
         "recipient:",
@@ -36,13 +39,13 @@ fn sections_are_told_by_their_headers() {
         "sms_backend:console",
         "DEFAULT",
     ] {
-        assert_eq!(Section::of(header), None, "{header}");
+        assert_eq!(ConfSection::of(header), None, "{header}");
     }
 }
 
 #[test]
 fn a_misspelt_key_finds_its_neighbour() {
-    let nearest = |section, name| keys::nearest(section, name).map(|key| key.name);
+    let nearest = |section, name| keys::nearest_key(section, name).map(|key| key.name);
     assert_eq!(nearest("site", "EMAIL_HOSTS"), Some("EMAIL_HOST"));
     assert_eq!(nearest("recipient:x", "DBURL"), Some("DB_URL"));
     assert_eq!(
@@ -50,6 +53,6 @@ fn a_misspelt_key_finds_its_neighbour() {
         Some("GUNICORN_TIMEOUT_S")
     );
     assert_eq!(nearest("site", "XYZZY"), None);
-    assert!(keys::find("site", "db_url").is_some());
-    assert!(keys::find("server", "DB_URL").is_none());
+    assert!(keys::find_key("site", "db_url").is_some());
+    assert!(keys::find_key("server", "DB_URL").is_none());
 }

@@ -1,7 +1,7 @@
 //! The merge that keeps the administrator's changes, and the mask.
 
 use crate::texts::{any_file, any_key, any_text, good_value};
-use camcops_provision::camcops_conf::{Ini, masked, masked_value, merge};
+use camcops_provision::camcops_conf::{Ini, mask_secrets, masked_value, merge_files};
 use proptest::prelude::*;
 
 fn values(text: &str) -> Vec<(String, String, String)> {
@@ -32,8 +32,8 @@ proptest! {
     #[test]
     fn merging_again_changes_nothing(ours in any_file(), theirs in any_text(), base in any_text()) {
         for base in [Some(base.as_str()), None] {
-            let once = merge(&ours, Some(&theirs), base);
-            let twice = merge(&ours, Some(&once.text), Some(&ours));
+            let once = merge_files(&ours, Some(&theirs), base);
+            let twice = merge_files(&ours, Some(&once.text), Some(&ours));
             prop_assert_eq!(&twice.text, &once.text);
         }
     }
@@ -46,7 +46,7 @@ proptest! {
             })
         };
         let (ours, file) = (apply(&mine), apply(&theirs));
-        let merged = merge(&ours, Some(&file), Some(&base));
+        let merged = merge_files(&ours, Some(&file), Some(&base));
         let [result, ours, file, base] =
             [&merged.text, &ours, &file, &base].map(|text| Ini::parse(text));
         prop_assert_eq!(result.problems(), vec![]);
@@ -71,7 +71,7 @@ proptest! {
 
     #[test]
     fn without_a_base_nothing_in_the_file_is_changed(ours in any_file(), theirs in any_file()) {
-        let merged = merge(&ours, Some(&theirs), None);
+        let merged = merge_files(&ours, Some(&theirs), None);
         let after = values(&merged.text);
         for value in values(&theirs) {
             prop_assert!(after.contains(&value), "{:?}", value);
@@ -95,11 +95,11 @@ proptest! {
         let mut file = Ini::parse(&text);
         if file.set(key.0, key.1, &lines.join("\n")).is_ok() {
             let text = file.to_string();
-            let shown = masked(&text);
+            let shown = mask_secrets(&text);
             prop_assert!(!shown.contains("PLANTED"), "{shown}");
             let ends = |t: &str| Ini::parse(t).to_string().matches(['\n', '\r']).count();
             prop_assert_eq!(ends(&shown), ends(&text));
-            prop_assert_eq!(masked(&shown), shown);
+            prop_assert_eq!(mask_secrets(&shown), shown);
         }
     }
 
@@ -109,7 +109,7 @@ proptest! {
     ) {
         let url = format!("amqp://{user}:{password}@{host}/v");
         for text in [format!("[export]\nCELERY_BROKER_URL = {url}\n"), format!("# {url}\n"), url] {
-            let shown = masked(&text);
+            let shown = mask_secrets(&text);
             prop_assert!(!shown.contains("PLANTED"), "{shown}");
             let tail = format!("@{host}/v");
             prop_assert!(shown.contains(&tail), "{shown}");
@@ -122,15 +122,15 @@ const BASE: &str = "# ours\n[site]\n# about A\nA = 1\n\n# about B\nB = 2\n";
 #[test]
 fn an_untouched_file_becomes_ours_verbatim() {
     let ours = BASE.replace("B = 2", "B = 3").replace("# ours", "# newer");
-    assert_eq!(merge(&ours, None, None).text, ours);
-    assert_eq!(merge(&ours, Some(BASE), Some(BASE)).text, ours);
+    assert_eq!(merge_files(&ours, None, None).text, ours);
+    assert_eq!(merge_files(&ours, Some(BASE), Some(BASE)).text, ours);
 }
 
 #[test]
 fn a_changed_file_keeps_its_looks() {
     let theirs = "[site]\n; mine\nB = 2\n\n    ; hm\nA : one\n[x]\ny = z\n";
     let ours = BASE.replace("B = 2", "B = 3\n\n# about C\nC = 4");
-    let merged = merge(&ours, Some(theirs), Some(BASE));
+    let merged = merge_files(&ours, Some(theirs), Some(BASE));
     let expected = "[site]\n; mine\nB = 3\n\n    ; hm\nA : one\n\n# about C\nC = 4\n[x]\ny = z\n";
     assert_eq!(merged.text, expected);
     let kept: Vec<_> = merged
@@ -145,7 +145,7 @@ fn a_changed_file_keeps_its_looks() {
 fn a_key_that_went_out_of_use_goes_with_its_comment() {
     let theirs = BASE.replace("A = 1", "A = one");
     let ours = BASE.replace("# about B\nB = 2\n", "");
-    let merged = merge(&ours, Some(&theirs), Some(BASE));
+    let merged = merge_files(&ours, Some(&theirs), Some(BASE));
     assert_eq!(merged.text, "# ours\n[site]\n# about A\nA = one\n");
 }
 
@@ -193,7 +193,7 @@ FHIR_APP_SECRET: ********
 GROUPS =
     a
 ";
-    assert_eq!(masked(text), expected);
+    assert_eq!(mask_secrets(text), expected);
     assert_eq!(
         masked_value("site", "SESSION_COOKIE_SECRET", "x"),
         "********"

@@ -1,7 +1,7 @@
 //! The template, judged by CamCOPS's own reader.
 
 use crate::judge::{camcops_python, script};
-use camcops_provision::camcops_conf::{Ini, KEYS, Kind, Section};
+use camcops_provision::camcops_conf::{ConfSection, Ini, KEYS, ValueKind};
 use camcops_provision::cli::Cli;
 use camcops_provision::resource::State;
 use camcops_provision::session::Session;
@@ -24,7 +24,7 @@ pub fn written(settings: &[&str], cookie: &str) -> String {
     }
     arguments.push("plan");
     let site = Session::open(&Cli::parse_from(arguments).global).unwrap();
-    let found = site.found(&site.journal().unwrap()).unwrap();
+    let found = site.read_existing(&site.journal().unwrap()).unwrap();
     let recipe = site.recipe(&found).unwrap();
     let file = recipe
         .wanted
@@ -76,13 +76,13 @@ fn every_key_is_written_once() {
     let written: Vec<_> = file
         .entries()
         .iter()
-        .map(|e| (Section::of(&e.section).unwrap(), e.key.clone()))
+        .map(|e| (ConfSection::of(&e.section).unwrap(), e.key.clone()))
         .collect();
     for key in KEYS {
         let wanted = matches!(
             key.section,
-            Section::Site | Section::Server | Section::Export
-        ) && key.kind != Kind::Unread;
+            ConfSection::Site | ConfSection::Server | ConfSection::Export
+        ) && key.kind != ValueKind::Unread;
         let times = written
             .iter()
             .filter(|w| w.0 == key.section && w.1 == key.name)
@@ -106,7 +106,8 @@ fn what_we_leave_alone_is_upstream_s_default() {
     ];
     let file = Ini::parse(&root());
     for entry in file.entries() {
-        let key = camcops_provision::camcops_conf::keys::find(&entry.section, &entry.key).unwrap();
+        let key =
+            camcops_provision::camcops_conf::keys::find_key(&entry.section, &entry.key).unwrap();
         if !key.default.is_empty() && !ours.contains(&key.name) {
             assert_eq!(entry.value.trim(), key.default, "{}", key.name);
         }

@@ -109,7 +109,7 @@ fn any_settings() -> impl Strategy<Value = Vec<String>> {
 pub fn good_line() -> impl Strategy<Value = String> {
     any_line().prop_filter("one line", |line| {
         !line.contains('\n')
-            && camcops_provision::camcops_conf::check(&format!("\n{line}\n.")).is_ok()
+            && camcops_provision::camcops_conf::check_value(&format!("\n{line}\n.")).is_ok()
     })
 }
 
@@ -146,7 +146,7 @@ pub fn good_value() -> impl Strategy<Value = String> {
                 .join("\n")
         })
         .prop_filter("carried", |value| {
-            camcops_provision::camcops_conf::check(value).is_ok()
+            camcops_provision::camcops_conf::check_value(value).is_ok()
         })
 }
 

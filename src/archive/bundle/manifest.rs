@@ -14,7 +14,7 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 
 /// What a bundle says of itself. It never has a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Manifest {
+pub(crate) struct BundleManifest {
     /// The format.
     pub(crate) format: u32,
     /// When it was made.
@@ -22,7 +22,7 @@ pub(crate) struct Manifest {
     /// The version of the program that made it, and that is in it.
     pub(crate) tool: String,
     /// The machines that it is for.
-    pub(crate) machine: Machine,
+    pub(crate) machine: BundleMachine,
     /// The version of CamCOPS.
     pub(crate) camcops: String,
     /// The Python that its packages are for, as 3.MINOR.
@@ -34,12 +34,12 @@ pub(crate) struct Manifest {
     /// The names of the distribution's packages.
     pub(crate) packages: BTreeSet<String>,
     /// Every file, in the order in which they follow.
-    pub(crate) files: Vec<Packed>,
+    pub(crate) files: Vec<BundledFile>,
 }
 
 /// A kind of machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Machine {
+pub(crate) struct BundleMachine {
     /// The distribution, as /etc/os-release has it: ID.
     pub(crate) distribution: String,
     /// Its release: `VERSION_ID`.
@@ -59,7 +59,7 @@ pub(crate) struct Built {
 
 /// A file of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Packed {
+pub(crate) struct BundledFile {
     /// Its directory and its name.
     pub(crate) path: String,
     /// Its size.
@@ -68,11 +68,11 @@ pub(crate) struct Packed {
     pub(crate) sha256: String,
 }
 
-impl Machine {
+impl BundleMachine {
     /// This one.
-    pub(crate) fn this(host: &Host) -> Result<Machine> {
-        let (distribution, version) = facts::release(host)?;
-        Ok(Machine {
+    pub(crate) fn this(host: &Host) -> Result<BundleMachine> {
+        let (distribution, version) = facts::distribution_release(host)?;
+        Ok(BundleMachine {
             distribution,
             version,
             architecture: std::env::consts::ARCH.to_owned(),
@@ -80,9 +80,9 @@ impl Machine {
     }
 }
 
-impl std::fmt::Display for Machine {
+impl std::fmt::Display for BundleMachine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Machine {
+        let BundleMachine {
             distribution,
             version,
             architecture,
@@ -91,9 +91,9 @@ impl std::fmt::Display for Machine {
     }
 }
 
-impl Manifest {
+impl BundleManifest {
     /// Reads one; says what is wrong with it otherwise.
-    pub(crate) fn parse(text: &[u8]) -> Result<Manifest, String> {
+    pub(crate) fn parse(text: &[u8]) -> Result<BundleManifest, String> {
         let whole: serde_json::Value =
             serde_json::from_slice(text).map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
         if let Some(format) = whole["format"].as_u64()
@@ -103,7 +103,7 @@ impl Manifest {
                 "was made by a newer version of camcops-provision (format {format}): use that version, which is in it as {TOOL}"
             ));
         }
-        let manifest: Manifest = serde_json::from_value(whole)
+        let manifest: BundleManifest = serde_json::from_value(whole)
             .map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
         let mut seen = BTreeSet::new();
         match manifest
@@ -121,7 +121,7 @@ impl Manifest {
 
     /// Why it is not for this machine; nothing if it is.
     pub(crate) fn misfit(&self, host: &Host) -> Result<Option<String>> {
-        let here = Machine::this(host)?;
+        let here = BundleMachine::this(host)?;
         Ok((here != self.machine).then(|| {
             format!(
                 "is for {}, and this machine is {here}: make one on a machine like this one",
@@ -137,7 +137,7 @@ impl Manifest {
 
     /// How many files one of its directories has.
     pub(crate) fn count(&self, directory: &str) -> usize {
-        let inside = |file: &&Packed| file.path.split('/').next() == Some(directory);
+        let inside = |file: &&BundledFile| file.path.split('/').next() == Some(directory);
         self.files.iter().filter(inside).count()
     }
 }

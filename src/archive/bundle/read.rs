@@ -1,10 +1,10 @@
 //! Reading a bundle: in one pass, each file held against the manifest.
 
-use super::manifest::{MANIFEST, Manifest, Packed};
-use super::{PACKAGES, TOOL, WHEELS, unfit};
-use crate::archive::pack::{PIECE, unpacked};
+use super::manifest::{BundleManifest, BundledFile, MANIFEST};
+use super::{PACKAGES, TOOL, WHEELS, unusable_bundle};
+use crate::archive::pack::{PIECE, unpack_stream};
 use crate::base::error::Exit;
-use crate::base::text::hex;
+use crate::base::text::encode_hex;
 use crate::host::Host;
 use anyhow::{Context, Result};
 use ring::digest;
@@ -21,19 +21,19 @@ const RESERVE: u64 = 64 << 20;
 type Stream = Box<dyn Read>;
 
 /// What a bundle says of itself; nothing else of it is read.
-pub(crate) fn manifest(path: &str) -> Result<Manifest> {
-    let mut archive = open(path)?;
-    Ok(begin(&mut archive, path)?.0)
+pub(crate) fn read_manifest(path: &str) -> Result<BundleManifest> {
+    let mut archive = open_archive(path)?;
+    Ok(begin_reading(&mut archive, path)?.0)
 }
 
 /// Holds every file against the manifest.
-pub(crate) fn verify(path: &str) -> Result<Manifest> {
-    pass(path, |_| Ok(()), |_| Ok(None))
+pub(crate) fn verify_bundle(path: &str) -> Result<BundleManifest> {
+    pass_through(path, |_| Ok(()), |_| Ok(None))
 }
 
 /// The same, and puts the files into a directory that is not there yet, for root alone.
-pub(crate) fn unpack(path: &str, host: &Host, directory: &str) -> Result<Manifest> {
-    let begin = |manifest: &Manifest| {
+pub(crate) fn unpack_bundle(path: &str, host: &Host, directory: &str) -> Result<BundleManifest> {
+    let begin = |manifest: &BundleManifest| {
         let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
         let space = host.space(parent)?;
         let free = space
@@ -54,7 +54,7 @@ pub(crate) fn unpack(path: &str, host: &Host, directory: &str) -> Result<Manifes
         }
         Ok(())
     };
-    pass(path, begin, |file| match file.path.as_str() {
+    pass_through(path, begin, |file| match file.path.as_str() {
         // Whoever reads this has it already.
         TOOL => Ok(None),
         inside => host.new_file(&format!("{directory}/{inside}")).map(Some),
@@ -62,53 +62,54 @@ pub(crate) fn unpack(path: &str, host: &Host, directory: &str) -> Result<Manifes
 }
 
 /// Goes through all of it: `put` may say where a file goes.
-fn pass(
+fn pass_through(
     path: &str,
-    start: impl FnOnce(&Manifest) -> Result<()>,
-    put: impl Fn(&Packed) -> Result<Option<File>>,
-) -> Result<Manifest> {
-    let mut archive = open(path)?;
-    let (manifest, mut entries) = begin(&mut archive, path)?;
+    start: impl FnOnce(&BundleManifest) -> Result<()>,
+    put: impl Fn(&BundledFile) -> Result<Option<File>>,
+) -> Result<BundleManifest> {
+    let mut archive = open_archive(path)?;
+    let (manifest, mut entries) = begin_reading(&mut archive, path)?;
     start(&manifest)?;
     for wanted in &manifest.files {
-        let entry = next(&mut entries, path, &wanted.path)?;
+        let entry = next_entry(&mut entries, path, &wanted.path)?;
         if entry.size() != wanted.bytes {
-            return Err(damaged(path, &wanted.path));
+            return Err(damaged_entry(path, &wanted.path));
         }
-        let sum = copied(entry, put(wanted)?, path)?;
+        let sum = copy_entry(entry, put(wanted)?, path)?;
         if sum != wanted.sha256 {
-            return Err(damaged(path, &wanted.path));
+            return Err(damaged_entry(path, &wanted.path));
         }
     }
     if let Some(more) = entries.next() {
-        more.map_err(|why| failed(path, why))?;
-        return Err(unfit(
+        more.map_err(|why| failed_reading(path, why))?;
+        return Err(unusable_bundle(
             path,
             "is damaged: it has more than its manifest says",
         ));
     }
     // The sum of zstd's own comes last.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|why| failed(path, why))?;
+    io::copy(&mut archive.into_inner(), &mut io::sink())
+        .map_err(|why| failed_reading(path, why))?;
     Ok(manifest)
 }
 
-fn open(path: &str) -> Result<Archive<Stream>> {
+fn open_archive(path: &str) -> Result<Archive<Stream>> {
     let cant = |why: io::Error| Exit::Unusable.because(format!("the bundle {path}: {why}"));
     if !Path::new(path).metadata().map_err(cant)?.is_file() {
-        return Err(unfit(path, "is no file"));
+        return Err(unusable_bundle(path, "is no file"));
     }
     let file = File::open(path).map_err(cant)?;
-    let stream = unpacked(file).map_err(|why| failed(path, why))?;
+    let stream = unpack_stream(file).map_err(|why| failed_reading(path, why))?;
     Ok(Archive::new(stream))
 }
 
-fn begin<'a>(
+fn begin_reading<'a>(
     archive: &'a mut Archive<Stream>,
     path: &str,
-) -> Result<(Manifest, Entries<'a, Stream>)> {
-    let is_none = || unfit(path, "is no bundle of camcops-provision, or is damaged");
-    let mut entries = archive.entries().map_err(|why| failed(path, why))?;
-    let entry = next(&mut entries, path, MANIFEST).map_err(|_| is_none())?;
+) -> Result<(BundleManifest, Entries<'a, Stream>)> {
+    let is_none = || unusable_bundle(path, "is no bundle of camcops-provision, or is damaged");
+    let mut entries = archive.entries().map_err(|why| failed_reading(path, why))?;
+    let entry = next_entry(&mut entries, path, MANIFEST).map_err(|_| is_none())?;
     if entry.size() > LARGEST_MANIFEST {
         return Err(is_none());
     }
@@ -116,37 +117,42 @@ fn begin<'a>(
     entry
         .take(LARGEST_MANIFEST)
         .read_to_end(&mut text)
-        .map_err(|why| failed(path, why))?;
-    let manifest = Manifest::parse(&text).map_err(|why| unfit(path, &why))?;
+        .map_err(|why| failed_reading(path, why))?;
+    let manifest = BundleManifest::parse(&text).map_err(|why| unusable_bundle(path, &why))?;
     Ok((manifest, entries))
 }
 
 /// The next file, which must have this name.
-fn next<'a>(
+fn next_entry<'a>(
     entries: &mut Entries<'a, Stream>,
     path: &str,
     name: &str,
 ) -> Result<Entry<'a, Stream>> {
     let Some(entry) = entries.next() else {
-        return Err(unfit(path, &format!("is damaged: it ends before {name}")));
+        return Err(unusable_bundle(
+            path,
+            &format!("is damaged: it ends before {name}"),
+        ));
     };
-    let entry = entry.map_err(|why| failed(path, why))?;
+    let entry = entry.map_err(|why| failed_reading(path, why))?;
     match entry.header().entry_type() == EntryType::Regular
         && *entry.path_bytes() == *name.as_bytes()
     {
         true => Ok(entry),
-        false => Err(damaged(path, name)),
+        false => Err(damaged_entry(path, name)),
     }
 }
 
 /// The sum of what is read, which is written too if that is wanted.
-fn copied(mut from: impl Read, mut to: Option<File>, path: &str) -> Result<String> {
+fn copy_entry(mut from: impl Read, mut to: Option<File>, path: &str) -> Result<String> {
     let mut sum = digest::Context::new(&digest::SHA256);
     let mut piece = vec![0; PIECE];
     loop {
-        let read = from.read(&mut piece).map_err(|why| failed(path, why))?;
+        let read = from
+            .read(&mut piece)
+            .map_err(|why| failed_reading(path, why))?;
         if read == 0 {
-            return Ok(hex(sum.finish().as_ref()));
+            return Ok(encode_hex(sum.finish().as_ref()));
         }
         sum.update(&piece[..read]);
         if let Some(to) = &mut to {
@@ -156,8 +162,8 @@ fn copied(mut from: impl Read, mut to: Option<File>, path: &str) -> Result<Strin
     }
 }
 
-fn damaged(path: &str, name: &str) -> anyhow::Error {
-    unfit(
+fn damaged_entry(path: &str, name: &str) -> anyhow::Error {
+    unusable_bundle(
         path,
         &format!(
             "is damaged: {name} is not what its manifest says; copy it again, or make it anew"
@@ -166,10 +172,10 @@ fn damaged(path: &str, name: &str) -> anyhow::Error {
 }
 
 /// What the disk itself can't do is no fault of the bundle.
-fn failed(path: &str, why: io::Error) -> anyhow::Error {
+fn failed_reading(path: &str, why: io::Error) -> anyhow::Error {
     match why.raw_os_error() {
         Some(_) => anyhow::Error::new(why).context(format!("can't read {path}")),
-        None => unfit(
+        None => unusable_bundle(
             path,
             &format!("is damaged: {why}; copy it again, or make it anew"),
         ),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 struct Small {
     home: tempfile::TempDir,
     host: Host,
-    manifest: Manifest,
+    manifest: BundleManifest,
 }
 
 const FILES: [(&str, &str); 3] = [
@@ -18,7 +18,7 @@ const FILES: [(&str, &str); 3] = [
 ];
 
 impl Small {
-    fn new(change: impl FnOnce(&mut Manifest)) -> Small {
+    fn new(change: impl FnOnce(&mut BundleManifest)) -> Small {
         let home = tempfile::tempdir().unwrap();
         let host = Host::live().unwrap();
         let directory = home.path().to_owned();
@@ -26,13 +26,13 @@ impl Small {
         let files = FILES.map(|(path, text)| {
             let name = path.replace('/', "-");
             std::fs::write(at(&name), text).unwrap();
-            write::packed(&host, &at(&name), path).unwrap()
+            write::describe_file(&host, &at(&name), path).unwrap()
         });
-        let mut manifest = Manifest {
+        let mut manifest = BundleManifest {
             format: FORMAT,
             made_at: "2026-11-22T07:00:00Z".into(),
             tool: "0.1.0".into(),
-            machine: Machine::this(&host).unwrap(),
+            machine: BundleMachine::this(&host).unwrap(),
             camcops: "2.4.24".into(),
             python: "3.11".into(),
             release: "2.4.24-py3.11-00000000".into(),
@@ -47,7 +47,7 @@ impl Small {
             manifest,
         };
         let source = |path: &str| at(&path.replace('/', "-"));
-        write::write(&small.host, &small.path(), &small.manifest, source).unwrap();
+        write::write_bundle(&small.host, &small.path(), &small.manifest, source).unwrap();
         small
     }
 
@@ -59,15 +59,15 @@ impl Small {
         self.at("bundle").display().to_string()
     }
 
-    fn unpacked(&self) -> Result<Manifest> {
+    fn unpacked(&self) -> Result<BundleManifest> {
         let directory = self.at("unpacked");
         let _ = std::fs::remove_dir_all(&directory);
-        read::unpack(&self.path(), &self.host, directory.to_str().unwrap())
+        read::unpack_bundle(&self.path(), &self.host, directory.to_str().unwrap())
     }
 }
 
 #[track_caller]
-fn refused(said: Result<Manifest>, words: &str) {
+fn refused(said: Result<BundleManifest>, words: &str) {
     let why = said.unwrap_err();
     assert_eq!(Exit::of(&why), Exit::Unusable, "{why:#}");
     let why = format!("{why:#}");
@@ -77,8 +77,8 @@ fn refused(said: Result<Manifest>, words: &str) {
 #[test]
 fn what_is_packed_is_unpacked() {
     let small = Small::new(|_| ());
-    assert_eq!(read::manifest(&small.path()).unwrap(), small.manifest);
-    assert_eq!(read::verify(&small.path()).unwrap(), small.manifest);
+    assert_eq!(read::read_manifest(&small.path()).unwrap(), small.manifest);
+    assert_eq!(read::verify_bundle(&small.path()).unwrap(), small.manifest);
     assert_eq!(small.unpacked().unwrap(), small.manifest);
     for (path, text) in &FILES[1..] {
         let unpacked = std::fs::read_to_string(small.at("unpacked").join(path)).unwrap();
@@ -94,14 +94,14 @@ fn wherever_it_is_cut_or_changed_nothing_wrong_is_unpacked() {
     let whole = std::fs::read(small.path()).unwrap();
     for end in 0..whole.len() {
         std::fs::write(small.path(), &whole[..end]).unwrap();
-        refused(read::verify(&small.path()), "bundle");
+        refused(read::verify_bundle(&small.path()), "bundle");
     }
     let mut harmless = 0;
     for at in 0..whole.len() {
         let mut changed = whole.clone();
         changed[at] ^= 1;
         std::fs::write(small.path(), &changed).unwrap();
-        match read::verify(&small.path()) {
+        match read::verify_bundle(&small.path()) {
             // A field of zstd's own that changes nothing of what comes out.
             Ok(manifest) => {
                 assert_eq!(manifest, small.manifest);
@@ -117,13 +117,16 @@ fn wherever_it_is_cut_or_changed_nothing_wrong_is_unpacked() {
     }
     assert!(harmless * 20 < whole.len(), "{harmless} of {}", whole.len());
     std::fs::write(small.path(), [&whole[..], b"more"].concat()).unwrap();
-    refused(read::verify(&small.path()), "is damaged");
+    refused(read::verify_bundle(&small.path()), "is damaged");
 }
 
 #[test]
 fn a_file_that_is_not_as_its_manifest_says_is_refused() {
     let small = Small::new(|manifest| manifest.files[1].sha256 = "0".repeat(64));
-    refused(read::verify(&small.path()), "wheels/a-1-py3-none-any.whl");
+    refused(
+        read::verify_bundle(&small.path()),
+        "wheels/a-1-py3-none-any.whl",
+    );
     refused(small.unpacked(), "wheels/a-1-py3-none-any.whl");
 }
 
@@ -147,17 +150,17 @@ fn no_name_leads_elsewhere() {
         let mut manifest = small.manifest.clone();
         manifest.files[1].path = name.into();
         let text = serde_json::to_vec(&manifest).unwrap();
-        assert!(Manifest::parse(&text).is_err(), "{name}");
+        assert!(BundleManifest::parse(&text).is_err(), "{name}");
     }
     let small = Small::new(|_| ());
     let mut twice = small.manifest.clone();
     twice.files[2] = twice.files[1].clone();
-    assert!(Manifest::parse(&serde_json::to_vec(&twice).unwrap()).is_err());
+    assert!(BundleManifest::parse(&serde_json::to_vec(&twice).unwrap()).is_err());
 }
 
 #[test]
 fn another_kind_of_machine_or_format_is_refused() {
-    type Change = fn(&mut Manifest);
+    type Change = fn(&mut BundleManifest);
     let changes: [(Change, &str); 3] = [
         (
             |manifest| manifest.machine.architecture = "vax".into(),
@@ -174,7 +177,7 @@ fn another_kind_of_machine_or_format_is_refused() {
     ];
     for (change, words) in changes {
         let small = Small::new(change);
-        let manifest = read::verify(&small.path()).unwrap();
+        let manifest = read::verify_bundle(&small.path()).unwrap();
         let why = manifest.misfit(&small.host).unwrap().unwrap();
         assert!(why.contains(words), "{why}");
         let bundle = Bundle {
@@ -186,7 +189,7 @@ fn another_kind_of_machine_or_format_is_refused() {
         refused(bundle.manifest(&small.host).cloned(), words);
     }
     let newer = Small::new(|manifest| manifest.format = FORMAT + 1);
-    refused(read::verify(&newer.path()), "newer version");
+    refused(read::verify_bundle(&newer.path()), "newer version");
 }
 
 #[test]
@@ -194,11 +197,11 @@ fn what_is_no_bundle_is_refused() {
     let small = Small::new(|_| ());
     for text in ["", "nothing", "\u{1f}\u{8b}"] {
         std::fs::write(small.path(), text).unwrap();
-        refused(read::verify(&small.path()), "is no bundle");
+        refused(read::verify_bundle(&small.path()), "is no bundle");
     }
     refused(
-        read::verify(&small.home.path().display().to_string()),
+        read::verify_bundle(&small.home.path().display().to_string()),
         "is no file",
     );
-    refused(read::verify("/nowhere/bundle"), "No such file");
+    refused(read::verify_bundle("/nowhere/bundle"), "No such file");
 }

@@ -88,7 +88,7 @@ fn what_no_backup_has_is_refused_whole() {
         let (root, host) = machine();
         let before = everything(&root);
         let packed = archive(&[&[good], entries].concat());
-        let why = judge(&host, &packed[..]).unwrap_err();
+        let why = check_archive(&host, &packed[..]).unwrap_err();
         assert_eq!(Exit::of(&why), Exit::Unusable, "{entries:?}: {why:#}");
         assert_eq!(everything(&root), before, "{entries:?}");
         // Whoever does not ask before gets no further than the first such thing.
@@ -106,7 +106,7 @@ fn nothing_is_written_through_a_link_that_is_here() {
     symlink("/etc", root.path().join("opt/x")).unwrap();
     let packed = archive(&[("srv/first", FILE, "x"), ("opt/x/cron.d/pwn", FILE, "x")]);
     for why in [
-        judge(&host, &packed[..]).unwrap_err(),
+        check_archive(&host, &packed[..]).unwrap_err(),
         bring_back(&host, &packed[..]).unwrap_err(),
     ] {
         assert_eq!(Exit::of(&why), Exit::CannotCreate, "{why:#}");
@@ -117,7 +117,7 @@ fn nothing_is_written_through_a_link_that_is_here() {
     fs::create_dir(root.path().join("data")).unwrap();
     symlink("data", root.path().join("srv")).unwrap();
     let packed = archive(&[("srv/camcops", DIRECTORY, ""), ("srv/camcops/a", FILE, "x")]);
-    judge(&host, &packed[..]).unwrap();
+    check_archive(&host, &packed[..]).unwrap();
     assert_eq!(bring_back(&host, &packed[..]).unwrap().number, 2);
     assert!(root.path().join("data/camcops/a").exists());
 }
@@ -134,7 +134,7 @@ fn another_kind_of_thing_is_not_replaced() {
         ("srv/c/d", FILE, ""),
     ] {
         let packed = archive(&[entry]);
-        let why = judge(&host, &packed[..]).unwrap_err();
+        let why = check_archive(&host, &packed[..]).unwrap_err();
         assert_eq!(Exit::of(&why), Exit::CannotCreate, "{entry:?}: {why:#}");
     }
 }
@@ -149,7 +149,7 @@ fn links_that_lead_out_and_set_id_bits_stay_behind() {
         ("opt/in", LINK, "tool"),
         ("opt/tool", FILE, "#!/bin/sh\n"),
     ]);
-    judge(&host, &packed[..]).unwrap();
+    check_archive(&host, &packed[..]).unwrap();
     let brought = bring_back(&host, &packed[..]).unwrap();
     assert_eq!(brought.left_out, ["/etc/cron.d/pwn", "/opt/out", "/opt/up"]);
     let tool = fs::metadata(root.path().join("opt/in")).unwrap();
@@ -163,6 +163,6 @@ fn an_archive_that_was_cut_is_refused_before_anything_is_written() {
     let content: String = (0..20_000).map(|number| number.to_string()).collect();
     let content: &'static str = Box::leak(content.into_boxed_str());
     let packed = archive(&[("opt/first", FILE, "x"), ("opt/x", FILE, content)]);
-    judge(&host, &packed[..packed.len() / 2]).unwrap_err();
+    check_archive(&host, &packed[..packed.len() / 2]).unwrap_err();
     assert_eq!(everything(&root), before);
 }

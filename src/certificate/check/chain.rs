@@ -1,11 +1,16 @@
 //! The certificates between the server's and the root.
 
-use super::{Findings, Given, Link};
+use super::{Findings, GivenFiles, Link};
 use crate::certificate::read;
 
 impl Findings {
     /// Each certificate must have issued the one before it.
-    pub(super) fn check_chain(&mut self, given: &Given<'_>, leaf: &Link<'_>, others: &[Link<'_>]) {
+    pub(super) fn check_chain(
+        &mut self,
+        given: &GivenFiles<'_>,
+        leaf: &Link<'_>,
+        others: &[Link<'_>],
+    ) {
         let mut rest: Vec<&Link<'_>> = Vec::new();
         for link in others {
             if link.der == leaf.der || rest.iter().any(|known| known.der == link.der) {
@@ -89,7 +94,7 @@ impl Findings {
         let strangers: Vec<_> = rest.iter().filter(|link| !on_path(link)).collect();
         let names: Vec<_> = strangers.iter().map(|link| link.called()).collect();
         let whole = read::self_signed(&tip.certificate);
-        let issuer = read::called(tip.certificate.issuer());
+        let issuer = read::distinguished_name(tip.certificate.issuer());
         if let Some(stranger) = strangers.first()
             && !forged
         {
@@ -137,7 +142,7 @@ impl Findings {
         }
     }
 
-    fn check_link(&mut self, given: &Given<'_>, link: &Link<'_>) {
+    fn check_link(&mut self, given: &GivenFiles<'_>, link: &Link<'_>) {
         let whose = format!("holds {}, which ", link.called());
         let signs = match link.certificate.key_usage() {
             Ok(Some(usage)) => usage.value.key_cert_sign(),

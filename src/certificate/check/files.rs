@@ -1,6 +1,6 @@
 //! Files that are not what they should be: binary, encrypted, empty, swapped.
 
-use super::{Findings, Given, shell_word};
+use super::{Findings, GivenFiles, shell_word};
 use crate::certificate::read::{self, PrivateKey, Unreadable};
 use std::path::{Path, PathBuf};
 use x509_parser::certificate::X509Certificate;
@@ -29,7 +29,7 @@ impl Findings {
             ),
             Unreadable::Utf16 => {
                 let word = shell_word(file);
-                let new = shell_word(&beside(file, "ascii.pem"));
+                let new = shell_word(&file_beside(file, "ascii.pem"));
                 self.refuse(
                     file,
                     "is UTF-16 text, and Apache reads plain ASCII",
@@ -44,9 +44,12 @@ impl Findings {
         }
     }
 
-    pub(super) fn read_key(&mut self, given: &Given<'_>) -> Option<PrivateKey> {
+    pub(super) fn read_key(&mut self, given: &GivenFiles<'_>) -> Option<PrivateKey> {
         let (path, bytes) = given.key;
-        let (word, plain) = (shell_word(path), shell_word(&beside(path, "plain.key")));
+        let (word, plain) = (
+            shell_word(path),
+            shell_word(&file_beside(path, "plain.key")),
+        );
         let encrypted = (
             "is encrypted, and nobody is there to type its passphrase when Apache starts",
             format!(
@@ -58,10 +61,10 @@ impl Findings {
             self.refuse(path, encrypted.0, encrypted.1);
             return None;
         }
-        let mut blocks = match read::blocks(bytes) {
+        let mut blocks = match read::read_blocks(bytes) {
             Ok(blocks) => blocks,
             Err(Unreadable::Binary) => {
-                let pem = shell_word(&beside(path, "key.pem"));
+                let pem = shell_word(&file_beside(path, "key.pem"));
                 let convert = match binary_kind(bytes) {
                     Binary::Pkcs12 => {
                         format!("(umask 077; openssl pkcs12 -in {word} -nocerts -nodes -out {pem})")
@@ -109,7 +112,7 @@ impl Findings {
             None => {
                 self.refuse(
                     path,
-                    format!("holds {} and no private key", listed(&blocks)),
+                    format!("holds {} and no private key", list_blocks(&blocks)),
                     "set tls.key to the file with the line -----BEGIN PRIVATE KEY-----",
                 );
                 None
@@ -121,7 +124,7 @@ impl Findings {
 
     pub(super) fn read_certificates(
         &mut self,
-        given: &Given<'_>,
+        given: &GivenFiles<'_>,
         (path, bytes): (&Path, &[u8]),
         setting: &str,
     ) -> Vec<Vec<u8>> {
@@ -131,8 +134,8 @@ impl Findings {
         } else {
             "crt.pem"
         };
-        let (word, pem) = (shell_word(path), shell_word(&beside(path, extension)));
-        let blocks = match read::blocks(bytes) {
+        let (word, pem) = (shell_word(path), shell_word(&file_beside(path, extension)));
+        let blocks = match read::read_blocks(bytes) {
             Ok(blocks) => blocks,
             Err(Unreadable::Binary) => {
                 let (what, convert) = match binary_kind(bytes) {
@@ -163,7 +166,7 @@ impl Findings {
         };
         let has_key = blocks.iter().any(read::is_private_key);
         if !blocks.iter().any(read::is_certificate) {
-            let kind = listed(&blocks);
+            let kind = list_blocks(&blocks);
             let (what, remedy) = if has_key {
                 (
                     "a private key and no certificate".to_string(),
@@ -231,16 +234,16 @@ fn binary_kind(bytes: &[u8]) -> Binary {
     }
 }
 
-fn listed(blocks: &[Pem]) -> String {
+fn list_blocks(blocks: &[Pem]) -> String {
     let labels: Vec<_> = blocks
         .iter()
-        .map(|block| read::plain(&block.label))
+        .map(|block| read::printable_text(&block.label))
         .collect();
     labels.join(", ")
 }
 
 /// A name for the converted file, next to the given one.
-fn beside(path: &Path, extension: &str) -> PathBuf {
+fn file_beside(path: &Path, extension: &str) -> PathBuf {
     let new = path.with_extension(extension);
     if new == path {
         path.with_extension(format!("new.{extension}"))

@@ -426,7 +426,7 @@ proptest! {
         which in 0..3usize, at in any::<prop::sample::Index>(), byte in any::<u8>()
     ) {
         let names = ["rsa.crt", "p256-sec1.key", "ed25519.key"];
-        let block = read::blocks(&fixture(names[which])).unwrap().remove(0);
+        let block = read::read_blocks(&fixture(names[which])).unwrap().remove(0);
         let mut der = block.contents;
         let at = at.index(der.len());
         der[at] = byte;

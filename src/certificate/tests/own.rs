@@ -79,7 +79,7 @@ fn what_the_certificate_says() {
         ..Subject::default()
     };
     let bare = self_signed(&bare, now()).unwrap();
-    let summary = summary(bare.certificate.as_bytes(), now()).unwrap();
+    let summary = summarize_first(bare.certificate.as_bytes(), now()).unwrap();
     assert_eq!(summary.subject, "CN=camcops.example.org");
 }
 
@@ -153,7 +153,7 @@ fn a_renewed_certificate_is_for_the_key_that_is_there() {
     let names = subject(&["camcops.example.org"]);
     let pair = self_signed(&names, now()).unwrap();
     let more = subject(&["camcops.example.org", "10.1.2.3"]);
-    let again = renewed(&pair.key, &more, now()).unwrap();
+    let again = renew_certificate(&pair.key, &more, now()).unwrap();
     assert_eq!(*again.key, *pair.key);
     let serves =
         |key: &str| still_serves(again.certificate.as_bytes(), key.as_bytes(), &more, now());
@@ -161,7 +161,7 @@ fn a_renewed_certificate_is_for_the_key_that_is_there() {
     // What is no key, or another kind of key than ours, is replaced.
     let other = String::from_utf8(fixture("rsa.key")).unwrap();
     for no_key in ["", "nonsense", &other] {
-        let new = renewed(no_key, &names, now()).unwrap();
+        let new = renew_certificate(no_key, &names, now()).unwrap();
         assert_ne!(*new.key, no_key);
         let (certificate, key) = (new.certificate.as_bytes(), new.key.as_bytes());
         assert_eq!(still_serves(certificate, key, &names, now()), Ok(()));
@@ -197,11 +197,11 @@ fn names_once_each_and_a_long_first_one_is_no_common_name() {
         "FD00:0::1",
     ];
     let pair = self_signed(&subject(&given), now()).unwrap();
-    let summary = summary(pair.certificate.as_bytes(), now()).unwrap();
+    let summary = summarize_first(pair.certificate.as_bytes(), now()).unwrap();
     assert_eq!(summary.names, [long.as_str(), "b.example.org", "fd00::1"]);
     assert!(summary.subject.ends_with("CN=b.example.org"), "{summary:?}");
     let pair = self_signed(&subject(&[&long]), now()).unwrap();
-    let summary = super::summary(pair.certificate.as_bytes(), now()).unwrap();
+    let summary = summarize_first(pair.certificate.as_bytes(), now()).unwrap();
     assert!(summary.subject.ends_with("CN=CamCOPS"), "{summary:?}");
 }
 
@@ -314,7 +314,7 @@ fn a_short_life_is_not_renewed_on_every_run() {
 #[test]
 fn the_summary_is_what_openssl_prints() {
     let file = fixture("rsa.crt");
-    let shown = summary(&file, now()).unwrap();
+    let shown = summarize_first(&file, now()).unwrap();
     let path = format!(
         "{}/tests/fixtures/certificates/rsa.crt",
         env!("CARGO_MANIFEST_DIR")
@@ -330,8 +330,15 @@ fn the_summary_is_what_openssl_prints() {
     assert!(shown.not_before.starts_with("2026-11-21T") && shown.not_before.ends_with('Z'));
     assert!(shown.self_signed);
     assert_eq!(shown.days_left, 790);
-    assert_eq!(summary(&file, now() + 791 * DAY).unwrap().days_left, -1);
+    assert_eq!(
+        summarize_first(&file, now() + 791 * DAY).unwrap().days_left,
+        -1
+    );
     let chain = Chain::new();
-    assert!(!summary(chain.leaf.as_bytes(), now()).unwrap().self_signed);
-    assert!(summary(b"nothing", now()).is_err());
+    assert!(
+        !summarize_first(chain.leaf.as_bytes(), now())
+            .unwrap()
+            .self_signed
+    );
+    assert!(summarize_first(b"nothing", now()).is_err());
 }

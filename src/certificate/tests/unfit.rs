@@ -21,7 +21,10 @@ fn only_certificates_leave_a_file() {
     );
     assert!(holds_key(file.as_bytes()) && !holds_key(published.as_bytes()));
     let key = key_only(file.as_bytes()).unwrap();
-    assert!(fits(chain.leaf.as_bytes(), &key) && !key.windows(4).any(|text| text == b"CERT"));
+    assert!(
+        key_fits_certificate(chain.leaf.as_bytes(), &key)
+            && !key.windows(4).any(|text| text == b"CERT")
+    );
     assert_eq!(certificates_only(chain.key.as_bytes()), None);
     assert!(key_only(chain.leaf.as_bytes()).is_none());
 
@@ -111,8 +114,8 @@ fn what_is_too_much_is_refused_in_no_time() {
             &["refuse chain.pem is no file of the certificate: it has more than"],
         );
         let both = format!("{}{long}", chain.leaf);
-        assert!(summaries(both.as_bytes(), now()).is_err());
-        assert!(!fits(both.as_bytes(), chain.key.as_bytes()));
+        assert!(summarize_all(both.as_bytes(), now()).is_err());
+        assert!(!key_fits_certificate(both.as_bytes(), chain.key.as_bytes()));
     }
     let huge = [chain.leaf.as_bytes(), &vec![b' '; 2 << 20]].concat();
     let mut files = chain.files(&[]);
@@ -141,7 +144,7 @@ fn signatures_that_browsers_do_not_verify_are_refused() {
         ],
     );
     let ed25519 = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let why = request(&ed25519.serialize_pem(), &subject(&[SERVER])).unwrap_err();
+    let why = create_request(&ed25519.serialize_pem(), &subject(&[SERVER])).unwrap_err();
     assert!(why.to_string().contains("--new-key"), "{why}");
 }
 
@@ -163,7 +166,7 @@ fn text_that_openssl_passes_over_is_refused() {
 fn what_is_served_is_judged_as_files_are() {
     let chain = Chain::new();
     let served = |pem: &[u8], name: &str| {
-        let blocks = read::blocks(pem).unwrap();
+        let blocks = read::read_blocks(pem).unwrap();
         let chain: Vec<_> = blocks.into_iter().map(|block| block.contents).collect();
         let found = check_served(Path::new("host:443"), &chain, &[name.to_owned()], now());
         found.iter().map(ToString::to_string).collect::<Vec<_>>()

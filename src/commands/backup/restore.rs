@@ -1,22 +1,22 @@
 //! `backup restore`: what a backup has takes the place of what is there, in one step, or not at all.
 
-use super::{load_beside, open_files, place};
+use super::{backup_path, load_beside, open_files};
 use crate::archive::pack;
 use crate::backup::{self, Opened, files, make};
 use crate::base::error::Exit;
-use crate::base::signals::{is_to_stop, stop_on_signals, stopped};
+use crate::base::signals::{is_to_stop, stop_on_signals, stopped_error};
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Parts, Restore};
 use crate::commands::purge;
 use crate::drivers::services;
-use crate::drivers::sql::copy::load::{self, For, Source};
-use crate::drivers::sql::{self, Known};
+use crate::drivers::sql::copy::load::{self, DumpSource, ScratchDatabase};
+use crate::drivers::sql::{self, Database};
 use crate::drivers::tables;
-use crate::host::Kind;
+use crate::host::PathKind;
 use crate::journal::{self, Journal, Writer};
 use crate::resource::{Part, State};
 use crate::session::Session;
-use crate::session::converge::converge;
+use crate::session::converge::converge_site;
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Resul
     let stop = stop_on_signals(style)?;
     let begin = Instant::now();
     let mut site = Session::open(global)?;
-    let input = input(&site, &place(&site, &flags.what)?)?;
+    let input = open_input(&site, &backup_path(&site, &flags.what)?)?;
     let is_new = !Journal::read(&site.host, &site.instance)?.exists();
     let Input::Backup(opened) = &input else {
         if is_new {
@@ -52,18 +52,18 @@ pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Resul
                 "there is no site on this machine, and a dump of a database alone makes none: run `camcops-provision install` first",
             ));
         }
-        return data(global, site, &input, flags, stop, begin, style).await;
+        return restore_data(global, site, &input, flags, stop, begin, style).await;
     };
     if opened.manifest.encrypted_to.is_some() && flags.identity.identity.is_none() {
         return Err(super::identity_needed());
     }
     if !is_new && !flags.with_configuration {
-        return data(global, site, &input, flags, stop, begin, style).await;
+        return restore_data(global, site, &input, flags, stop, begin, style).await;
     }
-    confirmed(&opened.manifest.database.name, flags)?;
+    confirm_restore(&opened.manifest.database.name, flags)?;
     let before = before_files(global, &mut site, opened, is_new, flags).await?;
     let restored = match with_files(global, &mut site, opened, flags) {
-        Ok(()) => data(global, site, &input, flags, stop, begin, style).await,
+        Ok(()) => restore_data(global, site, &input, flags, stop, begin, style).await,
         Err(why) => Err(why),
     };
     restored.map_err(|why| match before {
@@ -75,7 +75,7 @@ pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Resul
 }
 
 /// The data, on ground that is made for it where there is none.
-async fn data(
+async fn restore_data(
     global: &Global,
     mut site: Session,
     input: &Input,
@@ -89,25 +89,25 @@ async fn data(
         .database
         .name_or(&site.layout.slug)
         .to_owned();
-    confirmed(&database, flags)?;
+    confirm_restore(&database, flags)?;
     let is_new = !Journal::read(&site.host, &site.instance)?.exists();
-    site = purge::site(global)?;
+    site = purge::load_installed(global)?;
     if is_new || !has_ground(&site).await? {
         // Everything that data can be loaded into; what reads it comes after it.
         let ground = Parts {
             skip: vec![Part::Tables, Part::Superuser, Part::Services, Part::Web],
-            ..whole()
+            ..all_parts()
         };
         let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
-        let converged = converge(&site, &mut writer, &ground, stop, style).await;
+        let converged = converge_site(&site, &mut writer, &ground, stop, style).await;
         site.close().await;
         converged?;
         drop(writer);
-        site = purge::site(global)?;
+        site = purge::load_installed(global)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
     let known = site.drivers.database()?;
-    let restored = restored(&site, &known, &mut writer, input, flags, style).await;
+    let restored = restore_tables(&site, &known, &mut writer, input, flags, style).await;
     site.close().await;
     let restored = restored?;
     if style.json {
@@ -128,8 +128,8 @@ async fn data(
     }
     terminal::print_line(&format!(
         "restored {} in {} into {database}: {:.0} s, {:.0} s of them without a site",
-        terminal::count(usize::try_from(restored.rows)?, "row"),
-        terminal::count(restored.tables, "table"),
+        terminal::count_of(usize::try_from(restored.rows)?, "row"),
+        terminal::count_of(restored.tables, "table"),
         begin.elapsed().as_secs_f64(),
         restored.downtime.as_secs_f64()
     ))?;
@@ -140,12 +140,12 @@ async fn data(
     Ok(0)
 }
 
-fn note(site: &Session, text: &str) -> Result<()> {
+fn tell_step(site: &Session, text: &str) -> Result<()> {
     (site.drivers.application()?.tell)(text);
     Ok(())
 }
 
-fn whole() -> Parts {
+fn all_parts() -> Parts {
     Parts {
         only: Vec::new(),
         skip: Vec::new(),
@@ -154,7 +154,7 @@ fn whole() -> Parts {
 }
 
 /// Only whoever names the database exactly may have it replaced.
-fn confirmed(database: &str, flags: &Restore) -> Result<()> {
+fn confirm_restore(database: &str, flags: &Restore) -> Result<()> {
     match &flags.confirm {
         Some(name) if name == database => Ok(()),
         Some(name) => Err(Exit::Usage.because(format!(
@@ -166,14 +166,14 @@ fn confirmed(database: &str, flags: &Restore) -> Result<()> {
     }
 }
 
-fn input(site: &Session, path: &str) -> Result<Input> {
+fn open_input(site: &Session, path: &str) -> Result<Input> {
     let host = &site.host;
     let followed = host.followed(path)?;
-    match host.look(&followed)? {
-        Some(entry) if entry.kind == Kind::Directory => {
-            Ok(Input::Backup(Box::new(backup::open(host, &followed)?)))
-        }
-        Some(entry) if entry.kind == Kind::File => Ok(Input::Dump(followed)),
+    match host.stat(&followed)? {
+        Some(entry) if entry.kind == PathKind::Directory => Ok(Input::Backup(Box::new(
+            backup::open_backup(host, &followed)?,
+        ))),
+        Some(entry) if entry.kind == PathKind::File => Ok(Input::Dump(followed)),
         _ => Err(Exit::Unusable.because(format!(
             "there is no backup {path}; `camcops-provision backup list` shows those that there are"
         ))),
@@ -197,11 +197,13 @@ async fn before_files(
             "the backup is of the instance {instance}, and its configuration can only be brought back there: --instance {instance}"
         )));
     }
-    open_files(&site.host, opened, identity)?
-        .read(&site.host, |packed| files::judge(&site.host, packed))?;
+    open_files(&site.host, opened, identity)?.read(&site.host, |packed| {
+        files::check_archive(&site.host, packed)
+    })?;
     if is_new {
-        let differing = open_files(&site.host, opened, identity)?
-            .read(&site.host, |packed| files::differing(&site.host, packed))?;
+        let differing = open_files(&site.host, opened, identity)?.read(&site.host, |packed| {
+            files::find_differing(&site.host, packed)
+        })?;
         if !differing.is_empty() {
             return Err(Exit::CannotCreate.because(format!(
                 "what stands here is not what the backup has, and nothing is replaced on a machine without a site: move away {}, and run again",
@@ -210,18 +212,18 @@ async fn before_files(
         }
         return Ok(None);
     }
-    *site = purge::site(global)?;
+    *site = purge::load_installed(global)?;
     let known = site.drivers.database()?;
     let _lock = journal::try_lock(&site.host)?;
     load::need_power(&known, "")?;
     known.server.started(&site.host).await?;
     load::refuse_triggers(&known).await?;
-    let scan = super::database(&site.host, opened, identity)?
-        .read(&site.host, |packed| super::scanned(packed, &opened.path))?;
-    load::compare(&opened.manifest.database.tables, &scan.tables)?;
-    let before = safety(site, &known).await?;
+    let scan = super::open_database(&site.host, opened, identity)?
+        .read(&site.host, |packed| super::scan_dump(packed, &opened.path))?;
+    load::compare_counts(&opened.manifest.database.tables, &scan.tables)?;
+    let before = make_safety_copy(site, &known).await?;
     if let Some(path) = &before {
-        note(site, &format!("what is there now is in {path}"))?;
+        tell_step(site, &format!("what is there now is in {path}"))?;
     }
     site.close().await;
     Ok(before)
@@ -232,12 +234,15 @@ fn with_files(global: &Global, site: &mut Session, opened: &Opened, flags: &Rest
     let identity = flags.identity.identity.as_deref();
     let brought = open_files(&site.host, opened, identity)?
         .read(&site.host, |packed| files::bring_back(&site.host, packed))?;
-    note(
+    tell_step(
         site,
-        &format!("brought back {}", terminal::count(brought.number, "file")),
+        &format!(
+            "brought back {}",
+            terminal::count_of(brought.number, "file")
+        ),
     )?;
     if !brought.left_out.is_empty() {
-        note(
+        tell_step(
             site,
             &format!(
                 "left out, as nothing of a site is kept there: {}",
@@ -260,20 +265,20 @@ async fn has_ground(site: &Session) -> Result<bool> {
 }
 
 /// What is there, if it is anything, in a backup of its own.
-async fn safety(site: &Session, known: &Known) -> Result<Option<String>> {
+async fn make_safety_copy(site: &Session, known: &Database) -> Result<Option<String>> {
     known.server.started(&site.host).await?;
     if !tables::has_data(known, &known.database).await? {
         return Ok(None);
     }
-    let made = make::make(site, known, Some("a restore")).await?;
+    let made = make::make_backup(site, known, Some("a restore")).await?;
     // It is read again: what is on the disk is what counts.
-    backup::open(&site.host, &made.path)?;
+    backup::open_backup(&site.host, &made.path)?;
     Ok(Some(made.path))
 }
 
-async fn restored(
+async fn restore_tables(
     site: &Session,
-    known: &Known,
+    known: &Database,
     writer: &mut Writer<'_>,
     input: &Input,
     flags: &Restore,
@@ -283,21 +288,21 @@ async fn restored(
     known.server.started(&site.host).await?;
     load::refuse_triggers(known).await?;
     load::clear_up(known).await?;
-    let (name, counts) = match beside(site, known, input, flags).await {
+    let (name, counts) = match load_beside_live(site, known, input, flags).await {
         Ok(loaded) => loaded,
         Err(why) => {
-            load::remove(known, For::Restore).await?;
+            load::drop_scratch(known, ScratchDatabase::Restore).await?;
             return Err(why);
         }
     };
     if is_to_stop() {
-        load::remove(known, For::Restore).await?;
-        return Err(stopped());
+        load::drop_scratch(known, ScratchDatabase::Restore).await?;
+        return Err(stopped_error());
     }
     let begin = Instant::now();
-    note(site, "stopping the services of the site")?;
+    tell_step(site, "stopping the services of the site")?;
     services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
-    let safety = match switched(site, known, &name).await {
+    let safety = match switch_databases(site, known, &name).await {
         Ok(safety) => safety,
         Err(why) => {
             // The server may have gone away just when the tables changed places.
@@ -307,22 +312,22 @@ async fn restored(
                     "the services are stopped, and the tables may have changed places: both the old and the new ones are kept; see that the database server runs, then run the same command again",
                 ));
             }
-            load::remove(known, For::Restore).await?;
-            load::remove(known, For::Replaced).await?;
-            started(site, writer, style).await?;
+            load::drop_scratch(known, ScratchDatabase::Restore).await?;
+            load::drop_scratch(known, ScratchDatabase::Replaced).await?;
+            start_services(site, writer, style).await?;
             return Err(why.context("the database is as it was, and the site runs again"));
         }
     };
-    note(site, "the tables have changed places; starting the site")?;
-    load::remove(known, For::Restore).await?;
-    if let Err(why) = started(site, writer, style).await {
+    tell_step(site, "the tables have changed places; starting the site")?;
+    load::drop_scratch(known, ScratchDatabase::Restore).await?;
+    if let Err(why) = start_services(site, writer, style).await {
         let before = safety.as_deref().unwrap_or("no backup, as it was nothing");
         return Err(why.context(format!(
             "the data was restored, but the site does not run with it (what was there before is in {before}; mend the cause and run `camcops-provision install`)"
         )));
     }
     let downtime = begin.elapsed();
-    load::remove(known, For::Replaced).await?;
+    load::drop_scratch(known, ScratchDatabase::Replaced).await?;
     Ok(Restored {
         tables: counts.len(),
         rows: counts.values().sum(),
@@ -332,27 +337,28 @@ async fn restored(
 }
 
 /// Brings the site up again, whatever signal comes.
-async fn started(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
-    converge(site, writer, &whole(), &AtomicBool::new(false), style).await?;
+async fn start_services(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    converge_site(site, writer, &all_parts(), &AtomicBool::new(false), style).await?;
     Ok(())
 }
 
 /// Lets the tables change places, after what was there is safe.
-async fn switched(site: &Session, known: &Known, name: &str) -> Result<Option<String>> {
-    let safety = safety(site, known).await?;
-    let (charset, collation) = like(known).await?;
-    let aside = load::make(known, For::Replaced, &charset, &collation).await?;
-    load::switch(known, name, &aside).await?;
+async fn switch_databases(site: &Session, known: &Database, name: &str) -> Result<Option<String>> {
+    let safety = make_safety_copy(site, known).await?;
+    let (charset, collation) = charset_of(known).await?;
+    let aside =
+        load::create_scratch(known, ScratchDatabase::Replaced, &charset, &collation).await?;
+    load::switch_tables(known, name, &aside).await?;
     Ok(safety)
 }
 
 /// What the site's database gives its tables.
-async fn like(known: &Known) -> Result<(String, String)> {
+async fn charset_of(known: &Database) -> Result<(String, String)> {
     let like: Option<(String, String)> = known
         .server
         .row(&format!(
             "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-            sql::quote::text(&known.database)
+            sql::quote::quote_text(&known.database)
         ))
         .await?;
     like.ok_or_else(|| {
@@ -361,9 +367,9 @@ async fn like(known: &Known) -> Result<(String, String)> {
 }
 
 /// Loads it beside the site's database, and looks at what came: its name, and the rows of its tables.
-async fn beside(
+async fn load_beside_live(
     site: &Session,
-    known: &Known,
+    known: &Database,
     input: &Input,
     flags: &Restore,
 ) -> Result<(String, BTreeMap<String, u64>)> {
@@ -378,7 +384,7 @@ async fn beside(
             )
             .await?;
             let identity = flags.identity.identity.as_deref();
-            let name = load_beside(site, known, opened, identity, For::Restore).await?;
+            let name = load_beside(site, known, opened, identity, ScratchDatabase::Restore).await?;
             (name, Some(database.tables.clone()), &opened.path)
         }
         Input::Dump(path) => {
@@ -386,16 +392,17 @@ async fn beside(
                 return Err(Exit::Unusable.because(format!("{path} is not a file any more")));
             };
             let identity = flags.identity.identity.as_deref();
-            let payload = super::payload(host, &file, pack::is_encrypted(&file)?, identity)?;
-            load::room(host, known, file.metadata()?.len()).await?;
-            note(site, &format!("loading {path} into a database of its own"))?;
-            let (charset, collation) = like(known).await?;
-            let name = load::make(known, For::Restore, &charset, &collation).await?;
-            let source = Source::Stream {
+            let payload = super::open_payload(host, &file, pack::is_encrypted(&file)?, identity)?;
+            load::check_room(host, known, file.metadata()?.len()).await?;
+            tell_step(site, &format!("loading {path} into a database of its own"))?;
+            let (charset, collation) = charset_of(known).await?;
+            let name =
+                load::create_scratch(known, ScratchDatabase::Restore, &charset, &collation).await?;
+            let source = DumpSource::Stream {
                 file: &payload.file,
                 decrypted: payload.decrypted,
             };
-            let scan = load::load(host, known, &name, source).await?;
+            let scan = load::load_dump(host, known, &name, source).await?;
             if scan.by_a_client && !scan.complete {
                 return Err(Exit::Unusable.because(format!(
                     "{path} does not come to its end: it was cut; nothing was changed"
@@ -411,11 +418,11 @@ async fn beside(
             "{what} has triggers, and the server moves no table that has one; nothing was changed: make a dump with --skip-triggers"
         )));
     }
-    let found = load::counts(known, &name).await?;
+    let found = load::count_rows(known, &name).await?;
     if let Some(wanted) = wanted {
-        load::compare(&wanted, &found)?;
+        load::compare_counts(&wanted, &found)?;
     }
-    let revision = tables::revision(known, &name).await?;
+    let revision = tables::read_revision(known, &name).await?;
     tables::refuse_unknown(site.drivers.application()?, revision.as_deref(), what).await?;
     Ok((name, found))
 }

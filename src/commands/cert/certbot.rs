@@ -3,7 +3,9 @@
 //! Key and certificate stand in one file, so that they change in one step. What can't be served is never put there, and
 //! where Apache does not take it, the former one comes back.
 
-use super::change::{finish, place, refuse, remember, serve, serves};
+use super::change::{
+    is_served, place_certificate, refuse_managed, remember_former, report_change, serve_certificate,
+};
 use crate::base::error::Exit;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::Style;
@@ -24,14 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Serves what certbot has.
-pub(crate) async fn install(global: &Global, style: Style) -> Result<u8> {
+pub(crate) async fn install_certbot(global: &Global, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     stop_on_signals(style)?;
-    deploy(global, "is served now", style).await
+    deploy_certificate(global, "is served now", style).await
 }
 
 /// Has certbot renew it, and serves what it has then.
-pub(crate) async fn renew(
+pub(crate) async fn renew_certificate(
     global: &Global,
     site: &Session,
     how: acme::Renewal,
@@ -40,38 +42,39 @@ pub(crate) async fn renew(
     stop_on_signals(style)?;
     site.drivers.refuse_unfit_apache(&site.host).await?;
     // Without the lock: certbot calls this program, which takes it.
-    let what = match acme::renew(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
-        true => "is served now",
-        false => "is served; it is not due yet, and --force renews it all the same",
-    };
-    deploy(global, what, style).await
+    let what =
+        match acme::renew_certificate(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
+            true => "is served now",
+            false => "is served; it is not due yet, and --force renews it all the same",
+        };
+    deploy_certificate(global, what, style).await
 }
 
-async fn deploy(global: &Global, what: &str, style: Style) -> Result<u8> {
+async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result<u8> {
     let site = Session::open(global)?;
-    refuse(&site)?;
+    refuse_managed(&site)?;
     if site.settings().tls.mode != TlsMode::Certbot {
         return Err(Exit::Settings.because(
             "tls.mode is not \"certbot\": set it and run `camcops-provision install`, or take --cert",
         ));
     }
-    let text = issued(&site)?;
-    let summary = certificate::summary(text.as_bytes(), SystemTime::now())?;
+    let text = read_issued(&site)?;
+    let summary = certificate::summarize_first(text.as_bytes(), SystemTime::now())?;
     let (path, ..) = site.certificate_files();
     let former = site.host.read_text(&path)?.map(Zeroizing::new);
-    if former.as_ref() == Some(&text) && serves(&site).await {
-        return finish(&site, &summary, what, style);
+    if former.as_ref() == Some(&text) && is_served(&site).await {
+        return report_change(&site, &summary, what, style);
     }
     site.drivers.refuse_unfit_apache(&site.host).await?;
     let own = Session::open(global)?;
-    let mut writer = patiently(&own).await?;
-    remember(&site, &writer)?;
+    let mut writer = wait_for_journal(&own).await?;
+    remember_former(&site, &writer)?;
     let taken = async {
-        place(&site, &mut writer, style).await?;
-        serve(&site, &writer).await
+        place_certificate(&site, &mut writer, style).await?;
+        serve_certificate(&site, &writer).await
     };
     let Err(why) = taken.await else {
-        return finish(&site, &summary, what, style);
+        return report_change(&site, &summary, what, style);
     };
     let Some(former) = former else {
         return Err(why);
@@ -82,8 +85,8 @@ async fn deploy(global: &Global, what: &str, style: Style) -> Result<u8> {
         key: Zeroizing::default(),
     });
     let back = async {
-        place(&site, &mut writer, style).await?;
-        serve(&site, &writer).await
+        place_certificate(&site, &mut writer, style).await?;
+        serve_certificate(&site, &writer).await
     };
     Err(why.context(match back.await {
         Ok(()) => "the certificate was not taken, and the former one is served as before",
@@ -93,7 +96,7 @@ async fn deploy(global: &Global, what: &str, style: Style) -> Result<u8> {
     }))
 }
 
-fn issued(site: &Session) -> Result<Zeroizing<String>> {
+fn read_issued(site: &Session) -> Result<Zeroizing<String>> {
     match site.at_certbot()? {
         Some(Ok(text)) => Ok(text),
         Some(Err(why)) => Err(Exit::Unusable.because(format!(
@@ -107,7 +110,7 @@ fn issued(site: &Session) -> Result<Zeroizing<String>> {
     }
 }
 
-async fn patiently(site: &Session) -> Result<Writer<'_>> {
+async fn wait_for_journal(site: &Session) -> Result<Writer<'_>> {
     let begin = Instant::now();
     loop {
         match Writer::open(&site.host, &site.instance, "cert install") {

@@ -7,9 +7,9 @@ use super::waiting_key;
 use crate::base::error::Exit;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
-use crate::certificate::{self, Pair, Summary};
+use crate::certificate::{self, CertificateSummary, Pair};
 use crate::cli::{CertInstall, Global, Parts};
-use crate::commands::cert::import::Brought;
+use crate::commands::cert::import::ImportedPair;
 use crate::commands::{config, need_machine};
 use crate::drivers::acme;
 use crate::drivers::services::apache;
@@ -18,10 +18,10 @@ use crate::engine::{self, Left, Plan, Planned};
 use crate::host::named_file::{remove_file, replace_file};
 use crate::host::{self, Host};
 use crate::journal::Writer;
-use crate::probe::{Endpoint, Role, Trouble};
+use crate::probe::{Backend, Endpoint, Trouble};
 use crate::resource::{Content, Part, Resource};
 use crate::session::Session;
-use crate::session::converge::planned;
+use crate::session::converge::make_plan;
 use crate::settings::{Frontend, TlsMode};
 use anyhow::Result;
 use serde_json::json;
@@ -39,21 +39,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MARK: usize = 16;
 
 /// Serves a certificate that an authority issued.
-pub(crate) async fn install(global: &Global, flags: &CertInstall, style: Style) -> Result<u8> {
+pub(crate) async fn install_certificate(
+    global: &Global,
+    flags: &CertInstall,
+    style: Style,
+) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     let stop = stop_on_signals(style)?;
     let former = Session::open(global)?;
-    refuse(&former)?;
-    let brought = Brought::read(&former, flags)?;
+    refuse_managed(&former)?;
+    let brought = ImportedPair::read(&former, flags)?;
     style.warn(&brought.warnings);
-    let summary = certificate::summary(&brought.certificate, SystemTime::now())?;
+    let summary = certificate::summarize_first(&brought.certificate, SystemTime::now())?;
     former.drivers.refuse_unfit_apache(&former.host).await?;
     let mut writer = Writer::open(&former.host, &former.instance, "cert install")?;
     let (certificate, key) = own_names(&former, &brought.certificate);
     if stop.load(Ordering::SeqCst) {
         return Err(Exit::Failed.because("stopped by a signal; nothing was changed"));
     }
-    remember(&former, &writer)?;
+    remember_former(&former, &writer)?;
     let host = &former.host;
     host.put_file(&key, &brought.key, Some((0, 0)), 0o600)?;
     host.put_file(&certificate, &brought.certificate, Some((0, 0)), 0o644)?;
@@ -63,9 +67,9 @@ pub(crate) async fn install(global: &Global, flags: &CertInstall, style: Style) 
         ("tls.key", Some(key.as_str())),
         ("tls.chain", None),
     ];
-    let rewritten = config::rewrite(global, &changes);
+    let rewritten = config::rewrite_file(global, &changes);
     let taken = match &rewritten {
-        Ok(_) => take(global, &mut writer, &certificate, style).await,
+        Ok(_) => take_certificate(global, &mut writer, &certificate, style).await,
         Err(_) => Ok(()),
     };
     let failed = match (rewritten, taken) {
@@ -87,15 +91,15 @@ pub(crate) async fn install(global: &Global, flags: &CertInstall, style: Style) 
         clear_up(&now, &mut writer, style).await?;
         remove_unnamed(&now, &former.host).map(drop)
     };
-    told(cleared.await, style);
+    tell_cleared(cleared.await, style);
     let waiting = waiting_key(&now);
     if former.host.read(&waiting)?.as_deref() == Some(&brought.key[..]) {
         former.host.remove_file(&waiting)?;
     }
-    finish(&now, &summary, "is served now", style)
+    report_change(&now, &summary, "is served now", style)
 }
 
-pub(super) fn refuse(site: &Session) -> Result<()> {
+pub(super) fn refuse_managed(site: &Session) -> Result<()> {
     if site.settings().web.frontend != Frontend::Apache {
         return Err(Exit::Settings.because(
             "web.frontend says that Apache does not serve this site: the reverse proxy in front of it has its certificate",
@@ -109,7 +113,7 @@ pub(super) fn refuse(site: &Session) -> Result<()> {
 }
 
 /// Keeps the certificate that is served now for those who ask which ones were served before.
-pub(super) fn remember(site: &Session, writer: &Writer<'_>) -> Result<()> {
+pub(super) fn remember_former(site: &Session, writer: &Writer<'_>) -> Result<()> {
     let (path, ..) = site.certificate_files();
     let host = &site.host;
     match host.read(&host.followed(&path)?)? {
@@ -148,7 +152,7 @@ fn has_own_name(site: &Session, path: &str) -> bool {
 }
 
 /// Brings what the settings name by now to Apache.
-async fn take(
+async fn take_certificate(
     global: &Global,
     writer: &mut Writer<'_>,
     certificate: &str,
@@ -162,8 +166,8 @@ async fn take(
             site.settings_file.display()
         )));
     }
-    place(&site, writer, style).await?;
-    serve(&site, writer).await
+    place_certificate(&site, writer, style).await?;
+    serve_certificate(&site, writer).await
 }
 
 /// Undoes what was begun, unless the former certificate is no good any more; gives what to tell.
@@ -181,14 +185,14 @@ async fn go_back(
             None => remove_file(file)?,
         }
         let site = Session::open(global)?;
-        if let Err(why) = place(&site, writer, style).await {
+        if let Err(why) = place_certificate(&site, writer, style).await {
             replace_file(file, &new)?;
             return Err(why);
         }
         Ok(site)
     };
     why.context(match placed.await {
-        Ok(site) => match serve(&site, writer).await {
+        Ok(site) => match serve_certificate(&site, writer).await {
             Ok(()) => "the certificate was not taken, and the former one is served as before",
             Err(_) => "the certificate was not taken; Apache's site names the former one again, but that is not served either",
         },
@@ -197,13 +201,17 @@ async fn go_back(
 }
 
 /// Puts the pair of the site and what names it in place. What else is pending is for `install`.
-pub(super) async fn place(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+pub(super) async fn place_certificate(
+    site: &Session,
+    writer: &mut Writer<'_>,
+    style: Style,
+) -> Result<()> {
     let parts = Parts {
         only: vec![Part::Certificate, Part::Web],
         skip: Vec::new(),
         adopt: false,
     };
-    let (_, plan) = planned(site, &writer.journal, &parts).await?;
+    let (_, plan) = make_plan(site, &writer.journal, &parts).await?;
     let layout = &site.layout;
     let concerned = [
         Some(layout.key.clone()),
@@ -233,7 +241,7 @@ async fn carry_out(
         .retain(|conflict| concerns(conflict.resource.name()));
     let host = writer.host();
     let mut lines = Lines { style, host };
-    engine::apply(
+    engine::apply_plan(
         host,
         &site.drivers,
         writer,
@@ -247,16 +255,16 @@ async fn carry_out(
 
 /// Lets Apache read its configuration again, and waits until it shows the certificate. Whether the application behind it
 /// answers is another matter.
-pub(super) async fn serve(site: &Session, writer: &Writer<'_>) -> Result<()> {
+pub(super) async fn serve_certificate(site: &Session, writer: &Writer<'_>) -> Result<()> {
     if let Some(services) = &site.drivers.services {
-        apache::follow(services, writer.host()).map_err(|why| match Exit::of(&why) {
+        apache::follow_changes(services, writer.host()).map_err(|why| match Exit::of(&why) {
             Exit::Failed => Exit::Unreachable.because(format!("{why:#}")),
             _ => why,
         })?;
     }
     let begin = Instant::now();
     loop {
-        let Err(trouble) = ask(site).await? else {
+        let Err(trouble) = ask_server(site).await? else {
             return Ok(());
         };
         if begin.elapsed() > UNTIL_SERVED {
@@ -267,16 +275,16 @@ pub(super) async fn serve(site: &Session, writer: &Writer<'_>) -> Result<()> {
 }
 
 /// Asks Apache once; that fails where it shows any other certificate.
-async fn ask(site: &Session) -> Result<Result<(), Trouble>> {
-    let Endpoint::Web(_, Some(front)) = site.endpoint(Role::Web)? else {
+async fn ask_server(site: &Session) -> Result<Result<(), Trouble>> {
+    let Endpoint::Web(_, Some(front)) = site.endpoint(Backend::Web)? else {
         return Ok(Ok(()));
     };
     Ok(front.ask("HEAD", "/", "", "", PATIENCE).await.map(drop))
 }
 
 /// Whether Apache shows the certificate of the site already.
-pub(super) async fn serves(site: &Session) -> bool {
-    matches!(ask(site).await, Ok(Ok(())))
+pub(super) async fn is_served(site: &Session) -> bool {
+    matches!(ask_server(site).await, Ok(Ok(())))
 }
 
 /// Takes back what the journal knows of and the site does not name any more.
@@ -301,7 +309,7 @@ async fn clear_up(site: &Session, writer: &mut Writer<'_>, style: Style) -> Resu
         skip: Vec::new(),
         adopt: false,
     };
-    let (_, plan) = planned(site, &writer.journal, &whole).await?;
+    let (_, plan) = make_plan(site, &writer.journal, &whole).await?;
     carry_out(site, writer, plan, style, goes).await
 }
 
@@ -352,7 +360,7 @@ fn is_named(site: &Session, path: &str) -> bool {
     path == certificate || path == key || chain.as_deref() == Some(path)
 }
 
-fn told(cleared: Result<()>, style: Style) {
+fn tell_cleared(cleared: Result<()>, style: Style) {
     if let Err(why) = cleared {
         style.warn(&[format!(
             "the former certificate and its key are still there, and `camcops-provision install` removes them: {why:#}"
@@ -361,12 +369,16 @@ fn told(cleared: Result<()>, style: Style) {
 }
 
 /// Makes the self-signed certificate anew, or has certbot renew its one.
-pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
+pub(crate) async fn renew_certificate(
+    global: &Global,
+    how: acme::Renewal,
+    style: Style,
+) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     let mut site = Session::open(global)?;
-    refuse(&site)?;
+    refuse_managed(&site)?;
     if site.settings().tls.mode == TlsMode::Certbot {
-        return super::certbot::renew(global, &site, how, style).await;
+        return super::certbot::renew_certificate(global, &site, how, style).await;
     }
     let stop = stop_on_signals(style)?;
     let (path, ..) = site.certificate_files();
@@ -384,12 +396,12 @@ pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> 
     let present = site.host.read_text(&site.layout.key)?.map(Zeroizing::new);
     let (subject, now) = (site.subject(), SystemTime::now());
     let pair = match present.as_ref().filter(|_| !how.new_key) {
-        Some(key) => certificate::renewed(key, &subject, now),
+        Some(key) => certificate::renew_certificate(key, &subject, now),
         None => certificate::self_signed(&subject, now),
     };
     let pair: Pair =
         pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
-    let summary = certificate::summary(pair.certificate.as_bytes(), now)?;
+    let summary = certificate::summarize_first(pair.certificate.as_bytes(), now)?;
     if stop.load(Ordering::SeqCst) {
         return Err(Exit::Failed.because("stopped by a signal; nothing was changed"));
     }
@@ -400,14 +412,14 @@ pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> 
         let usual = (site.layout.certificate.clone(), site.layout.key.clone());
         (site.site.layout.certificate, site.site.layout.key) =
             own_names(&site, summary.fingerprint_sha256.as_bytes());
-        place(&site, &mut writer, style).await?;
-        serve(&site, &writer).await?;
+        place_certificate(&site, &mut writer, style).await?;
+        serve_certificate(&site, &writer).await?;
         (site.site.layout.certificate, site.site.layout.key) = usual;
     }
-    place(&site, &mut writer, style).await?;
-    serve(&site, &writer).await?;
-    told(clear_up(&site, &mut writer, style).await, style);
-    finish(
+    place_certificate(&site, &mut writer, style).await?;
+    serve_certificate(&site, &writer).await?;
+    tell_cleared(clear_up(&site, &mut writer, style).await, style);
+    report_change(
         &site,
         &summary,
         "is served now; tablets that were told to trust the former one have to be told again",
@@ -415,7 +427,12 @@ pub(crate) async fn renew(global: &Global, how: acme::Renewal, style: Style) -> 
     )
 }
 
-pub(super) fn finish(site: &Session, summary: &Summary, what: &str, style: Style) -> Result<u8> {
+pub(super) fn report_change(
+    site: &Session,
+    summary: &CertificateSummary,
+    what: &str,
+    style: Style,
+) -> Result<u8> {
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "certificate": summary }))?;
     } else if !style.quiet {

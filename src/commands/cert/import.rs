@@ -2,9 +2,9 @@
 
 use super::waiting_key;
 use crate::base::error::Exit;
-use crate::certificate::{self, Finding, Given, Severity};
+use crate::certificate::{self, CertificateFinding, GivenFiles, Severity};
 use crate::cli::CertInstall;
-use crate::host::{Entry, Host};
+use crate::host::{Host, PathInfo};
 use crate::session::Session;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// A certificate that fits the site, its chain, and its key.
-pub(crate) struct Brought {
+pub(crate) struct ImportedPair {
     /// With its chain, and nothing else of the files that they came in.
     pub(crate) certificate: Vec<u8>,
     /// PEM text.
@@ -21,17 +21,17 @@ pub(crate) struct Brought {
     pub(crate) warnings: Vec<String>,
 }
 
-impl Brought {
+impl ImportedPair {
     /// Reads it and refuses what would not work.
-    pub(crate) fn read(site: &Session, flags: &CertInstall) -> Result<Brought> {
+    pub(crate) fn read(site: &Session, flags: &CertInstall) -> Result<ImportedPair> {
         let host = &site.host;
         let file = flags.cert.as_deref().context("--cert is missing")?;
-        let (entry, certificate) = bytes(host, "--cert", file)?;
+        let (entry, certificate) = read_bytes(host, "--cert", file)?;
         let certificate = Zeroizing::new(certificate);
         let mut findings = open_keys(file, &entry, &certificate);
         let chain = match &flags.chain {
             Some(path) => {
-                let (entry, chain) = bytes(host, "--chain", path)?;
+                let (entry, chain) = read_bytes(host, "--chain", path)?;
                 let chain = Zeroizing::new(chain);
                 findings.extend(open_keys(path, &entry, &chain));
                 Some(chain)
@@ -40,7 +40,7 @@ impl Brought {
         };
         let (key_path, key) = match &flags.key {
             Some(path) => {
-                let (entry, key) = bytes(host, "--key", path)?;
+                let (entry, key) = read_bytes(host, "--key", path)?;
                 // Root's copy is no secret where everybody has read the original.
                 let open = certificate::permission_findings(path, entry.mode, 0);
                 findings.extend(open);
@@ -49,7 +49,7 @@ impl Brought {
             None => present_key(site, file, &certificate)?,
         };
         let names = site.names();
-        findings.extend(certificate::check(&Given {
+        findings.extend(certificate::check_given(&GivenFiles {
             certificate: (file, &certificate),
             key: (&key_path, &key),
             chain: flags
@@ -79,7 +79,7 @@ impl Brought {
                 file.display()
             ));
         }
-        Ok(Brought {
+        Ok(ImportedPair {
             certificate,
             key,
             warnings,
@@ -88,14 +88,14 @@ impl Brought {
 }
 
 /// What is wrong with the file of a certificate where a key stands in it, too, that every account may read.
-fn open_keys(path: &Path, entry: &Entry, pem: &[u8]) -> Vec<Finding> {
+fn open_keys(path: &Path, entry: &PathInfo, pem: &[u8]) -> Vec<CertificateFinding> {
     match certificate::holds_key(pem) {
         true => certificate::permission_findings(path, entry.mode, 0),
         false => Vec::new(),
     }
 }
 
-fn bytes(host: &Host, flag: &str, path: &Path) -> Result<(Entry, Vec<u8>)> {
+fn read_bytes(host: &Host, flag: &str, path: &Path) -> Result<(PathInfo, Vec<u8>)> {
     let path = std::path::absolute(path)?;
     let path = path.to_str().context("the name of a file is not UTF-8")?;
     match host.look_and_read(&host.followed(path)?)? {
@@ -114,7 +114,7 @@ fn present_key(
     certificate: &[u8],
 ) -> Result<(PathBuf, Zeroizing<Vec<u8>>)> {
     let file = path.display();
-    let all = certificate::summaries(certificate, SystemTime::now())
+    let all = certificate::summarize_all(certificate, SystemTime::now())
         .map_err(|why| Exit::Unusable.because(format!("--cert {file}: {why:#}")))?;
     if all.is_empty() {
         return Err(Exit::Unusable.because(format!(
@@ -125,13 +125,13 @@ fn present_key(
     for present in [waiting_key(site), present] {
         if let Some(key) = site.host.read(&site.host.followed(&present)?)? {
             let key = Zeroizing::new(key);
-            if certificate::fits(certificate, &key) {
+            if certificate::key_fits_certificate(certificate, &key) {
                 return Ok((present.into(), key));
             }
         }
     }
     if let Some(key) = certificate::key_only(certificate)
-        && certificate::fits(certificate, &key)
+        && certificate::key_fits_certificate(certificate, &key)
     {
         return Ok((path.to_path_buf(), key));
     }

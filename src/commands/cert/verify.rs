@@ -2,7 +2,7 @@
 
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
-use crate::certificate::{self, Severity, Summary};
+use crate::certificate::{self, CertificateSummary, Severity};
 use crate::cli::Global;
 use crate::probe::{Cause, visitor};
 use crate::session::Session;
@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Goes there, and says what a tablet would say.
-pub(crate) async fn verify(
+pub(crate) async fn verify_served(
     global: &Global,
     host: Option<&str>,
     port: Option<u16>,
@@ -35,16 +35,18 @@ pub(crate) async fn verify(
             "--host {host}: neither the name of a server nor an address"
         )));
     }
-    let met = visitor::meet(&host, port, PATIENCE).await.map_err(|why| {
-        let exit = match why.cause {
-            Cause::NoTls => Exit::Unusable,
-            Cause::Other => Exit::Failed,
-            _ => Exit::Unreachable,
-        };
-        exit.because(format!("the site can't be met: {why}"))
-    })?;
+    let met = visitor::meet_server(&host, port, PATIENCE)
+        .await
+        .map_err(|why| {
+            let exit = match why.cause {
+                Cause::NoTls => Exit::Unusable,
+                Cause::Other => Exit::Failed,
+                _ => Exit::Unreachable,
+            };
+            exit.because(format!("the site can't be met: {why}"))
+        })?;
     let now = SystemTime::now();
-    let chain: Vec<Summary> = met
+    let chain: Vec<CertificateSummary> = met
         .chain
         .iter()
         .filter_map(|der| certificate::summary_of(der, now).ok())
@@ -52,8 +54,8 @@ pub(crate) async fn verify(
     let problem = met
         .trouble
         .as_ref()
-        .map(|why| complaint(&met, why, &chain, &host))
-        .or_else(|| refused(&host, port, &met, now));
+        .map(|why| describe_complaint(&met, why, &chain, &host))
+        .or_else(|| explain_refusal(&host, port, &met, now));
     if style.json {
         terminal::print_json(&json!({
             "instance": site.instance,
@@ -73,7 +75,10 @@ pub(crate) async fn verify(
     if style.quiet {
         return Ok(0);
     }
-    let left = chain.first().map(Summary::left).unwrap_or_default();
+    let left = chain
+        .first()
+        .map(CertificateSummary::left)
+        .unwrap_or_default();
     terminal::print_line(&format!(
         "a tablet trusts {host}:{port}: TLS 1.2, the name is in the certificate, its chain of {} is complete, {left}",
         chain.len()
@@ -82,7 +87,7 @@ pub(crate) async fn verify(
 }
 
 /// What other clients than this one have against a certificate that this one takes: the same as `cert install` would.
-fn refused(host: &str, port: u16, met: &visitor::Met, now: SystemTime) -> Option<String> {
+fn explain_refusal(host: &str, port: u16, met: &visitor::Met, now: SystemTime) -> Option<String> {
     let place = format!("{host}:{port}");
     let names = [host.to_owned()];
     let findings = certificate::check_served(Path::new(&place), &met.chain, &names, now);
@@ -92,7 +97,12 @@ fn refused(host: &str, port: u16, met: &visitor::Met, now: SystemTime) -> Option
 }
 
 /// What a tablet has against it.
-fn complaint(met: &visitor::Met, why: &rustls::Error, chain: &[Summary], host: &str) -> String {
+fn describe_complaint(
+    met: &visitor::Met,
+    why: &rustls::Error,
+    chain: &[CertificateSummary],
+    host: &str,
+) -> String {
     let Some(own) = chain.first() else {
         return format!(
             "no TLS 1.2: {why}; tablets with iOS know nothing newer, so let SSLProtocol in Apache's configuration allow it"

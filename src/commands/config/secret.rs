@@ -1,21 +1,21 @@
 //! `config set` of a secret of CamCOPS: it comes from a prompt, a file or standard input, goes into a file for root alone,
 //! and the setting names that.
 
-use super::{answered, put};
+use super::{answer_change, put_settings};
 use crate::base::error::Exit;
-use crate::base::prompt::{read_secret, terminal};
+use crate::base::prompt::{has_terminal, read_secret};
 use crate::base::secret::Secret;
 use crate::base::terminal::Style;
 use crate::cli::Global;
 use crate::commands::need_root;
 use crate::commands::superuser::typed_twice;
 use crate::host::Host;
-use crate::host::secrets::Key;
+use crate::host::secrets::KeptSecret;
 use crate::layout::Layout;
 use crate::session::open_host;
 use crate::settings::{self, BY_FILE};
 use crate::site::facts::Facts;
-use crate::site::{keep, kept_in, secret_key};
+use crate::site::{keep_secret, kept_in, secret_key};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -24,16 +24,16 @@ const STANDARD_INPUT: &str = "-";
 const FLAG: &str = "--from-file";
 
 /// A secret that is to be set, and where it comes from; from the terminal if from nowhere.
-pub(super) struct Wanted<'a> {
+pub(super) struct WantedSecret<'a> {
     setting: &'a str,
     from: Option<&'a Path>,
 }
 
 /// Whether the arguments are about a secret without its value.
-pub(super) fn wanted<'a>(
+pub(super) fn wanted_secret<'a>(
     pairs: &'a [String],
     from_file: Option<&'a Path>,
-) -> Result<Option<Wanted<'a>>> {
+) -> Result<Option<WantedSecret<'a>>> {
     let setting = pairs.first().map_or("", String::as_str);
     let is_secret = secret_key(setting).is_some();
     let from = match (pairs, from_file) {
@@ -49,25 +49,25 @@ pub(super) fn wanted<'a>(
         }
         (_, None) => return Ok(None),
     };
-    Ok(Some(Wanted { setting, from }))
+    Ok(Some(WantedSecret { setting, from }))
 }
 
 /// Keeps it, and has the settings name the file.
-pub(super) fn set(global: &Global, wanted: &Wanted<'_>, style: Style) -> Result<u8> {
+pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     let (host, setting) = (open_host(global)?, wanted.setting);
     let (section, key) = secret_key(setting).context("this is no secret")?;
     let secrets = secrets_of(&host, global)?;
-    let secret = read(&host, wanted, style)?;
+    let secret = read_given(&host, wanted, style)?;
     let path = kept_in(&secrets, &section, &key);
     let before = host.read(&path)?;
     let by_file = format!("{setting}{BY_FILE}");
     // What is wrong with the name is told before it becomes the name of a file.
-    settings::edited("", &by_file, Some(&path))
+    settings::edit_text("", &by_file, Some(&path))
         .map_err(|why| Exit::Settings.because(why.to_string()))?;
     let changes = [(by_file.as_str(), Some(path.as_str())), (setting, None)];
-    keep(&host, &secrets, (&section, &key), &secret)?;
-    let (file, changed) = match put(global, &changes) {
+    keep_secret(&host, &secrets, (&section, &key), &secret)?;
+    let (file, changed) = match put_settings(global, &changes) {
         Ok(done) => done,
         Err(why) => {
             match before {
@@ -78,18 +78,18 @@ pub(super) fn set(global: &Global, wanted: &Wanted<'_>, style: Style) -> Result<
         }
     };
     let is_other = before != host.read(&path)?;
-    answered(&file, changed || is_other, style)
+    answer_change(&file, changed || is_other, style)
 }
 
 /// Takes it out of the settings, and removes the file if it is ours.
-pub(super) fn unset(global: &Global, setting: &str, style: Style) -> Result<u8> {
+pub(super) fn unset_secret(global: &Global, setting: &str, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     let host = open_host(global)?;
     let (section, key) = secret_key(setting).context("this is no secret")?;
     let by_file = format!("{setting}{BY_FILE}");
-    let (file, changed) = put(global, &[(setting, None), (&by_file, None)])?;
+    let (file, changed) = put_settings(global, &[(setting, None), (&by_file, None)])?;
     host.remove_file(&kept_in(&secrets_of(&host, global)?, &section, &key))?;
-    answered(&file, changed, style)
+    answer_change(&file, changed, style)
 }
 
 fn secrets_of(host: &Host, global: &Global) -> Result<String> {
@@ -97,16 +97,16 @@ fn secrets_of(host: &Host, global: &Global) -> Result<String> {
     Ok(Layout::new(flavour, &global.instance).secrets)
 }
 
-fn read(host: &Host, wanted: &Wanted<'_>, style: Style) -> Result<Secret> {
+fn read_given(host: &Host, wanted: &WantedSecret<'_>, style: Style) -> Result<Secret> {
     let setting = wanted.setting;
     match wanted.from {
         Some(file) if file == Path::new(STANDARD_INPUT) => read_secret(),
         Some(file) => {
             let path = std::path::absolute(file)?;
             let path = path.to_str().context("the name of a file is not UTF-8")?;
-            Ok(Key::given(host, FLAG, path)?.secret)
+            Ok(KeptSecret::given(host, FLAG, path)?.secret)
         }
-        None if !style.json && terminal() => typed_twice(&format!("{setting}: ")),
+        None if !style.json && has_terminal() => typed_twice(&format!("{setting}: ")),
         None => Err(Exit::Usage.because(format!(
             "{setting} is a secret: use {FLAG} FILE (- for standard input), or run on a terminal; nothing was changed"
         ))),

@@ -8,15 +8,15 @@
 mod columns;
 mod structure;
 
-use super::reached;
+use super::reach_database;
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style, count, plain};
+use crate::base::terminal::{self, Style, count_of, strip_controls};
 use crate::cli::{Anonymise, Global};
 use crate::commands::need_machine;
-use crate::drivers::sql::copy::load::{self, For};
-use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
+use crate::drivers::sql::copy::load::{self, ScratchDatabase};
+use crate::drivers::sql::{self, CHARSET, COLLATION, Database, quote};
 use crate::drivers::tables;
 use crate::journal;
 use crate::session::Session;
@@ -43,8 +43,8 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Res
         ))
     })?;
     let stop = stop_on_signals(style)?;
-    let (site, known) = reached(global).await?;
-    let made = made(&site, &known, &flags.to, stop).await;
+    let (site, known) = reach_database(global).await?;
+    let made = make_copy(&site, &known, &flags.to, stop).await;
     site.close().await;
     let made = made?;
     if style.json {
@@ -59,20 +59,20 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Res
         return Ok(0);
     }
     for copied in made.copied.iter().filter(|copied| copied.rows > 0) {
-        terminal::print_line(&plain(&copied.to_string()))?;
+        terminal::print_line(&strip_controls(&copied.to_string()))?;
     }
     let rows: u64 = made.copied.iter().map(|copied| copied.rows).sum();
     terminal::print_line(&format!(
         "{} of {} are in the database {}; {} made and left empty; only the server's administrator may read it so far",
-        count(usize::try_from(rows)?, "row"),
+        count_of(usize::try_from(rows)?, "row"),
         known.database,
         flags.to,
-        count(made.empty.len(), "table"),
+        count_of(made.empty.len(), "table"),
     ))?;
     if !made.left_out.is_empty() {
         terminal::print_line(&format!(
             "left out, as this release does not know them: {}",
-            plain(&made.left_out.join(", "))
+            strip_controls(&made.left_out.join(", "))
         ))?;
     }
     style.warn(&[
@@ -81,43 +81,49 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Res
     Ok(0)
 }
 
-struct Made {
+struct AnonymousCopy {
     copied: Vec<Copied>,
     empty: Vec<String>,
     left_out: Vec<String>,
 }
 
-async fn made(site: &Session, known: &Known, to: &str, stop: &AtomicBool) -> Result<Made> {
+async fn make_copy(
+    site: &Session,
+    known: &Database,
+    to: &str,
+    stop: &AtomicBool,
+) -> Result<AnonymousCopy> {
     let host = &site.host;
     load::need_power(known, "")?;
     let _lock = journal::try_lock(host)?;
     refuse_taken(known, to).await?;
     let what = format!("the database {}", known.database);
-    let revision = tables::revision(known, &known.database).await?;
+    let revision = tables::read_revision(known, &known.database).await?;
     tables::refuse_unknown(site.drivers.application()?, revision.as_deref(), &what).await?;
-    load::room(host, known, tables::size(known).await?).await?;
+    load::check_room(host, known, tables::database_size(known).await?).await?;
     let tell = site.drivers.application()?.tell;
     tell("asking CamCOPS what it declares of its columns, which takes some seconds");
-    let dictionary = dictionary(site)?;
-    let beside = load::make(known, For::Anonymise, CHARSET, COLLATION).await?;
-    let copied = copied(known, &beside, &dictionary, stop, tell).await;
+    let dictionary = read_dictionary(site)?;
+    let beside =
+        load::create_scratch(known, ScratchDatabase::Anonymise, CHARSET, COLLATION).await?;
+    let copied = copy_tables(known, &beside, &dictionary, stop, tell).await;
     let done = match copied {
         Ok(made) => handed_over(known, &beside, to).await.map(|()| made),
         Err(why) => Err(why),
     };
-    let removed = load::remove(known, For::Anonymise).await;
+    let removed = load::drop_scratch(known, ScratchDatabase::Anonymise).await;
     let done = done?;
     removed?;
     Ok(done)
 }
 
 /// Never into what is there already, whosever it is.
-async fn refuse_taken(known: &Known, to: &str) -> Result<()> {
+async fn refuse_taken(known: &Database, to: &str) -> Result<()> {
     let there: Option<(u64,)> = known
         .server
         .row(&format!(
             "SELECT (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = SCHEMA_NAME) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-            quote::text(to)
+            quote::quote_text(to)
         ))
         .await?;
     match there {
@@ -130,7 +136,7 @@ async fn refuse_taken(known: &Known, to: &str) -> Result<()> {
     }
 }
 
-fn dictionary(site: &Session) -> Result<Dictionary> {
+fn read_dictionary(site: &Session) -> Result<Dictionary> {
     let host = &site.host;
     let ended = site
         .drivers
@@ -139,7 +145,7 @@ fn dictionary(site: &Session) -> Result<Dictionary> {
         .args(["-"])
         .input(DICTIONARY.as_bytes())
         .end()?;
-    tables::succeeded(
+    tables::check_success(
         &ended,
         "is asked for its tables, which",
         "mend the cause and run again",
@@ -159,13 +165,13 @@ fn dictionary(site: &Session) -> Result<Dictionary> {
     ))
 }
 
-async fn copied(
-    known: &Known,
+async fn copy_tables(
+    known: &Database,
     beside: &str,
     dictionary: &Dictionary,
     stop: &AtomicBool,
     tell: fn(&str),
-) -> Result<Made> {
+) -> Result<AnonymousCopy> {
     let server = &known.server;
     let all = columns_of(known).await?;
     let mut left_out: Vec<String> = Vec::new();
@@ -192,10 +198,10 @@ async fn copied(
         server.change(statement).await?;
     }
     let session = begin_session(known).await?;
-    structure::make(known, beside, &wanted).await?;
+    structure::make_structure(known, beside, &wanted).await?;
     // What refers to others first: what it refers to is there by the time its turn comes.
-    wanted.sort_by_key(|table| columns::turn(table));
-    let mut made = Made {
+    wanted.sort_by_key(|table| columns::copy_rank(table));
+    let mut made = AnonymousCopy {
         copied: Vec::new(),
         empty: Vec::new(),
         left_out,
@@ -208,25 +214,28 @@ async fn copied(
         if at % 40 == 0 {
             tell(&format!("copying table {} of {number}", at + 1));
         }
-        let Some(plan) = columns::plan(table, &all[table], dictionary) else {
+        let Some(plan) = columns::plan_columns(table, &all[table], dictionary) else {
             made.empty.push(table.clone());
             continue;
         };
         let (names, values): (Vec<String>, Vec<String>) = plan
             .iter()
-            .map(|(column, way)| (quote::name(&column.name), way.value(column)))
+            .map(|(column, way)| (quote::quote_name(&column.name), way.value(column)))
             .unzip();
         server
             .change(&format!(
                 "INSERT INTO {} ({}) SELECT {} FROM {}",
-                of(beside, table),
+                quoted_table(beside, table),
                 names.join(", "),
                 values.join(", "),
-                of(&known.database, table)
+                quoted_table(&known.database, table)
             ))
             .await?;
         let rows: Option<(u64,)> = server
-            .row(&format!("SELECT COUNT(*) FROM {}", of(beside, table)))
+            .row(&format!(
+                "SELECT COUNT(*) FROM {}",
+                quoted_table(beside, table)
+            ))
             .await?;
         made.copied
             .push(Copied::new(table, rows.map_or(0, |(rows,)| rows), &plan));
@@ -250,13 +259,13 @@ async fn copied(
 }
 
 /// A random key for this session; gives the session's number.
-async fn begin_session(known: &Known) -> Result<u64> {
+async fn begin_session(known: &Database) -> Result<u64> {
     let server = &known.server;
     let by_server = format!("SET {} = HEX(RANDOM_BYTES(32))", columns::KEY);
     let done: Option<Vec<Row>> = server.rows_if_any(&by_server, &NO_FUNCTION).await?;
     if done.is_none() {
         let key = Secret::generate()?;
-        let by_us = format!("SET {} = {}", columns::KEY, quote::text(key.reveal()));
+        let by_us = format!("SET {} = {}", columns::KEY, quote::quote_text(key.reveal()));
         server.change(&by_us).await?;
     }
     let row: Option<(u64,)> = server.row("SELECT CONNECTION_ID()").await?;
@@ -264,17 +273,21 @@ async fn begin_session(known: &Known) -> Result<u64> {
         .context("the server does not tell its session")
 }
 
-fn of(database: &str, table: &str) -> String {
-    format!("{}.{}", quote::name(database), quote::name(table))
+fn quoted_table(database: &str, table: &str) -> String {
+    format!(
+        "{}.{}",
+        quote::quote_name(database),
+        quote::quote_name(table)
+    )
 }
 
 /// Every column of the site's tables, in order.
-async fn columns_of(known: &Known) -> Result<BTreeMap<String, Vec<Column>>> {
+async fn columns_of(known: &Database) -> Result<BTreeMap<String, Vec<Column>>> {
     let rows: Vec<(String, String, String, String, String)> = known
         .server
         .rows(&format!(
             "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, IS_NULLABLE, EXTRA FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} ORDER BY TABLE_NAME, ORDINAL_POSITION",
-            quote::text(&known.database)
+            quote::quote_text(&known.database)
         ))
         .await?;
     let mut all: BTreeMap<String, Vec<Column>> = BTreeMap::new();
@@ -292,13 +305,13 @@ async fn columns_of(known: &Known) -> Result<BTreeMap<String, Vec<Column>>> {
 }
 
 /// Gives the copy its own name, in one step.
-async fn handed_over(known: &Known, beside: &str, to: &str) -> Result<()> {
+async fn handed_over(known: &Database, beside: &str, to: &str) -> Result<()> {
     refuse_taken(known, to).await?;
     let server = &known.server;
     server
         .change(&format!(
             "CREATE DATABASE IF NOT EXISTS {} CHARACTER SET {CHARSET} COLLATE {COLLATION}",
-            quote::name(to)
+            quote::quote_name(to)
         ))
         .await?;
     load::hand_over(known, beside, to).await

@@ -1,11 +1,11 @@
 //! `db check --fix-collation`: every table gets the one collation that CamCOPS's tables have.
 
-use super::{reached, with_services};
+use super::{reach_database, with_services};
 use crate::base::error::Exit;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style, count};
+use crate::base::terminal::{self, Style, count_of};
 use crate::cli::Global;
-use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
+use crate::drivers::sql::{self, CHARSET, COLLATION, Database, quote};
 use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::session::Session;
@@ -13,15 +13,20 @@ use anyhow::Result;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Converts what differs, after a dump and while nobody writes. A run that was cut is continued by the next one.
-pub(crate) async fn fix(global: &Global, style: Style) -> Result<()> {
+pub(crate) async fn fix_collations(global: &Global, style: Style) -> Result<()> {
     let stop = stop_on_signals(style)?;
-    let (site, known) = reached(global).await?;
-    let fixed = fixed(&site, &known, stop, style).await;
+    let (site, known) = reach_database(global).await?;
+    let fixed = fix_in_turn(&site, &known, stop, style).await;
     site.close().await;
     fixed
 }
 
-async fn fixed(site: &Session, known: &Known, stop: &AtomicBool, style: Style) -> Result<()> {
+async fn fix_in_turn(
+    site: &Session,
+    known: &Database,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let mut writer = Writer::open(&site.host, &site.instance, "db check --fix-collation")?;
     site.drivers.application()?.wait_for_old_run(&site.host)?;
@@ -29,27 +34,27 @@ async fn fixed(site: &Session, known: &Known, stop: &AtomicBool, style: Style) -
     let default: Option<(String,)> = server
         .row(&format!(
             "SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-            quote::text(database)
+            quote::quote_text(database)
         ))
         .await?;
     if wrong.is_empty() && default.is_none_or(|(one,)| one == COLLATION) {
         return Ok(());
     }
     services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
-    let done = converted(site, known, &wrong, stop).await;
+    let done = convert_tables(site, known, &wrong, stop).await;
     let done = with_services(done, site, &mut writer, style).await;
     if done.is_ok() && !style.quiet {
-        terminal::note(&format!(
+        terminal::print_note(&format!(
             "  {} of {database} converted to {COLLATION}",
-            count(wrong.len(), "table")
+            count_of(wrong.len(), "table")
         ));
     }
     done
 }
 
-async fn converted(
+async fn convert_tables(
     site: &Session,
-    known: &Known,
+    known: &Database,
     wrong: &[(String, String)],
     stop: &AtomicBool,
 ) -> Result<()> {
@@ -58,7 +63,7 @@ async fn converted(
     site.dump_before(database, "collation", tables::Reader::Somebody)
         .await?;
     let like = format!("CHARACTER SET {CHARSET} COLLATE {COLLATION}");
-    let quoted = quote::name(database);
+    let quoted = quote::quote_name(database);
     server
         .change(&format!("ALTER DATABASE {quoted} {like}"))
         .await?;
@@ -68,13 +73,13 @@ async fn converted(
         if stop.load(Ordering::SeqCst) {
             return Err(Exit::Failed.because(format!(
                 "stopped by a signal: {at} of {} converted; run again to continue",
-                count(wrong.len(), "table")
+                count_of(wrong.len(), "table")
             )));
         }
         if at % 20 == 0 {
             tell(&format!("converting table {} of {}", at + 1, wrong.len()));
         }
-        let table = quote::name(table);
+        let table = quote::quote_name(table);
         server
             .change(&format!("ALTER TABLE {quoted}.{table} CONVERT TO {like}"))
             .await?;

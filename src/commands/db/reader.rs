@@ -1,23 +1,23 @@
 //! `db grant-readonly`: an account for whoever analyses the data. It is the one of `database.readonly_user`, which
 //! `install` makes; this sets that up and makes it at once.
 
-use super::{only, reached};
+use super::{parts_alone, reach_database};
 use crate::base::error::Exit;
-use crate::base::prompt::terminal;
+use crate::base::prompt::has_terminal;
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::Style;
 use crate::cli::{Global, GrantReadonly};
 use crate::commands::superuser::{asked_twice, from_file};
 use crate::commands::{config, need_machine, scale};
-use crate::drivers::sql::{self, Known};
+use crate::drivers::sql::{self, Database};
 use crate::engine::report::Lines;
 use crate::engine::{self, Action};
-use crate::host::secrets::Name;
+use crate::host::secrets::SecretName;
 use crate::journal::Writer;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::{planned, refuse};
+use crate::session::converge::{make_plan, refuse_plan};
 use crate::settings::{ClientHost, DatabaseUser, Setting};
 use anyhow::Result;
 use serde_json::json;
@@ -26,13 +26,17 @@ const USER: &str = "database.readonly_user";
 const HOST: &str = "database.readonly_host";
 
 /// Makes the account, or mends it, and says where its password is.
-pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) -> Result<u8> {
+pub(crate) async fn grant_readonly(
+    global: &Global,
+    flags: &GrantReadonly,
+    style: Style,
+) -> Result<u8> {
     need_machine(global, "make an account of the database")?;
     let stop = stop_on_signals(style)?;
-    let before = scale::installed(global)?;
-    let mut changes = wanted(&before, flags)?;
+    let before = scale::open_installed(global)?;
+    let mut changes = wanted_settings(&before, flags)?;
     scale::refuse_overruled(&before, &changes)?;
-    let password = password(&before, flags, style)?;
+    let password = read_password(&before, flags, style)?;
     let settings = &before.settings().database;
     changes.retain(|(key, value)| {
         let is = match *key {
@@ -44,20 +48,21 @@ pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) 
     let mut wanted = global.clone();
     let sets = changes.iter().map(|(key, value)| format!("{key}={value}"));
     wanted.set.extend(sets);
-    let (site, known) = reached(&wanted).await?;
+    let (site, known) = reach_database(&wanted).await?;
     if let Some(password) = password {
-        site.renewed.get_or_init(|| (Name::Readonly, password));
+        site.renewed
+            .get_or_init(|| (SecretName::Readonly, password));
     }
     let made = async {
         let mut writer = Writer::open(&site.host, &site.instance, "db grant-readonly")?;
-        let (recipe, mut plan) = planned(
+        let (recipe, mut plan) = make_plan(
             &site,
             &writer.journal,
-            &only(&[Part::Secrets, Part::Database]),
+            &parts_alone(&[Part::Secrets, Part::Database]),
         )
         .await?;
-        let name = account(&plan, &site);
-        let kept = format!("{}/{}", site.layout.secrets, Name::Readonly.as_str());
+        let name = account_in_plan(&plan, &site);
+        let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
         // Whatever else is pending is for `install`.
         plan.changes
             .retain(|planned| match &planned.change.resource {
@@ -69,7 +74,7 @@ pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) 
         plan.changes
             .retain(|planned| planned.action != Action::Remove);
         plan.conflicts.clear();
-        refuse(&site, &recipe, &plan)?;
+        refuse_plan(&site, &recipe, &plan)?;
         let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
         sql::refuse_undoable(
             site.drivers.database().ok().as_deref(),
@@ -81,12 +86,12 @@ pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) 
             .iter()
             .map(|(key, value)| (*key, Some(value.as_str())))
             .collect();
-        config::put(global, &pairs)?;
+        config::put_settings(global, &pairs)?;
         let mut lines = Lines {
             style,
             host: &site.host,
         };
-        let done = engine::apply(
+        let done = engine::apply_plan(
             &site.host,
             &site.drivers,
             &mut writer,
@@ -95,16 +100,19 @@ pub(crate) async fn grant(global: &Global, flags: &GrantReadonly, style: Style) 
             &mut lines,
         )
         .await?;
-        anyhow::Ok((done.done, listens(&*site.drivers.database()?, &site).await?))
+        anyhow::Ok((
+            done.done,
+            listening_hint(&*site.drivers.database()?, &site).await?,
+        ))
     };
     let made = made.await;
     site.close().await;
     let (done, alone) = made?;
-    tell(&site, &known, done, alone, style)
+    tell_granted(&site, &known, done, alone, style)
 }
 
 /// What the settings are to say; another account than the one that there is would stay behind unseen.
-fn wanted(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'static str, String)>> {
+fn wanted_settings(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'static str, String)>> {
     let settings = &site.settings().database;
     let there = settings.readonly_user.as_ref().map(|user| user.as_str());
     let standard = format!("{}_reports", settings.user_or(&site.layout.slug));
@@ -143,7 +151,7 @@ fn wanted(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'static str, St
 }
 
 /// The password that is given; without one the kept one stays, or one is made.
-fn password(site: &Session, flags: &GrantReadonly, style: Style) -> Result<Option<Secret>> {
+fn read_password(site: &Session, flags: &GrantReadonly, style: Style) -> Result<Option<Secret>> {
     const FLAG: &str = "--password-file";
     let Some(file) = &flags.password.password_file else {
         return Ok(None);
@@ -154,7 +162,7 @@ fn password(site: &Session, flags: &GrantReadonly, style: Style) -> Result<Optio
             own.as_str()
         )));
     }
-    let by_hand = file.as_os_str() == "-" && !style.json && terminal();
+    let by_hand = file.as_os_str() == "-" && !style.json && has_terminal();
     match by_hand {
         true => asked_twice("Password of the account that only reads: ").map(Some),
         false => from_file(&site.host, FLAG, file).map(Some),
@@ -162,7 +170,7 @@ fn password(site: &Session, flags: &GrantReadonly, style: Style) -> Result<Optio
 }
 
 /// The account as the plan names it; nothing where it is as it should be.
-fn account(plan: &engine::Plan, site: &Session) -> Option<String> {
+fn account_in_plan(plan: &engine::Plan, site: &Session) -> Option<String> {
     let user = site.settings().database.readonly_user.as_ref()?.as_str();
     plan.changes.iter().find_map(|planned| {
         let Resource::SqlAccount(name) = &planned.change.resource else {
@@ -174,7 +182,7 @@ fn account(plan: &engine::Plan, site: &Session) -> Option<String> {
 }
 
 /// Where a server of this machine listens, if nobody else can reach it and the account is for somebody else.
-async fn listens(known: &Known, site: &Session) -> Result<Option<String>> {
+async fn listening_hint(known: &Database, site: &Session) -> Result<Option<String>> {
     let elsewhere = site.settings().database.readonly_host.as_ref();
     if !known.server.local || elsewhere.is_none_or(|host| host.as_str() == "localhost") {
         return Ok(None);
@@ -194,9 +202,9 @@ async fn listens(known: &Known, site: &Session) -> Result<Option<String>> {
     })
 }
 
-fn tell(
+fn tell_granted(
     site: &Session,
-    known: &Known,
+    known: &Database,
     changed: usize,
     alone: Option<String>,
     style: Style,
@@ -206,7 +214,7 @@ fn tell(
         .readonly_user
         .as_ref()
         .map_or("", |user| user.as_str());
-    let kept = format!("{}/{}", site.layout.secrets, Name::Readonly.as_str());
+    let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
     let own = settings.readonly_password_file.as_ref();
     let file = own.map_or(kept.as_str(), |own| own.as_str());
     let from = settings.readonly_host.as_ref().map(|host| host.as_str());

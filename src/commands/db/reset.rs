@@ -3,20 +3,20 @@
 //! All tables leave in one step, into a database beside: whenever it is cut, there is all of it or nothing of it, and
 //! `install` goes on from either.
 
-use super::{reached, with_services};
+use super::{reach_database, with_services};
 use crate::base::error::Exit;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style, count};
+use crate::base::terminal::{self, Style, count_of};
 use crate::cli::{Global, Reset};
 use crate::commands::superuser::{need_password, take_file};
 use crate::commands::{need_machine, purge};
-use crate::drivers::sql::copy::load::{self, For};
-use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
+use crate::drivers::sql::copy::load::{self, ScratchDatabase};
+use crate::drivers::sql::{self, CHARSET, COLLATION, Database, quote};
 use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::resource::{Resource, State};
 use crate::session::Session;
-use crate::session::converge::{converge, whole};
+use crate::session::converge::{all_parts, converge_site};
 use anyhow::Result;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +32,8 @@ pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<
     if let Some(name) = &flags.superuser {
         global.set.push(format!("superuser.username={name}"));
     }
-    let (site, known) = reached(&global).await?;
-    let done = anew(&site, &known, flags, stop, style).await;
+    let (site, known) = reach_database(&global).await?;
+    let done = reset_database(&site, &known, flags, stop, style).await;
     site.close().await;
     let dump = done?;
     let superuser = site.settings().superuser.username.as_ref();
@@ -65,15 +65,15 @@ pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<
 }
 
 /// Refuses what must not be done, then does it; gives the dump.
-async fn anew(
+async fn reset_database(
     site: &Session,
-    known: &Known,
+    known: &Database,
     flags: &Reset,
     stop: &AtomicBool,
     style: Style,
 ) -> Result<Option<String>> {
     let (host, database) = (&site.host, &known.database);
-    confirmed(database, flags)?;
+    confirm_reset(database, flags)?;
     load::need_power(known, "")?;
     if purge::is_shared(site, &Resource::Schema(database.clone()))? {
         return Err(Exit::CannotCreate.because(format!(
@@ -113,11 +113,11 @@ async fn anew(
         let why = Exit::Failed.because("stopped by a signal: nothing was changed");
         return with_services(Err(why), site, &mut writer, style).await;
     }
-    if let Err(why) = gone(site, known).await {
+    if let Err(why) = drop_tables(site, known).await {
         return with_services(Err(why), site, &mut writer, style).await;
     }
     site.drivers.forget();
-    if let Err(why) = converge(site, &mut writer, &whole(), &super::GO_ON, style).await {
+    if let Err(why) = converge_site(site, &mut writer, &all_parts(), &super::GO_ON, style).await {
         let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
         return Err(why.context(format!(
             "the database {database} is empty and not yet made anew (what was there is in {before}; mend the cause and run `camcops-provision install`)"
@@ -126,7 +126,7 @@ async fn anew(
     Ok(dump)
 }
 
-fn confirmed(database: &str, flags: &Reset) -> Result<()> {
+fn confirm_reset(database: &str, flags: &Reset) -> Result<()> {
     match &flags.confirm {
         Some(name) if name == database => Ok(()),
         Some(name) => Err(Exit::Usage.because(format!(
@@ -139,11 +139,11 @@ fn confirmed(database: &str, flags: &Reset) -> Result<()> {
 }
 
 /// Refuses where there is anything of a patient, unless that is said too.
-async fn refuse_patients(known: &Known, flags: &Reset) -> Result<()> {
+async fn refuse_patients(known: &Database, flags: &Reset) -> Result<()> {
     if flags.destroy_clinical_data {
         return Ok(());
     }
-    let counts = tables::clinical(known).await?;
+    let counts = tables::count_clinical(known).await?;
     let patients = counts.get(PATIENTS).copied().unwrap_or(0);
     let others = counts.iter().filter(|(name, _)| *name != PATIENTS);
     let (others, rows) = others.fold((0, 0), |(tables, all), (_, rows)| (tables + 1, all + rows));
@@ -153,28 +153,29 @@ async fn refuse_patients(known: &Known, flags: &Reset) -> Result<()> {
     Err(Exit::Failed.because(format!(
         "the database {} has {} of patients and {} of what tablets and users have entered, in {}: if all of that is to go, say --destroy-clinical-data too; nothing was changed",
         known.database,
-        count(usize::try_from(patients)?, "record"),
-        count(usize::try_from(rows)?, "row"),
-        count(others, "table")
+        count_of(usize::try_from(patients)?, "record"),
+        count_of(usize::try_from(rows)?, "row"),
+        count_of(others, "table")
     )))
 }
 
 /// Everything leaves in one step, and then for good.
-async fn gone(site: &Session, known: &Known) -> Result<()> {
+async fn drop_tables(site: &Session, known: &Database) -> Result<()> {
     let (host, database) = (&site.host, &known.database);
     load::clear_up(known).await?;
     let there = sql::observe_schema(known, database).await?;
     let tables = sql::tables_of(&known.server, database).await?;
     if !tables.is_empty() {
-        let aside = load::make(known, For::Replaced, CHARSET, COLLATION).await?;
+        let aside =
+            load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
         load::hand_over(known, database, &aside).await?;
         host.cut().after_write();
     }
     if there != State::Absent {
-        let statement = format!("DROP DATABASE {}", quote::name(database));
+        let statement = format!("DROP DATABASE {}", quote::quote_name(database));
         known.server.change(&statement).await?;
         host.cut().after_write();
     }
-    load::remove(known, For::Replaced).await?;
+    load::drop_scratch(known, ScratchDatabase::Replaced).await?;
     Ok(())
 }

@@ -48,7 +48,7 @@ const LIFE: [&str; 10] = [
 const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 
 /// A line of a service; nothing where all of it has to stay.
-pub(crate) fn service(line: &str) -> Option<String> {
+pub(crate) fn safe_service_line(line: &str) -> Option<String> {
     let trimmed = line.trim();
     if trimmed.starts_with("Traceback (most recent call last)") {
         return Some(trimmed.to_owned());
@@ -56,10 +56,10 @@ pub(crate) fn service(line: &str) -> Option<String> {
     if is_place(trimmed) || is_life(trimmed) {
         return Some(line.trim_end().to_owned());
     }
-    if let Some(class) = exception(trimmed) {
+    if let Some(class) = exception_name(trimmed) {
         return Some(format!("{class}: …"));
     }
-    let (head, message) = split(trimmed)?;
+    let (head, message) = split_line(trimmed)?;
     let known = KNOWN.iter().any(|known| message.starts_with(known));
     match (head.is_empty(), known) {
         (true, false) => None,
@@ -69,7 +69,7 @@ pub(crate) fn service(line: &str) -> Option<String> {
 }
 
 /// A line of Apache's error log: when, who, how bad, and its number.
-pub(crate) fn apache(line: &str) -> Option<String> {
+pub(crate) fn safe_apache_line(line: &str) -> Option<String> {
     let mut kept = Vec::new();
     let mut rest = line;
     while let Some(inner) = rest.strip_prefix('[') {
@@ -115,7 +115,7 @@ fn is_life(line: &str) -> bool {
 }
 
 /// `pymysql.err.OperationalError: (2003, …)`, without what follows.
-fn exception(line: &str) -> Option<&str> {
+fn exception_name(line: &str) -> Option<&str> {
     let class = line.trim_start_matches('(').split([':', ')']).next()?;
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
     let last = class.rsplit('.').next()?;
@@ -131,7 +131,7 @@ fn exception(line: &str) -> Option<&str> {
 }
 
 /// Time, process and level, and what is said behind them.
-fn split(line: &str) -> Option<(&str, &str)> {
+fn split_line(line: &str) -> Option<(&str, &str)> {
     let mut end = 0;
     // [2026-11-21 23:30:22 +0000] [1532] [INFO], [2026-11-21 23:21:00,123: INFO/MainProcess], [I 261121 21:29:43 command:168]
     while let Some(inner) = line[end..].strip_prefix('[') {
@@ -146,7 +146,7 @@ fn split(line: &str) -> Option<(&str, &str)> {
         end += line[end..].len() - line[end..].trim_start().len();
     }
     if end == 0
-        && let Some(length) = logger(line)
+        && let Some(length) = logger_end(line)
     {
         end = length;
     }
@@ -155,7 +155,7 @@ fn split(line: &str) -> Option<(&str, &str)> {
 }
 
 /// `2026-11-21 23:20:43.123 camcops_server.cc_modules.cc_x:INFO: `, with or without milliseconds
-fn logger(line: &str) -> Option<usize> {
+fn logger_end(line: &str) -> Option<usize> {
     let mut words = line.splitn(4, ' ');
     let (date, clock, name) = (words.next()?, words.next()?, words.next()?);
     let digits = |text: &str, more: &str| {
@@ -183,7 +183,7 @@ mod tests {
             "Started camcops-server@camcops.service - CamCOPS server (camcops).",
             "[I 261121 21:29:43 mixins:228] Connected to amqp://camcops:**@127.0.0.1:5672/camcops",
         ] {
-            assert_eq!(service(line).as_deref(), Some(line));
+            assert_eq!(safe_service_line(line).as_deref(), Some(line));
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
             ("[Smith] was here", None),
             ("", None),
         ] {
-            assert_eq!(service(line).as_deref(), told, "{line}");
+            assert_eq!(safe_service_line(line).as_deref(), told, "{line}");
         }
     }
 
@@ -223,14 +223,14 @@ mod tests {
     fn apache_tells_its_numbers_and_nobody_s_address() {
         let line = "[Sat Nov 21 21:29:44.068926 2026] [proxy_http:error] [pid 55:tid 55] (70007)The timeout specified has expired: [client 192.0.2.7:4711] AH01102: error reading status line, referer: https://x/task?surname=Smith";
         assert_eq!(
-            apache(line).as_deref(),
+            safe_apache_line(line).as_deref(),
             Some("[Sat Nov 21 21:29:44.068926 2026] [proxy_http:error] [pid 55:tid 55] AH01102")
         );
         let line = "[Sat Nov 21 21:29:44 2026] [core:info] [pid 5] [client 192.0.2.7:1] Smith";
         assert_eq!(
-            apache(line).as_deref(),
+            safe_apache_line(line).as_deref(),
             Some("[Sat Nov 21 21:29:44 2026] [core:info] [pid 5]")
         );
-        assert_eq!(apache("Smith"), None);
+        assert_eq!(safe_apache_line("Smith"), None);
     }
 }

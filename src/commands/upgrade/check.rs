@@ -74,7 +74,7 @@ impl Preflight {
 }
 
 /// The version that is asked for.
-pub(crate) fn target(asked: Option<&str>) -> Result<Version> {
+pub(crate) fn target_version(asked: Option<&str>) -> Result<Version> {
     let Some(asked) = asked else {
         return Ok(Version::NEWEST);
     };
@@ -82,31 +82,31 @@ pub(crate) fn target(asked: Option<&str>) -> Result<Version> {
     known.copied().ok_or_else(|| {
         Exit::Usage.because(format!(
             "--to {asked}: this camcops-provision has been tested with CamCOPS {} and knows the files of no other; a newer camcops-provision may know it",
-            names().join(", ")
+            version_names().join(", ")
         ))
     })
 }
 
-fn names() -> Vec<&'static str> {
+fn version_names() -> Vec<&'static str> {
     Version::ALL.iter().map(|known| known.as_str()).collect()
 }
 
 /// Where a version stands among those that are known; older than all of them where it is not known.
-fn rank(version: &str) -> Option<usize> {
+fn version_rank(version: &str) -> Option<usize> {
     Version::ALL
         .iter()
         .position(|known| known.as_str() == version)
 }
 
 /// Looks at everything; changes nothing.
-pub(crate) async fn preflight(site: &Session, to: Version) -> Result<Preflight> {
+pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflight> {
     let host = &site.host;
     let not_installed = || {
         Exit::Failed.because(
             "CamCOPS is not installed here: run `camcops-provision install`, which takes the version of camcops.version",
         )
     };
-    let from_release = release::current(host)?.ok_or_else(not_installed)?;
+    let from_release = release::current_release(host)?.ok_or_else(not_installed)?;
     if !site.journal()?.exists() {
         return Err(not_installed());
     }
@@ -120,13 +120,13 @@ pub(crate) async fn preflight(site: &Session, to: Version) -> Result<Preflight> 
             String::new()
         }
     };
-    if rank(&from) > rank(to.as_str()) {
+    if version_rank(&from) > version_rank(to.as_str()) {
         problems.push(format!(
             "CamCOPS {from} is newer than {}, and its tables may not fit an older one: `camcops-provision rollback` goes back after an upgrade",
             to.as_str()
         ));
     }
-    let others: Vec<String> = journal::instances(host)?
+    let others: Vec<String> = journal::list_instances(host)?
         .into_iter()
         .filter(|other| *other != site.instance)
         .collect();
@@ -137,7 +137,7 @@ pub(crate) async fn preflight(site: &Session, to: Version) -> Result<Preflight> 
         ));
     }
     problems.extend(set_elsewhere(site));
-    let wanted = match release::Wanted::of(site, to) {
+    let wanted = match release::WantedRelease::of(site, to) {
         Ok(wanted) => Some(wanted),
         Err(Missing(why)) => {
             problems.push(why);
@@ -153,8 +153,9 @@ pub(crate) async fn preflight(site: &Session, to: Version) -> Result<Preflight> 
         Some(wanted) if is_built => tables::head_of(&wanted.id).await?,
         _ => None,
     };
-    let new_revision = new_revision.unwrap_or_else(|| release::known(to).revision.to_owned());
-    let (revision, room) = database(site, is_built).await?;
+    let new_revision =
+        new_revision.unwrap_or_else(|| release::pinned_release(to).revision.to_owned());
+    let (revision, room) = check_database(site, is_built).await?;
     if revision != new_revision && site.drivers.database()?.server.power == Power::Application {
         problems.push(
             "the tables have to be changed, and without an administrator of the database they could not be brought back: set database.admin_defaults_file".into(),
@@ -173,14 +174,14 @@ pub(crate) async fn preflight(site: &Session, to: Version) -> Result<Preflight> 
             ));
         }
     }
-    let (new_keys, removed_keys) = keys(site, &from, to)?;
+    let (new_keys, removed_keys) = check_keys(site, &from, to)?;
     Ok(Preflight {
         pending: to_release.as_ref() != Some(&from_release) || revision != new_revision,
         from,
         from_release,
         to: to.as_str(),
         to_release,
-        known: names(),
+        known: version_names(),
         is_built,
         python: wanted.map(|wanted| wanted.python.path),
         revision,
@@ -193,10 +194,10 @@ pub(crate) async fn preflight(site: &Session, to: Version) -> Result<Preflight> 
 }
 
 /// The revision of the tables; the room for a release, for a dump, and for the tables once more.
-async fn database(site: &Session, is_built: bool) -> Result<(String, Vec<Room>)> {
+async fn check_database(site: &Session, is_built: bool) -> Result<(String, Vec<Room>)> {
     let host = &site.host;
     let known = site.drivers.database()?;
-    let revision = tables::revision(&known, &known.database)
+    let revision = tables::read_revision(&known, &known.database)
         .await?
         .with_context(|| {
             format!(
@@ -204,10 +205,10 @@ async fn database(site: &Session, is_built: bool) -> Result<(String, Vec<Room>)>
                 known.database
             )
         })?;
-    let bytes = tables::size(&known).await?;
+    let bytes = tables::database_size(&known).await?;
     let mut all = Vec::new();
     if !is_built {
-        let (needed_mib, free_mib) = release::room(host)?;
+        let (needed_mib, free_mib) = release::room_needed(host)?;
         all.push(Room {
             what: "the new release",
             path: crate::layout::RELEASES.to_owned(),
@@ -245,18 +246,19 @@ fn there_already(path: &str) -> &Path {
 }
 
 /// The keys that came and went between two versions; of those that went, those that are set here.
-fn keys(site: &Session, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<String>)> {
+fn check_keys(site: &Session, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<String>)> {
     let text = site
         .host
         .read_text(&site.layout.config)?
         .unwrap_or_default();
     let config = Ini::parse(&text);
     let between = |version: &&Version| {
-        rank(version.as_str()) > rank(from) && rank(version.as_str()) <= rank(to.as_str())
+        version_rank(version.as_str()) > version_rank(from)
+            && version_rank(version.as_str()) <= version_rank(to.as_str())
     };
     let (mut new, mut removed) = (Vec::new(), Vec::new());
     for version in Version::ALL.iter().filter(between) {
-        let known = release::known(*version);
+        let known = release::pinned_release(*version);
         new.extend(known.new_keys);
         for name in known.removed_keys {
             let (section, key) = name.split_once('.').unwrap_or(("site", name));
@@ -295,20 +297,25 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
         return Ok(());
     }
     let file = &site.settings_file;
-    let old = config::read(file)?.unwrap_or_default();
-    let new = settings::edited(&old, KEY, Some(version))
+    let old = config::read_settings_file(file)?.unwrap_or_default();
+    let new = settings::edit_text(&old, KEY, Some(version))
         .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
     replace_file(file, &new)
 }
 
 /// Tells what was found.
-pub(crate) fn tell(site: &Session, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
+pub(crate) fn tell_preflight(
+    site: &Session,
+    found: &Preflight,
+    exit_code: bool,
+    style: Style,
+) -> Result<u8> {
     if style.json {
         let mut document = serde_json::to_value(found)?;
         document["instance"] = site.instance.as_str().into();
         terminal::print_json(&document)?;
     } else {
-        terminal::print(&text(found))?;
+        terminal::print(&format_preflight(found))?;
     }
     Ok(match (found.problems.is_empty(), found.pending) {
         (false, _) => Exit::Failed as u8,
@@ -317,7 +324,7 @@ pub(crate) fn tell(site: &Session, found: &Preflight, exit_code: bool, style: St
     })
 }
 
-fn text(found: &Preflight) -> String {
+fn format_preflight(found: &Preflight) -> String {
     let mut lines = vec![format!(
         "CamCOPS      {} is in use, {} is wanted; known: {}",
         found.from,

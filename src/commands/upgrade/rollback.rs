@@ -1,8 +1,8 @@
 //! The way back from an upgrade: by itself, when the new version does not work, and by `rollback`.
 
-use super::{GO_ON, check, converge, opened, whole, with_version};
+use super::{GO_ON, all_parts, check, converge_parts, open_installed, with_version};
 use crate::base::error::Exit;
-use crate::base::prompt::{Enter, Question, agree};
+use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::signals::{go_on_to_the_end, stop_on_signals};
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Rollback};
@@ -12,8 +12,8 @@ use crate::drivers::{release, services, tables};
 use crate::journal::Writer;
 use crate::resource::{Facets, State};
 use crate::session::Session;
-use crate::session::converge::overrides;
-use crate::session::upgrade_record::{self, Phase, Upgrade};
+use crate::session::converge::overriding_sources;
+use crate::session::upgrade_record::{self, UpgradePhase, UpgradeRecord};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -30,12 +30,12 @@ pub(crate) enum Writes {
 }
 
 /// Goes back to the release from before the last upgrade.
-pub(crate) async fn rollback(global: &Global, flags: &Rollback, style: Style) -> Result<u8> {
+pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -> Result<u8> {
     need_machine(global, "roll back")?;
     let _ = stop_on_signals(style)?;
     let mut global = global.clone();
-    global.set.extend(overrides(&flags.origin)?);
-    let site = opened(&global)?;
+    global.set.extend(overriding_sources(&flags.origin)?);
+    let site = open_installed(&global)?;
     let known = site.drivers.database()?;
     if let Some(name) = &flags.confirm
         && *name != known.database
@@ -45,16 +45,16 @@ pub(crate) async fn rollback(global: &Global, flags: &Rollback, style: Style) ->
             known.database
         )));
     }
-    if finish(&global, flags.yes, style).await? {
-        return told(&site, style);
+    if finish_begun(&global, flags.yes, style).await? {
+        return report_rolled_back(&site, style);
     }
-    let Some(upgrade) = upgrade_record::read(&site.host, &site.instance)? else {
+    let Some(upgrade) = upgrade_record::read_record(&site.host, &site.instance)? else {
         return Err(Exit::Failed.because(
             "there is nothing to go back to: no upgrade was made here, or it was undone already",
         ));
     };
-    let current = release::current(&site.host)?;
-    if upgrade.phase == Phase::Done && current.as_ref() != Some(&upgrade.to.release) {
+    let current = release::current_release(&site.host)?;
+    if upgrade.phase == UpgradePhase::Done && current.as_ref() != Some(&upgrade.to.release) {
         return Err(Exit::Failed.because(format!(
             "the last upgrade was to release {}, and now {} is in use: there is no way back to {} from there",
             upgrade.to.release,
@@ -63,11 +63,11 @@ pub(crate) async fn rollback(global: &Global, flags: &Rollback, style: Style) ->
         )));
     }
     let question = format!("CamCOPS {} -> {}", upgrade.to.version, upgrade.from.version);
-    agree(&Question::new(&question, Enter::No), flags.yes, style)?;
+    ask_to_agree(&Question::new(&question, Enter::No), flags.yes, style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "rollback")?;
     let writes = match (flags.confirm.is_some(), upgrade.phase) {
         (true, _) => Writes::GivenUp,
-        (false, Phase::Done) => Writes::Ours,
+        (false, UpgradePhase::Done) => Writes::Ours,
         (false, _) => Writes::Anybodys,
     };
     if upgrade.migrates && writes != Writes::GivenUp {
@@ -75,12 +75,12 @@ pub(crate) async fn rollback(global: &Global, flags: &Rollback, style: Style) ->
         refuse_new_data(&site, &upgrade).await?;
     }
     site.close().await;
-    undo(&global, &mut writer, &upgrade, writes, style).await?;
-    told(&site, style)
+    undo_upgrade(&global, &mut writer, &upgrade, writes, style).await?;
+    report_rolled_back(&site, style)
 }
 
-fn told(site: &Session, style: Style) -> Result<u8> {
-    let current = release::current(&site.host)?.unwrap_or_default();
+fn report_rolled_back(site: &Session, style: Style) -> Result<u8> {
+    let current = release::current_release(&site.host)?.unwrap_or_default();
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "release": current }))?;
     } else {
@@ -90,32 +90,32 @@ fn told(site: &Session, style: Style) -> Result<u8> {
 }
 
 /// Finishes what an earlier run began to undo; says whether there was anything to finish.
-pub(crate) async fn finish(global: &Global, yes: bool, style: Style) -> Result<bool> {
+pub(crate) async fn finish_begun(global: &Global, yes: bool, style: Style) -> Result<bool> {
     let host = crate::session::open_host(global)?;
-    let Some(upgrade) = upgrade_record::read(&host, &global.instance)? else {
+    let Some(upgrade) = upgrade_record::read_record(&host, &global.instance)? else {
         return Ok(false);
     };
-    if upgrade.phase != Phase::GoingBack {
+    if upgrade.phase != UpgradePhase::GoingBack {
         return Ok(false);
     }
     let question = format!(
         "an earlier run was going back to CamCOPS {}, and that is finished first",
         upgrade.from.version
     );
-    agree(&Question::new(&question, Enter::No), yes, style)?;
+    ask_to_agree(&Question::new(&question, Enter::No), yes, style)?;
     if !style.quiet {
-        terminal::note(&format!("  {question}"));
+        terminal::print_note(&format!("  {question}"));
     }
     let mut writer = Writer::open(&host, &global.instance, "rollback")?;
-    undo(global, &mut writer, &upgrade, Writes::Anybodys, style).await?;
+    undo_upgrade(global, &mut writer, &upgrade, Writes::Anybodys, style).await?;
     Ok(true)
 }
 
 /// Goes back: the old tables, if they were changed; then the settings; then everything else follows from these.
-pub(crate) async fn undo(
+pub(crate) async fn undo_upgrade(
     global: &Global,
     writer: &mut Writer<'_>,
-    upgrade: &Upgrade,
+    upgrade: &UpgradeRecord,
     writes: Writes,
     style: Style,
 ) -> Result<()> {
@@ -134,8 +134,8 @@ pub(crate) async fn undo(
     settled?;
     check::set_version(global, &upgrade.from.version)?;
     old.host.cut().after_write();
-    upgrade_record::forget(&old.host, &old.instance)?;
-    let converged = converge(&old, writer, &whole(), &GO_ON, style).await;
+    upgrade_record::forget_record(&old.host, &old.instance)?;
+    let converged = converge_parts(&old, writer, &all_parts(), &GO_ON, style).await;
     old.close().await;
     converged.with_context(|| {
         format!(
@@ -146,11 +146,11 @@ pub(crate) async fn undo(
 }
 
 /// The tables as they were, if they were changed.
-async fn old_tables(old: &Session, upgrade: &Upgrade, writes: Writes) -> Result<()> {
+async fn old_tables(old: &Session, upgrade: &UpgradeRecord, writes: Writes) -> Result<()> {
     let known = old.drivers.database()?;
     known.server.started(&old.host).await?;
     let changed = upgrade.migrates
-        && (upgrade.phase == Phase::GoingBack
+        && (upgrade.phase == UpgradePhase::GoingBack
             || tables::was_begun(
                 &known,
                 old.drivers.application()?,
@@ -167,17 +167,17 @@ async fn old_tables(old: &Session, upgrade: &Upgrade, writes: Writes) -> Result<
             known.database
         )
     })?;
-    if old.host.look(dump)?.is_none() {
+    if old.host.stat(dump)?.is_none() {
         return Err(Exit::Unusable.because(format!(
             "the dump {dump} from before the upgrade is not there any more, and without it there is no way back: put it there again, or remove {} and run `camcops-provision install` to stay with what there is",
-            upgrade_record::path(&old.instance)
+            upgrade_record::record_path(&old.instance)
         )));
     }
     load::need_power(&known, "")?;
     load::refuse_triggers(&known).await?;
     services::stop_ours(old.drivers.services.as_ref(), &old.host)?;
     if writes != Writes::GivenUp
-        && upgrade.phase != Phase::GoingBack
+        && upgrade.phase != UpgradePhase::GoingBack
         && let Err(why) = refuse_new_data(old, upgrade).await
     {
         // With the new version, as the settings say.
@@ -185,23 +185,23 @@ async fn old_tables(old: &Session, upgrade: &Upgrade, writes: Writes) -> Result<
         return Err(why);
     }
     // Of tables that are the old ones already there is nothing to dump.
-    let at = tables::revision(&known, &known.database).await?;
+    let at = tables::read_revision(&known, &known.database).await?;
     if writes != Writes::Ours
         && at.as_ref() != Some(&upgrade.revision)
         && let Err(why) = old
             .dump_before(&known.database, "rollback", tables::Reader::Somebody)
             .await
     {
-        if upgrade.phase != Phase::GoingBack {
+        if upgrade.phase != UpgradePhase::GoingBack {
             start_services(old).await;
         }
         return Err(why);
     }
-    let going_back = Upgrade {
-        phase: Phase::GoingBack,
+    let going_back = UpgradeRecord {
+        phase: UpgradePhase::GoingBack,
         ..upgrade.clone()
     };
-    upgrade_record::write(&old.host, &old.instance, &going_back)?;
+    upgrade_record::write_record(&old.host, &old.instance, &going_back)?;
     old.host.cut().after_write();
     tables::bring_back(
         &known,
@@ -217,8 +217,8 @@ async fn old_tables(old: &Session, upgrade: &Upgrade, writes: Writes) -> Result<
 
 /// Where an upgrade was cut before its sums were taken, no service had run with the new tables; but the machine may have
 /// started them since.
-async fn refuse_unknown_data(site: &Session, upgrade: &Upgrade) -> Result<()> {
-    if upgrade.sums.is_some() || upgrade.phase == Phase::GoingBack {
+async fn refuse_unknown_data(site: &Session, upgrade: &UpgradeRecord) -> Result<()> {
+    if upgrade.sums.is_some() || upgrade.phase == UpgradePhase::GoingBack {
         return Ok(());
     }
     let known = site.drivers.database()?;
@@ -240,13 +240,13 @@ async fn refuse_unknown_data(site: &Session, upgrade: &Upgrade) -> Result<()> {
 }
 
 /// Whatever was entered since the tables were changed would be lost.
-async fn refuse_new_data(site: &Session, upgrade: &Upgrade) -> Result<()> {
+async fn refuse_new_data(site: &Session, upgrade: &UpgradeRecord) -> Result<()> {
     // Until there are sums, no service was started.
     let Some(before) = &upgrade.sums else {
         return Ok(());
     };
     let known = site.drivers.database()?;
-    let now = tables::sums(&known).await?;
+    let now = tables::table_sums(&known).await?;
     let differs = |table: &&String| before.get(*table) != now.get(*table);
     let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     let new: Vec<&str> = all
@@ -273,7 +273,7 @@ async fn start_services(site: &Session) {
         let wanted = State::Present(Facets::new());
         let started = services::enforce(Some(known), &site.host, &member.name, &wanted).await;
         if let Err(why) = started {
-            terminal::note(&format!("  {}: {why:#}", member.name));
+            terminal::print_note(&format!("  {}: {why:#}", member.name));
         }
     }
 }

@@ -15,28 +15,28 @@ const PROGRAMS: [&str; 2] = ["/etc/supervisor/conf.d", "/etc/supervisord.d"];
 const PACKAGE: &str = "camcops-server";
 
 /// Those that run, or would at the next boot.
-pub(crate) fn former(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     // Before an installation it is a hint: somebody may be about to move.
     let tell = |found: String, remedy: String| match look.before {
         true => Finding::warning(found, remedy),
         false => Finding::failed(found, remedy),
     };
-    for pid in processes::all() {
-        if let Some(place) = stranger(look, pid) {
+    for pid in processes::all_processes() {
+        if let Some(place) = foreign_place(look, pid) {
             let (found, remedy) = match place {
-                Place::Container => (
+                FormerPlace::Container => (
                     format!("process {pid} is CamCOPS in a container"),
                     "docker ps   # and `docker compose down` in its directory".to_owned(),
                 ),
-                Place::Unit(unit) => (
+                FormerPlace::Unit(unit) => (
                     format!("process {pid} is another CamCOPS, started by {unit}"),
                     match unit.starts_with("supervisor") {
                         true => "supervisorctl status   # and `supervisorctl stop NAME`".to_owned(),
                         false => format!("systemctl disable --now {unit}"),
                     },
                 ),
-                Place::Elsewhere => (
+                FormerPlace::Elsewhere => (
                     format!("process {pid} is another CamCOPS, started by hand"),
                     format!("kill {pid}"),
                 ),
@@ -63,7 +63,7 @@ pub(crate) fn former(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
     }
     if host
-        .look(&format!("/var/lib/dpkg/info/{PACKAGE}.list"))?
+        .stat(&format!("/var/lib/dpkg/info/{PACKAGE}.list"))?
         .is_some()
     {
         findings.push(Finding::warning(
@@ -79,7 +79,7 @@ pub(crate) fn former(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-enum Place {
+enum FormerPlace {
     Container,
     Unit(String),
     Elsewhere,
@@ -97,7 +97,7 @@ fn is_camcops(words: &[&str]) -> bool {
 }
 
 /// Where a process of CamCOPS belongs that no instance of ours started; nothing for any other process.
-fn stranger(look: &Look<'_>, pid: u32) -> Option<Place> {
+fn foreign_place(look: &Look<'_>, pid: u32) -> Option<FormerPlace> {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let command = String::from_utf8_lossy(&command).into_owned();
     let is_camcops = is_camcops(&command.split('\0').collect::<Vec<_>>());
@@ -113,16 +113,16 @@ fn stranger(look: &Look<'_>, pid: u32) -> Option<Place> {
         .iter()
         .any(|name| groups.contains(name))
     {
-        return Some(Place::Container);
+        return Some(FormerPlace::Container);
     }
     // The releases are called by the link or by what it leads to.
     if command.contains(crate::layout::RELEASES) {
         return None;
     }
-    Some(match processes::unit(pid) {
+    Some(match processes::unit_of(pid) {
         Some(unit) if unit.starts_with("camcops-") => return None,
-        Some(unit) => Place::Unit(unit),
-        None => Place::Elsewhere,
+        Some(unit) => FormerPlace::Unit(unit),
+        None => FormerPlace::Elsewhere,
     })
 }
 

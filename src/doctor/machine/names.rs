@@ -15,16 +15,16 @@ const BROKER: &str = "rabbitmq-server";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Looks each of them up.
-pub(crate) async fn names(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_names(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if look.before
         && let Ok((_, plan)) = look.plan().await
-        && let Some((found, remedy)) = nameless(plan).await
+        && let Some((found, remedy)) = find_nameless(plan).await
     {
         findings.push(Finding::failed(found, remedy));
     }
     for name in look.site.names() {
-        let found = addresses(&name).await;
+        let found = resolve_name(&name).await;
         let told: Vec<String> = found.iter().map(ToString::to_string).collect();
         let told = told.join(", ");
         findings.push(if found.is_empty() {
@@ -44,7 +44,7 @@ pub(crate) async fn names(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn addresses(name: &str) -> Vec<IpAddr> {
+async fn resolve_name(name: &str) -> Vec<IpAddr> {
     match timeout(PATIENCE, lookup_host((name, 0))).await {
         Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
         _ => Vec::new(),
@@ -53,7 +53,7 @@ async fn addresses(name: &str) -> Vec<IpAddr> {
 
 /// RabbitMQ's package starts the broker as it comes, and Erlang insists on the machine's own name then. What is wrong with
 /// that name, and what puts it right; nothing where the package is there already.
-pub(crate) async fn nameless(plan: &Plan) -> Option<(String, String)> {
+pub(crate) async fn find_nameless(plan: &Plan) -> Option<(String, String)> {
     let is_broker = |planned: &Planned| {
         matches!(&planned.change.resource, Resource::Package(name) if name == BROKER)
             && planned.change.after != State::Absent
@@ -64,7 +64,7 @@ pub(crate) async fn nameless(plan: &Plan) -> Option<(String, String)> {
     let name = nix::unistd::gethostname().ok()?;
     let name = name.to_string_lossy().into_owned();
     let short = name.split('.').next().unwrap_or_default();
-    if !addresses(short).await.is_empty() {
+    if !resolve_name(short).await.is_empty() {
         return None;
     }
     let names = match short == name {

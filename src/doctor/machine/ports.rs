@@ -4,15 +4,15 @@ use crate::doctor::{Finding, Look};
 use crate::host::processes::{self, Process};
 use crate::session::Session;
 use crate::settings::Listen;
-use crate::site::ports::{self, Listening, Port};
+use crate::site::ports::{self, Listening, UsedPort};
 use anyhow::Result;
 use std::net::{IpAddr, SocketAddr};
 
 /// Somebody else on a port of ours, at an address of ours.
-pub(crate) fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let mut findings = Vec::new();
-    for port in ports::seen(site)? {
+    for port in ports::observe_ports(site)? {
         let Some(number) = port.port else { continue };
         let strangers = port
             .listening
@@ -22,7 +22,7 @@ pub(crate) fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
             .filter(|(_, holder)| !is_right(site, &port.purpose, holder));
         let strangers: Vec<Finding> = strangers
             .map(|(one, holder)| {
-                let unit = processes::unit(holder.pid);
+                let unit = processes::unit_of(holder.pid);
                 let (whose, stop) = match &unit {
                     Some(unit) => (
                         format!(" of {unit}"),
@@ -35,7 +35,7 @@ pub(crate) fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
                         "{} at {} is held by {} (process {}{whose})",
                         port.purpose, one.address, holder.name, holder.pid
                     ),
-                    match setting(&port.purpose) {
+                    match setting_of_port(&port.purpose) {
                         Some("services.extra") => {
                             format!("{stop}   # or another port in services.extra: camcops-provision config edit")
                         }
@@ -48,7 +48,7 @@ pub(crate) fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
             })
             .collect();
         if strangers.is_empty() {
-            findings.push(Finding::ok(well(&port, number)));
+            findings.push(Finding::ok(free_port(&port, number)));
         }
         findings.extend(strangers);
     }
@@ -60,7 +60,7 @@ pub(crate) fn ports(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn well(port: &Port, number: u16) -> String {
+fn free_port(port: &UsedPort, number: u16) -> String {
     let holders: Vec<&str> = port
         .listening
         .iter()
@@ -101,7 +101,7 @@ fn is_right(site: &Session, purpose: &str, holder: &Process) -> bool {
         "broker" => program.starts_with("beam"),
         _ if purpose != "database" => {
             let ours = format!("camcops-{purpose}@{}", site.layout.slug);
-            let unit = processes::unit(holder.pid);
+            let unit = processes::unit_of(holder.pid);
             // The manager itself holds a socket until its service is started.
             holder.pid == 1
                 || match unit {
@@ -109,14 +109,16 @@ fn is_right(site: &Session, purpose: &str, holder: &Process) -> bool {
                     Some(unit) => unit.starts_with("supervisor"),
                     // A service of the site's own may have an account of its own.
                     None if !["server", "monitor"].contains(&purpose) => true,
-                    None => processes::owner(holder.pid) == site.host.accounts.uid(site.account()),
+                    None => {
+                        processes::owner_of(holder.pid) == site.host.accounts.uid(site.account())
+                    }
                 }
         }
         _ => true,
     }
 }
 
-fn setting(purpose: &str) -> Option<&'static str> {
+fn setting_of_port(purpose: &str) -> Option<&'static str> {
     Some(match purpose {
         "https" => "web.https_port",
         "http" => "web.http_port",

@@ -1,6 +1,6 @@
 //! The certificate of the site.
 
-use crate::certificate::{self, Given, Severity};
+use crate::certificate::{self, GivenFiles, Severity};
 use crate::doctor::{Finding, Look};
 use crate::drivers::acme;
 use crate::session::Session;
@@ -15,7 +15,7 @@ const SOON: i64 = 30;
 const NOW: i64 = 7;
 
 /// Names, chain, days left.
-pub(crate) fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
@@ -37,7 +37,7 @@ pub(crate) fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
         return Ok(vec![Finding::failed(format!("{path} is not there"), renew)]);
     };
     let now = SystemTime::now();
-    let summary = match certificate::summary(&pem, now) {
+    let summary = match certificate::summarize_first(&pem, now) {
         Ok(summary) => summary,
         Err(why) => return Ok(vec![Finding::failed(format!("{path}: {why:#}"), renew)]),
     };
@@ -67,7 +67,7 @@ pub(crate) fn certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
     } else {
         let chain = chain_path.as_deref().map(read).transpose()?.flatten();
-        let given = certificate::check(&Given {
+        let given = certificate::check_given(&GivenFiles {
             certificate: (Path::new(&path), &pem),
             key: (Path::new(&key_path), &key),
             chain: chain_path.as_deref().map(Path::new).zip(chain.as_deref()),
@@ -108,7 +108,7 @@ fn from_certbot(site: &Session, served: &[u8]) -> Result<Vec<Finding>> {
             "camcops-provision cert install --from-certbot",
         ));
     }
-    if site.host.staged_root().is_none() && acme::renewer(&site.host)?.is_none() {
+    if site.host.staged_root().is_none() && acme::find_renewer(&site.host)?.is_none() {
         findings.push(Finding::failed(
             "nobody renews it: neither certbot's timer nor its cron job is active",
             "systemctl enable --now certbot.timer   # where systemd does not run: install cron",

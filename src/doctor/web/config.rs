@@ -2,7 +2,7 @@
 
 use crate::camcops_conf::Ini;
 use crate::doctor::{Finding, Look};
-use crate::drivers::services::apache::complaint;
+use crate::drivers::services::apache::find_complaint;
 use crate::layout::Flavour;
 use crate::resource::Resource;
 use crate::settings::Frontend;
@@ -10,7 +10,7 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// Its own test, its modules, and what its sites say about sockets.
-pub(crate) async fn config(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable(
@@ -36,17 +36,17 @@ pub(crate) async fn config(look: &Look<'_>) -> Result<Vec<Finding>> {
             "camcops-provision install",
         ));
     }
-    if let Some(why) = complaint(&site.host, flavour)? {
+    if let Some(why) = find_complaint(&site.host, flavour)? {
         findings.push(Finding::failed(
             format!("Apache does not like its configuration: {why}"),
             format!("{} -t", flavour.apache_control),
         ));
     }
-    let sites = sites(look, flavour)?;
-    for found in mistakes(&sites, &site.layout.socket) {
+    let sites = read_sites(look, flavour)?;
+    for found in find_mistakes(&sites, &site.layout.socket) {
         findings.push(Finding::failed(found.0, found.1));
     }
-    findings.extend(timeouts(look)?);
+    findings.extend(check_timeouts(look)?);
     if findings.is_empty() {
         findings.push(Finding::ok(format!(
             "Apache likes it, and {} sites have no mistake that is known",
@@ -57,7 +57,7 @@ pub(crate) async fn config(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Path and text of each enabled site.
-fn sites(look: &Look<'_>, flavour: &Flavour) -> Result<Vec<(String, String)>> {
+fn read_sites(look: &Look<'_>, flavour: &Flavour) -> Result<Vec<(String, String)>> {
     let host = &look.site.host;
     let directory = flavour.apache_enabled.unwrap_or(flavour.apache_sites);
     let mut sites = Vec::new();
@@ -81,7 +81,7 @@ struct Passed<'a> {
     to: &'a str,
 }
 
-fn passed(line: &str) -> Option<Passed<'_>> {
+fn parse_proxy_line(line: &str) -> Option<Passed<'_>> {
     let line = line.trim();
     let directive = line.split_whitespace().next()?.to_lowercase();
     if ![
@@ -106,7 +106,7 @@ fn passed(line: &str) -> Option<Passed<'_>> {
 }
 
 /// What is wrong, and what mends it.
-fn mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, String)> {
+fn find_mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut workers: BTreeMap<&str, &str> = BTreeMap::new();
     for (path, text) in sites {
@@ -116,7 +116,9 @@ fn mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, String)> {
             false => format!("editor {path}   # then: systemctl reload apache2"),
         };
         for (number, line) in text.lines().enumerate() {
-            let Some(passed) = passed(line) else { continue };
+            let Some(passed) = parse_proxy_line(line) else {
+                continue;
+            };
             let place = format!("{path}:{}", number + 1);
             if passed.to.starts_with("https:") {
                 found.push((
@@ -146,7 +148,7 @@ fn mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, String)> {
 }
 
 /// Apache and CamCOPS should give up on a slow request at the same time.
-fn timeouts(look: &Look<'_>) -> Result<Option<Finding>> {
+fn check_timeouts(look: &Look<'_>) -> Result<Option<Finding>> {
     let site = look.site;
     let wanted = site.settings().web.timeout_s.get();
     let text = site
@@ -172,7 +174,7 @@ mod tests {
 
     fn found(lines: &str) -> Vec<String> {
         let sites = [("/etc/a.conf".to_owned(), lines.to_owned())];
-        let all = mistakes(&sites, "/run/camcops/camcops.socket");
+        let all = find_mistakes(&sites, "/run/camcops/camcops.socket");
         all.into_iter().map(|(what, _)| what).collect()
     }
 

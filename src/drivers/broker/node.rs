@@ -96,7 +96,7 @@ impl Node {
 
 /// Whether the broker is installed.
 pub(crate) fn is_installed(host: &Host) -> Result<bool> {
-    Ok(host.look(TOOL)?.is_some())
+    Ok(host.stat(TOOL)?.is_some())
 }
 
 /// Whether the broker runs as its package started it, and nobody has used it yet or set anything for it: then no more
@@ -151,7 +151,7 @@ pub(crate) fn stop_former(host: &Host) -> Result<()> {
 }
 
 /// Asks the running broker by its own tool.
-pub(crate) fn ask(host: &Host) -> Result<Node> {
+pub(crate) fn ask_node(host: &Host) -> Result<Node> {
     let question = QUESTION.split_whitespace().collect::<Vec<_>>().join(" ");
     let ended = host
         .child_apart("rabbitmqctl")
@@ -162,14 +162,14 @@ pub(crate) fn ask(host: &Host) -> Result<Node> {
     if !ended.status.success() {
         return Err(Exit::Unreachable.because(format!(
             "RabbitMQ's port is open, but rabbitmqctl can't ask it: {}; is it the one in {HOME}, and does its log in /var/log/rabbitmq say more?",
-            reason(&ended)
+            extract_reason(&ended)
         )));
     }
-    answer(&ended.output).context("RabbitMQ was asked for its accounts, and its answer is not understood; is its version newer than 4.2?")
+    parse_answer(&ended.output).context("RabbitMQ was asked for its accounts, and its answer is not understood; is its version newer than 4.2?")
 }
 
 /// What rabbitmqctl found out, which stands in the middle of its advice.
-fn reason(ended: &Ended) -> String {
+fn extract_reason(ended: &Ended) -> String {
     let found: Vec<&str> = ended
         .complaint
         .lines()
@@ -201,7 +201,9 @@ pub(crate) fn ask_quickly(host: &Host) -> Result<Option<Node>> {
         .input(QUESTION.as_bytes())
         .patience(QUICKLY)
         .end();
-    Ok(ended.ok().and_then(|ended| answer(&ended.output).ok()))
+    Ok(ended
+        .ok()
+        .and_then(|ended| parse_answer(&ended.output).ok()))
 }
 
 /// The name under which the node is known to Erlang, where it has a short one.
@@ -233,7 +235,7 @@ fn short_name() -> Result<String> {
 }
 
 /// Reads an answer, whatever stands around it: the two tools print the same text in two ways, and break long lines.
-fn answer(printed: &str) -> Result<Node> {
+fn parse_answer(printed: &str) -> Result<Node> {
     let (_, text) = printed.split_once('"').context("no text in it")?;
     let (text, _) = text.rsplit_once('"').context("no end of the text")?;
     let text: String = text
@@ -244,10 +246,10 @@ fn answer(printed: &str) -> Result<Node> {
     let mut complete = false;
     for item in text.split_terminator(';') {
         let (kind, rest) = item.split_at_checked(1).context("an empty item")?;
-        let fields = || -> Result<Vec<String>> { rest.split('.').map(plain).collect() };
+        let fields = || -> Result<Vec<String>> { rest.split('.').map(decode_digits).collect() };
         match kind {
             "v" => {
-                node.vhosts.insert(plain(rest)?);
+                node.vhosts.insert(decode_digits(rest)?);
             }
             "u" => {
                 let mut fields = fields()?.into_iter();
@@ -266,8 +268,8 @@ fn answer(printed: &str) -> Result<Node> {
                     read,
                 });
             }
-            "l" => node.listeners = without_blanks(&plain(rest)?),
-            "d" => node.permits = without_blanks(&plain(rest)?),
+            "l" => node.listeners = without_blanks(&decode_digits(rest)?),
+            "d" => node.permits = without_blanks(&decode_digits(rest)?),
             "q" => node.queues = rest.parse().context("no number")?,
             "t" => {
                 node.consumer_timeout_ms = rest.parse().ok();
@@ -284,7 +286,7 @@ fn without_blanks(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
-fn plain(digits: &str) -> Result<String> {
+fn decode_digits(digits: &str) -> Result<String> {
     let bytes: Option<Vec<u8>> = digits
         .as_bytes()
         .chunks(2)
@@ -301,9 +303,9 @@ mod tests {
 
     #[test]
     fn both_tools_say_the_same() {
-        let node = answer(ONE_LINE).unwrap();
+        let node = parse_answer(ONE_LINE).unwrap();
         let broken = "\"v2f;v63616d636f7073;u6775657374.61646d696e6973747261746f72;u63616d6\"\n \"36f7073;p63616d636f7073.63616d636f7073.2e2a.2e2a..;l5b7b22612220207d5d;d6e6f6e65;t7200000;\"\n";
-        assert_eq!(answer(broken).unwrap(), node);
+        assert_eq!(parse_answer(broken).unwrap(), node);
         assert_eq!(node.consumer_timeout_ms, Some(7_200_000));
         assert_eq!(
             (node.listeners.as_str(), node.permits.as_str()),
@@ -325,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_a_sign_of_use() {
-        let newborn = |text: &str| answer(text).unwrap().is_newborn();
+        let newborn = |text: &str| parse_answer(text).unwrap().is_newborn();
         assert!(newborn("\"v2f;u6775657374.;q0;t7200000;\""));
         for used in [
             "\"v2f;u6775657374.;q1;t7200000;\"",
@@ -340,7 +342,9 @@ mod tests {
     #[test]
     fn no_limit_is_no_number() {
         assert_eq!(
-            answer("\"v2f;tundefined;\"").unwrap().consumer_timeout_ms,
+            parse_answer("\"v2f;tundefined;\"")
+                .unwrap()
+                .consumer_timeout_ms,
             None
         );
     }
@@ -355,7 +359,7 @@ mod tests {
             "\"t1;p00;\"",
             "\"vzz;t1;\"",
         ] {
-            assert!(answer(bad).is_err(), "{bad}");
+            assert!(parse_answer(bad).is_err(), "{bad}");
         }
     }
 }

@@ -10,7 +10,7 @@ const CONSUMER_TIMEOUT: &str = "consumer_timeout";
 
 /// Whether a node does all that a text says; nothing is known of settings that are not ours.
 pub(super) fn are_followed(text: &str, node: &Node) -> bool {
-    said(text).all(|(key, value)| match key {
+    said_settings(text).all(|(key, value)| match key {
         CONSUMER_TIMEOUT => value.parse().is_ok_and(|wanted: u64| {
             node.consumer_timeout_ms
                 .is_none_or(|allowed| allowed >= wanted)
@@ -29,7 +29,7 @@ pub(super) fn are_followed(text: &str, node: &Node) -> bool {
 }
 
 /// A later file of somebody else that has the last word about how long a task may take.
-pub(super) fn overriding(host: &Host) -> Result<Option<String>> {
+pub(super) fn overriding_file(host: &Host) -> Result<Option<String>> {
     let mut after_ours = false;
     let mut last = None;
     for name in host.list(MORE_SETTINGS)?.unwrap_or_default() {
@@ -41,7 +41,7 @@ pub(super) fn overriding(host: &Host) -> Result<Option<String>> {
         if text.contains(MANAGED) {
             after_ours = true;
             last = None;
-        } else if after_ours && said(&text).any(|(key, _)| key == CONSUMER_TIMEOUT) {
+        } else if after_ours && said_settings(&text).any(|(key, _)| key == CONSUMER_TIMEOUT) {
             last = Some(path);
         }
     }
@@ -49,7 +49,7 @@ pub(super) fn overriding(host: &Host) -> Result<Option<String>> {
 }
 
 /// Keys and values.
-fn said(text: &str) -> impl Iterator<Item = (&str, &str)> {
+fn said_settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())
         .filter(|line| !line.is_empty())
@@ -110,11 +110,11 @@ mod tests {
             "90-camcops.conf",
             &format!("# {MANAGED}\nconsumer_timeout = 7200000\n"),
         );
-        assert_eq!(overriding(&host).unwrap(), None);
+        assert_eq!(overriding_file(&host).unwrap(), None);
         write("99-own.conf", "# consumer_timeout = 1\n");
-        assert_eq!(overriding(&host).unwrap(), None);
+        assert_eq!(overriding_file(&host).unwrap(), None);
         write("99-own.conf", "consumer_timeout=60000\n");
-        let found = overriding(&host).unwrap();
+        let found = overriding_file(&host).unwrap();
         assert_eq!(found.as_deref(), Some("/etc/rabbitmq/conf.d/99-own.conf"));
     }
 }

@@ -1,12 +1,12 @@
 //! dpkg and apt.
 
-use super::{Known, nowhere};
+use super::{PackageSource, found_nowhere};
 use crate::archive::bundle::PACKAGES;
 use crate::base::error::Exit;
-use crate::drivers::release::index::proxies;
+use crate::drivers::release::index::proxy_variables;
 use crate::host::{Child, Ended, Host};
-use crate::journal::holder;
-use crate::layout::alternatives;
+use crate::journal::lock_holder;
+use crate::layout::alternative_names;
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -40,15 +40,15 @@ const ENVIRONMENT: [(&str, &str); 6] = [
 ];
 
 /// The names of all installed packages, and the names that they stand in for.
-pub(crate) fn installed(host: &Host) -> Result<BTreeSet<String>> {
+pub(crate) fn list_installed(host: &Host) -> Result<BTreeSet<String>> {
     Ok(host
         .read_text(RECORDS)?
         .as_deref()
-        .map(names)
+        .map(parse_installed)
         .unwrap_or_default())
 }
 
-fn names(records: &str) -> BTreeSet<String> {
+fn parse_installed(records: &str) -> BTreeSet<String> {
     let mut packages = Vec::new();
     // dpkg itself is of the machine's own architecture.
     let mut own = "";
@@ -96,11 +96,13 @@ fn is_whole(status: &str) -> bool {
 
 /// Waits until no other package manager is at work: until then its records and lists are half of the old and half of the
 /// new ones.
-pub(crate) fn wait_for_others(host: &Host, known: &Known) -> Result<()> {
+pub(crate) fn wait_for_others(host: &Host, known: &PackageSource) -> Result<()> {
     let begin = Instant::now();
     let mut told = false;
     while let Some(lock) = host.open_for_appending(LOCK)? {
-        let Some(process) = holder(&lock)? else { break };
+        let Some(process) = lock_holder(&lock)? else {
+            break;
+        };
         if begin.elapsed() > PATIENCE {
             return Err(at_work(&format!("process {process} holds {LOCK}")));
         }
@@ -122,34 +124,39 @@ fn at_work(held: &str) -> anyhow::Error {
 }
 
 /// Installs packages that are missing.
-pub(crate) fn install(host: &Host, known: &Known, missing: &[&str], resumed: bool) -> Result<()> {
+pub(crate) fn install_packages(
+    host: &Host,
+    known: &PackageSource,
+    missing: &[&str],
+    resumed: bool,
+) -> Result<()> {
     if resumed {
-        let finish = child(host, known, "dpkg")?.args([
+        let finish = apt_child(host, known, "dpkg")?.args([
             "--configure",
             "--pending",
             "--force-confdef",
             "--force-confold",
         ]);
         // What it can't mend, apt says more clearly.
-        finish.end_telling(|line| tell(known, missing, line))?;
+        finish.end_telling(|line| tell_progress(known, missing, line))?;
     }
     let mut fresh = false;
     if !has_lists(host, known)? {
-        update(host, known)?;
+        update_lists(host, known)?;
         fresh = true;
     }
     loop {
-        let chosen = match chosen(host, known, missing)? {
+        let chosen = match choose_candidates(host, known, missing)? {
             Ok(chosen) => chosen,
-            Err(unknown) if fresh => return Err(nowhere(known, &unknown)),
+            Err(unknown) if fresh => return Err(found_nowhere(known, &unknown)),
             Err(_) => {
-                update(host, known)?;
+                update_lists(host, known)?;
                 fresh = true;
                 continue;
             }
         };
         let mut last = String::new();
-        let ended = child(host, known, "apt-get")?
+        let ended = apt_child(host, known, "apt-get")?
             .args([
                 "install",
                 "--yes",
@@ -163,7 +170,7 @@ pub(crate) fn install(host: &Host, known: &Known, missing: &[&str], resumed: boo
             .end_telling(|line| {
                 // While it waits it says so each second.
                 if line != last {
-                    tell(known, &chosen, line);
+                    tell_progress(known, &chosen, line);
                     line.clone_into(&mut last);
                 }
             })?;
@@ -172,20 +179,24 @@ pub(crate) fn install(host: &Host, known: &Known, missing: &[&str], resumed: boo
         }
         // The lists may be so old that the archive no longer has what they name.
         if !fresh && is_gone(&ended.output) {
-            update(host, known)?;
+            update_lists(host, known)?;
             fresh = true;
             continue;
         }
-        return Err(failure(&ended));
+        return Err(explain_failure(&ended));
     }
 }
 
-pub(super) fn child<'a>(host: &'a Host, known: &Known, program: &'a str) -> Result<Child<'a>> {
+pub(super) fn apt_child<'a>(
+    host: &'a Host,
+    known: &PackageSource,
+    program: &'a str,
+) -> Result<Child<'a>> {
     let mut child = host.child(program);
     for (name, value) in ENVIRONMENT {
         child = child.env(name, value);
     }
-    for (name, value) in proxies(host, &known.network)? {
+    for (name, value) in proxy_variables(host, &known.network)? {
         child = child.env(&name, &value);
     }
     if program.starts_with("apt") {
@@ -203,8 +214,8 @@ pub(crate) fn from_bundle(host: &Host, directory: &str) -> Result<Vec<String>> {
     let source = format!("deb [trusted=yes] file:{directory}/{PACKAGES} ./\n");
     host.put_file(&list, source.as_bytes(), Some((0, 0)), 0o600)?;
     let mut options = state_in(host, &at)?;
-    options.extend(option("Dir::Etc::sourcelist", &list));
-    options.extend(option("Dir::Etc::sourceparts", "/dev/null"));
+    options.extend(apt_option("Dir::Etc::sourcelist", &list));
+    options.extend(apt_option("Dir::Etc::sourceparts", "/dev/null"));
     Ok(options)
 }
 
@@ -222,19 +233,19 @@ pub(super) fn state_in(host: &Host, directory: &str) -> Result<Vec<String>> {
         let path = format!("{directory}{name}");
         host.make_directory(&path, Some((0, 0)), 0o700)?;
     }
-    let mut options = option("Dir::State::lists", &format!("{directory}/lists"));
-    options.extend(option("Dir::Cache", &format!("{directory}/cache")));
-    options.extend(option("Acquire::Languages", "none"));
+    let mut options = apt_option("Dir::State::lists", &format!("{directory}/lists"));
+    options.extend(apt_option("Dir::Cache", &format!("{directory}/cache")));
+    options.extend(apt_option("Acquire::Languages", "none"));
     // Whoever else fetches for apt can't read what only root can.
-    options.extend(option("APT::Sandbox::User", "root"));
+    options.extend(apt_option("APT::Sandbox::User", "root"));
     Ok(options)
 }
 
-pub(super) fn option(name: &str, value: &str) -> Vec<String> {
+pub(super) fn apt_option(name: &str, value: &str) -> Vec<String> {
     vec!["--option".into(), format!("{name}={value}")]
 }
 
-fn has_lists(host: &Host, known: &Known) -> Result<bool> {
+fn has_lists(host: &Host, known: &PackageSource) -> Result<bool> {
     if !known.aside.borrow().is_empty() {
         return Ok(false);
     }
@@ -242,33 +253,33 @@ fn has_lists(host: &Host, known: &Known) -> Result<bool> {
     Ok(names.iter().any(|name| name.contains("_Packages")))
 }
 
-pub(super) fn update(host: &Host, known: &Known) -> Result<()> {
+pub(super) fn update_lists(host: &Host, known: &PackageSource) -> Result<()> {
     (known.tell)("reading the lists of packages anew");
-    let ended = child(host, known, "apt-get")?
+    let ended = apt_child(host, known, "apt-get")?
         .args(["update", "--quiet", "--error-on=any"])
         .args(OPTIONS)
         .end()?;
     match ended.status.success() {
         true => Ok(()),
-        false => Err(failure(&ended)),
+        false => Err(explain_failure(&ended)),
     }
 }
 
 /// One name per package: the first alternative that can be had. Otherwise those of which none can be had.
-pub(super) fn chosen<'a>(
+pub(super) fn choose_candidates<'a>(
     host: &Host,
-    known: &Known,
+    known: &PackageSource,
     missing: &[&'a str],
 ) -> Result<Result<Vec<&'a str>, Vec<&'a str>>> {
-    let policy = child(host, known, "apt-cache")?
+    let policy = apt_child(host, known, "apt-cache")?
         .args(["policy"])
-        .args(missing.iter().flat_map(|name| alternatives(name)))
+        .args(missing.iter().flat_map(|name| alternative_names(name)))
         .run()?;
-    let can_be_had = candidates(&policy);
+    let can_be_had = parse_candidates(&policy);
     let mut unknown = Vec::new();
     let mut chosen = Vec::new();
     for name in missing {
-        match alternatives(name).find(|name| can_be_had.contains(name)) {
+        match alternative_names(name).find(|name| can_be_had.contains(name)) {
             Some(name) => chosen.push(name),
             None => unknown.push(*name),
         }
@@ -279,7 +290,7 @@ pub(super) fn chosen<'a>(
     })
 }
 
-fn candidates(policy: &str) -> BTreeSet<&str> {
+fn parse_candidates(policy: &str) -> BTreeSet<&str> {
     let mut name = "";
     let mut found = BTreeSet::new();
     for line in policy.lines() {
@@ -295,7 +306,7 @@ fn candidates(policy: &str) -> BTreeSet<&str> {
 }
 
 /// What is worth a line on the way: how much comes, which of the wanted ones is being set up, what is waited for.
-fn tell(known: &Known, wanted: &[&str], line: &str) {
+fn tell_progress(known: &PackageSource, wanted: &[&str], line: &str) {
     let set_up = line.strip_prefix("Setting up ").is_some_and(|rest| {
         let name = rest.split([' ', ':']).next().unwrap_or_default();
         wanted.contains(&name)
@@ -318,7 +329,7 @@ fn is_gone(output: &str) -> bool {
 }
 
 /// What apt or dpkg could not do, in one line with what to do next.
-pub(super) fn failure(ended: &Ended) -> anyhow::Error {
+pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
     // Where its lines were not followed, its complaints are apart.
     let output = &format!("{}{}", ended.output, ended.complaint);
     let complaints: Vec<&str> = output
@@ -349,7 +360,7 @@ pub(super) fn failure(ended: &Ended) -> anyhow::Error {
     ]) {
         return Exit::CannotCreate.because(format!(
             "packages that are needed conflict with {}; none is removed: choose which to keep, and run again",
-            removed(output)
+            list_removed(output)
         ));
     }
     if said(&[
@@ -359,7 +370,7 @@ pub(super) fn failure(ended: &Ended) -> anyhow::Error {
     ]) {
         return Exit::Failed.because(format!(
             "apt can't satisfy the dependencies of packages on this machine: {}; mend it with `apt-get --fix-broken install`, and run again",
-            unmet(output).unwrap_or_else(last)
+            find_unmet(output).unwrap_or_else(last)
         ));
     }
     if said(&[
@@ -368,7 +379,7 @@ pub(super) fn failure(ended: &Ended) -> anyhow::Error {
     ]) {
         return Exit::Io.because(format!("the packages don't fit on the disk: {}", last()));
     }
-    if let Some(broken) = broken(output) {
+    if let Some(broken) = find_broken(output) {
         return Exit::Failed.because(format!(
             "{broken}; see /var/log/apt/term.log, mend the cause, and run again"
         ));
@@ -401,7 +412,7 @@ pub(super) fn failure(ended: &Ended) -> anyhow::Error {
 }
 
 /// The first package that could not be set up, and why.
-fn broken(output: &str) -> Option<String> {
+fn find_broken(output: &str) -> Option<String> {
     let mut lines = output.lines();
     let name = lines.find_map(|line| {
         let rest = line.strip_prefix("dpkg: error processing ")?;
@@ -415,7 +426,7 @@ fn broken(output: &str) -> Option<String> {
 }
 
 /// The packages that would go, from the list that follows the heading.
-fn removed(output: &str) -> String {
+fn list_removed(output: &str) -> String {
     let listed = output
         .lines()
         .skip_while(|line| !line.starts_with("The following packages will be REMOVED"))
@@ -430,7 +441,7 @@ fn removed(output: &str) -> String {
 }
 
 /// The first unmet dependency, as apt words it.
-fn unmet(output: &str) -> Option<String> {
+fn find_unmet(output: &str) -> Option<String> {
     let mut lines = output
         .lines()
         .skip_while(|line| !line.contains("unmet dependencies"))

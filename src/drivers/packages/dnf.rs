@@ -1,15 +1,15 @@
 //! rpm and dnf.
 
-use super::{Known, nowhere};
+use super::{PackageSource, found_nowhere};
 use crate::base::error::Exit;
-use crate::drivers::release::index::proxies;
+use crate::drivers::release::index::proxy_variables;
 use crate::host::Host;
-use crate::layout::{Packages, alternatives};
+use crate::layout::{Packages, alternative_names};
 use anyhow::Result;
 use std::collections::BTreeSet;
 
 /// Those of all the names that are installed.
-pub(crate) fn installed(host: &Host, names: &Packages) -> Result<BTreeSet<String>> {
+pub(crate) fn list_installed(host: &Host, names: &Packages) -> Result<BTreeSet<String>> {
     let asked: BTreeSet<&str> = names.all().collect();
     // Its status only counts the missing ones.
     let answer = host
@@ -27,14 +27,16 @@ pub(crate) fn installed(host: &Host, names: &Packages) -> Result<BTreeSet<String
 }
 
 /// Installs packages that are missing. dnf itself waits for another one at work.
-pub(crate) fn install(host: &Host, known: &Known, missing: &[&str]) -> Result<()> {
-    let chosen = missing.iter().filter_map(|name| alternatives(name).next());
+pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&str]) -> Result<()> {
+    let chosen = missing
+        .iter()
+        .filter_map(|name| alternative_names(name).next());
     let mut child = host
         .child("dnf")
         .args(["install", "--assumeyes", "--setopt=install_weak_deps=False"])
         .args(chosen)
         .env("LC_ALL", "C.UTF-8");
-    for (name, value) in proxies(host, &known.network)? {
+    for (name, value) in proxy_variables(host, &known.network)? {
         child = child.env(&name, &value);
     }
     let ended = child.end_telling(|line| {
@@ -45,9 +47,9 @@ pub(crate) fn install(host: &Host, known: &Known, missing: &[&str]) -> Result<()
     if ended.status.success() {
         return Ok(());
     }
-    let unknown = unknown(&ended.output);
+    let unknown = find_unknown(&ended.output);
     if !unknown.is_empty() {
-        return Err(nowhere(known, &unknown));
+        return Err(found_nowhere(known, &unknown));
     }
     let words = ended
         .output
@@ -71,7 +73,7 @@ pub(crate) fn install(host: &Host, known: &Known, missing: &[&str]) -> Result<()
     })
 }
 
-fn unknown(output: &str) -> Vec<&str> {
+fn find_unknown(output: &str) -> Vec<&str> {
     output
         .lines()
         .filter_map(|line| line.strip_prefix("No match for argument: "))
@@ -86,7 +88,7 @@ mod tests {
     #[test]
     fn packages_that_no_source_has_are_found_in_its_words() {
         let output = "Last metadata expiration check: 0:01:02 ago.\nNo match for argument: rabbitmq-server\nNo match for argument: supervisor\nError: Unable to find a match: rabbitmq-server supervisor\n";
-        assert_eq!(unknown(output), ["rabbitmq-server", "supervisor"]);
-        assert!(unknown("Error: Curl error (6)").is_empty());
+        assert_eq!(find_unknown(output), ["rabbitmq-server", "supervisor"]);
+        assert!(find_unknown("Error: Curl error (6)").is_empty());
     }
 }

@@ -1,8 +1,10 @@
 //! Fetching packages with everything that they rely on, for another machine. This machine's own packages, lists and cache
 //! are neither counted on nor changed.
 
-use super::apt::{child, chosen, failure, option, state_in, update};
-use super::{Known, nowhere};
+use super::apt::{
+    apt_child, apt_option, choose_candidates, explain_failure, state_in, update_lists,
+};
+use super::{PackageSource, found_nowhere};
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::layout::PackageManager;
@@ -15,7 +17,7 @@ pub(crate) const INDEX: &str = "Packages";
 
 /// Packages that were fetched.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchedPackages {
     /// Their names.
     pub(crate) names: BTreeSet<String>,
     /// Their files, and the index of them.
@@ -23,7 +25,7 @@ pub(crate) struct Fetched {
 }
 
 /// Refuses where there is no apt.
-pub(crate) fn possible(known: &Known) -> Result<()> {
+pub(crate) fn check_possible(known: &PackageSource) -> Result<()> {
     match known.names.manager {
         PackageManager::Apt => Ok(()),
         PackageManager::Dnf => Err(Exit::Unreachable.because(
@@ -33,58 +35,63 @@ pub(crate) fn possible(known: &Known) -> Result<()> {
 }
 
 /// Fetches packages into a directory, and writes their index there; `state` is a directory of its own for apt.
-pub(crate) fn fetch(
-    known: &Known,
+pub(crate) fn fetch_packages(
+    known: &PackageSource,
     host: &Host,
     names: &[&str],
     directory: &str,
     state: &str,
-) -> Result<Fetched> {
+) -> Result<FetchedPackages> {
     let mut options = state_in(host, state)?;
     let status = format!("{state}/status");
     // As on a machine that has nothing at all: then nothing is left out that another one lacks.
     host.put_file(&status, b"", None, 0o600)?;
-    options.extend(option("Dir::State::status", &status));
-    options.extend(option(
+    options.extend(apt_option("Dir::State::status", &status));
+    options.extend(apt_option(
         "Dir::State::extended_states",
         &format!("{state}/extended"),
     ));
     // Nothing of this machine is changed, so nobody has to wait.
-    options.extend(option("Debug::NoLocking", "true"));
+    options.extend(apt_option("Debug::NoLocking", "true"));
     known.aside.replace(options);
     let fetched = fetch_aside(host, known, names, directory);
     known.aside.take();
     fetched
 }
 
-fn fetch_aside(host: &Host, known: &Known, names: &[&str], directory: &str) -> Result<Fetched> {
-    update(host, known)?;
-    let chosen = match chosen(host, known, names)? {
+fn fetch_aside(
+    host: &Host,
+    known: &PackageSource,
+    names: &[&str],
+    directory: &str,
+) -> Result<FetchedPackages> {
+    update_lists(host, known)?;
+    let chosen = match choose_candidates(host, known, names)? {
         Ok(chosen) => chosen,
-        Err(unknown) => return Err(nowhere(known, &unknown)),
+        Err(unknown) => return Err(found_nowhere(known, &unknown)),
     };
-    let ended = child(host, known, "apt-get")?
+    let ended = apt_child(host, known, "apt-get")?
         .args(["install", "--simulate", "--no-install-recommends"])
         .args(&chosen)
         .end()?;
     if !ended.status.success() {
-        return Err(failure(&ended));
+        return Err(explain_failure(&ended));
     }
-    let all = versions(&ended.output);
+    let all = parse_versions(&ended.output);
     (known.tell)(&format!("fetching {} packages", all.len()));
     let pins: Vec<String> = all
         .iter()
         .map(|(name, version)| format!("{name}={version}"))
         .collect();
-    let ended = child(host, known, "apt-get")?
+    let ended = apt_child(host, known, "apt-get")?
         .args(["download", "--quiet"])
         .args(&pins)
         .directory(directory)
         .end()?;
     if !ended.status.success() {
-        return Err(failure(&ended));
+        return Err(explain_failure(&ended));
     }
-    let shown = child(host, known, "apt-cache")?
+    let shown = apt_child(host, known, "apt-cache")?
         .args(["show"])
         .args(&pins)
         .run()?;
@@ -102,7 +109,7 @@ fn fetch_aside(host: &Host, known: &Known, names: &[&str], directory: &str) -> R
             .with_context(|| format!("{path} is gone"))?;
         by_sum.insert(crate::archive::pack::sum_of(file)?.sha256, name);
     }
-    let index = index(&shown, &by_sum);
+    let index = select_records(&shown, &by_sum);
     let indexed = index.matches("\nFilename: ").count();
     if indexed != all.len() || by_sum.len() != all.len() {
         return Err(Exit::Failed.because(format!(
@@ -121,14 +128,14 @@ fn fetch_aside(host: &Host, known: &Known, names: &[&str], directory: &str) -> R
     files.sort();
     files.push(INDEX.into());
     let plain = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
-    Ok(Fetched {
+    Ok(FetchedPackages {
         names: all.keys().map(|name| plain(name)).collect(),
         files,
     })
 }
 
 /// What would be installed: names and versions.
-fn versions(simulated: &str) -> BTreeMap<&str, &str> {
+fn parse_versions(simulated: &str) -> BTreeMap<&str, &str> {
     simulated
         .lines()
         .filter_map(|line| {
@@ -139,7 +146,7 @@ fn versions(simulated: &str) -> BTreeMap<&str, &str> {
 }
 
 /// The records of the archive for these files, by their sums, with the files beside them.
-fn index(shown: &str, by_sum: &BTreeMap<String, String>) -> String {
+fn select_records(shown: &str, by_sum: &BTreeMap<String, String>) -> String {
     let mut index = String::new();
     let mut left = by_sum.clone();
     for record in shown.split("\n\n") {
@@ -170,7 +177,7 @@ mod tests {
     fn what_would_be_installed_is_read() {
         let said = "NOTE: This is only a simulation!\nInst libc6 (2.36-9 Debian:12.15/oldstable [amd64]) []\n\
             Inst x:i386 (1:2~b1 A:1/s [i386])\nConf libc6 (2.36-9 Debian:12.15/oldstable [amd64])\n";
-        let versions = versions(said);
+        let versions = parse_versions(said);
         assert_eq!(
             versions.into_iter().collect::<Vec<_>>(),
             [("libc6", "2.36-9"), ("x:i386", "1:2~b1")]
@@ -183,7 +190,7 @@ mod tests {
             Filename: other/a_1.deb\nSHA256: 11\n\nPackage: b\nFilename: pool/b.deb\nSHA256: 22\n\n";
         let files = BTreeMap::from([("11".to_owned(), "a_1+3a2.deb".to_owned())]);
         assert_eq!(
-            index(shown, &files),
+            select_records(shown, &files),
             "Package: a\nFilename: ./a_1+3a2.deb\nSHA256: 11\nDescription: x\n y\n\n"
         );
     }

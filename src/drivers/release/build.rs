@@ -1,10 +1,11 @@
 //! How a release is built: the environment, the packages, the last touches, the check, and its own name at the end.
 
-use super::index::{environment, masked};
-use super::lock::with;
+use super::index::{mask_login, pip_environment};
+use super::lock::replace_pins;
 use super::python::{self, Examined, Missing};
 use super::{
-    About, BUILD_LOCK, FINISH, OVERRIDES, Places, Recipe, Wanted, leads_to_a_program, lock, whole,
+    About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, leads_to_a_program,
+    lock, whole,
 };
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
@@ -30,9 +31,9 @@ const NEWS: usize = 30;
 /// A build under way.
 pub(super) struct Build<'a> {
     pub(super) host: &'a Host,
-    pub(super) recipe: &'a Recipe,
+    pub(super) recipe: &'a ReleaseRecipe,
     pub(super) places: &'a Places,
-    pub(super) wanted: &'a Wanted,
+    pub(super) wanted: &'a WantedRelease,
     /// The way to the index.
     pub(super) way: Vec<(String, String)>,
 }
@@ -45,7 +46,12 @@ enum Tool {
 }
 
 /// Builds a release, and gives it its name when it is whole.
-pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> Result<()> {
+pub(super) fn build_release(
+    host: &Host,
+    recipe: &ReleaseRecipe,
+    id: &str,
+    places: &Places,
+) -> Result<()> {
     let wanted = match &recipe.wanted {
         Ok(wanted) if wanted.id == id => wanted,
         Ok(wanted) => bail!("release {id} can't be built, only {}", wanted.id),
@@ -57,7 +63,7 @@ pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> 
         recipe,
         places,
         wanted,
-        way: environment(host, &recipe.network)?,
+        way: pip_environment(host, &recipe.network)?,
     };
     let start = Instant::now();
     if let Some(bundle) = &recipe.bundle {
@@ -74,7 +80,7 @@ pub(super) fn build(host: &Host, recipe: &Recipe, id: &str, places: &Places) -> 
 }
 
 /// Refuses to fetch what may not be fetched.
-pub(super) fn refuse_offline(recipe: &Recipe, id: &str) -> Result<()> {
+pub(super) fn refuse_offline(recipe: &ReleaseRecipe, id: &str) -> Result<()> {
     if recipe.network.offline && recipe.source.is_none() {
         return Err(Exit::Unreachable.because(format!(
             "release {id} has to be fetched, and without the network (--offline, or dpkg is at work) it can't be; give its files with --wheelhouse DIR or --bundle FILE"
@@ -107,11 +113,11 @@ impl Build<'_> {
             (work, 0o700),
             (&self.work("tmp"), 0o700),
         ] {
-            if self.host.look(path)?.is_none() {
+            if self.host.stat(path)?.is_none() {
                 self.host.make_directory(path, Some((0, 0)), mode)?;
             }
         }
-        let examined = python::examine(
+        let examined = python::examine_python(
             self.host,
             &self.wanted.python,
             &self.variables(),
@@ -147,7 +153,7 @@ impl Build<'_> {
                 file.with_context(|| format!("{} has no {path}, which it names", bundle.path))?;
             let _ = writeln!(built, "{pin} \\\n    --hash=sha256:{}", file.sha256);
         }
-        Ok(with(&lock, &built).into())
+        Ok(replace_pins(&lock, &built).into())
     }
 
     pub(super) fn work(&self, name: &str) -> String {
@@ -224,7 +230,8 @@ impl Build<'_> {
             .end_telling(|_| {})?;
         if !ended.status.success() {
             let said = format!("{}{}", ended.output, ended.complaint);
-            let absent = find(&said, &ABSENT).is_some() && find(&said, &NO_CONNECTION).is_none();
+            let absent =
+                find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
             return match absent && self.recipe.installer == Installer::Auto {
                 true => Ok(None),
                 // Where nothing can be fetched, pip would not fare better.
@@ -249,7 +256,7 @@ impl Build<'_> {
             "the Python environment could not be made",
             self.child(&self.wanted.python.path).args(venv),
         )?;
-        let all = pins(&self.lock()).len();
+        let all = list_pins(&self.lock()).len();
         self.tell(&format!("{all} packages with {}", tool.name()));
         for lock in ["build.txt", "camcops.txt"] {
             let lock = self.work(lock);
@@ -274,7 +281,7 @@ impl Build<'_> {
                         self.tell(&format!("{fetched} of {all} packages looked at"));
                     }
                 } else if line.starts_with("Downloading ") {
-                    self.tell(&masked(&line.replacen('D', "d", 1)));
+                    self.tell(&mask_login(&line.replacen('D', "d", 1)));
                 } else if line.starts_with("Installing collected") {
                     self.tell("unpacking");
                 }
@@ -332,7 +339,7 @@ impl Build<'_> {
         if !program.is_some_and(|text| text.starts_with(&first)) {
             bail!("camcops_server was not made for {own}");
         }
-        whole::list(self.host, new)
+        whole::write_list(self.host, new)
     }
 
     /// Whether the release works, for an account that owns nothing.
@@ -342,7 +349,7 @@ impl Build<'_> {
         let python = self.python();
         let child = |arguments: &[&str]| {
             let child = self.host.child_of(nobody, NOBODY, "setpriv");
-            let mut child = bare(child, &python, &[])
+            let mut child = bare_child(child, &python, &[])
                 .env("PYTHONWARNINGS", "ignore")
                 .args(["-B"])
                 .args(arguments);
@@ -352,9 +359,9 @@ impl Build<'_> {
             child
         };
         let lock = self.lock();
-        let mut wanted = pins(BUILD_LOCK);
-        wanted.extend(pins(&lock));
-        let overridden = overridden();
+        let mut wanted = list_pins(BUILD_LOCK);
+        wanted.extend(list_pins(&lock));
+        let overridden = overridden_pins();
         let mut arguments = vec!["-c", CHECK];
         arguments.extend(&overridden);
         let ended = child(&arguments)
@@ -398,7 +405,7 @@ impl Build<'_> {
         let Places { own, new, .. } = self.places;
         self.host.sync_file_system(RELEASES)?;
         self.host.cut().after_write();
-        match self.host.look(own)? {
+        match self.host.stat(own)? {
             None => self.host.rename(new, own),
             Some(_) => self.host.exchange(new, own),
         }
@@ -428,7 +435,7 @@ impl Build<'_> {
     }
 
     pub(super) fn child(&self, program: &str) -> Child<'_> {
-        child(self.host, program, &self.variables())
+        build_child(self.host, program, &self.variables())
     }
 
     pub(super) fn run_quietly(&self, what: &str, child: Child<'_>) -> Result<Ended> {
@@ -454,40 +461,40 @@ impl Build<'_> {
     }
 
     pub(super) fn failure(&self, what: &str, ended: &Ended) -> anyhow::Error {
-        let said = masked(&format!("{}\n{}", ended.output, ended.complaint));
-        let last = masked(&ended.last_words());
-        if let Some(line) = find(&said, &["do not match the hashes", "hash mismatch"]) {
+        let said = mask_login(&format!("{}\n{}", ended.output, ended.complaint));
+        let last = mask_login(&ended.last_words());
+        if let Some(line) = find_line(&said, &["do not match the hashes", "hash mismatch"]) {
             return Exit::Unusable.because(format!(
                 "{what}: a file is not the one that this version was tested with: {}; take it from a source that you trust",
                 package_in(&said).unwrap_or(line)
             ));
         }
-        if let Some(line) = find(
+        if let Some(line) = find_line(
             &said,
             &["failed to extract", "not a zip file", "invalid zip"],
         ) {
             return Exit::Unusable
                 .because(format!("{what}: a file is damaged: {line}; fetch it anew"));
         }
-        if let Some(line) = find(&said, &["no space left on device"]) {
+        if let Some(line) = find_line(&said, &["no space left on device"]) {
             return Exit::Io.because(format!("{what}: {line}; make room and run again"));
         }
         let unreachable = |why: String| Exit::Unreachable.because(format!("{what}: {why}"));
         match &self.recipe.source {
             Some(directory) => {
-                if let Some(line) = find(&said, &ABSENT) {
+                if let Some(line) = find_line(&said, &ABSENT) {
                     return unreachable(format!(
                         "{directory} does not have all of its files: {line}"
                     ));
                 }
             }
             None => {
-                if let Some(line) = find(&said, &NO_CONNECTION) {
+                if let Some(line) = find_line(&said, &NO_CONNECTION) {
                     return unreachable(format!(
                         "the Python package index can't be reached ({line}); see [network] in the settings, or give the files with --wheelhouse DIR"
                     ));
                 }
-                if let Some(line) = find(&said, &ABSENT) {
+                if let Some(line) = find_line(&said, &ABSENT) {
                     return unreachable(format!(
                         "the Python package index does not give it: {line}; either it does not have that, or it wants another login (network.pip_login_file)"
                     ));
@@ -555,15 +562,15 @@ impl Tool {
 }
 
 /// A program with an environment of its own, which ends when this program does.
-pub(super) fn child<'a>(
+pub(super) fn build_child<'a>(
     host: &'a Host,
     program: &str,
     variables: &[(String, String)],
 ) -> Child<'a> {
-    bare(host.child("setpriv"), program, variables)
+    bare_child(host.child("setpriv"), program, variables)
 }
 
-fn bare<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, String)]) -> Child<'a> {
+fn bare_child<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, String)]) -> Child<'a> {
     let mut child = setpriv.bare().env("PATH", PATH).env("LANG", "C.UTF-8");
     for (name, value) in variables {
         child = child.env(name, value);
@@ -600,7 +607,7 @@ fn version_of_uv(answer: &str) -> Option<((u32, u32), &str)> {
 }
 
 /// `name==version` of every package in a lock.
-pub(super) fn pins(lock: &str) -> Vec<&str> {
+pub(super) fn list_pins(lock: &str) -> Vec<&str> {
     lock.lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()))
         .filter_map(|line| line.split_whitespace().next())
@@ -608,7 +615,7 @@ pub(super) fn pins(lock: &str) -> Vec<&str> {
 }
 
 /// The packages that are another version than CamCOPS asks for.
-fn overridden() -> Vec<&'static str> {
+fn overridden_pins() -> Vec<&'static str> {
     let names = OVERRIDES
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -619,7 +626,7 @@ fn overridden() -> Vec<&'static str> {
 }
 
 /// The last line that has one of these words, the first word that is found at all.
-pub(super) fn find<'a>(said: &'a str, words: &[&str]) -> Option<&'a str> {
+pub(super) fn find_line<'a>(said: &'a str, words: &[&str]) -> Option<&'a str> {
     words.iter().find_map(|word| {
         let mut lines = said.lines().rev();
         let line = lines.find(|line| line.to_lowercase().contains(word))?;
@@ -659,17 +666,17 @@ mod tests {
         let pip = "WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError('<x>: \
             Failed to establish a new connection: [Errno -3] Temporary failure in name resolution')': /simple/uv/\n\
             ERROR: No matching distribution found for uv==0.13.8";
-        let reason = find(pip, &NO_CONNECTION).unwrap();
+        let reason = find_line(pip, &NO_CONNECTION).unwrap();
         assert!(
             reason.contains("Temporary failure in name resolution"),
             "{reason}"
         );
         let uv = "  × Failed to fetch: `https://x/`\n  ├─▶ client error (Connect)\n  ╰─▶ Connection refused (os error 111)";
         assert_eq!(
-            find(uv, &NO_CONNECTION),
+            find_line(uv, &NO_CONNECTION),
             Some("Connection refused (os error 111")
         );
-        assert_eq!(find("all is well", &NO_CONNECTION), None);
+        assert_eq!(find_line("all is well", &NO_CONNECTION), None);
         let uv = "error: Hash mismatch for `alembic==1.14.1`\n\nExpected:\n";
         assert_eq!(package_in(uv), Some("alembic==1.14.1"));
         let pip = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM\n    alembic==1.14.1 from file:///x:\n";
@@ -683,7 +690,7 @@ mod tests {
             Some(((0, 13), "0.13.8"))
         );
         assert_eq!(version_of_uv("nonsense"), None);
-        assert_eq!(overridden(), ["pandas", "cherrypy"]);
-        assert!(pins(BUILD_LOCK).contains(&"setuptools==80.10.2"));
+        assert_eq!(overridden_pins(), ["pandas", "cherrypy"]);
+        assert!(list_pins(BUILD_LOCK).contains(&"setuptools==80.10.2"));
     }
 }

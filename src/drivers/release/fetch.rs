@@ -1,9 +1,9 @@
 //! Fetching the files of a release for another machine, and building there and then what comes as source: so that one
 //! needs no compiler.
 
-use super::build::{ABSENT, Build, NO_CONNECTION, PIP, UV_LOCK, find, pins};
-use super::index::environment;
-use super::{BUILD_LOCK, Missing, Places, Recipe, Wanted, lock, python};
+use super::build::{ABSENT, Build, NO_CONNECTION, PIP, UV_LOCK, find_line, list_pins};
+use super::index::pip_environment;
+use super::{BUILD_LOCK, Missing, Places, ReleaseRecipe, WantedRelease, lock, python};
 use crate::archive::bundle::WHEELS;
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 /// The files of a release.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchedRelease {
     /// Their names.
     pub(crate) files: Vec<String>,
     /// Those that were built here.
@@ -22,7 +22,10 @@ pub(crate) struct Fetched {
 
 /// Which release would be fetched; its Python has to be one that packages bring, and all has to be here that it takes to
 /// build what comes as source.
-pub(crate) fn wanted<'a>(host: &Host, recipe: &'a Recipe) -> Result<&'a Wanted> {
+pub(crate) fn wanted_release<'a>(
+    host: &Host,
+    recipe: &'a ReleaseRecipe,
+) -> Result<&'a WantedRelease> {
     let wanted = match &recipe.wanted {
         Ok(wanted) => wanted,
         Err(Missing(why)) => return Err(Exit::Unreachable.because(why)),
@@ -34,7 +37,7 @@ pub(crate) fn wanted<'a>(host: &Host, recipe: &'a Recipe) -> Result<&'a Wanted> 
             python.path
         )));
     }
-    let examined = python::examine(host, python, &[], true)?;
+    let examined = python::examine_python(host, python, &[], true)?;
     match examined.pip {
         true => Ok(wanted),
         false => Err(Exit::Unreachable.because(format!(
@@ -45,13 +48,13 @@ pub(crate) fn wanted<'a>(host: &Host, recipe: &'a Recipe) -> Result<&'a Wanted> 
 }
 
 /// Fetches them into a directory; `work` is a directory of its own for what is needed meanwhile.
-pub(crate) fn fetch(
+pub(crate) fn fetch_release(
     host: &Host,
-    recipe: &Recipe,
-    wanted: &Wanted,
+    recipe: &ReleaseRecipe,
+    wanted: &WantedRelease,
     directory: &str,
     work: &str,
-) -> Result<Fetched> {
+) -> Result<FetchedRelease> {
     let places = Places {
         own: String::new(),
         new: format!("{work}/venv"),
@@ -63,7 +66,7 @@ pub(crate) fn fetch(
         recipe,
         places: &places,
         wanted,
-        way: environment(host, &recipe.network)?,
+        way: pip_environment(host, &recipe.network)?,
     };
     host.make_directory(&build.work("tmp"), None, 0o700)?;
     let lock = lock(wanted.version, wanted.python.minor);
@@ -80,7 +83,7 @@ pub(crate) fn fetch(
             .child(&wanted.python.path)
             .args(["-m", "venv", &places.new]),
     )?;
-    build.tell(&format!("fetching {} packages", pins(&lock).len()));
+    build.tell(&format!("fetching {} packages", list_pins(&lock).len()));
     build.run_quietly(
         "the packages that others are built with could not be installed",
         build
@@ -102,20 +105,21 @@ pub(crate) fn fetch(
             continue;
         }
         let said = format!("{}{}", ended.output, ended.complaint);
-        let absent = find(&said, &ABSENT).is_some() && find(&said, &NO_CONNECTION).is_none();
+        let absent =
+            find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
         // Where there is no uv, pip does its work.
         if name != "uv.txt" || !absent || recipe.installer == Installer::Uv {
             return Err(build.failure("the packages could not be fetched", &ended));
         }
     }
     let built = build_all(&build, directory, &lock)?;
-    Ok(Fetched {
-        files: files(host, directory)?,
+    Ok(FetchedRelease {
+        files: list_files(host, directory)?,
         built,
     })
 }
 
-fn files(host: &Host, directory: &str) -> Result<Vec<String>> {
+fn list_files(host: &Host, directory: &str) -> Result<Vec<String>> {
     Ok(host.list(directory)?.unwrap_or_default())
 }
 
@@ -123,7 +127,7 @@ fn files(host: &Host, directory: &str) -> Result<Vec<String>> {
 fn build_all(build: &Build<'_>, directory: &str, lock: &str) -> Result<Vec<Built>> {
     let (host, aside) = (build.host, build.work("built"));
     let mut all = Vec::new();
-    for source in files(host, directory)? {
+    for source in list_files(host, directory)? {
         if source.ends_with(".whl") {
             continue;
         }
@@ -139,7 +143,7 @@ fn build_all(build: &Build<'_>, directory: &str, lock: &str) -> Result<Vec<Built
                 .args(["-m", "pip", "wheel", "--no-deps", "--no-build-isolation"])
                 .args(["--no-index", "--wheel-dir", &aside, &path]),
         )?;
-        for name in files(host, &aside)? {
+        for name in list_files(host, &aside)? {
             host.rename(&format!("{aside}/{name}"), &format!("{directory}/{name}"))?;
             all.push(Built {
                 pin: pin.to_owned(),
@@ -159,7 +163,7 @@ fn pin_of<'a>(source: &str, lock: &'a str) -> Option<&'a str> {
         .iter()
         .find_map(|ending| source.strip_suffix(ending))?;
     let (name, version) = stem.rsplit_once('-')?;
-    pins(lock).into_iter().find(|pin| {
+    list_pins(lock).into_iter().find(|pin| {
         pin.split_once("==")
             .is_some_and(|(known, pinned)| plain(known) == plain(name) && pinned == version)
     })

@@ -2,10 +2,10 @@
 //! for nobody else.
 
 use crate::base::error::Exit;
-use crate::base::text::percent;
+use crate::base::text::encode_percent;
 use crate::camcops_conf::Ini;
 use crate::host::Host;
-use crate::host::secrets::Key;
+use crate::host::secrets::KeptSecret;
 use crate::settings::{AbsolutePath, Internet};
 use anyhow::Result;
 
@@ -18,7 +18,7 @@ const AUTHORITIES: [&str; 2] = [
 ];
 
 /// The variables that lead out of this network.
-pub(in crate::drivers) fn proxies(
+pub(in crate::drivers) fn proxy_variables(
     host: &Host,
     network: &Internet,
 ) -> Result<Vec<(String, String)>> {
@@ -33,7 +33,7 @@ pub(in crate::drivers) fn proxies(
             Some(proxy) => set(name, with_login(proxy.as_str(), login.as_deref())),
             // Who starts this program from behind a proxy has usually said so to the whole session.
             None => {
-                if let Some(value) = inherited(name) {
+                if let Some(value) = inherited_variable(name) {
                     set(name, value);
                 }
             }
@@ -43,7 +43,7 @@ pub(in crate::drivers) fn proxies(
     match direct.is_empty() {
         false => set("no_proxy", direct.join(",")),
         true => {
-            if let Some(value) = inherited("no_proxy") {
+            if let Some(value) = inherited_variable("no_proxy") {
                 set("no_proxy", value);
             }
         }
@@ -52,12 +52,12 @@ pub(in crate::drivers) fn proxies(
 }
 
 /// The variables that lead to the index.
-pub(super) fn environment(host: &Host, network: &Internet) -> Result<Vec<(String, String)>> {
-    let mut variables = proxies(host, network)?;
+pub(super) fn pip_environment(host: &Host, network: &Internet) -> Result<Vec<(String, String)>> {
+    let mut variables = proxy_variables(host, network)?;
     let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
     let pip = pip_settings(host)?;
     let pip = |key| pip.as_ref().and_then(|file| file.get("global", key));
-    if let Some(bundle) = authorities(host, network, pip("cert"))? {
+    if let Some(bundle) = authority_bundle(host, network, pip("cert"))? {
         set("PIP_CERT", bundle.clone());
         set("SSL_CERT_FILE", bundle);
     }
@@ -81,7 +81,7 @@ pub(super) fn environment(host: &Host, network: &Internet) -> Result<Vec<(String
     Ok(variables)
 }
 
-fn inherited(name: &str) -> Option<String> {
+fn inherited_variable(name: &str) -> Option<String> {
     let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     value(name).or_else(|| value(&name.to_uppercase()))
 }
@@ -95,7 +95,11 @@ fn pip_settings(host: &Host) -> Result<Option<Ini>> {
     Ok(None)
 }
 
-fn authorities(host: &Host, network: &Internet, pip: Option<String>) -> Result<Option<String>> {
+fn authority_bundle(
+    host: &Host,
+    network: &Internet,
+    pip: Option<String>,
+) -> Result<Option<String>> {
     if let Some(bundle) = &network.ca_bundle {
         return match host.read(bundle.as_str())? {
             Some(_) => Ok(Some(bundle.as_str().to_owned())),
@@ -118,9 +122,13 @@ fn authorities(host: &Host, network: &Internet, pip: Option<String>) -> Result<O
 
 fn login_of(host: &Host, setting: &str, file: &Option<AbsolutePath>) -> Result<Option<String>> {
     let Some(file) = file else { return Ok(None) };
-    let key = Key::given(host, setting, file.as_str())?;
+    let key = KeptSecret::given(host, setting, file.as_str())?;
     match key.secret.reveal().split_once(':') {
-        Some((user, password)) => Ok(Some(format!("{}:{}", percent(user), percent(password)))),
+        Some((user, password)) => Ok(Some(format!(
+            "{}:{}",
+            encode_percent(user),
+            encode_percent(password)
+        ))),
         None => Err(Exit::Settings.because(format!(
             "{setting}: {} does not hold USER:PASSWORD",
             host.outside(file.as_str())
@@ -136,7 +144,7 @@ fn with_login(url: &str, login: Option<&str>) -> String {
 }
 
 /// Without the logins in its addresses.
-pub(super) fn masked(line: &str) -> String {
+pub(super) fn mask_login(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     let mut rest = line;
     while let Some((before, after)) = rest.split_once("://") {
@@ -162,14 +170,14 @@ mod tests {
     fn no_login_is_shown() {
         let line = "Looking in indexes: https://me:se%40same@index.test/simple, http://b:c@x y@z";
         assert_eq!(
-            masked(line),
+            mask_login(line),
             "Looking in indexes: https://index.test/simple, http://x y@z"
         );
         assert_eq!(
-            masked("proxy 'http://u:p@ss@proxy:1'"),
+            mask_login("proxy 'http://u:p@ss@proxy:1'"),
             "proxy 'http://proxy:1'"
         );
-        assert_eq!(masked("nothing: //a@b"), "nothing: //a@b");
+        assert_eq!(mask_login("nothing: //a@b"), "nothing: //a@b");
     }
 
     #[test]
@@ -190,7 +198,7 @@ mod tests {
         })
         .unwrap()
         .settings;
-        let variables = environment(&host, &settings.network).unwrap();
+        let variables = pip_environment(&host, &settings.network).unwrap();
         let get = |name: &str| {
             let found = variables.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.as_str())

@@ -1,7 +1,7 @@
 //! The releases that are on a machine.
 
-use super::{Places, about};
-use crate::host::{Host, Kind};
+use super::{Places, read_about};
+use crate::host::{Host, PathKind};
 use crate::layout::{APPLICATION, RELEASES};
 use anyhow::Result;
 use std::time::SystemTime;
@@ -26,15 +26,15 @@ pub(crate) struct Installed {
 }
 
 /// The release that the services use.
-pub(crate) fn current(host: &Host) -> Result<Option<String>> {
+pub(crate) fn current_release(host: &Host) -> Result<Option<String>> {
     let target = host.read_link(&format!("{APPLICATION}/venv"))?;
     let name = target.and_then(|target| target.rsplit('/').next().map(str::to_owned));
     Ok(name.filter(|name| !name.is_empty()))
 }
 
 /// Every release, those that were never finished too, under the name that they were to get.
-pub(crate) fn installed(host: &Host) -> Result<Vec<Installed>> {
-    let current = current(host)?;
+pub(crate) fn installed_releases(host: &Host) -> Result<Vec<Installed>> {
+    let current = current_release(host)?;
     let mut ids: Vec<String> = Vec::new();
     for name in host.list(RELEASES)?.unwrap_or_default() {
         let passing = name.strip_prefix('.').and_then(|rest| {
@@ -53,11 +53,11 @@ pub(crate) fn installed(host: &Host) -> Result<Vec<Installed>> {
         for path in places.passing() {
             size += host.tree_size(path)?;
         }
-        let own = host.look(&places.own)?;
-        let is_directory = own.is_some_and(|entry| entry.kind == Kind::Directory);
-        let about = about(host, &places, &id)?;
+        let own = host.stat(&places.own)?;
+        let is_directory = own.is_some_and(|entry| entry.kind == PathKind::Directory);
+        let about = read_about(host, &places, &id)?;
         let note = match is_directory {
-            true => host.look(&format!("{}/release.json", places.own))?,
+            true => host.stat(&format!("{}/release.json", places.own))?,
             false => None,
         };
         Ok(Installed {

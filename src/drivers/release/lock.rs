@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// What is known of a version before it is built.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct PinnedRelease {
     /// The revision of its tables.
     pub(crate) revision: &'static str,
     /// Keys of camcops.conf that the version before does not know, as `section.KEY`.
@@ -17,9 +17,9 @@ pub(crate) struct Known {
 }
 
 /// What is known of a version.
-pub(crate) fn known(version: Version) -> Known {
+pub(crate) fn pinned_release(version: Version) -> PinnedRelease {
     match version {
-        Version::V2_4_23 | Version::V2_4_24 => Known {
+        Version::V2_4_23 | Version::V2_4_24 => PinnedRelease {
             revision: "0087",
             new_keys: &[],
             removed_keys: &[],
@@ -36,19 +36,21 @@ pub(super) fn lock(version: Version, minor: u8) -> Cow<'static, str> {
     };
     match version {
         Version::V2_4_24 => newest.into(),
-        Version::V2_4_23 => with(newest, include_str!("../../../requirements/2.4.23.txt")).into(),
+        Version::V2_4_23 => {
+            replace_pins(newest, include_str!("../../../requirements/2.4.23.txt")).into()
+        }
     }
 }
 
 /// A lock with other packages in place of those of the same names.
-pub(super) fn with(lock: &str, others: &str) -> String {
-    let mut entries = entries(lock);
-    entries.extend(self::entries(others));
+pub(super) fn replace_pins(lock: &str, others: &str) -> String {
+    let mut entries = lock_entries(lock);
+    entries.extend(lock_entries(others));
     entries.into_values().collect()
 }
 
 /// Each package by its name: its line, and those with its hashes.
-fn entries(lock: &str) -> BTreeMap<&str, String> {
+fn lock_entries(lock: &str) -> BTreeMap<&str, String> {
     let mut entries: BTreeMap<&str, String> = BTreeMap::new();
     let mut name = "";
     for line in lock.lines().filter(|line| !line.starts_with('#')) {
@@ -70,12 +72,12 @@ mod tests {
     fn an_older_version_has_other_packages_in_place_of_the_same() {
         let lock = "# words\na==1 \\\n    --hash=sha256:aa\nb==1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:bc\n";
         assert_eq!(
-            with(
+            replace_pins(
                 lock,
                 "# more\nb==2 \\\n    --hash=sha256:22\nc==3 \\\n    --hash=sha256:33\n"
             ),
             "a==1 \\\n    --hash=sha256:aa\nb==2 \\\n    --hash=sha256:22\nc==3 \\\n    --hash=sha256:33\n"
         );
-        assert_eq!(with(lock, "# nothing\n").lines().count(), 5);
+        assert_eq!(replace_pins(lock, "# nothing\n").lines().count(), 5);
     }
 }

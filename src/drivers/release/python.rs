@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub(crate) struct Missing(pub(crate) String);
 
 /// The Python that the settings ask for; one that the distribution's packages are about to bring is as good.
-pub(crate) fn choose(wanted: &Python, facts: &Facts) -> Result<Interpreter, Missing> {
+pub(crate) fn choose_python(wanted: &Python, facts: &Facts) -> Result<Interpreter, Missing> {
     let pythons = &facts.pythons;
     let packaged = |minor| Interpreter {
         minor,
@@ -45,10 +45,10 @@ pub(crate) fn choose(wanted: &Python, facts: &Facts) -> Result<Interpreter, Miss
                 .or_else(|| pythons.packaged.map(packaged))
         }
     };
-    choice.ok_or_else(|| missing(wanted, facts))
+    choice.ok_or_else(|| missing_python(wanted, facts))
 }
 
-fn missing(wanted: &Python, facts: &Facts) -> Missing {
+fn missing_python(wanted: &Python, facts: &Facts) -> Missing {
     let needed = match wanted {
         Python::Minor(minor) => format!("camcops.python asks for Python 3.{minor}"),
         _ => "CamCOPS needs Python 3.12, 3.11 or 3.10".to_owned(),
@@ -70,7 +70,7 @@ fn missing(wanted: &Python, facts: &Facts) -> Missing {
 
 /// The packages that bring an interpreter of the distribution, what a build needs of it, and what it takes to compile for
 /// it; none for one that did not come as a package.
-pub(crate) fn packages(manager: PackageManager, python: &Interpreter) -> [Vec<String>; 3] {
+pub(crate) fn python_packages(manager: PackageManager, python: &Interpreter) -> [Vec<String>; 3] {
     if !python.path.starts_with("/usr/bin/") {
         return Default::default();
     }
@@ -112,7 +112,7 @@ print(json.dumps({
 }))";
 
 /// Asks an interpreter whether a release can be built on it, with what has to be compiled.
-pub(super) fn examine(
+pub(super) fn examine_python(
     host: &Host,
     python: &Interpreter,
     environment: &[(String, String)],
@@ -131,7 +131,7 @@ pub(super) fn examine(
             )),
         ));
     }
-    let answer = super::build::child(host, path, environment)
+    let answer = super::build::build_child(host, path, environment)
         .args(["-I", "-c", QUESTIONS])
         .run()
         .map_err(|why| Exit::Unreachable.because(format!("{path} does not work: {why:#}")))?;
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn the_newest_usable_python_is_chosen() {
         let minor = |wanted, here: &[_], packaged| {
-            choose(&wanted, &facts(here, packaged)).map(|python| python.minor)
+            choose_python(&wanted, &facts(here, packaged)).map(|python| python.minor)
         };
         assert_eq!(
             minor(Python::Auto, &[(12, true), (11, true)], Some(11)),
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn no_python_is_refused_with_what_to_do() {
-        let said = |wanted, packaged| choose(&wanted, &facts(&[], packaged)).unwrap_err().0;
+        let said = |wanted, packaged| choose_python(&wanted, &facts(&[], packaged)).unwrap_err().0;
         let why = said(Python::Auto, None);
         assert!(
             why.contains("3.12, 3.11 or 3.10") && why.contains("camcops.python"),

@@ -14,7 +14,7 @@ const LIST: &str = "release.files";
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum Thoroughness {
     /// Only into directories that have changed.
     Quick,
     /// At the size of every file.
@@ -22,19 +22,23 @@ pub(crate) enum Look {
 }
 
 /// Writes the list of what stands in a release now.
-pub(super) fn list(host: &Host, release: &str) -> Result<()> {
+pub(super) fn write_list(host: &Host, release: &str) -> Result<()> {
     // What else changes in the directory itself is not told from this file.
     let path = format!("{release}/{LIST}");
     host.put_file(&path, b"", None, 0o644)?;
     let mut text = String::new();
-    walk(Path::new(&host.outside(release)), "", &mut text)?;
+    list_tree(Path::new(&host.outside(release)), "", &mut text)?;
     host.put_file(&path, text.as_bytes(), None, 0o644)
 }
 
-fn walk(root: &Path, inside: &str, text: &mut String) -> Result<()> {
+fn list_tree(root: &Path, inside: &str, text: &mut String) -> Result<()> {
     let directory = root.join(inside);
     let cannot = || format!("can't read {}", directory.display());
-    let _ = writeln!(text, "D {} {inside}", time(&fs::metadata(&directory)?));
+    let _ = writeln!(
+        text,
+        "D {} {inside}",
+        modified_time(&fs::metadata(&directory)?)
+    );
     let mut below = Vec::new();
     let mut entries = Vec::new();
     for entry in fs::read_dir(&directory).with_context(cannot)? {
@@ -60,18 +64,18 @@ fn walk(root: &Path, inside: &str, text: &mut String) -> Result<()> {
             "" => name,
             inside => format!("{inside}/{name}"),
         };
-        walk(root, &path, text)?;
+        list_tree(root, &path, text)?;
     }
     Ok(())
 }
 
-fn time(found: &Metadata) -> i128 {
+fn modified_time(found: &Metadata) -> i128 {
     i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec())
 }
 
 /// The first file of a release that is missing or damaged; nothing where all are there, or where an earlier version has
 /// built it, which made no list.
-pub(crate) fn hole(host: &Host, release: &str, look: Look) -> Result<Option<String>> {
+pub(crate) fn find_hole(host: &Host, release: &str, look: Thoroughness) -> Result<Option<String>> {
     let Some(text) = host.read_text(&format!("{release}/{LIST}"))? else {
         return Ok(None);
     };
@@ -86,9 +90,10 @@ pub(crate) fn hole(host: &Host, release: &str, look: Look) -> Result<Option<Stri
         match kind {
             "D" => {
                 directory = format!("{root}/{name}");
-                match found(&directory)? {
+                match metadata_of(&directory)? {
                     Some(found) if found.is_dir() => {
-                        is_same = look == Look::Quick && number == time(&found).to_string();
+                        is_same = look == Thoroughness::Quick
+                            && number == modified_time(&found).to_string();
                     }
                     _ => return Ok(Some(format!("{name} is missing"))),
                 }
@@ -97,7 +102,7 @@ pub(crate) fn hole(host: &Host, release: &str, look: Look) -> Result<Option<Stri
                 let path = format!("{directory}/{name}");
                 let inside = path.strip_prefix(&root).unwrap_or(&path);
                 let inside = inside.trim_start_matches('/');
-                match found(&path)? {
+                match metadata_of(&path)? {
                     None => return Ok(Some(format!("{inside} is missing"))),
                     Some(found) if found.len().to_string() != number => {
                         return Ok(Some(format!("{inside} is damaged")));
@@ -111,7 +116,7 @@ pub(crate) fn hole(host: &Host, release: &str, look: Look) -> Result<Option<Stri
     Ok(None)
 }
 
-fn found(path: &str) -> Result<Option<Metadata>> {
+fn metadata_of(path: &str) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(why) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&why.kind()) => {
@@ -135,18 +140,21 @@ mod tests {
             fs::write(at(name), "text").unwrap();
         }
         std::os::unix::fs::symlink("two", at("lib/link")).unwrap();
-        let look = |look: Look| hole(&host, "/r", look).unwrap();
+        let look = |look: Thoroughness| find_hole(&host, "/r", look).unwrap();
         // Built by a version that made no list.
-        assert_eq!(look(Look::Close), None);
-        list(&host, "/r").unwrap();
-        for one in [Look::Quick, Look::Close] {
+        assert_eq!(look(Thoroughness::Close), None);
+        write_list(&host, "/r").unwrap();
+        for one in [Thoroughness::Quick, Thoroughness::Close] {
             assert_eq!(look(one), None);
         }
         // A file that is more is none of ours.
         fs::write(at("lib/a b/more"), "x").unwrap();
-        assert_eq!(look(Look::Quick), None);
+        assert_eq!(look(Thoroughness::Quick), None);
         fs::write(at("lib/two"), "shorter or longer").unwrap();
-        assert_eq!(look(Look::Close).as_deref(), Some("lib/two is damaged"));
+        assert_eq!(
+            look(Thoroughness::Close).as_deref(),
+            Some("lib/two is damaged")
+        );
         fs::write(at("lib/two"), "text").unwrap();
         for (name, told) in [
             ("lib/a b/c/four", "lib/a b/c/four is missing"),
@@ -154,13 +162,16 @@ mod tests {
             ("one", "one is missing"),
         ] {
             fs::remove_file(at(name)).unwrap();
-            for one in [Look::Quick, Look::Close] {
+            for one in [Thoroughness::Quick, Thoroughness::Close] {
                 assert_eq!(look(one).as_deref(), Some(told));
             }
             fs::write(at(name), "text").unwrap();
-            list(&host, "/r").unwrap();
+            write_list(&host, "/r").unwrap();
         }
         fs::remove_dir_all(at("lib/a b/c")).unwrap();
-        assert_eq!(look(Look::Quick).as_deref(), Some("lib/a b/c is missing"));
+        assert_eq!(
+            look(Thoroughness::Quick).as_deref(),
+            Some("lib/a b/c is missing")
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Apache belongs to the whole machine: its configuration is tested before and after each change of ours, what fails is
 //! put back, and it is only ever told to read again, never restarted.
 
-use super::{Known, Phase, look, scripts, systemd};
+use super::{ServiceManager, ServicePhase, look_at_service, scripts, systemd};
 use crate::base::error::Exit;
 use crate::drivers::{files, packages};
 use crate::host::Host;
@@ -12,7 +12,7 @@ use crate::settings::Frontend;
 use anyhow::{Context, Result};
 
 /// Why Apache does not like its configuration; nothing if it does, or is not there.
-pub(crate) fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
+pub(crate) fn find_complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
     if !host.has_program(flavour.apache_control) {
         return Ok(None);
     }
@@ -35,8 +35,8 @@ pub(crate) fn complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>
 }
 
 /// Fails with Apache's own message where it does not like its configuration.
-pub(crate) fn test(host: &Host, known: &Known) -> Result<()> {
-    match complaint(host, known.layout.flavour)? {
+pub(crate) fn test_configuration(host: &Host, known: &ServiceManager) -> Result<()> {
+    match find_complaint(host, known.layout.flavour)? {
         None => Ok(()),
         Some(why) => {
             Err(Exit::Settings.because(format!("Apache's configuration is broken: {why}")))
@@ -45,7 +45,11 @@ pub(crate) fn test(host: &Host, known: &Known) -> Result<()> {
 }
 
 /// Refuses to begin where Apache could not serve the site anyway: somebody else's site is broken, or the port is not its.
-pub(crate) fn refuse_unfit(known: &Known, packages: &packages::Known, host: &Host) -> Result<()> {
+pub(crate) fn refuse_unfit(
+    known: &ServiceManager,
+    packages: &packages::PackageSource,
+    host: &Host,
+) -> Result<()> {
     if known.settings.web.frontend != Frontend::Apache {
         return Ok(());
     }
@@ -55,7 +59,7 @@ pub(crate) fn refuse_unfit(known: &Known, packages: &packages::Known, host: &Hos
         is_whole &= packages::observe(packages, host, package)? != State::Absent;
     }
     // What a cut run has unpacked but not configured has no configuration yet.
-    if is_whole && let Some(why) = complaint(host, layout.flavour)? {
+    if is_whole && let Some(why) = find_complaint(host, layout.flavour)? {
         // Our own site may be what this run mends.
         let ours = [Some(layout.apache_site()), layout.apache_link()];
         if !ours
@@ -76,9 +80,9 @@ pub(crate) fn refuse_unfit(known: &Known, packages: &packages::Known, host: &Hos
 }
 
 /// Somebody else on the port of the site.
-fn foreign_holder(known: &Known) -> Option<String> {
+fn foreign_holder(known: &ServiceManager) -> Option<String> {
     let port = known.settings.web.https_port.get();
-    let holder = holder(port)?;
+    let holder = port_holder(port)?;
     if ["apache2", "httpd"].contains(&holder.name.as_str()) {
         return None;
     }
@@ -88,19 +92,19 @@ fn foreign_holder(known: &Known) -> Option<String> {
     ))
 }
 
-fn holder(port: u16) -> Option<Process> {
-    let mut listeners = processes::listeners().ok()?;
+fn port_holder(port: u16) -> Option<Process> {
+    let mut listeners = processes::list_listeners().ok()?;
     listeners.retain(|one| one.address.port() == port);
-    processes::holders(&listeners).into_values().next()
+    processes::find_holders(&listeners).into_values().next()
 }
 
 /// Why nobody gets through to the site's port.
-pub(crate) fn port_trouble(known: &Known) -> Option<String> {
+pub(crate) fn port_trouble(known: &ServiceManager) -> Option<String> {
     if let Some(text) = foreign_holder(known) {
         return Some(text);
     }
     let (port, flavour) = (known.settings.web.https_port.get(), known.layout.flavour);
-    if holder(port).is_some() {
+    if port_holder(port).is_some() {
         return None;
     }
     Some(match port {
@@ -116,43 +120,43 @@ pub(crate) fn port_trouble(known: &Known) -> Option<String> {
 }
 
 /// Lets Apache read its configuration again, or starts it.
-pub(crate) fn read_again(host: &Host, known: &Known, running: bool) -> Result<()> {
-    test(host, known)?;
+pub(crate) fn read_again(host: &Host, known: &ServiceManager, running: bool) -> Result<()> {
+    test_configuration(host, known)?;
     let service = known.layout.flavour.apache_service;
-    order(host, if running { "reload" } else { "start" }, service)
+    give_order(host, if running { "reload" } else { "start" }, service)
 }
 
 /// The same for whoever changed a file that Apache's configuration names.
-pub(crate) fn follow(known: &Known, host: &Host) -> Result<()> {
+pub(crate) fn follow_changes(known: &ServiceManager, host: &Host) -> Result<()> {
     let service = known.layout.flavour.apache_service;
-    let name = match systemd::runs(host)? {
+    let name = match systemd::is_running(host)? {
         true => format!("{service}.service"),
         false => service.to_owned(),
     };
     known.forget();
-    let running = look(Some(known), host, &name)?.phase == Phase::Running;
+    let running = look_at_service(Some(known), host, &name)?.phase == ServicePhase::Running;
     read_again(host, known, running)
 }
 
-fn order(host: &Host, verb: &str, service: &str) -> Result<()> {
-    match systemd::runs(host)? {
-        true => systemd::order(host, verb, &format!("{service}.service")),
-        false => scripts::order(host, verb, service),
+fn give_order(host: &Host, verb: &str, service: &str) -> Result<()> {
+    match systemd::is_running(host)? {
+        true => systemd::give_order(host, verb, &format!("{service}.service")),
+        false => scripts::give_order(host, verb, service),
     }
 }
 
 /// After everything of ours is gone: Apache serves what is left.
-pub(crate) fn after_undoing(known: Option<&Known>, host: &Host) -> Result<()> {
+pub(crate) fn after_undoing(known: Option<&ServiceManager>, host: &Host) -> Result<()> {
     for flavour in [&DEBIAN, &RHEL] {
         if !host.has_program(flavour.apache_control) {
             continue;
         }
-        let name = match systemd::runs(host)? {
+        let name = match systemd::is_running(host)? {
             true => format!("{}.service", flavour.apache_service),
             false => flavour.apache_service.to_owned(),
         };
-        let seen = look(known, host, &name)?;
-        if seen.phase != Phase::Running {
+        let seen = look_at_service(known, host, &name)?;
+        if seen.phase != ServicePhase::Running {
             continue;
         }
         let directories = [
@@ -162,15 +166,15 @@ pub(crate) fn after_undoing(known: Option<&Known>, host: &Host) -> Result<()> {
         ];
         let mut changed = None;
         for directory in directories.into_iter().flatten() {
-            changed = changed.max(processes::changed(directory)?);
+            changed = changed.max(processes::changed_time(directory)?);
         }
         if changed > seen.reloaded {
-            if let Some(why) = complaint(host, flavour)? {
+            if let Some(why) = find_complaint(host, flavour)? {
                 return Err(Exit::Settings.because(format!(
                     "Apache still serves its old configuration, because the present one is broken: {why}"
                 )));
             }
-            order(host, "reload", flavour.apache_service)?;
+            give_order(host, "reload", flavour.apache_service)?;
         }
         return Ok(());
     }
@@ -178,7 +182,7 @@ pub(crate) fn after_undoing(known: Option<&Known>, host: &Host) -> Result<()> {
 }
 
 /// Whether a path is part of Apache's configuration, so that changes of it are tested.
-pub(crate) fn guards(host: &Host, path: &str) -> Option<&'static Flavour> {
+pub(crate) fn guarded_flavour(host: &Host, path: &str) -> Option<&'static Flavour> {
     if host.staged_root().is_some() {
         return None;
     }
@@ -196,7 +200,7 @@ pub(crate) fn guards(host: &Host, path: &str) -> Option<&'static Flavour> {
 }
 
 /// Changes a file or link of Apache's configuration; what Apache does not like afterwards is put back.
-pub(crate) fn enforce(
+pub(crate) fn enforce_guarded(
     host: &Host,
     flavour: &Flavour,
     resource: &Resource,
@@ -211,7 +215,7 @@ pub(crate) fn enforce(
     if module && *after != State::Absent {
         return Ok(done);
     }
-    let Some(why) = complaint(host, flavour)? else {
+    let Some(why) = find_complaint(host, flavour)? else {
         return Ok(done);
     };
     let changed = files::observe(host, resource.name())?;
@@ -223,7 +227,7 @@ pub(crate) fn enforce(
         )));
     }
     // Broken with it and without it: then it is not what is missing.
-    if complaint(host, flavour)?.is_some() {
+    if find_complaint(host, flavour)?.is_some() {
         files::enforce(host, resource, before, after)?;
         return Ok(done);
     }

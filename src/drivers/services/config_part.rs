@@ -4,7 +4,7 @@
 //! still has it, the part is as old as that file; where it has not, somebody has changed it since, and it is as old as the
 //! configuration.
 
-use super::member::Role;
+use super::member::ServiceRole;
 use crate::camcops_conf::Ini;
 use crate::host::{Host, processes};
 use crate::layout::Layout;
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 /// The part that one service reads.
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigPart {
-    role: Role,
+    role: ServiceRole,
     config: String,
     /// Holds the digest. It tells something about secrets, so it lies beside them.
     pub(crate) digest: String,
@@ -23,8 +23,12 @@ pub(crate) struct ConfigPart {
 
 impl ConfigPart {
     /// That of a service which reads less than the whole.
-    pub(crate) fn of(layout: &Layout, service: &str, role: Role) -> Option<ConfigPart> {
-        matches!(role, Role::Workers | Role::Scheduler | Role::Monitor).then(|| ConfigPart {
+    pub(crate) fn of(layout: &Layout, service: &str, role: ServiceRole) -> Option<ConfigPart> {
+        matches!(
+            role,
+            ServiceRole::Workers | ServiceRole::Scheduler | ServiceRole::Monitor
+        )
+        .then(|| ConfigPart {
             role,
             config: layout.config.clone(),
             digest: format!("{}/{service}.conf-digest", layout.secrets),
@@ -49,14 +53,14 @@ impl ConfigPart {
 
     /// When it last changed.
     pub(crate) fn changed(&self, host: &Host) -> Result<Option<SystemTime>> {
-        let edited = processes::changed(&self.config)?;
+        let edited = processes::changed_time(&self.config)?;
         // Who may not read them sees the whole.
         let text = |path: &str| host.read_text(path).ok().flatten();
         let (Some(config), Some(known)) = (text(&self.config), text(&self.digest)) else {
             return Ok(edited);
         };
         match known.trim() == self.digest_of(&config) {
-            true => processes::changed(&self.digest),
+            true => processes::changed_time(&self.digest),
             false => Ok(edited),
         }
     }
@@ -64,10 +68,12 @@ impl ConfigPart {
 
 /// Whether a service reads a key: workers write links, and know the web server by these only; scheduler and monitor need
 /// the broker and the schedule.
-fn is_read(role: Role, section: &str, key: &str) -> bool {
+fn is_read(role: ServiceRole, section: &str, key: &str) -> bool {
     match role {
-        Role::Workers => section != "server" || key.to_ascii_uppercase().starts_with("EXTERNAL_"),
-        Role::Scheduler | Role::Monitor => section == "export",
+        ServiceRole::Workers => {
+            section != "server" || key.to_ascii_uppercase().starts_with("EXTERNAL_")
+        }
+        ServiceRole::Scheduler | ServiceRole::Monitor => section == "export",
         _ => true,
     }
 }
@@ -78,7 +84,7 @@ mod tests {
 
     const CONFIG: &str = "[site]\nEMAIL_HOST = a\n[server]\nGUNICORN_NUM_WORKERS = 2\nEXTERNAL_SCRIPT_NAME =\n[export]\nCELERY_BROKER_URL = amqp\n[recipient:x]\nFILE = y\n";
 
-    fn part(role: Role, directory: &str) -> ConfigPart {
+    fn part(role: ServiceRole, directory: &str) -> ConfigPart {
         ConfigPart {
             role,
             config: format!("{directory}/camcops.conf"),
@@ -96,7 +102,10 @@ mod tests {
             ("amqp", "amqps", [true, true]),
         ] {
             let other = CONFIG.replace(from, to);
-            for (role, concerned) in [Role::Workers, Role::Scheduler].into_iter().zip(concerned) {
+            for (role, concerned) in [ServiceRole::Workers, ServiceRole::Scheduler]
+                .into_iter()
+                .zip(concerned)
+            {
                 let part = part(role, "/");
                 let differs = part.digest_of(CONFIG) != part.digest_of(&other);
                 assert_eq!(differs, concerned, "{role:?}: {to}");
@@ -106,7 +115,7 @@ mod tests {
             ConfigPart::of(
                 &Layout::new(&crate::layout::DEBIAN, "camcops"),
                 "server",
-                Role::Server
+                ServiceRole::Server
             )
             .is_none()
         );
@@ -115,12 +124,12 @@ mod tests {
     #[test]
     fn a_part_is_as_old_as_its_last_change() {
         let directory = tempfile::tempdir().unwrap();
-        let part = part(Role::Workers, directory.path().to_str().unwrap());
+        let part = part(ServiceRole::Workers, directory.path().to_str().unwrap());
         let host = Host::live().unwrap();
         let write = |path: &str, text: &str| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             std::fs::write(path, text).unwrap();
-            processes::changed(path).unwrap()
+            processes::changed_time(path).unwrap()
         };
         let first = write(&part.config, CONFIG);
         assert_eq!(part.changed(&host).unwrap(), first);

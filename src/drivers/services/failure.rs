@@ -1,9 +1,9 @@
 //! What an error says when a service does not come up: why, as the service itself has said it, without secrets.
 
 use super::member::Member;
-use super::{Handler, Known, Seen, systemd};
+use super::{Handler, ServiceManager, ServiceState, systemd};
 use crate::base::error::Exit;
-use crate::base::terminal::{count, plain};
+use crate::base::terminal::{count_of, strip_controls};
 use crate::host::Host;
 use crate::settings::AbsolutePath;
 use std::time::{Duration, SystemTime};
@@ -17,9 +17,9 @@ pub(crate) const KEEPS_FAILING: &str = "keeps failing";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What failed, and the end of the log.
-pub(crate) fn failure(
+pub(crate) fn explain_failure(
     host: &Host,
-    known: &Known,
+    known: &ServiceManager,
     member: &Member,
     why: &str,
     since: SystemTime,
@@ -33,9 +33,9 @@ pub(crate) fn failure(
 }
 
 /// A log without colours, without Python's lists of places, and without what systemd says of every failure.
-fn told(log: &str) -> impl Iterator<Item = String> {
+fn log_lines(log: &str) -> impl Iterator<Item = String> {
     log.lines()
-        .map(plain)
+        .map(strip_controls)
         .filter(|line| !line.trim().is_empty() && !line.starts_with("  ") && !is_noise(line))
 }
 
@@ -78,23 +78,23 @@ fn is_noise(line: &str) -> bool {
 
 /// The end of a log.
 fn last_lines(log: &str) -> String {
-    let lines: Vec<String> = told(log).collect();
+    let lines: Vec<String> = log_lines(log).collect();
     let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
     let shortened: Vec<String> = last
         .iter()
-        .map(|line| format!("  {}", short(line)))
+        .map(|line| format!("  {}", shorten_line(line)))
         .collect();
     shortened.join("\n")
 }
 
-fn short(line: &str) -> String {
+fn shorten_line(line: &str) -> String {
     line.chars().take(LONGEST_LINE).collect()
 }
 
 /// Why a service has ended: the last line of the last exception of a Python program, else the last line that it said.
-fn cause(log: &str) -> Option<String> {
+fn find_cause(log: &str) -> Option<String> {
     let (mut exception, mut in_places) = (None, false);
-    for line in log.lines().map(plain) {
+    for line in log.lines().map(strip_controls) {
         if line.contains("Traceback (most recent call last):") {
             in_places = true;
         } else if in_places && !line.starts_with(' ') && !line.trim().is_empty() {
@@ -103,11 +103,11 @@ fn cause(log: &str) -> Option<String> {
         }
     }
     exception
-        .or_else(|| told(log).last())
-        .map(|line| short(line.trim()))
+        .or_else(|| log_lines(log).last())
+        .map(|line| shorten_line(line.trim()))
 }
 
-impl Known {
+impl ServiceManager {
     /// The end of a service's log since then, short, plain and without secrets.
     fn log(&self, host: &Host, member: &Member, since: SystemTime) -> String {
         self.without_secrets(host, &last_lines(&self.whole_log(host, member, since)))
@@ -115,7 +115,7 @@ impl Known {
 
     fn whole_log(&self, host: &Host, member: &Member, since: SystemTime) -> String {
         match Handler::of(&member.name) {
-            Handler::Systemd => systemd::log(host, &member.name, since).unwrap_or_default(),
+            Handler::Systemd => systemd::read_log(host, &member.name, since).unwrap_or_default(),
             Handler::Supervisor => self.supervisor_log(host, &member.name),
             Handler::Scripts => String::new(),
         }
@@ -124,7 +124,7 @@ impl Known {
     /// Why a service has ended, as far as it has said so today.
     pub(crate) fn cause(&self, host: &Host, member: &Member) -> Option<String> {
         let since = SystemTime::now().checked_sub(DAY)?;
-        let cause = cause(&self.whole_log(host, member, since))?;
+        let cause = find_cause(&self.whole_log(host, member, since))?;
         Some(self.without_secrets(host, &cause))
     }
 
@@ -133,14 +133,14 @@ impl Known {
         &self,
         host: &Host,
         member: &Member,
-        seen: &Seen,
+        seen: &ServiceState,
     ) -> Option<String> {
         if !seen.keeps_failing() {
             return None;
         }
         let times = match seen.restarts {
             0 => String::new(),
-            times => format!(" ({})", count(times as usize, "restart")),
+            times => format!(" ({})", count_of(times as usize, "restart")),
         };
         let cause = match self.cause(host, member) {
             Some(cause) => format!(": {cause}"),
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_cause_is_what_the_service_has_said_last_of_its_failure() {
         assert_eq!(
-            cause(CRASH).unwrap(),
+            find_cause(CRASH).unwrap(),
             "sqlalchemy.exc.OperationalError: (MySQLdb.OperationalError) (1045, \"Access denied\")"
         );
         let end = last_lines(CRASH);
@@ -221,14 +221,14 @@ mod tests {
             assert!(!end.contains(noise), "{end}");
         }
         let log = "Error: no such option\ncamcops-workers@two.service: Main process exited, code=exited, status=2\n";
-        assert_eq!(cause(log).unwrap(), "Error: no such option");
+        assert_eq!(find_cause(log).unwrap(), "Error: no such option");
         let step = "camcops-server@camcops.service: Failed at step EXEC spawning /x: No such file";
-        assert_eq!(cause(step).unwrap(), step);
+        assert_eq!(find_cause(step).unwrap(), step);
         assert_eq!(
-            cause("camcops-server@camcops.service: Failed with result 'signal'.\n"),
+            find_cause("camcops-server@camcops.service: Failed with result 'signal'.\n"),
             None
         );
-        assert_eq!(cause(""), None);
+        assert_eq!(find_cause(""), None);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The services of a site: seen once, and asked at once while other things are looked at.
 
-use super::member::{self, Member, Role};
-use super::{Answered, Handler, PORT_MAPPER, Phase, Seen, proof, scripts, supervisor, systemd};
+use super::member::{self, Member, ServiceRole};
+use super::{
+    Handler, PORT_MAPPER, ProofResult, ServicePhase, ServiceState, proof, scripts, supervisor,
+    systemd,
+};
 use crate::drivers::broker;
 use crate::host::{Begun, Host};
 use crate::layout::Layout;
@@ -20,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The services of a site, and what is needed to look at them.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct ServiceManager {
     /// In the order of starting.
     pub(crate) members: Vec<Member>,
     pub(super) settings: Settings,
@@ -29,21 +32,21 @@ pub(crate) struct Known {
     pub(super) monitor_port: u16,
     pub(super) names: Vec<String>,
     pub(super) certificate: String,
-    cache: Mutex<Option<BTreeMap<String, Seen>>>,
+    cache: Mutex<Option<BTreeMap<String, ServiceState>>>,
     begun: RefCell<Option<Begun>>,
     /// How long one of them has to answer.
     patience: Cell<Duration>,
     /// The broker that workers are asked through, once its password is known.
-    broker: RefCell<Option<Rc<broker::Known>>>,
+    broker: RefCell<Option<Rc<broker::Broker>>>,
     /// What they answered when all were asked at once; nothing until then.
-    answers: Mutex<Option<BTreeMap<String, Option<Answered>>>>,
+    answers: Mutex<Option<BTreeMap<String, Option<ProofResult>>>>,
 }
 
-impl Known {
+impl ServiceManager {
     /// Those of a site. Nothing is asked or read yet.
-    pub(crate) fn of(site: &Site) -> Known {
-        Known {
-            members: member::members(site),
+    pub(crate) fn of(site: &Site) -> ServiceManager {
+        ServiceManager {
+            members: member::list_members(site),
             settings: site.settings().clone(),
             layout: site.layout.clone(),
             manager: site.manager(),
@@ -64,11 +67,11 @@ impl Known {
     }
 
     /// Takes the broker that workers are asked through.
-    pub(crate) fn set_broker(&self, broker: Rc<broker::Known>) {
+    pub(crate) fn set_broker(&self, broker: Rc<broker::Broker>) {
         self.broker.replace(Some(broker));
     }
 
-    pub(super) fn broker(&self) -> Option<Rc<broker::Known>> {
+    pub(super) fn broker(&self) -> Option<Rc<broker::Broker>> {
         self.broker.borrow().clone()
     }
 
@@ -82,11 +85,11 @@ impl Known {
     }
 
     /// All of them as their managers see them, asked once until [`Known::forget`].
-    pub(crate) fn see(&self, host: &Host) -> Result<BTreeMap<String, Seen>> {
+    pub(crate) fn see(&self, host: &Host) -> Result<BTreeMap<String, ServiceState>> {
         if let Some(all) = self.cached().as_ref() {
             return Ok(all.clone());
         }
-        let all = self.with_others(host, systemd::see(host, &self.units())?)?;
+        let all = self.with_others(host, systemd::see_units(host, &self.units())?)?;
         *self.cached() = Some(all.clone());
         Ok(all)
     }
@@ -103,7 +106,7 @@ impl Known {
     pub(crate) async fn look_ahead(&self, host: &Host) {
         if let Some(begun) = self.begun.take()
             && let Ok(said) = begun.end(host).await
-            && let Ok(units) = systemd::understood(&self.units(), &said)
+            && let Ok(units) = systemd::parse_answer(&self.units(), &said)
             && let Ok(all) = self.with_others(host, units)
         {
             *self.cached() = Some(all);
@@ -120,7 +123,7 @@ impl Known {
         for member in &self.members {
             if Handler::of(&member.name) == Handler::Systemd {
                 units.push(member.name.clone());
-                if member.role == Role::Broker {
+                if member.role == ServiceRole::Broker {
                     units.push(PORT_MAPPER.to_owned());
                 }
             }
@@ -132,16 +135,16 @@ impl Known {
     fn with_others(
         &self,
         host: &Host,
-        units: BTreeMap<String, Seen>,
-    ) -> Result<BTreeMap<String, Seen>> {
+        units: BTreeMap<String, ServiceState>,
+    ) -> Result<BTreeMap<String, ServiceState>> {
         let mut all = units;
         for Member { name, .. } in &self.members {
             if Handler::of(name) == Handler::Scripts {
-                all.insert(name.clone(), scripts::see(host, name)?);
+                all.insert(name.clone(), scripts::see_service(host, name)?);
             }
         }
         if self.manager == Manager::Supervisor {
-            all.extend(supervisor::see(host, &self.layout.slug)?);
+            all.extend(supervisor::see_group(host, &self.layout.slug)?);
         }
         Ok(all)
     }
@@ -153,7 +156,7 @@ impl Known {
     }
 
     /// What a running service answers; nothing where that is not asked. The first time all are asked, at once.
-    pub(crate) async fn answer(&self, host: &Host, member: &Member) -> Result<Option<Answered>> {
+    pub(crate) async fn answer(&self, host: &Host, member: &Member) -> Result<Option<ProofResult>> {
         if self.answered().is_none() {
             let all = self.ask_all(host).await?;
             *self.answered() = Some(all);
@@ -166,39 +169,39 @@ impl Known {
             return Ok(answer);
         }
         let seen = self.see(host)?.remove(&member.name).unwrap_or_default();
-        Ok(proof::ask(host, self, member, &seen).await)
+        Ok(proof::ask_member(host, self, member, &seen).await)
     }
 
-    async fn ask_all(&self, host: &Host) -> Result<BTreeMap<String, Option<Answered>>> {
+    async fn ask_all(&self, host: &Host) -> Result<BTreeMap<String, Option<ProofResult>>> {
         let seen = self.see(host)?;
         let seen = &seen;
-        let one = async |role: Role| {
+        let one = async |role: ServiceRole| {
             let member = self.members.iter().find(|member| member.role == role)?;
             let seen = seen.get(&member.name)?;
-            if seen.phase != Phase::Running {
+            if seen.phase != ServicePhase::Running {
                 return None;
             }
             Some((
                 member.name.clone(),
-                proof::ask(host, self, member, seen).await,
+                proof::ask_member(host, self, member, seen).await,
             ))
         };
         let (server, workers, scheduler, monitor, web) = tokio::join!(
-            one(Role::Server),
-            one(Role::Workers),
-            one(Role::Scheduler),
-            one(Role::Monitor),
-            one(Role::Web),
+            one(ServiceRole::Server),
+            one(ServiceRole::Workers),
+            one(ServiceRole::Scheduler),
+            one(ServiceRole::Monitor),
+            one(ServiceRole::Web),
         );
         let all = [server, workers, scheduler, monitor, web];
         Ok(all.into_iter().flatten().collect())
     }
 
-    fn answered(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<Answered>>>> {
+    fn answered(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<ProofResult>>>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cached(&self) -> MutexGuard<'_, Option<BTreeMap<String, Seen>>> {
+    fn cached(&self) -> MutexGuard<'_, Option<BTreeMap<String, ServiceState>>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

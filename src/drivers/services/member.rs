@@ -12,7 +12,7 @@ pub(crate) const UNIT_HOME: &str = "/etc/systemd/system";
 
 /// What a service is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Role {
+pub(crate) enum ServiceRole {
     /// The database server of this machine, a service of somebody else.
     Database,
     /// The broker of this machine, a service of somebody else.
@@ -35,10 +35,13 @@ pub(crate) enum Role {
     Extra,
 }
 
-impl Role {
+impl ServiceRole {
     /// Whether this program may stop it.
     pub(crate) fn is_ours(self) -> bool {
-        !matches!(self, Role::Database | Role::Broker | Role::Web)
+        !matches!(
+            self,
+            ServiceRole::Database | ServiceRole::Broker | ServiceRole::Web
+        )
     }
 }
 
@@ -48,7 +51,7 @@ pub(crate) struct Member {
     /// The name that its manager has for it.
     pub(crate) name: String,
     /// What it is for.
-    pub(crate) role: Role,
+    pub(crate) role: ServiceRole,
     /// What people call it; nothing for what they don't start and stop by a name.
     pub(crate) service: Option<String>,
     /// What it reads when it starts: it is no longer fresh when one of these changed since. A directory stands for what
@@ -68,7 +71,7 @@ impl Member {
 }
 
 /// The services of a site, in the order of starting.
-pub(crate) fn members(site: &Site) -> Vec<Member> {
+pub(crate) fn list_members(site: &Site) -> Vec<Member> {
     let (settings, layout) = (site.settings(), &site.layout);
     let mut members = Vec::new();
     let flavour = site.facts.flavour;
@@ -84,7 +87,7 @@ pub(crate) fn members(site: &Site) -> Vec<Member> {
         };
         members.push(Member {
             name: foreign(service),
-            role: Role::Database,
+            role: ServiceRole::Database,
             service: None,
             inputs: site.database_drop_in().into_iter().collect(),
             config: None,
@@ -93,13 +96,13 @@ pub(crate) fn members(site: &Site) -> Vec<Member> {
     if settings.broker.mode == Mode::Local {
         members.push(Member {
             name: foreign("rabbitmq-server"),
-            role: Role::Broker,
+            role: ServiceRole::Broker,
             service: None,
             inputs: vec![layout.broker_drop_in(), NODE_SETTINGS.into()],
             config: None,
         });
     }
-    members.extend(ours(site));
+    members.extend(list_ours(site));
     for (what, is_wanted) in [
         ("backup", settings.backup.schedule.given().is_some()),
         ("exports", true),
@@ -115,7 +118,7 @@ pub(crate) fn members(site: &Site) -> Vec<Member> {
                 format!("{UNIT_HOME}/{name}.d/10-provision.conf"),
             ],
             name,
-            role: Role::Timer,
+            role: ServiceRole::Timer,
             service: None,
             config: None,
         });
@@ -123,7 +126,7 @@ pub(crate) fn members(site: &Site) -> Vec<Member> {
     if settings.web.frontend == Frontend::Apache {
         members.push(Member {
             name: foreign(flavour.apache_service),
-            role: Role::Web,
+            role: ServiceRole::Web,
             service: None,
             inputs: web_inputs(site),
             config: None,
@@ -140,24 +143,25 @@ pub(crate) fn members(site: &Site) -> Vec<Member> {
 }
 
 /// Those that this program makes.
-fn ours(site: &Site) -> Vec<Member> {
+fn list_ours(site: &Site) -> Vec<Member> {
     let settings = site.settings();
     let all = [
-        (settings::Service::Server, Role::Socket),
-        (settings::Service::Server, Role::Server),
-        (settings::Service::Workers, Role::Workers),
-        (settings::Service::Scheduler, Role::Scheduler),
-        (settings::Service::Monitor, Role::Monitor),
+        (settings::Service::Server, ServiceRole::Socket),
+        (settings::Service::Server, ServiceRole::Server),
+        (settings::Service::Workers, ServiceRole::Workers),
+        (settings::Service::Scheduler, ServiceRole::Scheduler),
+        (settings::Service::Monitor, ServiceRole::Monitor),
     ];
     all.into_iter()
         .filter(|(service, role)| {
-            settings.services.wants(*service) && (*role != Role::Socket || site.has_web_socket())
+            settings.services.wants(*service)
+                && (*role != ServiceRole::Socket || site.has_web_socket())
         })
         .map(|(service, role)| Member {
-            name: name(site, service.as_str(), role),
+            name: member_name(site, service.as_str(), role),
             role,
             service: Some(service.as_str().to_owned()),
-            inputs: inputs(site, service, role),
+            inputs: member_inputs(site, service, role),
             config: ConfigPart::of(&site.layout, service.as_str(), role),
         })
         .collect()
@@ -165,7 +169,7 @@ fn ours(site: &Site) -> Vec<Member> {
 
 fn extra_member(site: &Site, extra: &ExtraService) -> Member {
     let (layout, service) = (&site.layout, extra.name.as_str());
-    let name = name(site, service, Role::Extra);
+    let name = member_name(site, service, ServiceRole::Extra);
     let program = extra.command.program();
     Member {
         inputs: vec![
@@ -180,28 +184,28 @@ fn extra_member(site: &Site, extra: &ExtraService) -> Member {
             },
         ],
         name,
-        role: Role::Extra,
+        role: ServiceRole::Extra,
         service: Some(service.to_owned()),
         config: None,
     }
 }
 
-fn name(site: &Site, service: &str, role: Role) -> String {
+fn member_name(site: &Site, service: &str, role: ServiceRole) -> String {
     let slug = &site.layout.slug;
     match (site.manager(), role) {
-        (Manager::Systemd, Role::Socket) => format!("camcops-{service}@{slug}.socket"),
+        (Manager::Systemd, ServiceRole::Socket) => format!("camcops-{service}@{slug}.socket"),
         (Manager::Systemd, _) => format!("camcops-{service}@{slug}.service"),
         (Manager::Supervisor, _) => format!("{slug}:{slug}_{service}"),
     }
 }
 
-fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
+fn member_inputs(site: &Site, service: settings::Service, role: ServiceRole) -> Vec<String> {
     let layout = &site.layout;
-    let name = name(site, service.as_str(), role);
+    let name = member_name(site, service.as_str(), role);
     let mut inputs = match site.manager() {
         Manager::Systemd => {
             let template = match role {
-                Role::Socket => format!("camcops-{}@.socket", service.as_str()),
+                ServiceRole::Socket => format!("camcops-{}@.socket", service.as_str()),
                 _ => format!("camcops-{}@.service", service.as_str()),
             };
             vec![
@@ -211,10 +215,10 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
         }
         Manager::Supervisor => vec![layout.supervisor_programs()],
     };
-    if role == Role::Socket {
+    if role == ServiceRole::Socket {
         return inputs;
     }
-    if role == Role::Server {
+    if role == ServiceRole::Server {
         inputs.push(layout.config.clone());
     }
     inputs.extend([
@@ -222,15 +226,15 @@ fn inputs(site: &Site, service: settings::Service, role: Role) -> Vec<String> {
         own_environment(layout, service.as_str()),
         PYTHON_HOOK.into(),
     ]);
-    if matches!(role, Role::Server | Role::Workers) {
+    if matches!(role, ServiceRole::Server | ServiceRole::Workers) {
         // Not the option file: each new connection reads it. What else is in it, the service's own file repeats.
         inputs.push(layout.extra_strings.clone());
     }
-    if role == Role::Workers && site.settings().broker.mode == Mode::Local {
+    if role == ServiceRole::Workers && site.settings().broker.mode == Mode::Local {
         // A worker learns how long its tasks may take when it connects to the broker.
         inputs.push(layout.broker_drop_in());
     }
-    if role == Role::Monitor {
+    if role == ServiceRole::Monitor {
         inputs.push(layout.monitor_config.clone());
     }
     inputs

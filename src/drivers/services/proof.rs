@@ -1,36 +1,38 @@
 //! Whether a service really answers: a page, a ping, a login, a schedule that is kept.
 
-use super::member::{Member, Role};
-use super::{Answered, Known, Seen, apache};
+use super::member::{Member, ServiceRole};
+use super::{ProofResult, ServiceManager, ServiceState, apache};
 use crate::base::secret::Secret;
-use crate::host::secrets::Key;
+use crate::host::secrets::KeptSecret;
 use crate::host::{Host, processes};
 use crate::probe::{Cause, Trouble, broker, monitor, site, web};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// Asks it; nothing where there is nothing to ask, or where others ask better.
-pub(crate) async fn ask(
+pub(crate) async fn ask_member(
     host: &Host,
-    known: &Known,
+    known: &ServiceManager,
     member: &Member,
-    seen: &Seen,
-) -> Option<Answered> {
+    seen: &ServiceState,
+) -> Option<ProofResult> {
     Some(match member.role {
-        Role::Socket | Role::Timer | Role::Database | Role::Broker => return None,
-        Role::Server => {
-            let endpoint = web::Endpoint::of(&known.settings, &known.layout);
+        ServiceRole::Socket | ServiceRole::Timer | ServiceRole::Database | ServiceRole::Broker => {
+            return None;
+        }
+        ServiceRole::Server => {
+            let endpoint = web::WebAddress::of(&known.settings, &known.layout);
             endpoint.answers(known.patience()).await.map(drop)
         }
-        Role::Workers => workers(host, known).await,
-        Role::Scheduler => schedule(known, seen),
-        Role::Monitor => monitored(host, known).await,
-        Role::Web => visited(known).await,
-        Role::Extra => return connected(known, member).await,
+        ServiceRole::Workers => ask_workers(host, known).await,
+        ServiceRole::Scheduler => ask_scheduler(known, seen),
+        ServiceRole::Monitor => ask_monitor(host, known).await,
+        ServiceRole::Web => ask_as_visitor(known).await,
+        ServiceRole::Extra => return try_connection(known, member).await,
     })
 }
 
-fn trouble(cause: Cause, text: impl std::fmt::Display) -> Trouble {
+fn make_trouble(cause: Cause, text: impl std::fmt::Display) -> Trouble {
     Trouble {
         cause,
         text: text.to_string(),
@@ -38,9 +40,9 @@ fn trouble(cause: Cause, text: impl std::fmt::Display) -> Trouble {
 }
 
 /// Every worker of the vhost hears a ping; one on this machine must answer.
-async fn workers(host: &Host, known: &Known) -> Answered {
-    let endpoint = broker::Endpoint::of(host, &known.settings, &known.layout)
-        .map_err(|why| trouble(Cause::Other, format!("{why:#}")))?;
+async fn ask_workers(host: &Host, known: &ServiceManager) -> ProofResult {
+    let endpoint = broker::BrokerAddress::of(host, &known.settings, &known.layout)
+        .map_err(|why| make_trouble(Cause::Other, format!("{why:#}")))?;
     let here = nix::unistd::gethostname().unwrap_or_default();
     let here = format!("@{}", here.to_string_lossy());
     let names = endpoint.workers(known.patience(), &here).await?;
@@ -54,7 +56,7 @@ async fn workers(host: &Host, known: &Known) -> Answered {
             }
             Ok(())
         }
-        false => Err(trouble(
+        false => Err(make_trouble(
             Cause::Silent,
             format!(
                 "no worker of this machine answers a ping through the broker at {}",
@@ -65,8 +67,8 @@ async fn workers(host: &Host, known: &Known) -> Answered {
 }
 
 /// It has its schedule open and goes on. It writes to it only when a task was due, which may be once a day.
-fn schedule(known: &Known, seen: &Seen) -> Answered {
-    let tell = |text: String| Err(trouble(Cause::Silent, text));
+fn ask_scheduler(known: &ServiceManager, seen: &ServiceState) -> ProofResult {
+    let tell = |text: String| Err(make_trouble(Cause::Silent, text));
     let schedule = format!("{}/celerybeat-schedule", known.layout.state);
     let Some(pid) = seen.pid else {
         return tell("it has no process".into());
@@ -86,20 +88,24 @@ fn schedule(known: &Known, seen: &Seen) -> Answered {
     }
 }
 
-async fn monitored(host: &Host, known: &Known) -> Answered {
-    let other = |why: anyhow::Error| trouble(Cause::Other, format!("{why:#}"));
+async fn ask_monitor(host: &Host, known: &ServiceManager) -> ProofResult {
+    let other = |why: anyhow::Error| make_trouble(Cause::Other, format!("{why:#}"));
     let settings = &known.settings.monitor;
     let password: Option<Secret> = match &settings.password_file {
-        Some(path) => Some(Key::given(host, "monitor.password_file", path.as_str())),
-        None => Key::found(host, &known.layout.secrets, "monitor").transpose(),
+        Some(path) => Some(KeptSecret::given(
+            host,
+            "monitor.password_file",
+            path.as_str(),
+        )),
+        None => KeptSecret::found(host, &known.layout.secrets, "monitor").transpose(),
     }
     .transpose()
     .map_err(other)?
     .map(|key| key.secret);
     let Some(password) = password else {
-        return Err(trouble(Cause::Other, "its password is not there yet"));
+        return Err(make_trouble(Cause::Other, "its password is not there yet"));
     };
-    let endpoint = monitor::Endpoint {
+    let endpoint = monitor::SupervisorSocket {
         port: known.monitor_port,
         user: settings.user.as_str().to_owned(),
         password,
@@ -108,13 +114,13 @@ async fn monitored(host: &Host, known: &Known) -> Answered {
 }
 
 /// The site as a visitor on this machine finds it.
-pub(crate) fn visitor(known: &Known) -> site::Endpoint {
+pub(crate) fn visitor_address(known: &ServiceManager) -> site::SiteAddress {
     let name = known.names.first().map_or("", String::as_str);
-    site::Endpoint::of(&known.settings, name, &known.certificate)
+    site::SiteAddress::of(&known.settings, name, &known.certificate)
 }
 
 /// Somebody takes the connection; nothing where the settings name no place to connect to.
-async fn connected(known: &Known, member: &Member) -> Option<Answered> {
+async fn try_connection(known: &ServiceManager, member: &Member) -> Option<ProofResult> {
     let mut extras = known.settings.services.extras();
     let extra = extras.find(|extra| member.service.as_deref() == Some(extra.name.as_str()))?;
     let (place, tried) = match (&extra.port, &extra.socket) {
@@ -135,11 +141,11 @@ async fn connected(known: &Known, member: &Member) -> Option<Answered> {
     };
     Some(match tried {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(trouble(
+        Ok(Err(why)) => Err(make_trouble(
             Cause::Closed,
             format!("nobody takes a connection at {place}: {why}"),
         )),
-        Err(_) => Err(trouble(
+        Err(_) => Err(make_trouble(
             Cause::Silent,
             format!(
                 "no connection at {place} within {} seconds",
@@ -149,12 +155,12 @@ async fn connected(known: &Known, member: &Member) -> Option<Answered> {
     })
 }
 
-async fn visited(known: &Known) -> Answered {
-    let answer = visitor(known).answers(known.patience()).await;
+async fn ask_as_visitor(known: &ServiceManager) -> ProofResult {
+    let answer = visitor_address(known).answers(known.patience()).await;
     answer
         .map(drop)
         .map_err(|why| match (why.cause, apache::port_trouble(known)) {
-            (Cause::Closed, Some(text)) => trouble(Cause::Closed, text),
+            (Cause::Closed, Some(text)) => make_trouble(Cause::Closed, text),
             _ => why,
         })
 }

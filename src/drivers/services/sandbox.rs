@@ -2,12 +2,12 @@
 //!
 //! systemd opens a directory for a service when that starts. One that is made later, or made again, stays closed to it.
 
-use super::Seen;
+use super::ServiceState;
 use crate::host::Host;
 use anyhow::Result;
 
 /// Whether a service can't write to a directory that its own unit file opens for it.
-pub(super) fn lacks_write_path(host: &Host, seen: &Seen) -> Result<bool> {
+pub(super) fn lacks_write_path(host: &Host, seen: &ServiceState) -> Result<bool> {
     let Some(pid) = seen.pid else {
         return Ok(false);
     };

@@ -1,6 +1,6 @@
 //! Programs of supervisor, through supervisorctl. Only our own group is ever touched.
 
-use super::{Phase, Seen, scripts, systemd};
+use super::{ServicePhase, ServiceState, scripts, systemd};
 use crate::base::error::Exit;
 use crate::host::{Host, processes};
 use anyhow::{Result, bail};
@@ -20,7 +20,7 @@ const ASLEEP: [&str; 4] = [
 ];
 
 /// What supervisor knows of the programs of a group; nothing where it does not run.
-pub(crate) fn see(host: &Host, group: &str) -> Result<BTreeMap<String, Seen>> {
+pub(crate) fn see_group(host: &Host, group: &str) -> Result<BTreeMap<String, ServiceState>> {
     if !host.has_program("supervisorctl") {
         return Ok(BTreeMap::new());
     }
@@ -28,20 +28,20 @@ pub(crate) fn see(host: &Host, group: &str) -> Result<BTreeMap<String, Seen>> {
         .child("supervisorctl")
         .args(["status", &format!("{group}:*")])
         .end()?;
-    Ok(said.output.lines().filter_map(seen).collect())
+    Ok(said.output.lines().filter_map(parse_status_line).collect())
 }
 
 /// `camcops:camcops_server   RUNNING   pid 1234, uptime 0:01:02`
-fn seen(line: &str) -> Option<(String, Seen)> {
+fn parse_status_line(line: &str) -> Option<(String, ServiceState)> {
     let mut words = line.split_whitespace();
     let name = words.next().filter(|name| name.contains(':'))?;
     let state = words.next()?;
     let phase = match state {
-        "RUNNING" => Phase::Running,
-        "STARTING" | "BACKOFF" => Phase::Starting,
-        "STOPPING" => Phase::Stopping,
-        "FATAL" | "UNKNOWN" => Phase::Failed,
-        "STOPPED" | "EXITED" => Phase::Stopped,
+        "RUNNING" => ServicePhase::Running,
+        "STARTING" | "BACKOFF" => ServicePhase::Starting,
+        "STOPPING" => ServicePhase::Stopping,
+        "FATAL" | "UNKNOWN" => ServicePhase::Failed,
+        "STOPPED" | "EXITED" => ServicePhase::Stopped,
         _ => return None,
     };
     let detail: Vec<&str> = words.collect();
@@ -49,50 +49,50 @@ fn seen(line: &str) -> Option<(String, Seen)> {
         .iter()
         .position(|word| *word == "pid")
         .and_then(|at| detail.get(at + 1)?.trim_end_matches(',').parse().ok());
-    let seen = Seen {
+    let seen = ServiceState {
         there: true,
         phase,
         // It gives up in the end, after some tries.
         again: matches!(state, "BACKOFF" | "FATAL"),
         pid,
-        since: pid.and_then(processes::started),
+        since: pid.and_then(processes::start_time),
         detail: match pid {
             Some(_) => String::new(),
             None => detail.join(" "),
         },
-        ..Seen::default()
+        ..ServiceState::default()
     };
     Some((name.to_owned(), seen))
 }
 
 /// Stops all programs of a group at once, which takes as long as the slowest of them.
 pub(crate) fn stop_group(host: &Host, group: &str) -> Result<()> {
-    if see(host, group)?.is_empty() {
+    if see_group(host, group)?.is_empty() {
         return Ok(());
     }
-    order(host, &["stop", &format!("{group}:*")])
+    give_order(host, &["stop", &format!("{group}:*")])
 }
 
 /// Makes supervisor read its files again and follow them, for our group alone. Where it does not run, it is started.
-pub(crate) fn update(host: &Host, group: &str) -> Result<()> {
-    wake(host)?;
-    order(host, &["reread"])?;
-    order(host, &["update", group])
+pub(crate) fn update_group(host: &Host, group: &str) -> Result<()> {
+    wake_supervisor(host)?;
+    give_order(host, &["reread"])?;
+    give_order(host, &["update", group])
 }
 
 /// Its package does not start it on a machine without systemd that was never booted.
-fn wake(host: &Host) -> Result<()> {
+fn wake_supervisor(host: &Host) -> Result<()> {
     if !is_asleep(host)? {
         return Ok(());
     }
     for service in SERVICES {
-        if systemd::runs(host)? {
+        if systemd::is_running(host)? {
             let unit = format!("{service}.service");
-            if systemd::see(host, std::slice::from_ref(&unit))?[&unit].there {
-                systemd::order(host, "start", &unit)?;
+            if systemd::see_units(host, std::slice::from_ref(&unit))?[&unit].there {
+                systemd::give_order(host, "start", &unit)?;
             }
-        } else if host.look(&format!("/etc/init.d/{service}"))?.is_some() {
-            scripts::order(host, "start", service)?;
+        } else if host.stat(&format!("/etc/init.d/{service}"))?.is_some() {
+            scripts::give_order(host, "start", service)?;
         }
     }
     let limit = Instant::now() + READY;
@@ -108,7 +108,7 @@ fn is_asleep(host: &Host) -> Result<bool> {
 }
 
 /// Lets supervisor do something, and waits until it did.
-pub(crate) fn order(host: &Host, words: &[&str]) -> Result<()> {
+pub(crate) fn give_order(host: &Host, words: &[&str]) -> Result<()> {
     let said = host.child("supervisorctl").args(words).end()?;
     let goes_down = said.output.contains("SHUTDOWN_STATE");
     if goes_down || ASLEEP.iter().any(|sign| said.output.contains(sign)) {
@@ -140,22 +140,27 @@ mod tests {
     #[test]
     fn a_line_of_status_is_read() {
         let (name, running) =
-            seen("camcops:camcops_server   RUNNING   pid 1234, uptime 0:01:02").unwrap();
+            parse_status_line("camcops:camcops_server   RUNNING   pid 1234, uptime 0:01:02")
+                .unwrap();
         assert_eq!(name, "camcops:camcops_server");
-        assert_eq!((running.phase, running.pid), (Phase::Running, Some(1234)));
-        let (_, failed) = seen(
+        assert_eq!(
+            (running.phase, running.pid),
+            (ServicePhase::Running, Some(1234))
+        );
+        let (_, failed) = parse_status_line(
             "camcops:camcops_workers  FATAL     Exited too quickly (process log may have details)",
         )
         .unwrap();
-        assert_eq!(failed.phase, Phase::Failed);
+        assert_eq!(failed.phase, ServicePhase::Failed);
         assert!(failed.detail.starts_with("Exited too quickly"));
         assert!(failed.keeps_failing() && !running.keeps_failing());
-        let (_, again) = seen("camcops:camcops_server BACKOFF Exited too quickly").unwrap();
-        assert!(again.phase == Phase::Starting && again.keeps_failing());
-        let (_, starting) = seen("camcops:camcops_server STARTING").unwrap();
+        let (_, again) =
+            parse_status_line("camcops:camcops_server BACKOFF Exited too quickly").unwrap();
+        assert!(again.phase == ServicePhase::Starting && again.keeps_failing());
+        let (_, starting) = parse_status_line("camcops:camcops_server STARTING").unwrap();
         assert!(!starting.keeps_failing());
-        assert!(seen("unix:///var/run/supervisor.sock no such file").is_none());
-        assert!(seen("camcops:*: ERROR (no such group)").is_none());
-        assert!(seen("").is_none());
+        assert!(parse_status_line("unix:///var/run/supervisor.sock no such file").is_none());
+        assert!(parse_status_line("camcops:*: ERROR (no such group)").is_none());
+        assert!(parse_status_line("").is_none());
     }
 }

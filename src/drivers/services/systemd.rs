@@ -1,6 +1,6 @@
 //! Units of systemd, through systemctl: one look at all of them, and one step at a time.
 
-use super::{Phase, Seen};
+use super::{ServicePhase, ServiceState};
 use crate::base::error::Exit;
 use crate::host::{Begun, Child, Ended, Host, processes};
 use anyhow::{Result, bail};
@@ -14,25 +14,25 @@ const RUNNING: &str = "/run/systemd/system";
 const STAMPS: &str = "/var/lib/systemd/timers";
 
 /// Whether systemd runs this machine.
-pub(crate) fn runs(host: &Host) -> Result<bool> {
-    Ok(host.look(RUNNING)?.is_some())
+pub(crate) fn is_running(host: &Host) -> Result<bool> {
+    Ok(host.stat(RUNNING)?.is_some())
 }
 
 /// What systemd knows of these units.
-pub(crate) fn see(host: &Host, units: &[String]) -> Result<BTreeMap<String, Seen>> {
-    match question(host, units)? {
-        Some(question) => understood(units, &question.end()?),
+pub(crate) fn see_units(host: &Host, units: &[String]) -> Result<BTreeMap<String, ServiceState>> {
+    match ask_about(host, units)? {
+        Some(question) => parse_answer(units, &question.end()?),
         None => Ok(BTreeMap::new()),
     }
 }
 
-/// Begins to ask for them; [`understood`] gives the answer.
+/// Begins to ask for them; [`parse_answer`] gives the answer.
 pub(crate) fn begin_to_see(host: &Host, units: &[String]) -> Result<Option<Begun>> {
-    question(host, units)?.map(Child::begin).transpose()
+    ask_about(host, units)?.map(Child::begin).transpose()
 }
 
-fn question<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> {
-    if units.is_empty() || !runs(host)? {
+fn ask_about<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> {
+    if units.is_empty() || !is_running(host)? {
         return Ok(None);
     }
     let property = format!("--property={PROPERTIES}");
@@ -43,7 +43,10 @@ fn question<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> {
 }
 
 /// The answer.
-pub(crate) fn understood(units: &[String], said: &Ended) -> Result<BTreeMap<String, Seen>> {
+pub(crate) fn parse_answer(
+    units: &[String],
+    said: &Ended,
+) -> Result<BTreeMap<String, ServiceState>> {
     if !said.status.success() {
         return Err(Exit::Unreachable.because(format!(
             "systemd does not answer: {}; is `systemctl status` well?",
@@ -54,11 +57,11 @@ pub(crate) fn understood(units: &[String], said: &Ended) -> Result<BTreeMap<Stri
     Ok(units
         .iter()
         .cloned()
-        .zip(said.output.split("\n\n").map(seen))
+        .zip(said.output.split("\n\n").map(parse_block))
         .collect())
 }
 
-fn seen(block: &str) -> Seen {
+fn parse_block(block: &str) -> ServiceState {
     let value = |key: &str| {
         block
             .lines()
@@ -68,7 +71,7 @@ fn seen(block: &str) -> Seen {
     let number = |key: &str| value(key).parse::<u64>().unwrap_or(0);
     let moment = |key: &str| match number(key) {
         0 => None,
-        microseconds => processes::monotonic(microseconds),
+        microseconds => processes::from_monotonic(microseconds),
     };
     let mut files: Vec<String> = value("DropInPaths")
         .split_whitespace()
@@ -77,15 +80,15 @@ fn seen(block: &str) -> Seen {
     if !value("FragmentPath").is_empty() {
         files.push(value("FragmentPath").to_owned());
     }
-    Seen {
+    ServiceState {
         there: value("LoadState") == "loaded",
         masked: value("LoadState") == "masked",
         phase: match value("ActiveState") {
-            "active" | "reloading" => Phase::Running,
-            "activating" => Phase::Starting,
-            "deactivating" => Phase::Stopping,
-            "failed" => Phase::Failed,
-            _ => Phase::Stopped,
+            "active" | "reloading" => ServicePhase::Running,
+            "activating" => ServicePhase::Starting,
+            "deactivating" => ServicePhase::Stopping,
+            "failed" => ServicePhase::Failed,
+            _ => ServicePhase::Stopped,
         },
         detail: value("SubState").to_owned(),
         pid: u32::try_from(number("MainPID")).ok().filter(|pid| *pid > 0),
@@ -110,7 +113,7 @@ pub(crate) fn reload_files(host: &Host) -> Result<()> {
 }
 
 /// Starts, stops, restarts or reloads a unit, and waits for it.
-pub(crate) fn order(host: &Host, verb: &str, unit: &str) -> Result<()> {
+pub(crate) fn give_order(host: &Host, verb: &str, unit: &str) -> Result<()> {
     if verb == "start" || verb == "restart" {
         // A unit that failed too often is otherwise refused without a try.
         let _ = host
@@ -133,13 +136,13 @@ pub(crate) fn order(host: &Host, verb: &str, unit: &str) -> Result<()> {
 }
 
 /// Switches a unit on for the next boot.
-pub(crate) fn enable(host: &Host, unit: &str) -> Result<()> {
+pub(crate) fn enable_unit(host: &Host, unit: &str) -> Result<()> {
     host.run("systemctl", &["--quiet", "enable", "--", unit])
 }
 
 /// Stops everything of an instance, whatever of it is loaded.
 pub(crate) fn stop_instance(host: &Host, slug: &str) -> Result<()> {
-    if !runs(host)? {
+    if !is_running(host)? {
         return Ok(());
     }
     let units = [
@@ -158,15 +161,17 @@ pub(crate) fn stop_instance(host: &Host, slug: &str) -> Result<()> {
 
 /// Stops a unit that still runs although its file is gone.
 pub(crate) fn stop_forgotten(host: &Host, unit: &str) -> Result<()> {
-    let seen = see(host, &[unit.to_owned()])?;
+    let seen = see_units(host, &[unit.to_owned()])?;
     match seen.get(unit) {
-        Some(seen) if !seen.there && seen.phase == Phase::Running => order(host, "stop", unit),
+        Some(seen) if !seen.there && seen.phase == ServicePhase::Running => {
+            give_order(host, "stop", unit)
+        }
         _ => Ok(()),
     }
 }
 
 /// The last lines that a unit logged since then.
-pub(crate) fn log(host: &Host, unit: &str, since: SystemTime) -> Result<String> {
+pub(crate) fn read_log(host: &Host, unit: &str, since: SystemTime) -> Result<String> {
     let seconds = since
         .duration_since(UNIX_EPOCH)
         .map_or(0, |age| age.as_secs());
@@ -196,10 +201,10 @@ mod tests {
 
     #[test]
     fn a_block_of_properties_is_read() {
-        let seen = seen(
+        let seen = parse_block(
             "MainPID=885\nResult=success\nNRestarts=2\nReloadResult=success\nLoadState=loaded\nActiveState=active\nSubState=running\nFragmentPath=/etc/a@.service\nDropInPaths=/etc/a.d/1.conf /etc/a.d/2.conf\nUnitFileState=enabled\nStateChangeTimestampMonotonic=1\nActiveEnterTimestampMonotonic=0\nNeedDaemonReload=no\n",
         );
-        assert_eq!(seen.phase, Phase::Running);
+        assert_eq!(seen.phase, ServicePhase::Running);
         assert_eq!((seen.pid, seen.restarts), (Some(885), 2));
         assert_eq!(
             seen.files,
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn a_unit_that_is_started_again_and_again_keeps_failing() {
         let seen = |sub: &str, restarts: u32| {
-            seen(&format!(
+            parse_block(&format!(
                 "LoadState=loaded\nActiveState=activating\nSubState={sub}\nNRestarts={restarts}\nResult=exit-code\n"
             ))
         };
@@ -225,11 +230,11 @@ mod tests {
             assert!(seen(sub, restarts).keeps_failing(), "{sub}");
         }
         assert!(!seen("start", 0).keeps_failing());
-        let mut runs = Seen {
-            phase: Phase::Running,
+        let mut runs = ServiceState {
+            phase: ServicePhase::Running,
             restarts: 3,
             since: Some(SystemTime::now()),
-            ..Seen::default()
+            ..ServiceState::default()
         };
         assert!(runs.keeps_failing());
         runs.since = SystemTime::now().checked_sub(std::time::Duration::from_secs(600));
@@ -238,9 +243,10 @@ mod tests {
 
     #[test]
     fn a_unit_that_is_not_there_is_stopped() {
-        let seen = seen("MainPID=0\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n");
+        let seen =
+            parse_block("MainPID=0\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n");
         assert!(!seen.there && seen.pid.is_none());
-        assert_eq!(seen.phase, Phase::Stopped);
+        assert_eq!(seen.phase, ServicePhase::Stopped);
         assert_eq!(seen.enabled, Some(false));
     }
 }

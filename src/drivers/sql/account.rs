@@ -4,35 +4,37 @@
 //! `former`, a real login with the password that another one takes the place of; `tls`, whether the server insists on it;
 //! and `grants`, compared both ways.
 
-use super::grants::{APPLICATION, ENOUGH, grants, lacking, on_database, regrant};
-use super::server::{PATIENCE, Power, Server};
-use super::{Account, Known, Purpose, checked_only, passwords, quote};
+use super::grants::{
+    APPLICATION, ENOUGH, lacking_grants, on_database, read_grants, replace_grants,
+};
+use super::server::{DatabaseServer, PATIENCE, Power};
+use super::{AccountPurpose, Database, DatabaseAccount, checked_only, passwords, quote};
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::probe::Cause;
-use crate::probe::database::{Endpoint, Login};
-use crate::resource::{Enforced, Facets, Resource, State, Value};
+use crate::probe::database::{DatabaseAddress, Login};
+use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
 use crate::site::facts::DatabaseFamily;
 use anyhow::{Context, Result};
 use zeroize::Zeroizing;
 
 /// `user@host`, split where the user ends.
-pub(crate) fn parts(name: &str) -> Result<(&str, &str)> {
+pub(crate) fn split_name(name: &str) -> Result<(&str, &str)> {
     name.rsplit_once('@')
         .with_context(|| format!("{name} is not an account as user@host"))
 }
 
 /// Whether the account is there, what it may do, and whether it gets in.
-pub(crate) async fn observe(known: &Known, host: &Host, name: &str) -> Result<State> {
+pub(crate) async fn observe(known: &Database, host: &Host, name: &str) -> Result<State> {
     let server = &known.server;
     if !server.is_there().await? {
         return Ok(State::Absent);
     }
-    let (user, from) = parts(name)?;
+    let (user, from) = split_name(name)?;
     let mut facets = Facets::new();
     if checked_only(server) {
-        let lacking = lacking(known).await?;
+        let lacking = lacking_grants(known).await?;
         facets = facets.with(
             "grants",
             match lacking.is_empty() {
@@ -44,8 +46,8 @@ pub(crate) async fn observe(known: &Known, host: &Host, name: &str) -> Result<St
         let row: Option<(String, String)> = server
             .row(&format!(
                 "SELECT plugin, ssl_type FROM mysql.user WHERE User = {} AND Host = {}",
-                quote::text(user),
-                quote::text(from)
+                quote::quote_text(user),
+                quote::quote_text(from)
             ))
             .await?;
         let Some((plugin, tls)) = row else {
@@ -61,35 +63,46 @@ pub(crate) async fn observe(known: &Known, host: &Host, name: &str) -> Result<St
             "required"
         };
         if method == "password" {
-            facets = facets.with("passwords", passwords::accepted(server, user, from).await?);
+            facets = facets.with(
+                "passwords",
+                passwords::passwords_taken(server, user, from).await?,
+            );
         }
-        facets = facets
-            .with("method", method)
-            .with("tls", tls)
-            .with("grants", Value::Set(grants(server, user, from).await?));
+        facets = facets.with("method", method).with("tls", tls).with(
+            "grants",
+            FacetValue::Set(read_grants(server, user, from).await?),
+        );
     }
     if let Some(account) = known.account(user) {
         let login = match account.is_for_others {
-            true => elsewhere(known, account, from).await?,
-            false => login(host, known, account).await?,
+            true => try_from_elsewhere(known, account, from).await?,
+            false => try_login(host, known, account).await?,
         };
         facets = facets.with("login", login);
         if let Some(former) = known.former(account) {
-            facets = facets.with("former", answered(known, &former).await?);
+            facets = facets.with("former", login_answer(known, &former).await?);
         }
     }
     Ok(State::Present(facets))
 }
 
-async fn login(host: &Host, known: &Known, account: &Account) -> Result<&'static str> {
+async fn try_login(
+    host: &Host,
+    known: &Database,
+    account: &DatabaseAccount,
+) -> Result<&'static str> {
     match known.endpoint(host, account) {
-        Some(endpoint) => answered(known, &endpoint).await,
+        Some(endpoint) => login_answer(known, &endpoint).await,
         None => Ok("not yet"),
     }
 }
 
 /// Whether an account for another machine lets in whoever has our password: from here that can't be tried.
-async fn elsewhere(known: &Known, account: &Account, from: &str) -> Result<&'static str> {
+async fn try_from_elsewhere(
+    known: &Database,
+    account: &DatabaseAccount,
+    from: &str,
+) -> Result<&'static str> {
     let super::WayIn::Password(password) = &account.way_in else {
         return Ok("not yet");
     };
@@ -103,8 +116,8 @@ async fn elsewhere(known: &Known, account: &Account, from: &str) -> Result<&'sta
     let kept: Option<(String,)> = server
         .row(&format!(
             "SELECT COALESCE(NULLIF(authentication_string, ''), Password, '') FROM mysql.user WHERE User = {} AND Host = {}",
-            quote::text(&account.user),
-            quote::text(from)
+            quote::quote_text(&account.user),
+            quote::quote_text(from)
         ))
         .await?;
     let ours = passwords::native_digest(password);
@@ -115,30 +128,30 @@ async fn elsewhere(known: &Known, account: &Account, from: &str) -> Result<&'sta
 }
 
 /// A real login. That the database is not there or not granted yet is not the account's fault, but it is no login either.
-async fn answered(known: &Known, endpoint: &Endpoint) -> Result<&'static str> {
+async fn login_answer(known: &Database, endpoint: &DatabaseAddress) -> Result<&'static str> {
     match endpoint.answers(PATIENCE).await {
         Ok(_) => Ok("works"),
         Err(trouble) => match trouble.cause {
             Cause::Denied => Ok("refused"),
             Cause::NoDatabase => Ok("not into the database"),
             Cause::NoTls if known.server.endpoint_is_plain() => Ok("only with TLS"),
-            cause => Err(super::exit(cause).because(format!("database {trouble}"))),
+            cause => Err(super::exit_for(cause).because(format!("database {trouble}"))),
         },
     }
 }
 
 /// Makes the account, or mends it: its login, then what it may do; or drops it.
 pub(crate) async fn enforce(
-    known: &Known,
+    known: &Database,
     host: &Host,
     name: &str,
     after: &State,
 ) -> Result<Enforced> {
     let server = &known.server;
     server.started(host).await?;
-    let (user, from) = parts(name)?;
+    let (user, from) = split_name(name)?;
     let Some(wanted) = after.facets() else {
-        let gone = format!("DROP USER IF EXISTS {}", quote::account(user, from));
+        let gone = format!("DROP USER IF EXISTS {}", quote::quote_account(user, from));
         server.change(&gone).await?;
         return Ok(Enforced::Done);
     };
@@ -147,11 +160,11 @@ pub(crate) async fn enforce(
         .account(user)
         .with_context(|| format!("nothing is known about the account {name}"))?;
     if checked_only(server) {
-        return Err(unmendable(known, account, name, &before));
+        return Err(explain_refusal(known, account, name, &before));
     }
     let ours = refuse_foreign(host, known, name, &before, wanted)?;
     let found = |facet: &str| before.facets().and_then(|facets| facets.text(facet));
-    let quoted = quote::account(user, from);
+    let quoted = quote::quote_account(user, from);
     let family = server.identity().await?.family;
     let verb = match before {
         State::Absent => "CREATE",
@@ -170,11 +183,11 @@ pub(crate) async fn enforce(
         && found("passwords").is_some_and(|passwords| passwords != passwords::ONE);
     if before == State::Absent || (ours && (too_many || !gets_in(&before, wanted))) {
         let method = found("method");
-        if too_many && account.purpose == Purpose::Application {
+        if too_many && account.purpose == AccountPurpose::Application {
             passwords::let_readers_in(known).await?;
         }
         let verb = format!("{verb} USER {quoted}");
-        identify(host, known, account, &verb, family, method).await?;
+        set_identity(host, known, account, &verb, family, method).await?;
         if too_many && family == DatabaseFamily::Mysql {
             let alone = format!("ALTER USER {quoted} DISCARD OLD PASSWORD");
             server.change(&alone).await?;
@@ -185,11 +198,11 @@ pub(crate) async fn enforce(
             .change(&format!("ALTER USER {quoted} REQUIRE SSL"))
             .await?;
     }
-    if let Some(Value::Set(wanted)) = wanted.get("grants") {
+    if let Some(FacetValue::Set(wanted)) = wanted.get("grants") {
         // MySQL takes what is granted on the database, too, when everything on the server is revoked.
         for _ in 0..2 {
-            let has = grants(server, user, from).await?;
-            regrant(server, &quoted, wanted, &has).await?;
+            let has = read_grants(server, user, from).await?;
+            replace_grants(server, &quoted, wanted, &has).await?;
         }
     }
     Ok(Enforced::Done)
@@ -207,16 +220,16 @@ fn gets_in(before: &State, wanted: &Facets) -> bool {
 /// Refuses what would be felt by somebody else who relies on the account; says whether the account is ours.
 fn refuse_foreign(
     host: &Host,
-    known: &Known,
+    known: &Database,
     name: &str,
     before: &State,
     wanted: &Facets,
 ) -> Result<bool> {
-    let (user, from) = parts(name)?;
+    let (user, from) = split_name(name)?;
     let account = known
         .account(user)
         .with_context(|| format!("nothing is known about the account {name}"))?;
-    let quoted = quote::account(user, from);
+    let quoted = quote::quote_account(user, from);
     refuse_shared(host, known, name)?;
     let State::Present(found) = before else {
         return Ok(true);
@@ -230,9 +243,9 @@ fn refuse_foreign(
     // With its journal, this program also forgets what it made; an account here that may do exactly what we grant, and
     // nothing else, is such a one.
     let as_we_make_it = known.server.local
-        && account.purpose == Purpose::Application
+        && account.purpose == AccountPurpose::Application
         && wanted.get("grants") == found.get("grants");
-    if as_we_make_it || ours(host, known, name)? {
+    if as_we_make_it || is_ours(host, known, name)? {
         return Ok(true);
     }
     if wanted.text("passwords") == Some(passwords::TWO) {
@@ -268,10 +281,13 @@ fn refuse_foreign(
             &format!("or have it insist: ALTER USER {quoted} REQUIRE SSL"),
         );
     }
-    if let (Some(Value::Set(wanted)), Some(Value::Set(has))) =
+    if let (Some(FacetValue::Set(wanted)), Some(FacetValue::Set(has))) =
         (wanted.get("grants"), found.get("grants"))
     {
-        let scope = format!(" ON {}", on_database(&quote::pattern(&known.database)));
+        let scope = format!(
+            " ON {}",
+            on_database(&quote::quote_pattern(&known.database))
+        );
         let elsewhere = |grant: &&String| !grant.ends_with(&scope);
         if let Some(grant) = has.difference(wanted).find(elsewhere) {
             return not_ours(
@@ -284,10 +300,10 @@ fn refuse_foreign(
 }
 
 /// Gives an account its way in, by a statement that begins with `verb`.
-async fn identify(
+async fn set_identity(
     host: &Host,
-    known: &Known,
-    account: &Account,
+    known: &Database,
+    account: &DatabaseAccount,
     verb: &str,
     family: DatabaseFamily,
     method: Option<&str>,
@@ -313,7 +329,7 @@ async fn identify(
         // Its digest, so that the password itself is in no log and no list of sessions.
         let by_digest = format!(
             "{verb} IDENTIFIED VIA mysql_native_password USING {}",
-            quote::text(&passwords::native_digest(&password))
+            quote::quote_text(&passwords::native_digest(&password))
         );
         let made: Option<Vec<mysql_async::Row>> = server
             .rows_if_any(&by_digest, &passwords::WANTS_TO_SEE_IT)
@@ -329,15 +345,15 @@ async fn identify(
     };
     let statement = Zeroizing::new(format!(
         "{verb} IDENTIFIED {by} {}",
-        quote::text(password.reveal())
+        quote::quote_text(password.reveal())
     ));
     server.change(&statement).await
 }
 
 /// Refuses what `enforce` would refuse.
-pub(crate) fn refuse(
+pub(crate) fn refuse_account(
     host: &Host,
-    known: &Known,
+    known: &Database,
     name: &str,
     before: &State,
     after: &State,
@@ -349,15 +365,20 @@ pub(crate) fn refuse(
 }
 
 /// What others have to do about an account that this program can only look at.
-pub(crate) fn for_others(known: &Known, name: &str, before: &State) -> Result<anyhow::Error> {
-    let (user, _) = parts(name)?;
+pub(crate) fn for_others(known: &Database, name: &str, before: &State) -> Result<anyhow::Error> {
+    let (user, _) = split_name(name)?;
     let account = known
         .account(user)
         .with_context(|| format!("nothing is known about the account {name}"))?;
-    Ok(unmendable(known, account, name, before))
+    Ok(explain_refusal(known, account, name, before))
 }
 
-fn unmendable(known: &Known, account: &Account, name: &str, before: &State) -> anyhow::Error {
+fn explain_refusal(
+    known: &Database,
+    account: &DatabaseAccount,
+    name: &str,
+    before: &State,
+) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     let found = |facet| before.facets().and_then(|facets| facets.text(facet));
     match found("login") {
@@ -376,22 +397,22 @@ fn unmendable(known: &Known, account: &Account, name: &str, before: &State) -> a
         "account {name} at {place} has its privileges {}; have the server's administrator run: GRANT {} ON {} TO {};",
         found("grants").unwrap_or("not known"),
         APPLICATION.join(", "),
-        on_database(&quote::pattern(&known.database)),
-        quote::account(user, from)
+        on_database(&quote::quote_pattern(&known.database)),
+        quote::quote_account(user, from)
     ))
 }
 
 /// Whether the account was made by this program for this instance: it was not there before us.
-fn ours(host: &Host, known: &Known, name: &str) -> Result<bool> {
+fn is_ours(host: &Host, known: &Database, name: &str) -> Result<bool> {
     let journal = Journal::read(host, &known.instance)?;
     let owned = journal.find(&Resource::SqlAccount(name.to_owned()));
     Ok(owned.is_some_and(|owned| owned.change.before == State::Absent))
 }
 
 /// An account that another instance relies on is not changed under it.
-fn refuse_shared(host: &Host, known: &Known, name: &str) -> Result<()> {
+fn refuse_shared(host: &Host, known: &Database, name: &str) -> Result<()> {
     let resource = Resource::SqlAccount(name.to_owned());
-    for other in journal::instances(host)? {
+    for other in journal::list_instances(host)? {
         if other != known.instance && Journal::read(host, &other)?.find(&resource).is_some() {
             return Err(Exit::CannotCreate.because(format!(
                 "instance {other} uses the account {name} of the database server too, and it would have to be changed; give each instance its own with database.user"
@@ -401,7 +422,7 @@ fn refuse_shared(host: &Host, known: &Known, name: &str) -> Result<()> {
     Ok(())
 }
 
-impl Server {
+impl DatabaseServer {
     fn endpoint_is_plain(&self) -> bool {
         matches!(
             self.endpoint.encryption,
@@ -431,7 +452,10 @@ mod tests {
 
     #[test]
     fn an_account_ends_at_the_last_at_sign() {
-        assert_eq!(parts("camcops@10.0.0.%").unwrap(), ("camcops", "10.0.0.%"));
-        assert!(parts("camcops").is_err());
+        assert_eq!(
+            split_name("camcops@10.0.0.%").unwrap(),
+            ("camcops", "10.0.0.%")
+        );
+        assert!(split_name("camcops").is_err());
     }
 }

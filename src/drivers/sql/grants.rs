@@ -1,8 +1,8 @@
 //! What accounts may do: a set of pieces of SQL, from the privilege to what it is on, compared both ways.
 
-use super::account::parts;
-use super::server::Server;
-use super::{Known, quote};
+use super::account::split_name;
+use super::server::DatabaseServer;
+use super::{Database, quote};
 use crate::base::error::Exit;
 use crate::site::facts::DatabaseFamily;
 use anyhow::Result;
@@ -27,25 +27,25 @@ const OF_A_READER: [&str; 1] = ["SELECT"];
 
 /// What an account is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum AccountPurpose {
     /// The application.
     Application,
     /// Reports and the like.
     Reading,
 }
 
-impl Purpose {
+impl AccountPurpose {
     /// What it needs to do.
     pub(crate) fn privileges(self) -> &'static [&'static str] {
         match self {
-            Purpose::Application => &APPLICATION,
-            Purpose::Reading => &OF_A_READER,
+            AccountPurpose::Application => &APPLICATION,
+            AccountPurpose::Reading => &OF_A_READER,
         }
     }
 
     /// Exactly the grants that it needs on its database.
     pub(crate) fn grants(self, database: &str) -> BTreeSet<String> {
-        let scope = on_database(&quote::pattern(database));
+        let scope = on_database(&quote::quote_pattern(database));
         let privileges = self.privileges().iter();
         privileges
             .map(|each| format!("{each} ON {scope}"))
@@ -58,12 +58,12 @@ pub(crate) const ENOUGH: &str = "all that are needed";
 
 /// Everything in a database, or in those of a pattern.
 pub(crate) fn on_database(pattern: &str) -> String {
-    format!("{}.*", quote::name(pattern))
+    format!("{}.*", quote::quote_name(pattern))
 }
 
 /// Grants what is missing, then revokes what is too much.
-pub(crate) async fn regrant(
-    server: &Server,
+pub(crate) async fn replace_grants(
+    server: &DatabaseServer,
     quoted: &str,
     wanted: &BTreeSet<String>,
     has: &BTreeSet<String>,
@@ -106,9 +106,13 @@ fn by_scope<'a>(grants: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, S
 }
 
 /// Everything that an account has been granted, on whatever, roles among it.
-pub(crate) async fn grants(server: &Server, user: &str, from: &str) -> Result<BTreeSet<String>> {
-    let (quoted_user, quoted_host) = (quote::text(user), quote::text(from));
-    let grantee = quote::text(&format!("'{user}'@'{from}'"));
+pub(crate) async fn read_grants(
+    server: &DatabaseServer,
+    user: &str,
+    from: &str,
+) -> Result<BTreeSet<String>> {
+    let (quoted_user, quoted_host) = (quote::quote_text(user), quote::quote_text(from));
+    let grantee = quote::quote_text(&format!("'{user}'@'{from}'"));
     // Database, table and column: empty where the privilege is on all of them.
     let rows: Vec<(String, String, String, String, String)> = server
         .rows(&format!(
@@ -123,11 +127,15 @@ pub(crate) async fn grants(server: &Server, user: &str, from: &str) -> Result<BT
         let scope = match (database.as_str(), table.as_str()) {
             ("", _) => "*.*".to_owned(),
             (pattern, "") => on_database(pattern),
-            (database, table) => format!("{}.{}", quote::name(database), quote::name(table)),
+            (database, table) => format!(
+                "{}.{}",
+                quote::quote_name(database),
+                quote::quote_name(table)
+            ),
         };
         let column = match column.as_str() {
             "" => String::new(),
-            column => format!(" ({})", quote::name(column)),
+            column => format!(" ({})", quote::quote_name(column)),
         };
         if grantable == "YES" {
             grants.insert(format!("GRANT OPTION ON {scope}"));
@@ -149,23 +157,23 @@ pub(crate) async fn grants(server: &Server, user: &str, from: &str) -> Result<BT
     let roles: Option<Vec<(String, String)>> = server.rows_if_any(&roles, &NOT_TO_BE_SEEN).await?;
     for (role, host) in roles.unwrap_or_default() {
         grants.insert(match host.as_str() {
-            "" => quote::name(&role),
-            host => quote::account(&role, host),
+            "" => quote::quote_name(&role),
+            host => quote::quote_account(&role, host),
         });
     }
     Ok(grants)
 }
 
 /// What the application lacks on its database, as the server tells it itself: what its roles may do is among it.
-pub(crate) async fn lacking(known: &Known) -> Result<Vec<&'static str>> {
+pub(crate) async fn lacking_grants(known: &Database) -> Result<Vec<&'static str>> {
     let lines: Vec<(String,)> = known.server.rows("SHOW GRANTS").await?;
     let mut has = BTreeSet::new();
-    for (pattern, privileges) in lines.iter().filter_map(|(line,)| granted(line)) {
-        if quote::includes(&pattern, &known.database) {
+    for (pattern, privileges) in lines.iter().filter_map(|(line,)| parse_grant(line)) {
+        if quote::pattern_includes(&pattern, &known.database) {
             has.extend(privileges);
         }
     }
-    let needed = Purpose::Application.privileges().iter().copied();
+    let needed = AccountPurpose::Application.privileges().iter().copied();
     Ok(match has.contains("ALL PRIVILEGES") {
         true => Vec::new(),
         false => needed.filter(|needed| !has.contains(needed)).collect(),
@@ -173,7 +181,7 @@ pub(crate) async fn lacking(known: &Known) -> Result<Vec<&'static str>> {
 }
 
 /// The pattern of databases and the privileges in a line of `SHOW GRANTS`, if it is not about less than a database.
-fn granted(line: &str) -> Option<(String, Vec<&str>)> {
+fn parse_grant(line: &str) -> Option<(String, Vec<&str>)> {
     let (privileges, rest) = line.strip_prefix("GRANT ")?.split_once(" ON ")?;
     let (scope, _) = rest.split_once(" TO ")?;
     let pattern = match scope.strip_suffix(".*")? {
@@ -187,10 +195,10 @@ fn granted(line: &str) -> Option<(String, Vec<&str>)> {
 }
 
 /// What the administrator may do with the database, and whether it may pass that on. Its roles are not asked.
-async fn powers(known: &Known) -> Result<BTreeMap<String, bool>> {
+async fn read_powers(known: &Database) -> Result<BTreeMap<String, bool>> {
     let identity = known.server.identity().await?;
-    let (user, from) = parts(&identity.account)?;
-    let grantee = quote::text(&format!("'{user}'@'{from}'"));
+    let (user, from) = split_name(&identity.account)?;
+    let grantee = quote::quote_text(&format!("'{user}'@'{from}'"));
     let rows: Vec<(String, String, String)> = known
         .server
         .rows(&format!(
@@ -200,7 +208,7 @@ async fn powers(known: &Known) -> Result<BTreeMap<String, bool>> {
         .await?;
     let mut powers = BTreeMap::new();
     for (pattern, privilege, grantable) in rows {
-        if quote::includes(&pattern, &known.database) {
+        if quote::pattern_includes(&pattern, &known.database) {
             *powers.entry(privilege).or_default() |= grantable == "YES";
         }
     }
@@ -208,21 +216,21 @@ async fn powers(known: &Known) -> Result<BTreeMap<String, bool>> {
 }
 
 /// Refuses an administrator who could only do a part of it.
-pub(crate) async fn refuse_weak_administrator(known: &Known) -> Result<()> {
+pub(crate) async fn refuse_weak_administrator(known: &Database) -> Result<()> {
     let server = &known.server;
     let role: Option<(Option<String>,)> = server.row("SELECT CURRENT_ROLE()").await?;
     if matches!(role, Some((Some(role),)) if role != "NONE") {
         return Ok(());
     }
-    let has = powers(known).await?;
+    let has = read_powers(known).await?;
     let mut lacks: Vec<&str> = Vec::new();
     lacks.extend((!has.contains_key("CREATE USER")).then_some("CREATE USER"));
-    let needed = Purpose::Application.privileges().iter().copied();
+    let needed = AccountPurpose::Application.privileges().iter().copied();
     lacks.extend(needed.filter(|needed| has.get(*needed) != Some(&true)));
     if lacks.is_empty() {
         return Ok(());
     }
-    Err(Exit::NotRoot.because(format!(
+    Err(Exit::NoPermission.because(format!(
         "database {}: the administrator {} may not do all that this needs (CREATE USER, and what the application needs WITH GRANT OPTION); it lacks {}",
         server.endpoint.address,
         server.endpoint.user,
@@ -236,12 +244,12 @@ mod tests {
 
     #[test]
     fn grants_are_on_the_one_database() {
-        let grants = Purpose::Reading.grants("camcops_two");
+        let grants = AccountPurpose::Reading.grants("camcops_two");
         assert_eq!(
             grants,
             BTreeSet::from([r"SELECT ON `camcops\_two`.*".to_owned()])
         );
-        let grants = Purpose::Application.grants("camcops");
+        let grants = AccountPurpose::Application.grants("camcops");
         let all = by_scope(grants.iter());
         assert!(all["`camcops`.*"].starts_with("ALTER, CREATE, "), "{all:?}");
         assert_eq!(all.len(), 1);
@@ -250,7 +258,7 @@ mod tests {
     #[test]
     fn lines_of_both_families_are_read() {
         let read =
-            |line| granted(line).map(|(pattern, privileges)| (pattern, privileges.join("+")));
+            |line| parse_grant(line).map(|(pattern, privileges)| (pattern, privileges.join("+")));
         assert_eq!(
             read(r"GRANT SELECT, LOCK TABLES ON `made\_there`.* TO `a`@`%`"),
             Some((r"made\_there".into(), "SELECT+LOCK TABLES".into()))

@@ -20,7 +20,7 @@ pub(crate) struct OptionFile {
 }
 
 /// Reads the administrator's option file.
-pub(crate) fn read(host: &Host, setting: &str, path: &str) -> Result<OptionFile> {
+pub(crate) fn read_file(host: &Host, setting: &str, path: &str) -> Result<OptionFile> {
     let wrong =
         |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
     let missing = || {
@@ -30,7 +30,7 @@ pub(crate) fn read(host: &Host, setting: &str, path: &str) -> Result<OptionFile>
     };
     let (entry, file) = match host.open_file(path)? {
         Some(opened) => opened,
-        None if host.look(path)?.is_none() => return Err(missing()),
+        None if host.stat(path)?.is_none() => return Err(missing()),
         None => return Err(wrong("is not a regular file")),
     };
     host.refuse_foreign(path, &entry)
@@ -42,14 +42,14 @@ pub(crate) fn read(host: &Host, setting: &str, path: &str) -> Result<OptionFile>
     file.take(LARGEST)
         .read_to_string(&mut text)
         .map_err(|_| wrong("is not UTF-8 text"))?;
-    let found = parse(&Zeroizing::new(text));
+    let found = parse_file(&Zeroizing::new(text));
     match &found.user {
         Some(_) => Ok(found),
         None => Err(wrong("names no user in its [client] section")),
     }
 }
 
-fn parse(text: &str) -> OptionFile {
+fn parse_file(text: &str) -> OptionFile {
     let mut found = OptionFile::default();
     let mut ours = false;
     for line in text.lines().map(str::trim) {
@@ -64,8 +64,8 @@ fn parse(text: &str) -> OptionFile {
             continue;
         };
         match key.trim() {
-            "user" => found.user = Some(unquoted(value).to_string()),
-            "password" => found.password = Some(Secret::new(unquoted(value).to_string())),
+            "user" => found.user = Some(strip_quotes(value).to_string()),
+            "password" => found.password = Some(Secret::new(strip_quotes(value).to_string())),
             _ => {}
         }
     }
@@ -73,7 +73,7 @@ fn parse(text: &str) -> OptionFile {
 }
 
 /// A value without its quotes or the remark behind it, and with its escapes read.
-fn unquoted(value: &str) -> Zeroizing<String> {
+fn strip_quotes(value: &str) -> Zeroizing<String> {
     let value = value.trim();
     let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
     let inner = match quote {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_client_section_is_read() {
-        let file = parse(
+        let file = parse_file(
             "[mysqld]\nuser = mysql\n[client]\n# user = nobody\nuser = admin # the one\npassword=\"a#b 'c' \\\\ d\"\n[mysqldump]\npassword = other\n",
         );
         assert_eq!(file.user.as_deref(), Some("admin"));
@@ -129,7 +129,7 @@ mod tests {
             ("", ""),
             ("\"", "\""),
         ] {
-            assert_eq!(*unquoted(written), meant, "{written}");
+            assert_eq!(*strip_quotes(written), meant, "{written}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! MariaDB takes one of several ways in since 10.4, MySQL has a second password since 8.0.14.
 
-use super::{Account, Known, Server, quote};
+use super::{Database, DatabaseAccount, DatabaseServer, quote};
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::processes;
@@ -27,11 +27,15 @@ const OLDER: [u16; 3] = [1146, 1054, 1064];
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How many passwords an account takes.
-pub(crate) async fn accepted(server: &Server, user: &str, from: &str) -> Result<&'static str> {
+pub(crate) async fn passwords_taken(
+    server: &DatabaseServer,
+    user: &str,
+    from: &str,
+) -> Result<&'static str> {
     let of = format!(
         "WHERE User = {} AND Host = {}",
-        quote::text(user),
-        quote::text(from)
+        quote::quote_text(user),
+        quote::quote_text(from)
     );
     let question = match server.identity().await?.family {
         DatabaseFamily::Mariadb => format!(
@@ -51,8 +55,8 @@ pub(crate) async fn accepted(server: &Server, user: &str, from: &str) -> Result<
 
 /// Lets an account in by its new password, and still by the former one, whatever it takes now.
 pub(crate) async fn accept_both(
-    known: &Known,
-    account: &Account,
+    known: &Database,
+    account: &DatabaseAccount,
     quoted: &str,
     accepted: Option<&str>,
 ) -> Result<()> {
@@ -67,10 +71,13 @@ pub(crate) async fn accept_both(
                     "ALTER USER {quoted} IDENTIFIED VIA mysql_native_password USING {one} OR mysql_native_password USING {other}"
                 ))
             };
-            let digest = |password| quote::text(&native_digest(password));
+            let digest = |password| quote::quote_text(&native_digest(password));
             let by_digest = by(&digest(former), &digest(new));
             let plain = |password: &Secret| {
-                Zeroizing::new(format!("PASSWORD({})", quote::text(password.reveal())))
+                Zeroizing::new(format!(
+                    "PASSWORD({})",
+                    quote::quote_text(password.reveal())
+                ))
             };
             let mut refusals = OLDER.to_vec();
             refusals.extend(WANTS_TO_SEE_IT);
@@ -88,7 +95,7 @@ pub(crate) async fn accept_both(
             let by = |password: &Secret, rest: &str| {
                 Zeroizing::new(format!(
                     "ALTER USER {quoted} IDENTIFIED BY {}{rest}",
-                    quote::text(password.reveal())
+                    quote::quote_text(password.reveal())
                 ))
             };
             // What a cut run left as the second one is not the one to keep.
@@ -110,8 +117,8 @@ pub(crate) async fn accept_both(
 }
 
 /// Waits until whoever has read the former password has logged in with it.
-pub(crate) async fn let_readers_in(known: &Known) -> Result<()> {
-    let changed = processes::changed(&known.option_file)
+pub(crate) async fn let_readers_in(known: &Database) -> Result<()> {
+    let changed = processes::changed_time(&known.option_file)
         .with_context(|| format!("can't look at {}", known.option_file))?;
     let age = changed.and_then(|changed| changed.elapsed().ok());
     sleep(GRACE.saturating_sub(age.unwrap_or_default())).await;
@@ -122,7 +129,10 @@ pub(crate) async fn let_readers_in(known: &Known) -> Result<()> {
 pub(crate) fn native_digest(password: &Secret) -> String {
     let sha1 = |bytes: &[u8]| digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes);
     let twice = sha1(sha1(password.reveal().as_bytes()).as_ref());
-    format!("*{}", crate::base::text::hex(twice.as_ref()).to_uppercase())
+    format!(
+        "*{}",
+        crate::base::text::encode_hex(twice.as_ref()).to_uppercase()
+    )
 }
 
 #[cfg(test)]

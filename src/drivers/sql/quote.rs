@@ -5,22 +5,22 @@
 //! doubled is the whole of the rule.
 
 /// A text.
-pub(crate) fn text(value: &str) -> String {
+pub(crate) fn quote_text(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
 
 /// The name of a database, a table, a column or a role.
-pub(crate) fn name(value: &str) -> String {
+pub(crate) fn quote_name(value: &str) -> String {
     format!("`{}`", value.replace('`', "``"))
 }
 
 /// An account.
-pub(crate) fn account(user: &str, host: &str) -> String {
-    format!("{}@{}", text(user), text(host))
+pub(crate) fn quote_account(user: &str, host: &str) -> String {
+    format!("{}@{}", quote_text(user), quote_text(host))
 }
 
 /// The database of this name and no other: grants read `_` and `%` as wildcards.
-pub(crate) fn pattern(database: &str) -> String {
+pub(crate) fn quote_pattern(database: &str) -> String {
     let mut pattern = String::with_capacity(database.len() + 4);
     for letter in database.chars() {
         if matches!(letter, '_' | '%' | '\\') {
@@ -32,7 +32,7 @@ pub(crate) fn pattern(database: &str) -> String {
 }
 
 /// Whether a pattern of a grant includes a database.
-pub(crate) fn includes(pattern: &str, database: &str) -> bool {
+pub(crate) fn pattern_includes(pattern: &str, database: &str) -> bool {
     let (mut pattern_left, mut left) = (pattern.chars(), database.chars());
     let rest = pattern_left.clone();
     match pattern_left.next() {
@@ -41,9 +41,11 @@ pub(crate) fn includes(pattern: &str, database: &str) -> bool {
             let rest = pattern_left.as_str();
             (0..=database.len())
                 .filter(|at| database.is_char_boundary(*at))
-                .any(|at| includes(rest, &database[at..]))
+                .any(|at| pattern_includes(rest, &database[at..]))
         }
-        Some('_') => left.next().is_some() && includes(pattern_left.as_str(), left.as_str()),
+        Some('_') => {
+            left.next().is_some() && pattern_includes(pattern_left.as_str(), left.as_str())
+        }
         Some(letter) => {
             let mut literal = rest;
             let mut wanted = letter;
@@ -54,7 +56,7 @@ pub(crate) fn includes(pattern: &str, database: &str) -> bool {
                 wanted = escaped;
                 literal.next();
             }
-            left.next() == Some(wanted) && includes(literal.as_str(), left.as_str())
+            left.next() == Some(wanted) && pattern_includes(literal.as_str(), left.as_str())
         }
     }
 }
@@ -66,10 +68,10 @@ mod tests {
 
     #[test]
     fn quotes_are_doubled() {
-        assert_eq!(text(r"it's \ here"), r"'it''s \ here'");
-        assert_eq!(name("a`b"), "`a``b`");
-        assert_eq!(account("o'hara", "%"), "'o''hara'@'%'");
-        assert_eq!(pattern("camcops_two"), r"camcops\_two");
+        assert_eq!(quote_text(r"it's \ here"), r"'it''s \ here'");
+        assert_eq!(quote_name("a`b"), "`a``b`");
+        assert_eq!(quote_account("o'hara", "%"), "'o''hara'@'%'");
+        assert_eq!(quote_pattern("camcops_two"), r"camcops\_two");
     }
 
     #[test]
@@ -86,7 +88,7 @@ mod tests {
             ("", "", true),
         ] {
             assert_eq!(
-                includes(pattern, database),
+                pattern_includes(pattern, database),
                 expected,
                 "{pattern} {database}"
             );
@@ -97,7 +99,7 @@ mod tests {
         #[test]
         fn what_is_quoted_ends_where_it_should(value in "\\PC{0,40}") {
             // Read back as the server does: pairs of quotes are one quote, and a single one ends it.
-            let quoted = text(&value);
+            let quoted = quote_text(&value);
             let inner = &quoted[1..quoted.len() - 1];
             prop_assert!(!inner.replace("''", "").contains('\''));
             prop_assert_eq!(inner.replace("''", "'"), value);
@@ -105,8 +107,8 @@ mod tests {
 
         #[test]
         fn a_database_is_in_its_own_pattern_and_no_other_is(one in "[a-z_%]{1,8}", other in "[a-z_%]{1,8}") {
-            prop_assert!(includes(&pattern(&one), &one));
-            prop_assert_eq!(includes(&pattern(&one), &other), one == other);
+            prop_assert!(pattern_includes(&quote_pattern(&one), &one));
+            prop_assert_eq!(pattern_includes(&quote_pattern(&one), &other), one == other);
         }
     }
 }

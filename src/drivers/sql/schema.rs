@@ -3,7 +3,7 @@
 //! Facets: `charset` and `collation`, which new tables get, and, for a server of our own, `max_packet` and `flush`, what
 //! the running server does: the file with its settings is only read when it starts.
 
-use super::{Known, checked_only, quote};
+use super::{Database, checked_only, quote};
 use crate::host::Host;
 use crate::resource::{Enforced, Facets, State};
 use anyhow::Result;
@@ -18,7 +18,7 @@ pub(crate) const MAX_PACKET: u64 = 64 << 20;
 pub(crate) const LARGE_ENOUGH: &str = "at least 64 MiB";
 
 /// Whether the database is there, and what it gives its tables.
-pub(crate) async fn observe(known: &Known, name: &str) -> Result<State> {
+pub(crate) async fn observe(known: &Database, name: &str) -> Result<State> {
     let server = &known.server;
     if !server.is_there().await? {
         return Ok(State::Absent);
@@ -26,7 +26,7 @@ pub(crate) async fn observe(known: &Known, name: &str) -> Result<State> {
     let row: Option<(String, String, u64, u64)> = server
         .row(&format!(
             "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME, @@GLOBAL.max_allowed_packet, @@GLOBAL.innodb_flush_log_at_trx_commit FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-            quote::text(name)
+            quote::quote_text(name)
         ))
         .await?;
     let Some((charset, collation, packet, flush)) = row else {
@@ -48,7 +48,7 @@ pub(crate) async fn observe(known: &Known, name: &str) -> Result<State> {
 /// Makes the database, or gives its next tables the right character set; or drops it. Tables that are there are never
 /// converted.
 pub(crate) async fn enforce(
-    known: &Known,
+    known: &Database,
     host: &Host,
     name: &str,
     before: &State,
@@ -56,13 +56,13 @@ pub(crate) async fn enforce(
 ) -> Result<Enforced> {
     let server = &known.server;
     server.started(host).await?;
-    let quoted = quote::name(name);
+    let quoted = quote::quote_name(name);
     let Some(wanted) = after.facets() else {
         let gone = format!("DROP DATABASE IF EXISTS {quoted}");
         server.change(&gone).await?;
         return Ok(Enforced::Done);
     };
-    let like = like();
+    let like = charset_clause();
     let differs = |facet| wanted.get(facet).is_some() && wanted.get(facet) != before.get(facet);
     if checked_only(server) {
         return Err(for_others(known, name, before));
@@ -108,7 +108,7 @@ pub(crate) async fn enforce(
 }
 
 /// What others have to do about a database that this program can only look at.
-pub(crate) fn for_others(known: &Known, name: &str, before: &State) -> anyhow::Error {
+pub(crate) fn for_others(known: &Database, name: &str, before: &State) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     let (what, verb) = match before {
         State::Absent => (
@@ -125,11 +125,11 @@ pub(crate) fn for_others(known: &Known, name: &str, before: &State) -> anyhow::E
     };
     super::for_others(format!(
         "database {name} at {place}: {what}; have the server's administrator run: {verb} DATABASE {} {};",
-        quote::name(name),
-        like()
+        quote::quote_name(name),
+        charset_clause()
     ))
 }
 
-fn like() -> String {
+fn charset_clause() -> String {
     format!("CHARACTER SET {CHARSET} COLLATE {COLLATION}")
 }

@@ -2,7 +2,7 @@
 
 use crate::base::error::Exit;
 use crate::host::Host;
-use crate::probe::database::{Endpoint, Login};
+use crate::probe::database::{DatabaseAddress, Login};
 use crate::probe::{Cause, Trouble};
 use crate::site::facts::DatabaseFamily;
 use anyhow::{Result, anyhow};
@@ -36,20 +36,20 @@ pub(crate) enum Power {
 
 /// A database server.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct DatabaseServer {
     /// Where it is and how we log in.
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: DatabaseAddress,
     /// In whose name.
     pub(crate) power: Power,
     /// Whether it is this machine's own.
     pub(crate) local: bool,
-    connection: Mutex<Option<Link>>,
-    identity: OnceCell<Identity>,
+    connection: Mutex<Option<SessionLink>>,
+    identity: OnceCell<ServerIdentity>,
 }
 
 /// What a server says about itself and about us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct ServerIdentity {
     /// MariaDB or MySQL.
     pub(crate) family: DatabaseFamily,
     /// The machine that we come from, as the server sees it.
@@ -58,10 +58,10 @@ pub(crate) struct Identity {
     pub(crate) account: String,
 }
 
-impl Server {
+impl DatabaseServer {
     /// Nothing is asked yet.
-    pub(crate) fn new(endpoint: Endpoint, power: Power, local: bool) -> Server {
-        Server {
+    pub(crate) fn new(endpoint: DatabaseAddress, power: Power, local: bool) -> DatabaseServer {
+        DatabaseServer {
             endpoint,
             power,
             local,
@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// A connection; the one that is open already, or a new one where the server was restarted meanwhile.
-    async fn connection(&self) -> Result<MutexGuard<'_, Option<Link>>, Trouble> {
+    async fn connection(&self) -> Result<MutexGuard<'_, Option<SessionLink>>, Trouble> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) = kept.as_mut()
             && !connection.is_alive().await
@@ -79,7 +79,7 @@ impl Server {
             *kept = None;
         }
         if kept.is_none() {
-            *kept = Some(Link::open(&self.endpoint).await?);
+            *kept = Some(SessionLink::open(&self.endpoint).await?);
         }
         Ok(kept)
     }
@@ -110,7 +110,7 @@ impl Server {
     }
 
     fn told(&self, trouble: &Trouble) -> anyhow::Error {
-        let exit = exit(trouble.cause);
+        let exit = exit_for(trouble.cause);
         if trouble.cause != Cause::Denied {
             return exit.because(format!("database {trouble}"));
         }
@@ -175,7 +175,7 @@ impl Server {
         let ServerError { code, message, .. } = why;
         let (exit, text) = match code {
             1044 | 1045 | 1142 | 1143 | 1227 | 1410 => (
-                Exit::NotRoot,
+                Exit::NoPermission,
                 format!(
                     "{} lacks a privilege that this needs ({message}); grant it there, or have the server's administrator do it",
                     self.endpoint.user
@@ -197,7 +197,7 @@ impl Server {
     }
 
     /// Who it is and who we are there, asked once.
-    pub(crate) async fn identity(&self) -> Result<&Identity> {
+    pub(crate) async fn identity(&self) -> Result<&ServerIdentity> {
         if let Some(identity) = self.identity.get() {
             return Ok(identity);
         }
@@ -216,7 +216,7 @@ impl Server {
             .rsplit_once('@')
             .map_or("", |(_, host)| host)
             .to_owned();
-        Ok(self.identity.get_or_init(|| Identity {
+        Ok(self.identity.get_or_init(|| ServerIdentity {
             family,
             client,
             account,
@@ -233,27 +233,29 @@ impl Server {
 
 /// A connection.
 #[derive(Debug)]
-enum Link {
+enum SessionLink {
     Open(Conn),
     /// What a case says of it, in place of a server.
     #[cfg(test)]
     Played,
 }
 
-impl Link {
-    async fn open(endpoint: &Endpoint) -> Result<Link, Trouble> {
+impl SessionLink {
+    async fn open(endpoint: &DatabaseAddress) -> Result<SessionLink, Trouble> {
         #[cfg(test)]
         if let Some(answer) = endpoint.played() {
-            return answer.map(|_| Link::Played);
+            return answer.map(|_| SessionLink::Played);
         }
-        Ok(Link::Open(endpoint.connect(PATIENCE, &SESSION).await?))
+        Ok(SessionLink::Open(
+            endpoint.connect(PATIENCE, &SESSION).await?,
+        ))
     }
 
     async fn is_alive(&mut self) -> bool {
         match self {
-            Link::Open(connection) => connection.ping().await.is_ok(),
+            SessionLink::Open(connection) => connection.ping().await.is_ok(),
             #[cfg(test)]
-            Link::Played => true,
+            SessionLink::Played => true,
         }
     }
 
@@ -266,26 +268,26 @@ impl Link {
             return Err(mysql_async::Error::Other(why.into()));
         }
         match self {
-            Link::Open(connection) => ask(connection, query).await,
+            SessionLink::Open(connection) => run_query(connection, query).await,
             #[cfg(test)]
-            Link::Played => played::rows(query),
+            SessionLink::Played => played::rows(query),
         }
     }
 
     async fn close(self) {
         match self {
-            Link::Open(connection) => {
+            SessionLink::Open(connection) => {
                 let _ = connection.disconnect().await;
             }
             #[cfg(test)]
-            Link::Played => {}
+            SessionLink::Played => {}
         }
     }
 }
 
 /// Asks one thing. The driver lets a connection take several statements in one text and can't be told not to; a text that
 /// is prepared is one statement, whatever stands in the names in it.
-async fn ask<T: FromRow + Send + 'static>(
+async fn run_query<T: FromRow + Send + 'static>(
     connection: &mut Conn,
     query: &str,
 ) -> mysql_async::Result<Vec<T>> {
@@ -322,11 +324,11 @@ fn is_misread(query: &str) -> bool {
 }
 
 /// What each trouble means to a script.
-pub(crate) fn exit(cause: Cause) -> Exit {
+pub(crate) fn exit_for(cause: Cause) -> Exit {
     match cause {
         Cause::UnknownAuthority | Cause::WrongName | Cause::Expired | Cause::Tls => Exit::Unusable,
         Cause::NoTls | Cause::NoDatabase | Cause::NoVhost => Exit::Settings,
-        Cause::Denied => Exit::NotRoot,
+        Cause::Denied => Exit::NoPermission,
         _ => Exit::Unreachable,
     }
 }
@@ -339,7 +341,7 @@ fn is_installed(host: &Host) -> Result<bool> {
         "/usr/libexec/mariadbd",
         "/usr/libexec/mysqld",
     ] {
-        if host.look(path)?.is_some() {
+        if host.stat(path)?.is_some() {
             return Ok(true);
         }
     }

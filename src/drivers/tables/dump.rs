@@ -1,8 +1,8 @@
 //! The dump of the tables before they are changed or go: the way back, until the change has come to its end.
 
 use super::Application;
-use crate::drivers::sql::Known;
-use crate::drivers::sql::copy::directory::{self, stamp};
+use crate::drivers::sql::Database;
+use crate::drivers::sql::copy::directory::{self, time_stamp};
 use crate::drivers::sql::copy::dump;
 use crate::host::Host;
 use anyhow::Result;
@@ -18,9 +18,9 @@ pub(crate) enum Reader {
 
 /// Dumps a database and checks the dump; gives the file, whose name ends with the revision and what comes next. What
 /// this program has to read again by itself is not encrypted.
-pub(crate) async fn make(
+pub(crate) async fn make_dump(
     host: &Host,
-    known: &Known,
+    known: &Database,
     application: &Application,
     tables: &[String],
     revision: &str,
@@ -28,9 +28,9 @@ pub(crate) async fn make(
     reader: Reader,
 ) -> Result<String> {
     let (database, directory) = (&known.database, &application.dumps);
-    directory::entered(host, &known.instance, directory)?;
-    let size = dump::size(known).await?;
-    dump::room(
+    directory::enter_directory(host, &known.instance, directory)?;
+    let size = dump::estimate_size(known).await?;
+    dump::check_room(
         host,
         directory,
         size,
@@ -42,14 +42,14 @@ pub(crate) async fn make(
     };
     let path = format!(
         "{directory}/{database}-{}-{revision}-before-{next}.sql.zst{}",
-        stamp()?,
+        time_stamp()?,
         recipient.map_or("", |_| ".age")
     );
     let unfinished = format!("{path}.unfinished");
     (application.tell)(&format!("dumping the database {database} to {path}"));
     host.remove_file(&unfinished)?;
     let file = host.new_file(&unfinished)?;
-    if let Err(why) = dump::write(host, known, tables, size, file, recipient).await {
+    if let Err(why) = dump::write_dump(host, known, tables, size, file, recipient).await {
         host.remove_file(&unfinished)?;
         return Err(why.context(format!(
             "the tables hold data and could not be dumped, so they stay as they are (database {database})"
@@ -73,7 +73,7 @@ pub(crate) fn of_cut_upgrade(
     let Some(dump) = host.read_link(&way_back(application, database))? else {
         return Ok(None);
     };
-    Ok(host.look(&dump)?.map(|_| dump))
+    Ok(host.stat(&dump)?.map(|_| dump))
 }
 
 /// Remembers which dump leads back.
@@ -89,7 +89,7 @@ pub(crate) fn begin_upgrade(
 /// The upgrade has come to its end, and nobody needs to go back.
 pub(crate) fn end_upgrade(host: &Host, application: &Application, database: &str) -> Result<()> {
     let link = way_back(application, database);
-    match host.look(&link)? {
+    match host.stat(&link)? {
         Some(_) => host.remove_file(&link),
         None => Ok(()),
     }

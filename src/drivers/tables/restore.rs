@@ -1,8 +1,8 @@
 //! Tables brought back from a dump: loaded into a database beside, and put in the place of the others in one step.
 
-use super::{Application, dump, found};
-use crate::drivers::sql::copy::load::{self, For, Source};
-use crate::drivers::sql::{self, CHARSET, COLLATION, Known, quote};
+use super::{Application, dump, read_table_state};
+use crate::drivers::sql::copy::load::{self, DumpSource, ScratchDatabase};
+use crate::drivers::sql::{self, CHARSET, COLLATION, Database, quote};
 use crate::host::Host;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -16,13 +16,19 @@ const PASSING: [&str; 4] = [
 ];
 
 /// A sum over the content of each table that somebody enters something into: where it is the same, nothing is new.
-pub(crate) async fn sums(known: &Known) -> Result<BTreeMap<String, String>> {
+pub(crate) async fn table_sums(known: &Database) -> Result<BTreeMap<String, String>> {
     let database = &known.database;
     let tables = sql::tables_of(&known.server, database).await?;
     let named: Vec<String> = tables
         .iter()
         .filter(|table| !PASSING.contains(&table.as_str()))
-        .map(|table| format!("{}.{}", quote::name(database), quote::name(table)))
+        .map(|table| {
+            format!(
+                "{}.{}",
+                quote::quote_name(database),
+                quote::quote_name(table)
+            )
+        })
         .collect();
     if named.is_empty() {
         return Ok(BTreeMap::new());
@@ -41,7 +47,7 @@ pub(crate) async fn sums(known: &Known) -> Result<BTreeMap<String, String>> {
 /// Puts the tables of a dump in the place of those of the database; they are at this revision then. A run that was cut is
 /// continued.
 pub(crate) async fn bring_back(
-    known: &Known,
+    known: &Database,
     application: &Application,
     host: &Host,
     dump: &str,
@@ -51,34 +57,36 @@ pub(crate) async fn bring_back(
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
     load::need_power(known, "")?;
-    let is_at = |found: Option<super::Found>| {
+    let is_at = |found: Option<super::TableState>| {
         found.is_some_and(|found| !found.unfinished && found.revision == revision)
     };
     let were_switched = load::were_switched(known).await?;
-    if !(were_switched && is_at(found(known, database).await?)) {
+    if !(were_switched && is_at(read_table_state(known, database).await?)) {
         load::clear_up(known).await?;
         (application.tell)(&format!("loading {dump} beside the database {database}"));
         let Some((_, file)) = host.open_file(dump)? else {
             bail!("the dump {dump} is not a file");
         };
-        load::room(host, known, file.metadata()?.len()).await?;
-        let beside = load::make(known, For::Restore, CHARSET, COLLATION).await?;
-        let source = Source::Stream {
+        load::check_room(host, known, file.metadata()?.len()).await?;
+        let beside =
+            load::create_scratch(known, ScratchDatabase::Restore, CHARSET, COLLATION).await?;
+        let source = DumpSource::Stream {
             file: &file,
             decrypted: None,
         };
-        let scan = load::load(host, known, &beside, source)
+        let scan = load::load_dump(host, known, &beside, source)
             .await
             .with_context(|| format!("the dump {dump}"))?;
         if !scan.complete {
             bail!("the dump {dump} does not come to its end");
         }
-        if !is_at(found(known, &beside).await?) {
+        if !is_at(read_table_state(known, &beside).await?) {
             bail!("the tables in the dump {dump} are not at revision {revision}");
         }
-        let aside = load::make(known, For::Replaced, CHARSET, COLLATION).await?;
+        let aside =
+            load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
         (application.tell)("putting them in the place of the others");
-        load::switch(known, &beside, &aside).await?;
+        load::switch_tables(known, &beside, &aside).await?;
     }
     load::clear_up(known).await?;
     dump::end_upgrade(host, application, database)

@@ -20,7 +20,7 @@ pub(crate) struct Revisions {
 impl Revisions {
     /// Reads those of the release in a Python environment; nothing where there is none.
     pub(crate) fn read(venv: &str) -> Result<Option<Revisions>> {
-        let Some(directory) = migrations(Path::new(venv)) else {
+        let Some(directory) = find_migrations(Path::new(venv)) else {
             return Ok(None);
         };
         let mut texts = Vec::new();
@@ -53,7 +53,10 @@ impl Revisions {
         let mut all = BTreeSet::new();
         let mut passed = BTreeSet::new();
         for text in texts {
-            let (revision, before) = (words(text, "revision"), words(text, "down_revision"));
+            let (revision, before) = (
+                quoted_words(text, "revision"),
+                quoted_words(text, "down_revision"),
+            );
             if let Some(revision) = revision.into_iter().next() {
                 all.insert(revision);
                 passed.extend(before);
@@ -70,7 +73,7 @@ impl Revisions {
     }
 }
 
-fn migrations(venv: &Path) -> Option<PathBuf> {
+fn find_migrations(venv: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(venv.join("lib")).ok()?;
     entries
         .filter_map(|entry| Some(entry.ok()?.path().join(MIGRATIONS)))
@@ -78,7 +81,7 @@ fn migrations(venv: &Path) -> Option<PathBuf> {
 }
 
 /// The quoted words of the first assignment to a name at the beginning of a line.
-fn words(text: &str, name: &str) -> Vec<String> {
+fn quoted_words(text: &str, name: &str) -> Vec<String> {
     let value = text.lines().find_map(|line| {
         let rest = line.strip_prefix(name)?;
         let (annotation, value) = rest.split_once('=')?;

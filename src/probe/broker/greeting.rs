@@ -76,7 +76,7 @@ impl Greeting {
 
     /// Who greeted.
     pub(crate) fn answer(&self) -> Answer {
-        let properties = properties(&self.heard());
+        let properties = read_properties(&self.heard());
         let text = |key: &str| {
             let value = properties.as_ref()?.inner().get(key)?;
             match value {
@@ -106,7 +106,7 @@ impl Greeting {
     }
 }
 
-fn properties(bytes: &[u8]) -> Option<FieldTable> {
+fn read_properties(bytes: &[u8]) -> Option<FieldTable> {
     let length: [u8; 4] = bytes.get(3..FRAME_HEAD)?.try_into().ok()?;
     let end = FRAME_HEAD.checked_add(u32::from_be_bytes(length) as usize)?;
     let content = bytes.get(FRAME_HEAD..end)?;

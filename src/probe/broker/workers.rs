@@ -1,7 +1,7 @@
 //! A ping to the workers, as Celery's own control command sends it, without the seven seconds that Python needs for it.
 
 use super::is_not_there;
-use crate::base::text::hex;
+use crate::base::text::encode_hex;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
@@ -24,21 +24,21 @@ const PAUSE: Duration = Duration::from_millis(2);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The names of the workers that answer in time; as soon as one of them is on this machine, the others are not waited for.
-pub(crate) async fn ping(
+pub(crate) async fn ping_workers(
     connection: &Connection,
     patience: Duration,
     here: &str,
 ) -> lapin::Result<BTreeSet<String>> {
     let until = Instant::now() + patience;
     let channel = connection.create_channel().await?;
-    let ours = random();
+    let ours = random_id();
     let queue = reply_queue(&channel, &ours).await?;
     let mut names = BTreeSet::new();
     let mut sent: Option<Instant> = None;
     while Instant::now() < until {
         if sent.is_none_or(|last| last.elapsed() >= AGAIN) {
             // The exchange is not declared here: no worker ever came if it is not there.
-            match publish(&channel, &ours).await {
+            match publish_ping(&channel, &ours).await {
                 Err(why) if is_not_there(&why) => break,
                 result => result?,
             }
@@ -92,14 +92,14 @@ async fn reply_queue(channel: &Channel, ours: &str) -> lapin::Result<String> {
     Ok(queue)
 }
 
-async fn publish(channel: &Channel, ours: &str) -> lapin::Result<()> {
+async fn publish_ping(channel: &Channel, ours: &str) -> lapin::Result<()> {
     let message = json!({
         "method": "ping",
         "arguments": {},
         "destination": null,
         "pattern": null,
         "matcher": null,
-        "ticket": random(),
+        "ticket": random_id(),
         "reply_to": { "exchange": REPLIES, "routing_key": ours },
     });
     let mut headers = FieldTable::default();
@@ -133,12 +133,12 @@ fn names_in(reply: &[u8]) -> BTreeSet<String> {
 }
 
 /// A name that nobody else has. It is no secret, so a clock does where there is no randomness.
-fn random() -> String {
+fn random_id() -> String {
     let mut bytes = [0; 16];
     if SystemRandom::new().fill(&mut bytes).is_err() {
         return format!("{:?}", std::time::SystemTime::now());
     }
-    hex(&bytes)
+    encode_hex(&bytes)
 }
 
 #[cfg(test)]

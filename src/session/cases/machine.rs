@@ -2,13 +2,13 @@
 
 use super::file::{Case, Entry, Stands};
 use crate::base::secret::Secret;
-use crate::drivers::services::member::Role;
+use crate::drivers::services::member::ServiceRole;
 use crate::drivers::{Drivers, release};
 use crate::host::Host;
 use crate::host::script::{self, Playing, make_directory};
 use crate::journal::{Journal, Writer};
 use crate::layout::{self, Layout};
-use crate::resource::{Change, Content, Facets, Resource, State, Value};
+use crate::resource::{Change, Content, FacetValue, Facets, Resource, State};
 use crate::session::Session;
 use crate::settings::{Settings, Sources};
 use crate::site::Site;
@@ -47,7 +47,8 @@ impl Machine {
         let root = tempfile::tempdir_in(home()).unwrap();
         lay_out(root.path(), case);
         let session = session(root.path(), case);
-        let id = release::Wanted::new(&session).map_or_else(|_| "none".to_owned(), |one| one.id);
+        let id =
+            release::WantedRelease::new(&session).map_or_else(|_| "none".to_owned(), |one| one.id);
         let names = vec![
             (root.path().to_string_lossy().into_owned(), String::new()),
             (id.clone(), "{id}".to_owned()),
@@ -189,7 +190,7 @@ fn lay_out(root: &Path, case: &Case) {
     if !case.machine.without_systemd {
         make_directory(root, &root.join("run/systemd/system"));
     }
-    let slug = layout::slug(instance(case));
+    let slug = layout::instance_slug(instance(case));
     for name in SECRETS {
         let entry = Entry {
             content: Some(format!("{name}-secret\n")),
@@ -270,11 +271,11 @@ fn session(root: &Path, case: &Case) -> Session {
         tried: RefCell::default(),
     };
     write_journal(&session, &case.machine.made);
-    let mut found = session.found(&Journal::default()).unwrap();
+    let mut found = session.read_existing(&Journal::default()).unwrap();
     found.former_database = case.machine.former_password.clone().map(Secret::new);
     // Only a machine that runs has drivers to be given secrets.
     let playing = Playing::begin(root, &[], &[], &[], false);
-    session.ready(&found).unwrap();
+    session.load_secrets(&found).unwrap();
     let (asked, _) = playing.end();
     assert!(asked.is_empty(), "asked too early: {asked:?}");
     if let Some(password) = &case.machine.superuser_password {
@@ -295,7 +296,7 @@ fn drivers(site: &Site, root: &Path) -> Drivers {
     let mut drivers = crate::session::drivers(site, tell);
     let members = drivers.services.iter_mut().flat_map(|all| &mut all.members);
     // What they have read is looked at without the host.
-    for member in members.filter(|member| member.role != Role::Broker) {
+    for member in members.filter(|member| member.role != ServiceRole::Broker) {
         for input in &mut member.inputs {
             if !Path::new(&*input).starts_with(root) {
                 input.insert_str(0, &root.to_string_lossy());
@@ -329,7 +330,7 @@ pub(super) fn state(text: &Json) -> State {
         return State::Absent;
     };
     let all = facets.iter().fold(Facets::new(), |all, (name, value)| {
-        let value: Value = match value {
+        let value: FacetValue = match value {
             Json::String(text) if name == "content" => Content::new(text.as_bytes()).into(),
             Json::String(text) => text.as_str().into(),
             words => serde_json::from_value(words.clone()).unwrap(),
@@ -346,7 +347,7 @@ pub(super) fn facets(state: &State) -> Json {
     };
     let all = facets.iter().map(|(name, value)| {
         let value = match value {
-            Value::Content(content) => {
+            FacetValue::Content(content) => {
                 let bytes = content.bytes().unwrap_or_default();
                 String::from_utf8_lossy(bytes).into()
             }

@@ -1,14 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::{Sources, example, keys};
+use crate::settings::{Sources, all_keys, example};
 
 fn set(text: &str, key: &str, value: &str) -> String {
-    edited(text, key, Some(value)).unwrap_or_else(|problem| panic!("{problem}"))
+    edit_text(text, key, Some(value)).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
 fn unset(text: &str, key: &str) -> String {
-    edited(text, key, None).unwrap_or_else(|problem| panic!("{problem}"))
+    edit_text(text, key, None).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
 /// Before, key, value (empty to unset), after.
@@ -177,10 +177,14 @@ fn only_the_key_changes() {
     for (before, key, value, expected) in EDITS {
         let value = Some(*value).filter(|value| !value.is_empty());
         let after =
-            edited(before, key, value).unwrap_or_else(|problem| panic!("{before}\n{problem}"));
+            edit_text(before, key, value).unwrap_or_else(|problem| panic!("{before}\n{problem}"));
         assert_eq!(after, *expected, "{before}");
         if value.is_some() {
-            assert_eq!(edited(&after, key, value).as_ref(), Ok(&after), "{before}");
+            assert_eq!(
+                edit_text(&after, key, value).as_ref(),
+                Ok(&after),
+                "{before}"
+            );
         }
     }
 }
@@ -240,7 +244,7 @@ fn refusals_say_why() {
             "web.path: stands in the file in a way that only an editor can change",
         ),
     ] {
-        let problem = edited(text, key, value).expect_err(key).to_string();
+        let problem = edit_text(text, key, value).expect_err(key).to_string();
         assert!(problem.starts_with(expected), "{problem}");
     }
 }
@@ -283,18 +287,18 @@ fn is_subsequence(short: &str, long: &str) -> bool {
 
 proptest! {
     #[test]
-    fn setting_keeps_every_other_line_and_gives_the_value(text in arbitrary_file(), key in 0..keys().len()) {
-        let key = &keys()[key];
+    fn setting_keeps_every_other_line_and_gives_the_value(text in arbitrary_file(), key in 0..all_keys().len()) {
+        let key = &all_keys()[key];
         let after = set(&text, key.name, key.example);
         let others = text.lines().filter(|line| !line.starts_with(&format!("{} ", key.short_name())));
         prop_assert!(is_subsequence(&others.collect::<Vec<_>>().join("\n"), &after));
         prop_assert_eq!(&set(&after, key.name, key.example), &after);
 
         let path = [key.section, key.short_name()];
-        let document = parse(&after).expect("it was checked");
-        let value = find(&document, &path).expect("it was set").value.to_string();
+        let document = parse_document(&after).expect("it was checked");
+        let value = find_value(&document, &path).expect("it was set").value.to_string();
         let target = Target::find(&path).expect("a known key");
-        prop_assert_eq!(as_we_write(&target, Given::Text(&value)), Ok(key.example.to_owned()));
+        prop_assert_eq!(as_we_write(&target, GivenValue::Text(&value)), Ok(key.example.to_owned()));
 
         let before = unset(&text, key.name);
         prop_assert!(is_subsequence(&before, &text));
@@ -315,8 +319,8 @@ proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in "[\\[\\]{}=.,\"'#\n a-c0-1]{0,40}", value in ".*") {
         for key in ["a.b", "web.path", "a", "config.site.A"] {
-            _ = edited(&text, key, Some(&value));
-            _ = edited(&text, key, None);
+            _ = edit_text(&text, key, Some(&value));
+            _ = edit_text(&text, key, None);
         }
     }
 }
@@ -325,7 +329,7 @@ proptest! {
 fn tables_of_a_list_are_left_to_an_editor() {
     let text = "[[services.extra]]\nname = 'a'\ncommand = ['/x']\n";
     for value in [None, Some("[]")] {
-        let why = edited(text, "services.extra", value).unwrap_err();
+        let why = edit_text(text, "services.extra", value).unwrap_err();
         assert!(why.to_string().contains("only an editor"), "{why}");
     }
     let other = set(text, "services.disabled", "a");

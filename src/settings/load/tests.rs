@@ -480,7 +480,7 @@ fn every_key_takes_its_example_from_its_variable() {
         superuser.username = 'admin'\n\
         broker = { mode = 'external', host = 'mq' }\n\
         tls = { certificate = '/tls.crt', key = '/tls.key' }";
-    for key in keys() {
+    for key in all_keys() {
         let sources = Sources {
             environment: vec![(key.variable(), key.example.into())],
             ..files(&[base])

@@ -90,7 +90,7 @@ impl Column {
 
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum ColumnTreatment {
     /// It is what it was.
     Kept,
     /// The same for the same person or the same number, and nothing else.
@@ -114,22 +114,22 @@ pub(crate) enum Pseudonym {
     Row(&'static str),
 }
 
-impl Way {
+impl ColumnTreatment {
     /// The value in a copy, as an expression over the original.
     pub(crate) fn value(self, column: &Column) -> String {
-        let name = quote::name(&column.name);
+        let name = quote::quote_name(&column.name);
         let hashed = |what: &str| format!("SHA2(CONCAT({KEY}, {what}), 256)");
         match self {
-            Way::Kept => name,
-            Way::Year => format!("MAKEDATE(YEAR({name}), 1)"),
-            Way::Pseudonym(Pseudonym::Person) => {
+            ColumnTreatment::Kept => name,
+            ColumnTreatment::Year => format!("MAKEDATE(YEAR({name}), 1)"),
+            ColumnTreatment::Pseudonym(Pseudonym::Person) => {
                 let person = "'person', LOWER(CONCAT_WS('|', forename, surname, dob))";
                 format!(
                     "IF({name} IS NULL, NULL, CONCAT('P', UPPER(LEFT({}, 12))))",
                     hashed(person)
                 )
             }
-            Way::Pseudonym(Pseudonym::Number) => {
+            ColumnTreatment::Pseudonym(Pseudonym::Number) => {
                 // As many digits as any JavaScript and any spreadsheet takes.
                 let number = format!("'number', which_idnum, '|', {name}");
                 format!(
@@ -137,41 +137,41 @@ impl Way {
                     hashed(&number)
                 )
             }
-            Way::Pseudonym(Pseudonym::Uuid) => {
+            ColumnTreatment::Pseudonym(Pseudonym::Uuid) => {
                 format!("LEFT({}, 32)", hashed(&format!("'uuid', {name}")))
             }
-            Way::Pseudonym(Pseudonym::Row(what)) => {
+            ColumnTreatment::Pseudonym(Pseudonym::Row(what)) => {
                 format!("IF({name} IN ('server', 'system'), {name}, CONCAT('{what}-', id))")
             }
-            Way::Emptied if column.nullable => "NULL".to_owned(),
-            Way::Emptied if column.is_number() => "0".to_owned(),
-            Way::Emptied if column.is_moment() => "'1900-01-01'".to_owned(),
-            Way::Emptied => "''".to_owned(),
+            ColumnTreatment::Emptied if column.nullable => "NULL".to_owned(),
+            ColumnTreatment::Emptied if column.is_number() => "0".to_owned(),
+            ColumnTreatment::Emptied if column.is_moment() => "'1900-01-01'".to_owned(),
+            ColumnTreatment::Emptied => "''".to_owned(),
         }
     }
 
-    fn for_column(table: &str, column: &Column, kind: Option<&str>) -> Way {
+    fn for_column(table: &str, column: &Column, kind: Option<&str>) -> ColumnTreatment {
         match (table, column.name.as_str()) {
-            ("patient", "forename" | "surname") => Way::Pseudonym(Pseudonym::Person),
-            ("patient", "dob") => Way::Year,
-            ("patient", "uuid") => Way::Pseudonym(Pseudonym::Uuid),
-            ("patient_idnum", "idnum_value") => Way::Pseudonym(Pseudonym::Number),
+            ("patient", "forename" | "surname") => ColumnTreatment::Pseudonym(Pseudonym::Person),
+            ("patient", "dob") => ColumnTreatment::Year,
+            ("patient", "uuid") => ColumnTreatment::Pseudonym(Pseudonym::Uuid),
+            ("patient_idnum", "idnum_value") => ColumnTreatment::Pseudonym(Pseudonym::Number),
             (_, name) => match kind {
-                Some("plain" | "code") => Way::Kept,
-                Some("exempt") if !name.starts_with("clinician_") => Way::Kept,
-                _ => Way::Emptied,
+                Some("plain" | "code") => ColumnTreatment::Kept,
+                Some("exempt") if !name.starts_with("clinician_") => ColumnTreatment::Kept,
+                _ => ColumnTreatment::Emptied,
             },
         }
     }
 
-    fn of_the_site(table: &str, column: &Column, kept: &[&str]) -> Way {
+    fn of_the_site(table: &str, column: &Column, kept: &[&str]) -> ColumnTreatment {
         match (table, column.name.as_str()) {
-            ("_idnum_index", "idnum_value") => Way::Pseudonym(Pseudonym::Number),
-            ("_security_devices", "name") => Way::Pseudonym(Pseudonym::Row("device")),
-            ("_security_users", "username") => Way::Pseudonym(Pseudonym::Row("user")),
-            ("_security_groups", "name") => Way::Pseudonym(Pseudonym::Row("group")),
-            (_, name) if kept.is_empty() || kept.contains(&name) => Way::Kept,
-            _ => Way::Emptied,
+            ("_idnum_index", "idnum_value") => ColumnTreatment::Pseudonym(Pseudonym::Number),
+            ("_security_devices", "name") => ColumnTreatment::Pseudonym(Pseudonym::Row("device")),
+            ("_security_users", "username") => ColumnTreatment::Pseudonym(Pseudonym::Row("user")),
+            ("_security_groups", "name") => ColumnTreatment::Pseudonym(Pseudonym::Row("group")),
+            (_, name) if kept.is_empty() || kept.contains(&name) => ColumnTreatment::Kept,
+            _ => ColumnTreatment::Emptied,
         }
     }
 }
@@ -182,15 +182,15 @@ pub(crate) fn is_known(table: &str, dictionary: &Dictionary) -> bool {
 }
 
 /// What becomes of its columns; nothing where the table stays empty.
-pub(crate) fn plan<'a>(
+pub(crate) fn plan_columns<'a>(
     table: &str,
     columns: &'a [Column],
     dictionary: &Dictionary,
-) -> Option<Vec<(&'a Column, Way)>> {
+) -> Option<Vec<(&'a Column, ColumnTreatment)>> {
     if let Some((_, kept)) = OF_THE_SITE.iter().find(|(name, _)| *name == table) {
         let ways = columns.iter();
         return Some(
-            ways.map(|column| (column, Way::of_the_site(table, column, kept)))
+            ways.map(|column| (column, ColumnTreatment::of_the_site(table, column, kept)))
                 .collect(),
         );
     }
@@ -200,13 +200,13 @@ pub(crate) fn plan<'a>(
     let declared = dictionary.get(table)?;
     let ways = columns.iter().map(|column| {
         let kind = declared.get(&column.name).map(String::as_str);
-        (column, Way::for_column(table, column, kind))
+        (column, ColumnTreatment::for_column(table, column, kind))
     });
     Some(ways.collect())
 }
 
 /// When it is copied.
-pub(crate) fn turn(table: &str) -> u8 {
+pub(crate) fn copy_rank(table: &str) -> u8 {
     match table {
         "_task_index" | "_idnum_index" => 0,
         "patient_idnum" => 2,
@@ -231,18 +231,18 @@ pub(crate) struct Copied {
 
 impl Copied {
     /// What became of its columns.
-    pub(crate) fn new(table: &str, rows: u64, plan: &[(&Column, Way)]) -> Copied {
-        let of = |is: fn(Way) -> bool| {
+    pub(crate) fn new(table: &str, rows: u64, plan: &[(&Column, ColumnTreatment)]) -> Copied {
+        let of = |is: fn(ColumnTreatment) -> bool| {
             let those = plan.iter().filter(|(_, way)| is(*way));
             those.map(|(column, _)| column.name.clone()).collect()
         };
         Copied {
             table: table.to_owned(),
             rows,
-            kept: of(|way| way == Way::Kept),
-            pseudonyms: of(|way| matches!(way, Way::Pseudonym(_))),
-            year_only: of(|way| way == Way::Year),
-            emptied: of(|way| way == Way::Emptied),
+            kept: of(|way| way == ColumnTreatment::Kept),
+            pseudonyms: of(|way| matches!(way, ColumnTreatment::Pseudonym(_))),
+            year_only: of(|way| way == ColumnTreatment::Year),
+            emptied: of(|way| way == ColumnTreatment::Emptied),
         }
     }
 }
@@ -291,16 +291,16 @@ mod tests {
         let columns: Vec<Column> = ["a", "b", "c", "clinician_name", "d", "e", "f", "new"]
             .map(|name| column(name, "varchar"))
             .into();
-        let plan = plan("phq9", &columns, &dictionary).unwrap();
+        let plan = plan_columns("phq9", &columns, &dictionary).unwrap();
         let kept: Vec<&str> = plan
             .iter()
-            .filter(|(_, way)| *way == Way::Kept)
+            .filter(|(_, way)| *way == ColumnTreatment::Kept)
             .map(|(column, _)| column.name.as_str())
             .collect();
         assert_eq!(kept, ["a", "b", "c"]);
         assert!(
             plan.iter()
-                .all(|(_, way)| [Way::Kept, Way::Emptied].contains(way))
+                .all(|(_, way)| [ColumnTreatment::Kept, ColumnTreatment::Emptied].contains(way))
         );
     }
 
@@ -312,11 +312,18 @@ mod tests {
             ("blobs".to_owned(), BTreeMap::new()),
         ]);
         for table in ["_security_audit", "blobs", "unknown"] {
-            assert!(plan(table, &columns, &dictionary).is_none(), "{table}");
+            assert!(
+                plan_columns(table, &columns, &dictionary).is_none(),
+                "{table}"
+            );
         }
         assert!(!is_known("unknown", &dictionary));
-        let users = plan("_security_users", &columns, &dictionary).unwrap();
-        assert!(users.iter().all(|(_, way)| *way == Way::Emptied));
+        let users = plan_columns("_security_users", &columns, &dictionary).unwrap();
+        assert!(
+            users
+                .iter()
+                .all(|(_, way)| *way == ColumnTreatment::Emptied)
+        );
     }
 
     #[test]
@@ -330,8 +337,8 @@ mod tests {
                 nullable: false,
                 ..column("x", data_type)
             };
-            assert_eq!(Way::Emptied.value(&column), value);
+            assert_eq!(ColumnTreatment::Emptied.value(&column), value);
         }
-        assert_eq!(Way::Emptied.value(&column("x", "text")), "NULL");
+        assert_eq!(ColumnTreatment::Emptied.value(&column("x", "text")), "NULL");
     }
 }

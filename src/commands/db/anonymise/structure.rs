@@ -1,8 +1,8 @@
 //! The empty tables of a copy. What the server has written down of a table is never read as a statement: whoever may
 //! make tables could have written it.
 
-use super::of;
-use crate::drivers::sql::{Known, quote};
+use super::quoted_table;
+use crate::drivers::sql::{Database, quote};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -27,10 +27,17 @@ struct ForeignKey {
 }
 
 /// Makes tables like those of the site in the database beside, with the keys that refer from one of them to another.
-pub(super) async fn make(known: &Known, beside: &str, tables: &[&String]) -> Result<()> {
+pub(super) async fn make_structure(
+    known: &Database,
+    beside: &str,
+    tables: &[&String],
+) -> Result<()> {
     let mut keys = foreign_keys(known).await?;
     for table in tables {
-        let (new, old) = (of(beside, table), of(&known.database, table));
+        let (new, old) = (
+            quoted_table(beside, table),
+            quoted_table(&known.database, table),
+        );
         let like = format!("CREATE TABLE {new} LIKE {old}");
         known.server.change(&like).await?;
     }
@@ -39,7 +46,11 @@ pub(super) async fn make(known: &Known, beside: &str, tables: &[&String]) -> Res
         keys.retain(|key| tables.iter().any(|table| **table == key.refers_to));
         let added: Vec<String> = keys.iter().map(|key| key.added(beside)).collect();
         if !added.is_empty() {
-            let added = format!("ALTER TABLE {} {}", of(beside, table), added.join(", "));
+            let added = format!(
+                "ALTER TABLE {} {}",
+                quoted_table(beside, table),
+                added.join(", ")
+            );
             known.server.change(&added).await?;
         }
     }
@@ -47,8 +58,8 @@ pub(super) async fn make(known: &Known, beside: &str, tables: &[&String]) -> Res
 }
 
 /// The keys of each table.
-async fn foreign_keys(known: &Known) -> Result<BTreeMap<String, Vec<ForeignKey>>> {
-    let (server, database) = (&known.server, quote::text(&known.database));
+async fn foreign_keys(known: &Database) -> Result<BTreeMap<String, Vec<ForeignKey>>> {
+    let (server, database) = (&known.server, quote::quote_text(&known.database));
     let rows: Vec<(String, String, String, String, String)> = server
         .rows(&format!(
             "SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE \
@@ -88,7 +99,7 @@ async fn foreign_keys(known: &Known) -> Result<BTreeMap<String, Vec<ForeignKey>>
 impl ForeignKey {
     fn added(&self, database: &str) -> String {
         let names = |names: &[String]| {
-            let names: Vec<String> = names.iter().map(|name| quote::name(name)).collect();
+            let names: Vec<String> = names.iter().map(|name| quote::quote_name(name)).collect();
             names.join(", ")
         };
         let rules = self.rules.as_ref().map_or_else(String::new, |rules| {
@@ -96,9 +107,9 @@ impl ForeignKey {
         });
         format!(
             "ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){rules}",
-            quote::name(&self.name),
+            quote::quote_name(&self.name),
             names(&self.columns),
-            of(database, &self.refers_to),
+            quoted_table(database, &self.refers_to),
             names(&self.referred),
         )
     }

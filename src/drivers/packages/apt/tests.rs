@@ -37,7 +37,7 @@ Status: install ok triggers-pending
 
 #[test]
 fn what_is_whole_and_of_this_architecture_is_installed() {
-    let names = names(RECORDS);
+    let names = parse_installed(RECORDS);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -54,7 +54,7 @@ fn what_is_whole_and_of_this_architecture_is_installed() {
 #[test]
 fn a_name_without_a_candidate_can_t_be_had() {
     let policy = "apache2:\n  Installed: (none)\n  Candidate: 2.4.62-1\n  Version table:\n     2.4.62-1 500\n        500 http://archive bookworm/main amd64 Packages\nvirtual-mysql-server:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n";
-    assert_eq!(candidates(policy), BTreeSet::from(["apache2"]));
+    assert_eq!(parse_candidates(policy), BTreeSet::from(["apache2"]));
 }
 
 fn why(output: &str) -> (Exit, String) {
@@ -63,7 +63,7 @@ fn why(output: &str) -> (Exit, String) {
         output: output.to_owned(),
         complaint: String::new(),
     };
-    let why = failure(&ended);
+    let why = explain_failure(&ended);
     let text = why.to_string();
     assert!(!text.contains('\n'), "{text}");
     (Exit::of(&why), text)

@@ -3,7 +3,7 @@
 use crate::base::error::Exit;
 use crate::host::{Child, Host};
 use crate::probe::Address;
-use crate::probe::database::{Encryption, Endpoint, Login};
+use crate::probe::database::{DatabaseAddress, Encryption, Login};
 use crate::site::facts::DatabaseFamily;
 use anyhow::Result;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum ClientPurpose {
     /// To write out what is in a database.
     Dump,
     /// To read it in again.
@@ -20,23 +20,23 @@ pub(crate) enum Purpose {
 
 /// How clients log in. The file goes when nobody needs it any more.
 #[derive(Debug)]
-pub(crate) struct Way<'a> {
+pub(crate) struct ClientLogin<'a> {
     host: &'a Host,
     family: DatabaseFamily,
     login: String,
     authority: Option<String>,
 }
 
-impl<'a> Way<'a> {
+impl<'a> ClientLogin<'a> {
     /// Writes down how an account logs in; the name tells these files from others'.
     pub(crate) fn new(
         host: &'a Host,
-        endpoint: &Endpoint,
+        endpoint: &DatabaseAddress,
         family: DatabaseFamily,
         name: &str,
-    ) -> Result<Way<'a>> {
-        let options = options(endpoint, family)?;
-        let mut way = Way {
+    ) -> Result<ClientLogin<'a>> {
+        let options = client_options(endpoint, family)?;
+        let mut way = ClientLogin {
             host,
             family,
             login: host.runtime_file(&format!("{name}.cnf"))?,
@@ -65,12 +65,12 @@ impl<'a> Way<'a> {
     }
 
     /// Which of the clients there is: the other family's may not understand its own server.
-    pub(crate) fn program(&self, purpose: Purpose) -> Result<&'static str> {
+    pub(crate) fn program(&self, purpose: ClientPurpose) -> Result<&'static str> {
         let programs: &[&str] = match (self.family, purpose) {
-            (DatabaseFamily::Mariadb, Purpose::Dump) => &["mariadb-dump", "mysqldump"],
-            (DatabaseFamily::Mysql, Purpose::Dump) => &["mysqldump"],
-            (DatabaseFamily::Mariadb, Purpose::Load) => &["mariadb", "mysql"],
-            (DatabaseFamily::Mysql, Purpose::Load) => &["mysql"],
+            (DatabaseFamily::Mariadb, ClientPurpose::Dump) => &["mariadb-dump", "mysqldump"],
+            (DatabaseFamily::Mysql, ClientPurpose::Dump) => &["mysqldump"],
+            (DatabaseFamily::Mariadb, ClientPurpose::Load) => &["mariadb", "mysql"],
+            (DatabaseFamily::Mysql, ClientPurpose::Load) => &["mysql"],
         };
         let vendor = match self.family {
             DatabaseFamily::Mariadb => "MariaDB",
@@ -91,7 +91,7 @@ impl<'a> Way<'a> {
     }
 }
 
-impl Drop for Way<'_> {
+impl Drop for ClientLogin<'_> {
     fn drop(&mut self) {
         // What can't be removed is overwritten by the next one, and gone with the next boot.
         let _ = self.host.remove_file(&self.login);
@@ -102,21 +102,21 @@ impl Drop for Way<'_> {
 }
 
 /// How we are logged in ourselves, as the clients read it.
-fn options(endpoint: &Endpoint, family: DatabaseFamily) -> Result<Zeroizing<String>> {
+fn client_options(endpoint: &DatabaseAddress, family: DatabaseFamily) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::from("[client]\n"));
-    let _ = writeln!(text, "user = {}", &*quoted(&endpoint.user));
+    let _ = writeln!(text, "user = {}", &*quote_option(&endpoint.user));
     if let Login::Password(password) = &endpoint.login {
-        let _ = writeln!(text, "password = {}", &*quoted(password.reveal()));
+        let _ = writeln!(text, "password = {}", &*quote_option(password.reveal()));
     }
     match &endpoint.address {
         Address::Socket(path) => {
-            let _ = writeln!(text, "socket = {}", &*quoted(path));
+            let _ = writeln!(text, "socket = {}", &*quote_option(path));
         }
         Address::Tcp { host, port, .. } => {
             let _ = writeln!(
                 text,
                 "host = {}\nport = {port}\nprotocol = tcp",
-                &*quoted(host)
+                &*quote_option(host)
             );
         }
     }
@@ -135,7 +135,7 @@ fn options(endpoint: &Endpoint, family: DatabaseFamily) -> Result<Zeroizing<Stri
     Ok(text)
 }
 
-fn quoted(value: &str) -> Zeroizing<String> {
+fn quote_option(value: &str) -> Zeroizing<String> {
     let escaped = value.replace('\\', r"\\").replace('"', "\\\"");
     Zeroizing::new(format!("\"{escaped}\""))
 }
@@ -146,6 +146,6 @@ mod tests {
 
     #[test]
     fn every_password_stands_in_quotes() {
-        assert_eq!(*quoted(r#"a"b\c # d"#), r#""a\"b\\c # d""#);
+        assert_eq!(*quote_option(r#"a"b\c # d"#), r#""a\"b\\c # d""#);
     }
 }

@@ -12,11 +12,11 @@ const LATER: [&str; 2] = ["  KEY `", "  CONSTRAINT `"];
 
 /// Whether the statement that makes a table is at its end here.
 pub(crate) fn is_whole(text: &[u8]) -> bool {
-    columns(text).is_some()
+    find_columns(text).is_some()
 }
 
 /// Where the columns and keys of a table are.
-fn columns(text: &[u8]) -> Option<(usize, usize)> {
+fn find_columns(text: &[u8]) -> Option<(usize, usize)> {
     let begin = memmem::find(text, CREATE)?;
     let end = memmem::find(&text[begin..], END)?;
     Some((begin, begin + end))
@@ -24,8 +24,8 @@ fn columns(text: &[u8]) -> Option<(usize, usize)> {
 
 /// Takes the keys that can wait out of the statement that makes a table; gives the text without them, and the statement
 /// that makes them, in the same order and by the same names.
-pub(crate) fn keys(text: &[u8]) -> Option<(Vec<u8>, String)> {
-    let (begin, end) = columns(text)?;
+pub(crate) fn split_keys(text: &[u8]) -> Option<(Vec<u8>, String)> {
+    let (begin, end) = find_columns(text)?;
     let lines = std::str::from_utf8(&text[begin..end]).ok()?;
     let (first, lines) = lines.split_once('\n')?;
     let name = first.strip_prefix("CREATE TABLE ")?.strip_suffix(" (")?;
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn keys_wait_and_nothing_else_does() {
-        let (without, statement) = keys(TABLE.as_bytes()).unwrap();
+        let (without, statement) = split_keys(TABLE.as_bytes()).unwrap();
         let held = "  KEY `k` (`_pk`,`KEY`(10)),\n  CONSTRAINT `f` FOREIGN KEY (`_pk`) REFERENCES `c` (`id`)\n";
         let expected = TABLE.replace(held, "").replace("(`KEY`),\n)", "(`KEY`)\n)");
         assert_eq!(String::from_utf8(without).unwrap(), expected);
@@ -73,7 +73,7 @@ mod tests {
             cut,
             "INSERT INTO `x` VALUES (1);\n",
         ] {
-            assert_eq!(keys(text.as_bytes()), None, "{text}");
+            assert_eq!(split_keys(text.as_bytes()), None, "{text}");
         }
         assert!(is_whole(TABLE.as_bytes()) && !is_whole(cut.as_bytes()));
     }

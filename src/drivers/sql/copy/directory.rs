@@ -17,8 +17,8 @@ pub(crate) const MOUNTED: &str = "mounted";
 
 /// Sees to it that a directory for backups and dumps is there, that nobody else can change it, and that it is the one
 /// that it was: a share that is not mounted is not replaced by what is below it.
-pub(crate) fn entered(host: &Host, instance: &str, directory: &str) -> Result<()> {
-    if let Some(why) = absence(host, instance, directory)? {
+pub(crate) fn enter_directory(host: &Host, instance: &str, directory: &str) -> Result<()> {
+    if let Some(why) = explain_absence(host, instance, directory)? {
         return Err(Exit::Io.because(why));
     }
     match host.look_into(directory)? {
@@ -41,13 +41,17 @@ pub(crate) fn entered(host: &Host, instance: &str, directory: &str) -> Result<()
 }
 
 /// Why a directory for backups is not the one that it should be: what it is on is not mounted.
-pub(crate) fn absence(host: &Host, instance: &str, directory: &str) -> Result<Option<String>> {
+pub(crate) fn explain_absence(
+    host: &Host,
+    instance: &str,
+    directory: &str,
+) -> Result<Option<String>> {
     if let Some(point) = missing_mount(host, directory)? {
         return Ok(Some(format!(
             "backup.directory {directory} is not mounted: nothing is mounted at {point}; `mount {point}`"
         )));
     }
-    let remembered = host.read_text(&layout::beside(instance, DIRECTORY))?;
+    let remembered = host.read_text(&layout::path_beside_journal(instance, DIRECTORY))?;
     let remembered = remembered.as_deref().and_then(|text| text.split_once('\n'));
     let Some((_, on)) = remembered.filter(|(place, _)| *place == directory) else {
         return Ok(None);
@@ -58,18 +62,18 @@ pub(crate) fn absence(host: &Host, instance: &str, directory: &str) -> Result<Op
     }
     Ok(Some(format!(
         "backup.directory {directory} had backups, and is not there any more: mount what it is on; if it went for good, `rm {}` and run again",
-        layout::beside(instance, DIRECTORY)
+        layout::path_beside_journal(instance, DIRECTORY)
     )))
 }
 
 /// Whether there were backups in a directory.
 pub(crate) fn had_backups(host: &Host, instance: &str, directory: &str) -> Result<bool> {
-    let remembered = host.read_text(&layout::beside(instance, DIRECTORY))?;
+    let remembered = host.read_text(&layout::path_beside_journal(instance, DIRECTORY))?;
     Ok(remembered.is_some_and(|text| text.split('\n').next() == Some(directory)))
 }
 
 /// Remembers where backups are, and whether that is on a file system of its own.
-pub(crate) fn remember(host: &Host, instance: &str, directory: &str) -> Result<()> {
+pub(crate) fn remember_directory(host: &Host, instance: &str, directory: &str) -> Result<()> {
     if host.look_into(&format!("{HOME}/{instance}"))?.is_none() {
         return Ok(());
     }
@@ -78,7 +82,7 @@ pub(crate) fn remember(host: &Host, instance: &str, directory: &str) -> Result<(
         false => "",
     };
     let (path, text) = (
-        layout::beside(instance, DIRECTORY),
+        layout::path_beside_journal(instance, DIRECTORY),
         format!("{directory}\n{on}"),
     );
     match host.read_text(&path)? {
@@ -93,14 +97,14 @@ pub(crate) fn is_mounted(host: &Host, directory: &str) -> Result<bool> {
 }
 
 /// The moment as names have it.
-pub(crate) fn stamp() -> Result<String> {
+pub(crate) fn time_stamp() -> Result<String> {
     Ok(OffsetDateTime::now_utc().format(format_description!(
         "[year][month][day]T[hour][minute][second]Z"
     ))?)
 }
 
 /// The moment that a name has.
-pub(crate) fn moment(stamp: &str) -> Option<OffsetDateTime> {
+pub(crate) fn parse_stamp(stamp: &str) -> Option<OffsetDateTime> {
     let form = format_description!("[year][month][day]T[hour][minute][second]Z");
     let moment = PrimitiveDateTime::parse(stamp, form).ok()?;
     Some(moment.assume_utc())

@@ -1,12 +1,12 @@
 //! A consistent dump of a database while the site runs, by the client of the same family as the server: counted,
 //! compressed and summed in the one pass in which it is written.
 
-use super::client::{Purpose, Way};
-use super::scan::{Begins, Scan};
-use crate::archive::pack::{PIECE, Packed, Packer};
+use super::client::{ClientLogin, ClientPurpose};
+use super::scan::{Begins, DumpScan};
+use crate::archive::pack::{PIECE, PackedSum, Packer};
 use crate::base::error::Exit;
-use crate::base::signals::{is_to_stop, stopped};
-use crate::drivers::sql::{self, Known, quote};
+use crate::base::signals::{is_to_stop, stopped_error};
+use crate::drivers::sql::{self, Database, quote};
 use crate::host::{Ends, Host};
 use crate::site::facts::DatabaseFamily;
 use anyhow::{Context, Result, bail};
@@ -20,7 +20,7 @@ const TOLD: u64 = 8;
 
 /// A part of a dump that can be read by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Section {
+pub(crate) struct DumpSection {
     /// Where its frame begins.
     pub(crate) offset: u64,
     /// Which table it has; nothing for what is before the first one, for views, and for the end.
@@ -34,27 +34,27 @@ pub(crate) struct Dumped {
     /// Each table with the number of its rows.
     pub(crate) tables: BTreeMap<String, u64>,
     /// Where its parts begin.
-    pub(crate) sections: Vec<Section>,
+    pub(crate) sections: Vec<DumpSection>,
     /// Its size as text.
     pub(crate) text_bytes: u64,
     /// Its size and sum on the disk.
-    pub(crate) packed: Packed,
+    pub(crate) packed: PackedSum,
 }
 
 /// How much a database is: the dump of it is about as large.
-pub(crate) async fn size(known: &Known) -> Result<u64> {
+pub(crate) async fn estimate_size(known: &Database) -> Result<u64> {
     let size: Option<(Option<u64>,)> = known
         .server
         .row(&format!(
             "SELECT CAST(SUM(DATA_LENGTH) AS UNSIGNED) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {}",
-            quote::text(&known.database)
+            quote::quote_text(&known.database)
         ))
         .await?;
     Ok(size.and_then(|(size,)| size).unwrap_or(0))
 }
 
 /// Refuses to fill the disk.
-pub(crate) fn room(host: &Host, directory: &str, needed: u64, what: &str) -> Result<()> {
+pub(crate) fn check_room(host: &Host, directory: &str, needed: u64, what: &str) -> Result<()> {
     let needed = needed / 5 * 6;
     let there = host.space(directory)?;
     let free = there.blocks_available() * there.fragment_size();
@@ -69,9 +69,9 @@ pub(crate) fn room(host: &Host, directory: &str, needed: u64, what: &str) -> Res
 }
 
 /// Dumps the database of the site into a file that was just made.
-pub(crate) async fn write(
+pub(crate) async fn write_dump(
     host: &Host,
-    known: &Known,
+    known: &Database,
     tables: &[String],
     size: u64,
     file: File,
@@ -79,8 +79,8 @@ pub(crate) async fn write(
 ) -> Result<Dumped> {
     let (server, database) = (&known.server, &known.database);
     let family = server.identity().await?.family;
-    let way = Way::new(host, &server.endpoint, family, &format!("dump-{database}"))?;
-    let program = way.program(Purpose::Dump)?;
+    let way = ClientLogin::new(host, &server.endpoint, family, &format!("dump-{database}"))?;
+    let program = way.program(ClientPurpose::Dump)?;
     let mut child = way.client(program).args([
         "--single-transaction",
         "--quick",
@@ -103,8 +103,8 @@ pub(crate) async fn write(
     let mut packer = Packer::new(host, file, recipient)?;
     let mut flow = child.args(["--", database]).flow(Ends::Output)?;
     let mut output = flow.output.take().context("it has no output")?;
-    let mut scan = Scan::default();
-    let pumped = pump(&mut output, &mut packer, &mut scan, size, known.tell);
+    let mut scan = DumpScan::default();
+    let pumped = pump_output(&mut output, &mut packer, &mut scan, size, known.tell);
     drop(output);
     let sections = match pumped {
         Ok(sections) => {
@@ -113,7 +113,7 @@ pub(crate) async fn write(
         }
         Err(why) => return Err(packer.cause(why)),
     };
-    check(&scan, tables)?;
+    check_dump(&scan, tables)?;
     let text_bytes = packer.given;
     Ok(Dumped {
         tables: scan.tables,
@@ -123,14 +123,14 @@ pub(crate) async fn write(
     })
 }
 
-fn pump(
+fn pump_output(
     output: &mut impl Read,
     packer: &mut Packer<'_>,
-    scan: &mut Scan,
+    scan: &mut DumpScan,
     size: u64,
     tell: fn(&str),
-) -> Result<Vec<Section>> {
-    let mut sections = vec![Section {
+) -> Result<Vec<DumpSection>> {
+    let mut sections = vec![DumpSection {
         offset: 0,
         table: None,
     }];
@@ -140,7 +140,7 @@ fn pump(
     loop {
         let read = output.read(&mut piece)?;
         if is_to_stop() {
-            return Err(stopped());
+            return Err(stopped_error());
         }
         if read == 0 {
             return Ok(sections);
@@ -152,7 +152,7 @@ fn pump(
             rest = &rest[taken..];
             let Some(begins) = begins else { continue };
             packer.end_frame()?;
-            sections.push(Section {
+            sections.push(DumpSection {
                 offset: packer.packed,
                 table: match begins {
                     Begins::Table(name) => Some(name),
@@ -172,7 +172,7 @@ fn pump(
 }
 
 /// Whether a dump is whole: every table is in it, and it says itself that it has come to its end.
-pub(crate) fn check(scan: &Scan, tables: &[String]) -> Result<()> {
+pub(crate) fn check_dump(scan: &DumpScan, tables: &[String]) -> Result<()> {
     if let Some(missing) = tables.iter().find(|name| !scan.tables.contains_key(*name)) {
         bail!(
             "the dump has {} of {} tables, and not {missing}",

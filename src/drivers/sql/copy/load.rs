@@ -3,17 +3,17 @@
 //! The dump is loaded by an account that may use this database and no other, whatever the dump says. Its client takes
 //! no commands from it. What a killed run left is known by a table of ours, and goes before the next one.
 
-use super::client::{Purpose, Way};
-use super::dump::Section;
-use super::scan::Scan;
-use crate::archive::pack::{PIECE, unpacked};
+use super::client::{ClientLogin, ClientPurpose};
+use super::dump::DumpSection;
+use super::scan::DumpScan;
+use crate::archive::pack::{PIECE, unpack_stream};
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
-use crate::base::signals::{is_to_stop, stopped};
+use crate::base::signals::{is_to_stop, stopped_error};
 use crate::drivers::sql::copy::deferred_keys;
-use crate::drivers::sql::{self, Known, Power, quote};
+use crate::drivers::sql::{self, Database, Power, quote};
 use crate::host::{Ends, Flow, Host};
-use crate::probe::database::{Endpoint, Login};
+use crate::probe::database::{DatabaseAddress, Login};
 use anyhow::{Context, Result, anyhow};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,7 +41,7 @@ const LONGEST: usize = 48;
 
 /// What a database beside the others is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum For {
+pub(crate) enum ScratchDatabase {
     /// To see whether a backup can be loaded.
     Verify,
     /// To take the place of the site's database.
@@ -53,33 +53,33 @@ pub(crate) enum For {
 }
 
 /// Its name: the settings allow no such name for the database of a site.
-pub(crate) fn name(database: &str, purpose: For) -> String {
+pub(crate) fn scratch_name(database: &str, purpose: ScratchDatabase) -> String {
     let short: String = database.chars().take(LONGEST).collect();
     let end = match purpose {
-        For::Verify => "verify",
-        For::Restore => "restore",
-        For::Replaced => "replaced",
-        For::Anonymise => "anonymise",
+        ScratchDatabase::Verify => "verify",
+        ScratchDatabase::Restore => "restore",
+        ScratchDatabase::Replaced => "replaced",
+        ScratchDatabase::Anonymise => "anonymise",
     };
     format!("{short}-{end}")
 }
 
 /// Refuses where the server gives no power to make a database.
-pub(crate) fn need_power(known: &Known, instead: &str) -> Result<()> {
+pub(crate) fn need_power(known: &Database, instead: &str) -> Result<()> {
     if known.server.power == Power::Administrator {
         return Ok(());
     }
-    Err(Exit::NotRoot.because(format!(
+    Err(Exit::NoPermission.because(format!(
         "this needs a further database at {}, and {} may not make one: set database.admin_defaults_file to an option file of an administrator{instead}",
         known.server.endpoint.address, known.server.endpoint.user
     )))
 }
 
 /// Refuses where triggers are on the tables of a database: the server moves no table that has one.
-pub(crate) async fn refuse_triggers(known: &Known) -> Result<()> {
+pub(crate) async fn refuse_triggers(known: &Database) -> Result<()> {
     let mut triggers = sql::others_of(&known.server, &known.database).await?;
     triggers.retain(|what| what.starts_with(sql::TRIGGER));
-    refuse(
+    refuse_load(
         known,
         &triggers,
         "the server moves no table that has a trigger",
@@ -87,12 +87,12 @@ pub(crate) async fn refuse_triggers(known: &Known) -> Result<()> {
 }
 
 /// Refuses where a database that is to go has anything that no dump of ours has.
-pub(crate) async fn refuse_others(known: &Known) -> Result<()> {
+pub(crate) async fn refuse_others(known: &Database) -> Result<()> {
     let others = sql::others_of(&known.server, &known.database).await?;
-    refuse(known, &others, "the dump would not have them")
+    refuse_load(known, &others, "the dump would not have them")
 }
 
-fn refuse(known: &Known, others: &[String], why: &str) -> Result<()> {
+fn refuse_load(known: &Database, others: &[String], why: &str) -> Result<()> {
     if others.is_empty() {
         return Ok(());
     }
@@ -104,25 +104,25 @@ fn refuse(known: &Known, others: &[String], why: &str) -> Result<()> {
 }
 
 /// Makes one that is empty; only the account that is given with it, and the server's administrator, may use it.
-pub(crate) async fn make(
-    known: &Known,
-    purpose: For,
+pub(crate) async fn create_scratch(
+    known: &Database,
+    purpose: ScratchDatabase,
     charset: &str,
     collation: &str,
 ) -> Result<String> {
-    let name = name(&known.database, purpose);
-    remove(known, purpose).await?;
+    let name = scratch_name(&known.database, purpose);
+    drop_scratch(known, purpose).await?;
     let word = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !word(charset) || !word(collation) {
         return Err(Exit::Unusable.because("its character set is none"));
     }
-    let quoted = quote::name(&name);
+    let quoted = quote::quote_name(&name);
     for statement in [
         format!("CREATE DATABASE {quoted} CHARACTER SET {charset} COLLATE {collation}"),
         format!("CREATE TABLE {quoted}.{MARK} (instance VARCHAR(64) NOT NULL) ENGINE=InnoDB"),
         format!(
             "INSERT INTO {quoted}.{MARK} VALUES ({})",
-            quote::text(&known.instance)
+            quote::quote_text(&known.instance)
         ),
     ] {
         known.server.change(&statement).await?;
@@ -131,13 +131,13 @@ pub(crate) async fn make(
 }
 
 /// Refuses what the server has no room for, where that can be known.
-pub(crate) async fn room(host: &Host, known: &Known, needed: u64) -> Result<()> {
+pub(crate) async fn check_room(host: &Host, known: &Database, needed: u64) -> Result<()> {
     if !known.server.local {
         return Ok(());
     }
     let directory: Option<(String,)> = known.server.row("SELECT @@datadir").await?;
     match directory {
-        Some((directory,)) if host.look_into(&directory)?.is_some() => super::dump::room(
+        Some((directory,)) if host.look_into(&directory)?.is_some() => super::dump::check_room(
             host,
             directory.trim_end_matches('/'),
             needed,
@@ -148,13 +148,13 @@ pub(crate) async fn room(host: &Host, known: &Known, needed: u64) -> Result<()> 
 }
 
 /// Removes one, whoever left it; one of somebody else is refused.
-pub(crate) async fn remove(known: &Known, purpose: For) -> Result<bool> {
-    let name = name(&known.database, purpose);
+pub(crate) async fn drop_scratch(known: &Database, purpose: ScratchDatabase) -> Result<bool> {
+    let name = scratch_name(&known.database, purpose);
     let server = &known.server;
     let there: Option<(u8,)> = server
         .row(&format!(
             "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-            quote::text(&name)
+            quote::quote_text(&name)
         ))
         .await?;
     if there.is_none() {
@@ -167,59 +167,64 @@ pub(crate) async fn remove(known: &Known, purpose: For) -> Result<bool> {
         )));
     }
     server
-        .change(&format!("DROP DATABASE {}", quote::name(&name)))
+        .change(&format!("DROP DATABASE {}", quote::quote_name(&name)))
         .await?;
     Ok(true)
 }
 
 /// Whether an earlier run put other tables in the place of the site's, and was cut before the old ones went.
-pub(crate) async fn were_switched(known: &Known) -> Result<bool> {
-    let old = counted(known, For::Replaced).await?;
-    let new = counted(known, For::Restore).await?;
+pub(crate) async fn were_switched(known: &Database) -> Result<bool> {
+    let old = count_tables(known, ScratchDatabase::Replaced).await?;
+    let new = count_tables(known, ScratchDatabase::Restore).await?;
     match (old, new) {
         (0, _) => Ok(false),
         (_, 0) => Ok(true),
         _ => Err(Exit::Unusable.because(format!(
             "some tables of {} are in {}, and some of the new ones are still in {}: the server went away while it moved them; move them all one way by RENAME TABLE, and run again",
             known.database,
-            name(&known.database, For::Replaced),
-            name(&known.database, For::Restore)
+            scratch_name(&known.database, ScratchDatabase::Replaced),
+            scratch_name(&known.database, ScratchDatabase::Restore)
         ))),
     }
 }
 
-async fn counted(known: &Known, purpose: For) -> Result<usize> {
-    let tables = sql::tables_of(&known.server, &name(&known.database, purpose)).await?;
+async fn count_tables(known: &Database, purpose: ScratchDatabase) -> Result<usize> {
+    let tables = sql::tables_of(&known.server, &scratch_name(&known.database, purpose)).await?;
     Ok(tables.iter().filter(|table| *table != MARK).count())
 }
 
 /// Removes all that runs before this one may have left, and says so.
-pub(crate) async fn clear_up(known: &Known) -> Result<()> {
+pub(crate) async fn clear_up(known: &Database) -> Result<()> {
     if known.server.power != Power::Administrator {
         return Ok(());
     }
     // What was cut in the middle of it holds the only copy of some tables.
     were_switched(known).await?;
-    for purpose in [For::Verify, For::Restore, For::Replaced, For::Anonymise] {
-        if remove(known, purpose).await? {
+    for purpose in [
+        ScratchDatabase::Verify,
+        ScratchDatabase::Restore,
+        ScratchDatabase::Replaced,
+        ScratchDatabase::Anonymise,
+    ] {
+        if drop_scratch(known, purpose).await? {
             (known.tell)(&format!(
                 "removed the database {}, which an earlier run left",
-                name(&known.database, purpose)
+                scratch_name(&known.database, purpose)
             ));
         }
     }
     drop_account(known).await
 }
 
-fn account(known: &Known) -> String {
+fn load_account(known: &Database) -> String {
     // MySQL allows 32 letters.
     let short: String = known.instance.chars().take(16).collect();
     format!("camcops-load-{short}")
 }
 
-async fn drop_account(known: &Known) -> Result<()> {
+async fn drop_account(known: &Database) -> Result<()> {
     let client = known.client().await?;
-    let account = quote::account(&account(known), &client);
+    let account = quote::quote_account(&load_account(known), &client);
     known
         .server
         .change(&format!("DROP USER IF EXISTS {account}"))
@@ -228,13 +233,13 @@ async fn drop_account(known: &Known) -> Result<()> {
 
 /// What is loaded.
 #[derive(Debug)]
-pub(crate) enum Source<'a> {
+pub(crate) enum DumpSource<'a> {
     /// Our own, whose parts can be loaded side by side.
     Sections {
         /// The file.
         file: &'a File,
         /// Its parts.
-        sections: &'a [Section],
+        sections: &'a [DumpSection],
         /// Its size as text.
         text_bytes: u64,
     },
@@ -248,42 +253,42 @@ pub(crate) enum Source<'a> {
 }
 
 /// Loads a dump into a database that was made for it. Gives what was seen of one that came as a stream.
-pub(crate) async fn load(
+pub(crate) async fn load_dump(
     host: &Host,
-    known: &Known,
+    known: &Database,
     database: &str,
-    source: Source<'_>,
-) -> Result<Scan> {
+    source: DumpSource<'_>,
+) -> Result<DumpScan> {
     let server = &known.server;
     let family = server.identity().await?.family;
     drop_account(known).await?;
     // Some servers want a letter that is none.
     let password = Secret::new(format!("{}-Aa1", Secret::generate()?.reveal()));
     let client = known.client().await?;
-    let user = account(known);
-    let account = quote::account(&user, &client);
+    let user = load_account(known);
+    let account = quote::quote_account(&user, &client);
     server
         .change(&format!(
             "CREATE USER {account} IDENTIFIED BY {}",
-            quote::text(password.reveal())
+            quote::quote_text(password.reveal())
         ))
         .await?;
     server
         .change(&format!(
             "GRANT {} ON {}.* TO {account}",
             // A view or a routine could do in the administrator's name what this account may not.
-            sql::Purpose::Application.privileges().join(", "),
-            quote::name(&quote::pattern(database))
+            sql::AccountPurpose::Application.privileges().join(", "),
+            quote::quote_name(&quote::quote_pattern(database))
         ))
         .await?;
-    let endpoint = Endpoint {
+    let endpoint = DatabaseAddress {
         database: database.to_owned(),
         user,
         login: Login::Password(password),
         ..server.endpoint.clone()
     };
-    let way = Way::new(host, &endpoint, family, &format!("load-{}", known.database))?;
-    let program = way.program(Purpose::Load)?;
+    let way = ClientLogin::new(host, &endpoint, family, &format!("load-{}", known.database))?;
+    let program = way.program(ClientPurpose::Load)?;
     let start = || {
         way.client(program)
             .args([
@@ -300,8 +305,10 @@ pub(crate) async fn load(
             .flow(Ends::Input)
     };
     let loaded = match source {
-        Source::Stream { file, decrypted } => stream(host, start()?, file, decrypted, known.tell),
-        Source::Sections {
+        DumpSource::Stream { file, decrypted } => {
+            stream_dump(host, start()?, file, decrypted, known.tell)
+        }
+        DumpSource::Sections {
             file,
             sections,
             text_bytes,
@@ -315,13 +322,13 @@ pub(crate) async fn load(
     };
     drop(way);
     drop_account(known).await?;
-    loaded.map_err(|why| told(known, why))
+    loaded.map_err(|why| explain_failure(known, why))
 }
 
 /// What a client says when it can't load a dump: the fault of the dump, unless the server says otherwise.
-fn told(known: &Known, why: anyhow::Error) -> anyhow::Error {
+fn explain_failure(known: &Database, why: anyhow::Error) -> anyhow::Error {
     if is_to_stop() {
-        return stopped();
+        return stopped_error();
     }
     if why.downcast_ref::<crate::base::error::Failure>().is_some() {
         return why;
@@ -364,14 +371,14 @@ fn go_on() -> io::Result<()> {
 }
 
 /// How far it is.
-struct Progress {
+struct LoadProgress {
     tell: fn(&str),
     done: u64,
     all: u64,
     told: u64,
 }
 
-impl Progress {
+impl LoadProgress {
     fn add(&mut self, bytes: u64) {
         self.done += bytes;
         let every = (self.all / TOLD).max(64 << 20);
@@ -390,30 +397,30 @@ impl Progress {
     }
 }
 
-fn stream(
+fn stream_dump(
     host: &Host,
     mut client: Flow,
     file: &File,
     mut decrypted: Option<Flow>,
     tell: fn(&str),
-) -> Result<Scan> {
-    let mut progress = Progress {
+) -> Result<DumpScan> {
+    let mut progress = LoadProgress {
         tell,
         done: 0,
         all: 0,
         told: 0,
     };
-    let mut scan = Scan::default();
+    let mut scan = DumpScan::default();
     let mut input = client.input.take().context("the client reads nothing")?;
     let output = decrypted.as_mut().and_then(|flow| flow.output.take());
     let pump = || -> io::Result<()> {
         let mut text = match output {
-            Some(output) => unpacked(output)?,
-            None => unpacked(file)?,
+            Some(output) => unpack_stream(output)?,
+            None => unpack_stream(file)?,
         };
         let mut piece = vec![0; PIECE];
         loop {
-            let read = text.read(&mut piece).map_err(Reading::wrapped)?;
+            let read = text.read(&mut piece).map_err(DumpReadError::wrapped)?;
             if read == 0 {
                 return Ok(());
             }
@@ -444,16 +451,19 @@ fn stream(
 /// A failure of the dump, and not of who should read it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Reading(io::Error);
+struct DumpReadError(io::Error);
 
-impl Reading {
+impl DumpReadError {
     fn wrapped(why: io::Error) -> io::Error {
-        io::Error::other(Reading(why))
+        io::Error::other(DumpReadError(why))
     }
 }
 
 fn read_or_written(why: io::Error, host: &Host, decrypted: Option<Flow>) -> Option<anyhow::Error> {
-    if why.get_ref().is_none_or(|inner| !inner.is::<Reading>()) {
+    if why
+        .get_ref()
+        .is_none_or(|inner| !inner.is::<DumpReadError>())
+    {
         return None;
     }
     let told = decrypted.map_or_else(
@@ -470,7 +480,7 @@ fn read_or_written(why: io::Error, host: &Host, decrypted: Option<Flow>) -> Opti
 
 /// A part that waits for a client.
 #[derive(Debug)]
-struct Part {
+struct DumpPart {
     from: u64,
     to: u64,
 }
@@ -479,7 +489,7 @@ struct Part {
 #[derive(Debug)]
 struct Window<'a> {
     file: &'a File,
-    part: Part,
+    part: DumpPart,
 }
 
 impl Read for Window<'_> {
@@ -496,41 +506,41 @@ fn side_by_side(
     host: &Host,
     mut clients: Vec<Flow>,
     file: &File,
-    sections: &[Section],
+    sections: &[DumpSection],
     text_bytes: u64,
     tell: fn(&str),
-) -> Result<Scan> {
+) -> Result<DumpScan> {
     let end = file.metadata()?.len();
     let parts = sections.iter().enumerate().map(|(at, section)| {
         let to = sections.get(at + 1).map_or(end, |next| next.offset);
         let is_in_order = section.offset <= to && to <= end;
         is_in_order.then_some((
             section.table.is_some(),
-            Part {
+            DumpPart {
                 from: section.offset,
                 to,
             },
         ))
     });
     let damaged = || Exit::Unusable.because("the manifest does not fit the dump");
-    let parts: Vec<(bool, Part)> = parts.collect::<Option<_>>().ok_or_else(damaged)?;
+    let parts: Vec<(bool, DumpPart)> = parts.collect::<Option<_>>().ok_or_else(damaged)?;
     let mut parts = parts.into_iter();
     let mut head = Vec::new();
     let (_, part) = parts.next().ok_or_else(damaged)?;
-    unpacked(Window { file, part })?
+    unpack_stream(Window { file, part })?
         .take(LARGEST_HEAD + 1)
         .read_to_end(&mut head)?;
     if head.len() as u64 > LARGEST_HEAD {
         return Err(damaged());
     }
-    let mut tables: Vec<Part> = parts
+    let mut tables: Vec<DumpPart> = parts
         .filter(|(is_table, _)| *is_table)
         .map(|(_, part)| part)
         .collect();
     // The largest first: the last ones to be loaded should be small.
     tables.sort_by_key(|part| part.to - part.from);
     let queue = Mutex::new(tables);
-    let progress = Mutex::new(Progress {
+    let progress = Mutex::new(LoadProgress {
         tell,
         done: 0,
         all: text_bytes,
@@ -543,7 +553,7 @@ fn side_by_side(
     let fed: Vec<io::Result<()>> = std::thread::scope(|scope| {
         let workers: Vec<_> = inputs
             .into_iter()
-            .map(|input| scope.spawn(|| feed(input, &head, file, &queue, &progress)))
+            .map(|input| scope.spawn(|| feed_client(input, &head, file, &queue, &progress)))
             .collect();
         workers
             .into_iter()
@@ -565,46 +575,49 @@ fn side_by_side(
         first = first.and(ended);
     }
     first?;
-    Ok(Scan::default())
+    Ok(DumpScan::default())
 }
 
-fn feed(
+fn feed_client(
     mut input: ChildStdin,
     head: &[u8],
     file: &File,
-    queue: &Mutex<Vec<Part>>,
-    progress: &Mutex<Progress>,
+    queue: &Mutex<Vec<DumpPart>>,
+    progress: &Mutex<LoadProgress>,
 ) -> io::Result<()> {
-    fn locked<T>(_: T) -> io::Error {
+    fn lock_failed<T>(_: T) -> io::Error {
         io::Error::other("another thread failed")
     }
     let mut piece = vec![0; PIECE];
     loop {
-        let Some(part) = queue.lock().map_err(locked)?.pop() else {
+        let Some(part) = queue.lock().map_err(lock_failed)?.pop() else {
             return Ok(());
         };
         // What is set for a dump: the end of the part before may have set it back.
         input.write_all(head)?;
         let is_large = part.to - part.from > LARGE;
-        let mut text = unpacked(Window { file, part })?;
+        let mut text = unpack_stream(Window { file, part })?;
         let mut keys = None;
         if is_large {
-            let begin = beginning(&mut text).map_err(Reading::wrapped)?;
-            let without = deferred_keys::keys(&begin).map(|(without, statement)| {
+            let begin = read_beginning(&mut text).map_err(DumpReadError::wrapped)?;
+            let without = deferred_keys::split_keys(&begin).map(|(without, statement)| {
                 keys = Some(statement);
                 without
             });
             input.write_all(without.as_ref().unwrap_or(&begin))?;
-            progress.lock().map_err(locked)?.add(begin.len() as u64);
+            progress
+                .lock()
+                .map_err(lock_failed)?
+                .add(begin.len() as u64);
         }
         loop {
-            let read = text.read(&mut piece).map_err(Reading::wrapped)?;
+            let read = text.read(&mut piece).map_err(DumpReadError::wrapped)?;
             if read == 0 {
                 break;
             }
             go_on()?;
             input.write_all(&piece[..read])?;
-            progress.lock().map_err(locked)?.add(read as u64);
+            progress.lock().map_err(lock_failed)?.add(read as u64);
         }
         if let Some(keys) = keys {
             input.write_all(keys.as_bytes())?;
@@ -613,7 +626,7 @@ fn feed(
 }
 
 /// A part up to where the statement that makes its table is whole, if it comes early.
-fn beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
+fn read_beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut begin = Vec::new();
     while begin.len() < LARGEST_CREATE && !deferred_keys::is_whole(&begin) {
         let before = begin.len();
@@ -626,7 +639,7 @@ fn beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// How many rows each table of a database has, without ours.
-pub(crate) async fn counts(known: &Known, database: &str) -> Result<BTreeMap<String, u64>> {
+pub(crate) async fn count_rows(known: &Database, database: &str) -> Result<BTreeMap<String, u64>> {
     let tables = sql::tables_of(&known.server, database).await?;
     let tables: Vec<String> = tables.into_iter().filter(|name| name != MARK).collect();
     let mut counts = BTreeMap::new();
@@ -637,8 +650,8 @@ pub(crate) async fn counts(known: &Known, database: &str) -> Result<BTreeMap<Str
             .map(|(at, table)| {
                 format!(
                     "SELECT {at}, COUNT(*) FROM {}.{}",
-                    quote::name(database),
-                    quote::name(table)
+                    quote::quote_name(database),
+                    quote::quote_name(table)
                 )
             })
             .collect();
@@ -652,7 +665,10 @@ pub(crate) async fn counts(known: &Known, database: &str) -> Result<BTreeMap<Str
 }
 
 /// Refuses what did not arrive as it was written down.
-pub(crate) fn compare(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) -> Result<()> {
+pub(crate) fn compare_counts(
+    wanted: &BTreeMap<String, u64>,
+    found: &BTreeMap<String, u64>,
+) -> Result<()> {
     let names = wanted.keys().chain(found.keys());
     for name in names {
         let (wanted, found) = (wanted.get(name), found.get(name));
@@ -672,10 +688,10 @@ pub(crate) fn compare(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u
 }
 
 /// Gives the tables of one database the names of another's, whose own go into a third one, in one step.
-pub(crate) async fn switch(known: &Known, from: &str, aside: &str) -> Result<()> {
+pub(crate) async fn switch_tables(known: &Database, from: &str, aside: &str) -> Result<()> {
     let live = &known.database;
-    let mut all = moves(known, live, aside).await?;
-    all.extend(moves(known, from, live).await?);
+    let mut all = rename_clauses(known, live, aside).await?;
+    all.extend(rename_clauses(known, from, live).await?);
     known
         .server
         .change(&format!("RENAME TABLE {}", all.join(", ")))
@@ -683,22 +699,22 @@ pub(crate) async fn switch(known: &Known, from: &str, aside: &str) -> Result<()>
 }
 
 /// Moves the tables of one database into another that has none, in one step.
-pub(crate) async fn hand_over(known: &Known, from: &str, to: &str) -> Result<()> {
-    let all = moves(known, from, to).await?;
+pub(crate) async fn hand_over(known: &Database, from: &str, to: &str) -> Result<()> {
+    let all = rename_clauses(known, from, to).await?;
     known
         .server
         .change(&format!("RENAME TABLE {}", all.join(", ")))
         .await
 }
 
-async fn moves(known: &Known, from: &str, to: &str) -> Result<Vec<String>> {
+async fn rename_clauses(known: &Database, from: &str, to: &str) -> Result<Vec<String>> {
     let tables = sql::tables_of(&known.server, from).await?.into_iter();
     let moved = tables.filter(|table| table != MARK).map(|table| {
-        let table = quote::name(&table);
+        let table = quote::quote_name(&table);
         format!(
             "{}.{table} TO {}.{table}",
-            quote::name(from),
-            quote::name(to)
+            quote::quote_name(from),
+            quote::quote_name(to)
         )
     });
     Ok(moved.collect())
@@ -716,13 +732,13 @@ mod tests {
                 .collect::<BTreeMap<_, _>>()
         };
         let wanted = counts(&[("a", 1), ("b", 2)]);
-        assert!(compare(&wanted, &wanted).is_ok());
+        assert!(compare_counts(&wanted, &wanted).is_ok());
         for other in [
             counts(&[("a", 1)]),
             counts(&[("a", 1), ("b", 3)]),
             counts(&[("a", 1), ("b", 2), ("c", 0)]),
         ] {
-            let why = compare(&wanted, &other).unwrap_err();
+            let why = compare_counts(&wanted, &other).unwrap_err();
             assert_eq!(Exit::of(&why), Exit::Unusable);
         }
     }
@@ -730,9 +746,17 @@ mod tests {
     #[test]
     fn names_fit_and_differ() {
         let long = "x".repeat(64);
-        for purpose in [For::Verify, For::Restore, For::Replaced, For::Anonymise] {
-            assert!(name(&long, purpose).len() <= 64);
+        for purpose in [
+            ScratchDatabase::Verify,
+            ScratchDatabase::Restore,
+            ScratchDatabase::Replaced,
+            ScratchDatabase::Anonymise,
+        ] {
+            assert!(scratch_name(&long, purpose).len() <= 64);
         }
-        assert_ne!(name("a", For::Verify), name("a", For::Restore));
+        assert_ne!(
+            scratch_name("a", ScratchDatabase::Verify),
+            scratch_name("a", ScratchDatabase::Restore)
+        );
     }
 }

@@ -22,19 +22,19 @@ pub(crate) fn missing_mount(host: &Host, directory: &str) -> Result<Option<Strin
             wanted.extend(unit.as_deref().and_then(of_unit));
         }
     }
-    let Some(point) = deepest(&wanted, directory) else {
+    let Some(point) = deepest_mount(&wanted, directory) else {
         return Ok(None);
     };
     // An automatic one is mounted by this.
     let _ = std::fs::read_dir(point);
-    let is_mounted = mounted(&std::fs::read_to_string(MOUNTED)?)
+    let is_mounted = mount_points(&std::fs::read_to_string(MOUNTED)?)
         .iter()
         .any(|there| there == point);
     Ok((!is_mounted).then(|| point.to_owned()))
 }
 
 /// The deepest of these that a directory is in, or is itself.
-fn deepest<'a>(points: &'a [String], directory: &str) -> Option<&'a str> {
+fn deepest_mount<'a>(points: &'a [String], directory: &str) -> Option<&'a str> {
     let holds = |point: &&String| {
         let rest = directory.strip_prefix(point.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -52,7 +52,7 @@ fn in_table(text: &str) -> Vec<String> {
         .map(str::trim)
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split_whitespace().nth(1))
-        .map(|point| unescaped(point).trim_end_matches('/').to_owned())
+        .map(|point| unescape_field(point).trim_end_matches('/').to_owned())
         .filter(|point| point.starts_with('/'))
         .collect()
 }
@@ -66,17 +66,17 @@ fn of_unit(text: &str) -> Option<String> {
 }
 
 /// Where something is mounted, as proc(5) has it: the fifth field, and behind a dash the kind.
-fn mounted(text: &str) -> Vec<String> {
+fn mount_points(text: &str) -> Vec<String> {
     let point = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
         let is_there = !kind.starts_with(AUTOMATIC);
-        is_there.then(|| mount.split(' ').nth(4).map(unescaped))?
+        is_there.then(|| mount.split(' ').nth(4).map(unescape_field))?
     };
     text.lines().filter_map(point).collect()
 }
 
 /// Blanks and the like are written as `\040`.
-fn unescaped(field: &str) -> String {
+fn unescape_field(field: &str) -> String {
     let mut parts = field.split('\\');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
@@ -107,10 +107,16 @@ mod tests {
             "# a comment\nUUID=1 / ext4 defaults 0 1\nnas:/b /srv/backups nfs noauto 0 0\nnas:/c /srv/my\\040disk/ nfs\nUUID=2 none swap sw 0 0\n",
         );
         assert_eq!(points, ["/srv/backups", "/srv/my disk"]);
-        assert_eq!(deepest(&points, "/srv/backups/site"), Some("/srv/backups"));
-        assert_eq!(deepest(&points, "/srv/backups"), Some("/srv/backups"));
-        assert_eq!(deepest(&points, "/srv/my disk/x"), Some("/srv/my disk"));
-        assert_eq!(deepest(&points, "/srv/backups2"), None);
+        assert_eq!(
+            deepest_mount(&points, "/srv/backups/site"),
+            Some("/srv/backups")
+        );
+        assert_eq!(deepest_mount(&points, "/srv/backups"), Some("/srv/backups"));
+        assert_eq!(
+            deepest_mount(&points, "/srv/my disk/x"),
+            Some("/srv/my disk")
+        );
+        assert_eq!(deepest_mount(&points, "/srv/backups2"), None);
         assert_eq!(
             of_unit("[Mount]\nWhat=x\nWhere=/srv/y/\n").as_deref(),
             Some("/srv/y")
@@ -122,6 +128,6 @@ mod tests {
         let text = "36 35 98:0 / /srv/backups rw,noatime master:1 - ext3 /dev/root rw\n\
             37 35 0:5 / /srv/other rw - autofs systemd-1 rw\n\
             38 35 0:6 / /srv/my\\040disk rw - nfs nas:/c rw\n";
-        assert_eq!(mounted(text), ["/srv/backups", "/srv/my disk"]);
+        assert_eq!(mount_points(text), ["/srv/backups", "/srv/my disk"]);
     }
 }

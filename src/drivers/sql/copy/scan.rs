@@ -52,7 +52,7 @@ enum At {
 
 /// What was seen so far.
 #[derive(Debug)]
-pub(crate) struct Scan {
+pub(crate) struct DumpScan {
     /// Each table with the number of its rows.
     pub(crate) tables: BTreeMap<String, u64>,
     /// Whether a client of MariaDB or MySQL made it: then it says when it is complete.
@@ -65,9 +65,9 @@ pub(crate) struct Scan {
     into: String,
 }
 
-impl Default for Scan {
-    fn default() -> Scan {
-        Scan {
+impl Default for DumpScan {
+    fn default() -> DumpScan {
+        DumpScan {
             tables: BTreeMap::new(),
             by_a_client: false,
             complete: false,
@@ -79,7 +79,7 @@ impl Default for Scan {
     }
 }
 
-impl Scan {
+impl DumpScan {
     /// Goes on with these bytes, up to where something else begins: gives how many bytes come before that, and what it
     /// is. Whoever asks goes on from there. A line that tells it is held back until it is known: so are its bytes.
     pub(crate) fn next(&mut self, bytes: &[u8]) -> (usize, Option<Begins>) {
@@ -156,7 +156,7 @@ impl Scan {
         if inserts(&self.head) {
             // Up to the first row: from there on brackets are counted.
             whole = false;
-            let name_ends = name(&self.head, INSERT).map_or(usize::MAX, |(_, end)| end);
+            let name_ends = table_name(&self.head, INSERT).map_or(usize::MAX, |(_, end)| end);
             let values = self
                 .head
                 .get(name_ends..)
@@ -182,13 +182,13 @@ impl Scan {
         }
         self.complete = head.starts_with(COMPLETED);
         self.by_a_client |= BY_A_CLIENT.iter().any(|line| head.starts_with(line));
-        if let Some((into, _)) = name(&head, INSERT).filter(|_| head.ends_with(b"VALUES")) {
+        if let Some((into, _)) = table_name(&head, INSERT).filter(|_| head.ends_with(b"VALUES")) {
             self.into = into;
             self.rows = 0;
             self.at = At::Values;
-        } else if let Some((table, _)) = name(&head, CREATE) {
+        } else if let Some((table, _)) = table_name(&head, CREATE) {
             self.tables.entry(table).or_default();
-        } else if let Some((table, _)) = name(&head, TABLE) {
+        } else if let Some((table, _)) = table_name(&head, TABLE) {
             return Some(Begins::Table(table));
         } else if OTHERS.iter().any(|line| head.starts_with(line)) {
             return Some(Begins::Other);
@@ -206,7 +206,7 @@ impl Scan {
 }
 
 /// The name behind the beginning of a line, and where it ends.
-fn name(head: &[u8], beginning: &[u8]) -> Option<(String, usize)> {
+fn table_name(head: &[u8], beginning: &[u8]) -> Option<(String, usize)> {
     let rest = head.strip_prefix(beginning)?;
     let mut end = 0;
     loop {
@@ -227,15 +227,15 @@ mod tests {
 
     const DUMP: &str = "/*!999999\\- enable the sandbox mode */ \n-- MariaDB dump 10.19\n--\n-- Table structure for table `a`\n--\nCREATE TABLE `a` (\n  `x` text DEFAULT '(',\n);\nINSERT INTO `a` VALUES\n(1,'it''s (not) a \\' row; \\\\'),\n(2,NULL);\nINSERT INTO `a` VALUES (3,'\\\\'),(4,'INSERT INTO `b` VALUES (1)');\n--\n-- Table structure for table `b``c`\n--\nCREATE TABLE `b``c` (\n);\nINSERT INTO `b``c` (`id`, `VALUES(`) VALUES (0x28),(_binary 'x');\n/*!40103 SET TIME_ZONE=@OLD_TIME_ZONE */;\n-- Dump completed on 2026-11-21\n";
 
-    fn scanned(pieces: &[&[u8]]) -> Scan {
-        let mut scan = Scan::default();
+    fn scanned(pieces: &[&[u8]]) -> DumpScan {
+        let mut scan = DumpScan::default();
         for piece in pieces {
             scan.feed(piece);
         }
         scan
     }
 
-    fn is_right(scan: &Scan) -> bool {
+    fn is_right(scan: &DumpScan) -> bool {
         let rows = BTreeMap::from([("a".to_owned(), 4), ("b`c".to_owned(), 2)]);
         scan.tables == rows && scan.complete && scan.by_a_client
     }
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn tables_begin_where_they_are_said_to() {
-        let (mut scan, mut rest, mut found) = (Scan::default(), DUMP.as_bytes(), Vec::new());
+        let (mut scan, mut rest, mut found) = (DumpScan::default(), DUMP.as_bytes(), Vec::new());
         while !rest.is_empty() {
             let (taken, begins) = scan.next(rest);
             rest = &rest[taken..];

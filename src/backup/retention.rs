@@ -23,7 +23,7 @@ pub(crate) enum Rule {
 
 /// For each of these moments, oldest first, whether what was made then stays. The newest one always does, and all of the
 /// last day: somebody may have made one before a change that is not done yet.
-pub(crate) fn stays(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bool> {
+pub(crate) fn mark_kept(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime) -> Vec<bool> {
     let is_recent = |moment: &OffsetDateTime| now - *moment < Duration::DAY;
     let mut stays: Vec<bool> = made.iter().map(is_recent).collect();
     if let Some(newest) = stays.last_mut().filter(|_| rule != Rule::Replaced) {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     fn kept(rule: Rule, made: &[OffsetDateTime]) -> Vec<String> {
-        let stays = stays(rule, made, NOW);
+        let stays = mark_kept(rule, made, NOW);
         let kept = made.iter().zip(stays).filter(|(_, stays)| *stays);
         kept.map(|(moment, _)| moment.date().to_string()).collect()
     }
@@ -140,8 +140,8 @@ mod tests {
         assert_eq!(kept(none, &hours).len(), 3);
         let old = [datetime!(2020-05-05 02:00 UTC)];
         assert_eq!(kept(Rule::Month, &old).len(), 1);
-        assert!(stays(none, &[], NOW).is_empty());
-        assert_eq!(stays(Rule::Replaced, &old, NOW), [false]);
-        assert_eq!(stays(Rule::Replaced, &hours, NOW), [true; 3]);
+        assert!(mark_kept(none, &[], NOW).is_empty());
+        assert_eq!(mark_kept(Rule::Replaced, &old, NOW), [false]);
+        assert_eq!(mark_kept(Rule::Replaced, &hours, NOW), [true; 3]);
     }
 }
