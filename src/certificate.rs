@@ -1,7 +1,7 @@
 //! The server's TLS certificate: one of our own making, or a given one checked.
 //!
 //! Nothing here touches a file: bytes come in, and what is wrong with them goes out. [`self_signed`] makes a pair for
-//! trying things out, [`still_serves`] says whether an earlier pair is still right, and [`check()`] finds everything
+//! trying things out, [`still_serves`] says whether an earlier pair is still right, and [`check_given()`] finds everything
 //! that is wrong with the files that an administrator brought along.
 
 mod check;

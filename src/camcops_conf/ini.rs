@@ -135,7 +135,7 @@ impl Ini {
 
     /// Gives a key a value, so that [`Ini::get`] returns exactly that value.
     ///
-    /// The first line goes beside the key, the others below it (see [`super::list`]).
+    /// The first line goes beside the key, the others below it (see [`super::join_list`]).
     /// Comments, order and indentation stay. A repeated key becomes one.
     pub fn set(&mut self, section: &str, key: &str, value: &str) -> Result<()> {
         check_section(section)?;

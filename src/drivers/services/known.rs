@@ -84,7 +84,7 @@ impl ServiceManager {
         self.members.iter().find(|member| member.name == name)
     }
 
-    /// All of them as their managers see them, asked once until [`Known::forget`].
+    /// All of them as their managers see them, asked once until [`ServiceManager::forget`].
     pub(crate) fn see(&self, host: &Host) -> Result<BTreeMap<String, ServiceState>> {
         if let Some(all) = self.cached().as_ref() {
             return Ok(all.clone());
@@ -94,7 +94,7 @@ impl ServiceManager {
         Ok(all)
     }
 
-    /// Begins to look, so that the answer is there when [`Known::look_ahead`] needs it.
+    /// Begins to look, so that the answer is there when [`ServiceManager::look_ahead`] needs it.
     pub(crate) fn begin_to_look(&self, host: &Host) {
         if self.cached().is_none() {
             self.begun
