@@ -2,7 +2,7 @@
 
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
-use crate::harness::site::{SERVICES, unit, wait_until_well};
+use crate::harness::site::{SERVICES, unit, wait_until_at_work, wait_until_well};
 use crate::harness::tablet::{self, Tablets};
 use std::time::{Duration, Instant};
 
@@ -248,7 +248,7 @@ fn twenty_tablets_for_ten_minutes() {
         }
         for service in ["server", "workers"] {
             kills.push(killed(&machine, service));
-            wait_until_well(&machine, &format!("children of {service} were killed"));
+            wait_until_at_work(&machine, &format!("children of {service} were killed"));
         }
     }
     eprintln!("{rounds} rounds in {:.0} s", begin.elapsed().as_secs_f64());
