@@ -72,12 +72,15 @@ fn moves_to_a_path(machine: &Booted) {
     machine.run(
         "bash /root/moving > /dev/null 2>&1 &
          camcops-provision install --yes --wheelhouse /srv/wheelhouse --set web.path=/moved
+         echo $SECONDS > /root/took
          touch /root/moved
          wait",
     );
-    let astray: f64 = machine.run("cat /root/astray").trim().parse().unwrap();
-    eprintln!("for {astray} s a page of the site that moved led astray");
-    assert!(astray < 5.0, "{astray}");
+    let number = |file| -> f64 { machine.run(&format!("cat {file}")).trim().parse().unwrap() };
+    let (astray, took) = (number("/root/astray"), number("/root/took"));
+    eprintln!("for {astray} s of {took} s a page of the site that moved led astray");
+    // How long a step takes hangs on the machine; that Apache comes next does not.
+    assert!(astray < took / 4.0, "{astray} of {took}");
 }
 
 fn a_broken_one_stops_an_install(machine: &Booted) {
