@@ -24,9 +24,7 @@ use time::OffsetDateTime;
 pub(crate) const DATABASE: &str = "database.sql.zst";
 /// What else makes up a site.
 pub(crate) const FILES: &str = "files.tar.zst";
-/// The database, encrypted.
 pub(crate) const DATABASE_ENCRYPTED: &str = "database.sql.zst.age";
-/// The files, encrypted.
 pub(crate) const FILES_ENCRYPTED: &str = "files.tar.zst.age";
 /// What is not finished ends with this.
 pub(crate) const UNFINISHED: &str = ".unfinished";
@@ -48,9 +46,7 @@ pub(crate) enum BackupKind {
 /// Something in the directory of backups.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BackupEntry {
-    /// Its name.
     pub(crate) name: String,
-    /// What it is.
     pub(crate) what: BackupKind,
     /// When it was made.
     #[serde(serialize_with = "time::serde::rfc3339::serialize")]
@@ -178,13 +174,11 @@ fn unusable_backup(path: &str, what: &str) -> anyhow::Error {
 /// A backup whose sums were found to be right.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// Where it is.
     pub(crate) path: String,
     /// What it says of itself.
     pub(crate) manifest: BackupManifest,
     /// Its database, as it was summed: nobody can have exchanged it since.
     pub(crate) database: File,
-    /// Its files.
     pub(crate) files: File,
 }
 

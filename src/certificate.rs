@@ -383,7 +383,6 @@ fn only_key(pem: &[u8]) -> Option<PrivateKey> {
 /// What `status` shows of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct CertificateSummary {
-    /// Who it is for.
     pub(crate) subject: String,
     /// Who signed it.
     pub(crate) issuer: String,

@@ -89,7 +89,6 @@ pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check]) -> Ve
     outcomes
 }
 
-/// The worst of all.
 pub(crate) fn worst_state(outcomes: &[CheckOutcome]) -> Health {
     let states = outcomes.iter().map(|outcome| outcome.state);
     states.max().unwrap_or(Health::Ok)

@@ -38,7 +38,6 @@ pub(crate) struct Drivers {
     pub(crate) bundle: Option<Rc<Bundle>>,
     /// The message broker; [`Drivers::set_broker`] fills it.
     pub(crate) broker: RefCell<Option<Rc<broker::Broker>>>,
-    /// The database.
     pub(crate) database: RefCell<Option<Rc<sql::Database>>>,
     /// How commands of the application are run.
     pub(crate) application: Option<tables::Application>,
@@ -73,7 +72,6 @@ impl Drivers {
         )
     }
 
-    /// The database.
     pub(crate) fn database(&self) -> Result<Rc<sql::Database>> {
         asked(
             self.database.borrow().clone(),

@@ -96,7 +96,6 @@ impl Serialize for Planned {
 /// Something of somebody else that stands where ours should.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Conflict {
-    /// Which resource.
     pub(crate) resource: Resource,
     /// What is there, and what to do.
     pub(crate) what: String,
@@ -123,7 +122,6 @@ pub(crate) struct Plan {
 /// Something that stays although it is no longer wanted, and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Left {
-    /// Which resource.
     pub(crate) resource: Resource,
     /// Why it stays.
     pub(crate) why: String,
@@ -132,7 +130,6 @@ pub(crate) struct Left {
 /// Which instance is at work, and what it may do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope<'a> {
-    /// The instance.
     pub(crate) instance: &'a str,
     /// Whether files of somebody else may be taken over (they come back with `uninstall`).
     pub(crate) adopt: bool,
@@ -254,7 +251,6 @@ async fn observe_all(
 /// Something that is not as we made it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Drift {
-    /// Which resource.
     pub(crate) resource: Resource,
     /// The facets that differ.
     pub(crate) facets: Vec<String>,
@@ -555,7 +551,6 @@ async fn carry_out(
 /// What becomes of a database and of a vhost that we made when everything is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Data {
-    /// They stay.
     Stays,
     /// They go, with the accounts that use them.
     Goes,

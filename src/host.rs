@@ -51,7 +51,6 @@ mod walk;
 pub(crate) enum PathKind {
     /// A regular file.
     File,
-    /// A directory.
     Directory,
     /// A symbolic link.
     Symlink,
@@ -62,11 +61,8 @@ pub(crate) enum PathKind {
 /// What stands at a path: kind, owner, mode, and when it last changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PathInfo {
-    /// What it is.
     pub(crate) kind: PathKind,
-    /// Numeric owner.
     pub(crate) uid: u32,
-    /// Numeric group.
     pub(crate) gid: u32,
     /// Permission bits, with the set-id and sticky bits.
     pub(crate) mode: u32,

@@ -67,7 +67,6 @@ pub struct Flavour {
     pub(crate) mysql_settings: &'static str,
     /// The service of a MySQL server.
     pub(crate) mysql_service: &'static str,
-    /// Its packages.
     pub(crate) packages: &'static Packages,
 }
 
@@ -207,7 +206,6 @@ pub struct Row {
     pub path: String,
     /// Directory or file.
     pub(crate) what: PlannedKind,
-    /// Whose.
     pub(crate) whose: Whose,
     /// Four octal digits; empty where it is not ours to say.
     pub mode: &'static str,
@@ -235,7 +233,6 @@ pub struct Layout {
     pub(crate) secrets: String,
     /// The self-signed certificate.
     pub(crate) certificate: String,
-    /// Its key.
     pub(crate) key: String,
     /// Both in one file, where certbot gets them: so one is never replaced without the other.
     pub(crate) certificate_with_key: String,
@@ -261,9 +258,7 @@ pub struct Layout {
     pub(crate) downloads: String,
     /// The site's own data.
     pub(crate) data: String,
-    /// Its extra strings.
     pub(crate) extra_strings: String,
-    /// Its logos.
     pub(crate) images: String,
     /// Its SNOMED codes.
     pub(crate) snomed: String,
@@ -275,12 +270,9 @@ pub struct Layout {
     pub(crate) apache_logs: String,
     /// The current release.
     pub(crate) venv: String,
-    /// Its static files.
     #[serde(rename = "static")]
     pub(crate) static_files: String,
-    /// Its strings.
     pub(crate) release_strings: String,
-    /// This program.
     pub(crate) tool: String,
     /// For ACME clients.
     pub(crate) acme: String,

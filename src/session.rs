@@ -42,7 +42,6 @@ pub(crate) mod upgrade_record;
 pub struct Session {
     /// What is to be decided from.
     pub site: Site,
-    /// The machine.
     pub(crate) host: Host,
     /// What makes the machine follow; a staged tree has none of them.
     pub(crate) drivers: Drivers,

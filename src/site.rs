@@ -22,7 +22,6 @@ mod warnings;
 /// The settings of an instance, and what the machine is that they are for.
 #[derive(Debug)]
 pub struct Site {
-    /// Which instance.
     pub(crate) instance: String,
     /// The file that the administrator edits.
     pub(crate) settings_file: PathBuf,
@@ -286,7 +285,6 @@ pub(crate) struct OwnBroker {
     pub(crate) port_mapper: bool,
 }
 
-/// Whose the certificate is.
 #[derive(Debug)]
 pub(crate) enum Certificate {
     /// Made by this program; `because` says why it is made anew, and is empty where it is not.
@@ -307,7 +305,6 @@ pub(crate) enum Certificate {
     },
     /// The administrator's own files, checked.
     Given {
-        /// Its path.
         certificate: String,
         /// The path of its key.
         key: String,

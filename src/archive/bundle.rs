@@ -26,7 +26,6 @@ pub(crate) const TOOL: &str = "tool/camcops-provision";
 /// The bundle that an installation takes its files from: unpacked when the first of them is needed.
 #[derive(Debug)]
 pub(crate) struct Bundle {
-    /// Its path.
     pub(crate) path: String,
     tell: fn(&str),
     manifest: OnceCell<BundleManifest>,

@@ -18,9 +18,7 @@ use time::format_description::well_known::Rfc3339;
 /// A backup that was just made.
 #[derive(Debug)]
 pub(crate) struct MadeBackup {
-    /// Its name.
     pub(crate) name: String,
-    /// Where it is.
     pub(crate) path: String,
     /// Its size on the disk.
     pub(crate) bytes: u64,

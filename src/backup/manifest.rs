@@ -17,9 +17,7 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 /// What a backup says of itself. It never has a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BackupManifest {
-    /// The format.
     pub(crate) format: u32,
-    /// Which instance.
     pub(crate) instance: String,
     /// When it was begun.
     pub(crate) made_at: String,
@@ -29,14 +27,12 @@ pub(crate) struct BackupManifest {
     pub(crate) release: Option<String>,
     /// The server that the database was on.
     pub(crate) server: String,
-    /// The machine.
     pub(crate) machine: String,
     /// The recipient of age that its contents are for.
     pub(crate) encrypted_to: Option<String>,
     /// What it was made before, if that is why there is one: it holds what was to be replaced.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) before: Option<String>,
-    /// The database.
     pub(crate) database: DumpedDatabase,
     /// Configuration, keys and the site's own files.
     pub(crate) files: Vec<BackedUpFile>,
@@ -45,7 +41,6 @@ pub(crate) struct BackupManifest {
 /// The database of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DumpedDatabase {
-    /// Its name.
     pub(crate) name: String,
     /// Its file in the backup.
     pub(crate) file: String,
@@ -53,7 +48,6 @@ pub(crate) struct DumpedDatabase {
     pub(crate) revision: Option<String>,
     /// The character set of new tables.
     pub(crate) charset: String,
-    /// Their collation.
     pub(crate) collation: String,
     /// How much it took on the server.
     pub(crate) data_bytes: u64,
@@ -78,7 +72,6 @@ impl DumpedDatabase {
 /// A file that is kept besides the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BackedUpFile {
-    /// Where it was.
     pub(crate) path: String,
     /// How large it was.
     pub(crate) bytes: u64,

@@ -36,7 +36,6 @@ enum Reply {
     Yes,
     No,
     Plan,
-    /// Neither.
     Other,
 }
 

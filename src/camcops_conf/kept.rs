@@ -9,7 +9,6 @@ use std::fmt;
 /// A key that stays as the administrator set it, with its values fit for showing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct KeptSetting {
-    /// The file.
     pub(crate) path: String,
     /// The section.
     pub section: String,

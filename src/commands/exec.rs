@@ -64,7 +64,6 @@ pub(crate) async fn run_program(global: &Global, words: &[OsString]) -> Result<u
     become_it(&site, program, arguments, false).await
 }
 
-/// A shell.
 pub(crate) async fn run_shell(global: &Global, as_root: bool) -> Result<u8> {
     let site = open_site(global, "open a shell")?;
     let bash = Path::new("/bin/bash").exists();

@@ -18,7 +18,6 @@ use time::format_description::well_known::Rfc3339;
 /// As many lines as a screen or two take.
 const LINES: u32 = 100;
 
-/// One line of a log.
 #[derive(Debug, Serialize)]
 struct LogLine {
     service: String,

@@ -36,7 +36,6 @@ pub(crate) async fn run(global: &Global, command: &Command, style: Style) -> Res
     }
 }
 
-/// Whose a secret is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum SecretOrigin {
@@ -44,7 +43,6 @@ enum SecretOrigin {
     Generated,
     /// It is in a file of the administrator.
     Administrator,
-    /// There is none.
     None,
 }
 

@@ -141,7 +141,6 @@ async fn bring_up(site: &Session, member: &Member) -> Result<()> {
 /// What is to be told of a service.
 #[derive(Debug, Serialize)]
 pub(crate) struct ServiceRow {
-    /// Its name.
     pub(crate) name: String,
     /// Where it is in its life.
     pub(crate) state: ServicePhase,

@@ -24,7 +24,6 @@ const LONG_PAUSE: Duration = Duration::from_secs(5);
 const SHORTEST_TRY: Duration = Duration::from_secs(1);
 const LONGEST_TRY: Duration = Duration::from_secs(15);
 
-/// One that answered.
 #[derive(Debug, Serialize)]
 struct AnsweredRole {
     #[serde(rename = "for")]

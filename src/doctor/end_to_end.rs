@@ -87,7 +87,6 @@ pub(crate) async fn check_workers(look: &Look<'_>) -> Result<Vec<Finding>> {
     .await
 }
 
-/// The schedule.
 pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
     check_role(
         look,
@@ -97,7 +96,6 @@ pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
     .await
 }
 
-/// A PDF.
 pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let made = look

@@ -36,7 +36,6 @@ impl fmt::Display for Health {
 pub(crate) struct Finding {
     /// How well it is.
     pub(crate) state: Health,
-    /// What it is.
     pub(crate) found: String,
     /// What mends it, as a command where there is one.
     pub(crate) remedy: Option<String>,
@@ -79,7 +78,6 @@ pub(crate) struct Measure {
     pub(crate) name: &'static str,
     /// Which of several, such as a directory.
     pub(crate) of: Option<String>,
-    /// How much.
     pub(crate) value: f64,
 }
 
@@ -88,7 +86,6 @@ pub(crate) struct Measure {
 pub(crate) struct CheckOutcome {
     /// The check.
     pub(crate) id: &'static str,
-    /// What it looks at.
     pub(crate) looks_at: &'static str,
     /// Why that matters.
     pub(crate) matters: &'static str,
@@ -96,7 +93,6 @@ pub(crate) struct CheckOutcome {
     pub(crate) state: Health,
     /// What it found.
     pub(crate) findings: Vec<Finding>,
-    /// What it measured.
     pub(crate) measures: Vec<Measure>,
     /// How long it took.
     pub(crate) milliseconds: u64,

@@ -18,7 +18,6 @@ use tokio::sync::OnceCell;
 
 /// A site, and what was found out about it so far.
 pub(crate) struct Look<'a> {
-    /// The site.
     pub(crate) site: &'a Session,
     /// What is installed already.
     pub(crate) journal: Journal,

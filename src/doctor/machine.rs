@@ -157,7 +157,6 @@ fn is_below(free: u64, all: u64, (share, enough): (f64, u64)) -> bool {
     (free as f64) < all as f64 * share && free < enough
 }
 
-/// Memory.
 pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     let value = |name: &str| {

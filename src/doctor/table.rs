@@ -22,7 +22,6 @@ pub(crate) enum Occasion {
 pub(crate) struct Check {
     /// Its name, which never changes.
     pub(crate) id: &'static str,
-    /// What it looks at.
     pub(crate) looks_at: &'static str,
     /// Why that matters.
     pub(crate) matters: &'static str,
@@ -33,7 +32,6 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Whether it is for that.
     pub(crate) fn fits(&self, subject: Occasion) -> bool {
         self.fits.contains(&subject)
     }

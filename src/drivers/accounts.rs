@@ -6,7 +6,6 @@ use crate::host::Host;
 use crate::resource::{Enforced, Facets, State};
 use anyhow::Result;
 
-/// Whether the group is there.
 pub(crate) fn observe_group(host: &Host, name: &str) -> State {
     match host.accounts.gid(name) {
         Some(_) => State::Present(Facets::new()),

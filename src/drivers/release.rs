@@ -45,10 +45,8 @@ const PARTS: [&str; 5] = [
     "extra_strings",
 ];
 
-/// Which release is wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct WantedRelease {
-    /// Its name.
     pub(crate) id: String,
     /// The version of CamCOPS.
     pub(crate) version: Version,

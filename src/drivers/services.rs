@@ -50,7 +50,6 @@ pub(crate) enum ServicePhase {
     Stopped,
     /// It does not run yet.
     Starting,
-    /// It runs.
     Running,
     /// It still runs.
     Stopping,

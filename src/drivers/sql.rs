@@ -33,7 +33,6 @@ pub(crate) struct Database {
     pub(crate) server: Rc<DatabaseServer>,
     /// The name of the database.
     pub(crate) database: String,
-    /// Which instance it is for.
     pub(crate) instance: String,
     /// What each new connection of the application reads its password from.
     pub(crate) option_file: String,
@@ -47,7 +46,6 @@ pub(crate) struct Database {
 pub(crate) struct DatabaseAccount {
     /// Its name, without the host.
     pub(crate) user: String,
-    /// What it is for.
     pub(crate) purpose: AccountPurpose,
     way_in: WayIn,
     /// The password that is in use while another one takes its place.

@@ -8,7 +8,6 @@ const WELL_KNOWN: [(&str, u32); 3] = [("root", 0), ("www-data", 33), ("apache", 
 const WELL_KNOWN_GROUPS: [(&str, u32); 4] =
     [("root", 0), ("adm", 4), ("www-data", 33), ("apache", 48)];
 
-/// Who is who.
 #[derive(Debug)]
 pub(crate) enum Accounts {
     /// The machine's own name service, directory services included.

@@ -48,7 +48,6 @@ pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     /// Its standard output; its complaints too, where its lines were followed.
     pub(crate) output: String,
-    /// Its complaints.
     pub(crate) complaint: String,
 }
 
@@ -153,7 +152,6 @@ impl<'a> Child<'a> {
         self
     }
 
-    /// In this directory.
     pub(crate) fn directory(mut self, directory: &str) -> Child<'a> {
         self.command.current_dir(directory);
         self

@@ -73,11 +73,9 @@ pub(crate) fn break_before_waiting(host: &Host, layout: &Layout) {
 /// A lock, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lock {
-    /// Its path.
     pub(crate) path: String,
     /// Whether it was broken.
     pub broken: bool,
-    /// Why, or why not.
     pub(crate) why: String,
 }
 

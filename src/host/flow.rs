@@ -33,7 +33,6 @@ pub(crate) enum Ends {
     Input,
     /// What it writes.
     Output,
-    /// Both.
     Both,
 }
 

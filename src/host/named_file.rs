@@ -28,7 +28,6 @@ pub(crate) fn create_directory(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)
 }
 
-/// Removes a file.
 pub(crate) fn remove_file(file: &Path) -> io::Result<()> {
     fs::remove_file(file)
 }

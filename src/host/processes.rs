@@ -19,10 +19,8 @@ const LONGEST_LINE: u64 = 64 << 10;
 /// The state in which a listening TCP socket is.
 const LISTENING: &str = "0A";
 
-/// A process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Process {
-    /// Its number.
     pub(crate) pid: u32,
     /// Its program, in short.
     pub(crate) name: String,
@@ -147,7 +145,6 @@ pub(crate) struct Stat {
 pub(crate) struct Table(BTreeMap<u32, Stat>);
 
 impl Table {
-    /// Reads it.
     pub(crate) fn read() -> Table {
         let stat = |pid: u32| parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
         Table(
@@ -235,7 +232,6 @@ pub(crate) fn open_files(pid: u32) -> Vec<String> {
 /// Something that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// Where.
     pub(crate) address: SocketAddr,
     inode: u64,
 }

@@ -57,7 +57,6 @@ pub(crate) struct Step {
     pub(crate) status: Option<i32>,
     /// What it prints, or the names of the workers, or the page.
     pub(crate) output: Option<String>,
-    /// What it complains of.
     pub(crate) complaint: Option<String>,
     /// It is not installed.
     pub(crate) missing: bool,

@@ -47,11 +47,9 @@ const FRAME: u32 = 16 << 10;
 pub(crate) struct BrokerAddress {
     /// Where the server is.
     pub(crate) address: Address,
-    /// The vhost.
     pub(crate) vhost: String,
     /// The account at the broker.
     pub(crate) user: String,
-    /// Its password.
     pub(crate) password: Secret,
     /// Who is trusted, if the connection is encrypted.
     pub(crate) tls: Option<Arc<ClientConfig>>,

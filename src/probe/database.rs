@@ -27,7 +27,6 @@ const LARGEST_ANSWER: u64 = 64 << 10;
 /// How the connection is encrypted.
 #[derive(Debug, Clone)]
 pub(crate) enum Encryption {
-    /// Not at all.
     Off,
     /// Encrypted, whoever answers.
     Required,
@@ -38,13 +37,10 @@ pub(crate) enum Encryption {
 /// How the application logs in.
 #[derive(Debug, Clone)]
 pub(crate) enum Login {
-    /// With a password.
     Password(Secret),
     /// By the account that its process runs as.
     Account {
-        /// Numeric user.
         uid: u32,
-        /// Numeric group.
         gid: u32,
     },
 }

@@ -14,7 +14,6 @@ pub(crate) struct SupervisorSocket {
     pub(crate) port: u16,
     /// Who may log in.
     pub(crate) user: String,
-    /// With which password.
     pub(crate) password: Secret,
 }
 

@@ -59,7 +59,6 @@ pub(crate) fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
     });
 }
 
-/// All of it.
 pub(crate) fn all_parts() -> Parts {
     Parts {
         only: Vec::new(),

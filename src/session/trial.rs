@@ -200,7 +200,6 @@ fn is_due(site: &Session, plan: &Plan, journal: &Journal, content: &Content) -> 
     !is_ours && starts
 }
 
-/// The problems as lines.
 pub(crate) fn problem_lines(problems: &[Problem]) -> Vec<String> {
     problems
         .iter()

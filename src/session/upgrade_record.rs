@@ -31,7 +31,6 @@ pub(crate) enum UpgradePhase {
 pub(crate) struct Side {
     /// The version of CamCOPS.
     pub(crate) version: String,
-    /// The release.
     pub(crate) release: String,
 }
 
@@ -40,9 +39,7 @@ pub(crate) struct Side {
 pub(crate) struct UpgradeRecord {
     /// How far it came.
     pub(crate) phase: UpgradePhase,
-    /// What there was.
     pub(crate) from: Side,
-    /// What there is to be.
     pub(crate) to: Side,
     /// The dump of the database from before, where there was anything to dump.
     pub(crate) dump: Option<String>,

@@ -15,7 +15,6 @@ pub(crate) type ConfigSections = BTreeMap<String, BTreeMap<String, ConfigValue>>
 /// A value for camcops.conf. It may be a secret, so its debug form does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum ConfigValue {
-    /// One line.
     Line(String),
     /// A list, one line per entry.
     List(Vec<String>),

@@ -27,7 +27,6 @@ pub(crate) struct Sources {
 /// Settings, and where each of them comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resolved {
-    /// The settings.
     pub(crate) settings: Settings,
     /// The origin of each key by its dotted name.
     pub(crate) origins: BTreeMap<String, Origin>,

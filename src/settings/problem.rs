@@ -13,7 +13,6 @@ pub(crate) enum Origin {
     Default,
     /// A line of a file.
     File {
-        /// The file.
         #[serde(serialize_with = "as_text")]
         path: PathBuf,
         /// The line, counted from 1.

@@ -20,7 +20,6 @@ checked_text! {
 pub(crate) enum Python {
     /// The newest that will do.
     Auto,
-    /// 3.MINOR.
     Minor(u8),
     /// 3.MINOR by the path of its interpreter.
     Interpreter(u8, String),

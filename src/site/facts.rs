@@ -11,9 +11,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Manager {
-    /// systemd.
     Systemd,
-    /// supervisor.
     Supervisor,
 }
 
@@ -21,9 +19,7 @@ pub(crate) enum Manager {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DatabaseFamily {
-    /// MariaDB.
     Mariadb,
-    /// MySQL.
     Mysql,
 }
 
@@ -35,7 +31,6 @@ pub(crate) enum Pdf {
     Packaged,
     /// The administrator has put it there.
     Present,
-    /// Nowhere.
     Missing,
 }
 
@@ -68,7 +63,6 @@ pub struct Facts {
     pub(crate) pythons: Pythons,
     /// How the file name of ImageMagick's library goes on; empty where that is not known.
     pub(crate) magick_suffix: &'static str,
-    /// Processor cores.
     pub(crate) cores: u32,
     /// Memory in MiB.
     pub(crate) memory_mb: u64,
@@ -86,9 +80,7 @@ pub(crate) struct Pythons {
 /// One Python.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Interpreter {
-    /// 3.MINOR.
     pub(crate) minor: u8,
-    /// Its path.
     pub(crate) path: String,
     /// Whether it can bring pip into a new environment.
     pub(crate) whole: bool,

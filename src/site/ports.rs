@@ -12,7 +12,6 @@ use std::os::unix::fs::FileTypeExt;
 /// One line: what for, where, and who is there.
 #[derive(Debug, Serialize)]
 pub(crate) struct UsedPort {
-    /// What for.
     pub(crate) purpose: String,
     /// A port of this machine; nothing for a socket or another machine's port.
     pub(crate) port: Option<u16>,

@@ -15,13 +15,11 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 /// What a bundle says of itself. It never has a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BundleManifest {
-    /// The format.
     pub(crate) format: u32,
     /// When it was made.
     pub(crate) made_at: String,
     /// The version of the program that made it, and that is in it.
     pub(crate) tool: String,
-    /// The machines that it is for.
     pub(crate) machine: BundleMachine,
     /// The version of CamCOPS.
     pub(crate) camcops: String,
@@ -44,7 +42,6 @@ pub(crate) struct BundleMachine {
     pub(crate) distribution: String,
     /// Its release: `VERSION_ID`.
     pub(crate) version: String,
-    /// The architecture.
     pub(crate) architecture: String,
 }
 
@@ -53,23 +50,19 @@ pub(crate) struct BundleMachine {
 pub(crate) struct Built {
     /// As the lock has it: `name==version`.
     pub(crate) pin: String,
-    /// Its file.
     pub(crate) path: String,
 }
 
-/// A file of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BundledFile {
     /// Its directory and its name.
     pub(crate) path: String,
-    /// Its size.
     pub(crate) bytes: u64,
     /// Its SHA-256, in lower-case hexadecimal digits.
     pub(crate) sha256: String,
 }
 
 impl BundleMachine {
-    /// This one.
     pub(crate) fn this(host: &Host) -> Result<BundleMachine> {
         let (distribution, version) = facts::distribution_release(host)?;
         Ok(BundleMachine {

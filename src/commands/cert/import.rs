@@ -15,7 +15,6 @@ use zeroize::Zeroizing;
 pub(crate) struct ImportedPair {
     /// With its chain, and nothing else of the files that they came in.
     pub(crate) certificate: Vec<u8>,
-    /// PEM text.
     pub(crate) key: Zeroizing<Vec<u8>>,
     /// What is not wrong enough to refuse it.
     pub(crate) warnings: Vec<String>,

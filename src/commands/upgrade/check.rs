@@ -25,11 +25,9 @@ pub(crate) const KEY: &str = "camcops.version";
 pub(crate) struct Preflight {
     /// The version in use.
     pub(crate) from: String,
-    /// Its release.
     pub(crate) from_release: String,
     /// The version that is wanted.
     pub(crate) to: &'static str,
-    /// Its release.
     pub(crate) to_release: Option<String>,
     /// The versions that this program knows.
     pub(crate) known: Vec<&'static str>,
@@ -56,13 +54,9 @@ pub(crate) struct Preflight {
 /// The room somewhere.
 #[derive(Debug, Serialize)]
 pub(crate) struct Room {
-    /// What for.
     pub(crate) what: &'static str,
-    /// Where.
     pub(crate) path: String,
-    /// What is needed, in MiB.
     pub(crate) needed_mib: u64,
-    /// What is free, in MiB.
     pub(crate) free_mib: u64,
 }
 

@@ -38,7 +38,6 @@ lists:flatten([Vhosts, Users, Permissions, Queues, Others, io_lib:format("t~w;",
 /// What the broker has.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// Its vhosts.
     pub(crate) vhosts: BTreeSet<String>,
     /// The tags of its accounts.
     pub(crate) users: BTreeMap<String, BTreeSet<String>>,

@@ -15,10 +15,8 @@ use std::fmt::Write as _;
 /// The index of packages, as apt reads it.
 pub(crate) const INDEX: &str = "Packages";
 
-/// Packages that were fetched.
 #[derive(Debug)]
 pub(crate) struct FetchedPackages {
-    /// Their names.
     pub(crate) names: BTreeSet<String>,
     /// Their files, and the index of them.
     pub(crate) files: Vec<String>,

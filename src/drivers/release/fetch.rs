@@ -14,7 +14,6 @@ use anyhow::{Context, Result};
 /// The files of a release.
 #[derive(Debug)]
 pub(crate) struct FetchedRelease {
-    /// Their names.
     pub(crate) files: Vec<String>,
     /// Those that were built here.
     pub(crate) built: Vec<Built>,

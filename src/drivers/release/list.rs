@@ -9,7 +9,6 @@ use std::time::SystemTime;
 /// A release that is there.
 #[derive(Debug)]
 pub(crate) struct Installed {
-    /// Its name.
     pub(crate) id: String,
     /// The version of CamCOPS, where it says so.
     pub(crate) version: Option<String>,
@@ -19,7 +18,6 @@ pub(crate) struct Installed {
     pub(crate) size: u64,
     /// When it was built.
     pub(crate) built: Option<SystemTime>,
-    /// Whether all of it is there.
     pub(crate) whole: bool,
     /// Whether the services use it.
     pub(crate) current: bool,

@@ -10,7 +10,6 @@ use crate::site::facts::{DatabaseFamily, Manager};
 /// Where systemd's own administrator keeps units.
 pub(crate) const UNIT_HOME: &str = "/etc/systemd/system";
 
-/// What a service is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ServiceRole {
     /// The database server of this machine, a service of somebody else.
@@ -23,11 +22,8 @@ pub(crate) enum ServiceRole {
     Timer,
     /// CamCOPS's web server.
     Server,
-    /// The workers.
     Workers,
-    /// The scheduler.
     Scheduler,
-    /// The monitor.
     Monitor,
     /// Apache, a service of somebody else.
     Web,
@@ -50,7 +46,6 @@ impl ServiceRole {
 pub(crate) struct Member {
     /// The name that its manager has for it.
     pub(crate) name: String,
-    /// What it is for.
     pub(crate) role: ServiceRole,
     /// What people call it; nothing for what they don't start and stop by a name.
     pub(crate) service: Option<String>,

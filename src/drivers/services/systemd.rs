@@ -42,7 +42,6 @@ fn ask_about<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> 
     Ok(Some(question.args(units)))
 }
 
-/// The answer.
 pub(crate) fn parse_answer(
     units: &[String],
     said: &Ended,

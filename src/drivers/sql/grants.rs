@@ -25,10 +25,8 @@ pub(crate) const APPLICATION: [&str; 11] = [
 /// What an account that only reads does.
 const OF_A_READER: [&str; 1] = ["SELECT"];
 
-/// What an account is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AccountPurpose {
-    /// The application.
     Application,
     /// Reports and the like.
     Reading,

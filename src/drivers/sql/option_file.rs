@@ -13,9 +13,7 @@ const LARGEST: u64 = 1 << 20;
 /// What an option file says about a login.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OptionFile {
-    /// The account.
     pub(crate) user: Option<String>,
-    /// Its password.
     pub(crate) password: Option<Secret>,
 }
 

@@ -4,7 +4,6 @@
 //! Texts are quoted for a session with `NO_BACKSLASH_ESCAPES`, which the server module switches on: there a quote that is
 //! doubled is the whole of the rule.
 
-/// A text.
 pub(crate) fn quote_text(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }
@@ -14,7 +13,6 @@ pub(crate) fn quote_name(value: &str) -> String {
     format!("`{}`", value.replace('`', "``"))
 }
 
-/// An account.
 pub(crate) fn quote_account(user: &str, host: &str) -> String {
     format!("{}@{}", quote_text(user), quote_text(host))
 }

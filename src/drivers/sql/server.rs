@@ -34,7 +34,6 @@ pub(crate) enum Power {
     Application,
 }
 
-/// A database server.
 #[derive(Debug)]
 pub(crate) struct DatabaseServer {
     /// Where it is and how we log in.

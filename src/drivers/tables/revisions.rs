@@ -11,7 +11,6 @@ const MIGRATIONS: &str = "site-packages/camcops_server/alembic/versions";
 /// The revisions of a release.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Revisions {
-    /// The newest.
     pub(crate) head: String,
     /// All of them.
     pub(crate) all: BTreeSet<String>,

@@ -59,7 +59,6 @@ const ALL: &[&str] = &[];
 /// A column as the database has it.
 #[derive(Debug)]
 pub(crate) struct Column {
-    /// Its name.
     pub(crate) name: String,
     /// Its type, without a size.
     pub(crate) data_type: String,
@@ -91,13 +90,11 @@ impl Column {
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ColumnTreatment {
-    /// It is what it was.
     Kept,
     /// The same for the same person or the same number, and nothing else.
     Pseudonym(Pseudonym),
     /// The first day of its year.
     Year,
-    /// Nothing.
     Emptied,
 }
 

@@ -9,7 +9,6 @@ use anyhow::Result;
 use std::fmt::Write as _;
 use zeroize::Zeroizing;
 
-/// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientPurpose {
     /// To write out what is in a database.

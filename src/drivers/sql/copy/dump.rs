@@ -28,7 +28,6 @@ pub(crate) struct DumpSection {
     pub(crate) table: Option<String>,
 }
 
-/// What a dump has.
 #[derive(Debug)]
 pub(crate) struct Dumped {
     /// Each table with the number of its rows.

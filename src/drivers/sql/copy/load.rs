@@ -236,16 +236,13 @@ async fn drop_account(known: &Database) -> Result<()> {
 pub(crate) enum DumpSource<'a> {
     /// Our own, whose parts can be loaded side by side.
     Sections {
-        /// The file.
         file: &'a File,
-        /// Its parts.
         sections: &'a [DumpSection],
         /// Its size as text.
         text_bytes: u64,
     },
     /// Any other, from its beginning to its end.
     Stream {
-        /// The file.
         file: &'a File,
         /// Who decrypts it, if it is encrypted.
         decrypted: Option<Flow>,

@@ -44,7 +44,6 @@ enum At {
     Line,
     /// Between the values of an INSERT.
     Values,
-    /// In a text.
     Text,
     /// Behind a backslash in a text.
     Escaped,
