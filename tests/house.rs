@@ -113,7 +113,7 @@ const MOST_IN_A_CIRCLE: usize = 14;
 /// Names of types that occur more than once.
 const MOST_SHARED_NAMES: usize = 0;
 /// Lines of the longest file, without its tests; should be 500.
-const LONGEST_FILE: usize = 876;
+const LONGEST_FILE: usize = 817;
 /// Items that are public outside of the crate.
 const MOST_PUBLIC: usize = 400;
 /// Functions whose names have one word, of a hundred.
