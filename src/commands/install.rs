@@ -10,7 +10,7 @@ use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Install, Parts, PlanFlags, Uninstall};
 use crate::commands::upgrade::rollback;
 use crate::doctor::find_nameless;
-use crate::drivers::{Drivers, services, sql};
+use crate::drivers::{Drivers, services};
 use crate::engine::report::{self, Lines};
 use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
@@ -22,7 +22,7 @@ use crate::resource::{Part, State};
 use crate::session::Session;
 use crate::session::converge::{
     converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle,
-    overriding_sources, refuse_plan,
+    overriding_sources, refuse_undoable,
 };
 use crate::session::{open_host, trial};
 use anyhow::{Context, Result};
@@ -118,14 +118,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
         // What another run was just making is no conflict.
         (recipe, plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     }
-    refuse_plan(&site, &recipe, &plan)?;
-    let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-    sql::refuse_undoable(
-        site.drivers.database().ok().as_deref(),
-        &site.host,
-        differing.map(|planned| &planned.change),
-    )
-    .await?;
+    refuse_undoable(&site, &recipe, &plan).await?;
     if plan.changes.is_empty() {
         if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
             bundle::clear_unpacked(&site.host)?;

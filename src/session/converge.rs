@@ -4,7 +4,7 @@ use crate::archive::bundle;
 use crate::base::error::Exit;
 use crate::base::terminal::Style;
 use crate::cli::{Parts, SourceFlags};
-use crate::drivers::{packages, release, services};
+use crate::drivers::{packages, release, services, sql};
 use crate::engine::report::Lines;
 use crate::engine::{self, Action, Plan, Scope};
 use crate::journal::{Journal, Writer};
@@ -152,6 +152,18 @@ pub(crate) fn overriding_sources(origin: &SourceFlags) -> Result<Vec<String>> {
         overrides.push(format!("camcops.{name}={path}"));
     }
     Ok(overrides)
+}
+
+/// Refuses a plan that can't be carried out as a whole, also what the database does not let this account do.
+pub(crate) async fn refuse_undoable(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()> {
+    refuse_plan(site, recipe, plan)?;
+    let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
+    sql::refuse_undoable(
+        site.drivers.database().ok().as_deref(),
+        &site.host,
+        differing.map(|planned| &planned.change),
+    )
+    .await
 }
 
 /// What can't be carried out is refused before any of it is.

@@ -10,14 +10,14 @@ use crate::base::terminal::Style;
 use crate::cli::{Global, GrantReadonly};
 use crate::commands::superuser::{asked_twice, from_file};
 use crate::commands::{config, need_machine, scale};
-use crate::drivers::sql::{self, Database};
+use crate::drivers::sql::Database;
 use crate::engine::report::Lines;
 use crate::engine::{self, Action};
 use crate::host::secrets::SecretName;
 use crate::journal::Writer;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::{make_plan, refuse_plan};
+use crate::session::converge::{make_plan, refuse_undoable};
 use crate::settings::{ClientHost, DatabaseUser, Setting};
 use anyhow::Result;
 use serde_json::json;
@@ -74,14 +74,7 @@ pub(crate) async fn grant_readonly(
         plan.changes
             .retain(|planned| planned.action != Action::Remove);
         plan.conflicts.clear();
-        refuse_plan(&site, &recipe, &plan)?;
-        let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-        sql::refuse_undoable(
-            site.drivers.database().ok().as_deref(),
-            &site.host,
-            differing.map(|planned| &planned.change),
-        )
-        .await?;
+        refuse_undoable(&site, &recipe, &plan).await?;
         let pairs: Vec<(&str, Option<&str>)> = changes
             .iter()
             .map(|(key, value)| (*key, Some(value.as_str())))
