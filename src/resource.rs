@@ -1,15 +1,6 @@
 //! The one abstraction: a resource is a name for something on the machine, and its state is absent or a small map of
 //! facets. What differs between the wanted and the observed facets is a change; everything the program does is a fold
 //! over changes.
-//!
-//! ```
-//! use camcops_provision::resource::{Facets, State};
-//!
-//! let wanted = State::Present(Facets::new().with("mode", "0640"));
-//! let found = State::Present(Facets::new().with("mode", "0644").with("owner", "root:root"));
-//! // Only what is wanted is compared: the owner belongs to the administrator here.
-//! assert_eq!(wanted.differences(&found), ["mode"]);
-//! ```
 
 use crate::base::text::encode_hex;
 use anyhow::Result;
@@ -503,6 +494,17 @@ pub(crate) struct Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_wanted_is_compared() {
+        let wanted = State::Present(Facets::new().with("mode", "0640"));
+        let found = State::Present(
+            Facets::new()
+                .with("mode", "0644")
+                .with("owner", "root:root"),
+        );
+        assert_eq!(wanted.differences(&found), ["mode"]);
+    }
 
     #[test]
     fn content_never_prints_its_bytes() {
