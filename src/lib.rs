@@ -5,7 +5,7 @@
 //! the program does is a fold over changes:
 //!
 //! ```text
-//! desired(site, found) -> [Wanted]    pure; the recipe
+//! desired(site, found) -> [Wanted]    decides, and changes nothing; the recipe
 //! plan      = those whose observed facets differ from the wanted ones   (also: dry run, diff, drift, status)
 //! apply     = for each change: journal the intent, enforce it, observe again, journal "done"
 //! uninstall = the journal read backwards with before and after swapped

@@ -160,7 +160,12 @@ impl Endpoint {
     /// What the settings and the secrets of a site say.
     pub(crate) fn of(host: &Host, site: &Site, role: Backend) -> Result<Endpoint> {
         Ok(match role {
-            Backend::Database => Endpoint::Database(database::DatabaseAddress::of(host, site)?),
+            Backend::Database => Endpoint::Database(database::DatabaseAddress::of(
+                host,
+                &site.settings().database,
+                &site.layout,
+                site.socket_account(),
+            )?),
             Backend::Broker => Endpoint::Broker(broker::BrokerAddress::of(
                 host,
                 site.settings(),

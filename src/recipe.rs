@@ -1,6 +1,7 @@
 //! The recipe: what an installation should have. It reads as the table of contents of an installation.
 //!
-//! It is pure: it sees the site (settings, facts, layout) and what was found, and nothing else.
+//! It decides and changes nothing: it sees the site (settings, facts, layout) and what was found. Of the machine it asks no
+//! more than whether accounts and folders that the settings name are there.
 
 use crate::camcops_conf::{self, Ini};
 use crate::drivers::release;
@@ -167,15 +168,16 @@ impl<'a> Draft<'a> {
 
     /// The release first, and only then the links that make it the current one.
     fn application(&mut self) {
-        let wanted = match release::WantedRelease::new(self.site) {
-            Ok(wanted) => wanted,
-            // A staged tree has its Python when it runs.
-            Err(_) if self.site.facts.staged => return,
-            Err(release::Missing(what)) => {
-                self.recipe.missing.push((Part::Application, what));
-                return;
-            }
-        };
+        let wanted =
+            match release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts) {
+                Ok(wanted) => wanted,
+                // A staged tree has its Python when it runs.
+                Err(_) if self.site.facts.staged => return,
+                Err(release::Missing(what)) => {
+                    self.recipe.missing.push((Part::Application, what));
+                    return;
+                }
+            };
         let because = format!(
             "CamCOPS {} on {}",
             wanted.version.as_str(),

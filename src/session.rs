@@ -1,4 +1,4 @@
-//! A site opened for a command: what it reads, decides and keeps.
+//! A site opened for a command: its machine, its drivers, and what is read before anything is decided.
 
 use crate::archive::bundle::Bundle;
 use crate::base::error::Exit;
@@ -229,7 +229,10 @@ impl Session {
             config_digests: self.config_digests(journal)?,
             own_broker: self.own_broker()?,
             own_rotation,
-            release_is_whole: match release::WantedRelease::new(self) {
+            release_is_whole: match release::WantedRelease::new(
+                &self.settings().camcops,
+                &self.facts,
+            ) {
                 Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
                 Err(_) => false,
             },
@@ -400,13 +403,36 @@ impl Session {
 
 /// All of them, for the machine that the program runs on; nothing is asked or read yet.
 fn drivers(site: &Site, tell: fn(&str)) -> Drivers {
-    let bundle = Bundle::of(&site.settings().camcops, tell).map(Rc::new);
+    let (settings, facts, layout) = (site.settings(), &site.facts, &site.layout);
+    let network = &settings.network;
+    let bundle = Bundle::of(&settings.camcops, tell).map(Rc::new);
     Drivers {
-        packages: Some(packages::PackageSource::new(site, bundle.clone(), tell)),
+        packages: Some(packages::PackageSource::new(
+            facts.flavour.packages,
+            network,
+            bundle.clone(),
+            tell,
+        )),
         services: Some(services::ServiceManager::of(site)),
-        acme: Some(acme::Certbot::new(site, tell)),
-        release: Some(release::ReleaseRecipe::new(site, bundle.clone(), tell)),
-        application: Some(tables::Application::new(site, tell)),
+        acme: Some(acme::Certbot::new(
+            site.names(),
+            &settings.tls,
+            network,
+            tell,
+        )),
+        release: Some(release::ReleaseRecipe::new(
+            settings,
+            facts,
+            bundle.clone(),
+            tell,
+        )),
+        application: Some(tables::Application::new(
+            site.account(),
+            layout,
+            &settings.backup,
+            facts.magick_suffix,
+            tell,
+        )),
         bundle,
         ..Drivers::default()
     }

@@ -87,6 +87,11 @@ impl Site {
         self.dedicated() && self.settings().database.mode == Mode::Local
     }
 
+    /// The account that logs in to the database by itself alone, if one does.
+    pub(crate) fn socket_account(&self) -> Option<&str> {
+        self.socket_authentication().then(|| self.account())
+    }
+
     /// The names of the site, the main one first.
     pub(crate) fn names(&self) -> Vec<String> {
         let names = &self.settings().web.server_names;

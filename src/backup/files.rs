@@ -6,8 +6,8 @@ use crate::archive::pack::{Packer, unpack_stream};
 use crate::base::error::Exit;
 use crate::host::{Host, PathKind};
 use crate::layout::HOME;
-use crate::session::Session;
 use crate::settings::AbsolutePath;
+use crate::site::Site;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -15,8 +15,8 @@ use std::time::UNIX_EPOCH;
 use tar::{Archive, Builder, EntryType, Header};
 
 /// What is kept of a site, parents before what is in them; what is not there is not kept.
-pub(crate) fn list_paths(site: &Session) -> Result<Vec<String>> {
-    let (host, layout, settings) = (&site.host, &site.layout, site.settings());
+pub(crate) fn list_paths(host: &Host, site: &Site) -> Result<Vec<String>> {
+    let (layout, settings) = (&site.layout, site.settings());
     let text = |path: &Option<AbsolutePath>| path.as_ref().map(|path| path.as_str().to_owned());
     let mut all = BTreeSet::new();
     let mut tree = |root: &str| -> Result<()> {
@@ -82,11 +82,14 @@ pub(crate) fn list_paths(site: &Session) -> Result<Vec<String>> {
 }
 
 /// Packs what is there; gives what that was.
-pub(crate) fn pack_files(site: &Session, packer: &mut Packer<'_>) -> Result<Vec<BackedUpFile>> {
-    let host = &site.host;
+pub(crate) fn pack_files(
+    host: &Host,
+    site: &Site,
+    packer: &mut Packer<'_>,
+) -> Result<Vec<BackedUpFile>> {
     let mut kept = Vec::new();
     let mut archive = Builder::new(packer);
-    for path in list_paths(site)? {
+    for path in list_paths(host, site)? {
         let Some(entry) = host.stat(&path)? else {
             continue;
         };

@@ -9,7 +9,9 @@ use crate::drivers::sql::copy::directory::{enter_directory, remember_directory, 
 use crate::drivers::sql::copy::dump;
 use crate::drivers::sql::{self, Database, quote};
 use crate::drivers::tables;
-use crate::session::Session;
+use crate::host::Host;
+use crate::settings::Settings;
+use crate::site::Site;
 use anyhow::{Context, Result};
 use std::io::Write;
 use time::OffsetDateTime;
@@ -27,16 +29,15 @@ pub(crate) struct MadeBackup {
 }
 
 /// Removes what runs before this one left unfinished, and says so. The lock is ours, so that none is at work.
-pub(crate) fn clear_up(site: &Session, directory: &str) -> Result<u64> {
+fn clear_up(host: &Host, site: &Site, directory: &str, tell: fn(&str)) -> Result<u64> {
     let mut freed = 0;
-    for found in list_site_backups(site)? {
+    for found in list_site_backups(host, site.settings(), &site.layout.slug)? {
         if found.what == super::BackupKind::Unfinished {
-            (site.drivers.application()?.tell)(&format!(
+            tell(&format!(
                 "removing {directory}/{}, which an earlier run did not finish",
                 found.name
             ));
-            site.host
-                .remove_tree(&format!("{directory}/{}", found.name))?;
+            host.remove_tree(&format!("{directory}/{}", found.name))?;
             freed += found.bytes;
         }
     }
@@ -44,33 +45,29 @@ pub(crate) fn clear_up(site: &Session, directory: &str) -> Result<u64> {
 }
 
 /// What is in the directory of backups of a site.
-pub(crate) fn list_site_backups(site: &Session) -> Result<Vec<super::BackupEntry>> {
-    let (settings, slug) = (site.settings(), &site.layout.slug);
+pub(crate) fn list_site_backups(
+    host: &Host,
+    settings: &Settings,
+    slug: &str,
+) -> Result<Vec<super::BackupEntry>> {
     super::list_backups(
-        &site.host,
+        host,
         settings.backup.directory.as_str(),
         slug,
         settings.database.name_or(slug),
     )
 }
 
-/// The directory for backups, which only root may enter.
-pub(crate) fn backup_directory(site: &Session) -> Result<&str> {
-    let directory = site.settings().backup.directory.as_str();
-    enter_directory(&site.host, &site.instance, directory)?;
-    Ok(directory)
-}
-
 /// Makes a backup of a site, for its own sake or before something; whoever calls holds the lock.
 pub(crate) async fn make_backup(
-    site: &Session,
+    host: &Host,
+    site: &Site,
     known: &Database,
     before: Option<&str>,
 ) -> Result<MadeBackup> {
-    let host = &site.host;
-    let tell = site.drivers.application()?.tell;
-    let directory = backup_directory(site)?;
-    let clear = clear_up(site, directory)?;
+    let directory = site.settings().backup.directory.as_str();
+    enter_directory(host, &site.instance, directory)?;
+    let clear = clear_up(host, site, directory, known.tell)?;
     if clear > 0 {
         host.sync_file_system(directory)?;
     }
@@ -96,10 +93,10 @@ pub(crate) async fn make_backup(
             "{path} was made in this very second; wait for the next one"
         )));
     }
-    tell(&format!("backing up {} to {path}", known.database));
+    (known.tell)(&format!("backing up {} to {path}", known.database));
     let unfinished = format!("{path}{UNFINISHED}");
     host.make_directory(&unfinished, Some((0, 0)), 0o700)?;
-    let written = write_backup(site, known, &unfinished, &all, size, before).await;
+    let written = write_backup(host, site, known, &unfinished, &all, size, before).await;
     let (manifest, bytes) = match written {
         Ok(written) => written,
         Err(why) => {
@@ -120,14 +117,14 @@ pub(crate) async fn make_backup(
 }
 
 async fn write_backup(
-    site: &Session,
+    host: &Host,
+    site: &Site,
     known: &Database,
     path: &str,
     all: &[String],
     size: u64,
     before: Option<&str>,
 ) -> Result<(BackupManifest, u64)> {
-    let host = &site.host;
     let made_at = OffsetDateTime::now_utc().replace_nanosecond(0)?;
     let recipient = site.settings().backup.encrypt_to.as_ref();
     let recipient = recipient.map(|recipient| recipient.as_str());
@@ -152,7 +149,7 @@ async fn write_backup(
         host.new_file(&format!("{path}/{}", names.1))?,
         recipient,
     )?;
-    let kept = match files::pack_files(site, &mut packer) {
+    let kept = match files::pack_files(host, site, &mut packer) {
         Ok(kept) => kept,
         Err(why) => return Err(packer.cause(why)),
     };

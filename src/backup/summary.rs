@@ -5,7 +5,7 @@ use crate::base::terminal;
 use crate::drivers::sql::copy::directory;
 use crate::host::Host;
 use crate::layout::HOME;
-use crate::session::Session;
+use crate::site::Site;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -46,17 +46,17 @@ pub(crate) struct FailedBackup {
 
 impl BackupSummary {
     /// What only root may see is nothing to others.
-    pub(crate) fn of(site: &Session) -> Result<Option<BackupSummary>> {
-        if !site.host.is_root() {
+    pub(crate) fn of(host: &Host, site: &Site) -> Result<Option<BackupSummary>> {
+        if !host.is_root() {
             return Ok(None);
         }
         let backup = &site.settings().backup;
         let directory = backup.directory.as_str();
-        let all = make::list_site_backups(site)?;
-        let mut absence = directory::explain_absence(&site.host, &site.instance, directory)?;
+        let all = make::list_site_backups(host, site.settings(), &site.layout.slug)?;
+        let mut absence = directory::explain_absence(host, &site.instance, directory)?;
         if absence.is_none()
             && all.is_empty()
-            && directory::had_backups(&site.host, &site.instance, directory)?
+            && directory::had_backups(host, &site.instance, directory)?
         {
             absence = Some(format!(
                 "backup.directory {directory} had backups, and is empty now"
@@ -84,7 +84,7 @@ impl BackupSummary {
                 bytes: found.bytes,
                 age_seconds: (OffsetDateTime::now_utc() - found.made_at).whole_seconds(),
             }),
-            last_failure: last_failure(&site.host, &site.instance)?,
+            last_failure: last_failure(host, &site.instance)?,
         }))
     }
 }
@@ -137,17 +137,15 @@ fn last_failure(host: &Host, instance: &str) -> Result<Option<FailedBackup>> {
 }
 
 /// Remembers how a try went.
-pub(crate) fn record_result(site: &Session, why: Option<&anyhow::Error>) -> Result<()> {
-    let (host, path) = (&site.host, summary_path(&site.instance));
+pub(crate) fn record_result(
+    host: &Host,
+    instance: &str,
+    why: Option<&anyhow::Error>,
+) -> Result<()> {
+    let path = summary_path(instance);
     match why {
         None => host.remove_file(&path),
-        Some(_)
-            if host
-                .look_into(&format!("{HOME}/{}", site.instance))?
-                .is_none() =>
-        {
-            Ok(())
-        }
+        Some(_) if host.look_into(&format!("{HOME}/{instance}"))?.is_none() => Ok(()),
         Some(why) => {
             let failure = FailedBackup {
                 at: OffsetDateTime::now_utc().replace_nanosecond(0)?,

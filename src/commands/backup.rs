@@ -60,9 +60,9 @@ async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
     let known = site.drivers.database()?;
-    let made = make::make_backup(&site, &known, None).await;
+    let made = make::make_backup(&site.host, &site, &known, None).await;
     site.close().await;
-    summary::record_result(&site, made.as_ref().err())?;
+    summary::record_result(&site.host, &site.instance, made.as_ref().err())?;
     let made = made?;
     let rule = site.settings().backup.prune;
     let gone = match scheduled && rule != Pruning::Never {
@@ -208,7 +208,7 @@ fn backup_path(site: &Session, name: &str) -> Result<String> {
     if name != LATEST {
         return Ok(format!("{directory}/{name}"));
     }
-    let newest = make::list_site_backups(site)?
+    let newest = make::list_site_backups(&site.host, site.settings(), &site.layout.slug)?
         .into_iter()
         // A newest one that is damaged is told, and not passed over in silence; what holds the data that was replaced is
         // only brought back by its name.
@@ -351,7 +351,7 @@ async fn load_beside(
 }
 
 fn list_backups(site: &Session, style: Style) -> Result<u8> {
-    let all = make::list_site_backups(site)?;
+    let all = make::list_site_backups(&site.host, site.settings(), &site.layout.slug)?;
     let directory = site.settings().backup.directory.as_str();
     if style.json {
         let told: Vec<_> = all
@@ -438,9 +438,10 @@ fn prune_backups(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Bac
             monthly: backup.keep_monthly.get(),
         }),
     };
-    let (whole, mut others): (Vec<BackupEntry>, Vec<BackupEntry>) = make::list_site_backups(site)?
-        .into_iter()
-        .partition(|found| found.is_whole(&site.instance));
+    let (whole, mut others): (Vec<BackupEntry>, Vec<BackupEntry>) =
+        make::list_site_backups(&site.host, site.settings(), &site.layout.slug)?
+            .into_iter()
+            .partition(|found| found.is_whole(&site.instance));
     // What has the name of a backup and is none is the administrator's to look at.
     others.retain(|found| found.what == BackupKind::Unfinished);
     // What holds replaced data takes no other's place.

@@ -109,7 +109,7 @@ fn find_uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>>
         .as_ref()
         .filter(|upgrade| upgrade.phase == UpgradePhase::Done)
         .map(|upgrade| &upgrade.from.release);
-    let wanted = release::WantedRelease::new(site)
+    let wanted = release::WantedRelease::new(&site.settings().camcops, &site.facts)
         .ok()
         .map(|wanted| wanted.id);
     let kept = upgrade_record::kept_resources(host, &site.instance)?;

@@ -222,7 +222,7 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
     };
     let backups = match site.host.staged_root() {
         Some(_) => None,
-        None => crate::backup::summary::BackupSummary::of(&site)?,
+        None => crate::backup::summary::BackupSummary::of(&site.host, &site)?,
     };
     if style.json {
         terminal::print_json(&json!({

@@ -221,8 +221,8 @@ async fn prepare_upgrade(
     begun: Option<UpgradeRecord>,
 ) -> Result<UpgradeRecord> {
     let known = next.drivers.database()?;
-    let wanted =
-        release::WantedRelease::new(next).map_err(|why| Exit::Unreachable.because(why.0))?;
+    let wanted = release::WantedRelease::new(&next.settings().camcops, &next.facts)
+        .map_err(|why| Exit::Unreachable.because(why.0))?;
     let head = tables::head_of(&wanted.id)
         .await?
         .with_context(|| format!("release {} has no migrations", wanted.id))?;

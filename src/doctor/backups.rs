@@ -11,7 +11,7 @@ const GRACE: Duration = Duration::hours(6);
 
 /// How old the newest backup is, and whether the last try failed.
 pub(crate) fn check_backups(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some(summary) = BackupSummary::of(look.site)? else {
+    let Some(summary) = BackupSummary::of(&look.site.host, look.site)? else {
         return Ok(vec![Finding::not_applicable("only root sees backups")]);
     };
     let age = summary

@@ -32,7 +32,12 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.before && site.settings().database.mode == Mode::Local {
         return Ok(vec![Finding::not_applicable("install brings it")]);
     }
-    let endpoint = match DatabaseAddress::of(&site.host, site) {
+    let endpoint = match DatabaseAddress::of(
+        &site.host,
+        &site.settings().database,
+        &site.layout,
+        site.socket_account(),
+    ) {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
             return Ok(vec![Finding::not_applicable(

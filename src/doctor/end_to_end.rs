@@ -51,7 +51,8 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Vec<Finding>> {
             "no Apache of ours is in front",
         )]);
     }
-    let wanted = release::WantedRelease::new(look.site).map_err(|why| anyhow!(why.0))?;
+    let wanted = release::WantedRelease::new(&look.site.settings().camcops, &look.site.facts)
+        .map_err(|why| anyhow!(why.0))?;
     let form = format!(
         "operation=check_device_registered&camcops_version={}&device=camcops-provision",
         wanted.version.as_str()

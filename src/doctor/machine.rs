@@ -62,14 +62,16 @@ pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Vec<Finding>> {
 pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before {
-        return Ok(vec![match release::WantedRelease::new(site) {
-            Ok(wanted) => Finding::ok(format!(
-                "CamCOPS {} on {}",
-                wanted.version.as_str(),
-                wanted.python.path
-            )),
-            Err(why) => Finding::failed(why.0, "camcops-provision plan"),
-        }]);
+        return Ok(vec![
+            match release::WantedRelease::new(&site.settings().camcops, &site.facts) {
+                Ok(wanted) => Finding::ok(format!(
+                    "CamCOPS {} on {}",
+                    wanted.version.as_str(),
+                    wanted.python.path
+                )),
+                Err(why) => Finding::failed(why.0, "camcops-provision plan"),
+            },
+        ]);
     }
     let pending = look
         .pending(|planned| matches!(planned.change.resource, Resource::Release(_)))

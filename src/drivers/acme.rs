@@ -11,8 +11,7 @@ use crate::certificate;
 use crate::host::{Ended, Host, processes};
 use crate::layout::ACME;
 use crate::resource::{Enforced, Facets, State};
-use crate::settings::Internet;
-use crate::site::Site;
+use crate::settings::{Internet, Tls};
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -60,14 +59,18 @@ pub(crate) struct Certbot {
 }
 
 impl Certbot {
-    /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Certbot {
-        let tls = &site.settings().tls;
+    /// For the names of a site; `tell` is told what is going on.
+    pub(crate) fn new(
+        names: Vec<String>,
+        tls: &Tls,
+        network: &Internet,
+        tell: fn(&str),
+    ) -> Certbot {
         Certbot {
-            names: site.names(),
+            names,
             server: tls.acme_server.as_str().to_owned(),
             email: tls.acme_email.as_ref().map(|to| to.as_str().to_owned()),
-            network: site.settings().network.clone(),
+            network: network.clone(),
             tell,
         }
     }

@@ -14,7 +14,6 @@ use crate::host::Host;
 use crate::layout::{PackageManager, Packages, alternative_names};
 use crate::resource::{Facets, Resource, State};
 use crate::settings::Internet;
-use crate::site::Site;
 use anyhow::{Context, Result};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -36,11 +35,16 @@ pub(crate) struct PackageSource {
 }
 
 impl PackageSource {
-    /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> PackageSource {
+    /// Nothing is read yet; `tell` is told what is going on.
+    pub(crate) fn new(
+        names: &'static Packages,
+        network: &Internet,
+        bundle: Option<Rc<Bundle>>,
+        tell: fn(&str),
+    ) -> PackageSource {
         PackageSource {
-            names: site.facts.flavour.packages,
-            network: site.settings().network.clone(),
+            names,
+            network: network.clone(),
             bundle,
             tell,
             installed: RefCell::default(),

@@ -19,8 +19,8 @@ use crate::base::text::encode_hex;
 use crate::host::{Host, PathKind};
 use crate::layout::RELEASES;
 use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
-use crate::settings::{Auto, Internet, Settings, Source, Version};
-use crate::site::Site;
+use crate::settings::{Auto, Camcops, Internet, Settings, Source, Version};
+use crate::site::facts::Facts;
 use crate::site::facts::Interpreter;
 use anyhow::{Context, Result};
 pub(crate) use list::{Installed, current_release, installed_releases};
@@ -56,17 +56,21 @@ pub(crate) struct WantedRelease {
 
 impl WantedRelease {
     /// The release that the settings ask for on this machine; or what is missing for it.
-    pub(crate) fn new(site: &Site) -> Result<WantedRelease, Missing> {
-        let version = match site.settings().camcops.version {
+    pub(crate) fn new(camcops: &Camcops, facts: &Facts) -> Result<WantedRelease, Missing> {
+        let version = match camcops.version {
             Auto::Auto => Version::NEWEST,
             Auto::Given(version) => version,
         };
-        WantedRelease::of(site, version)
+        WantedRelease::of(camcops, facts, version)
     }
 
     /// The release of a version on this machine; or what is missing for it.
-    pub(crate) fn of(site: &Site, version: Version) -> Result<WantedRelease, Missing> {
-        let python = python::choose_python(&site.settings().camcops.python, &site.facts)?;
+    pub(crate) fn of(
+        camcops: &Camcops,
+        facts: &Facts,
+        version: Version,
+    ) -> Result<WantedRelease, Missing> {
+        let python = python::choose_python(&camcops.python, facts)?;
         Ok(WantedRelease {
             id: release_id(version, python.minor),
             version,
@@ -100,12 +104,16 @@ pub(crate) struct ReleaseRecipe {
 
 impl ReleaseRecipe {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(site: &Site, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> ReleaseRecipe {
-        let Settings {
+    pub(crate) fn new(
+        Settings {
             camcops, network, ..
-        } = site.settings();
+        }: &Settings,
+        facts: &Facts,
+        bundle: Option<Rc<Bundle>>,
+        tell: fn(&str),
+    ) -> ReleaseRecipe {
         ReleaseRecipe {
-            wanted: WantedRelease::new(site),
+            wanted: WantedRelease::new(camcops, facts),
             source: match camcops.source {
                 Source::Pypi => None,
                 Source::Wheelhouse => camcops.wheelhouse.as_ref().map(|path| path.as_str().into()),
@@ -115,7 +123,7 @@ impl ReleaseRecipe {
             bundle,
             installer: camcops.installer,
             network: network.clone(),
-            magick_suffix: site.facts.magick_suffix,
+            magick_suffix: facts.magick_suffix,
             tell,
         }
     }

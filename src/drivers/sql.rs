@@ -18,7 +18,7 @@ use crate::base::secret::Secret;
 use crate::host::Host;
 use crate::probe::database::{DatabaseAddress, Login};
 use crate::resource::{Change, Enforced, Resource, State};
-use crate::settings::Mode;
+use crate::settings::{self, Mode};
 use crate::site::{ExistingState, Site};
 use anyhow::Result;
 pub(crate) use grants::{AccountPurpose, ENOUGH};
@@ -76,10 +76,10 @@ impl Database {
         let slug = &site.layout.slug;
         let database = settings.name_or(slug).to_owned();
         let application = DatabaseAccount {
-            user: match site.socket_authentication() {
-                true => site.account().to_owned(),
-                false => settings.user_or(slug).to_owned(),
-            },
+            user: site
+                .socket_account()
+                .unwrap_or_else(|| settings.user_or(slug))
+                .to_owned(),
             purpose: AccountPurpose::Application,
             way_in: match &found.database {
                 Some(key) => WayIn::Password(key.secret.clone()),
@@ -94,7 +94,7 @@ impl Database {
             Some(earlier) if earlier.server.power == Power::Administrator => {
                 Rc::clone(&earlier.server)
             }
-            _ => Rc::new(connect_server(host, site, &application)?),
+            _ => Rc::new(connect_server(host, settings, &application)?),
         };
         let mut accounts = vec![application];
         if let (Some(user), Some(key)) = (&settings.readonly_user, &found.readonly) {
@@ -181,10 +181,9 @@ impl Database {
 /// Who asks: root over the socket, the administrator's option file, or the application itself.
 fn connect_server(
     host: &Host,
-    site: &Site,
+    settings: &settings::Database,
     application: &DatabaseAccount,
 ) -> Result<DatabaseServer> {
-    let settings = &site.settings().database;
     let local = settings.mode == Mode::Local;
     let (power, user, login) = match (&settings.admin_defaults_file, &application.way_in) {
         (Some(path), _) => {
@@ -205,8 +204,7 @@ fn connect_server(
             Login::Account { uid: 0, gid: 0 },
         ),
     };
-    let mut endpoint = DatabaseAddress::with(site, user, login)?;
-    endpoint.database = String::new();
+    let endpoint = DatabaseAddress::with(settings, String::new(), user, login)?;
     Ok(DatabaseServer::new(endpoint, power, local))
 }
 

@@ -19,7 +19,7 @@ use crate::drivers::sql::copy::load;
 use crate::host::{Child, Ended, Host};
 use crate::layout::{Layout, PYTHON_HOME};
 use crate::resource::{Enforced, Facets, State};
-use crate::site::Site;
+use crate::settings::Backup;
 use anyhow::{Context, Result, bail};
 pub(crate) use dump::Reader;
 pub(crate) use restore::{bring_back, table_sums};
@@ -62,9 +62,14 @@ pub(crate) struct Application {
 }
 
 impl Application {
-    /// From the settings.
-    pub(crate) fn new(site: &Site, tell: fn(&str)) -> Application {
-        let layout = site.layout.clone();
+    /// The account of the services runs them; `tell` is told what is going on.
+    pub(crate) fn new(
+        account: &str,
+        layout: &Layout,
+        backup: &Backup,
+        magick_suffix: &str,
+        tell: fn(&str),
+    ) -> Application {
         let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut environment = vec![
             variable("CAMCOPS_CONFIG_FILE", &layout.config),
@@ -75,20 +80,18 @@ impl Application {
             variable("PYTHONPATH", PYTHON_HOME),
             variable("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ];
-        if !site.facts.magick_suffix.is_empty() {
-            let suffix = site.facts.magick_suffix;
-            environment.push(variable("WAND_MAGICK_LIBRARY_SUFFIX", suffix));
+        if !magick_suffix.is_empty() {
+            environment.push(variable("WAND_MAGICK_LIBRARY_SUFFIX", magick_suffix));
         }
-        let backup = &site.settings().backup;
         let recipient = backup.encrypt_to.as_ref();
         Application {
-            account: site.account().to_owned(),
+            account: account.to_owned(),
             environment,
             dumps: backup.directory.as_str().to_owned(),
             recipient: recipient.map(|recipient| recipient.as_str().to_owned()),
             tell,
             dumped: RefCell::default(),
-            layout,
+            layout: layout.clone(),
             revisions: RefCell::default(),
         }
     }

@@ -9,8 +9,8 @@ use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::Host;
 use crate::host::own_program;
-use crate::settings::{DatabaseTls, Mode};
-use crate::site::Site;
+use crate::layout::Layout;
+use crate::settings::{self, DatabaseTls, Mode};
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Opts, OptsBuilder, ServerError, SslOpts};
@@ -61,39 +61,45 @@ pub(crate) struct DatabaseAddress {
 }
 
 impl DatabaseAddress {
-    /// What the settings and the secrets of a site say.
-    pub(crate) fn of(host: &Host, site: &Site) -> Result<DatabaseAddress> {
-        let database = &site.settings().database;
-        let (user, login) = match site.socket_authentication() {
-            true => {
-                let account = site.account();
-                let (uid, gid) = host
-                    .accounts
-                    .owner(&format!("{account}:{account}"))
-                    .ok_or_else(|| {
-                        Exit::Failed.because(format!(
-                            "the account {account} does not exist yet: run `camcops-provision install` first"
-                        ))
-                    })?;
+    /// What the settings and the secrets of a site say; `account` is the one that logs in by itself alone, if one does.
+    pub(crate) fn of(
+        host: &Host,
+        database: &settings::Database,
+        layout: &Layout,
+        account: Option<&str>,
+    ) -> Result<DatabaseAddress> {
+        let (user, login) = match account {
+            Some(account) => {
+                let owner = host.accounts.owner(&format!("{account}:{account}"));
+                let (uid, gid) = owner.ok_or_else(|| {
+                    Exit::Failed.because(format!(
+                        "the account {account} does not exist yet: run `camcops-provision install` first"
+                    ))
+                })?;
                 (account, Login::Account { uid, gid })
             }
-            false => (
-                database.user_or(&site.layout.slug),
+            None => (
+                database.user_or(&layout.slug),
                 Login::Password(read_password(
                     host,
-                    &site.layout.secrets,
+                    &layout.secrets,
                     "database.password_file",
                     database.password_file.as_ref(),
                     "database",
                 )?),
             ),
         };
-        DatabaseAddress::with(site, user.to_owned(), login)
+        let name = database.name_or(&layout.slug).to_owned();
+        DatabaseAddress::with(database, name, user.to_owned(), login)
     }
 
-    /// The same database with a login that may not be kept anywhere yet.
-    pub(crate) fn with(site: &Site, user: String, login: Login) -> Result<DatabaseAddress> {
-        let database = &site.settings().database;
+    /// A database of the same server, with a login that may not be kept anywhere yet.
+    pub(crate) fn with(
+        database: &settings::Database,
+        name: String,
+        user: String,
+        login: Login,
+    ) -> Result<DatabaseAddress> {
         let address = match database.mode {
             Mode::Local => Address::Socket(database.socket.as_str().to_owned()),
             Mode::External => Address::Tcp {
@@ -113,7 +119,7 @@ impl DatabaseAddress {
         };
         Ok(DatabaseAddress {
             address,
-            database: database.name_or(&site.layout.slug).to_owned(),
+            database: name,
             user,
             login,
             encryption,

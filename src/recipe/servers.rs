@@ -272,7 +272,9 @@ impl Draft<'_> {
                 self.want(package, Facets::new(), Part::Packages, because);
             }
         }
-        if let Ok(release) = release::WantedRelease::new(self.site) {
+        if let Ok(release) =
+            release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts)
+        {
             let [python, for_building, for_compiling] =
                 release::python::python_packages(names.manager, &release.python);
             let compiler = names.build.iter().map(|name| (*name).to_owned());

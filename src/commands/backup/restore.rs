@@ -270,7 +270,7 @@ async fn make_safety_copy(site: &Session, known: &Database) -> Result<Option<Str
     if !tables::has_data(known, &known.database).await? {
         return Ok(None);
     }
-    let made = make::make_backup(site, known, Some("a restore")).await?;
+    let made = make::make_backup(&site.host, site, known, Some("a restore")).await?;
     // It is read again: what is on the disk is what counts.
     backup::open_backup(&site.host, &made.path)?;
     Ok(Some(made.path))

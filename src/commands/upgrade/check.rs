@@ -131,7 +131,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         ));
     }
     problems.extend(set_elsewhere(site));
-    let wanted = match release::WantedRelease::of(site, to) {
+    let wanted = match release::WantedRelease::of(&site.settings().camcops, &site.facts, to) {
         Ok(wanted) => Some(wanted),
         Err(Missing(why)) => {
             problems.push(why);
