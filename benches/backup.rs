@@ -42,9 +42,7 @@ fn main() {
     let Some((machine, _)) = installed() else {
         return;
     };
-    machine.run(
-        "camcops-provision wait --quiet --timeout 300; camcops-provision install --yes --quiet",
-    );
+    machine.run("camcops-provision wait --quiet --timeout 300; camcops-provision install --yes --quiet");
     let zstd = machine.path("/usr/bin/zstd");
     std::fs::copy("/usr/bin/zstd", zstd).expect("the bare pipes need zstd; install its package");
     let photograph = vec!["RANDOM_BYTES(1024)"; 100].join(", ");
@@ -61,9 +59,8 @@ fn number(text: &str) -> f64 {
 }
 
 fn seconds(machine: &Booted, command: &str) -> f64 {
-    let took = machine.run(&format!(
-        "sync; begin=$(date +%s%N); {{ {command}; }} > /dev/null; echo $(($(date +%s%N) - begin))"
-    ));
+    let took = machine
+        .run(&format!("sync; begin=$(date +%s%N); {{ {command}; }} > /dev/null; echo $(($(date +%s%N) - begin))"));
     number(&took) / 1e9
 }
 
@@ -93,13 +90,8 @@ fn brought_back(machine: &Booted) {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         bare.push(seconds(machine, LOAD));
-        machine.run(
-            "camcops-provision stop --quiet; mysql --execute 'DROP DATABASE bare; DROP DATABASE camcops'",
-        );
-        ours.push(seconds(
-            machine,
-            "camcops-provision backup restore latest --confirm camcops --quiet",
-        ));
+        machine.run("camcops-provision stop --quiet; mysql --execute 'DROP DATABASE bare; DROP DATABASE camcops'");
+        ours.push(seconds(machine, "camcops-provision backup restore latest --confirm camcops --quiet"));
     }
     told("a restore", &ours, &bare);
 }

@@ -16,8 +16,7 @@ use harness::installed::installed;
 
 const RUNS: u32 = 20;
 const VENV: &str = "/usr/share/camcops/venv";
-const AS_SERVICE: &str =
-    "setpriv --reuid=www-data --regid=www-data --init-groups env HOME=/var/lib/camcops";
+const AS_SERVICE: &str = "setpriv --reuid=www-data --regid=www-data --init-groups env HOME=/var/lib/camcops";
 
 /// Asks for the login page again and again, several at a time, and prints how many came per second.
 const VISITORS: &str = r#"
@@ -54,19 +53,11 @@ fn main() {
     let Some((machine, _)) = installed() else {
         return;
     };
-    machine.run(
-        "camcops-provision wait --quiet --timeout 300; camcops-provision install --yes --quiet",
-    );
-    let parts: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|part| !part.starts_with('-'))
-        .collect();
-    for (part, run) in [
-        ("nothing", nothing_to_do as fn(&Booted)),
-        ("site", site),
-        ("tables", first_tables),
-        ("build", build),
-    ] {
+    machine.run("camcops-provision wait --quiet --timeout 300; camcops-provision install --yes --quiet");
+    let parts: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    for (part, run) in
+        [("nothing", nothing_to_do as fn(&Booted)), ("site", site), ("tables", first_tables), ("build", build)]
+    {
         if parts.is_empty() || parts.iter().any(|wanted| wanted == part) {
             run(&machine);
         }
@@ -111,27 +102,16 @@ fn milliseconds(machine: &Booted, command: &str, runs: u32) -> f64 {
 fn nothing_to_do(machine: &Booted) {
     let whole = milliseconds(machine, "camcops-provision install --yes --quiet", RUNS);
     let mut parts = 0.0;
-    println!(
-        "an install that finds nothing to do: {whole:.0} ms (aim 60); what it asks, each by itself:"
-    );
+    println!("an install that finds nothing to do: {whole:.0} ms (aim 60); what it asks, each by itself:");
     for (what, command) in [
-        (
-            "a login at the database",
-            "camcops-provision wait --quiet --for database",
-        ),
-        (
-            "a login at the broker",
-            "camcops-provision wait --quiet --for broker",
-        ),
+        ("a login at the database", "camcops-provision wait --quiet --for database"),
+        ("a login at the broker", "camcops-provision wait --quiet --for broker"),
         ("a login page", "camcops-provision wait --quiet --for web"),
         (
             "systemd",
             "systemctl show camcops-server@camcops.service mariadb.service rabbitmq-server.service apache2.service",
         ),
-        (
-            "the files",
-            "camcops-provision plan --quiet --only directories,secrets,certificate,configuration,launchers",
-        ),
+        ("the files", "camcops-provision plan --quiet --only directories,secrets,certificate,configuration,launchers"),
     ] {
         let part = milliseconds(machine, command, RUNS);
         parts += part;
@@ -142,11 +122,7 @@ fn nothing_to_do(machine: &Booted) {
 
 fn first_tables(machine: &Booted) {
     machine.run("camcops-provision stop --quiet; mysql -e 'DROP DATABASE camcops'");
-    let ours = milliseconds(
-        machine,
-        "camcops-provision install --yes --quiet --only database,tables",
-        1,
-    );
+    let ours = milliseconds(machine, "camcops-provision install --yes --quiet --only database,tables", 1);
     machine.run(
         "mysql -e 'CREATE DATABASE plain CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci'
          mysql -e \"GRANT ALL ON plain.* TO camcops@localhost\"
@@ -156,17 +132,10 @@ fn first_tables(machine: &Booted) {
     );
     let plain = milliseconds(
         machine,
-        &format!(
-            "{AS_SERVICE} {VENV}/bin/camcops_server upgrade_db --config /etc/camcops/plain.conf"
-        ),
+        &format!("{AS_SERVICE} {VENV}/bin/camcops_server upgrade_db --config /etc/camcops/plain.conf"),
         1,
     );
-    println!(
-        "first tables            {:6.1} s against {:6.1} s: {:.2}",
-        ours / 1e3,
-        plain / 1e3,
-        ours / plain
-    );
+    println!("first tables            {:6.1} s against {:6.1} s: {:.2}", ours / 1e3, plain / 1e3, ours / plain);
 }
 
 fn build(machine: &Booted) {
@@ -178,16 +147,11 @@ fn build(machine: &Booted) {
     );
     let lock = |name: &str| {
         let path = format!("{}/requirements/{name}", env!("CARGO_MANIFEST_DIR"));
-        std::fs::write(
-            machine.path(&format!("/root/{name}")),
-            std::fs::read(path).unwrap(),
-        )
-        .unwrap();
+        std::fs::write(machine.path(&format!("/root/{name}")), std::fs::read(path).unwrap()).unwrap();
     };
     lock("build.txt");
     lock("python3.11.txt");
-    let pip =
-        "/root/plain/bin/pip install --quiet --no-index --find-links /srv/wheelhouse --no-deps";
+    let pip = "/root/plain/bin/pip install --quiet --no-index --find-links /srv/wheelhouse --no-deps";
     let plain = milliseconds(
         machine,
         &format!(

@@ -59,12 +59,7 @@ pub(crate) struct BackupEntry {
 }
 
 /// What is in the directory of backups of an instance, oldest first.
-pub(crate) fn list_backups(
-    host: &Host,
-    directory: &str,
-    slug: &str,
-    database: &str,
-) -> Result<Vec<BackupEntry>> {
+pub(crate) fn list_backups(host: &Host, directory: &str, slug: &str, database: &str) -> Result<Vec<BackupEntry>> {
     let mut all = Vec::new();
     for name in host.list(directory)?.unwrap_or_default() {
         let Some((what, made_at)) = parse_file_name(&name, slug, database) else {
@@ -101,13 +96,7 @@ pub(crate) fn list_backups(
             BackupKind::Backup => read_manifest(host, &path).ok(),
             _ => None,
         };
-        all.push(BackupEntry {
-            name,
-            what,
-            made_at,
-            bytes,
-            manifest,
-        });
+        all.push(BackupEntry { name, what, made_at, bytes, manifest });
     }
     all.sort_by(|one, other| (one.made_at, &one.name).cmp(&(other.made_at, &other.name)));
     Ok(all)
@@ -117,8 +106,7 @@ impl BackupEntry {
     /// Whether it is a backup of that instance that came to its end, by what it says of itself.
     pub(crate) fn is_whole(&self, instance: &str) -> bool {
         let manifest = self.manifest.as_ref();
-        self.what == BackupKind::Backup
-            && manifest.is_some_and(|manifest| manifest.instance == instance)
+        self.what == BackupKind::Backup && manifest.is_some_and(|manifest| manifest.instance == instance)
     }
 
     /// What it was made before, if that is why there is one.
@@ -134,11 +122,7 @@ fn parse_file_name(name: &str, slug: &str, database: &str) -> Option<(BackupKind
         None => (name, false),
     };
     let either = |what| {
-        if unfinished {
-            BackupKind::Unfinished
-        } else {
-            what
-        }
+        if unfinished { BackupKind::Unfinished } else { what }
     };
     let of = |owner: &str| name.strip_prefix(owner)?.strip_prefix('-');
     if let Some(moment) = of(slug).and_then(parse_stamp) {
@@ -186,18 +170,12 @@ pub(crate) struct Opened {
 pub(crate) fn open_backup(host: &Host, path: &str) -> Result<Opened> {
     let sums = read_small_file(host, path, SUMS)?;
     let Some(sums) = manifest::parse_sums(&sums) else {
-        return Err(unusable_backup(
-            path,
-            &format!("has a {SUMS} that is damaged"),
-        ));
+        return Err(unusable_backup(path, &format!("has a {SUMS} that is damaged")));
     };
     let check = |name: &str, sum: &str| -> Result<()> {
         match sums.get(name).is_some_and(|wanted| wanted == sum) {
             true => Ok(()),
-            false => Err(unusable_backup(
-                path,
-                &format!("is damaged: {name} is not what {SUMS} says"),
-            )),
+            false => Err(unusable_backup(path, &format!("is damaged: {name} is not what {SUMS} says"))),
         }
     };
     let said = read_small_file(host, path, MANIFEST)?;
@@ -218,12 +196,7 @@ pub(crate) fn open_backup(host: &Host, path: &str) -> Result<Opened> {
     };
     let database = open(DATABASE, DATABASE_ENCRYPTED)?;
     let files = open(FILES, FILES_ENCRYPTED)?;
-    Ok(Opened {
-        path: path.to_owned(),
-        manifest,
-        database,
-        files,
-    })
+    Ok(Opened { path: path.to_owned(), manifest, database, files })
 }
 
 #[cfg(test)]
@@ -235,21 +208,12 @@ mod tests {
         let what = |name: &str| parse_file_name(name, "camcops", "camcops").map(|(what, _)| what);
         for (name, expected) in [
             ("camcops-20261121T101500Z", Some(BackupKind::Backup)),
-            (
-                "camcops-20261121T101500Z.unfinished",
-                Some(BackupKind::Unfinished),
-            ),
+            ("camcops-20261121T101500Z.unfinished", Some(BackupKind::Unfinished)),
             ("camcops_two-20261121T101500Z", None),
             ("camcops-20261321T101500Z", None),
             ("camcops-20261121T101500Z-old", None),
-            (
-                "camcops-20261121T101500Z-0086-before-0087.sql",
-                Some(BackupKind::Dump),
-            ),
-            (
-                "camcops-20261121T101500Z-0087-before-purge.sql.zst.unfinished",
-                Some(BackupKind::Unfinished),
-            ),
+            ("camcops-20261121T101500Z-0086-before-0087.sql", Some(BackupKind::Dump)),
+            ("camcops-20261121T101500Z-0087-before-purge.sql.zst.unfinished", Some(BackupKind::Unfinished)),
             ("camcops.before-upgrade", None),
         ] {
             assert_eq!(what(name), expected, "{name}");

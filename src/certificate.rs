@@ -12,16 +12,13 @@ mod tests;
 
 use crate::base::terminal;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-pub(crate) use check::{
-    CertificateFinding, GivenFiles, Severity, check_given, check_served, permission_findings,
-};
+pub(crate) use check::{CertificateFinding, GivenFiles, Severity, check_given, check_served, permission_findings};
 pub(crate) use pem::encode_base64;
 pub(crate) use pem::{certificates_only, holds_key, key_only};
 use rcgen::string::PrintableString;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use read::{HostName, PrivateKey};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -65,10 +62,7 @@ impl Subject {
                 names.push(name);
             }
         }
-        ensure!(
-            !names.is_empty(),
-            "a certificate needs at least one host name or IP address: set web.server_names"
-        );
+        ensure!(!names.is_empty(), "a certificate needs at least one host name or IP address: set web.server_names");
         Ok(names)
     }
 
@@ -100,19 +94,9 @@ impl Subject {
             subject.push(DnType::CountryName, DnValue::PrintableString(country));
         }
         for (key, kind, value, longest) in [
-            (
-                "state_or_province",
-                DnType::StateOrProvinceName,
-                &self.state_or_province,
-                128,
-            ),
+            ("state_or_province", DnType::StateOrProvinceName, &self.state_or_province, 128),
             ("locality", DnType::LocalityName, &self.locality, 128),
-            (
-                "organization",
-                DnType::OrganizationName,
-                &self.organization,
-                64,
-            ),
+            ("organization", DnType::OrganizationName, &self.organization, 64),
         ] {
             if let Some(value) = non_empty_field(value) {
                 let length = value.chars().count();
@@ -123,23 +107,14 @@ impl Subject {
                 subject.push(kind, value);
             }
         }
-        let common = names
-            .iter()
-            .map(HostName::to_string)
-            .find(|name| name.len() <= 64);
-        subject.push(
-            DnType::CommonName,
-            common.unwrap_or_else(|| "CamCOPS".into()),
-        );
+        let common = names.iter().map(HostName::to_string).find(|name| name.len() <= 64);
+        subject.push(DnType::CommonName, common.unwrap_or_else(|| "CamCOPS".into()));
         Ok(subject)
     }
 }
 
 fn non_empty_field(field: &Option<String>) -> Option<&str> {
-    field
-        .as_deref()
-        .map(str::trim)
-        .filter(|text| !text.is_empty())
+    field.as_deref().map(str::trim).filter(|text| !text.is_empty())
 }
 
 /// A certificate and its private key.
@@ -153,17 +128,13 @@ pub struct Pair {
 
 impl fmt::Debug for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair")
-            .field("certificate", &self.certificate)
-            .field("key", &"…")
-            .finish()
+        f.debug_struct("Pair").field("certificate", &self.certificate).field("key", &"…").finish()
     }
 }
 
 /// Makes a key and a certificate that vouches for itself.
 pub fn self_signed(subject: &Subject, now: SystemTime) -> Result<Pair> {
-    let key =
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
     signed_with(&key, Zeroizing::new(key.serialize_pem()), subject, now)
 }
 
@@ -177,12 +148,7 @@ pub(crate) fn renew_certificate(key_pem: &str, subject: &Subject, now: SystemTim
     }
 }
 
-fn signed_with(
-    key: &KeyPair,
-    key_pem: Zeroizing<String>,
-    subject: &Subject,
-    now: SystemTime,
-) -> Result<Pair> {
+fn signed_with(key: &KeyPair, key_pem: Zeroizing<String>, subject: &Subject, now: SystemTime) -> Result<Pair> {
     ensure!(
         (1..=LONGEST_LIFE_DAYS).contains(&subject.days),
         "tls.days is {}: choose 1 to {LONGEST_LIFE_DAYS}, because Apple's devices refuse a server certificate with a \
@@ -200,26 +166,19 @@ fn signed_with(
     certificate.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let signed = certificate
-        .self_signed(key)
-        .context("can't make the self-signed certificate")?;
-    Ok(Pair {
-        certificate: signed.pem(),
-        key: key_pem,
-    })
+    let signed = certificate.self_signed(key).context("can't make the self-signed certificate")?;
+    Ok(Pair { certificate: signed.pem(), key: key_pem })
 }
 
 /// A new key, as PEM text.
 pub(crate) fn new_key() -> Result<Zeroizing<String>> {
-    let key =
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("can't make the server's key")?;
     Ok(Zeroizing::new(key.serialize_pem()))
 }
 
 /// Asks an authority for a certificate for a key: a request, as PEM text.
 pub(crate) fn create_request(key_pem: &str, subject: &Subject) -> Result<String> {
-    let key = KeyPair::from_pem(key_pem)
-        .context("this kind of key can't sign a request here; take --new-key")?;
+    let key = KeyPair::from_pem(key_pem).context("this kind of key can't sign a request here; take --new-key")?;
     ensure!(
         key.algorithm() != &rcgen::PKCS_ED25519,
         "it is an Ed25519 key, which browsers refuse in a certificate; take --new-key"
@@ -235,8 +194,7 @@ pub(crate) fn key_fits_certificate(certificates_pem: &[u8], key_pem: &[u8]) -> b
     };
     let mut certificates = blocks.iter().filter(|block| read::is_certificate(block));
     certificates.any(|block| {
-        X509Certificate::from_der(&block.contents)
-            .is_ok_and(|(_, one)| key.fits(one.public_key()) == Some(true))
+        X509Certificate::from_der(&block.contents).is_ok_and(|(_, one)| key.fits(one.public_key()) == Some(true))
     })
 }
 
@@ -257,24 +215,19 @@ pub(crate) fn still_serves(
     subject: &Subject,
     now: SystemTime,
 ) -> Result<(), String> {
-    let der = first_certificate(certificate_pem)
-        .map_err(|error| format!("the certificate can't be read ({error:#})"))?;
-    let (_, certificate) =
-        X509Certificate::from_der(&der).map_err(|_| "the certificate can't be read".to_string())?;
+    let der =
+        first_certificate(certificate_pem).map_err(|error| format!("the certificate can't be read ({error:#})"))?;
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| "the certificate can't be read".to_string())?;
     if !read::self_signed(&certificate) {
         let issuer = read::distinguished_name(certificate.issuer());
-        return Err(format!(
-            "the certificate is not self-signed ({issuer} issued it)"
-        ));
+        return Err(format!("the certificate is not self-signed ({issuer} issued it)"));
     }
     let key = only_key(key_pem).ok_or("its key can't be read")?;
     if key.fits(certificate.public_key()) != Some(true) {
         return Err("its key belongs to another certificate".into());
     }
     let names = read::certificate_names(&certificate);
-    let wanted = subject
-        .parsed_names()
-        .map_err(|problem| format!("{problem:#}"))?;
+    let wanted = subject.parsed_names().map_err(|problem| format!("{problem:#}"))?;
     if let Some(missing) = wanted.iter().find(|name| !read::is_covered(name, &names)) {
         return Err(format!("it does not cover {missing}"));
     }
@@ -286,38 +239,20 @@ fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<(
     let name = certificate.subject();
     let country = non_empty_field(&subject.country).map(str::to_ascii_uppercase);
     for (what, has, wants) in [
-        (
-            "country",
-            attribute_text(name.iter_country().next()),
-            country.as_deref(),
-        ),
+        ("country", attribute_text(name.iter_country().next()), country.as_deref()),
         (
             "state or province",
             attribute_text(name.iter_state_or_province().next()),
             non_empty_field(&subject.state_or_province),
         ),
-        (
-            "locality",
-            attribute_text(name.iter_locality().next()),
-            non_empty_field(&subject.locality),
-        ),
-        (
-            "organization",
-            attribute_text(name.iter_organization().next()),
-            non_empty_field(&subject.organization),
-        ),
+        ("locality", attribute_text(name.iter_locality().next()), non_empty_field(&subject.locality)),
+        ("organization", attribute_text(name.iter_organization().next()), non_empty_field(&subject.organization)),
     ] {
         if has != wants {
             let shown = |field: Option<&str>| {
-                field.map_or("empty".into(), |text| {
-                    format!("\"{}\"", read::printable_text(text))
-                })
+                field.map_or("empty".into(), |text| format!("\"{}\"", read::printable_text(text)))
             };
-            return Err(format!(
-                "its {what} is {}, and now {} is wanted",
-                shown(has),
-                shown(wants)
-            ));
+            return Err(format!("its {what} is {}, and now {} is wanted", shown(has), shown(wants)));
         }
     }
     Ok(())
@@ -334,10 +269,7 @@ fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<(), Str
     let life = ends - begins;
     let early: Duration = (life / 12i32).max(Duration::days(7)).min(life / 2i32);
     if now < begins {
-        Err(format!(
-            "it is valid only from {}: the clock was wrong when it was made, or is now",
-            begins.date()
-        ))
+        Err(format!("it is valid only from {}: the clock was wrong when it was made, or is now", begins.date()))
     } else if now > ends {
         Err(format!("it expired on {}", ends.date()))
     } else if now > ends - early {
@@ -349,10 +281,7 @@ fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<(), Str
 
 fn validity_times(certificate: &X509Certificate<'_>) -> (OffsetDateTime, OffsetDateTime) {
     let validity = certificate.validity();
-    (
-        validity.not_before.to_datetime(),
-        validity.not_after.to_datetime(),
-    )
+    (validity.not_before.to_datetime(), validity.not_after.to_datetime())
 }
 
 fn parse_certificates(pem: &[u8]) -> Result<Vec<Pem>> {
@@ -364,18 +293,11 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<Pem>> {
 
 fn first_certificate(pem: &[u8]) -> Result<Vec<u8>> {
     let blocks = parse_certificates(pem)?;
-    blocks
-        .into_iter()
-        .find(read::is_certificate)
-        .map(|block| block.contents)
-        .context("it holds no certificate")
+    blocks.into_iter().find(read::is_certificate).map(|block| block.contents).context("it holds no certificate")
 }
 
 fn only_key(pem: &[u8]) -> Option<PrivateKey> {
-    let block = read::read_blocks(pem)
-        .ok()?
-        .into_iter()
-        .find(read::is_private_key)?;
+    let block = read::read_blocks(pem).ok()?.into_iter().find(read::is_private_key)?;
     let der = Zeroizing::new(block.contents);
     PrivateKey::parse(&block.label, &der).ok()
 }
@@ -420,15 +342,12 @@ pub(crate) fn summarize_first(pem: &[u8], now: SystemTime) -> Result<Certificate
 pub(crate) fn summarize_all(pem: &[u8], now: SystemTime) -> Result<Vec<CertificateSummary>> {
     let blocks = parse_certificates(pem)?;
     let certificates = blocks.iter().filter(|block| read::is_certificate(block));
-    certificates
-        .map(|block| summary_of(&block.contents, now))
-        .collect()
+    certificates.map(|block| summary_of(&block.contents, now)).collect()
 }
 
 /// Describes a certificate as it travels.
 pub(crate) fn summary_of(der: &[u8], now: SystemTime) -> Result<CertificateSummary> {
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|error| anyhow!("it can't be read: {error}"))?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| anyhow!("it can't be read: {error}"))?;
     let (begins, ends) = validity_times(&certificate);
     let left = ends - OffsetDateTime::from(now);
     let digest = ring::digest::digest(&ring::digest::SHA256, der);
@@ -436,10 +355,7 @@ pub(crate) fn summary_of(der: &[u8], now: SystemTime) -> Result<CertificateSumma
     Ok(CertificateSummary {
         subject: read::printable_text(&certificate.subject().to_string()),
         issuer: read::printable_text(&certificate.issuer().to_string()),
-        names: read::certificate_names(&certificate)
-            .iter()
-            .map(HostName::to_string)
-            .collect(),
+        names: read::certificate_names(&certificate).iter().map(HostName::to_string).collect(),
         not_before: begins.format(&Rfc3339)?,
         not_after: ends.format(&Rfc3339)?,
         days_left: left.whole_seconds().div_euclid(86_400),

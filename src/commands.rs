@@ -43,28 +43,16 @@ pub async fn run(cli: Cli) -> Result<u8> {
     let style = Style::of(global);
     match cli.command {
         Command::Init => init::run(global, style),
-        Command::Install(flags) => {
-            box_future(|| package_hook::install_or_queue(global, &flags, style)).await
-        }
+        Command::Install(flags) => box_future(|| package_hook::install_or_queue(global, &flags, style)).await,
         Command::Plan(flags) => box_future(|| install::print_plan(global, &flags, style)).await,
         Command::Status(flags) => box_future(|| status::run(global, &flags, style)).await,
         Command::Doctor(flags) => box_future(|| doctor::run(global, &flags, style)).await,
         Command::Wait(flags) => box_future(|| wait::run(global, &flags, style)).await,
-        Command::Login {
-            socket,
-            user,
-            database,
-        } => box_future(|| wait::try_login(&socket, &user, &database)).await,
-        Command::Start(flags) => {
-            box_future(|| services::start_services(global, &flags, style)).await
-        }
+        Command::Login { socket, user, database } => box_future(|| wait::try_login(&socket, &user, &database)).await,
+        Command::Start(flags) => box_future(|| services::start_services(global, &flags, style)).await,
         Command::Stop(flags) => box_future(|| services::stop_services(global, &flags, style)).await,
-        Command::Restart(flags) => {
-            box_future(|| services::restart_services(global, &flags, style)).await
-        }
-        Command::Reload(flags) => {
-            box_future(|| services::reload_services(global, &flags, style)).await
-        }
+        Command::Restart(flags) => box_future(|| services::restart_services(global, &flags, style)).await,
+        Command::Reload(flags) => box_future(|| services::reload_services(global, &flags, style)).await,
         Command::Run { arguments } => box_future(|| exec::run(global, &arguments)).await,
         Command::Exec { words } => box_future(|| exec::run_program(global, &words)).await,
         Command::Shell { as_root } => box_future(|| exec::run_shell(global, as_root)).await,
@@ -72,12 +60,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Db(command) => box_future(|| db::run(global, &command, style)).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
         Command::Cert(command) => box_future(|| cert::run(global, &command, style)).await,
-        Command::Scale { wishes } => {
-            box_future(|| scale::scale_services(global, &wishes, style)).await
-        }
-        Command::Service(command) => {
-            box_future(|| scale::switch_service(global, &command, style)).await
-        }
+        Command::Scale { wishes } => box_future(|| scale::scale_services(global, &wishes, style)).await,
+        Command::Service(command) => box_future(|| scale::switch_service(global, &command, style)).await,
         Command::SupportBundle(flags) => support::run(global, &flags, style),
         Command::Traceback(flags) => box_future(|| traceback::run(global, &flags, style)).await,
         Command::Top(flags) => box_future(|| stats::show_top(global, &flags, style)).await,
@@ -91,9 +75,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Upgrade(flags) => box_future(|| upgrade::run(global, &flags, style)).await,
         Command::Rollback(flags) => box_future(|| rollback::roll_back(global, &flags, style)).await,
         Command::Releases(command) => box_future(|| releases::run(global, &command, style)).await,
-        Command::Uninstall(flags) => {
-            box_future(|| package_hook::uninstall_or_queue(global, &flags, style)).await
-        }
+        Command::Uninstall(flags) => box_future(|| package_hook::uninstall_or_queue(global, &flags, style)).await,
         Command::Config(command) => config::run(global, command, style),
         Command::Paths => documents::print_paths(&Session::open(global)?, style),
         Command::Ports => ports::run(&Session::open(global)?, style),

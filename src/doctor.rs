@@ -39,16 +39,11 @@ pub(crate) fn choose_checks(asked: &[String], subject: Occasion) -> Result<Vec<&
             return Err(unknown_check(one));
         }
     }
-    Ok(CHECKS
-        .iter()
-        .filter(|check| asked.iter().any(|one| means(one, check)))
-        .collect())
+    Ok(CHECKS.iter().filter(|check| asked.iter().any(|one| means(one, check))).collect())
 }
 
 fn unknown_check(asked: &str) -> anyhow::Error {
-    let groups = CHECKS
-        .iter()
-        .filter_map(|check| Some(check.id.split_once('.')?.0));
+    let groups = CHECKS.iter().filter_map(|check| Some(check.id.split_once('.')?.0));
     let names = CHECKS.iter().map(|check| check.id).chain(groups);
     let near = |name: &&str| strsim::jaro_winkler(asked, name);
     let nearest = names.max_by(|one, other| near(one).total_cmp(&near(other)));
@@ -63,11 +58,10 @@ pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check]) -> Ve
     let mut outcomes: Vec<CheckOutcome> = Vec::with_capacity(checks.len());
     for check in checks {
         let begin = Instant::now();
-        let broken = check.stands_on.iter().find(|id| {
-            outcomes
-                .iter()
-                .any(|outcome| outcome.id == **id && outcome.state == Health::Failed)
-        });
+        let broken = check
+            .stands_on
+            .iter()
+            .find(|id| outcomes.iter().any(|outcome| outcome.id == **id && outcome.state == Health::Failed));
         let findings = match broken {
             Some(id) => vec![Finding::not_applicable(format!("not asked: {id} failed"))],
             None => check
@@ -107,10 +101,7 @@ mod tests {
     #[test]
     fn a_word_stands_for_all_that_begin_with_it() {
         assert_eq!(ids(&["disk"]), ["disk"]);
-        assert_eq!(
-            &ids(&["web"])[..4],
-            ["web.app", "web.socket", "web.apache", "web.public"]
-        );
+        assert_eq!(&ids(&["web"])[..4], ["web.app", "web.socket", "web.apache", "web.public"]);
         assert!(!ids(&[]).iter().any(|id| id.starts_with("e2e")));
         let why = choose_checks(&["web.sockt".into()], Occasion::Site).unwrap_err();
         assert!(why.to_string().contains("nearest: web.socket"), "{why}");
@@ -122,11 +113,7 @@ mod tests {
         for (at, check) in CHECKS.iter().enumerate() {
             let before: Vec<&str> = CHECKS[..at].iter().map(|check| check.id).collect();
             assert!(!before.contains(&check.id), "{}", check.id);
-            assert!(
-                check.stands_on.iter().all(|id| before.contains(id)),
-                "{}",
-                check.id
-            );
+            assert!(check.stands_on.iter().all(|id| before.contains(id)), "{}", check.id);
             assert!(!check.looks_at.ends_with('.') && !check.matters.ends_with('.'));
         }
     }

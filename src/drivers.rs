@@ -58,25 +58,16 @@ impl Drivers {
 
     /// How commands of the application are run.
     pub(crate) fn application(&self) -> Result<&tables::Application> {
-        asked(
-            self.application.as_ref(),
-            "the application can't be run here",
-        )
+        asked(self.application.as_ref(), "the application can't be run here")
     }
 
     /// The message broker.
     pub(crate) fn broker(&self) -> Result<Rc<broker::Broker>> {
-        asked(
-            self.broker.borrow().clone(),
-            "the broker can't be asked here",
-        )
+        asked(self.broker.borrow().clone(), "the broker can't be asked here")
     }
 
     pub(crate) fn database(&self) -> Result<Rc<sql::Database>> {
-        asked(
-            self.database.borrow().clone(),
-            "the database can't be asked here",
-        )
+        asked(self.database.borrow().clone(), "the database can't be asked here")
     }
 
     /// Takes the broker, now that its password is known.
@@ -134,24 +125,16 @@ impl Drivers {
     /// What the machine has now of a resource.
     pub(crate) async fn observe(&self, host: &Host, resource: &Resource) -> Result<State> {
         match resource {
-            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
-                files::observe(host, path)
-            }
+            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => files::observe(host, path),
             Resource::Group(name) => Ok(accounts::observe_group(host, name)),
             Resource::User(name) => Ok(accounts::observe_user(host, name)),
             Resource::Package(name) => packages::observe(self.packages()?, host, name),
             Resource::Release(name) => release::observe(host, name).await,
             Resource::Schema(name) => sql::observe_schema(&*self.database()?, name).await,
-            Resource::SqlAccount(name) => {
-                sql::observe_account(&*self.database()?, host, name).await
-            }
+            Resource::SqlAccount(name) => sql::observe_account(&*self.database()?, host, name).await,
             Resource::Vhost(name) => broker::observe_vhost(&*self.broker()?, host, name).await,
-            Resource::BrokerAccount(name) => {
-                broker::observe_account(&*self.broker()?, host, name).await
-            }
-            Resource::Tables(name) => {
-                tables::observe(&*self.database()?, self.application()?, name).await
-            }
+            Resource::BrokerAccount(name) => broker::observe_account(&*self.broker()?, host, name).await,
+            Resource::Tables(name) => tables::observe(&*self.database()?, self.application()?, name).await,
             Resource::Superuser(name) => superuser::observe(&*self.database()?, name).await,
             Resource::AcmeCertificate(name) => acme::observe(host, name),
             Resource::Service(name) => services::observe(self.services.as_ref(), host, name).await,
@@ -172,9 +155,7 @@ impl Drivers {
         match resource {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
                 match apache::guarded_flavour(host, resource.name()) {
-                    Some(flavour) => {
-                        apache::enforce_guarded(host, flavour, resource, before, after)
-                    }
+                    Some(flavour) => apache::enforce_guarded(host, flavour, resource, before, after),
                     None => files::enforce(host, resource, before, after),
                 }
             }
@@ -185,26 +166,16 @@ impl Drivers {
                 packages::install_packages(self.packages()?, host, &[name], false)?;
                 Ok(Enforced::Done)
             }
-            Resource::Release(name) => {
-                release::enforce(self.release.as_ref(), host, name, before, after).await
-            }
-            Resource::Schema(name) => {
-                sql::enforce_schema(&*self.database()?, host, name, before, after).await
-            }
-            Resource::SqlAccount(name) => {
-                sql::enforce_account(&*self.database()?, host, name, after).await
-            }
-            Resource::Vhost(name) => {
-                broker::enforce_vhost(&*self.broker()?, host, name, before, after).await
-            }
+            Resource::Release(name) => release::enforce(self.release.as_ref(), host, name, before, after).await,
+            Resource::Schema(name) => sql::enforce_schema(&*self.database()?, host, name, before, after).await,
+            Resource::SqlAccount(name) => sql::enforce_account(&*self.database()?, host, name, after).await,
+            Resource::Vhost(name) => broker::enforce_vhost(&*self.broker()?, host, name, before, after).await,
             Resource::BrokerAccount(name) => {
                 let broker = self.broker()?;
                 broker::enforce_account(&broker, services, host, name, before, after).await
             }
             Resource::Tables(_) if goes => left_alone(tables::KEPT),
-            Resource::Tables(name) => {
-                tables::make(&*self.database()?, self.application()?, host, name).await
-            }
+            Resource::Tables(name) => tables::make(&*self.database()?, self.application()?, host, name).await,
             Resource::Superuser(_) if goes => left_alone(superuser::KEPT),
             Resource::Superuser(name) => {
                 let password = self.superuser_password.borrow().clone();
@@ -232,9 +203,7 @@ impl Resource {
     /// Removes what an interrupted `enforce` may have left beside the resource.
     pub(crate) fn clear_up(&self, host: &Host) -> Result<()> {
         match self {
-            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => {
-                host.remove_unfinished(path)
-            }
+            Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) => host.remove_unfinished(path),
             _ => Ok(()),
         }
     }

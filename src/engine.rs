@@ -71,9 +71,7 @@ impl Serialize for Planned {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Where a password was chosen by a person, even a digest would let others try out guesses.
         let public = |state: &State| match (state, self.shown) {
-            (State::Present(facets), Shown::Masked | Shown::Nothing)
-                if facets.content("content").is_some() =>
-            {
+            (State::Present(facets), Shown::Masked | Shown::Nothing) if facets.content("content").is_some() => {
                 State::Present(facets.clone().with("content", "secret"))
             }
             _ => state.clone(),
@@ -173,8 +171,7 @@ pub(crate) async fn make_plan(
             (State::Present(_), ..) => Action::Update,
         };
         if action == Action::Update
-            && let Some(conflict) =
-                find_conflict(host, wanted, &observed, ours.is_some() || shared.is_some())
+            && let Some(conflict) = find_conflict(host, wanted, &observed, ours.is_some() || shared.is_some())
             && !(conflict.adoptable && scope.adopt)
         {
             plan.conflicts.push(conflict);
@@ -187,18 +184,12 @@ pub(crate) async fn make_plan(
             shown => shown,
         };
         let before = match (action, shared) {
-            (Action::Share, Some((other, owned))) => {
-                journal::recalled_state(host, other, &owned.change.before)?
-            }
+            (Action::Share, Some((other, owned))) => journal::recalled_state(host, other, &owned.change.before)?,
             _ => observed,
         };
         plan.changes.push(Planned {
             action,
-            change: Change {
-                resource: resource.clone(),
-                before,
-                after: wanted.state.clone(),
-            },
+            change: Change { resource: resource.clone(), before, after: wanted.state.clone() },
             facets,
             because: wanted.because.clone(),
             part: Some(wanted.part),
@@ -214,11 +205,7 @@ pub(crate) async fn make_plan(
 }
 
 /// What is there of each; nothing where that can't be asked before a first boot.
-async fn observe_all(
-    host: &Host,
-    drivers: &Drivers,
-    wanted: &[Wanted],
-) -> Result<Vec<Option<State>>> {
+async fn observe_all(host: &Host, drivers: &Drivers, wanted: &[Wanted]) -> Result<Vec<Option<State>>> {
     let is_staged = host.staged_root().is_some();
     let (ahead, rest): (Vec<_>, Vec<_>) = wanted
         .iter()
@@ -233,10 +220,7 @@ async fn observe_all(
         }
         anyhow::Ok(())
     };
-    if ahead
-        .iter()
-        .any(|(_, one)| matches!(one, Resource::Service(_)))
-    {
+    if ahead.iter().any(|(_, one)| matches!(one, Resource::Service(_))) {
         let ((), looked) = tokio::join!(drivers.look_ahead(host), look_at_rest);
         looked?;
     } else {
@@ -279,10 +263,7 @@ pub(crate) async fn find_drift(
             }
         };
         if !facets.is_empty() {
-            drift.push(Drift {
-                resource: resource.clone(),
-                facets: facets.into_iter().map(str::to_owned).collect(),
-            });
+            drift.push(Drift { resource: resource.clone(), facets: facets.into_iter().map(str::to_owned).collect() });
         }
     }
     Ok(drift)
@@ -327,10 +308,7 @@ async fn plan_removals(
                 base: None,
                 inputs: Vec::new(),
             }),
-            Undoing::Leave(why) => plan.left.push(Left {
-                resource: resource.clone(),
-                why,
-            }),
+            Undoing::Leave(why) => plan.left.push(Left { resource: resource.clone(), why }),
         }
     }
     Ok(())
@@ -342,31 +320,20 @@ fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> 
     let needed = wanted.state.facets()?.text("type")?;
     let replaceable = |kind| kind == "file" || kind == "symlink";
     let path = host.outside(wanted.resource.name());
-    let conflict = |what, adoptable| {
-        Some(Conflict {
-            resource: wanted.resource.clone(),
-            what,
-            adoptable,
-        })
-    };
+    let conflict = |what, adoptable| Some(Conflict { resource: wanted.resource.clone(), what, adoptable });
     if found != needed && !(replaceable(found) && replaceable(needed)) {
-        return conflict(
-            format!("{path} is a {found} where a {needed} is needed; move it away and run again"),
-            false,
-        );
+        return conflict(format!("{path} is a {found} where a {needed} is needed; move it away and run again"), false);
     }
     let other = found != needed
-        || ["content", "target"].iter().any(|facet| {
-            wanted.state.get(facet).is_some() && wanted.state.get(facet) != observed.get(facet)
-        });
+        || ["content", "target"]
+            .iter()
+            .any(|facet| wanted.state.get(facet).is_some() && wanted.state.get(facet) != observed.get(facet));
     if ours || !other {
         return None;
     }
     // As its package brings it: nothing but comments. Uninstall brings it back.
     let content = observed.facets()?.content("content");
-    if wanted.resource.name() == NODE_SETTINGS
-        && content.and_then(Content::bytes).is_some_and(sets_nothing)
-    {
+    if wanted.resource.name() == NODE_SETTINGS && content.and_then(Content::bytes).is_some_and(sets_nothing) {
         return None;
     }
     conflict(
@@ -401,11 +368,7 @@ pub(crate) async fn apply_plan(
         let all: Vec<&str> = plan.conflicts.iter().map(|c| c.what.as_str()).collect();
         return Err(Exit::CannotCreate.because(all.join("\n")));
     }
-    let mut outcome = RunOutcome {
-        planned: plan.changes.len(),
-        left: plan.left.clone(),
-        ..RunOutcome::default()
-    };
+    let mut outcome = RunOutcome { planned: plan.changes.len(), left: plan.left.clone(), ..RunOutcome::default() };
     let former = FormerContents::of(&writer.journal, &plan.changes);
     for batch in plan.changes.chunk_by(at_once) {
         if stop.load(Ordering::Relaxed) {
@@ -419,15 +382,14 @@ pub(crate) async fn apply_plan(
                 plan.changes.len() - done
             )
         };
-        let numbers = record_intents(host, drivers, writer, batch)
-            .with_context(|| stopped_at(&batch[0], outcome.done))?;
+        let numbers =
+            record_intents(host, drivers, writer, batch).with_context(|| stopped_at(&batch[0], outcome.done))?;
         for (planned, number) in batch.iter().zip(numbers) {
             let left = match carry_out(host, drivers, writer, planned, number).await {
                 Ok(left) => left,
                 Err(why) => {
                     let at = (&plan.changes[..], outcome.done);
-                    let put_back =
-                        put_back::after_failure(host, drivers, writer, at, &former, &why, progress);
+                    let put_back = put_back::after_failure(host, drivers, writer, at, &former, &why, progress);
                     return match put_back.await {
                         Some(told) => Err(told),
                         None => Err(why.context(stopped_at(planned, outcome.done))),
@@ -456,20 +418,12 @@ fn at_once(one: &Planned, next: &Planned) -> bool {
 
 fn is_missing_package(planned: &Planned) -> bool {
     matches!(planned.change.resource, Resource::Package(_))
-        && matches!(
-            planned.action,
-            Action::Create | Action::Again | Action::Finish
-        )
+        && matches!(planned.action, Action::Create | Action::Again | Action::Finish)
 }
 
 /// Tells the journal what comes next; gives the numbers under which it knows the changes. Packages are made here: all of
 /// them are in the journal by then, and each finds itself made when its turn comes.
-fn record_intents(
-    host: &Host,
-    drivers: &Drivers,
-    writer: &mut Writer<'_>,
-    batch: &[Planned],
-) -> Result<Vec<u64>> {
+fn record_intents(host: &Host, drivers: &Drivers, writer: &mut Writer<'_>, batch: &[Planned]) -> Result<Vec<u64>> {
     let mut numbers = Vec::with_capacity(batch.len());
     for planned in batch {
         let (change, undo) = (&planned.change, planned.undo());
@@ -485,8 +439,7 @@ fn record_intents(
                 Shown::Nothing => owned.ours().any(|ours| content(ours).as_ref() == Some(old)),
             })
         };
-        if let Some(old) = old.filter(|old| !undo && !superseded(old) && Some(old) != new.as_ref())
-        {
+        if let Some(old) = old.filter(|old| !undo && !superseded(old) && Some(old) != new.as_ref()) {
             writer.remember(&old)?;
         }
         if let Some(base) = &planned.base {
@@ -514,8 +467,7 @@ async fn carry_out(
     if planned.action != Action::Share {
         change.resource.clear_up(host)?;
         let mut before = change.before.clone();
-        if change.resource.needs_live_machine() || matches!(change.resource, Resource::Directory(_))
-        {
+        if change.resource.needs_live_machine() || matches!(change.resource, Resource::Directory(_)) {
             // What was done since the plan may have made it already: a package brings directories and starts its service.
             before = drivers.observe(host, &change.resource).await?;
             if change.after.is_met_by(&before) {
@@ -523,24 +475,17 @@ async fn carry_out(
                 return Ok(None);
             }
         }
-        let enforced = drivers
-            .enforce(host, &change.resource, &before, &change.after)
-            .await;
+        let enforced = drivers.enforce(host, &change.resource, &before, &change.after).await;
         drivers.forget();
         match enforced? {
             Enforced::Done => {
                 let now = drivers.observe(host, &change.resource).await?;
                 if let Some(facet) = change.after.differences(&now).first() {
-                    bail!(
-                        "its {facet} was set, but reads back as something else: is somebody else changing it?"
-                    );
+                    bail!("its {facet} was set, but reads back as something else: is somebody else changing it?");
                 }
             }
             Enforced::LeftAlone(why) => {
-                left = Some(Left {
-                    resource: change.resource.clone(),
-                    why,
-                });
+                left = Some(Left { resource: change.resource.clone(), why });
             }
         }
     }
@@ -568,10 +513,7 @@ pub(crate) async fn undo_all(
 ) -> Result<RunOutcome> {
     let others = Others::read(host, instance)?;
     let owned: Vec<Owned> = writer.journal.owned().iter().rev().cloned().collect();
-    let mut outcome = RunOutcome {
-        planned: owned.len(),
-        ..RunOutcome::default()
-    };
+    let mut outcome = RunOutcome { planned: owned.len(), ..RunOutcome::default() };
     for (index, owned) in owned.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
             return Err(stopped_midway(index, outcome.planned));
@@ -616,10 +558,7 @@ pub(crate) async fn undo_all(
                 outcome.left.extend(left.clone());
                 progress.made(&planned, index + 1, outcome.planned, left.as_ref());
             }
-            Err(why) => outcome.left.push(Left {
-                resource: owned.change.resource.clone(),
-                why,
-            }),
+            Err(why) => outcome.left.push(Left { resource: owned.change.resource.clone(), why }),
         }
     }
     Ok(outcome)
@@ -635,27 +574,17 @@ pub(crate) async fn undo_resources(
     progress: &mut dyn Progress,
 ) -> Result<RunOutcome> {
     let others = Others::read(host, instance)?;
-    let owned: Vec<Owned> = resources
-        .iter()
-        .filter_map(|resource| writer.journal.find(resource).cloned())
-        .collect();
-    let mut outcome = RunOutcome {
-        planned: owned.len(),
-        ..RunOutcome::default()
-    };
+    let owned: Vec<Owned> = resources.iter().filter_map(|resource| writer.journal.find(resource).cloned()).collect();
+    let mut outcome = RunOutcome { planned: owned.len(), ..RunOutcome::default() };
     for owned in &owned {
         let resource = &owned.change.resource;
-        let change =
-            match plan_undoing(host, drivers, instance, owned, &others, Data::Stays).await? {
-                Undoing::Restore(change) => change,
-                Undoing::Leave(why) => {
-                    outcome.left.push(Left {
-                        resource: resource.clone(),
-                        why,
-                    });
-                    continue;
-                }
-            };
+        let change = match plan_undoing(host, drivers, instance, owned, &others, Data::Stays).await? {
+            Undoing::Restore(change) => change,
+            Undoing::Leave(why) => {
+                outcome.left.push(Left { resource: resource.clone(), why });
+                continue;
+            }
+        };
         let planned = Planned {
             action: Action::Remove,
             change,
@@ -692,11 +621,7 @@ async fn plan_undoing(
     others: &Others,
     data: Data,
 ) -> Result<Undoing> {
-    let Change {
-        resource,
-        before: original,
-        after: ours,
-    } = &owned.change;
+    let Change { resource, before: original, after: ours } = &owned.change;
     // A service of ours does not go back to what it was when we first looked: it stops.
     let original = match resource {
         Resource::Service(_) => &State::Absent,
@@ -709,10 +634,9 @@ async fn plan_undoing(
     if resource.holds_data(host) && !purged {
         return Ok(Undoing::Leave(match data {
             Data::Goes if resource.is_in_the_database() => "it is in the database".into(),
-            _ if matches!(resource, Resource::AcmeCertificate(_)) => format!(
-                "certbot goes on renewing it; `certbot delete --cert-name {}` removes it",
-                resource.name()
-            ),
+            _ if matches!(resource, Resource::AcmeCertificate(_)) => {
+                format!("certbot goes on renewing it; `certbot delete --cert-name {}` removes it", resource.name())
+            }
             _ => "it may still be needed; it is never removed".into(),
         }));
     }
@@ -731,9 +655,7 @@ async fn plan_undoing(
     let untouched = match original {
         // What we made goes with all its facets: a mode that somebody changed meanwhile is no reason to leave it.
         State::Absent => observed == State::Absent || (same_thing && !owned.holds_edits(&observed)),
-        State::Present(_) => {
-            original.is_met_by(&observed) || ours.is_met_by(&observed) || (owned.open && same_thing)
-        }
+        State::Present(_) => original.is_met_by(&observed) || ours.is_met_by(&observed) || (owned.open && same_thing),
     };
     if !untouched {
         return Ok(Undoing::Leave("it was changed since".into()));
@@ -743,15 +665,9 @@ async fn plan_undoing(
     if let Some(lost) = content(&after).filter(|content| content.bytes().is_none())
         && content(&observed).as_ref() != Some(&lost)
     {
-        return Ok(Undoing::Leave(
-            "what was there before is not in the journal's directory any more".into(),
-        ));
+        return Ok(Undoing::Leave("what was there before is not in the journal's directory any more".into()));
     }
-    Ok(Undoing::Restore(Change {
-        resource: resource.clone(),
-        before: observed,
-        after,
-    }))
+    Ok(Undoing::Restore(Change { resource: resource.clone(), before: observed, after }))
 }
 
 fn goes_while_full(host: &Host, change: &Change) -> Result<bool> {
@@ -805,8 +721,6 @@ impl Others {
     }
 
     fn find(&self, resource: &Resource) -> Option<(&str, &Owned)> {
-        self.0
-            .iter()
-            .find_map(|(name, journal)| Some((name.as_str(), journal.find(resource)?)))
+        self.0.iter().find_map(|(name, journal)| Some((name.as_str(), journal.find(resource)?)))
     }
 }

@@ -94,30 +94,20 @@ impl Host {
     /// A staged tree: files only; services, accounts and packages wait for the first boot.
     pub fn staged(root: &Path) -> Result<Host> {
         let root = root.canonicalize().map_err(|why| {
-            Exit::Unusable.because(format!(
-                "--root {}: {why}; make the directory first, it may be empty",
-                root.display()
-            ))
+            Exit::Unusable
+                .because(format!("--root {}: {why}; make the directory first, it may be empty", root.display()))
         })?;
         if !root.is_dir() {
-            return Err(Exit::Unusable.because(format!(
-                "--root {} is not a directory; name one, it may be empty",
-                root.display()
-            )));
+            return Err(Exit::Unusable
+                .because(format!("--root {} is not a directory; name one, it may be empty", root.display())));
         }
         Host::at(&root, Some(root.clone()))
     }
 
     fn at(root: &Path, staged: Option<PathBuf>) -> Result<Host> {
-        let handle = open(root, HANDLE, Mode::empty())
-            .with_context(|| format!("can't open {}", root.display()))?;
-        let mut host = Host {
-            staged,
-            root: handle,
-            me: geteuid(),
-            accounts: Accounts::live(),
-            cut: Cut::from_environment(),
-        };
+        let handle = open(root, HANDLE, Mode::empty()).with_context(|| format!("can't open {}", root.display()))?;
+        let mut host =
+            Host { staged, root: handle, me: geteuid(), accounts: Accounts::live(), cut: Cut::from_environment() };
         if host.staged.is_some() {
             let passwd = host.read_text("/etc/passwd")?.unwrap_or_default();
             let group = host.read_text("/etc/group")?.unwrap_or_default();
@@ -152,9 +142,7 @@ impl Host {
 
     /// What a directory is, behind links that only root could have made; nothing if there is none.
     pub(crate) fn look_into(&self, path: &str) -> Result<Option<PathInfo>> {
-        self.directory(path)?
-            .map(|handle| Ok(entry_of_stat(&fstat(handle)?)))
-            .transpose()
+        self.directory(path)?.map(|handle| Ok(entry_of_stat(&fstat(handle)?))).transpose()
     }
 
     /// The path as the administrator sees it from outside of a staged tree.
@@ -190,11 +178,7 @@ impl Host {
             return Ok(None);
         };
         // Non-blocking, so that a pipe put here by somebody can't hold the program up.
-        let flags = OFlag::O_RDONLY
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_NONBLOCK
-            | OFlag::O_NOCTTY
-            | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = match openat(&place.directory, &*place.name, flags, Mode::empty()) {
             Ok(handle) => File::from(handle),
             Err(Errno::ENOENT) => return Ok(None),
@@ -217,10 +201,7 @@ impl Host {
         }
         let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         if size > LARGEST_FILE {
-            bail!(
-                "{} has {size} bytes, far more than expected; move it away",
-                self.outside(path)
-            );
+            bail!("{} has {size} bytes, far more than expected; move it away", self.outside(path));
         }
         let mut bytes = Vec::with_capacity(size as usize + 1);
         file.take(LARGEST_FILE)
@@ -257,9 +238,8 @@ impl Host {
     pub(crate) fn read_text(&self, path: &str) -> Result<Option<String>> {
         self.read(path)?
             .map(|bytes| {
-                String::from_utf8(bytes).map_err(|_| {
-                    Exit::Unusable.because(format!("{} is not UTF-8 text", self.outside(path)))
-                })
+                String::from_utf8(bytes)
+                    .map_err(|_| Exit::Unusable.because(format!("{} is not UTF-8 text", self.outside(path))))
             })
             .transpose()
     }
@@ -281,13 +261,8 @@ impl Host {
         let Some(handle) = self.directory(path)? else {
             return Ok(None);
         };
-        let readable = openat(
-            &handle,
-            ".",
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .with_context(|| format!("can't list {}", self.outside(path)))?;
+        let readable = openat(&handle, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(|| format!("can't list {}", self.outside(path)))?;
         let mut names = Vec::new();
         for item in Dir::from_fd(readable)?.iter() {
             let name = item?.file_name().to_string_lossy().into_owned();
@@ -302,13 +277,7 @@ impl Host {
     // Writing.
 
     /// Puts a file in place in one step: readers see the old one or the new one, whole.
-    pub(crate) fn put_file(
-        &self,
-        path: &str,
-        bytes: &[u8],
-        owner: Option<(u32, u32)>,
-        mode: u32,
-    ) -> Result<()> {
+    pub(crate) fn put_file(&self, path: &str, bytes: &[u8], owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
         self.put_file_from(path, bytes, owner, mode)
     }
 
@@ -323,8 +292,7 @@ impl Host {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished_name(&place.name);
         self.clear_unfinished(&place, path)?;
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let private = Mode::S_IRUSR | Mode::S_IWUSR;
         let mut write = || -> Result<()> {
             let mut file = File::from(openat(&place.directory, &*unfinished, flags, private)?);
@@ -356,12 +324,7 @@ impl Host {
     }
 
     /// Puts a directory in place in one step, with its owner and mode.
-    pub(crate) fn make_directory(
-        &self,
-        path: &str,
-        owner: Option<(u32, u32)>,
-        mode: u32,
-    ) -> Result<()> {
+    pub(crate) fn make_directory(&self, path: &str, owner: Option<(u32, u32)>, mode: u32) -> Result<()> {
         let place = self.place_for_writing(path)?;
         let unfinished = unfinished_name(&place.name);
         self.clear_unfinished(&place, path)?;
@@ -371,9 +334,7 @@ impl Host {
             self.cut.after_write();
             let handle = openat(&place.directory, &*unfinished, flags, Mode::empty())?;
             if fstat(&handle)?.st_uid != self.me.as_raw() {
-                return Err(
-                    Exit::CannotCreate.because("somebody else put another one in its place")
-                );
+                return Err(Exit::CannotCreate.because("somebody else put another one in its place"));
             }
             self.give(&handle, owner, mode)?;
             // An empty directory that somebody made meanwhile is replaced, everything else stays.
@@ -420,12 +381,8 @@ impl Host {
         let now = entry_of_stat(&stat);
         if !place.trusted {
             let handed_over = now.kind == PathKind::Directory
-                && SERVICE_ACCOUNTS
-                    .iter()
-                    .any(|name| self.accounts.uid(name) == Some(now.uid));
-            let rightful = now.uid == self.me.as_raw()
-                || owner.is_some_and(|(uid, _)| uid == now.uid)
-                || handed_over;
+                && SERVICE_ACCOUNTS.iter().any(|name| self.accounts.uid(name) == Some(now.uid));
+            let rightful = now.uid == self.me.as_raw() || owner.is_some_and(|(uid, _)| uid == now.uid) || handed_over;
             let plain = now.kind == PathKind::Directory || stat.st_nlink == 1;
             if !plain || !rightful {
                 return Err(Exit::CannotCreate.because(format!(
@@ -438,9 +395,8 @@ impl Host {
         let mode = mode.unwrap_or(now.mode);
         let given = owner.filter(|o| *o != (now.uid, now.gid));
         let is_mine = |uid| uid == 0 || uid == self.me.as_raw();
-        let taken_over = now.kind == PathKind::Directory
-            && !is_mine(now.uid)
-            && given.is_some_and(|(uid, _)| is_mine(uid));
+        let taken_over =
+            now.kind == PathKind::Directory && !is_mine(now.uid) && given.is_some_and(|(uid, _)| is_mine(uid));
         let done = match taken_over {
             true => self.take_over(&handle, given, mode, place.trusted),
             false => self.give(&handle, given, mode),
@@ -451,13 +407,7 @@ impl Host {
     /// A directory of another account becomes root's: what that account put into it would be trusted from now on. Links
     /// of others go; where everybody can write to what the directory stands in, it held only temporary things, which
     /// all go. An interrupted run is seen by the mode, and begins again.
-    fn take_over(
-        &self,
-        directory: &OwnedFd,
-        owner: Option<(u32, u32)>,
-        mode: u32,
-        is_kept: bool,
-    ) -> Result<()> {
+    fn take_over(&self, directory: &OwnedFd, owner: Option<(u32, u32)>, mode: u32, is_kept: bool) -> Result<()> {
         let unfinished = Mode::from_bits_truncate(mode | Mode::S_ISVTX.bits());
         fchmod(directory, unfinished)?;
         self.give(directory, owner, unfinished.bits())?;
@@ -507,8 +457,7 @@ impl Host {
         let Some(place) = self.place(path)? else {
             return Ok(());
         };
-        self.discard(&place, &place.name)
-            .with_context(|| format!("can't remove {}", self.outside(path)))
+        self.discard(&place, &place.name).with_context(|| format!("can't remove {}", self.outside(path)))
     }
 
     /// Removes a directory if it is empty; says whether it is gone.
@@ -530,9 +479,8 @@ impl Host {
     /// Moves something within a tree in one step.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (old, new) = (self.place_for_writing(from)?, self.place_for_writing(to)?);
-        renameat(&old.directory, &*old.name, &new.directory, &*new.name).with_context(|| {
-            format!("can't move {} to {}", self.outside(from), self.outside(to))
-        })?;
+        renameat(&old.directory, &*old.name, &new.directory, &*new.name)
+            .with_context(|| format!("can't move {} to {}", self.outside(from), self.outside(to)))?;
         self.cut.after_write();
         sync_directory(&new.directory)?;
         Ok(())
@@ -549,8 +497,7 @@ impl Host {
     /// Makes a file that was not there before, for root alone, to be written bit by bit.
     pub(crate) fn new_file(&self, path: &str) -> Result<File> {
         let place = self.place_for_writing(path)?;
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let private = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = openat(&place.directory, &*place.name, flags, private)
             .with_context(|| format!("can't make {}", self.outside(path)))?;
@@ -620,16 +567,15 @@ impl Host {
     }
 
     fn clear_unfinished(&self, place: &OpenedPlace, path: &str) -> Result<()> {
-        self.discard(place, &unfinished_name(&place.name))
-            .map_err(|why| match why.downcast_ref() {
-                // An interrupted run leaves a file, a link or an empty directory.
-                Some(Errno::ENOTEMPTY | Errno::EEXIST) => Exit::CannotCreate.because(format!(
-                    "{} is a directory of somebody else where {} would be made; move it away and run again",
-                    self.outside(&unfinished_path(path)),
-                    self.outside(path)
-                )),
-                _ => why.context(format!("can't make {}", self.outside(path))),
-            })
+        self.discard(place, &unfinished_name(&place.name)).map_err(|why| match why.downcast_ref() {
+            // An interrupted run leaves a file, a link or an empty directory.
+            Some(Errno::ENOTEMPTY | Errno::EEXIST) => Exit::CannotCreate.because(format!(
+                "{} is a directory of somebody else where {} would be made; move it away and run again",
+                self.outside(&unfinished_path(path)),
+                self.outside(path)
+            )),
+            _ => why.context(format!("can't make {}", self.outside(path))),
+        })
     }
 
     fn discard(&self, place: &OpenedPlace, name: &OsStr) -> Result<()> {
@@ -670,12 +616,7 @@ impl Host {
 
 /// Makes what was done in a directory last.
 fn sync_directory(directory: &OwnedFd) -> nix::Result<()> {
-    match openat(
-        directory,
-        ".",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    ) {
+    match openat(directory, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(readable) => fsync(readable),
         // One may write to it without being allowed to list it.
         Err(Errno::EACCES) => Ok(()),
@@ -686,10 +627,7 @@ fn sync_directory(directory: &OwnedFd) -> nix::Result<()> {
 /// The path beside another one under which the next thing to stand there is made.
 pub(crate) fn unfinished_path(path: &str) -> String {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-    format!(
-        "{directory}/{}",
-        unfinished_name(OsStr::new(name)).display()
-    )
+    format!("{directory}/{}", unfinished_name(OsStr::new(name)).display())
 }
 
 /// The name of the file whose next content this is, which a killed run left; nothing if it is none.

@@ -88,9 +88,7 @@ impl Owned {
 
     /// What the settings alone would have made of a file, for one that has this content now.
     pub(crate) fn base(&self, found: &Content) -> Option<&Content> {
-        let written = self
-            .made()
-            .find(|(state, _)| file_content(state) == Some(found));
+        let written = self.made().find(|(state, _)| file_content(state) == Some(found));
         match (written, self.earlier.first()) {
             (Some((_, base)), _) => base,
             (None, Some(completed)) => completed.base.as_ref(),
@@ -106,10 +104,7 @@ impl Owned {
     }
 
     fn made(&self) -> impl Iterator<Item = (&State, Option<&Content>)> {
-        let earlier = self
-            .earlier
-            .iter()
-            .map(|made| (&made.after, made.base.as_ref()));
+        let earlier = self.earlier.iter().map(|made| (&made.after, made.base.as_ref()));
         std::iter::once((&self.change.after, self.base.as_ref())).chain(earlier)
     }
 }
@@ -160,11 +155,7 @@ impl Journal {
 
     fn parse(text: &str, instance: &str) -> Result<Journal> {
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut journal = Journal {
-            whole: whole as u64,
-            exists: true,
-            ..Journal::default()
-        };
+        let mut journal = Journal { whole: whole as u64, exists: true, ..Journal::default() };
         let first = text.lines().next().map(serde_json::from_str);
         match first {
             Some(Ok(JournalLine::Journal { instance: of, .. })) if of == instance => {}
@@ -176,22 +167,17 @@ impl Journal {
         // Packages are made several at once: the intents of all of them come first.
         let mut open: BTreeMap<u64, (Change, Option<Content>, bool)> = BTreeMap::new();
         for (index, line) in text[..whole].lines().enumerate() {
-            let line: JournalLine = serde_json::from_str(line)
-                .with_context(|| format!("line {} is not a line of a journal", index + 1))?;
+            let line: JournalLine =
+                serde_json::from_str(line).with_context(|| format!("line {} is not a line of a journal", index + 1))?;
             match line {
-                JournalLine::Journal { format, .. } if format > FORMAT => bail!(
-                    "a newer version of camcops-provision wrote it (format {format}); use that version"
-                ),
+                JournalLine::Journal { format, .. } if format > FORMAT => {
+                    bail!("a newer version of camcops-provision wrote it (format {format}); use that version")
+                }
                 JournalLine::Run { at, .. } => {
                     journal.since.get_or_insert(at);
                 }
                 JournalLine::Journal { .. } | JournalLine::Unknown => {}
-                JournalLine::Intent {
-                    number,
-                    change,
-                    undo,
-                    base,
-                } => {
+                JournalLine::Intent { number, change, undo, base } => {
                     journal.next = number + 1;
                     journal.note(&change, base.as_ref(), undo, true);
                     open.insert(number, (change, base, undo));
@@ -213,9 +199,7 @@ impl Journal {
 
     /// What this instance owns of one resource.
     pub(crate) fn find(&self, resource: &Resource) -> Option<&Owned> {
-        self.owned
-            .iter()
-            .find(|owned| owned.change.resource == *resource)
+        self.owned.iter().find(|owned| owned.change.resource == *resource)
     }
 
     /// Whether there is a journal at all.
@@ -224,10 +208,7 @@ impl Journal {
     }
 
     fn note(&mut self, change: &Change, base: Option<&Content>, undo: bool, open: bool) {
-        let position = self
-            .owned
-            .iter()
-            .position(|owned| owned.change.resource == change.resource);
+        let position = self.owned.iter().position(|owned| owned.change.resource == change.resource);
         match position {
             Some(at) if undo && !open => {
                 self.owned.remove(at);
@@ -246,12 +227,7 @@ impl Journal {
                 owned.open = open;
             }
             None if undo => {}
-            None => self.owned.push(Owned {
-                change: change.clone(),
-                open,
-                base: base.cloned(),
-                earlier: Vec::new(),
-            }),
+            None => self.owned.push(Owned { change: change.clone(), open, base: base.cloned(), earlier: Vec::new() }),
         }
     }
 }
@@ -292,9 +268,7 @@ impl<'a> Writer<'a> {
             }
             host.put_file(&path, first_line(instance)?.as_bytes(), Some((0, 0)), 0o600)?;
         }
-        let file = host
-            .open_for_appending(&path)?
-            .with_context(|| format!("{} is gone", host.outside(&path)))?;
+        let file = host.open_for_appending(&path)?.with_context(|| format!("{} is gone", host.outside(&path)))?;
         let journal = Journal::read(host, instance)?;
         // A line that was cut is no line: the next one starts afresh.
         if file.metadata()?.len() > journal.whole {
@@ -323,12 +297,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Says what comes next, and returns when the disk has it.
-    pub(crate) fn intend(
-        &mut self,
-        change: &Change,
-        base: Option<&Content>,
-        undo: bool,
-    ) -> Result<u64> {
+    pub(crate) fn intend(&mut self, change: &Change, base: Option<&Content>, undo: bool) -> Result<u64> {
         let number = self.journal.next;
         let mut lines = String::new();
         // A run that changes nothing writes nothing.
@@ -349,15 +318,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Says that it is done.
-    pub(crate) fn done(
-        &mut self,
-        number: u64,
-        change: &Change,
-        base: Option<&Content>,
-        undo: bool,
-    ) -> Result<()> {
-        self.host
-            .append(&self.file, &format_line(&JournalLine::Done { number })?)?;
+    pub(crate) fn done(&mut self, number: u64, change: &Change, base: Option<&Content>, undo: bool) -> Result<()> {
+        self.host.append(&self.file, &format_line(&JournalLine::Done { number })?)?;
         self.journal.note(change, base, undo, false);
         Ok(())
     }
@@ -387,8 +349,7 @@ impl<'a> Writer<'a> {
         }
         self.make_memory()?;
         let sealed = camcops_conf::seal_values(text)?;
-        self.host
-            .put_file(&path, sealed.as_bytes(), Some((0, 0)), 0o600)
+        self.host.put_file(&path, sealed.as_bytes(), Some((0, 0)), 0o600)
     }
 
     fn make_memory(&self) -> Result<()> {
@@ -453,15 +414,8 @@ impl<'a> Writer<'a> {
 }
 
 /// Content that the journal knows by its digest, with its bytes if they were kept.
-pub(crate) fn recall_content(
-    host: &Host,
-    instance: &str,
-    content: &Content,
-) -> Result<Option<Content>> {
-    Ok(host
-        .read(&memory_path(instance, content))?
-        .map(Content::new)
-        .filter(|found| found == content))
+pub(crate) fn recall_content(host: &Host, instance: &str, content: &Content) -> Result<Option<Content>> {
+    Ok(host.read(&memory_path(instance, content))?.map(Content::new).filter(|found| found == content))
 }
 
 /// What the settings alone would have written, sealed, if it was kept.
@@ -526,10 +480,7 @@ fn not_ours(host: &Host, path: &str) -> anyhow::Error {
 }
 
 fn first_line(instance: &str) -> Result<String> {
-    format_line(&JournalLine::Journal {
-        format: FORMAT,
-        instance: instance.to_owned(),
-    })
+    format_line(&JournalLine::Journal { format: FORMAT, instance: instance.to_owned() })
 }
 
 fn user_at_work() -> String {
@@ -546,11 +497,7 @@ fn format_line(line: &JournalLine) -> Result<String> {
 }
 
 fn current_time() -> String {
-    OffsetDateTime::now_utc()
-        .replace_nanosecond(0)
-        .ok()
-        .and_then(|now| now.format(&Rfc3339).ok())
-        .unwrap_or_default()
+    OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// Where the journal of an instance is.
@@ -577,27 +524,16 @@ mod tests {
     fn several_intents_may_be_open_at_once() {
         let intent = |number, name: &str| JournalLine::Intent {
             number,
-            change: Change {
-                resource: Resource::Package(name.into()),
-                before: State::Absent,
-                after: State::default(),
-            },
+            change: Change { resource: Resource::Package(name.into()), before: State::Absent, after: State::default() },
             undo: false,
             base: None,
         };
-        let lines = [
-            intent(0, "a"),
-            intent(1, "b"),
-            JournalLine::Done { number: 0 },
-        ];
+        let lines = [intent(0, "a"), intent(1, "b"), JournalLine::Done { number: 0 }];
         let lines = lines.iter().map(|one| format_line(one).unwrap());
         let text = std::iter::once(first_line("camcops").unwrap()).chain(lines);
         let journal = Journal::parse(&text.collect::<String>(), "camcops").unwrap();
-        let open: Vec<(&str, bool)> = journal
-            .owned()
-            .iter()
-            .map(|owned| (owned.change.resource.name(), owned.open))
-            .collect();
+        let open: Vec<(&str, bool)> =
+            journal.owned().iter().map(|owned| (owned.change.resource.name(), owned.open)).collect();
         assert_eq!(open, [("a", false), ("b", true)]);
     }
 }

@@ -114,28 +114,18 @@ pub(crate) const RHEL: Flavour = Flavour {
 
 /// The name under which an instance appears in files, units, databases and sites: `camcops`, or `camcops_NAME`.
 pub fn instance_slug(instance: &str) -> String {
-    if instance == DEFAULT_INSTANCE {
-        instance.to_owned()
-    } else {
-        format!("{DEFAULT_INSTANCE}_{instance}")
-    }
+    if instance == DEFAULT_INSTANCE { instance.to_owned() } else { format!("{DEFAULT_INSTANCE}_{instance}") }
 }
 
 /// The instance that a name on the command line means: its own name, or the slug that units know it by.
 pub(crate) fn parse_instance(name: &str) -> Result<String, String> {
     let bare = name.strip_prefix("camcops_").unwrap_or(name);
     let mut letters = bare.chars();
-    let good = letters
-        .next()
-        .is_some_and(|first| first.is_ascii_lowercase())
+    let good = letters.next().is_some_and(|first| first.is_ascii_lowercase())
         && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         && bare.len() <= 16;
     // These names stand in the program's own directory or among its commands.
-    if !good
-        || bare == "all"
-        || NOT_INSTANCES.contains(&bare)
-        || (bare == DEFAULT_INSTANCE && bare != name)
-    {
+    if !good || bare == "all" || NOT_INSTANCES.contains(&bare) || (bare == DEFAULT_INSTANCE && bare != name) {
         return Err("an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `all`, `lock`, `pending` and `program` are reserved".into());
     }
     Ok(bare.to_owned())
@@ -322,73 +312,19 @@ impl Layout {
     pub fn rows(&self, socket: SocketMaker) -> Vec<Row> {
         use PlannedKind::{Directory, Elsewhere, File};
         use Whose::{Root, RootForLogs, RootForService, Service, System};
-        let row = |path: &str, what, whose, mode, purpose| Row {
-            path: path.to_owned(),
-            what,
-            whose,
-            mode,
-            purpose,
-        };
+        let row = |path: &str, what, whose, mode, purpose| Row { path: path.to_owned(), what, whose, mode, purpose };
         vec![
             row("/etc/camcops", Directory, Root, "0755", "configuration"),
-            row(
-                &self.config,
-                File,
-                RootForService,
-                "0640",
-                "CamCOPS's own configuration",
-            ),
-            row(
-                &self.option_file,
-                File,
-                RootForService,
-                "0640",
-                "the database login",
-            ),
-            row(
-                &self.monitor_config,
-                File,
-                RootForService,
-                "0640",
-                "the monitor's settings",
-            ),
-            row(
-                &self.env_dir,
-                Directory,
-                Root,
-                "0700",
-                "your own environment files, INSTANCE-SERVICE.env",
-            ),
-            row(
-                "/etc/camcops/secrets",
-                Directory,
-                Root,
-                "0700",
-                "passwords and the cookie secret",
-            ),
-            row(
-                &self.secrets,
-                Directory,
-                Root,
-                "0700",
-                "those of this instance",
-            ),
-            row(
-                "/etc/camcops/tls",
-                Directory,
-                Root,
-                "0755",
-                "the self-signed certificate",
-            ),
+            row(&self.config, File, RootForService, "0640", "CamCOPS's own configuration"),
+            row(&self.option_file, File, RootForService, "0640", "the database login"),
+            row(&self.monitor_config, File, RootForService, "0640", "the monitor's settings"),
+            row(&self.env_dir, Directory, Root, "0700", "your own environment files, INSTANCE-SERVICE.env"),
+            row("/etc/camcops/secrets", Directory, Root, "0700", "passwords and the cookie secret"),
+            row(&self.secrets, Directory, Root, "0700", "those of this instance"),
+            row("/etc/camcops/tls", Directory, Root, "0755", "the self-signed certificate"),
             row(&self.certificate, File, Root, "0644", "the certificate"),
             row(&self.key, File, Root, "0600", "its private key"),
-            row(
-                &self.certificate_with_key,
-                File,
-                Root,
-                "0600",
-                "both in one file, with tls.mode = \"certbot\"",
-            ),
+            row(&self.certificate_with_key, File, Root, "0600", "both in one file, with tls.mode = \"certbot\""),
             row(
                 &self.socket_dir,
                 Directory,
@@ -396,114 +332,24 @@ impl Layout {
                 socket.directory_mode(),
                 "runtime socket directory",
             ),
-            row(
-                &self.socket,
-                Elsewhere,
-                Service,
-                "",
-                "the socket between web server and CamCOPS",
-            ),
-            row(
-                &self.data,
-                Directory,
-                RootForService,
-                "0750",
-                "the site's own data",
-            ),
+            row(&self.socket, Elsewhere, Service, "", "the socket between web server and CamCOPS"),
+            row(&self.data, Directory, RootForService, "0750", "the site's own data"),
             row(&self.images, Directory, RootForService, "0750", "logos"),
-            row(
-                &self.extra_strings,
-                Directory,
-                RootForService,
-                "0750",
-                "extra strings",
-            ),
-            row(
-                &self.snomed,
-                Directory,
-                RootForService,
-                "0750",
-                "SNOMED CT codes",
-            ),
-            row(
-                &self.cache,
-                Directory,
-                Service,
-                "0700",
-                "what can be made again",
-            ),
-            row(
-                &self.matplotlib,
-                Elsewhere,
-                Service,
-                "",
-                "matplotlib's cache",
-            ),
+            row(&self.extra_strings, Directory, RootForService, "0750", "extra strings"),
+            row(&self.snomed, Directory, RootForService, "0750", "SNOMED CT codes"),
+            row(&self.cache, Directory, Service, "0700", "what can be made again"),
+            row(&self.matplotlib, Elsewhere, Service, "", "matplotlib's cache"),
             row(&self.lock_home, Directory, Root, "0755", "locks"),
             row(&self.lock, Directory, Service, "0700", "locks of exports"),
-            row(
-                &self.state,
-                Directory,
-                Service,
-                "0700",
-                "the scheduler's state",
-            ),
-            row(
-                &self.downloads_home,
-                Directory,
-                Root,
-                "0755",
-                "temporary files that outlive a boot",
-            ),
-            row(
-                &self.downloads,
-                Directory,
-                Service,
-                "0700",
-                "downloads, until users fetch them",
-            ),
-            row(
-                &self.logs,
-                Directory,
-                RootForLogs,
-                "0750",
-                "logs, with logging.mode = \"file\"",
-            ),
-            row(
-                &self.supervisor_logs,
-                Directory,
-                System,
-                "",
-                "logs, under supervisor",
-            ),
-            row(
-                "/usr/bin/camcops_server",
-                File,
-                Root,
-                "0755",
-                "CamCOPS's own command",
-            ),
-            row(
-                "/usr/bin/camcops_server_meta",
-                File,
-                Root,
-                "0755",
-                "the same for several configurations",
-            ),
-            row(
-                "/usr/share/man/man1/camcops_server.1",
-                File,
-                Root,
-                "0644",
-                "its manual page",
-            ),
-            row(
-                "/usr/share/man/man1/camcops_server_meta.1",
-                File,
-                Root,
-                "0644",
-                "its manual page",
-            ),
+            row(&self.state, Directory, Service, "0700", "the scheduler's state"),
+            row(&self.downloads_home, Directory, Root, "0755", "temporary files that outlive a boot"),
+            row(&self.downloads, Directory, Service, "0700", "downloads, until users fetch them"),
+            row(&self.logs, Directory, RootForLogs, "0750", "logs, with logging.mode = \"file\""),
+            row(&self.supervisor_logs, Directory, System, "", "logs, under supervisor"),
+            row("/usr/bin/camcops_server", File, Root, "0755", "CamCOPS's own command"),
+            row("/usr/bin/camcops_server_meta", File, Root, "0755", "the same for several configurations"),
+            row("/usr/share/man/man1/camcops_server.1", File, Root, "0644", "its manual page"),
+            row("/usr/share/man/man1/camcops_server_meta.1", File, Root, "0644", "its manual page"),
             row(APPLICATION, Directory, Root, "0755", "the application"),
             row(RELEASES, Directory, Root, "0755", "its releases"),
             row(&self.venv, Elsewhere, Root, "", "the current release"),
@@ -530,10 +376,7 @@ impl Layout {
 
     /// supervisor's programs of this instance.
     pub(crate) fn supervisor_programs(&self) -> String {
-        format!(
-            "{}/{}.{}",
-            self.flavour.supervisor_programs, self.slug, self.flavour.supervisor_suffix
-        )
+        format!("{}/{}.{}", self.flavour.supervisor_programs, self.slug, self.flavour.supervisor_suffix)
     }
 }
 
@@ -597,16 +440,7 @@ mod tests {
         assert_eq!(parse_instance("two"), Ok("two".into()));
         assert_eq!(parse_instance("camcops_two"), Ok("two".into()));
         assert_eq!(parse_instance("camcops"), Ok("camcops".into()));
-        for bad in [
-            "",
-            "Two",
-            "2",
-            "a-b",
-            "lock",
-            "../x",
-            "camcops_camcops",
-            "camcops_",
-        ] {
+        for bad in ["", "Two", "2", "a-b", "lock", "../x", "camcops_camcops", "camcops_"] {
             assert!(parse_instance(bad).is_err(), "{bad}");
         }
     }

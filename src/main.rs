@@ -12,11 +12,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(why) => {
             // Help and version are answers, not errors.
-            let code = if why.use_stderr() {
-                Exit::Usage as u8
-            } else {
-                0
-            };
+            let code = if why.use_stderr() { Exit::Usage as u8 } else { 0 };
             let _ = why.print();
             // The parser failed before it could tell what was asked for.
             if why.use_stderr() && std::env::args_os().any(|word| word == "--json") {
@@ -27,10 +23,7 @@ fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(commands::run(cli));

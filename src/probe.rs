@@ -130,10 +130,7 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     fn new(cause: Cause, place: &str, why: impl fmt::Display) -> Trouble {
-        Trouble {
-            cause,
-            text: format!("{place}: {why}"),
-        }
+        Trouble { cause, text: format!("{place}: {why}") }
     }
 }
 
@@ -166,11 +163,7 @@ impl Endpoint {
                 &site.layout,
                 site.socket_account(),
             )?),
-            Backend::Broker => Endpoint::Broker(broker::BrokerAddress::of(
-                host,
-                site.settings(),
-                &site.layout,
-            )?),
+            Backend::Broker => Endpoint::Broker(broker::BrokerAddress::of(host, site.settings(), &site.layout)?),
             Backend::Web => {
                 let settings = site.settings();
                 let front = (settings.web.frontend == Frontend::Apache).then(|| {
@@ -224,10 +217,7 @@ fn played(
     if let Some((code, message)) = step.refused {
         return Some(Err(refused(code, message)));
     }
-    let answer = Answer {
-        product: step.output.unwrap_or_default(),
-        version: None,
-    };
+    let answer = Answer { product: step.output.unwrap_or_default(), version: None };
     let Some(cause) = step.trouble else {
         return Some(Ok(answer));
     };
@@ -249,10 +239,7 @@ struct Patience {
 
 impl Patience {
     fn new(time: Duration) -> Patience {
-        Patience {
-            time,
-            until: Instant::now() + time,
-        }
+        Patience { time, until: Instant::now() + time }
     }
 
     async fn bears<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
@@ -304,18 +291,14 @@ fn read_password(
         Some(path) => KeptSecret::given(host, setting, path.as_str()).map(Some),
         None => KeptSecret::found(host, secrets, name),
     };
-    let not_allowed = |why: &anyhow::Error| {
-        why.chain()
-            .any(|cause| cause.downcast_ref::<Errno>() == Some(&Errno::EACCES))
-    };
+    let not_allowed =
+        |why: &anyhow::Error| why.chain().any(|cause| cause.downcast_ref::<Errno>() == Some(&Errno::EACCES));
     match key {
         Ok(Some(key)) => Ok(key.secret),
         Ok(None) => Err(Exit::Failed.because(format!(
             "the {name} password is not there yet ({secrets}/{name}): run `camcops-provision install` first"
         ))),
-        Err(why) if not_allowed(&why) => {
-            Err(Exit::NoPermission.because(format!("{why:#}; run it as root")))
-        }
+        Err(why) if not_allowed(&why) => Err(Exit::NoPermission.because(format!("{why:#}; run it as root"))),
         Err(why) => Err(why),
     }
 }
@@ -332,9 +315,7 @@ async fn resolve_host(
         Trouble::new(
             Cause::UnknownName,
             place,
-            format_args!(
-                "the name {host} does not resolve{why}; check {setting} and this machine's name service"
-            ),
+            format_args!("the name {host} does not resolve{why}; check {setting} and this machine's name service"),
         )
     };
     match patience.bears(lookup_host((host, port))).await {
@@ -374,9 +355,7 @@ fn no_answer(place: &str, patience: Patience) -> Trouble {
     Trouble::new(
         Cause::Silent,
         place,
-        format_args!(
-            "no answer within {patience}; is the machine up, and does a firewall drop the connection?"
-        ),
+        format_args!("no answer within {patience}; is the machine up, and does a firewall drop the connection?"),
     )
 }
 
@@ -392,26 +371,17 @@ pub(crate) fn format_seconds(duration: Duration) -> String {
 /// What the system says, in the words of somebody who has to mend it.
 fn io_trouble(place: &str, why: &io::Error) -> Trouble {
     let (cause, text) = match why.kind() {
-        ErrorKind::NotFound => (
-            Cause::Closed,
-            "there is no such socket; is the service started?",
-        ),
-        ErrorKind::ConnectionRefused => (
-            Cause::Closed,
-            "connection refused; is the service started, and does it listen there?",
-        ),
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => (
-            Cause::Unreachable,
-            "there is no way to that machine; check the network",
-        ),
-        ErrorKind::TimedOut => (
-            Cause::Silent,
-            "no answer; is the machine up, and does a firewall drop the connection?",
-        ),
-        ErrorKind::PermissionDenied => (
-            Cause::Denied,
-            "this account may not use the socket; run it as root",
-        ),
+        ErrorKind::NotFound => (Cause::Closed, "there is no such socket; is the service started?"),
+        ErrorKind::ConnectionRefused => {
+            (Cause::Closed, "connection refused; is the service started, and does it listen there?")
+        }
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            (Cause::Unreachable, "there is no way to that machine; check the network")
+        }
+        ErrorKind::TimedOut => {
+            (Cause::Silent, "no answer; is the machine up, and does a firewall drop the connection?")
+        }
+        ErrorKind::PermissionDenied => (Cause::Denied, "this account may not use the socket; run it as root"),
         ErrorKind::ConnectionReset
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
@@ -431,9 +401,7 @@ fn find_cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Optio
         if let Some(found) = error.downcast_ref::<T>() {
             return Some(found);
         }
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match inner {
             Some(inner) => Some(inner),
             None => error.source(),
@@ -451,19 +419,12 @@ mod tests {
         let trouble = Trouble::new(Cause::Busy, "here", "why");
         let twice = io::Error::other(io::Error::other(trouble.clone()));
         assert_eq!(find_cause::<Trouble>(&twice), Some(&trouble));
-        assert_eq!(
-            find_cause::<Trouble>(&io::Error::from(ErrorKind::NotFound)),
-            None
-        );
+        assert_eq!(find_cause::<Trouble>(&io::Error::from(ErrorKind::NotFound)), None);
     }
 
     #[test]
     fn addresses_and_times_read_well() {
-        let address = |host: &str| Address::Tcp {
-            host: host.into(),
-            port: 5672,
-            setting: "broker.host",
-        };
+        let address = |host: &str| Address::Tcp { host: host.into(), port: 5672, setting: "broker.host" };
         assert_eq!(address("mq.example.org").to_string(), "mq.example.org:5672");
         assert_eq!(address("2001:db8::1").to_string(), "[2001:db8::1]:5672");
         assert_eq!(format_seconds(Duration::from_secs(2)), "2 s");

@@ -86,10 +86,7 @@ struct Text<'a> {
 
 macro_rules! template {
     ($name:literal) => {
-        (
-            $name,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/", $name)),
-        )
+        ($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/", $name)))
     };
 }
 
@@ -103,8 +100,8 @@ impl<'a> Draft<'a> {
     fn new(site: &'a Site, host: &'a Host, found: &'a ExistingState) -> Result<Draft<'a>> {
         let mut warnings = site.config_warnings();
         warnings.extend(found.warnings.iter().cloned());
-        if let Certificate::Given { warnings: more, .. }
-        | Certificate::Issued { warnings: more, .. } = &found.certificate
+        if let Certificate::Given { warnings: more, .. } | Certificate::Issued { warnings: more, .. } =
+            &found.certificate
         {
             warnings.extend(more.iter().cloned());
         }
@@ -116,12 +113,7 @@ impl<'a> Draft<'a> {
             renderer: Renderer::default(),
             stays_on_machine: false,
             export_folders: Vec::new(),
-            recipe: Recipe {
-                wanted: Vec::new(),
-                kept: Vec::new(),
-                warnings,
-                missing: Vec::new(),
-            },
+            recipe: Recipe { wanted: Vec::new(), kept: Vec::new(), warnings, missing: Vec::new() },
         })
     }
 
@@ -130,22 +122,12 @@ impl<'a> Draft<'a> {
             return;
         }
         let because = "the services run as an account of their own";
-        self.want(
-            Resource::Group(DEDICATED_ACCOUNT.into()),
-            Facets::new(),
-            Part::Accounts,
-            because,
-        );
+        self.want(Resource::Group(DEDICATED_ACCOUNT.into()), Facets::new(), Part::Accounts, because);
         let facets = match self.site.settings().account.uid.given() {
             Some(uid) => Facets::new().with("uid", uid.get().to_string()),
             None => Facets::new(),
         };
-        self.want(
-            Resource::User(DEDICATED_ACCOUNT.into()),
-            facets,
-            Part::Accounts,
-            because,
-        );
+        self.want(Resource::User(DEDICATED_ACCOUNT.into()), facets, Part::Accounts, because);
     }
 
     fn directories(&mut self) {
@@ -157,59 +139,32 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let facets = self.owned(Facets::new().with("type", "directory"), row.whose, row.mode);
-            self.want(
-                Resource::Directory(row.path),
-                facets,
-                Part::Directories,
-                row.purpose,
-            );
+            self.want(Resource::Directory(row.path), facets, Part::Directories, row.purpose);
         }
     }
 
     /// The release first, and only then the links that make it the current one.
     fn application(&mut self) {
-        let wanted =
-            match release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts) {
-                Ok(wanted) => wanted,
-                // A staged tree has its Python when it runs.
-                Err(_) if self.site.facts.staged => return,
-                Err(release::Missing(what)) => {
-                    self.recipe.missing.push((Part::Application, what));
-                    return;
-                }
-            };
-        let because = format!(
-            "CamCOPS {} on {}",
-            wanted.version.as_str(),
-            wanted.python.path
-        );
-        self.want(
-            Resource::Release(wanted.id.clone()),
-            wanted.facets(),
-            Part::Application,
-            &because,
-        );
+        let wanted = match release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts) {
+            Ok(wanted) => wanted,
+            // A staged tree has its Python when it runs.
+            Err(_) if self.site.facts.staged => return,
+            Err(release::Missing(what)) => {
+                self.recipe.missing.push((Part::Application, what));
+                return;
+            }
+        };
+        let because = format!("CamCOPS {} on {}", wanted.version.as_str(), wanted.python.path);
+        self.want(Resource::Release(wanted.id.clone()), wanted.facets(), Part::Application, &because);
         if self.site.facts.staged {
             // The first boot knows which release it makes.
             return;
         }
         let layout = &self.site.layout;
         for (path, target, because) in [
-            (
-                &layout.venv,
-                format!("releases/{}", wanted.id),
-                "the current release",
-            ),
-            (
-                &layout.static_files,
-                "venv/static".into(),
-                "its static files",
-            ),
-            (
-                &layout.release_strings,
-                "venv/extra_strings".into(),
-                "its strings",
-            ),
+            (&layout.venv, format!("releases/{}", wanted.id), "the current release"),
+            (&layout.static_files, "venv/static".into(), "its static files"),
+            (&layout.release_strings, "venv/extra_strings".into(), "its strings"),
         ] {
             let path = path.clone();
             self.link(&path, &target, Part::Application, because);
@@ -220,14 +175,8 @@ impl<'a> Draft<'a> {
         let found = self.found;
         let keys = [
             (Some(&found.cookie), "signs the session cookies"),
-            (
-                found.database.as_ref(),
-                "the application's database password",
-            ),
-            (
-                found.readonly.as_ref(),
-                "the password of the database account that only reads",
-            ),
+            (found.database.as_ref(), "the application's database password"),
+            (found.readonly.as_ref(), "the password of the database account that only reads"),
             (Some(&found.broker), "the application's broker password"),
             (Some(&found.monitor), "the monitor's password"),
         ];
@@ -255,25 +204,13 @@ impl<'a> Draft<'a> {
             Certificate::Given { .. } => return Ok(()),
         };
         let because = match because.is_empty() {
-            true => {
-                "a certificate that is signed by itself, until you have a better one".to_owned()
-            }
+            true => "a certificate that is signed by itself, until you have a better one".to_owned(),
             false => format!("a new self-signed certificate: {because}"),
         };
         // The key first: a certificate without its key would stop the web server.
         let files = [
-            (
-                &self.site.layout.key,
-                pair.key.as_str(),
-                "0600",
-                Shown::Nothing,
-            ),
-            (
-                &self.site.layout.certificate,
-                pair.certificate.as_str(),
-                "0644",
-                Shown::Whole,
-            ),
+            (&self.site.layout.key, pair.key.as_str(), "0600", Shown::Nothing),
+            (&self.site.layout.certificate, pair.certificate.as_str(), "0644", Shown::Whole),
         ];
         for (path, text, mode, shown) in files {
             self.text(Text {
@@ -293,19 +230,13 @@ impl<'a> Draft<'a> {
         let layout = &self.site.layout;
         let ours = self.camcops_conf()?;
         let found = self.found;
-        let merged =
-            camcops_conf::merge_files(&ours, found.config.as_deref(), found.config_base.as_deref());
+        let merged = camcops_conf::merge_files(&ours, found.config.as_deref(), found.config_base.as_deref());
         let config = Ini::parse(&merged.text);
         self.stays_on_machine = stays_on_machine(self.site, &config);
         self.export_folders(&config);
-        self.recipe.kept = merged
-            .kept
-            .iter()
-            .map(|kept| camcops_conf::kept::KeptSetting::new(&layout.config, kept))
-            .collect();
-        let parts = list_members(self.site)
-            .into_iter()
-            .filter_map(|one| one.config);
+        self.recipe.kept =
+            merged.kept.iter().map(|kept| camcops_conf::kept::KeptSetting::new(&layout.config, kept)).collect();
+        let parts = list_members(self.site).into_iter().filter_map(|one| one.config);
         // What somebody edited by hand is as new as the file, and may have been read since.
         let is_to_stay = found.config.as_deref() == Some(&merged.text);
         let digests: Vec<_> = parts
@@ -374,16 +305,9 @@ impl<'a> Draft<'a> {
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         let mut file = Ini::parse(&(lines.join("\n") + "\n"));
         let passed = &self.site.settings().config;
-        let recipients: Vec<&str> = passed
-            .keys()
-            .filter_map(|section| section.strip_prefix("recipient:"))
-            .collect();
+        let recipients: Vec<&str> = passed.keys().filter_map(|section| section.strip_prefix("recipient:")).collect();
         if !recipients.is_empty() {
-            file.set(
-                "export",
-                "RECIPIENTS",
-                &camcops_conf::join_list(&recipients),
-            )?;
+            file.set("export", "RECIPIENTS", &camcops_conf::join_list(&recipients))?;
         }
         for (section, values) in passed {
             for (key, value) in values {
@@ -392,21 +316,16 @@ impl<'a> Draft<'a> {
                 }
                 let value = match value {
                     ConfigValue::Line(line) => camcops_conf::escape_value(line),
-                    ConfigValue::List(lines) => {
-                        camcops_conf::escape_value(&camcops_conf::join_list(lines))
-                    }
+                    ConfigValue::List(lines) => camcops_conf::escape_value(&camcops_conf::join_list(lines)),
                 };
-                file.set(section, key, &value).with_context(|| {
-                    format!("config.{section}.{key} can't stand in camcops.conf")
-                })?;
+                file.set(section, key, &value)
+                    .with_context(|| format!("config.{section}.{key} can't stand in camcops.conf"))?;
             }
         }
         for ((section, key), secret) in &self.found.given {
             let value = camcops_conf::escape_value(secret.reveal());
             file.set(section, key, &value).with_context(|| {
-                format!(
-                    "the content of config.{section}.{key}{BY_FILE} can't stand in camcops.conf"
-                )
+                format!("the content of config.{section}.{key}{BY_FILE} can't stand in camcops.conf")
             })?;
         }
         Ok(file.to_string())
@@ -416,18 +335,9 @@ impl<'a> Draft<'a> {
         for program in ["camcops_server", "camcops_server_meta"] {
             self.view["program"] = program.into();
             let launcher = self.rendered(Format::Shell, template!("launcher.sh.hbs"))?;
-            self.public(
-                &format!("/usr/bin/{program}"),
-                launcher,
-                "0755",
-                Part::Launchers,
-                "CamCOPS's own command",
-            );
+            self.public(&format!("/usr/bin/{program}"), launcher, "0755", Part::Launchers, "CamCOPS's own command");
         }
-        for (name, text) in [
-            template!("camcops_server.1.hbs"),
-            template!("camcops_server_meta.1.hbs"),
-        ] {
+        for (name, text) in [template!("camcops_server.1.hbs"), template!("camcops_server_meta.1.hbs")] {
             let text = self.rendered(Format::Plain, (name, text))?;
             let path = format!("/usr/share/man/man1/{}", name.trim_end_matches(".hbs"));
             self.public(&path, text, "0644", Part::Launchers, "its manual page");
@@ -457,15 +367,7 @@ impl<'a> Draft<'a> {
     }
 
     fn public(&mut self, path: &str, text: String, mode: &str, part: Part, because: &str) {
-        self.text(Text {
-            path,
-            text,
-            whose: Whose::Root,
-            mode,
-            part,
-            because,
-            shown: Shown::Whole,
-        });
+        self.text(Text { path, text, whose: Whose::Root, mode, part, because, shown: Shown::Whole });
     }
 
     fn text(&mut self, file: Text<'_>) {
@@ -473,9 +375,7 @@ impl<'a> Draft<'a> {
     }
 
     fn want_text(&mut self, file: Text<'_>, base: Option<Content>) {
-        let facets = Facets::new()
-            .with("type", "file")
-            .with("content", Content::new(file.text.into_bytes()));
+        let facets = Facets::new().with("type", "file").with("content", Content::new(file.text.into_bytes()));
         let facets = self.owned(facets, file.whose, file.mode);
         self.recipe.wanted.push(Wanted {
             resource: Resource::File(file.path.to_owned()),
@@ -497,9 +397,7 @@ impl<'a> Draft<'a> {
     fn owned(&self, facets: Facets, whose: Whose, mode: &str) -> Facets {
         let facts = &self.site.facts;
         let owner = self.site.owner_of(whose);
-        let known = owner
-            .split_once(':')
-            .is_some_and(|(user, group)| facts.can_give_to(user, group));
+        let known = owner.split_once(':').is_some_and(|(user, group)| facts.can_give_to(user, group));
         let facets = facets.with("mode", mode);
         match !facts.staged || known {
             true => facets.with("owner", owner),
@@ -519,9 +417,7 @@ impl<'a> Draft<'a> {
             .collect();
         let mut all = Vec::with_capacity(self.recipe.wanted.len() * 2);
         for wanted in std::mem::take(&mut self.recipe.wanted) {
-            if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) =
-                &wanted.resource
-            {
+            if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) = &wanted.resource {
                 for parent in parent_directories(path) {
                     if !named.contains(&parent) && known.insert(parent.clone()) {
                         all.push(Wanted {
@@ -559,8 +455,5 @@ fn stays_on_machine(site: &Site, config: &Ini) -> bool {
 
 /// `/a/b/c` stands in `/a` and `/a/b`.
 fn parent_directories(path: &str) -> Vec<String> {
-    path.match_indices('/')
-        .skip(1)
-        .map(|(end, _)| path[..end].to_owned())
-        .collect()
+    path.match_indices('/').skip(1).map(|(end, _)| path[..end].to_owned()).collect()
 }

@@ -79,20 +79,14 @@ impl From<Named> for Resource {
 
 impl From<Resource> for Named {
     fn from(resource: Resource) -> Named {
-        Named {
-            kind: resource.kind().to_owned(),
-            name: resource.name().to_owned(),
-        }
+        Named { kind: resource.kind().to_owned(), name: resource.name().to_owned() }
     }
 }
 
 impl Resource {
     /// Whether it can only be seen and made on a running machine, not in a staged tree.
     pub(crate) fn needs_live_machine(&self) -> bool {
-        !matches!(
-            self,
-            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_)
-        )
+        !matches!(self, Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_))
     }
 
     /// Whether it takes its time to answer, and so is asked while the rest is looked at. The workers' answer to a ping
@@ -207,11 +201,9 @@ impl State {
     pub(crate) fn differences(&self, observed: &State) -> Vec<&str> {
         match (self, observed) {
             (State::Absent, State::Absent) => Vec::new(),
-            (State::Present(wanted), State::Present(found)) => wanted
-                .iter()
-                .filter(|(facet, value)| found.get(facet) != Some(value))
-                .map(|(facet, _)| facet)
-                .collect(),
+            (State::Present(wanted), State::Present(found)) => {
+                wanted.iter().filter(|(facet, value)| found.get(facet) != Some(value)).map(|(facet, _)| facet).collect()
+            }
             _ => vec!["presence"],
         }
     }
@@ -329,18 +321,12 @@ pub struct Content {
 impl Content {
     /// These bytes.
     pub fn new(bytes: impl Into<Arc<[u8]>>) -> Content {
-        Content {
-            bytes: Some(bytes.into()),
-            digest: OnceLock::new(),
-        }
+        Content { bytes: Some(bytes.into()), digest: OnceLock::new() }
     }
 
     /// Bytes that are elsewhere, known by their SHA-256.
     pub(crate) fn known_by(digest: String) -> Content {
-        Content {
-            bytes: None,
-            digest: OnceLock::from(digest),
-        }
+        Content { bytes: None, digest: OnceLock::from(digest) }
     }
 
     /// The bytes, unless only the digest is known.
@@ -381,10 +367,7 @@ struct Digest {
 
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Digest {
-            sha256: self.digest().to_owned(),
-        }
-        .serialize(serializer)
+        Digest { sha256: self.digest().to_owned() }.serialize(serializer)
     }
 }
 
@@ -407,19 +390,7 @@ pub(crate) enum Shown {
 }
 
 /// The parts of an installation, by which `--only` and `--skip` choose.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
     /// Packages of the distribution.
@@ -498,11 +469,7 @@ mod tests {
     #[test]
     fn only_what_is_wanted_is_compared() {
         let wanted = State::Present(Facets::new().with("mode", "0640"));
-        let found = State::Present(
-            Facets::new()
-                .with("mode", "0644")
-                .with("owner", "root:root"),
-        );
+        let found = State::Present(Facets::new().with("mode", "0644").with("owner", "root:root"));
         assert_eq!(wanted.differences(&found), ["mode"]);
     }
 
@@ -519,10 +486,7 @@ mod tests {
     fn a_set_is_compared_both_ways() {
         let set = |words: &[&str]| {
             let words = words.iter().map(|w| (*w).to_owned()).collect();
-            State::Present(Facets(BTreeMap::from([(
-                "g".into(),
-                FacetValue::Set(words),
-            )])))
+            State::Present(Facets(BTreeMap::from([("g".into(), FacetValue::Set(words))])))
         };
         assert!(set(&["a"]).is_met_by(&set(&["a"])));
         assert!(!set(&["a"]).is_met_by(&set(&["a", "b"])));
@@ -533,10 +497,7 @@ mod tests {
     fn a_resource_of_a_newer_version_keeps_its_name() {
         let text = r#"{"resource":{"kind":"moon","name":"x"},"before":"absent","after":"absent"}"#;
         let change: Change = serde_json::from_str(text).unwrap();
-        assert_eq!(
-            change.resource,
-            Resource::Unknown("moon".into(), "x".into())
-        );
+        assert_eq!(change.resource, Resource::Unknown("moon".into(), "x".into()));
         assert_eq!(serde_json::to_string(&change).unwrap(), text);
     }
 }

@@ -69,17 +69,10 @@ impl Session {
         let host = open_host(global)?;
         let settings_file = settings_file(&host, global);
         let sources = read_sources(&host, &settings_file, global)?;
-        let resolved = Settings::resolve(&sources)
-            .map_err(|problems| Exit::Settings.because(problems.to_string()))?;
+        let resolved = Settings::resolve(&sources).map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let facts = Facts::gather(&host)?;
         let layout = Layout::new(facts.flavour, &global.instance);
-        let site = Site {
-            instance: global.instance.clone(),
-            settings_file,
-            resolved,
-            facts,
-            layout,
-        };
+        let site = Site { instance: global.instance.clone(), settings_file, resolved, facts, layout };
         check_environment(&site)?;
         site.check_secrets()?;
         let tell: fn(&str) = match global.quiet || global.json {
@@ -113,12 +106,7 @@ impl Session {
 
     /// Dumps the tables of a database before something is done to them, and says in the dump's name what; nothing if there
     /// is nothing in them.
-    pub(crate) async fn dump_before(
-        &self,
-        database: &str,
-        next: &str,
-        reader: Reader,
-    ) -> Result<Option<String>> {
+    pub(crate) async fn dump_before(&self, database: &str, next: &str, reader: Reader) -> Result<Option<String>> {
         let drivers = &self.drivers;
         let (known, application) = (drivers.database()?, drivers.application()?);
         tables::dump_before(&known, application, &self.host, database, next, reader).await
@@ -148,10 +136,7 @@ impl Session {
                 continue;
             };
             for name in self.names() {
-                let named = [
-                    format!("ServerName \"{name}\""),
-                    format!("ServerAlias \"{name}\""),
-                ];
+                let named = [format!("ServerName \"{name}\""), format!("ServerAlias \"{name}\"")];
                 if site.contains(&port) && named.iter().any(|line| site.contains(line)) {
                     clashes.push(format!(
                         "web.server_names: instance {other} serves {name} on the same port, and Apache answers with one of them only; give this instance another name or web.https_port"
@@ -184,11 +169,10 @@ impl Session {
             let cookie = camcops_conf::Ini::parse(text).get("site", "SESSION_COOKIE_SECRET")?;
             Secret::checked(cookie.replace("%%", "%")).ok()
         });
-        let given_or_kept =
-            |name: &str, setting: &str, given: Option<&crate::settings::AbsolutePath>| match given {
-                Some(path) => KeptSecret::given(host, setting, path.as_str()),
-                None => KeptSecret::kept(host, &layout.secrets, name),
-            };
+        let given_or_kept = |name: &str, setting: &str, given: Option<&crate::settings::AbsolutePath>| match given {
+            Some(path) => KeptSecret::given(host, setting, path.as_str()),
+            None => KeptSecret::kept(host, &layout.secrets, name),
+        };
         let mut found = ExistingState {
             // Logged-in users stay logged in when a site that was made by hand is taken over.
             cookie: KeptSecret::kept_or(host, &layout.secrets, "cookie", || match cookie_in_use {
@@ -211,16 +195,8 @@ impl Session {
                     settings.database.readonly_password_file.as_ref(),
                 )?),
             },
-            broker: given_or_kept(
-                "broker",
-                "broker.password_file",
-                settings.broker.password_file.as_ref(),
-            )?,
-            monitor: given_or_kept(
-                "monitor",
-                "monitor.password_file",
-                settings.monitor.password_file.as_ref(),
-            )?,
+            broker: given_or_kept("broker", "broker.password_file", settings.broker.password_file.as_ref())?,
+            monitor: given_or_kept("monitor", "monitor.password_file", settings.monitor.password_file.as_ref())?,
             given: self.given_secrets(host)?,
             certificate: self.certificate()?,
             warnings,
@@ -229,20 +205,13 @@ impl Session {
             config_digests: self.config_digests(journal)?,
             own_broker: self.own_broker()?,
             own_rotation,
-            release_is_whole: match release::WantedRelease::new(
-                &self.settings().camcops,
-                &self.facts,
-            ) {
+            release_is_whole: match release::WantedRelease::new(&self.settings().camcops, &self.facts) {
                 Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
                 Err(_) => false,
             },
             database_client: match settings.database.mode {
                 Mode::Local => Some("localhost".into()),
-                Mode::External => settings
-                    .database
-                    .client_host
-                    .as_ref()
-                    .map(|host| host.as_str().to_owned()),
+                Mode::External => settings.database.client_host.as_ref().map(|host| host.as_str().to_owned()),
             },
             former_database: None,
         };
@@ -274,21 +243,14 @@ impl Session {
             return Ok(());
         }
         let (drivers, settings) = (&self.drivers, self.settings());
-        let endpoint =
-            broker::BrokerAddress::with(settings, &self.layout, found.broker.secret.clone())?;
+        let endpoint = broker::BrokerAddress::with(settings, &self.layout, found.broker.secret.clone())?;
         drivers.set_broker(crate::drivers::broker::Broker::new(
             endpoint,
             settings.broker.mode == Mode::Local,
             settings.broker.consumer_timeout_ms.get().into(),
         ));
         let earlier = drivers.database.borrow().clone();
-        let database = sql::Database::new(
-            &self.host,
-            self,
-            found,
-            earlier.as_deref(),
-            drivers.application()?.tell,
-        )?;
+        let database = sql::Database::new(&self.host, self, found, earlier.as_deref(), drivers.application()?.tell)?;
         drivers.database.replace(Some(Rc::new(database)));
         if let Some(path) = &settings.superuser.password_file
             && drivers.superuser_password.borrow().is_none()
@@ -306,19 +268,14 @@ impl Session {
     /// is the one.
     pub(crate) fn own_rotation(&self, warnings: &mut Vec<String>) -> Result<Option<String>> {
         let (host, logging) = (&self.host, &self.settings().logging);
-        let Some(directory) = self
-            .log_directory()
-            .filter(|_| logging.keep_days.get().is_some())
-        else {
+        let Some(directory) = self.log_directory().filter(|_| logging.keep_days.get().is_some()) else {
             return Ok(None);
         };
         let logs = format!("{directory}/");
         for name in host.list(ROTATIONS)?.unwrap_or_default() {
             let path = format!("{ROTATIONS}/{name}");
             let text = host.read_text(&path)?.unwrap_or_default();
-            let names_them = text
-                .lines()
-                .any(|line| !line.trim_start().starts_with('#') && line.contains(&logs));
+            let names_them = text.lines().any(|line| !line.trim_start().starts_with('#') && line.contains(&logs));
             if !names_them || text.contains(layout::MANAGED) {
                 continue;
             }
@@ -341,13 +298,9 @@ impl Session {
             Ok(text.map(|text| text.contains(layout::MANAGED)))
         };
         let settings = ours(crate::drivers::broker::NODE_SETTINGS)?;
-        let stored = host
-            .list(crate::drivers::broker::STORED)?
-            .unwrap_or_default();
+        let stored = host.list(crate::drivers::broker::STORED)?.unwrap_or_default();
         let own = crate::drivers::broker::NODE;
-        let others = stored
-            .iter()
-            .any(|name| name.contains('@') && !name.starts_with(own));
+        let others = stored.iter().any(|name| name.contains('@') && !name.starts_with(own));
         let untouched = settings != Some(true)
             && host.staged_root().is_none()
             && self.settings().broker.mode == Mode::Local
@@ -382,12 +335,7 @@ impl Session {
     }
 
     /// What the settings alone made of a file when this program wrote it last, if it did.
-    pub(crate) fn base_of(
-        &self,
-        journal: &Journal,
-        path: &str,
-        text: &str,
-    ) -> Result<Option<String>> {
+    pub(crate) fn base_of(&self, journal: &Journal, path: &str, text: &str) -> Result<Option<String>> {
         let found = Content::new(text.as_bytes());
         let owned = journal.find(&Resource::File(path.to_owned()));
         let Some(base) = owned.and_then(|owned| owned.base(&found)) else {
@@ -407,25 +355,10 @@ fn drivers(site: &Site, tell: fn(&str)) -> Drivers {
     let network = &settings.network;
     let bundle = Bundle::of(&settings.camcops, tell).map(Rc::new);
     Drivers {
-        packages: Some(packages::PackageSource::new(
-            facts.flavour.packages,
-            network,
-            bundle.clone(),
-            tell,
-        )),
+        packages: Some(packages::PackageSource::new(facts.flavour.packages, network, bundle.clone(), tell)),
         services: Some(services::ServiceManager::of(site)),
-        acme: Some(acme::Certbot::new(
-            site.names(),
-            &settings.tls,
-            network,
-            tell,
-        )),
-        release: Some(release::ReleaseRecipe::new(
-            settings,
-            facts,
-            bundle.clone(),
-            tell,
-        )),
+        acme: Some(acme::Certbot::new(site.names(), &settings.tls, network, tell)),
+        release: Some(release::ReleaseRecipe::new(settings, facts, bundle.clone(), tell)),
         application: Some(tables::Application::new(
             site.account(),
             layout,
@@ -488,35 +421,18 @@ pub(crate) const ROTATIONS: &str = "/etc/logrotate.d";
 pub(crate) fn fit_for_option_file(key: KeptSecret) -> Result<KeptSecret> {
     match Format::Mysql.escaped(key.secret.reveal()) {
         Ok(_) => Ok(key),
-        Err(why) => Err(Exit::Settings.because(format!(
-            "database.password_file: the password {why}; choose another one for this account"
-        ))),
+        Err(why) => Err(Exit::Settings
+            .because(format!("database.password_file: the password {why}; choose another one for this account"))),
     }
 }
 
 /// What is for trying out only, and why.
 pub(crate) const NOT_IN_PRODUCTION: [(&str, &str, &str); 5] = [
     ("site", "DB_ECHO", "it writes patients' data into the log"),
-    (
-        "site",
-        "ALLOW_INSECURE_COOKIES",
-        "it sends cookies unencrypted",
-    ),
-    (
-        "server",
-        "DEBUG_TOOLBAR",
-        "it shows the server's inside to whoever looks",
-    ),
-    (
-        "server",
-        "SHOW_RESPONSE",
-        "it writes patients' data into the log",
-    ),
-    (
-        "server",
-        "GUNICORN_DEBUG_RELOAD",
-        "it restarts the server while it works",
-    ),
+    ("site", "ALLOW_INSECURE_COOKIES", "it sends cookies unencrypted"),
+    ("server", "DEBUG_TOOLBAR", "it shows the server's inside to whoever looks"),
+    ("server", "SHOW_RESPONSE", "it writes patients' data into the log"),
+    ("server", "GUNICORN_DEBUG_RELOAD", "it restarts the server while it works"),
 ];
 
 pub(crate) fn is_true(value: &str) -> bool {

@@ -24,8 +24,8 @@ mod types;
 mod value;
 
 pub(crate) use choices::{
-    AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Pruning,
-    Service, ServiceManager, Source, TlsMode, Version,
+    AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Pruning, Service,
+    ServiceManager, Source, TlsMode, Version,
 };
 pub(crate) use config::{BY_FILE, ConfigSections, ConfigValue};
 pub(crate) use edit::edit_text;
@@ -36,9 +36,9 @@ pub(crate) use load::{Resolved, Sources};
 pub(crate) use problem::{Origin, Problem};
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub(crate) use types::{
-    AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser,
-    Host, Language, Listen, Locality, Mailbox, MemoryCap, Network, Organization, Recipient,
-    Schedule, Timezone, UserName, VirtualHost, WebAddress, WebPath,
+    AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host, Language,
+    Listen, Locality, Mailbox, MemoryCap, Network, Organization, Recipient, Schedule, Timezone, UserName, VirtualHost,
+    WebAddress, WebPath,
 };
 pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
 
@@ -311,9 +311,7 @@ impl Database {
 
     /// The account of the instance with this slug.
     pub(crate) fn user_or<'a>(&'a self, slug: &'a str) -> &'a str {
-        self.user
-            .as_ref()
-            .map_or_else(|| self.name_or(slug), DatabaseUser::as_str)
+        self.user.as_ref().map_or_else(|| self.name_or(slug), DatabaseUser::as_str)
     }
 }
 
@@ -330,9 +328,7 @@ impl Services {
 
     /// The services of the site's own that are wanted.
     pub(crate) fn extras(&self) -> impl Iterator<Item = &ExtraService> {
-        self.extra
-            .iter()
-            .filter(|extra| !self.is_disabled(extra.name.as_str()))
+        self.extra.iter().filter(|extra| !self.is_disabled(extra.name.as_str()))
     }
 
     /// The names of all services, wanted or not.

@@ -4,9 +4,7 @@ use crate::base::secret::Secret;
 use crate::certificate::{Pair, Subject};
 use crate::host::secrets::KeptSecret;
 use crate::layout::{DEDICATED_ACCOUNT, Layout, SocketMaker, Whose};
-use crate::settings::{
-    AbsolutePath, AccountUser, Backend, LogMode, Mode, Resolved, ServiceManager, Settings, TlsMode,
-};
+use crate::settings::{AbsolutePath, AccountUser, Backend, LogMode, Mode, Resolved, ServiceManager, Settings, TlsMode};
 use crate::site::facts::{DatabaseFamily, Facts, Manager};
 pub(crate) use given::{GivenSecrets, is_open, keep_secret, kept_in, on_command_line, secret_key};
 use std::collections::BTreeMap;
@@ -108,9 +106,7 @@ impl Site {
         let mut names = Vec::new();
         for name in all.chain(more.map(|name| name.as_str().to_owned())) {
             // Browsers ask for an address as it is usually written.
-            let name = name
-                .parse::<IpAddr>()
-                .map_or(name, |address| address.to_string());
+            let name = name.parse::<IpAddr>().map_or(name, |address| address.to_string());
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -139,9 +135,7 @@ impl Site {
         given.unwrap_or_else(|| match self.instance.as_str() {
             crate::layout::DEFAULT_INSTANCE => 5555,
             other => {
-                let spread = other.bytes().fold(7u32, |sum, byte| {
-                    sum.wrapping_mul(31).wrapping_add(byte.into())
-                });
+                let spread = other.bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
                 20_000 + (spread % 4000) as u16
             }
         })
@@ -174,30 +168,17 @@ impl Site {
         if !self.settings().web.trusted_proxies.is_empty() {
             files.push("remoteip.load");
         }
-        files
-            .into_iter()
-            .map(|file| {
-                (
-                    format!("{directory}/{file}"),
-                    format!("../mods-available/{file}"),
-                )
-            })
-            .collect()
+        files.into_iter().map(|file| (format!("{directory}/{file}"), format!("../mods-available/{file}"))).collect()
     }
 
     /// Certificate, key and chain of the web site.
     pub(crate) fn certificate_files(&self) -> (String, String, Option<String>) {
         let tls = &self.settings().tls;
         let text = |path: &Option<AbsolutePath>, own: &str| {
-            path.as_ref()
-                .map_or_else(|| own.to_owned(), |path| path.as_str().to_owned())
+            path.as_ref().map_or_else(|| own.to_owned(), |path| path.as_str().to_owned())
         };
         match tls.mode {
-            TlsMode::SelfSigned => (
-                self.layout.certificate.clone(),
-                self.layout.key.clone(),
-                None,
-            ),
+            TlsMode::SelfSigned => (self.layout.certificate.clone(), self.layout.key.clone(), None),
             TlsMode::Certbot => {
                 let both = &self.layout.certificate_with_key;
                 (both.clone(), both.clone(), None)
@@ -229,15 +210,9 @@ impl Site {
         let tls = &self.settings().tls;
         Subject {
             country: tls.country.as_ref().map(|text| text.as_str().to_owned()),
-            state_or_province: tls
-                .state_or_province
-                .as_ref()
-                .map(|text| text.as_str().to_owned()),
+            state_or_province: tls.state_or_province.as_ref().map(|text| text.as_str().to_owned()),
             locality: tls.locality.as_ref().map(|text| text.as_str().to_owned()),
-            organization: tls
-                .organization
-                .as_ref()
-                .map(|text| text.as_str().to_owned()),
+            organization: tls.organization.as_ref().map(|text| text.as_str().to_owned()),
             names: self.served_names(),
             days: tls.days.get(),
         }

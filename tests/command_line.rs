@@ -32,9 +32,7 @@ fn staged() -> Staged {
 /// A run whose standard input is a terminal on which this was typed. `^D` at the end says that nothing more comes.
 fn typed(mut command: Command, keys: &str) -> Ran {
     let pty = openpty(None, None).unwrap();
-    File::from(pty.master.try_clone().unwrap())
-        .write_all(keys.as_bytes())
-        .unwrap();
+    File::from(pty.master.try_clone().unwrap()).write_all(keys.as_bytes()).unwrap();
     command.stdin(Stdio::from(pty.slave));
     Ran::of(command)
 }
@@ -119,38 +117,21 @@ fn a_wrong_command_line_is_64() {
         (&["plan", "-q", "-v"], "--verbose"),
         (&["plan", "--instance", "A-b"], "a lower-case letter"),
         (&["plan", "--only", "nonsense"], "possible values"),
-        (
-            &["config", "get", "web.https_prt"],
-            "nearest: web.https_port",
-        ),
+        (&["config", "get", "web.https_prt"], "nearest: web.https_port"),
         (&["config", "get", "config.site.NOTHING"], "config set"),
-        (
-            &["config", "render", "nowhere"],
-            "/etc/camcops/camcops.conf",
-        ),
+        (&["config", "render", "nowhere"], "/etc/camcops/camcops.conf"),
         (&["wait"], "leave --root out"),
         (&["bundle", "verify", "/x"], "leave --root out"),
         (&["bundle", "create", "--out", "/x"], "leave --root out"),
         (&["doctor"], "leave --root out"),
         (&["doctor", "disc"], "nearest: disk"),
-        (
-            &["doctor", "--preflight", "--end-to-end"],
-            "cannot be used with",
-        ),
+        (&["doctor", "--preflight", "--end-to-end"], "cannot be used with"),
     ];
     for (arguments, says) in cases {
         fails(|| staged.command(arguments), 64, &[says]);
     }
-    fails(
-        || staged.command(&["init"]),
-        64,
-        &["terminal", "config keys"],
-    );
-    fails(
-        || staged.command(&["config", "edit"]),
-        64,
-        &["terminal", "config set"],
-    );
+    fails(|| staged.command(&["init"]), 64, &["terminal", "config keys"]);
+    fails(|| staged.command(&["config", "edit"]), 64, &["terminal", "config set"]);
     // Who gives no command at all is shown what there is.
     let ran = Ran::of(program(Who::Ordinary)).exits(64);
     assert!(ran.out.is_empty() && ran.err.contains("Commands:"), "{ran}");
@@ -164,11 +145,7 @@ fn unusable_input_is_65() {
         command.args(["plan", "--root", "/nowhere/at/all"]);
         command
     };
-    fails(
-        nowhere,
-        65,
-        &["--root /nowhere/at/all", "make the directory first"],
-    );
+    fails(nowhere, 65, &["--root /nowhere/at/all", "make the directory first"]);
     let file = staged.at("etc/hostname");
     let no_directory = || {
         let mut command = program(Who::Ordinary);
@@ -179,19 +156,8 @@ fn unusable_input_is_65() {
 
     staged.write("srv/site.pem", "nonsense\n");
     staged.write("srv/site.key", "nonsense\n");
-    let given = [
-        "--set",
-        "tls.mode=files",
-        "--set",
-        "tls.certificate=/srv/site.pem",
-        "--set",
-        "tls.key=/srv/site.key",
-    ];
-    fails(
-        || staged.command(&[&["plan"], &given[..]].concat()),
-        65,
-        &["srv/site.pem"],
-    );
+    let given = ["--set", "tls.mode=files", "--set", "tls.certificate=/srv/site.pem", "--set", "tls.key=/srv/site.key"];
+    fails(|| staged.command(&[&["plan"], &given[..]].concat()), 65, &["srv/site.pem"]);
     fs::remove_file(staged.at("srv/site.pem")).unwrap();
     fails(
         || staged.command(&[&["install"], &given[..]].concat()),
@@ -200,11 +166,7 @@ fn unusable_input_is_65() {
     );
 
     staged.write("etc/camcops/camcops.conf", "[site]\nX = 1\nno key\n");
-    fails(
-        || staged.command(&["install"]),
-        65,
-        &["etc/camcops/camcops.conf:3", "mend it"],
-    );
+    fails(|| staged.command(&["install"]), 65, &["etc/camcops/camcops.conf:3", "mend it"]);
 }
 
 #[test]
@@ -228,38 +190,18 @@ fn pending_changes_are_2_only_if_asked() {
 fn what_is_in_the_way_is_73() {
     let staged = staged();
     staged.write("etc/apache2/sites-available/camcops.conf", "# mine\n");
-    fails(
-        || staged.command(&["install"]),
-        73,
-        &["etc/apache2/sites-available/camcops.conf", "--adopt"],
-    );
+    fails(|| staged.command(&["install"]), 73, &["etc/apache2/sites-available/camcops.conf", "--adopt"]);
     staged.write(SETTINGS, "");
-    fails(
-        || staged.command(&["init"]),
-        73,
-        &["provision.toml exists", "config edit"],
-    );
-    fails(
-        || staged.command(&["man", "/dev/null/man"]),
-        73,
-        &["/dev/null/man"],
-    );
-    fails(
-        || staged.command(&["plan", "--out", "/dev/null/plan"]),
-        73,
-        &["/dev/null/plan"],
-    );
+    fails(|| staged.command(&["init"]), 73, &["provision.toml exists", "config edit"]);
+    fails(|| staged.command(&["man", "/dev/null/man"]), 73, &["/dev/null/man"]);
+    fails(|| staged.command(&["plan", "--out", "/dev/null/plan"]), 73, &["/dev/null/plan"]);
 }
 
 #[test]
 fn what_cannot_be_written_is_74_and_what_is_in_the_way_73() {
     let staged = staged();
     staged.write("etc/camcops/provision.d", "");
-    fails(
-        || staged.command(&["plan"]),
-        73,
-        &["etc/camcops/provision.d", "move it away"],
-    );
+    fails(|| staged.command(&["plan"]), 73, &["etc/camcops/provision.d", "move it away"]);
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut command = staged.command(&["config", "keys"]);
     command.stdout(full);
@@ -290,10 +232,7 @@ fn an_ordinary_user_may_not_change_the_machine() {
 #[test]
 fn every_wrong_setting_is_told_at_once_with_its_place() {
     let staged = staged();
-    staged.write(
-        SETTINGS,
-        "[web]\nhttps_port = 99999\nhttps_prt = 1\n\n[tls]\nmode = \"file\"\n",
-    );
+    staged.write(SETTINGS, "[web]\nhttps_port = 99999\nhttps_prt = 1\n\n[tls]\nmode = \"file\"\n");
     staged.write("etc/camcops/provision.d/20.toml", "[broker]\nmode = 1\n");
     staged.write("etc/camcops/provision.d/10.toml", "[webb]\nx = 1\n");
     staged.write("etc/camcops/provision.d/15.toml", "[web\n");
@@ -305,71 +244,35 @@ fn every_wrong_setting_is_told_at_once_with_its_place() {
     };
     let path = |name: &str| staged.at("etc/camcops").join(name).display().to_string();
     let expected = [
-        (
-            path("provision.toml:2"),
-            "web.https_port: ",
-            "allowed: 1 to 65535",
-        ),
-        (
-            path("provision.toml:3"),
-            "web.https_prt: ",
-            "nearest: web.https_port",
-        ),
-        (
-            path("provision.toml:6"),
-            "tls.mode: ",
-            "allowed: \"self-signed\", \"files\" or \"certbot\"",
-        ),
+        (path("provision.toml:2"), "web.https_port: ", "allowed: 1 to 65535"),
+        (path("provision.toml:3"), "web.https_prt: ", "nearest: web.https_port"),
+        (path("provision.toml:6"), "tls.mode: ", "allowed: \"self-signed\", \"files\" or \"certbot\""),
         (path("provision.d/10.toml:1"), "webb: ", "nearest: [web]"),
         (path("provision.d/15.toml:1"), "", "is not TOML"),
-        (
-            path("provision.d/20.toml:2"),
-            "broker.mode: ",
-            "allowed: \"local\" or \"external\"",
-        ),
-        (
-            "CAMCOPS_PROVISION_DATABASE__PORT".into(),
-            "database.port: ",
-            "allowed: 1 to 65535",
-        ),
+        (path("provision.d/20.toml:2"), "broker.mode: ", "allowed: \"local\" or \"external\""),
+        ("CAMCOPS_PROVISION_DATABASE__PORT".into(), "database.port: ", "allowed: 1 to 65535"),
         ("--set".into(), "site.region: ", "allowed: "),
         ("--set".into(), "web.path: ", "write KEY=VALUE"),
     ];
-    for arguments in [
-        &["plan"][..],
-        &["install"],
-        &["status"],
-        &["config", "show"],
-        &["config", "validate"],
-        &["urls"],
-    ] {
+    for arguments in [&["plan"][..], &["install"], &["status"], &["config", "show"], &["config", "validate"], &["urls"]]
+    {
         let ran = Ran::of(make(arguments)).exits(78);
         let lines: Vec<&str> = ran.err.trim_start_matches("error: ").lines().collect();
         assert_eq!(lines.len(), expected.len(), "{ran}");
         for (line, (place, key, what)) in lines.iter().zip(&expected) {
-            assert!(
-                line.starts_with(&format!("{place}: {key}")),
-                "{line}\n{place}: {key}"
-            );
+            assert!(line.starts_with(&format!("{place}: {key}")), "{line}\n{place}: {key}");
             assert!(line.contains(what), "{what:?} is not in {line}");
         }
     }
     fails(|| make(&["plan"]), 78, &["web.https_port"]);
     let ran = Ran::of(make(&["config", "validate", "--json"])).exits(78);
-    assert_eq!(
-        document(&ran)["problems"].as_array().unwrap().len(),
-        expected.len()
-    );
+    assert_eq!(document(&ran)["problems"].as_array().unwrap().len(), expected.len());
 }
 
 #[test]
 fn a_missing_settings_file_that_was_named_is_told() {
     let staged = staged();
-    fails(
-        || staged.command(&["plan", "--config", "/nowhere.toml"]),
-        78,
-        &["--config /nowhere.toml"],
-    );
+    fails(|| staged.command(&["plan", "--config", "/nowhere.toml"]), 78, &["--config /nowhere.toml"]);
 }
 
 #[test]
@@ -415,11 +318,7 @@ fn an_empty_camcops_conf_is_no_wish_for_nothing() {
     let staged = staged();
     staged.run(&["install"]).exits(0);
     staged.write("etc/camcops/camcops.conf", "\n");
-    fails(
-        || staged.command(&["plan"]),
-        65,
-        &["camcops.conf: it is empty", "move it away"],
-    );
+    fails(|| staged.command(&["plan"]), 65, &["camcops.conf: it is empty", "move it away"]);
 }
 
 #[test]
@@ -427,10 +326,7 @@ fn a_question_can_be_left() {
     let staged = staged();
     let terminal = openpty(None, None).unwrap();
     let mut command = staged.asking(&["install"]);
-    command
-        .stdin(terminal.slave.try_clone().unwrap())
-        .stdout(Stdio::null())
-        .stderr(terminal.slave);
+    command.stdin(terminal.slave.try_clone().unwrap()).stdout(Stdio::null()).stderr(terminal.slave);
     let mut child = command.spawn().unwrap();
     drop(command);
     let mut master = File::from(terminal.master);
@@ -462,40 +358,15 @@ fn the_later_source_wins() {
     assert_eq!(port(&[], None), "443");
     staged.write(SETTINGS, "[web]\nhttps_port = 1001\n");
     assert_eq!(port(&[], None), "1001");
-    staged.write(
-        "etc/camcops/provision.d/20.toml",
-        "[web]\nhttps_port = 1003\n",
-    );
-    staged.write(
-        "etc/camcops/provision.d/10.toml",
-        "[web]\nhttps_port = 1002\n",
-    );
-    staged.write(
-        "etc/camcops/provision.d/90.toml~",
-        "[web]\nhttps_port = 1009\n",
-    );
+    staged.write("etc/camcops/provision.d/20.toml", "[web]\nhttps_port = 1003\n");
+    staged.write("etc/camcops/provision.d/10.toml", "[web]\nhttps_port = 1002\n");
+    staged.write("etc/camcops/provision.d/90.toml~", "[web]\nhttps_port = 1009\n");
     assert_eq!(port(&[], None), "1003");
     assert_eq!(port(&[], Some("1004")), "1004");
-    assert_eq!(
-        port(&["--set", "web.https_port=1005"], Some("1004")),
-        "1005"
-    );
-    assert_eq!(
-        port(
-            &[
-                "--set",
-                "web.https_port=1005",
-                "--set",
-                "web.https_port=1006"
-            ],
-            None
-        ),
-        "1006"
-    );
+    assert_eq!(port(&["--set", "web.https_port=1005"], Some("1004")), "1005");
+    assert_eq!(port(&["--set", "web.https_port=1005", "--set", "web.https_port=1006"], None), "1006");
     // Another instance has files of its own.
-    let other = staged
-        .on("two", &["config", "get", "web.https_port"])
-        .exits(0);
+    let other = staged.on("two", &["config", "get", "web.https_port"]).exits(0);
     assert_eq!(other.out, "443\n");
 }
 
@@ -504,14 +375,8 @@ fn what_somebody_set_is_shown_with_its_place() {
     let staged = staged();
     let every = staged.run(&["config", "show"]).exits(0);
     assert_eq!(every.out.lines().count(), settings::all_keys().len());
-    assert_eq!(
-        staged.run(&["config", "show", "--changed"]).exits(0).out,
-        ""
-    );
-    staged.write(
-        SETTINGS,
-        "\n[web]\nhttps_port = 8443\n[config.site]\nSECRET = \"hushhush\"\n",
-    );
+    assert_eq!(staged.run(&["config", "show", "--changed"]).exits(0).out, "");
+    staged.write(SETTINGS, "\n[web]\nhttps_port = 8443\n[config.site]\nSECRET = \"hushhush\"\n");
     let mut command = staged.command(&["config", "show", "--changed", "--set", "web.path=/x"]);
     command.env("CAMCOPS_PROVISION_SITE__REGION", "DK");
     let ran = Ran::of(command).exits(0);
@@ -523,10 +388,7 @@ fn what_somebody_set_is_shown_with_its_place() {
         format!("config.site.SECRET = ********  # {}:5", file.display()),
     ];
     assert_eq!(ran.out.lines().collect::<Vec<_>>(), expected);
-    for arguments in [
-        &["config", "show", "--json"][..],
-        &["config", "get", "config.site.SECRET", "--json"],
-    ] {
+    for arguments in [&["config", "show", "--json"][..], &["config", "get", "config.site.SECRET", "--json"]] {
         let ran = staged.run(arguments).exits(0);
         document(&ran);
         assert!(!ran.out.contains("hushhush"), "{ran}");
@@ -541,11 +403,7 @@ fn a_link_to_the_settings_stays_one_where_nobody_else_can_have_put_it() {
     std::os::unix::fs::symlink("kept.toml", staged.at(SETTINGS)).unwrap();
     staged.run(&["config", "set", "tls.days", "91"]).exits(0);
     assert_eq!(staged.read(&elsewhere), "[tls]\ndays = 91\n");
-    assert!(
-        fs::symlink_metadata(staged.at(SETTINGS))
-            .unwrap()
-            .is_symlink()
-    );
+    assert!(fs::symlink_metadata(staged.at(SETTINGS)).unwrap().is_symlink());
 
     let directory = staged.at(SETTINGS);
     let directory = directory.parent().unwrap();
@@ -558,40 +416,23 @@ fn a_link_to_the_settings_stays_one_where_nobody_else_can_have_put_it() {
 #[test]
 fn one_key_is_changed_and_the_rest_stays() {
     let staged = staged();
-    let before = "# ours\n[web]\nhttp_port = 8080   # the proxy\n# why\nhttps_port = 8443 # tablets\n\n[tls]\ndays = 90\n";
+    let before =
+        "# ours\n[web]\nhttp_port = 8080   # the proxy\n# why\nhttps_port = 8443 # tablets\n\n[tls]\ndays = 90\n";
     staged.write(SETTINGS, before);
-    staged
-        .run(&["config", "set", "web.https_port", "9443"])
-        .exits(0);
+    staged.run(&["config", "set", "web.https_port", "9443"]).exits(0);
     assert_eq!(staged.read(SETTINGS), before.replace("8443", "9443"));
     staged.run(&["config", "set", "tls.days", "91"]).exits(0);
-    staged
-        .run(&[
-            "config",
-            "set",
-            "web.server_names",
-            "a.example.org,b.example.org",
-        ])
-        .exits(0);
+    staged.run(&["config", "set", "web.server_names", "a.example.org,b.example.org"]).exits(0);
     let got = staged.run(&["config", "get", "web.server_names"]).exits(0);
     assert_eq!(got.out, "[\"a.example.org\", \"b.example.org\"]\n");
-    staged
-        .run(&["config", "unset", "web.server_names"])
-        .exits(0);
-    assert_eq!(
-        staged.read(SETTINGS),
-        before.replace("8443", "9443").replace("90\n", "91\n")
-    );
+    staged.run(&["config", "unset", "web.server_names"]).exits(0);
+    assert_eq!(staged.read(SETTINGS), before.replace("8443", "9443").replace("90\n", "91\n"));
 
     // Once more: nothing to do, and nothing is done.
     let inode = |path: &str| fs::metadata(staged.at(path)).unwrap().ino();
     let now = inode(SETTINGS);
-    staged
-        .run(&["config", "set", "web.https_port", "9443"])
-        .exits(0);
-    staged
-        .run(&["config", "unset", "web.server_names"])
-        .exits(0);
+    staged.run(&["config", "set", "web.https_port", "9443"]).exits(0);
+    staged.run(&["config", "unset", "web.server_names"]).exits(0);
     assert_eq!(inode(SETTINGS), now);
 }
 
@@ -610,11 +451,7 @@ fn a_change_that_would_be_wrong_is_refused() {
         (&["unset", "web.https_prt"], "nearest: web.https_port"),
     ];
     for (arguments, says) in cases {
-        fails(
-            || staged.command(&[&["config"], arguments].concat()),
-            78,
-            &["provision.toml", says],
-        );
+        fails(|| staged.command(&[&["config"], arguments].concat()), 78, &["provision.toml", says]);
     }
     let ran = staged.run(&["config", "set", "database.password", "hushhush"]);
     assert!(!ran.said().contains("hushhush"), "{ran}");
@@ -649,16 +486,11 @@ fn a_changed_file_keeps_its_mode_and_owner_and_a_new_one_is_not_for_everybody() 
         assert_eq!(staged.read(SETTINGS), "[tls]\ndays = 90\n");
     }
     let staged = staged();
-    staged
-        .on("two", &["config", "set", "tls.days", "90"])
-        .exits(0);
+    staged.on("two", &["config", "set", "tls.days", "90"]).exits(0);
     assert!(!staged.at(SETTINGS).exists());
     let file = staged.at("etc/camcops/provision_two.toml");
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
-    let names: Vec<_> = fs::read_dir(file.parent().unwrap())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let names: Vec<_> = fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["provision_two.toml"]);
 }
 
@@ -680,9 +512,7 @@ fn edited(before: Option<&str>, script: &str) -> (Staged, Ran) {
 /// The names in the directory of the settings.
 fn beside_settings(staged: &Staged) -> BTreeSet<String> {
     let entries = fs::read_dir(staged.at("etc/camcops")).unwrap();
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[test]
@@ -701,18 +531,8 @@ fn an_editor_changes_the_settings() {
 #[test]
 fn what_an_editor_left_wrong_is_kept_beside_the_settings() {
     for (script, code, says, text) in [
-        (
-            "printf '[tls]\\ndys = 90\\n' >> \"$1\"",
-            78,
-            "nearest: tls.days",
-            "# ours\n[tls]\ndys = 90\n",
-        ),
-        (
-            "printf 'mine\\n' >> \"$1\"; exit 3",
-            1,
-            "the editor ended with exit status: 3",
-            "# ours\nmine\n",
-        ),
+        ("printf '[tls]\\ndys = 90\\n' >> \"$1\"", 78, "nearest: tls.days", "# ours\n[tls]\ndys = 90\n"),
+        ("printf 'mine\\n' >> \"$1\"; exit 3", 1, "the editor ended with exit status: 3", "# ours\nmine\n"),
     ] {
         let (staged, ran) = edited(Some("# ours\n"), script);
         let copy = staged.at("etc/camcops/.provision.toml.edit");
@@ -724,10 +544,7 @@ fn what_an_editor_left_wrong_is_kept_beside_the_settings() {
         let mut command = staged.command(&["config", "edit"]);
         command.env("EDITOR", "/bin/sed -i -e s/dys/days/ -e /mine/d");
         typed(command, "").exits(0).says(".provision.toml.edit");
-        assert_eq!(
-            staged.read(SETTINGS),
-            text.replace("dys", "days").replace("mine\n", "")
-        );
+        assert_eq!(staged.read(SETTINGS), text.replace("dys", "days").replace("mine\n", ""));
         assert_eq!(beside_settings(&staged).len(), 1);
     }
 }
@@ -737,10 +554,7 @@ fn an_editor_that_is_not_there_is_named() {
     let staged = staged();
     let mut command = staged.command(&["config", "edit"]);
     command.env("EDITOR", "/nowhere/editor");
-    typed(command, "")
-        .exits(74)
-        .says("/nowhere/editor")
-        .says("EDITOR");
+    typed(command, "").exits(74).says("/nowhere/editor").says("EDITOR");
     assert!(!staged.at(SETTINGS).exists());
 }
 
@@ -753,17 +567,9 @@ fn a_file_can_be_seen_before_it_is_written() {
     assert_eq!(shown.lines().count(), written.lines().count());
     let secret = staged.read("etc/camcops/secrets/camcops/cookie");
     assert!(written.contains(secret.trim()) && !shown.contains(secret.trim()));
-    let site = staged
-        .run(&["config", "render", "sites-available/camcops.conf"])
-        .exits(0);
-    assert_eq!(
-        site.out,
-        staged.read("etc/apache2/sites-available/camcops.conf")
-    );
-    staged
-        .run(&["config", "render", "secrets/camcops/cookie"])
-        .exits(64)
-        .says("is secret");
+    let site = staged.run(&["config", "render", "sites-available/camcops.conf"]).exits(0);
+    assert_eq!(site.out, staged.read("etc/apache2/sites-available/camcops.conf"));
+    staged.run(&["config", "render", "secrets/camcops/cookie"]).exits(64).says("is secret");
     let ran = staged.run(&["config", "render", "--json"]).exits(0);
     assert_eq!(document(&ran)["content"], shown);
 }
@@ -780,19 +586,10 @@ fn the_example_with_every_key_is_right() {
         })
         .collect();
     staged.write(SETTINGS, &uncommented);
-    staged
-        .run(&["config", "validate"])
-        .exits(0)
-        .says("the settings are right");
+    staged.run(&["config", "validate"]).exits(0).says("the settings are right");
     let shown = staged.run(&["config", "show", "--changed"]).exits(0).out;
     for key in settings::all_keys() {
-        assert!(
-            shown
-                .lines()
-                .any(|line| line.starts_with(&format!("{} = ", key.name))),
-            "{}",
-            key.name
-        );
+        assert!(shown.lines().any(|line| line.starts_with(&format!("{} = ", key.name))), "{}", key.name);
     }
 }
 
@@ -805,26 +602,17 @@ fn enter_alone_takes_every_default() {
     let written = format!("{} is written; ", staged.at(SETTINGS).display());
     assert!(ran.err.contains(&written), "{ran}");
     assert!(ran.err.contains("[trial.example.org]: "), "{ran}");
-    let changed = staged
-        .run(&["config", "show", "--changed", "--json"])
-        .exits(0)
-        .json();
+    let changed = staged.run(&["config", "show", "--changed", "--json"]).exits(0).json();
     let defaults = settings::Settings::default();
     for entry in changed["settings"].as_array().unwrap() {
         let key = entry["key"].as_str().unwrap();
         match key {
             "web.server_names" => assert_eq!(entry["value"], json!(["trial.example.org"])),
-            _ => assert_eq!(
-                entry["value"].as_str(),
-                Some(defaults.get(key).unwrap().trim_matches('"')),
-                "{key}"
-            ),
+            _ => assert_eq!(entry["value"].as_str(), Some(defaults.get(key).unwrap().trim_matches('"')), "{key}"),
         }
     }
     staged.run(&["install"]).exits(0);
-    typed(staged.command(&["init"]), &"\n".repeat(20))
-        .exits(73)
-        .says("config edit");
+    typed(staged.command(&["init"]), &"\n".repeat(20)).exits(73).says("config edit");
 }
 
 #[test]
@@ -832,17 +620,10 @@ fn answers_become_settings_and_a_wrong_one_is_asked_again() {
     let staged = staged();
     let answers = "camcops.example.org\n/camcops\nnobody\ncamcops\nexternal\ndb.example.org\n/root/db\n\nfiles\n/a.pem\n/a.key\ntest\n";
     let ran = typed(staged.command(&["init"]), answers).exits(0);
-    assert_eq!(
-        ran.err.matches("Account of the services").count(),
-        2,
-        "{ran}"
-    );
+    assert_eq!(ran.err.matches("Account of the services").count(), 2, "{ran}");
     assert!(ran.err.contains("\"auto\" or \"camcops\""), "{ran}");
     let shown = staged.run(&["config", "show", "--changed"]).exits(0).out;
-    let given: Vec<&str> = shown
-        .lines()
-        .map(|line| line.split("  #").next().unwrap())
-        .collect();
+    let given: Vec<&str> = shown.lines().map(|line| line.split("  #").next().unwrap()).collect();
     for expected in [
         "web.server_names = [\"camcops.example.org\"]",
         "web.path = \"/camcops\"",
@@ -857,11 +638,7 @@ fn answers_become_settings_and_a_wrong_one_is_asked_again() {
     ] {
         assert!(given.contains(&expected), "{expected} is not in {shown}");
     }
-    let json = typed(
-        staged.command(&["--instance", "two", "init", "--json"]),
-        &"\n".repeat(20),
-    )
-    .exits(0);
+    let json = typed(staged.command(&["--instance", "two", "init", "--json"]), &"\n".repeat(20)).exits(0);
     document(&json);
 }
 
@@ -869,16 +646,11 @@ fn answers_become_settings_and_a_wrong_one_is_asked_again() {
 fn nothing_is_written_if_the_answers_end() {
     let staged = staged();
     let before = staged.tree();
-    typed(staged.command(&["init"]), "camcops.example.org\n\x04")
-        .exits(1)
-        .says("nothing was written");
+    typed(staged.command(&["init"]), "camcops.example.org\n\x04").exits(1).says("nothing was written");
     // Together these answers are wrong: an external database needs its machine.
-    typed(
-        staged.command(&["init"]),
-        &format!("\n\n\nexternal\nlocalhost\n{}", "\n".repeat(20)),
-    )
-    .exits(78)
-    .says("database.host");
+    typed(staged.command(&["init"]), &format!("\n\n\nexternal\nlocalhost\n{}", "\n".repeat(20)))
+        .exits(78)
+        .says("database.host");
     before.assert_same(&staged.tree(), "init without an end");
 }
 
@@ -886,12 +658,8 @@ fn nothing_is_written_if_the_answers_end() {
 fn answered(staged: &Staged, arguments: &[&str], keys: &str) -> (i32, String) {
     let mut command = staged.asking(arguments);
     let pty = openpty(None, None).unwrap();
-    File::from(pty.master.try_clone().unwrap())
-        .write_all(keys.as_bytes())
-        .unwrap();
-    command
-        .stdin(Stdio::from(pty.slave.try_clone().unwrap()))
-        .stderr(Stdio::from(pty.slave));
+    File::from(pty.master.try_clone().unwrap()).write_all(keys.as_bytes()).unwrap();
+    command.stdin(Stdio::from(pty.slave.try_clone().unwrap())).stderr(Stdio::from(pty.slave));
     let reader = std::thread::spawn(move || all_of(pty.master));
     let ran = Ran::of(command);
     let code = ran.status.code().unwrap();
@@ -906,16 +674,10 @@ fn who_says_no_changes_nothing() {
     for keys in ["n\n", "No\n", "\x04", "what would go?\n\x04", "ja\nq\nn\n"] {
         let (code, said) = answered(&staged, &["install"], keys);
         assert_eq!(code, 1, "{keys:?}: {said}");
-        assert!(
-            said.contains("go on? [Y/n/p]") && said.contains("nothing was changed"),
-            "{said}"
-        );
+        assert!(said.contains("go on? [Y/n/p]") && said.contains("nothing was changed"), "{said}");
     }
     let (_, said) = answered(&staged, &["install"], "p\nn\n");
-    assert!(
-        said.contains("+ create ") && said.contains("/etc/camcops/camcops.conf"),
-        "{said}"
-    );
+    assert!(said.contains("+ create ") && said.contains("/etc/camcops/camcops.conf"), "{said}");
     before.assert_same(&staged.tree(), "no");
 }
 
@@ -930,10 +692,7 @@ fn what_removes_needs_more_than_enter() {
         let (code, said) = answered(&staged, &["uninstall"], keys);
         assert_eq!(code, 1, "{keys:?}: {said}");
         assert!(said.contains("nothing was changed"), "{said}");
-        assert!(
-            keys != all || said.contains("- remove ") && said.contains("/etc/camcops/camcops.conf"),
-            "{said}"
-        );
+        assert!(keys != all || said.contains("- remove ") && said.contains("/etc/camcops/camcops.conf"), "{said}");
     }
     staged.write(SETTINGS, "[web]\npath = '/other'\n");
     let changed = staged.tree();
@@ -954,25 +713,14 @@ fn what_removes_needs_more_than_enter() {
 fn where_nobody_can_be_asked_nothing_is_done_without_yes() {
     let staged = staged();
     let before = staged.tree();
-    fails(
-        || staged.asking(&["install"]),
-        64,
-        &["--yes", "nothing was changed"],
-    );
+    fails(|| staged.asking(&["install"]), 64, &["--yes", "nothing was changed"]);
     before.assert_same(&staged.tree(), "install");
     staged.run(&["install"]).exits(0);
     let installed = staged.tree();
-    fails(
-        || staged.asking(&["uninstall"]),
-        64,
-        &["--yes", "nothing was changed"],
-    );
+    fails(|| staged.asking(&["uninstall"]), 64, &["--yes", "nothing was changed"]);
     installed.assert_same(&staged.tree(), "uninstall");
     // Where nothing is to be done there is no question.
-    assert_eq!(
-        Ran::of(staged.asking(&["install"])).exits(0).out,
-        "nothing to do\n"
-    );
+    assert_eq!(Ran::of(staged.asking(&["install"])).exits(0).out, "nothing to do\n");
 }
 
 // Output.
@@ -1067,12 +815,7 @@ fn json_is_one_document_from_every_command() {
     document(&typed(command, "").exits(0));
     let all = commands();
     let leaves = all.iter().filter(|(_, command)| !command.has_subcommands());
-    assert_eq!(
-        leaves
-            .map(|(names, _)| names.join(" "))
-            .collect::<BTreeSet<_>>(),
-        seen
-    );
+    assert_eq!(leaves.map(|(names, _)| names.join(" ")).collect::<BTreeSet<_>>(), seen);
 }
 
 #[test]
@@ -1080,9 +823,7 @@ fn colours_are_for_terminals() {
     let staged = staged();
     let coloured = |arguments: &[&str], environment: &[(&str, &str)]| {
         let mut command = staged.command(&[&["plan"], arguments].concat());
-        command
-            .env("TERM", "xterm")
-            .envs(environment.iter().copied());
+        command.env("TERM", "xterm").envs(environment.iter().copied());
         on_a_terminal(command).contains("\x1b[")
     };
     assert!(coloured(&[], &[]));
@@ -1092,35 +833,21 @@ fn colours_are_for_terminals() {
     assert!(!coloured(&["--color", "never"], &[]));
     assert!(!coloured(&["--json"], &[]));
     assert!(!staged.run(&["plan"]).exits(0).out.contains('\x1b'));
-    assert!(
-        staged
-            .run(&["plan", "--color", "always"])
-            .exits(0)
-            .out
-            .contains('\x1b')
-    );
+    assert!(staged.run(&["plan", "--color", "always"]).exits(0).out.contains('\x1b'));
 }
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let staged = staged();
-    for arguments in [
-        &["plan", "--diff"][..],
-        &["config", "keys"],
-        &["plan", "--json"],
-        &["paths"],
-        &["--help"],
-        &["install"],
-    ] {
+    for arguments in
+        [&["plan", "--diff"][..], &["config", "keys"], &["plan", "--json"], &["paths"], &["--help"], &["install"]]
+    {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = staged.command(arguments);
         command.stdout(writer);
         let ran = Ran::of(command).exits(0);
-        assert!(
-            !ran.err.contains("error") && !ran.err.contains("panic"),
-            "{ran}"
-        );
+        assert!(!ran.err.contains("error") && !ran.err.contains("panic"), "{ran}");
     }
     staged.run(&["plan", "--exit-code"]).exits(0);
 }
@@ -1137,91 +864,44 @@ fn quiet_leaves_results_and_errors_and_verbose_says_more() {
     let quiet = staged.run(&["install", "-q"]).exits(0);
     assert_eq!(quiet.err, "");
     assert!(quiet.out.starts_with("installed: "), "{quiet}");
-    staged
-        .run(&["plan", "-q", "--root", "/nowhere"])
-        .exits(65)
-        .says("error: ");
+    staged.run(&["plan", "-q", "--root", "/nowhere"]).exits(65).says("error: ");
 
     // A key that somebody changed by hand.
     let config = staged.read("etc/camcops/camcops.conf");
-    let line = config
-        .lines()
-        .find(|line| line.starts_with("SESSION_TIMEOUT_MINUTES"))
-        .unwrap();
-    staged.write(
-        "etc/camcops/camcops.conf",
-        &config.replace(line, "SESSION_TIMEOUT_MINUTES = 7"),
-    );
+    let line = config.lines().find(|line| line.starts_with("SESSION_TIMEOUT_MINUTES")).unwrap();
+    staged.write("etc/camcops/camcops.conf", &config.replace(line, "SESSION_TIMEOUT_MINUTES = 7"));
     let short = staged.run(&["install"]).exits(0);
     let long = staged.run(&["install", "-v"]).exits(0);
-    assert!(
-        !short.out.contains("kept: ") && long.out.contains("kept: "),
-        "{short}{long}"
-    );
+    assert!(!short.out.contains("kept: ") && long.out.contains("kept: "), "{short}{long}");
 }
 
 // What it prints about the site and about itself.
 
 #[test]
 fn every_path_of_the_file_plan_is_shown() {
-    for (instance, extra) in [
-        ("camcops", &[][..]),
-        ("two", &["--set", "logging.mode=file"]),
-    ] {
+    for (instance, extra) in [("camcops", &[][..]), ("two", &["--set", "logging.mode=file"])] {
         let staged = staged();
-        let ran = staged
-            .on(instance, &[&["paths", "--json"], extra].concat())
-            .exits(0);
+        let ran = staged.on(instance, &[&["paths", "--json"], extra].concat()).exits(0);
         let document = document(&ran);
         let mut expected = Layout::new(&DEBIAN, instance).rows(SocketMaker::Systemd);
         if extra.is_empty() {
             expected.retain(|row| row.path != "/var/log/camcops");
         }
-        let (planned, others) = document["paths"]
-            .as_array()
-            .unwrap()
-            .split_at(expected.len());
-        assert_eq!(
-            planned,
-            serde_json::to_value(&expected).unwrap().as_array().unwrap()
-        );
-        let others: Vec<&str> = others
-            .iter()
-            .map(|row| row["path"].as_str().unwrap())
-            .collect();
+        let (planned, others) = document["paths"].as_array().unwrap().split_at(expected.len());
+        assert_eq!(planned, serde_json::to_value(&expected).unwrap().as_array().unwrap());
+        let others: Vec<&str> = others.iter().map(|row| row["path"].as_str().unwrap()).collect();
         let settings = match instance {
             "camcops" => "provision",
             _ => "provision_two",
         };
-        let ends = [
-            &format!("/{settings}.toml"),
-            &format!("/{settings}.d"),
-            "/var/backups/camcops",
-        ];
-        assert!(
-            others
-                .iter()
-                .zip(ends)
-                .all(|(path, end)| path.ends_with(end)),
-            "{others:?}"
-        );
+        let ends = [&format!("/{settings}.toml"), &format!("/{settings}.d"), "/var/backups/camcops"];
+        assert!(others.iter().zip(ends).all(|(path, end)| path.ends_with(end)), "{others:?}");
         let units = &others[ends.len()..];
-        assert!(
-            units.contains(&"/etc/systemd/system/camcops-server@.service"),
-            "{units:?}"
-        );
-        let text = staged
-            .on(instance, &[&["paths"], extra].concat())
-            .exits(0)
-            .out;
+        assert!(units.contains(&"/etc/systemd/system/camcops-server@.service"), "{units:?}");
+        let text = staged.on(instance, &[&["paths"], extra].concat()).exits(0).out;
         assert_eq!(text.lines().count(), expected.len() + others.len());
         for (line, row) in text.lines().zip(&expected) {
-            assert!(
-                line.starts_with(&row.path)
-                    && line.contains(row.mode)
-                    && line.ends_with(row.purpose),
-                "{line}"
-            );
+            assert!(line.starts_with(&row.path) && line.contains(row.mode) && line.ends_with(row.purpose), "{line}");
         }
     }
 }
@@ -1231,16 +911,9 @@ fn the_addresses_of_the_site() {
     let staged = staged();
     for (given, site) in [
         (&[][..], "https://trial.example.org/"),
+        (&["web.server_names=a.example.org,b.example.org"], "https://a.example.org/"),
         (
-            &["web.server_names=a.example.org,b.example.org"],
-            "https://a.example.org/",
-        ),
-        (
-            &[
-                "web.server_names=2001:db8::1",
-                "web.https_port=8443",
-                "web.path=/camcops",
-            ],
+            &["web.server_names=2001:db8::1", "web.https_port=8443", "web.path=/camcops"],
             "https://[2001:db8::1]:8443/camcops/",
         ),
     ] {
@@ -1249,10 +922,7 @@ fn the_addresses_of_the_site() {
             arguments.extend(["--set", setting]);
         }
         let text = staged.run(&arguments).exits(0).out;
-        assert!(
-            text.starts_with(&format!("site      {site}\ntablets   {site}api\n")),
-            "{text}"
-        );
+        assert!(text.starts_with(&format!("site      {site}\ntablets   {site}api\n")), "{text}");
         arguments.push("--json");
         let document = document(&staged.run(&arguments).exits(0));
         assert_eq!(document["site"], site);
@@ -1278,12 +948,7 @@ fn completions_are_scripts() {
             let file = file.path().join("script");
             fs::write(&file, &script).unwrap();
             let mut command = Command::new(shell);
-            command
-                .arg("-n")
-                .arg(&file)
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
+            command.arg("-n").arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let ran = Ran::of(command).exits(0);
             assert_eq!(ran.said(), "");
         }
@@ -1294,25 +959,14 @@ fn completions_are_scripts() {
 fn every_command_and_every_key_has_its_place_in_the_manual() {
     let staged = staged();
     let directory = staged.at("man");
-    staged
-        .run(&["man", &directory.display().to_string()])
-        .exits(0);
-    let pages: BTreeSet<String> = fs::read_dir(&directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    staged.run(&["man", &directory.display().to_string()]).exits(0);
+    let pages: BTreeSet<String> =
+        fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let mut expected = BTreeSet::from(["provision.toml.5".to_owned()]);
     for (names, command) in commands() {
-        let name = [&["camcops-provision".to_owned()], &names[..]]
-            .concat()
-            .join("-");
-        let page = fs::read_to_string(directory.join(format!("{name}.8")))
-            .unwrap()
-            .replace("\\-", "-");
-        for argument in command
-            .get_arguments()
-            .filter(|argument| !argument.is_hide_set())
-        {
+        let name = [&["camcops-provision".to_owned()], &names[..]].concat().join("-");
+        let page = fs::read_to_string(directory.join(format!("{name}.8"))).unwrap().replace("\\-", "-");
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
             if let Some(long) = argument.get_long() {
                 assert!(page.contains(&format!("--{long}")), "{name}: --{long}");
             }
@@ -1322,21 +976,14 @@ fn every_command_and_every_key_has_its_place_in_the_manual() {
     assert_eq!(pages, expected);
     for page in &pages {
         let mut command = Command::new("groff");
-        command
-            .args(["-ww", "-man", "-Tutf8", "-rLL=200n", "-P-cbou"])
-            .arg(directory.join(page));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(["-ww", "-man", "-Tutf8", "-rLL=200n", "-P-cbou"]).arg(directory.join(page));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let ran = Ran::of(command).exits(0);
         assert_eq!(ran.err, "", "{page}");
         if page == "provision.toml.5" {
             for key in settings::all_keys() {
                 assert!(
-                    ran.out
-                        .lines()
-                        .any(|line| line.split_whitespace().next() == Some(key.short_name())),
+                    ran.out.lines().any(|line| line.split_whitespace().next() == Some(key.short_name())),
                     "{}",
                     key.name
                 );
@@ -1349,32 +996,16 @@ fn every_command_and_every_key_has_its_place_in_the_manual() {
 #[test]
 fn everything_has_a_help_text_without_a_period() {
     for (names, command) in commands() {
-        let about = command
-            .get_about()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        assert!(
-            !about.is_empty() && !about.ends_with('.'),
-            "{names:?}: {about:?}"
-        );
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        assert!(!about.is_empty() && !about.ends_with('.'), "{names:?}: {about:?}");
         for argument in command.get_arguments() {
-            let help = argument
-                .get_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(
-                !help.is_empty() && !help.ends_with('.'),
-                "{names:?} {}: {help:?}",
-                argument.get_id()
-            );
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!help.is_empty() && !help.ends_with('.'), "{names:?} {}: {help:?}", argument.get_id());
         }
         let mut run = program(Who::Ordinary);
         run.args(&names).arg("--help");
         let ran = Ran::of(run).exits(0);
-        assert!(
-            ran.out.contains("Usage: camcops-provision") && ran.err.is_empty(),
-            "{ran}"
-        );
+        assert!(ran.out.contains("Usage: camcops-provision") && ran.err.is_empty(), "{ran}");
     }
 }
 
@@ -1382,21 +1013,13 @@ fn everything_has_a_help_text_without_a_period() {
 fn the_readme_names_the_commands_that_there_are() {
     let readme = read_repository("README.md");
     let rows = readme.lines().filter_map(|line| line.strip_prefix("| `"));
-    let quoted = |text: &str| -> BTreeSet<String> {
-        text.split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect()
-    };
+    let quoted = |text: &str| -> BTreeSet<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     let mut named = BTreeSet::new();
     for row in rows {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in [
-            "backup", "bundle", "cert", "config", "db", "releases", "secret", "service", "user",
-        ] {
+        for group in ["backup", "bundle", "cert", "config", "db", "releases", "secret", "service", "user"] {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));
@@ -1404,10 +1027,7 @@ fn the_readme_names_the_commands_that_there_are() {
         }
         named.extend(names);
     }
-    let there = commands()
-        .into_iter()
-        .map(|(names, _)| names.join(" "))
-        .filter(|name| !name.is_empty());
+    let there = commands().into_iter().map(|(names, _)| names.join(" ")).filter(|name| !name.is_empty());
     assert_eq!(there.collect::<BTreeSet<_>>(), named);
 }
 
@@ -1415,11 +1035,7 @@ fn the_readme_names_the_commands_that_there_are() {
 fn the_readme_names_scripts_that_there_are() {
     let readme = read_repository("README.md");
     for script in ["packaging/from-source", "tests/run"] {
-        assert!(
-            readme.contains(&format!("    {script}\n"))
-                || readme.contains(&format!("&& {script} ")),
-            "{script}"
-        );
+        assert!(readme.contains(&format!("    {script}\n")) || readme.contains(&format!("&& {script} ")), "{script}");
         let found = fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap();
         assert!(found.is_file() && found.mode() & 0o111 == 0o111, "{script}");
     }
@@ -1439,11 +1055,7 @@ fn a_secret_is_never_an_argument() {
         ("config.site.DB_URL", url),
     ] {
         let words = [key, "is a secret", "--from-file"];
-        fails(
-            || staged.command(&["config", "set", key, value]),
-            64,
-            &words,
-        );
+        fails(|| staged.command(&["config", "set", key, value]), 64, &words);
         let assigned = format!("{key}={value}");
         let plan = Ran::of(staged.command(&["plan", "--set", &assigned])).exits(64);
         assert!(plan.err.contains("is a secret"), "{plan}");
@@ -1452,56 +1064,32 @@ fn a_secret_is_never_an_argument() {
     assert!(!staged.at(SETTINGS).exists());
     // A URL without a password is none, and a file is for secrets alone.
     let plain = "mysql:///camcops?read_default_file=/etc/my.cnf";
-    staged
-        .run(&["config", "set", "config.site.DB_URL", plain])
-        .exits(0);
+    staged.run(&["config", "set", "config.site.DB_URL", plain]).exits(0);
     let by_file = "config.site.EMAIL_HOST_file";
     staged.run(&["config", "set", by_file, "/root/x"]).exits(0);
-    fails(
-        || staged.command(&["plan"]),
-        78,
-        &[by_file, "EMAIL_HOST is none"],
-    );
-    fails(
-        || staged.command(&["config", "set", "tls.days", "--from-file", "/root/x"]),
-        64,
-        &["tls.days is none"],
-    );
-    fails(
-        || staged.command(&["config", "set", MAIL_PASSWORD]),
-        64,
-        &["run on a terminal"],
-    );
+    fails(|| staged.command(&["plan"]), 78, &[by_file, "EMAIL_HOST is none"]);
+    fails(|| staged.command(&["config", "set", "tls.days", "--from-file", "/root/x"]), 64, &["tls.days is none"]);
+    fails(|| staged.command(&["config", "set", MAIL_PASSWORD]), 64, &["run on a terminal"]);
     let elsewhere = "config.\"../../../etc/cron.d/x\".PASSWORD";
     staged.write("root/word", "hush\n");
     staged.chmod("root/word", 0o600);
-    staged
-        .run(&["config", "set", elsewhere, "--from-file", "/root/word"])
-        .exits(78);
+    staged.run(&["config", "set", elsewhere, "--from-file", "/root/word"]).exits(78);
     assert!(!staged.at("etc/cron.d").exists());
 }
 
 #[test]
 fn a_secret_is_kept_for_root_alone_and_nowhere_else() {
     let staged = staged();
-    let (word, kept) = (
-        "root/word",
-        "etc/camcops/secrets/camcops/site.EMAIL_HOST_PASSWORD",
-    );
+    let (word, kept) = ("root/word", "etc/camcops/secrets/camcops/site.EMAIL_HOST_PASSWORD");
     let put = |secret: &str| {
         staged.write(word, secret);
         staged.chmod(word, 0o600);
-        staged
-            .run(&["config", "set", MAIL_PASSWORD, "--from-file", "/root/word"])
-            .exits(0);
+        staged.run(&["config", "set", MAIL_PASSWORD, "--from-file", "/root/word"]).exits(0);
         staged.run(&["install"]).exits(0);
         fs::remove_file(staged.at(word)).unwrap();
     };
     let conf = || staged.read("etc/camcops/camcops.conf");
-    staged.write(
-        SETTINGS,
-        "[config.site]\nEMAIL_HOST_PASSWORD = \"hush-open\"\n",
-    );
+    staged.write(SETTINGS, "[config.site]\nEMAIL_HOST_PASSWORD = \"hush-open\"\n");
     let plan = staged.run(&["plan"]).exits(0);
     let words = format!("{MAIL_PASSWORD}: this secret stands openly in ");
     assert!(plan.err.contains(&words), "{plan}");
@@ -1513,17 +1101,11 @@ fn a_secret_is_kept_for_root_alone_and_nowhere_else() {
     let mode = fs::metadata(staged.at(kept)).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
     let settings = staged.read(SETTINGS);
-    assert_eq!(
-        settings,
-        format!("[config.site]\nEMAIL_HOST_PASSWORD_file = \"/{kept}\"\n")
-    );
+    assert_eq!(settings, format!("[config.site]\nEMAIL_HOST_PASSWORD_file = \"/{kept}\"\n"));
     assert!(conf().contains("EMAIL_HOST_PASSWORD = 100%% hush-first\n"));
     let plan = staged.run(&["plan", "--exit-code"]).exits(0);
     assert!(!plan.err.contains("openly"), "{plan}");
-    let edited = conf().replace(
-        "SESSION_TIMEOUT_MINUTES = 30",
-        "SESSION_TIMEOUT_MINUTES = 7",
-    );
+    let edited = conf().replace("SESSION_TIMEOUT_MINUTES = 30", "SESSION_TIMEOUT_MINUTES = 7");
     staged.write("etc/camcops/camcops.conf", &edited);
     put("hush-second\n");
     assert_eq!(conf(), edited.replace("100%% hush-first", "hush-second"));
@@ -1566,29 +1148,15 @@ fn secrets_that_an_earlier_version_kept_beside_the_journal_go() {
         staged.chmod(&kept, 0o600);
     }
     staged.chmod(&contents, 0o700);
-    let edited = first.replace(
-        "SESSION_TIMEOUT_MINUTES = 30",
-        "SESSION_TIMEOUT_MINUTES = 7",
-    );
+    let edited = first.replace("SESSION_TIMEOUT_MINUTES = 30", "SESSION_TIMEOUT_MINUTES = 7");
     staged.write(path, &edited);
     staged.settings = vec!["site.language=da_DK".into()];
     staged.run(&["install"]).exits(0);
-    assert_eq!(
-        staged.read(path),
-        edited.replace("LANGUAGE = en_GB", "LANGUAGE = da_DK")
-    );
+    assert_eq!(staged.read(path), edited.replace("LANGUAGE = en_GB", "LANGUAGE = da_DK"));
     let cookie = staged.read("etc/camcops/secrets/camcops/cookie");
     let kept = staged.tree().0;
     let kept = kept.iter().filter(|(path, _)| path.contains("/contents/"));
-    let texts: Vec<String> = kept
-        .map(|(_, entry)| String::from_utf8_lossy(&entry.data).into_owned())
-        .collect();
-    assert!(
-        texts.iter().all(|text| !text.contains(cookie.trim())),
-        "{texts:?}"
-    );
-    assert!(
-        texts.iter().any(|text| text == "# nobody's secret\n"),
-        "{texts:?}"
-    );
+    let texts: Vec<String> = kept.map(|(_, entry)| String::from_utf8_lossy(&entry.data).into_owned()).collect();
+    assert!(texts.iter().all(|text| !text.contains(cookie.trim())), "{texts:?}");
+    assert!(texts.iter().any(|text| text == "# nobody's secret\n"), "{texts:?}");
 }

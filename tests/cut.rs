@@ -25,10 +25,7 @@ fn lived_in(who: Who) -> Staged {
     let site = "etc/apache2/sites-available/camcops.conf";
     staged.write(site, "# by hand\n");
     staged.chmod(site, 0o604);
-    staged.write(
-        "etc/camcops/camcops.conf",
-        "[site]\nLANGUAGE = da_DK\nMINE = 1\n",
-    );
+    staged.write("etc/camcops/camcops.conf", "[site]\nLANGUAGE = da_DK\nMINE = 1\n");
     staged.write("etc/camcops/notes.txt", "not ours\n");
     staged.directory("srv/camcops");
     staged.chmod("srv/camcops", 0o701);
@@ -50,13 +47,7 @@ fn anybody() -> Who {
 }
 
 /// Cuts a run on a copy of a tree after each of its writes (or intents), and judges what is left each time.
-fn cut_everywhere(
-    start: &Staged,
-    arguments: &[&str],
-    points: &str,
-    share: Share,
-    judge: impl Fn(Staged) + Sync,
-) {
+fn cut_everywhere(start: &Staged, arguments: &[&str], points: &str, share: Share, judge: impl Fn(Staged) + Sync) {
     if !cfg!(debug_assertions) {
         // A program that is built for release has no scissors.
         return;
@@ -86,10 +77,7 @@ fn cut_everywhere(
             scope.spawn(work);
         }
     });
-    assert!(
-        cuts.into_inner() * share.step > 10,
-        "hardly anything was cut"
-    );
+    assert!(cuts.into_inner() * share.step > 10, "hardly anything was cut");
 }
 
 /// After a cut of `install`: continuing leads to the whole, and undoing to the beginning.
@@ -124,15 +112,9 @@ fn install_is_cut_after_each_write() {
 fn install_is_cut_after_each_intent() {
     let start = lived_in(anybody());
     let (first, whole) = (start.tree().untimed(), installed(&start).tree().masked());
-    cut_everywhere(
-        &start,
-        &["install", "--adopt"],
-        "intent",
-        one_in(9),
-        |cut| {
-            continues_and_undoes(cut, &first, &whole);
-        },
-    );
+    cut_everywhere(&start, &["install", "--adopt"], "intent", one_in(9), |cut| {
+        continues_and_undoes(cut, &first, &whole);
+    });
 }
 
 #[test]
@@ -167,16 +149,10 @@ fn uninstall_is_cut_after_each_write() {
 fn uninstall_from_an_empty_tree_is_cut() {
     let start = Staged::empty(anybody());
     let first = start.tree().untimed();
-    cut_everywhere(
-        &installed(&start),
-        &["uninstall"],
-        "write",
-        one_in(13),
-        |cut| {
-            cut.run(&["uninstall"]).exits(0);
-            first.assert_same(&cut.tree().untimed(), "uninstall after the cut");
-        },
-    );
+    cut_everywhere(&installed(&start), &["uninstall"], "write", one_in(13), |cut| {
+        cut.run(&["uninstall"]).exits(0);
+        first.assert_same(&cut.tree().untimed(), "uninstall after the cut");
+    });
 }
 
 #[test]
@@ -184,11 +160,7 @@ fn a_repair_with_other_settings_is_cut() {
     let start = lived_in(anybody());
     let first = start.tree().untimed();
     let mut drifted = installed(&start);
-    for path in [
-        "etc/camcops/tls",
-        "etc/camcops/camcops.my.cnf",
-        "var/lib/camcops",
-    ] {
+    for path in ["etc/camcops/tls", "etc/camcops/camcops.my.cnf", "var/lib/camcops"] {
         drifted.chmod(path, 0o777);
     }
     fs::remove_file(drifted.at("etc/ufw/applications.d/camcops")).unwrap();
@@ -199,15 +171,9 @@ fn a_repair_with_other_settings_is_cut() {
         "logging.mode=file".into(),
     ];
     let whole = installed(&drifted).tree().masked();
-    cut_everywhere(
-        &drifted,
-        &["install", "--adopt"],
-        "write",
-        one_in(23),
-        |cut| {
-            continues_and_undoes(cut, &first, &whole);
-        },
-    );
+    cut_everywhere(&drifted, &["install", "--adopt"], "write", one_in(23), |cut| {
+        continues_and_undoes(cut, &first, &whole);
+    });
 }
 
 #[test]
@@ -215,10 +181,7 @@ fn edits_outlast_a_cut_update() {
     let start = Staged::of(anybody(), "debian");
     let mut edited = installed(&start);
     let path = "etc/camcops/camcops.conf";
-    let text = edited.read(path).replace(
-        "SESSION_TIMEOUT_MINUTES = 30",
-        "SESSION_TIMEOUT_MINUTES = 7",
-    );
+    let text = edited.read(path).replace("SESSION_TIMEOUT_MINUTES = 30", "SESSION_TIMEOUT_MINUTES = 7");
     fs::write(edited.at(path), text).unwrap();
     edited.settings = vec!["site.region=DK".into(), "site.language=da_DK".into()];
     let whole = installed(&edited).tree().masked();
@@ -229,11 +192,7 @@ fn edits_outlast_a_cut_update() {
         cut.settings = vec!["site.region=SE".into()];
         cut.run(&["install"]).exits(0);
         let text = cut.read(path);
-        for line in [
-            "SESSION_TIMEOUT_MINUTES = 7",
-            "REGION_CODE = SE",
-            "LANGUAGE = en_GB",
-        ] {
+        for line in ["SESSION_TIMEOUT_MINUTES = 7", "REGION_CODE = SE", "LANGUAGE = en_GB"] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
     });
@@ -264,19 +223,13 @@ fn the_second_instance_is_cut() {
     cut_everywhere(&start, &install, "write", one_in(29), |cut| {
         let undone = cut.copy();
         undone.on("two", &["uninstall"]).exits(0);
-        one.assert_same(
-            &undone.tree().masked(),
-            "uninstall of the second after the cut",
-        );
+        one.assert_same(&undone.tree().masked(), "uninstall of the second after the cut");
         undone.run(&["uninstall"]).exits(0);
         first.assert_same(&undone.tree().untimed(), "uninstall of both");
         let left = cut.copy();
         left.run(&["uninstall"]).exits(0);
         left.on("two", &["uninstall"]).exits(0);
-        first.assert_same(
-            &left.tree().untimed(),
-            "uninstall of both, the first one first",
-        );
+        first.assert_same(&left.tree().untimed(), "uninstall of both, the first one first");
         cut.on("two", &["install"]).exits(0);
         both.assert_same(&cut.tree().masked(), "install of the second after the cut");
     });
@@ -304,11 +257,7 @@ fn waiting(staged: &Staged, arguments: &[&str]) -> Child {
         let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         // On a busy machine a run may also stand still because it is not its turn.
         let sleeps = stat.rsplit(')').next().unwrap().trim().starts_with('S');
-        quiet = if sleeps && now > 0 && now == size {
-            quiet + 1
-        } else {
-            0
-        };
+        quiet = if sleeps && now > 0 && now == size { quiet + 1 } else { 0 };
         size = now;
         if quiet == 5 {
             return child;
@@ -334,23 +283,15 @@ fn a_signal_ends_a_run_between_two_changes() {
                 // What was said meanwhile may come out after it: it was the pipe that was full.
                 let mut lines = ran.err.lines();
                 let last = lines.rfind(|line| line.starts_with("error: ")).unwrap();
-                assert!(
-                    last.contains("stopped by a signal") && last.contains("changes done"),
-                    "{ran}"
-                );
-                let numbers: Vec<usize> = last
-                    .split_whitespace()
-                    .filter_map(|word| word.parse().ok())
-                    .collect();
+                assert!(last.contains("stopped by a signal") && last.contains("changes done"), "{ran}");
+                let numbers: Vec<usize> = last.split_whitespace().filter_map(|word| word.parse().ok()).collect();
                 assert!(
                     matches!(numbers[..], [done, all, left] if done > 0 && left > 0 && done + left == all),
                     "{last}"
                 );
                 staged.run(&[command]).exits(0);
                 match command {
-                    "install" => {
-                        whole.assert_same(&staged.tree().masked(), "install after a signal")
-                    }
+                    "install" => whole.assert_same(&staged.tree().masked(), "install after a signal"),
                     _ => first.assert_same(&staged.tree().untimed(), "uninstall after a signal"),
                 }
             }
@@ -368,11 +309,7 @@ fn killed_again_and_again() {
         for (command, times) in [("install", 12), ("uninstall", 6), ("install", 6)] {
             for _ in 0..times {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let mut child = staged
-                    .command(&[command, "-q"])
-                    .args(adopting(command))
-                    .spawn()
-                    .unwrap();
+                let mut child = staged.command(&[command, "-q"]).args(adopting(command)).spawn().unwrap();
                 std::thread::sleep(Duration::from_micros(u64::from(random >> 8) % 40_000));
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -380,21 +317,14 @@ fn killed_again_and_again() {
         }
         let undone = staged.copy();
         undone.run(&["uninstall"]).exits(0);
-        first.assert_same(
-            &undone.tree().untimed(),
-            &format!("uninstall, round {round}"),
-        );
+        first.assert_same(&undone.tree().untimed(), &format!("uninstall, round {round}"));
         staged.run(&["install", "--adopt"]).exits(0);
         whole.assert_same(&staged.tree().masked(), &format!("install, round {round}"));
     }
 }
 
 fn adopting(command: &str) -> &'static [&'static str] {
-    if command == "install" {
-        &["--adopt"]
-    } else {
-        &[]
-    }
+    if command == "install" { &["--adopt"] } else { &[] }
 }
 
 #[test]
@@ -405,11 +335,7 @@ fn of_two_runs_at_once_one_works() {
         let mut child = waiting(&staged, &["install"]);
         let holder = format!("process {}", child.id());
         let before = staged.tree();
-        for arguments in [
-            &["install"][..],
-            &["uninstall"],
-            &["--instance", "two", "install"],
-        ] {
+        for arguments in [&["install"][..], &["uninstall"], &["--instance", "two", "install"]] {
             staged.run(arguments).exits(75).says(&holder);
         }
         before.assert_same(&staged.tree(), "a run that may not");
@@ -435,21 +361,12 @@ fn several_first_runs_at_once() {
         for _ in 0..4 {
             children.push(start.command(&["install"]).spawn().unwrap());
         }
-        let pids: Vec<String> = children
-            .iter()
-            .map(|child| child.id().to_string())
-            .collect();
-        let ends: Vec<Ran> = children
-            .into_iter()
-            .map(|child| Ran::end_of(child, "install".into()))
-            .collect();
+        let pids: Vec<String> = children.iter().map(|child| child.id().to_string()).collect();
+        let ends: Vec<Ran> = children.into_iter().map(|child| Ran::end_of(child, "install".into())).collect();
         for ran in &ends {
             match ran.status.code() {
                 Some(0) => {}
-                Some(75) => assert!(
-                    pids.iter().any(|pid| ran.err.contains(pid.as_str())),
-                    "{ran}"
-                ),
+                Some(75) => assert!(pids.iter().any(|pid| ran.err.contains(pid.as_str())), "{ran}"),
                 _ => panic!("{ran}"),
             }
         }
@@ -496,18 +413,10 @@ fn a_torn_last_line_is_no_line() {
 fn a_journal_of_a_newer_format_is_refused() {
     let staged = installed(&Staged::of(anybody(), "debian"));
     let text = staged.read(&journal());
-    fs::write(
-        staged.at(&journal()),
-        text.replacen("\"format\":1", "\"format\":2", 1),
-    )
-    .unwrap();
+    fs::write(staged.at(&journal()), text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
     let before = staged.tree();
     for command in ["install", "plan", "status", "uninstall"] {
-        let ran = staged
-            .run(&[command])
-            .exits(65)
-            .says("a newer version")
-            .says(&journal());
+        let ran = staged.run(&[command]).exits(65).says("a newer version").says(&journal());
         assert_eq!(ran.err.lines().count(), 1, "{ran}");
         before.assert_same(&staged.tree(), command);
     }
@@ -517,18 +426,10 @@ fn a_journal_of_a_newer_format_is_refused() {
 fn a_journal_that_is_damaged_is_named() {
     let staged = installed(&Staged::of(anybody(), "debian"));
     let text = staged.read(&journal());
-    fs::write(
-        staged.at(&journal()),
-        text.replacen("\"event\":\"done\"", "\"event\":", 1),
-    )
-    .unwrap();
+    fs::write(staged.at(&journal()), text.replacen("\"event\":\"done\"", "\"event\":", 1)).unwrap();
     let before = staged.tree();
     for command in ["install", "uninstall"] {
-        let ran = staged
-            .run(&[command])
-            .exits(65)
-            .says(&journal())
-            .says("line");
+        let ran = staged.run(&[command]).exits(65).says(&journal()).says("line");
         assert_eq!(ran.err.lines().count(), 1, "{ran}");
         before.assert_same(&staged.tree(), command);
     }
@@ -547,10 +448,7 @@ fn a_journal_of_format_1_is_read() {
     staged.write(&format!("{HOME}/lock"), "/var\n/var/lib");
     staged.write(&journal(), &fixture("format-1"));
     let digest = "25718360e05d3c2d0963d1381e9dd4dae5fca789244ee4b9f861adcc0cc96218";
-    staged.write(
-        &format!("{HOME}/camcops/contents/{digest}"),
-        &fixture("format-1.original"),
-    );
+    staged.write(&format!("{HOME}/camcops/contents/{digest}"), &fixture("format-1.original"));
     // What that journal tells of.
     staged.directory("etc/camcops");
     staged.write("etc/camcops/new", "new\n");
@@ -562,13 +460,8 @@ fn a_journal_of_format_1_is_read() {
     staged.run(&["uninstall"]).exits(0);
     let mut expected = first;
     let left = staged.tree().untimed();
-    assert_eq!(
-        left.0["/etc/adopted"].data,
-        fixture("format-1.original").into_bytes()
-    );
-    expected
-        .0
-        .insert("/etc/adopted".into(), left.0["/etc/adopted"].clone());
+    assert_eq!(left.0["/etc/adopted"].data, fixture("format-1.original").into_bytes());
+    expected.0.insert("/etc/adopted".into(), left.0["/etc/adopted"].clone());
     expected.assert_same(&left, "uninstall with an older journal");
 }
 
@@ -577,15 +470,7 @@ fn with_mounts(script: &str, staged: &Staged) -> Option<Ran> {
     let mut command = Command::new("unshare");
     let binary = env!("CARGO_BIN_EXE_camcops-provision");
     command
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "/bin/sh",
-            "-euc",
-            script,
-            "sh",
-        ])
+        .args(["--mount", "--propagation", "private", "/bin/sh", "-euc", script, "sh"])
         .arg(binary)
         .arg(staged.path())
         .stdin(Stdio::null())
@@ -664,25 +549,14 @@ fn a_file_that_may_not_grow_stops_a_run_and_the_next_one_continues() {
         let mut command = Command::new("env");
         let program = staged.command(&["install"]);
         command
-            .args([
-                "--ignore-signal=XFSZ",
-                "prlimit",
-                &format!("--fsize={limit}"),
-            ])
+            .args(["--ignore-signal=XFSZ", "prlimit", &format!("--fsize={limit}")])
             .arg(env!("CARGO_BIN_EXE_camcops-provision"))
             .args(program.get_args())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let ran = Ran::of(command).exits(74).says("File too large");
-        assert_eq!(
-            ran.err
-                .lines()
-                .filter(|line| line.starts_with("error: "))
-                .count(),
-            1,
-            "{ran}"
-        );
+        assert_eq!(ran.err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{ran}");
         let undone = staged.copy();
         undone.run(&["uninstall"]).exits(0);
         first.assert_same(&undone.tree().untimed(), "uninstall");
@@ -695,10 +569,7 @@ fn a_file_that_may_not_grow_stops_a_run_and_the_next_one_continues() {
 fn the_journal_is_for_its_owner_alone() {
     let staged = installed(&lived_in(anybody()));
     let home = staged.at(HOME);
-    assert_eq!(
-        fs::metadata(&home).unwrap().permissions().mode() & 0o7777,
-        0o700
-    );
+    assert_eq!(fs::metadata(&home).unwrap().permissions().mode() & 0o7777, 0o700);
     for (path, entry) in staged.tree().0 {
         if path.starts_with(&format!("/{HOME}/")) {
             assert_eq!(entry.mode & 0o077, 0, "{path}");

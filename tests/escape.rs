@@ -15,62 +15,20 @@ use std::process::Command;
 
 /// What no value may have in a kind of file, and why; everything else must be carried.
 const REFUSED: &[(Format, &str, &str)] = &[
-    (
-        Format::Apache,
-        "${",
-        "Apache puts a variable there, and has no way to write it otherwise",
-    ),
-    (
-        Format::Supervisor,
-        ";",
-        "after any kind of blank, supervisor takes it for a comment, even inside quotes",
-    ),
-    (
-        Format::Supervisor,
-        "#",
-        "after any kind of blank, supervisor takes it for a comment, even inside quotes",
-    ),
-    (
-        Format::Supervisor,
-        "\"",
-        "its quoting differs from key to key",
-    ),
-    (
-        Format::Supervisor,
-        "'",
-        "its quoting differs from key to key",
-    ),
-    (
-        Format::Supervisor,
-        "\\",
-        "its quoting differs from key to key",
-    ),
-    (
-        Format::Supervisor,
-        "%",
-        "it is expanded once in some keys and twice in others",
-    ),
-    (
-        Format::Mysql,
-        "\\",
-        "a server's client takes it for an escape, PyMySQL for itself",
-    ),
-    (
-        Format::Mysql,
-        "\"",
-        "PyMySQL knows no way to write it inside of quotes",
-    ),
-    (
-        Format::Mysql,
-        "'",
-        "PyMySQL takes quotes off both ends, whichever they are",
-    ),
+    (Format::Apache, "${", "Apache puts a variable there, and has no way to write it otherwise"),
+    (Format::Supervisor, ";", "after any kind of blank, supervisor takes it for a comment, even inside quotes"),
+    (Format::Supervisor, "#", "after any kind of blank, supervisor takes it for a comment, even inside quotes"),
+    (Format::Supervisor, "\"", "its quoting differs from key to key"),
+    (Format::Supervisor, "'", "its quoting differs from key to key"),
+    (Format::Supervisor, "\\", "its quoting differs from key to key"),
+    (Format::Supervisor, "%", "it is expanded once in some keys and twice in others"),
+    (Format::Mysql, "\\", "a server's client takes it for an escape, PyMySQL for itself"),
+    (Format::Mysql, "\"", "PyMySQL knows no way to write it inside of quotes"),
+    (Format::Mysql, "'", "PyMySQL takes quotes off both ends, whichever they are"),
 ];
 
 fn may_be_refused(format: Format, value: &str) -> bool {
-    let listed = REFUSED
-        .iter()
-        .any(|(of, mark, _)| *of == format && value.contains(mark));
+    let listed = REFUSED.iter().any(|(of, mark, _)| *of == format && value.contains(mark));
     // None of these files has a way to write a control character that all its readers know.
     listed
         || value.chars().any(char::is_control)
@@ -84,11 +42,7 @@ fn may_be_refused(format: Format, value: &str) -> bool {
 
 /// Renders many values into a template and has the judge read them back.
 fn judged(cases: u32, format: Format, template: &str, judge: Judge) {
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let judge = RefCell::new(judge);
     let carried = RefCell::new(0);
     let outcome = TestRunner::new(config).run(&nasty(), |value| {
@@ -118,22 +72,13 @@ fn ini_as_camcops_reads_it() {
     let mut read = |text: &str| judge.ask(&text)["read"]["site"]["v"].clone();
     assert_eq!(read("[site]\nV = 100%%\n"), "100%");
     let judge = RefCell::new(judge);
-    let config = ProptestConfig {
-        cases: 512,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config = ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() };
     let outcome = TestRunner::new(config).run(&nasty(), |value| {
         let template = "[site]\nV = {{v}}\nW = 1\n";
         match render_template("judged", Format::Ini, template, &json!({ "v": value })) {
             Ok(text) => {
                 let answer = judge.borrow_mut().ask(&text);
-                prop_assert_eq!(
-                    &answer["read"],
-                    &json!({ "site": { "v": value, "w": "1" } }),
-                    "{}",
-                    text
-                );
+                prop_assert_eq!(&answer["read"], &json!({ "site": { "v": value, "w": "1" } }), "{}", text);
             }
             Err(why) => prop_assert!(may_be_refused(Format::Ini, &value), "{value:?}: {why:#}"),
         }
@@ -163,8 +108,7 @@ fn systemd_reads_it_back() {
 fn supervisor_reads_it_back() {
     let machine = Machine::new();
     let judge = machine.judge("read_back.py", &["supervisor"]);
-    let template =
-        "[program:x]\ncommand = /bin/echo \"{{v}}\"\nenvironment = V=\"{{v}}\",W=\"1\"\n";
+    let template = "[program:x]\ncommand = /bin/echo \"{{v}}\"\nenvironment = V=\"{{v}}\",W=\"1\"\n";
     judged(512, Format::Supervisor, template, judge);
 }
 
@@ -177,11 +121,7 @@ fn mariadb_s_programs_read_it_back() {
 
 #[test]
 fn pymysql_reads_it_back() {
-    let judge = Judge::start(
-        Command::new(camcops_python())
-            .arg(script("read_back.py"))
-            .arg("pymysql"),
-    );
+    let judge = Judge::start(Command::new(camcops_python()).arg(script("read_back.py")).arg("pymysql"));
     let template = "[client]\npassword = \"{{v}}\"\n";
     judged(512, Format::Mysql, template, judge);
 }
@@ -227,12 +167,7 @@ fn what_is_refused_could_not_be_carried() {
             "a%",
             "[program:x]\ncommand = x\nstdout_logfile = /a%%\nenvironment = V=\"a%%\"",
         ),
-        (
-            "mariadb",
-            Format::Mysql,
-            r"a\nb",
-            "[client]\nuser = \"a\\nb\"",
-        ),
+        ("mariadb", Format::Mysql, r"a\nb", "[client]\nuser = \"a\\nb\""),
     ];
     for (reader, format, value, written) in cases {
         assert!(format.escaped(value).is_err(), "{value}");

@@ -136,9 +136,7 @@ impl Case {
             let _ = writeln!(listing, "warning: {warning}");
         }
         for wanted in &recipe.wanted {
-            let State::Present(facets) = &wanted.state else {
-                panic!("{}: not wanted", wanted.resource)
-            };
+            let State::Present(facets) = &wanted.state else { panic!("{}: not wanted", wanted.resource) };
             let facet = |name: &str| facets.text(name).unwrap_or("-");
             let (path, kind) = (wanted.resource.name(), wanted.resource.kind());
             let because = &wanted.because;
@@ -148,18 +146,9 @@ impl Case {
                 }
                 Resource::Group(_) | Resource::User(_) => {
                     let uid = facets.text("uid").map(|uid| format!(" {uid}"));
-                    writeln!(
-                        listing,
-                        "{kind:9} {path}{}: {because}",
-                        uid.unwrap_or_default()
-                    )
+                    writeln!(listing, "{kind:9} {path}{}: {because}", uid.unwrap_or_default())
                 }
-                _ => writeln!(
-                    listing,
-                    "{kind:9} {:4} {:17} {path}: {because}",
-                    facet("mode"),
-                    facet("owner")
-                ),
+                _ => writeln!(listing, "{kind:9} {:4} {:17} {path}: {because}", facet("mode"), facet("owner")),
             };
             // A certificate of our own is another one each time, and a digest tells a reader nothing.
             if let Some(content) = facets.content("content")
@@ -177,12 +166,10 @@ impl Case {
 
 /// The whole outcome.
 fn whole(outcome: &Outcome) -> String {
-    outcome
-        .iter()
-        .fold(String::new(), |mut text, (path, content)| {
-            let _ = writeln!(text, "{}{content}", heading(path));
-            text
-        })
+    outcome.iter().fold(String::new(), |mut text, (path, content)| {
+        let _ = writeln!(text, "{}{content}", heading(path));
+        text
+    })
 }
 
 fn heading(path: &str) -> String {
@@ -222,16 +209,11 @@ fn difference(default: &Outcome, outcome: &Outcome, slug: &str) -> String {
 
 fn match_of(path: &str, slug: &str, others: &Outcome) -> Option<String> {
     let general = path.replace(slug, layout::DEFAULT_INSTANCE);
-    let other_family = [
-        ("/etc/httpd/conf.d/", "/etc/apache2/sites-available/"),
-        ("/etc/my.cnf.d/", "/etc/mysql/mariadb.conf.d/"),
-    ]
-    .iter()
-    .map(|(theirs, debian)| general.replace(theirs, debian));
-    [path.to_owned(), general.clone()]
-        .into_iter()
-        .chain(other_family)
-        .find(|name| others.contains_key(name))
+    let other_family =
+        [("/etc/httpd/conf.d/", "/etc/apache2/sites-available/"), ("/etc/my.cnf.d/", "/etc/mysql/mariadb.conf.d/")]
+            .iter()
+            .map(|(theirs, debian)| general.replace(theirs, debian));
+    [path.to_owned(), general.clone()].into_iter().chain(other_family).find(|name| others.contains_key(name))
 }
 
 #[test]
@@ -250,11 +232,7 @@ fn every_case_comes_out_as_accepted() {
         let case = Case::read(name);
         let text = match name.as_str() {
             "default" => whole(&default),
-            _ => difference(
-                &default,
-                &case.outcome(),
-                &layout::instance_slug(&case.instance),
-            ),
+            _ => difference(&default, &case.outcome(), &layout::instance_slug(&case.instance)),
         };
         let file = cases().join(name).with_extension("txt");
         if update {
@@ -267,10 +245,7 @@ fn every_case_comes_out_as_accepted() {
             let _ = writeln!(wrong, "{name}:\n{}", diff.unified_diff());
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "\n{wrong}\nIf that is right: UPDATE_GOLDEN=1 cargo test --test golden"
-    );
+    assert!(wrong.is_empty(), "\n{wrong}\nIf that is right: UPDATE_GOLDEN=1 cargo test --test golden");
     let orphans = fs::read_dir(cases()).unwrap().count() - 2 * names.len();
     assert_eq!(orphans, 0, "results without a case in tests/golden");
 }

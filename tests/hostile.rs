@@ -26,9 +26,7 @@ const TARGETS: &str = "CAMCOPS_PROVISION_TEST_TARGETS";
 
 /// A tree with the directories of a real machine, and files beside and in it that nobody may touch.
 fn machine(account: &str) -> Staged {
-    let staged = Staged::of(Who::Root, "debian")
-        .with_accounts()
-        .set(&[&format!("account.user={account}")]);
+    let staged = Staged::of(Who::Root, "debian").with_accounts().set(&[&format!("account.user={account}")]);
     for directory in ["run/lock", "var/tmp", "var/cache", "var/lib", "srv"] {
         staged.directory(directory);
     }
@@ -90,10 +88,7 @@ fn exposed(staged: &Staged) -> Vec<Exposed> {
         // Root makes nothing by name where the service could put something else in its way, and what stands where
         // everybody can write is root's.
         assert_eq!(parent.uid(), 0, "{path}");
-        assert!(
-            !open || (own.uid() == 0 && parent.mode() & 0o1000 != 0),
-            "{path}"
-        );
+        assert!(!open || (own.uid() == 0 && parent.mode() & 0o1000 != 0), "{path}");
         if open || own.uid() != 0 {
             found.push(Exposed {
                 path: path.replace("/var/lock/", "/run/lock/"),
@@ -226,12 +221,7 @@ impl Case<'_> {
             for who in [WEB, STRANGER] {
                 for &trap in TRAPS {
                     for beside in [false, true] {
-                        cases.push(Case {
-                            exposed,
-                            trap,
-                            who,
-                            beside,
-                        });
+                        cases.push(Case { exposed, trap, who, beside });
                     }
                 }
             }
@@ -320,19 +310,12 @@ fn what_a_service_puts_into_its_own_directories_is_left_alone() {
         return;
     }
     let staged = machine("auto");
-    let exposed: Vec<Exposed> = exposed(&staged)
-        .into_iter()
-        .filter(|exposed| exposed.owner != 0)
-        .collect();
+    let exposed: Vec<Exposed> = exposed(&staged).into_iter().filter(|exposed| exposed.owner != 0).collect();
     staged.run(&["install"]).exits(0);
     let before = guarded(&staged);
     for exposed in &exposed {
         for (number, trap) in TRAPS.iter().enumerate() {
-            trap.put(
-                &staged,
-                &format!("{}/{number}", exposed.path),
-                exposed.owner,
-            );
+            trap.put(&staged, &format!("{}/{number}", exposed.path), exposed.owner);
         }
         // Its owner can do this, and the next run mends it.
         staged.chmod(&exposed.path, 0o777);
@@ -479,10 +462,7 @@ fn races() {
     let staged = machine("auto");
     let exposed: Vec<Exposed> = exposed(&staged).into_iter().filter(|e| e.open).collect();
     let before = guarded(&staged);
-    let targets: Vec<PathBuf> = exposed
-        .iter()
-        .flat_map(|e| [staged.at(&e.path), staged.at(&e.unfinished())])
-        .collect();
+    let targets: Vec<PathBuf> = exposed.iter().flat_map(|e| [staged.at(&e.path), staged.at(&e.unfinished())]).collect();
     let outside = staged.beside("outside");
     let swappers = [WEB, STRANGER].map(|who| Swapper::start(who, &outside, &targets));
     let begin = Instant::now();

@@ -32,10 +32,7 @@ struct Hunt {
 impl Hunt {
     /// Looks for what was planted in this tree. What stands in it now is the administrator's own affair.
     fn in_(staged: &Staged) -> Hunt {
-        let mut hunt = Hunt {
-            first: staged.tree(),
-            needles: BTreeSet::from([MARK.to_owned()]),
-        };
+        let mut hunt = Hunt { first: staged.tree(), needles: BTreeSet::from([MARK.to_owned()]) };
         hunt.learn(staged);
         hunt
     }
@@ -52,8 +49,7 @@ impl Hunt {
             }
             if text.contains("PRIVATE KEY") {
                 let body = text.lines().filter(|line| !line.starts_with('-'));
-                self.needles
-                    .extend(body.filter(|line| line.len() > 20).map(str::to_owned));
+                self.needles.extend(body.filter(|line| line.len() > 20).map(str::to_owned));
                 self.digest(&text);
             }
         }
@@ -88,21 +84,12 @@ impl Hunt {
             Who::Ordinary => &[common::ORDINARY],
         };
         for (path, entry) in staged.tree().0 {
-            if self
-                .first
-                .0
-                .get(&path)
-                .is_some_and(|first| same(first, &entry))
-            {
+            if self.first.0.get(&path).is_some_and(|first| same(first, &entry)) {
                 continue;
             }
             assert!(!path.contains(MARK), "{path} {what}");
             if path.starts_with(&format!("/{HOME}")) {
-                let mode = if entry.kind == "directory" {
-                    0o700
-                } else {
-                    0o600
-                };
+                let mode = if entry.kind == "directory" { 0o700 } else { 0o600 };
                 assert_eq!(entry.mode, mode, "{path} {what}");
             }
             let others = entry.mode & 0o004 != 0 || entry.kind == "symlink";
@@ -158,9 +145,7 @@ impl Hunt {
             for setting in shown.json()["settings"].as_array().unwrap() {
                 let key = setting["key"].as_str().unwrap();
                 for flags in [&[][..], &["--json"]] {
-                    let ran = staged
-                        .run(&[flags, &["config", "get", key]].concat())
-                        .exits(0);
+                    let ran = staged.run(&[flags, &["config", "get", key]].concat()).exits(0);
                     self.search(&ran.said(), &ran.to_string());
                 }
             }
@@ -205,11 +190,7 @@ impl Case {
                 // On a tree without anything, an ordinary user meets nothing else than root.
                 for lived_in in [false, true] {
                     if lived_in || who == Who::Root {
-                        cases.push(Case {
-                            who,
-                            from,
-                            lived_in,
-                        });
+                        cases.push(Case { who, from, lived_in });
                     }
                 }
             }
@@ -223,11 +204,7 @@ impl Case {
         for name in ["cookie", "database", "broker", "monitor"] {
             match self.from {
                 From::Given if name != "cookie" => {
-                    private(
-                        &staged,
-                        &format!("root/{name}"),
-                        &format!("{}\n", secret(name)),
-                    );
+                    private(&staged, &format!("root/{name}"), &format!("{}\n", secret(name)));
                     settings.push_str(&format!("[{name}]\npassword_file = \"/root/{name}\"\n"));
                 }
                 From::Kept => {
@@ -238,27 +215,12 @@ impl Case {
             }
         }
         private(&staged, "etc/camcops/provision.toml", &settings);
-        private(
-            &staged,
-            "etc/camcops/provision.d/mail.toml",
-            &MAIL.replace("@@", MARK),
-        );
+        private(&staged, "etc/camcops/provision.d/mail.toml", &MAIL.replace("@@", MARK));
         if self.lived_in {
-            private(
-                &staged,
-                "etc/camcops/camcops.conf",
-                &BY_HAND.replace("@@", MARK),
-            );
+            private(&staged, "etc/camcops/camcops.conf", &BY_HAND.replace("@@", MARK));
             // What root alone can read may hold a secret, whatever it is.
-            for file in [
-                "etc/apache2/sites-available/camcops.conf",
-                "usr/bin/camcops_server",
-            ] {
-                private(
-                    &staged,
-                    file,
-                    &format!("AuthLDAPBindPassword {}\n", secret("ldap")),
-                );
+            for file in ["etc/apache2/sites-available/camcops.conf", "usr/bin/camcops_server"] {
+                private(&staged, file, &format!("AuthLDAPBindPassword {}\n", secret("ldap")));
             }
         }
         staged
@@ -328,60 +290,29 @@ fn no_command_tells_a_secret() {
         // The administrator edits by hand, and things drift.
         let edited = staged
             .read("etc/camcops/camcops.conf")
-            .replace(
-                "\nEMAIL_HOST_PASSWORD = ",
-                &format!("\nEMAIL_HOST_PASSWORD = {}\n  ", secret("new")),
-            )
-            .replace(
-                "SESSION_COOKIE_SECRET = ",
-                &format!("SESSION_COOKIE_SECRET = {}", secret("old")),
-            );
+            .replace("\nEMAIL_HOST_PASSWORD = ", &format!("\nEMAIL_HOST_PASSWORD = {}\n  ", secret("new")))
+            .replace("SESSION_COOKIE_SECRET = ", &format!("SESSION_COOKIE_SECRET = {}", secret("old")));
         staged.write("etc/camcops/camcops.conf", &edited);
         staged.write("etc/camcops/camcops.my.cnf", &secret("drift"));
         staged.chmod("etc/camcops/camcops.my.cnf", 0o644);
         if case.from != From::Given {
-            private(
-                &staged,
-                "etc/camcops/secrets/camcops/broker",
-                &secret("changed"),
-            );
+            private(&staged, "etc/camcops/secrets/camcops/broker", &secret("changed"));
         }
         hunt.first = staged.tree();
         hunt.read_everything(&staged);
         hunt.ran(&staged, &staged.run(&["install", "--adopt", "-v"]).exits(0));
-        hunt.ran(
-            &staged,
-            &staged
-                .run(&["install", "--adopt", "-v"])
-                .exits(0)
-                .says("nothing to do"),
-        );
+        hunt.ran(&staged, &staged.run(&["install", "--adopt", "-v"]).exits(0).says("nothing to do"));
         hunt.first = Tree(Default::default());
         let password = secret("set");
         for arguments in [
-            &[
-                "config",
-                "set",
-                "config.site.EMAIL_HOST_PASSWORD",
-                &password,
-            ][..],
+            &["config", "set", "config.site.EMAIL_HOST_PASSWORD", &password][..],
             &["config", "get", "config.site.EMAIL_HOST_PASSWORD"],
             &["config", "unset", "config.site.EMAIL_HOST_PASSWORD"],
-            &[
-                "config",
-                "set",
-                "config.site.EMAIL_HOST_PASSWORD",
-                "two\nlines",
-            ],
+            &["config", "set", "config.site.EMAIL_HOST_PASSWORD", "two\nlines"],
             &["config", "set", "config.site.EMAIL_HOST_PASSWRD", &password],
             &["config", "set", "database.password", &password],
             &["config", "set", "database.password_file", &password],
-            &[
-                "config",
-                "set",
-                "database.host",
-                &password.replace('Z', "Z Z"),
-            ],
+            &["config", "set", "database.host", &password.replace('Z', "Z Z")],
         ] {
             let ran = staged.run(arguments);
             hunt.search(&ran.said(), "config set");
@@ -422,11 +353,7 @@ const WRONG: [&str; 20] = [
 fn no_complaint_about_settings_quotes_a_secret() {
     each(&WRONG, |wrong| {
         let staged = Staged::of(Who::Ordinary, "debian");
-        private(
-            &staged,
-            "etc/camcops/provision.toml",
-            &wrong.replace("@@", MARK),
-        );
+        private(&staged, "etc/camcops/provision.toml", &wrong.replace("@@", MARK));
         let hunt = Hunt::in_(&staged);
         for command in [
             &["config", "validate"][..],
@@ -451,21 +378,13 @@ fn no_complaint_about_a_variable_quotes_a_secret() {
     let hunt = Hunt::in_(&staged);
     for (name, value, code) in [
         ("CONFIG__SITE__EMAIL_HOST_PASSWORD", secret("fine"), 0),
-        (
-            "CONFIG__SITE__EMAIL_HOST_PASSWORD",
-            format!("{}\n", secret("line")),
-            78,
-        ),
+        ("CONFIG__SITE__EMAIL_HOST_PASSWORD", format!("{}\n", secret("line")), 78),
         ("DATABASE__PASSWORD", secret("key"), 78),
         ("DATABASE__PASSWORD_FILE", secret("path"), 78),
         ("DATABASE__HOST", format!("a:{}@b", secret("host")), 78),
         ("DATABASE__PORT", secret("port"), 78),
     ] {
-        for command in [
-            &["config", "validate"][..],
-            &["--json", "config", "show"],
-            &["plan", "--diff"],
-        ] {
+        for command in [&["config", "validate"][..], &["--json", "config", "show"], &["plan", "--diff"]] {
             let mut command = staged.command(command);
             command.env(format!("CAMCOPS_PROVISION_{name}"), &value);
             hunt.ran(&staged, &Ran::of(command).exits(code));
@@ -503,12 +422,7 @@ fn no_complaint_about_a_secret_file_quotes_it() {
                     let mut hunt = Hunt::in_(&staged);
                     // An empty text is part of any other.
                     hunt.needles.remove("");
-                    for command in [
-                        &["plan", "--diff"][..],
-                        &["--json", "plan"],
-                        &["install"],
-                        &["--json", "status"],
-                    ] {
+                    for command in [&["plan", "--diff"][..], &["--json", "plan"], &["install"], &["--json", "status"]] {
                         let ran = staged.run(command);
                         if given && mode == 0o604 {
                             assert_eq!(ran.status.code(), Some(78), "{ran}");
@@ -523,19 +437,10 @@ fn no_complaint_about_a_secret_file_quotes_it() {
 
 #[test]
 fn nothing_is_readable_by_others_wherever_the_run_is_cut() {
-    let case = Case {
-        who: Who::all()[0],
-        from: From::Kept,
-        lived_in: true,
-    };
+    let case = Case { who: Who::all()[0], from: From::Kept, lived_in: true };
     let start = case.tree();
     // The parts that hold secrets.
-    let install = [
-        "install",
-        "--adopt",
-        "--only",
-        "directories,secrets,certificate,configuration",
-    ];
+    let install = ["install", "--adopt", "--only", "directories,secrets,certificate,configuration"];
     let numbers: Vec<u32> = (1..200).collect();
     let mut hunt = Hunt::in_(&start);
     let whole = start.copy();
@@ -558,27 +463,14 @@ fn nothing_is_readable_by_others_wherever_the_run_is_cut() {
 fn a_failure_in_the_middle_tells_no_secret() {
     // Started by a shell, which makes files of more than so many blocks impossible.
     let limited = r#"trap '' XFSZ; ulimit -f "$0"; exec "$@""#;
-    let case = Case {
-        who: Who::all()[0],
-        from: From::Kept,
-        lived_in: true,
-    };
+    let case = Case { who: Who::all()[0], from: From::Kept, lived_in: true };
     for blocks in ["1", "8", "16"] {
-        for flags in [
-            &["install", "--yes", "--adopt"][..],
-            &["--json", "install", "--yes", "--adopt"],
-        ] {
+        for flags in [&["install", "--yes", "--adopt"][..], &["--json", "install", "--yes", "--adopt"]] {
             let staged = case.tree();
             let hunt = Hunt::in_(&staged);
             let mut command = Command::new("/bin/sh");
             command
-                .args([
-                    "-c",
-                    limited,
-                    blocks,
-                    env!("CARGO_BIN_EXE_camcops-provision"),
-                    "--root",
-                ])
+                .args(["-c", limited, blocks, env!("CARGO_BIN_EXE_camcops-provision"), "--root"])
                 .arg(staged.path())
                 .args(flags)
                 .stdin(Stdio::null())
@@ -594,21 +486,13 @@ fn a_failure_in_the_middle_tells_no_secret() {
 
 #[test]
 fn no_process_shows_a_secret_in_its_arguments_or_environment() {
-    let case = Case {
-        who: Who::Ordinary,
-        from: From::Given,
-        lived_in: true,
-    };
+    let case = Case { who: Who::Ordinary, from: From::Given, lived_in: true };
     let hunt = Hunt::in_(&case.tree());
     let mut seen = 0;
     for _ in 0..5 {
         let staged = case.tree();
-        let mut child = staged
-            .command(&["install", "--adopt"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            staged.command(&["install", "--adopt"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         while child.try_wait().unwrap().is_none() {
             for process in family(child.id()) {
                 for what in ["cmdline", "environ"] {
@@ -625,17 +509,9 @@ fn no_process_shows_a_secret_in_its_arguments_or_environment() {
 /// A process and its children.
 fn family(process: u32) -> Vec<u32> {
     let mut all = vec![process];
-    for task in fs::read_dir(format!("/proc/{process}/task"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for task in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
         let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(
-            children
-                .split_whitespace()
-                .filter_map(|child| child.parse::<u32>().ok()),
-        );
+        all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
     }
     all
 }
@@ -645,40 +521,21 @@ fn waiting_in_vain_tells_no_secret() {
     let directory = common::scratch();
     let file = directory.path().join("provision.toml");
     let mut settings = SETTINGS.replace("@@", MARK);
-    settings.push_str(
-        &MAIL
-            .replace("@@", MARK)
-            .replace("[config.site]", "[config.server]"),
-    );
+    settings.push_str(&MAIL.replace("@@", MARK).replace("[config.site]", "[config.server]"));
     for (name, more) in [
-        (
-            "database",
-            "mode = 'external'\nhost = '127.0.0.1'\nport = 1\n",
-        ),
-        (
-            "broker",
-            "mode = 'external'\nhost = '127.0.0.1'\nport = 1\n",
-        ),
+        ("database", "mode = 'external'\nhost = '127.0.0.1'\nport = 1\n"),
+        ("broker", "mode = 'external'\nhost = '127.0.0.1'\nport = 1\n"),
         ("monitor", ""),
     ] {
         let path = directory.path().join(name);
         fs::write(&path, format!("{}\n", secret(name))).unwrap();
         chmod(&path, 0o600);
-        settings.push_str(&format!(
-            "[{name}]\npassword_file = '{}'\n{more}",
-            path.display()
-        ));
+        settings.push_str(&format!("[{name}]\npassword_file = '{}'\n{more}", path.display()));
     }
     fs::write(&file, settings).unwrap();
     for flags in [&[][..], &["--json"], &["-v"]] {
         let mut command = program(Who::Root);
-        command.arg("--config").arg(&file).args(flags).args([
-            "wait",
-            "--timeout",
-            "0",
-            "--for",
-            "database,broker",
-        ]);
+        command.arg("--config").arg(&file).args(flags).args(["wait", "--timeout", "0", "--for", "database,broker"]);
         let ran = Ran::of(command).exits(69);
         assert!(!ran.said().contains(MARK), "{ran}");
     }
@@ -700,10 +557,7 @@ fn a_setting_that_is_no_secret_is_shown() {
     for (key, shown) in [
         ("config.site.EMAIL_HOST", "mail.example.org\n"),
         ("config.site.EMAIL_HOST_PASSWORD", "********\n"),
-        (
-            "config.recipient:x.REDCAP_API_URL",
-            "https://me:********@redcap.example.org/\n",
-        ),
+        ("config.recipient:x.REDCAP_API_URL", "https://me:********@redcap.example.org/\n"),
         ("database.password_file", "\n"),
     ] {
         assert_eq!(staged.run(&["config", "get", key]).exits(0).out, shown);
@@ -714,23 +568,12 @@ fn a_setting_that_is_no_secret_is_shown() {
 #[test]
 fn a_cookie_secret_of_several_lines_stays_where_it_is() {
     let staged = Staged::of(Who::Ordinary, "debian").with_accounts();
-    let text = format!(
-        "[site]\nSESSION_COOKIE_SECRET = {}\n  {}\n",
-        secret("one"),
-        secret("two")
-    );
+    let text = format!("[site]\nSESSION_COOKIE_SECRET = {}\n  {}\n", secret("one"), secret("two"));
     private(&staged, "etc/camcops/camcops.conf", &text);
     let hunt = Hunt::in_(&staged);
     hunt.ran(&staged, &staged.run(&["install", "--adopt", "-v"]).exits(0));
-    hunt.ran(
-        &staged,
-        &staged.run(&["install"]).exits(0).says("nothing to do"),
-    );
-    assert!(
-        staged
-            .read("etc/camcops/camcops.conf")
-            .contains(&secret("two"))
-    );
+    hunt.ran(&staged, &staged.run(&["install"]).exits(0).says("nothing to do"));
+    assert!(staged.read("etc/camcops/camcops.conf").contains(&secret("two")));
 }
 
 #[test]

@@ -32,13 +32,7 @@ impl Site {
             for path in ["/", "/camcops"] {
                 for tcp in [false, true] {
                     for two in [false, true] {
-                        sites.push(Site {
-                            rhel,
-                            supervisor,
-                            path,
-                            tcp,
-                            two,
-                        });
+                        sites.push(Site { rhel, supervisor, path, tcp, two });
                     }
                 }
             }
@@ -198,27 +192,18 @@ impl Site {
         ] {
             assert_eq!(header(name), Some(value), "{name}: {got}");
         }
-        assert_eq!(
-            header("x-script-name"),
-            (self.path != "/").then(|| json!(self.path))
-        );
+        assert_eq!(header("x-script-name"), (self.path != "/").then(|| json!(self.path)));
         for name in ["forwarded", "x-real-ip"] {
             assert_eq!(header(name), None, "{name}");
         }
-        assert_eq!(
-            answers[1]["headers"]["strict-transport-security"],
-            json!(["max-age=63072000"])
-        );
+        assert_eq!(answers[1]["headers"]["strict-transport-security"], json!(["max-age=63072000"]));
         assert_eq!((status(2), &answers[2]["body"]), (200, &json!("static")));
         assert_eq!(status(3), 403, "code is not shown");
         assert!(!answers[4].to_string().contains("root:"), "{}", answers[4]);
         assert_eq!(status(5), 413, "{}", answers[5]);
         assert_eq!(status(6), 411, "{}", answers[6]);
         assert_eq!(status(7), 301);
-        assert_eq!(
-            answers[7]["headers"]["location"],
-            json!([format!("https://{one}{base}/login?x=1")])
-        );
+        assert_eq!(answers[7]["headers"]["location"], json!([format!("https://{one}{base}/login?x=1")]));
         if self.path == "/" {
             assert_eq!((status(8), status(9)), (200, 200));
         } else {
@@ -235,10 +220,7 @@ impl Site {
         let is_of_the_stop = |line: &&str| line.contains("AH03092");
         let log = machine.read(logs);
         for line in log.lines().filter(|line| !is_of_the_stop(line)) {
-            assert!(
-                !line.contains(":warn]") && !line.contains(":error]"),
-                "{line}"
-            );
+            assert!(!line.contains(":warn]") && !line.contains(":error]"), "{line}");
         }
     }
 
@@ -250,10 +232,8 @@ impl Site {
                 units.push(format!("camcops-{service}@{slug}.service"));
             }
         }
-        let words: Vec<&str> = ["systemd-analyze", "verify", "--man=no"]
-            .into_iter()
-            .chain(units.iter().map(String::as_str))
-            .collect();
+        let words: Vec<&str> =
+            ["systemd-analyze", "verify", "--man=no"].into_iter().chain(units.iter().map(String::as_str)).collect();
         let said = machine.run(&words);
         assert_eq!((said.success, said.all().as_str()), (true, ""));
         for unit in units.iter().filter(|unit| unit.ends_with(".service")) {
@@ -310,12 +290,8 @@ impl Site {
                 assert_eq!(program["stopwaitsecs"], stop);
             }
             for program in programs.values() {
-                let words: Vec<&str> = program["words"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|word| word.as_str().unwrap())
-                    .collect();
+                let words: Vec<&str> =
+                    program["words"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
                 let start = words.iter().position(|word| *word == "/bin/sh").unwrap();
                 let (before, words) = words.split_at(start);
                 if !before.is_empty() {
@@ -371,27 +347,16 @@ fn answers(machine: &Machine, apache: &[&str], asked: &[Value]) -> Vec<Value> {
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(told, "", "Apache has nothing to complain of");
-    let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let answers: Vec<Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(answers.len(), asked.len());
     answers
 }
 
 /// What `systemd-analyze security` gives a unit of a tree that no systemd runs in.
 fn exposure(machine: &Machine, unit: &str) -> f64 {
-    let said = machine.must(&[
-        "systemd-analyze",
-        "security",
-        "--offline=true",
-        "--no-pager",
-        unit,
-    ]);
-    let line = said
-        .lines()
-        .rfind(|line| line.contains("Overall exposure"))
-        .unwrap();
+    let said = machine.must(&["systemd-analyze", "security", "--offline=true", "--no-pager", unit]);
+    let line = said.lines().rfind(|line| line.contains("Overall exposure")).unwrap();
     println!("{line}");
     let words = line.split_once(": ").unwrap().1;
     words.split(' ').next().unwrap().parse().unwrap()
@@ -458,26 +423,15 @@ fn nothing_that_a_client_says_of_its_way_reaches_camcops() {
     let machine = with_one_site();
     let one = "one.example.org";
     let mut asked = vec![json!({ "host": one, "path": "/login", "start": [BACKEND] })];
-    let spellings = |header: &str| {
-        [
-            header.to_owned(),
-            header.replace('-', "_"),
-            header.to_uppercase().replace('-', "_"),
-        ]
-    };
+    let spellings =
+        |header: &str| [header.to_owned(), header.replace('-', "_"), header.to_uppercase().replace('-', "_")];
     let headers: Vec<String> = BELIEVED.into_iter().flat_map(spellings).collect();
     for header in &headers {
         asked.push(json!({ "host": one, "path": "/login", "headers": { header: "/evil" } }));
     }
     let raw = |text: String| json!({ "host": one, "raw": text });
-    for hidden in [
-        "X-Forwarded-Proto",
-        "close, x-forwarded-for",
-        "keep-alive,X-Forwarded-Host , te",
-    ] {
-        asked.push(raw(format!(
-            "GET /login HTTP/1.1\r\nHost: {one}\r\nConnection: {hidden}\r\n\r\n"
-        )));
+    for hidden in ["X-Forwarded-Proto", "close, x-forwarded-for", "keep-alive,X-Forwarded-Host , te"] {
+        asked.push(raw(format!("GET /login HTTP/1.1\r\nHost: {one}\r\nConnection: {hidden}\r\n\r\n")));
     }
     let answers = answers(&machine, &["apache2ctl", "-DFOREGROUND"], &asked);
     let usual = &answers[0]["body"]["headers"];
@@ -534,25 +488,10 @@ fn only_known_names_and_methods_get_through() {
         (raw(None, &with_host("evil.example")), 421),
         (raw(None, &with_host("10.1.2.4")), 421),
         (raw(Some(one), &with_host("evil.example")), 421),
-        (
-            raw(
-                Some(one),
-                &format!("GET https://evil.example/login HTTP/1.1\nHost: {one}\n"),
-            ),
-            421,
-        ),
+        (raw(Some(one), &format!("GET https://evil.example/login HTTP/1.1\nHost: {one}\n")), 421),
         (raw(Some(one), "GET /login HTTP/1.0\n"), 400),
-        (
-            raw(Some(one), &with_host("one.example.org:80@evil.example")),
-            400,
-        ),
-        (
-            raw(
-                Some(one),
-                &format!("{}Host: evil.example\n", with_host(one)),
-            ),
-            400,
-        ),
+        (raw(Some(one), &with_host("one.example.org:80@evil.example")), 400),
+        (raw(Some(one), &format!("{}Host: evil.example\n", with_host(one))), 400),
     ];
     let methods = [
         ("GET", 200),
@@ -582,11 +521,7 @@ fn only_known_names_and_methods_get_through() {
     let mut asked: Vec<Value> = hosts.iter().map(|(asked, _)| asked.clone()).collect();
     let method = |(method, _): &(&str, u64)| json!({ "host": one, "path": "/login", "method": method, "headers": { "Content-Length": "0" } });
     asked.extend(methods.iter().map(method));
-    asked.extend(
-        bodies
-            .iter()
-            .map(|(header, _)| raw(Some(one), &format!("{post}{header}"))),
-    );
+    asked.extend(bodies.iter().map(|(header, _)| raw(Some(one), &format!("{post}{header}"))));
     let last = asked.len();
     asked.extend([
         json!({ "host": one, "path": "/static/a.txt" }),
@@ -616,10 +551,7 @@ fn only_known_names_and_methods_get_through() {
         }
     }
     assert_eq!(answers[last + 2]["body"]["backend"], 8300);
-    assert_eq!(
-        answers[last + 4]["body"].as_str().unwrap().trim(),
-        "zoo-two"
-    );
+    assert_eq!(answers[last + 4]["body"].as_str().unwrap().trim(), "zoo-two");
 }
 
 #[test]
@@ -627,16 +559,10 @@ fn the_database_server_and_its_programs_take_our_settings() {
     let machine = Machine::new();
     machine.install(&["--set=database.flush_log_at_trx_commit=2"]);
     let server = machine.must(&["mariadbd", "--user=mysql", "--verbose", "--help"]);
-    let has = |text: &str, name: &str, value: &str| {
-        text.lines()
-            .any(|line| line.split_whitespace().eq([name, value]))
-    };
+    let has = |text: &str, name: &str, value: &str| text.lines().any(|line| line.split_whitespace().eq([name, value]));
     assert!(has(&server, "max-allowed-packet", "67108864"));
     assert!(has(&server, "innodb-flush-log-at-trx-commit", "2"));
-    assert!(
-        !server.contains("unknown variable") && !server.contains("[ERROR]"),
-        "{server}"
-    );
+    assert!(!server.contains("unknown variable") && !server.contains("[ERROR]"), "{server}");
     for program in ["mariadb", "mariadb-dump"] {
         let said = machine.must(&[program, "--help"]);
         assert!(has(&said, "max-allowed-packet", "67108864"), "{program}");
@@ -658,29 +584,19 @@ fn the_database_server_and_its_programs_take_our_settings() {
     ]);
     let said = machine.must(&["mariadb", login, "--help"]);
     assert!(!said.contains("unknown"), "{said}");
-    for (name, value) in [
-        ("host", "db.example.org"),
-        ("ssl-verify-server-cert", "TRUE"),
-    ] {
+    for (name, value) in [("host", "db.example.org"), ("ssl-verify-server-cert", "TRUE")] {
         assert!(has(&said, name, value), "{name}\n{said}");
     }
     let options = machine.must(&["my_print_defaults", login, "client"]);
     assert!(options.contains("--password=a b#;%=[x]\n"), "{options}");
-    assert!(
-        options.contains("--ssl-ca=/etc/ssl/ca with blank.pem\n"),
-        "{options}"
-    );
+    assert!(options.contains("--ssl-ca=/etc/ssl/ca with blank.pem\n"), "{options}");
 }
 
 #[test]
 fn the_broker_takes_our_settings() {
     let machine = Machine::new();
     // As before its package came: a broker that was here before us keeps its own port and name.
-    machine.must(&[
-        "sh",
-        "-c",
-        "rm -rf /var/lib/rabbitmq/mnesia/* /etc/rabbitmq/rabbitmq-env.conf",
-    ]);
+    machine.must(&["sh", "-c", "rm -rf /var/lib/rabbitmq/mnesia/* /etc/rabbitmq/rabbitmq-env.conf"]);
     machine.install(&["--set=broker.port=5673"]);
     let home = "/usr/lib/rabbitmq/lib/rabbitmq_server-3.10.8/plugins";
     let judged = |file: &str| {
@@ -688,18 +604,11 @@ fn the_broker_takes_our_settings() {
             "S = cuttlefish_schema:files(filelib:wildcard(\"{home}/rabbit-3*/priv/schema/rabbit.schema\")), \
              io:format(\"~p\", [cuttlefish_generator:map(S, cuttlefish_conf:file(\"{file}\"))]), halt()."
         );
-        machine.run(&[
-            "sh",
-            "-c",
-            &format!("exec erl -noinput -noshell -pa {home}/*/ebin -eval '{question}'"),
-        ])
+        machine.run(&["sh", "-c", &format!("exec erl -noinput -noshell -pa {home}/*/ebin -eval '{question}'")])
     };
     let said = judged("/etc/rabbitmq/conf.d/90-camcops.conf");
     assert!(said.out.contains("{consumer_timeout,7200000}"), "{said:?}");
-    assert!(
-        said.out.contains("{tcp_listeners,[{\"127.0.0.1\",5673}]}"),
-        "{said:?}"
-    );
+    assert!(said.out.contains("{tcp_listeners,[{\"127.0.0.1\",5673}]}"), "{said:?}");
     machine.write("/tmp/wrong.conf", "consumer_timeouts = 1\n");
     let said = judged("/tmp/wrong.conf");
     assert!(said.all().contains("error"), "{said:?}");
@@ -724,11 +633,7 @@ fn camcops_reads_every_configuration_without_a_complaint() {
             }
         }
     }
-    let judged = Command::new(camcops_python())
-        .arg(script("camcops_config.py"))
-        .args(&files)
-        .output()
-        .unwrap();
+    let judged = Command::new(camcops_python()).arg(script("camcops_config.py")).args(&files).output().unwrap();
     let text = String::from_utf8(judged.stdout).unwrap();
     for line in text.lines() {
         let verdict: Value = serde_json::from_str(line).unwrap();

@@ -31,14 +31,7 @@ impl Case {
                     for path in ["/", "/camcops"] {
                         for instances in [&["camcops"][..], &["camcops", "two"]] {
                             for accounts in [false, true] {
-                                cases.push(Case {
-                                    who,
-                                    flavour,
-                                    manager,
-                                    path,
-                                    instances,
-                                    accounts,
-                                });
+                                cases.push(Case { who, flavour, manager, path, instances, accounts });
                             }
                         }
                     }
@@ -49,10 +42,8 @@ impl Case {
     }
 
     fn tree(&self) -> Staged {
-        let staged = Staged::of(self.who, self.flavour).set(&[
-            &format!("services.manager={}", self.manager),
-            &format!("web.path={}", self.path),
-        ]);
+        let staged = Staged::of(self.who, self.flavour)
+            .set(&[&format!("services.manager={}", self.manager), &format!("web.path={}", self.path)]);
         match self.accounts {
             true => staged.with_accounts(),
             false => staged,
@@ -75,23 +66,14 @@ impl Case {
 /// Things of somebody else where ours belong, with modes that are not ours.
 fn lived_in(staged: &Staged, flavour: &str) {
     let files = match flavour {
-        "rhel" => [
-            "etc/httpd/conf.d/camcops.conf",
-            "etc/supervisord.d/camcops.ini",
-        ],
-        _ => [
-            "etc/apache2/sites-available/camcops.conf",
-            "etc/supervisor/conf.d/camcops.conf",
-        ],
+        "rhel" => ["etc/httpd/conf.d/camcops.conf", "etc/supervisord.d/camcops.ini"],
+        _ => ["etc/apache2/sites-available/camcops.conf", "etc/supervisor/conf.d/camcops.conf"],
     };
     for file in files {
         staged.write(file, "# by hand\n");
         staged.chmod(file, 0o604);
     }
-    staged.write(
-        "etc/camcops/camcops.conf",
-        "# by hand\n[site]\nLANGUAGE = da_DK\nMINE = 1\n",
-    );
+    staged.write("etc/camcops/camcops.conf", "# by hand\n[site]\nLANGUAGE = da_DK\nMINE = 1\n");
     staged.chmod("etc/camcops/camcops.conf", 0o666);
     staged.chmod("etc/camcops", 0o711);
     staged.write("etc/camcops/notes.txt", "not ours\n");
@@ -159,17 +141,9 @@ fn what_is_in_the_way_is_listed_whole_and_nothing_changes() {
         staged.write("etc/camcops/camcops.conf", "[site]\n");
         staged.write("srv/camcops", "a file where a directory belongs\n");
         let before = staged.tree();
-        for arguments in [
-            &["install"][..],
-            &["plan"],
-            &["plan", "--exit-code", "--json"],
-        ] {
+        for arguments in [&["install"][..], &["plan"], &["plan", "--exit-code", "--json"]] {
             let ran = staged.run(arguments);
-            for path in [
-                "usr/bin/camcops_server",
-                "etc/camcops/camcops.conf",
-                "srv/camcops",
-            ] {
+            for path in ["usr/bin/camcops_server", "etc/camcops/camcops.conf", "srv/camcops"] {
                 assert!(ran.said().contains(path), "{path} is not named by {ran}");
             }
             let code = match arguments {
@@ -181,10 +155,7 @@ fn what_is_in_the_way_is_listed_whole_and_nothing_changes() {
             before.assert_same(&staged.tree(), "a refused run");
         }
         // A directory's place can't be taken over.
-        staged
-            .run(&["install", "--adopt"])
-            .exits(73)
-            .says("srv/camcops");
+        staged.run(&["install", "--adopt"]).exits(73).says("srv/camcops");
         before.assert_same(&staged.tree(), "a refused run");
     }
 }
@@ -207,9 +178,7 @@ impl Drift {
         match self {
             Drift::Mode => thing.wanted.contains_key("mode"),
             Drift::Owner => is_root() && thing.wanted.contains_key("owner"),
-            Drift::Content => {
-                thing.kind == "link" || thing.wanted.contains_key("content") && !read_back
-            }
+            Drift::Content => thing.kind == "link" || thing.wanted.contains_key("content") && !read_back,
             Drift::Gone => thing.kind != "directory" && !read_back,
         }
     }
@@ -265,10 +234,7 @@ fn shown(ran: &Ran) -> BTreeSet<(String, String)> {
     let changes = document["plan"]["changes"].as_array().unwrap().clone();
     let mut all = BTreeSet::new();
     for change in changes {
-        let path = change["change"]["resource"]["name"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let path = change["change"]["resource"]["name"].as_str().unwrap().to_owned();
         for facet in change["facets"].as_array().unwrap() {
             all.insert((path.clone(), facet.as_str().unwrap().to_owned()));
         }
@@ -278,34 +244,15 @@ fn shown(ran: &Ran) -> BTreeSet<(String, String)> {
 
 fn drift_is_shown_and_repaired(staged: &Staged, instance: &str, drift: Drift, things: &[&Planned]) {
     let before = staged.tree().untimed();
-    let expected: BTreeSet<(String, String)> = things
-        .iter()
-        .map(|thing| (thing.path.clone(), drift.facet(thing).to_owned()))
-        .collect();
-    let kept: Vec<String> = things
-        .iter()
-        .filter_map(|thing| drift.happen(staged, thing))
-        .collect();
-    let plan = staged
-        .on(instance, &["plan", "--exit-code", "--json"])
-        .exits(2);
-    let wrong: Vec<_> = expected
-        .symmetric_difference(&shown(&plan))
-        .cloned()
-        .collect();
-    assert!(
-        wrong.is_empty(),
-        "{drift:?}: not shown, or shown too much: {wrong:?}"
-    );
-    let text = staged
-        .on(instance, &["plan", "--diff", "--exit-code"])
-        .exits(2);
+    let expected: BTreeSet<(String, String)> =
+        things.iter().map(|thing| (thing.path.clone(), drift.facet(thing).to_owned())).collect();
+    let kept: Vec<String> = things.iter().filter_map(|thing| drift.happen(staged, thing)).collect();
+    let plan = staged.on(instance, &["plan", "--exit-code", "--json"]).exits(2);
+    let wrong: Vec<_> = expected.symmetric_difference(&shown(&plan)).cloned().collect();
+    assert!(wrong.is_empty(), "{drift:?}: not shown, or shown too much: {wrong:?}");
+    let text = staged.on(instance, &["plan", "--diff", "--exit-code"]).exits(2);
     for thing in things {
-        assert!(
-            text.out.contains(&thing.path),
-            "{} is not in {text}",
-            thing.path
-        );
+        assert!(text.out.contains(&thing.path), "{} is not in {text}", thing.path);
     }
     let site = |thing: &&Planned| thing.part == "web" && thing.kind == "file";
     if drift == Drift::Content && things.iter().any(site) {
@@ -315,18 +262,11 @@ fn drift_is_shown_and_repaired(staged: &Staged, instance: &str, drift: Drift, th
     let after = staged.tree();
     let memory = format!("/{}/{instance}/contents/", common::HOME);
     for text in kept {
-        let found = after
-            .0
-            .iter()
-            .any(|(path, entry)| path.starts_with(&memory) && entry.data == text.as_bytes());
-        assert!(
-            found,
-            "{drift:?}: an edited file's content is lost:\n{text}"
-        );
+        let found = after.0.iter().any(|(path, entry)| path.starts_with(&memory) && entry.data == text.as_bytes());
+        assert!(found, "{drift:?}: an edited file's content is lost:\n{text}");
     }
     let without_memory = |mut tree: Tree| {
-        tree.0
-            .retain(|path, _| !path.starts_with(&format!("/{}/", common::HOME)));
+        tree.0.retain(|path, _| !path.starts_with(&format!("/{}/", common::HOME)));
         tree
     };
     without_memory(before).assert_same(&without_memory(after.untimed()), "a repair");
@@ -340,8 +280,7 @@ fn drift_is_shown_and_repaired_for_every_combination() {
         let made = case.install(&staged);
         for (instance, things) in &made {
             for drift in [Drift::Mode, Drift::Owner, Drift::Content, Drift::Gone] {
-                let fitting: Vec<&Planned> =
-                    things.iter().filter(|thing| drift.fits(thing)).collect();
+                let fitting: Vec<&Planned> = things.iter().filter(|thing| drift.fits(thing)).collect();
                 if !fitting.is_empty() {
                     drift_is_shown_and_repaired(&staged, instance, drift, &fitting);
                 }
@@ -377,9 +316,7 @@ fn drift_of_one_thing_is_shown_alone() {
                         continue;
                     }
                     drift.happen(&staged, thing);
-                    let status = staged
-                        .on(instance, &["status", "--exit-code", "--json"])
-                        .exits(2);
+                    let status = staged.on(instance, &["status", "--exit-code", "--json"]).exits(2);
                     let drifted = status.json()["drift"].clone();
                     let facet = drift.facet(thing);
                     let name = thing.path.as_str();
@@ -403,10 +340,7 @@ fn what_nobody_asked_for_belongs_to_the_administrator() {
             .into_iter()
             .filter(|thing| thing.kind == "directory" && !thing.wanted.contains_key("mode"))
             .collect();
-        assert!(
-            free.iter().any(|thing| thing.path == "/etc/systemd"),
-            "{free:?}"
-        );
+        assert!(free.iter().any(|thing| thing.path == "/etc/systemd"), "{free:?}");
         staged.run(&["install"]).exits(0);
         for thing in &free {
             staged.chmod(&thing.path, 0o2775);
@@ -431,10 +365,8 @@ fn an_edited_key_of_camcops_conf_is_kept_and_shown() {
         let first = staged.tree().untimed();
         staged.run(&["install"]).exits(0);
         let path = "etc/camcops/camcops.conf";
-        let edited = staged.read(path).replace(
-            "SESSION_TIMEOUT_MINUTES = 30",
-            "# our policy\nSESSION_TIMEOUT_MINUTES = 7",
-        );
+        let edited =
+            staged.read(path).replace("SESSION_TIMEOUT_MINUTES = 30", "# our policy\nSESSION_TIMEOUT_MINUTES = 7");
         assert!(edited.contains("= 7"));
         fs::write(staged.at(path), &edited).unwrap();
         let plan = staged.run(&["plan", "--diff", "--exit-code"]).exits(0);
@@ -445,29 +377,20 @@ fn an_edited_key_of_camcops_conf_is_kept_and_shown() {
         // A change of the settings changes its own key and leaves this one.
         staged.settings = vec!["site.language=da_DK".into()];
         let plan = staged.run(&["plan", "--diff", "--exit-code"]).exits(2);
-        for part in [
-            "+LANGUAGE = da_DK",
-            "-LANGUAGE = en_GB",
-            "SESSION_TIMEOUT_MINUTES",
-        ] {
+        for part in ["+LANGUAGE = da_DK", "-LANGUAGE = en_GB", "SESSION_TIMEOUT_MINUTES"] {
             assert!(plan.out.contains(part), "{part} is not in {plan}");
         }
         staged.run(&["install"]).exits(0);
         let now = staged.read(path);
         assert_eq!(now, edited.replace("LANGUAGE = en_GB", "LANGUAGE = da_DK"));
-        staged
-            .run(&["plan", "--exit-code"])
-            .exits(0)
-            .says("SESSION_TIMEOUT_MINUTES");
+        staged.run(&["plan", "--exit-code"]).exits(0).says("SESSION_TIMEOUT_MINUTES");
         // Uninstall names the edited file and leaves it.
         staged.run(&["uninstall"]).exits(0).says(path);
         assert_eq!(staged.read(path), now);
         let mut left = staged.tree().untimed();
         left.0.retain(|path, _| !path.starts_with("/etc/camcops"));
         let mut expected = first.clone();
-        expected
-            .0
-            .retain(|path, _| !path.starts_with("/etc/camcops"));
+        expected.0.retain(|path, _| !path.starts_with("/etc/camcops"));
         expected.assert_same(&left, "uninstall with an edited file");
     }
 }
@@ -490,10 +413,7 @@ fn edited_files_stay_at_uninstall_and_are_named() {
         assert_eq!(staged.read("usr/bin/camcops_server"), "# edited too\n");
         assert_eq!(staged.read("srv/camcops/images/logo.png"), "a picture\n");
         // What the edited file had replaced is not lost either.
-        assert_eq!(
-            staged.read(&format!("{site}.before-camcops")),
-            "# the old site\n"
-        );
+        assert_eq!(staged.read(&format!("{site}.before-camcops")), "# the old site\n");
         assert!(!staged.at(common::HOME).exists());
         // Installing once more has to be asked for.
         staged.run(&["install"]).exits(73).says(site);
@@ -521,31 +441,12 @@ const SETTINGS: [&[&str]; 9] = [
     &["services.manager=systemd"],
     &["services.manager=supervisor"],
     &["services.manager=systemd", "web.frontend=none"],
-    &[
-        "services.manager=systemd",
-        "services.disabled=[\"monitor\", \"scheduler\"]",
-    ],
-    &[
-        "services.manager=supervisor",
-        "database.mode=external",
-        "database.host=db.example.org",
-    ],
-    &[
-        "services.manager=systemd",
-        "broker.mode=external",
-        "broker.host=mq.example.org",
-    ],
-    &[
-        "services.manager=systemd",
-        "logging.mode=file",
-        "web.path=/camcops",
-    ],
+    &["services.manager=systemd", "services.disabled=[\"monitor\", \"scheduler\"]"],
+    &["services.manager=supervisor", "database.mode=external", "database.host=db.example.org"],
+    &["services.manager=systemd", "broker.mode=external", "broker.host=mq.example.org"],
+    &["services.manager=systemd", "logging.mode=file", "web.path=/camcops"],
     &["services.manager=systemd", "account.user=camcops"],
-    &[
-        "services.manager=supervisor",
-        "database.tuning=false",
-        "web.http_port=0",
-    ],
+    &["services.manager=supervisor", "database.tuning=false", "web.http_port=0"],
 ];
 
 #[test]
@@ -554,11 +455,7 @@ fn changed_settings_lead_where_a_fresh_install_leads() {
     for &who in Who::all() {
         for (from, _) in SETTINGS.iter().enumerate() {
             for (to, _) in SETTINGS.iter().enumerate() {
-                let flavour = if (from + to) % 2 == 0 {
-                    "debian"
-                } else {
-                    "rhel"
-                };
+                let flavour = if (from + to) % 2 == 0 { "debian" } else { "rhel" };
                 if from != to && (who == Who::Root || from < to) {
                     cases.push((who, flavour, SETTINGS[from], SETTINGS[to]));
                 }
@@ -579,10 +476,7 @@ fn changed_settings_lead_where_a_fresh_install_leads() {
         fresh.settings.clear();
         let fresh = fresh.set(to);
         fresh.run(&["install", "--adopt"]).exits(0);
-        fresh
-            .tree()
-            .masked()
-            .assert_same(&staged.tree().masked(), "changed settings");
+        fresh.tree().masked().assert_same(&staged.tree().masked(), "changed settings");
         staged.run(&["uninstall"]).exits(0);
         first.assert_same(&staged.tree().untimed(), "uninstall");
     });
@@ -619,10 +513,7 @@ fn two_instances_leave_in_either_order() {
         assert_eq!(plan.out.lines().last(), Some("nothing to do"));
         alone.on(stayer, &["install", "--adopt"]).exits(0);
         // What an instance took over it gives back when it leaves, so both trees are the same but for the memory.
-        alone
-            .tree()
-            .masked()
-            .assert_same(&staged.tree().masked(), "the instance that stays");
+        alone.tree().masked().assert_same(&staged.tree().masked(), "the instance that stays");
         staged.on(stayer, &["uninstall"]).exits(0);
         first.assert_same(&staged.tree().untimed(), "the last uninstall");
     });
@@ -634,20 +525,13 @@ fn parts_can_be_chosen() {
         let staged = Staged::of(who, "debian");
         let first = staged.tree().untimed();
         staged.run(&["install", "--only", "web,firewall"]).exits(0);
-        assert!(
-            staged
-                .at("etc/apache2/sites-available/camcops.conf")
-                .exists()
-        );
+        assert!(staged.at("etc/apache2/sites-available/camcops.conf").exists());
         assert!(!staged.at("etc/camcops/camcops.conf").exists());
         staged.run(&["plan", "--exit-code"]).exits(2);
         staged.run(&["install", "--skip", "web"]).exits(0);
         staged.run(&["plan", "--exit-code"]).exits(0);
         // A part that was not asked for is not taken away.
-        staged
-            .run(&["install", "--only", "web"])
-            .exits(0)
-            .says("nothing to do");
+        staged.run(&["install", "--only", "web"]).exits(0).says("nothing to do");
         staged.run(&["uninstall"]).exits(0);
         first.assert_same(&staged.tree().untimed(), "uninstall");
     }
@@ -695,11 +579,7 @@ fn a_secret_is_made_once_and_a_changed_one_is_followed() {
     fs::write(staged.at(secret), "another-one\n").unwrap();
     staged.run(&["install"]).exits(0);
     assert_eq!(staged.read(secret), "another-one\n");
-    assert!(
-        staged
-            .read("etc/camcops/camcops.my.cnf")
-            .contains("another-one")
-    );
+    assert!(staged.read("etc/camcops/camcops.my.cnf").contains("another-one"));
     fs::write(staged.at(secret), "two\nlines\n").unwrap();
     let refused = staged.run(&["install"]);
     assert_ne!(refused.status.code(), Some(0));
@@ -708,9 +588,5 @@ fn a_secret_is_made_once_and_a_changed_one_is_followed() {
     fs::remove_file(staged.at(secret)).unwrap();
     staged.run(&["install"]).exits(0);
     assert_ne!(staged.read(secret), "another-one\n");
-    assert!(
-        staged
-            .read("etc/camcops/camcops.my.cnf")
-            .contains(staged.read(secret).trim())
-    );
+    assert!(staged.read("etc/camcops/camcops.my.cnf").contains(staged.read(secret).trim()));
 }

@@ -36,11 +36,7 @@ fn judged(name: &str, arguments: &[&str]) {
             .env("HOME", home.path())
             .env("CAMCOPS_CONFIG_FILE", home.path().join("camcops.conf")),
     );
-    assert!(
-        said.success && said.out.ends_with("as expected\n"),
-        "{}",
-        said.all()
-    );
+    assert!(said.success && said.out.ends_with("as expected\n"), "{}", said.all());
 }
 
 #[test]

@@ -68,12 +68,7 @@ fn templates_and_view_know_the_same_names() {
     let view = template_view(&site, &found);
     leaves(&view, "", &mut known);
     // A service of the site's own: an item of a list, or `extra` in the template of its unit.
-    let of_an_extra: BTreeSet<String> = view["extras"][0]
-        .as_object()
-        .unwrap()
-        .keys()
-        .cloned()
-        .collect();
+    let of_an_extra: BTreeSet<String> = view["extras"][0].as_object().unwrap().keys().cloned().collect();
     assert!(known.contains("path.socket") && known.contains("web.listen"));
 
     let mut used = BTreeMap::new();
@@ -88,17 +83,13 @@ fn templates_and_view_know_the_same_names() {
     for (name, template) in &used {
         let of_extra = name.strip_prefix("extra.").unwrap_or(name);
         assert!(
-            known.contains(name)
-                || OF_AN_ITEM.contains(&name.as_str())
-                || of_an_extra.contains(of_extra),
+            known.contains(name) || OF_AN_ITEM.contains(&name.as_str()) || of_an_extra.contains(of_extra),
             "{}: {name:?} is not in the view",
             template.display()
         );
     }
-    let unused: Vec<&String> = known
-        .iter()
-        .filter(|name| !used.contains_key(*name) && !name.starts_with(LAYOUT))
-        .collect();
+    let unused: Vec<&String> =
+        known.iter().filter(|name| !used.contains_key(*name) && !name.starts_with(LAYOUT)).collect();
     assert!(unused.is_empty(), "no template uses {unused:?}");
     for field in of_an_extra {
         let is_used = used.contains_key(&field) || used.contains_key(&format!("extra.{field}"));

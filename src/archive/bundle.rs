@@ -84,10 +84,7 @@ impl Bundle {
             }
             if unpacked? != *self.manifest(host)? {
                 clear_unpacked(host)?;
-                return Err(unusable_bundle(
-                    &self.path,
-                    "was changed meanwhile: run again",
-                ));
+                return Err(unusable_bundle(&self.path, "was changed meanwhile: run again"));
             }
             let _ = self.unpacked.set(());
         }

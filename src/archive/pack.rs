@@ -50,10 +50,7 @@ pub(crate) struct PackedSum {
 
 impl Sum {
     fn new() -> Sum {
-        Sum {
-            context: digest::Context::new(&digest::SHA256),
-            bytes: 0,
-        }
+        Sum { context: digest::Context::new(&digest::SHA256), bytes: 0 }
     }
 
     fn add(&mut self, bytes: &[u8]) {
@@ -62,19 +59,13 @@ impl Sum {
     }
 
     fn packed(self) -> PackedSum {
-        PackedSum {
-            bytes: self.bytes,
-            sha256: encode_hex(self.context.finish().as_ref()),
-        }
+        PackedSum { bytes: self.bytes, sha256: encode_hex(self.context.finish().as_ref()) }
     }
 }
 
 impl<W: Write> Summed<W> {
     fn new(inner: W) -> Summed<W> {
-        Summed {
-            inner,
-            sum: Sum::new(),
-        }
+        Summed { inner, sum: Sum::new() }
     }
 }
 
@@ -116,11 +107,7 @@ pub(crate) struct Packer<'a> {
 
 enum Sink {
     Plain(Summed<File>),
-    Age {
-        age: Flow,
-        input: ChildStdin,
-        writer: JoinHandle<io::Result<Summed<File>>>,
-    },
+    Age { age: Flow, input: ChildStdin, writer: JoinHandle<io::Result<Summed<File>>> },
 }
 
 impl<'a> Packer<'a> {
@@ -138,12 +125,9 @@ impl<'a> Packer<'a> {
         let way = match recipient {
             None => Sink::Plain(Summed::new(file)),
             Some(recipient) => {
-                let age = host
-                    .child("age")
-                    .args(["--encrypt", "--recipient", recipient]);
-                let mut age = age
-                    .flow(Ends::Both)
-                    .context("backup.encrypt_to is set, and age encrypts; install its package")?;
+                let age = host.child("age").args(["--encrypt", "--recipient", recipient]);
+                let mut age =
+                    age.flow(Ends::Both).context("backup.encrypt_to is set, and age encrypts; install its package")?;
                 let pipes = age.input.take().zip(age.output.take());
                 let (input, mut output) = pipes.context("age has no pipes")?;
                 let mut summed = Summed::new(file);
@@ -154,14 +138,7 @@ impl<'a> Packer<'a> {
                 Sink::Age { age, input, writer }
             }
         };
-        Ok(Packer {
-            host,
-            zstd,
-            buffer: Vec::with_capacity(CCtx::out_size()),
-            way,
-            given: 0,
-            packed: 0,
-        })
+        Ok(Packer { host, zstd, buffer: Vec::with_capacity(CCtx::out_size()), way, given: 0, packed: 0 })
     }
 
     fn run(&mut self, bytes: &[u8], directive: ZSTD_EndDirective) -> io::Result<()> {
@@ -169,10 +146,7 @@ impl<'a> Packer<'a> {
         loop {
             self.buffer.clear();
             let mut output = OutBuffer::around(&mut self.buffer);
-            let left = self
-                .zstd
-                .compress_stream2(&mut output, &mut input, directive)
-                .map_err(zstd_error)?;
+            let left = self.zstd.compress_stream2(&mut output, &mut input, directive).map_err(zstd_error)?;
             self.packed += self.buffer.len() as u64;
             match &mut self.way {
                 Sink::Plain(file) => file.write_all(&self.buffer)?,
@@ -211,9 +185,7 @@ impl<'a> Packer<'a> {
     pub(crate) fn cause(self, why: anyhow::Error) -> anyhow::Error {
         match self.way {
             Sink::Plain(_) => why,
-            Sink::Age { age, input, writer } => finish_encrypted(self.host, age, input, writer)
-                .err()
-                .unwrap_or(why),
+            Sink::Age { age, input, writer } => finish_encrypted(self.host, age, input, writer).err().unwrap_or(why),
         }
     }
 }
@@ -285,10 +257,7 @@ mod tests {
         let read = |from| {
             let mut text = Vec::new();
             (&file).seek(io::SeekFrom::Start(from)).unwrap();
-            unpack_stream(&file)
-                .unwrap()
-                .read_to_end(&mut text)
-                .unwrap();
+            unpack_stream(&file).unwrap().read_to_end(&mut text).unwrap();
             text
         };
         assert_eq!(read(0).len(), (1 << 20) + 6);
@@ -303,10 +272,7 @@ mod tests {
         gzip.write_all(b"text").unwrap();
         for packed in [gzip.finish().unwrap(), b"text".to_vec()] {
             let mut text = String::new();
-            unpack_stream(&packed[..])
-                .unwrap()
-                .read_to_string(&mut text)
-                .unwrap();
+            unpack_stream(&packed[..]).unwrap().read_to_string(&mut text).unwrap();
             assert_eq!(text, "text");
         }
     }

@@ -82,11 +82,7 @@ pub(crate) fn list_paths(host: &Host, site: &Site) -> Result<Vec<String>> {
 }
 
 /// Packs what is there; gives what that was.
-pub(crate) fn pack_files(
-    host: &Host,
-    site: &Site,
-    packer: &mut Packer<'_>,
-) -> Result<Vec<BackedUpFile>> {
+pub(crate) fn pack_files(host: &Host, site: &Site, packer: &mut Packer<'_>) -> Result<Vec<BackedUpFile>> {
     let mut kept = Vec::new();
     let mut archive = Builder::new(packer);
     for path in list_paths(host, site)? {
@@ -126,9 +122,7 @@ pub(crate) fn pack_files(
                 header.set_size(bytes);
                 // What is written to meanwhile is taken as long as it was; the archive would not fit together else.
                 let whole = file.take(bytes).chain(io::repeat(0)).take(bytes);
-                archive
-                    .append_data(&mut header, inside, whole)
-                    .with_context(|| format!("can't keep {path}"))?;
+                archive.append_data(&mut header, inside, whole).with_context(|| format!("can't keep {path}"))?;
             }
         }
         kept.push(BackedUpFile { path, bytes });
@@ -148,13 +142,8 @@ struct Item<'a> {
 }
 
 /// Goes through an archive. What it has was written by whoever made it: nothing of it is taken that no backup has.
-fn for_each_file(
-    host: &Host,
-    packed: impl Read,
-    mut one: impl FnMut(Item<'_>) -> Result<()>,
-) -> Result<()> {
-    let damaged =
-        |why: io::Error| Exit::Unusable.because(format!("the files of the backup: {why}"));
+fn for_each_file(host: &Host, packed: impl Read, mut one: impl FnMut(Item<'_>) -> Result<()>) -> Result<()> {
+    let damaged = |why: io::Error| Exit::Unusable.because(format!("the files of the backup: {why}"));
     let mut archive = Archive::new(unpack_stream(packed).map_err(damaged)?);
     let mut seen = SeenPaths::default();
     for entry in archive.entries().map_err(damaged)? {
@@ -163,13 +152,8 @@ fn for_each_file(
         let inside = entry.path_bytes().into_owned();
         let kind = header.entry_type();
         let path = seen.path_of(&inside, kind)?;
-        let name =
-            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-        let owner = format!(
-            "{}:{}",
-            name(header.username_bytes()),
-            name(header.groupname_bytes())
-        );
+        let name = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let owner = format!("{}:{}", name(header.username_bytes()), name(header.groupname_bytes()));
         let target = entry.link_name().map_err(damaged)?;
         one(Item {
             path,
@@ -265,8 +249,7 @@ fn is_same(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
 
 /// It is for reading only: what was done on one machine was not done on another.
 fn is_journal(path: &str) -> bool {
-    path.strip_prefix(HOME)
-        .is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(HOME).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Where settings, secrets, certificates and files of a site may be. A backup that has more was not made of a site alone.
@@ -287,10 +270,8 @@ const PLACES: [&str; 11] = [
 /// Where a site's things may be, and below which this one is; what decides who may log in or what runs is not such a
 /// thing, wherever a backup has it.
 fn place_of(path: &str) -> Option<&'static str> {
-    let is_below = |place: &&&str| {
-        path.strip_prefix(**place)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+    let is_below =
+        |place: &&&str| path.strip_prefix(**place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let is_hidden = path.split('/').any(|part| part.starts_with('.'));
     let place = PLACES.iter().find(is_below).copied();
     place.filter(|_| !is_hidden && !is_journal(path))
@@ -373,9 +354,8 @@ pub(crate) fn check_archive(host: &Host, packed: impl Read) -> Result<()> {
             refuse_unfit(host, &item)?;
         }
         // What can't be read to its end is found out now, and not in the middle.
-        io::copy(&mut item.content, &mut io::sink()).map_err(|why| {
-            Exit::Unusable.because(format!("the files of the backup: {}: {why}", item.path))
-        })?;
+        io::copy(&mut item.content, &mut io::sink())
+            .map_err(|why| Exit::Unusable.because(format!("the files of the backup: {}: {why}", item.path)))?;
         Ok(())
     })
 }
@@ -390,9 +370,7 @@ pub(crate) fn find_differing(host: &Host, packed: impl Read) -> Result<Vec<Strin
         let is_other = match (host.stat(&item.path)?, item.kind) {
             (None, _) => false,
             (Some(entry), EntryType::Directory) => entry.kind != PathKind::Directory,
-            (Some(_), EntryType::Symlink) => {
-                host.read_link(&item.path)?.as_ref() != Some(&item.target)
-            }
+            (Some(_), EntryType::Symlink) => host.read_link(&item.path)?.as_ref() != Some(&item.target),
             (Some(_), _) => match host.open_file(&item.path)? {
                 Some((_, file)) => !is_same(item.content, file)?,
                 None => true,

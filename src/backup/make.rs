@@ -33,10 +33,7 @@ fn clear_up(host: &Host, site: &Site, directory: &str, tell: fn(&str)) -> Result
     let mut freed = 0;
     for found in list_site_backups(host, site.settings(), &site.layout.slug)? {
         if found.what == super::BackupKind::Unfinished {
-            tell(&format!(
-                "removing {directory}/{}, which an earlier run did not finish",
-                found.name
-            ));
+            tell(&format!("removing {directory}/{}, which an earlier run did not finish", found.name));
             host.remove_tree(&format!("{directory}/{}", found.name))?;
             freed += found.bytes;
         }
@@ -45,17 +42,8 @@ fn clear_up(host: &Host, site: &Site, directory: &str, tell: fn(&str)) -> Result
 }
 
 /// What is in the directory of backups of a site.
-pub(crate) fn list_site_backups(
-    host: &Host,
-    settings: &Settings,
-    slug: &str,
-) -> Result<Vec<super::BackupEntry>> {
-    super::list_backups(
-        host,
-        settings.backup.directory.as_str(),
-        slug,
-        settings.database.name_or(slug),
-    )
+pub(crate) fn list_site_backups(host: &Host, settings: &Settings, slug: &str) -> Result<Vec<super::BackupEntry>> {
+    super::list_backups(host, settings.backup.directory.as_str(), slug, settings.database.name_or(slug))
 }
 
 /// Makes a backup of a site, for its own sake or before something; whoever calls holds the lock.
@@ -80,18 +68,11 @@ pub(crate) async fn make_backup(
         )));
     }
     let size = dump::estimate_size(known).await?;
-    dump::check_room(
-        host,
-        directory,
-        size,
-        &format!("a backup of {}", site.layout.slug),
-    )?;
+    dump::check_room(host, directory, size, &format!("a backup of {}", site.layout.slug))?;
     let name = format!("{}-{}", site.layout.slug, time_stamp()?);
     let path = format!("{directory}/{name}");
     if host.stat(&path)?.is_some() {
-        return Err(Exit::CannotCreate.because(format!(
-            "{path} was made in this very second; wait for the next one"
-        )));
+        return Err(Exit::CannotCreate.because(format!("{path} was made in this very second; wait for the next one")));
     }
     (known.tell)(&format!("backing up {} to {path}", known.database));
     let unfinished = format!("{path}{UNFINISHED}");
@@ -108,12 +89,7 @@ pub(crate) async fn make_backup(
     host.sync_file_system(directory)?;
     host.rename(&unfinished, &path)?;
     remember_directory(host, &site.instance, directory)?;
-    Ok(MadeBackup {
-        name,
-        path,
-        bytes,
-        manifest,
-    })
+    Ok(MadeBackup { name, path, bytes, manifest })
 }
 
 async fn write_backup(
@@ -144,11 +120,7 @@ async fn write_backup(
     let left_out = sql::others_of(&known.server, &known.database).await?;
     let file = host.new_file(&format!("{path}/{}", names.0))?;
     let dumped = dump::write_dump(host, known, all, size, file, recipient).await?;
-    let mut packer = Packer::new(
-        host,
-        host.new_file(&format!("{path}/{}", names.1))?,
-        recipient,
-    )?;
+    let mut packer = Packer::new(host, host.new_file(&format!("{path}/{}", names.1))?, recipient)?;
     let kept = match files::pack_files(host, site, &mut packer) {
         Ok(kept) => kept,
         Err(why) => return Err(packer.cause(why)),
@@ -182,15 +154,8 @@ async fn write_backup(
     let mut text = serde_json::to_vec_pretty(&manifest)?;
     text.push(b'\n');
     let sum = ring::digest::digest(&ring::digest::SHA256, &text);
-    let said = PackedSum {
-        bytes: text.len() as u64,
-        sha256: encode_hex(sum.as_ref()),
-    };
-    let sums = manifest::format_sums(&[
-        (names.0, &dumped.packed),
-        (names.1, &files),
-        (MANIFEST, &said),
-    ]);
+    let said = PackedSum { bytes: text.len() as u64, sha256: encode_hex(sum.as_ref()) };
+    let sums = manifest::format_sums(&[(names.0, &dumped.packed), (names.1, &files), (MANIFEST, &said)]);
     for (name, text) in [(MANIFEST, text.as_slice()), (SUMS, sums.as_bytes())] {
         let mut file = host.new_file(&format!("{path}/{name}"))?;
         file.write_all(text)?;

@@ -81,12 +81,11 @@ impl BackupManifest {
     /// Reads one, after its sum was found to be right.
     pub(crate) fn parse(text: &[u8], place: &str) -> Result<BackupManifest> {
         let unfit = |what: String| Exit::Unusable.because(format!("{place}/{MANIFEST}: {what}"));
-        let whole: serde_json::Value =
-            serde_json::from_slice(text).map_err(|why| unfit(why.to_string()))?;
+        let whole: serde_json::Value = serde_json::from_slice(text).map_err(|why| unfit(why.to_string()))?;
         match whole["format"].as_u64() {
-            Some(format) if format > FORMAT.into() => Err(unfit(format!(
-                "a newer version of camcops-provision wrote it (format {format}); use that version"
-            ))),
+            Some(format) if format > FORMAT.into() => {
+                Err(unfit(format!("a newer version of camcops-provision wrote it (format {format}); use that version")))
+            }
             _ => serde_json::from_value(whole).map_err(|why| unfit(why.to_string())),
         }
     }
@@ -94,10 +93,7 @@ impl BackupManifest {
 
 /// The sums as a text.
 pub(crate) fn format_sums(files: &[(&str, &PackedSum)]) -> String {
-    files
-        .iter()
-        .map(|(name, packed)| format!("{}  {name}\n", packed.sha256))
-        .collect()
+    files.iter().map(|(name, packed)| format!("{}  {name}\n", packed.sha256)).collect()
 }
 
 /// Reads the sums, which name each file of a backup once, and nothing else.
@@ -107,13 +103,7 @@ pub(crate) fn parse_sums(text: &[u8]) -> Option<BTreeMap<String, String>> {
     for line in text.strip_suffix('\n')?.split('\n') {
         let (sum, name) = line.split_once("  ")?;
         let is_sum = |c: char| matches!(c, '0'..='9' | 'a'..='f');
-        let known = [
-            MANIFEST,
-            super::DATABASE,
-            super::FILES,
-            super::DATABASE_ENCRYPTED,
-            super::FILES_ENCRYPTED,
-        ];
+        let known = [MANIFEST, super::DATABASE, super::FILES, super::DATABASE_ENCRYPTED, super::FILES_ENCRYPTED];
         if sum.len() != 64 || !sum.chars().all(is_sum) || !known.contains(&name) {
             return None;
         }
@@ -135,15 +125,9 @@ mod tests {
 
     #[test]
     fn sums_are_read_strictly() {
-        let packed = PackedSum {
-            bytes: 1,
-            sha256: "0f".repeat(32),
-        };
-        let text = format_sums(&[
-            (super::super::DATABASE, &packed),
-            (super::super::FILES, &packed),
-            (MANIFEST, &packed),
-        ]);
+        let packed = PackedSum { bytes: 1, sha256: "0f".repeat(32) };
+        let text =
+            format_sums(&[(super::super::DATABASE, &packed), (super::super::FILES, &packed), (MANIFEST, &packed)]);
         assert_eq!(parse_sums(text.as_bytes()).unwrap().len(), 3);
         for at in 0..text.len() {
             for bit in 0..8 {
@@ -151,8 +135,7 @@ mod tests {
                 flipped[at] ^= 1 << bit;
                 // Another sum is found out when it is compared.
                 let other = parse_sums(&flipped);
-                let same_sums =
-                    other.is_some_and(|sums| sums.values().all(|sum| *sum == packed.sha256));
+                let same_sums = other.is_some_and(|sums| sums.values().all(|sum| *sum == packed.sha256));
                 assert!(!same_sums, "{}", String::from_utf8_lossy(&flipped));
             }
         }

@@ -41,17 +41,11 @@ pub(crate) fn mark_kept(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime
                 *stays |= is_of_month(moment) || moment.day() == 1;
             }
         }
-        Rule::Generations {
-            daily,
-            weekly,
-            monthly,
-        } => {
+        Rule::Generations { daily, weekly, monthly } => {
             let day = |moment: &OffsetDateTime| i64::from(moment.to_julian_day());
             // A Julian day that 7 divides is a Monday.
             let week = |moment: &OffsetDateTime| i64::from(moment.to_julian_day()) / 7;
-            let month = |moment: &OffsetDateTime| {
-                i64::from(moment.year()) * 12 + i64::from(u8::from(moment.month()))
-            };
+            let month = |moment: &OffsetDateTime| i64::from(moment.year()) * 12 + i64::from(u8::from(moment.month()));
             keep_newest(daily, made.iter().map(day), &mut stays);
             keep_newest(weekly, made.iter().map(week), &mut stays);
             keep_newest(monthly, made.iter().map(month), &mut stays);
@@ -61,11 +55,7 @@ pub(crate) fn mark_kept(rule: Rule, made: &[OffsetDateTime], now: OffsetDateTime
 }
 
 /// The newest one of each of the last so many periods stays.
-fn keep_newest(
-    number: u32,
-    periods: impl DoubleEndedIterator<Item = i64> + ExactSizeIterator,
-    stays: &mut [bool],
-) {
+fn keep_newest(number: u32, periods: impl DoubleEndedIterator<Item = i64> + ExactSizeIterator, stays: &mut [bool]) {
     let mut seen = BTreeSet::new();
     for (period, stays) in periods.zip(stays).rev() {
         if seen.len() < number as usize && seen.insert(period) {
@@ -84,10 +74,7 @@ mod tests {
     /// One each night for so many days, oldest first.
     fn nights(days: i64) -> Vec<OffsetDateTime> {
         let last = datetime!(2026-11-21 02:00 UTC);
-        (0..days)
-            .rev()
-            .map(|ago| last - Duration::days(ago))
-            .collect()
+        (0..days).rev().map(|ago| last - Duration::days(ago)).collect()
     }
 
     fn kept(rule: Rule, made: &[OffsetDateTime]) -> Vec<String> {
@@ -98,11 +85,7 @@ mod tests {
 
     #[test]
     fn days_weeks_and_months_are_kept() {
-        let rule = Rule::Generations {
-            daily: 3,
-            weekly: 2,
-            monthly: 3,
-        };
+        let rule = Rule::Generations { daily: 3, weekly: 2, monthly: 3 };
         assert_eq!(
             kept(rule, &nights(400)),
             [
@@ -122,19 +105,12 @@ mod tests {
     fn a_month_and_the_first_of_each_month_are_kept() {
         let kept = kept(Rule::Month, &nights(100));
         assert_eq!(kept.len(), 31 + 2);
-        assert_eq!(
-            kept[..4],
-            ["2026-09-01", "2026-10-01", "2026-10-22", "2026-10-23"]
-        );
+        assert_eq!(kept[..4], ["2026-09-01", "2026-10-01", "2026-10-22", "2026-10-23"]);
     }
 
     #[test]
     fn the_newest_and_those_of_the_last_day_stay_whatever_the_rule() {
-        let none = Rule::Generations {
-            daily: 0,
-            weekly: 0,
-            monthly: 0,
-        };
+        let none = Rule::Generations { daily: 0, weekly: 0, monthly: 0 };
         assert_eq!(kept(none, &nights(5)), ["2026-11-21"]);
         let hours = [9, 10, 11].map(|hour| NOW.replace_hour(hour).unwrap());
         assert_eq!(kept(none, &hours).len(), 3);

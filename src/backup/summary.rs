@@ -54,13 +54,8 @@ impl BackupSummary {
         let directory = backup.directory.as_str();
         let all = make::list_site_backups(host, site.settings(), &site.layout.slug)?;
         let mut absence = directory::explain_absence(host, &site.instance, directory)?;
-        if absence.is_none()
-            && all.is_empty()
-            && directory::had_backups(host, &site.instance, directory)?
-        {
-            absence = Some(format!(
-                "backup.directory {directory} had backups, and is empty now"
-            ));
+        if absence.is_none() && all.is_empty() && directory::had_backups(host, &site.instance, directory)? {
+            absence = Some(format!("backup.directory {directory} had backups, and is empty now"));
         }
         // One from the future says nothing of today; clocks of a network differ a little.
         let latest = OffsetDateTime::now_utc() + Duration::minutes(5);
@@ -71,8 +66,7 @@ impl BackupSummary {
                 found.is_whole(&site.instance) && is_of_now
             })
         };
-        let is_unfinished =
-            |found: &&crate::backup::BackupEntry| found.what == BackupKind::Unfinished;
+        let is_unfinished = |found: &&crate::backup::BackupEntry| found.what == BackupKind::Unfinished;
         Ok(Some(BackupSummary {
             directory: directory.to_owned(),
             absence,
@@ -103,11 +97,7 @@ impl fmt::Display for BackupSummary {
                     1..48 => terminal::count_of(usize::try_from(hours).unwrap_or(0), "hour"),
                     _ => format!("{} days", hours / 24),
                 };
-                write!(
-                    f,
-                    "{} in {}, the newest is {age} old ({})",
-                    self.number, self.directory, newest.name
-                )?;
+                write!(f, "{} in {}, the newest is {age} old ({})", self.number, self.directory, newest.name)?;
             }
             None => write!(f, "none in {}", self.directory)?,
         }
@@ -116,10 +106,7 @@ impl fmt::Display for BackupSummary {
             None => f.write_str(", no timer")?,
         }
         if let Some(failure) = &self.last_failure {
-            let at = failure
-                .at
-                .format(&time::format_description::well_known::Rfc3339)
-                .unwrap_or_default();
+            let at = failure.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
             write!(f, "; the last try failed at {at}: {}", failure.why)?;
         }
         Ok(())
@@ -137,20 +124,14 @@ fn last_failure(host: &Host, instance: &str) -> Result<Option<FailedBackup>> {
 }
 
 /// Remembers how a try went.
-pub(crate) fn record_result(
-    host: &Host,
-    instance: &str,
-    why: Option<&anyhow::Error>,
-) -> Result<()> {
+pub(crate) fn record_result(host: &Host, instance: &str, why: Option<&anyhow::Error>) -> Result<()> {
     let path = summary_path(instance);
     match why {
         None => host.remove_file(&path),
         Some(_) if host.look_into(&format!("{HOME}/{instance}"))?.is_none() => Ok(()),
         Some(why) => {
-            let failure = FailedBackup {
-                at: OffsetDateTime::now_utc().replace_nanosecond(0)?,
-                why: format!("{why:#}"),
-            };
+            let failure =
+                FailedBackup { at: OffsetDateTime::now_utc().replace_nanosecond(0)?, why: format!("{why:#}") };
             let text = serde_json::to_vec(&failure)?;
             host.put_file(&path, &text, Some((0, 0)), 0o600)
         }

@@ -31,10 +31,7 @@ pub enum Exit {
 impl Exit {
     /// An error with this exit code.
     pub(crate) fn because(self, message: impl Into<String>) -> anyhow::Error {
-        anyhow::Error::new(Failure {
-            exit: self,
-            message: message.into(),
-        })
+        anyhow::Error::new(Failure { exit: self, message: message.into() })
     }
 
     /// The exit code that an error asks for, wherever in its chain it says so.
@@ -51,9 +48,7 @@ impl Exit {
         if denied && !nix::unistd::geteuid().is_root() {
             return Exit::NoPermission;
         }
-        let io = error
-            .chain()
-            .any(|cause| cause.is::<std::io::Error>() || cause.is::<nix::errno::Errno>());
+        let io = error.chain().any(|cause| cause.is::<std::io::Error>() || cause.is::<nix::errno::Errno>());
         if io { Exit::Io } else { Exit::Failed }
     }
 }

@@ -42,27 +42,15 @@ enum Reply {
 impl<'a> Question<'a> {
     /// One to which yes or no is an answer.
     pub(crate) fn new(what: &'a str, enter: Enter) -> Question<'a> {
-        Question {
-            what,
-            enter,
-            name: None,
-            plan: None,
-        }
+        Question { what, enter, name: None, plan: None }
     }
 
     fn prompt(&self) -> String {
         let plan = if self.plan.is_some() { "/p" } else { "" };
         match (self.name, self.enter) {
             (Some(name), _) => {
-                let plan = if plan.is_empty() {
-                    ""
-                } else {
-                    ", or p for the list"
-                };
-                format!(
-                    "{}: to go on, type the instance's name ({name}){plan}: ",
-                    self.what
-                )
+                let plan = if plan.is_empty() { "" } else { ", or p for the list" };
+                format!("{}: to go on, type the instance's name ({name}){plan}: ", self.what)
             }
             (None, Enter::Yes) => format!("{}: go on? [Y/n{plan}] ", self.what),
             (None, Enter::No) => format!("{}: go on? [y/N{plan}] ", self.what),
@@ -216,11 +204,8 @@ mod tests {
     #[test]
     fn a_name_is_typed_as_it_is() {
         let plan = || Ok("- file /x\n".to_owned());
-        let question = Question {
-            name: Some("camcops"),
-            plan: Some(&plan),
-            ..Question::new("undo 138 changes in /", Enter::No)
-        };
+        let question =
+            Question { name: Some("camcops"), plan: Some(&plan), ..Question::new("undo 138 changes in /", Enter::No) };
         assert_eq!(
             question.prompt(),
             "undo 138 changes in /: to go on, type the instance's name (camcops), or p for the list: "

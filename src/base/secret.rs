@@ -6,8 +6,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// Generated secrets have only these, so that every file format and every URL can carry them.
-pub(crate) const ALPHABET: &[u8; 62] =
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+pub(crate) const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// 62 to the 40th is more than 2 to the 238th.
 pub(crate) const LENGTH: usize = 40;
@@ -41,9 +40,7 @@ impl Secret {
         let mut text = Zeroizing::new(String::with_capacity(LENGTH));
         while text.len() < LENGTH {
             let mut bytes = Zeroizing::new([0u8; 64]);
-            random
-                .fill(&mut *bytes)
-                .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+            random.fill(&mut *bytes).map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
             // Bytes past the last whole multiple of 62 would make some letters likelier.
             for byte in bytes.iter().filter(|byte| **byte < 248) {
                 if text.len() < LENGTH {

@@ -45,8 +45,7 @@ pub(crate) fn is_to_stop() -> bool {
 
 /// What a command says that ends for that.
 pub(crate) fn stopped_error() -> anyhow::Error {
-    Exit::Failed
-        .because("stopped by a signal; the site's data is as it was: run again when it suits")
+    Exit::Failed.because("stopped by a signal; the site's data is as it was: run again when it suits")
 }
 
 /// Whether whoever started this wants it to outlive the terminal, as `nohup` does.
@@ -74,9 +73,7 @@ pub(crate) fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
                 }
                 if !again {
                     style.warn(&[match GOES_ON.load(Ordering::SeqCst) {
-                        true => {
-                            "going on to the end: half-way would be worse than either".to_owned()
-                        }
+                        true => "going on to the end: half-way would be worse than either".to_owned(),
                         false => "stopping once this step is done".to_owned(),
                     }]);
                 }

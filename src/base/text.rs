@@ -19,9 +19,7 @@ pub(crate) fn encode_percent(text: &str) -> String {
 
 /// Whether a file of settings has nothing but comments and empty lines.
 pub(crate) fn sets_nothing(text: &[u8]) -> bool {
-    text.split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii)
-        .all(|line| line.is_empty() || line.starts_with(b"#"))
+    text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).all(|line| line.is_empty() || line.starts_with(b"#"))
 }
 
 /// Lower-case hexadecimal digits.

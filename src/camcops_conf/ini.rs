@@ -3,8 +3,7 @@ use std::fmt;
 use anyhow::Result;
 
 use super::value::{
-    check_key, check_section, check_value, is_line_break, is_space, leading_space, section_header,
-    trim_end, trim_space,
+    check_key, check_section, check_value, is_line_break, is_space, leading_space, section_header, trim_end, trim_space,
 };
 
 /// An INI file, read as Python's configparser with its default options reads
@@ -95,10 +94,7 @@ impl Ini {
                 None => (rest, ""),
             };
             rest = &rest[text.len() + end.len()..];
-            lines.push(IniLine {
-                text: text.to_owned(),
-                end: end.to_owned(),
-            });
+            lines.push(IniLine { text: text.to_owned(), end: end.to_owned() });
         }
         Self { lines }
     }
@@ -108,10 +104,7 @@ impl Ini {
     /// Of a repeated key it is the last. `[DEFAULT]` is a section like any other.
     pub fn get(&self, section: &str, key: &str) -> Option<String> {
         let entries = self.scan().entries;
-        entries
-            .into_iter()
-            .rfind(|entry| entry.is(section, key))
-            .map(|entry| entry.value)
+        entries.into_iter().rfind(|entry| entry.is(section, key)).map(|entry| entry.value)
     }
 
     /// Every key in the order of the file.
@@ -121,11 +114,7 @@ impl Ini {
 
     /// Every section in the order of the file.
     pub fn sections(&self) -> Vec<String> {
-        self.scan()
-            .headers
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect()
+        self.scan().headers.into_iter().map(|(name, _)| name).collect()
     }
 
     /// Why CamCOPS would refuse the file; empty if it would not.
@@ -148,12 +137,7 @@ impl Ini {
     /// Takes a key out, wherever it stands; false if it was not there.
     pub fn remove(&mut self, section: &str, key: &str) -> bool {
         let found: Vec<IniEntry> = self.matching(section, key);
-        self.delete(
-            found
-                .iter()
-                .flat_map(|entry| self.lines_of(entry))
-                .collect(),
-        );
+        self.delete(found.iter().flat_map(|entry| self.lines_of(entry)).collect());
         !found.is_empty()
     }
 
@@ -169,12 +153,7 @@ impl Ini {
         }
         self.rewrite(&last, value);
         // Earlier ones stand above the rewritten lines, so their numbers still hold.
-        self.delete(
-            found
-                .iter()
-                .flat_map(|entry| self.lines_of(entry))
-                .collect(),
-        );
+        self.delete(found.iter().flat_map(|entry| self.lines_of(entry)).collect());
     }
 
     /// The comment lines directly above a key.
@@ -186,10 +165,7 @@ impl Ini {
     /// Takes out a key with the comment lines directly above it.
     pub(super) fn remove_with_comments(&mut self, section: &str, key: &str) {
         let comments = self.comment_lines_above(section, key);
-        let blank = comments
-            .start
-            .checked_sub(1)
-            .filter(|_| !comments.is_empty());
+        let blank = comments.start.checked_sub(1).filter(|_| !comments.is_empty());
         let blank = blank.filter(|at| self.scan().roles[*at] == LineKind::Blank);
         let found = self.matching(section, key);
         let mut lines: Vec<usize> = comments.chain(blank).collect();
@@ -248,10 +224,7 @@ impl Ini {
     fn rewrite(&mut self, entry: &IniEntry, value: &str) {
         let text = &self.lines[entry.line].text;
         let margin = leading_space(text);
-        let inner = entry
-            .more
-            .first()
-            .map(|at| leading_space(&self.lines[*at].text));
+        let inner = entry.more.first().map(|at| leading_space(&self.lines[*at].text));
         let inner = inner
             .filter(|inner| inner.chars().count() > margin.chars().count())
             .map_or_else(|| format!("{margin}    "), str::to_owned);
@@ -268,20 +241,8 @@ impl Ini {
         let end = self.line_end();
         let old_end = std::mem::take(&mut self.lines[entry.line].end);
         let mut new = vec![first];
-        new.extend(values.map(|line| {
-            if line.is_empty() {
-                String::new()
-            } else {
-                format!("{inner}{line}")
-            }
-        }));
-        let mut new: Vec<IniLine> = new
-            .into_iter()
-            .map(|text| IniLine {
-                text,
-                end: end.clone(),
-            })
-            .collect();
+        new.extend(values.map(|line| if line.is_empty() { String::new() } else { format!("{inner}{line}") }));
+        let mut new: Vec<IniLine> = new.into_iter().map(|text| IniLine { text, end: end.clone() }).collect();
         if let [.., last] = &mut new[..] {
             last.end = old_end;
         }
@@ -300,39 +261,20 @@ impl Ini {
         let start = scan.headers[header].1;
         let next = scan.headers.get(header + 1).map(|(_, line)| *line);
         let body = start..next.unwrap_or(self.lines.len());
-        let last_of = |wanted: &[LineKind]| {
-            body.clone()
-                .rfind(|at| wanted.contains(&scan.roles[*at]))
-                .unwrap_or(start)
-        };
-        let place = last_of(&[
-            LineKind::Header,
-            LineKind::Key,
-            LineKind::More,
-            LineKind::Garbage,
-        ]) + 1;
+        let last_of = |wanted: &[LineKind]| body.clone().rfind(|at| wanted.contains(&scan.roles[*at])).unwrap_or(start);
+        let place = last_of(&[LineKind::Header, LineKind::Key, LineKind::More, LineKind::Garbage]) + 1;
 
         // As deep as its neighbours: deeper than the one above, it would be read
         // as part of that value; less deep than the next header, it would swallow it.
-        let above = leading_space(
-            &self.lines[last_of(&[LineKind::Header, LineKind::Key, LineKind::Garbage])].text,
-        );
+        let above = leading_space(&self.lines[last_of(&[LineKind::Header, LineKind::Key, LineKind::Garbage])].text);
         let below = next.map_or("", |at| leading_space(&self.lines[at].text));
-        let margin = if below.chars().count() > above.chars().count() {
-            below
-        } else {
-            above
-        };
+        let margin = if below.chars().count() > above.chars().count() { below } else { above };
 
         let mut new = Vec::new();
         if !comments.is_empty() {
             let stands_apart = trim_space(&self.lines[place - 1].text).is_empty();
             new.extend((!stands_apart).then(String::new));
-            new.extend(
-                comments
-                    .iter()
-                    .map(|comment| format!("{margin}{}", trim_space(comment))),
-            );
+            new.extend(comments.iter().map(|comment| format!("{margin}{}", trim_space(comment))));
         }
         for (number, line) in value.split('\n').enumerate() {
             new.push(match (number, line.is_empty()) {
@@ -347,10 +289,7 @@ impl Ini {
             none if none.is_empty() => end.clone(),
             some => some,
         };
-        let new = new.into_iter().map(|text| IniLine {
-            text,
-            end: end.clone(),
-        });
+        let new = new.into_iter().map(|text| IniLine { text, end: end.clone() });
         self.lines.splice(place..place, new);
     }
 
@@ -361,16 +300,10 @@ impl Ini {
                 last.end.clone_from(&end);
             }
             if !trim_space(&last.text).is_empty() {
-                self.lines.push(IniLine {
-                    text: String::new(),
-                    end: end.clone(),
-                });
+                self.lines.push(IniLine { text: String::new(), end: end.clone() });
             }
         }
-        self.lines.push(IniLine {
-            text: format!("[{section}]"),
-            end,
-        });
+        self.lines.push(IniLine { text: format!("[{section}]"), end });
     }
 
     /// Only the last line of a file may lack its end.
@@ -389,12 +322,7 @@ impl Ini {
     }
 
     fn scan(&self) -> IniScan {
-        let mut scan = IniScan {
-            roles: vec![],
-            headers: vec![],
-            entries: vec![],
-            problems: vec![],
-        };
+        let mut scan = IniScan { roles: vec![], headers: vec![], entries: vec![], problems: vec![] };
         let mut level = 0;
         let mut open: Option<Vec<String>> = None;
         let mut seen = std::collections::HashSet::new();
@@ -440,12 +368,7 @@ impl IniScan {
         open: &mut Option<Vec<String>>,
         seen: &mut std::collections::HashSet<(String, Option<String>)>,
     ) -> LineKind {
-        let mut refuse = |reason| {
-            self.problems.push(IniProblem {
-                line: at + 1,
-                reason,
-            })
-        };
+        let mut refuse = |reason| self.problems.push(IniProblem { line: at + 1, reason });
         if let Some(name) = section_header(text) {
             if !seen.insert((name.to_owned(), None)) && name != "DEFAULT" {
                 refuse("the section stands twice in the file");
@@ -475,13 +398,7 @@ impl IniScan {
         self.close(open);
         *open = Some(vec![trim_space(&text[delimiter + 1..]).to_owned()]);
         let (key, value, more) = (key.to_owned(), String::new(), vec![]);
-        self.entries.push(IniEntry {
-            section,
-            key,
-            value,
-            line: at,
-            more,
-        });
+        self.entries.push(IniEntry { section, key, value, line: at, more });
         LineKind::Key
     }
 
@@ -494,8 +411,6 @@ impl IniScan {
 
 impl fmt::Display for Ini {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.lines
-            .iter()
-            .try_for_each(|line| write!(f, "{}{}", line.text, line.end))
+        self.lines.iter().try_for_each(|line| write!(f, "{}{}", line.text, line.end))
     }
 }

@@ -23,11 +23,7 @@ pub(crate) struct KeptSetting {
 impl KeptSetting {
     /// From what the merge found.
     pub(crate) fn new(path: &str, kept: &camcops_conf::KeptKey) -> KeptSetting {
-        let shown = |value: &Option<String>| {
-            value
-                .as_ref()
-                .map(|value| masked_value(&kept.section, &kept.key, value))
-        };
+        let shown = |value: &Option<String>| value.as_ref().map(|value| masked_value(&kept.section, &kept.key, value));
         KeptSetting {
             path: path.to_owned(),
             section: kept.section.clone(),

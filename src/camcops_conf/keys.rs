@@ -35,10 +35,7 @@ impl ConfSection {
             "export" => Some(Export),
             "sms_backend:kapow" => Some(Kapow),
             "sms_backend:twilio" => Some(Twilio),
-            _ => header
-                .strip_prefix("recipient:")
-                .filter(|name| !name.is_empty())
-                .map(|_| Recipient),
+            _ => header.strip_prefix("recipient:").filter(|name| !name.is_empty()).map(|_| Recipient),
         }
     }
 }
@@ -97,41 +94,22 @@ pub struct ConfKey {
 
 impl ConfKey {
     const fn required(self) -> Self {
-        Self {
-            required: true,
-            ..self
-        }
+        Self { required: true, ..self }
     }
 
     const fn secret(self) -> Self {
-        Self {
-            secret: true,
-            ..self
-        }
+        Self { secret: true, ..self }
     }
 }
 
-const fn define_key(
-    section: ConfSection,
-    name: &'static str,
-    kind: ValueKind,
-    default: &'static str,
-) -> ConfKey {
-    ConfKey {
-        section,
-        name,
-        kind,
-        default,
-        required: false,
-        secret: false,
-    }
+const fn define_key(section: ConfSection, name: &'static str, kind: ValueKind, default: &'static str) -> ConfKey {
+    ConfKey { section, name, kind, default, required: false, secret: false }
 }
 
 /// The key of that name in the section with that header.
 pub fn find_key(header: &str, name: &str) -> Option<&'static ConfKey> {
     let section = ConfSection::of(header)?;
-    KEYS.iter()
-        .find(|key| key.section == section && key.name.eq_ignore_ascii_case(name))
+    KEYS.iter().find(|key| key.section == section && key.name.eq_ignore_ascii_case(name))
 }
 
 /// The known key most like a name that is not known; the same section goes first.
@@ -141,11 +119,7 @@ pub fn nearest_key(header: &str, name: &str) -> Option<&'static ConfKey> {
     KEYS.iter()
         .map(|key| {
             let likeness = strsim::jaro_winkler(key.name, &name);
-            let here = if Some(key.section) == section {
-                0.05
-            } else {
-                0.0
-            };
+            let here = if Some(key.section) == section { 0.05 } else { 0.0 };
             (key, likeness + here)
         })
         .filter(|(_, likeness)| *likeness > 0.85)
@@ -173,12 +147,7 @@ pub static KEYS: &[ConfKey] = &[
     define_key(Site, "EMAIL_USE_TLS", Bool, "True"),
     define_key(Site, "EXTRA_STRING_FILES", Lines, ""),
     define_key(Site, "LANGUAGE", Text, "en_GB"),
-    define_key(
-        Site,
-        "LOCAL_INSTITUTION_URL",
-        Url,
-        "https://camcops.readthedocs.io/",
-    ),
+    define_key(Site, "LOCAL_INSTITUTION_URL", Url, "https://camcops.readthedocs.io/"),
     define_key(Site, "LOCAL_LOGO_FILE_ABSOLUTE", Path, ""),
     define_key(Site, "LOCKOUT_DURATION_INCREMENT_MINUTES", Int, "10"),
     define_key(Site, "LOCKOUT_THRESHOLD", Int, "10"),
@@ -190,9 +159,7 @@ pub static KEYS: &[ConfKey] = &[
     define_key(Site, "PERMIT_IMMEDIATE_DOWNLOADS", Bool, "False"),
     define_key(Site, "REGION_CODE", Text, "GB"),
     define_key(Site, "RESTRICTED_TASKS", Lines, ""),
-    define_key(Site, "SESSION_COOKIE_SECRET", Text, "")
-        .required()
-        .secret(),
+    define_key(Site, "SESSION_COOKIE_SECRET", Text, "").required().secret(),
     define_key(Site, "SESSION_TIMEOUT_MINUTES", Int, "30"),
     define_key(Site, "SESSION_CHECK_USER_IP", Bool, "True"),
     define_key(Site, "SMS_BACKEND", Text, "console"),
@@ -276,12 +243,7 @@ pub static KEYS: &[ConfKey] = &[
     define_key(Recipient, "FILE_MAKE_DIRECTORY", Bool, "False"),
     define_key(Recipient, "FILE_OVERWRITE_FILES", Bool, "False"),
     define_key(Recipient, "FILE_PATIENT_SPEC", Text, ""),
-    define_key(
-        Recipient,
-        "FILE_PATIENT_SPEC_IF_ANONYMOUS",
-        Text,
-        "anonymous",
-    ),
+    define_key(Recipient, "FILE_PATIENT_SPEC_IF_ANONYMOUS", Text, "anonymous"),
     define_key(Recipient, "FILE_SCRIPT_AFTER_EXPORT", Path, ""),
     define_key(Recipient, "FINALIZED_ONLY", Bool, "True"),
     define_key(Recipient, "GROUPS", Lines, ""),
@@ -299,12 +261,7 @@ pub static KEYS: &[ConfKey] = &[
     define_key(Recipient, "REDCAP_API_KEY", Text, "").secret(),
     define_key(Recipient, "REDCAP_API_URL", Url, ""),
     define_key(Recipient, "REDCAP_FIELDMAP_FILENAME", Path, ""),
-    define_key(
-        Recipient,
-        "REQUIRE_PRIMARY_IDNUM_MANDATORY_IN_POLICY",
-        Bool,
-        "True",
-    ),
+    define_key(Recipient, "REQUIRE_PRIMARY_IDNUM_MANDATORY_IN_POLICY", Bool, "True"),
     define_key(Recipient, "RIO_DOCUMENT_TYPE", Text, ""),
     define_key(Recipient, "RIO_IDNUM", Int, ""),
     define_key(Recipient, "RIO_UPLOADING_USER", Text, ""),

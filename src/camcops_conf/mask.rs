@@ -8,16 +8,7 @@ const MASK: &str = "********";
 const OURS: &str = include_str!("../../templates/camcops.conf.hbs");
 
 /// Words in the name of an unknown key that make its value a secret.
-const TELLING: [&str; 8] = [
-    "PASS",
-    "PWD",
-    "SECRET",
-    "TOKEN",
-    "API_KEY",
-    "APIKEY",
-    "PRIVATE_KEY",
-    "CREDENTIAL",
-];
+const TELLING: [&str; 8] = ["PASS", "PWD", "SECRET", "TOKEN", "API_KEY", "APIKEY", "PRIVATE_KEY", "CREDENTIAL"];
 
 /// The same text without secrets, for diffs and messages.
 ///
@@ -47,11 +38,7 @@ pub fn masked_value(section: &str, key: &str, value: &str) -> String {
     if is_secret(section, key) && !value.is_empty() {
         return MASK.to_owned();
     }
-    value
-        .split('\n')
-        .map(mask_urls)
-        .collect::<Vec<_>>()
-        .join("\n")
+    value.split('\n').map(mask_urls).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether a key's value is a secret, or may have one in it as a URL may.
@@ -63,10 +50,7 @@ pub fn may_be_secret(section: &str, key: &str) -> bool {
 fn is_secret(section: &str, key: &str) -> bool {
     match keys::find_key(section, key) {
         Some(known) => known.secret,
-        None => {
-            sounds_secret(key)
-                || keys::nearest_key(section, key).is_some_and(|nearest| nearest.secret)
-        }
+        None => sounds_secret(key) || keys::nearest_key(section, key).is_some_and(|nearest| nearest.secret),
     }
 }
 
@@ -86,11 +70,7 @@ fn mask_setting(text: &str, secret: bool, counts: fn(&str) -> bool) -> String {
     let name = text[..delimiter].trim_matches(|c: char| c.is_whitespace() || "#;".contains(c));
     let words = name.split_whitespace();
     // The value may stand before the delimiter, as in PASSWORD sesame = 1.
-    let value_first = words
-        .clone()
-        .rev()
-        .skip(1)
-        .any(|word| counts(word) && sounds_secret(word));
+    let value_first = words.clone().rev().skip(1).any(|word| counts(word) && sounds_secret(word));
     if !value_first && (secret || words.clone().any(sounds_secret)) {
         mask_rest(text, delimiter + 1)
     } else {

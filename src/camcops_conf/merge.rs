@@ -35,19 +35,13 @@ type Values = HashMap<(String, String), String>;
 /// a `base` each key that the file has counts as the administrator's.
 pub fn merge_files(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merged {
     let Some(theirs) = theirs.filter(|theirs| Some(*theirs) != base) else {
-        return Merged {
-            text: ours.to_owned(),
-            kept: vec![],
-        };
+        return Merged { text: ours.to_owned(), kept: vec![] };
     };
     let our_file = Ini::parse(ours);
     let base_file = Ini::parse(base.unwrap_or_default());
     let mut file = Ini::parse(theirs);
-    let (our_values, base_values, values) = (
-        values_of_file(&our_file),
-        values_of_file(&base_file),
-        values_of_file(&file),
-    );
+    let (our_values, base_values, values) =
+        (values_of_file(&our_file), values_of_file(&base_file), values_of_file(&file));
     let mut kept = Vec::new();
 
     for entry in our_file.entries() {
@@ -78,12 +72,7 @@ pub fn merge_files(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merg
             continue;
         };
         if Some(current) != base_values.get(&id) {
-            kept.push(KeptKey {
-                section: entry.section,
-                key: entry.key,
-                theirs: Some(current.clone()),
-                ours: None,
-            });
+            kept.push(KeptKey { section: entry.section, key: entry.key, theirs: Some(current.clone()), ours: None });
         } else if file.comments_above(&entry.section, &entry.key)
             == base_file.comments_above(&entry.section, &entry.key)
         {
@@ -92,17 +81,11 @@ pub fn merge_files(ours: &str, theirs: Option<&str>, base: Option<&str>) -> Merg
             file.remove(&entry.section, &entry.key);
         }
     }
-    Merged {
-        text: file.to_string(),
-        kept,
-    }
+    Merged { text: file.to_string(), kept }
 }
 
 fn values_of_file(file: &Ini) -> Values {
-    file.entries()
-        .into_iter()
-        .map(|entry| (value_id(&entry.section, &entry.key), entry.value))
-        .collect()
+    file.entries().into_iter().map(|entry| (value_id(&entry.section, &entry.key), entry.value)).collect()
 }
 
 fn value_id(section: &str, key: &str) -> (String, String) {

@@ -7,10 +7,7 @@ pub fn escape_value(value: &str) -> String {
 
 /// The value of a key that holds one item per line, each on a line of its own.
 pub fn join_list<T: AsRef<str>>(items: &[T]) -> String {
-    items
-        .iter()
-        .map(|item| format!("\n{}", item.as_ref()))
-        .collect()
+    items.iter().map(|item| format!("\n{}", item.as_ref())).collect()
 }
 
 /// Says why a value would not come back from the file as it went in.

@@ -81,9 +81,7 @@ pub(crate) fn check_given(given: &GivenFiles<'_>) -> Vec<CertificateFinding> {
     let mut findings = Findings::default();
     let key = findings.read_key(given);
     let own = findings.read_certificates(given, given.certificate, "tls.certificate");
-    let chain = given.chain.map_or_else(Vec::new, |chain| {
-        findings.read_certificates(given, chain, "tls.chain")
-    });
+    let chain = given.chain.map_or_else(Vec::new, |chain| findings.read_certificates(given, chain, "tls.chain"));
     if !findings.fits_a_handshake(given.certificate.0, own.iter().chain(&chain)) {
         return findings.0;
     }
@@ -122,20 +120,21 @@ pub(crate) fn check_served(
 }
 
 /// What the mode and the owner of a private key's file do to its secrecy; a group may read it (Debian's `ssl-cert`).
-pub(crate) fn permission_findings(
-    key_path: &Path,
-    mode: u32,
-    owner_uid: u32,
-) -> Vec<CertificateFinding> {
+pub(crate) fn permission_findings(key_path: &Path, mode: u32, owner_uid: u32) -> Vec<CertificateFinding> {
     let mut findings = Findings::default();
     let path = shell_word(key_path);
     if mode & 0o006 != 0 {
         findings.refuse(
             key_path,
-            format!("can be read or written by every account of this machine (mode {:04o}), so the key is no \
-            secret", mode & 0o7777),
-            format!("run `chmod 0600 {path}`, and have the certificate reissued with a new key if anybody \
-            else works on this machine"),
+            format!(
+                "can be read or written by every account of this machine (mode {:04o}), so the key is no \
+            secret",
+                mode & 0o7777
+            ),
+            format!(
+                "run `chmod 0600 {path}`, and have the certificate reissued with a new key if anybody \
+            else works on this machine"
+            ),
         );
     }
     if mode & 0o020 != 0 {
@@ -176,12 +175,7 @@ struct Findings(Vec<CertificateFinding>);
 
 impl Findings {
     fn add(&mut self, severity: Severity, file: &Path, what: String, remedy: String) {
-        self.0.push(CertificateFinding {
-            severity,
-            file: file.to_path_buf(),
-            what,
-            remedy,
-        });
+        self.0.push(CertificateFinding { severity, file: file.to_path_buf(), what, remedy });
     }
 
     fn refuse(&mut self, file: &Path, what: impl Into<String>, remedy: impl Into<String>) {
@@ -193,11 +187,7 @@ impl Findings {
     }
 
     /// Whether clients would take as much as that; what they would not is not looked at any further.
-    fn fits_a_handshake<'a>(
-        &mut self,
-        file: &Path,
-        certificates: impl Iterator<Item = &'a Vec<u8>>,
-    ) -> bool {
+    fn fits_a_handshake<'a>(&mut self, file: &Path, certificates: impl Iterator<Item = &'a Vec<u8>>) -> bool {
         let length: usize = certificates.map(Vec::len).sum();
         if length > LONGEST_CHAIN {
             self.refuse(
@@ -217,11 +207,7 @@ impl Findings {
         let mut links = Vec::new();
         for (index, der) in certificates.iter().enumerate() {
             match X509Certificate::from_der(der) {
-                Ok((_, certificate)) => links.push(Link {
-                    file,
-                    der,
-                    certificate,
-                }),
+                Ok((_, certificate)) => links.push(Link { file, der, certificate }),
                 Err(_) => self.refuse(
                     file,
                     format!("has a damaged certificate (number {} in it)", index + 1),
@@ -244,11 +230,7 @@ impl Findings {
         let server = links
             .iter()
             .position(|link| fits(link) == Some(true))
-            .or_else(|| {
-                links[..own_count]
-                    .iter()
-                    .position(|link| !link.certificate.is_ca())
-            })
+            .or_else(|| links[..own_count].iter().position(|link| !link.certificate.is_ca()))
             .unwrap_or(0);
         let link = &links[server];
         if fits(link) == Some(false) {
@@ -258,10 +240,7 @@ impl Findings {
                 "give the key that this certificate was requested with, or have the certificate reissued for \
                 this key",
             );
-            if let Some(bits) = key
-                .and_then(PrivateKey::rsa_bits)
-                .filter(|bits| *bits < 2048)
-            {
+            if let Some(bits) = key.and_then(PrivateKey::rsa_bits).filter(|bits| *bits < 2048) {
                 self.refuse(
                     given.key.0,
                     format!("is an RSA key of only {bits} bits, which clients refuse"),
@@ -272,8 +251,11 @@ impl Findings {
         if server >= own_count {
             self.refuse(
                 link.file,
-                format!("holds the server's certificate ({}), which belongs into {}", link.called(),
-                given.certificate.0.display()),
+                format!(
+                    "holds the server's certificate ({}), which belongs into {}",
+                    link.called(),
+                    given.certificate.0.display()
+                ),
                 "set tls.certificate to the server's certificate and tls.chain to the rest (were they swapped?)",
             );
         } else if server > 0 {
@@ -312,10 +294,7 @@ impl Findings {
         if certificate.is_ca() && !self_signed {
             self.refuse(
                 file,
-                format!(
-                    "has the certificate of an authority ({}) where the server's own belongs",
-                    leaf.called()
-                ),
+                format!("has the certificate of an authority ({}) where the server's own belongs", leaf.called()),
                 "set tls.certificate to the certificate that was issued for this server",
             );
         }
@@ -342,10 +321,7 @@ impl Findings {
         if ends - begins > Duration::days(825) {
             self.warn(
                 file,
-                format!(
-                    "is valid for {} days, and Apple's devices refuse more than 825",
-                    (ends - begins).whole_days()
-                ),
+                format!("is valid for {} days, and Apple's devices refuse more than 825", (ends - begins).whole_days()),
                 "have it reissued with a shorter life if there are iPads, iPhones or Macs",
             );
         }
@@ -385,9 +361,7 @@ impl Findings {
         for name in names {
             match HostName::parse(name) {
                 Ok(name) if read::is_covered(&name, &has) => (),
-                Ok(name @ HostName::Address(_))
-                    if has.contains(&HostName::Host(name.to_string())) =>
-                {
+                Ok(name @ HostName::Address(_)) if has.contains(&HostName::Host(name.to_string())) => {
                     textual.push(name.to_string());
                 }
                 Ok(name) => missing.push(name.to_string()),
@@ -397,21 +371,14 @@ impl Findings {
         if !missing.is_empty() {
             self.refuse(
                 leaf.file,
-                format!(
-                    "does not cover {} (it covers {})",
-                    missing.join(", "),
-                    list_names(has.iter())
-                ),
+                format!("does not cover {} (it covers {})", missing.join(", "), list_names(has.iter())),
                 "have it reissued with these names too, or take them out of web.server_names",
             );
         }
         if !textual.is_empty() {
             self.refuse(
                 leaf.file,
-                format!(
-                    "has {} as a host name, and clients look for an IP address entry",
-                    textual.join(", ")
-                ),
+                format!("has {} as a host name, and clients look for an IP address entry", textual.join(", ")),
                 "have it reissued with an entry of the kind IP in its subjectAltName",
             );
         }
@@ -428,17 +395,9 @@ impl Findings {
                 "wait until then, or set this machine's clock if it is wrong",
             );
         } else if now > ends {
-            self.refuse(
-                link.file,
-                format!("{whose}expired on {}", ends.date()),
-                renew,
-            );
+            self.refuse(link.file, format!("{whose}expired on {}", ends.date()), renew);
         } else if ends - now < Duration::days(30) {
-            self.warn(
-                link.file,
-                format!("{whose}expires on {}", ends.date()),
-                renew,
-            );
+            self.warn(link.file, format!("{whose}expires on {}", ends.date()), renew);
         }
     }
 
@@ -462,10 +421,7 @@ impl Findings {
             ),
         }
         if read::signed_with_ed25519(&link.certificate)
-            && !matches!(
-                read::key_worth(link.certificate.public_key()),
-                Worth::Refused(_)
-            )
+            && !matches!(read::key_worth(link.certificate.public_key()), Worth::Refused(_))
         {
             self.refuse(
                 link.file,
@@ -505,9 +461,5 @@ fn broken_signature(certificate: &X509Certificate<'_>) -> bool {
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
     let safe = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c);
-    if text.chars().all(safe) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    if text.chars().all(safe) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

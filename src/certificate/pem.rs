@@ -27,8 +27,7 @@ pub(crate) fn certificates_only(pem: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn key_only(pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut blocks = read::read_blocks(pem).ok()?;
     let key = blocks.iter().find(|block| read::is_private_key(block));
-    let key =
-        key.map(|block| Zeroizing::new(encode_pem(&block.label, &block.contents).into_bytes()));
+    let key = key.map(|block| Zeroizing::new(encode_pem(&block.label, &block.contents).into_bytes()));
     blocks.iter_mut().for_each(|block| block.contents.zeroize());
     key
 }

@@ -26,9 +26,7 @@ const P521: &str = "1.3.132.0.35";
 /// What Chromium still takes.
 const LONGEST_RSA: usize = 8192;
 /// Second labels under which the registries of countries give names to others.
-const REGISTRIES: [&str; 12] = [
-    "ac", "co", "com", "edu", "gov", "ltd", "mil", "net", "nhs", "org", "plc", "sch",
-];
+const REGISTRIES: [&str; 12] = ["ac", "co", "com", "edu", "gov", "ltd", "mil", "net", "nhs", "org", "plc", "sch"];
 
 /// A name that a server answers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +38,7 @@ pub(super) enum HostName {
 impl HostName {
     /// Lower case, without a final dot; an error says what is wrong with the name.
     pub(super) fn parse(given: &str) -> Result<HostName, String> {
-        let bare = given
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(given);
+        let bare = given.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(given);
         if let Ok(address) = bare.parse() {
             return Ok(HostName::Address(address));
         }
@@ -53,10 +48,7 @@ impl HostName {
                  (`idn2 {given}` prints it)"
             ));
         }
-        let host = given
-            .strip_suffix('.')
-            .unwrap_or(given)
-            .to_ascii_lowercase();
+        let host = given.strip_suffix('.').unwrap_or(given).to_ascii_lowercase();
         let labels = host.strip_prefix("*.").unwrap_or(&host);
         let sound = host.len() <= 253
             && labels.split('.').all(|label| {
@@ -72,10 +64,7 @@ impl HostName {
         if sound {
             Ok(HostName::Host(host))
         } else {
-            Err(format!(
-                "\"{}\" is neither a host name nor an IP address",
-                printable_text(given)
-            ))
+            Err(format!("\"{}\" is neither a host name nor an IP address", printable_text(given)))
         }
     }
 }
@@ -99,9 +88,9 @@ pub(super) fn certificate_names(certificate: &X509Certificate<'_>) -> Vec<HostNa
         .general_names
         .iter()
         .filter_map(|name| match name {
-            GeneralName::DNSName(host) => Some(HostName::Host(
-                printable_text(host.strip_suffix('.').unwrap_or(host)).to_ascii_lowercase(),
-            )),
+            GeneralName::DNSName(host) => {
+                Some(HostName::Host(printable_text(host.strip_suffix('.').unwrap_or(host)).to_ascii_lowercase()))
+            }
             GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
                 .map(IpAddr::from)
                 .or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from))
@@ -119,9 +108,9 @@ pub(super) fn is_covered(wanted: &HostName, names: &[HostName]) -> bool {
             wanted == name
                 || name.strip_prefix("*.").is_some_and(|base| {
                     base.contains('.')
-                        && wanted.split_once('.').is_some_and(|(label, rest)| {
-                            label != "*" && !label.is_empty() && rest == base
-                        })
+                        && wanted
+                            .split_once('.')
+                            .is_some_and(|(label, rest)| label != "*" && !label.is_empty() && rest == base)
                 })
         }
         (wanted, name) => wanted == name,
@@ -138,9 +127,7 @@ pub(super) fn is_too_wide(name: &HostName) -> bool {
     };
     match base.trim_start_matches('.').split_once('.') {
         None => true,
-        Some((second, country)) => {
-            country.len() == 2 && !country.contains('.') && REGISTRIES.contains(&second)
-        }
+        Some((second, country)) => country.len() == 2 && !country.contains('.') && REGISTRIES.contains(&second),
     }
 }
 
@@ -164,18 +151,14 @@ pub(super) enum Unreadable {
 pub(super) fn read_blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
     if file.len() > LONGEST_FILE {
         let size = file.len() >> 20;
-        return Err(Unreadable::TooLong(format!(
-            "it has more than {size} MiB, far more than a chain of certificates"
-        )));
+        return Err(Unreadable::TooLong(format!("it has more than {size} MiB, far more than a chain of certificates")));
     }
     if file.starts_with(b"\xff\xfe") || file.starts_with(b"\xfe\xff") {
         return Err(Unreadable::Utf16);
     }
     // Whoever reads PEM passes over such a line, and over the certificate below it.
     if contains_bytes(file, b"\xef\xbb\xbf-----BEGIN ") {
-        return Err(Unreadable::Damaged(
-            "a byte order mark (EF BB BF) stands before -----BEGIN",
-        ));
+        return Err(Unreadable::Damaged("a byte order mark (EF BB BF) stands before -----BEGIN"));
     }
     let mut blocks = Vec::new();
     let mut rest = file;
@@ -208,9 +191,7 @@ pub(super) fn read_blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
                 return Err(Unreadable::Damaged("the last -----END line is missing"));
             }
             Err(_) => {
-                return Err(Unreadable::Damaged(
-                    "what stands between -----BEGIN and -----END is not base64",
-                ));
+                return Err(Unreadable::Damaged("what stands between -----BEGIN and -----END is not base64"));
             }
         }
     }
@@ -247,9 +228,7 @@ pub(super) fn key_worth(key: &SubjectPublicKeyInfo<'_>) -> Worth {
     match algorithm.as_str() {
         RSA => match rsa_bits(key) {
             Some(bits) if bits < 2048 => Worth::Refused(format!("an RSA key of only {bits} bits")),
-            Some(bits) if bits > LONGEST_RSA => {
-                Worth::Refused(format!("an RSA key of {bits} bits"))
-            }
+            Some(bits) if bits > LONGEST_RSA => Worth::Refused(format!("an RSA key of {bits} bits")),
             Some(_) => Worth::Good,
             None => Worth::Refused("an RSA key that can't be read".into()),
         },
@@ -272,9 +251,7 @@ fn rsa_bits(key: &SubjectPublicKeyInfo<'_>) -> Option<usize> {
 
 fn count_bits(number: &[u8]) -> usize {
     let number = strip_zeros(number);
-    number
-        .first()
-        .map_or(0, |top| number.len() * 8 - top.leading_zeros() as usize)
+    number.first().map_or(0, |top| number.len() * 8 - top.leading_zeros() as usize)
 }
 
 fn strip_zeros(number: &[u8]) -> &[u8] {
@@ -289,18 +266,9 @@ fn curve_of_key(key: &SubjectPublicKeyInfo<'_>) -> Option<String> {
 
 /// A private key, as far as it is needed to tell whose it is.
 pub(super) enum PrivateKey {
-    Rsa {
-        modulus: Vec<u8>,
-        exponent: Vec<u8>,
-    },
-    Ec {
-        curve: String,
-        scalar: Zeroizing<Vec<u8>>,
-        public: Option<Vec<u8>>,
-    },
-    Ed25519 {
-        public: Vec<u8>,
-    },
+    Rsa { modulus: Vec<u8>, exponent: Vec<u8> },
+    Ec { curve: String, scalar: Zeroizing<Vec<u8>>, public: Option<Vec<u8>> },
+    Ed25519 { public: Vec<u8> },
 }
 
 impl PrivateKey {
@@ -320,18 +288,13 @@ impl PrivateKey {
                 let inner = inner.as_slice().map_err(|_| damaged())?;
                 match algorithm.first().and_then(object_id).as_deref() {
                     Some(RSA) => read_rsa(inner).ok_or_else(damaged),
-                    Some(EC) => {
-                        read_ec(inner, algorithm.get(1).and_then(object_id)).ok_or_else(damaged)
-                    }
+                    Some(EC) => read_ec(inner, algorithm.get(1).and_then(object_id)).ok_or_else(damaged),
                     Some(ED25519) => read_ed25519(inner).ok_or_else(damaged),
                     Some(other) => Err(format!("a key of an unsupported type ({other})")),
                     None => Err(damaged()),
                 }
             }
-            other => Err(format!(
-                "a key of an unsupported type ({})",
-                printable_text(other)
-            )),
+            other => Err(format!("a key of an unsupported type ({})", printable_text(other))),
         }
     }
 
@@ -341,16 +304,10 @@ impl PrivateKey {
         let bytes = public.subject_public_key.data.as_ref();
         match self {
             PrivateKey::Rsa { modulus, exponent } => Some(match public.parsed() {
-                Ok(PublicKey::RSA(rsa)) => {
-                    strip_zeros(rsa.modulus) == modulus && strip_zeros(rsa.exponent) == exponent
-                }
+                Ok(PublicKey::RSA(rsa)) => strip_zeros(rsa.modulus) == modulus && strip_zeros(rsa.exponent) == exponent,
                 _ => false,
             }),
-            PrivateKey::Ec {
-                curve: own,
-                scalar,
-                public: own_public,
-            } => {
+            PrivateKey::Ec { curve: own, scalar, public: own_public } => {
                 if algorithm != EC || curve_of_key(public).as_ref() != Some(own) {
                     return Some(false);
                 }
@@ -365,8 +322,7 @@ impl PrivateKey {
                 let mut scalar = Zeroizing::new(vec![0; padding]);
                 scalar.extend_from_slice(trimmed);
                 let random = SystemRandom::new();
-                let pair =
-                    EcdsaKeyPair::from_private_key_and_public_key(signing, &scalar, bytes, &random);
+                let pair = EcdsaKeyPair::from_private_key_and_public_key(signing, &scalar, bytes, &random);
                 Some(pair.is_ok())
             }
             PrivateKey::Ed25519 { public } => Some(algorithm == ED25519 && public == bytes),
@@ -419,9 +375,7 @@ fn read_ec(der: &[u8], curve: Option<String>) -> Option<PrivateKey> {
 fn read_ed25519(der: &[u8]) -> Option<PrivateKey> {
     let (_, seed) = parse_der(der).ok()?;
     let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice().ok()?).ok()?;
-    Some(PrivateKey::Ed25519 {
-        public: pair.public_key().as_ref().to_vec(),
-    })
+    Some(PrivateKey::Ed25519 { public: pair.public_key().as_ref().to_vec() })
 }
 
 /// Whether one certificate's signature was made by another's key; `None` if this program can't verify its kind.
@@ -438,22 +392,17 @@ pub(super) fn signed_by(child: &X509Certificate<'_>, issuer: &X509Certificate<'_
 
 /// Whether a certificate vouches for itself.
 pub(super) fn self_signed(certificate: &X509Certificate<'_>) -> bool {
-    same_name(certificate.subject(), certificate.issuer())
-        && signed_by(certificate, certificate) != Some(false)
+    same_name(certificate.subject(), certificate.issuer()) && signed_by(certificate, certificate) != Some(false)
 }
 
 /// Whether two names are the same to those who build chains, who ignore case and the kind of string.
 pub(super) fn same_name(one: &X509Name<'_>, other: &X509Name<'_>) -> bool {
-    one.as_raw() == other.as_raw()
-        || one.to_string().to_lowercase() == other.to_string().to_lowercase()
+    one.as_raw() == other.as_raw() || one.to_string().to_lowercase() == other.to_string().to_lowercase()
 }
 
 /// What to call a certificate in a message.
 pub(super) fn distinguished_name(name: &X509Name<'_>) -> String {
-    let common = name
-        .iter_common_name()
-        .next()
-        .and_then(|name| name.as_str().ok());
+    let common = name.iter_common_name().next().and_then(|name| name.as_str().ok());
     match common {
         Some(common) => format!("\"{}\"", printable_text(common)),
         None if name.as_raw().len() > 2 => format!("\"{}\"", printable_text(&name.to_string())),
@@ -463,7 +412,5 @@ pub(super) fn distinguished_name(name: &X509Name<'_>) -> String {
 
 /// Text from a file, fit for a terminal.
 pub(super) fn printable_text(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -37,11 +37,7 @@ fn fixture(name: &str) -> Vec<u8> {
 fn openssl(arguments: &[&str]) -> String {
     let output = Command::new("openssl").args(arguments).output();
     let output = output.expect("these tests need the openssl command");
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 struct OnDisk {
@@ -55,10 +51,7 @@ fn on_disk(pair: &Pair) -> OnDisk {
     let certificate = path("server.crt");
     fs::write(&certificate, &pair.certificate).unwrap();
     fs::write(path("server.key"), pair.key.as_bytes()).unwrap();
-    OnDisk {
-        directory,
-        certificate,
-    }
+    OnDisk { directory, certificate }
 }
 
 fn seconds(time: SystemTime) -> String {
@@ -103,10 +96,7 @@ impl Files {
         check_given(&GivenFiles {
             certificate: (Path::new("/etc/ssl/server.crt"), &self.certificate),
             key: (Path::new("/etc/ssl/my server.key"), &self.key),
-            chain: self
-                .chain
-                .as_ref()
-                .map(|chain| (Path::new("/etc/ssl/chain.pem"), chain.as_slice())),
+            chain: self.chain.as_ref().map(|chain| (Path::new("/etc/ssl/chain.pem"), chain.as_slice())),
             names: &self.names,
             now: self.now,
         })
@@ -133,10 +123,7 @@ fn finds(files: &Files, expected: &[&str]) {
     let lines = files.lines();
     let same = lines.len() == expected.len();
     assert!(
-        same && lines
-            .iter()
-            .zip(expected)
-            .all(|(line, start)| line.starts_with(start)),
+        same && lines.iter().zip(expected).all(|(line, start)| line.starts_with(start)),
         "found {lines:#?}, expected {expected:#?}"
     );
 }
@@ -149,9 +136,7 @@ fn leaf(names: &[&str]) -> Leaf {
     let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
     let mut params = CertificateParams::new(names.clone()).unwrap();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, names[0].as_str());
+    params.distinguished_name.push(DnType::CommonName, names[0].as_str());
     params.not_before = OffsetDateTime::from(now() - DAY);
     params.not_after = OffsetDateTime::from(now() + 90 * DAY);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -188,23 +173,13 @@ impl Chain {
         let middle = CertifiedIssuer::signed_by(authority("Middle CA"), key(), &root).unwrap();
         let issuing = CertifiedIssuer::signed_by(authority("Issuing CA"), key(), &middle).unwrap();
         let key_pair = key();
-        let mut chain = Chain {
-            key: key_pair.serialize_pem(),
-            key_pair,
-            leaf: String::new(),
-            issuing,
-            middle,
-            root,
-        };
+        let mut chain = Chain { key: key_pair.serialize_pem(), key_pair, leaf: String::new(), issuing, middle, root };
         chain.leaf = chain.issue(leaf(&[SERVER]));
         chain
     }
 
     fn issue(&self, leaf: Leaf) -> String {
-        leaf.params
-            .signed_by(&self.key_pair, &self.issuing)
-            .unwrap()
-            .pem()
+        leaf.params.signed_by(&self.key_pair, &self.issuing).unwrap().pem()
     }
 
     /// A chain in one file.

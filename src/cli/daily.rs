@@ -101,12 +101,7 @@ pub(crate) struct Doctor {
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
     /// What to wait for [default: all that this machine serves]
-    #[arg(
-        long = "for",
-        value_enum,
-        value_delimiter = ',',
-        value_name = "ROLE,.."
-    )]
+    #[arg(long = "for", value_enum, value_delimiter = ',', value_name = "ROLE,..")]
     pub(crate) roles: Vec<Backend>,
     /// Give up after S seconds, with exit code 69; 0 tries once
     #[arg(long, value_name = "S", default_value_t = 120)]
@@ -164,9 +159,7 @@ pub(crate) fn parse_wish(text: &str) -> Result<Wish, String> {
         "server" => Service::Server,
         "workers" => Service::Workers,
         "scheduler" | "monitor" => {
-            return Err(format!(
-                "there is one {service}, and more would do its work twice"
-            ));
+            return Err(format!("there is one {service}, and more would do its work twice"));
         }
         _ => return Err(allowed()),
     };

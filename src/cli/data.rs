@@ -18,9 +18,7 @@ pub(crate) enum Db {
         show_sql: bool,
     },
     /// Look at the database as doctor does, and at CamCOPS's own index too
-    #[command(
-        after_help = "Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed."
-    )]
+    #[command(after_help = "Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.")]
     Check {
         /// First give every table the collation of CamCOPS, after a dump; the services are stopped meanwhile
         #[arg(long)]
@@ -140,9 +138,7 @@ pub(crate) enum Backup {
 
 pub(crate) fn one_rule(name: &str) -> Result<Pruning, String> {
     let found = Pruning::ALL.iter().find(|one| one.as_str() == name);
-    found
-        .copied()
-        .ok_or_else(|| "choose from never, generations and first-of-month".into())
+    found.copied().ok_or_else(|| "choose from never, generations and first-of-month".into())
 }
 
 /// Who can read an encrypted backup.

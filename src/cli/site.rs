@@ -88,13 +88,7 @@ pub(crate) struct Parts {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
     pub(crate) only: Vec<Part>,
     /// All but these parts
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        value_name = "PART,..",
-        conflicts_with = "only"
-    )]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..", conflicts_with = "only")]
     pub(crate) skip: Vec<Part>,
     /// Take over files that somebody else put where ours belong; uninstall brings them back
     #[arg(long)]

@@ -43,14 +43,10 @@ pub(crate) async fn run(global: &Global, command: &Backup, style: Style) -> Resu
             let gone = prune_backups(&site, rule, *dry_run)?;
             tell_pruned(&site, &gone, *dry_run, style)
         }
-        Backup::Create { scheduled } => {
-            box_future(|| create_backup(global, *scheduled, style)).await
+        Backup::Create { scheduled } => box_future(|| create_backup(global, *scheduled, style)).await,
+        Backup::Verify { name, quick, identity } => {
+            verify_backup(global, name.as_deref(), *quick, identity, style).await
         }
-        Backup::Verify {
-            name,
-            quick,
-            identity,
-        } => verify_backup(global, name.as_deref(), *quick, identity, style).await,
     }
 }
 
@@ -93,10 +89,7 @@ async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result
         begin.elapsed().as_secs_f64()
     ))?;
     if !database.left_out.is_empty() {
-        terminal::print_line(&format!(
-            "left out, as CamCOPS has none of its own: {}",
-            database.left_out.join(", ")
-        ))?;
+        terminal::print_line(&format!("left out, as CamCOPS has none of its own: {}", database.left_out.join(", ")))?;
     }
     for found in gone {
         terminal::print_line(&format!("removed {}, as backup.prune says", found.name))?;
@@ -121,22 +114,12 @@ fn format_mib(bytes: u64) -> String {
 
 /// The files that belong to a backup, in plain text where they are not encrypted.
 fn open_files(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
-    open_payload(
-        host,
-        &opened.files,
-        opened.manifest.encrypted_to.is_some(),
-        identity,
-    )
+    open_payload(host, &opened.files, opened.manifest.encrypted_to.is_some(), identity)
 }
 
 /// The database of a backup, in plain text where it is not encrypted.
 fn open_database(host: &Host, opened: &Opened, identity: Option<&Path>) -> Result<Payload> {
-    open_payload(
-        host,
-        &opened.database,
-        opened.manifest.encrypted_to.is_some(),
-        identity,
-    )
+    open_payload(host, &opened.database, opened.manifest.encrypted_to.is_some(), identity)
 }
 
 /// A file of a backup, and who decrypts it where it is encrypted.
@@ -157,20 +140,13 @@ impl Payload {
         let _ = std::io::copy(&mut output, &mut std::io::sink());
         drop(output);
         if let Some(flow) = self.decrypted.take() {
-            flow.end(host).map_err(|why| {
-                Exit::Unusable.because(format!("the backup can't be decrypted: {why:#}"))
-            })?;
+            flow.end(host).map_err(|why| Exit::Unusable.because(format!("the backup can't be decrypted: {why:#}")))?;
         }
         done
     }
 }
 
-fn open_payload(
-    host: &Host,
-    file: &File,
-    encrypted: bool,
-    identity: Option<&Path>,
-) -> Result<Payload> {
+fn open_payload(host: &Host, file: &File, encrypted: bool, identity: Option<&Path>) -> Result<Payload> {
     let mut file = file.try_clone()?;
     std::io::Seek::rewind(&mut file)?;
     let decrypted = match (encrypted, identity) {
@@ -179,10 +155,7 @@ fn open_payload(
         (true, Some(identity)) => {
             let identity = std::path::absolute(identity)?;
             let age = host.child("age").args(["--decrypt", "--identity"]);
-            let flow = age
-                .args([&identity])
-                .stdin(file.try_clone()?)
-                .flow(Ends::Output);
+            let flow = age.args([&identity]).stdin(file.try_clone()?).flow(Ends::Output);
             Some(flow.context("the backup is encrypted, and age decrypts it; install its package")?)
         }
     };
@@ -190,9 +163,7 @@ fn open_payload(
 }
 
 fn identity_needed() -> anyhow::Error {
-    Exit::Usage.because(
-        "the backup is encrypted: name the file of the identity that can read it, --identity FILE",
-    )
+    Exit::Usage.because("the backup is encrypted: name the file of the identity that can read it, --identity FILE")
 }
 
 /// The path of a backup by its name, or the path that is given.
@@ -200,9 +171,7 @@ fn backup_path(site: &Session, name: &str) -> Result<String> {
     let directory = site.settings().backup.directory.as_str();
     if name.contains('/') {
         let path = std::path::absolute(name)?;
-        let path = path
-            .to_str()
-            .map(|path| path.trim_end_matches('/').to_owned());
+        let path = path.to_str().map(|path| path.trim_end_matches('/').to_owned());
         return path.ok_or_else(|| Exit::Usage.because("its name is not UTF-8"));
     }
     if name != LATEST {
@@ -246,8 +215,7 @@ async fn verify_backup(
             let wanted = opened.manifest.files.iter().map(|kept| &kept.path);
             match kept.iter().eq(wanted) {
                 true => Ok(()),
-                false => Err(Exit::Unusable
-                    .because(format!("{path}: the files are not those of its manifest"))),
+                false => Err(Exit::Unusable.because(format!("{path}: the files are not those of its manifest"))),
             }
         })?;
     }
@@ -329,22 +297,14 @@ async fn load_beside(
     load::need_power(known, ", or look at it without: --quick")?;
     known.server.started(host).await?;
     load::check_room(host, known, database.data_bytes).await?;
-    (site.drivers.application()?.tell)(&format!(
-        "loading {} into a database of its own",
-        opened.path
-    ));
+    (site.drivers.application()?.tell)(&format!("loading {} into a database of its own", opened.path));
     let name = load::create_scratch(known, purpose, &database.charset, &database.collation).await?;
     let payload = open_database(host, opened, identity)?;
     let source = match payload.decrypted {
-        None => DumpSource::Sections {
-            file: &payload.file,
-            sections: &database.sections,
-            text_bytes: database.text_bytes,
-        },
-        decrypted => DumpSource::Stream {
-            file: &payload.file,
-            decrypted,
-        },
+        None => {
+            DumpSource::Sections { file: &payload.file, sections: &database.sections, text_bytes: database.text_bytes }
+        }
+        decrypted => DumpSource::Stream { file: &payload.file, decrypted },
     };
     load::load_dump(host, known, &name, source).await?;
     Ok(name)
@@ -354,20 +314,13 @@ fn list_backups(site: &Session, style: Style) -> Result<u8> {
     let all = make::list_site_backups(&site.host, site.settings(), &site.layout.slug)?;
     let directory = site.settings().backup.directory.as_str();
     if style.json {
-        let told: Vec<_> = all
-            .iter()
-            .map(|found| backup_row(found, directory))
-            .collect();
-        terminal::print_json(
-            &json!({ "instance": site.instance, "directory": directory, "backups": told }),
-        )?;
+        let told: Vec<_> = all.iter().map(|found| backup_row(found, directory)).collect();
+        terminal::print_json(&json!({ "instance": site.instance, "directory": directory, "backups": told }))?;
         return Ok(0);
     }
     for found in &all {
         let what = match (found.what, &found.manifest) {
-            (BackupKind::Unfinished, _) => {
-                "unfinished: the next `backup create` or `prune` removes it".to_owned()
-            }
+            (BackupKind::Unfinished, _) => "unfinished: the next `backup create` or `prune` removes it".to_owned(),
             (BackupKind::Dump, _) => "the database alone".to_owned(),
             (BackupKind::Backup, None) => "its manifest can't be read".to_owned(),
             (BackupKind::Backup, Some(manifest)) => format!(
@@ -383,22 +336,13 @@ fn list_backups(site: &Session, style: Style) -> Result<u8> {
                 manifest
                     .before
                     .as_ref()
-                    .map_or_else(String::new, |before| format!(
-                        ", from before {before}: not the latest"
-                    ))
+                    .map_or_else(String::new, |before| format!(", from before {before}: not the latest"))
             ),
         };
-        terminal::print_line(&format!(
-            "{}  {:>9} MiB  {what}",
-            found.name,
-            format_mib(found.bytes)
-        ))?;
+        terminal::print_line(&format!("{}  {:>9} MiB  {what}", found.name, format_mib(found.bytes)))?;
     }
     if all.is_empty() && !style.quiet {
-        terminal::print_line(&format!(
-            "{directory} has no backups of {}",
-            site.layout.slug
-        ))?;
+        terminal::print_line(&format!("{directory} has no backups of {}", site.layout.slug))?;
     }
     Ok(0)
 }
@@ -445,9 +389,8 @@ fn prune_backups(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Bac
     // What has the name of a backup and is none is the administrator's to look at.
     others.retain(|found| found.what == BackupKind::Unfinished);
     // What holds replaced data takes no other's place.
-    let (replaced, whole): (Vec<BackupEntry>, Vec<BackupEntry>) = whole
-        .into_iter()
-        .partition(|found| found.before().is_some());
+    let (replaced, whole): (Vec<BackupEntry>, Vec<BackupEntry>) =
+        whole.into_iter().partition(|found| found.before().is_some());
     let beyond = |all: Vec<BackupEntry>, rule| {
         let moments: Vec<OffsetDateTime> = all.iter().map(|found| found.made_at).collect();
         let stays = mark_kept(rule, &moments, OffsetDateTime::now_utc());
@@ -488,11 +431,7 @@ fn tell_pruned(site: &Session, gone: &[BackupEntry], dry_run: bool, style: Style
     }
     let verb = if dry_run { "would remove" } else { "removed" };
     for found in gone {
-        terminal::print_line(&format!(
-            "{verb} {}, {} MiB",
-            found.name,
-            format_mib(found.bytes)
-        ))?;
+        terminal::print_line(&format!("{verb} {}, {} MiB", found.name, format_mib(found.bytes)))?;
     }
     if !style.quiet {
         terminal::print_line(&match gone.is_empty() {

@@ -22,9 +22,9 @@ use time::format_description::well_known::Rfc3339;
 /// Runs one of its commands.
 pub(crate) async fn run(global: &Global, command: &BundleCommand, style: Style) -> Result<u8> {
     if global.root.is_some() {
-        return Err(Exit::Usage.because(
-            "a bundle is for a machine, and a staged tree has no packages; leave --root out",
-        ));
+        return Err(
+            Exit::Usage.because("a bundle is for a machine, and a staged tree has no packages; leave --root out")
+        );
     }
     match command {
         BundleCommand::Create(flags) => box_future(|| create_bundle(global, flags, style)).await,
@@ -38,12 +38,10 @@ async fn create_bundle(global: &Global, flags: &BundleCreate, style: Style) -> R
     // What this is made from is given here; what the settings say of that is for `install`.
     let source = match &flags.wheelhouse {
         Some(directory) => {
-            let directory = directory.canonicalize().map_err(|why| {
-                Exit::Unusable.because(format!("--wheelhouse {}: {why}", directory.display()))
-            })?;
-            global
-                .set
-                .push(format!("camcops.wheelhouse={}", directory.display()));
+            let directory = directory
+                .canonicalize()
+                .map_err(|why| Exit::Unusable.because(format!("--wheelhouse {}: {why}", directory.display())))?;
+            global.set.push(format!("camcops.wheelhouse={}", directory.display()));
             "wheelhouse"
         }
         None => "pypi",
@@ -80,26 +78,17 @@ async fn create_bundle(global: &Global, flags: &BundleCreate, style: Style) -> R
 /// Where the bundle is to be: nothing of that name is there, and its directory is.
 fn output_path(host: &Host, out: &Path) -> Result<String> {
     let out = std::path::absolute(out)?;
-    let out = out
-        .to_str()
-        .context("--out: the name of the file is not UTF-8")?;
+    let out = out.to_str().context("--out: the name of the file is not UTF-8")?;
     let cant = |why: String| Exit::CannotCreate.because(format!("--out {out}: {why}"));
     let directory = out.rsplit_once('/').map_or("", |(directory, _)| directory);
     let directory = if directory.is_empty() { "/" } else { directory };
     let Some(found) = host.look_into(directory)? else {
-        return Err(cant(format!(
-            "there is no directory {directory}; make it, or name another file"
-        )));
+        return Err(cant(format!("there is no directory {directory}; make it, or name another file")));
     };
     // Where only owners may rename and remove, nobody exchanges what is made here.
-    let sticky = host.is_ours(&PathInfo {
-        mode: 0,
-        ..found.clone()
-    }) && found.mode & 0o1000 != 0;
+    let sticky = host.is_ours(&PathInfo { mode: 0, ..found.clone() }) && found.mode & 0o1000 != 0;
     if !sticky && !host.is_ours(&found) {
-        return Err(cant(format!(
-            "others can change what is in {directory}; name a file in a directory of yours"
-        )));
+        return Err(cant(format!("others can change what is in {directory}; name a file in a directory of yours")));
     }
     match host.stat(out)? {
         Some(_) => Err(cant("it is there already; choose another name".into())),
@@ -123,19 +112,16 @@ impl Work<'_> {
         if host.stat(&path)?.is_none() {
             host.make_directory(&path, None, 0o700)?;
         } else if !host.stat(&path)?.is_some_and(|found| host.is_ours(&found)) {
-            return Err(Exit::CannotCreate.because(format!(
-                "{path} is somebody else's; move it away, or name another file"
-            )));
+            return Err(
+                Exit::CannotCreate.because(format!("{path} is somebody else's; move it away, or name another file"))
+            );
         }
         if host.stat(&lock)?.is_none() {
             host.put_file(&lock, b"", None, 0o600)?;
         }
-        let file = host
-            .open_for_appending(&lock)?
-            .with_context(|| format!("{lock} is gone"))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
-            Exit::Locked.because(format!("another run makes {out} just now; wait for it"))
-        })?;
+        let file = host.open_for_appending(&lock)?.with_context(|| format!("{lock} is gone"))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| Exit::Locked.because(format!("another run makes {out} just now; wait for it")))?;
         // What is left of one that was killed.
         for name in host.list(&path)?.unwrap_or_default() {
             if name != "lock" {
@@ -145,11 +131,7 @@ impl Work<'_> {
         for name in [WHEELS, PACKAGES, "python"] {
             host.make_directory(&format!("{path}/{name}"), None, 0o700)?;
         }
-        Ok(Work {
-            host,
-            path,
-            _lock: lock,
-        })
+        Ok(Work { host, path, _lock: lock })
     }
 
     fn remove(self) -> Result<()> {
@@ -173,44 +155,27 @@ fn fill_bundle(
     let python: Vec<String> = python.into_iter().chain(venv).collect();
     let mut names: Vec<&str> = package_names(known, site.facts.pdf == Pdf::Packaged).collect();
     names.extend(python.iter().map(String::as_str));
-    let debs = packages::fetch::fetch_packages(
-        site.drivers.packages()?,
-        host,
-        &names,
-        &at(PACKAGES),
-        &at("apt"),
-    )?;
+    let debs = packages::fetch::fetch_packages(site.drivers.packages()?, host, &names, &at(PACKAGES), &at("apt"))?;
     go_on()?;
     let wheels = release::fetch::fetch_release(host, recipe, wanted, &at(WHEELS), &at("python"))?;
     go_on()?;
     let tool = std::env::current_exe()?;
-    let tool = tool
-        .to_str()
-        .context("this program's name is not UTF-8")?
-        .to_owned();
+    let tool = tool.to_str().context("this program's name is not UTF-8")?.to_owned();
     let source = |path: &str| match path {
         TOOL => tool.clone(),
         inside => at(inside),
     };
     let named = |directory: &str, files: &[String]| -> Vec<String> {
-        files
-            .iter()
-            .map(|name| format!("{directory}/{name}"))
-            .collect()
+        files.iter().map(|name| format!("{directory}/{name}")).collect()
     };
     // The program first: with it, the rest can be used.
     let mut paths = vec![TOOL.to_owned()];
     paths.extend(named(WHEELS, &wheels.files));
     paths.extend(named(PACKAGES, &debs.files));
-    let files = paths
-        .iter()
-        .map(|path| write::describe_file(host, &source(path), path))
-        .collect::<Result<_>>()?;
+    let files = paths.iter().map(|path| write::describe_file(host, &source(path), path)).collect::<Result<_>>()?;
     let manifest = BundleManifest {
         format: FORMAT,
-        made_at: OffsetDateTime::now_utc()
-            .replace_nanosecond(0)?
-            .format(&Rfc3339)?,
+        made_at: OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?,
         tool: env!("CARGO_PKG_VERSION").into(),
         machine: BundleMachine::this(host)?,
         camcops: wanted.version.as_str().into(),
@@ -239,18 +204,10 @@ fn go_on() -> Result<()> {
 /// What any settings may ask for, but for compilers.
 fn package_names(known: &Packages, pdf: bool) -> impl Iterator<Item = &'static str> {
     let pdf = if pdf { known.pdf } else { &[] };
-    [
-        known.web,
-        known.database,
-        known.broker,
-        known.supervisor,
-        known.application,
-        known.logs,
-        pdf,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
+    [known.web, known.database, known.broker, known.supervisor, known.application, known.logs, pdf]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 fn verify_file(file: &Path, style: Style) -> Result<u8> {
@@ -262,10 +219,7 @@ fn verify_file(file: &Path, style: Style) -> Result<u8> {
     if style.json {
         terminal::print_json(&manifest_summary(&manifest, &path))?;
     } else {
-        terminal::print_line(&format!(
-            "{path} is whole: {}",
-            describe_manifest(&manifest)
-        ))?;
+        terminal::print_line(&format!("{path} is whole: {}", describe_manifest(&manifest)))?;
     }
     Ok(0)
 }

@@ -32,17 +32,10 @@ pub(crate) async fn run(global: &Global, command: &Cert, style: Style) -> Result
     match command {
         Cert::Show => show_certificate(global, style),
         Cert::Csr { new_key } => request_certificate(global, *new_key, style),
-        Cert::Install(flags) if flags.from_certbot => {
-            box_future(|| certbot::install_certbot(global, style)).await
-        }
-        Cert::Install(flags) => {
-            box_future(|| change::install_certificate(global, flags, style)).await
-        }
+        Cert::Install(flags) if flags.from_certbot => box_future(|| certbot::install_certbot(global, style)).await,
+        Cert::Install(flags) => box_future(|| change::install_certificate(global, flags, style)).await,
         Cert::Renew { new_key, force } => {
-            let how = acme::Renewal {
-                force: *force,
-                new_key: *new_key,
-            };
+            let how = acme::Renewal { force: *force, new_key: *new_key };
             change::renew_certificate(global, how, style).await
         }
         Cert::Verify { host, port } => {
@@ -73,11 +66,9 @@ fn show_certificate(global: &Global, style: Style) -> Result<u8> {
             ))
         })
     };
-    let unusable = |path: &str, why: anyhow::Error| {
-        Exit::Unusable.because(format!("{}: {why:#}", site.host.outside(path)))
-    };
-    let mut all =
-        certificate::summarize_all(&read(&path)?, now).map_err(|why| unusable(&path, why))?;
+    let unusable =
+        |path: &str, why: anyhow::Error| Exit::Unusable.because(format!("{}: {why:#}", site.host.outside(path)));
+    let mut all = certificate::summarize_all(&read(&path)?, now).map_err(|why| unusable(&path, why))?;
     if let Some(chain) = &chain {
         let more = certificate::summarize_all(&read(chain)?, now);
         all.extend(more.map_err(|why| unusable(chain, why))?);
@@ -114,19 +105,9 @@ fn show_certificate(global: &Global, style: Style) -> Result<u8> {
     };
     let _ = writeln!(text, "issued by    {issuer}");
     for link in &all {
-        let _ = writeln!(
-            text,
-            "chain        {}, issued by {}, until {}",
-            link.subject, link.issuer, link.not_after
-        );
+        let _ = writeln!(text, "chain        {}, issued by {}, until {}", link.subject, link.issuer, link.not_after);
     }
-    let _ = writeln!(
-        text,
-        "valid        {} to {}, {}",
-        own.not_before,
-        own.not_after,
-        own.left()
-    );
+    let _ = writeln!(text, "valid        {} to {}, {}", own.not_before, own.not_after, own.left());
     let _ = writeln!(text, "SHA-256      {}", own.fingerprint_sha256);
     if is_certbots {
         let renewer = renewer.as_deref();
@@ -134,11 +115,7 @@ fn show_certificate(global: &Global, style: Style) -> Result<u8> {
         let _ = writeln!(text, "renewed by   {renewer}");
     }
     for one in &former {
-        let _ = writeln!(
-            text,
-            "before       {}, made {}",
-            one.fingerprint_sha256, one.not_before
-        );
+        let _ = writeln!(text, "before       {}, made {}", one.fingerprint_sha256, one.not_before);
     }
     terminal::print(&text)?;
     Ok(0)
@@ -178,14 +155,10 @@ fn request_certificate(global: &Global, new_key: bool, style: Style) -> Result<u
     let host = &site.host;
     let (_, present, _) = site.certificate_files();
     let waiting = waiting_key(&site);
-    let directory = waiting
-        .rsplit_once('/')
-        .map_or("/", |(directory, _)| directory);
+    let directory = waiting.rsplit_once('/').map_or("/", |(directory, _)| directory);
     if host.stat(directory)?.is_none() {
-        return Err(Exit::Unreachable.because(format!(
-            "there is no {}: run `camcops-provision install`",
-            host.outside(directory)
-        )));
+        return Err(Exit::Unreachable
+            .because(format!("there is no {}: run `camcops-provision install`", host.outside(directory))));
     }
     let path = match new_key {
         true => waiting,

@@ -26,15 +26,11 @@ pub(crate) fn run(global: &Global, command: ConfigCommand, style: Style) -> Resu
     match command {
         ConfigCommand::Show { changed } => show_settings(global, changed, style),
         ConfigCommand::Get { key } => get_setting(global, &key, style),
-        ConfigCommand::Set { pairs, from_file } => {
-            match secret::wanted_secret(&pairs, from_file.as_deref())? {
-                Some(wanted) => secret::set_secret(global, &wanted, style),
-                None => set_settings(global, &pairs, style),
-            }
-        }
-        ConfigCommand::Unset { key } if secret_key(&key).is_some() => {
-            secret::unset_secret(global, &key, style)
-        }
+        ConfigCommand::Set { pairs, from_file } => match secret::wanted_secret(&pairs, from_file.as_deref())? {
+            Some(wanted) => secret::set_secret(global, &wanted, style),
+            None => set_settings(global, &pairs, style),
+        },
+        ConfigCommand::Unset { key } if secret_key(&key).is_some() => secret::unset_secret(global, &key, style),
         ConfigCommand::Unset { key } => change_settings(global, &[(&key, None)], style),
         ConfigCommand::Edit => edit_settings(global, style),
         ConfigCommand::Validate => validate_settings(global, style),
@@ -51,11 +47,7 @@ fn show_settings(global: &Global, changed: bool, style: Style) -> Result<u8> {
         .entries()
         .filter(|entry| !changed || *entry.origin != Origin::Default)
         .map(|entry| {
-            let value = if entry.private {
-                "********".to_owned()
-            } else {
-                entry.value
-            };
+            let value = if entry.private { "********".to_owned() } else { entry.value };
             (entry.key, value, entry.origin)
         })
         .collect();
@@ -85,10 +77,7 @@ fn get_setting(global: &Global, key: &str, style: Style) -> Result<u8> {
         Exit::Usage.because(match (why, site.settings().get(&by_file)) {
             (Some(why), _) => why.to_string(),
             (None, Some(path)) if is_secret => {
-                format!(
-                    "{key}: it is in the file {} ({by_file}), and is not shown",
-                    path.trim()
-                )
+                format!("{key}: it is in the file {} ({by_file}), and is not shown", path.trim())
             }
             (None, _) if is_secret => {
                 format!("{key}: not set; `camcops-provision config set {key}` asks for it")
@@ -116,10 +105,9 @@ fn typed_value(text: &str) -> Value {
             toml_edit::Value::Integer(number) => (*number.value()).into(),
             toml_edit::Value::Boolean(fact) => (*fact.value()).into(),
             toml_edit::Value::Array(all) => all.iter().map(json_of).collect(),
-            toml_edit::Value::InlineTable(table) => table
-                .iter()
-                .map(|(name, value)| (name.to_owned(), json_of(value)))
-                .collect(),
+            toml_edit::Value::InlineTable(table) => {
+                table.iter().map(|(name, value)| (name.to_owned(), json_of(value))).collect()
+            }
             other => other.to_string().trim().into(),
         }
     }
@@ -138,10 +126,8 @@ fn set_settings(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
     if let Some([key, _]) = pairs.iter().find(|[key, value]| is_open(key, value)) {
         return Err(on_command_line(key));
     }
-    let changes: Vec<(&str, Option<&str>)> = pairs
-        .iter()
-        .map(|[key, value]| (key.as_str(), Some(value.as_str())))
-        .collect();
+    let changes: Vec<(&str, Option<&str>)> =
+        pairs.iter().map(|[key, value]| (key.as_str(), Some(value.as_str()))).collect();
     change_settings(global, &changes, style)
 }
 
@@ -153,10 +139,7 @@ fn change_settings(global: &Global, changes: &[(&str, Option<&str>)], style: Sty
 }
 
 /// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
-pub(crate) fn put_settings(
-    global: &Global,
-    changes: &[(&str, Option<&str>)],
-) -> Result<(PathBuf, bool)> {
+pub(crate) fn put_settings(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
     let (file, _, changed) = rewrite_file(global, changes)?;
     Ok((file, changed))
 }
@@ -196,19 +179,10 @@ pub(crate) fn answer_change(file: &Path, changed: bool, style: Style) -> Result<
 
 /// Whether the settings would be right with this text in the file.
 fn check_text(global: &Global, file: &Path, text: &str) -> Result<()> {
-    let mut sources = read_sources(
-        &open_host(global)?,
-        file,
-        &Global {
-            config: None,
-            ..global.clone()
-        },
-    )?;
+    let mut sources = read_sources(&open_host(global)?, file, &Global { config: None, ..global.clone() })?;
     sources.files.retain(|(path, _)| path != file);
     sources.files.insert(0, (file.to_owned(), text.to_owned()));
-    Settings::resolve(&sources)
-        .map(|_| ())
-        .map_err(|problems| Exit::Settings.because(problems.to_string()))
+    Settings::resolve(&sources).map(|_| ()).map_err(|problems| Exit::Settings.because(problems.to_string()))
 }
 
 fn validate_settings(global: &Global, style: Style) -> Result<u8> {
@@ -219,18 +193,13 @@ fn validate_settings(global: &Global, style: Style) -> Result<u8> {
         if !style.json {
             return Err(Exit::Settings.because(problems.to_string()));
         }
-        terminal::print_json(
-            &json!({ "file": file.display().to_string(), "problems": problems.0 }),
-        )?;
+        terminal::print_json(&json!({ "file": file.display().to_string(), "problems": problems.0 }))?;
         return Ok(Exit::Settings as u8);
     }
     let site = Session::open(global)?;
     let verdict = try_settings(&site)?;
     let (refused, warnings) = match &verdict {
-        Verdict::Read(reading) => (
-            &reading.refused[..],
-            trial::problem_lines(&reading.warnings),
-        ),
+        Verdict::Read(reading) => (&reading.refused[..], trial::problem_lines(&reading.warnings)),
         Verdict::NotAsked(_) => (&[][..], Vec::new()),
     };
     if style.json {
@@ -267,9 +236,7 @@ fn validate_settings(global: &Global, style: Style) -> Result<u8> {
 /// What the installed CamCOPS says of the configuration that the settings make.
 fn try_settings(site: &Session) -> Result<Verdict> {
     if site.host.staged_root().is_some() || !site.host.is_root() {
-        return Ok(Verdict::NotAsked(
-            "only root can, and only on the machine that runs it".into(),
-        ));
+        return Ok(Verdict::NotAsked("only root can, and only on the machine that runs it".into()));
     }
     let recipe = site.recipe(&site.read_existing(&site.journal()?)?)?;
     trial::try_configuration(site, &recipe)
@@ -280,26 +247,17 @@ fn render_file(global: &Global, path: Option<&str>, style: Style) -> Result<u8> 
     let found = site.read_existing(&site.journal()?)?;
     let recipe = site.recipe(&found)?;
     let wanted_path = path.unwrap_or(&site.layout.config);
-    let files: Vec<_> = recipe
-        .wanted
-        .iter()
-        .filter(|wanted| matches!(wanted.resource, Resource::File(_)))
-        .collect();
+    let files: Vec<_> = recipe.wanted.iter().filter(|wanted| matches!(wanted.resource, Resource::File(_))).collect();
     let fits: Vec<_> = files
         .iter()
         .filter(|wanted| {
             let name = wanted.resource.name();
-            name == wanted_path
-                || name.ends_with(&format!("/{}", wanted_path.trim_start_matches('/')))
+            name == wanted_path || name.ends_with(&format!("/{}", wanted_path.trim_start_matches('/')))
         })
         .collect();
     let [wanted] = fits[..] else {
         let names: Vec<&str> = files.iter().map(|wanted| wanted.resource.name()).collect();
-        let what = if fits.is_empty() {
-            "is none of"
-        } else {
-            "is more than one of"
-        };
+        let what = if fits.is_empty() { "is none of" } else { "is more than one of" };
         return Err(Exit::Usage.because(format!("{wanted_path} {what}:\n  {}", names.join("\n  "))));
     };
     let bytes = wanted
@@ -313,9 +271,7 @@ fn render_file(global: &Global, path: Option<&str>, style: Style) -> Result<u8> 
         Shown::Whole => text.into_owned(),
         Shown::Masked => mask_secrets(&text),
         Shown::Nothing => {
-            return Err(
-                Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource))
-            );
+            return Err(Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource)));
         }
     };
     if style.json {
@@ -339,18 +295,14 @@ fn print_keys(style: Style) -> Result<u8> {
 fn edit_settings(global: &Global, style: Style) -> Result<u8> {
     need_root(global, "change the settings")?;
     if !terminal::is_input() {
-        return Err(Exit::Usage
-            .because("config edit needs a terminal; config set KEY VALUE works without one"));
+        return Err(Exit::Usage.because("config edit needs a terminal; config set KEY VALUE works without one"));
     }
     let file = settings_file(&open_host(global)?, global);
     let old = read_settings_file(&file)?;
     let copy = hidden_beside(&file, "edit");
     let text = old.clone().unwrap_or_else(settings::example);
     if copy.exists() {
-        terminal::print_note(&format!(
-            "this goes on with {}, which was not saved last time",
-            copy.display()
-        ));
+        terminal::print_note(&format!("this goes on with {}, which was not saved last time", copy.display()));
     } else {
         write_private(&copy, &text)?;
     }
@@ -360,11 +312,7 @@ fn edit_settings(global: &Global, style: Style) -> Result<u8> {
         remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
     }
     let changed = result.with_context(|| {
-        format!(
-            "{} is unchanged; your text is in {}, and config edit goes on with it",
-            file.display(),
-            copy.display()
-        )
+        format!("{} is unchanged; your text is in {}, and config edit goes on with it", file.display(), copy.display())
     })?;
     answer_change(&file, changed, style)
 }
@@ -376,10 +324,7 @@ fn edit_copy(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<
         .filter_map(|name| std::env::var(name).ok())
         .find(|editor| !editor.trim().is_empty())
         .or_else(|| {
-            ["sensible-editor", "vi", "nano"]
-                .into_iter()
-                .find(|editor| which::which(editor).is_ok())
-                .map(str::to_owned)
+            ["sensible-editor", "vi", "nano"].into_iter().find(|editor| which::which(editor).is_ok()).map(str::to_owned)
         })
         .ok_or_else(|| Exit::Unreachable.because("no editor found; set EDITOR"))?;
     let mut words = editor.split_whitespace();
@@ -391,8 +336,7 @@ fn edit_copy(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<
     if !status.success() {
         return Err(Exit::Failed.because(format!("the editor ended with {status}")));
     }
-    let after =
-        std::fs::read_to_string(copy).with_context(|| format!("can't read {}", copy.display()))?;
+    let after = std::fs::read_to_string(copy).with_context(|| format!("can't read {}", copy.display()))?;
     if after == before && file.exists() {
         return Ok(false);
     }

@@ -32,12 +32,8 @@ pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<u
         Db::Shell => box_future(|| exec::run_database(global)).await,
         Db::Upgrade { show_sql: true } => box_future(|| exec::run_statements(global)).await,
         Db::Upgrade { show_sql: false } => box_future(|| upgrade_database(global, style)).await,
-        Db::Check { fix_collation } => {
-            box_future(|| check_database(global, *fix_collation, style)).await
-        }
-        Db::GrantReadonly(flags) => {
-            box_future(|| reader::grant_readonly(global, flags, style)).await
-        }
+        Db::Check { fix_collation } => box_future(|| check_database(global, *fix_collation, style)).await,
+        Db::GrantReadonly(flags) => box_future(|| reader::grant_readonly(global, flags, style)).await,
         Db::Reset(flags) => box_future(|| reset::run(global, flags, style)).await,
         Db::Anonymise(flags) => box_future(|| anonymise::run(global, flags, style)).await,
     }
@@ -45,11 +41,7 @@ pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<u
 
 /// Parts of the recipe, and nothing else.
 fn parts_alone(parts: &[Part]) -> Parts {
-    Parts {
-        only: parts.to_vec(),
-        skip: Vec::new(),
-        adopt: false,
-    }
+    Parts { only: parts.to_vec(), skip: Vec::new(), adopt: false }
 }
 
 /// The site that is installed, with all that it takes to reach its database.
@@ -71,17 +63,12 @@ async fn start_again(site: &Session, writer: &mut Writer<'_>, style: Style) -> R
 }
 
 /// What a step without the services has come to, once they run again.
-async fn with_services<T>(
-    done: Result<T>,
-    site: &Session,
-    writer: &mut Writer<'_>,
-    style: Style,
-) -> Result<T> {
+async fn with_services<T>(done: Result<T>, site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<T> {
     let started = start_again(site, writer, style).await;
     match (done, started) {
-        (Err(why), Err(also)) => Err(why.context(format!(
-            "the services are stopped, and could not be started again ({also:#})"
-        ))),
+        (Err(why), Err(also)) => {
+            Err(why.context(format!("the services are stopped, and could not be started again ({also:#})")))
+        }
         (done, started) => started.and(done),
     }
 }
@@ -93,12 +80,7 @@ async fn upgrade_database(global: &Global, style: Style) -> Result<u8> {
     let (site, known) = reach_database(global).await?;
     let told = migrate_database(&site, &known, stop, style).await;
     site.close().await;
-    let Migrated {
-        before,
-        after,
-        dump,
-        changed,
-    } = told?;
+    let Migrated { before, after, dump, changed } = told?;
     if style.json {
         terminal::print_json(&json!({
             "instance": site.instance,
@@ -113,10 +95,7 @@ async fn upgrade_database(global: &Global, style: Style) -> Result<u8> {
     let after = after.as_deref().unwrap_or("none");
     if !changed {
         if !style.quiet {
-            terminal::print_line(&format!(
-                "nothing to do: the tables of {} are at revision {after}",
-                known.database
-            ))?;
+            terminal::print_line(&format!("nothing to do: the tables of {} are at revision {after}", known.database))?;
         }
         return Ok(0);
     }
@@ -138,12 +117,7 @@ struct Migrated {
     changed: bool,
 }
 
-async fn migrate_database(
-    site: &Session,
-    known: &Database,
-    stop: &AtomicBool,
-    style: Style,
-) -> Result<Migrated> {
+async fn migrate_database(site: &Session, known: &Database, stop: &AtomicBool, style: Style) -> Result<Migrated> {
     let host = &site.host;
     let database = &known.database;
     let mut writer = Writer::open(host, &site.instance, "db upgrade")?;
@@ -155,38 +129,22 @@ async fn migrate_database(
     }
     let (_, plan) = make_plan(site, &writer.journal, &parts_alone(&[Part::Tables])).await?;
     if plan.changes.is_empty() {
-        return Ok(Migrated {
-            after: before.clone(),
-            before,
-            dump: None,
-            changed: false,
-        });
+        return Ok(Migrated { after: before.clone(), before, dump: None, changed: false });
     }
     let head = tables::newest_revision(site.drivers.application()?, host).await?;
     services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
     let done = async {
-        let dump = site
-            .dump_before(database, &head, tables::Reader::Program)
-            .await?;
+        let dump = site.dump_before(database, &head, tables::Reader::Program).await?;
         // What was just made while nobody could write is not made once more.
         site.drivers.application()?.dumped.replace(dump.clone());
-        converge_site(
-            site,
-            &mut writer,
-            &parts_alone(&[Part::Tables]),
-            stop,
-            style,
-        )
-        .await?;
+        converge_site(site, &mut writer, &parts_alone(&[Part::Tables]), stop, style).await?;
         anyhow::Ok(dump)
     };
     let dump = match done.await {
         Ok(dump) => dump,
         Err(why) => {
             let begun = match &before {
-                Some(before) => {
-                    tables::was_begun(known, site.drivers.application()?, host, before).await?
-                }
+                Some(before) => tables::was_begun(known, site.drivers.application()?, host, before).await?,
                 None => true,
             };
             // Services would write to tables that are half-way.
@@ -198,12 +156,7 @@ async fn migrate_database(
     };
     start_again(site, &mut writer, style).await?;
     let after = tables::read_revision(known, database).await?;
-    Ok(Migrated {
-        before,
-        after,
-        dump,
-        changed: true,
-    })
+    Ok(Migrated { before, after, dump, changed: true })
 }
 
 /// Looks at the database as `doctor` does, after what is asked was mended.

@@ -20,10 +20,7 @@ pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result
         Ok((site, outcomes)) => tell_outcomes(&site, &outcomes, flags, style),
         Err(why) if flags.monitoring => {
             // A plugin has no other way to say that it could not find out.
-            terminal::print_line(&format!(
-                "CAMCOPS UNKNOWN: {}",
-                format!("{why:#}").replace(['\n', '|'], " ")
-            ))?;
+            terminal::print_line(&format!("CAMCOPS UNKNOWN: {}", format!("{why:#}").replace(['\n', '|'], " ")))?;
             Ok(metrics::UNKNOWN)
         }
         Err(why) => Err(why),
@@ -66,20 +63,14 @@ fn list_checks(style: Style) -> Result<u8> {
     Ok(0)
 }
 
-fn tell_outcomes(
-    site: &Session,
-    outcomes: &[CheckOutcome],
-    flags: &Doctor,
-    style: Style,
-) -> Result<u8> {
+fn tell_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor, style: Style) -> Result<u8> {
     if let Some(file) = &flags.metrics {
         let text = metrics::prometheus_text(&site.instance, outcomes);
         match file.to_str() {
             Some("-") => terminal::print(&text)?,
             Some(path) if path.starts_with('/') => {
                 // What is collected is read by an account of its own.
-                site.host
-                    .put_file(path, text.as_bytes(), Some((0, 0)), 0o644)?;
+                site.host.put_file(path, text.as_bytes(), Some((0, 0)), 0o644)?;
             }
             _ => {
                 return Err(Exit::Usage.because(format!(
@@ -126,15 +117,8 @@ fn describe_outcome(outcome: &CheckOutcome, style: Style) -> String {
             (_, Health::Warning) => ("\x1b[33m", "\x1b[0m"),
             (_, Health::Failed) => ("\x1b[31m", "\x1b[0m"),
         };
-        let found = finding
-            .found
-            .replace('\n', "\n                                 ");
-        let _ = writeln!(
-            text,
-            "{colour}{:<8}{reset} {:<21} {found}",
-            finding.state.to_string(),
-            outcome.id
-        );
+        let found = finding.found.replace('\n', "\n                                 ");
+        let _ = writeln!(text, "{colour}{:<8}{reset} {:<21} {found}", finding.state.to_string(), outcome.id);
         if finding.state > Health::Ok {
             if !explained {
                 let _ = writeln!(text, "{:31}why: {}", "", outcome.matters);
@@ -175,9 +159,7 @@ pub(crate) async fn before_install(site: &Session, style: Style) -> Result<()> {
     style.warn(&lines(Health::Warning));
     match lines(Health::Failed) {
         failed if failed.is_empty() => Ok(()),
-        failed => Err(Exit::CannotCreate.because(format!(
-            "this machine is not ready, and nothing was changed:\n{}",
-            failed.join("\n")
-        ))),
+        failed => Err(Exit::CannotCreate
+            .because(format!("this machine is not ready, and nothing was changed:\n{}", failed.join("\n")))),
     }
 }

@@ -32,19 +32,9 @@ pub(crate) fn print_paths(site: &Session, style: Style) -> Result<u8> {
     let owners = rows.iter().map(|row| owner(row).len()).max().unwrap_or(0);
     let mut text = String::new();
     for row in &rows {
-        let slash = if row.what == PlannedKind::Directory {
-            "/"
-        } else {
-            ""
-        };
+        let slash = if row.what == PlannedKind::Directory { "/" } else { "" };
         let path = format!("{}{slash}", row.path);
-        let _ = writeln!(
-            text,
-            "{path:width$}  {:owners$}  {:4}  {}",
-            owner(row),
-            row.mode,
-            row.purpose
-        );
+        let _ = writeln!(text, "{path:width$}  {:owners$}  {:4}  {}", owner(row), row.mode, row.purpose);
     }
     terminal::print(&text)?;
     Ok(0)
@@ -52,13 +42,7 @@ pub(crate) fn print_paths(site: &Session, style: Style) -> Result<u8> {
 
 /// What is nobody's in the file plan, and looked for as often.
 fn other_paths(site: &Session) -> Vec<Row> {
-    let row = |path: String, what, mode, purpose| Row {
-        path,
-        what,
-        whose: Whose::Root,
-        mode,
-        purpose,
-    };
+    let row = |path: String, what, mode, purpose| Row { path, what, whose: Whose::Root, mode, purpose };
     let settings = site.settings_file.to_string_lossy().into_owned();
     let more = site.settings_file.with_extension("d");
     let backups = site.settings().backup.directory.as_str().to_owned();
@@ -74,24 +58,13 @@ fn other_paths(site: &Session) -> Vec<Row> {
     ];
     match site.manager() {
         Manager::Systemd => {
-            let ours = list_members(site)
-                .into_iter()
-                .filter(|one| one.role.is_ours());
-            let units: BTreeSet<String> = ours
-                .filter_map(|one| one.inputs.into_iter().next())
-                .collect();
-            rows.extend(
-                units
-                    .into_iter()
-                    .map(|unit| row(unit, PlannedKind::File, "0644", "a unit of systemd")),
-            );
+            let ours = list_members(site).into_iter().filter(|one| one.role.is_ours());
+            let units: BTreeSet<String> = ours.filter_map(|one| one.inputs.into_iter().next()).collect();
+            rows.extend(units.into_iter().map(|unit| row(unit, PlannedKind::File, "0644", "a unit of systemd")));
         }
-        Manager::Supervisor => rows.push(row(
-            site.layout.supervisor_programs(),
-            PlannedKind::File,
-            "0644",
-            "the programs of supervisor",
-        )),
+        Manager::Supervisor => {
+            rows.push(row(site.layout.supervisor_programs(), PlannedKind::File, "0644", "the programs of supervisor"))
+        }
     }
     rows
 }
@@ -133,8 +106,7 @@ pub(crate) fn print_completions(shell: clap_complete::Shell, style: Style) -> Re
 
 /// The manual pages, one per command, and the one of the settings file.
 pub(crate) fn write_manual(directory: &Path, style: Style) -> Result<u8> {
-    let cannot =
-        |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
+    let cannot = |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
     create_directory(directory).map_err(cannot)?;
     let pages = manual_pages()?;
     for (name, page) in &pages {
@@ -142,9 +114,7 @@ pub(crate) fn write_manual(directory: &Path, style: Style) -> Result<u8> {
     }
     if style.json {
         let names: Vec<&String> = pages.iter().map(|(name, _)| name).collect();
-        terminal::print_json(
-            &json!({ "directory": directory.display().to_string(), "pages": names }),
-        )?;
+        terminal::print_json(&json!({ "directory": directory.display().to_string(), "pages": names }))?;
     }
     Ok(0)
 }
@@ -158,11 +128,7 @@ fn manual_pages() -> Result<Vec<(String, Vec<u8>)>> {
     Ok(pages)
 }
 
-fn collect_pages(
-    command: &clap::Command,
-    name: &str,
-    pages: &mut Vec<(String, Vec<u8>)>,
-) -> Result<()> {
+fn collect_pages(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone())
         .title(name)
@@ -171,10 +137,7 @@ fn collect_pages(
         .manual("CamCOPS")
         .render(&mut page)?;
     pages.push((format!("{name}.8"), page));
-    for sub in command
-        .get_subcommands()
-        .filter(|sub| sub.get_name() != "help" && !sub.is_hide_set())
-    {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
         collect_pages(sub, &format!("{name}-{}", sub.get_name()), pages)?;
     }
     Ok(())
@@ -214,10 +177,9 @@ fn settings_page() -> String {
         if key.name == "services.extra" {
             page.push_str(".RS\n");
             for field in settings::EXTRA_FIELDS {
-                let default = field.default.map_or_else(
-                    || "It must be given".to_owned(),
-                    |default| format!("Default: {default}"),
-                );
+                let default = field
+                    .default
+                    .map_or_else(|| "It must be given".to_owned(), |default| format!("Default: {default}"));
                 let _ = writeln!(
                     page,
                     ".TP\n.B {}\n{}\n.br\nAllowed: {}. {}. Example: {}.",
@@ -246,17 +208,10 @@ mod tests {
     fn every_command_has_a_page_and_every_setting_a_line() {
         let pages = manual_pages().unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        assert!(
-            names.contains(&"camcops-provision-config-set.8"),
-            "{names:?}"
-        );
+        assert!(names.contains(&"camcops-provision-config-set.8"), "{names:?}");
         let settings_page = settings_page();
         for key in settings::all_keys() {
-            assert!(
-                settings_page.contains(&key.variable().replace('-', "\\-")),
-                "{}",
-                key.name
-            );
+            assert!(settings_page.contains(&key.variable().replace('-', "\\-")), "{}", key.name);
         }
     }
 }

@@ -17,10 +17,7 @@ const ROOTS_HOME: &str = "/root";
 pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
     super::need_machine(global, "start a service")?;
     let host = open_host(global)?;
-    let path = own_environment(
-        &Layout::new(&DEBIAN, &global.instance),
-        flags.service.as_str(),
-    );
+    let path = own_environment(&Layout::new(&DEBIAN, &global.instance), flags.service.as_str());
     let text = host.read_text(&path)?.unwrap_or_default();
     let (variables, wrong) = parse_variables(&text);
     for line in wrong {
@@ -28,17 +25,13 @@ pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
         terminal::print_note(&format!("{path}:{line}: is no NAME=VALUE, and is ignored"));
     }
     let account = &flags.account;
-    let user = nix::unistd::User::from_name(account)?.ok_or_else(|| {
-        Exit::Unreachable.because(format!("this machine has no account {account}"))
-    })?;
+    let user = nix::unistd::User::from_name(account)?
+        .ok_or_else(|| Exit::Unreachable.because(format!("this machine has no account {account}")))?;
     let group = match &flags.group {
         Some(group) => group.clone(),
         None => user.gid.to_string(),
     };
-    let (program, arguments) = flags
-        .words
-        .split_first()
-        .context("there is no program to run")?;
+    let (program, arguments) = flags.words.split_first().context("there is no program to run")?;
     let why = become_program("/usr/bin/setpriv", |command| {
         command
             .args([format!("--reuid={account}"), format!("--regid={group}")])
@@ -150,10 +143,7 @@ mod tests {
     fn a_file_of_variables_is_read_as_systemd_reads_it() {
         let text = "# said\n; too\n\nA=1\n B = two words  \nC=\"a \\\"b\\\" \\n \"\nD='$x \\y'\nE=one\\\n two\nF=\"x\ny\"\nG=\nH=a\\ \n1=no\nnothing\nI='end";
         let (all, wrong) = parse_variables(text);
-        let read: Vec<(&str, &str)> = all
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let read: Vec<(&str, &str)> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(
             read,
             [

@@ -49,10 +49,8 @@ pub(crate) async fn run_statements(global: &Global) -> Result<u8> {
 async fn camcops_server(site: &Session, arguments: &[OsString]) -> Result<u8> {
     let program = format!("{}/bin/camcops_server", site.layout.venv);
     if !Path::new(&program).exists() {
-        return Err(Exit::Unreachable.because(format!(
-            "there is no CamCOPS at {}: run `camcops-provision install`",
-            site.layout.venv
-        )));
+        return Err(Exit::Unreachable
+            .because(format!("there is no CamCOPS at {}: run `camcops-provision install`", site.layout.venv)));
     }
     become_it(site, program.as_ref(), arguments, false).await
 }
@@ -84,7 +82,9 @@ pub(crate) async fn run_database(global: &Global) -> Result<u8> {
         .ok_or_else(|| {
             Exit::Unreachable.because(match site.settings().database.mode {
                 Mode::Local => "the client of the database is not installed; run `camcops-provision install`",
-                Mode::External => "the client of the database is not installed: on Debian its package is mariadb-client",
+                Mode::External => {
+                    "the client of the database is not installed: on Debian its package is mariadb-client"
+                }
             })
         })?;
     let options = &site.layout.option_file;
@@ -104,26 +104,15 @@ fn open_site(global: &Global, what: &str) -> Result<Session> {
 }
 
 /// Runs it to its end.
-async fn become_it(
-    site: &Session,
-    program: &OsStr,
-    arguments: &[OsString],
-    as_root: bool,
-) -> Result<u8> {
+async fn become_it(site: &Session, program: &OsStr, arguments: &[OsString], as_root: bool) -> Result<u8> {
     let application = site.drivers.application()?;
     let account = match as_root {
         true => "root",
         false => &application.account,
     };
-    let (uid, gid) = site
-        .host
-        .accounts
-        .owner(&format!("{account}:{account}"))
-        .ok_or_else(|| {
-            Exit::Unreachable.because(format!(
-                "the account {account} does not exist: run `camcops-provision install`"
-            ))
-        })?;
+    let (uid, gid) = site.host.accounts.owner(&format!("{account}:{account}")).ok_or_else(|| {
+        Exit::Unreachable.because(format!("the account {account} does not exist: run `camcops-provision install`"))
+    })?;
     let with = |command: &mut Command| {
         command
             .args([format!("--reuid={uid}"), format!("--regid={gid}")])
@@ -136,18 +125,11 @@ async fn become_it(
         let why = become_program(SETPRIV, with);
         return Err(anyhow::Error::new(why).context(format!("can't start {SETPRIV}")));
     }
-    Ok(exit_code(
-        run_apart(StandardStreams::ours()?, SETPRIV, with).await?,
-    ))
+    Ok(exit_code(run_apart(StandardStreams::ours()?, SETPRIV, with).await?))
 }
 
 /// With the environment and the directory of the services.
-fn set_surroundings(
-    command: &mut Command,
-    site: &Session,
-    application: &tables::Application,
-    account: &str,
-) {
+fn set_surroundings(command: &mut Command, site: &Session, application: &tables::Application, account: &str) {
     command.env_clear();
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {
@@ -161,13 +143,7 @@ fn set_surroundings(
         .env("USER", account)
         .env("LOGNAME", account)
         .env("PS1", format!("{} \\w \\$ ", site.layout.slug))
-        .env(
-            "PATH",
-            format!(
-                "{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                site.layout.venv
-            ),
-        );
+        .env("PATH", format!("{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", site.layout.venv));
     if Path::new(&site.layout.state).is_dir() {
         command.current_dir(&site.layout.state);
     }

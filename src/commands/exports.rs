@@ -52,10 +52,8 @@ pub(crate) fn catch_up(global: &Global) -> Result<u8> {
     }
     let python = format!("{}/bin/python", layout.venv);
     if !Path::new(&python).exists() {
-        return Err(Exit::Unreachable.because(format!(
-            "there is no CamCOPS at {}: run `camcops-provision install`",
-            layout.venv
-        )));
+        return Err(Exit::Unreachable
+            .because(format!("there is no CamCOPS at {}: run `camcops-provision install`", layout.venv)));
     }
     let why = become_program(&python, |command| {
         command.args(["-W", "ignore", UNSENT_SENDER]);

@@ -21,69 +21,27 @@ struct InitQuestion {
 }
 
 const fn question_for(key: &'static str, text: &'static str) -> InitQuestion {
-    InitQuestion {
-        key,
-        text,
-        only_if: None,
-    }
+    InitQuestion { key, text, only_if: None }
 }
 
-const fn ask_if(
-    other: &'static str,
-    is: &'static str,
-    key: &'static str,
-    text: &'static str,
-) -> InitQuestion {
-    InitQuestion {
-        key,
-        text,
-        only_if: Some((other, is)),
-    }
+const fn ask_if(other: &'static str, is: &'static str, key: &'static str, text: &'static str) -> InitQuestion {
+    InitQuestion { key, text, only_if: Some((other, is)) }
 }
 
 const QUESTIONS: [InitQuestion; 13] = [
-    question_for(
-        "web.server_names",
-        "Name of the site, as users will type it",
-    ),
+    question_for("web.server_names", "Name of the site, as users will type it"),
     question_for("web.path", "Path of CamCOPS on that site"),
-    question_for(
-        "account.user",
-        "Account of the services: auto (the web server's) or camcops (their own)",
-    ),
+    question_for("account.user", "Account of the services: auto (the web server's) or camcops (their own)"),
     question_for("database.mode", "Database: local or external"),
-    ask_if(
-        "database.mode",
-        "external",
-        "database.host",
-        "Machine of the database",
-    ),
-    ask_if(
-        "database.mode",
-        "external",
-        "database.password_file",
-        "File with the database password",
-    ),
+    ask_if("database.mode", "external", "database.host", "Machine of the database"),
+    ask_if("database.mode", "external", "database.password_file", "File with the database password"),
     question_for("broker.mode", "RabbitMQ broker: local or external"),
-    ask_if(
-        "broker.mode",
-        "external",
-        "broker.host",
-        "Machine of the broker",
-    ),
-    ask_if(
-        "broker.mode",
-        "external",
-        "broker.password_file",
-        "File with the broker password",
-    ),
+    ask_if("broker.mode", "external", "broker.host", "Machine of the broker"),
+    ask_if("broker.mode", "external", "broker.password_file", "File with the broker password"),
     question_for("tls.mode", "Certificate: self-signed or files"),
     ask_if("tls.mode", "files", "tls.certificate", "Certificate file"),
     ask_if("tls.mode", "files", "tls.key", "Key file"),
-    question_for(
-        "site.environment",
-        "Real patients (production) or trying out (test)",
-    ),
+    question_for("site.environment", "Real patients (production) or trying out (test)"),
 ];
 
 /// Asks and writes.
@@ -92,10 +50,8 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
     let host = open_host(global)?;
     let file = settings_file(&host, global);
     if file.exists() {
-        return Err(Exit::CannotCreate.because(format!(
-            "{} exists; change it with: camcops-provision config edit",
-            file.display()
-        )));
+        return Err(Exit::CannotCreate
+            .because(format!("{} exists; change it with: camcops-provision config edit", file.display())));
     }
     if !terminal::is_input() {
         return Err(Exit::Usage.because(format!(
@@ -109,16 +65,9 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
     for question in &QUESTIONS {
         let current = |key: &str| -> String {
             let set = toml_value(&text, key);
-            set.or_else(|| defaults.get(key))
-                .unwrap_or_default()
-                .trim()
-                .trim_matches('"')
-                .to_owned()
+            set.or_else(|| defaults.get(key)).unwrap_or_default().trim().trim_matches('"').to_owned()
         };
-        if question
-            .only_if
-            .is_some_and(|(other, is)| current(other) != is)
-        {
+        if question.only_if.is_some_and(|(other, is)| current(other) != is) {
             continue;
         }
         let shown = match question.key {
@@ -130,11 +79,7 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
             let Some(answer) = questions::ask_line(&prompt)? else {
                 return Err(Exit::Failed.because("no more answers; nothing was written"));
             };
-            let answer = if answer.is_empty() {
-                shown.clone()
-            } else {
-                answer
-            };
+            let answer = if answer.is_empty() { shown.clone() } else { answer };
             if answer.is_empty() {
                 break;
             }
@@ -147,14 +92,9 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
             }
         }
     }
-    let sources = settings::Sources {
-        files: vec![(file.clone(), text.clone())],
-        ..settings::Sources::default()
-    };
+    let sources = settings::Sources { files: vec![(file.clone(), text.clone())], ..settings::Sources::default() };
     settings::Settings::resolve(&sources).map_err(|problems| {
-        Exit::Settings.because(format!(
-            "nothing was written, because together the answers are wrong:\n{problems}"
-        ))
+        Exit::Settings.because(format!("nothing was written, because together the answers are wrong:\n{problems}"))
     })?;
     replace_file(&file, &text)?;
     answer_change(&file, true, style)

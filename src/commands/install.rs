@@ -21,8 +21,7 @@ use crate::recipe::Recipe;
 use crate::resource::{Part, State};
 use crate::session::Session;
 use crate::session::converge::{
-    converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle,
-    overriding_sources, refuse_undoable,
+    converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle, overriding_sources, refuse_undoable,
 };
 use crate::session::{open_host, trial};
 use anyhow::{Context, Result};
@@ -39,12 +38,7 @@ pub(crate) async fn print_plan(global: &Global, flags: &PlanFlags, style: Style)
     site.close().await;
     let reading = trial::due_reading(&site, &recipe, &plan, &journal, style)?;
     let (refused, warned) = reading
-        .map(|reading| {
-            (
-                trial::problem_lines(&reading.refused),
-                trial::problem_lines(&reading.warnings),
-            )
-        })
+        .map(|reading| (trial::problem_lines(&reading.refused), trial::problem_lines(&reading.warnings)))
         .unwrap_or_default();
     let warnings = [recipe.warnings, warned].concat();
     let missing = recipe.missing.iter().map(|(_, what)| what.clone());
@@ -60,9 +54,8 @@ pub(crate) async fn print_plan(global: &Global, flags: &PlanFlags, style: Style)
     if let Some(file) = &flags.out {
         let mut text = serde_json::to_string_pretty(&terminal::with_version(&document)?)?;
         text.push('\n');
-        write_output(file, text.as_bytes()).map_err(|why| {
-            Exit::CannotCreate.because(format!("--out {}: {why}", file.display()))
-        })?;
+        write_output(file, text.as_bytes())
+            .map_err(|why| Exit::CannotCreate.because(format!("--out {}: {why}", file.display())))?;
     }
     if style.json {
         terminal::print_json(&document)?;
@@ -71,23 +64,13 @@ pub(crate) async fn print_plan(global: &Global, flags: &PlanFlags, style: Style)
         for what in missing.iter().chain(&refused) {
             terminal::print_line(&format!("! {what}"))?;
         }
-        terminal::print(&report::describe_plan(
-            &site.host,
-            &plan,
-            &recipe.kept,
-            flags.diff,
-            style,
-        ))?;
+        terminal::print(&report::describe_plan(&site.host, &plan, &recipe.kept, flags.diff, style))?;
     }
     if !refused.is_empty() {
         return Ok(Exit::Unusable as u8);
     }
     let pending = !plan.changes.is_empty() || !plan.conflicts.is_empty() || !missing.is_empty();
-    Ok(if flags.exit_code && pending {
-        Exit::Pending as u8
-    } else {
-        0
-    })
+    Ok(if flags.exit_code && pending { Exit::Pending as u8 } else { 0 })
 }
 
 /// Makes the machine what the settings say.
@@ -134,32 +117,18 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
         doctor::before_install(&site, style).await?;
     }
     if let Some((found, remedy)) = find_nameless(&plan).await {
-        return Err(Exit::CannotCreate.because(format!(
-            "{found}; nothing was changed; run `{remedy}` and try again"
-        )));
+        return Err(Exit::CannotCreate.because(format!("{found}; nothing was changed; run `{remedy}` and try again")));
     }
     ask_password(&site, &plan, style)?;
-    let shown = || {
-        Ok(report::describe_plan(
-            &site.host,
-            &plan,
-            &recipe.kept,
-            false,
-            style,
-        ))
-    };
+    let shown = || Ok(report::describe_plan(&site.host, &plan, &recipe.kept, false, style));
     let changes = terminal::count_of(plan.changes.len(), "change");
     let what = format!("{changes} to {}", site.host.outside("/"));
-    let question = Question {
-        plan: Some(&shown),
-        ..Question::new(&what, default_answer(&plan))
-    };
+    let question = Question { plan: Some(&shown), ..Question::new(&what, default_answer(&plan)) };
     ask_to_agree(&question, flags.yes, style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
     let is_to_issue = plan.changes.iter().any(is_issued);
     let converged = async {
-        let (recipe, plan, mut outcome) =
-            converge_site(&site, &mut writer, &flags.parts, stop, style).await?;
+        let (recipe, plan, mut outcome) = converge_site(&site, &mut writer, &flags.parts, stop, style).await?;
         if is_to_issue {
             let issued = issue_certificate(&site, &mut writer, &flags.parts, stop, style).await?;
             outcome.done += issued.done;
@@ -175,8 +144,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
 
 /// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.
 fn default_answer(plan: &Plan) -> Enter {
-    let is_new =
-        |planned: &engine::Planned| matches!(planned.action, Action::Create | Action::Share);
+    let is_new = |planned: &engine::Planned| matches!(planned.action, Action::Create | Action::Share);
     match plan.changes.iter().all(is_new) {
         true => Enter::Yes,
         false => Enter::No,
@@ -213,11 +181,7 @@ fn finish_install(
         return Ok(0);
     }
     let nothing = engine::RunOutcome::default();
-    terminal::print(&report::describe_outcome(
-        &site.host,
-        "installed",
-        outcome.unwrap_or(&nothing),
-    ))?;
+    terminal::print(&report::describe_outcome(&site.host, "installed", outcome.unwrap_or(&nothing)))?;
     if style.verbose {
         for kept in &recipe.kept {
             terminal::print_line(&format!("kept: {kept}"))?;
@@ -225,19 +189,12 @@ fn finish_install(
     }
     if let (Some(_), Some(line)) = (outcome, report::first_boot(&plan.on_first_boot)) {
         let name = site.settings().superuser.username.as_ref();
-        let flag = name.map_or_else(String::new, |name| {
-            format!(" --superuser {}", name.as_str())
-        });
-        terminal::print_line(&format!(
-            "on first boot, by `camcops-provision install{flag}`: {line}"
-        ))?;
+        let flag = name.map_or_else(String::new, |name| format!(" --superuser {}", name.as_str()));
+        terminal::print_line(&format!("on first boot, by `camcops-provision install{flag}`: {line}"))?;
     }
     // Every service was seen to answer by now, or this run would not have come so far.
     if site.host.staged_root().is_none() && parts.whole() {
-        terminal::print_line(&format!(
-            "The CamCOPS application is running at {}",
-            site.url()
-        ))?;
+        terminal::print_line(&format!("The CamCOPS application is running at {}", site.url()))?;
     }
     Ok(0)
 }
@@ -249,10 +206,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
     let instance = global.instance.as_str();
     let data = purge::wanted_data(instance, flags)?;
     let host = open_host(global)?;
-    if !journal::list_instances(&host)?
-        .iter()
-        .any(|name| name == instance)
-    {
+    if !journal::list_instances(&host)?.iter().any(|name| name == instance) {
         journal::clear_up(&host)?;
         let nothing = engine::RunOutcome::default();
         return finish_uninstall(&host, instance, &nothing, &[], style);
@@ -271,11 +225,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
     let changes = terminal::count_of(journal.owned().len(), "change");
     let shown = || Ok(describe_undoing(host, journal.owned(), data));
     let what = format!("undo {changes} in {}", host.outside("/"));
-    let question = Question {
-        name: Some(instance),
-        plan: Some(&shown),
-        ..Question::new(&what, Enter::No)
-    };
+    let question = Question { name: Some(instance), plan: Some(&shown), ..Question::new(&what, Enter::No) };
     ask_to_agree(&question, flags.yes, style)?;
     let mut writer = Writer::open(host, instance, "uninstall")?;
     let mut lines = Lines { style, host };
@@ -286,8 +236,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
         None => Vec::new(),
     };
     let parked = cert::remove_parked(global)?;
-    let outcome =
-        engine::undo_all(host, drivers, &mut writer, instance, data, stop, &mut lines).await;
+    let outcome = engine::undo_all(host, drivers, &mut writer, instance, data, stop, &mut lines).await;
     if let Some(site) = &site {
         site.close().await;
     }
@@ -297,9 +246,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
     host.remove_file(&format!("{RUNTIME}/{slug}.lock"))?;
     host.remove_directory(RUNTIME)?;
     if !purge::is_left(&writer.journal) {
-        writer.forget().context(
-            "everything is undone, but the journal could not be removed; run uninstall again",
-        )?;
+        writer.forget().context("everything is undone, but the journal could not be removed; run uninstall again")?;
     }
     finish_uninstall(host, instance, &outcome, &dumps, style)
 }

@@ -43,8 +43,7 @@ pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
         return Err(Exit::Usage.because("--follow has no end, and --json makes one document"));
     }
     let sources = log_sources(&site, &flags.chosen.services)?;
-    let in_journal =
-        site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
+    let in_journal = site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
     match in_journal {
         true => show_journal(&site, flags, &sources, style),
         false => show_files(&site, flags, &sources, style),
@@ -55,10 +54,7 @@ fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>>
     let known = site.drivers.services.as_ref();
     let known = known.context("the services can't be seen here")?;
     refuse_unwanted(site, wanted)?;
-    let chosen = known
-        .members
-        .iter()
-        .filter(|member| member.role != ServiceRole::Socket && is_chosen(member, wanted));
+    let chosen = known.members.iter().filter(|member| member.role != ServiceRole::Socket && is_chosen(member, wanted));
     Ok(chosen
         .map(|member| {
             let service = member.service.clone().unwrap_or_default();
@@ -76,18 +72,11 @@ fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>>
 }
 
 fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<u8> {
-    let mut arguments: Vec<String> = sources
-        .iter()
-        .map(|source| format!("--unit={}", source.unit))
-        .collect();
+    let mut arguments: Vec<String> = sources.iter().map(|source| format!("--unit={}", source.unit)).collect();
     arguments.push("--no-pager".into());
     if let Some(since) = &flags.since {
         // journalctl itself would say only that it can't parse it.
-        let read = site
-            .host
-            .child("systemd-analyze")
-            .args(["timestamp", "--", since])
-            .end();
+        let read = site.host.child("systemd-analyze").args(["timestamp", "--", since]).end();
         if read.is_ok_and(|read| !read.status.success()) {
             return Err(Exit::Usage.because(format!(
                 "--since: \"{since}\" is no time; these are: 09:30, \"2026-11-21 09:30\", \"1 hour ago\", today"
@@ -104,10 +93,7 @@ fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Styl
         arguments.push("--output=json".into());
         arguments.push("--all".into());
         let said = site.host.child("journalctl").args(&arguments).run()?;
-        let lines: Vec<LogLine> = said
-            .lines()
-            .filter_map(|line| parse_entry(line, sources))
-            .collect();
+        let lines: Vec<LogLine> = said.lines().filter_map(|line| parse_entry(line, sources)).collect();
         return print_lines(site, &lines);
     }
     arguments.push("--output=short-iso".into());
@@ -128,10 +114,7 @@ fn parse_entry(line: &str, sources: &[LogSource]) -> Option<LogLine> {
         Value::String(text) => text.clone(),
         // What is not plain text comes as numbers.
         Value::Array(bytes) => {
-            let bytes: Vec<u8> = bytes
-                .iter()
-                .filter_map(|byte| u8::try_from(byte.as_u64()?).ok())
-                .collect();
+            let bytes: Vec<u8> = bytes.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok()).collect();
             String::from_utf8_lossy(&bytes).into_owned()
         }
         _ => return None,
@@ -145,8 +128,7 @@ fn parse_entry(line: &str, sources: &[LogSource]) -> Option<LogLine> {
 
 fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<u8> {
     if flags.since.is_some() {
-        return Err(Exit::Usage
-            .because("--since needs the journal, and these services log into files; use --lines"));
+        return Err(Exit::Usage.because("--since needs the journal, and these services log into files; use --lines"));
     }
     let mut there = Vec::new();
     for source in sources {
@@ -156,10 +138,7 @@ fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style)
     }
     if there.is_empty() {
         let names: Vec<&str> = sources.iter().map(|source| source.file.as_str()).collect();
-        return Err(Exit::Unreachable.because(format!(
-            "nothing was logged yet: there is no {}",
-            names.join(", ")
-        )));
+        return Err(Exit::Unreachable.because(format!("nothing was logged yet: there is no {}", names.join(", "))));
     }
     let lines = flags.lines.unwrap_or(LINES);
     if style.json {

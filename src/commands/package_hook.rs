@@ -33,11 +33,7 @@ pub(crate) async fn install_or_queue(global: &Global, flags: &Install, style: St
 }
 
 /// `uninstall`; what is not wanted any more is not pending either.
-pub(crate) async fn uninstall_or_queue(
-    global: &Global,
-    flags: &Uninstall,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn uninstall_or_queue(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
     let code = install::uninstall_site(global, flags, style).await?;
     settle_pending(global)?;
     Ok(code)
@@ -61,18 +57,11 @@ async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Re
             json: false,
             ..global.clone()
         };
-        let style = Style {
-            quiet: style.quiet || style.json,
-            json: false,
-            ..style
-        };
+        let style = Style { quiet: style.quiet || style.json, json: false, ..style };
         let flags = Install {
             yes: true,
             // dpkg holds its lock, and nobody who waits for it waits for downloads; the unit has the time.
-            origin: SourceFlags {
-                offline: flags.origin.offline || flags.from_package,
-                ..flags.origin.clone()
-            },
+            origin: SourceFlags { offline: flags.origin.offline || flags.from_package, ..flags.origin.clone() },
             from_package: false,
             pending: false,
             ..flags.clone()
@@ -86,10 +75,7 @@ async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Re
         }
     }
     if style.json {
-        let left: Vec<_> = left
-            .iter()
-            .map(|(instance, why)| json!({ "instance": instance, "why": why }))
-            .collect();
+        let left: Vec<_> = left.iter().map(|(instance, why)| json!({ "instance": instance, "why": why })).collect();
         terminal::print_json(&json!({ "pending": left }))?;
     } else {
         for (instance, why) in &left {
@@ -124,10 +110,7 @@ fn settle_pending(global: &Global) -> Result<()> {
 
 fn read_pending(host: &Host) -> Result<BTreeSet<String>> {
     let text = host.read_text(PENDING)?.unwrap_or_default();
-    Ok(text
-        .lines()
-        .filter_map(|line| layout::parse_instance(line.trim()).ok())
-        .collect())
+    Ok(text.lines().filter_map(|line| layout::parse_instance(line.trim()).ok()).collect())
 }
 
 fn write_pending(host: &Host, pending: &BTreeSet<String>) -> Result<()> {

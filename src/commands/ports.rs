@@ -28,10 +28,7 @@ fn format_port(port: &UsedPort) -> String {
         .listening
         .iter()
         .map(|one| match &one.by {
-            Some(process) => format!(
-                "{} ({}, process {})",
-                one.address, process.name, process.pid
-            ),
+            Some(process) => format!("{} ({}, process {})", one.address, process.name, process.pid),
             None => one.address.clone(),
         })
         .collect();

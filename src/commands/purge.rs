@@ -53,9 +53,7 @@ pub(crate) async fn before_undoing(site: &Session, journal: &Journal) -> Result<
                     let reader = tables::Reader::Somebody;
                     dumps.extend(site.dump_before(name, "purge", reader).await?);
                 }
-                Resource::Vhost(_) => {
-                    broker::wait_for_answer(&*site.drivers.broker()?, host).await?
-                }
+                Resource::Vhost(_) => broker::wait_for_answer(&*site.drivers.broker()?, host).await?,
                 _ => {}
             }
         }
@@ -64,9 +62,7 @@ pub(crate) async fn before_undoing(site: &Session, journal: &Journal) -> Result<
     // These hold nothing of anybody else. The others may have been here before, or hold what an uninstall left.
     let own = [&layout.state, &layout.cache, &layout.downloads_home];
     let perhaps = [&layout.data, &layout.logs];
-    let perhaps = perhaps
-        .into_iter()
-        .filter(|path| made(&Resource::Directory(path.to_string())));
+    let perhaps = perhaps.into_iter().filter(|path| made(&Resource::Directory(path.to_string())));
     for directory in own.into_iter().chain(perhaps) {
         if host.stat(directory)?.is_some() {
             terminal::print_note(&format!("  removing {}", host.outside(directory)));
@@ -88,8 +84,5 @@ pub(crate) fn is_shared(site: &Session, resource: &Resource) -> Result<bool> {
 
 /// Whether data of ours is left: then the journal is needed to know it again.
 pub(crate) fn is_left(journal: &Journal) -> bool {
-    journal
-        .owned()
-        .iter()
-        .any(|owned| owned.change.resource.can_be_purged() && owned.change.before == State::Absent)
+    journal.owned().iter().any(|owned| owned.change.resource.can_be_purged() && owned.change.before == State::Absent)
 }

@@ -88,11 +88,7 @@ impl ReleaseRow {
             Some(python) => format!(", on {python}"),
             None => String::new(),
         };
-        format!(
-            "{:<28} {:>5} MiB{built}{python}{whole}; {purpose}",
-            self.name,
-            self.bytes >> 20
-        )
+        format!("{:<28} {:>5} MiB{built}{python}{whole}; {purpose}", self.name, self.bytes >> 20)
     }
 }
 
@@ -105,13 +101,9 @@ fn format_time(moment: SystemTime) -> Option<String> {
 fn find_uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
     let host = &site.host;
     let upgrade = upgrade_record::read_record(host, &site.instance)?;
-    let previous = upgrade
-        .as_ref()
-        .filter(|upgrade| upgrade.phase == UpgradePhase::Done)
-        .map(|upgrade| &upgrade.from.release);
-    let wanted = release::WantedRelease::new(&site.settings().camcops, &site.facts)
-        .ok()
-        .map(|wanted| wanted.id);
+    let previous =
+        upgrade.as_ref().filter(|upgrade| upgrade.phase == UpgradePhase::Done).map(|upgrade| &upgrade.from.release);
+    let wanted = release::WantedRelease::new(&site.settings().camcops, &site.facts).ok().map(|wanted| wanted.id);
     let kept = upgrade_record::kept_resources(host, &site.instance)?;
     let mut all = Vec::new();
     for one in release::installed_releases(host)? {
@@ -144,10 +136,7 @@ fn is_of_others(host: &Host, site: &Session, resource: &Resource) -> Result<bool
 fn list_releases(global: &Global, style: Style) -> Result<u8> {
     let site = Session::open(global)?;
     let all = find_uses(&site, &site.journal()?)?;
-    let told: Vec<ReleaseRow> = all
-        .into_iter()
-        .map(|(one, purpose)| ReleaseRow::new(one, purpose))
-        .collect();
+    let told: Vec<ReleaseRow> = all.into_iter().map(|(one, purpose)| ReleaseRow::new(one, purpose)).collect();
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "releases": told }))?;
         return Ok(0);
@@ -187,26 +176,14 @@ async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<
         }
         let resource = Resource::Release(one.id.clone());
         if !flags.dry_run {
-            let mut lines = Lines {
-                style,
-                host: &site.host,
-            };
+            let mut lines = Lines { style, host: &site.host };
             if writer.journal.find(&resource).is_none() {
-                left.push(Left {
-                    resource,
-                    why: "another instance made it: prune there, with --instance".into(),
-                });
+                left.push(Left { resource, why: "another instance made it: prune there, with --instance".into() });
                 continue;
             }
-            let outcome = engine::undo_resources(
-                &site.host,
-                &site.drivers,
-                &mut writer,
-                &site.instance,
-                &[resource],
-                &mut lines,
-            )
-            .await?;
+            let outcome =
+                engine::undo_resources(&site.host, &site.drivers, &mut writer, &site.instance, &[resource], &mut lines)
+                    .await?;
             if !outcome.left.is_empty() {
                 left.extend(outcome.left);
                 continue;

@@ -38,21 +38,14 @@ pub(crate) async fn scale_services(global: &Global, wishes: &[Wish], style: Styl
     let fits = check_fit(&site, &before, &after).await;
     site.close().await;
     fits?;
-    let changes: Vec<(&str, Option<&str>)> = changes
-        .iter()
-        .map(|(key, number)| (*key, number.as_deref()))
-        .collect();
+    let changes: Vec<(&str, Option<&str>)> = changes.iter().map(|(key, number)| (*key, number.as_deref())).collect();
     converge_changes(&site, global, &changes, style).await
 }
 
 /// Refuses what the machine or the database could not bear; less than now is always borne.
 async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> {
-    let told = format!(
-        "{} processes ({} of the web server, {} of the workers)",
-        after.processes(),
-        after.web,
-        after.workers
-    );
+    let told =
+        format!("{} processes ({} of the web server, {} of the workers)", after.processes(), after.web, after.workers);
     let there = site.facts.memory_mb;
     if after.memory_mb > there && after.memory_mb > before.memory_mb {
         return Err(Exit::Settings.because(format!(
@@ -84,11 +77,7 @@ async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> 
 }
 
 /// Switches a service on or off.
-pub(crate) async fn switch_service(
-    global: &Global,
-    command: &ServiceSwitch,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch, style: Style) -> Result<u8> {
     need_machine(global, "switch services")?;
     let site = open_installed(global)?;
     let (ServiceSwitch::Enable { service } | ServiceSwitch::Disable { service }) = command;
@@ -101,23 +90,15 @@ pub(crate) async fn switch_service(
     let names: Vec<&str> = disabled.iter().map(|one| one.as_str()).collect();
     let list = json!(names).to_string();
     site.close().await;
-    converge_changes(
-        &site,
-        global,
-        &[("services.disabled", Some(list.as_str()))],
-        style,
-    )
-    .await
+    converge_changes(&site, global, &[("services.disabled", Some(list.as_str()))], style).await
 }
 
 /// The site, which has to be there already: what is asked for is a change of it.
 pub(super) fn open_installed(global: &Global) -> Result<Session> {
     let site = purge::load_installed(global)?;
     if !site.journal()?.exists() {
-        return Err(Exit::Unreachable.because(format!(
-            "the instance {} is not installed; run `camcops-provision install`",
-            site.instance
-        )));
+        return Err(Exit::Unreachable
+            .because(format!("the instance {} is not installed; run `camcops-provision install`", site.instance)));
     }
     Ok(site)
 }
@@ -150,18 +131,10 @@ async fn converge_changes(
 ) -> Result<u8> {
     refuse_overruled(site, changes)?;
     config::put_settings(global, changes)?;
-    let all = Parts {
-        only: Vec::new(),
-        skip: Vec::new(),
-        adopt: false,
-    };
+    let all = Parts { only: Vec::new(), skip: Vec::new(), adopt: false };
     let flags = Install {
         yes: true,
-        origin: SourceFlags {
-            offline: false,
-            wheelhouse: None,
-            bundle: None,
-        },
+        origin: SourceFlags { offline: false, wheelhouse: None, bundle: None },
         superuser: None,
         superuser_password_file: None,
         from_package: false,
@@ -181,15 +154,7 @@ mod tests {
         let read = |text| parse_wish(text).map(|wish| (wish.service, wish.processes));
         assert_eq!(read("server=4"), Ok((Service::Server, Some(4))));
         assert_eq!(read("workers=auto"), Ok((Service::Workers, None)));
-        for wrong in [
-            "server",
-            "server=0",
-            "server=257",
-            "workers=2x4",
-            "web=1",
-            "=",
-            "",
-        ] {
+        for wrong in ["server", "server=0", "server=257", "workers=2x4", "web=1", "=", ""] {
             assert!(read(wrong).unwrap_err().contains("server=N"), "{wrong}");
         }
         assert!(read("monitor=2").unwrap_err().contains("there is one"));

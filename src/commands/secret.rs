@@ -62,22 +62,10 @@ struct SecretReport {
 fn given_file(site: &Session, name: SecretName) -> (&'static str, Option<&AbsolutePath>) {
     let settings = site.settings();
     match name {
-        SecretName::Database => (
-            "database.password_file",
-            settings.database.password_file.as_ref(),
-        ),
-        SecretName::Readonly => (
-            "database.readonly_password_file",
-            settings.database.readonly_password_file.as_ref(),
-        ),
-        SecretName::Broker => (
-            "broker.password_file",
-            settings.broker.password_file.as_ref(),
-        ),
-        SecretName::Monitor => (
-            "monitor.password_file",
-            settings.monitor.password_file.as_ref(),
-        ),
+        SecretName::Database => ("database.password_file", settings.database.password_file.as_ref()),
+        SecretName::Readonly => ("database.readonly_password_file", settings.database.readonly_password_file.as_ref()),
+        SecretName::Broker => ("broker.password_file", settings.broker.password_file.as_ref()),
+        SecretName::Monitor => ("monitor.password_file", settings.monitor.password_file.as_ref()),
         SecretName::Cookie => ("", None),
     }
 }
@@ -91,27 +79,15 @@ fn secret_purpose(site: &Session, name: SecretName) -> Result<String, String> {
             "the application logs in to the database as the account {} of this machine, without a password",
             site.account()
         )),
-        SecretName::Database => Ok(format!(
-            "the application logs in to the database as {}",
-            settings.database.user_or(slug)
-        )),
+        SecretName::Database => {
+            Ok(format!("the application logs in to the database as {}", settings.database.user_or(slug)))
+        }
         SecretName::Readonly => match reader {
-            Some(user) => Ok(format!(
-                "reports are read from the database as {}",
-                user.as_str()
-            )),
-            None => Err(
-                "no account only reads from the database: database.readonly_user names one".into(),
-            ),
+            Some(user) => Ok(format!("reports are read from the database as {}", user.as_str())),
+            None => Err("no account only reads from the database: database.readonly_user names one".into()),
         },
-        SecretName::Broker => Ok(format!(
-            "the services log in to the broker as {}",
-            settings.broker.user_or(slug)
-        )),
-        SecretName::Monitor => Ok(format!(
-            "the monitor's pages are for {}",
-            settings.monitor.user.as_str()
-        )),
+        SecretName::Broker => Ok(format!("the services log in to the broker as {}", settings.broker.user_or(slug))),
+        SecretName::Monitor => Ok(format!("the monitor's pages are for {}", settings.monitor.user.as_str())),
         SecretName::Cookie => Ok("signs the cookies of those who are logged in".into()),
     }
 }
@@ -222,12 +198,8 @@ async fn apply_rotation(
     let plan = only_ours(plan);
     refuse_kept(site, name, &recipe)?;
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-    sql::refuse_undoable(
-        site.drivers.database().ok().as_deref(),
-        &site.host,
-        differing.map(|planned| &planned.change),
-    )
-    .await?;
+    sql::refuse_undoable(site.drivers.database().ok().as_deref(), &site.host, differing.map(|planned| &planned.change))
+        .await?;
     // Nothing is announced that can't be done.
     match name {
         SecretName::Broker => broker::wait_for_answer(&*site.drivers.broker()?, &site.host).await?,
@@ -236,10 +208,7 @@ async fn apply_rotation(
         }
         SecretName::Monitor | SecretName::Cookie => {}
     }
-    let mut lines = Lines {
-        style,
-        host: &site.host,
-    };
+    let mut lines = Lines { style, host: &site.host };
     engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await
 }
 
@@ -254,13 +223,10 @@ fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {
         SecretName::Broker => format!(
             "the services log in to the broker by a new password, kept in {file}; the former one is refused now"
         ),
-        SecretName::Monitor => format!(
-            "the monitor asks {} for a new password, in {file}",
-            site.settings().monitor.user.as_str()
-        ),
-        SecretName::Cookie => {
-            "the cookies have a new secret: everybody has to log in again".to_owned()
+        SecretName::Monitor => {
+            format!("the monitor asks {} for a new password, in {file}", site.settings().monitor.user.as_str())
         }
+        SecretName::Cookie => "the cookies have a new secret: everybody has to log in again".to_owned(),
     }
 }
 
@@ -277,11 +243,7 @@ fn parts_using(name: SecretName) -> Parts {
         _ => Some(Part::Services),
     };
     let always = [Part::Secrets, Part::Configuration];
-    Parts {
-        only: always.into_iter().chain(server).chain(services).collect(),
-        skip: Vec::new(),
-        adopt: false,
-    }
+    Parts { only: always.into_iter().chain(server).chain(services).collect(), skip: Vec::new(), adopt: false }
 }
 
 /// Servers that are not ours go on as they are.
@@ -291,8 +253,7 @@ fn only_ours(mut plan: Plan) -> Plan {
         Resource::Schema(_) | Resource::Vhost(_) => false,
         _ => true,
     };
-    plan.changes
-        .retain(|planned| is_meant(&planned.change.resource));
+    plan.changes.retain(|planned| is_meant(&planned.change.resource));
     plan
 }
 
@@ -314,10 +275,7 @@ fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
         SecretName::Database | SecretName::Readonly
             if database.mode == Mode::External && database.admin_defaults_file.is_none() =>
         {
-            Some((
-                "database",
-                "or set database.admin_defaults_file, and camcops-provision does it",
-            ))
+            Some(("database", "or set database.admin_defaults_file, and camcops-provision does it"))
         }
         SecretName::Broker if settings.broker.mode == Mode::External => {
             Some(("broker", "which camcops-provision only logs in to"))
@@ -331,9 +289,8 @@ fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
         )));
     }
     if !site.journal()?.exists() {
-        return Err(Exit::Unreachable.because(
-            "nothing is installed here yet, so no secret is in use: run `camcops-provision install`",
-        ));
+        return Err(Exit::Unreachable
+            .because("nothing is installed here yet, so no secret is in use: run `camcops-provision install`"));
     }
     Ok(())
 }
@@ -353,18 +310,12 @@ fn refuse_kept(site: &Session, name: SecretName, recipe: &Recipe) -> Result<()> 
             "config.{section}.{needed} in the settings says what is used instead: change it there and run `camcops-provision install`, or take it out first"
         )));
     }
-    let Some(kept) = recipe
-        .kept
-        .iter()
-        .find(|kept| kept.key.eq_ignore_ascii_case(needed))
-    else {
+    let Some(kept) = recipe.kept.iter().find(|kept| kept.key.eq_ignore_ascii_case(needed)) else {
         return Ok(());
     };
     let reads_it = format!("read_default_file={}", site.layout.option_file);
-    let still_follows = kept
-        .yours
-        .as_ref()
-        .is_some_and(|value| name == SecretName::Database && value.contains(&reads_it));
+    let still_follows =
+        kept.yours.as_ref().is_some_and(|value| name == SecretName::Database && value.contains(&reads_it));
     if still_follows {
         return Ok(());
     }

@@ -37,17 +37,12 @@ pub(crate) async fn stop_services(global: &Global, flags: &Services, style: Styl
 }
 
 /// Restarts them.
-pub(crate) async fn restart_services(
-    global: &Global,
-    flags: &Services,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn restart_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
     let (site, chosen) = choose_services(global, flags, "restart services")?;
     for member in &chosen {
         // The socket stays open: that is what it is for.
         if member.role != ServiceRole::Socket {
-            services::restart_service(site.drivers.services.as_ref(), &site.host, &member.name)
-                .await?;
+            services::restart_service(site.drivers.services.as_ref(), &site.host, &member.name).await?;
         } else {
             bring_up(&site, member).await?;
         }
@@ -60,10 +55,7 @@ pub(crate) async fn reload_services(global: &Global, flags: &Services, style: St
     let (site, mut chosen) = choose_services(global, flags, "reload services")?;
     // Only what runs has something to read again.
     let seen = known(&site)?.see(&site.host)?;
-    chosen.retain(|member| {
-        seen.get(&member.name)
-            .is_some_and(|seen| seen.phase == ServicePhase::Running)
-    });
+    chosen.retain(|member| seen.get(&member.name).is_some_and(|seen| seen.phase == ServicePhase::Running));
     for member in &chosen {
         bring_up(&site, member).await?;
     }
@@ -75,20 +67,11 @@ pub(super) fn known(site: &Session) -> Result<&ServiceManager> {
     known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
 }
 
-fn choose_services(
-    global: &Global,
-    flags: &Services,
-    what: &str,
-) -> Result<(Session, Vec<Member>)> {
+fn choose_services(global: &Global, flags: &Services, what: &str) -> Result<(Session, Vec<Member>)> {
     need_machine(global, what)?;
     let site = Session::open(global)?;
     refuse_unwanted(&site, &flags.services)?;
-    let members = known(&site)?
-        .members
-        .iter()
-        .filter(|member| is_chosen(member, &flags.services))
-        .cloned()
-        .collect();
+    let members = known(&site)?.members.iter().filter(|member| is_chosen(member, &flags.services)).cloned().collect();
     Ok((site, members))
 }
 
@@ -103,10 +86,9 @@ pub(crate) fn is_chosen(member: &Member, wanted: &[ServiceName]) -> bool {
 pub(crate) fn refuse_unknown(site: &Session, services: &[ServiceName]) -> Result<()> {
     let names = site.settings().services.names();
     match services.iter().find(|one| !names.contains(&one.as_str())) {
-        Some(unknown) => Err(Exit::Usage.because(format!(
-            "{unknown} is none of the services: choose from {}",
-            names.join(", ")
-        ))),
+        Some(unknown) => {
+            Err(Exit::Usage.because(format!("{unknown} is none of the services: choose from {}", names.join(", "))))
+        }
         None => Ok(()),
     }
 }
@@ -115,26 +97,16 @@ pub(crate) fn refuse_unknown(site: &Session, services: &[ServiceName]) -> Result
 pub(crate) fn refuse_unwanted(site: &Session, services: &[ServiceName]) -> Result<()> {
     refuse_unknown(site, services)?;
     let settings = &site.settings().services;
-    match services
-        .iter()
-        .find(|one| settings.is_disabled(one.as_str()))
-    {
-        Some(service) => Err(Exit::Settings.because(format!(
-            "{service} is not wanted on this machine: it is named in services.disabled"
-        ))),
+    match services.iter().find(|one| settings.is_disabled(one.as_str())) {
+        Some(service) => Err(Exit::Settings
+            .because(format!("{service} is not wanted on this machine: it is named in services.disabled"))),
         None => Ok(()),
     }
 }
 
 async fn bring_up(site: &Session, member: &Member) -> Result<()> {
     let wanted = State::Present(Facets::new());
-    services::enforce(
-        site.drivers.services.as_ref(),
-        &site.host,
-        &member.name,
-        &wanted,
-    )
-    .await?;
+    services::enforce(site.drivers.services.as_ref(), &site.host, &member.name, &wanted).await?;
     Ok(())
 }
 
@@ -165,10 +137,7 @@ pub(crate) struct ServiceRow {
 }
 
 /// What there is to tell of the services of a machine.
-pub(crate) async fn service_rows(
-    site: &Session,
-    wanted: impl Fn(&Member) -> bool,
-) -> Result<Vec<ServiceRow>> {
+pub(crate) async fn service_rows(site: &Session, wanted: impl Fn(&Member) -> bool) -> Result<Vec<ServiceRow>> {
     let (host, known) = (&site.host, known(site)?);
     let seen = known.see(host)?;
     let table = Table::read();
@@ -196,24 +165,16 @@ async fn service_row(
     let trouble = match (&answer, seen.phase) {
         _ if keeps_failing.is_some() => keeps_failing.clone(),
         (Some(Err(why)), _) => Some(why.text.clone()),
-        (None, ServicePhase::Running)
-            if member.role == ServiceRole::Socket && !services::has_socket(Some(known)) =>
-        {
+        (None, ServicePhase::Running) if member.role == ServiceRole::Socket && !services::has_socket(Some(known)) => {
             Some("nobody finds it any more: run `camcops-provision install`".into())
         }
-        (_, ServicePhase::Failed) => {
-            Some(format!("{} {}", seen.result, seen.detail).trim().to_owned())
-        }
+        (_, ServicePhase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
         (_, ServicePhase::Stopped) if !seen.there => Some("not installed".into()),
-        (_, ServicePhase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => {
-            Some(seen.result.clone())
-        }
+        (_, ServicePhase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => Some(seen.result.clone()),
         _ => None,
     };
     let since = match up {
-        true => seen
-            .since
-            .or_else(|| seen.pid.and_then(processes::start_time)),
+        true => seen.since.or_else(|| seen.pid.and_then(processes::start_time)),
         false => None,
     };
     Ok(ServiceRow {
@@ -227,25 +188,16 @@ async fn service_row(
         pid: seen.pid.filter(|_| up),
         memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
         restarts: seen.restarts,
-        fresh: up
-            .then(|| services::is_fresh(Some(known), host, member, seen))
-            .transpose()?,
+        fresh: up.then(|| services::is_fresh(Some(known), host, member, seen)).transpose()?,
         answers: answer.map(|answer| answer.is_ok()),
         trouble,
-        drop_ins: seen
-            .files
-            .iter()
-            .filter(|path| is_own_drop_in(path))
-            .cloned()
-            .collect(),
+        drop_ins: seen.files.iter().filter(|path| is_own_drop_in(path)).cloned().collect(),
     })
 }
 
 /// Whether a file of a unit is the administrator's: neither ours, nor a package's, nor the unit itself.
 fn is_own_drop_in(path: &str) -> bool {
-    let packaged = ["/usr/lib/", "/lib/"]
-        .iter()
-        .any(|home| path.starts_with(home));
+    let packaged = ["/usr/lib/", "/lib/"].iter().any(|home| path.starts_with(home));
     let ours = path.ends_with("/10-provision.conf");
     path.ends_with(".conf") && path.contains(".d/") && !packaged && !ours
 }
@@ -260,9 +212,7 @@ pub(crate) fn format_row(told: &ServiceRow) -> String {
     let state = match (told.state, told.answers, told.fresh) {
         (ServicePhase::Running, Some(false), _) => "runs, but does not answer",
         (ServicePhase::Running, None, _) if told.trouble.is_some() => "is lost",
-        (ServicePhase::Running, _, Some(false)) => {
-            "runs, but has not read its newest configuration"
-        }
+        (ServicePhase::Running, _, Some(false)) => "runs, but has not read its newest configuration",
         (ServicePhase::Running, Some(true), _) => "answers",
         (ServicePhase::Running, None, _) => "runs",
         (ServicePhase::Starting, ..) => "is starting",
@@ -285,10 +235,7 @@ pub(crate) fn format_row(told: &ServiceRow) -> String {
         line += &format!(", {} MiB", memory >> 20);
     }
     if told.restarts > 0 && !told.keeps_failing {
-        line += &format!(
-            ", {} after failures",
-            terminal::count_of(told.restarts as usize, "restart")
-        );
+        line += &format!(", {} after failures", terminal::count_of(told.restarts as usize, "restart"));
     }
     line
 }
@@ -297,17 +244,11 @@ pub(crate) fn format_row(told: &ServiceRow) -> String {
 /// does not say that visitors reach it.
 async fn wait_for_start(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
     report_services(site, chosen, what, style).await?;
-    if !chosen
-        .iter()
-        .any(|member| member.role == ServiceRole::Server)
-    {
+    if !chosen.iter().any(|member| member.role == ServiceRole::Server) {
         return Ok(0);
     }
     let known = known(site)?;
-    let web = known
-        .members
-        .iter()
-        .find(|member| member.role == ServiceRole::Web);
+    let web = known.members.iter().find(|member| member.role == ServiceRole::Web);
     let Some(web) = web else { return Ok(0) };
     match known.answer(&site.host, web).await? {
         Some(Err(why)) => {
@@ -321,17 +262,9 @@ async fn wait_for_start(site: &Session, chosen: &[Member], what: &str, style: St
     }
 }
 
-async fn report_services(
-    site: &Session,
-    chosen: &[Member],
-    what: &str,
-    style: Style,
-) -> Result<u8> {
+async fn report_services(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
     known(site)?.forget();
-    let told = service_rows(site, |member| {
-        chosen.iter().any(|one| one.name == member.name)
-    })
-    .await?;
+    let told = service_rows(site, |member| chosen.iter().any(|one| one.name == member.name)).await?;
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "services": told }))?;
     } else if !style.quiet {

@@ -153,18 +153,11 @@ impl Sample {
                     name: member.name.clone(),
                     service: member.service.clone(),
                     seen,
-                    processes: tree
-                        .into_iter()
-                        .filter_map(|pid| Some((pid, table.get(pid)?)))
-                        .collect(),
+                    processes: tree.into_iter().filter_map(|pid| Some((pid, table.get(pid)?))).collect(),
                 }
             })
             .collect();
-        Ok(Sample {
-            at: Instant::now(),
-            services,
-            visits: count_visits(site),
-        })
+        Ok(Sample { at: Instant::now(), services, visits: count_visits(site) })
     }
 
     fn since(&self, before: &Sample, servers: Servers) -> Measured {
@@ -200,8 +193,7 @@ fn measure_service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) ->
         .map(|(&pid, stat)| {
             let before = then.and_then(|then| then.processes.get(&pid));
             // One that is new was busy for all of its life within this time.
-            let busy =
-                stat.busy - before.map_or(Duration::ZERO, |before| before.busy.min(stat.busy));
+            let busy = stat.busy - before.map_or(Duration::ZERO, |before| before.busy.min(stat.busy));
             ProcessUse {
                 pid,
                 program: processes::program_of(pid),
@@ -236,11 +228,7 @@ fn count_visits(site: &Session) -> Option<Visits> {
     let layout = &site.layout;
     let path = format!("{}/{}_access.log", layout.apache_logs, layout.slug);
     let data = std::fs::metadata(&path).ok()?;
-    Some(Visits {
-        path,
-        inode: data.ino(),
-        size: data.size(),
-    })
+    Some(Visits { path, inode: data.ino(), size: data.size() })
 }
 
 /// How many lines were added; nothing where the file was changed for another one meanwhile.
@@ -288,10 +276,7 @@ async fn measure_queue(site: &Session) -> Result<Option<Queue>> {
 
 async fn count_connections(site: &Session) -> Result<Connections> {
     let known = site.drivers.database()?;
-    let open: Option<(String, u64)> = known
-        .server
-        .row("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
-        .await?;
+    let open: Option<(String, u64)> = known.server.row("SHOW GLOBAL STATUS LIKE 'Threads_connected'").await?;
     let most: Option<(u64,)> = known.server.row("SELECT @@max_connections").await?;
     let ours: Option<(u64,)> = known
         .server
@@ -361,9 +346,7 @@ fn format_table(site: &Session, measured: &Measured) -> String {
         "SERVICE", "STATE", "CPU %", "MEMORY", "PROCESSES", "RESTARTS"
     );
     for service in &measured.services {
-        let memory = service
-            .memory
-            .map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let memory = service.memory.map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
         let state = format!("{:?}", service.state).to_lowercase();
         let _ = writeln!(
             text,
@@ -375,11 +358,7 @@ fn format_table(site: &Session, measured: &Measured) -> String {
         );
     }
     if let Some(requests) = measured.requests_per_second {
-        let _ = writeln!(
-            text,
-            "requests     {requests:.1} per second to {}",
-            site.url()
-        );
+        let _ = writeln!(text, "requests     {requests:.1} per second to {}", site.url());
     }
     if let Some(queue) = &measured.queue {
         let _ = writeln!(
@@ -435,11 +414,7 @@ mod tests {
         let path = file.path().to_str().unwrap().to_owned();
         let now = || {
             let data = std::fs::metadata(&path).unwrap();
-            Visits {
-                path: path.clone(),
-                inode: data.ino(),
-                size: data.size(),
-            }
+            Visits { path: path.clone(), inode: data.ino(), size: data.size() }
         };
         let then = now();
         assert_eq!(since_then(&then, &now()), Some(0));

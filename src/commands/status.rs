@@ -55,11 +55,7 @@ impl std::fmt::Display for RunningOperation {
 fn running_operation(host: &Host) -> Option<RunningOperation> {
     let process = journal::at_work(host)?;
     let (command, instance) = split_command(&processes::command_words(process)?);
-    Some(RunningOperation {
-        command: command.unwrap_or_else(|| "another command".to_owned()),
-        instance,
-        process,
-    })
+    Some(RunningOperation { command: command.unwrap_or_else(|| "another command".to_owned()), instance, process })
 }
 
 /// The command that words on the command line mean, and on which instance.
@@ -75,10 +71,7 @@ fn split_command(words: &[String]) -> (Option<String>, String) {
         below = more.subcommand();
     }
     let given = matches.get_one::<String>("instance").cloned();
-    (
-        (!names.is_empty()).then(|| names.join(" ")),
-        given.unwrap_or_else(instance),
-    )
+    ((!names.is_empty()).then(|| names.join(" ")), given.unwrap_or_else(instance))
 }
 
 /// The CamCOPS that is in use.
@@ -101,10 +94,8 @@ fn release_status(site: &Session) -> Result<Option<Release>> {
 }
 
 async fn ask_servers(site: &Session) -> Vec<ServerRow> {
-    let (database, broker) = tokio::join!(
-        ask_server(site, Backend::Database, "database"),
-        ask_server(site, Backend::Broker, "broker")
-    );
+    let (database, broker) =
+        tokio::join!(ask_server(site, Backend::Database, "database"), ask_server(site, Backend::Broker, "broker"));
     vec![database, broker]
 }
 
@@ -149,10 +140,7 @@ fn unasked_parts(servers: &[ServerRow]) -> Vec<Part> {
 /// Whether something can be looked at although these parts can't.
 fn can_be_asked(resource: &Resource, unasked: &[Part]) -> bool {
     let needed = match resource {
-        Resource::Schema(_)
-        | Resource::SqlAccount(_)
-        | Resource::Tables(_)
-        | Resource::Superuser(_) => Part::Database,
+        Resource::Schema(_) | Resource::SqlAccount(_) | Resource::Tables(_) | Resource::Superuser(_) => Part::Database,
         Resource::Vhost(_) | Resource::BrokerAccount(_) => Part::Broker,
         _ => return true,
     };
@@ -175,15 +163,10 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
     }
     let servers = asked;
     let unasked = unasked_parts(&servers);
-    let parts = Parts {
-        only: Vec::new(),
-        skip: unasked.clone(),
-        adopt: true,
-    };
+    let parts = Parts { only: Vec::new(), skip: unasked.clone(), adopt: true };
     let (recipe, plan) = make_plan(&site, &journal, &parts).await?;
     let can_be_asked = |resource: &Resource| can_be_asked(resource, &unasked);
-    let drift =
-        engine::find_drift(&site.host, &site.drivers, &journal, &plan, can_be_asked).await?;
+    let drift = engine::find_drift(&site.host, &site.drivers, &journal, &plan, can_be_asked).await?;
     // A goodbye to a server that hangs would wait for it.
     let _ = timeout(PATIENCE, site.close()).await;
     let release = match site.host.staged_root() {
@@ -202,10 +185,9 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
             .map(|pem| certificate::summarize_first(&pem, SystemTime::now()))
             .transpose()?,
         Certificate::Own { because, .. } if !because.is_empty() => None,
-        Certificate::Own { pair, .. } => Some(certificate::summarize_first(
-            pair.certificate.as_bytes(),
-            SystemTime::now(),
-        )?),
+        Certificate::Own { pair, .. } => {
+            Some(certificate::summarize_first(pair.certificate.as_bytes(), SystemTime::now())?)
+        }
         Certificate::Given { certificate, .. } => site
             .host
             .read(&site.host.followed(certificate)?)?
@@ -247,20 +229,13 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
         style.warn(&recipe.warnings);
         let mut text = String::new();
         let facts = &site.facts;
-        let _ = writeln!(
-            text,
-            "instance     {} ({}, {:?})",
-            site.instance,
-            facts.distribution,
-            site.manager()
-        );
+        let _ = writeln!(text, "instance     {} ({}, {:?})", site.instance, facts.distribution, site.manager());
         let _ = writeln!(text, "settings     {}", site.settings_file.display());
         let state = match (journal.exists(), interrupted) {
             _ if at_work.is_some() => at_work.map(ToString::to_string).unwrap_or_default(),
             (false, _) => "not installed".to_owned(),
             (true, true) => {
-                "the last run was interrupted; run install to finish it, or uninstall to undo it"
-                    .to_owned()
+                "the last run was interrupted; run install to finish it, or uninstall to undo it".to_owned()
             }
             (true, false) => format!("{} things in place", journal.owned().len()),
         };
@@ -274,17 +249,8 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
         }
         for server in &servers {
             let _ = match (&server.answers, &server.trouble) {
-                (Some(answer), _) => writeln!(
-                    text,
-                    "{:<12} {answer} answers at {}",
-                    server.role, server.at
-                ),
-                (None, trouble) => writeln!(
-                    text,
-                    "{:<12} {}",
-                    server.role,
-                    trouble.as_deref().unwrap_or_default()
-                ),
+                (Some(answer), _) => writeln!(text, "{:<12} {answer} answers at {}", server.role, server.at),
+                (None, trouble) => writeln!(text, "{:<12} {}", server.role, trouble.as_deref().unwrap_or_default()),
             };
         }
         for told in &services {
@@ -297,11 +263,7 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
             let facets = drift.facets.join(", ");
             let _ = match facets.as_str() {
                 "presence" => writeln!(text, "drift        {}: not to be seen", drift.resource),
-                _ => writeln!(
-                    text,
-                    "drift        {}: {facets} changed since",
-                    drift.resource
-                ),
+                _ => writeln!(text, "drift        {}: {facets} changed since", drift.resource),
             };
         }
         for kept in &recipe.kept {
@@ -340,10 +302,7 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
             true => String::new(),
             false => {
                 let parts: Vec<String> = unasked.iter().map(ToString::to_string).collect();
-                format!(
-                    " (not looked at, for want of an answer: {})",
-                    parts.join(", ")
-                )
+                format!(" (not looked at, for want of an answer: {})", parts.join(", "))
             }
         };
         let _ = match pending {
@@ -356,11 +315,7 @@ pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result
         };
         terminal::print(&text)?;
     }
-    Ok(if flags.exit_code && pending > 0 {
-        Exit::Pending as u8
-    } else {
-        0
-    })
+    Ok(if flags.exit_code && pending > 0 { Exit::Pending as u8 } else { 0 })
 }
 
 #[cfg(test)]
@@ -375,14 +330,9 @@ mod tests {
             (command.unwrap_or_default(), instance)
         };
         let is = |command: &str, instance: &str| (command.to_owned(), instance.to_owned());
+        assert_eq!(meant("camcops-provision install --yes"), is("install", "camcops"));
         assert_eq!(
-            meant("camcops-provision install --yes"),
-            is("install", "camcops")
-        );
-        assert_eq!(
-            meant(
-                "/usr/bin/camcops-provision --set web.path=/x --instance two secret rotate broker"
-            ),
+            meant("/usr/bin/camcops-provision --set web.path=/x --instance two secret rotate broker"),
             is("secret rotate", "two")
         );
         assert_eq!(meant("something else"), is("", "camcops"));

@@ -40,21 +40,16 @@ pub(crate) fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> 
             KeptSecret::given(host, flag, path)?.secret
         }
     };
-    superuser::check_password(&password)
-        .map_err(|why| Exit::Usage.because(format!("{flag}: the password {why}")))?;
+    superuser::check_password(&password).map_err(|why| Exit::Usage.because(format!("{flag}: the password {why}")))?;
     Ok(password)
 }
 
 /// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
-pub(crate) fn ask_name(
-    site: &Session,
-    plan: &Plan,
-    flags: &Install,
-    style: Style,
-) -> Result<Option<String>> {
-    let first_tables = plan.changes.iter().any(|planned| {
-        planned.action == Action::Create && matches!(planned.change.resource, Resource::Tables(_))
-    });
+pub(crate) fn ask_name(site: &Session, plan: &Plan, flags: &Install, style: Style) -> Result<Option<String>> {
+    let first_tables = plan
+        .changes
+        .iter()
+        .any(|planned| planned.action == Action::Create && matches!(planned.change.resource, Resource::Tables(_)));
     let named = site.settings().superuser.username.is_some();
     if named || !first_tables || flags.yes || style.json || !has_terminal() {
         return Ok(None);
@@ -73,13 +68,10 @@ pub(crate) fn ask_name(
 
 /// Makes sure that there is a password if the plan needs one, before anything is done.
 pub(crate) fn ask_password(site: &Session, plan: &Plan, style: Style) -> Result<()> {
-    let wanted =
-        plan.changes
-            .iter()
-            .find_map(|planned| match (&planned.change.resource, planned.action) {
-                (Resource::Superuser(name), Action::Create | Action::Finish) => Some(name),
-                _ => None,
-            });
+    let wanted = plan.changes.iter().find_map(|planned| match (&planned.change.resource, planned.action) {
+        (Resource::Superuser(name), Action::Create | Action::Finish) => Some(name),
+        _ => None,
+    });
     match wanted {
         Some(name) => need_password(site, name, style),
         None => Ok(()),
@@ -94,10 +86,7 @@ pub(crate) fn need_password(site: &Session, name: &str, style: Style) -> Result<
     if style.json || !has_terminal() {
         return Err(superuser::password_needed(name));
     }
-    keep_password(
-        site,
-        asked_twice(&format!("Password of the superuser {name}: "))?,
-    );
+    keep_password(site, asked_twice(&format!("Password of the superuser {name}: "))?);
     Ok(())
 }
 

@@ -58,12 +58,7 @@ const TOLD: [(&str, &[&str]); 10] = [
     ("traceback.txt", &["traceback"]),
 ];
 /// What the machine tells.
-const MACHINE: [&[&str]; 4] = [
-    &["uname", "-a"],
-    &["uptime"],
-    &["free", "-m"],
-    &["df", "-hT"],
-];
+const MACHINE: [&[&str]; 4] = [&["uname", "-a"], &["uptime"], &["free", "-m"], &["df", "-hT"]];
 
 /// A file of the bundle.
 struct Piece {
@@ -79,27 +74,20 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
     let name = format!(
         "camcops-support-{}-{}",
         site.layout.slug,
-        now.format(format_description!(
-            "[year][month][day]T[hour][minute][second]Z"
-        ))?
+        now.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?
     );
     let out = match &flags.out {
         Some(path) => std::path::absolute(path)?,
         None => std::env::current_dir()?.join(format!("{name}.tar.gz")),
     };
-    let out = out
-        .to_str()
-        .context("--out: the name of the file is not UTF-8")?;
+    let out = out.to_str().context("--out: the name of the file is not UTF-8")?;
     if site.host.stat(out)?.is_some() {
-        return Err(
-            Exit::CannotCreate.because(format!("{out} is there already; choose another name"))
-        );
+        return Err(Exit::CannotCreate.because(format!("{out} is there already; choose another name")));
     }
     let directory = out.rsplit_once('/').map_or("/", |(directory, _)| directory);
     if !directory.is_empty() && site.host.look_into(directory)?.is_none() {
-        return Err(Exit::CannotCreate.because(format!(
-            "--out {out}: there is no directory {directory}; make it, or name another file"
-        )));
+        return Err(Exit::CannotCreate
+            .because(format!("--out {out}: there is no directory {directory}; make it, or name another file")));
     }
     let mut pieces = collect_pieces(&site, global, style)?;
     let hidden = hide_secrets(&mut pieces, &read_secrets(&site)?);
@@ -109,20 +97,12 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
     }
     let what = format!("write this to {out}");
     ask_to_agree(&Question::new(&what, Enter::Yes), flags.yes, style)?;
-    pieces.insert(
-        0,
-        Piece {
-            name: "README".into(),
-            text: list,
-        },
-    );
+    pieces.insert(0, Piece { name: "README".into(), text: list });
     let bytes = pack_pieces(&name, &pieces, now.unix_timestamp())?;
     site.host.put_file(out, &bytes, Some((0, 0)), 0o600)?;
     if style.json {
         let names: Vec<&str> = pieces.iter().map(|piece| piece.name.as_str()).collect();
-        terminal::print_json(
-            &json!({ "instance": site.instance, "file": out, "contents": names }),
-        )?;
+        terminal::print_json(&json!({ "instance": site.instance, "file": out, "contents": names }))?;
     } else {
         terminal::print_line(&format!("{out} is written; only root can read it"))?;
     }
@@ -131,11 +111,7 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
 
 fn list_pieces(pieces: &[Piece], hidden: usize) -> String {
     let mut text = "What is in it: no password, no key, nothing of a patient. Of logs, only times, places in the code and known words of the services themselves.\n".to_owned();
-    for Piece {
-        name,
-        text: content,
-    } in pieces
-    {
+    for Piece { name, text: content } in pieces {
         let _ = writeln!(text, "  {:>9}  {name}", content.len());
     }
     if hidden > 0 {
@@ -150,41 +126,25 @@ fn list_pieces(pieces: &[Piece], hidden: usize) -> String {
 
 fn collect_pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
     let mut pieces = vec![
-        Piece {
-            name: "versions.txt".into(),
-            text: list_versions(site),
-        },
+        Piece { name: "versions.txt".into(), text: list_versions(site) },
         Piece {
             name: "machine.txt".into(),
-            text: MACHINE
-                .map(|words| program_output(site, words[0], &words[1..]))
-                .concat(),
+            text: MACHINE.map(|words| program_output(site, words[0], &words[1..])).concat(),
         },
-        Piece {
-            name: "services.txt".into(),
-            text: list_services(site),
-        },
+        Piece { name: "services.txt".into(), text: list_services(site) },
     ];
     for (name, arguments) in TOLD {
         tell_piece(style, name);
-        pieces.push(Piece {
-            name: name.into(),
-            text: without_log(run_ourselves(site, global, arguments)?),
-        });
+        pieces.push(Piece { name: name.into(), text: without_log(run_ourselves(site, global, arguments)?) });
     }
-    for (name, path) in [
-        ("camcops.conf", site.layout.config.clone()),
-        ("apache-site.conf", site.layout.apache_site()),
-    ] {
+    for (name, path) in [("camcops.conf", site.layout.config.clone()), ("apache-site.conf", site.layout.apache_site())]
+    {
         let text = match site.host.read_text(&path) {
             Ok(Some(text)) => mask_secrets(&text),
             Ok(None) => format!("there is no {path}\n"),
             Err(why) => format!("{why:#}\n"),
         };
-        pieces.push(Piece {
-            name: name.into(),
-            text,
-        });
+        pieces.push(Piece { name: name.into(), text });
     }
     for service in Service::ALL {
         if !site.settings().services.wants(*service) {
@@ -192,24 +152,14 @@ fn collect_pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<P
         }
         let name = format!("logs/{}.txt", service.as_str());
         tell_piece(style, &name);
-        let told = run_ourselves(
-            site,
-            global,
-            &["--json", "logs", service.as_str(), "-n", LINES],
-        )?;
-        pieces.push(Piece {
-            name,
-            text: service_log(&told),
-        });
+        let told = run_ourselves(site, global, &["--json", "logs", service.as_str(), "-n", LINES])?;
+        pieces.push(Piece { name, text: service_log(&told) });
     }
     let log = format!("{}/{}_error.log", site.layout.apache_logs, site.layout.slug);
     let lines = program_output(site, "tail", &["-n", LINES, "--", &log]);
     pieces.push(Piece {
         name: "logs/apache.txt".into(),
-        text: lines
-            .lines()
-            .filter_map(safe::safe_apache_line)
-            .fold(String::new(), |all, line| all + &line + "\n"),
+        text: lines.lines().filter_map(safe::safe_apache_line).fold(String::new(), |all, line| all + &line + "\n"),
     });
     Ok(pieces)
 }
@@ -221,12 +171,8 @@ fn tell_piece(style: Style, name: &str) {
 }
 
 fn list_versions(site: &Session) -> String {
-    let mut text = format!(
-        "camcops-provision {}\n{}\n{:?}\n",
-        env!("CARGO_PKG_VERSION"),
-        site.facts.distribution,
-        site.manager()
-    );
+    let mut text =
+        format!("camcops-provision {}\n{}\n{:?}\n", env!("CARGO_PKG_VERSION"), site.facts.distribution, site.manager());
     if let Ok(Some(release)) = site.host.read_link(&site.layout.venv) {
         let _ = writeln!(text, "release {release}");
     }
@@ -252,10 +198,7 @@ fn program_output(site: &Session, program: &str, arguments: &[&str]) -> String {
 }
 
 fn list_services(site: &Session) -> String {
-    let names: Vec<String> = list_members(site)
-        .into_iter()
-        .map(|member| member.name)
-        .collect();
+    let names: Vec<String> = list_members(site).into_iter().map(|member| member.name).collect();
     match site.manager() {
         Manager::Systemd => {
             let mut arguments = vec!["--no-pager", "--full", "--lines=0", "status", "--"];
@@ -269,22 +212,12 @@ fn list_services(site: &Session) -> String {
 /// What this program tells, asked as whoever runs this asked it.
 fn run_ourselves(site: &Session, global: &Global, arguments: &[&str]) -> Result<String> {
     let program = std::env::current_exe()?;
-    let program = program
-        .to_str()
-        .context("this program's name is not UTF-8")?;
+    let program = program.to_str().context("this program's name is not UTF-8")?;
     let mut all = vec![format!("--instance={}", global.instance)];
     if let Some(config) = &global.config {
-        all.push(format!(
-            "--config={}",
-            std::path::absolute(config)?.display()
-        ));
+        all.push(format!("--config={}", std::path::absolute(config)?.display()));
     }
-    all.extend(
-        global
-            .set
-            .iter()
-            .map(|assignment| format!("--set={assignment}")),
-    );
+    all.extend(global.set.iter().map(|assignment| format!("--set={assignment}")));
     all.extend(arguments.iter().map(|word| (*word).to_owned()));
     Ok(match site.host.child(program).args(all).end() {
         Ok(ended) => ended.output + &ended.complaint,
@@ -325,9 +258,7 @@ fn without_log(told: String) -> String {
 /// What stands before a line of a log, and that line.
 fn before_log(text: &str) -> Option<(&str, &str)> {
     let ends = text.find(LOG_ENDS).map(|at| at + LOG_ENDS.len());
-    let fails = text
-        .find(KEEPS_FAILING)
-        .and_then(|at| Some(at + text[at..].find(": ")? + 2));
+    let fails = text.find(KEEPS_FAILING).and_then(|at| Some(at + text[at..].find(": ")? + 2));
     let at = ends.into_iter().chain(fails).min()?;
     text.split_at_checked(at)
 }
@@ -364,12 +295,7 @@ fn read_secrets(site: &Session) -> Result<Vec<Zeroizing<String>>> {
         &settings.monitor.password_file,
         &settings.superuser.password_file,
     ];
-    files.extend(
-        given
-            .into_iter()
-            .flatten()
-            .map(|path| path.as_str().to_owned()),
-    );
+    files.extend(given.into_iter().flatten().map(|path| path.as_str().to_owned()));
     let mut secrets = Vec::new();
     for file in files {
         if !Path::new(&file).is_file() {
@@ -421,10 +347,7 @@ mod tests {
 
     #[test]
     fn a_password_that_stands_where_none_should_is_masked_and_told() {
-        let piece = |text: &str| Piece {
-            name: "a".into(),
-            text: text.into(),
-        };
+        let piece = |text: &str| Piece { name: "a".into(), text: text.into() };
         let mut pieces = [piece("x hushhush y hushhush"), piece("nothing")];
         let secrets = [Zeroizing::new("hushhush".to_owned())];
         assert_eq!(hide_secrets(&mut pieces, &secrets), 2);
@@ -436,8 +359,7 @@ mod tests {
     #[test]
     fn what_a_check_tells_of_a_log_is_known_words_alone() {
         let told = |line: &str| {
-            let finding =
-                json!({ "checks": [{ "found": format!("workers failed{LOG_ENDS}{line}") }] });
+            let finding = json!({ "checks": [{ "found": format!("workers failed{LOG_ENDS}{line}") }] });
             without_log(finding.to_string())
         };
         let exception = told("ValueError: Alice Doe, born 1970");
@@ -455,9 +377,6 @@ mod tests {
     fn a_log_that_can_t_be_read_tells_why() {
         assert_eq!(service_log("error: no journal\n"), "error: no journal\n");
         let log = r#"{"lines":[{"time":"now","message":"Patient Alice"},{"time":"then","message":"Traceback (most recent call last):"}]}"#;
-        assert_eq!(
-            service_log(log),
-            "then Traceback (most recent call last):\n"
-        );
+        assert_eq!(service_log(log), "then Traceback (most recent call last):\n");
     }
 }

@@ -84,9 +84,7 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
         let root = seen.get(&member.name).and_then(|seen| seen.pid);
         for pid in root.map(|pid| table.tree(pid)).unwrap_or_default() {
             let told = match table.get(pid).map(|stat| stat.state) {
-                Some('T' | 't') => Err(format!(
-                    "it was stopped by a signal; continue it with `kill -CONT {pid}`"
-                )),
+                Some('T' | 't') => Err(format!("it was stopped by a signal; continue it with `kill -CONT {pid}`")),
                 _ if begin.elapsed() > ALL_ANSWERS => {
                     Err("it was not asked: those before it took too long; name its service".into())
                 }
@@ -107,8 +105,7 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
         }
     }
     if all.is_empty() {
-        return Err(Exit::Unreachable
-            .because("none of these services runs: `camcops-provision status` says why"));
+        return Err(Exit::Unreachable.because("none of these services runs: `camcops-provision status` says why"));
     }
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "processes": all }))?;
@@ -187,10 +184,7 @@ fn is_listening(status: &str) -> bool {
 fn open_memory(pid: u32) -> Option<File> {
     let is_it = |path: &Path| fs::read_link(path).is_ok_and(|target| target.as_os_str() == MEMORY);
     let handles = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let path = handles
-        .take(MOST_HANDLES)
-        .filter_map(|handle| Some(handle.ok()?.path()))
-        .find(|path| is_it(path))?;
+    let path = handles.take(MOST_HANDLES).filter_map(|handle| Some(handle.ok()?.path())).find(|path| is_it(path))?;
     let file = open_at_once(&path).ok()?;
     let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
     let is_file = file.metadata().is_ok_and(|found| found.is_file());
@@ -212,10 +206,7 @@ fn parse_threads(text: &str) -> Vec<Thread> {
 }
 
 fn parse_frame(line: &str) -> Option<Frame> {
-    let (file, rest) = line
-        .trim_start()
-        .strip_prefix("File \"")?
-        .rsplit_once("\", line ")?;
+    let (file, rest) = line.trim_start().strip_prefix("File \"")?.rsplit_once("\", line ")?;
     let (number, function) = rest.split_once(" in ")?;
     Some(Frame {
         file: terminal::strip_controls(file),
@@ -262,14 +253,7 @@ mod tests {
         assert_eq!(threads.len(), 2);
         assert_eq!(threads[0].frames.len(), 1);
         assert_eq!(threads[0].frames[0].function, "<module>");
-        assert_eq!(
-            threads[1].frames,
-            [Frame {
-                file: "/a b.py".into(),
-                line: 7,
-                function: "wait".into()
-            }]
-        );
+        assert_eq!(threads[1].frames, [Frame { file: "/a b.py".into(), line: 7, function: "wait".into() }]);
         assert_eq!(parse_threads("nothing"), []);
     }
 
@@ -278,10 +262,7 @@ mod tests {
         let told = |script: &str| {
             let file = tempfile::tempfile_in("/dev/shm").unwrap();
             let place = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-            let child = std::process::Command::new("sh")
-                .args(["-c", script, "sh", &place])
-                .spawn()
-                .unwrap();
+            let child = std::process::Command::new("sh").args(["-c", script, "sh", &place]).spawn().unwrap();
             (file, child)
         };
         let begin = Instant::now();
@@ -309,28 +290,12 @@ mod tests {
         assert!(is_listening("SigIgn:\t0\nSigCgt:\t0000000000008000\n"));
         assert!(!is_listening("SigCgt:\t0000000000004000\n"));
         assert!(!is_listening(""));
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        assert!(
-            runtime
-                .block_on(ask_process(child.id()))
-                .unwrap_err()
-                .contains("does not tell")
-        );
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert!(runtime.block_on(ask_process(child.id())).unwrap_err().contains("does not tell"));
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(
-            runtime
-                .block_on(ask_process(u32::MAX >> 1))
-                .unwrap_err()
-                .contains("has ended")
-        );
+        assert!(runtime.block_on(ask_process(u32::MAX >> 1)).unwrap_err().contains("has ended"));
     }
 }

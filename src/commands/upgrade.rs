@@ -54,9 +54,9 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
     }
     let stop = stop_on_signals(style)?;
     if rollback::finish_begun(&global, flags.yes, style).await? {
-        return Err(Exit::Failed.because(
-            "an earlier upgrade was being undone, and that is finished now; run again to upgrade",
-        ));
+        return Err(
+            Exit::Failed.because("an earlier upgrade was being undone, and that is finished now; run again to upgrade")
+        );
     }
     let mut writer = Writer::open(&site.host, &site.instance, "upgrade")?;
     let found = check::check_upgrade(&site, to).await?;
@@ -103,9 +103,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
     };
     let (old, new) = (&upgrade.from.version, &upgrade.to.version);
     if !style.quiet {
-        terminal::print_note(&format!(
-            "  CamCOPS {new} could not be brought into use ({why:#}); going back to {old}"
-        ));
+        terminal::print_note(&format!("  CamCOPS {new} could not be brought into use ({why:#}); going back to {old}"));
     }
     rollback::undo_upgrade(&global, &mut writer, &upgrade, writes, style)
         .await
@@ -128,9 +126,7 @@ fn begun_upgrade(site: &Session, to: Version) -> Result<Option<UpgradeRecord>> {
     let is_asked_for = site.settings().camcops.version == Auto::Given(to)
         || (site.settings().camcops.version == Auto::Auto && to == Version::NEWEST);
     Ok(upgrade.filter(|upgrade| {
-        upgrade.phase == UpgradePhase::Switching
-            && upgrade.to.version == to.as_str()
-            && is_asked_for
+        upgrade.phase == UpgradePhase::Switching && upgrade.to.version == to.as_str() && is_asked_for
     }))
 }
 
@@ -150,11 +146,7 @@ fn with_version(global: &Global, version: &str) -> Result<Session> {
 }
 
 fn all_parts() -> Parts {
-    Parts {
-        only: Vec::new(),
-        skip: Vec::new(),
-        adopt: false,
-    }
+    Parts { only: Vec::new(), skip: Vec::new(), adopt: false }
 }
 
 /// Makes parts of the machine what the site wants.
@@ -185,29 +177,17 @@ async fn apply_chosen(
     choose(&mut plan);
     refuse_plan(site, &recipe, &plan)?;
     unpack_bundle(site, &plan)?;
-    let mut lines = Lines {
-        style,
-        host: &site.host,
-    };
+    let mut lines = Lines { style, host: &site.host };
     engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
     Ok(())
 }
 
 /// The new release, beside the one in use.
-async fn build_release(
-    next: &Session,
-    writer: &mut Writer<'_>,
-    stop: &AtomicBool,
-    style: Style,
-) -> Result<()> {
-    let parts = Parts {
-        only: vec![Part::Packages, Part::Application],
-        ..all_parts()
-    };
+async fn build_release(next: &Session, writer: &mut Writer<'_>, stop: &AtomicBool, style: Style) -> Result<()> {
+    let parts = Parts { only: vec![Part::Packages, Part::Application], ..all_parts() };
     // The links are what makes it the current one.
     apply_chosen(next, writer, &parts, stop, style, |plan| {
-        plan.changes
-            .retain(|planned| !matches!(planned.change.resource, Resource::Symlink(_)));
+        plan.changes.retain(|planned| !matches!(planned.change.resource, Resource::Symlink(_)));
     })
     .await
     .context("nothing was changed but for what is beside the release in use")
@@ -223,23 +203,12 @@ async fn prepare_upgrade(
     let known = next.drivers.database()?;
     let wanted = release::WantedRelease::new(&next.settings().camcops, &next.facts)
         .map_err(|why| Exit::Unreachable.because(why.0))?;
-    let head = tables::head_of(&wanted.id)
-        .await?
-        .with_context(|| format!("release {} has no migrations", wanted.id))?;
+    let head =
+        tables::head_of(&wanted.id).await?.with_context(|| format!("release {} has no migrations", wanted.id))?;
     let migrates = found.revision != head;
-    let mut from = Side {
-        version: found.from.clone(),
-        release: found.from_release.clone(),
-    };
+    let mut from = Side { version: found.from.clone(), release: found.from_release.clone() };
     if let Some(begun) = begun {
-        if tables::was_begun(
-            &known,
-            next.drivers.application()?,
-            &next.host,
-            &begun.revision,
-        )
-        .await?
-        {
+        if tables::was_begun(&known, next.drivers.application()?, &next.host, &begun.revision).await? {
             // Its dump is the one that leads back; another one is made of what there is now.
             services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
             return Ok(begun);
@@ -250,17 +219,12 @@ async fn prepare_upgrade(
         // What is written after the dump would be lost on the way back.
         services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
     }
-    let dump = next
-        .dump_before(&known.database, found.to, tables::Reader::Program)
-        .await?;
+    let dump = next.dump_before(&known.database, found.to, tables::Reader::Program).await?;
     next.drivers.application()?.dumped.replace(dump.clone());
     Ok(UpgradeRecord {
         phase: UpgradePhase::Switching,
         from,
-        to: Side {
-            version: found.to.to_owned(),
-            release: wanted.id,
-        },
+        to: Side { version: found.to.to_owned(), release: wanted.id },
         dump,
         revision: found.revision.clone(),
         migrates,
@@ -285,10 +249,7 @@ async fn go_forward(
     remember(upgrade)?;
     check::set_version(global, &upgrade.to.version)?;
     next.host.cut().after_write();
-    let parts = Parts {
-        skip: vec![Part::Services, Part::Web],
-        ..all_parts()
-    };
+    let parts = Parts { skip: vec![Part::Services, Part::Web], ..all_parts() };
     converge_parts(next, writer, &parts, stop, style).await?;
     if upgrade.migrates {
         upgrade.sums = Some(tables::table_sums(&*next.drivers.database()?).await?);
@@ -296,10 +257,7 @@ async fn go_forward(
         // What somebody enters ends the way back: nobody can before everything else runs.
         apply_chosen(next, writer, &all_parts(), stop, style, |plan| {
             plan.changes.retain(|planned| {
-                !services::lets_visitors_in(
-                    next.drivers.services.as_ref(),
-                    &planned.change.resource,
-                )
+                !services::lets_visitors_in(next.drivers.services.as_ref(), &planned.change.resource)
             });
         })
         .await?;
@@ -321,10 +279,7 @@ async fn check_site_works(site: &Session, writer: &Writer<'_>) -> Result<()> {
     }
     site.drivers.forget();
     let (_, plan) = make_plan(site, &writer.journal, &all_parts()).await?;
-    let differing = plan
-        .changes
-        .iter()
-        .map(|one| one.change.resource.to_string());
+    let differing = plan.changes.iter().map(|one| one.change.resource.to_string());
     let differing: Vec<String> = differing.collect();
     if !differing.is_empty() {
         bail!("not as it should be: {}", differing.join(", "));
@@ -332,11 +287,7 @@ async fn check_site_works(site: &Session, writer: &Writer<'_>) -> Result<()> {
     Ok(())
 }
 
-fn report_done(
-    site: &Session,
-    upgraded: Option<(&UpgradeRecord, Duration)>,
-    style: Style,
-) -> Result<u8> {
+fn report_done(site: &Session, upgraded: Option<(&UpgradeRecord, Duration)>, style: Style) -> Result<u8> {
     let Some((upgrade, gap)) = upgraded else {
         let version = site.settings().camcops.version;
         if style.json {
@@ -346,10 +297,7 @@ fn report_done(
                 Auto::Auto => Version::NEWEST,
                 Auto::Given(version) => version,
             };
-            terminal::print_line(&format!(
-                "nothing to do: CamCOPS {} is in use",
-                version.as_str()
-            ))?;
+            terminal::print_line(&format!("nothing to do: CamCOPS {} is in use", version.as_str()))?;
         }
         return Ok(0);
     };

@@ -30,23 +30,16 @@ struct UserAccount {
 /// Does it, and says what is.
 pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
     need_machine(global, "change users of CamCOPS")?;
-    let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) =
-        command;
-    UserName::read(&user.name.as_str().into()).map_err(|why| {
-        Exit::Usage.because(format!(
-            "{}: {why}; allowed: {}",
-            user.name,
-            UserName::allowed()
-        ))
-    })?;
+    let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) = command;
+    UserName::read(&user.name.as_str().into())
+        .map_err(|why| Exit::Usage.because(format!("{}: {why}; allowed: {}", user.name, UserName::allowed())))?;
     stop_on_signals(style)?;
     let site = purge::load_installed(global)?;
     let told = change_user(&site, command, &user.name, style).await;
     site.close().await;
     let told = told?;
     if style.json {
-        let document =
-            json!({ "instance": site.instance, "user": user.name, "changed": told.changed });
+        let document = json!({ "instance": site.instance, "user": user.name, "changed": told.changed });
         crate::base::terminal::print_json(&document)?;
     } else if !style.quiet {
         crate::base::terminal::print_line(&told.text)?;
@@ -59,12 +52,7 @@ struct UserReport {
     text: String,
 }
 
-async fn change_user(
-    site: &Session,
-    command: &User,
-    name: &str,
-    style: Style,
-) -> Result<UserReport> {
+async fn change_user(site: &Session, command: &User, name: &str, style: Style) -> Result<UserReport> {
     let tell = |changed, text: String| Ok(UserReport { changed, text });
     let before = find_user(site, name).await?;
     match command {
@@ -72,24 +60,13 @@ async fn change_user(
             Some(before) if before.superuser => tell(false, format!("{name} is a superuser")),
             Some(_) => {
                 ask_camcops(site, "make_superuser", name, None)?;
-                confirm_change(
-                    find_user(site, name)
-                        .await?
-                        .is_some_and(|now| now.superuser),
-                )?;
-                tell(
-                    true,
-                    format!("{name} is a superuser now, with the same password"),
-                )
+                confirm_change(find_user(site, name).await?.is_some_and(|now| now.superuser))?;
+                tell(true, format!("{name} is a superuser now, with the same password"))
             }
             None => {
                 let password = wanted_password(site, password, name, style)?;
                 ask_camcops(site, "make_superuser", name, Some(&password))?;
-                confirm_change(
-                    find_user(site, name)
-                        .await?
-                        .is_some_and(|now| now.superuser),
-                )?;
+                confirm_change(find_user(site, name).await?.is_some_and(|now| now.superuser))?;
                 tell(true, format!("there is a new superuser {name}"))
             }
         },
@@ -114,10 +91,7 @@ async fn change_user(
             confirm_change(find_user(site, name).await?.is_some_and(|now| !now.locked))?;
             match before.locked {
                 true => tell(true, format!("{name} can log in again")),
-                false => tell(
-                    false,
-                    format!("{name} was not locked out; wrong passwords so far are forgotten"),
-                ),
+                false => tell(false, format!("{name} was not locked out; wrong passwords so far are forgotten")),
             }
         }
     }
@@ -148,32 +122,22 @@ async fn find_user(site: &Session, name: &str) -> Result<Option<UserAccount>> {
     );
     let tables = ["_security_users", "_security_account_lockouts"];
     sql::tables_among(&known.server, &known.database, &tables).await?;
-    let rows: Option<Vec<(Option<bool>, String, bool)>> = known
-        .server
-        .rows_if_any(&question, &superuser::NOT_THERE)
-        .await?;
+    let rows: Option<Vec<(Option<bool>, String, bool)>> =
+        known.server.rows_if_any(&question, &superuser::NOT_THERE).await?;
     let Some(rows) = rows else {
         return Err(Exit::Unreachable.because(format!(
             "the database {} has no tables of CamCOPS: run `camcops-provision install`",
             known.database
         )));
     };
-    Ok(rows
-        .into_iter()
-        .next()
-        .map(|(superuser, mark, locked)| UserAccount {
-            superuser: superuser.unwrap_or(false),
-            mark,
-            locked,
-        }))
+    Ok(rows.into_iter().next().map(|(superuser, mark, locked)| UserAccount {
+        superuser: superuser.unwrap_or(false),
+        mark,
+        locked,
+    }))
 }
 
-fn wanted_password(
-    site: &Session,
-    flags: &PasswordFlags,
-    name: &str,
-    style: Style,
-) -> Result<Secret> {
+fn wanted_password(site: &Session, flags: &PasswordFlags, name: &str, style: Style) -> Result<Secret> {
     match &flags.password_file {
         Some(file) => from_file(&site.host, "--password-file", file),
         None if !style.json && has_terminal() => asked_twice(&format!("New password of {name}: ")),
@@ -187,12 +151,5 @@ fn wanted_password(
 fn ask_camcops(site: &Session, verb: &str, name: &str, password: Option<&Secret>) -> Result<()> {
     let application = site.drivers.application()?;
     (application.tell)(&format!("CamCOPS's {verb}, which takes some seconds"));
-    superuser::by_camcops(
-        site.drivers.application()?,
-        &site.host,
-        verb,
-        name,
-        password,
-        Exit::Unusable,
-    )
+    superuser::by_camcops(site.drivers.application()?, &site.host, verb, name, password, Exit::Unusable)
 }

@@ -85,10 +85,7 @@ pub(crate) async fn try_login(socket: &Path, user: &str, database: &str) -> Resu
 fn roles_to_ask(site: &Session, asked: &[Backend]) -> Vec<Backend> {
     let served = site.settings().services.wants(Service::Server);
     let mut roles: Vec<Backend> = match asked {
-        [] => Backend::ALL
-            .into_iter()
-            .filter(|role| served || *role != Backend::Web)
-            .collect(),
+        [] => Backend::ALL.into_iter().filter(|role| served || *role != Backend::Web).collect(),
         asked => asked.to_vec(),
     };
     roles.sort();
@@ -125,10 +122,7 @@ async fn until_it_answers(
     let mut last: Option<Cause> = None;
     loop {
         let left = limit.saturating_sub(start.elapsed());
-        let trouble = match endpoint
-            .answers(left.clamp(SHORTEST_TRY, LONGEST_TRY))
-            .await
-        {
+        let trouble = match endpoint.answers(left.clamp(SHORTEST_TRY, LONGEST_TRY)).await {
             Ok(answer) => {
                 return Ok(AnsweredRole {
                     role,
@@ -167,10 +161,7 @@ fn format_answer(one: &AnsweredRole) -> String {
 }
 
 fn gave_up(missing: &[(Backend, Trouble)], limit: Duration) -> String {
-    let each: Vec<String> = missing
-        .iter()
-        .map(|(role, trouble)| format!("the {role} at {trouble}"))
-        .collect();
+    let each: Vec<String> = missing.iter().map(|(role, trouble)| format!("the {role} at {trouble}")).collect();
     let time = match limit.is_zero() {
         true => String::new(),
         false => format!(" within {}", format_seconds(limit)),
@@ -184,10 +175,7 @@ mod tests {
 
     #[test]
     fn the_last_cause_of_each_is_told() {
-        let trouble = |text: &str| Trouble {
-            cause: Cause::Closed,
-            text: text.into(),
-        };
+        let trouble = |text: &str| Trouble { cause: Cause::Closed, text: text.into() };
         let missing = [
             (Backend::Database, trouble("db:3306: connection refused")),
             (Backend::Broker, trouble("mq:5672: no answer")),
@@ -196,9 +184,6 @@ mod tests {
             gave_up(&missing, Duration::from_secs(5)),
             "not ready within 5 s: the database at db:3306: connection refused\n  and the broker at mq:5672: no answer"
         );
-        assert_eq!(
-            gave_up(&missing[..1], Duration::ZERO),
-            "not ready: the database at db:3306: connection refused"
-        );
+        assert_eq!(gave_up(&missing[..1], Duration::ZERO), "not ready: the database at db:3306: connection refused");
     }
 }

@@ -14,10 +14,7 @@ pub(crate) fn check_backups(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(summary) = BackupSummary::of(&look.site.host, look.site)? else {
         return Ok(vec![Finding::not_applicable("only root sees backups")]);
     };
-    let age = summary
-        .newest
-        .as_ref()
-        .map(|newest| Duration::seconds(newest.age_seconds));
+    let age = summary.newest.as_ref().map(|newest| Duration::seconds(newest.age_seconds));
     if let Some(age) = age {
         look.measure("backup_age_seconds", None, age.as_seconds_f64());
     }

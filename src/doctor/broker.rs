@@ -26,9 +26,7 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let endpoint = match BrokerAddress::of(&site.host, site.settings(), &site.layout) {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
-            return Ok(vec![Finding::not_applicable(
-                "its password is not there yet",
-            )]);
+            return Ok(vec![Finding::not_applicable("its password is not there yet")]);
         }
         Err(why) => return Err(why),
     };
@@ -58,10 +56,7 @@ pub(crate) async fn check_rights(look: &Look<'_>) -> Result<Vec<Finding>> {
             _ => false,
         })
         .await?;
-    Ok(mended_by_install(
-        pending,
-        "the account may use its vhost, and no other",
-    ))
+    Ok(mended_by_install(pending, "the account may use its vhost, and no other"))
 }
 
 /// How long a task may take.
@@ -69,15 +64,12 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (_, plan) = look.plan().await?;
     let broker = &look.site.settings().broker;
     if broker.mode == Mode::External {
-        return Ok(vec![Finding::not_applicable(
-            "only its own administrator can see that",
-        )]);
+        return Ok(vec![Finding::not_applicable("only its own administrator can see that")]);
     }
     let wanted = broker.consumer_timeout_ms.get();
     let short = plan.changes.iter().find(|planned| {
         let facets = &planned.facets;
-        matches!(planned.change.resource, Resource::Vhost(_))
-            && facets.iter().any(|facet| facet == "consumer_timeout")
+        matches!(planned.change.resource, Resource::Vhost(_)) && facets.iter().any(|facet| facet == "consumer_timeout")
     });
     let Some(short) = short else {
         return Ok(vec![Finding::ok(format!("at least {wanted} ms"))]);
@@ -85,10 +77,7 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
     let now = short.change.before.facets();
     let now = now.and_then(|facets| facets.text("consumer_timeout"));
     let drop_in = look.site.layout.broker_drop_in();
-    let is_written = !plan
-        .changes
-        .iter()
-        .any(|planned| planned.change.resource.name() == drop_in);
+    let is_written = !plan.changes.iter().any(|planned| planned.change.resource.name() == drop_in);
     Ok(vec![Finding::failed(
         format!(
             "the running broker ends a task after {}, and broker.consumer_timeout_ms is {wanted}",
@@ -118,13 +107,8 @@ pub(crate) fn check_queue(look: &Look<'_>) -> Result<Vec<Finding>> {
     let here = look.site.settings().services.wants(Service::Workers);
     Ok(vec![match (queue.consumers, queue.waiting) {
         (0, _) if here => Finding::failed(found, "camcops-provision start workers"),
-        (0, _) => Finding::warning(
-            found,
-            "camcops-provision start workers   # on the machine of the workers",
-        ),
-        (_, LONG..) => {
-            Finding::warning(found, "camcops-provision logs workers --since '1 hour ago'")
-        }
+        (0, _) => Finding::warning(found, "camcops-provision start workers   # on the machine of the workers"),
+        (_, LONG..) => Finding::warning(found, "camcops-provision logs workers --since '1 hour ago'"),
         _ => Finding::ok(found),
     }])
 }

@@ -32,17 +32,11 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.before && site.settings().database.mode == Mode::Local {
         return Ok(vec![Finding::not_applicable("install brings it")]);
     }
-    let endpoint = match DatabaseAddress::of(
-        &site.host,
-        &site.settings().database,
-        &site.layout,
-        site.socket_account(),
-    ) {
+    let endpoint = match DatabaseAddress::of(&site.host, &site.settings().database, &site.layout, site.socket_account())
+    {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
-            return Ok(vec![Finding::not_applicable(
-                "its account is only made by install",
-            )]);
+            return Ok(vec![Finding::not_applicable("its account is only made by install")]);
         }
         Err(why) => return Err(why),
     };
@@ -57,9 +51,7 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
     };
     let version = answer.version.as_deref().unwrap_or_default();
-    let mut numbers = version
-        .split('.')
-        .map_while(|part| part.parse::<u32>().ok());
+    let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
     let number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let oldest = OLDEST.iter().find(|(name, _)| *name == answer.product);
     Ok(vec![match oldest {
@@ -72,9 +64,7 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 fn not_asked() -> Vec<Finding> {
-    vec![Finding::not_applicable(
-        "not asked: no plan can be made, and `settings` tells why",
-    )]
+    vec![Finding::not_applicable("not asked: no plan can be made, and `settings` tells why")]
 }
 
 /// A statement as a command line. A name in it may be of anybody's making, and is not to end the text for the shell.
@@ -82,10 +72,9 @@ fn by_client(look: &Look<'_>, statement: &str) -> String {
     let statement = statement.replace('\'', r"'\''");
     match look.site.settings().database.mode {
         Mode::Local => format!("mysql --execute '{statement}'"),
-        Mode::External => format!(
-            "mysql --host {} --execute '{statement}'",
-            look.site.settings().database.host.as_str()
-        ),
+        Mode::External => {
+            format!("mysql --host {} --execute '{statement}'", look.site.settings().database.host.as_str())
+        }
     }
 }
 
@@ -94,10 +83,7 @@ pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
-    let row: Option<(u64,)> = known
-        .server
-        .row("SELECT @@GLOBAL.max_allowed_packet")
-        .await?;
+    let row: Option<(u64,)> = known.server.row("SELECT @@GLOBAL.max_allowed_packet").await?;
     let (packet,) = row.context("the server does not tell its max_allowed_packet")?;
     let found = format!("max_allowed_packet is {} MiB", packet >> 20);
     if packet >= LEAST_PACKET {
@@ -108,10 +94,7 @@ pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Vec<Finding>> {
         true => "camcops-provision install".to_owned(),
         false => by_client(look, "SET GLOBAL max_allowed_packet = 67108864"),
     };
-    Ok(vec![Finding::failed(
-        format!("{found}, and CamCOPS needs 32"),
-        remedy,
-    )])
+    Ok(vec![Finding::failed(format!("{found}, and CamCOPS needs 32"), remedy)])
 }
 
 /// How many connections there may be.
@@ -125,18 +108,15 @@ pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Vec<Finding>> {
         .server
         .rows("SHOW GLOBAL STATUS WHERE Variable_name IN ('Max_used_connections', 'Threads_connected')")
         .await?;
-    let status: BTreeMap<String, u64> = status
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
-        .collect();
+    let status: BTreeMap<String, u64> =
+        status.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect();
     let value = |name: &str| status.get(name).copied().unwrap_or(0);
     let (used, now) = (value("Max_used_connections"), value("Threads_connected"));
     look.measure("database_connections", None, now as f64);
     look.measure("database_connections_max", None, most as f64);
     let needed = view::needs_of_site(look.site).connections + OTHERS;
-    let found = format!(
-        "{now} of {most} connections, {used} at most so far; the processes of the site may open {needed}"
-    );
+    let found =
+        format!("{now} of {most} connections, {used} at most so far; the processes of the site may open {needed}");
     let more = (needed * 2).max(151);
     let remedy = format!(
         "{}   # and `max_connections = {more}` in the server's settings, for its next start",
@@ -159,8 +139,7 @@ pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
     let defaults = look
         .pending(|planned| {
             let facets = &planned.facets;
-            matches!(planned.change.resource, Resource::Schema(_))
-                && facets.iter().any(|facet| facet != "max_packet")
+            matches!(planned.change.resource, Resource::Schema(_)) && facets.iter().any(|facet| facet != "max_packet")
         })
         .await
         // Where no plan can be made, `settings` tells why.
@@ -215,10 +194,7 @@ async fn wrong_collations(known: &Database, all: u64) -> Result<Vec<Finding>> {
     let mixed = (wrong.len() as u64) < all / 2 || wrong.iter().any(|(_, one)| *one != wrong[0].1);
     let mut findings = Vec::new();
     for (table, collation) in wrong.iter().take(SHOWN) {
-        let found = format!(
-            "{} has columns in {collation}, not {COLLATION}",
-            strip_controls(table)
-        );
+        let found = format!("{} has columns in {collation}, not {COLLATION}", strip_controls(table));
         findings.push(match mixed {
             true => Finding::failed(found, FIX_COLLATION),
             false => Finding::warning(found, FIX_COLLATION),
@@ -250,10 +226,8 @@ pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some(known) = look.database().await else {
         return Ok(not_asked());
     };
-    let row: Option<(bool, String)> = known
-        .server
-        .row("SELECT @@GLOBAL.innodb_strict_mode, @@GLOBAL.innodb_default_row_format")
-        .await?;
+    let row: Option<(bool, String)> =
+        known.server.row("SELECT @@GLOBAL.innodb_strict_mode, @@GLOBAL.innodb_default_row_format").await?;
     let (strict, format) = row.context("the server does not tell its innodb_strict_mode")?;
     let mut findings = Vec::new();
     if !strict {
@@ -275,9 +249,7 @@ pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(
-            "strict, and new tables have room for wide rows",
-        ));
+        findings.push(Finding::ok("strict, and new tables have room for wide rows"));
     }
     Ok(findings)
 }
@@ -290,17 +262,10 @@ pub(crate) async fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
         .drivers
         .application()?
         .command(host, "camcops_server")?
-        .args([
-            "check_index",
-            "--show_all_bad",
-            "--config",
-            &look.site.layout.config,
-        ])
+        .args(["check_index", "--show_all_bad", "--config", &look.site.layout.config])
         .end()?;
     if ended.status.success() {
-        return Ok(vec![Finding::ok(
-            "it has every task and every number, once",
-        )]);
+        return Ok(vec![Finding::ok("it has every task and every number, once")]);
     }
     let lines: Vec<String> = ended.complaint.lines().map(strip_controls).collect();
     let says_bad = lines.iter().any(|line| line.contains("index is bad"));
@@ -311,10 +276,7 @@ pub(crate) async fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
     let wrong = errors.filter(|line| !line.contains("index is bad")).count();
     Ok(vec![Finding::failed(
         format!("{} missing or wrong", count_of(wrong, "line")),
-        format!(
-            "camcops-provision run -- reindex --config {}",
-            look.site.layout.config
-        ),
+        format!("camcops-provision run -- reindex --config {}", look.site.layout.config),
     )])
 }
 
@@ -324,9 +286,7 @@ pub(crate) async fn check_accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
         return Ok(not_asked());
     };
     if known.server.power == Power::Application {
-        return Ok(vec![Finding::not_applicable(
-            "only an administrator of the server can see its accounts",
-        )]);
+        return Ok(vec![Finding::not_applicable("only an administrator of the server can see its accounts")]);
     }
     // A role has no host.
     let weak: Vec<(String, String)> = known
@@ -352,31 +312,19 @@ pub(crate) async fn check_accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
         })
         .collect();
     Ok(match findings.is_empty() {
-        true => vec![Finding::ok(
-            "every account has a name and a password, and root comes from this machine alone",
-        )],
+        true => vec![Finding::ok("every account has a name and a password, and root comes from this machine alone")],
         false => findings,
     })
 }
 
 /// What the accounts may do.
 pub(crate) async fn check_grants(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let pending = look
-        .pending(|planned| matches!(planned.change.resource, Resource::SqlAccount(_)))
-        .await?;
-    Ok(mended_by_install(
-        pending,
-        "each account has its rights, and no more",
-    ))
+    let pending = look.pending(|planned| matches!(planned.change.resource, Resource::SqlAccount(_))).await?;
+    Ok(mended_by_install(pending, "each account has its rights, and no more"))
 }
 
 /// At which revision the tables are.
 pub(crate) async fn check_schema(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let pending = look
-        .pending(|planned| matches!(planned.change.resource, Resource::Tables(_)))
-        .await?;
-    Ok(mended_by_install(
-        pending,
-        "the tables are at the revision of the release",
-    ))
+    let pending = look.pending(|planned| matches!(planned.change.resource, Resource::Tables(_))).await?;
+    Ok(mended_by_install(pending, "the tables are at the revision of the release"))
 }

@@ -21,16 +21,11 @@ const PDF: &str = include_str!("end_to_end/pdf.py");
 /// What a role of the services answers.
 async fn check_role(look: &Look<'_>, role: ServiceRole, well: &str) -> Result<Vec<Finding>> {
     let Some((member, seen)) = look.service(role)? else {
-        return Ok(vec![Finding::not_applicable(
-            "this service is not wanted on this machine",
-        )]);
+        return Ok(vec![Finding::not_applicable("this service is not wanted on this machine")]);
     };
     let remedy = "camcops-provision doctor services web";
     if seen.phase != ServicePhase::Running {
-        return Ok(vec![Finding::failed(
-            format!("{} does not run", member.name),
-            remedy,
-        )]);
+        return Ok(vec![Finding::failed(format!("{} does not run", member.name), remedy)]);
     }
     Ok(vec![match look.answer(&member).await? {
         Some(Err(why)) => Finding::failed(why.text, remedy),
@@ -47,12 +42,10 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// A tablet's question.
 pub(crate) async fn check_api(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable(
-            "no Apache of ours is in front",
-        )]);
+        return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);
     }
-    let wanted = release::WantedRelease::new(&look.site.settings().camcops, &look.site.facts)
-        .map_err(|why| anyhow!(why.0))?;
+    let wanted =
+        release::WantedRelease::new(&look.site.settings().camcops, &look.site.facts).map_err(|why| anyhow!(why.0))?;
     let form = format!(
         "operation=check_device_registered&camcops_version={}&device=camcops-provision",
         wanted.version.as_str()
@@ -63,50 +56,27 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Vec<Finding>> {
     if answer.contains(UNREGISTERED) {
         return Ok(vec![Finding::ok(format!("{place} answers as to a tablet"))]);
     }
-    let who = answer
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .find_map(|line| line.strip_prefix("Server: "));
-    let code =
-        parse_status(&answer).map_or_else(|| "nothing of the web".into(), |code| code.to_string());
+    let who = answer.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("Server: "));
+    let code = parse_status(&answer).map_or_else(|| "nothing of the web".into(), |code| code.to_string());
     Ok(vec![Finding::failed(
-        format!(
-            "{place} answers {code}, and not as CamCOPS; who answers calls itself {}",
-            who.unwrap_or("nothing")
-        ),
+        format!("{place} answers {code}, and not as CamCOPS; who answers calls itself {}", who.unwrap_or("nothing")),
         "camcops-provision doctor web",
     )])
 }
 
 /// A question through the broker.
 pub(crate) async fn check_workers(look: &Look<'_>) -> Result<Vec<Finding>> {
-    check_role(
-        look,
-        ServiceRole::Workers,
-        "the workers answer through the broker",
-    )
-    .await
+    check_role(look, ServiceRole::Workers, "the workers answer through the broker").await
 }
 
 pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
-    check_role(
-        look,
-        ServiceRole::Scheduler,
-        "the scheduler has its schedule open",
-    )
-    .await
+    check_role(look, ServiceRole::Scheduler, "the scheduler has its schedule open").await
 }
 
 pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
-    let made = look
-        .site
-        .drivers
-        .application()?
-        .command(host, "python3")?
-        .args(["-c", PDF])
-        .patience(PDF_PATIENCE)
-        .end()?;
+    let made =
+        look.site.drivers.application()?.command(host, "python3")?.args(["-c", PDF]).patience(PDF_PATIENCE).end()?;
     let said = made.output.trim().to_owned();
     Ok(vec![match made.status.success() && !said.is_empty() {
         true => Finding::ok(format!("a page of {said} bytes")),

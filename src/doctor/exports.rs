@@ -8,10 +8,7 @@ use anyhow::Result;
 /// Whether the services can write there.
 pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
-    let config = site
-        .host
-        .read_text(&site.layout.config)?
-        .unwrap_or_default();
+    let config = site.host.read_text(&site.layout.config)?.unwrap_or_default();
     let folders = Exports::of(&Ini::parse(&config)).folders;
     if folders.is_empty() {
         return Ok(vec![Finding::not_applicable("no recipient gets files")]);

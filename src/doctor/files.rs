@@ -20,29 +20,20 @@ pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.push(Finding::failed(what, "camcops-provision plan"));
     }
     for conflict in &plan.conflicts {
-        findings.push(Finding::failed(
-            &conflict.what,
-            "camcops-provision plan --diff",
-        ));
+        findings.push(Finding::failed(&conflict.what, "camcops-provision plan --diff"));
     }
     let open = look.site.open_secrets();
     for open in &open {
         findings.push(Finding::failed(open.to_string(), open.remedy()));
     }
-    let is_told = |warning: &&String| {
-        open.iter()
-            .any(|open| warning.starts_with(&open.to_string()))
-    };
+    let is_told = |warning: &&String| open.iter().any(|open| warning.starts_with(&open.to_string()));
     for warning in recipe.warnings.iter().filter(|one| !is_told(one)) {
         findings.push(Finding::warning(warning, "camcops-provision config edit"));
     }
     let is_cut = look.journal.owned().iter().any(|owned| owned.open);
     // What another run has begun is not interrupted.
     if is_cut && journal::at_work(&look.site.host).is_none() {
-        findings.push(Finding::failed(
-            "the last run was interrupted",
-            "camcops-provision install",
-        ));
+        findings.push(Finding::failed("the last run was interrupted", "camcops-provision install"));
     }
     if findings.is_empty() {
         let file = look.site.settings_file.display();
@@ -56,29 +47,20 @@ pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(only_rights).await?;
     let all = look.journal.owned().iter();
     let all = all.filter(|owned| is_file(&owned.change.resource)).count();
-    Ok(mended_by_install(
-        pending,
-        &format!("{all} files and directories are whose they should be"),
-    ))
+    Ok(mended_by_install(pending, &format!("{all} files and directories are whose they should be")))
 }
 
 /// Files, and whatever else no other check tells of.
 pub(crate) async fn check_files(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match &planned.change.resource {
-            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => {
-                !only_rights(planned)
-            }
-            Resource::Group(_)
-            | Resource::User(_)
-            | Resource::Superuser(_)
-            | Resource::Unknown(..) => true,
+            Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => !only_rights(planned),
+            Resource::Group(_) | Resource::User(_) | Resource::Superuser(_) | Resource::Unknown(..) => true,
             _ => false,
         })
         .await?;
     let all = look.journal.owned().len();
-    let mut findings =
-        mended_by_install(pending, &format!("{all} things are as install made them"));
+    let mut findings = mended_by_install(pending, &format!("{all} things are as install made them"));
     if let Some(hole) = hole_of_release(look)? {
         findings.retain(|finding| finding.state > Health::Ok);
         findings.push(hole);
@@ -100,17 +82,11 @@ fn hole_of_release(look: &Look<'_>) -> Result<Option<Finding>> {
         Some(path) => format!("rm '{place}/{path}' && camcops-provision install"),
         None => "camcops-provision install".to_owned(),
     };
-    Ok(Some(Finding::failed(
-        format!("release {id}: {hole}"),
-        remedy,
-    )))
+    Ok(Some(Finding::failed(format!("release {id}: {hole}"), remedy)))
 }
 
 fn is_file(resource: &Resource) -> bool {
-    matches!(
-        resource,
-        Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_)
-    )
+    matches!(resource, Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_))
 }
 
 fn only_rights(planned: &Planned) -> bool {

@@ -63,11 +63,7 @@ impl Finding {
     }
 
     pub(super) fn new(state: Health, found: impl Into<String>, remedy: Option<String>) -> Finding {
-        Finding {
-            state,
-            found: found.into(),
-            remedy,
-        }
+        Finding { state, found: found.into(), remedy }
     }
 }
 

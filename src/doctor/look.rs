@@ -47,23 +47,12 @@ impl Measures {
 impl<'a> Look<'a> {
     /// Nothing is asked yet.
     pub(crate) fn at(site: &'a Session, journal: Journal, before: bool) -> Look<'a> {
-        Look {
-            site,
-            journal,
-            before,
-            measures: Measures::default(),
-            plan: OnceCell::new(),
-            queue: RefCell::default(),
-        }
+        Look { site, journal, before, measures: Measures::default(), plan: OnceCell::new(), queue: RefCell::default() }
     }
 
     /// Takes a number down.
     pub(super) fn measure(&self, name: &'static str, of: Option<&str>, value: f64) {
-        self.measures.add(Measure {
-            name,
-            of: of.map(str::to_owned),
-            value,
-        });
+        self.measures.add(Measure { name, of: of.map(str::to_owned), value });
     }
 
     /// What `install` would do.
@@ -89,17 +78,10 @@ impl<'a> Look<'a> {
         let (_, plan) = self.plan().await?;
         let told = |planned: &Planned| match planned.facets.as_slice() {
             [one] if one == "presence" => format!("{} is not there", planned.change.resource),
-            facets => format!(
-                "{} differs in its {}",
-                planned.change.resource,
-                facets.join(" and ")
-            ),
+            facets => format!("{} differs in its {}", planned.change.resource, facets.join(" and ")),
         };
         let changes = plan.changes.iter();
-        Ok(changes
-            .filter(|planned| concerns(planned))
-            .map(told)
-            .collect())
+        Ok(changes.filter(|planned| concerns(planned)).map(told).collect())
     }
 
     /// The services of the site.

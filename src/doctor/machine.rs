@@ -47,10 +47,7 @@ pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Vec<Finding>> {
     let names: Vec<&str> = missing.iter().map(|resource| resource.name()).collect();
     let names = names.join(", ");
     if !look.before {
-        return Ok(vec![Finding::failed(
-            format!("missing: {names}"),
-            "camcops-provision install",
-        )]);
+        return Ok(vec![Finding::failed(format!("missing: {names}"), "camcops-provision install")]);
     }
     // What can't be fetched is known now.
     let packages = look.site.drivers.packages()?;
@@ -62,20 +59,12 @@ pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Vec<Finding>> {
 pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before {
-        return Ok(vec![
-            match release::WantedRelease::new(&site.settings().camcops, &site.facts) {
-                Ok(wanted) => Finding::ok(format!(
-                    "CamCOPS {} on {}",
-                    wanted.version.as_str(),
-                    wanted.python.path
-                )),
-                Err(why) => Finding::failed(why.0, "camcops-provision plan"),
-            },
-        ]);
+        return Ok(vec![match release::WantedRelease::new(&site.settings().camcops, &site.facts) {
+            Ok(wanted) => Finding::ok(format!("CamCOPS {} on {}", wanted.version.as_str(), wanted.python.path)),
+            Err(why) => Finding::failed(why.0, "camcops-provision plan"),
+        }]);
     }
-    let pending = look
-        .pending(|planned| matches!(planned.change.resource, Resource::Release(_)))
-        .await?;
+    let pending = look.pending(|planned| matches!(planned.change.resource, Resource::Release(_))).await?;
     if !pending.is_empty() {
         return Ok(mended_by_install(pending, ""));
     }
@@ -119,10 +108,7 @@ pub(crate) fn check_disk(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let mut findings = Vec::new();
     let releases = Path::new(crate::layout::RELEASES);
-    let releases = releases
-        .ancestors()
-        .find_map(|place| std::fs::metadata(place).ok())
-        .map(|data| data.dev());
+    let releases = releases.ancestors().find_map(|place| std::fs::metadata(place).ok()).map(|data| data.dev());
     for (device, place) in places {
         let told = statvfs(place)?;
         let block = told.fragment_size();
@@ -131,21 +117,20 @@ pub(crate) fn check_disk(look: &Look<'_>) -> Result<Vec<Finding>> {
         if all == 0 {
             continue;
         }
-        let remedy = format!(
-            "du --one-file-system --human-readable --max-depth=2 {place} | sort --human-numeric-sort | tail"
-        );
+        let remedy =
+            format!("du --one-file-system --human-readable --max-depth=2 {place} | sort --human-numeric-sort | tail");
         let space = format!("{place}: {} of {} MiB free", free / MIB, all / MIB);
         let (inodes, left) = (told.files(), told.files_available());
         findings.push(if look.before && Some(device) == releases && free < TO_INSTALL {
-            Finding::failed(
-                format!("{space}, and an installation takes {} MiB", TO_INSTALL / MIB),
-                remedy,
-            )
+            Finding::failed(format!("{space}, and an installation takes {} MiB", TO_INSTALL / MIB), remedy)
         } else if is_below(free, all, FULL) {
             Finding::failed(space, remedy)
         } else if inodes > 0 && is_below(left, inodes, (FULL.0, u64::MAX)) {
             let files = format!("{place}: {left} of {inodes} inodes free");
-            Finding::failed(files, format!("du --one-file-system --inodes --max-depth=2 {place} | sort --numeric-sort | tail"))
+            Finding::failed(
+                files,
+                format!("du --one-file-system --inodes --max-depth=2 {place} | sort --numeric-sort | tail"),
+            )
         } else if is_below(free, all, SCARCE) {
             Finding::warning(space, remedy)
         } else {
@@ -166,16 +151,12 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         let number = line.trim_start_matches(':').trim().strip_suffix("kB")?;
         Some(number.trim().parse::<u64>().ok()? / 1024)
     };
-    let (all, free) = (
-        value("MemTotal").unwrap_or(0),
-        value("MemAvailable").unwrap_or(0),
-    );
+    let (all, free) = (value("MemTotal").unwrap_or(0), value("MemAvailable").unwrap_or(0));
     let swap = value("SwapFree").unwrap_or(0);
     look.measure("memory_available_bytes", None, (free * MIB) as f64);
     let found = format!("{free} of {all} MiB free");
     if look.before {
-        let more =
-            "give the machine more memory, or leave services to another one (services.disabled)";
+        let more = "give the machine more memory, or leave services to another one (services.disabled)";
         return Ok(vec![if all + swap < LEAST_MEMORY_MB {
             Finding::failed(format!("{found}: the site would not start"), more)
         } else if all + swap < SMALL_MEMORY_MB {
@@ -191,9 +172,7 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         _ => Finding::ok(found),
     }];
     let killed = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let killed = killed
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
+    let killed = killed.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
     if let Some(killed @ 1..) = killed {
         findings.push(Finding::warning(
             format!("killed for want of memory since the start of the machine: {killed}"),
@@ -240,17 +219,10 @@ pub(crate) fn check_time(look: &Look<'_>) -> Result<Vec<Finding>> {
 pub(crate) fn check_selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
     let enforced = std::fs::read_to_string("/sys/fs/selinux/enforce").unwrap_or_default();
     if enforced.trim() != "1" {
-        return Ok(vec![Finding::not_applicable(
-            "SELinux is not enforced here",
-        )]);
+        return Ok(vec![Finding::not_applicable("SELinux is not enforced here")]);
     }
     let layout = &look.site.layout;
-    let places = [
-        "/etc/camcops",
-        &layout.socket_dir,
-        &layout.data,
-        &layout.state,
-    ];
+    let places = ["/etc/camcops", &layout.socket_dir, &layout.data, &layout.state];
     let asked = look.site.host.child("restorecon");
     let ended = asked.args(["-n", "-R", "-v"]).args(places).end()?;
     let wrong = ended.output.lines().filter(|line| !line.is_empty()).count();

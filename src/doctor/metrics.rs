@@ -19,20 +19,14 @@ pub(crate) const UNKNOWN: u8 = 3;
 /// The line of a monitoring plugin with its numbers, what is wrong after it, and the exit code.
 pub(crate) fn plugin_output(outcomes: &[CheckOutcome]) -> (String, u8) {
     let (code, word) = plugin_state(worst_state(outcomes));
-    let wrong: Vec<&CheckOutcome> = outcomes
-        .iter()
-        .filter(|outcome| outcome.state > Health::Ok)
-        .collect();
+    let wrong: Vec<&CheckOutcome> = outcomes.iter().filter(|outcome| outcome.state > Health::Ok).collect();
     let mut text = format!("CAMCOPS {word}: ");
     match wrong.as_slice() {
         [] => {
             let _ = write!(text, "{} checks are well", outcomes.len());
         }
         some => {
-            let named: Vec<String> = some
-                .iter()
-                .map(|outcome| format!("{} {}", outcome.id, outcome.state))
-                .collect();
+            let named: Vec<String> = some.iter().map(|outcome| format!("{} {}", outcome.id, outcome.state)).collect();
             text.push_str(&named.join(", "));
         }
     }
@@ -62,18 +56,10 @@ pub(crate) fn prometheus_text(instance: &str, outcomes: &[CheckOutcome]) -> Stri
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
     };
     let name = "camcops_check_state";
-    head(
-        &mut text,
-        name,
-        "0 well or not applicable, 1 warning, 2 failed.",
-    );
+    head(&mut text, name, "0 well or not applicable, 1 warning, 2 failed.");
     for outcome in outcomes {
         let state = plugin_state(outcome.state).0;
-        let _ = writeln!(
-            text,
-            "{name}{{instance=\"{instance}\",check=\"{}\"}} {state}",
-            outcome.id
-        );
+        let _ = writeln!(text, "{name}{{instance=\"{instance}\",check=\"{}\"}} {state}", outcome.id);
     }
     let mut measures: BTreeMap<&str, Vec<&Measure>> = BTreeMap::new();
     for measure in outcomes.iter().flat_map(|outcome| &outcome.measures) {
@@ -81,31 +67,17 @@ pub(crate) fn prometheus_text(instance: &str, outcomes: &[CheckOutcome]) -> Stri
     }
     for (name, all) in measures {
         let name = format!("camcops_{name}");
-        head(
-            &mut text,
-            &name,
-            "What camcops-provision doctor has measured.",
-        );
+        head(&mut text, &name, "What camcops-provision doctor has measured.");
         for measure in all {
-            let of = measure
-                .of
-                .as_deref()
-                .map(|of| format!(",of=\"{}\"", escape_label(of)));
-            let _ = writeln!(
-                text,
-                "{name}{{instance=\"{instance}\"{}}} {}",
-                of.unwrap_or_default(),
-                measure.value
-            );
+            let of = measure.of.as_deref().map(|of| format!(",of=\"{}\"", escape_label(of)));
+            let _ = writeln!(text, "{name}{{instance=\"{instance}\"{}}} {}", of.unwrap_or_default(), measure.value);
         }
     }
     text
 }
 
 fn escape_label(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -126,16 +98,8 @@ mod tests {
     }
 
     fn some() -> Vec<CheckOutcome> {
-        let days = Measure {
-            name: "certificate_days_left",
-            of: None,
-            value: 20.0,
-        };
-        let free = Measure {
-            name: "disk_free_bytes",
-            of: Some("/a \"b\"".into()),
-            value: 1.5,
-        };
+        let days = Measure { name: "certificate_days_left", of: None, value: 20.0 };
+        let free = Measure { name: "disk_free_bytes", of: Some("/a \"b\"".into()), value: 1.5 };
         vec![
             outcome("disk", Finding::ok("much"), vec![free]),
             outcome("certificate", Finding::warning("a|b", "renew"), vec![days]),
@@ -156,14 +120,8 @@ mod tests {
     #[test]
     fn metrics_are_in_families() {
         let text = prometheus_text("camcops", &some());
-        assert!(
-            text.contains("camcops_check_state{instance=\"camcops\",check=\"certificate\"} 1\n")
-        );
-        assert!(
-            text.contains(
-                "camcops_disk_free_bytes{instance=\"camcops\",of=\"/a \\\"b\\\"\"} 1.5\n"
-            )
-        );
+        assert!(text.contains("camcops_check_state{instance=\"camcops\",check=\"certificate\"} 1\n"));
+        assert!(text.contains("camcops_disk_free_bytes{instance=\"camcops\",of=\"/a \\\"b\\\"\"} 1.5\n"));
         assert!(text.contains("camcops_certificate_days_left{instance=\"camcops\"} 20\n"));
         assert_eq!(text.matches("# TYPE").count(), 3);
     }

@@ -19,10 +19,7 @@ fn service_command(member: &Member, verb: &str) -> String {
     match &member.service {
         Some(service) => format!("camcops-provision {verb} {service}"),
         None if verb == "logs" => format!("journalctl --unit {}", member.name),
-        None => format!(
-            "systemctl {verb} {}",
-            member.name.trim_end_matches(".service")
-        ),
+        None => format!("systemctl {verb} {}", member.name.trim_end_matches(".service")),
     }
 }
 
@@ -45,40 +42,24 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
     for (member, seen) in &all {
         let name = &member.name;
         look.measure("service_restarts", Some(name), seen.restarts.into());
-        if let Some(how) = look
-            .services()?
-            .keeps_failing(&look.site.host, member, seen)
-        {
-            findings.push(Finding::failed(
-                format!("{name} {how}"),
-                service_command(member, "logs"),
-            ));
+        if let Some(how) = look.services()?.keeps_failing(&look.site.host, member, seen) {
+            findings.push(Finding::failed(format!("{name} {how}"), service_command(member, "logs")));
             continue;
         }
         if seen.phase == ServicePhase::Starting {
-            findings.push(Finding::warning(
-                format!("{name} is starting"),
-                service_command(member, "logs"),
-            ));
+            findings.push(Finding::warning(format!("{name} is starting"), service_command(member, "logs")));
             continue;
         }
         if seen.phase != ServicePhase::Running {
             findings.push(stopped_service(look, member, seen));
             continue;
         }
-        if member.role == ServiceRole::Socket
-            && !services::has_socket(look.site.drivers.services.as_ref())
-        {
+        if member.role == ServiceRole::Socket && !services::has_socket(look.site.drivers.services.as_ref()) {
             findings.push(Finding::failed(
                 format!("{name}: nobody finds the socket any more"),
                 "camcops-provision install",
             ));
-        } else if !services::is_fresh(
-            look.site.drivers.services.as_ref(),
-            &look.site.host,
-            member,
-            seen,
-        )? {
+        } else if !services::is_fresh(look.site.drivers.services.as_ref(), &look.site.host, member, seen)? {
             findings.push(Finding::warning(
                 format!("{name} has not read its newest configuration"),
                 "camcops-provision install",
@@ -87,10 +68,7 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
         // Of the web server and of Apache the layers of the web tell.
         let asked = matches!(
             member.role,
-            ServiceRole::Workers
-                | ServiceRole::Scheduler
-                | ServiceRole::Monitor
-                | ServiceRole::Extra
+            ServiceRole::Workers | ServiceRole::Scheduler | ServiceRole::Monitor | ServiceRole::Extra
         );
         if asked && let Some(Err(why)) = look.answer(member).await? {
             findings.push(Finding::failed(
@@ -100,10 +78,7 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
         if seen.restarts >= PATIENT {
             findings.push(Finding::warning(
-                format!(
-                    "{name} has failed {}",
-                    count_of(seen.restarts as usize, "time")
-                ),
+                format!("{name} has failed {}", count_of(seen.restarts as usize, "time")),
                 service_command(member, "logs"),
             ));
         }
@@ -124,10 +99,7 @@ fn stopped_service(look: &Look<'_>, member: &Member, seen: &ServiceState) -> Fin
         );
     }
     if !seen.there {
-        return Finding::failed(
-            format!("{name} is not installed"),
-            "camcops-provision install",
-        );
+        return Finding::failed(format!("{name} is not installed"), "camcops-provision install");
     }
     let how = match (seen.phase, seen.result.as_str()) {
         (ServicePhase::Stopping, _) => "is stopping".to_owned(),
@@ -172,21 +144,11 @@ pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
     let usual = look.site.account();
     let (mut count, mut others) = (0, false);
     for (member, seen) in all_services(look)? {
-        let extra = look
-            .site
-            .settings()
-            .services
-            .extras()
-            .find(|extra| member.service.as_deref() == Some(extra.name.as_str()));
-        let account = extra
-            .and_then(|extra| extra.user.as_ref())
-            .map_or(usual, |user| user.as_str());
+        let extra =
+            look.site.settings().services.extras().find(|extra| member.service.as_deref() == Some(extra.name.as_str()));
+        let account = extra.and_then(|extra| extra.user.as_ref()).map_or(usual, |user| user.as_str());
         let wanted = look.site.host.accounts.uid(account);
-        let Some(owner) = seen
-            .pid
-            .filter(|_| member.role.is_ours())
-            .and_then(processes::owner_of)
-        else {
+        let Some(owner) = seen.pid.filter(|_| member.role.is_ours()).and_then(processes::owner_of) else {
             continue;
         };
         count += 1;
@@ -208,9 +170,7 @@ pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
     if findings.is_empty() {
         findings.push(match count {
             0 => Finding::not_applicable("none of them runs"),
-            _ if others => Finding::ok(format!(
-                "all {count} run as {usual}, or as services.extra says"
-            )),
+            _ if others => Finding::ok(format!("all {count} run as {usual}, or as services.extra says")),
             _ => Finding::ok(format!("all {count} run as {usual}")),
         });
     }
@@ -231,18 +191,13 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         look.measure("service_memory_bytes", Some(&member.name), used.now as f64);
         let remedy = match member.role {
             ServiceRole::Workers => {
-                "camcops-provision config set workers.concurrency 1 && camcops-provision install"
-                    .to_owned()
+                "camcops-provision config set workers.concurrency 1 && camcops-provision install".to_owned()
             }
             _ => format!("systemctl show --property=MemoryMax {}", member.name),
         };
         if used.killed > 0 {
             findings.push(Finding::warning(
-                format!(
-                    "{}: {} killed at its limit",
-                    member.name,
-                    count_of(used.killed as usize, "time")
-                ),
+                format!("{}: {} killed at its limit", member.name, count_of(used.killed as usize, "time")),
                 remedy.clone(),
             ));
         }
@@ -273,9 +228,7 @@ impl Used {
     fn read(directory: &str) -> Option<Used> {
         let text = |name: &str| fs::read_to_string(format!("{directory}/{name}")).ok();
         let events = text("memory.events").unwrap_or_default();
-        let killed = events
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
+        let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
         Some(Used {
             now: text("memory.current")?.trim().parse().ok()?,
             limit: text("memory.max")?.trim().parse().ok(),
@@ -325,10 +278,7 @@ pub(super) fn check_exports(look: &Look<'_>) -> Result<Vec<Finding>> {
         None => Finding::ok("none waits to be sent"),
         Some(age) if age < UNSENT => Finding::ok("some wait to be sent, as the broker was away"),
         Some(age) => Finding::warning(
-            format!(
-                "exports of uploads wait to be sent for {} minutes, as the broker was away",
-                age.as_secs() / 60
-            ),
+            format!("exports of uploads wait to be sent for {} minutes, as the broker was away", age.as_secs() / 60),
             retry,
         ),
     }])
@@ -355,16 +305,10 @@ fn lacking_hooks(venv: &str) -> Vec<&'static str> {
         .into_iter()
         .flatten()
         .flatten()
-        .map(|library| {
-            library
-                .path()
-                .join("site-packages/camcops_server/cc_modules")
-        })
+        .map(|library| library.path().join("site-packages/camcops_server/cc_modules"))
         .collect();
     let lacks = |module: &str, name: &str| {
-        let texts = libraries
-            .iter()
-            .map(|library| fs::read_to_string(library.join(module)));
+        let texts = libraries.iter().map(|library| fs::read_to_string(library.join(module)));
         texts.flatten().any(|text| !text.contains(name))
     };
     let lacking = HOOKS.iter().filter(|(module, name, _)| lacks(module, name));
@@ -400,11 +344,7 @@ mod tests {
         fs::write(group.path().join("memory.max"), "max\n").unwrap();
         assert!(Used::read(path).unwrap().limit.is_none());
         fs::write(group.path().join("memory.max"), "1000\n").unwrap();
-        fs::write(
-            group.path().join("memory.events"),
-            "high 0\noom 4\noom_kill 2\n",
-        )
-        .unwrap();
+        fs::write(group.path().join("memory.events"), "high 0\noom 4\noom_kill 2\n").unwrap();
         let used = Used::read(path).unwrap();
         assert_eq!((used.now, used.limit, used.killed), (950, Some(1000), 2));
     }

@@ -1,8 +1,6 @@
 //! The table.
 
-use super::{
-    Finding, Look, backups, broker, database, end_to_end, exports, files, machine, services, web,
-};
+use super::{Finding, Look, backups, broker, database, end_to_end, exports, files, machine, services, web};
 use anyhow::Result;
 use std::pin::Pin;
 
@@ -69,14 +67,7 @@ const fn define_check(
     looks_at: &'static str,
     matters: &'static str,
 ) -> Check {
-    Check {
-        id,
-        looks_at,
-        matters,
-        stands_on,
-        fits,
-        made,
-    }
+    Check { id, looks_at, matters, stands_on, fits, made }
 }
 
 /// All of them, what others stand on first.

@@ -28,17 +28,13 @@ fn web_server(look: &Look<'_>) -> Result<Option<(Member, ServiceState)>> {
 }
 
 fn served_elsewhere() -> Vec<Finding> {
-    vec![Finding::not_applicable(
-        "the web server is not wanted on this machine",
-    )]
+    vec![Finding::not_applicable("the web server is not wanted on this machine")]
 }
 
 /// Whether it is the way to CamCOPS that fails, and not CamCOPS itself.
 fn is_on_the_way(trouble: &Trouble) -> bool {
-    matches!(
-        trouble.cause,
-        Cause::Closed | Cause::Unreachable | Cause::UnknownName
-    ) || trouble.cause == Cause::Other && trouble.text.contains("ermission denied")
+    matches!(trouble.cause, Cause::Closed | Cause::Unreachable | Cause::UnknownName)
+        || trouble.cause == Cause::Other && trouble.text.contains("ermission denied")
 }
 
 /// CamCOPS itself.
@@ -46,14 +42,8 @@ pub(crate) async fn check_app(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some((member, seen)) = web_server(look)? else {
         return Ok(served_elsewhere());
     };
-    if let Some(how) = look
-        .services()?
-        .keeps_failing(&look.site.host, &member, &seen)
-    {
-        return Ok(vec![Finding::failed(
-            format!("{} {how}", member.name),
-            "camcops-provision logs server",
-        )]);
+    if let Some(how) = look.services()?.keeps_failing(&look.site.host, &member, &seen) {
+        return Ok(vec![Finding::failed(format!("{} {how}", member.name), "camcops-provision logs server")]);
     }
     if seen.phase == ServicePhase::Starting {
         return Ok(vec![Finding::failed(
@@ -70,9 +60,7 @@ pub(crate) async fn check_app(look: &Look<'_>) -> Result<Vec<Finding>> {
         )]);
     };
     Ok(vec![match look.answer(&member).await? {
-        Some(Err(why)) if !is_on_the_way(&why) => {
-            Finding::failed(why.text, "camcops-provision logs server")
-        }
+        Some(Err(why)) if !is_on_the_way(&why) => Finding::failed(why.text, "camcops-provision logs server"),
         Some(Ok(())) => Finding::ok(format!("{} makes its login page", member.name)),
         _ => Finding::ok(format!("{} runs as process {pid}", member.name)),
     }])
@@ -117,9 +105,7 @@ fn visitor_address(look: &Look<'_>) -> Result<SiteAddress> {
 /// The way of a visitor on this machine.
 pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Vec<Finding>> {
     let Some((member, seen)) = look.service(ServiceRole::Web)? else {
-        return Ok(vec![Finding::not_applicable(
-            "Apache is not wanted (web.frontend)",
-        )]);
+        return Ok(vec![Finding::not_applicable("Apache is not wanted (web.frontend)")]);
     };
     let service = look.site.facts.flavour.apache_service;
     if seen.phase != ServicePhase::Running {
@@ -143,17 +129,11 @@ pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// The way of a visitor from elsewhere, as far as this machine can tell.
 pub(crate) async fn check_public(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable(
-            "no Apache of ours is in front",
-        )]);
+        return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);
     }
     let mut findings = Vec::new();
     for name in look.site.names() {
-        let endpoint = SiteAddress {
-            host: name.clone(),
-            name: name.clone(),
-            ..visitor_address(look)?
-        };
+        let endpoint = SiteAddress { host: name.clone(), name: name.clone(), ..visitor_address(look)? };
         let place = endpoint.place();
         findings.push(match endpoint.answers(PATIENCE).await {
             Ok(_) => Finding::ok(place),
@@ -175,9 +155,7 @@ pub(crate) async fn check_public(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// What CamCOPS believes of the way that a request came.
 pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable(
-            "no Apache of ours is in front",
-        )]);
+        return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);
     }
     let endpoint = visitor_address(look)?;
     let lies = format!(
@@ -186,29 +164,19 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     let page = match endpoint.ask("GET", "/login", &lies, "", PATIENCE).await {
         Ok(page) => page,
         Err(why) => {
-            return Ok(vec![Finding::failed(
-                why.text,
-                "camcops-provision doctor web",
-            )]);
+            return Ok(vec![Finding::failed(why.text, "camcops-provision doctor web")]);
         }
     };
     let install = "camcops-provision install && camcops-provision restart server";
     let (header, body) = page.split_once("\r\n\r\n").unwrap_or((&page, ""));
     if parse_status(&page) != Some(200) {
         return Ok(vec![Finding::failed(
-            format!(
-                "{} answers {:?}",
-                endpoint.place(),
-                header.lines().next().unwrap_or_default()
-            ),
+            format!("{} answers {:?}", endpoint.place(), header.lines().next().unwrap_or_default()),
             "camcops-provision doctor web.apache",
         )]);
     }
     let authority = endpoint.authority();
-    let (right, wrong) = (
-        format!("\"https://{authority}{}/", endpoint.path),
-        format!("\"http://{authority}"),
-    );
+    let (right, wrong) = (format!("\"https://{authority}{}/", endpoint.path), format!("\"http://{authority}"));
     let mut findings = Vec::new();
     if page.contains(STRANGER) {
         findings.push(Finding::failed(
@@ -216,10 +184,7 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
             install,
         ));
     }
-    let stranger = SiteAddress {
-        name: STRANGER.to_owned(),
-        ..endpoint.clone()
-    };
+    let stranger = SiteAddress { name: STRANGER.to_owned(), ..endpoint.clone() };
     if stranger.answers(PATIENCE).await.is_ok() {
         findings.push(Finding::failed(
             format!("CamCOPS answers to any name (asked for {STRANGER}), and puts it into its links: Apache should refuse all but web.server_names"),

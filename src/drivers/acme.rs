@@ -25,11 +25,7 @@ pub(crate) const AUTHENTICATOR: &str = "webroot";
 /// The authority tries each name several times before it gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// What Debian, RHEL and certbot's own snap call the timer that renews.
-const TIMERS: [&str; 3] = [
-    "certbot.timer",
-    "certbot-renew.timer",
-    "snap.certbot.renew.timer",
-];
+const TIMERS: [&str; 3] = ["certbot.timer", "certbot-renew.timer", "snap.certbot.renew.timer"];
 /// What renews where systemd does not run.
 const CRON: &str = "/etc/cron.d/certbot";
 /// What certbot says beside the reason.
@@ -60,12 +56,7 @@ pub(crate) struct Certbot {
 
 impl Certbot {
     /// For the names of a site; `tell` is told what is going on.
-    pub(crate) fn new(
-        names: Vec<String>,
-        tls: &Tls,
-        network: &Internet,
-        tell: fn(&str),
-    ) -> Certbot {
+    pub(crate) fn new(names: Vec<String>, tls: &Tls, network: &Internet, tell: fn(&str)) -> Certbot {
         Certbot {
             names,
             server: tls.acme_server.as_str().to_owned(),
@@ -93,9 +84,7 @@ pub(crate) fn observe(host: &Host, name: &str) -> Result<State> {
         }
     }
     let path = host.followed(&format!("{LIVE}/{name}/cert.pem"))?;
-    let summary = host
-        .read(&path)?
-        .map(|pem| certificate::summarize_first(&pem, SystemTime::now()));
+    let summary = host.read(&path)?.map(|pem| certificate::summarize_first(&pem, SystemTime::now()));
     if let Some(Ok(summary)) = summary {
         facets = facets.with("names", joined_names(&summary.names)).with(
             "valid",
@@ -123,11 +112,7 @@ pub(crate) fn issue(known: &Certbot, host: &Host, name: &str) -> Result<Enforced
             "an authority gives no certificate without the network (--offline): until then the site has the certificate that it has; run again when the authority can be reached",
         ));
     }
-    (known.tell)(&format!(
-        "asking {} for a certificate for {}",
-        known.server,
-        known.names.join(", ")
-    ));
+    (known.tell)(&format!("asking {} for a certificate for {}", known.server, known.names.join(", ")));
     let mut arguments = vec!["certonly", "--non-interactive", "--webroot"];
     arguments.extend(["--webroot-path", ACME, "--cert-name", name]);
     arguments.extend(["--server", &known.server, "--agree-tos"]);
@@ -136,19 +121,12 @@ pub(crate) fn issue(known: &Certbot, host: &Host, name: &str) -> Result<Enforced
         None => arguments.push("--register-unsafely-without-email"),
     }
     // It is asked only where something differs, and the hook would wait for the run that is waiting for it.
-    arguments.extend([
-        "--force-renewal",
-        "--renew-with-new-domains",
-        "--no-directory-hooks",
-    ]);
+    arguments.extend(["--force-renewal", "--renew-with-new-domains", "--no-directory-hooks"]);
     for name in &known.names {
         arguments.extend(["--domain", name]);
     }
     let said = run_certbot(known, host, &arguments)?;
-    check_success(
-        &said,
-        "the site goes on with the certificate that it has; mend the cause and run again",
-    )?;
+    check_success(&said, "the site goes on with the certificate that it has; mend the cause and run again")?;
     Ok(Enforced::Done)
 }
 
@@ -157,11 +135,8 @@ pub(crate) fn forget_certificate(host: &Host, name: &str) -> Result<Enforced> {
     if !host.has_program("certbot") {
         return Ok(Enforced::LeftAlone("there is no certbot any more".into()));
     }
-    let said = host
-        .child("certbot")
-        .args(["delete", "--non-interactive", "--cert-name", name])
-        .patience(PATIENCE)
-        .end()?;
+    let said =
+        host.child("certbot").args(["delete", "--non-interactive", "--cert-name", name]).patience(PATIENCE).end()?;
     check_success(&said, "mend the cause and run again")?;
     Ok(Enforced::Done)
 }
@@ -176,16 +151,10 @@ pub(crate) struct Renewal {
 }
 
 /// Renews it; certbot's hooks bring it to Apache. Says whether it is another one now.
-pub(crate) fn renew_certificate(
-    known: &Certbot,
-    host: &Host,
-    name: &str,
-    how: Renewal,
-) -> Result<bool> {
+pub(crate) fn renew_certificate(known: &Certbot, host: &Host, name: &str, how: Renewal) -> Result<bool> {
     if observe(host, name)? == State::Absent {
-        return Err(Exit::Unreachable.because(format!(
-            "certbot has no certificate called {name} yet: run `camcops-provision install`"
-        )));
+        return Err(Exit::Unreachable
+            .because(format!("certbot has no certificate called {name} yet: run `camcops-provision install`")));
     }
     let mut arguments = vec!["renew", "--non-interactive", "--no-random-sleep-on-renew"];
     arguments.extend(["--cert-name", name]);
@@ -198,10 +167,7 @@ pub(crate) fn renew_certificate(
     let current = || host.followed(&format!("{LIVE}/{name}/cert.pem"));
     let before = current()?;
     let said = run_certbot(known, host, &arguments)?;
-    check_success(
-        &said,
-        "the site goes on with the certificate that it has; mend the cause and run again",
-    )?;
+    check_success(&said, "the site goes on with the certificate that it has; mend the cause and run again")?;
     Ok(current()? != before)
 }
 
@@ -228,11 +194,8 @@ fn check_success(said: &Ended, next: &str) -> Result<()> {
 
 /// Why there is none: the authority's own word where it gave one.
 fn refusal_reason(said: &str) -> String {
-    let lines: Vec<String> = said
-        .lines()
-        .map(|line| strip_controls(line).trim().to_owned())
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<String> =
+        said.lines().map(|line| strip_controls(line).trim().to_owned()).filter(|line| !line.is_empty()).collect();
     let mut reasons = Vec::new();
     let mut domain = String::new();
     let mut renewal = None;
@@ -269,14 +232,11 @@ pub(crate) fn find_renewer(host: &Host) -> Result<Option<String>> {
     if services::systemd::is_running(host)? {
         let units = TIMERS.map(str::to_owned);
         let seen = services::systemd::see_units(host, &units)?;
-        return Ok(units.into_iter().find(|unit| {
-            seen.get(unit)
-                .is_some_and(|one| one.phase == services::ServicePhase::Running)
-        }));
+        return Ok(units
+            .into_iter()
+            .find(|unit| seen.get(unit).is_some_and(|one| one.phase == services::ServicePhase::Running)));
     }
-    let is_cron = |pid| {
-        processes::program_of(pid).is_some_and(|name| ["cron", "crond"].contains(&name.as_str()))
-    };
+    let is_cron = |pid| processes::program_of(pid).is_some_and(|name| ["cron", "crond"].contains(&name.as_str()));
     let runs = host.stat(CRON)?.is_some() && processes::all_processes().into_iter().any(is_cron);
     Ok(runs.then(|| CRON.to_owned()))
 }
@@ -294,14 +254,8 @@ mod tests {
             Hint: something long\n\nSome challenges have failed.\nAsk for help at a place.";
         assert_eq!(refusal_reason(said), "b.example.org: no such name");
         let said = "Saving debug log to /x\nAn unexpected error occurred:\nError creating new order :: too many certificates already issued\nAsk for help";
-        assert_eq!(
-            refusal_reason(said),
-            "Error creating new order :: too many certificates already issued"
-        );
-        assert_eq!(
-            refusal_reason("Saving debug log to /x\n"),
-            "it does not say why"
-        );
+        assert_eq!(refusal_reason(said), "Error creating new order :: too many certificates already issued");
+        assert_eq!(refusal_reason("Saving debug log to /x\n"), "it does not say why");
         let said = "Processing /etc/letsencrypt/renewal/camcops.conf\n\
             Failed to renew certificate camcops with error: Connection refused\n\
             All renewals failed. The following certificates could not be renewed:\n1 renew failure(s)";
@@ -310,7 +264,8 @@ mod tests {
 
     #[test]
     fn records_are_read_by_key() {
-        let records = "version = 2.1.0\n[renewalparams]\nauthenticator = webroot\nserver = https://localhost:14000/dir\n";
+        let records =
+            "version = 2.1.0\n[renewalparams]\nauthenticator = webroot\nserver = https://localhost:14000/dir\n";
         assert_eq!(recorded_value(records, "authenticator"), Some("webroot"));
         assert_eq!(recorded_value(records, "serve"), None);
     }

@@ -62,13 +62,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// Nothing is asked yet.
     pub(crate) fn new(endpoint: BrokerAddress, local: bool, consumer_timeout_ms: u64) -> Broker {
-        Broker {
-            endpoint,
-            local,
-            consumer_timeout_ms,
-            node: RefCell::default(),
-            proved: Cell::new(false),
-        }
+        Broker { endpoint, local, consumer_timeout_ms, node: RefCell::default(), proved: Cell::new(false) }
     }
 
     /// Asks the broker anew when it is next needed.
@@ -102,8 +96,7 @@ impl Broker {
 
     /// Enough is as good as exactly that: another instance may need more.
     fn enough(&self, node: &Node) -> bool {
-        node.consumer_timeout_ms
-            .is_none_or(|allowed| allowed >= self.consumer_timeout_ms)
+        node.consumer_timeout_ms.is_none_or(|allowed| allowed >= self.consumer_timeout_ms)
     }
 }
 
@@ -143,9 +136,7 @@ pub(crate) async fn observe_vhost(known: &Broker, host: &Host, name: &str) -> Re
         Some(allowed) if !known.enough(&node) => format!("{allowed} ms"),
         _ => long_enough(known.consumer_timeout_ms),
     };
-    Ok(State::Present(
-        Facets::new().with("consumer_timeout", allowed),
-    ))
+    Ok(State::Present(Facets::new().with("consumer_timeout", allowed)))
 }
 
 /// Makes the vhost, or deletes it with the messages in it.
@@ -215,9 +206,7 @@ pub(crate) async fn observe_account(known: &Broker, host: &Host, name: &str) -> 
         let Some(tags) = node.users.get(name) else {
             return Ok(State::Absent);
         };
-        facets = facets
-            .with("tags", tags.clone())
-            .with("permissions", node.permissions_of(name));
+        facets = facets.with("tags", tags.clone()).with("permissions", node.permissions_of(name));
     }
     let answered = match known.proved.get() {
         true => Ok(()),
@@ -247,10 +236,7 @@ pub(crate) async fn enforce_account(
         return Ok(Enforced::Done);
     };
     let vhost = known.endpoint.vhost.as_str();
-    let elsewhere: Vec<&str> = node
-        .vhosts_of(name)
-        .filter(|other| *other != vhost)
-        .collect();
+    let elsewhere: Vec<&str> = node.vhosts_of(name).filter(|other| *other != vhost).collect();
     let tags = node.users.get(name);
     let login = before.facets().and_then(|facets| facets.text("login"));
     let powerful = tags.is_some_and(|tags| !tags.is_empty());
@@ -293,13 +279,9 @@ pub(crate) async fn wait_for_answer(known: &Broker, host: &Host) -> Result<()> {
 /// Makes the account, without tags, or gives it this password. The password is in a file that only the broker can read:
 /// its tool would take one from its input, but with newer Erlang it waits for that for ever.
 fn define_user(host: &Host, name: &str, password: &Secret) -> Result<()> {
-    let owner = host
-        .accounts
-        .owner("rabbitmq:rabbitmq")
-        .context("RabbitMQ's account does not exist")?;
-    let definitions = Zeroizing::new(
-        json!({"users": [{"name": name, "password": password.reveal(), "tags": []}]}).to_string(),
-    );
+    let owner = host.accounts.owner("rabbitmq:rabbitmq").context("RabbitMQ's account does not exist")?;
+    let definitions =
+        Zeroizing::new(json!({"users": [{"name": name, "password": password.reveal(), "tags": []}]}).to_string());
     let file = host.runtime_file(DEFINITIONS)?;
     host.put_file(&file, definitions.as_bytes(), Some(owner), 0o600)?;
     let done = run_control(host, &["import_definitions", &file]);

@@ -16,9 +16,8 @@ pub(crate) fn observe(host: &Host, path: &str) -> Result<State> {
     let Some((entry, bytes)) = host.look_and_read(path)? else {
         return Ok(State::Absent);
     };
-    let mut facets = Facets::new()
-        .with("type", type_name(entry.kind))
-        .with("owner", host.accounts.owner_name(entry.uid, entry.gid));
+    let mut facets =
+        Facets::new().with("type", type_name(entry.kind)).with("owner", host.accounts.owner_name(entry.uid, entry.gid));
     if entry.kind != PathKind::Symlink {
         facets = facets.with("mode", format!("{:04o}", entry.mode));
     }
@@ -34,12 +33,7 @@ pub(crate) fn observe(host: &Host, path: &str) -> Result<State> {
 }
 
 /// Makes what stands at a path be `after`.
-pub(crate) fn enforce(
-    host: &Host,
-    resource: &Resource,
-    before: &State,
-    after: &State,
-) -> Result<Enforced> {
+pub(crate) fn enforce(host: &Host, resource: &Resource, before: &State, after: &State) -> Result<Enforced> {
     let path = resource.name();
     let old = before.facets().and_then(|facets| facets.text("type"));
     let State::Present(wanted) = after else {
@@ -81,16 +75,13 @@ pub(crate) fn enforce(
                     before.facets().and_then(|facets| facets.content("content")) != Some(content)
                 });
             if rewrite {
-                let bytes = content.and_then(Content::bytes).with_context(|| {
-                    format!("the content of {} is not known", host.outside(path))
-                })?;
+                let bytes = content
+                    .and_then(Content::bytes)
+                    .with_context(|| format!("the content of {} is not known", host.outside(path)))?;
                 // What is not wanted stays as it was.
                 let kept = before.facets();
                 let owner = match owner {
-                    None => kept
-                        .map(|facets| owner_numbers(host, facets))
-                        .transpose()?
-                        .flatten(),
+                    None => kept.map(|facets| owner_numbers(host, facets)).transpose()?.flatten(),
                     some => some,
                 };
                 let mode = match mode_bits(wanted)? {
@@ -103,8 +94,7 @@ pub(crate) fn enforce(
             }
         }
         other => {
-            return Err(Exit::CannotCreate
-                .because(format!("{}: a {other} can't be made", host.outside(path))));
+            return Err(Exit::CannotCreate.because(format!("{}: a {other} can't be made", host.outside(path))));
         }
     }
     Ok(Enforced::Done)
@@ -133,17 +123,14 @@ fn owner_numbers(host: &Host, facets: &Facets) -> Result<Option<(u32, u32)>> {
         return Ok(None);
     }
     let numbers = host.accounts.owner(owner);
-    numbers
-        .map(Some)
-        .with_context(|| format!("this machine has no account or group for {owner}"))
+    numbers.map(Some).with_context(|| format!("this machine has no account or group for {owner}"))
 }
 
 fn mode_bits(facets: &Facets) -> Result<Option<u32>> {
     let Some(mode) = facets.text("mode") else {
         return Ok(None);
     };
-    let bits =
-        u32::from_str_radix(mode, 8).with_context(|| format!("{mode} is not an octal mode"))?;
+    let bits = u32::from_str_radix(mode, 8).with_context(|| format!("{mode} is not an octal mode"))?;
     Ok(Some(bits & 0o7777))
 }
 

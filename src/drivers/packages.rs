@@ -76,10 +76,7 @@ impl PackageSource {
     }
 
     fn command_for(&self, names: &[&str]) -> String {
-        let best: Vec<&str> = names
-            .iter()
-            .filter_map(|n| alternative_names(n).next())
-            .collect();
+        let best: Vec<&str> = names.iter().filter_map(|n| alternative_names(n).next()).collect();
         let command = match self.names.manager {
             PackageManager::Apt => "apt-get install --no-install-recommends",
             PackageManager::Dnf => "dnf install",
@@ -101,12 +98,7 @@ pub(crate) const KEPT: &str = "a package is kept: something else may rely on it"
 
 /// Installs, in one call, those of the packages that are missing. Where an earlier run of this program was cut in the
 /// middle of it (`resumed`), what that one left half-configured is finished first.
-pub(crate) fn install_packages(
-    known: &PackageSource,
-    host: &Host,
-    names: &[&str],
-    resumed: bool,
-) -> Result<()> {
+pub(crate) fn install_packages(known: &PackageSource, host: &Host, names: &[&str], resumed: bool) -> Result<()> {
     // A run that was killed leaves its package manager at work: it may be about to install what is missing.
     if known.names.manager == PackageManager::Apt {
         apt::wait_for_others(host, known)?;
@@ -130,10 +122,7 @@ pub(crate) fn install_packages(
         None if known.network.offline => return Err(not_offline(known, &missing)),
         None => {}
     }
-    let what: Vec<&str> = missing
-        .iter()
-        .filter_map(|n| alternative_names(n).next())
-        .collect();
+    let what: Vec<&str> = missing.iter().filter_map(|n| alternative_names(n).next()).collect();
     (known.tell)(&format!("installing {}", what.join(" ")));
     let made = match known.names.manager {
         PackageManager::Apt => apt::install_packages(host, known, &missing, resumed),

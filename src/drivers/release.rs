@@ -37,13 +37,7 @@ const FINISH: &str = include_str!("release/finish.py");
 /// A link that leads to a link: more than this is not how an interpreter is found.
 const MOST_LINKS: usize = 8;
 /// Without one of these a release is of no use.
-const PARTS: [&str; 5] = [
-    "bin/camcops_server",
-    "bin/celery",
-    "bin/gunicorn",
-    "static",
-    "extra_strings",
-];
+const PARTS: [&str; 5] = ["bin/camcops_server", "bin/celery", "bin/gunicorn", "static", "extra_strings"];
 
 #[derive(Debug, Clone)]
 pub(crate) struct WantedRelease {
@@ -65,24 +59,14 @@ impl WantedRelease {
     }
 
     /// The release of a version on this machine; or what is missing for it.
-    pub(crate) fn of(
-        camcops: &Camcops,
-        facts: &Facts,
-        version: Version,
-    ) -> Result<WantedRelease, Missing> {
+    pub(crate) fn of(camcops: &Camcops, facts: &Facts, version: Version) -> Result<WantedRelease, Missing> {
         let python = python::choose_python(&camcops.python, facts)?;
-        Ok(WantedRelease {
-            id: release_id(version, python.minor),
-            version,
-            python,
-        })
+        Ok(WantedRelease { id: release_id(version, python.minor), version, python })
     }
 
     /// What is wanted of it.
     pub(crate) fn facets(&self) -> Facets {
-        Facets::new()
-            .with("state", "complete")
-            .with("python", self.python.path.as_str())
+        Facets::new().with("state", "complete").with("python", self.python.path.as_str())
     }
 }
 
@@ -105,9 +89,7 @@ pub(crate) struct ReleaseRecipe {
 impl ReleaseRecipe {
     /// For a site; `tell` is told what is going on.
     pub(crate) fn new(
-        Settings {
-            camcops, network, ..
-        }: &Settings,
+        Settings { camcops, network, .. }: &Settings,
         facts: &Facts,
         bundle: Option<Rc<Bundle>>,
         tell: fn(&str),
@@ -197,11 +179,7 @@ pub(crate) async fn observe(host: &Host, id: &str) -> Result<State> {
         true => "not cleared up",
         false => "complete",
     };
-    Ok(State::Present(
-        Facets::new()
-            .with("state", state)
-            .with("python", about.python),
-    ))
+    Ok(State::Present(Facets::new().with("state", state).with("python", about.python)))
 }
 
 /// Whether a release is there and whole.
@@ -217,9 +195,7 @@ pub(crate) fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
 /// MiB that a release needs where releases are, and that are free there.
 pub(crate) fn room_needed(host: &Host) -> Result<(u64, u64)> {
     let space = host.space(RELEASES)?;
-    let free = space
-        .blocks_available()
-        .saturating_mul(space.fragment_size());
+    let free = space.blocks_available().saturating_mul(space.fragment_size());
     Ok((build::NEEDED_MIB, free >> 20))
 }
 
@@ -324,10 +300,7 @@ fn remove_release(host: &Host, id: &str, places: &Places) -> Result<Enforced> {
     let current = format!("{}/venv", crate::layout::APPLICATION);
     let target = host.read_link(&current)?.unwrap_or_default();
     if target.rsplit('/').next() == Some(id) {
-        return Ok(Enforced::LeftAlone(format!(
-            "{} still leads to it",
-            host.outside(&current)
-        )));
+        return Ok(Enforced::LeftAlone(format!("{} still leads to it", host.outside(&current))));
     }
     host.remove_tree(&places.old)?;
     if host.stat(&places.own)?.is_some() {
@@ -348,22 +321,15 @@ mod tests {
     #[test]
     fn every_lock_pins_this_version_with_hashes() {
         let all = Version::ALL.iter();
-        for (version, minor) in
-            all.flat_map(|version| Python::MINORS.map(|minor| (*version, minor)))
-        {
+        for (version, minor) in all.flat_map(|version| Python::MINORS.map(|minor| (*version, minor))) {
             let lock = lock(version, minor);
             let version = version.as_str();
-            assert!(lock.contains(&format!(
-                "\ncamcops-server=={version} \\\n    --hash=sha256:"
-            )));
+            assert!(lock.contains(&format!("\ncamcops-server=={version} \\\n    --hash=sha256:")));
             let pins = build::list_pins(&lock);
             assert!(pins.iter().any(|pin| pin.starts_with("pymysql==")));
             let hashed = lock.matches("== \\\n").count();
             assert_eq!(hashed, 0);
-            assert_eq!(
-                lock.matches(" \\\n    --hash=").count(),
-                lock.matches("--hash=").count()
-            );
+            assert_eq!(lock.matches(" \\\n    --hash=").count(), lock.matches("--hash=").count());
         }
         assert!(release_id(Version::V2_4_23, 11).starts_with("2.4.23-py3.11-"));
     }
@@ -374,17 +340,14 @@ mod tests {
         let host = Host::staged(home.path()).unwrap();
         let places = Places::of("x");
         let at = |path: &str| home.path().join(&path[1..]);
-        let run = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
+        let run = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let state = || run.block_on(observe(&host, "x")).unwrap();
         assert_eq!(state(), State::Absent);
         std::fs::create_dir_all(at(&places.work)).unwrap();
         assert_eq!(state(), with_state("half built"));
         std::fs::create_dir_all(at(&places.own)).unwrap();
         assert_eq!(state(), with_state("damaged"));
-        run.block_on(enforce(None, &host, "x", &state(), &State::Absent))
-            .unwrap();
+        run.block_on(enforce(None, &host, "x", &state(), &State::Absent)).unwrap();
         assert_eq!(state(), State::Absent);
         assert_eq!(host.list(RELEASES).unwrap().unwrap().len(), 0);
     }

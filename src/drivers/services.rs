@@ -60,9 +60,7 @@ pub(crate) enum ServicePhase {
 /// That the process from before goes on, because its manager would not replace it. What it would say to the new
 /// configuration is not known.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{0} was not restarted and still runs with its former configuration: restart it, then run again to continue"
-)]
+#[error("{0} was not restarted and still runs with its former configuration: restart it, then run again to continue")]
 pub(crate) struct NotRestarted(String);
 
 /// What its manager knows of a service.
@@ -122,10 +120,7 @@ enum Handler {
 
 impl Handler {
     fn of(name: &str) -> Handler {
-        if [".service", ".socket", ".timer"]
-            .iter()
-            .any(|end| name.ends_with(end))
-        {
+        if [".service", ".socket", ".timer"].iter().any(|end| name.ends_with(end)) {
             Handler::Systemd
         } else if name.contains(':') {
             Handler::Supervisor
@@ -134,13 +129,7 @@ impl Handler {
         }
     }
 
-    fn order(
-        self,
-        known: Option<&ServiceManager>,
-        host: &Host,
-        verb: &str,
-        name: &str,
-    ) -> Result<()> {
+    fn order(self, known: Option<&ServiceManager>, host: &Host, verb: &str, name: &str) -> Result<()> {
         if verb != "start" && is_export(name) {
             break_stale_locks(known, host);
         }
@@ -154,9 +143,7 @@ impl Handler {
 
 /// Whether a service is one of those whose processes hold and await locks of exports.
 fn is_export(name: &str) -> bool {
-    ["camcops-server@", "camcops-workers@"]
-        .iter()
-        .any(|begin| name.starts_with(begin))
+    ["camcops-server@", "camcops-workers@"].iter().any(|begin| name.starts_with(begin))
         || (is_ours(name) && (name.ends_with("_server") || name.ends_with("_workers")))
 }
 
@@ -172,36 +159,24 @@ pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("camcops")
 }
 
-fn look_at_service(
-    known: Option<&ServiceManager>,
-    host: &Host,
-    name: &str,
-) -> Result<ServiceState> {
+fn look_at_service(known: Option<&ServiceManager>, host: &Host, name: &str) -> Result<ServiceState> {
     if let Some(known) = known
         && known.find(name).is_some()
     {
         return Ok(known.see(host)?.remove(name).unwrap_or_default());
     }
     Ok(match Handler::of(name) {
-        Handler::Systemd => systemd::see_units(host, &[name.to_owned()])?
-            .remove(name)
-            .unwrap_or_default(),
+        Handler::Systemd => systemd::see_units(host, &[name.to_owned()])?.remove(name).unwrap_or_default(),
         Handler::Supervisor => {
             let group = name.split(':').next().unwrap_or(name);
-            supervisor::see_group(host, group)?
-                .remove(name)
-                .unwrap_or_default()
+            supervisor::see_group(host, group)?.remove(name).unwrap_or_default()
         }
         Handler::Scripts => scripts::see_service(host, name)?,
     })
 }
 
 /// Whether it runs, has read its newest input, and answers.
-pub(crate) async fn observe(
-    known: Option<&ServiceManager>,
-    host: &Host,
-    name: &str,
-) -> Result<State> {
+pub(crate) async fn observe(known: Option<&ServiceManager>, host: &Host, name: &str) -> Result<State> {
     let seen = look_at_service(known, host, name)?;
     if matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed) {
         return Ok(State::Absent);
@@ -216,10 +191,7 @@ pub(crate) async fn observe(
     let Some(member) = known.find(name) else {
         return Ok(State::Present(facets));
     };
-    facets = facets.with(
-        "fresh",
-        yes_or_no(is_fresh(Some(known), host, member, &seen)?),
-    );
+    facets = facets.with("fresh", yes_or_no(is_fresh(Some(known), host, member, &seen)?));
     // A socket that is asked would start the service behind it, and a stopping one has no answer to give.
     if seen.phase == ServicePhase::Running
         && let Some(proof) = known.answer(host, member).await?
@@ -273,9 +245,7 @@ pub(crate) fn is_fresh(
             return Ok(false);
         }
         let late = |input: &String| Ok::<_, anyhow::Error>(newest_change(input)? > Some(read));
-        let settings = inputs
-            .iter()
-            .position(|input| input.starts_with(super::broker::MORE_SETTINGS));
+        let settings = inputs.iter().position(|input| input.starts_with(super::broker::MORE_SETTINGS));
         if let Some(settings) = settings
             && late(&inputs[settings])?
             && super::broker::is_followed(host, &inputs[settings])?
@@ -299,8 +269,7 @@ pub(crate) fn is_fresh(
 /// Whether visitors find the socket.
 pub(crate) fn has_socket(known: Option<&ServiceManager>) -> bool {
     known.is_none_or(|known| {
-        std::fs::symlink_metadata(&known.layout.socket)
-            .is_ok_and(|found| found.file_type().is_socket())
+        std::fs::symlink_metadata(&known.layout.socket).is_ok_and(|found| found.file_type().is_socket())
     })
 }
 
@@ -344,9 +313,7 @@ pub(crate) fn stop_service(known: Option<&ServiceManager>, host: &Host, name: &s
     if let Some(socket) = socket_of(name) {
         systemd::give_order(host, "stop", &socket)?;
     }
-    Handler::of(name)
-        .order(known, host, "stop", name)
-        .with_context(|| format!("can't stop {name}"))
+    Handler::of(name).order(known, host, "stop", name).with_context(|| format!("can't stop {name}"))
 }
 
 /// Stops all of ours that use the site's data, the last one first.
@@ -368,12 +335,7 @@ pub(crate) fn lets_visitors_in(known: Option<&ServiceManager>, resource: &Resour
     let (Resource::Service(name), Some(known)) = (resource, known) else {
         return false;
     };
-    let is_it = |role| {
-        matches!(
-            role,
-            ServiceRole::Server | ServiceRole::Socket | ServiceRole::Web
-        )
-    };
+    let is_it = |role| matches!(role, ServiceRole::Server | ServiceRole::Socket | ServiceRole::Web);
     let mut members = known.members.iter();
     members.any(|member| member.name == *name && is_it(member.role))
 }
@@ -386,13 +348,13 @@ pub(crate) fn any_of_ours_runs(known: Option<&ServiceManager>, host: &Host) -> R
     known.forget();
     let seen = known.see(host)?;
     let runs = |name: &String| {
-        seen.get(name).is_some_and(|seen| {
-            seen.there && !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed)
-        })
+        seen.get(name)
+            .is_some_and(|seen| seen.there && !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed))
     };
-    let users = known.members.iter().filter(|one| {
-        one.role.is_ours() && !matches!(one.role, ServiceRole::Timer | ServiceRole::Socket)
-    });
+    let users = known
+        .members
+        .iter()
+        .filter(|one| one.role.is_ours() && !matches!(one.role, ServiceRole::Timer | ServiceRole::Socket));
     Ok(users.map(|one| &one.name).any(runs))
 }
 
@@ -405,15 +367,13 @@ pub(crate) fn pause_stale(known: Option<&ServiceManager>, host: &Host) -> Result
     known.forget();
     let seen = known.see(host)?;
     let ours = known.members.iter().filter(|member| member.role.is_ours());
-    let (server, others): (Vec<_>, Vec<_>) = ours
-        .filter(|member| member.role != ServiceRole::Socket)
-        .partition(|member| member.role == ServiceRole::Server);
+    let (server, others): (Vec<_>, Vec<_>) =
+        ours.filter(|member| member.role != ServiceRole::Socket).partition(|member| member.role == ServiceRole::Server);
     for member in others.into_iter().chain(server) {
         let Some(seen) = seen.get(&member.name) else {
             continue;
         };
-        let runs =
-            seen.there && !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed);
+        let runs = seen.there && !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed);
         if runs && !is_fresh(Some(known), host, member, seen)? {
             Handler::of(&member.name)
                 .order(Some(known), host, "stop", &member.name)
@@ -425,16 +385,10 @@ pub(crate) fn pause_stale(known: Option<&ServiceManager>, host: &Host) -> Result
 }
 
 /// Restarts a service of ours, fresh or not, and waits until it answers.
-pub(crate) async fn restart_service(
-    known: Option<&ServiceManager>,
-    host: &Host,
-    name: &str,
-) -> Result<()> {
+pub(crate) async fn restart_service(known: Option<&ServiceManager>, host: &Host, name: &str) -> Result<()> {
     let seen = look_at_service(known, host, name)?;
     if !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed) {
-        Handler::of(name)
-            .order(known, host, "stop", name)
-            .with_context(|| format!("can't stop {name}"))?;
+        Handler::of(name).order(known, host, "stop", name).with_context(|| format!("can't stop {name}"))?;
     }
     enforce(known, host, name, &State::Present(Facets::new())).await?;
     Ok(())
@@ -443,18 +397,10 @@ pub(crate) async fn restart_service(
 /// The socket of our web server.
 fn socket_of(name: &str) -> Option<String> {
     let rest = name.strip_prefix("camcops-server@")?;
-    Some(format!(
-        "camcops-server@{}.socket",
-        rest.strip_suffix(".service")?
-    ))
+    Some(format!("camcops-server@{}.socket", rest.strip_suffix(".service")?))
 }
 
-async fn wait_until_ready(
-    known: Option<&ServiceManager>,
-    host: &Host,
-    name: &str,
-    wanted: &Facets,
-) -> Result<()> {
+async fn wait_until_ready(known: Option<&ServiceManager>, host: &Host, name: &str, wanted: &Facets) -> Result<()> {
     let Some(known) = known else {
         return Ok(());
     };
@@ -470,10 +416,7 @@ async fn wait_until_ready(
         systemd::enable_unit(host, name)?;
     }
     let running = !matches!(seen.phase, ServicePhase::Stopped | ServicePhase::Failed);
-    if running
-        && is_fresh(Some(known), host, member, &seen)?
-        && answers_soon(host, known, member).await?
-    {
+    if running && is_fresh(Some(known), host, member, &seen)? && answers_soon(host, known, member).await? {
         return Ok(());
     }
     known.forget();
@@ -486,9 +429,7 @@ async fn wait_until_ready(
         (ServiceRole::Broker, true) => {
             // One that does not listen to its present name, or not at all, is restarted.
             let is_adjusted = match known.broker() {
-                Some(broker) => super::broker::adjust_node(&broker, host)
-                    .await
-                    .unwrap_or(false),
+                Some(broker) => super::broker::adjust_node(&broker, host).await.unwrap_or(false),
                 None => false,
             };
             if is_adjusted && is_fresh(Some(known), host, member, &seen)? {
@@ -525,15 +466,12 @@ async fn wait_until_ready(
         }
         if matches!(seen.phase, ServicePhase::Failed | ServicePhase::Stopped) {
             let why = known.keeps_failing(host, member, &seen);
-            let why =
-                why.unwrap_or_else(|| format!("it ended right after its start ({})", seen.result));
+            let why = why.unwrap_or_else(|| format!("it ended right after its start ({})", seen.result));
             return Err(explain_failure(host, known, member, &why, since));
         }
         match proof::ask_member(host, known, member, &seen).await {
             _ if seen.phase != ServicePhase::Running => last = "it is still starting".into(),
-            _ if member.role == ServiceRole::Web
-                && !is_fresh(Some(known), host, member, &seen)? =>
-            {
+            _ if member.role == ServiceRole::Web && !is_fresh(Some(known), host, member, &seen)? => {
                 last = "it has not read its configuration again".into();
             }
             None | Some(Ok(())) => return Ok(()),
@@ -546,12 +484,7 @@ async fn wait_until_ready(
 }
 
 /// Lets the manager read what describes the service, if that changed.
-fn follow_files(
-    host: &Host,
-    known: &ServiceManager,
-    member: &Member,
-    handler: Handler,
-) -> Result<()> {
+fn follow_files(host: &Host, known: &ServiceManager, member: &Member, handler: Handler) -> Result<()> {
     let seen = look_at_service(Some(known), host, &member.name)?;
     match handler {
         // A template's file may be there although systemd has not seen it yet.
@@ -565,12 +498,7 @@ fn follow_files(
     Ok(())
 }
 
-fn refuse_impossible(
-    host: &Host,
-    known: &ServiceManager,
-    member: &Member,
-    seen: &ServiceState,
-) -> Result<()> {
+fn refuse_impossible(host: &Host, known: &ServiceManager, member: &Member, seen: &ServiceState) -> Result<()> {
     let name = &member.name;
     if seen.masked {
         return Err(Exit::CannotCreate.because(format!(
@@ -582,9 +510,7 @@ fn refuse_impossible(
             true => "run install without --only and --skip".to_owned(),
             false => "its package is missing: run install without --skip packages".to_owned(),
         };
-        return Err(
-            Exit::Unreachable.because(format!("{name} is not known on this machine; {next}"))
-        );
+        return Err(Exit::Unreachable.because(format!("{name} is not known on this machine; {next}")));
     }
     if member.role == ServiceRole::Web {
         apache::test_configuration(host, known)?;
@@ -638,10 +564,7 @@ fn broker_anew(host: &Host, known: &ServiceManager, handler: Handler, name: &str
     let of = |role: ServiceRole| known.members.iter().find(|member| member.role == role);
     let server = of(ServiceRole::Socket).and(of(ServiceRole::Server));
     let seen = known.see(host)?;
-    let server = server.filter(|server| {
-        seen.get(&server.name)
-            .is_some_and(|seen| seen.phase == ServicePhase::Running)
-    });
+    let server = server.filter(|server| seen.get(&server.name).is_some_and(|seen| seen.phase == ServicePhase::Running));
     if let Some(server) = server {
         Handler::of(&server.name).order(Some(known), host, "stop", &server.name)?;
     }
@@ -668,11 +591,7 @@ fn restart_broker(known: &ServiceManager, host: &Host, handler: Handler, name: &
 }
 
 /// What becomes of our services when everything is undone: they stop first.
-pub(crate) fn before_undoing(
-    known: Option<&ServiceManager>,
-    host: &Host,
-    slug: &str,
-) -> Result<()> {
+pub(crate) fn before_undoing(known: Option<&ServiceManager>, host: &Host, slug: &str) -> Result<()> {
     if host.staged_root().is_some() {
         return Ok(());
     }
@@ -694,10 +613,7 @@ pub(crate) fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
     systemd::reload_files(host)?;
     for unit in units {
         // It may have failed, and would be told of for ever; where it has not, this is refused.
-        let _ = host
-            .child("systemctl")
-            .args(["reset-failed", "--", unit])
-            .end()?;
+        let _ = host.child("systemctl").args(["reset-failed", "--", unit]).end()?;
     }
     Ok(())
 }
@@ -727,10 +643,7 @@ mod tests {
 
     #[test]
     fn a_name_tells_who_manages_it() {
-        assert_eq!(
-            Handler::of("camcops-server@camcops.socket"),
-            Handler::Systemd
-        );
+        assert_eq!(Handler::of("camcops-server@camcops.socket"), Handler::Systemd);
         assert_eq!(Handler::of("camcops:camcops_server"), Handler::Supervisor);
         assert_eq!(Handler::of("rabbitmq-server"), Handler::Scripts);
         assert!(is_ours("camcops_two:camcops_two_server") && !is_ours("apache2.service"));
@@ -765,10 +678,7 @@ mod tests {
             assert!(is_fresh(None, &host, &member(input), &seen(later)).unwrap());
             assert!(!is_fresh(None, &host, &member(input), &seen(earlier)).unwrap());
         }
-        let stale = ServiceState {
-            stale_files: true,
-            ..seen(later)
-        };
+        let stale = ServiceState { stale_files: true, ..seen(later) };
         assert!(!is_fresh(None, &host, &member(&file), &stale).unwrap());
     }
 }

@@ -76,10 +76,7 @@ impl Database {
         let slug = &site.layout.slug;
         let database = settings.name_or(slug).to_owned();
         let application = DatabaseAccount {
-            user: site
-                .socket_account()
-                .unwrap_or_else(|| settings.user_or(slug))
-                .to_owned(),
+            user: site.socket_account().unwrap_or_else(|| settings.user_or(slug)).to_owned(),
             purpose: AccountPurpose::Application,
             way_in: match &found.database {
                 Some(key) => WayIn::Password(key.secret.clone()),
@@ -91,9 +88,7 @@ impl Database {
             password_setting: "database.password_file",
         };
         let server = match earlier {
-            Some(earlier) if earlier.server.power == Power::Administrator => {
-                Rc::clone(&earlier.server)
-            }
+            Some(earlier) if earlier.server.power == Power::Administrator => Rc::clone(&earlier.server),
             _ => Rc::new(connect_server(host, settings, &application)?),
         };
         let mut accounts = vec![application];
@@ -122,9 +117,10 @@ impl Database {
     pub(crate) async fn need_server(&self) -> Result<()> {
         match self.server.is_there().await? {
             true => Ok(()),
-            false => Err(Exit::Unreachable.because(
-                "the database server does not run on this machine: start it, and run again",
-            )),
+            false => {
+                Err(Exit::Unreachable
+                    .because("the database server does not run on this machine: start it, and run again"))
+            }
         }
     }
 
@@ -134,11 +130,7 @@ impl Database {
         Ok(match self.server.power {
             Power::Administrator => identity.client.clone(),
             // The account is there already, under the name that the server has for it.
-            Power::Application => identity
-                .account
-                .rsplit_once('@')
-                .map_or("%", |(_, host)| host)
-                .to_owned(),
+            Power::Application => identity.account.rsplit_once('@').map_or("%", |(_, host)| host).to_owned(),
         })
     }
 
@@ -179,11 +171,7 @@ impl Database {
 }
 
 /// Who asks: root over the socket, the administrator's option file, or the application itself.
-fn connect_server(
-    host: &Host,
-    settings: &settings::Database,
-    application: &DatabaseAccount,
-) -> Result<DatabaseServer> {
+fn connect_server(host: &Host, settings: &settings::Database, application: &DatabaseAccount) -> Result<DatabaseServer> {
     let local = settings.mode == Mode::Local;
     let (power, user, login) = match (&settings.admin_defaults_file, &application.way_in) {
         (Some(path), _) => {
@@ -193,16 +181,10 @@ fn connect_server(
             let user = file.user.unwrap_or_default();
             (Power::Administrator, user, Login::Password(password))
         }
-        (None, WayIn::Password(password)) if !local => (
-            Power::Application,
-            application.user.clone(),
-            Login::Password(password.clone()),
-        ),
-        _ => (
-            Power::Administrator,
-            "root".to_owned(),
-            Login::Account { uid: 0, gid: 0 },
-        ),
+        (None, WayIn::Password(password)) if !local => {
+            (Power::Application, application.user.clone(), Login::Password(password.clone()))
+        }
+        _ => (Power::Administrator, "root".to_owned(), Login::Account { uid: 0, gid: 0 }),
     };
     let endpoint = DatabaseAddress::with(settings, String::new(), user, login)?;
     Ok(DatabaseServer::new(endpoint, power, local))
@@ -214,9 +196,7 @@ fn checked_only(server: &DatabaseServer) -> bool {
 }
 
 fn for_others(what: String) -> anyhow::Error {
-    Exit::NoPermission.because(format!(
-        "{what} (or set database.admin_defaults_file, and camcops-provision does it)"
-    ))
+    Exit::NoPermission.because(format!("{what} (or set database.admin_defaults_file, and camcops-provision does it)"))
 }
 
 /// Refuses, before anything is done, what could not be brought to its end: what others have to do on a server that we
@@ -226,24 +206,13 @@ pub(crate) async fn refuse_undoable(
     host: &Host,
     changes: impl Iterator<Item = &Change>,
 ) -> Result<()> {
-    let changes: Vec<&Change> = changes
-        .filter(|change| {
-            matches!(
-                change.resource,
-                Resource::Schema(_) | Resource::SqlAccount(_)
-            )
-        })
-        .collect();
+    let changes: Vec<&Change> =
+        changes.filter(|change| matches!(change.resource, Resource::Schema(_) | Resource::SqlAccount(_))).collect();
     let Some(known) = known.filter(|_| !changes.is_empty()) else {
         return Ok(());
     };
     let mut for_others = Vec::new();
-    for Change {
-        resource,
-        before,
-        after,
-    } in changes
-    {
+    for Change { resource, before, after } in changes {
         match (resource, checked_only(&known.server)) {
             (Resource::Schema(name), true) => {
                 for_others.push(schema::for_others(known, name, before).to_string());
@@ -279,11 +248,7 @@ pub(crate) async fn tables_of(server: &DatabaseServer, database: &str) -> Result
 
 /// Which of these tables a database has. A view by the name of one is none: reading it could do whatever its maker wants,
 /// in the name of whoever reads.
-pub(crate) async fn tables_among(
-    server: &DatabaseServer,
-    database: &str,
-    names: &[&str],
-) -> Result<Vec<String>> {
+pub(crate) async fn tables_among(server: &DatabaseServer, database: &str, names: &[&str]) -> Result<Vec<String>> {
     let names: Vec<String> = names.iter().map(|name| quote::quote_text(name)).collect();
     let rows: Vec<(String, String)> = server
         .rows(&format!(
@@ -329,10 +294,7 @@ pub(crate) async fn others_of(server: &DatabaseServer, database: &str) -> Result
 }
 
 /// The tables of a database with a column of another collation than CamCOPS's, and the first such one.
-pub(crate) async fn other_collations(
-    server: &DatabaseServer,
-    database: &str,
-) -> Result<Vec<(String, String)>> {
+pub(crate) async fn other_collations(server: &DatabaseServer, database: &str) -> Result<Vec<(String, String)>> {
     server
         .rows(&format!(
             "SELECT TABLE_NAME, MIN(COLLATION_NAME) FROM information_schema.COLUMNS JOIN information_schema.TABLES USING (TABLE_SCHEMA, TABLE_NAME) \
@@ -364,11 +326,6 @@ pub(crate) async fn observe_account(known: &Database, host: &Host, name: &str) -
 }
 
 /// Makes or mends the account.
-pub(crate) async fn enforce_account(
-    known: &Database,
-    host: &Host,
-    name: &str,
-    after: &State,
-) -> Result<Enforced> {
+pub(crate) async fn enforce_account(known: &Database, host: &Host, name: &str, after: &State) -> Result<Enforced> {
     account::enforce(known, host, name, after).await
 }

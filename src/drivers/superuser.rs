@@ -44,21 +44,9 @@ pub(crate) async fn observe(known: &Database, name: &str) -> Result<State> {
 pub(crate) const KEPT: &str = "a user is never removed";
 
 /// Makes the superuser.
-pub(crate) fn make(
-    application: &Application,
-    host: &Host,
-    name: &str,
-    password: &Secret,
-) -> Result<Enforced> {
+pub(crate) fn make(application: &Application, host: &Host, name: &str, password: &Secret) -> Result<Enforced> {
     (application.tell)(&format!("making the superuser {name}"));
-    by_camcops(
-        application,
-        host,
-        "make_superuser",
-        name,
-        Some(password),
-        Exit::Settings,
-    )?;
+    by_camcops(application, host, "make_superuser", name, Some(password), Exit::Settings)?;
     Ok(Enforced::Done)
 }
 
@@ -98,9 +86,7 @@ pub(crate) fn password_needed(name: &str) -> anyhow::Error {
 pub(crate) fn check_password(password: &Secret) -> Result<(), String> {
     let length = password.reveal().chars().count();
     if length < SHORTEST_PASSWORD {
-        return Err(format!(
-            "has {length} characters, and CamCOPS wants at least {SHORTEST_PASSWORD}"
-        ));
+        return Err(format!("has {length} characters, and CamCOPS wants at least {SHORTEST_PASSWORD}"));
     }
     match password.reveal().trim().is_empty() {
         true => Err("is blank".into()),

@@ -166,11 +166,7 @@ impl Application {
 }
 
 /// At which revision the tables are.
-pub(crate) async fn observe(
-    known: &Database,
-    application: &Application,
-    name: &str,
-) -> Result<State> {
+pub(crate) async fn observe(known: &Database, application: &Application, name: &str) -> Result<State> {
     if !known.server.is_there().await? {
         return Ok(State::Absent);
     }
@@ -202,25 +198,17 @@ async fn read_table_state(known: &Database, database: &str) -> Result<Option<Tab
     let rows: Option<Vec<(String,)>> = known
         .server
         .rows_if_any(
-            &format!(
-                "SELECT version_num FROM {}.{}",
-                quote::quote_name(database),
-                quote::quote_name(REVISION),
-            ),
+            &format!("SELECT version_num FROM {}.{}", quote::quote_name(database), quote::quote_name(REVISION),),
             &NOT_THERE,
         )
         .await?;
     let Some(rows) = rows else { return Ok(None) };
     let several = rows.len() > 1;
     match rows.into_iter().next() {
-        Some(_) if several => Err(unusable_tables(
-            database,
-            "are at several revisions at once",
-        )),
-        Some((revision,)) => Ok(Some(TableState {
-            revision,
-            unfinished: there.iter().any(|table| table == UNFINISHED),
-        })),
+        Some(_) if several => Err(unusable_tables(database, "are at several revisions at once")),
+        Some((revision,)) => {
+            Ok(Some(TableState { revision, unfinished: there.iter().any(|table| table == UNFINISHED) }))
+        }
         None => Ok(None),
     }
 }
@@ -228,17 +216,11 @@ async fn read_table_state(known: &Database, database: &str) -> Result<Option<Tab
 /// At which revision the tables of a database are; nothing where they were never finished.
 pub(crate) async fn read_revision(known: &Database, database: &str) -> Result<Option<String>> {
     let found = read_table_state(known, database).await?;
-    Ok(found
-        .filter(|found| !found.unfinished)
-        .map(|found| found.revision))
+    Ok(found.filter(|found| !found.unfinished).map(|found| found.revision))
 }
 
 /// Refuses tables that the installed release does not know, before anything is done with them.
-pub(crate) async fn refuse_unknown(
-    application: &Application,
-    revision: Option<&str>,
-    what: &str,
-) -> Result<()> {
+pub(crate) async fn refuse_unknown(application: &Application, revision: Option<&str>, what: &str) -> Result<()> {
     let Some(revision) = revision else {
         return Err(Exit::Unusable.because(format!(
             "{what} has no tables of CamCOPS, or they do not say their revision; nothing was changed"
@@ -284,10 +266,7 @@ pub(crate) async fn newest_revision(application: &Application, host: &Host) -> R
         None => {
             // This says what to do.
             application.command(host, "camcops_server")?;
-            bail!(
-                "the release at {} has no migrations",
-                application.layout.venv
-            )
+            bail!("the release at {} has no migrations", application.layout.venv)
         }
     }
 }
@@ -308,12 +287,7 @@ fn unusable_tables(database: &str, what: &str) -> anyhow::Error {
 pub(crate) const KEPT: &str = "tables are never removed";
 
 /// Makes the tables, or brings them to the revision of the installed release.
-pub(crate) async fn make(
-    known: &Database,
-    application: &Application,
-    host: &Host,
-    name: &str,
-) -> Result<Enforced> {
+pub(crate) async fn make(known: &Database, application: &Application, host: &Host, name: &str) -> Result<Enforced> {
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
     newest_revision(application, host).await?;
@@ -323,9 +297,7 @@ pub(crate) async fn make(
     let tables = sql::tables_of(&known.server, name).await?;
     let found = read_table_state(known, name).await?;
     let unfinished = tables.iter().any(|table| table == UNFINISHED);
-    let at_head = found
-        .as_ref()
-        .is_some_and(|found| found.revision == revisions.head);
+    let at_head = found.as_ref().is_some_and(|found| found.revision == revisions.head);
     if unfinished && !at_head {
         drop_unfinished(known, name, &tables).await?;
     }
@@ -343,33 +315,17 @@ pub(crate) async fn make(
                 )),
             });
         };
-        migrate_tables(
-            known,
-            application,
-            host,
-            name,
-            &tables,
-            &found.revision,
-            &revisions,
-        )
-        .await?;
+        migrate_tables(known, application, host, name, &tables, &found.revision, &revisions).await?;
     }
     if !tables.is_empty() && !unfinished {
         return Ok(Enforced::Done);
     }
-    known
-        .server
-        .change(&format!("DROP TABLE IF EXISTS {}", unfinished_table(name)))
-        .await?;
+    known.server.change(&format!("DROP TABLE IF EXISTS {}", unfinished_table(name))).await?;
     Ok(Enforced::Done)
 }
 
 fn unfinished_table(database: &str) -> String {
-    format!(
-        "{}.{}",
-        quote::quote_name(database),
-        quote::quote_name(UNFINISHED)
-    )
+    format!("{}.{}", quote::quote_name(database), quote::quote_name(UNFINISHED))
 }
 
 /// Tables where there were none.
@@ -388,17 +344,8 @@ async fn make_first(
         ))
         .await?;
     // Nothing is there that could be indexed.
-    let arguments = [
-        "upgrade_db",
-        "--no_reindex",
-        "--config",
-        &application.layout.config,
-    ];
-    let child = application
-        .command(host, "python")?
-        .args(["-"])
-        .args(arguments)
-        .input(FIRST_TABLES.as_bytes());
+    let arguments = ["upgrade_db", "--no_reindex", "--config", &application.layout.config];
+    let child = application.command(host, "python")?.args(["-"]).args(arguments).input(FIRST_TABLES.as_bytes());
     let mut steps = Steps::new(application, revisions);
     let mut ended = child.end_telling(|line| steps.hear(line))?;
     if !ended.status.success() {
@@ -410,11 +357,7 @@ async fn make_first(
         let mut steps = Steps::new(application, revisions);
         ended = child.end_telling(|line| steps.hear(line))?;
     }
-    check_success(
-        &ended,
-        "upgrade_db",
-        "run again: the tables are then made anew",
-    )
+    check_success(&ended, "upgrade_db", "run again: the tables are then made anew")
 }
 
 /// Brings tables that are there to the head, after a dump if they hold anything.
@@ -440,18 +383,7 @@ async fn migrate_tables(
         Some(dump) => Some(dump),
         None if holds_anything(known, database, tables).await? => {
             let next = &revisions.head;
-            Some(
-                dump::make_dump(
-                    host,
-                    known,
-                    application,
-                    tables,
-                    revision,
-                    next,
-                    Reader::Program,
-                )
-                .await?,
-            )
+            Some(dump::make_dump(host, known, application, tables, revision, next, Reader::Program).await?)
         }
         None => None,
     };
@@ -463,11 +395,8 @@ async fn migrate_tables(
             "the way back is the dump {whole}: `camcops-provision backup restore {whole} --confirm {database}` with the release that made it"
         );
     }
-    let child = application.command(host, "camcops_server")?.args([
-        "upgrade_db",
-        "--config",
-        &application.layout.config,
-    ]);
+    let child =
+        application.command(host, "camcops_server")?.args(["upgrade_db", "--config", &application.layout.config]);
     let mut steps = Steps::new(application, revisions);
     let ended = child.end_telling(|line| steps.hear(line))?;
     check_success(&ended, "upgrade_db", &way_back)?;
@@ -497,12 +426,7 @@ pub(crate) async fn dump_before(
 }
 
 /// Whether a migration from this revision was begun, wherever it ended.
-pub(crate) async fn was_begun(
-    known: &Database,
-    application: &Application,
-    host: &Host,
-    from: &str,
-) -> Result<bool> {
+pub(crate) async fn was_begun(known: &Database, application: &Application, host: &Host, from: &str) -> Result<bool> {
     let cut = dump::of_cut_upgrade(host, application, &known.database)?;
     Ok(cut.is_some() || read_revision(known, &known.database).await?.as_deref() != Some(from))
 }
@@ -537,11 +461,7 @@ impl<'a> Steps<'a> {
     const TOLD: usize = 10;
 
     fn new(application: &'a Application, revisions: &'a Revisions) -> Steps<'a> {
-        Steps {
-            tell: application.tell,
-            revisions,
-            seen: 0,
-        }
+        Steps { tell: application.tell, revisions, seen: 0 }
     }
 
     fn hear(&mut self, line: &str) {
@@ -557,8 +477,7 @@ impl<'a> Steps<'a> {
         self.seen += 1;
         let every = self.revisions.all.len().div_ceil(Self::TOLD);
         let head = &self.revisions.head;
-        (self.seen.is_multiple_of(every) || revision == head)
-            .then(|| format!("tables: revision {revision} of {head}"))
+        (self.seen.is_multiple_of(every) || revision == head).then(|| format!("tables: revision {revision} of {head}"))
     }
 }
 
@@ -567,11 +486,7 @@ pub(crate) fn check_success(ended: &Ended, command: &str, next: &str) -> Result<
     if ended.status.success() {
         return Ok(());
     }
-    bail!(
-        "camcops_server {command} failed ({}): {}; {next}",
-        ended.status,
-        strip_controls(&ended.last_words())
-    )
+    bail!("camcops_server {command} failed ({}): {}; {next}", ended.status, strip_controls(&ended.last_words()))
 }
 
 /// Whether any table has a row, besides the one that says the revision.
@@ -580,43 +495,26 @@ async fn holds_anything(known: &Database, database: &str, tables: &[String]) -> 
     let each: Vec<String> = tables
         .iter()
         .filter(|table| *table != REVISION && *table != UNFINISHED)
-        .map(|table| {
-            format!(
-                "EXISTS(SELECT 1 FROM {database}.{})",
-                quote::quote_name(table)
-            )
-        })
+        .map(|table| format!("EXISTS(SELECT 1 FROM {database}.{})", quote::quote_name(table)))
         .collect();
     if each.is_empty() {
         return Ok(false);
     }
-    let any: Option<(u8,)> = known
-        .server
-        .row(&format!("SELECT {}", each.join(" OR ")))
-        .await?;
+    let any: Option<(u8,)> = known.server.row(&format!("SELECT {}", each.join(" OR "))).await?;
     Ok(any.is_none_or(|(any,)| any != 0))
 }
 
 /// Removes what a cut run left of the first tables; only if there is nothing in them.
 async fn drop_unfinished(known: &Database, database: &str, tables: &[String]) -> Result<()> {
     if holds_anything(known, database, tables).await? {
-        return Err(unusable_tables(
-            database,
-            "were never finished, but hold data",
-        ));
+        return Err(unusable_tables(database, "were never finished, but hold data"));
     }
     let server = &known.server;
     server.change("SET SESSION foreign_key_checks = 0").await?;
     // Ours goes last of all, when the new ones are there.
     for table in tables.iter().filter(|table| *table != UNFINISHED) {
-        let table = format!(
-            "{}.{}",
-            quote::quote_name(database),
-            quote::quote_name(table)
-        );
-        server
-            .change(&format!("DROP TABLE IF EXISTS {table}"))
-            .await?;
+        let table = format!("{}.{}", quote::quote_name(database), quote::quote_name(table));
+        server.change(&format!("DROP TABLE IF EXISTS {table}")).await?;
     }
     server.change("SET SESSION foreign_key_checks = 1").await
 }
@@ -627,25 +525,12 @@ mod tests {
 
     #[test]
     fn of_many_migrations_about_ten_are_told() {
-        let revisions = Revisions {
-            head: "0087".into(),
-            all: (1..=87).map(|number| format!("{number:04}")).collect(),
-        };
+        let revisions = Revisions { head: "0087".into(), all: (1..=87).map(|number| format!("{number:04}")).collect() };
         let told = |numbers: std::ops::RangeInclusive<u32>| {
-            let mut steps = Steps {
-                tell: |_| {},
-                revisions: &revisions,
-                seen: 0,
-            };
-            let lines = numbers.map(|to| {
-                format!(
-                    "\u{1b}[37mINFO: Running upgrade {:04} -> {to:04}, more -> words",
-                    to - 1
-                )
-            });
-            lines
-                .filter_map(|line| steps.worth_telling(&line))
-                .collect::<Vec<_>>()
+            let mut steps = Steps { tell: |_| {}, revisions: &revisions, seen: 0 };
+            let lines =
+                numbers.map(|to| format!("\u{1b}[37mINFO: Running upgrade {:04} -> {to:04}, more -> words", to - 1));
+            lines.filter_map(|line| steps.worth_telling(&line)).collect::<Vec<_>>()
         };
         let all = told(1..=87);
         assert!((8..=11).contains(&all.len()), "{all:?}");
@@ -656,9 +541,6 @@ mod tests {
 
     #[test]
     fn colours_go_and_words_stay() {
-        assert_eq!(
-            strip_controls("\u{1b}[37mINFO: \u{1b}[0mdone\u{1b}[1;33m!"),
-            "INFO: done!"
-        );
+        assert_eq!(strip_controls("\u{1b}[37mINFO: \u{1b}[0mdone\u{1b}[1;33m!"), "INFO: done!");
     }
 }

@@ -45,31 +45,22 @@ pub(super) async fn after_failure(
         return None;
     }
     let service = changes.get(failed)?.change.resource.name();
-    let files: Vec<String> = replaced
-        .iter()
-        .rev()
-        .map(|planned| host.outside(planned.change.resource.name()))
-        .collect();
+    let files: Vec<String> =
+        replaced.iter().rev().map(|planned| host.outside(planned.change.resource.name())).collect();
     let former_files = match files.len() {
         1 => "the former file",
         _ => "the former files",
     };
     let files = files.join(", ");
     let trouble = first_cause(&format!("{why:#}"));
-    progress.note(&format!(
-        "{service} does not start with the new {files}: bringing back {former_files}"
-    ));
+    progress.note(&format!("{service} does not start with the new {files}: bringing back {former_files}"));
     let begun = &changes[..=failed];
     let then = match restore_replaced(host, drivers, writer, begun, &replaced, former).await {
-        Ok(()) => format!(
-            "the services run with {former_files} again; correct the settings and run again"
-        ),
+        Ok(()) => format!("the services run with {former_files} again; correct the settings and run again"),
         Err(again) => format!("they don't start with {former_files} either: {again:#}"),
     };
     // The cause has not become another one by what was put back.
-    Some(Exit::of(why).because(format!(
-        "{service} does not start with the new {files}: {trouble}\n{then}"
-    )))
+    Some(Exit::of(why).because(format!("{service} does not start with the new {files}: {trouble}\n{then}")))
 }
 
 /// The files that were changed for services, the last one first, where one that ran and failed reads any of them. None
@@ -94,8 +85,8 @@ fn find_replaced(changes: &[Planned], failed: usize) -> Vec<&Planned> {
     }
     let is_replaced = |planned: &&Planned| {
         let before = &planned.change.before;
-        let is_known = *before == State::Absent
-            || file_content(before).is_some_and(|content| content.bytes().is_some());
+        let is_known =
+            *before == State::Absent || file_content(before).is_some_and(|content| content.bytes().is_some());
         matches!(planned.change.resource, Resource::File(_))
             && matches!(planned.action, Action::Update | Action::Create)
             && is_input(planned)
@@ -134,12 +125,7 @@ async fn restore_replaced(
     Ok(())
 }
 
-async fn make_again(
-    host: &Host,
-    drivers: &Drivers,
-    writer: &mut Writer<'_>,
-    planned: &Planned,
-) -> Result<()> {
+async fn make_again(host: &Host, drivers: &Drivers, writer: &mut Writer<'_>, planned: &Planned) -> Result<()> {
     for number in record_intents(host, drivers, writer, std::slice::from_ref(planned))? {
         carry_out(host, drivers, writer, planned, number).await?;
     }
@@ -186,8 +172,7 @@ fn is_exception(line: &str) -> bool {
         return false;
     };
     let last = name.rsplit('.').next().unwrap_or_default();
-    name.chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_')
+    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '_')
         && last.starts_with(|c: char| c.is_ascii_uppercase())
         && (name.contains('.') || last.ends_with("Error") || last.ends_with("Exception"))
 }
@@ -202,29 +187,20 @@ mod tests {
         let why = "stopped: camcops-server@camcops.service: it ended right after its start\nits log ends:\n  ValueError: one\n  camcops_server.cc_modules.cc_exportrecipientinfo.InvalidExportRecipient: For export recipient [x]: No such group: 'y'\n  (Background on this error at: https://sqlalche.me/e/20/e3q8)\n  camcops-server@camcops.service: Main process exited, code=exited, status=1/FAILURE";
         assert!(first_cause(why).starts_with("camcops_server.cc_modules"));
         assert!(first_cause(why).ends_with("No such group: 'y'"));
-        assert_eq!(
-            first_cause("nothing of that kind\nmore"),
-            "nothing of that kind\nmore"
-        );
+        assert_eq!(first_cause("nothing of that kind\nmore"), "nothing of that kind\nmore");
     }
 
     fn planned(resource: Resource, before: &str) -> Planned {
         let state = |text: &str| match text {
             "" => State::Absent,
-            text => State::Present(
-                Facets::new().with("content", Content::new(text.as_bytes().to_vec())),
-            ),
+            text => State::Present(Facets::new().with("content", Content::new(text.as_bytes().to_vec()))),
         };
         Planned {
             action: match before {
                 "" => Action::Create,
                 _ => Action::Update,
             },
-            change: Change {
-                resource,
-                before: state(before),
-                after: state("new"),
-            },
+            change: Change { resource, before: state(before), after: state("new") },
             facets: vec!["content".into()],
             because: String::new(),
             part: None,
@@ -264,10 +240,7 @@ mod tests {
             service("server", "runs", &["/conf"]),
         ];
         let failed = service("scheduler", "runs", &["/part"]);
-        assert_eq!(
-            replaced_names(failed.clone(), &made),
-            ["/more", "/part", "/conf"]
-        );
+        assert_eq!(replaced_names(failed.clone(), &made), ["/more", "/part", "/conf"]);
         let unconcerned = service("scheduler", "runs", &["/none"]);
         assert!(replaced_names(unconcerned, &made).is_empty());
         let new = service("scheduler", "", &["/part"]);

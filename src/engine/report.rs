@@ -32,13 +32,8 @@ impl Progress for Lines<'_> {
             return;
         }
         let width = all.to_string().len();
-        let left = left
-            .map(|left| format!(" (left: {})", left.why))
-            .unwrap_or_default();
-        print_note(&format!(
-            "[{index:width$}/{all}] {}{left}",
-            describe_change(self.host, planned)
-        ));
+        let left = left.map(|left| format!(" (left: {})", left.why)).unwrap_or_default();
+        print_note(&format!("[{index:width$}/{all}] {}{left}", describe_change(self.host, planned)));
     }
 
     fn note(&mut self, text: &str) {
@@ -60,14 +55,11 @@ pub(crate) fn shown_name(host: &Host, resource: &Resource) -> String {
 fn describe_change(host: &Host, planned: &Planned) -> String {
     let name = shown_name(host, &planned.change.resource);
     match (planned.action, &planned.change.after) {
-        (Action::Create | Action::Again, _)
-            if matches!(planned.change.resource, Resource::Service(_)) =>
-        {
+        (Action::Create | Action::Again, _) if matches!(planned.change.resource, Resource::Service(_)) => {
             format!("start {}", planned.change.resource.name())
         }
         (Action::Update, _)
-            if matches!(planned.change.resource, Resource::Service(_))
-                && planned.facets == ["fresh"] =>
+            if matches!(planned.change.resource, Resource::Service(_)) && planned.facets == ["fresh"] =>
         {
             format!("let {} read what changed", planned.change.resource.name())
         }
@@ -89,11 +81,7 @@ fn describe_change(host: &Host, planned: &Planned) -> String {
 fn describe_differences(planned: &Planned) -> String {
     let one = |facet: &String| {
         let value = |state: &State| state.get(facet).map(FacetValue::to_string);
-        match (
-            facet.as_str(),
-            value(&planned.change.before),
-            value(&planned.change.after),
-        ) {
+        match (facet.as_str(), value(&planned.change.before), value(&planned.change.after)) {
             ("content", ..) => "content".to_owned(),
             (_, Some(before), Some(after)) => format!("{facet} {before} -> {after}"),
             _ => facet.clone(),
@@ -104,19 +92,10 @@ fn describe_differences(planned: &Planned) -> String {
 }
 
 /// The plan for people: a line per change with its reason, and the diff of every file if asked.
-pub(crate) fn describe_plan(
-    host: &Host,
-    plan: &Plan,
-    kept: &[kept::KeptSetting],
-    diff: bool,
-    style: Style,
-) -> String {
+pub(crate) fn describe_plan(host: &Host, plan: &Plan, kept: &[kept::KeptSetting], diff: bool, style: Style) -> String {
     let mut text = String::new();
-    let (green, yellow, red, dim, reset) = if style.color {
-        ("\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m")
-    } else {
-        ("", "", "", "", "")
-    };
+    let (green, yellow, red, dim, reset) =
+        if style.color { ("\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "", "", "") };
     for planned in &plan.changes {
         let (mark, colour) = match planned.action {
             Action::Create | Action::Share => ('+', green),
@@ -140,12 +119,7 @@ pub(crate) fn describe_plan(
         let _ = writeln!(text, "{red}! {}{reset}", conflict.what);
     }
     for left in &plan.left {
-        let _ = writeln!(
-            text,
-            "= leave {}: {}",
-            shown_name(host, &left.resource),
-            left.why
-        );
+        let _ = writeln!(text, "= leave {}: {}", shown_name(host, &left.resource), left.why);
     }
     if let Some(line) = first_boot(&plan.on_first_boot)
         && !plan.changes.is_empty()
@@ -160,11 +134,9 @@ fn count_actions(plan: &Plan) -> String {
     match (plan.changes.len(), plan.conflicts.len()) {
         (0, 0) => "nothing to do\n".into(),
         (changes, 0) => format!("{} pending\n", count_of(changes, "change")),
-        (changes, conflicts) => format!(
-            "{} pending, {} in the way\n",
-            count_of(changes, "change"),
-            count_of(conflicts, "thing")
-        ),
+        (changes, conflicts) => {
+            format!("{} pending, {} in the way\n", count_of(changes, "change"), count_of(conflicts, "thing"))
+        }
     }
 }
 
@@ -193,10 +165,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
         let bytes = state.facets()?.content("content")?.bytes()?;
         Some(String::from_utf8_lossy(bytes).into_owned())
     };
-    let differs = planned
-        .facets
-        .iter()
-        .any(|f| f == "content" || f == "presence");
+    let differs = planned.facets.iter().any(|f| f == "content" || f == "presence");
     let after = content(&planned.change.after);
     if !differs || (after.is_none() && content(&planned.change.before).is_none()) {
         return String::new();
@@ -214,11 +183,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
     }
     let path = shown_name(host, &planned.change.resource);
     let diff = similar::TextDiff::from_lines(&old, &new);
-    let text = diff
-        .unified_diff()
-        .context_radius(2)
-        .header(&path, &path)
-        .to_string();
+    let text = diff.unified_diff().context_radius(2).header(&path, &path).to_string();
     let mut shown = String::new();
     for line in text.lines() {
         let colour = match line.as_bytes().first() {
@@ -236,12 +201,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
 pub(crate) fn describe_outcome(host: &Host, what: &str, outcome: &RunOutcome) -> String {
     let mut text = String::new();
     for left in &outcome.left {
-        let _ = writeln!(
-            text,
-            "left: {}: {}",
-            shown_name(host, &left.resource),
-            left.why
-        );
+        let _ = writeln!(text, "left: {}: {}", shown_name(host, &left.resource), left.why);
     }
     match outcome.done {
         0 => text.push_str("nothing to do\n"),

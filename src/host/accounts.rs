@@ -5,8 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Accounts whose number is the same on every machine of their family, for a staged tree that has no list yet.
 const WELL_KNOWN: [(&str, u32); 3] = [("root", 0), ("www-data", 33), ("apache", 48)];
-const WELL_KNOWN_GROUPS: [(&str, u32); 4] =
-    [("root", 0), ("adm", 4), ("www-data", 33), ("apache", 48)];
+const WELL_KNOWN_GROUPS: [(&str, u32); 4] = [("root", 0), ("adm", 4), ("www-data", 33), ("apache", 48)];
 
 #[derive(Debug)]
 pub(crate) enum Accounts {
@@ -63,9 +62,9 @@ impl Accounts {
     /// An account's number.
     pub(crate) fn uid(&self, name: &str) -> Option<u32> {
         match self {
-            Accounts::Live(asked) => ask_once(&asked.uids, &name.to_owned(), |name| {
-                users::get_user_by_name(name).map(|user| user.uid())
-            }),
+            Accounts::Live(asked) => {
+                ask_once(&asked.uids, &name.to_owned(), |name| users::get_user_by_name(name).map(|user| user.uid()))
+            }
             Accounts::Staged { users, .. } => users.get(name).copied(),
         }
     }
@@ -73,9 +72,9 @@ impl Accounts {
     /// A group's number.
     pub(crate) fn gid(&self, name: &str) -> Option<u32> {
         match self {
-            Accounts::Live(asked) => ask_once(&asked.gids, &name.to_owned(), |name| {
-                users::get_group_by_name(name).map(|group| group.gid())
-            }),
+            Accounts::Live(asked) => {
+                ask_once(&asked.gids, &name.to_owned(), |name| users::get_group_by_name(name).map(|group| group.gid()))
+            }
             Accounts::Staged { groups, .. } => groups.get(name).copied(),
         }
     }
@@ -84,10 +83,7 @@ impl Accounts {
     pub(crate) fn owner(&self, owner: &str) -> Option<(u32, u32)> {
         let (user, group) = owner.split_once(':')?;
         let number = |known: Option<u32>, name: &str| known.or_else(|| name.parse().ok());
-        Some((
-            number(self.uid(user), user)?,
-            number(self.gid(group), group)?,
-        ))
+        Some((number(self.uid(user), user)?, number(self.gid(group), group)?))
     }
 
     /// `user:group` by name where there is one, by number elsewhere.
@@ -103,15 +99,9 @@ impl Accounts {
                     Some(group.name().to_string_lossy().into_owned())
                 }),
             ),
-            Accounts::Staged { users, groups } => {
-                (name_of_number(users, uid), name_of_number(groups, gid))
-            }
+            Accounts::Staged { users, groups } => (name_of_number(users, uid), name_of_number(groups, gid)),
         };
-        format!(
-            "{}:{}",
-            user.unwrap_or_else(|| uid.to_string()),
-            group.unwrap_or_else(|| gid.to_string())
-        )
+        format!("{}:{}", user.unwrap_or_else(|| uid.to_string()), group.unwrap_or_else(|| gid.to_string()))
     }
 }
 
@@ -125,17 +115,11 @@ fn parse_accounts(text: &str, well_known: &[(&str, u32)]) -> BTreeMap<String, u3
         })
         .collect();
     if numbers.is_empty() {
-        numbers = well_known
-            .iter()
-            .map(|(name, number)| ((*name).to_owned(), *number))
-            .collect();
+        numbers = well_known.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
     }
     numbers
 }
 
 fn name_of_number(numbers: &BTreeMap<String, u32>, wanted: u32) -> Option<String> {
-    numbers
-        .iter()
-        .find(|(_, number)| **number == wanted)
-        .map(|(name, _)| name.clone())
+    numbers.iter().find(|(_, number)| **number == wanted).map(|(name, _)| name.clone())
 }

@@ -58,11 +58,7 @@ impl Ended {
             "" => &self.output,
             _ => &self.complaint,
         };
-        let lines: Vec<&str> = words
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(LAST_LINES)..].join(" / ")
     }
 }
@@ -90,13 +86,11 @@ impl Host {
     pub(crate) fn child_of<'a>(&'a self, user: u32, group: u32, program: &'a str) -> Child<'a> {
         // Not setsid(1) after the account: until then others of that account could take the process over.
         let mut command = Command::new("/usr/bin/setsid");
-        command
-            .args([
-                "/usr/bin/setpriv",
-                &format!("--reuid={user}"),
-                &format!("--regid={group}"),
-            ])
-            .args(["--clear-groups", "--", program]);
+        command.args(["/usr/bin/setpriv", &format!("--reuid={user}"), &format!("--regid={group}")]).args([
+            "--clear-groups",
+            "--",
+            program,
+        ]);
         self.prepared(program, command)
     }
 
@@ -115,27 +109,14 @@ impl Host {
             Ok(path) if !path.is_empty() => format!("{path}:{SYSTEM_PROGRAMS}"),
             _ => SYSTEM_PROGRAMS.to_owned(),
         };
-        command
-            .env("PATH", path)
-            .env("LC_ALL", "C.UTF-8")
-            .current_dir("/")
-            .stdin(Stdio::null());
-        Child {
-            host: self,
-            program,
-            command,
-            input: None,
-            patience: None,
-        }
+        command.env("PATH", path).env("LC_ALL", "C.UTF-8").current_dir("/").stdin(Stdio::null());
+        Child { host: self, program, command, input: None, patience: None }
     }
 }
 
 impl<'a> Child<'a> {
     /// With these arguments.
-    pub(crate) fn args(
-        mut self,
-        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-    ) -> Child<'a> {
+    pub(crate) fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Child<'a> {
         self.command.args(arguments);
         self
     }
@@ -182,11 +163,7 @@ impl<'a> Child<'a> {
         if ended.status.success() {
             return Ok(ended.output);
         }
-        bail!(
-            "{program} failed ({}): {}",
-            ended.status,
-            ended.last_words()
-        )
+        bail!("{program} failed ({}): {}", ended.status, ended.last_words())
     }
 
     /// Runs it, however it ends.
@@ -204,11 +181,7 @@ impl<'a> Child<'a> {
         let patience = self.patience.unwrap_or(Duration::MAX);
         let (ended, end) = oneshot::channel();
         let running = self.start(false, |status| ended.send(status).is_ok())?;
-        Ok(Begun {
-            running,
-            end,
-            patience,
-        })
+        Ok(Begun { running, end, patience })
     }
 
     fn finish(self, mut tell: Option<&mut dyn FnMut(&str)>) -> Result<Ended> {
@@ -252,9 +225,7 @@ impl<'a> Child<'a> {
         }
         let (output, complaint) = (unnamed_file()?, unnamed_file()?);
         let complaints_to = if together { &output } else { &complaint };
-        self.command
-            .stdout(output.try_clone()?)
-            .stderr(complaints_to.try_clone()?);
+        self.command.stdout(output.try_clone()?).stderr(complaints_to.try_clone()?);
         if let Some(input) = &self.input {
             let mut file = unnamed_file()?;
             file.write_all(input)?;
@@ -262,9 +233,7 @@ impl<'a> Child<'a> {
             self.command.stdin(file);
         }
         #[cfg(test)]
-        if let Some(answer) =
-            super::script::run(&self.command, self.input.as_deref().map(Vec::as_slice))
-        {
+        if let Some(answer) = super::script::run(&self.command, self.input.as_deref().map(Vec::as_slice)) {
             let running = RunningChild {
                 program: program.to_owned(),
                 // No process has this number.
@@ -275,27 +244,16 @@ impl<'a> Child<'a> {
             };
             return running.played(answer?, together, tell_end);
         }
-        let mut child = self
-            .command
-            .spawn()
-            .map_err(|why| not_started(program, why))?;
+        let mut child = self.command.spawn().map_err(|why| not_started(program, why))?;
         let group = child.id();
         std::thread::spawn(move || tell_end(child.wait()));
-        Ok(RunningChild {
-            program: program.to_owned(),
-            group,
-            begin: Instant::now(),
-            output,
-            complaint,
-        })
+        Ok(RunningChild { program: program.to_owned(), group, begin: Instant::now(), output, complaint })
     }
 }
 
 fn not_started(program: &str, why: io::Error) -> anyhow::Error {
     match why.kind() {
-        io::ErrorKind::NotFound => {
-            Exit::Unreachable.because(format!("{program} is not installed on this machine"))
-        }
+        io::ErrorKind::NotFound => Exit::Unreachable.because(format!("{program} is not installed on this machine")),
         _ => anyhow::Error::new(why).context(format!("can't start {program}")),
     }
 }
@@ -346,11 +304,7 @@ impl RunningChild {
             return Err(not_started(&self.program, io::ErrorKind::NotFound.into()));
         }
         let complaint = answer.complaint.unwrap_or_default();
-        let complaints_to = if together {
-            &self.output
-        } else {
-            &self.complaint
-        };
+        let complaints_to = if together { &self.output } else { &self.complaint };
         (&self.output).write_all(answer.output.unwrap_or_default().as_bytes())?;
         let mut complaints_to = complaints_to;
         complaints_to.write_all(complaint.as_bytes())?;
@@ -486,13 +440,7 @@ mod tests {
         }
         let host = Host::live().unwrap();
         let child = host.child_of(64_242, 64_243, "sh");
-        let said = child
-            .args([
-                "-c",
-                "id -u; id -g; id -G; cut -d ' ' -f 6,7 /proc/$$/stat; echo $$",
-            ])
-            .run()
-            .unwrap();
+        let said = child.args(["-c", "id -u; id -g; id -G; cut -d ' ' -f 6,7 /proc/$$/stat; echo $$"]).run().unwrap();
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!(&lines[..3], ["64242", "64243", "64243"]);
         // Its session is its own, and has no terminal.
@@ -511,10 +459,7 @@ mod tests {
         let host = Host::live().unwrap();
         let child = host.child("sh").args(["-c", "sleep 60 & sleep 60"]);
         let begin = Instant::now();
-        let why = child
-            .patience(Duration::from_millis(200))
-            .run()
-            .unwrap_err();
+        let why = child.patience(Duration::from_millis(200)).run().unwrap_err();
         assert_eq!(Exit::of(&why), Exit::Unreachable);
         assert!(begin.elapsed() < Duration::from_secs(10));
     }

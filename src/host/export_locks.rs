@@ -41,9 +41,7 @@ pub(crate) fn lock_directory(host: &Host, layout: &Layout) -> Result<String> {
 
 /// Whether there are exports that the broker could not be told of.
 pub(crate) fn has_unsent(host: &Host, layout: &Layout) -> Result<bool> {
-    let has = |name: &str| {
-        Ok::<_, anyhow::Error>(host.stat(&format!("{}/{name}", layout.state))?.is_some())
-    };
+    let has = |name: &str| Ok::<_, anyhow::Error>(host.stat(&format!("{}/{name}", layout.state))?.is_some());
     Ok(has("unsent")? || has("unsent.sending")?)
 }
 
@@ -87,13 +85,7 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
     // Two that start at the same time must not break the same lock twice: the second time it may be somebody's.
     let _turn = wait_turn(host, directory)?;
     let mut locks = Vec::new();
-    for Judged {
-        path,
-        lock,
-        holder,
-        mut verdict,
-    } in judge_all(host, directory)?
-    {
+    for Judged { path, lock, holder, mut verdict } in judge_all(host, directory)? {
         // It may have been given back and taken by another while the others were looked at.
         if verdict.is_ok() && !is_still(&lock, host.stat(&path)?) {
             verdict = Err("it changed a moment ago".into());
@@ -118,9 +110,7 @@ fn is_still(lock: &PathInfo, now: Option<PathInfo>) -> bool {
 /// The locks in a directory that [`break_stale`] would break; nothing is changed.
 pub(crate) fn stale_locks(host: &Host, directory: &str) -> Result<Vec<String>> {
     let locks = judge_all(host, directory)?.into_iter();
-    Ok(locks
-        .filter_map(|lock| lock.verdict.ok().map(|why| format!("{}: {why}", lock.path)))
-        .collect())
+    Ok(locks.filter_map(|lock| lock.verdict.ok().map(|why| format!("{}: {why}", lock.path))).collect())
 }
 
 /// A lock, the file of whoever holds it, and why it may be broken, or why it may not.
@@ -148,17 +138,14 @@ fn judge_all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
             let holder = files
                 .iter()
                 .find(|(other, entry)| {
-                    !other.ends_with(SUFFIX)
-                        && (entry.kind, entry.inode) == (PathKind::File, lock.inode)
+                    !other.ends_with(SUFFIX) && (entry.kind, entry.inode) == (PathKind::File, lock.inode)
                 })
                 .map(|(other, _)| (*other).to_owned());
             Judged {
                 path: format!("{directory}/{name}"),
                 verdict: match &holder {
                     // It would be waited for like any other.
-                    None if lock.kind != PathKind::File => {
-                        Ok("it is no file: no owner made it".into())
-                    }
+                    None if lock.kind != PathKind::File => Ok("it is no file: no owner made it".into()),
                     None => without_owner(lock),
                     Some(holder) => judge_lock(holder, lock, &here, &LiveProcesses),
                 },
@@ -216,12 +203,7 @@ fn without_owner(lock: &PathInfo) -> Result<String, String> {
 }
 
 /// Why the lock may be broken, or why it may not.
-fn judge_lock(
-    holder: &str,
-    lock: &PathInfo,
-    here: &str,
-    machine: &impl Processes,
-) -> Result<String, String> {
+fn judge_lock(holder: &str, lock: &PathInfo, here: &str, machine: &impl Processes) -> Result<String, String> {
     let unknown = || format!("its owner {holder} is not understood");
     let (host, candidates) = parse_owner(holder).ok_or_else(unknown)?;
     if host != here {
@@ -254,12 +236,8 @@ fn may_hold(candidate: Candidate, lock: &PathInfo, machine: &impl Processes) -> 
         return named == seen;
     }
     // Another account, another program or a younger process has the number by chance.
-    let python = machine
-        .program(pid)
-        .is_none_or(|program| program.starts_with("python"));
-    let young = machine
-        .started(pid)
-        .is_some_and(|started| started > lock.modified + SLACK);
+    let python = machine.program(pid).is_none_or(|program| program.starts_with("python"));
+    let young = machine.started(pid).is_some_and(|started| started > lock.modified + SLACK);
     account == lock.uid && python && !young
 }
 
@@ -371,12 +349,7 @@ mod tests {
         judge_lock(holder, &lock(), "machine", machine).is_ok()
     }
 
-    const ALIVE: One = One {
-        pid: 4711,
-        uid: 33,
-        program: "python3.11",
-        started: 900,
-    };
+    const ALIVE: One = One { pid: 4711, uid: 33, program: "python3.11", started: 900 };
 
     #[test]
     fn only_a_dead_owner_of_this_machine_loses_its_lock() {
@@ -426,10 +399,7 @@ mod tests {
         assert!(!broken("machine-7f00aa40.4711-90000-123", &ALIVE));
         assert!(broken("machine-7f00aa40.4711-90001-123", &ALIVE));
         assert!(broken("machine-7f00aa40.4712-90000-123", &ALIVE));
-        let moved = One {
-            started: 5000,
-            ..ALIVE
-        };
+        let moved = One { started: 5000, ..ALIVE };
         assert!(!broken("machine-7f00aa40.4711-500000-123", &moved));
     }
 
@@ -451,10 +421,7 @@ mod tests {
     fn a_hash_without_a_sign_leaves_several_numbers_open() {
         assert_eq!(meant("4711-99"), [4711]);
         assert_eq!(meant("4711-12-99"), [4711]);
-        assert_eq!(
-            meant("123456789"),
-            [1, 12, 123, 1234, 12345, 123_456, 1_234_567]
-        );
+        assert_eq!(meant("123456789"), [1, 12, 123, 1234, 12345, 123_456, 1_234_567]);
         // A hash does not begin with a zero, unless it is zero.
         assert_eq!(meant("47110205"), [4, 47, 471, 47110]);
         assert_eq!(meant("47110"), [4, 47, 471, 4711]);
@@ -482,20 +449,14 @@ mod tests {
         assert!(is_still(&lock(), Some(lock())));
         assert!(!is_still(&lock(), None));
         assert!(!is_still(&lock(), other(|entry| entry.inode = 2)));
-        assert!(!is_still(
-            &lock(),
-            other(|entry| entry.changed += Duration::from_nanos(1))
-        ));
+        assert!(!is_still(&lock(), other(|entry| entry.changed += Duration::from_nanos(1))));
     }
 
     #[test]
     fn what_stands_in_the_directory_is_broken_or_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        let here = nix::unistd::gethostname()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
+        let here = nix::unistd::gethostname().unwrap().to_string_lossy().into_owned();
         let take = |name: &str, holder: &str| {
             std::fs::write(path(holder), "").unwrap();
             std::fs::hard_link(path(holder), path(name)).unwrap();
@@ -508,18 +469,10 @@ mod tests {
         std::os::unix::fs::symlink(path("other"), path("link.lock")).unwrap();
         let host = Host::staged(directory.path()).unwrap();
         let locks = break_stale(&host, "/").unwrap();
-        let broken: Vec<(&str, bool)> = locks
-            .iter()
-            .map(|lock| (lock.path.as_str(), lock.broken))
-            .collect();
+        let broken: Vec<(&str, bool)> = locks.iter().map(|lock| (lock.path.as_str(), lock.broken)).collect();
         assert_eq!(
             broken,
-            [
-                ("//dead.lock", true),
-                ("//far.lock", false),
-                ("//leaving.lock", false),
-                ("//link.lock", true)
-            ]
+            [("//dead.lock", true), ("//far.lock", false), ("//leaving.lock", false), ("//link.lock", true)]
         );
         assert!(!path("dead.lock").exists() && !path(&dead).exists());
         assert!(path("far.lock").exists() && path("other").exists());

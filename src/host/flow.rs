@@ -44,10 +44,7 @@ impl Child<'_> {
         }
         #[cfg(test)]
         if super::script::is_on() {
-            bail!(
-                "no case plays a program that much flows through: {}",
-                self.program
-            );
+            bail!("no case plays a program that much flows through: {}", self.program);
         }
         let complaint = unnamed_file()?;
         self.command.stderr(complaint.try_clone()?);
@@ -66,8 +63,9 @@ impl Child<'_> {
             _ => self.command.stdout(Stdio::piped()),
         };
         let mut child = self.command.spawn().map_err(|why| match why.kind() {
-            io::ErrorKind::NotFound => Exit::Unreachable
-                .because(format!("{} is not installed on this machine", self.program)),
+            io::ErrorKind::NotFound => {
+                Exit::Unreachable.because(format!("{} is not installed on this machine", self.program))
+            }
             _ => anyhow::Error::new(why).context(format!("can't start {}", self.program)),
         })?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
@@ -78,14 +76,7 @@ impl Child<'_> {
         if let Some(output) = &output {
             let _ = fcntl(output.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
         }
-        Ok(Flow {
-            input,
-            output,
-            program: self.program.to_owned(),
-            child,
-            complaint,
-            is_over: false,
-        })
+        Ok(Flow { input, output, program: self.program.to_owned(), child, complaint, is_over: false })
     }
 }
 
@@ -98,11 +89,7 @@ impl Flow {
             return Ok(());
         }
         // A client of a database repeats the statement that failed, with all that is in it.
-        let errors: Vec<&str> = ended
-            .complaint
-            .lines()
-            .filter(|line| line.starts_with("ERROR "))
-            .collect();
+        let errors: Vec<&str> = ended.complaint.lines().filter(|line| line.starts_with("ERROR ")).collect();
         let words = match errors.is_empty() {
             true => ended.last_words(),
             false => errors.join(" / "),
@@ -121,17 +108,10 @@ impl Flow {
     fn ended(&mut self, host: &Host) -> Result<Ended> {
         drop(self.input.take());
         drop(self.output.take());
-        let status = self
-            .child
-            .wait()
-            .with_context(|| format!("can't wait for {}", self.program))?;
+        let status = self.child.wait().with_context(|| format!("can't wait for {}", self.program))?;
         self.is_over = true;
         host.cut().after_write();
-        Ok(Ended {
-            status,
-            output: String::new(),
-            complaint: read_output(&self.program, &self.complaint)?,
-        })
+        Ok(Ended { status, output: String::new(), complaint: read_output(&self.program, &self.complaint)? })
     }
 }
 

@@ -15,15 +15,8 @@ pub(crate) const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// A turn at a directory: who wants one at the same time waits here, but not for ever.
 pub(crate) fn wait_turn(host: &Host, base: &str) -> Result<Flock<OwnedFd>> {
-    let handle = host
-        .directory(base)?
-        .with_context(|| format!("{} is not a directory", host.outside(base)))?;
-    let readable = openat(
-        &handle,
-        ".",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let handle = host.directory(base)?.with_context(|| format!("{} is not a directory", host.outside(base)))?;
+    let readable = openat(&handle, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let begin = Instant::now();
     let mut handle = readable;
     loop {
@@ -54,11 +47,5 @@ pub(crate) fn lock_holder(lock: &File) -> Result<Option<i32>> {
 }
 
 pub(crate) fn lock_request() -> nix::libc::flock {
-    nix::libc::flock {
-        l_type: 0,
-        l_whence: nix::libc::SEEK_SET as i16,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
+    nix::libc::flock { l_type: 0, l_whence: nix::libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }

@@ -12,10 +12,7 @@ use std::path::{Path, PathBuf};
 /// Opened for reading, so that a pipe or a terminal of that name can't hold the program up.
 pub(crate) fn open_at_once(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
 /// Writes a file as any program would.
@@ -61,8 +58,7 @@ fn follow_link(file: &Path) -> Result<PathBuf> {
             file.display()
         )));
     }
-    fs::canonicalize(file)
-        .with_context(|| format!("{} is a link that leads nowhere", file.display()))
+    fs::canonicalize(file).with_context(|| format!("{} is a link that leads nowhere", file.display()))
 }
 
 /// A name in the same directory, so that it can take the place of the file in one step.

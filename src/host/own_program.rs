@@ -10,11 +10,7 @@ use tokio::process::Command;
 
 /// What it says without a terminal, wherever its file is and even if that is being replaced, up to so many bytes. Others
 /// of that account could make it say anything.
-pub(crate) async fn ask_as(
-    (uid, gid): (u32, u32),
-    arguments: &[&str],
-    most: u64,
-) -> io::Result<Vec<u8>> {
+pub(crate) async fn ask_as((uid, gid): (u32, u32), arguments: &[&str], most: u64) -> io::Result<Vec<u8>> {
     let program = File::open("/proc/self/exe")?;
     fcntl(&program, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let mut child = Command::new("/usr/bin/setsid")

@@ -36,10 +36,7 @@ pub(crate) fn start_time(pid: u32) -> Option<SystemTime> {
 
 /// A moment that systemd gave as microseconds of its own clock, by today's clock.
 pub(crate) fn from_monotonic(microseconds: u64) -> Option<SystemTime> {
-    since_boot(
-        ClockId::CLOCK_MONOTONIC,
-        Duration::from_micros(microseconds),
-    )
+    since_boot(ClockId::CLOCK_MONOTONIC, Duration::from_micros(microseconds))
 }
 
 fn since_boot(clock: ClockId, moment: Duration) -> Option<SystemTime> {
@@ -60,9 +57,7 @@ fn stat_field(stat: &str, number: usize) -> Option<u64> {
 
 /// The account that a process runs as.
 pub(crate) fn owner_of(pid: u32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}"))
-        .ok()
-        .map(|data| data.uid())
+    fs::metadata(format!("/proc/{pid}")).ok().map(|data| data.uid())
 }
 
 /// The account whose rights a process has, also where the kernel gives root what there is to see of it.
@@ -101,15 +96,8 @@ pub(crate) fn command_words(pid: u32) -> Option<Vec<String>> {
 pub(crate) fn control_group(pid: u32) -> Option<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let unified = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    let named = || {
-        groups
-            .lines()
-            .find_map(|line| line.split_once(":name=systemd:").map(|(_, path)| path))
-    };
-    unified
-        .filter(|path| *path != "/")
-        .or_else(named)
-        .map(str::to_owned)
+    let named = || groups.lines().find_map(|line| line.split_once(":name=systemd:").map(|(_, path)| path));
+    unified.filter(|path| *path != "/").or_else(named).map(str::to_owned)
 }
 
 /// The service of systemd that a process belongs to.
@@ -124,9 +112,7 @@ pub(crate) fn all_processes() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// What the kernel says of one process.
@@ -147,12 +133,7 @@ pub(crate) struct Table(BTreeMap<u32, Stat>);
 impl Table {
     pub(crate) fn read() -> Table {
         let stat = |pid: u32| parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
-        Table(
-            all_processes()
-                .into_iter()
-                .filter_map(|pid| Some((pid, stat(pid)?)))
-                .collect(),
-        )
+        Table(all_processes().into_iter().filter_map(|pid| Some((pid, stat(pid)?))).collect())
     }
 
     /// One of them.
@@ -162,27 +143,16 @@ impl Table {
 
     /// The children of a process.
     pub(crate) fn children(&self, parent: u32) -> impl Iterator<Item = u32> + '_ {
-        self.0
-            .iter()
-            .filter(move |(_, stat)| stat.parent == parent)
-            .map(|(pid, _)| *pid)
+        self.0.iter().filter(move |(_, stat)| stat.parent == parent).map(|(pid, _)| *pid)
     }
 
     /// A process and all below it, parents before their children; nothing if it is gone.
     pub(crate) fn tree(&self, root: u32) -> Vec<u32> {
-        let mut tree: Vec<u32> = self
-            .0
-            .contains_key(&root)
-            .then_some(root)
-            .into_iter()
-            .collect();
+        let mut tree: Vec<u32> = self.0.contains_key(&root).then_some(root).into_iter().collect();
         let mut next = 0;
         while let Some(pid) = tree.get(next).copied() {
             // The kernel's own first process is its own child in some tables.
-            let below: Vec<u32> = self
-                .children(pid)
-                .filter(|one| !tree.contains(one))
-                .collect();
+            let below: Vec<u32> = self.children(pid).filter(|one| !tree.contains(one)).collect();
             tree.extend(below);
             next += 1;
         }
@@ -257,10 +227,7 @@ fn parse_listener(line: &str) -> Option<Listener> {
     if *fields.get(3)? != LISTENING {
         return None;
     }
-    Some(Listener {
-        address: parse_address(fields[1])?,
-        inode: fields.get(9)?.parse().ok()?,
-    })
+    Some(Listener { address: parse_address(fields[1])?, inode: fields.get(9)?.parse().ok()? })
 }
 
 /// `0100007F:15B3`: each four bytes in the machine's own order.
@@ -303,10 +270,9 @@ pub(crate) fn find_holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Proce
             let Some(inode) = inode else { continue };
             for listener in listeners.iter().filter(|one| one.inode == inode) {
                 // The parent comes before its children, which have the same sockets.
-                holders.entry(listener.address).or_insert_with(|| Process {
-                    pid,
-                    name: program_of(pid).unwrap_or_else(|| "?".into()),
-                });
+                holders
+                    .entry(listener.address)
+                    .or_insert_with(|| Process { pid, name: program_of(pid).unwrap_or_else(|| "?".into()) });
             }
         }
     }
@@ -317,12 +283,7 @@ pub(crate) fn find_holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Proce
 pub(crate) fn changed_time(path: &str) -> Result<Option<SystemTime>> {
     let own = match fs::symlink_metadata(path) {
         Ok(data) => data,
-        Err(why)
-            if matches!(
-                why.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(why) if matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         Err(why) => return Err(why).with_context(|| format!("can't look at {path}")),
@@ -349,18 +310,11 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_its_words() {
-        let mut child = std::process::Command::new("sleep")
-            .args(["--", "60"])
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").args(["--", "60"]).spawn().unwrap();
         // It may not have become the program yet.
         let begin = std::time::Instant::now();
         while command_words(child.id()).is_none_or(|words| words != ["sleep", "--", "60"]) {
-            assert!(
-                begin.elapsed().as_secs() < 10,
-                "{:?}",
-                command_words(child.id())
-            );
+            assert!(begin.elapsed().as_secs() < 10, "{:?}", command_words(child.id()));
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -382,25 +336,17 @@ mod tests {
         let age = start_time(std::process::id()).unwrap().elapsed().unwrap();
         assert!(age < Duration::from_secs(600), "{age:?}");
         assert_eq!(start_time(u32::MAX), None);
-        assert_eq!(
-            account_of(std::process::id()),
-            Some(nix::unistd::geteuid().as_raw())
-        );
+        assert_eq!(account_of(std::process::id()), Some(nix::unistd::geteuid().as_raw()));
         assert_eq!(account_of(u32::MAX), None);
         let file = tempfile::NamedTempFile::new().unwrap();
-        let written = changed_time(file.path().to_str().unwrap())
-            .unwrap()
-            .unwrap();
+        let written = changed_time(file.path().to_str().unwrap()).unwrap().unwrap();
         assert!(written > start_time(std::process::id()).unwrap());
         assert_eq!(changed_time("/no/such/file").unwrap(), None);
     }
 
     #[test]
     fn a_tree_is_a_process_and_all_below_it() {
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "sleep 60 & wait"])
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
         // Other tests of this process have children, too.
         let (table, sleeper) = loop {
             let table = Table::read();
@@ -416,11 +362,7 @@ mod tests {
         assert!(tree.contains(&child.id()));
         assert!(tree.contains(&sleeper));
         for pid in [sleeper, child.id()] {
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid as i32),
-                nix::sys::signal::Signal::SIGKILL,
-            )
-            .unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
         }
         child.wait().unwrap();
         assert!(Table::read().tree(u32::MAX).is_empty());
@@ -444,10 +386,7 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let all = list_listeners().unwrap();
-        let ours: Vec<Listener> = all
-            .into_iter()
-            .filter(|one| one.address == address)
-            .collect();
+        let ours: Vec<Listener> = all.into_iter().filter(|one| one.address == address).collect();
         assert_eq!(find_holders(&ours)[&address].pid, std::process::id());
     }
 }

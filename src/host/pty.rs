@@ -41,11 +41,7 @@ impl StandardStreams {
     /// What this program has itself.
     pub(crate) fn ours() -> Result<StandardStreams> {
         let [input, output, complaint] = terminal::copy_streams()?.map(File::from);
-        Ok(StandardStreams {
-            input,
-            output,
-            complaint,
-        })
+        Ok(StandardStreams { input, output, complaint })
     }
 
     /// The terminal on which is shown what the program writes to its own.
@@ -71,21 +67,13 @@ pub(crate) async fn run_apart(
     }
     command.arg("--").arg(program);
     with(&mut command);
-    let own = given
-        .shown_on()
-        .map(|shown| Own::like(shown, typed))
-        .transpose()?;
+    let own = given.shown_on().map(|shown| Own::like(shown, typed)).transpose()?;
     let end = |file: &File| match &own {
         Some(own) if file.is_terminal() => own.theirs.try_clone(),
         _ => file.try_clone().map(OwnedFd::from),
     };
-    command
-        .stdin(end(&given.input)?)
-        .stdout(end(&given.output)?)
-        .stderr(end(&given.complaint)?);
-    let child = tokio::process::Command::from(command)
-        .spawn()
-        .with_context(|| format!("can't start {SETSID}"))?;
+    command.stdin(end(&given.input)?).stdout(end(&given.output)?).stderr(end(&given.complaint)?);
+    let child = tokio::process::Command::from(command).spawn().with_context(|| format!("can't start {SETSID}"))?;
     match own {
         Some(own) => own.carry(child, &given, typed).await,
         None => run_without_terminal(child).await,
@@ -106,9 +94,7 @@ fn close_terminals() {
             let path = handle.ok()?.path();
             let target = fs::read_link(&path).ok()?;
             let target = target.to_str()?;
-            let is_terminal = ["/dev/tty", "/dev/pts/", "/dev/console"]
-                .iter()
-                .any(|begin| target.starts_with(begin));
+            let is_terminal = ["/dev/tty", "/dev/pts/", "/dev/console"].iter().any(|begin| target.starts_with(begin));
             let number = path.file_name()?.to_str()?.parse().ok()?;
             (is_terminal && number > 2 && !is_closed_on_exec(number)).then_some(number)
         })
@@ -143,9 +129,8 @@ fn pass_on(child: &Child, signal: Signal, terminal: Option<&OwnedFd>) {
         return;
     };
     let leader = Pid::from_raw(leader);
-    let foreground = terminal
-        .and_then(|terminal| tcgetpgrp(terminal).ok())
-        .filter(|group| group.as_raw() > 0 && *group != leader);
+    let foreground =
+        terminal.and_then(|terminal| tcgetpgrp(terminal).ok()).filter(|group| group.as_raw() > 0 && *group != leader);
     if let Some(foreground) = foreground {
         let _ = killpg(foreground, signal);
         if matches!(signal, Signal::SIGINT | Signal::SIGQUIT) {
@@ -205,29 +190,18 @@ impl Own {
             fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         }
         fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let own = Own {
-            ours: pair.master,
-            theirs: pair.slave,
-        };
+        let own = Own { ours: pair.master, theirs: pair.slave };
         copy_size(shown, &own.ours);
         Ok(own)
     }
 
     /// Carries what is written and typed until the program has ended and all that it wrote is shown.
-    async fn carry(
-        self,
-        mut child: Child,
-        given: &StandardStreams,
-        typed: bool,
-    ) -> Result<ExitStatus> {
+    async fn carry(self, mut child: Child, given: &StandardStreams, typed: bool) -> Result<ExitStatus> {
         let Some(shown) = given.shown_on() else {
             return Ok(child.wait().await?);
         };
         // Held open: a program that closes its terminal may come back to it.
-        let Own {
-            ours,
-            theirs: _theirs,
-        } = self;
+        let Own { ours, theirs: _theirs } = self;
         let raw = typed.then(|| Raw::set(&given.input)).transpose()?;
         if typed {
             let (keys, ours) = (given.input.try_clone()?, ours.try_clone()?);
@@ -340,10 +314,7 @@ struct Raw {
 
 impl Raw {
     fn set(terminal: &File) -> Result<Raw> {
-        let raw = Raw {
-            before: tcgetattr(terminal)?,
-            terminal: terminal.try_clone()?,
-        };
+        let raw = Raw { before: tcgetattr(terminal)?, terminal: terminal.try_clone()? };
         raw.apply()?;
         Ok(raw)
     }
@@ -382,12 +353,7 @@ mod tests {
 
     impl Sitting {
         fn down() -> Sitting {
-            let size = Winsize {
-                ws_row: 33,
-                ws_col: 77,
-                ws_xpixel: 0,
-                ws_ypixel: 0,
-            };
+            let size = Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
             let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
             for end in [&master, &slave] {
                 fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
@@ -401,11 +367,7 @@ mod tests {
                     all.lock().unwrap().extend_from_slice(&piece[..size]);
                 }
             });
-            Sitting {
-                master: master.into(),
-                slave: slave.into(),
-                seen,
-            }
+            Sitting { master: master.into(), slave: slave.into(), seen }
         }
 
         fn terminal(&self) -> File {
@@ -423,27 +385,18 @@ mod tests {
         fn waits_for(&self, text: &str) {
             let begin = Instant::now();
             while !self.sees().contains(text) {
-                assert!(
-                    begin.elapsed().as_secs() < 20,
-                    "no {text:?} in {}",
-                    self.sees()
-                );
+                assert!(begin.elapsed().as_secs() < 20, "no {text:?} in {}", self.sees());
                 std::thread::sleep(PAUSE);
             }
         }
     }
 
     fn turn() -> std::sync::MutexGuard<'static, ()> {
-        TURN.lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn run(given: StandardStreams, script: &str) -> ExitStatus {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let status = runtime.block_on(run_apart(given, "/usr/bin/setpriv", |command| {
             if nix::unistd::geteuid().is_root() {
                 command.args([format!("--reuid={STRANGER}"), format!("--regid={STRANGER}")]);
@@ -472,11 +425,7 @@ mod tests {
         for (output, complaint) in [(true, true), (true, false), (false, true)] {
             let root = Sitting::down();
             let of = |terminal: bool| if terminal { root.terminal() } else { file() };
-            let given = StandardStreams {
-                input: nowhere(),
-                output: of(output),
-                complaint: of(complaint),
-            };
+            let given = StandardStreams { input: nowhere(), output: of(output), complaint: of(complaint) };
             let written = given.output.try_clone().unwrap();
             // A shell of root's may have its terminal open besides.
             let besides = root.terminal();
@@ -510,11 +459,7 @@ mod tests {
     fn a_terminal_is_like_roots_and_all_that_is_written_arrives() {
         let _turn = turn();
         let root = Sitting::down();
-        let given = StandardStreams {
-            input: root.terminal(),
-            output: root.terminal(),
-            complaint: file(),
-        };
+        let given = StandardStreams { input: root.terminal(), output: root.terminal(), complaint: file() };
         let mut complaint = given.complaint.try_clone().unwrap();
         let before = tcgetattr(&root.slave).unwrap();
         let typing = std::thread::spawn({
@@ -527,12 +472,7 @@ mod tests {
                 again.waits_for("33 77");
                 again.types("a line\n");
                 again.waits_for("read a line");
-                let size = rustix::termios::Winsize {
-                    ws_row: 44,
-                    ws_col: 88,
-                    ws_xpixel: 0,
-                    ws_ypixel: 0,
-                };
+                let size = rustix::termios::Winsize { ws_row: 44, ws_col: 88, ws_xpixel: 0, ws_ypixel: 0 };
                 tcsetwinsize(&again.slave, size).unwrap();
                 // This process is not in the foreground of that terminal, so that nobody else tells it.
                 kill(nix::unistd::getpid(), Signal::SIGWINCH).unwrap();
@@ -563,11 +503,7 @@ mod tests {
         input.write_all(b"piped\n").unwrap();
         io::Seek::rewind(&mut input).unwrap();
         let mut written = output.try_clone().unwrap();
-        let given = StandardStreams {
-            input,
-            output,
-            complaint: nowhere(),
-        };
+        let given = StandardStreams { input, output, complaint: nowhere() };
         let status = run(given, "cat; tty; cat < /dev/tty && exit 1; kill -TERM $$");
         assert_eq!(exit_code(status), 128 + 15);
         let mut text = String::new();

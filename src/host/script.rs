@@ -82,9 +82,7 @@ impl Step {
             ("tell", &self.tell),
             ("own", &self.own),
         ];
-        let mut given = all
-            .into_iter()
-            .filter_map(|(kind, text)| Some((kind, text.as_deref()?)));
+        let mut given = all.into_iter().filter_map(|(kind, text)| Some((kind, text.as_deref()?)));
         match (given.next(), given.next()) {
             (Some(one), None) => one,
             _ => panic!("a step asks or tells exactly one thing: {self:?}"),
@@ -115,10 +113,7 @@ impl Step {
             _ => false,
         };
         let env = self.env.len() == asked.env.len()
-            && self
-                .env
-                .iter()
-                .all(|(name, value)| asked.env.get(name).is_some_and(|told| like(value, told)));
+            && self.env.iter().all(|(name, value)| asked.env.get(name).is_some_and(|told| like(value, told)));
         kind == asked_kind
             && match is_draft {
                 true => like(words, text) || like(&format!("…{words}…"), text),
@@ -229,9 +224,7 @@ pub(crate) fn note(kind: &str, text: &str) {
 pub(crate) fn run(command: &Command, input: Option<&[u8]>) -> Option<Result<Step>> {
     answer(|names| {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let words: Vec<String> = words
-            .map(|word| quoted(&plain(names, &word.to_string_lossy())))
-            .collect();
+        let words: Vec<String> = words.map(|word| quoted(&plain(names, &word.to_string_lossy()))).collect();
         let mut step = Step::of("run", words.join(" "));
         step.input = input.map(|input| plain(names, &String::from_utf8_lossy(input)));
         let directory = command.get_current_dir().unwrap_or(Path::new("/"));
@@ -282,18 +275,14 @@ impl Script {
     /// The other way round: what stands for a name becomes that name.
     fn real(&self, text: &str) -> String {
         let stand_ins = self.names.iter().filter(|(_, written)| !written.is_empty());
-        stand_ins.fold(text.to_owned(), |text, (name, written)| {
-            text.replace(written, name)
-        })
+        stand_ins.fold(text.to_owned(), |text, (name, written)| text.replace(written, name))
     }
 
     fn answer(&mut self, asked: impl FnOnce(&[(String, String)]) -> Step) -> Result<Step> {
         let asked = asked(&self.names);
         let at = match self.is_draft {
             true => self.left.iter().position(|step| step.fits(&asked, true)),
-            false => (!self.is_over
-                && self.left.first().is_some_and(|one| one.fits(&asked, false)))
-            .then_some(0),
+            false => (!self.is_over && self.left.first().is_some_and(|one| one.fits(&asked, false))).then_some(0),
         };
         let mut step = match at {
             Some(at) => self.left.remove(at),
@@ -321,10 +310,8 @@ impl Script {
         }
         let monotonic = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
         let now = std::time::Duration::from(monotonic).as_micros().to_string();
-        step.output = step.output.map(|text| {
-            text.replace("{pid}", &std::process::id().to_string())
-                .replace("{now}", &now)
-        });
+        step.output =
+            step.output.map(|text| text.replace("{pid}", &std::process::id().to_string()).replace("{now}", &now));
         Ok(step)
     }
 }
@@ -357,29 +344,8 @@ fn written(draft: Step, asked: Step) -> Step {
         true => draft.clone(),
         false => asked.clone(),
     };
-    let Step {
-        run,
-        sql,
-        login,
-        amqp,
-        http,
-        tell,
-        own,
-        ..
-    } = words;
-    Step {
-        run,
-        sql,
-        login,
-        amqp,
-        http,
-        tell,
-        own,
-        env: asked.env,
-        input,
-        directory: asked.directory,
-        ..draft
-    }
+    let Step { run, sql, login, amqp, http, tell, own, .. } = words;
+    Step { run, sql, login, amqp, http, tell, own, env: asked.env, input, directory: asked.directory, ..draft }
 }
 
 /// Without what differs from one machine to the next: the place of its root, its name, and the time.
@@ -388,10 +354,7 @@ pub(crate) fn plain(names: &[(String, String)], text: &str) -> String {
     for (name, stands_for_it) in names {
         text = text.replace(name, stands_for_it);
     }
-    let name = gethostname()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let short = name.split('.').next().unwrap_or_default();
     let text = text.replace(&format!("rabbit@{short}"), "rabbit@HOST");
     match text.strip_prefix("--since=@") {

@@ -26,13 +26,8 @@ pub(crate) enum SecretName {
 
 impl SecretName {
     /// All of them.
-    pub(crate) const ALL: [SecretName; 5] = [
-        SecretName::Database,
-        SecretName::Readonly,
-        SecretName::Broker,
-        SecretName::Monitor,
-        SecretName::Cookie,
-    ];
+    pub(crate) const ALL: [SecretName; 5] =
+        [SecretName::Database, SecretName::Readonly, SecretName::Broker, SecretName::Monitor, SecretName::Cookie];
 
     /// The name, which is also that of the file that keeps it.
     pub(crate) fn as_str(self) -> &'static str {
@@ -70,10 +65,7 @@ impl KeptSecret {
     ) -> Result<KeptSecret> {
         match KeptSecret::found(host, directory, name)? {
             Some(key) => Ok(key),
-            None => Ok(KeptSecret {
-                secret: otherwise()?,
-                kept_in: Some(format!("{directory}/{name}")),
-            }),
+            None => Ok(KeptSecret { secret: otherwise()?, kept_in: Some(format!("{directory}/{name}")) }),
         }
     }
 
@@ -89,17 +81,12 @@ impl KeptSecret {
                 host.outside(&path)
             ))
         })?;
-        Ok(Some(KeptSecret {
-            secret,
-            kept_in: Some(path),
-        }))
+        Ok(Some(KeptSecret { secret, kept_in: Some(path) }))
     }
 
     /// Reads a secret from the administrator's own file.
     pub(crate) fn given(host: &Host, setting: &str, path: &str) -> Result<KeptSecret> {
-        let wrong = |what: &str| {
-            Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)))
-        };
+        let wrong = |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
         let followed = host.followed(path)?;
         let path = followed.as_str();
         let missing = || wrong("does not exist; write the password into it");
@@ -110,22 +97,15 @@ impl KeptSecret {
         };
         // A file that a flag names is read this once, on the word of whoever runs the command.
         if !setting.starts_with("--") {
-            host.refuse_foreign(path, &entry)
-                .with_context(|| setting.to_owned())?;
+            host.refuse_foreign(path, &entry).with_context(|| setting.to_owned())?;
         }
         if entry.mode & 0o007 != 0 {
             return Err(wrong("can be read by everybody; chmod 600 it"));
         }
         let mut text = String::new();
-        (&mut file)
-            .take(LARGEST)
-            .read_to_string(&mut text)
-            .map_err(|_| wrong("is not UTF-8 text"))?;
+        (&mut file).take(LARGEST).read_to_string(&mut text).map_err(|_| wrong("is not UTF-8 text"))?;
         let secret = Secret::checked(text).map_err(|why| wrong(&why.to_string()))?;
-        Ok(KeptSecret {
-            secret,
-            kept_in: None,
-        })
+        Ok(KeptSecret { secret, kept_in: None })
     }
 }
 

@@ -12,10 +12,7 @@ pub(crate) fn become_program(program: &str, prepare: impl FnOnce(&mut Command)) 
 }
 
 /// An editor or the like, with the terminal, to its end.
-pub(crate) fn run_on_terminal(
-    program: &str,
-    prepare: impl FnOnce(&mut Command),
-) -> io::Result<ExitStatus> {
+pub(crate) fn run_on_terminal(program: &str, prepare: impl FnOnce(&mut Command)) -> io::Result<ExitStatus> {
     let mut command = Command::new(program);
     prepare(&mut command);
     command.stdin(Stdio::inherit()).status()

@@ -28,10 +28,9 @@ impl Host {
         for attempt in 1.. {
             match remove_tree(place.directory.as_fd(), &place.name, device) {
                 Err(Errno::ENOTEMPTY) if attempt < ATTEMPTS => std::thread::sleep(PAUSE),
-                Err(Errno::EXDEV) => bail!(
-                    "{}: another file system is mounted in it; unmount that and run again",
-                    self.outside(path)
-                ),
+                Err(Errno::EXDEV) => {
+                    bail!("{}: another file system is mounted in it; unmount that and run again", self.outside(path))
+                }
                 other => {
                     other.with_context(|| format!("can't remove {}", self.outside(path)))?;
                     break;
@@ -55,20 +54,8 @@ impl Host {
     /// Lets two things of one file system change places in one step.
     pub(crate) fn exchange(&self, one: &str, other: &str) -> Result<()> {
         let (first, second) = (self.place_for_writing(one)?, self.place_for_writing(other)?);
-        renameat2(
-            &first.directory,
-            &*first.name,
-            &second.directory,
-            &*second.name,
-            RenameFlags::RENAME_EXCHANGE,
-        )
-        .with_context(|| {
-            format!(
-                "can't exchange {} and {}",
-                self.outside(one),
-                self.outside(other)
-            )
-        })?;
+        renameat2(&first.directory, &*first.name, &second.directory, &*second.name, RenameFlags::RENAME_EXCHANGE)
+            .with_context(|| format!("can't exchange {} and {}", self.outside(one), self.outside(other)))?;
         self.cut.after_write();
         sync_directory(&first.directory)?;
         Ok(())
@@ -83,28 +70,17 @@ impl Host {
     /// What the file system of a directory has left.
     pub(crate) fn space(&self, directory: &str) -> Result<Statvfs> {
         let handle = self.readable(directory)?;
-        fstatvfs(&handle)
-            .with_context(|| format!("can't ask {} for space", self.outside(directory)))
+        fstatvfs(&handle).with_context(|| format!("can't ask {} for space", self.outside(directory)))
     }
 
     fn readable(&self, directory: &str) -> Result<std::os::fd::OwnedFd> {
-        let handle = self
-            .directory(directory)?
-            .with_context(|| format!("{} does not exist", self.outside(directory)))?;
-        Ok(openat(
-            &handle,
-            ".",
-            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?)
+        let handle =
+            self.directory(directory)?.with_context(|| format!("{} does not exist", self.outside(directory)))?;
+        Ok(openat(&handle, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
     }
 }
 
-fn tree_size(
-    directory: BorrowedFd<'_>,
-    name: &OsStr,
-    seen: &mut BTreeSet<u64>,
-) -> nix::Result<u64> {
+fn tree_size(directory: BorrowedFd<'_>, name: &OsStr, seen: &mut BTreeSet<u64>) -> nix::Result<u64> {
     let found = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(0),
         other => other?,

@@ -33,11 +33,7 @@ impl Host {
             users.push(owner.uid);
             groups.push(owner.gid);
         }
-        Ok(Trust {
-            host: self,
-            users,
-            groups,
-        })
+        Ok(Trust { host: self, users, groups })
     }
 
     /// Refuses a file, as it was opened, that others could have written to, or put where it is.
@@ -73,11 +69,7 @@ impl Trust<'_> {
                 let mode = found.permissions().mode();
                 let is_sticky = mode & STICKY != 0 && found.uid() == 0;
                 if found.is_dir() && !is_sticky {
-                    self.check_opened(
-                        &directory,
-                        &found,
-                        &format!(" ({} is in it)", file.display()),
-                    )?;
+                    self.check_opened(&directory, &found, &format!(" ({} is in it)", file.display()))?;
                 }
             }
         }
@@ -92,22 +84,15 @@ impl Trust<'_> {
         let (user, group) = owner.split_once(':').unwrap_or((&owner, ""));
         let quoted = quote_path(path);
         let (how, command) = match (is_foreign, by_others) {
-            (true, false) => (
-                format!("belongs to {user}"),
-                format!("chown root:root {quoted}"),
-            ),
+            (true, false) => (format!("belongs to {user}"), format!("chown root:root {quoted}")),
             (true, true) => (
                 format!("belongs to {user} and can be changed by everybody"),
                 format!("chown root:root {quoted} && chmod go-w {quoted}"),
             ),
-            (false, true) => (
-                "can be changed by everybody".to_owned(),
-                format!("chmod go-w {quoted}"),
-            ),
-            (false, false) if by_group => (
-                format!("can be changed by the group {group}"),
-                format!("chmod g-w {quoted}"),
-            ),
+            (false, true) => ("can be changed by everybody".to_owned(), format!("chmod go-w {quoted}")),
+            (false, false) if by_group => {
+                (format!("can be changed by the group {group}"), format!("chmod g-w {quoted}"))
+            }
             (false, false) => return Ok(()),
         };
         Err(Exit::CannotCreate.because(format!(

@@ -15,10 +15,8 @@ use std::path::{Component, Path, PathBuf};
 /// A link that leads to a link that leads to a link: more than this is a loop.
 pub(super) const MOST_LINKS: usize = 32;
 /// A handle to walk from: it needs no permission to list the directory.
-pub(super) const HANDLE: OFlag = OFlag::O_PATH
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+pub(super) const HANDLE: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// The directory that holds a path, opened, and the last component.
 pub(super) struct OpenedPlace {
@@ -87,17 +85,11 @@ impl Host {
             Some(handle) => handle,
             None => self.root.try_clone()?,
         };
-        Ok(Some(OpenedPlace {
-            directory,
-            name,
-            trusted,
-        }))
+        Ok(Some(OpenedPlace { directory, name, trusted }))
     }
 
     pub(super) fn here<'a>(&'a self, walked: &'a [OwnedFd]) -> BorrowedFd<'a> {
-        walked
-            .last()
-            .map_or(self.root.as_fd(), |handle| handle.as_fd())
+        walked.last().map_or(self.root.as_fd(), |handle| handle.as_fd())
     }
 
     pub(super) fn trusts(&self, directory: BorrowedFd<'_>) -> Result<bool> {

@@ -9,9 +9,7 @@ const OLD: &str = ".camcops-provision.old";
 /// Takes the lock if there is one to take; an error that names the holder if somebody else has it.
 pub(crate) fn try_lock(host: &Host) -> Result<Option<Flock<File>>> {
     check_directory(host, HOME)?;
-    host.open_for_appending(&lock_path())?
-        .map(|lock| take_lock(host, lock))
-        .transpose()
+    host.open_for_appending(&lock_path())?.map(|lock| take_lock(host, lock)).transpose()
 }
 
 /// The process that holds the lock just now; nothing where nobody does, or where it is not for us to know.
@@ -25,12 +23,7 @@ pub(crate) fn at_work(host: &Host) -> Option<u32> {
 pub(crate) fn clear_up(host: &Host) -> Result<()> {
     clear_up_aside(host)?;
     let unfinished = |name: &String| name.starts_with('.');
-    let left: Vec<String> = host
-        .list(HOME)?
-        .unwrap_or_default()
-        .into_iter()
-        .filter(unfinished)
-        .collect();
+    let left: Vec<String> = host.list(HOME)?.unwrap_or_default().into_iter().filter(unfinished).collect();
     if left.is_empty() && !list_instances(host)?.is_empty() {
         return Ok(());
     }
@@ -66,12 +59,7 @@ pub(super) fn create_home(host: &Host, instance: &str) -> Result<()> {
     clear_up_aside(host)?;
     let mut base = String::from("/");
     let mut missing = Vec::new();
-    for ancestor in home_ancestors()
-        .iter()
-        .skip(1)
-        .map(String::as_str)
-        .chain([HOME])
-    {
+    for ancestor in home_ancestors().iter().skip(1).map(String::as_str).chain([HOME]) {
         if missing.is_empty() && host.stat(ancestor)?.is_some() {
             base = ancestor.to_owned();
         } else {
@@ -101,12 +89,7 @@ pub(super) fn create_home(host: &Host, instance: &str) -> Result<()> {
     }
     // The lock file also says which directories were made for it, so that the last uninstall takes them along.
     let made = &missing[..missing.len() - 1];
-    host.put_file(
-        &join_path(&path, "lock"),
-        made.join("\n").as_bytes(),
-        root,
-        0o600,
-    )?;
+    host.put_file(&join_path(&path, "lock"), made.join("\n").as_bytes(), root, 0o600)?;
     host.make_directory(&join_path(&path, instance), root, 0o700)?;
     let journal = format!("{path}/{instance}/journal");
     host.put_file(&journal, first_line(instance)?.as_bytes(), root, 0o600)?;
@@ -148,8 +131,7 @@ pub(super) fn take_lock(host: &Host, lock: File) -> Result<Flock<File>> {
             Ok(lock)
         }
         Err((lock, Errno::EWOULDBLOCK)) => {
-            let holder = lock_holder(&lock)?
-                .map_or("another process".into(), |pid| format!("process {pid}"));
+            let holder = lock_holder(&lock)?.map_or("another process".into(), |pid| format!("process {pid}"));
             Err(Exit::Locked.because(format!(
                 "{holder} is already at work here and holds {}; wait for it to end and run again",
                 host.outside(&lock_path())
@@ -203,9 +185,5 @@ fn last_name(path: &str) -> &str {
 }
 
 fn or_root(path: &str) -> String {
-    if path.is_empty() {
-        "/".into()
-    } else {
-        path.to_owned()
-    }
+    if path.is_empty() { "/".into() } else { path.to_owned() }
 }

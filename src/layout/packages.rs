@@ -51,10 +51,7 @@ pub(crate) const DEBIAN: Packages = Packages {
     database: &["mariadb-server | virtual-mysql-server"],
     broker: &["rabbitmq-server"],
     supervisor: &["supervisor"],
-    application: &[
-        "ca-certificates",
-        "libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10",
-    ],
+    application: &["ca-certificates", "libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10"],
     pdf: &["wkhtmltopdf"],
     acme: &["certbot"],
     logs: &["logrotate"],

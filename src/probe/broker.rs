@@ -4,10 +4,7 @@ mod greeting;
 mod workers;
 
 use super::tls::{self, Authority};
-use super::{
-    Address, Answer, Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer,
-    read_password,
-};
+use super::{Address, Answer, Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer, read_password};
 use crate::base::secret::Secret;
 use crate::host::Host;
 use crate::layout::Layout;
@@ -16,15 +13,11 @@ use anyhow::Result;
 use async_compat::CompatExt;
 use async_rs::Runtime;
 use greeting::Greeting;
-use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPUri, AMQPUserInfo};
-use lapin::{
-    AsyncTcpStream, BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind,
-};
+use lapin::{AsyncTcpStream, BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
@@ -66,16 +59,10 @@ pub(crate) struct Queue {
 
 /// How a queue stands; nothing if there is none. The channel is closed then.
 async fn look_at(channel: &Channel, name: &str) -> lapin::Result<Option<Queue>> {
-    let only_look = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
+    let only_look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let asked = channel.queue_declare(name.into(), only_look, FieldTable::default());
     match asked.await {
-        Ok(queue) => Ok(Some(Queue {
-            waiting: queue.message_count(),
-            consumers: queue.consumer_count(),
-        })),
+        Ok(queue) => Ok(Some(Queue { waiting: queue.message_count(), consumers: queue.consumer_count() })),
         Err(why) if is_not_there(&why) => Ok(None),
         Err(why) => Err(why),
     }
@@ -122,11 +109,7 @@ impl BrokerAddress {
     }
 
     /// The same with a password that may not be kept anywhere yet.
-    pub(crate) fn with(
-        settings: &Settings,
-        layout: &Layout,
-        password: Secret,
-    ) -> Result<BrokerAddress> {
+    pub(crate) fn with(settings: &Settings, layout: &Layout, password: Secret) -> Result<BrokerAddress> {
         let broker = &settings.broker;
         let slug = &layout.slug;
         let (host, setting) = match broker.mode {
@@ -142,11 +125,7 @@ impl BrokerAddress {
             (true, None) => Some(tls::client_config(None)?),
         };
         Ok(BrokerAddress {
-            address: Address::Tcp {
-                host: host.to_owned(),
-                port: broker.port_number(),
-                setting,
-            },
+            address: Address::Tcp { host: host.to_owned(), port: broker.port_number(), setting },
             vhost: broker.vhost_or(slug).to_owned(),
             user: broker.user_or(slug).to_owned(),
             password,
@@ -217,30 +196,20 @@ impl BrokerAddress {
 
     /// The names of the workers that answer a ping through the broker, until one answers whose name ends as given: every
     /// worker hears it.
-    pub(crate) async fn workers(
-        &self,
-        patience: Duration,
-        here: &str,
-    ) -> Result<BTreeSet<String>, Trouble> {
+    pub(crate) async fn workers(&self, patience: Duration, here: &str) -> Result<BTreeSet<String>, Trouble> {
         #[cfg(test)]
         if let Some(answer) = self.played("a ping to all workers") {
             let names = answer?.product.replace("@HERE", here);
             return Ok(names.lines().map(str::to_owned).collect());
         }
         let reply = patience.mul_f32(0.8);
-        let ping = async |connection: &Connection| {
-            Ok(workers::ping_workers(connection, reply, here).await?)
-        };
+        let ping = async |connection: &Connection| Ok(workers::ping_workers(connection, reply, here).await?);
         let (_, names) = self.talk_of(patience, ping).await?;
         Ok(names)
     }
 
     /// What waits in a queue of the vhost; nothing if there is no such queue.
-    pub(crate) async fn queue(
-        &self,
-        name: &str,
-        patience: Duration,
-    ) -> Result<Option<Queue>, Trouble> {
+    pub(crate) async fn queue(&self, name: &str, patience: Duration) -> Result<Option<Queue>, Trouble> {
         let look = async |connection: &Connection| {
             let channel = connection.create_channel().await?;
             Ok(look_at(&channel, name).await?)
@@ -257,12 +226,7 @@ impl BrokerAddress {
     ) -> Result<(Answer, T), Trouble> {
         let patience = Patience::new(patience);
         let place = self.address.to_string();
-        let Address::Tcp {
-            host,
-            port,
-            setting,
-        } = &self.address
-        else {
+        let Address::Tcp { host, port, setting } = &self.address else {
             return Err(Trouble::new(Cause::Other, &place, "a broker has no socket"));
         };
         let stream = connect_to(&place, host, *port, setting, patience).await?;
@@ -304,14 +268,11 @@ impl BrokerAddress {
         tls: &Arc<ClientConfig>,
         stream: TcpStream,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Trouble> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|why| Trouble::new(Cause::WrongName, place, why))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|why| Trouble::new(Cause::WrongName, place, why))?;
         let connector = TlsConnector::from(Arc::clone(tls));
-        connector.connect(name, stream).await.map_err(|why| {
-            match find_cause::<rustls::Error>(&why) {
-                Some(why) => tls::tls_trouble(place, "broker", host, why),
-                None => io_trouble(place, &why),
-            }
+        connector.connect(name, stream).await.map_err(|why| match find_cause::<rustls::Error>(&why) {
+            Some(why) => tls::tls_trouble(place, "broker", host, why),
+            None => io_trouble(place, &why),
         })
     }
 
@@ -322,29 +283,21 @@ impl BrokerAddress {
     ) -> Result<T, BrokerFailure> {
         let uri = AMQPUri {
             authority: AMQPAuthority {
-                userinfo: AMQPUserInfo {
-                    username: self.user.clone(),
-                    password: self.password.reveal().to_owned(),
-                },
+                userinfo: AMQPUserInfo { username: self.user.clone(), password: self.password.reveal().to_owned() },
                 ..AMQPAuthority::default()
             },
             vhost: self.vhost.clone(),
-            query: AMQPQueryString {
-                frame_max: Some(FRAME),
-                ..AMQPQueryString::default()
-            },
+            query: AMQPQueryString { frame_max: Some(FRAME), ..AMQPQueryString::default() },
             ..AMQPUri::default()
         };
         let stream = Mutex::new(Some(stream));
-        let connect =
-            async move |_, _| match stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                Some(stream) => Ok(AsyncTcpStream::Plain(stream.compat())),
-                None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
-            };
-        let named = ConnectionProperties::default()
-            .with_connection_name(concat!(env!("CARGO_PKG_NAME"), " probe").into());
-        let connection =
-            Connection::connector(uri, Runtime::tokio_current(), connect, named).await?;
+        let connect = async move |_, _| match stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(stream) => Ok(AsyncTcpStream::Plain(stream.compat())),
+            None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+        };
+        let named =
+            ConnectionProperties::default().with_connection_name(concat!(env!("CARGO_PKG_NAME"), " probe").into());
+        let connection = Connection::connector(uri, Runtime::tokio_current(), connect, named).await?;
         let result = what(&connection).await?;
         // All is proved by now; closing properly only keeps the broker's log clean. The library's own thread may end
         // before it says that it has done so, and then that is never said.
@@ -369,40 +322,18 @@ impl BrokerAddress {
                 ),
             )
         };
-        let own = QueueDeclareOptions {
-            exclusive: true,
-            auto_delete: true,
-            ..QueueDeclareOptions::default()
-        };
-        let queue = channel
-            .queue_declare("".into(), own, FieldTable::default())
-            .await
-            .map_err(refused)?;
+        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.map_err(refused)?;
         let (name, message) = (queue.name(), b"camcops-provision".as_slice());
-        let mandatory = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
+        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(refused)?;
         channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .map_err(refused)?;
-        channel
-            .basic_publish(
-                "".into(),
-                name.clone(),
-                mandatory,
-                message,
-                BasicProperties::default(),
-            )
+            .basic_publish("".into(), name.clone(), mandatory, message, BasicProperties::default())
             .await
             .map_err(refused)?
             .await
             .map_err(refused)?;
-        let got = channel
-            .basic_get(name.clone(), BasicGetOptions { no_ack: true })
-            .await
-            .map_err(refused)?;
+        let got = channel.basic_get(name.clone(), BasicGetOptions { no_ack: true }).await.map_err(refused)?;
         match got.is_some_and(|got| got.delivery.data == message) {
             true => Ok(()),
             false => Err(Trouble::new(
@@ -419,9 +350,7 @@ impl BrokerAddress {
         if let Some(what) = greeting.strange() {
             return tell(
                 Cause::SomethingElse,
-                format!(
-                    "what listens there is {what}; check broker.host, broker.port and broker.tls"
-                ),
+                format!("what listens there is {what}; check broker.host, broker.port and broker.tls"),
             );
         }
         let refusal = match why.kind() {
@@ -437,33 +366,21 @@ impl BrokerAddress {
                     "the broker refuses the account {user} or its password; check broker.user and the password file, or run `camcops-provision install`"
                 ),
             ),
-            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
-                if said.as_str().contains("not found") =>
-            {
-                tell(
-                    Cause::NoVhost,
-                    format!(
-                        "there is no vhost {vhost}; check broker.vhost, or run `camcops-provision install`"
-                    ),
-                )
-            }
-            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if said.as_str().contains("refused") => {
-                tell(
-                    Cause::NoVhost,
-                    format!(
-                        "the account {user} may not use the vhost {vhost}; run `camcops-provision install`, or give it the permissions there"
-                    ),
-                )
-            }
-            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => tell(
-                Cause::Busy,
-                format!("the broker takes no more connections: {said}"),
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if said.as_str().contains("not found") => tell(
+                Cause::NoVhost,
+                format!("there is no vhost {vhost}; check broker.vhost, or run `camcops-provision install`"),
             ),
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if said.as_str().contains("refused") => tell(
+                Cause::NoVhost,
+                format!(
+                    "the account {user} may not use the vhost {vhost}; run `camcops-provision install`, or give it the permissions there"
+                ),
+            ),
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                tell(Cause::Busy, format!("the broker takes no more connections: {said}"))
+            }
             AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED | AMQPHardError::INTERNALERROR) => {
-                tell(
-                    Cause::Busy,
-                    format!("the broker is starting or stopping: {said}"),
-                )
+                tell(Cause::Busy, format!("the broker is starting or stopping: {said}"))
             }
             _ => tell(Cause::Other, format!("the broker says: {said}")),
         }

@@ -2,8 +2,7 @@
 
 use super::tls::{self, Authority};
 use super::{
-    Address, Answer, Cause, Patience, Trouble, find_cause, io_trouble, no_answer, read_password,
-    resolve_host,
+    Address, Answer, Cause, Patience, Trouble, find_cause, io_trouble, no_answer, read_password, resolve_host,
 };
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
@@ -117,21 +116,11 @@ impl DatabaseAddress {
                 Encryption::Verify(Authority::read("database.tls_ca", path)?)
             }
         };
-        Ok(DatabaseAddress {
-            address,
-            database: name,
-            user,
-            login,
-            encryption,
-        })
+        Ok(DatabaseAddress { address, database: name, user, login, encryption })
     }
 
     /// A connection that stays open, after these statements. Without a name of a database it is in none.
-    pub(crate) async fn connect(
-        &self,
-        patience: Duration,
-        first: &[&str],
-    ) -> Result<Conn, Trouble> {
+    pub(crate) async fn connect(&self, patience: Duration, first: &[&str]) -> Result<Conn, Trouble> {
         let patience = Patience::new(patience);
         let place = self.address.to_string();
         let (options, host) = self.options(&place, patience).await?;
@@ -176,11 +165,7 @@ impl DatabaseAddress {
         let text = format!("{} at {what}, {how}", self.user);
         let refused = |code, message| {
             let state = "HY000".into();
-            let why = mysql_async::Error::Server(ServerError {
-                code,
-                message,
-                state,
-            });
+            let why = mysql_async::Error::Server(ServerError { code, message, state });
             self.trouble(&place, &place, &why)
         };
         super::played("login", &text, &place, refused)
@@ -212,27 +197,18 @@ impl DatabaseAddress {
             .stmt_cache_size(0);
         let (options, host) = match &self.address {
             Address::Socket(path) => (options.socket(Some(path)), path.as_str()),
-            Address::Tcp {
-                host,
-                port,
-                setting,
-            } => {
+            Address::Tcp { host, port, setting } => {
                 let found = resolve_host(place, host, *port, setting, patience).await?;
                 let addresses: Vec<_> = found.iter().map(|address| address.ip()).collect();
-                let options = options
-                    .ip_or_hostname(host)
-                    .tcp_port(*port)
-                    .resolved_ips(Some(addresses));
+                let options = options.ip_or_hostname(host).tcp_port(*port).resolved_ips(Some(addresses));
                 (options, host.as_str())
             }
         };
         let encryption = match &self.encryption {
             Encryption::Off => None,
-            Encryption::Required => Some(
-                SslOpts::default()
-                    .with_danger_accept_invalid_certs(true)
-                    .with_danger_skip_domain_validation(true),
-            ),
+            Encryption::Required => {
+                Some(SslOpts::default().with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true))
+            }
             Encryption::Verify(authority) => Some(
                 SslOpts::default()
                     .with_disable_built_in_roots(true)
@@ -246,28 +222,15 @@ impl DatabaseAddress {
     }
 
     /// The same from a process of that account.
-    async fn asked_as(
-        &self,
-        uid: u32,
-        gid: u32,
-        socket: &str,
-        patience: Patience,
-    ) -> Result<Answer, Trouble> {
+    async fn asked_as(&self, uid: u32, gid: u32, socket: &str, patience: Patience) -> Result<Answer, Trouble> {
         let other = |why: &str| Trouble::new(Cause::Other, socket, why);
         let words = ["login", socket, &self.user, &self.database];
         let child = own_program::ask_as((uid, gid), &words, LARGEST_ANSWER);
         match patience.bears(child).await {
             Err(_) => Err(no_answer(socket, patience)),
-            Ok(Err(why)) => Err(other(&format!(
-                "a process of the account {} can't be started: {why}",
-                self.user
-            ))),
-            Ok(Ok(said)) => serde_json::from_slice(&said).unwrap_or_else(|_| {
-                Err(other(&format!(
-                    "the process of the account {} gave no answer",
-                    self.user
-                )))
-            }),
+            Ok(Err(why)) => Err(other(&format!("a process of the account {} can't be started: {why}", self.user))),
+            Ok(Ok(said)) => serde_json::from_slice(&said)
+                .unwrap_or_else(|_| Err(other(&format!("the process of the account {} gave no answer", self.user)))),
         }
     }
 
@@ -278,8 +241,7 @@ impl DatabaseAddress {
         let something_else = || {
             tell(
                 Cause::SomethingElse,
-                "what listens there is no MySQL or MariaDB server; check database.host and database.port"
-                    .into(),
+                "what listens there is no MySQL or MariaDB server; check database.host and database.port".into(),
             )
         };
         if let Some(why) = find_cause::<rustls::Error>(why) {
@@ -287,20 +249,14 @@ impl DatabaseAddress {
         }
         match why {
             E::Server(why) => self.refusal(place, why),
-            E::Driver(DriverError::NoClientSslFlagFromServer) => tell(
-                Cause::NoTls,
-                "the server does not offer TLS; switch it on there, or change database.tls".into(),
-            ),
+            E::Driver(DriverError::NoClientSslFlagFromServer) => {
+                tell(Cause::NoTls, "the server does not offer TLS; switch it on there, or change database.tls".into())
+            }
             E::Driver(DriverError::UnknownAuthPlugin { name }) => tell(
                 Cause::Denied,
-                format!(
-                    "the account {} logs in by {name}, which is not known here; give it a password",
-                    self.user
-                ),
+                format!("the account {} logs in by {name}, which is not known here; give it a password", self.user),
             ),
-            E::Driver(DriverError::ConnectionClosed) => {
-                io_trouble(place, &io::ErrorKind::UnexpectedEof.into())
-            }
+            E::Driver(DriverError::ConnectionClosed) => io_trouble(place, &io::ErrorKind::UnexpectedEof.into()),
             E::Driver(
                 DriverError::PacketOutOfOrder
                 | DriverError::UnexpectedPacket { .. }
@@ -398,10 +354,7 @@ pub(crate) async fn by_account(
         address: Address::Socket(socket.to_string_lossy().into_owned()),
         database: database.to_owned(),
         user: user.to_owned(),
-        login: Login::Account {
-            uid: geteuid().as_raw(),
-            gid: getegid().as_raw(),
-        },
+        login: Login::Account { uid: geteuid().as_raw(), gid: getegid().as_raw() },
         encryption: Encryption::Off,
     };
     endpoint.asked(Patience::new(patience)).await
@@ -410,9 +363,7 @@ pub(crate) async fn by_account(
 async fn first_words(options: Opts) -> mysql_async::Result<Answer> {
     let mut connection = Conn::new(options).await?;
     #[allow(clippy::disallowed_methods)]
-    let row: Option<(String, String)> = connection
-        .query_first("SELECT VERSION(), @@version_comment")
-        .await?;
+    let row: Option<(String, String)> = connection.query_first("SELECT VERSION(), @@version_comment").await?;
     let (version, comment) = row.unwrap_or_default();
     // A connection that is just dropped is an aborted one in the server's log.
     let _ = connection.disconnect().await;
@@ -426,10 +377,7 @@ fn parse_greeting(version: &str, comment: &str) -> Answer {
         .find(|name| version.contains(name) || comment.contains(name))
         .unwrap_or("MySQL");
     let number = version.split('-').next().unwrap_or_default();
-    Answer {
-        product: product.to_owned(),
-        version: (!number.is_empty()).then(|| number.to_owned()),
-    }
+    Answer { product: product.to_owned(), version: (!number.is_empty()).then(|| number.to_owned()) }
 }
 
 /// What a packet reader says to the greeting of something that is no database.
@@ -454,11 +402,7 @@ mod tests {
 
     fn refused(code: u16) -> Trouble {
         let login = Login::Password(Secret::new("hushhush".into()));
-        let why = ServerError {
-            code,
-            message: "no".into(),
-            state: "HY000".into(),
-        };
+        let why = ServerError { code, message: "no".into(), state: "HY000".into() };
         endpoint(login).trouble("db:3306", "db", &mysql_async::Error::Server(why))
     }
 
@@ -481,22 +425,13 @@ mod tests {
             assert_eq!(trouble.cause, cause, "{trouble}");
             assert!(!trouble.text.contains("hushhush"));
         }
-        assert!(
-            !format!(
-                "{:?}",
-                endpoint(Login::Password(Secret::new("hushhush".into())))
-            )
-            .contains("hushhush")
-        );
+        assert!(!format!("{:?}", endpoint(Login::Password(Secret::new("hushhush".into())))).contains("hushhush"));
     }
 
     #[test]
     fn versions_of_both_families_are_read() {
         let read = |version, comment| parse_greeting(version, comment).to_string();
-        assert_eq!(
-            read("10.11.6-MariaDB-0+deb12u1", "Debian 12"),
-            "MariaDB 10.11.6"
-        );
+        assert_eq!(read("10.11.6-MariaDB-0+deb12u1", "Debian 12"), "MariaDB 10.11.6");
         assert_eq!(read("8.4.3", "MySQL Community Server - GPL"), "MySQL 8.4.3");
         assert_eq!(read("11.4.2-1", "MariaDB Server"), "MariaDB 11.4.2");
         assert_eq!(read("8.0.36-28", "Percona Server (GPL)"), "Percona 8.0.36");

@@ -28,12 +28,7 @@ impl SupervisorSocket {
 
     /// Asks it once without and once with the password.
     pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
-        let place = Address::Tcp {
-            host: "127.0.0.1".into(),
-            port: self.port,
-            setting: "monitor.port",
-        }
-        .to_string();
+        let place = Address::Tcp { host: "127.0.0.1".into(), port: self.port, setting: "monitor.port" }.to_string();
         #[cfg(test)]
         if let Some(answer) = self.played(&place) {
             return answer;
@@ -51,24 +46,15 @@ impl SupervisorSocket {
                 );
             }
             _ => {
-                return tell(
-                    Cause::SomethingElse,
-                    "what answers there is not the monitor; check monitor.port".into(),
-                );
+                return tell(Cause::SomethingElse, "what answers there is not the monitor; check monitor.port".into());
             }
         }
         let login = format!("{}:{}", self.user, self.password.reveal());
-        let login = format!(
-            "Authorization: Basic {}\r\n",
-            encode_base64(login.as_bytes())
-        );
+        let login = format!("Authorization: Basic {}\r\n", encode_base64(login.as_bytes()));
         match self.status(&place, &login, patience).await? {
             Some(200) => {}
             Some(401) => {
-                return tell(
-                    Cause::Denied,
-                    "it refuses the password of the settings".into(),
-                );
+                return tell(Cause::Denied, "it refuses the password of the settings".into());
             }
             _ => return tell(Cause::Other, "it fails to make its page".into()),
         }
@@ -86,32 +72,16 @@ impl SupervisorSocket {
         if !open.is_empty() {
             return tell(
                 Cause::SomethingElse,
-                format!(
-                    "it can be reached from other machines too, at {}",
-                    open.join(", ")
-                ),
+                format!("it can be reached from other machines too, at {}", open.join(", ")),
             );
         }
-        Ok(Answer {
-            product: "Flower".into(),
-            version: None,
-        })
+        Ok(Answer { product: "Flower".into(), version: None })
     }
 
-    async fn status(
-        &self,
-        place: &str,
-        header: &str,
-        patience: Patience,
-    ) -> Result<Option<u16>, Trouble> {
+    async fn status(&self, place: &str, header: &str, patience: Patience) -> Result<Option<u16>, Trouble> {
         let stream = connect_to(place, "127.0.0.1", self.port, "monitor.port", patience).await?;
-        let request = format!(
-            "GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\n{header}\r\n"
-        );
-        match patience
-            .bears(fetch_answer(stream, request.as_bytes()))
-            .await
-        {
+        let request = format!("GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\n{header}\r\n");
+        match patience.bears(fetch_answer(stream, request.as_bytes())).await {
             Ok(Ok(page)) => Ok(parse_status(&String::from_utf8_lossy(&page))),
             Ok(Err(why)) => Err(io_trouble(place, &why)),
             Err(_) => Err(no_answer(place, patience)),

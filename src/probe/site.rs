@@ -53,24 +53,17 @@ impl SiteAddress {
         let tell = |cause, text: String| Err(Trouble::new(cause, &place, text));
         let page = self.ask("GET", "/login", "", "", patience).await?;
         match parse_status(&page) {
-            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
-                product: "CamCOPS".into(),
-                version: None,
-            }),
-            Some(code @ 502..=504) => tell(
-                Cause::Busy,
-                format!("Apache answers, but CamCOPS behind it does not ({code})"),
-            ),
+            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => {
+                Ok(Answer { product: "CamCOPS".into(), version: None })
+            }
+            Some(code @ 502..=504) => {
+                tell(Cause::Busy, format!("Apache answers, but CamCOPS behind it does not ({code})"))
+            }
             Some(code) => tell(
                 Cause::SomethingElse,
-                format!(
-                    "Apache answers {code} and not with CamCOPS's login page; is another site in the way?"
-                ),
+                format!("Apache answers {code} and not with CamCOPS's login page; is another site in the way?"),
             ),
-            None => tell(
-                Cause::SomethingElse,
-                "what answers there is no web server".into(),
-            ),
+            None => tell(Cause::SomethingElse, "what answers there is no web server".into()),
         }
     }
 
@@ -105,20 +98,14 @@ impl SiteAddress {
         };
         let length = match form.is_empty() {
             true => String::new(),
-            false => format!(
-                "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
-                form.len()
-            ),
+            false => format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", form.len()),
         };
         let request = format!(
             "{method} {}{page} HTTP/1.0\r\nHost: {}\r\nAccept: text/html, text/plain\r\nUser-Agent: camcops-provision\r\n{header}{length}\r\n{form}",
             self.path,
             self.authority()
         );
-        match patience
-            .bears(fetch_answer(stream, request.as_bytes()))
-            .await
-        {
+        match patience.bears(fetch_answer(stream, request.as_bytes())).await {
             Ok(Ok(page)) => Ok(String::from_utf8_lossy(&page).into_owned()),
             Ok(Err(why)) => Err(io_trouble(&place, &why)),
             Err(_) => Err(no_answer(&place, patience)),
@@ -133,26 +120,16 @@ impl SiteAddress {
         let trouble = |cause, why: String| Trouble::new(cause, place, why);
         let pem = std::fs::read(&self.certificate)
             .map_err(|why| trouble(Cause::Other, format!("{}: {why}", self.certificate)))?;
-        let certificate = CertificateDer::from_pem_slice(&pem).map_err(|_| {
-            trouble(
-                Cause::Other,
-                format!("{} holds no certificate", self.certificate),
-            )
-        })?;
-        let name = ServerName::try_from(self.name.clone())
-            .map_err(|why| trouble(Cause::WrongName, why.to_string()))?;
+        let certificate = CertificateDer::from_pem_slice(&pem)
+            .map_err(|_| trouble(Cause::Other, format!("{} holds no certificate", self.certificate)))?;
+        let name = ServerName::try_from(self.name.clone()).map_err(|why| trouble(Cause::WrongName, why.to_string()))?;
         tls::use_ring();
         let client = ClientConfig::builder()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ExactlyThis {
-                certificate,
-                provider: ring::default_provider(),
-            }))
+            .with_custom_certificate_verifier(Arc::new(ExactlyThis { certificate, provider: ring::default_provider() }))
             .with_no_client_auth();
-        TlsConnector::from(Arc::new(client))
-            .connect(name, stream)
-            .await
-            .map_err(|why| match find_cause::<Error>(&why) {
+        TlsConnector::from(Arc::new(client)).connect(name, stream).await.map_err(|why| {
+            match find_cause::<Error>(&why) {
                 Some(Error::InvalidCertificate(_)) => trouble(
                     Cause::WrongName,
                     format!(
@@ -160,13 +137,11 @@ impl SiteAddress {
                         self.certificate
                     ),
                 ),
-                Some(Error::InvalidMessage(_)) => trouble(
-                    Cause::NoTls,
-                    "what listens there does not speak TLS".into(),
-                ),
+                Some(Error::InvalidMessage(_)) => trouble(Cause::NoTls, "what listens there does not speak TLS".into()),
                 Some(why) => trouble(Cause::Tls, format!("TLS failed: {why}")),
                 None => io_trouble(place, &why),
-            })
+            }
+        })
     }
 }
 
@@ -213,9 +188,7 @@ impl ServerCertVerifier for ExactlyThis {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -223,10 +196,5 @@ impl ServerCertVerifier for ExactlyThis {
 #[cfg(test)]
 fn played(place: &str) -> Option<Result<Answer, Trouble>> {
     let refused = |_, said: String| Trouble::new(Cause::Other, place, said);
-    super::played(
-        "http",
-        &format!("{place}login, as a visitor"),
-        place,
-        refused,
-    )
+    super::played("http", &format!("{place}login, as a visitor"), place, refused)
 }

@@ -31,9 +31,7 @@ impl Authority {
         let authority = Authority { pem };
         match authority.roots() {
             Ok(_) => Ok(authority),
-            Err(why) => Err(wrong(format!(
-                "{why}; it must hold the authority's certificate as PEM"
-            ))),
+            Err(why) => Err(wrong(format!("{why}; it must hold the authority's certificate as PEM"))),
         }
     }
 
@@ -54,20 +52,14 @@ impl Authority {
 pub(crate) fn client_config(authority: Option<&Authority>) -> Result<Arc<ClientConfig>> {
     use_ring();
     let roots = match authority {
-        Some(authority) => authority
-            .roots()
-            .map_err(|why| anyhow::anyhow!("the authority's certificate: {why}"))?,
+        Some(authority) => authority.roots().map_err(|why| anyhow::anyhow!("the authority's certificate: {why}"))?,
         None => {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             roots
         }
     };
-    Ok(Arc::new(
-        ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth(),
-    ))
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// What went wrong. `settings` are the name of the section, such as `database`.
@@ -78,14 +70,10 @@ pub(super) fn tls_trouble(place: &str, section: &str, host: &str, why: &rustls::
         rustls::Error::InvalidMessage(_) => {
             return tell(
                 Cause::NoTls,
-                format!(
-                    "what listens there does not speak TLS; check {section}.port and {section}.tls"
-                ),
+                format!("what listens there does not speak TLS; check {section}.port and {section}.tls"),
             );
         }
-        rustls::Error::AlertReceived(
-            AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
-        ) => {
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::BadCertificate) => {
             return tell(
                 Cause::Tls,
                 "TLS: the server asks for a client certificate, which CamCOPS does not have".into(),
@@ -116,8 +104,7 @@ pub(super) fn tls_trouble(place: &str, section: &str, host: &str, why: &rustls::
         ),
         E::Expired | E::ExpiredContext { .. } => tell(
             Cause::Expired,
-            "TLS: the server's certificate has expired; renew it there, or set this machine's clock"
-                .into(),
+            "TLS: the server's certificate has expired; renew it there, or set this machine's clock".into(),
         ),
         E::NotValidYet | E::NotValidYetContext { .. } => tell(
             Cause::Expired,
@@ -132,10 +119,7 @@ pub(super) fn tls_trouble(place: &str, section: &str, host: &str, why: &rustls::
                         .into(),
                 );
             }
-            tell(
-                Cause::Tls,
-                format!("TLS: the server's certificate can't be used: {other}"),
-            )
+            tell(Cause::Tls, format!("TLS: the server's certificate can't be used: {other}"))
         }
     }
 }
@@ -157,12 +141,7 @@ mod tests {
     use super::*;
 
     fn told(why: CertificateError) -> Trouble {
-        tls_trouble(
-            "db:3306",
-            "database",
-            "db",
-            &rustls::Error::InvalidCertificate(why),
-        )
+        tls_trouble("db:3306", "database", "db", &rustls::Error::InvalidCertificate(why))
     }
 
     #[test]
@@ -186,11 +165,7 @@ mod tests {
 
     #[test]
     fn a_file_without_a_certificate_is_refused() {
-        let authority = |pem: &str| {
-            Authority { pem: pem.into() }
-                .roots()
-                .map(|roots| roots.len())
-        };
+        let authority = |pem: &str| Authority { pem: pem.into() }.roots().map(|roots| roots.len());
         assert!(authority("").is_err());
         assert!(authority("nothing\n").is_err());
         let real = include_str!("../../tests/fixtures/certificates/p256.crt");

@@ -5,9 +5,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::TLS12;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
@@ -30,17 +28,10 @@ pub(crate) async fn meet_server(host: &str, port: u16, patience: Duration) -> Re
     tls::use_ring();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let inner = WebPkiServerVerifier::builder(Arc::new(roots))
-        .build()
-        .map_err(|why| {
-            other(format!(
-                "this machine trusts no authority ({why}); install the package ca-certificates"
-            ))
-        })?;
-    let watching = Arc::new(Watching {
-        inner,
-        seen: Mutex::default(),
-    });
+    let inner = WebPkiServerVerifier::builder(Arc::new(roots)).build().map_err(|why| {
+        other(format!("this machine trusts no authority ({why}); install the package ca-certificates"))
+    })?;
+    let watching = Arc::new(Watching { inner, seen: Mutex::default() });
     let verifier: Arc<dyn ServerCertVerifier> = watching.clone();
     let client = ClientConfig::builder_with_protocol_versions(&[&TLS12])
         .dangerous()
@@ -61,30 +52,19 @@ pub(crate) async fn meet_server(host: &str, port: u16, patience: Duration) -> Re
         Err(_) => return Err(no_answer(&place, patience)),
     };
     let mut seen = watching.seen.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Met {
-        chain: std::mem::take(&mut *seen),
-        trouble,
-    })
+    Ok(Met { chain: std::mem::take(&mut *seen), trouble })
 }
 
 impl Met {
     /// Whether it was only the name that did not fit.
     pub(crate) fn is_other_name(&self) -> bool {
         use CertificateError as E;
-        matches!(
-            self.trouble,
-            Some(Error::InvalidCertificate(
-                E::NotValidForName | E::NotValidForNameContext { .. }
-            ))
-        )
+        matches!(self.trouble, Some(Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. })))
     }
 
     /// Whether nobody that is trusted vouches for it.
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(
-            self.trouble,
-            Some(Error::InvalidCertificate(CertificateError::UnknownIssuer))
-        )
+        matches!(self.trouble, Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
     }
 }
 
@@ -105,10 +85,8 @@ impl ServerCertVerifier for Watching {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let all = std::iter::once(end_entity).chain(intermediates);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            all.map(|one| one.to_vec()).collect();
-        self.inner
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = all.map(|one| one.to_vec()).collect();
+        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

@@ -12,7 +12,8 @@ use tokio::net::UnixStream;
 const LARGEST_PAGE: u64 = 1 << 20;
 /// HTTP/1.0, so that the page comes in one piece and its end is the end of the connection. The path of the site is
 /// Apache's business: behind it the page is always here.
-const REQUEST: &[u8] = b"GET /login HTTP/1.0\r\nHost: localhost\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n";
+const REQUEST: &[u8] =
+    b"GET /login HTTP/1.0\r\nHost: localhost\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n";
 /// What a tablet asks that has never been here.
 const TABLET: &[u8] = b"POST /api HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 81\r\n\r\noperation=check_device_registered&device=camcops-provision&camcops_version=2.4.23";
 /// What it is answered, and that takes a look into the database.
@@ -35,11 +36,9 @@ impl WebAddress {
         WebAddress {
             address: match settings.web.bind {
                 Bind::Socket => Address::Socket(layout.socket.clone()),
-                Bind::Tcp(address) => Address::Tcp {
-                    host: address.ip().to_string(),
-                    port: address.port(),
-                    setting: "web.bind",
-                },
+                Bind::Tcp(address) => {
+                    Address::Tcp { host: address.ip().to_string(), port: address.port(), setting: "web.bind" }
+                }
             },
             service: format!("camcops-server@{}", layout.slug),
         }
@@ -63,10 +62,7 @@ impl WebAddress {
         Err(Trouble::new(
             Cause::Other,
             &self.address.to_string(),
-            format_args!(
-                "CamCOPS does not answer tablets as it should; look at the log of {}",
-                self.service
-            ),
+            format_args!("CamCOPS does not answer tablets as it should; look at the log of {}", self.service),
         ))
     }
 
@@ -83,11 +79,7 @@ impl WebAddress {
                 Ok(Err(why)) => return Err(io_trouble(&place, &why)),
                 Err(_) => return Err(no_answer(&place, patience)),
             },
-            Address::Tcp {
-                host,
-                port,
-                setting,
-            } => {
+            Address::Tcp { host, port, setting } => {
                 let stream = connect_to(&place, host, *port, setting, patience).await?;
                 patience.bears(fetch_answer(stream, request)).await
             }
@@ -111,10 +103,9 @@ impl WebAddress {
         let code = parse_status(&page);
         let tell = |cause, text: String| Err(Trouble::new(cause, place, text));
         match code {
-            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => Ok(Answer {
-                product: "CamCOPS".into(),
-                version: None,
-            }),
+            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => {
+                Ok(Answer { product: "CamCOPS".into(), version: None })
+            }
             Some(code @ 500..) => tell(
                 Cause::Other,
                 format!(
@@ -126,10 +117,7 @@ impl WebAddress {
                 Cause::SomethingElse,
                 format!("what answers there ({code}) is not CamCOPS's login page; check web.bind"),
             ),
-            None => tell(
-                Cause::SomethingElse,
-                "what answers there is no web server; check web.bind".into(),
-            ),
+            None => tell(Cause::SomethingElse, "what answers there is no web server; check web.bind".into()),
         }
     }
 }
@@ -193,17 +181,9 @@ mod tests {
             address: Address::Socket(path.to_string_lossy().into_owned()),
             service: "camcops-server@camcops".into(),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let result = runtime.block_on(endpoint.answers(Duration::from_secs(5)));
-        assert!(
-            server
-                .join()
-                .unwrap()
-                .starts_with("GET /login HTTP/1.0\r\n")
-        );
+        assert!(server.join().unwrap().starts_with("GET /login HTTP/1.0\r\n"));
         result
     }
 
@@ -211,22 +191,10 @@ mod tests {
     fn only_the_login_page_counts() {
         assert_eq!(asked(PAGE).unwrap().product, "CamCOPS");
         let cause = |answer| asked(answer).unwrap_err().cause;
-        assert_eq!(
-            cause("HTTP/1.1 200 OK\r\n\r\nCamCOPS: Page not found!"),
-            Cause::SomethingElse
-        );
-        assert_eq!(
-            cause("HTTP/1.1 404 Not Found\r\n\r\n"),
-            Cause::SomethingElse
-        );
-        assert_eq!(
-            cause("HTTP/1.1 500 Internal Server Error\r\n\r\n"),
-            Cause::Other
-        );
-        assert_eq!(
-            cause("220 mail.example.org ESMTP\r\n"),
-            Cause::SomethingElse
-        );
+        assert_eq!(cause("HTTP/1.1 200 OK\r\n\r\nCamCOPS: Page not found!"), Cause::SomethingElse);
+        assert_eq!(cause("HTTP/1.1 404 Not Found\r\n\r\n"), Cause::SomethingElse);
+        assert_eq!(cause("HTTP/1.1 500 Internal Server Error\r\n\r\n"), Cause::Other);
+        assert_eq!(cause("220 mail.example.org ESMTP\r\n"), Cause::SomethingElse);
         assert_eq!(cause(""), Cause::Busy);
     }
 }

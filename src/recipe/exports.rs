@@ -6,9 +6,7 @@ use crate::resource::{Facets, Part, Resource};
 use std::collections::BTreeSet;
 
 /// Where a service finds nothing that the rest of the machine sees, or may not look.
-const HIDDEN: [&str; 8] = [
-    "/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/tmp",
-];
+const HIDDEN: [&str; 8] = ["/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/tmp"];
 
 /// What the recipients of a configuration have files for.
 #[derive(Debug, Default, PartialEq)]
@@ -39,20 +37,13 @@ impl Exports {
 fn fixed_folder(spec: &str) -> Option<String> {
     let fixed = spec.split('{').next().unwrap_or_default();
     let (folder, _) = fixed.rsplit_once('/')?;
-    let is_plain = !folder
-        .split('/')
-        .skip(1)
-        .any(|part| matches!(part, "" | "." | ".."));
+    let is_plain = !folder.split('/').skip(1).any(|part| matches!(part, "" | "." | ".."));
     (folder.starts_with('/') && folder.len() > 1 && is_plain).then(|| folder.to_owned())
 }
 
 /// Whether a service would find another place there than everybody else.
 pub(crate) fn is_hidden(folder: &str) -> bool {
-    HIDDEN.iter().any(|hidden| {
-        folder
-            .strip_prefix(hidden)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    HIDDEN.iter().any(|hidden| folder.strip_prefix(hidden).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 impl Draft<'_> {
@@ -69,11 +60,7 @@ impl Draft<'_> {
             let is_there = matches!(self.host.look_into(folder), Ok(Some(_)));
             let facets = match is_there {
                 true => Facets::new(),
-                false => self.owned(
-                    Facets::new().with("type", "directory"),
-                    crate::layout::Whose::Service,
-                    "0750",
-                ),
+                false => self.owned(Facets::new().with("type", "directory"), crate::layout::Whose::Service, "0750"),
             };
             self.want(
                 Resource::Directory(folder.clone()),
@@ -82,10 +69,7 @@ impl Draft<'_> {
                 "exports of a recipient are written there",
             );
         }
-        let seen = exports
-            .folders
-            .into_iter()
-            .filter(|folder| !is_hidden(folder));
+        let seen = exports.folders.into_iter().filter(|folder| !is_hidden(folder));
         self.export_folders = seen.collect();
     }
 }

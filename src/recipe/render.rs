@@ -48,8 +48,7 @@ impl Format {
         let backslashed = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
         Ok(match self {
             Format::Ini => {
-                camcops_conf::check_value(value)
-                    .map_err(|why| format!("can't be carried: {why}"))?;
+                camcops_conf::check_value(value).map_err(|why| format!("can't be carried: {why}"))?;
                 camcops_conf::escape_value(value)
             }
             Format::Apache => {
@@ -58,8 +57,7 @@ impl Format {
             }
             Format::Systemd => backslashed(value).replace('%', "%%"),
             Format::Supervisor => {
-                let comment =
-                    |(blank, mark): (char, char)| blank.is_whitespace() && ";#".contains(mark);
+                let comment = |(blank, mark): (char, char)| blank.is_whitespace() && ";#".contains(mark);
                 if value.chars().zip(value.chars().skip(1)).any(comment) {
                     return Err("has a ; or # after a blank, which would begin a comment".into());
                 }
@@ -80,11 +78,7 @@ impl Format {
             Format::Xml if value.contains(['\u{fffe}', '\u{ffff}']) => {
                 return Err("has a character that is none".into());
             }
-            Format::Xml => value
-                .replace('&', "&amp;")
-                .replace('<', "&lt;")
-                .replace('>', "&gt;")
-                .replace('"', "&quot;"),
+            Format::Xml => value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
             Format::Plain => value.to_owned(),
         })
     }
@@ -110,17 +104,10 @@ impl Renderer {
     ) -> Result<String> {
         let (engine, refusal) = self.engine(format);
         if !engine.has_template(name) {
-            engine
-                .register_template_string(name, template)
-                .with_context(|| format!("template {name}"))?;
+            engine.register_template_string(name, template).with_context(|| format!("template {name}"))?;
         }
-        let text = engine
-            .render(name, view)
-            .with_context(|| format!("template {name}"))?;
-        let refused = refusal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let text = engine.render(name, view).with_context(|| format!("template {name}"))?;
+        let refused = refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(why) = refused {
             return Err(Exit::Settings.because(format!("a value for {name} {why}")));
         }
@@ -149,12 +136,7 @@ impl Renderer {
 }
 
 /// Renders one template once.
-pub fn render_template(
-    name: &str,
-    format: Format,
-    template: &str,
-    view: &impl Serialize,
-) -> Result<String> {
+pub fn render_template(name: &str, format: Format, template: &str, view: &impl Serialize) -> Result<String> {
     Renderer::default().render(name, format, template, view)
 }
 
@@ -176,9 +158,7 @@ mod tests {
     #[test]
     fn what_a_format_cannot_carry_is_refused_with_the_reason() {
         let why = |format, value: &str| {
-            render_template("t", format, "{{v}}", &json!({ "v": value }))
-                .unwrap_err()
-                .to_string()
+            render_template("t", format, "{{v}}", &json!({ "v": value })).unwrap_err().to_string()
         };
         assert!(why(Format::Supervisor, "a ;b").contains("comment"));
         assert!(why(Format::Apache, "a${b}").contains("${"));

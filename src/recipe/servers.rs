@@ -18,13 +18,7 @@ impl Draft<'_> {
     pub(super) fn database_settings(&mut self) -> Result<()> {
         if let Some(path) = self.site.database_drop_in() {
             let text = self.rendered(Format::Plain, template!("database.cnf.hbs"))?;
-            self.public(
-                &path,
-                text,
-                "0644",
-                Part::Database,
-                "uploads arrive in large packets",
-            );
+            self.public(&path, text, "0644", Part::Database, "uploads arrive in large packets");
         }
         Ok(())
     }
@@ -32,15 +26,10 @@ impl Draft<'_> {
     /// Before a new password stands anywhere: the server takes it beside the one that is in use, so that whoever logs in
     /// meanwhile gets in, with whichever of them.
     pub(super) fn second_password(&mut self) {
-        let (Some(from), Some(_)) = (&self.found.database_client, &self.found.former_database)
-        else {
+        let (Some(from), Some(_)) = (&self.found.database_client, &self.found.former_database) else {
             return;
         };
-        let user = self
-            .site
-            .settings()
-            .database
-            .user_or(&self.site.layout.slug);
+        let user = self.site.settings().database.user_or(&self.site.layout.slug);
         let account = Facets::new()
             .with("method", "password")
             .with("passwords", "two")
@@ -55,22 +44,14 @@ impl Draft<'_> {
     }
 
     pub(super) fn database(&mut self) {
-        self.running(
-            |role| role == ServiceRole::Database,
-            Part::Database,
-            "the database server of this machine",
-        );
+        self.running(|role| role == ServiceRole::Database, Part::Database, "the database server of this machine");
         let settings = &self.site.settings().database;
         let slug = &self.site.layout.slug;
         let name = settings.name_or(slug).to_owned();
         let local = settings.mode == Mode::Local;
         let checked_only = !local && settings.admin_defaults_file.is_none();
         let host = settings.host.as_str();
-        let made = self
-            .found
-            .database
-            .as_ref()
-            .and_then(|key| key.kept_in.as_ref());
+        let made = self.found.database.as_ref().and_then(|key| key.kept_in.as_ref());
         if let Some(path) = made.filter(|_| checked_only) {
             self.recipe.warnings.push(format!(
                 "database.password_file: is not set, so the password of {} is made here, in {path}: the administrator of {host} has to give the account that one",
@@ -82,9 +63,7 @@ impl Draft<'_> {
                 "database.tls: is \"off\", so whatever patients said goes to {host} in plain text: set \"required\", or \"verify\" with database.tls_ca"
             ));
         }
-        let mut schema = Facets::new()
-            .with("charset", sql::CHARSET)
-            .with("collation", sql::COLLATION);
+        let mut schema = Facets::new().with("charset", sql::CHARSET).with("collation", sql::COLLATION);
         if local && settings.tuning {
             schema = schema.with("max_packet", sql::LARGE_ENOUGH);
             if settings.flush_log_at_trx_commit.get() == 2 {
@@ -92,12 +71,7 @@ impl Draft<'_> {
             }
         }
         let because = "the patients' data";
-        self.want(
-            Resource::Schema(name.clone()),
-            schema,
-            Part::Database,
-            because,
-        );
+        self.want(Resource::Schema(name.clone()), schema, Part::Database, because);
         let Some(from) = &self.found.database_client else {
             return;
         };
@@ -106,18 +80,10 @@ impl Draft<'_> {
             false => settings.user_or(slug),
         };
         let accounts = [
-            (
-                Some(user),
-                from.as_str(),
-                AccountPurpose::Application,
-                "the application logs in to the database",
-            ),
+            (Some(user), from.as_str(), AccountPurpose::Application, "the application logs in to the database"),
             (
                 settings.readonly_user.as_ref().map(|user| user.as_str()),
-                settings
-                    .readonly_host
-                    .as_ref()
-                    .map_or(from.as_str(), |host| host.as_str()),
+                settings.readonly_host.as_ref().map_or(from.as_str(), |host| host.as_str()),
                 AccountPurpose::Reading,
                 "reports read from the database",
             ),
@@ -130,8 +96,7 @@ impl Draft<'_> {
                     account = account.with("grants", sql::ENOUGH);
                 }
             } else {
-                let by_socket =
-                    purpose == AccountPurpose::Application && self.site.socket_authentication();
+                let by_socket = purpose == AccountPurpose::Application && self.site.socket_authentication();
                 account = match by_socket {
                     true => account.with("method", "socket"),
                     false => account.with("method", "password").with("passwords", "one"),
@@ -142,21 +107,12 @@ impl Draft<'_> {
                 }
             }
             let account_name = format!("{user}@{from}");
-            self.want(
-                Resource::SqlAccount(account_name),
-                account,
-                Part::Database,
-                because,
-            );
+            self.want(Resource::SqlAccount(account_name), account, Part::Database, because);
         }
     }
 
     pub(super) fn tables(&mut self) {
-        let name = self
-            .site
-            .settings()
-            .database
-            .name_or(&self.site.layout.slug);
+        let name = self.site.settings().database.name_or(&self.site.layout.slug);
         // A new release may have new migrations.
         let releases = self.recipe.wanted.iter().map(|wanted| &wanted.resource);
         let venv = Resource::Symlink(self.site.layout.venv.clone());
@@ -193,13 +149,7 @@ impl Draft<'_> {
         }
         let text = self.rendered(Format::Plain, template!("rabbitmq.conf.hbs"))?;
         let path = self.site.layout.broker_drop_in();
-        self.public(
-            &path,
-            text,
-            "0644",
-            Part::Broker,
-            "tasks may wait long for their next attempt",
-        );
+        self.public(&path, text, "0644", Part::Broker, "tasks may wait long for their next attempt");
         let own = self.found.own_broker;
         if own.node {
             let text = self.rendered(Format::Plain, template!("rabbitmq-env.conf.hbs"))?;
@@ -228,43 +178,15 @@ impl Draft<'_> {
         let (settings, facts) = (self.site.settings(), &self.site.facts);
         let names = facts.flavour.packages;
         let roles = [
-            (
-                names.database,
-                settings.database.mode == Mode::Local,
-                "the database server",
-            ),
-            (
-                names.broker,
-                settings.broker.mode == Mode::Local,
-                "the message broker",
-            ),
-            (
-                names.web,
-                settings.web.frontend == Frontend::Apache,
-                "the web server",
-            ),
-            (
-                names.supervisor,
-                self.site.manager() == Manager::Supervisor,
-                "starts and watches the services",
-            ),
+            (names.database, settings.database.mode == Mode::Local, "the database server"),
+            (names.broker, settings.broker.mode == Mode::Local, "the message broker"),
+            (names.web, settings.web.frontend == Frontend::Apache, "the web server"),
+            (names.supervisor, self.site.manager() == Manager::Supervisor, "starts and watches the services"),
             (names.application, true, "CamCOPS needs it"),
             (names.pdf, facts.pdf == Pdf::Packaged, "makes PDF documents"),
-            (
-                names.acme,
-                settings.tls.mode == TlsMode::Certbot,
-                "gets the site's certificate and renews it",
-            ),
-            (
-                names.logs,
-                settings.logging.mode == LogMode::File,
-                "log files must not grow for ever",
-            ),
-            (
-                names.encryption,
-                settings.backup.encrypt_to.is_some(),
-                "encrypts backups",
-            ),
+            (names.acme, settings.tls.mode == TlsMode::Certbot, "gets the site's certificate and renews it"),
+            (names.logs, settings.logging.mode == LogMode::File, "log files must not grow for ever"),
+            (names.encryption, settings.backup.encrypt_to.is_some(), "encrypts backups"),
         ];
         for (names, wanted, because) in roles {
             for name in names.iter().filter(|_| wanted) {
@@ -272,9 +194,7 @@ impl Draft<'_> {
                 self.want(package, Facets::new(), Part::Packages, because);
             }
         }
-        if let Ok(release) =
-            release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts)
-        {
+        if let Ok(release) = release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts) {
             let [python, for_building, for_compiling] =
                 release::python::python_packages(names.manager, &release.python);
             let compiler = names.build.iter().map(|name| (*name).to_owned());
@@ -284,15 +204,8 @@ impl Draft<'_> {
             let building = for_building.into_iter().chain(compiler);
             let building = building.filter(|_| !self.found.release_is_whole);
             let all = python.into_iter().map(|name| (name, "CamCOPS runs on it"));
-            for (name, because) in
-                all.chain(building.map(|name| (name, "some of CamCOPS is compiled here")))
-            {
-                self.want(
-                    Resource::Package(name),
-                    Facets::new(),
-                    Part::Packages,
-                    because,
-                );
+            for (name, because) in all.chain(building.map(|name| (name, "some of CamCOPS is compiled here"))) {
+                self.want(Resource::Package(name), Facets::new(), Part::Packages, because);
             }
         }
         if facts.pdf == Pdf::Missing && !facts.staged {
@@ -303,11 +216,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn broker(&mut self) {
-        self.running(
-            |role| role == ServiceRole::Broker,
-            Part::Broker,
-            "the broker of this machine",
-        );
+        self.running(|role| role == ServiceRole::Broker, Part::Broker, "the broker of this machine");
         let broker = &self.site.settings().broker;
         let slug = &self.site.layout.slug;
         let (vhost, user) = (broker.vhost_or(slug), broker.user_or(slug));
@@ -320,9 +229,8 @@ impl Draft<'_> {
                 Part::Broker,
                 "tasks wait here for the workers",
             );
-            account = account
-                .with("tags", BTreeSet::new())
-                .with("permissions", BTreeSet::from([all_permissions(vhost)]));
+            account =
+                account.with("tags", BTreeSet::new()).with("permissions", BTreeSet::from([all_permissions(vhost)]));
         }
         self.want(
             Resource::BrokerAccount(user.to_owned()),
@@ -344,13 +252,7 @@ impl Draft<'_> {
             shown: Shown::Nothing,
         });
         let hook = self.rendered(Format::Shell, template!("certbot-deploy.sh.hbs"))?;
-        self.public(
-            &layout.certbot_hook,
-            hook,
-            "0755",
-            Part::Certificate,
-            "brings a renewed certificate to Apache",
-        );
+        self.public(&layout.certbot_hook, hook, "0755", Part::Certificate, "brings a renewed certificate to Apache");
         Ok(())
     }
 
@@ -371,11 +273,7 @@ impl Draft<'_> {
             Part::Certificate,
             "an authority vouches for the site",
         );
-        let is_public = settings
-            .tls
-            .acme_server
-            .as_str()
-            .contains(".letsencrypt.org");
+        let is_public = settings.tls.acme_server.as_str().contains(".letsencrypt.org");
         let names = self.site.names();
         if let Some(name) = names.iter().find(|name| is_public && !name.contains('.')) {
             self.recipe.missing.push((

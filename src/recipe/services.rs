@@ -14,10 +14,7 @@ use serde_json::Value;
 
 macro_rules! unit {
     ($name:literal) => {
-        (
-            $name,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/units/", $name)),
-        )
+        ($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/units/", $name)))
     };
 }
 
@@ -67,13 +64,7 @@ impl Draft<'_> {
         if self.rotates() {
             let text = self.rendered(Format::Systemd, template!("logrotate.hbs"))?;
             let path = format!("/etc/logrotate.d/{}", self.site.layout.slug);
-            self.public(
-                &path,
-                text,
-                "0644",
-                Part::Services,
-                "log files must not grow for ever",
-            );
+            self.public(&path, text, "0644", Part::Services, "log files must not grow for ever");
         }
         Ok(())
     }
@@ -91,17 +82,14 @@ impl Draft<'_> {
                 "Apache serves the site, and reads its configuration again when that changed",
             );
         }
-        let is_other =
-            |role: ServiceRole| role.is_ours() && !is_server(role) && role != ServiceRole::Extra;
+        let is_other = |role: ServiceRole| role.is_ours() && !is_server(role) && role != ServiceRole::Extra;
         self.running(is_other, Part::Services, because);
     }
 
     /// Whether log files are ours to rotate.
     fn rotates(&self) -> bool {
         let logging = &self.site.settings().logging;
-        logging.mode == LogMode::File
-            && logging.keep_days.get().is_some()
-            && self.found.own_rotation.is_none()
+        logging.mode == LogMode::File && logging.keep_days.get().is_some() && self.found.own_rotation.is_none()
     }
 
     /// A socket that a service of the site's own makes needs a place where that account can write.
@@ -112,15 +100,9 @@ impl Draft<'_> {
             let (name, Some(socket)) = (extra.name.as_str(), &extra.socket) else {
                 continue;
             };
-            let directory = socket
-                .as_str()
-                .rsplit_once('/')
-                .map_or("", |(parent, _)| parent);
+            let directory = socket.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
             let own = format!("/run/{}", runtime_directory(layout, name));
-            let user = extra
-                .user
-                .as_ref()
-                .map_or(self.site.account(), |user| user.as_str());
+            let user = extra.user.as_ref().map_or(self.site.account(), |user| user.as_str());
             if directory == layout.socket_dir && self.site.has_web_socket() && user != "root" {
                 return Err(Exit::Settings.because(format!(
                     "services.extra[{name}].socket: {directory} belongs to root, because systemd makes the web server's socket there; use {own}/{name}.socket"
@@ -134,8 +116,7 @@ impl Draft<'_> {
         let group = self.site.facts.flavour.web_account;
         for (directory, user) in directories {
             let facets = Facets::new().with("type", "directory").with("mode", "0750");
-            let facets = match self.site.facts.can_give_to(&user, group) || !self.site.facts.staged
-            {
+            let facets = match self.site.facts.can_give_to(&user, group) || !self.site.facts.staged {
                 true => facets.with("owner", format!("{user}:{group}")),
                 false => facets,
             };
@@ -208,9 +189,7 @@ impl Draft<'_> {
         let layout = &self.site.layout;
         match service {
             // It makes its socket itself.
-            Service::Server if !self.site.has_web_socket() => {
-                vec![layout.socket_dir.clone()].into()
-            }
+            Service::Server if !self.site.has_web_socket() => vec![layout.socket_dir.clone()].into(),
             Service::Workers => self.export_folders.clone().into(),
             Service::Server | Service::Scheduler | Service::Monitor => Value::Array(Vec::new()),
         }
@@ -220,20 +199,9 @@ impl Draft<'_> {
         let slug = self.site.layout.slug.clone();
         for (name, text) in UNITS {
             let path = format!("{UNIT_HOME}/{name}");
-            self.public(
-                &path,
-                text.to_owned(),
-                "0644",
-                Part::Services,
-                "started and watched by systemd",
-            );
+            self.public(&path, text.to_owned(), "0644", Part::Services, "started and watched by systemd");
         }
-        let link = |target: &str, unit: &str| {
-            (
-                format!("{UNIT_HOME}/{target}.wants/{unit}"),
-                unit.to_owned(),
-            )
-        };
+        let link = |target: &str, unit: &str| (format!("{UNIT_HOME}/{target}.wants/{unit}"), unit.to_owned());
         let mut links = vec![
             link("multi-user.target", "camcops.target"),
             link("camcops.target", &format!("camcops@{slug}.target")),
@@ -247,9 +215,7 @@ impl Draft<'_> {
             // Scheduler and monitor talk to the broker and to nobody else.
             let local_only = match service {
                 Service::Server | Service::Workers => self.stays_on_machine,
-                Service::Scheduler | Service::Monitor => {
-                    self.site.settings().broker.mode == Mode::Local
-                }
+                Service::Scheduler | Service::Monitor => self.site.settings().broker.mode == Mode::Local,
             };
             self.view["sandbox"]["local_only"] = local_only.into();
             self.view["sandbox"]["write_paths"] = self.write_paths(service);
@@ -260,11 +226,7 @@ impl Draft<'_> {
         if self.serves(Service::Server) && self.site.has_web_socket() {
             let unit = format!("camcops-server@{slug}.socket");
             let text = self.rendered(Format::Systemd, template!("socket-drop-in.conf.hbs"))?;
-            self.drop_in(
-                &unit,
-                text,
-                "visitors wait here while the web server starts",
-            );
+            self.drop_in(&unit, text, "visitors wait here while the web server starts");
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
@@ -278,8 +240,7 @@ impl Draft<'_> {
             self.drop_in(&service, text, "where backups go");
             links.push(link("timers.target", &timer));
         }
-        self.view["sandbox"]["local_only"] =
-            (self.site.settings().broker.mode == Mode::Local).into();
+        self.view["sandbox"]["local_only"] = (self.site.settings().broker.mode == Mode::Local).into();
         let text = self.rendered(Format::Systemd, template!("exports-service.conf.hbs"))?;
         let service = format!("camcops-exports@{slug}.service");
         self.drop_in(&service, text, "whose exports these are");
@@ -305,22 +266,10 @@ impl Draft<'_> {
         }
         self.extra_units()?;
         let text = self.rendered(Format::Systemd, template!("tmpfiles.conf.hbs"))?;
-        self.public(
-            &format!("/etc/tmpfiles.d/{slug}.conf"),
-            text,
-            "0644",
-            Part::Services,
-            "made again at each boot",
-        );
+        self.public(&format!("/etc/tmpfiles.d/{slug}.conf"), text, "0644", Part::Services, "made again at each boot");
         if self.site.dedicated() {
             let text = self.rendered(Format::Systemd, template!("sysusers.conf.hbs"))?;
-            self.public(
-                "/etc/sysusers.d/camcops.conf",
-                text,
-                "0644",
-                Part::Services,
-                "the account, for a first boot",
-            );
+            self.public("/etc/sysusers.d/camcops.conf", text, "0644", Part::Services, "the account, for a first boot");
         }
         let text = self.rendered(Format::Plain, template!("needrestart.conf.hbs"))?;
         self.public(
@@ -375,13 +324,7 @@ impl Draft<'_> {
         }
         let text = self.rendered(Format::Supervisor, template!("supervisor.conf.hbs"))?;
         let path = self.site.layout.supervisor_programs();
-        self.public(
-            &path,
-            text,
-            "0644",
-            Part::Services,
-            "started and watched by supervisor",
-        );
+        self.public(&path, text, "0644", Part::Services, "started and watched by supervisor");
         let logs = self.site.layout.supervisor_logs.clone();
         self.want(
             Resource::Directory(logs),
@@ -403,12 +346,7 @@ impl Draft<'_> {
         let slug = self.site.layout.slug.clone();
         if let Some(link) = self.site.layout.apache_link() {
             self.apache_note("site", &slug);
-            self.link(
-                &link,
-                &format!("../sites-available/{slug}.conf"),
-                Part::Web,
-                "the site is switched on",
-            );
+            self.link(&link, &format!("../sites-available/{slug}.conf"), Part::Web, "the site is switched on");
         }
         Ok(())
     }
@@ -458,34 +396,23 @@ impl Draft<'_> {
     }
 
     /// The services of some roles, running and fresh.
-    pub(super) fn running(
-        &mut self,
-        chosen: impl Fn(ServiceRole) -> bool,
-        part: Part,
-        because: &str,
-    ) {
+    pub(super) fn running(&mut self, chosen: impl Fn(ServiceRole) -> bool, part: Part, because: &str) {
         let settings = &self.site.settings().services;
         // Of a service of the site's own nothing is known but where it listens.
         let listens = |member: &Member| {
             member.role != ServiceRole::Extra
-                || settings.extras().any(|extra| {
-                    member.service.as_deref() == Some(extra.name.as_str()) && extra.listens()
-                })
+                || settings
+                    .extras()
+                    .any(|extra| member.service.as_deref() == Some(extra.name.as_str()) && extra.listens())
         };
-        for member in list_members(self.site)
-            .into_iter()
-            .filter(|member| chosen(member.role))
-        {
+        for member in list_members(self.site).into_iter().filter(|member| chosen(member.role)) {
             let mut facets = Facets::new().with("fresh", "yes");
             if member.is_unit() {
                 facets = facets.with("enabled", "yes");
             }
             if !matches!(
                 member.role,
-                ServiceRole::Socket
-                    | ServiceRole::Timer
-                    | ServiceRole::Database
-                    | ServiceRole::Broker
+                ServiceRole::Socket | ServiceRole::Timer | ServiceRole::Database | ServiceRole::Broker
             ) && listens(&member)
             {
                 facets = facets.with("answers", "yes");

@@ -7,8 +7,7 @@ use crate::drivers::sql::copy::directory;
 use crate::drivers::{acme, broker};
 use crate::layout::{self, DEFAULT_INSTANCE, Layout, MANAGED, PYTHON_HOME};
 use crate::settings::{
-    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Origin, Service,
-    Settings, WebAddress,
+    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Origin, Service, Settings, WebAddress,
 };
 use crate::site::facts::Manager;
 use crate::site::{Certificate, ExistingState, Site};
@@ -29,10 +28,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
     let broker = &settings.broker;
     let web = &settings.web;
     let (names, served) = (site.names(), site.served_names());
-    let text = |path: &Option<AbsolutePath>| {
-        path.as_ref()
-            .map_or(String::new(), |path| path.as_str().to_owned())
-    };
+    let text = |path: &Option<AbsolutePath>| path.as_ref().map_or(String::new(), |path| path.as_str().to_owned());
     let local_database = database.mode == Mode::Local;
     let local_broker = broker.mode == Mode::Local;
     let concurrency = worker_concurrency(site);
@@ -42,12 +38,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             let (certificate, key, _) = site.certificate_files();
             (certificate, key, String::new())
         }
-        Certificate::Given {
-            certificate,
-            key,
-            chain,
-            ..
-        } => (certificate.clone(), key.clone(), chain.clone()),
+        Certificate::Given { certificate, key, chain, .. } => (certificate.clone(), key.clone(), chain.clone()),
     };
     let account = site.account();
     let instance = &site.instance;
@@ -188,10 +179,7 @@ fn lasting_settings(site: &Site) -> Settings {
 
 fn extra_view(site: &Site, extra: &ExtraService) -> Value {
     let (layout, name) = (&site.layout, extra.name.as_str());
-    let user = extra
-        .user
-        .as_ref()
-        .map_or(site.account(), |user| user.as_str());
+    let user = extra.user.as_ref().map_or(site.account(), |user| user.as_str());
     let as_services = user == site.account();
     let directory = extra.directory.as_ref().map_or("", |path| path.as_str());
     let socket = extra.socket.as_ref().map_or("", |path| path.as_str());
@@ -204,22 +192,12 @@ fn extra_view(site: &Site, extra: &ExtraService) -> Value {
     let by_group = !socket.is_empty() && user != web_group;
     let socket_directory = socket.rsplit_once('/').map_or("", |(parent, _)| parent);
     let runtime = runtime_directory(layout, name);
-    let runtime = if socket_directory == format!("/run/{runtime}") {
-        runtime
-    } else {
-        String::new()
-    };
+    let runtime = if socket_directory == format!("/run/{runtime}") { runtime } else { String::new() };
     let write_paths = [directory, socket_directory];
-    let holds_program =
-        |place: &&str| program.starts_with(&format!("{}/", place.trim_end_matches('/')));
-    let no_programs = write_paths
-        .iter()
-        .filter(|place| !place.is_empty() && !holds_program(place));
-    let at_home = [&program, directory, socket].iter().any(|path| {
-        ["/home/", "/root/"]
-            .iter()
-            .any(|home| path.starts_with(home))
-    });
+    let holds_program = |place: &&str| program.starts_with(&format!("{}/", place.trim_end_matches('/')));
+    let no_programs = write_paths.iter().filter(|place| !place.is_empty() && !holds_program(place));
+    let at_home =
+        [&program, directory, socket].iter().any(|path| ["/home/", "/root/"].iter().any(|home| path.starts_with(home)));
     // What `$` means to systemd it would mean in the middle of any word.
     let arguments = extra.command.arguments().iter();
     let arguments = arguments.map(|word| match site.manager() {
@@ -343,11 +321,7 @@ fn view_of_paths(layout: &Layout) -> Value {
 fn backend_address(bind: Bind) -> (String, u16, String) {
     match bind {
         Bind::Socket => ("127.0.0.1".into(), 8000, "127.0.0.1:8000".into()),
-        Bind::Tcp(address) => (
-            address.ip().to_string(),
-            address.port(),
-            address.to_string(),
-        ),
+        Bind::Tcp(address) => (address.ip().to_string(), address.port(), address.to_string()),
     }
 }
 
@@ -376,11 +350,7 @@ fn worker_concurrency(site: &Site) -> u32 {
 /// A limit for all worker processes together, so that a leak ends in a restart of the workers and not of the database; 0 where the machine has no more than that anyway.
 fn workers_memory_mb(site: &Site, concurrency: u32) -> u64 {
     let needed = WORKER_MB * 2 * (u64::from(concurrency) + 1);
-    if needed < site.facts.memory_mb {
-        needed
-    } else {
-        0
-    }
+    if needed < site.facts.memory_mb { needed } else { 0 }
 }
 
 /// What the processes of a site need.

@@ -31,10 +31,8 @@ fn home() -> PathBuf {
 
 /// Runs all cases of a driver, and tells those that come out otherwise.
 fn run_all(driver: &str) {
-    let mut paths: Vec<PathBuf> = fs::read_dir(home().join(driver))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(home().join(driver)).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty(), "no case in tests/cases/{driver}");
     let mut wrong = String::new();
@@ -45,10 +43,7 @@ fn run_all(driver: &str) {
             let _ = writeln!(wrong, "{}: {why}\n", place.display());
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "\n{wrong}If that is right: UPDATE_CASES=1 cargo test --lib cases"
-    );
+    assert!(wrong.is_empty(), "\n{wrong}If that is right: UPDATE_CASES=1 cargo test --lib cases");
 }
 
 fn run(path: &Path) -> Result<(), String> {
@@ -78,31 +73,17 @@ fn run(path: &Path) -> Result<(), String> {
     }
     let diff = TextDiff::from_lines(&expected, &actual);
     let mut diff = diff.unified_diff();
-    Err(format!(
-        "{}\n{}",
-        case.says,
-        diff.header("as the case has it", "as it is")
-    ))
+    Err(format!("{}\n{}", case.says, diff.header("as the case has it", "as it is")))
 }
 
 /// Nothing that other accounts can read has a secret in it: the words and the environment of programs, messages, facets.
 fn refuse_secrets(steps: &[Step], outcome: &Outcome) -> Result<(), String> {
     let mut open: Vec<String> = Vec::new();
     for step in steps {
-        open.extend(
-            [&step.run, &step.tell, &step.own]
-                .into_iter()
-                .flatten()
-                .cloned(),
-        );
+        open.extend([&step.run, &step.tell, &step.own].into_iter().flatten().cloned());
         open.extend(step.env.values().cloned());
     }
-    open.extend(
-        [&outcome.error, &outcome.left_alone]
-            .into_iter()
-            .flatten()
-            .cloned(),
-    );
+    open.extend([&outcome.error, &outcome.left_alone].into_iter().flatten().cloned());
     open.extend(outcome.state.iter().map(Json::to_string));
     match open.iter().find(|text| text.contains(SECRET)) {
         Some(text) => Err(format!("a secret stands where others can read it: {text}")),
@@ -122,17 +103,8 @@ fn play(case: &Case, is_draft: bool) -> (Vec<Step>, Vec<Step>, Outcome) {
         }
         _ => None,
     };
-    let playing = Playing::begin(
-        machine.root.path(),
-        &machine.names,
-        &case.machine.lacks,
-        &case.steps,
-        is_draft,
-    );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let playing = Playing::begin(machine.root.path(), &machine.names, &case.machine.lacks, &case.steps, is_draft);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let done = runtime.block_on(act(case, &machine, found));
     let (steps, left) = playing.end();
     let mut outcome = done.unwrap_or_else(|why| Outcome {
@@ -154,19 +126,13 @@ async fn act(case: &Case, machine: &Machine, found: Option<State>) -> Result<Out
     let Some(after) = &case.after else {
         let seen = observe(machine, &resource).await?;
         let state = script::plain(&machine.names, &facets(&seen).to_string());
-        return Ok(Outcome {
-            state: Some(serde_json::from_str(&state)?),
-            ..Outcome::default()
-        });
+        return Ok(Outcome { state: Some(serde_json::from_str(&state)?), ..Outcome::default() });
     };
     let before = match &case.before {
         Some(before) => state(before),
         None => found.ok_or_else(|| anyhow!("the case has no `before`"))?,
     };
-    enforced(
-        enforce(machine, &resource, &before, &state(after)).await?,
-        machine,
-    )
+    enforced(enforce(machine, &resource, &before, &state(after)).await?, machine)
 }
 
 // The one place that knows how the drivers are called.
@@ -176,22 +142,12 @@ async fn observe(machine: &Machine, resource: &Resource) -> Result<State> {
     drivers.observe(host, resource).await
 }
 
-async fn enforce(
-    machine: &Machine,
-    resource: &Resource,
-    before: &State,
-    after: &State,
-) -> Result<Enforced> {
+async fn enforce(machine: &Machine, resource: &Resource, before: &State, after: &State) -> Result<Enforced> {
     let Session { host, drivers, .. } = &machine.session;
     drivers.enforce(host, resource, before, after).await
 }
 
-async fn call_by_name(
-    call: &str,
-    case: &Case,
-    machine: &Machine,
-    resource: Option<Resource>,
-) -> Result<Outcome> {
+async fn call_by_name(call: &str, case: &Case, machine: &Machine, resource: Option<Resource>) -> Result<Outcome> {
     let Session { host, drivers, .. } = &machine.session;
     let services = drivers.services.as_ref();
     let slug = &machine.session.layout.slug;
@@ -202,18 +158,12 @@ async fn call_by_name(
     };
     let first = words.first().copied().unwrap_or_default();
     match call {
-        "packages::install" => {
-            packages::install_packages(drivers.packages()?, host, &words, false)?
-        }
-        "packages::install again" => {
-            packages::install_packages(drivers.packages()?, host, &words, true)?
-        }
+        "packages::install" => packages::install_packages(drivers.packages()?, host, &words, false)?,
+        "packages::install again" => packages::install_packages(drivers.packages()?, host, &words, true)?,
         "packages::refuse_offline" => {
             packages::refuse_offline(drivers.packages()?, host, packages_of(&words).iter())?;
         }
-        "release::refuse_offline" => {
-            release::refuse_offline(drivers.release.as_ref().unwrap(), host, resource.iter())?
-        }
+        "release::refuse_offline" => release::refuse_offline(drivers.release.as_ref().unwrap(), host, resource.iter())?,
         "sql::refuse_undoable" => {
             let change = Change {
                 resource: resource.ok_or_else(|| anyhow!("no resource"))?,
@@ -237,10 +187,7 @@ async fn call_by_name(
         "broker::adjust" => return answer(broker::adjust_node(&*drivers.broker()?, host).await?),
         "broker::is_untouched" => return answer(broker::is_untouched(host)?),
         "acme::renew" => {
-            let how = acme::Renewal {
-                force: words.contains(&"force"),
-                new_key: words.contains(&"new key"),
-            };
+            let how = acme::Renewal { force: words.contains(&"force"), new_key: words.contains(&"new key") };
             return answer(acme::renew_certificate(drivers.acme()?, host, slug, how)?);
         }
         "acme::renewer" => return answer(acme::find_renewer(host)?),
@@ -252,21 +199,11 @@ async fn call_by_name(
             let password = case.machine.superuser_password.clone();
             let password = password.map(crate::base::secret::Secret::new);
             let refusal = crate::base::error::Exit::Unusable;
-            superuser::by_camcops(
-                drivers.application()?,
-                host,
-                first,
-                words[1],
-                password.as_ref(),
-                refusal,
-            )?;
+            superuser::by_camcops(drivers.application()?, host, first, words[1], password.as_ref(), refusal)?;
         }
         other => return Err(anyhow!("the runner knows no call {other}")),
     }
-    Ok(Outcome {
-        done: true,
-        ..Outcome::default()
-    })
+    Ok(Outcome { done: true, ..Outcome::default() })
 }
 
 fn answer(value: impl serde::Serialize) -> Result<Outcome> {
@@ -274,22 +211,15 @@ fn answer(value: impl serde::Serialize) -> Result<Outcome> {
         Json::Null => "nothing".into(),
         other => other,
     };
-    Ok(Outcome {
-        answer: Some(answer),
-        ..Outcome::default()
-    })
+    Ok(Outcome { answer: Some(answer), ..Outcome::default() })
 }
 
 fn enforced(how: Enforced, machine: &Machine) -> Result<Outcome> {
     Ok(match how {
-        Enforced::Done => Outcome {
-            done: true,
-            ..Outcome::default()
-        },
-        Enforced::LeftAlone(why) => Outcome {
-            left_alone: Some(script::plain(&machine.names, &why)),
-            ..Outcome::default()
-        },
+        Enforced::Done => Outcome { done: true, ..Outcome::default() },
+        Enforced::LeftAlone(why) => {
+            Outcome { left_alone: Some(script::plain(&machine.names, &why)), ..Outcome::default() }
+        }
     })
 }
 

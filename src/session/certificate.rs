@@ -74,11 +74,7 @@ impl Session {
             None => {}
         }
         let (text, because) = self.until_it_is_issued()?;
-        Ok(Certificate::Issued {
-            text,
-            because,
-            warnings,
-        })
+        Ok(Certificate::Issued { text, because, warnings })
     }
 
     /// The one that is served, as long as it can be; the one from before certbot; or a new one.
@@ -93,9 +89,7 @@ impl Session {
                 false => certificate::key_fits_certificate(bytes, bytes),
             }
         };
-        let read = |path: &str| -> Result<Option<Zeroizing<String>>> {
-            Ok(host.read_text(path)?.map(Zeroizing::new))
-        };
+        let read = |path: &str| -> Result<Option<Zeroizing<String>>> { Ok(host.read_text(path)?.map(Zeroizing::new)) };
         if let Some(text) = read(&layout.certificate_with_key)?.filter(|text| serves(text)) {
             return Ok((text, "served until certbot has another one".to_owned()));
         }
@@ -131,10 +125,7 @@ impl Session {
             )));
         }
         if let Some(pair) = &self.new_certificate {
-            return Ok(Certificate::Own {
-                pair: pair.clone(),
-                because: "you asked for it".to_owned(),
-            });
+            return Ok(Certificate::Own { pair: pair.clone(), because: "you asked for it".to_owned() });
         }
         let because = match (&certificate, &key) {
             (Some(certificate), Some(key)) => {
@@ -149,8 +140,7 @@ impl Session {
             (_, Some(key)) => certificate::renew_certificate(&key, &subject, now),
             (_, None) => certificate::self_signed(&subject, now),
         };
-        let pair =
-            pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+        let pair = pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
         Ok(Certificate::Own { pair, because })
     }
 
@@ -166,11 +156,7 @@ impl Session {
             })
         };
         // The settings are checked: mode "files" has both.
-        let certificate = tls
-            .certificate
-            .as_ref()
-            .context("tls.certificate is not set")?
-            .as_str();
+        let certificate = tls.certificate.as_ref().context("tls.certificate is not set")?.as_str();
         let key = tls.key.as_ref().context("tls.key is not set")?.as_str();
         let chain = tls.chain.as_ref().map(|path| path.as_str());
         let (certificate_bytes, key_bytes) = (read(certificate)?, Zeroizing::new(read(key)?));
@@ -190,28 +176,21 @@ impl Session {
             let holds_key = bytes.is_some_and(certificate::holds_key);
             (path != Some(key) && holds_key).then_some(path).flatten()
         };
-        for path in [
-            Some(key),
-            with_key(Some(certificate), Some(&certificate_bytes)),
-            with_key(chain, chain_bytes.as_deref()),
-        ]
-        .into_iter()
-        .flatten()
+        for path in
+            [Some(key), with_key(Some(certificate), Some(&certificate_bytes)), with_key(chain, chain_bytes.as_deref())]
+                .into_iter()
+                .flatten()
         {
             let Some(entry) = self.host.stat(&self.host.followed(path)?)? else {
                 continue;
             };
             // In a staged tree of an ordinary user everything is that user's.
             let uid = if self.host.is_root() { entry.uid } else { 0 };
-            findings.extend(certificate::permission_findings(
-                &outside(path),
-                entry.mode,
-                uid,
-            ));
+            findings.extend(certificate::permission_findings(&outside(path), entry.mode, uid));
         }
-        let (refused, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| {
-            finding.severity == certificate::Severity::Refuse && !self.only_shows
-        });
+        let (refused, warnings): (Vec<_>, Vec<_>) = findings
+            .into_iter()
+            .partition(|finding| finding.severity == certificate::Severity::Refuse && !self.only_shows);
         if !refused.is_empty() {
             let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
             return Err(Exit::Unusable.because(lines.join("\n")));

@@ -16,30 +16,19 @@ use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
-pub(crate) async fn make_plan(
-    site: &Session,
-    journal: &Journal,
-    parts: &Parts,
-) -> Result<(Recipe, Plan)> {
+pub(crate) async fn make_plan(site: &Session, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
     if parts.include(Part::Services) {
         site.drivers.begin_to_look(&site.host);
     }
     let mut found = site.read_existing(journal)?;
     site.load_secrets(&found)?;
-    if found.database_client.is_none()
-        && parts.include(Part::Database)
-        && site.host.staged_root().is_none()
-    {
+    if found.database_client.is_none() && parts.include(Part::Database) && site.host.staged_root().is_none() {
         found.database_client = Some(site.drivers.database()?.client().await?);
     }
     let mut recipe = site.recipe(&found)?;
     keep_parts(&mut recipe.wanted, parts);
     recipe.missing.retain(|(part, _)| parts.include(*part));
-    let scope = Scope {
-        instance: &site.instance,
-        adopt: parts.adopt,
-        whole: parts.whole(),
-    };
+    let scope = Scope { instance: &site.instance, adopt: parts.adopt, whole: parts.whole() };
     let plan = engine::make_plan(&site.host, &site.drivers, journal, &recipe.wanted, scope).await?;
     Ok((recipe, plan))
 }
@@ -60,11 +49,7 @@ pub(crate) fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
 }
 
 pub(crate) fn all_parts() -> Parts {
-    Parts {
-        only: Vec::new(),
-        skip: Vec::new(),
-        adopt: false,
-    }
+    Parts { only: Vec::new(), skip: Vec::new(), adopt: false }
 }
 
 /// Makes the machine what the settings say, in some of its parts; the lock is ours.
@@ -81,12 +66,8 @@ pub(crate) async fn converge_site(
     trial::refuse_verdict(site, &recipe, &plan, &writer.journal, style)?;
     plan.changes.retain(|planned| !is_issued(planned));
     unpack_bundle(site, &plan)?;
-    let mut lines = Lines {
-        style,
-        host: &site.host,
-    };
-    let outcome =
-        engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+    let mut lines = Lines { style, host: &site.host };
+    let outcome = engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
     let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
     services::after_removals(&site.host, &removed)?;
@@ -103,24 +84,16 @@ pub(crate) async fn issue_certificate(
     style: Style,
 ) -> Result<engine::RunOutcome> {
     let mut outcome = engine::RunOutcome::default();
-    let served = Parts {
-        only: vec![Part::Certificate, Part::Web],
-        ..parts.clone()
-    };
+    let served = Parts { only: vec![Part::Certificate, Part::Web], ..parts.clone() };
     // Only when it is there it is known what Apache has to serve.
     for of_authority in [true, false] {
         let (_, mut plan) = make_plan(site, &writer.journal, &served).await?;
-        plan.changes
-            .retain(|planned| is_issued(planned) == of_authority);
+        plan.changes.retain(|planned| is_issued(planned) == of_authority);
         if plan.changes.is_empty() {
             break;
         }
-        let mut lines = Lines {
-            style,
-            host: &site.host,
-        };
-        let made =
-            engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+        let mut lines = Lines { style, host: &site.host };
+        let made = engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
         outcome.done += made.done;
         outcome.planned += made.planned;
     }
@@ -137,17 +110,12 @@ pub(crate) fn overriding_sources(origin: &SourceFlags) -> Result<Vec<String>> {
     if origin.offline {
         overrides.push("network.offline=true".into());
     }
-    for (name, given) in [
-        ("wheelhouse", &origin.wheelhouse),
-        ("bundle", &origin.bundle),
-    ] {
+    for (name, given) in [("wheelhouse", &origin.wheelhouse), ("bundle", &origin.bundle)] {
         let Some(given) = given else { continue };
-        let path = given.canonicalize().map_err(|why| {
-            Exit::Unusable.because(format!("--{name} {}: {why}", given.display()))
-        })?;
-        let path = path
-            .to_str()
-            .ok_or_else(|| Exit::Unusable.because(format!("--{name}: its name is not UTF-8")))?;
+        let path = given
+            .canonicalize()
+            .map_err(|why| Exit::Unusable.because(format!("--{name} {}: {why}", given.display())))?;
+        let path = path.to_str().ok_or_else(|| Exit::Unusable.because(format!("--{name}: its name is not UTF-8")))?;
         overrides.push(format!("camcops.source={name}"));
         overrides.push(format!("camcops.{name}={path}"));
     }
@@ -158,21 +126,13 @@ pub(crate) fn overriding_sources(origin: &SourceFlags) -> Result<Vec<String>> {
 pub(crate) async fn refuse_undoable(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()> {
     refuse_plan(site, recipe, plan)?;
     let differing = plan.changes.iter().filter(|c| !c.facets.is_empty());
-    sql::refuse_undoable(
-        site.drivers.database().ok().as_deref(),
-        &site.host,
-        differing.map(|planned| &planned.change),
-    )
-    .await
+    sql::refuse_undoable(site.drivers.database().ok().as_deref(), &site.host, differing.map(|planned| &planned.change))
+        .await
 }
 
 /// What can't be carried out is refused before any of it is.
 pub(crate) fn refuse_plan(site: &Session, recipe: &Recipe, plan: &Plan) -> Result<()> {
-    let missing: Vec<&str> = recipe
-        .missing
-        .iter()
-        .map(|(_, what)| what.as_str())
-        .collect();
+    let missing: Vec<&str> = recipe.missing.iter().map(|(_, what)| what.as_str()).collect();
     if !missing.is_empty() {
         return Err(Exit::Unreachable.because(missing.join("\n")));
     }
@@ -189,10 +149,7 @@ pub(crate) fn refuse_plan(site: &Session, recipe: &Recipe, plan: &Plan) -> Resul
 
 /// What would have to be fetched, where nothing may be.
 pub(crate) fn missing_from_bundle(site: &Session, plan: &Plan) -> Result<Vec<String>> {
-    let made = plan
-        .changes
-        .iter()
-        .filter(|c| c.change.after != State::Absent);
+    let made = plan.changes.iter().filter(|c| c.change.after != State::Absent);
     let made: Vec<&Resource> = made.map(|c| &c.change.resource).collect();
     let (host, drivers) = (&site.host, &site.drivers);
     let packages = drivers.packages.as_ref();
@@ -216,10 +173,7 @@ pub(crate) fn missing_from_bundle(site: &Session, plan: &Plan) -> Result<Vec<Str
 pub(crate) fn unpack_bundle(site: &Session, plan: &Plan) -> Result<()> {
     let fetched = plan.changes.iter().any(|planned| {
         planned.change.after != State::Absent
-            && matches!(
-                planned.change.resource,
-                Resource::Package(_) | Resource::Release(_)
-            )
+            && matches!(planned.change.resource, Resource::Package(_) | Resource::Release(_))
     });
     match &site.drivers.bundle {
         Some(bundle) if fetched => bundle.unpacked(&site.host).map(|_| ()),

@@ -106,9 +106,7 @@ pub(crate) fn try_configuration(site: &Session, recipe: &Recipe) -> Result<Verdi
         return not_asked(&format!("the installed CamCOPS can't read it ({why})"));
     };
     let told = |said: &[Said]| -> Vec<Problem> {
-        said.iter()
-            .map(|said| describe_problem(site, recipe, &text, said))
-            .collect()
+        said.iter().map(|said| describe_problem(site, recipe, &text, said)).collect()
     };
     Ok(Verdict::Read(TrialResult {
         refused: told(&answer.refused),
@@ -163,10 +161,7 @@ pub(crate) fn due_reading(
     match try_configuration(site, recipe)? {
         Verdict::Read(reading) => Ok(Some(reading)),
         Verdict::NotAsked(why) => {
-            style.warn(&[format!(
-                "CamCOPS itself was not asked about the new {}: {why}",
-                site.layout.config
-            )]);
+            style.warn(&[format!("CamCOPS itself was not asked about the new {}: {why}", site.layout.config)]);
             Ok(None)
         }
     }
@@ -190,27 +185,24 @@ fn is_due(site: &Session, plan: &Plan, journal: &Journal, content: &Content) -> 
         return planned.facets.iter().any(|facet| facet == "content");
     }
     let is_ours = journal.find(&config).is_some_and(|owned| {
-        owned.ours().any(|state| {
-            state.facets().and_then(|facets| facets.content("content")) == Some(content)
-        })
+        owned.ours().any(|state| state.facets().and_then(|facets| facets.content("content")) == Some(content))
     });
-    let starts = plan.changes.iter().any(|planned| {
-        matches!(&planned.change.resource, Resource::Service(name) if services::is_ours(name))
-    });
+    let starts = plan
+        .changes
+        .iter()
+        .any(|planned| matches!(&planned.change.resource, Resource::Service(name) if services::is_ours(name)));
     !is_ours && starts
 }
 
 pub(crate) fn problem_lines(problems: &[Problem]) -> Vec<String> {
-    problems
-        .iter()
-        .map(|problem| format!("{}: {}", problem.key, problem.what))
-        .collect()
+    problems.iter().map(|problem| format!("{}: {}", problem.key, problem.what)).collect()
 }
 
 fn wanted_configuration<'a>(site: &Session, recipe: &'a Recipe) -> Option<&'a Content> {
-    let wanted = recipe.wanted.iter().find(
-        |wanted| matches!(&wanted.resource, Resource::File(path) if *path == site.layout.config),
-    )?;
+    let wanted = recipe
+        .wanted
+        .iter()
+        .find(|wanted| matches!(&wanted.resource, Resource::File(path) if *path == site.layout.config))?;
     wanted.state.facets()?.content("content")
 }
 
@@ -278,15 +270,15 @@ fn recipient_name(section: &str) -> &str {
 fn key_of(said: &Said, words: &str, config: &Ini) -> (String, String) {
     let names = words.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
     let named = names.filter(|name| name.len() > 2).find_map(|name| {
-        camcops_conf::keys::find_key(&said.section, name)
-            .map(|known| (said.section.clone(), known.name))
-            .or_else(|| {
+        camcops_conf::keys::find_key(&said.section, name).map(|known| (said.section.clone(), known.name)).or_else(
+            || {
                 let all = camcops_conf::KEYS.iter();
                 let mut all = all.filter(|known| known.name == name);
                 let known = all.next()?;
                 let header = known.section.header()?;
                 Some((header.to_owned(), known.name))
-            })
+            },
+        )
     });
     if let Some((section, key)) = named {
         return (section, key.to_owned());
@@ -303,13 +295,7 @@ fn key_of(said: &Said, words: &str, config: &Ini) -> (String, String) {
 }
 
 /// What to change: a setting, or a key of the file where the administrator has set it there.
-fn setting_behind(
-    site: &Session,
-    recipe: &Recipe,
-    config: &Ini,
-    section: &str,
-    key: &str,
-) -> String {
+fn setting_behind(site: &Session, recipe: &Recipe, config: &Ini, section: &str, key: &str) -> String {
     let file = &site.layout.config;
     if section.is_empty() {
         return file.clone();
@@ -324,12 +310,7 @@ fn setting_behind(
     if recipe.kept.iter().any(is_kept) {
         return in_file;
     }
-    let is_in_file = || {
-        config
-            .entries()
-            .iter()
-            .any(|entry| entry.section == section)
-    };
+    let is_in_file = || config.entries().iter().any(|entry| entry.section == section);
     let passed = site.settings().config.get(section);
     let is_passed = passed.is_some_and(|values| {
         let mut names = values.keys();

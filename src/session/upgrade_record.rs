@@ -106,10 +106,7 @@ mod tests {
         std::fs::create_dir_all(home.path().join("var/lib/camcops-provision/camcops")).unwrap();
         let host = Host::staged(home.path()).unwrap();
         assert_eq!(read_record(&host, "camcops").unwrap(), None);
-        let side = |name: &str| Side {
-            version: name.into(),
-            release: format!("{name}-py3.11"),
-        };
+        let side = |name: &str| Side { version: name.into(), release: format!("{name}-py3.11") };
         let upgrade = UpgradeRecord {
             phase: UpgradePhase::Switching,
             from: side("2.4.23"),

@@ -35,22 +35,14 @@ struct Contradictions(Vec<Contradiction>);
 impl Contradictions {
     fn refuse(&mut self, when: bool, keys: [&'static str; 2], what: &str) {
         if when {
-            self.0.push(Contradiction {
-                keys,
-                what: what.into(),
-                needs_value: false,
-            });
+            self.0.push(Contradiction { keys, what: what.into(), needs_value: false });
         }
     }
 
     fn need(&mut self, when: bool, keys: [&'static str; 2], with: &str) {
         if when {
             let what = format!("is needed with {with}");
-            self.0.push(Contradiction {
-                keys,
-                what,
-                needs_value: true,
-            });
+            self.0.push(Contradiction { keys, what, needs_value: true });
         }
     }
 }
@@ -72,9 +64,7 @@ fn check_application(settings: &Settings, found: &mut Contradictions) {
 fn check_network(settings: &Settings, found: &mut Contradictions) {
     let network = &settings.network;
     found.need(
-        network.proxy_login_file.is_some()
-            && network.http_proxy.is_none()
-            && network.https_proxy.is_none(),
+        network.proxy_login_file.is_some() && network.http_proxy.is_none() && network.https_proxy.is_none(),
         ["network.https_proxy", "network.proxy_login_file"],
         "network.proxy_login_file",
     );
@@ -156,11 +146,7 @@ fn check_database(settings: &Settings, found: &mut Contradictions) {
 fn check_broker(settings: &Settings, found: &mut Contradictions) {
     let broker = &settings.broker;
     let external = broker.mode == Mode::External;
-    found.need(
-        external && broker.host.is_localhost(),
-        ["broker.host", "broker.mode"],
-        "broker.mode = \"external\"",
-    );
+    found.need(external && broker.host.is_localhost(), ["broker.host", "broker.mode"], "broker.mode = \"external\"");
     found.refuse(
         !external && !broker.host.is_loopback(),
         ["broker.host", "broker.mode"],
@@ -182,11 +168,7 @@ fn check_site(settings: &Settings, found: &mut Contradictions) {
     let tls = &settings.tls;
     let files = tls.mode == TlsMode::Files;
     let with = "tls.mode = \"files\"";
-    found.need(
-        files && tls.certificate.is_none(),
-        ["tls.certificate", "tls.mode"],
-        with,
-    );
+    found.need(files && tls.certificate.is_none(), ["tls.certificate", "tls.mode"], with);
     found.need(files && tls.key.is_none(), ["tls.key", "tls.mode"], with);
     let certbot = tls.mode == TlsMode::Certbot;
     let web = &settings.web;
@@ -230,13 +212,7 @@ fn check_ports(settings: &Settings, found: &mut Contradictions) {
     );
     let all = [
         ("web.https_port", apache.then(|| web.https_port.get())),
-        (
-            "web.http_port",
-            web.http_port
-                .get()
-                .filter(|_| apache)
-                .map(|port| port.get()),
-        ),
+        ("web.http_port", web.http_port.get().filter(|_| apache).map(|port| port.get())),
         ("web.bind", bind),
         ("monitor.port", monitor),
     ];
@@ -253,11 +229,7 @@ fn check_ports(settings: &Settings, found: &mut Contradictions) {
     for (index, (key, port)) in all.iter().enumerate() {
         let Some(port) = port else { continue };
         if let Some((other, _)) = all[..index].iter().find(|(_, taken)| *taken == Some(*port)) {
-            found.refuse(
-                true,
-                [key, other],
-                &format!("has port {port}, as {other} has"),
-            );
+            found.refuse(true, [key, other], &format!("has port {port}, as {other} has"));
         }
     }
 }
@@ -266,16 +238,8 @@ fn check_services(settings: &Settings, found: &mut Contradictions) {
     let services = &settings.services;
     let names = services.names();
     for disabled in &services.disabled {
-        let what = format!(
-            "names {:?}, which is none of the services: {}",
-            disabled.as_str(),
-            names.join(", ")
-        );
-        found.refuse(
-            !names.contains(&disabled.as_str()),
-            ["services.disabled", EXTRA],
-            &what,
-        );
+        let what = format!("names {:?}, which is none of the services: {}", disabled.as_str(), names.join(", "));
+        found.refuse(!names.contains(&disabled.as_str()), ["services.disabled", EXTRA], &what);
     }
     for (index, extra) in services.extra.iter().enumerate() {
         let mut refuse = |other: &'static str, what: String| {
@@ -287,16 +251,10 @@ fn check_services(settings: &Settings, found: &mut Contradictions) {
                 ("name", extra.name == earlier.name),
                 ("path", extra.path.is_some() && extra.path == earlier.path),
                 ("port", extra.port.is_some() && extra.port == earlier.port),
-                (
-                    "socket",
-                    extra.socket.is_some() && extra.socket == earlier.socket,
-                ),
+                ("socket", extra.socket.is_some() && extra.socket == earlier.socket),
             ];
             for (field, _) in shared.into_iter().filter(|(_, is_same)| *is_same) {
-                refuse(
-                    "services.disabled",
-                    format!("its {field} is that of {}, too", earlier.name),
-                );
+                refuse("services.disabled", format!("its {field} is that of {}, too", earlier.name));
             }
         }
         let Some(path) = &extra.path else { continue };
@@ -309,10 +267,7 @@ fn check_services(settings: &Settings, found: &mut Contradictions) {
         if path.as_str() == settings.web.path.as_str() {
             refuse("web.path", "its path is that of CamCOPS".into());
         } else if taken.iter().any(|known| is_below(known)) {
-            refuse(
-                "web.path",
-                format!("{path} is a path that CamCOPS itself needs"),
-            );
+            refuse("web.path", format!("{path} is a path that CamCOPS itself needs"));
         }
     }
 }

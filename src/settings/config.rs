@@ -82,9 +82,7 @@ pub(super) fn check_names(section: &str, key: &str) -> Result<(), Problem> {
     let key = key.strip_suffix(BY_FILE).unwrap_or(key);
     let is_fine = |key: &str| {
         key.starts_with(|c: char| c.is_ascii_uppercase())
-            && key
-                .bytes()
-                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+            && key.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
     };
     if is_fine(key) {
         return Ok(());
@@ -94,22 +92,13 @@ pub(super) fn check_names(section: &str, key: &str) -> Result<(), Problem> {
     Err(Problem {
         allowed: Some("A-Z 0-9 _".into()),
         nearest: is_fine(&upper).then(|| join_name(&["config", section, &upper])),
-        ..Problem::new(
-            join_name(&["config", section, key]),
-            "is not how a key of camcops.conf is written".into(),
-        )
+        ..Problem::new(join_name(&["config", section, key]), "is not how a key of camcops.conf is written".into())
     })
 }
 
 /// Checks the name of a section of camcops.conf.
 pub(super) fn check_section(section: &str) -> Result<(), Problem> {
-    const SECTIONS: [&str; 5] = [
-        "site",
-        "server",
-        "export",
-        "sms_backend:kapow",
-        "sms_backend:twilio",
-    ];
+    const SECTIONS: [&str; 5] = ["site", "server", "export", "sms_backend:kapow", "sms_backend:twilio"];
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     let is_recipient = |name: &str| !name.is_empty() && name.bytes().all(is_plain);
     if SECTIONS.contains(&section) || section.strip_prefix("recipient:").is_some_and(is_recipient) {
@@ -121,13 +110,9 @@ pub(super) fn check_section(section: &str) -> Result<(), Problem> {
         .filter(|known| strsim::damerau_levenshtein(section, known) <= 3);
     Err(Problem {
         allowed: Some(
-            "site, server, export, sms_backend:kapow, sms_backend:twilio, or recipient:NAME of A-Z a-z 0-9 _ -"
-                .into(),
+            "site, server, export, sms_backend:kapow, sms_backend:twilio, or recipient:NAME of A-Z a-z 0-9 _ -".into(),
         ),
         nearest: nearest.map(|known| format!("[{}]", join_name(&["config", known]))),
-        ..Problem::new(
-            join_name(&["config", section]),
-            "is not a section of camcops.conf".into(),
-        )
+        ..Problem::new(join_name(&["config", section]), "is not a section of camcops.conf".into())
     })
 }

@@ -26,9 +26,7 @@ pub(crate) fn edit_text(text: &str, key: &str, value: Option<&str>) -> Result<St
         Some(value) => {
             let target = Target::find(&path)?;
             let wanted = as_we_write(&target, GivenValue::Text(value))?;
-            let current = found
-                .as_ref()
-                .map(|found| as_we_write(&target, GivenValue::Toml(found.value)));
+            let current = found.as_ref().map(|found| as_we_write(&target, GivenValue::Toml(found.value)));
             if current == Some(Ok(wanted.clone())) {
                 return Ok(text.into());
             }
@@ -50,19 +48,14 @@ fn parse_document(text: &str) -> Result<Document<&str>, Problem> {
     Document::parse(text).map_err(|error| {
         let problem = syntax_problem(&error, text);
         let line = line_of(text, error.span().map_or(text.len(), |span| span.start));
-        Problem {
-            what: format!("line {line}: {}", problem.what),
-            ..problem
-        }
+        Problem { what: format!("line {line}: {}", problem.what), ..problem }
     })
 }
 
 fn as_we_write(target: &Target, given: GivenValue) -> Result<String, Problem> {
     let mut settings = Settings::default();
     target.read(&mut settings, given)?;
-    Ok(target
-        .write(&settings)
-        .map_or_else(String::new, |value| value.to_string()))
+    Ok(target.write(&settings).map_or_else(String::new, |value| value.to_string()))
 }
 
 /// A key and its value as they stand in the text.
@@ -84,12 +77,7 @@ fn find_value<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<Positio
     }
     let (key, item) = table.get_key_value(key)?;
     let value = item.as_value().filter(|value| !value.is_inline_table())?;
-    Some(Position {
-        value,
-        place: value.span()?,
-        key: key.span()?,
-        inline,
-    })
+    Some(Position { value, place: value.span()?, key: key.span()?, inline })
 }
 
 fn remove_value(text: &str, found: &Position) -> String {
@@ -104,11 +92,7 @@ fn remove_value(text: &str, found: &Position) -> String {
     let comma_behind = behind[blanks..].starts_with(',');
     let comma_before = text[start..].starts_with(',');
     let end = found.place.end + if comma_behind { blanks + 1 } else { 0 };
-    let start = if comma_before && !comma_behind {
-        start
-    } else {
-        start + 1
-    };
+    let start = if comma_before && !comma_behind { start } else { start + 1 };
     replace_range(text, start..end, "")
 }
 
@@ -122,12 +106,7 @@ fn put_value(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<S
     let mut inline = false;
     for (depth, name) in parents.iter().enumerate() {
         let Some(item) = nearest.get(name) else { break };
-        let not_a_section = || {
-            Problem::new(
-                join_name(&path[..=depth]),
-                "is not a section in this file".into(),
-            )
-        };
+        let not_a_section = || Problem::new(join_name(&path[..=depth]), "is not a section in this file".into());
         nearest = item.as_table_like().ok_or_else(not_a_section)?;
         let has_its_own_place = match item {
             Item::Table(table) => !table.is_implicit(),
@@ -154,59 +133,32 @@ fn put_value(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<S
         let twin = commented_out(document, home, place, key);
         insert_line(text, twin.unwrap_or_else(|| line_end(text, end)), &line)
     } else {
-        let blank = if text.trim().is_empty() {
-            ""
-        } else {
-            line_break(text)
-        };
+        let blank = if text.trim().is_empty() { "" } else { line_break(text) };
         let header = format!("{blank}[{}]{}", join_name(parents), line_break(text));
-        insert_line(
-            text,
-            text.len(),
-            &format!("{header}{} = {wanted}", join_name(&[key])),
-        )
+        insert_line(text, text.len(), &format!("{header}{} = {wanted}", join_name(&[key])))
     })
 }
 
 /// Where the last value of a table ends.
 fn values_end(table: &dyn TableLike) -> Option<usize> {
     let values = table.get_values();
-    values
-        .iter()
-        .filter_map(|(_, value)| Some(value.span()?.end))
-        .max()
+    values.iter().filter_map(|(_, value)| Some(value.span()?.end)).max()
 }
 
 /// The end of the line in a section where the key stands as a comment, as in the example file.
-fn commented_out(
-    document: &Document<&str>,
-    section: &dyn TableLike,
-    header: Range<usize>,
-    key: &str,
-) -> Option<usize> {
+fn commented_out(document: &Document<&str>, section: &dyn TableLike, header: Range<usize>, key: &str) -> Option<usize> {
     let text = document.raw();
     let mut headers = Vec::new();
     header_starts(document.as_table(), &mut headers);
-    let next = headers
-        .into_iter()
-        .filter(|start| *start > header.start)
-        .min();
+    let next = headers.into_iter().filter(|start| *start > header.start).min();
     let values = section.get_values();
-    let in_value = |at: usize| {
-        values
-            .iter()
-            .filter_map(|(_, value)| value.span())
-            .any(|span| span.contains(&at))
-    };
+    let in_value = |at: usize| values.iter().filter_map(|(_, value)| value.span()).any(|span| span.contains(&at));
 
     let mut start = line_end(text, header.end);
     let mut found = None;
     while start < next.unwrap_or(text.len()) {
         let end = line_end(text, start);
-        let comment = text[start..end]
-            .trim_start()
-            .strip_prefix('#')
-            .map(str::trim_start);
+        let comment = text[start..end].trim_start().strip_prefix('#').map(str::trim_start);
         let rest = comment.and_then(|comment| comment.strip_prefix(key));
         if rest.is_some_and(|rest| rest.trim_start().starts_with('=')) && !in_value(start) {
             found = Some(end);
@@ -268,11 +220,7 @@ fn has_table(document: &Document<&str>, path: &[&str]) -> bool {
 }
 
 fn all_values(table: &dyn TableLike) -> BTreeMap<Vec<String>, String> {
-    fn collect_values(
-        table: &dyn TableLike,
-        path: &mut Vec<String>,
-        found: &mut BTreeMap<Vec<String>, String>,
-    ) {
+    fn collect_values(table: &dyn TableLike, path: &mut Vec<String>, found: &mut BTreeMap<Vec<String>, String>) {
         for (name, item) in table.iter() {
             path.push(name.into());
             match item.as_table_like() {
@@ -294,11 +242,7 @@ fn replace_range(text: &str, place: Range<usize>, new: &str) -> String {
 fn insert_line(text: &str, at: usize, line: &str) -> String {
     let end = line_break(text);
     let before = &text[..at];
-    let missing = if before.is_empty() || before.ends_with('\n') {
-        ""
-    } else {
-        end
-    };
+    let missing = if before.is_empty() || before.ends_with('\n') { "" } else { end };
     [before, missing, line, end, &text[at..]].concat()
 }
 
@@ -311,9 +255,7 @@ fn line_start(text: &str, at: usize) -> usize {
 }
 
 fn line_end(text: &str, at: usize) -> usize {
-    text[at..]
-        .find('\n')
-        .map_or(text.len(), |newline| at + newline + 1)
+    text[at..].find('\n').map_or(text.len(), |newline| at + newline + 1)
 }
 
 #[cfg(test)]

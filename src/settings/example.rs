@@ -33,17 +33,15 @@ pub fn example() -> String {
 
 fn describe_key(key: &Key) -> String {
     let doc = comment_lines(key.doc);
-    let limits = comment_lines(&format!(
-        "Allowed: {}. Default: {}.",
-        key.allowed, key.default
-    ));
+    let limits = comment_lines(&format!("Allowed: {}. Default: {}.", key.allowed, key.default));
     let value = match key.default_toml.as_str() {
         "\"\"" | "[]" => key.example,
         default => default,
     };
     let mut text = format!("\n{doc}{limits}#{} = {value}\n", key.short_name());
     if key.name == EXTRA {
-        text += "# Or as a table at the end of the file; provision.toml(5) says what each means:\n# [[services.extra]]\n";
+        text +=
+            "# Or as a table at the end of the file; provision.toml(5) says what each means:\n# [[services.extra]]\n";
         for field in FIELDS.iter().filter(|field| field.name != "socket") {
             text += &format!("# {} = {}\n", field.name, field.example);
         }
@@ -82,13 +80,8 @@ mod tests {
 
     fn resolve(text: &str) -> Settings {
         let files = vec![("/etc/camcops/provision.toml".into(), text.to_owned())];
-        let resolved = Settings::resolve(&Sources {
-            files,
-            ..Sources::default()
-        });
-        resolved
-            .unwrap_or_else(|problems| panic!("{problems}"))
-            .settings
+        let resolved = Settings::resolve(&Sources { files, ..Sources::default() });
+        resolved.unwrap_or_else(|problems| panic!("{problems}")).settings
     }
 
     #[test]
@@ -104,12 +97,7 @@ mod tests {
                 "\"\"" | "[]" => key.example,
                 default => default,
             };
-            assert_eq!(
-                settings.get(key.name).as_deref(),
-                Some(expected),
-                "{}",
-                key.name
-            );
+            assert_eq!(settings.get(key.name).as_deref(), Some(expected), "{}", key.name);
         }
         assert_eq!(settings.config["site"].len(), 1);
     }

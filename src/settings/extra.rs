@@ -13,10 +13,8 @@ use super::value::{PortNumber, Setting, Whole, checked_text, one_line, wrong_typ
 /// The key.
 pub(super) const EXTRA: &str = "services.extra";
 /// What already means something else where names of services stand.
-const TAKEN: [&str; 10] = [
-    "all", "apache", "backup", "broker", "database", "exports", "metrics", "prepare", "socket",
-    "web",
-];
+const TAKEN: [&str; 10] =
+    ["all", "apache", "backup", "broker", "database", "exports", "metrics", "prepare", "socket", "web"];
 
 checked_text! {
     /// The name of a service, CamCOPS's or an extra one.
@@ -75,30 +73,21 @@ impl Words {
 
 impl Setting for Words {
     fn allowed() -> String {
-        "a list of words, the first an absolute path, or the name of a program of the release"
-            .into()
+        "a list of words, the first an absolute path, or the name of a program of the release".into()
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        let array = value
-            .as_array()
-            .ok_or_else(|| wrong_type(value, "a list of words"))?;
+        let array = value.as_array().ok_or_else(|| wrong_type(value, "a list of words"))?;
         let words = array.iter().map(|word| one_line(word).map(str::to_owned));
         let words: Vec<String> = words.collect::<Result<_, _>>()?;
         let program = words.first().ok_or("names no program")?;
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-".contains(&b);
         if program.is_empty() || !program.bytes().all(is_plain) {
-            return Err(format!(
-                "{program:?} has a character that the path of a program may not have here"
-            ));
+            return Err(format!("{program:?} has a character that the path of a program may not have here"));
         }
         match program.starts_with('/') || !program.contains('/') {
-            true if !program.ends_with('/') && !program.starts_with(['-', '.', '+']) => {
-                Ok(Self(words))
-            }
-            _ => Err(format!(
-                "{program:?} is neither an absolute path nor a name"
-            )),
+            true if !program.ends_with('/') && !program.starts_with(['-', '.', '+']) => Ok(Self(words)),
+            _ => Err(format!("{program:?} is neither an absolute path nor a name")),
         }
     }
 
@@ -119,20 +108,12 @@ pub(super) struct Wrong {
 
 impl Wrong {
     fn new(field: Option<&str>, what: String) -> Wrong {
-        Wrong {
-            field: field.map(str::to_owned),
-            what,
-            allowed: None,
-            example: None,
-            nearest: None,
-        }
+        Wrong { field: field.map(str::to_owned), what, allowed: None, example: None, nearest: None }
     }
 
     /// As a problem of the settings, in the entry that is known by this name or number.
     pub(super) fn problem(self, entry: &str) -> Problem {
-        let field = self
-            .field
-            .map_or(String::new(), |field| format!(".{field}"));
+        let field = self.field.map_or(String::new(), |field| format!(".{field}"));
         Problem {
             allowed: self.allowed,
             example: self.example,
@@ -243,11 +224,7 @@ impl ExtraService {
     }
 }
 
-fn read_field<T: Setting>(
-    name: &str,
-    given: &BTreeMap<&str, &Value>,
-    wrongs: &mut Vec<Wrong>,
-) -> Option<T> {
+fn read_field<T: Setting>(name: &str, given: &BTreeMap<&str, &Value>, wrongs: &mut Vec<Wrong>) -> Option<T> {
     let field = FIELDS.iter().find(|field| field.name == name)?;
     let Some(value) = given.get(name) else {
         if field.default.is_none() {
@@ -275,10 +252,7 @@ pub(super) fn read_service(table: &dyn TableLike) -> Result<ExtraService, Vec<Wr
                 .map(|field| field.name)
                 .min_by_key(|known| strsim::damerau_levenshtein(name, known))
                 .filter(|known| strsim::damerau_levenshtein(name, known) <= 3);
-            wrongs.push(Wrong {
-                nearest: nearest.map(str::to_owned),
-                ..Wrong::new(Some(name), "unknown key".into())
-            });
+            wrongs.push(Wrong { nearest: nearest.map(str::to_owned), ..Wrong::new(Some(name), "unknown key".into()) });
             continue;
         };
         match item.as_value() {
@@ -305,15 +279,9 @@ fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Wrong>) {
         refuse("path", "needs a port or a socket that it leads to");
     }
     // Apache, systemd and supervisor each have their own way with the rest.
-    let is_plain = |path: &str| {
-        path.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"/._+@-".contains(&b))
-    };
+    let is_plain = |path: &str| path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._+@-".contains(&b));
     let paths = [
-        (
-            "directory",
-            entry.directory.as_ref().map(|path| path.as_str()),
-        ),
+        ("directory", entry.directory.as_ref().map(|path| path.as_str())),
         ("socket", entry.socket.as_ref().map(|path| path.as_str())),
     ];
     for (field, path) in paths {
@@ -321,10 +289,7 @@ fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Wrong>) {
             refuse(field, "may only have A-Z a-z 0-9 / . _ + @ -");
         }
     }
-    let by_root = entry
-        .user
-        .as_ref()
-        .is_some_and(|user| user.as_str() == "root");
+    let by_root = entry.user.as_ref().is_some_and(|user| user.as_str() == "root");
     if entry.port.is_some_and(|port| port.get() < 1024) && !by_root {
         refuse("port", "is below 1024, which only root may open");
     }
@@ -336,22 +301,14 @@ fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Wrong>) {
 impl Setting for ExtraService {
     fn allowed() -> String {
         let names = |needed: bool| {
-            let all = FIELDS
-                .iter()
-                .filter(|field| field.default.is_none() == needed);
+            let all = FIELDS.iter().filter(|field| field.default.is_none() == needed);
             all.map(|field| field.name).collect::<Vec<_>>().join(", ")
         };
-        format!(
-            "a table [[services.extra]] with {}; {} if wanted",
-            names(true),
-            names(false)
-        )
+        format!("a table [[services.extra]] with {}; {} if wanted", names(true), names(false))
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        let table = value
-            .as_inline_table()
-            .ok_or_else(|| wrong_type(value, "a table"))?;
+        let table = value.as_inline_table().ok_or_else(|| wrong_type(value, "a table"))?;
         read_service(table).map_err(|wrongs| {
             let told = wrongs.into_iter().map(|wrong| match wrong.field {
                 Some(field) => format!("{field}: {}", wrong.what),

@@ -150,10 +150,7 @@ impl Target {
                 config::check_names(section, key)?;
                 Ok(Self::Config((*section).into(), (*key).into()))
             }
-            ["config"] => Err(Problem::new(
-                "config".into(),
-                "is a section, not a value".into(),
-            )),
+            ["config"] => Err(Problem::new("config".into(), "is a section, not a value".into())),
             [section, key] => {
                 let is_it = |known: &&Key| known.section == *section && known.short_name() == *key;
                 match all_keys().iter().find(is_it) {
@@ -184,16 +181,11 @@ impl Target {
             Self::Config(section, key) => {
                 let is_path = key.ends_with(config::BY_FILE);
                 let (value, allowed) = match is_path {
-                    true => (
-                        config::read_path(given),
-                        "the absolute path of a file".into(),
-                    ),
+                    true => (config::read_path(given), "the absolute path of a file".into()),
                     false => (config::read_value(given), config::ConfigValue::allowed()),
                 };
-                let value = value.map_err(|what| Problem {
-                    allowed: Some(allowed),
-                    ..Problem::new(self.name(), what)
-                })?;
+                let value =
+                    value.map_err(|what| Problem { allowed: Some(allowed), ..Problem::new(self.name(), what) })?;
                 let section = settings.config.entry(section.clone()).or_default();
                 section.insert(key.clone(), value);
                 Ok(())
@@ -221,9 +213,7 @@ pub fn split_name(name: &str) -> Vec<String> {
 
 /// The dotted name of a path, quoted where TOML needs it.
 pub(super) fn join_name(path: &[&str]) -> String {
-    let quoted = path
-        .iter()
-        .map(|part| toml_edit::Key::new(*part).display_repr().into_owned());
+    let quoted = path.iter().map(|part| toml_edit::Key::new(*part).display_repr().into_owned());
     quoted.collect::<Vec<_>>().join(".")
 }
 
@@ -236,18 +226,12 @@ pub(super) fn unknown_key(path: &[&str]) -> Problem {
         [] => ("", ""),
     };
     if is_section(key) && path.len() == 1 {
-        return Problem::new(
-            name,
-            format!("is a section: write [{key}] once, and its keys below it"),
-        );
+        return Problem::new(name, format!("is a section: write [{key}] once, and its keys below it"));
     }
     if looks_like_password(key) {
         return refuse_password(name, section);
     }
-    Problem {
-        nearest: nearest_key(section, key),
-        ..Problem::new(name, "unknown key".into())
-    }
+    Problem { nearest: nearest_key(section, key), ..Problem::new(name, "unknown key".into()) }
 }
 
 pub(super) fn is_section(name: &str) -> bool {
@@ -267,11 +251,7 @@ pub(super) fn unknown_section(section: &str) -> Problem {
 fn nearest_key(section: &str, key: &str) -> Option<String> {
     let cost = |known: &&Key| {
         // A key that stands outside of any section has most likely the right name.
-        let section_cost = if section.is_empty() {
-            1
-        } else {
-            edit_distance(section, known.section)
-        };
+        let section_cost = if section.is_empty() { 1 } else { edit_distance(section, known.section) };
         edit_distance(key, known.short_name()) + section_cost
     };
     let nearest = all_keys().iter().min_by_key(cost)?;
@@ -280,31 +260,20 @@ fn nearest_key(section: &str, key: &str) -> Option<String> {
 
 fn edit_distance(given: &str, known: &str) -> usize {
     let edits = strsim::damerau_levenshtein(given, known);
-    if given.len() >= 3 && known.contains(given) {
-        edits.min(2)
-    } else {
-        edits
-    }
+    if given.len() >= 3 && known.contains(given) { edits.min(2) } else { edits }
 }
 
 fn looks_like_password(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     // A misspelt password_file is an ordinary unknown key.
-    let is_one = ["password", "passwd", "passphrase", "secret"]
-        .iter()
-        .any(|word| key.contains(word));
+    let is_one = ["password", "passwd", "passphrase", "secret"].iter().any(|word| key.contains(word));
     (is_one && !key.contains("_f")) || key == "pass" || key == "pwd"
 }
 
 fn refuse_password(name: String, section: &str) -> Problem {
-    let files = all_keys()
-        .iter()
-        .filter(|key| key.short_name() == "password_file");
+    let files = all_keys().iter().filter(|key| key.short_name() == "password_file");
     let own = files.clone().find(|key| key.section == section);
-    let file = own.map_or_else(
-        || files.map(|key| key.name).collect::<Vec<_>>().join(" or "),
-        |key| key.name.into(),
-    );
+    let file = own.map_or_else(|| files.map(|key| key.name).collect::<Vec<_>>().join(" or "), |key| key.name.into());
     Problem {
         nearest: own.map(|key| key.name.into()),
         ..Problem::new(

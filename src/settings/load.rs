@@ -74,11 +74,11 @@ impl Resolved {
     /// Every key with its value and origin, in the order of the documentation.
     pub(crate) fn entries(&self) -> impl Iterator<Item = ShownSetting<'_>> {
         let known = all_keys().iter().map(Target::Key);
-        let config = self.settings.config.iter().flat_map(|(section, values)| {
-            values
-                .keys()
-                .map(|key| Target::Config(section.clone(), key.clone()))
-        });
+        let config = self
+            .settings
+            .config
+            .iter()
+            .flat_map(|(section, values)| values.keys().map(|key| Target::Config(section.clone(), key.clone())));
         known.chain(config).filter_map(|target| {
             let key = target.name();
             Some(ShownSetting {
@@ -102,19 +102,11 @@ impl Loader {
     fn file(&mut self, path: &Path, text: &str) {
         let before = self.problems.len();
         match Document::parse(text) {
-            Ok(document) => File {
-                path,
-                text,
-                loader: self,
-            }
-            .root(document.as_table()),
+            Ok(document) => File { path, text, loader: self }.root(document.as_table()),
             Err(error) => {
                 let problem = syntax_problem(&error, text);
                 let line = line_of(text, error.span().map_or(text.len(), |span| span.start));
-                self.problems.push(problem.at(Origin::File {
-                    path: path.into(),
-                    line,
-                }));
+                self.problems.push(problem.at(Origin::File { path: path.into(), line }));
             }
         }
         self.problems[before..].sort_by_key(|problem| match problem.place {
@@ -125,10 +117,7 @@ impl Loader {
 
     fn variable(&mut self, variable: &str, value: &str) {
         // Without a section it is reserved for the program itself.
-        let Some((section, key)) = variable
-            .strip_prefix(VARIABLE_PREFIX)
-            .and_then(|name| name.split_once("__"))
-        else {
+        let Some((section, key)) = variable.strip_prefix(VARIABLE_PREFIX).and_then(|name| name.split_once("__")) else {
             self.misspelt(variable);
             return;
         };
@@ -150,19 +139,13 @@ impl Loader {
     /// One underscore where two belong.
     fn misspelt(&mut self, variable: &str) {
         let name = variable.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
-        let meant = all_keys()
-            .iter()
-            .find(|key| key.name.replacen('.', "_", 1).eq_ignore_ascii_case(name));
+        let meant = all_keys().iter().find(|key| key.name.replacen('.', "_", 1).eq_ignore_ascii_case(name));
         if let Some(meant) = meant {
             let problem = Problem::new(
                 meant.name.into(),
-                format!(
-                    "a section and its key have two underscores between them: {}",
-                    meant.variable()
-                ),
+                format!("a section and its key have two underscores between them: {}", meant.variable()),
             );
-            self.problems
-                .push(problem.at(Origin::Environment(variable.into())));
+            self.problems.push(problem.at(Origin::Environment(variable.into())));
         }
     }
 
@@ -204,14 +187,9 @@ impl Loader {
             return Err(Problems(self.problems));
         }
         for key in all_keys() {
-            self.origins
-                .entry(key.name.into())
-                .or_insert(Origin::Default);
+            self.origins.entry(key.name.into()).or_insert(Origin::Default);
         }
-        Ok(Resolved {
-            settings: self.settings,
-            origins: self.origins,
-        })
+        Ok(Resolved { settings: self.settings, origins: self.origins })
     }
 
     fn report(&mut self, conflict: Contradiction) {
@@ -225,10 +203,7 @@ impl Loader {
         let given = conflict.keys.iter().find_map(|key| self.origins.get(*key));
         let place = given.cloned().unwrap_or(Origin::Default);
         let key = conflict.keys[0];
-        let example = all_keys()
-            .iter()
-            .find(|known| known.name == key)
-            .map(|known| known.example);
+        let example = all_keys().iter().find(|known| known.name == key).map(|known| known.example);
         self.problems.push(Problem {
             example: example.filter(|_| conflict.needs_value).map(str::to_owned),
             ..Problem::new(key.into(), conflict.what).at(place)
@@ -239,14 +214,10 @@ impl Loader {
 /// The problem of a text that is not TOML.
 pub(super) fn syntax_problem(error: &toml_edit::TomlError, text: &str) -> Problem {
     // toml_edit has no other sign of a duplicate, and its span is the second key's name.
-    match (
-        error.message(),
-        error.span().and_then(|span| text.get(span)),
-    ) {
-        ("duplicate key", Some(name)) => Problem::new(
-            String::new(),
-            format!("{name} is given a second time in this file"),
-        ),
+    match (error.message(), error.span().and_then(|span| text.get(span))) {
+        ("duplicate key", Some(name)) => {
+            Problem::new(String::new(), format!("{name} is given a second time in this file"))
+        }
         (message, _) => Problem::new(String::new(), format!("is not TOML: {message}")),
     }
 }
@@ -292,8 +263,8 @@ impl File<'_> {
                 Item::ArrayOfTables(tables) if path.join(".") == EXTRA => self.extra(tables),
                 _ => {
                     let what = "is a key, not a section".to_owned();
-                    let problem = Target::find(&path)
-                        .map_or_else(|unknown| unknown, |known| Problem::new(known.name(), what));
+                    let problem =
+                        Target::find(&path).map_or_else(|unknown| unknown, |known| Problem::new(known.name(), what));
                     self.loader.problems.push(problem.at(origin));
                 }
             }
@@ -325,10 +296,7 @@ impl File<'_> {
                 }
                 Err(wrongs) => {
                     for wrong in wrongs {
-                        let is_there = wrong
-                            .field
-                            .as_deref()
-                            .filter(|name| table.contains_key(name));
+                        let is_there = wrong.field.as_deref().filter(|name| table.contains_key(name));
                         let origin = match is_there {
                             Some(name) => self.origin(table, name),
                             None => place.clone(),
@@ -348,10 +316,7 @@ impl File<'_> {
     fn origin(&self, parent: &dyn TableLike, name: &str) -> Origin {
         let span = parent.key(name).and_then(toml_edit::Key::span);
         let line = line_of(self.text, span.map_or(0, |span| span.start));
-        Origin::File {
-            path: self.path.into(),
-            line,
-        }
+        Origin::File { path: self.path.into(), line }
     }
 }
 

@@ -59,21 +59,11 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(super) fn new(key: String, what: String) -> Self {
-        Self {
-            place: None,
-            key,
-            what,
-            allowed: None,
-            nearest: None,
-            example: None,
-        }
+        Self { place: None, key, what, allowed: None, nearest: None, example: None }
     }
 
     pub(super) fn at(self, place: Origin) -> Self {
-        Self {
-            place: Some(place),
-            ..self
-        }
+        Self { place: Some(place), ..self }
     }
 }
 

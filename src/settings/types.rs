@@ -56,25 +56,20 @@ impl Host {
 
     /// Whether this is the machine itself, by name or by address.
     pub(crate) fn is_loopback(&self) -> bool {
-        self.ip()
-            .map_or_else(|| self.is_localhost(), |ip| ip.is_loopback())
+        self.ip().map_or_else(|| self.is_localhost(), |ip| ip.is_loopback())
     }
 }
 
 pub(super) fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     // A name that ends in a number is a mistyped address.
     let ends_in_number = |last: &str| last.bytes().all(|b| b.is_ascii_digit());
-    host.len() <= 253
-        && host.split('.').all(is_label)
-        && !host.rsplit('.').next().is_some_and(ends_in_number)
+    host.len() <= 253 && host.split('.').all(is_label) && !host.rsplit('.').next().is_some_and(ends_in_number)
 }
 
 checked_text! {
@@ -354,10 +349,9 @@ impl Setting for Bind {
                 "{} can be reached from other machines, but the backend does not encrypt and believes the forwarding headers of whoever connects",
                 address.ip()
             )),
-            Ok(address) if address.port() < 1024 => Err(format!(
-                "the backend does not run as root, so it cannot open port {}",
-                address.port()
-            )),
+            Ok(address) if address.port() < 1024 => {
+                Err(format!("the backend does not run as root, so it cannot open port {}", address.port()))
+            }
             Ok(address) => Ok(Self::Tcp(address)),
         }
     }
@@ -387,10 +381,7 @@ impl Setting for Listen {
     fn read(value: &Value) -> Result<Self, String> {
         match one_line(value)? {
             "*" => Ok(Self::Any),
-            text => text
-                .parse()
-                .map(Self::Address)
-                .map_err(|_| format!("{text:?} is not an IP address")),
+            text => text.parse().map(Self::Address).map_err(|_| format!("{text:?} is not an IP address")),
         }
     }
 
@@ -429,27 +420,17 @@ impl Setting for Network {
         let wrong = || format!("{text:?} is neither an IP address nor a network");
         let Some((address, prefix)) = text.split_once('/') else {
             let address = text.parse().map_err(|_| wrong())?;
-            return Ok(Self {
-                address,
-                prefix: None,
-            });
+            return Ok(Self { address, prefix: None });
         };
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         // Digits only: the parser of numbers would also take "+8".
         let digits = prefix.bytes().all(|b| b.is_ascii_digit());
         let length: u8 = prefix.parse().map_err(|_| wrong())?;
-        let first = first_address(address, length)
-            .filter(|_| digits)
-            .ok_or_else(wrong)?;
+        let first = first_address(address, length).filter(|_| digits).ok_or_else(wrong)?;
         if first != address {
-            return Err(format!(
-                "{text} is a machine in a network; the network is {first}/{length}"
-            ));
+            return Err(format!("{text} is a machine in a network; the network is {first}/{length}"));
         }
-        Ok(Self {
-            address,
-            prefix: Some(length),
-        })
+        Ok(Self { address, prefix: Some(length) })
     }
 
     fn write(&self) -> Value {

@@ -46,9 +46,7 @@ pub(super) fn wrong_type(value: &Value, wanted: &str) -> String {
 
 /// The string in a value, free of anything that could end a line in the file it goes to.
 pub(super) fn one_line(value: &Value) -> Result<&str, String> {
-    let text = value
-        .as_str()
-        .ok_or_else(|| wrong_type(value, "a string"))?;
+    let text = value.as_str().ok_or_else(|| wrong_type(value, "a string"))?;
     let ends_a_line = |c: &char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     match text.chars().find(ends_a_line) {
         Some(control) => Err(format!(
@@ -60,9 +58,7 @@ pub(super) fn one_line(value: &Value) -> Result<&str, String> {
 }
 
 fn read_integer(value: &Value) -> Result<i64, String> {
-    value
-        .as_integer()
-        .ok_or_else(|| wrong_type(value, "a whole number"))
+    value.as_integer().ok_or_else(|| wrong_type(value, "a whole number"))
 }
 
 impl Setting for bool {
@@ -71,9 +67,7 @@ impl Setting for bool {
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        value
-            .as_bool()
-            .ok_or_else(|| wrong_type(value, "true or false"))
+        value.as_bool().ok_or_else(|| wrong_type(value, "true or false"))
     }
 
     fn write(&self) -> Value {
@@ -232,9 +226,7 @@ impl<T: Setting + PartialEq> Setting for Vec<T> {
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        let array = value
-            .as_array()
-            .ok_or_else(|| wrong_type(value, "a list"))?;
+        let array = value.as_array().ok_or_else(|| wrong_type(value, "a list"))?;
         let mut list = Vec::with_capacity(array.len());
         for (index, entry) in array.iter().enumerate() {
             let entry = T::read(entry).map_err(|wrong| format!("entry {}: {wrong}", index + 1))?;

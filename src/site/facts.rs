@@ -97,30 +97,20 @@ impl Facts {
         let release = os_release(host)?;
         let value = |key: &str| release_value(&release, key);
         let like = format!(" {} {} ", value("ID"), value("ID_LIKE"));
-        let is_rhel = ["rhel", "fedora", "centos"]
-            .iter()
-            .any(|family| like.contains(&format!(" {family} ")));
+        let is_rhel = ["rhel", "fedora", "centos"].iter().any(|family| like.contains(&format!(" {family} ")));
         let flavour = if is_rhel { &RHEL } else { &DEBIAN };
-        let (cores, memory_mb) = if staged {
-            (STAGED_CORES, STAGED_MEMORY_MB)
-        } else {
-            (count_cores(), memory_mb(host)?)
-        };
+        let (cores, memory_mb) =
+            if staged { (STAGED_CORES, STAGED_MEMORY_MB) } else { (count_cores(), memory_mb(host)?) };
         let names = [flavour.web_account, flavour.log_group, "camcops", "root"];
         let known = |name: &&str| {
-            host.accounts.gid(name).is_some()
-                && (*name == flavour.log_group || host.accounts.uid(name).is_some())
+            host.accounts.gid(name).is_some() && (*name == flavour.log_group || host.accounts.uid(name).is_some())
         };
         Ok(Facts {
             flavour,
             distribution: value("PRETTY_NAME"),
             staged,
             may_give_away: host.is_root(),
-            accounts: names
-                .iter()
-                .filter(|name| known(name))
-                .map(|name| (*name).to_owned())
-                .collect(),
+            accounts: names.iter().filter(|name| known(name)).map(|name| (*name).to_owned()).collect(),
             manager: find_manager(host, staged)?,
             database: find_database_family(host)?,
             broker_version: broker_version(host)?,
@@ -143,10 +133,7 @@ impl Facts {
 /// The distribution and its release, in the words of programs: `debian`, `12`.
 pub(crate) fn distribution_release(host: &Host) -> Result<(String, String)> {
     let release = os_release(host)?;
-    Ok((
-        release_value(&release, "ID"),
-        release_value(&release, "VERSION_ID"),
-    ))
+    Ok((release_value(&release, "ID"), release_value(&release, "VERSION_ID")))
 }
 
 fn release_value(release: &str, key: &str) -> String {
@@ -191,10 +178,7 @@ fn find_database_family(host: &Host) -> Result<DatabaseFamily> {
         }
     }
     for path in ["/usr/sbin/mysqld", "/usr/libexec/mysqld"] {
-        if host
-            .stat(path)?
-            .is_some_and(|entry| entry.kind == PathKind::File)
-        {
+        if host.stat(path)?.is_some_and(|entry| entry.kind == PathKind::File) {
             return Ok(DatabaseFamily::Mysql);
         }
     }
@@ -231,20 +215,14 @@ fn host_name(host: &Host, staged: bool) -> Result<String> {
 
 fn find_timezone(host: &Host) -> Result<String> {
     let zone = match host.read_link("/etc/localtime")? {
-        Some(target) => target
-            .split_once("zoneinfo/")
-            .map(|(_, zone)| zone.to_owned()),
+        Some(target) => target.split_once("zoneinfo/").map(|(_, zone)| zone.to_owned()),
         None => None,
     };
     let zone = match zone {
         Some(zone) => Some(zone),
-        None => host
-            .read_text("/etc/timezone")?
-            .map(|text| text.trim().to_owned()),
+        None => host.read_text("/etc/timezone")?.map(|text| text.trim().to_owned()),
     };
-    Ok(zone
-        .filter(|zone| !zone.is_empty())
-        .unwrap_or_else(|| "Etc/UTC".into()))
+    Ok(zone.filter(|zone| !zone.is_empty()).unwrap_or_else(|| "Etc/UTC".into()))
 }
 
 fn find_pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -> Result<Pythons> {
@@ -263,10 +241,7 @@ fn find_pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -
             here.push(Interpreter { minor, path, whole });
         }
     }
-    Ok(Pythons {
-        here,
-        packaged: packaged_python(distribution, is_rhel, version),
-    })
+    Ok(Pythons { here, packaged: packaged_python(distribution, is_rhel, version) })
 }
 
 fn packaged_python(distribution: &str, is_rhel: bool, version: &str) -> Option<u8> {
@@ -293,10 +268,7 @@ fn broker_version(host: &Host) -> Result<Option<(u32, u32)>> {
 
 /// wkhtmltopdf is no longer developed: distributions drop it.
 fn find_pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
-    if matches!(
-        (distribution, major),
-        ("debian", 1..=12) | ("ubuntu", 1..=24)
-    ) {
+    if matches!((distribution, major), ("debian", 1..=12) | ("ubuntu", 1..=24)) {
         return Ok(Pdf::Packaged);
     }
     for path in ["/usr/bin/wkhtmltopdf", "/usr/local/bin/wkhtmltopdf"] {

@@ -31,11 +31,7 @@ impl OpenSecret {
 
 impl fmt::Display for OpenSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: this secret stands openly in {}",
-            self.key, self.origin
-        )
+        write!(f, "{}: this secret stands openly in {}", self.key, self.origin)
     }
 }
 
@@ -45,8 +41,7 @@ pub(crate) fn secret_key(setting: &str) -> Option<(String, String)> {
     let [config, section, key] = path.as_slice() else {
         return None;
     };
-    let may_be =
-        config == "config" && !key.ends_with(BY_FILE) && camcops_conf::may_be_secret(section, key);
+    let may_be = config == "config" && !key.ends_with(BY_FILE) && camcops_conf::may_be_secret(section, key);
     may_be.then(|| (section.clone(), key.clone()))
 }
 
@@ -108,10 +103,7 @@ impl Site {
                     None => false,
                 }
             })
-            .map(|entry| OpenSecret {
-                origin: entry.origin.clone(),
-                key: entry.key,
-            })
+            .map(|entry| OpenSecret { origin: entry.origin.clone(), key: entry.key })
             .collect()
     }
 
@@ -120,9 +112,7 @@ impl Site {
         let all = self.settings().config.iter();
         all.flat_map(|(section, values)| {
             values.iter().filter_map(|(key, value)| match value {
-                ConfigValue::Line(path) => {
-                    Some((section.as_str(), key.strip_suffix(BY_FILE)?, path.as_str()))
-                }
+                ConfigValue::Line(path) => Some((section.as_str(), key.strip_suffix(BY_FILE)?, path.as_str())),
                 ConfigValue::List(_) => None,
             })
         })
@@ -148,19 +138,10 @@ pub(crate) fn on_command_line(setting: &str) -> anyhow::Error {
 }
 
 /// Puts a secret into a file for root alone; gives the path.
-pub(crate) fn keep_secret(
-    host: &Host,
-    secrets: &str,
-    (section, key): (&str, &str),
-    secret: &Secret,
-) -> Result<String> {
+pub(crate) fn keep_secret(host: &Host, secrets: &str, (section, key): (&str, &str), secret: &Secret) -> Result<String> {
     for (end, _) in secrets.match_indices('/').skip(1) {
         if host.look_into(&secrets[..end])?.is_none() {
-            let mode = if secrets[..end].ends_with("secrets") {
-                0o700
-            } else {
-                0o755
-            };
+            let mode = if secrets[..end].ends_with("secrets") { 0o700 } else { 0o755 };
             host.make_directory(&secrets[..end], Some((0, 0)), mode)?;
         }
     }

@@ -36,28 +36,18 @@ pub(crate) struct Listening {
 pub(crate) fn observe_ports(site: &Site) -> Result<Vec<UsedPort>> {
     let listeners = processes::list_listeners()?;
     let mut ports = declare_ports(site);
-    let ours: Vec<_> = listeners
-        .into_iter()
-        .filter(|one| {
-            ports
-                .iter()
-                .any(|port| port.port == Some(one.address.port()))
-        })
-        .collect();
+    let ours: Vec<_> =
+        listeners.into_iter().filter(|one| ports.iter().any(|port| port.port == Some(one.address.port()))).collect();
     let holders = processes::find_holders(&ours);
     for port in &mut ports {
-        let mut here: Vec<SocketAddr> = ours
-            .iter()
-            .map(|one| one.address)
-            .filter(|address| port.port == Some(address.port()))
-            .collect();
+        let mut here: Vec<SocketAddr> =
+            ours.iter().map(|one| one.address).filter(|address| port.port == Some(address.port())).collect();
         here.sort();
         here.dedup();
-        port.listening
-            .extend(here.into_iter().map(|address| Listening {
-                by: holders.get(&address).cloned(),
-                address: address.to_string(),
-            }));
+        port.listening.extend(
+            here.into_iter()
+                .map(|address| Listening { by: holders.get(&address).cloned(), address: address.to_string() }),
+        );
     }
     Ok(ports)
 }
@@ -102,11 +92,7 @@ fn declare_ports(site: &Site) -> Vec<UsedPort> {
     let database = &settings.database;
     ports.push(match database.mode {
         Mode::Local => socket_port("database", database.socket.as_str()),
-        Mode::External => port(
-            "database",
-            None,
-            format!("{}:{}", database.host.as_str(), database.port.get()),
-        ),
+        Mode::External => port("database", None, format!("{}:{}", database.host.as_str(), database.port.get())),
     });
     let broker = &settings.broker;
     let number = broker.port_number();
@@ -127,10 +113,7 @@ fn socket_port(purpose: &str, path: &str) -> UsedPort {
         declared: path.to_owned(),
         hidden,
         listening: match there {
-            true => vec![Listening {
-                address: path.to_owned(),
-                by: None,
-            }],
+            true => vec![Listening { address: path.to_owned(), by: None }],
             false => Vec::new(),
         },
     }

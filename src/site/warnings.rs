@@ -13,12 +13,7 @@ impl Site {
         let mut warnings: Vec<String> = self
             .open_secrets()
             .iter()
-            .map(|open| {
-                format!(
-                    "{open}; `{}` puts it into a file for root alone",
-                    open.remedy()
-                )
-            })
+            .map(|open| format!("{open}; `{}` puts it into a file for root alone", open.remedy()))
             .collect();
         for (section, values) in &self.settings().config {
             for (key, value) in values {
@@ -30,9 +25,7 @@ impl Site {
                     let nearest = camcops_conf::keys::nearest_key(section, key)
                         .map(|known| format!("; nearest: {}", known.name))
                         .unwrap_or_default();
-                    warnings.push(format!(
-                        "{name}: CamCOPS does not know this key and ignores it{nearest}"
-                    ));
+                    warnings.push(format!("{name}: CamCOPS does not know this key and ignores it{nearest}"));
                     continue;
                 };
                 let ConfigValue::Line(line) = value else {
@@ -41,14 +34,10 @@ impl Site {
                 // The value itself may be a secret that went to the wrong key.
                 let needed = match known.kind {
                     ValueKind::Int if line.parse::<i64>().is_err() => "a whole number",
-                    ValueKind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => {
-                        "true or false"
-                    }
+                    ValueKind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => "true or false",
                     _ => continue,
                 };
-                warnings.push(format!(
-                    "{name}: is not {needed}; CamCOPS would silently take its default"
-                ));
+                warnings.push(format!("{name}: is not {needed}; CamCOPS would silently take its default"));
             }
         }
         warnings

@@ -9,8 +9,7 @@ use camcops_provision::camcops_conf::{Ini, check_value, escape_value, join_list}
 use proptest::prelude::*;
 use serde_json::Value;
 
-static PYTHON: LazyLock<Mutex<Judge>> =
-    LazyLock::new(|| Mutex::new(Judge::here("configparser_reader.py")));
+static PYTHON: LazyLock<Mutex<Judge>> = LazyLock::new(|| Mutex::new(Judge::here("configparser_reader.py")));
 
 type Sections = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -47,18 +46,12 @@ fn theirs(answer: &Value) -> Sections {
 fn others(file: &Ini, section: &str, key: &str) -> Vec<(String, String, String)> {
     let mut entries = file.entries();
     entries.retain(|e| !(e.section == section && e.key.eq_ignore_ascii_case(key)));
-    entries
-        .into_iter()
-        .map(|e| (e.section, e.key, e.value))
-        .collect()
+    entries.into_iter().map(|e| (e.section, e.key, e.value)).collect()
 }
 
 fn comments(text: &str) -> Vec<String> {
-    let mut comments: Vec<String> = text
-        .lines()
-        .filter(|l| l.trim_start().starts_with(['#', ';']))
-        .map(str::to_owned)
-        .collect();
+    let mut comments: Vec<String> =
+        text.lines().filter(|l| l.trim_start().starts_with(['#', ';'])).map(str::to_owned).collect();
     comments.sort();
     comments
 }
@@ -189,16 +182,12 @@ fn edited(edit: impl FnOnce(&mut Ini)) -> String {
 fn set_follows_the_style_of_the_file() {
     let text = edited(|file| {
         file.set("site", "a", "one").unwrap();
-        file.set("site", "LIST", &join_list(&["p", "q", "r"]))
-            .unwrap();
+        file.set("site", "LIST", &join_list(&["p", "q", "r"])).unwrap();
         file.set("server", "B", "two\nlines").unwrap();
     });
     let expected = FILE
         .replace("A = 1", "A = one")
-        .replace(
-            "LIST =\n\t\t\t# inside\n\t\t\tx\n\t\t\ty\n",
-            "LIST =\n\t\t\tp\n\t\t\tq\n\t\t\tr\n\t\t\t# inside\n",
-        )
+        .replace("LIST =\n\t\t\t# inside\n\t\t\tx\n\t\t\ty\n", "LIST =\n\t\t\tp\n\t\t\tq\n\t\t\tr\n\t\t\t# inside\n")
         .replace("B: 2", "B: two\n    lines");
     assert_eq!(text, expected);
 }
@@ -225,17 +214,7 @@ fn problems_name_the_line() {
 #[test]
 fn names_that_would_be_read_otherwise_are_refused() {
     let mut file = Ini::parse("");
-    for key in [
-        "",
-        " A",
-        "#A",
-        ";A",
-        "[A",
-        "A=B",
-        "A:B",
-        "A\nB",
-        "A\u{2028}",
-    ] {
+    for key in ["", " A", "#A", ";A", "[A", "A=B", "A:B", "A\nB", "A\u{2028}"] {
         assert!(file.set("site", key, "v").is_err(), "{key:?}");
     }
     for section in ["", "a\nb", "a\u{85}"] {

@@ -5,11 +5,8 @@ use camcops_provision::camcops_conf::{Ini, mask_secrets, masked_value, merge_fil
 use proptest::prelude::*;
 
 fn values(text: &str) -> Vec<(String, String, String)> {
-    let mut entries: Vec<_> = Ini::parse(text)
-        .entries()
-        .into_iter()
-        .map(|e| (e.section, e.key.to_lowercase(), e.value))
-        .collect();
+    let mut entries: Vec<_> =
+        Ini::parse(text).entries().into_iter().map(|e| (e.section, e.key.to_lowercase(), e.value)).collect();
     entries.sort();
     entries
 }
@@ -133,11 +130,7 @@ fn a_changed_file_keeps_its_looks() {
     let merged = merge_files(&ours, Some(theirs), Some(BASE));
     let expected = "[site]\n; mine\nB = 3\n\n    ; hm\nA : one\n\n# about C\nC = 4\n[x]\ny = z\n";
     assert_eq!(merged.text, expected);
-    let kept: Vec<_> = merged
-        .kept
-        .iter()
-        .map(|k| (k.key.as_str(), k.theirs.as_deref()))
-        .collect();
+    let kept: Vec<_> = merged.kept.iter().map(|k| (k.key.as_str(), k.theirs.as_deref())).collect();
     assert_eq!(kept, [("A", Some("one"))]);
 }
 
@@ -194,13 +187,7 @@ GROUPS =
     a
 ";
     assert_eq!(mask_secrets(text), expected);
-    assert_eq!(
-        masked_value("site", "SESSION_COOKIE_SECRET", "x"),
-        "********"
-    );
-    assert_eq!(
-        masked_value("site", "DB_URL", "a://u:p@h"),
-        "a://u:********@h"
-    );
+    assert_eq!(masked_value("site", "SESSION_COOKIE_SECRET", "x"), "********");
+    assert_eq!(masked_value("site", "DB_URL", "a://u:p@h"), "a://u:********@h");
     assert_eq!(masked_value("site", "LANGUAGE", "en_GB"), "en_GB");
 }

@@ -26,14 +26,8 @@ pub fn written(settings: &[&str], cookie: &str) -> String {
     let site = Session::open(&Cli::parse_from(arguments).global).unwrap();
     let found = site.read_existing(&site.journal().unwrap()).unwrap();
     let recipe = site.recipe(&found).unwrap();
-    let file = recipe
-        .wanted
-        .iter()
-        .find(|wanted| wanted.resource.name() == site.layout.config)
-        .unwrap();
-    let State::Present(facets) = &file.state else {
-        panic!("it is wanted")
-    };
+    let file = recipe.wanted.iter().find(|wanted| wanted.resource.name() == site.layout.config).unwrap();
+    let State::Present(facets) = &file.state else { panic!("it is wanted") };
     let bytes = facets.content("content").unwrap().bytes().unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -55,16 +49,9 @@ fn root() -> String {
 }
 
 fn judge(files: &[&Path]) -> (bool, Vec<Value>) {
-    let answer = Command::new(camcops_python())
-        .arg(script("camcops_config.py"))
-        .args(files)
-        .output()
-        .unwrap();
+    let answer = Command::new(camcops_python()).arg(script("camcops_config.py")).args(files).output().unwrap();
     let text = String::from_utf8(answer.stdout).unwrap();
-    let verdicts = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let verdicts = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (answer.status.success(), verdicts)
 }
 
@@ -73,20 +60,12 @@ fn every_key_is_written_once() {
     let text = root();
     let file = Ini::parse(&text);
     assert_eq!(file.problems(), []);
-    let written: Vec<_> = file
-        .entries()
-        .iter()
-        .map(|e| (ConfSection::of(&e.section).unwrap(), e.key.clone()))
-        .collect();
+    let written: Vec<_> =
+        file.entries().iter().map(|e| (ConfSection::of(&e.section).unwrap(), e.key.clone())).collect();
     for key in KEYS {
-        let wanted = matches!(
-            key.section,
-            ConfSection::Site | ConfSection::Server | ConfSection::Export
-        ) && key.kind != ValueKind::Unread;
-        let times = written
-            .iter()
-            .filter(|w| w.0 == key.section && w.1 == key.name)
-            .count();
+        let wanted = matches!(key.section, ConfSection::Site | ConfSection::Server | ConfSection::Export)
+            && key.kind != ValueKind::Unread;
+        let times = written.iter().filter(|w| w.0 == key.section && w.1 == key.name).count();
         assert_eq!(times, usize::from(wanted), "{}", key.name);
     }
     assert_eq!(Ini::parse(&text).to_string(), text);
@@ -106,8 +85,7 @@ fn what_we_leave_alone_is_upstream_s_default() {
     ];
     let file = Ini::parse(&root());
     for entry in file.entries() {
-        let key =
-            camcops_provision::camcops_conf::keys::find_key(&entry.section, &entry.key).unwrap();
+        let key = camcops_provision::camcops_conf::keys::find_key(&entry.section, &entry.key).unwrap();
         if !key.default.is_empty() && !ours.contains(&key.name) {
             assert_eq!(entry.value.trim(), key.default, "{}", key.name);
         }
@@ -151,10 +129,7 @@ fn camcops_reads_it_without_a_complaint() {
                 COOKIE,
             ),
         ),
-        write(
-            "path-tcp",
-            &written(&["web.path=/camcops", "web.bind=127.0.0.1:8100"], COOKIE),
-        ),
+        write("path-tcp", &written(&["web.path=/camcops", "web.bind=127.0.0.1:8100"], COOKIE)),
     ];
     let mut recipient = Ini::parse(&root);
     for (section, key, value) in [
@@ -166,20 +141,12 @@ fn camcops_reads_it_without_a_complaint() {
     ] {
         recipient.set(section, key, value).unwrap();
     }
-    let good: Vec<_> = good
-        .into_iter()
-        .chain([write("recipient", &recipient.to_string())])
-        .collect();
+    let good: Vec<_> = good.into_iter().chain([write("recipient", &recipient.to_string())]).collect();
 
     let with = |key: &str, value: &str| {
         let mut file = Ini::parse(&root);
-        let section = file
-            .entries()
-            .iter()
-            .find(|e| e.key == key)
-            .map(|e| e.section.clone());
-        file.set(&section.unwrap_or("site".into()), key, value)
-            .unwrap();
+        let section = file.entries().iter().find(|e| e.key == key).map(|e| e.section.clone());
+        file.set(&section.unwrap_or("site".into()), key, value).unwrap();
         write(key, &file.to_string())
     };
     let mut short = Ini::parse(&root);
@@ -195,14 +162,9 @@ fn camcops_reads_it_without_a_complaint() {
         with("EMAIL_HOSTS", "mail.example.org"),
         with("EXPORT_LOCKDIR", ""),
         write("less", &short.to_string()),
-        write(
-            "twice",
-            &root.replace("DB_ECHO = False", "DB_ECHO = False\ndb_echo = True"),
-        ),
+        write("twice", &root.replace("DB_ECHO = False", "DB_ECHO = False\ndb_echo = True")),
     ];
-    let paths = |files: &[std::path::PathBuf]| {
-        judge(&files.iter().map(|f| f.as_path()).collect::<Vec<_>>())
-    };
+    let paths = |files: &[std::path::PathBuf]| judge(&files.iter().map(|f| f.as_path()).collect::<Vec<_>>());
 
     let (accepted, verdicts) = paths(&good);
     for verdict in &verdicts {
@@ -211,42 +173,21 @@ fn camcops_reads_it_without_a_complaint() {
     assert!(accepted);
     assert_eq!(verdicts.len(), good.len());
 
-    let [a, b, c, d, e] = &verdicts[..] else {
-        panic!("five verdicts")
-    };
+    let [a, b, c, d, e] = &verdicts[..] else { panic!("five verdicts") };
     assert_eq!(a["unix_domain_socket"], "/run/camcops/camcops.socket");
     assert_eq!(b["unix_domain_socket"], Value::Null);
-    assert_eq!(
-        (&b["host"], &b["port"]),
-        (&json!("127.0.0.1"), &json!(8100))
-    );
-    assert_eq!(
-        (&a["proxy_script_name"], &a["external_script_name"]),
-        (&Value::Null, &json!(""))
-    );
-    assert_eq!(
-        (&d["proxy_script_name"], &d["external_script_name"]),
-        (&json!("/camcops"), &json!("/camcops"))
-    );
+    assert_eq!((&b["host"], &b["port"]), (&json!("127.0.0.1"), &json!(8100)));
+    assert_eq!((&a["proxy_script_name"], &a["external_script_name"]), (&Value::Null, &json!("")));
+    assert_eq!((&d["proxy_script_name"], &d["external_script_name"]), (&json!("/camcops"), &json!("/camcops")));
     assert_eq!(a["external_server_port"], 8443);
     assert_eq!(a["session_cookie_secret"], "s%cr\"e't;#=");
-    assert_eq!(
-        a["celery_broker_url"],
-        "amqp://camcops:p%40ss%25@127.0.0.1:5672/camcops"
-    );
+    assert_eq!(a["celery_broker_url"], "amqp://camcops:p%40ss%25@127.0.0.1:5672/camcops");
     assert_eq!(a["celery_beat_extra_args"], json!(["--pidfile="]));
     assert_eq!(
         a["celery_worker_extra_args"],
-        json!([
-            "--concurrency=2",
-            "--max-tasks-per-child=1000",
-            "--max-memory-per-child=800000"
-        ])
+        json!(["--concurrency=2", "--max-tasks-per-child=1000", "--max-memory-per-child=800000"])
     );
-    assert_eq!(
-        b["celery_worker_extra_args"],
-        json!(["--concurrency=2", "--max-tasks-per-child=1000"])
-    );
+    assert_eq!(b["celery_worker_extra_args"], json!(["--concurrency=2", "--max-tasks-per-child=1000"]));
     assert_eq!(
         a["extra_string_files"],
         json!([
@@ -256,21 +197,14 @@ fn camcops_reads_it_without_a_complaint() {
         ])
     );
     let connect = |extra: Value| {
-        let mut all = json!({"database": "camcops", "charset": "utf8mb4", "read_default_file": "/etc/camcops/camcops.my.cnf"});
-        all.as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
+        let mut all =
+            json!({"database": "camcops", "charset": "utf8mb4", "read_default_file": "/etc/camcops/camcops.my.cnf"});
+        all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         all
     };
     assert_eq!(a["connect"], connect(json!({"ssl_disabled": "true"})));
-    assert_eq!(
-        b["connect"],
-        connect(json!({"ssl": {"check_hostname": false}}))
-    );
-    assert_eq!(
-        c["connect"],
-        connect(json!({"ssl": {"ca": "/etc/ssl/certs/ca-certificates.crt"}}))
-    );
+    assert_eq!(b["connect"], connect(json!({"ssl": {"check_hostname": false}})));
+    assert_eq!(c["connect"], connect(json!({"ssl": {"ca": "/etc/ssl/certs/ca-certificates.crt"}})));
     assert_eq!(e["export_recipient_names"], json!(["x"]));
 
     let (accepted, verdicts) = paths(&bad);

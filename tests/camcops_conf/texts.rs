@@ -28,26 +28,11 @@ pub fn any_text() -> impl Strategy<Value = String> {
 
 /// A file that configparser accepts, in all the styles that people use.
 pub fn any_file() -> impl Strategy<Value = String> {
-    let sections = prop::sample::subsequence(
-        vec![
-            "site",
-            "server",
-            "DEFAULT",
-            "export",
-            "recipient:x",
-            "a]b",
-            "other",
-        ],
-        0..5,
-    );
+    let sections =
+        prop::sample::subsequence(vec!["site", "server", "DEFAULT", "export", "recipient:x", "a]b", "other"], 0..5);
     let body = (any_margin(), any_settings());
-    let file = (
-        sections.prop_shuffle(),
-        prop::collection::vec(body, 5),
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(|(sections, bodies, crlf, open_end)| {
+    let file = (sections.prop_shuffle(), prop::collection::vec(body, 5), any::<bool>(), any::<bool>()).prop_map(
+        |(sections, bodies, crlf, open_end)| {
             let mut text = String::from("# head\n");
             for (section, (margin, settings)) in sections.iter().zip(bodies) {
                 text += &format!("{margin}[{section}]\n{}", settings.concat());
@@ -55,17 +40,10 @@ pub fn any_file() -> impl Strategy<Value = String> {
             if open_end {
                 text.truncate(text.trim_end().len());
             }
-            if crlf {
-                text.replace('\n', "\r\n")
-            } else {
-                text
-            }
-        });
-    let accepted = |text: &String| {
-        camcops_provision::camcops_conf::Ini::parse(text)
-            .problems()
-            .is_empty()
-    };
+            if crlf { text.replace('\n', "\r\n") } else { text }
+        },
+    );
+    let accepted = |text: &String| camcops_provision::camcops_conf::Ini::parse(text).problems().is_empty();
     prop_oneof![9 => file.boxed(), 1 => any_text().boxed()].prop_filter("accepted", accepted)
 }
 
@@ -77,23 +55,8 @@ fn any_settings() -> impl Strategy<Value = Vec<String>> {
     let names = vec!["KEY", "A", "other", "b", "New", "C", "D", "PASSWORD"];
     let names = prop::sample::subsequence(names, 0..6).prop_shuffle();
     let delimiter = prop::sample::select(vec![" = ", "=", ": ", ":", " : ", " =", "\t=\t"]);
-    let more = prop::sample::select(vec![
-        "",
-        "",
-        "",
-        "\n\n",
-        "\n    # in\n      x",
-        "\n      x\n\n        y",
-    ]);
-    let note = prop::sample::select(vec![
-        "",
-        "",
-        "",
-        "\n",
-        "# note\n",
-        "\n  ; note\n",
-        "\n\n#x = y\n",
-    ]);
+    let more = prop::sample::select(vec!["", "", "", "\n\n", "\n    # in\n      x", "\n      x\n\n        y"]);
+    let note = prop::sample::select(vec!["", "", "", "\n", "# note\n", "\n  ; note\n", "\n\n#x = y\n"]);
     let style = (any_margin(), delimiter, good_line(), more, note);
     (names, prop::collection::vec(style, 6)).prop_map(|(names, styles)| {
         let settings = names.iter().zip(styles);
@@ -108,8 +71,7 @@ fn any_settings() -> impl Strategy<Value = Vec<String>> {
 /// One line that stands anywhere in a value.
 pub fn good_line() -> impl Strategy<Value = String> {
     any_line().prop_filter("one line", |line| {
-        !line.contains('\n')
-            && camcops_provision::camcops_conf::check_value(&format!("\n{line}\n.")).is_ok()
+        !line.contains('\n') && camcops_provision::camcops_conf::check_value(&format!("\n{line}\n.")).is_ok()
     })
 }
 
@@ -138,16 +100,8 @@ pub fn any_value() -> impl Strategy<Value = String> {
 /// Values that a file can carry.
 pub fn good_value() -> impl Strategy<Value = String> {
     any_value()
-        .prop_map(|value| {
-            value
-                .split('\n')
-                .map(str::trim)
-                .collect::<Vec<_>>()
-                .join("\n")
-        })
-        .prop_filter("carried", |value| {
-            camcops_provision::camcops_conf::check_value(value).is_ok()
-        })
+        .prop_map(|value| value.split('\n').map(str::trim).collect::<Vec<_>>().join("\n"))
+        .prop_filter("carried", |value| camcops_provision::camcops_conf::check_value(value).is_ok())
 }
 
 pub fn any_key() -> impl Strategy<Value = (&'static str, &'static str)> {

@@ -24,9 +24,7 @@ TASK_FORMAT = doc
 fn strings() -> String {
     let venv = camcops_python().parent().unwrap().join("../lib");
     let found = fs::read_dir(venv).unwrap().flatten().find_map(|python| {
-        let strings = python
-            .path()
-            .join("site-packages/camcops_server/extra_strings");
+        let strings = python.path().join("site-packages/camcops_server/extra_strings");
         strings.exists().then_some(strings)
     });
     found.unwrap().to_str().unwrap().to_owned()
@@ -53,9 +51,7 @@ fn refused(text: &str) -> (Vec<(String, String)>, String) {
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     let all = answer["refused"].as_array().unwrap();
     let text = |one: &Value, field: &str| one[field].as_str().unwrap().to_owned();
-    let places = all
-        .iter()
-        .map(|one| (text(one, "section"), text(one, "key")));
+    let places = all.iter().map(|one| (text(one, "section"), text(one, "key")));
     let words: Vec<String> = all.iter().map(|one| text(one, "text")).collect();
     (places.collect(), words.join("\n"))
 }
@@ -66,10 +62,7 @@ fn all_that_recipients_lack_is_told_at_once() {
     assert_eq!(refused(&good), (vec![], String::new()));
     let bad = good.replace("RECIPIENTS =", "RECIPIENTS =\n    archive\n    two") + RECIPIENTS;
     let (places, words) = refused(&bad);
-    let places: Vec<String> = places
-        .iter()
-        .map(|(section, key)| format!("{section} {key}"))
-        .collect();
+    let places: Vec<String> = places.iter().map(|(section, key)| format!("{section} {key}")).collect();
     assert_eq!(
         places,
         [
@@ -84,10 +77,7 @@ fn all_that_recipients_lack_is_told_at_once() {
         ],
         "{words}"
     );
-    assert!(
-        words.contains("Task 'no_such_task' doesn't exist"),
-        "{words}"
-    );
+    assert!(words.contains("Task 'no_such_task' doesn't exist"), "{words}");
 }
 
 #[test]
@@ -99,19 +89,8 @@ fn what_only_gunicorn_or_celery_refuses_is_told() {
         .replace("EXPORT_TASK_RATE_LIMIT =", "EXPORT_TASK_RATE_LIMIT = fast");
     let (places, words) = refused(&bad);
     let keys: Vec<&str> = places.iter().map(|(_, key)| key.as_str()).collect();
-    assert_eq!(
-        keys,
-        [
-            "GUNICORN_TIMEOUT_S",
-            "SCHEDULE_TIMEZONE",
-            "CELERY_EXPORT_TASK_RATE_LIMIT"
-        ],
-        "{words}"
-    );
+    assert_eq!(keys, ["GUNICORN_TIMEOUT_S", "SCHEDULE_TIMEZONE", "CELERY_EXPORT_TASK_RATE_LIMIT"], "{words}");
     let (places, words) = refused(&good.replace("a-cookie", "half%of-a-secret"));
     assert_eq!(places[0].1, "SESSION_COOKIE_SECRET");
-    assert!(
-        !words.contains("half") && !words.contains("secret"),
-        "{words}"
-    );
+    assert!(!words.contains("half") && !words.contains("secret"), "{words}");
 }

@@ -95,9 +95,7 @@ impl Ran {
     /// Runs to the end; a run that hangs is killed and fails the test.
     pub fn of(mut command: Command) -> Ran {
         let what = format!("{command:?}");
-        let child = command
-            .spawn()
-            .unwrap_or_else(|why| panic!("{what}: {why}"));
+        let child = command.spawn().unwrap_or_else(|why| panic!("{what}: {why}"));
         Ran::end_of(child, what)
     }
 
@@ -128,12 +126,7 @@ impl Ran {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(4));
         };
-        Ran {
-            status,
-            out: out.join().unwrap(),
-            err: err.join().unwrap(),
-            what,
-        }
+        Ran { status, out: out.join().unwrap(), err: err.join().unwrap(), what }
     }
 
     /// Fails the test unless the run ended with this code.
@@ -169,11 +162,7 @@ impl Ran {
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}\n{}\n--- out\n{}--- err\n{}",
-            self.what, self.status, self.out, self.err
-        )
+        write!(f, "{}\n{}\n--- out\n{}--- err\n{}", self.what, self.status, self.out, self.err)
     }
 }
 
@@ -189,11 +178,7 @@ pub struct Staged {
 impl Staged {
     /// An empty tree.
     pub fn empty(who: Who) -> Staged {
-        let staged = Staged {
-            directory: scratch(),
-            who,
-            settings: Vec::new(),
-        };
+        let staged = Staged { directory: scratch(), who, settings: Vec::new() };
         fs::create_dir(staged.path()).unwrap();
         staged.give(&staged.path());
         staged
@@ -203,9 +188,7 @@ impl Staged {
     pub fn of(who: Who, flavour: &str) -> Staged {
         let staged = Staged::empty(who);
         let like = match flavour {
-            "rhel" => {
-                "ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.5\"\nPRETTY_NAME=\"Rocky 9\"\n"
-            }
+            "rhel" => "ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.5\"\nPRETTY_NAME=\"Rocky 9\"\n",
             _ => "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian 12\"\n",
         };
         staged.write("etc/os-release", like);
@@ -214,30 +197,15 @@ impl Staged {
 
     /// With settings of every run.
     pub fn set(mut self, settings: &[&str]) -> Staged {
-        self.settings
-            .extend(settings.iter().map(|s| (*s).to_owned()));
+        self.settings.extend(settings.iter().map(|s| (*s).to_owned()));
         self
     }
 
     /// The accounts of a real machine, with other numbers than usual.
     pub fn with_accounts(self) -> Staged {
-        let users = [
-            "root:x:0:0",
-            "www-data:x:1033:1033",
-            "apache:x:1048:1048",
-            "camcops:x:1077:1077",
-        ];
-        let groups = [
-            "root:x:0:",
-            "adm:x:1004:",
-            "www-data:x:1033:",
-            "apache:x:1048:",
-            "camcops:x:1077:",
-        ];
-        self.write(
-            "etc/passwd",
-            &format!("{}\n", users.map(|u| format!("{u}::/:/bin/sh")).join("\n")),
-        );
+        let users = ["root:x:0:0", "www-data:x:1033:1033", "apache:x:1048:1048", "camcops:x:1077:1077"];
+        let groups = ["root:x:0:", "adm:x:1004:", "www-data:x:1033:", "apache:x:1048:", "camcops:x:1077:"];
+        self.write("etc/passwd", &format!("{}\n", users.map(|u| format!("{u}::/:/bin/sh")).join("\n")));
         self.write("etc/group", &format!("{}\n", groups.join("\n")));
         self
     }
@@ -343,21 +311,14 @@ impl Staged {
 
     /// The same tree once more, with owners and modes.
     pub fn copy(&self) -> Staged {
-        let copy = Staged {
-            directory: scratch(),
-            who: self.who,
-            settings: self.settings.clone(),
-        };
+        let copy = Staged { directory: scratch(), who: self.who, settings: self.settings.clone() };
         copy_tree(&self.path(), &copy.path());
         copy
     }
 
     /// Everything that `install` would make on this tree: its path, and what the plan says of it.
     pub fn planned(&self, instance: &str) -> Vec<Planned> {
-        let document = self
-            .on(instance, &["plan", "--adopt", "--json"])
-            .exits(0)
-            .json();
+        let document = self.on(instance, &["plan", "--adopt", "--json"]).exits(0).json();
         let changes = document["plan"]["changes"].as_array().unwrap();
         changes.iter().map(Planned::of).collect()
     }
@@ -384,17 +345,8 @@ impl Planned {
             path: text(&resource["name"]),
             kind: text(&resource["kind"]),
             part: text(&change["part"]),
-            facets: change["facets"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(text)
-                .collect(),
-            wanted: wanted
-                .into_iter()
-                .flatten()
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
+            facets: change["facets"].as_array().unwrap().iter().map(text).collect(),
+            wanted: wanted.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         }
     }
 }
@@ -488,19 +440,11 @@ impl Tree {
         let secrets: Vec<(String, String)> = tree
             .0
             .iter()
-            .filter(|(path, entry)| {
-                path.starts_with("/etc/camcops/secrets/") && entry.kind == "file"
-            })
-            .map(|(path, entry)| {
-                (
-                    path.clone(),
-                    String::from_utf8_lossy(&entry.data).trim().to_owned(),
-                )
-            })
+            .filter(|(path, entry)| path.starts_with("/etc/camcops/secrets/") && entry.kind == "file")
+            .map(|(path, entry)| (path.clone(), String::from_utf8_lossy(&entry.data).trim().to_owned()))
             .collect();
         let remembered = format!("/{HOME}/");
-        tree.0
-            .retain(|path, _| !(path.starts_with(&remembered) && path.contains("/contents")));
+        tree.0.retain(|path, _| !(path.starts_with(&remembered) && path.contains("/contents")));
         for (path, entry) in &mut tree.0 {
             if path.starts_with(&remembered) {
                 entry.data.clear();
@@ -537,8 +481,7 @@ impl Tree {
                         let _ = write!(line, " owner {}:{} -> {}:{}", a.uid, a.gid, b.uid, b.gid);
                     }
                     if a.data != b.data {
-                        let text =
-                            |entry: &Entry| String::from_utf8_lossy(&entry.data).into_owned();
+                        let text = |entry: &Entry| String::from_utf8_lossy(&entry.data).into_owned();
                         let (old, new) = (text(a), text(b));
                         let diff = similar::TextDiff::from_lines(&old, &new);
                         let _ = write!(line, " content\n{}", diff.unified_diff().context_radius(1));
@@ -560,10 +503,7 @@ impl Tree {
     #[track_caller]
     pub fn assert_same(&self, now: &Tree, what: &str) {
         if self != now {
-            panic!(
-                "{what}: different from what it should be:\n{}",
-                self.differences(now).join("\n")
-            );
+            panic!("{what}: different from what it should be:\n{}", self.differences(now).join("\n"));
         }
     }
 }

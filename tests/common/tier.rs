@@ -27,10 +27,7 @@ pub fn one_in(step: u32) -> Share {
     }
     let turn = std::env::var("CAMCOPS_TEST_TURN").ok();
     let turn: u32 = turn.and_then(|turn| turn.parse().ok()).unwrap_or(0);
-    Share {
-        first: turn % step,
-        step,
-    }
+    Share { first: turn % step, step }
 }
 
 impl Share {
@@ -48,13 +45,8 @@ pub fn leave_out(why: &str) {
     let Some(list) = std::env::var_os("CAMCOPS_TEST_LEFT_OUT") else {
         return;
     };
-    let mut list = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(list)
-        .unwrap();
+    let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     // One call, one line: others write to it too.
-    list.write_all(format!("{test}: {why}\n").as_bytes())
-        .unwrap();
+    list.write_all(format!("{test}: {why}\n").as_bytes()).unwrap();
 }

@@ -38,10 +38,7 @@ impl Tree {
     pub fn read(root: &Path) -> Tree {
         let mut files = BTreeMap::new();
         read_directory(root, "", &mut files);
-        let of_tests: Vec<Vec<String>> = files
-            .values_mut()
-            .flat_map(|file| file.test_modules.drain(..))
-            .collect();
+        let of_tests: Vec<Vec<String>> = files.values_mut().flat_map(|file| file.test_modules.drain(..)).collect();
         files.retain(|_, file| !of_tests.iter().any(|test| file.module.starts_with(test)));
         let mut handed_on = BTreeMap::new();
         for (name, file) in &files {
@@ -96,11 +93,7 @@ fn read_directory(root: &Path, below: &str, files: &mut BTreeMap<String, File>) 
 fn read_file(module: Vec<String>, text: &str) -> File {
     let (tokens, texts) = split_words(text);
     let tests = find_tests(&tokens);
-    let is_test = |line: usize| {
-        tests
-            .iter()
-            .any(|&(first, last)| first <= line && line <= last)
-    };
+    let is_test = |line: usize| tests.iter().any(|&(first, last)| first <= line && line <= last);
     let test_modules = tokens
         .windows(3)
         .filter(|words| words[0].text == "mod" && words[2].text == ";" && is_test(words[0].line))
@@ -109,17 +102,9 @@ fn read_file(module: Vec<String>, text: &str) -> File {
     File {
         module,
         test_modules,
-        lines: (1..=text.lines().count())
-            .filter(|&line| !is_test(line))
-            .count(),
-        texts: texts
-            .into_iter()
-            .filter(|&(line, _)| !is_test(line))
-            .collect(),
-        tokens: tokens
-            .into_iter()
-            .filter(|token| !is_test(token.line))
-            .collect(),
+        lines: (1..=text.lines().count()).filter(|&line| !is_test(line)).count(),
+        texts: texts.into_iter().filter(|&(line, _)| !is_test(line)).collect(),
+        tokens: tokens.into_iter().filter(|token| !is_test(token.line)).collect(),
     }
 }
 
@@ -290,10 +275,7 @@ impl File {
                 read_branches(&self.tokens, at + 1, &[], &mut all);
             }
         }
-        self.resolve(all)
-            .into_iter()
-            .map(|(_, path)| path)
-            .collect()
+        self.resolve(all).into_iter().map(|(_, path)| path).collect()
     }
 
     /// The same, where they lead inside of the crate: `crate::`, `super::` and its own modules are resolved.
@@ -321,20 +303,12 @@ impl File {
                 _ => None,
             }
         };
-        paths
-            .into_iter()
-            .filter_map(|(line, path)| Some((line, resolve(path)?)))
-            .collect()
+        paths.into_iter().filter_map(|(line, path)| Some((line, resolve(path)?))).collect()
     }
 }
 
 /// Reads a path and what it branches into; gives the place behind it.
-fn read_branches(
-    tokens: &[Token],
-    mut at: usize,
-    before: &[String],
-    all: &mut Vec<(usize, Vec<String>)>,
-) -> usize {
+fn read_branches(tokens: &[Token], mut at: usize, before: &[String], all: &mut Vec<(usize, Vec<String>)>) -> usize {
     let mut path = before.to_vec();
     let text = |at: usize| tokens.get(at).map_or("", |token| &*token.text);
     let line = tokens[at].line;

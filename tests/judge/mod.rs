@@ -14,10 +14,7 @@ use std::sync::LazyLock;
 
 /// The tree of the judging machines.
 static DEBIAN: LazyLock<String> = LazyLock::new(|| {
-    let made = Command::new(script("root.sh"))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
+    let made = Command::new(script("root.sh")).stderr(Stdio::inherit()).output().unwrap();
     assert!(
         made.status.success(),
         "no Debian tree with the programs that judge: run tests/run, or tests/judges/root.sh as root"
@@ -27,21 +24,15 @@ static DEBIAN: LazyLock<String> = LazyLock::new(|| {
 
 /// A file of tests/judges.
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/judges")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/judges").join(name)
 }
 
 /// The Python of the CamCOPS that judges.
 pub fn camcops_python() -> PathBuf {
-    let venv = std::env::var("CAMCOPS_TEST_VENV")
-        .unwrap_or_else(|_| "/var/cache/camcops-provision-tests/venv-2.4.24".into());
+    let venv =
+        std::env::var("CAMCOPS_TEST_VENV").unwrap_or_else(|_| "/var/cache/camcops-provision-tests/venv-2.4.24".into());
     let python = PathBuf::from(venv).join("bin/python");
-    assert!(
-        python.exists(),
-        "no CamCOPS in {}: run tests/run, or tests/judges/venv.sh",
-        python.display()
-    );
+    assert!(python.exists(), "no CamCOPS in {}: run tests/run, or tests/judges/venv.sh", python.display());
     python
 }
 
@@ -64,11 +55,7 @@ impl Said {
             .output()
             .unwrap_or_else(|why| panic!("{command:?}: {why}; run tests/run, which installs it"));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Said {
-            success: output.status.success(),
-            out: text(&output.stdout),
-            err: text(&output.stderr),
-        }
+        Said { success: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
     /// Both streams.
@@ -95,41 +82,24 @@ impl Machine {
             .spawn()
             .unwrap();
         let mut pid = String::new();
-        BufReader::new(holder.stdout.take().unwrap())
-            .read_line(&mut pid)
-            .unwrap();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut pid).unwrap();
         let pid = pid.trim().to_owned();
-        assert!(
-            !pid.is_empty(),
-            "no judging machine: these tests run as root"
-        );
+        assert!(!pid.is_empty(), "no judging machine: these tests run as root");
         Machine { holder, pid }
     }
 
     /// One that looks like a machine of the other family; its programs stay Debian's.
     pub fn rhel() -> Machine {
         let machine = Machine::new();
-        machine.write(
-            "/usr/lib/os-release",
-            "ID=\"rhel\"\nVERSION_ID=\"9.4\"\nID_LIKE=\"fedora\"\n",
-        );
+        machine.write("/usr/lib/os-release", "ID=\"rhel\"\nVERSION_ID=\"9.4\"\nID_LIKE=\"fedora\"\n");
         let account = |file: &str, line: &str| {
             let text = machine.read(file);
             machine.write(file, &format!("{text}{line}\n"));
         };
-        account(
-            "/etc/passwd",
-            "apache:x:48:48::/usr/share/httpd:/sbin/nologin",
-        );
+        account("/etc/passwd", "apache:x:48:48::/usr/share/httpd:/sbin/nologin");
         account("/etc/group", "apache:x:48:");
-        machine.write(
-            "/etc/httpd/conf/httpd.conf",
-            include_str!("../judges/httpd.conf"),
-        );
-        machine.write(
-            "/etc/supervisord.conf",
-            "[supervisord]\n[include]\nfiles = supervisord.d/*.ini\n",
-        );
+        machine.write("/etc/httpd/conf/httpd.conf", include_str!("../judges/httpd.conf"));
+        machine.write("/etc/supervisord.conf", "[supervisord]\n[include]\nfiles = supervisord.d/*.ini\n");
         fs::create_dir_all(machine.path("/var/log/httpd")).unwrap();
         fs::create_dir_all(machine.path("/etc/httpd/conf.d")).unwrap();
         machine
@@ -229,11 +199,7 @@ impl Judge {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|why| panic!("{command:?}: {why}; run tests/run, which installs it"));
-        Judge {
-            questions: child.stdin.take(),
-            answers: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
+        Judge { questions: child.stdin.take(), answers: BufReader::new(child.stdout.take().unwrap()), child }
     }
 
     /// One of tests/judges, read by the Python of this machine.

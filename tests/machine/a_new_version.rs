@@ -50,11 +50,7 @@ fn begin_with_the_old_version(machine: &Booted) {
     machine.run("mkdir /srv/both; ln -s /srv/wheelhouse/* /srv/both");
     for file in std::fs::read_dir(wheelhouse::other_than_newest(OLD)).unwrap() {
         let file = file.unwrap();
-        std::fs::copy(
-            file.path(),
-            machine.path("/srv/both").join(file.file_name()),
-        )
-        .unwrap();
+        std::fs::copy(file.path(), machine.path("/srv/both").join(file.file_name())).unwrap();
     }
     machine.run(&format!(
         "camcops-provision config set camcops.version {OLD}
@@ -66,9 +62,7 @@ fn begin_with_the_old_version(machine: &Booted) {
 
 /// Exit code, and what was said.
 fn upgrade(machine: &Booted, more: &str) -> (i32, String) {
-    let (code, out, why) = machine.tried(&format!(
-        "camcops-provision upgrade --yes {ORIGIN} {more} < /dev/null"
-    ));
+    let (code, out, why) = machine.tried(&format!("camcops-provision upgrade --yes {ORIGIN} {more} < /dev/null"));
     (code, out + &why)
 }
 
@@ -87,16 +81,11 @@ fn is_in_use(machine: &Booted, version: &str) {
 }
 
 fn query(machine: &Booted, query: &str) -> String {
-    machine.run(&format!(
-        "mariadb --skip-column-names camcops --execute \"{query}\""
-    ))
+    machine.run(&format!("mariadb --skip-column-names camcops --execute \"{query}\""))
 }
 
 fn groups(machine: &Booted) -> String {
-    query(
-        machine,
-        "SELECT name FROM _security_groups WHERE name LIKE 'ward%'",
-    )
+    query(machine, "SELECT name FROM _security_groups WHERE name LIKE 'ward%'")
 }
 
 fn revision(machine: &Booted) -> String {
@@ -136,10 +125,7 @@ fn fails_before_anything_is_changed(machine: &Booted) {
     let is_as_before = || {
         let now = machine.run("systemctl show --property=MainPID 'camcops-*@camcops.service'");
         assert_eq!(now, before);
-        assert_eq!(
-            machine.run("camcops-provision config get camcops.version"),
-            format!("{OLD}\n")
-        );
+        assert_eq!(machine.run("camcops-provision config get camcops.version"), format!("{OLD}\n"));
     };
     machine.run(&format!("mount -t tmpfs -o size=1m small {DUMPS} 2> /dev/null || {{ mkdir -p -m 700 {DUMPS}; mount -t tmpfs -o size=1m small {DUMPS}; }}"));
     let (code, said) = upgrade(machine, "");
@@ -175,20 +161,13 @@ fn killed_at(machine: &Booted, words: &str) {
         .spawn()
         .unwrap();
     let lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    let said: Vec<String> = lines
-        .map(Result::unwrap)
-        .take_while(|line| !line.contains(words))
-        .collect();
-    assert!(
-        run.try_wait().unwrap().is_none(),
-        "{words:?} is not in {said:#?}"
-    );
+    let said: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.contains(words)).collect();
+    assert!(run.try_wait().unwrap().is_none(), "{words:?} is not in {said:#?}");
     kill(&mut run);
 }
 
 fn succeeds_with_the_tables_that_there_are(machine: &Booted) {
-    let (code, out, why) =
-        machine.tried(&format!("camcops-provision --json upgrade --yes {ORIGIN}"));
+    let (code, out, why) = machine.tried(&format!("camcops-provision --json upgrade --yes {ORIGIN}"));
     assert_eq!(code, 0, "{why}");
     let told: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(told["to"]["version"], NEW);
@@ -198,34 +177,20 @@ fn succeeds_with_the_tables_that_there_are(machine: &Booted) {
     let (code, said) = upgrade(machine, "");
     assert!(code == 0 && said.contains("nothing to do"), "{said}");
     // What is entered meanwhile stays: the tables are the same.
-    query(
-        machine,
-        "INSERT INTO _security_groups (name) VALUES ('ward-2')",
-    );
+    query(machine, "INSERT INTO _security_groups (name) VALUES ('ward-2')");
     machine.run("camcops-provision rollback --yes");
-    query(
-        machine,
-        "DELETE FROM _security_groups WHERE name = 'ward-2'",
-    );
+    query(machine, "DELETE FROM _security_groups WHERE name = 'ward-2'");
     is_in_use(machine, OLD);
-    assert_eq!(
-        machine.run("camcops-provision config get camcops.version"),
-        format!("{OLD}\n")
-    );
+    assert_eq!(machine.run("camcops-provision config get camcops.version"), format!("{OLD}\n"));
 }
 
 fn prunes(machine: &Booted) {
     let (old, new) = (release(machine, OLD), release(machine, NEW));
     machine.run(&format!("mkdir {RELEASES}/mine"));
-    let uses: Vec<String> = releases(machine)
-        .iter()
-        .map(|one| format!("{} {} {}", one["version"], one["whole"], one["use"]))
-        .collect();
-    let wanted = [
-        format!("\"{OLD}\" true \"current\""),
-        format!("\"{NEW}\" true \"unused\""),
-        "null false \"not_ours\"".into(),
-    ];
+    let uses: Vec<String> =
+        releases(machine).iter().map(|one| format!("{} {} {}", one["version"], one["whole"], one["use"])).collect();
+    let wanted =
+        [format!("\"{OLD}\" true \"current\""), format!("\"{NEW}\" true \"unused\""), "null false \"not_ours\"".into()];
     assert_eq!(uses, wanted);
     let prune = |more: &str| {
         let text = machine.run(&format!("camcops-provision --json releases prune {more}"));
@@ -240,9 +205,7 @@ fn prunes(machine: &Booted) {
     machine.run(&format!("test -d {RELEASES}/{new}"));
     assert_eq!(prune(""), (would, bytes));
     assert_eq!(prune(""), ("[]".into(), 0));
-    machine.run(&format!(
-        "rmdir {RELEASES}/mine; test \"$(ls -A {RELEASES})\" = {old}"
-    ));
+    machine.run(&format!("rmdir {RELEASES}/mine; test \"$(ls -A {RELEASES})\" = {old}"));
     is_in_use(machine, OLD);
 }
 
@@ -259,19 +222,13 @@ fn older_tables(machine: &Booted) {
 
 fn fails_while_the_tables_are_changed(machine: &Booted) {
     // Tables with triggers could not be brought back; a view does not matter.
-    query(
-        machine,
-        "CREATE TRIGGER seen AFTER INSERT ON patient FOR EACH ROW SET @seen = 1",
-    );
+    query(machine, "CREATE TRIGGER seen AFTER INSERT ON patient FOR EACH ROW SET @seen = 1");
     let (code, said) = upgrade(machine, "");
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("(trigger seen)"), "{said}");
     query(machine, "DROP TRIGGER seen");
     // The migration meets a table that it wants to make itself.
-    query(
-        machine,
-        "CREATE TABLE empsa (a INT); INSERT INTO empsa VALUES (17)",
-    );
+    query(machine, "CREATE TABLE empsa (a INT); INSERT INTO empsa VALUES (17)");
     let (code, said) = upgrade(machine, "");
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("2.4.23 is in use again"), "{said}");
@@ -279,10 +236,7 @@ fn fails_while_the_tables_are_changed(machine: &Booted) {
     assert_eq!(revision(machine), "0086\n");
     query(machine, "DROP TABLE empsa");
     is_in_use(machine, OLD);
-    assert_eq!(
-        query(machine, "SHOW DATABASES LIKE 'camcops%'"),
-        "camcops\n"
-    );
+    assert_eq!(query(machine, "SHOW DATABASES LIKE 'camcops%'"), "camcops\n");
 }
 
 /// The tables are changed by then, and the web server runs, but nobody has written anything. The way back is cut, too.
@@ -299,10 +253,7 @@ fn fails_when_the_workers_start(machine: &Booted) {
     assert!(why.contains("was going back to CamCOPS 2.4.23"), "{why}");
     assert_eq!(revision(machine), "0086\n");
     is_in_use(machine, OLD);
-    assert_eq!(
-        query(machine, "SHOW DATABASES LIKE 'camcops%'"),
-        "camcops\n"
-    );
+    assert_eq!(query(machine, "SHOW DATABASES LIKE 'camcops%'"), "camcops\n");
 }
 
 fn is_cut(machine: &Booted) {
@@ -316,10 +267,7 @@ fn is_cut(machine: &Booted) {
 
 fn rolls_back(machine: &Booted) {
     // Somebody logged in since.
-    query(
-        machine,
-        "INSERT INTO _security_groups (name) VALUES ('ward-3')",
-    );
+    query(machine, "INSERT INTO _security_groups (name) VALUES ('ward-3')");
     let (code, _, why) = machine.tried("camcops-provision rollback --yes");
     assert_eq!(code, 73, "{why}");
     assert!(why.contains("_security_groups"), "{why}");

@@ -29,10 +29,7 @@ fn rabbitmq_of_debian_12() {
     };
     let (code, _, complaint) = install(&machine, "--offline");
     assert_eq!(code, 69, "{complaint}");
-    assert!(
-        complaint.contains("rabbitmq-server, apache2"),
-        "{complaint}"
-    );
+    assert!(complaint.contains("rabbitmq-server, apache2"), "{complaint}");
     assert!(complaint.contains("apt-get install"), "{complaint}");
     assert!(!machine.path("/etc/rabbitmq").exists());
 
@@ -48,11 +45,7 @@ fn rabbitmq_of_debian_12() {
 #[test]
 #[ignore = "thorough: another release of Debian"]
 fn rabbitmq_of_debian_13() {
-    let packages = [
-        "rabbitmq-server",
-        "ca-certificates",
-        "libmagickwand-7.q16-10",
-    ];
+    let packages = ["rabbitmq-server", "ca-certificates", "libmagickwand-7.q16-10"];
     let Some(machine) = Booted::start("trixie", &packages) else {
         return;
     };
@@ -90,8 +83,7 @@ fn lifecycle(machine: &Booted) {
     let mended = |what: &str, damage: &str| mended(machine, what, damage);
     let (code, _, complaint) = install("");
     assert_eq!(code, 0, "{complaint}");
-    let started =
-        "systemctl show --value --property=ExecMainStartTimestampMonotonic rabbitmq-server";
+    let started = "systemctl show --value --property=ExecMainStartTimestampMonotonic rabbitmq-server";
     let first_start = machine.run(started);
     let (code, output, _) = install("");
     assert_eq!((code, output.as_str()), (0, "nothing to do\n"));
@@ -99,22 +91,13 @@ fn lifecycle(machine: &Booted) {
 
     let listening = machine.run("ss --no-header --listening --tcp --numeric");
     for port in [4369, 5672, 25672] {
-        assert!(
-            listening.contains(&format!("127.0.0.1:{port} ")),
-            "{listening}"
-        );
-        assert!(
-            !listening.contains(&format!("0.0.0.0:{port} ")),
-            "{listening}"
-        );
+        assert!(listening.contains(&format!("127.0.0.1:{port} ")), "{listening}");
+        assert!(!listening.contains(&format!("0.0.0.0:{port} ")), "{listening}");
         assert!(!listening.contains(&format!("*:{port} ")), "{listening}");
     }
 
     mended("password", "rabbitmqctl -q change_password camcops another");
-    mended(
-        "too little",
-        "rabbitmqctl -q set_permissions -p camcops camcops ^x '' ''",
-    );
+    mended("too little", "rabbitmqctl -q set_permissions -p camcops camcops ^x '' ''");
     mended(
         "too much",
         "rabbitmqctl -q add_vhost other; rabbitmqctl -q set_permissions -p other camcops x x x; \
@@ -130,28 +113,18 @@ fn lifecycle(machine: &Booted) {
     let (code, _, complaint) = install("");
     assert_eq!(code, 73, "{complaint}");
     assert!(complaint.contains("somebody else's"), "{complaint}");
-    mended(
-        "given back",
-        "rabbitmqctl -q clear_permissions -p other camcops",
-    );
+    mended("given back", "rabbitmqctl -q clear_permissions -p other camcops");
 
     // Nobody notices: it goes on as it runs.
     let broker = || machine.run("pgrep beam.smp");
     let before = broker();
-    mended(
-        "less time for a task",
-        "rabbitmqctl -q eval 'application:set_env(rabbit, consumer_timeout, 60000).'",
-    );
+    mended("less time for a task", "rabbitmqctl -q eval 'application:set_env(rabbit, consumer_timeout, 60000).'");
     assert_eq!(broker(), before);
-    machine.run(
-        "echo 'consumer_timeout = 60000' > /etc/rabbitmq/conf.d/99-own.conf; systemctl restart rabbitmq-server",
-    );
+    machine
+        .run("echo 'consumer_timeout = 60000' > /etc/rabbitmq/conf.d/99-own.conf; systemctl restart rabbitmq-server");
     let (code, _, complaint) = install("");
     assert_eq!(code, 1, "{complaint}");
-    assert!(
-        complaint.contains("after 60000 ms") && complaint.contains("99-own.conf"),
-        "{complaint}"
-    );
+    assert!(complaint.contains("after 60000 ms") && complaint.contains("99-own.conf"), "{complaint}");
     mended("no other limit", "rm /etc/rabbitmq/conf.d/99-own.conf");
 
     // A name that nobody resolves, as after a careless renaming.

@@ -33,8 +33,7 @@ mysql --skip-column-names < /root/checksums.sql
 "#;
 
 /// What makes the tables, with their keys.
-const STRUCTURE: &str =
-    "mariadb-dump --no-data --skip-comments camcops | sed 's/ AUTO_INCREMENT=[0-9]*//'";
+const STRUCTURE: &str = "mariadb-dump --no-data --skip-comments camcops | sed 's/ AUTO_INCREMENT=[0-9]*//'";
 
 /// Flips one bit at each of so many places of a backup, and sees whether it is refused.
 const FLIPS: &str = r#"
@@ -71,10 +70,7 @@ fn checksums(machine: &Booted) -> BTreeSet<String> {
 /// Refused with this code and these words, in one line.
 fn refused(machine: &Booted, command: &str, code: i32, words: &str) {
     let (found, _, why) = machine.tried(command);
-    let errors: Vec<&str> = why
-        .lines()
-        .filter(|line| line.starts_with("error: "))
-        .collect();
+    let errors: Vec<&str> = why.lines().filter(|line| line.starts_with("error: ")).collect();
     assert_eq!((found, errors.len()), (code, 1), "{command}: {why}");
     assert!(errors[0].contains(words), "{command}: {why}");
 }
@@ -102,24 +98,17 @@ fn a_site_is_backed_up_and_brought_back() {
     tells_when_it_fails(&machine);
     clears_away(&machine);
 
-    machine.run(
-        "mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000; DROP TABLE phq9'",
-    );
+    machine.run("mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000; DROP TABLE phq9'");
     let harmed = checksums(&machine);
     is_killed(&machine, &harmed, &before);
     let oldest = format!("{DIRECTORY}/$(ls {DIRECTORY} | head -n 1)");
-    machine.run(&format!(
-        "camcops-provision backup restore {oldest} --confirm camcops"
-    ));
+    machine.run(&format!("camcops-provision backup restore {oldest} --confirm camcops"));
     wait_until_well(&machine, "a restore");
     // The newest one holds what was replaced, and is not what anybody means by the latest.
     let all = told(&machine, "backup list")["backups"].clone();
     let newest = all.as_array().unwrap().last().unwrap();
     assert_eq!(newest["before"], "a restore", "{all}");
-    assert_ne!(
-        told(&machine, "backup verify --quick")["path"],
-        newest["path"]
-    );
+    assert_ne!(told(&machine, "backup verify --quick")["path"], newest["path"]);
     machine.run("camcops-provision --quiet stop");
     assert_eq!(checksums(&machine), before);
     assert!(machine.run(STRUCTURE) == structure, "the tables are others");
@@ -170,24 +159,13 @@ fn is_refused_when_damaged(machine: &Booted) {
     let flips = if is_thorough() { 200 } else { 50 };
     std::fs::write(machine.path("/root/flips.py"), FLIPS).unwrap();
     let start = Instant::now();
-    let said = machine.run(&format!(
-        "python3 /root/flips.py {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) {flips}"
-    ));
+    let said = machine.run(&format!("python3 /root/flips.py {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) {flips}"));
     assert_eq!(said, format!("refused {flips}\n"));
     eprintln!("{flips} flips in {:.0} s", start.elapsed().as_secs_f64());
-    for file in [
-        "SHA256SUMS",
-        "manifest.json",
-        "database.sql.zst",
-        "files.tar.zst",
-    ] {
-        machine.run(&format!(
-            "mv {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)/{file} /root/"
-        ));
+    for file in ["SHA256SUMS", "manifest.json", "database.sql.zst", "files.tar.zst"] {
+        machine.run(&format!("mv {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)/{file} /root/"));
         refused(machine, RESTORE, 65, file);
-        machine.run(&format!(
-            "mv /root/{file} {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)/"
-        ));
+        machine.run(&format!("mv /root/{file} {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)/"));
     }
     assert_eq!(databases(machine), ONLY_OURS);
 }
@@ -195,18 +173,8 @@ fn is_refused_when_damaged(machine: &Booted) {
 fn refuses_what_it_can_not_bring_back(machine: &Booted) {
     let restore = "camcops-provision backup restore latest";
     refused(machine, restore, 64, "--confirm camcops");
-    refused(
-        machine,
-        &format!("{restore} --confirm camcop"),
-        64,
-        "is called camcops",
-    );
-    refused(
-        machine,
-        "camcops-provision backup restore nothing --confirm camcops",
-        65,
-        "there is no backup",
-    );
+    refused(machine, &format!("{restore} --confirm camcop"), 64, "is called camcops");
+    refused(machine, "camcops-provision backup restore nothing --confirm camcops", 65, "there is no backup");
     machine.run(&format!(
         "cp --recursive {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) /root/newer
          cd /root/newer
@@ -248,27 +216,15 @@ fn tells_when_it_fails(machine: &Booted) {
     assert!(told.contains("the last try failed at"), "{told}");
     machine.run("echo /mnt/gone/backups > /var/lib/camcops-provision/camcops/backups-in");
     let gone = "--set backup.directory=/mnt/gone/backups";
-    refused(
-        machine,
-        &format!("{create} {gone}"),
-        74,
-        "had backups, and is not there any more",
-    );
+    refused(machine, &format!("{create} {gone}"), 74, "had backups, and is not there any more");
     machine.run("test ! -e /mnt/gone; chmod 777 /mnt/small");
-    refused(
-        machine,
-        &format!("{create} {small}"),
-        73,
-        "others than root",
-    );
+    refused(machine, &format!("{create} {small}"), 73, "others than root");
 }
 
 /// A journal that can't be read is in the way of changes, and not of the patients' data.
 fn is_made_without_a_journal(machine: &Booted) {
     let journal = "/var/lib/camcops-provision/camcops/journal";
-    machine.run(&format!(
-        "cp --archive {journal} /root/journal; sed -i '3s/^/damaged/' {journal}"
-    ));
+    machine.run(&format!("cp --archive {journal} /root/journal; sed -i '3s/^/damaged/' {journal}"));
     refused(machine, "camcops-provision plan", 65, "can't use");
     let (code, out, why) = machine.tried("camcops-provision backup create");
     assert_eq!(code, 0, "{out}{why}");
@@ -285,16 +241,11 @@ fn clears_away(machine: &Booted) {
          mkdir camcops-20200301T020000Z.unfinished"
     ));
     let would = machine.run("camcops-provision backup prune --rule first-of-month --dry-run");
-    assert!(
-        would.contains("would remove camcops-20200102T020000Z"),
-        "{would}"
-    );
+    assert!(would.contains("would remove camcops-20200102T020000Z"), "{would}");
     assert!(!would.contains("20200101"), "{would}");
     let gone = told(machine, "backup prune --rule first-of-month");
     assert_eq!(gone["removed"].as_array().unwrap().len(), 2, "{gone}");
-    let left = machine.run(&format!(
-        "rm --recursive {DIRECTORY}/camcops-2020*; ls {DIRECTORY}"
-    ));
+    let left = machine.run(&format!("rm --recursive {DIRECTORY}/camcops-2020*; ls {DIRECTORY}"));
     assert_eq!(left.lines().count(), 2, "{left}");
 }
 
@@ -358,7 +309,8 @@ fn takes_dumps_of_others(machine: &Booted) {
     machine.run("test ! -e /root/owned; mysql --execute 'SELECT * FROM other.kept'");
     machine.run("mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000'");
     machine.run("camcops-provision backup restore /root/foreign.sql.gz --confirm camcops");
-    let rows = machine.run("mysql --skip-column-names camcops --execute 'SELECT COUNT(*) FROM _security_audit WHERE id > 1000'");
+    let rows = machine
+        .run("mysql --skip-column-names camcops --execute 'SELECT COUNT(*) FROM _security_audit WHERE id > 1000'");
     assert_eq!(rows, "5000\n");
 }
 
@@ -380,18 +332,13 @@ fn refuses_a_hostile_archive(machine: &Booted) {
     let line = "* * * * * root touch /root/owned\n".as_bytes();
     header = whole();
     header.set_size(line.len() as u64);
-    archive
-        .append_data(&mut header, "opt/x/cron.d/pwn", line)
-        .unwrap();
+    archive.append_data(&mut header, "opt/x/cron.d/pwn", line).unwrap();
     let packed = zstd::encode_all(&archive.into_inner().unwrap()[..], 1).unwrap();
-    machine.run(&format!(
-        "cp --recursive {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) /root/hostile"
-    ));
+    machine.run(&format!("cp --recursive {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) /root/hostile"));
     std::fs::write(machine.path("/root/hostile/files.tar.zst"), packed).unwrap();
     let kept = format!("ls {DIRECTORY}");
-    let before = machine.run(&format!(
-        "cd /root/hostile; sha256sum database.sql.zst files.tar.zst manifest.json > SHA256SUMS; {kept}"
-    ));
+    let before = machine
+        .run(&format!("cd /root/hostile; sha256sum database.sql.zst files.tar.zst manifest.json > SHA256SUMS; {kept}"));
     let start = machine.run("systemctl show --property=ExecMainPID camcops-server@camcops.service");
     refused(
         machine,
@@ -401,10 +348,7 @@ fn refuses_a_hostile_archive(machine: &Booted) {
     );
     machine.run("test ! -e /etc/cron.d/pwn; test ! -e /opt/x");
     assert_eq!(machine.run(&kept), before);
-    assert_eq!(
-        machine.run("systemctl show --property=ExecMainPID camcops-server@camcops.service"),
-        start
-    );
+    assert_eq!(machine.run("systemctl show --property=ExecMainPID camcops-server@camcops.service"), start);
 }
 
 fn is_for_one_reader(machine: &Booted) {
@@ -424,7 +368,8 @@ fn is_for_one_reader(machine: &Booted) {
          camcops-provision config set backup.encrypt_to $(age-keygen -y /root/reader)
          camcops-provision --quiet install --yes",
     );
-    let rows = "mysql --skip-column-names camcops --execute \"SELECT COUNT(*) FROM _security_audit WHERE source = 'test'\"";
+    let rows =
+        "mysql --skip-column-names camcops --execute \"SELECT COUNT(*) FROM _security_audit WHERE source = 'test'\"";
     let before = machine.run(rows);
     assert_eq!(before, "5000\n");
     machine.run("systemctl start camcops-backup@camcops.service");
@@ -433,21 +378,11 @@ fn is_for_one_reader(machine: &Booted) {
          ls
          for file in *.age; do head -c 21 $file; done"
     ));
-    let names = [
-        "SHA256SUMS",
-        "database.sql.zst.age",
-        "files.tar.zst.age",
-        "manifest.json",
-    ];
+    let names = ["SHA256SUMS", "database.sql.zst.age", "files.tar.zst.age", "manifest.json"];
     let begin = "age-encryption.org/v1".repeat(2);
     assert_eq!(made, format!("{}\n{begin}", names.join("\n")));
     machine.run("camcops-provision backup verify --quick");
-    refused(
-        machine,
-        "camcops-provision backup verify",
-        64,
-        "--identity FILE",
-    );
+    refused(machine, "camcops-provision backup verify", 64, "--identity FILE");
     refused(machine, RESTORE, 64, "--identity FILE");
     let by_stranger = "camcops-provision backup verify --identity /root/stranger";
     refused(machine, by_stranger, 65, "can't be decrypted");
@@ -478,25 +413,18 @@ fn is_for_one_reader(machine: &Booted) {
 /// What a machine had, on one that has nothing.
 fn comes_back_on_a_bare_machine(machine: &Booted, before: &BTreeSet<String>) {
     let Some(other) = bare() else { return };
-    other.run(&format!(
-        "mkdir --parents {DIRECTORY}; chmod 700 {DIRECTORY}"
-    ));
+    other.run(&format!("mkdir --parents {DIRECTORY}; chmod 700 {DIRECTORY}"));
     let oldest = machine.run(&format!("ls {DIRECTORY} | head -n 1"));
     let oldest = oldest.trim();
     let [from, to] = [machine, &other].map(|machine| machine.path(DIRECTORY));
     copied(&from.join(oldest), &to);
     let cookie = "cat /etc/camcops/secrets/camcops/cookie";
-    let restore = format!(
-        "{RESTORE} --set camcops.source=wheelhouse --set camcops.wheelhouse=/srv/wheelhouse"
-    );
+    let restore = format!("{RESTORE} --set camcops.source=wheelhouse --set camcops.wheelhouse=/srv/wheelhouse");
     other.run("mkdir --parents /etc/camcops; echo mine > /etc/camcops/camcops.conf");
     refused(&other, &restore, 73, "/etc/camcops/camcops.conf");
     other.run("rm /etc/camcops/camcops.conf");
     let said = other.run(&format!("{restore} 2>&1"));
-    assert!(
-        !said.contains(PASSWORD) && !said.contains(other.run(cookie).trim()),
-        "{said}"
-    );
+    assert!(!said.contains(PASSWORD) && !said.contains(other.run(cookie).trim()), "{said}");
     wait_until_well(&other, "a restore from nothing");
     assert_eq!(other.run(cookie), machine.run(cookie));
     other.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
@@ -505,14 +433,13 @@ fn comes_back_on_a_bare_machine(machine: &Booted, before: &BTreeSet<String>) {
     other.run("camcops-provision --quiet start");
     let told = as_tablet(&other, SUPERUSER, PASSWORD).body;
     assert!(told.contains(NO_GROUP), "{told}");
-    let (code, pending, _) = other.tried("camcops-provision plan --exit-code --set camcops.source=wheelhouse --set camcops.wheelhouse=/srv/wheelhouse");
+    let (code, pending, _) = other.tried(
+        "camcops-provision plan --exit-code --set camcops.source=wheelhouse --set camcops.wheelhouse=/srv/wheelhouse",
+    );
     assert_eq!(code, 0, "{pending}");
 }
 
 fn copied(from: &Path, to: &Path) {
-    let done = Command::new("cp")
-        .arg("--archive")
-        .args([from, to])
-        .status();
+    let done = Command::new("cp").arg("--archive").args([from, to]).status();
     assert!(done.unwrap().success());
 }

@@ -11,8 +11,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 /// What a machine without a network does not have.
-const NO_SOURCES: &str =
-    "rm -rf /var/cache/apt/archives/* /var/lib/apt/lists/* /etc/apt/sources.list*";
+const NO_SOURCES: &str = "rm -rf /var/cache/apt/archives/* /var/lib/apt/lists/* /etc/apt/sources.list*";
 
 const FILE: &str = "/root/camcops.tar.zst";
 
@@ -21,10 +20,7 @@ const FILE: &str = "/root/camcops.tar.zst";
 fn from_a_bundle_alone_to_a_site() {
     let Some(twin) = twin::machine() else { return };
     let bundle = create(&twin);
-    let target = Booted::on(Ground {
-        wheelhouse: None,
-        ..bare_ground()
-    });
+    let target = Booted::on(Ground { wheelhouse: None, ..bare_ground() });
     target.run(NO_SOURCES);
     fs::copy(bundle, target.path(FILE)).unwrap();
     drop(twin);
@@ -35,10 +31,7 @@ fn from_a_bundle_alone_to_a_site() {
     cut_while_it_is_unpacked(&target);
 
     let said = install(&target);
-    assert!(
-        said.contains("The CamCOPS application is running at https://machine/"),
-        "{said}"
-    );
+    assert!(said.contains("The CamCOPS application is running at https://machine/"), "{said}");
     wait_until_well(&target, "an install from a bundle");
     // Neither the disk nor the machine is left with what only the building side needs.
     target.run(
@@ -63,10 +56,7 @@ fn create(twin: &Machine) -> PathBuf {
     let tried = |arguments: &str| {
         let output = twin
             .command("bash")
-            .args([
-                "-c",
-                &format!("camcops-provision bundle create {arguments}"),
-            ])
+            .args(["-c", &format!("camcops-provision bundle create {arguments}")])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -83,32 +73,16 @@ fn create(twin: &Machine) -> PathBuf {
     twin.run("mv /root/sources.list /etc/apt/; [ -z \"$(ls -A /root | grep none)\" ]");
 
     let begin = std::time::Instant::now();
-    let told: Value = serde_json::from_str(&twin.run(&format!(
-        "camcops-provision --json bundle create --wheelhouse /srv/wheelhouse --out {FILE}"
-    )))
+    let told: Value = serde_json::from_str(
+        &twin.run(&format!("camcops-provision --json bundle create --wheelhouse /srv/wheelhouse --out {FILE}")),
+    )
     .unwrap();
-    eprintln!(
-        "a bundle of {} MiB in {:.0} s",
-        told["size"].as_u64().unwrap() >> 20,
-        begin.elapsed().as_secs_f64()
-    );
+    eprintln!("a bundle of {} MiB in {:.0} s", told["size"].as_u64().unwrap() >> 20, begin.elapsed().as_secs_f64());
     let built = told["built"].as_array().unwrap();
-    assert!(
-        built.iter().any(|one| one["pin"] == "py-bcrypt==0.4"),
-        "{told:#}"
-    );
-    assert_eq!(
-        twin.run(&format!("sha256sum {FILE} | cut -c -64")).trim(),
-        told["sha256"]
-    );
-    assert_eq!(
-        twin.run("dpkg-query --show; ls -AR /var/lib/apt /var/cache/apt"),
-        before
-    );
-    assert_eq!(
-        twin.run("ls -A /root | grep camcops").trim(),
-        "camcops.tar.zst"
-    );
+    assert!(built.iter().any(|one| one["pin"] == "py-bcrypt==0.4"), "{told:#}");
+    assert_eq!(twin.run(&format!("sha256sum {FILE} | cut -c -64")).trim(), told["sha256"]);
+    assert_eq!(twin.run("dpkg-query --show; ls -AR /var/lib/apt /var/cache/apt"), before);
+    assert_eq!(twin.run("ls -A /root | grep camcops").trim(), "camcops.tar.zst");
     let (code, said) = tried(&format!("--out {FILE}"));
     assert_eq!(code, 73, "{said}");
     twin.path(FILE)
@@ -155,9 +129,7 @@ fn cut_while_it_is_unpacked(target: &Booted) {
         .spawn()
         .unwrap();
     let told = BufReader::new(child.stderr.take().unwrap());
-    let at_it = told
-        .lines()
-        .any(|line| line.unwrap().contains("checking and unpacking"));
+    let at_it = told.lines().any(|line| line.unwrap().contains("checking and unpacking"));
     assert!(at_it);
     target.run("until [ -e /var/lib/camcops-provision/.bundle/wheels ]; do sleep 0.01; done");
     crate::harness::kill(&mut child);

@@ -59,43 +59,24 @@ fn certbot_gets_the_certificate_and_renews_it() {
     fs::write(machine.path("/etc/camcops/provision.toml"), SETTINGS).unwrap();
     refused(&machine, "install --yes", 78, "tls.acme_agree_tos");
     machine.run("camcops-provision config set tls.acme_agree_tos true");
-    refused(
-        &machine,
-        "--set web.http_port=0 install --yes",
-        78,
-        "web.http_port",
-    );
+    refused(&machine, "--set web.http_port=0 install --yes", 78, "web.http_port");
 
     // Nobody answers there, and the site goes on.
     let why = refused(&machine, "install --yes", 69, "certbot got no certificate");
     assert!(why.contains("localhost"), "{why}");
     assert_eq!(served(&machine), own);
-    refused(
-        &machine,
-        "cert renew",
-        69,
-        "run `camcops-provision install`",
-    );
+    refused(&machine, "cert renew", 69, "run `camcops-provision install`");
     machine.run(UP);
     machine.run("camcops-provision --quiet install --yes");
     let first = served(&machine);
     assert_eq!(first, at_certbot(&machine));
     nothing_is_pending(&machine);
     let told = machine.run("camcops-provision cert show; camcops-provision status");
-    for words in [
-        "renewed by   certbot.timer",
-        "from certbot, for machine",
-        "Pebble",
-    ] {
+    for words in ["renewed by   certbot.timer", "from certbot, for machine", "Pebble"] {
         assert!(told.contains(words), "{words}: {told}");
     }
     machine.run("camcops-provision doctor certificate");
-    assert_eq!(
-        machine
-            .run("stat --format='%a %U' /etc/camcops/tls/*")
-            .trim(),
-        "600 root"
-    );
+    assert_eq!(machine.run("stat --format='%a %U' /etc/camcops/tls/*").trim(), "600 root");
 
     it_is_renewed(&machine, first);
     what_goes_wrong_changes_nothing(&machine);
@@ -119,9 +100,7 @@ fn it_is_renewed(machine: &Booted, first: String) {
     let told = machine.run("camcops-provision cert show");
     assert!(told.contains(&second), "{told}");
     assert!(!told.contains("PRIVATE"), "{told}");
-    machine.run(&format!(
-        "RENEWED_LINEAGE=/etc/letsencrypt/live/other RENEWED_DOMAINS=other.test {HOOK}"
-    ));
+    machine.run(&format!("RENEWED_LINEAGE=/etc/letsencrypt/live/other RENEWED_DOMAINS=other.test {HOOK}"));
     assert_eq!(served(machine), third);
 }
 
@@ -145,12 +124,7 @@ fn what_goes_wrong_changes_nothing(machine: &Booted) {
     machine.run(&format!(
         "cp {key} /root/kept; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {key}"
     ));
-    refused(
-        machine,
-        "cert install --from-certbot",
-        65,
-        "can't be served",
-    );
+    refused(machine, "cert install --from-certbot", 65, "can't be served");
     assert_eq!(served(machine), before);
     machine.run(&format!("cp /root/kept {key}"));
 
@@ -180,23 +154,18 @@ fn it_leaves(machine: &Booted) {
     let (_, own, _) = machine.tried("camcops-provision cert show");
     assert!(own.contains("issued by    itself"), "{own}");
     nothing_is_pending(machine);
-    machine.run(&format!(
-        "[ ! -e {HOOK} ]; [ ! -e /etc/camcops/tls/camcops.pem ]; [ -e /etc/letsencrypt/live/camcops ]"
-    ));
+    machine
+        .run(&format!("[ ! -e {HOOK} ]; [ ! -e /etc/camcops/tls/camcops.pem ]; [ -e /etc/letsencrypt/live/camcops ]"));
     // What an authority once issued and nothing names any more goes with the rest.
     machine.run("touch /etc/camcops/tls/camcops-0123456789abcdef.crt");
     let told = machine.run("camcops-provision uninstall --yes");
-    assert!(
-        told.contains("certbot delete --cert-name camcops"),
-        "{told}"
-    );
+    assert!(told.contains("certbot delete --cert-name camcops"), "{told}");
     machine.run("[ ! -e /etc/camcops/tls ]; [ -e /etc/letsencrypt/live/camcops ]; apache2ctl -t");
     machine.run("camcops-provision uninstall --yes --purge --confirm camcops");
     machine.run("[ ! -e /etc/letsencrypt/live/camcops ]");
 }
 
-const FINGERPRINT: &str =
-    "openssl x509 -noout -fingerprint -sha256 | cut --delimiter='=' --fields=2";
+const FINGERPRINT: &str = "openssl x509 -noout -fingerprint -sha256 | cut --delimiter='=' --fields=2";
 
 /// The fingerprint of what Apache shows.
 fn served(machine: &Booted) -> String {
@@ -207,9 +176,7 @@ fn served(machine: &Booted) -> String {
 }
 
 fn at_certbot(machine: &Booted) -> String {
-    let told = machine.run(&format!(
-        "cat /etc/letsencrypt/live/camcops/cert.pem | {FINGERPRINT}"
-    ));
+    let told = machine.run(&format!("cat /etc/letsencrypt/live/camcops/cert.pem | {FINGERPRINT}"));
     told.trim().to_owned()
 }
 

@@ -49,8 +49,7 @@ const SIGN: &str = "cd /root/ca
     openssl x509 -in leaf.crt -outform der -out leaf.der
     head --bytes=300 leaf.crt > half.crt";
 
-const INSTALL: &str =
-    "camcops-provision cert install --cert /root/ca/leaf.crt --chain /root/ca/below.crt";
+const INSTALL: &str = "camcops-provision cert install --cert /root/ca/leaf.crt --chain /root/ca/below.crt";
 
 #[test]
 fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
@@ -74,30 +73,15 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     let second = served(&machine);
     assert_ne!(second, first);
     nothing_is_pending(&machine);
-    refused(
-        &machine,
-        "cert verify",
-        65,
-        "nobody that this machine trusts",
-    );
+    refused(&machine, "cert verify", 65, "nobody that this machine trusts");
     machine.run(
         "cp /root/ca/root.crt /usr/local/share/ca-certificates/; update-ca-certificates > /dev/null
          camcops-provision cert verify
          echo '127.0.0.1 elsewhere.example.org' >> /etc/hosts",
     );
-    refused(
-        &machine,
-        "cert verify --host elsewhere.example.org",
-        65,
-        "not for elsewhere",
-    );
+    refused(&machine, "cert verify --host elsewhere.example.org", 65, "not for elsewhere");
     refused(&machine, "cert verify --port 1", 69, "can't be met");
-    refused(
-        &machine,
-        "cert verify --port 5672",
-        65,
-        "does not speak TLS",
-    );
+    refused(&machine, "cert verify --port 5672", 65, "does not speak TLS");
     refused(&machine, "cert verify --host 'a b'", 64, "neither the name");
     refused(&machine, "cert renew", 78, "cert csr");
     assert_eq!(machine.run("ls /etc/camcops/tls | wc -l").trim(), "2");
@@ -105,39 +89,21 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     // The next year's, with the same key, and both in one file, which only root may read.
     machine.run("camcops-provision cert csr > /root/request");
     machine.run(SIGN);
-    machine.run(
-        "cd /root/ca; cat leaf.crt /etc/camcops/tls/camcops-*.key > both.pem; chmod 644 both.pem",
-    );
+    machine.run("cd /root/ca; cat leaf.crt /etc/camcops/tls/camcops-*.key > both.pem; chmod 644 both.pem");
     let arguments = "cert install --cert /root/ca/both.pem --chain /root/ca/below.crt";
-    refused(
-        &machine,
-        arguments,
-        65,
-        "can be read or written by every account",
-    );
-    machine.run(&format!(
-        "chmod 600 /root/ca/both.pem; camcops-provision {arguments}"
-    ));
+    refused(&machine, arguments, 65, "can be read or written by every account");
+    machine.run(&format!("chmod 600 /root/ca/both.pem; camcops-provision {arguments}"));
     let published = machine.run("cat /etc/camcops/tls/*.crt");
     assert_eq!(published.matches("-----BEGIN").count(), 2, "{published}");
-    assert!(
-        !published.contains("PRIVATE"),
-        "a key in a file for everybody"
-    );
+    assert!(!published.contains("PRIVATE"), "a key in a file for everybody");
     machine.run("! grep -rl 'PRIVATE KEY-----' /etc/camcops /var/lib/camcops-provision --exclude-dir=secrets | xargs stat --format='%a %n' | grep -v '^600'");
     assert_ne!(served(&machine), second);
     assert_eq!(machine.run("ls /etc/camcops/tls | wc -l").trim(), "2");
     nothing_is_pending(&machine);
-    let told: Value =
-        serde_json::from_str(&machine.run("camcops-provision --json cert show")).unwrap();
+    let told: Value = serde_json::from_str(&machine.run("camcops-provision --json cert show")).unwrap();
     assert_eq!(told["chain"].as_array().unwrap().len(), 1, "{told:#}");
     let former = told["former"].as_array().unwrap();
-    assert!(
-        former
-            .iter()
-            .any(|one| one["fingerprint_sha256"] == second.as_str()),
-        "{told:#}"
-    );
+    assert!(former.iter().any(|one| one["fingerprint_sha256"] == second.as_str()), "{told:#}");
 
     back_to_its_own(&machine);
     tablets.end_unnoticed();
@@ -185,9 +151,8 @@ fn cut_everywhere(machine: &Booted, command: &str) {
     let share = one_in(7);
     for cut in (1 + share.first..).step_by(share.step as usize) {
         machine.run(SIGN);
-        let (code, _, why) = machine.tried(&format!(
-            "CAMCOPS_PROVISION_CUT=write:{cut} {command} > /dev/null; exit $?"
-        ));
+        let (code, _, why) =
+            machine.tried(&format!("CAMCOPS_PROVISION_CUT=write:{cut} {command} > /dev/null; exit $?"));
         machine.run(WHOLE);
         if code == 0 {
             eprintln!("{command}: {cut} writes are its last ones");
@@ -269,8 +234,7 @@ fn refused(machine: &Booted, arguments: &str, code: i32, words: &str) {
 }
 
 fn what_does_not_fit_changes_nothing(machine: &Booted, first: &str) {
-    let before =
-        machine.run("ls /etc/camcops/tls; cat /etc/camcops/provision.toml 2> /dev/null || true");
+    let before = machine.run("ls /etc/camcops/tls; cat /etc/camcops/provision.toml 2> /dev/null || true");
     let ca = "/root/ca";
     for (arguments, code, words) in [
         (format!("--cert {ca}/none.crt"), 65, "no such file"),
@@ -278,41 +242,17 @@ fn what_does_not_fit_changes_nothing(machine: &Booted, first: &str) {
         (format!("--cert {ca}/leaf.ext"), 65, "no certificate"),
         (format!("--cert {ca}/leaf.der"), 65, "no certificate"),
         (format!("--cert {ca}/half.crt"), 65, "no certificate"),
-        (
-            format!("--cert {ca}/upside_down.crt"),
-            65,
-            "has to come first",
-        ),
-        (
-            format!("--cert {ca}/leaf.crt --chain {ca}/root.crt"),
-            65,
-            "broken chain: \"Below it\"",
-        ),
-        (
-            format!("--cert {ca}/expired.crt --chain {ca}/below.crt --key {ca}/other.key"),
-            65,
-            "expired on 2025-12-01",
-        ),
+        (format!("--cert {ca}/upside_down.crt"), 65, "has to come first"),
+        (format!("--cert {ca}/leaf.crt --chain {ca}/root.crt"), 65, "broken chain: \"Below it\""),
+        (format!("--cert {ca}/expired.crt --chain {ca}/below.crt --key {ca}/other.key"), 65, "expired on 2025-12-01"),
         (
             format!("--cert {ca}/other.crt --chain {ca}/below.crt --key {ca}/open.key"),
             65,
             "can be read or written by every account",
         ),
-        (
-            format!("--cert {ca}/other.crt"),
-            65,
-            "no key of this site fits",
-        ),
-        (
-            format!("--cert {ca}/other.crt --chain {ca}/below.crt --key {ca}/other.key"),
-            65,
-            "does not cover machine",
-        ),
-        (
-            format!("--cert {ca}/leaf.crt --chain {ca}/below.crt --key {ca}/other.key"),
-            65,
-            "is not the key of",
-        ),
+        (format!("--cert {ca}/other.crt"), 65, "no key of this site fits"),
+        (format!("--cert {ca}/other.crt --chain {ca}/below.crt --key {ca}/other.key"), 65, "does not cover machine"),
+        (format!("--cert {ca}/leaf.crt --chain {ca}/below.crt --key {ca}/other.key"), 65, "is not the key of"),
     ] {
         refused(machine, &format!("cert install {arguments}"), code, words);
     }
@@ -324,8 +264,7 @@ fn what_does_not_fit_changes_nothing(machine: &Booted, first: &str) {
         ("signs", "has the certificate of an authority"),
         ("many", "clients refuse more than 100 kB"),
     ] {
-        let arguments =
-            format!("--cert {ca}/{name}.crt --key {ca}/{name}.key --chain {ca}/below.crt");
+        let arguments = format!("--cert {ca}/{name}.crt --key {ca}/{name}.key --chain {ca}/below.crt");
         refused(machine, &format!("cert install {arguments}"), 65, words);
         // The same files by the settings.
         let arguments = format!(
@@ -341,8 +280,7 @@ fn what_does_not_fit_changes_nothing(machine: &Booted, first: &str) {
     assert_eq!(code, 78, "{why}");
     assert!(why.contains("before anything was changed"), "{why}");
     machine.run("rm /etc/apache2/conf-enabled/broken.conf");
-    let after =
-        machine.run("ls /etc/camcops/tls; cat /etc/camcops/provision.toml 2> /dev/null || true");
+    let after = machine.run("ls /etc/camcops/tls; cat /etc/camcops/provision.toml 2> /dev/null || true");
     assert_eq!(before, after);
     assert_eq!(served(machine), first);
     nothing_is_pending(machine);

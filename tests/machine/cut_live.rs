@@ -89,9 +89,7 @@ fn cut_everywhere(machine: &Booted) -> u32 {
                 kill_while(machine, process);
             }
         }
-        let status = start(machine, &format!("intent:{}", open + 1))
-            .wait()
-            .unwrap();
+        let status = start(machine, &format!("intent:{}", open + 1)).wait().unwrap();
         if status.success() {
             break;
         }
@@ -155,9 +153,7 @@ fn told(machine: &Booted) -> String {
 fn journal(machine: &Booted) -> Vec<Value> {
     let text = fs::read_to_string(machine.path(JOURNAL)).unwrap_or_default();
     // The last line may be cut, too.
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 fn done(machine: &Booted) -> usize {
@@ -175,10 +171,7 @@ fn open_step(machine: &Booted) -> Option<Value> {
 /// Everything that the journal knows.
 fn owned(machine: &Booted) -> BTreeSet<String> {
     let events = journal(machine).into_iter();
-    events
-        .filter(|event| event["event"] == "intent")
-        .map(|event| event["change"]["resource"].to_string())
-        .collect()
+    events.filter(|event| event["event"] == "intent").map(|event| event["change"]["resource"].to_string()).collect()
 }
 
 fn files(machine: &Booted) -> BTreeSet<String> {

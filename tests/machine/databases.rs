@@ -32,21 +32,9 @@ struct Server {
     version: &'static str,
 }
 
-const MARIADB_10: Server = Server {
-    release: "bookworm",
-    packages: &APPLICATION,
-    version: "10.11.",
-};
-const MARIADB_11: Server = Server {
-    release: "trixie",
-    packages: &["mariadb-server"],
-    version: "11.8.",
-};
-const MYSQL: Server = Server {
-    release: "sid",
-    packages: &["mysql-server"],
-    version: "9.",
-};
+const MARIADB_10: Server = Server { release: "bookworm", packages: &APPLICATION, version: "10.11." };
+const MARIADB_11: Server = Server { release: "trixie", packages: &["mariadb-server"], version: "11.8." };
+const MYSQL: Server = Server { release: "sid", packages: &["mysql-server"], version: "9." };
 
 impl Server {
     fn is_mysql(self) -> bool {
@@ -76,8 +64,7 @@ impl Said {
     fn of(output: Output) -> Said {
         Said {
             code: output.status.code().unwrap_or(-1),
-            text: String::from_utf8(output.stdout).unwrap()
-                + &String::from_utf8(output.stderr).unwrap(),
+            text: String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
         }
     }
 
@@ -104,9 +91,7 @@ fn provision(machine: &Machine, arguments: &str) -> Said {
 /// Nobody is there who could be asked.
 fn said_yes(arguments: &str) -> Option<&'static str> {
     let words = ["install", "uninstall"];
-    let is_asked = arguments
-        .split_whitespace()
-        .any(|word| words.contains(&word));
+    let is_asked = arguments.split_whitespace().any(|word| words.contains(&word));
     (is_asked && !arguments.contains("--yes")).then_some("--yes")
 }
 

@@ -43,10 +43,7 @@ fn told(machine: &Booted, arguments: &str) -> Vec<(String, String)> {
     let told: Value = serde_json::from_str(&text).unwrap();
     let text = |line: &Value, field: &str| line[field].as_str().unwrap().to_owned();
     let lines = told["lines"].as_array().unwrap();
-    lines
-        .iter()
-        .map(|line| (text(line, "service"), text(line, "message")))
-        .collect()
+    lines.iter().map(|line| (text(line, "service"), text(line, "message"))).collect()
 }
 
 fn reads_the_journal(machine: &Booted) {
@@ -65,10 +62,7 @@ fn reads_the_journal(machine: &Booted) {
     let (code, why) = refused(machine, "logs --since tomorow");
     assert_eq!(code, 64, "{why}");
     assert!(why.contains("\"1 hour ago\""), "{why}");
-    assert_eq!(
-        machine.tried("camcops-provision --json logs --follow").0,
-        64
-    );
+    assert_eq!(machine.tried("camcops-provision --json logs --follow").0, 64);
 
     machine.run(
         "camcops-provision logs scheduler --follow --lines 0 > /root/followed &
@@ -79,11 +73,7 @@ fn reads_the_journal(machine: &Booted) {
 }
 
 fn lets_users_in(machine: &Booted) {
-    let is_let_in = |password: &str| {
-        as_tablet(machine, SUPERUSER, password)
-            .body
-            .contains(NO_GROUP)
-    };
+    let is_let_in = |password: &str| as_tablet(machine, SUPERUSER, password).body.contains(NO_GROUP);
     assert!(is_let_in(PASSWORD));
 
     machine.run(&format!(
@@ -95,17 +85,12 @@ fn lets_users_in(machine: &Booted) {
     let again = machine.run(&format!("camcops-provision user enable {SUPERUSER}"));
     assert!(again.contains("was not locked out"), "{again}");
 
-    machine.run(&format!(
-        "echo {ANOTHER} | camcops-provision user reset-password {SUPERUSER} --password-file -"
-    ));
+    machine.run(&format!("echo {ANOTHER} | camcops-provision user reset-password {SUPERUSER} --password-file -"));
     assert!(is_let_in(ANOTHER) && !is_let_in(PASSWORD));
     for (password, code) in [("short", 64), ("password123", 65)] {
         let reset = format!("user reset-password {SUPERUSER} --password-file");
         machine.run(&format!("umask 077; echo {password} > /root/password"));
-        assert_eq!(
-            refused_after_a_while(machine, &format!("{reset} /root/password")),
-            code
-        );
+        assert_eq!(refused_after_a_while(machine, &format!("{reset} /root/password")), code);
     }
     assert!(is_let_in(ANOTHER));
 
@@ -114,8 +99,7 @@ fn lets_users_in(machine: &Booted) {
             "mysql --skip-column-names camcops --execute \"SELECT superuser FROM _security_users WHERE username = 'second'\"",
         )
     };
-    machine
-        .run("echo four-loud-herons | camcops-provision user superuser second --password-file -");
+    machine.run("echo four-loud-herons | camcops-provision user superuser second --password-file -");
     assert_eq!(power().trim(), "1");
     machine.run("mysql camcops --execute \"UPDATE _security_users SET superuser = 0 WHERE username = 'second'\"");
     let again = machine.run("camcops-provision --json user superuser second");
@@ -226,8 +210,7 @@ fn lends_no_terminal(machine: &Booted) {
         r#"script --quiet --command 'camcops-provision exec -- sh -c ": < /dev/tty" < /dev/null || echo none' /dev/null < /dev/null"#,
     );
     assert!(typed.contains("none"), "{typed}");
-    let (code, out, _) =
-        machine.tried("echo piped | camcops-provision exec -- sh -c 'cat; exit 5'");
+    let (code, out, _) = machine.tried("echo piped | camcops-provision exec -- sh -c 'cat; exit 5'");
     assert_eq!((code, out.as_str()), (5, "piped\n"));
     // It reads what is typed for it, and nothing where its input comes from elsewhere.
     std::fs::write(machine.path("/root/typed.py"), TYPED).unwrap();
@@ -245,10 +228,7 @@ fn outlives_its_own_account(machine: &Booted) {
     let socket = "/run/camcops/camcops.socket";
     for (spoilt, mended) in [
         (format!("rm {socket}"), "restart server"),
-        (
-            format!("rm {socket}; ln -s /etc/passwd {socket}"),
-            "install --yes",
-        ),
+        (format!("rm {socket}; ln -s /etc/passwd {socket}"), "install --yes"),
     ] {
         machine.run(&spoilt);
         let told = machine.run("camcops-provision status");
@@ -256,9 +236,7 @@ fn outlives_its_own_account(machine: &Booted) {
         machine.run(&format!("camcops-provision {mended}"));
         assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
     }
-    machine.run(&format!(
-        "setpriv --reuid=www-data --clear-groups sh -c '! rm {socket}' 2> /dev/null"
-    ));
+    machine.run(&format!("setpriv --reuid=www-data --clear-groups sh -c '! rm {socket}' 2> /dev/null"));
     machine.run("setpriv --reuid=www-data --clear-groups flock /var/lock/camcops/export sleep 60 > /dev/null 2>&1 &");
     let (code, why) = refused(machine, "break-locks");
     assert_eq!(code, 75, "{why}");
@@ -285,20 +263,11 @@ fn tells_what_is_used(machine: &Booted) {
     );
     let busy = stats(machine);
     machine.run("touch /root/enough");
-    assert!(
-        busy["requests_per_second"].as_f64().unwrap() > 0.0,
-        "{busy}"
-    );
+    assert!(busy["requests_per_second"].as_f64().unwrap() > 0.0, "{busy}");
     assert!(busy["queue"]["consumers"].as_u64().unwrap() > 0, "{busy}");
     let database = &busy["database"];
-    assert!(
-        database["ours"].as_u64() <= database["open"].as_u64(),
-        "{busy}"
-    );
-    assert!(
-        database["open"].as_u64() < database["most"].as_u64(),
-        "{busy}"
-    );
+    assert!(database["ours"].as_u64() <= database["open"].as_u64(), "{busy}");
+    assert!(database["open"].as_u64() < database["most"].as_u64(), "{busy}");
     let server = used_by(&busy, "server");
     assert!(server["cpu_percent"].as_f64().unwrap() > 0.0, "{server}");
     assert!(server["memory"].as_u64().unwrap() > 100 << 20, "{server}");
@@ -310,16 +279,9 @@ fn tells_what_is_used(machine: &Booted) {
     assert_eq!(troubled["database"], Value::Null);
     assert_eq!(troubled["queue"]["consumers"], 0);
     assert_eq!(used_by(&troubled, "workers")["state"], "stopped");
-    assert_eq!(
-        troubled["troubles"].as_array().unwrap().len(),
-        1,
-        "{troubled}"
-    );
+    assert_eq!(troubled["troubles"].as_array().unwrap().len(), 1, "{troubled}");
     let shown = machine.run("camcops-provision top");
-    assert!(
-        shown.contains("trouble      database /run/mysqld/mysqld.sock"),
-        "{shown}"
-    );
+    assert!(shown.contains("trouble      database /run/mysqld/mysqld.sock"), "{shown}");
     assert!(!shown.contains('\u{1b}'), "{shown}");
     machine.run("systemctl start mariadb camcops-workers@camcops");
 
@@ -338,9 +300,7 @@ fn tells_where_it_is(machine: &Booted) {
     let processes = told["processes"].as_array().unwrap();
     for service in SERVICES {
         let of_it = processes.iter().filter(|one| one["service"] == service);
-        let frames: Vec<&Value> = of_it
-            .flat_map(|one| one["threads"].as_array().unwrap())
-            .collect();
+        let frames: Vec<&Value> = of_it.flat_map(|one| one["threads"].as_array().unwrap()).collect();
         assert!(!frames.is_empty(), "{service}: {text}");
     }
     // One that is stuck in the middle of a visit says where.
@@ -353,17 +313,12 @@ fn tells_where_it_is(machine: &Booted) {
          mysql --execute "KILL $(mysql --skip-column-names --execute "$holder")"
          cat /root/stuck"#,
     );
-    assert!(
-        stuck.contains("_read_query_result") && stuck.contains("camcops_server/cc_modules/"),
-        "{stuck}"
-    );
-    machine
-        .run("kill -STOP $(systemctl show --property MainPID --value camcops-scheduler@camcops)");
+    assert!(stuck.contains("_read_query_result") && stuck.contains("camcops_server/cc_modules/"), "{stuck}");
+    machine.run("kill -STOP $(systemctl show --property MainPID --value camcops-scheduler@camcops)");
     let (code, out, _) = machine.tried("camcops-provision traceback scheduler");
     assert_eq!(code, 1);
     assert!(out.contains("kill -CONT"), "{out}");
-    machine
-        .run("kill -CONT $(systemctl show --property MainPID --value camcops-scheduler@camcops)");
+    machine.run("kill -CONT $(systemctl show --property MainPID --value camcops-scheduler@camcops)");
     // Nobody has died of being asked.
     for service in SERVICES {
         assert_eq!(used_by(&stats(machine), service)["restarts"], 0);
@@ -373,18 +328,13 @@ fn tells_where_it_is(machine: &Booted) {
 fn grows(machine: &Booted, tablets: &Tablets<'_>) {
     let processes = |service: &str| {
         let stats = stats(machine);
-        used_by(&stats, service)["processes"]
-            .as_array()
-            .unwrap()
-            .len()
+        used_by(&stats, service)["processes"].as_array().unwrap().len()
     };
     machine.run("camcops-provision scale server=4 workers=1");
     assert_eq!((processes("server"), processes("workers")), (5, 2));
-    for (wish, code, why) in [
-        ("server=4 server=5", 64, "named twice"),
-        ("monitor=2", 64, "there is one monitor"),
-        ("server=250", 78, "MiB"),
-    ] {
+    for (wish, code, why) in
+        [("server=4 server=5", 64, "named twice"), ("monitor=2", 64, "there is one monitor"), ("server=250", 78, "MiB")]
+    {
         let (told, complaint) = refused_shortly(machine, &format!("scale {wish}"));
         assert_eq!(told, code, "{wish}: {complaint}");
         assert!(complaint.contains(why), "{wish}: {complaint}");
@@ -405,12 +355,7 @@ fn grows(machine: &Booted, tablets: &Tablets<'_>) {
     assert_eq!(processes("server"), 3);
 
     machine.run("camcops-provision service disable monitor");
-    assert_eq!(
-        machine
-            .tried("systemctl is-active camcops-monitor@camcops")
-            .1,
-        "inactive\n"
-    );
+    assert_eq!(machine.tried("systemctl is-active camcops-monitor@camcops").1, "inactive\n");
     let again = machine.run("camcops-provision service disable monitor");
     assert!(again.contains("nothing to do"), "{again}");
     machine.run("camcops-provision service enable monitor");
@@ -437,21 +382,12 @@ fn collects_for_a_helper(machine: &Booted) {
         printf '# The password is %s\n' $(cat database) >> /etc/camcops/camcops.conf
         systemctl stop rabbitmq-server"#,
     );
-    let told = machine
-        .run("umask 022; cd /root; camcops-provision support-bundle --out help.tar.gz --yes 2>&1");
-    for name in [
-        "status.json",
-        "camcops.conf",
-        "logs/server.txt",
-        "traceback.txt",
-    ] {
+    let told = machine.run("umask 022; cd /root; camcops-provision support-bundle --out help.tar.gz --yes 2>&1");
+    for name in ["status.json", "camcops.conf", "logs/server.txt", "traceback.txt"] {
         assert!(told.contains(name), "{told}");
     }
     machine.run("systemctl start rabbitmq-server");
-    assert_eq!(
-        machine.run("stat --format %a:%U /root/help.tar.gz"),
-        "600:root\n"
-    );
+    assert_eq!(machine.run("stat --format %a:%U /root/help.tar.gz"), "600:root\n");
     let found = machine.run(
         r#"cd /root; tar xzf help.tar.gz; cd camcops-support-*
         for file in /etc/camcops/secrets/camcops/*; do ! grep -rlF "$(cat $file)" . || echo "leaks $file"; done

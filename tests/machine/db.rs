@@ -40,10 +40,7 @@ fn json(machine: &Booted, command: &str) -> Value {
 /// Refused with this code and these words, in one line.
 fn refused(machine: &Booted, command: &str, code: i32, words: &str) {
     let (found, out, why) = machine.tried(&format!("camcops-provision {command}"));
-    let errors: Vec<&str> = why
-        .lines()
-        .filter(|line| line.starts_with("error: "))
-        .collect();
+    let errors: Vec<&str> = why.lines().filter(|line| line.starts_with("error: ")).collect();
     assert_eq!((found, errors.len()), (code, 1), "{command}: {out}{why}");
     assert!(errors[0].contains(words), "{command}: {why}");
 }
@@ -153,17 +150,10 @@ fn upgrades(machine: &Booted) {
     assert_eq!(told["changed"], false, "{told}");
     assert_eq!(told["before"], "0087");
     let revision = |number: &str| {
-        machine.run(&format!(
-            "mysql camcops --execute \"UPDATE _alembic_version SET version_num = '{number}'\""
-        ));
+        machine.run(&format!("mysql camcops --execute \"UPDATE _alembic_version SET version_num = '{number}'\""));
     };
     revision("0099");
-    refused(
-        machine,
-        "db upgrade",
-        65,
-        "which the installed release does not know",
-    );
+    refused(machine, "db upgrade", 65, "which the installed release does not know");
     revision("0087");
     machine.run(OLDER);
     let told = machine.run("camcops-provision db upgrade");
@@ -204,10 +194,7 @@ END
     // The index is made again while nobody uploads.
     tablets.end_unnoticed();
     let failed = fixed["checks"].as_array().unwrap().iter();
-    let failed: Vec<&Value> = failed
-        .filter(|one| one["state"] != "ok")
-        .map(|one| &one["id"])
-        .collect();
+    let failed: Vec<&Value> = failed.filter(|one| one["state"] != "ok").map(|one| &one["id"]).collect();
     assert_eq!(failed, ["database.index"], "{fixed}");
     machine.run(&format!("ls {DUMPS}/*-before-collation.sql.zst"));
     machine.run(reindex);
@@ -235,19 +222,11 @@ fn finds_open_secrets(machine: &Booted) {
     assert_eq!(code, 1, "{out}{why}");
     let words = "stands openly in /etc/camcops/provision.d/open.toml:2";
     assert!(out.contains(words) && !out.contains("hush\n"), "{out}{why}");
-    assert!(
-        out.contains("do:  camcops-provision config set config.site.EMAIL_HOST_PASSWORD"),
-        "{out}"
-    );
+    assert!(out.contains("do:  camcops-provision config set config.site.EMAIL_HOST_PASSWORD"), "{out}");
     machine.run("rm -r /etc/camcops/provision.d");
     // What the site's own account could change is not followed, and what it says is not done.
     machine.run("cp -a /etc/camcops/provision.toml /root/kept.toml 2> /dev/null || : > /etc/camcops/provision.toml; chown www-data /etc/camcops/provision.toml");
-    refused(
-        machine,
-        "install --yes",
-        73,
-        "`chown root:root /etc/camcops/provision.toml`",
-    );
+    refused(machine, "install --yes", 73, "`chown root:root /etc/camcops/provision.toml`");
     machine.run(&format!(
         "chown root:root /etc/camcops/provision.toml; {doctor}
          install --directory --mode 777 /srv/open
@@ -266,12 +245,7 @@ fn lets_an_analyst_read(machine: &Booted) {
     let told = machine.run(grant);
     assert!(told.contains("camcops_reports may read camcops"), "{told}");
     assert!(machine.run(grant).contains("nothing to do"));
-    refused(
-        machine,
-        "db grant-readonly --user other",
-        78,
-        "is camcops_reports",
-    );
+    refused(machine, "db grant-readonly --user other", 78, "is camcops_reports");
     refused(machine, "db grant-readonly --user a/b", 64, "--user a/b");
     let (code, _, why) = machine.tried(&format!("echo short | {grant} --password-file -"));
     assert_eq!(code, 64, "{why}");
@@ -289,17 +263,11 @@ fn lets_an_analyst_read(machine: &Booted) {
     let elsewhere = "grant-readonly --user analyst --host 10.0.0.%";
     let told = json(machine, elsewhere);
     assert_eq!(told["changed"], true, "{told}");
-    assert!(
-        told["warning"].as_str().unwrap().contains("127.0.0.1"),
-        "{told}"
-    );
+    assert!(told["warning"].as_str().unwrap().contains("127.0.0.1"), "{told}");
     assert_eq!(json(machine, elsewhere)["changed"], false);
     // A rotation and a stranger's password are noticed, although nobody can log in from here.
     machine.run("camcops-provision secret rotate readonly; camcops-provision plan --exit-code");
-    asked(
-        machine,
-        "SET PASSWORD FOR 'analyst'@'10.0.0.%' = PASSWORD('other')",
-    );
+    asked(machine, "SET PASSWORD FOR 'analyst'@'10.0.0.%' = PASSWORD('other')");
     assert_eq!(json(machine, elsewhere)["changed"], true);
 }
 
@@ -318,20 +286,9 @@ fn copies(machine: &Booted) {
     let of = |name: &str| tables.iter().find(|one| one["table"] == name).unwrap();
     assert_eq!(of("patient")["year_only"][0], "dob");
     assert_eq!(of("patient")["pseudonyms"].as_array().unwrap().len(), 3);
-    assert!(
-        of("phq9")["kept"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|one| one == "q1")
-    );
+    assert!(of("phq9")["kept"].as_array().unwrap().iter().any(|one| one == "q1"));
     assert_eq!(databases(machine).replace("research ", ""), before);
-    refused(
-        machine,
-        "db anonymise --to research",
-        73,
-        "there is such a database already",
-    );
+    refused(machine, "db anonymise --to research", 73, "there is such a database already");
 
     assert_eq!(rights(machine), allowed);
     // Nothing of anybody, in any table, as text or as bytes.
@@ -344,9 +301,7 @@ fn copies(machine: &Booted) {
     same("SELECT COUNT(*), MAX(era) FROM DB._task_index");
     same("SELECT COUNT(*) FROM DB.patient");
     same("SELECT version_num FROM DB._alembic_version");
-    same(
-        "SELECT COUNT(*) > 500 FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = 'DB'",
-    );
+    same("SELECT COUNT(*) > 500 FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = 'DB'");
     // The same number of a person stays one number everywhere.
     let numbers = "SELECT COUNT(DISTINCT n), MIN(n) <> 9876543210 FROM (SELECT idnum_value AS n FROM research.patient_idnum UNION ALL SELECT idnum_value FROM research._idnum_index) AS x";
     assert_eq!(asked(machine, numbers), "1\t1");
@@ -359,25 +314,10 @@ fn copies(machine: &Booted) {
 
 fn is_made_anew(machine: &Booted) {
     refused(machine, "db reset", 64, "--confirm camcops");
-    refused(
-        machine,
-        "db reset --confirm camcop",
-        64,
-        "is called camcops",
-    );
-    refused(
-        machine,
-        "db reset --confirm camcops",
-        1,
-        "--destroy-clinical-data",
-    );
+    refused(machine, "db reset --confirm camcop", 64, "is called camcops");
+    refused(machine, "db reset --confirm camcops", 1, "--destroy-clinical-data");
     let reset = "db reset --confirm camcops --destroy-clinical-data";
-    refused(
-        machine,
-        &format!("{reset} --superuser boss"),
-        78,
-        "needs a password",
-    );
+    refused(machine, &format!("{reset} --superuser boss"), 78, "needs a password");
     wait_until_well(machine, "what was refused");
     let recipient = machine.run(
         "apt-get install --quiet --yes --no-install-recommends age > /dev/null
@@ -386,19 +326,11 @@ fn is_made_anew(machine: &Booted) {
     let encrypted = format!("--set backup.encrypt_to={} {reset}", recipient.trim());
     killed(machine, &encrypted, "revision 0018");
     let dump = machine.run(&format!("ls {DUMPS}/*-before-reset.sql.zst.age"));
-    machine.run(&format!(
-        "age --decrypt --identity /root/reader --output /root/reset.sql.zst {dump}"
-    ));
+    machine.run(&format!("age --decrypt --identity /root/reader --output /root/reset.sql.zst {dump}"));
     assert!(dump_of(machine, "/root/reset.sql.zst").contains("Sentinel"));
     machine.run("echo another-word-1 | camcops-provision db reset --confirm camcops --superuser boss --superuser-password-file -");
     wait_until_well(machine, "a reset");
-    assert_eq!(
-        asked(
-            machine,
-            "SELECT superuser FROM camcops._security_users WHERE username = 'boss'"
-        ),
-        "1"
-    );
+    assert_eq!(asked(machine, "SELECT superuser FROM camcops._security_users WHERE username = 'boss'"), "1");
     assert_eq!(asked(machine, "SELECT COUNT(*) FROM camcops.patient"), "0");
     let admin = "SELECT COUNT(*) FROM camcops._security_users WHERE username = 'admin'";
     assert_eq!(asked(machine, admin), "0");
@@ -406,8 +338,6 @@ fn is_made_anew(machine: &Booted) {
     machine.run("camcops-provision plan --exit-code");
     let restore = format!("backup restore {} --confirm camcops", dump.trim());
     refused(machine, &restore, 64, "--identity FILE");
-    machine.run(&format!(
-        "camcops-provision --quiet {restore} --identity /root/reader"
-    ));
+    machine.run(&format!("camcops-provision --quiet {restore} --identity /root/reader"));
     assert_eq!(asked(machine, admin), "1");
 }

@@ -44,9 +44,7 @@ fn asked(machine: &Booted, id: &str) -> (String, String, Vec<String>) {
     let state = check["state"].as_str().unwrap().to_owned();
     assert_eq!(code, i32::from(state == "failed"), "{out}");
     let findings = check["findings"].as_array().unwrap();
-    let wrong = findings
-        .iter()
-        .filter(|one| one["state"] == "failed" || one["state"] == "warning");
+    let wrong = findings.iter().filter(|one| one["state"] == "failed" || one["state"] == "warning");
     let text = |one: &Value, field: &str| one[field].as_str().unwrap().to_owned();
     let found: Vec<String> = wrong.clone().map(|one| text(one, "found")).collect();
     let remedies = wrong.map(|one| text(one, "remedy")).collect();
@@ -79,8 +77,7 @@ fn all_is_well(machine: &Booted) {
         assert!(!out.contains("failed") && why.is_empty(), "{out}{why}");
         assert!(!out.contains('\u{1b}'), "{out}");
     }
-    let (code, out, _) =
-        machine.tried("camcops-provision doctor --monitoring web certificate disk");
+    let (code, out, _) = machine.tried("camcops-provision doctor --monitoring web certificate disk");
     assert_eq!(code, 0, "{out}");
     assert!(out.starts_with("CAMCOPS OK: "), "{out}");
     assert!(out.contains(" certificate_days_left=36"), "{out}");
@@ -93,10 +90,7 @@ fn all_is_well(machine: &Booted) {
 
 /// What is told while something hangs or fails again and again.
 fn told_in_time(machine: &Booted) {
-    for (server, stopped, line) in [
-        ("mariadb", "mariadbd", "database "),
-        ("rabbitmq-server", "beam.smp", "broker "),
-    ] {
+    for (server, stopped, line) in [("mariadb", "mariadbd", "database "), ("rabbitmq-server", "beam.smp", "broker ")] {
         let script = format!(
             "begin=$(date +%s%N); camcops-provision status > /dev/null
              echo usual $(( ($(date +%s%N) - begin) / 1000000 ))
@@ -129,25 +123,16 @@ fn told_in_time(machine: &Booted) {
     let (code, _, why) = machine.tried("camcops-provision restart scheduler");
     assert_eq!(code, 69, "{why}");
     let why_it_fails = "restarts): KeyError: 'y'";
-    assert!(
-        why.contains("keeps failing (3 ") && why.contains(why_it_fails),
-        "{why}"
-    );
+    assert!(why.contains("keeps failing (3 ") && why.contains(why_it_fails), "{why}");
     let told = machine.run("camcops-provision status");
-    assert!(
-        told.contains("keeps failing (") && told.contains(why_it_fails),
-        "{told}"
-    );
+    assert!(told.contains("keeps failing (") && told.contains(why_it_fails), "{told}");
     is(machine, "services.running", "failed", why_it_fails);
     machine.run("rm -r /run/systemd/system/camcops-scheduler@camcops.service.d; systemctl daemon-reload; camcops-provision restart scheduler");
 
     machine.run("systemctl stop apache2");
     let (code, told, why) = machine.tried("camcops-provision start server");
     assert_eq!(code, 69, "{told}{why}");
-    assert!(
-        told.contains("answers") && why.contains("the site does not answer"),
-        "{told}{why}"
-    );
+    assert!(told.contains("answers") && why.contains("the site does not answer"), "{told}{why}");
     machine.run("systemctl start apache2; camcops-provision start server");
 }
 
@@ -162,9 +147,7 @@ fn backups(machine: &Booted) {
     assert_eq!(code, 74, "{why}");
     machine.run("[ ! -e /srv/share ]; mv /root/fstab /etc/fstab");
     let create = "camcops-provision backup create";
-    machine.run(&format!(
-        "cd /var/backups/camcops; rm --recursive --force *; {create}; mv * camcops-20260101T023000Z"
-    ));
+    machine.run(&format!("cd /var/backups/camcops; rm --recursive --force *; {create}; mv * camcops-20260101T023000Z"));
     let remedies = is(machine, "backups", "warning", "days old");
     assert_eq!(remedies, [create]);
     machine.run("mv /usr/bin/mariadb-dump /usr/bin/mysqldump /root");
@@ -185,15 +168,9 @@ fn metrics(machine: &Booted) {
          systemctl start camcops-metrics@camcops.service"
     ));
     let states = |command: &str| machine.run(&format!("{command} | grep ^camcops_check_state"));
-    let (timer, root) = (
-        states(&format!("cat {file}")),
-        states("camcops-provision doctor --metrics -"),
-    );
+    let (timer, root) = (states(&format!("cat {file}")), states("camcops-provision doctor --metrics -"));
     assert_eq!(timer, root);
-    assert!(
-        timer.lines().count() > 30 && !timer.contains("} 2"),
-        "{timer}"
-    );
+    assert!(timer.lines().count() > 30 && !timer.contains("} 2"), "{timer}");
     machine.run("camcops-provision config unset monitor.metrics_file; camcops-provision install --yes; ! systemctl is-active camcops-metrics@camcops.timer");
 }
 
@@ -211,18 +188,10 @@ fn database(machine: &Booted) {
         "of 12 connections",
     );
     for (change, words) in [
-        (
-            "CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
-            "phq9 has columns in utf8mb4_general_ci",
-        ),
+        ("CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", "phq9 has columns in utf8mb4_general_ci"),
         ("ROW_FORMAT = COMPACT", "row format Compact"),
     ] {
-        is_mended(
-            machine,
-            &format!("mysql camcops --execute 'ALTER TABLE phq9 {change}'"),
-            "database.tables",
-            words,
-        );
+        is_mended(machine, &format!("mysql camcops --execute 'ALTER TABLE phq9 {change}'"), "database.tables", words);
     }
     is_mended(
         machine,
@@ -231,17 +200,10 @@ fn database(machine: &Booted) {
         "camcops@localhost differs in its grants",
     );
     let revision = |change: &str| {
-        machine.run(&format!(
-            "mysql camcops --execute 'UPDATE _alembic_version SET version_num = {change}'"
-        ));
+        machine.run(&format!("mysql camcops --execute 'UPDATE _alembic_version SET version_num = {change}'"));
     };
     revision("\"0086\"");
-    is(
-        machine,
-        "database.schema",
-        "failed",
-        "differs in its revision",
-    );
+    is(machine, "database.schema", "failed", "differs in its revision");
     revision("\"0087\"");
     is(machine, "database.schema", "ok", "");
 
@@ -256,8 +218,7 @@ fn database(machine: &Booted) {
 }
 
 fn broker(machine: &Booted) {
-    machine
-        .run("rabbitmqctl --quiet eval 'application:set_env(rabbit, consumer_timeout, 1800000).'");
+    machine.run("rabbitmqctl --quiet eval 'application:set_env(rabbit, consumer_timeout, 1800000).'");
     let remedies = is(machine, "broker.timeout", "failed", "after 1800000 ms");
     assert_eq!(remedies, ["systemctl restart rabbitmq-server"]);
     machine.run(&remedies[0]);
@@ -275,12 +236,7 @@ fn machine_itself(machine: &Booted) {
         "mount -t tmpfs -o size=4m,uid=33,gid=33,mode=0700 small /var/tmp/camcops/downloads
          head -c 8M /dev/zero > /var/tmp/camcops/downloads/much || true",
     );
-    is(
-        machine,
-        "disk",
-        "failed",
-        "/var/tmp/camcops/downloads: 0 of 4 MiB free",
-    );
+    is(machine, "disk", "failed", "/var/tmp/camcops/downloads: 0 of 4 MiB free");
     machine.run(
         "umount /var/tmp/camcops/downloads
          mount -t tmpfs -o size=4m,nr_inodes=20,uid=33,gid=33,mode=0700 small /var/tmp/camcops/downloads
@@ -296,20 +252,9 @@ fn machine_itself(machine: &Booted) {
          systemd-run --quiet --unit=other /usr/share/camcops/venv/bin/python3 -m http.server 443
          until (exec 3<> /dev/tcp/127.0.0.1/443) 2> /dev/null; do sleep 0.1; done",
     );
-    let remedies = is(
-        machine,
-        "ports",
-        "failed",
-        "https at 0.0.0.0:443 is held by python3",
-    );
-    assert!(
-        remedies[0].starts_with("systemctl disable --now other.service "),
-        "{remedies:?}"
-    );
-    assert!(
-        remedies[0].contains("config set web.https_port"),
-        "{remedies:?}"
-    );
+    let remedies = is(machine, "ports", "failed", "https at 0.0.0.0:443 is held by python3");
+    assert!(remedies[0].starts_with("systemctl disable --now other.service "), "{remedies:?}");
+    assert!(remedies[0].contains("config set web.https_port"), "{remedies:?}");
     is(machine, "web.apache", "failed", "does not run");
     machine.run("systemctl stop other; systemctl start apache2");
     is(machine, "ports", "ok", "");
@@ -324,20 +269,14 @@ fn machine_itself(machine: &Booted) {
     );
     let remedies = is(machine, "former", "failed", "started by old.service");
     assert_eq!(remedies[0], "systemctl disable --now old.service");
-    assert!(
-        remedies[1].starts_with("mv /etc/supervisor/conf.d/old.conf "),
-        "{remedies:?}"
-    );
+    assert!(remedies[1].starts_with("mv /etc/supervisor/conf.d/old.conf "), "{remedies:?}");
     machine.run("systemctl stop old; rm -r /opt/old /etc/supervisor/conf.d/old.conf");
     is(machine, "former", "ok", "");
 
     machine.run("printf '[web]\\nserver_names = [\"nowhere.invalid\"]\\n' > /root/names.toml");
     let (code, out, _) = machine.tried("camcops-provision --config /root/names.toml doctor names");
     assert_eq!(code, 0, "{out}");
-    assert!(
-        out.contains("warning  names                 nowhere.invalid does not resolve"),
-        "{out}"
-    );
+    assert!(out.contains("warning  names                 nowhere.invalid does not resolve"), "{out}");
 }
 
 fn files(machine: &Booted) {
@@ -347,12 +286,7 @@ fn files(machine: &Booted) {
         "permissions",
         "/etc/camcops/camcops.conf differs in its",
     );
-    is_mended(
-        machine,
-        "rm /etc/camcops/camcops.my.cnf",
-        "files",
-        "/etc/camcops/camcops.my.cnf is not there",
-    );
+    is_mended(machine, "rm /etc/camcops/camcops.my.cnf", "files", "/etc/camcops/camcops.my.cnf is not there");
     let holder = "machine-7f00aa40.4194304-12345";
     is_mended(
         machine,
@@ -368,19 +302,11 @@ fn files(machine: &Booted) {
 
 fn services(machine: &Booted) {
     machine.run("systemctl stop camcops-workers@camcops");
-    is(
-        machine,
-        "services.running",
-        "failed",
-        "camcops-workers@camcops.service is stopped",
-    );
+    is(machine, "services.running", "failed", "camcops-workers@camcops.service is stopped");
     let (code, out, _) = machine.tried("camcops-provision doctor --monitoring services broker");
     assert_eq!(code, 2, "{out}");
     assert!(out.starts_with("CAMCOPS CRITICAL: "), "{out}");
-    assert!(
-        out.contains("broker.queue failed, services.running failed | "),
-        "{out}"
-    );
+    assert!(out.contains("broker.queue failed, services.running failed | "), "{out}");
     is_mended(machine, ":", "services.running", "is stopped");
     is_mended(
         machine,
@@ -396,16 +322,8 @@ fn services(machine: &Booted) {
          until [ \"$(stat --format %U /proc/$(systemctl show --property=MainPID --value camcops-monitor@camcops))\" = root ]; do sleep 0.2; done
          sleep 1",
     );
-    let remedies = is(
-        machine,
-        "services.account",
-        "failed",
-        "runs as root, not as www-data",
-    );
-    assert!(
-        remedies[0].starts_with("systemctl cat camcops-monitor@camcops.service "),
-        "{remedies:?}"
-    );
+    let remedies = is(machine, "services.account", "failed", "runs as root, not as www-data");
+    assert!(remedies[0].starts_with("systemctl cat camcops-monitor@camcops.service "), "{remedies:?}");
     machine.run(
         "rm -r /run/systemd/system/camcops-monitor@camcops.service.d
          systemctl daemon-reload
@@ -417,14 +335,10 @@ fn services(machine: &Booted) {
 fn web(machine: &Booted) {
     // The first layer that fails is named, and those on it are not asked.
     let first = |layer: &str, words: &str| {
-        let (code, out, _) =
-            machine.tried("camcops-provision doctor -q web.app web.socket web.apache web.public");
+        let (code, out, _) = machine.tried("camcops-provision doctor -q web.app web.socket web.apache web.public");
         assert_eq!(code, 1, "{out}");
         assert!(out.starts_with(&format!("failed   {layer:<21} ")), "{out}");
-        assert!(
-            out.contains(words) && out.matches("failed ").count() == 1,
-            "{out}"
-        );
+        assert!(out.contains(words) && out.matches("failed ").count() == 1, "{out}");
     };
     machine.run("rm /run/camcops/camcops.socket");
     first("web.socket", "there is no such socket");
@@ -432,9 +346,7 @@ fn web(machine: &Booted) {
     machine.run("chmod 0700 /run/camcops; setpriv --reuid=33 --regid=33 --clear-groups sh -c '! test -w /run/camcops/camcops.socket'");
     first("web.socket", "Apache's account www-data may not use it");
     machine.run(&format!("{INSTALL} --yes"));
-    machine.run(
-        "mv /etc/apache2/sites-enabled/camcops.conf /root/; systemctl reload apache2; sleep 1",
-    );
+    machine.run("mv /etc/apache2/sites-enabled/camcops.conf /root/; systemctl reload apache2; sleep 1");
     first("web.apache", "https://machine/");
     machine.run(&format!("{INSTALL} --yes"));
     machine.run("kill -STOP $(systemctl show --property=MainPID --value camcops-server@camcops) $(pgrep -P $(systemctl show --property=MainPID --value camcops-server@camcops))");
@@ -447,26 +359,15 @@ fn web(machine: &Booted) {
         "web.headers",
         "believes whoever asks what host or path it was asked by",
     );
-    is_mended(
-        machine,
-        "a2dismod --quiet --force proxy_http",
-        "web.config",
-        "proxy_http.load is not there",
-    );
+    is_mended(machine, "a2dismod --quiet --force proxy_http", "web.config", "proxy_http.load is not there");
     let other = "/etc/apache2/sites-enabled/other.conf";
     for (line, words) in [
         (
             "ProxyPass /x \"unix:/run/camcops/camcops.socket|https://x.invalid/\"",
             "other.conf:1: passes to a socket by https",
         ),
-        (
-            "ProxyPass /x/ \"unix:/run/camcops/camcops.socket|http://x.invalid\"",
-            "ends with a slash",
-        ),
-        (
-            "ProxyPass /x \"unix:/run/other.socket|http://camcops.invalid/\"",
-            "share the worker",
-        ),
+        ("ProxyPass /x/ \"unix:/run/camcops/camcops.socket|http://x.invalid\"", "ends with a slash"),
+        ("ProxyPass /x \"unix:/run/other.socket|http://camcops.invalid/\"", "share the worker"),
         ("Nonsense on", "Invalid command 'Nonsense'"),
     ] {
         machine.run(&format!("echo '{line}' > {other}"));
@@ -480,17 +381,15 @@ fn certificate(machine: &Booted) {
     let authority = Authority::new("An authority");
     let directory = "/etc/camcops/given";
     machine.run(&format!("mkdir -p {directory}"));
-    let settings = format!(
-        "[tls]\nmode = 'files'\ncertificate = '{directory}/site.crt'\nkey = '{directory}/site.key'\n"
-    );
+    let settings =
+        format!("[tls]\nmode = 'files'\ncertificate = '{directory}/site.crt'\nkey = '{directory}/site.key'\n");
     std::fs::write(machine.path("/root/given.toml"), settings).unwrap();
     for (expired, state, words) in [(false, "warning", "days left"), (true, "failed", "expired")] {
         let (certificate, key) = authority.sign("machine", expired);
         std::fs::write(machine.path(&format!("{directory}/site.crt")), certificate).unwrap();
         std::fs::write(machine.path(&format!("{directory}/site.key")), key).unwrap();
         machine.run(&format!("chmod 0600 {directory}/site.key"));
-        let (_, out, _) =
-            machine.tried("camcops-provision --json --config /root/given.toml doctor certificate");
+        let (_, out, _) = machine.tried("camcops-provision --json --config /root/given.toml doctor certificate");
         let told: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(told["state"], state, "{out}");
         assert!(out.contains(words), "{out}");
@@ -498,10 +397,7 @@ fn certificate(machine: &Booted) {
     machine.run(&format!("rm -r {directory}"));
 
     // One of our own that is about to expire is made anew.
-    let (certificate, key) = (
-        "/etc/camcops/tls/camcops.crt",
-        "/etc/camcops/tls/camcops.key",
-    );
+    let (certificate, key) = ("/etc/camcops/tls/camcops.crt", "/etc/camcops/tls/camcops.key");
     let key = std::fs::read_to_string(machine.path(key)).unwrap();
     std::fs::write(machine.path(certificate), old(&key, "machine")).unwrap();
     is_mended(machine, ":", "certificate", "4 days left");
@@ -530,13 +426,9 @@ fn an_unfit_machine_is_refused_before_the_first_change() {
     let (code, out, _) = machine.tried("camcops-provision doctor --preflight ports");
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("http at 0.0.0.0:80 is held by"), "{out}");
-    let (code, _, why) =
-        machine.tried("camcops-provision install --yes --wheelhouse /srv/wheelhouse");
+    let (code, _, why) = machine.tried("camcops-provision install --yes --wheelhouse /srv/wheelhouse");
     assert_eq!(code, 73, "{why}");
     assert!(why.contains("not ready, and nothing was changed"), "{why}");
     assert!(why.contains("http at 0.0.0.0:80 is held by"), "{why}");
-    assert_eq!(
-        machine.run("ls /var/lib/camcops-provision 2> /dev/null || echo none"),
-        "none\n"
-    );
+    assert_eq!(machine.run("ls /var/lib/camcops-provision 2> /dev/null || echo none"), "none\n");
 }

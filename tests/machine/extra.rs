@@ -72,18 +72,13 @@ fn told(machine: &Booted, path: &str) -> String {
 }
 
 fn pid(machine: &Booted) -> u64 {
-    services(machine)[&unit("listener")]["pid"]
-        .as_u64()
-        .unwrap()
+    services(machine)[&unit("listener")]["pid"].as_u64().unwrap()
 }
 
 fn is_there(machine: &Booted) {
     let uid = machine.run("id --user www-data");
-    let expected = format!(
-        "['/a?b=c', None, {}, {}, ['$HOME of \"100%\"', 'a\\\\b'], '/extra']",
-        pid(machine),
-        uid.trim()
-    );
+    let expected =
+        format!("['/a?b=c', None, {}, {}, ['$HOME of \"100%\"', 'a\\\\b'], '/extra']", pid(machine), uid.trim());
     assert_eq!(told(machine, "extra/a?b=c"), expected);
     assert!(told(machine, "extra").starts_with("['/', "));
     let cookie = page(machine, "extra", "").header;
@@ -97,8 +92,7 @@ fn is_there(machine: &Booted) {
     let port = ports.lines().find(|line| line.starts_with("listener "));
     assert!(port.unwrap().contains("127.0.0.1:9000 (python3"), "{ports}");
     machine.run("camcops-provision logs listener | grep 'the listener begins'");
-    machine
-        .run("camcops-provision top --help > /dev/null; camcops-provision stats | grep listener");
+    machine.run("camcops-provision top --help > /dev/null; camcops-provision stats | grep listener");
     let doctor = machine.run("camcops-provision --json doctor services");
     assert!(!doctor.contains("\"failed\""), "{doctor}");
 }
@@ -127,13 +121,7 @@ fn reads_its_variables(machine: &Booted) {
          echo 'COLOUR=\"{SECRET}\"' > /etc/camcops/env.d/camcops-listener.env"
     ));
     assert_eq!(services(machine)[&unit("listener")]["fresh"], false);
-    for command in [
-        "plan --diff",
-        "--json plan",
-        "status",
-        "--json doctor",
-        "config show",
-    ] {
+    for command in ["plan --diff", "--json plan", "status", "--json doctor", "config show"] {
         let (_, out, err) = machine.tried(&format!("camcops-provision {command}"));
         assert!(!(out + &err).contains(SECRET), "{command}");
     }
@@ -190,11 +178,8 @@ fn refuses(machine: &Booted) {
         assert_eq!((code, why.lines().count()), (64, 1), "{command}: {why}");
         assert!(why.contains("monitor, listener"), "{why}");
     }
-    let wrong =
-        r#"[{name = "listener", command = ["/usr/local/bin/listener"], user = "nobody-here"}]"#;
-    let (code, _, why) = machine.tried(&format!(
-        "camcops-provision --set 'services.extra={wrong}' install --yes"
-    ));
+    let wrong = r#"[{name = "listener", command = ["/usr/local/bin/listener"], user = "nobody-here"}]"#;
+    let (code, _, why) = machine.tried(&format!("camcops-provision --set 'services.extra={wrong}' install --yes"));
     assert_eq!(code, 69, "{why}");
     assert!(why.contains("no account nobody-here"), "{why}");
     // One that does not listen keeps nothing of CamCOPS from running.

@@ -23,13 +23,9 @@ fn lives_beside_others() {
     let before = site::processes(&machine);
     let apache = machine.run(APACHE);
     // What only Apache reads, and what the server reads too.
-    for (change, restarted) in [
-        ("web.server_names=[\"machine\",\"other.example\"]", false),
-        ("web.timeout_s=77", true),
-    ] {
-        machine.run(&format!(
-            "camcops-provision install --yes --wheelhouse /srv/wheelhouse --set '{change}'"
-        ));
+    for (change, restarted) in [("web.server_names=[\"machine\",\"other.example\"]", false), ("web.timeout_s=77", true)]
+    {
+        machine.run(&format!("camcops-provision install --yes --wheelhouse /srv/wheelhouse --set '{change}'"));
         wait_until_well(&machine, change);
         let now = site::processes(&machine);
         assert_eq!(machine.run(APACHE), apache, "{change}");
@@ -95,12 +91,8 @@ fn a_broken_one_stops_an_install(machine: &Booted) {
         "camcops-provision install --yes --wheelhouse /srv/wheelhouse --set 'web.server_names=[\"machine\",\"other.example\"]'",
     );
     assert_eq!(code, 78, "{out}{told}");
-    assert!(
-        told.contains("Invalid command 'NoSuchDirective'") && told.contains("broken.conf"),
-        "{told}"
-    );
+    assert!(told.contains("Invalid command 'NoSuchDirective'") && told.contains("broken.conf"), "{told}");
     assert_eq!(machine.run(DIGEST), before);
     assert_eq!(site::page(machine, "login", "").status, 200);
-    machine
-        .run("rm /etc/apache2/sites-enabled/broken.conf /etc/apache2/sites-available/broken.conf");
+    machine.run("rm /etc/apache2/sites-enabled/broken.conf /etc/apache2/sites-available/broken.conf");
 }

@@ -10,58 +10,18 @@ use std::time::Instant;
 
 /// Where each service can write, and nowhere else.
 const WRITABLE: [(&str, &[&str]); 7] = [
-    (
-        "server",
-        &[
-            "/run/lock/camcops/export",
-            "/var/cache/camcops",
-            "/var/lib/camcops",
-            "/var/tmp/camcops/downloads",
-        ],
-    ),
-    (
-        "workers",
-        &[
-            "/run/lock/camcops/export",
-            "/var/cache/camcops",
-            "/var/lib/camcops",
-            "/var/tmp/camcops/downloads",
-        ],
-    ),
+    ("server", &["/run/lock/camcops/export", "/var/cache/camcops", "/var/lib/camcops", "/var/tmp/camcops/downloads"]),
+    ("workers", &["/run/lock/camcops/export", "/var/cache/camcops", "/var/lib/camcops", "/var/tmp/camcops/downloads"]),
     ("scheduler", &["/var/cache/camcops", "/var/lib/camcops"]),
-    (
-        "exports",
-        &[
-            "/run/lock/camcops/export",
-            "/var/cache/camcops",
-            "/var/lib/camcops",
-        ],
-    ),
+    ("exports", &["/run/lock/camcops/export", "/var/cache/camcops", "/var/lib/camcops"]),
     ("monitor", &["/var/cache/camcops", "/var/lib/camcops"]),
-    (
-        "backup",
-        &[
-            "/run/camcops-provision",
-            "/var/backups/camcops",
-            "/var/lib/camcops-provision",
-        ],
-    ),
-    (
-        "metrics",
-        &["/run/camcops-provision", "/var/lib/camcops-provision"],
-    ),
+    ("backup", &["/run/camcops-provision", "/var/backups/camcops", "/var/lib/camcops-provision"]),
+    ("metrics", &["/run/camcops-provision", "/var/lib/camcops-provision"]),
 ];
 /// The door of a container's manager, of which the systemd inside knows nothing.
 const MANAGERS_DOOR: &str = "/run/host/incoming";
 /// What is each service's own and goes with it.
-const PRIVATE: [&str; 6] = [
-    "/dev/hugepages",
-    "/dev/mqueue",
-    "/dev/shm",
-    MANAGERS_DOOR,
-    "/tmp",
-    "/var/tmp",
-];
+const PRIVATE: [&str; 6] = ["/dev/hugepages", "/dev/mqueue", "/dev/shm", MANAGERS_DOOR, "/tmp", "/var/tmp"];
 
 #[test]
 fn a_service_reaches_only_what_it_needs() {
@@ -157,20 +117,14 @@ fn opens_the_folders_of_exports(machine: &Booted) {
     assert!(!writes("workers"));
     let (code, plan, _) = machine.tried("camcops-provision plan --exit-code");
     assert_ne!(code, 0);
-    assert!(
-        plan.contains("camcops-workers@") && !plan.contains("camcops-server@"),
-        "{plan}"
-    );
+    assert!(plan.contains("camcops-workers@") && !plan.contains("camcops-server@"), "{plan}");
     machine.run("camcops-provision install --yes");
     assert!(writes("workers"));
 
     machine.run("chown root:root /srv/exports/camcops");
     let (code, told, _) = machine.tried("camcops-provision doctor exports.folders");
     assert_eq!(code, 1, "{told}");
-    assert!(
-        told.contains("chown www-data: /srv/exports/camcops"),
-        "{told}"
-    );
+    assert!(told.contains("chown www-data: /srv/exports/camcops"), "{told}");
 }
 
 /// Tries every service of an installed site.
@@ -178,38 +132,18 @@ pub fn is_locked_in(machine: &Booted) {
     for (service, expected) in WRITABLE {
         let start = Instant::now();
         let found = Sandbox::of(machine, service);
-        eprintln!(
-            "{service}: {found:?} in {:.0} s",
-            start.elapsed().as_secs_f64()
-        );
-        let below = |path: &str| {
-            expected
-                .iter()
-                .any(|one| path == *one || path.starts_with(&format!("{one}/")))
-        };
-        let is_private = |path: &str| {
-            PRIVATE
-                .iter()
-                .any(|one| path == *one || path.starts_with(&format!("{one}/")))
-        };
+        eprintln!("{service}: {found:?} in {:.0} s", start.elapsed().as_secs_f64());
+        let below = |path: &str| expected.iter().any(|one| path == *one || path.starts_with(&format!("{one}/")));
+        let is_private = |path: &str| PRIVATE.iter().any(|one| path == *one || path.starts_with(&format!("{one}/")));
         for path in found.all("directories") {
-            assert!(
-                below(path) || is_private(path),
-                "{service} writes to {path}"
-            );
+            assert!(below(path) || is_private(path), "{service} writes to {path}");
         }
         for path in expected {
-            assert!(
-                found.all("directories").contains(path),
-                "{service} can't write to {path}"
-            );
+            assert!(found.all("directories").contains(path), "{service} can't write to {path}");
         }
         for path in found.all("files") {
             let is_device = path.starts_with("/dev/");
-            assert!(
-                below(path) || is_private(path) || is_device,
-                "{service} writes to {path}"
-            );
+            assert!(below(path) || is_private(path) || is_device, "{service} writes to {path}");
         }
         let mut executed = found.all("executed");
         executed.retain(|path| *path != MANAGERS_DOOR);
@@ -221,21 +155,10 @@ pub fn is_locked_in(machine: &Booted) {
             _ => assert_eq!(allowed, [""; 0], "{service}"),
         }
         let is_ours = |path: &&str| {
-            [
-                "/run/camcops/",
-                "/run/mysqld/",
-                "/run/systemd/",
-                "/run/host/",
-            ]
-            .iter()
-            .any(|known| path.starts_with(known))
+            ["/run/camcops/", "/run/mysqld/", "/run/systemd/", "/run/host/"].iter().any(|known| path.starts_with(known))
                 || service == "metrics"
         };
-        let others: Vec<&str> = found
-            .all("sockets")
-            .into_iter()
-            .filter(|path| !is_ours(path))
-            .collect();
+        let others: Vec<&str> = found.all("sockets").into_iter().filter(|path| !is_ours(path)).collect();
         assert_eq!(others, [""; 0], "{service}");
     }
 }
@@ -313,8 +236,7 @@ struct Raced<'a> {
 
 impl Raced<'_> {
     fn start(machine: &Booted) -> Raced<'_> {
-        machine
-            .run("apt-get install --quiet --yes --no-install-recommends gcc libc6-dev > /dev/null");
+        machine.run("apt-get install --quiet --yes --no-install-recommends gcc libc6-dev > /dev/null");
         fs::write(machine.path("/root/racer.c"), RACER).unwrap();
         fs::write(machine.path("/root/sentinels.sh"), SENTINELS).unwrap();
         machine.run("gcc -O2 -o /usr/local/bin/racer /root/racer.c");
@@ -338,14 +260,9 @@ impl Raced<'_> {
     fn while_root(&self, commands: &[&str]) {
         for command in commands {
             let start = Instant::now();
-            let (code, _, said) = self
-                .machine
-                .tried(&format!("timeout 240 bash -c '{command}'"));
+            let (code, _, said) = self.machine.tried(&format!("timeout 240 bash -c '{command}'"));
             let last = said.lines().last().unwrap_or_default();
-            eprintln!(
-                "{code} after {:.0} s: {command}: {last}",
-                start.elapsed().as_secs_f64()
-            );
+            eprintln!("{code} after {:.0} s: {command}: {last}", start.elapsed().as_secs_f64());
             assert!(code < 124, "{command}: {code}: {said}");
             self.assert_untouched(command);
         }
@@ -359,8 +276,7 @@ impl Raced<'_> {
     fn end(self) {
         let running = self.machine.run("pgrep --count racer");
         assert_eq!(running.trim(), "3", "a racer has ended by itself");
-        self.machine
-            .run("pkill --exact racer; while pgrep --exact racer > /dev/null; do sleep 0.1; done");
+        self.machine.run("pkill --exact racer; while pgrep --exact racer > /dev/null; do sleep 0.1; done");
         self.assert_untouched("all");
     }
 }

@@ -33,11 +33,7 @@ fn from_bare_debian_to_a_site() {
 fn was_told(seen: &Value) {
     let out = seen["out"].as_str().unwrap();
     let last = out.trim_end().lines().last().unwrap();
-    assert_eq!(
-        last,
-        format!("The CamCOPS application is running at {URL}"),
-        "{out}"
-    );
+    assert_eq!(last, format!("The CamCOPS application is running at {URL}"), "{out}");
     let told = seen["err"].as_str().unwrap();
     for what in [
         "create package",
@@ -48,10 +44,7 @@ fn was_told(seen: &Value) {
         "create superuser",
         "start camcops-server@camcops.service",
     ] {
-        assert!(
-            told.contains(&format!("] {what}")),
-            "{what} is not in:\n{told}"
-        );
+        assert!(told.contains(&format!("] {what}")), "{what} is not in:\n{told}");
     }
     let page = seen["page"].as_str().unwrap();
     assert!(page.contains("CamCOPS"), "{page}");
@@ -76,21 +69,14 @@ fn answers(machine: &Booted) {
     let login = page(machine, "login", "");
     assert_eq!(login.status, 200);
     assert!(login.body.contains("name=\"password\""), "{}", login.body);
-    assert!(
-        login.header.contains("strict-transport-security"),
-        "{}",
-        login.header
-    );
+    assert!(login.header.contains("strict-transport-security"), "{}", login.header);
 
     let plain = machine.run("curl --silent --include http://machine/login");
     assert!(plain.starts_with("HTTP/1.1 301"), "{plain}");
     assert!(plain.contains(&format!("Location: {URL}login")), "{plain}");
 
     // Told apart by what is wrong: the superuser is let in, but is in no group yet that a tablet could send data to.
-    for (password, error) in [
-        ("not-the-password", "Invalid username/password"),
-        (PASSWORD, site::NO_GROUP),
-    ] {
+    for (password, error) in [("not-the-password", "Invalid username/password"), (PASSWORD, site::NO_GROUP)] {
         let answer = as_tablet(machine, SUPERUSER, password);
         assert_eq!(answer.status, 200);
         let lines = format!("success:0\nerror:{error}");
@@ -103,12 +89,7 @@ fn is_left_alone_by_a_second_install(machine: &Booted) {
     assert!(before.len() >= SERVICES.len(), "{before:?}");
     let again = machine.run("camcops-provision install --yes --wheelhouse /srv/wheelhouse");
     assert!(again.contains("nothing to do"), "{again}");
-    assert!(
-        again
-            .trim_end()
-            .ends_with(&format!("The CamCOPS application is running at {URL}")),
-        "{again}"
-    );
+    assert!(again.trim_end().ends_with(&format!("The CamCOPS application is running at {URL}")), "{again}");
     assert_eq!(site::processes(machine), before);
     let (code, pending, _) = machine.tried("camcops-provision plan --exit-code");
     assert_eq!(code, 0, "{pending}");
@@ -121,28 +102,21 @@ fn serves_static_files_without_the_application(machine: &Booted) {
     let logo = page(machine, LOGO, "");
     assert_eq!(logo.status, 200, "{}", logo.header);
     assert!(logo.header.contains("server: apache"), "{}", logo.header);
-    assert!(
-        logo.header.contains("content-type: image/png"),
-        "{}",
-        logo.header
-    );
+    assert!(logo.header.contains("content-type: image/png"), "{}", logo.header);
     machine.run("camcops-provision start server");
     site::wait_until_well(machine, "the server was stopped and started");
 }
 
 /// What the services may do, who they are, and where they listen.
 fn is_locked_up(machine: &Booted) {
-    let units = machine.run(
-        "systemctl list-units --plain --no-legend --type=service --state=running 'camcops*' | cut -d' ' -f1",
-    );
+    let units = machine
+        .run("systemctl list-units --plain --no-legend --type=service --state=running 'camcops*' | cut -d' ' -f1");
     let units: Vec<&str> = units.lines().collect();
     for service in SERVICES {
         assert!(units.contains(&unit(service).as_str()), "{units:?}");
     }
     for unit in units {
-        let told = machine.run(&format!(
-            "systemd-analyze security --no-pager {unit} | tail -n 1"
-        ));
+        let told = machine.run(&format!("systemd-analyze security --no-pager {unit} | tail -n 1"));
         let exposure = told
             .split_whitespace()
             .find_map(|word| word.parse::<f64>().ok())
@@ -159,10 +133,7 @@ fn is_locked_up(machine: &Booted) {
          done",
     );
     assert!(roots.lines().count() >= SERVICES.len(), "{roots}");
-    assert!(
-        !roots.lines().any(|line| line.starts_with("root ")),
-        "{roots}"
-    );
+    assert!(!roots.lines().any(|line| line.starts_with("root ")), "{roots}");
 
     let listening = machine.run("ss --no-header --listening --tcp --udp --processes --numeric");
     let mut public = Vec::new();
@@ -236,10 +207,7 @@ END"#,
     let plain = "CAMCOPS_CONFIG_FILE=/etc/camcops/camcops.conf";
     let (whole, loaded) = knows(plain);
     assert!(loaded && !whole.contains("export_to_archive"), "{whole}");
-    assert_eq!(
-        knows(&format!("{plain} CAMCOPS_RUNS_NO_TASKS=yes")),
-        (whole, false)
-    );
+    assert_eq!(knows(&format!("{plain} CAMCOPS_RUNS_NO_TASKS=yes")), (whole, false));
     let units = ["scheduler", "monitor"].map(unit);
     for unit in units {
         let told = machine.run(&format!("systemctl show --property=Environment {unit}"));
@@ -249,17 +217,12 @@ END"#,
 }
 
 fn no_secret_is_left_lying(machine: &Booted) {
-    let patterns: Vec<String> = watch::secrets(machine)
-        .into_iter()
-        .map(|(_, secret)| secret)
-        .collect();
+    let patterns: Vec<String> = watch::secrets(machine).into_iter().map(|(_, secret)| secret).collect();
     fs::write(machine.path("/root/patterns"), patterns.join("\n")).unwrap();
     machine.run("chmod 600 /root/patterns; rm -f /root/form");
     let found = |what: &str| machine.run(&format!("{what} || true"));
     // It finds what is there.
-    let own = found(
-        "grep --recursive --files-with-matches --fixed-strings --file=/root/patterns /etc/camcops/secrets",
-    );
+    let own = found("grep --recursive --files-with-matches --fixed-strings --file=/root/patterns /etc/camcops/secrets");
     assert_eq!(own.lines().count(), patterns.len() - 1, "{own}");
     for place in [
         "journalctl --no-pager --output=export --all | grep --text --fixed-strings --file=/root/patterns",

@@ -62,21 +62,11 @@ fn tested(machine: &Booted, venv: &str, environment: &str) -> (usize, BTreeSet<S
              {venv}/bin/python -W ignore -m pytest -p no:cacheprovider --database-in-memory \
              --override-ini=log_cli=false --quiet -rfE --show-capture=no --tb=line"
     ));
-    let passed = told.lines().rev().find_map(|line| {
-        line.split(" passed")
-            .next()?
-            .rsplit(' ')
-            .next()?
-            .parse()
-            .ok()
-    });
+    let passed = told.lines().rev().find_map(|line| line.split(" passed").next()?.rsplit(' ').next()?.parse().ok());
     let passed = passed.unwrap_or_else(|| panic!("{told}{why}"));
     let failed = told
         .lines()
-        .filter_map(|line| {
-            line.strip_prefix("FAILED ")
-                .or_else(|| line.strip_prefix("ERROR "))
-        })
+        .filter_map(|line| line.strip_prefix("FAILED ").or_else(|| line.strip_prefix("ERROR ")))
         .map(|line| line.split(" - ").next().unwrap_or(line).to_owned());
     (passed, failed.collect())
 }

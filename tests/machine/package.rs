@@ -60,9 +60,7 @@ pub fn put_package(machine: &Machine) {
 /// Answers questions before they are asked.
 pub fn preseed(machine: &Machine, answers: &str) {
     for answer in answers.lines() {
-        machine.run(&format!(
-            "echo 'camcops-provision camcops-provision/{answer}' | debconf-set-selections"
-        ));
+        machine.run(&format!("echo 'camcops-provision camcops-provision/{answer}' | debconf-set-selections"));
     }
 }
 
@@ -128,7 +126,8 @@ fn the_offline_set_is_signed_and_every_change_is_noticed() {
          packaging/offline-set --binary \"$BINARY\" --sign tester@example.org \"$SET\"",
     );
     assert!(made.status.success(), "{made:?}");
-    const CHECK: &str = "cd \"$SET\" && gpg --verify SHA256SUMS.asc SHA256SUMS && sha256sum --check --strict SHA256SUMS";
+    const CHECK: &str =
+        "cd \"$SET\" && gpg --verify SHA256SUMS.asc SHA256SUMS && sha256sum --check --strict SHA256SUMS";
     let checked = script(CHECK);
     assert!(checked.status.success(), "{checked:?}");
     let parts = script("cat \"$SET\"/*.cdx.json").stdout;
@@ -151,22 +150,16 @@ fn without_answers_nothing_is_installed_and_a_purge_leaves_nothing() {
     let Some(machine) = machine() else { return };
     let before = machine.run(FILES);
     let said = dpkg(&machine, INSTALL);
-    assert!(
-        said.contains("CamCOPS itself is not installed yet"),
-        "{said}"
-    );
+    assert!(said.contains("CamCOPS itself is not installed yet"), "{said}");
     assert_eq!(state(&machine), "ii ");
-    machine.run(
-        "camcops-provision --version; test ! -e /etc/camcops; test ! -e /var/lib/camcops-provision",
-    );
+    machine.run("camcops-provision --version; test ! -e /etc/camcops; test ! -e /var/lib/camcops-provision");
     // The same again is what an upgrade does.
     dpkg(&machine, INSTALL);
     assert_eq!(state(&machine), "ii ");
     dpkg(&machine, "dpkg --remove camcops-provision 2>&1");
     dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
     assert_eq!(machine.run(FILES), before);
-    let left =
-        machine.run("debconf-show camcops-provision; ls /var/lib/dpkg/info | grep camcops || true");
+    let left = machine.run("debconf-show camcops-provision; ls /var/lib/dpkg/info | grep camcops || true");
     assert_eq!(left, "");
 }
 
@@ -183,10 +176,7 @@ fn answers_become_settings_and_what_cannot_be_done_yet_is_pending() {
     let said = dpkg(&machine, INSTALL);
     let pending_lines = said.lines().filter(|line| line.contains("pending: "));
     assert_eq!(pending_lines.count(), 1, "{said}");
-    assert!(
-        said.contains("policy-rc.d lets nothing be started"),
-        "{said}"
-    );
+    assert!(said.contains("policy-rc.d lets nothing be started"), "{said}");
     assert!(!said.contains(PASSWORD));
     assert_eq!(state(&machine), "ii ");
     assert_eq!(pending(&machine), "camcops\n");
@@ -201,24 +191,16 @@ fn answers_become_settings_and_what_cannot_be_done_yet_is_pending() {
     }
     let file = machine.run("cd /etc/camcops/secrets-in; stat -c '%a %U' . database; cat database");
     assert_eq!(file, format!("700 root\n600 root\n{PASSWORD}\n"));
-    machine.run(&format!(
-        "! grep -r {PASSWORD} /var/cache/debconf /var/log /var/lib/dpkg"
-    ));
+    machine.run(&format!("! grep -r {PASSWORD} /var/cache/debconf /var/log /var/lib/dpkg"));
     // An upgrade keeps what the administrator has changed since.
     machine.run("echo '# mine' >> /etc/camcops/provision.toml");
     dpkg(&machine, INSTALL);
     assert_eq!(pending(&machine), "camcops\n");
-    assert_eq!(
-        machine.run("cat /etc/camcops/provision.toml"),
-        format!("{settings}# mine\n")
-    );
+    assert_eq!(machine.run("cat /etc/camcops/provision.toml"), format!("{settings}# mine\n"));
     dpkg(&machine, "dpkg --remove camcops-provision 2>&1");
     machine.run("test -e /etc/camcops/provision.toml; test -e /etc/camcops/secrets-in/database");
     let said = dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
-    assert!(
-        said.contains("databases, backups and uploads are kept"),
-        "{said}"
-    );
+    assert!(said.contains("databases, backups and uploads are kept"), "{said}");
     assert_eq!(machine.run(FILES), before);
 }
 
@@ -229,10 +211,7 @@ fn settings_that_are_there_already_are_followed_and_not_touched() {
     machine.write("/etc/camcops/provision.toml", settings, 0o644);
     // They are no answer to the question, which says no where nobody was asked.
     let said = dpkg(&machine, INSTALL);
-    assert!(
-        said.contains("settings are in /etc/camcops/provision.toml"),
-        "{said}"
-    );
+    assert!(said.contains("settings are in /etc/camcops/provision.toml"), "{said}");
     assert_eq!(pending(&machine), "");
     dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
     machine.write("/etc/camcops/provision.toml", settings, 0o644);
@@ -256,31 +235,16 @@ fn settings_that_are_there_already_are_followed_and_not_touched() {
 fn answers_that_make_no_settings_and_settings_that_are_wrong_block_nothing() {
     let Some(machine) = machine() else { return };
     allow(&machine);
-    preseed(
-        &machine,
-        "install boolean true\nserver-name string no such name\n",
-    );
+    preseed(&machine, "install boolean true\nserver-name string no such name\n");
     let said = dpkg(&machine, INSTALL);
-    assert!(
-        said.contains("pending: the answers make no good settings"),
-        "{said}"
-    );
-    assert_eq!(
-        (state(&machine).as_str(), pending(&machine).as_str()),
-        ("ii ", "")
-    );
+    assert!(said.contains("pending: the answers make no good settings"), "{said}");
+    assert_eq!((state(&machine).as_str(), pending(&machine).as_str()), ("ii ", ""));
     dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
     machine.write("/etc/camcops/provision.toml", "[wbe]\n", 0o644);
     preseed(&machine, "install boolean true\n");
     let said = dpkg(&machine, INSTALL);
-    assert!(
-        said.contains("pending: /etc/camcops/provision.toml"),
-        "{said}"
-    );
-    assert_eq!(
-        (state(&machine).as_str(), pending(&machine).as_str()),
-        ("ii ", "camcops\n")
-    );
+    assert!(said.contains("pending: /etc/camcops/provision.toml"), "{said}");
+    assert_eq!((state(&machine).as_str(), pending(&machine).as_str()), ("ii ", "camcops\n"));
 }
 
 #[test]
@@ -288,14 +252,8 @@ fn answers_that_make_no_settings_and_settings_that_are_wrong_block_nothing() {
 fn killed_at_each_step_of_its_hook_it_still_ends_right() {
     let Some(machine) = machine() else { return };
     allow(&machine);
-    preseed(
-        &machine,
-        &format!("{EXTERNAL}database-password password {PASSWORD}\n"),
-    );
-    dpkg(
-        &machine,
-        "dpkg --force-unsafe-io --unpack /root/package.deb 2>&1",
-    );
+    preseed(&machine, &format!("{EXTERNAL}database-password password {PASSWORD}\n"));
+    dpkg(&machine, "dpkg --force-unsafe-io --unpack /root/package.deb 2>&1");
     const HOOK: &str = "/var/lib/dpkg/info/camcops-provision.postinst";
     let hook = fs::read_to_string(machine.path(HOOK)).unwrap();
     let lines: Vec<&str> = hook.lines().collect();
@@ -318,31 +276,23 @@ fn killed_at_each_step_of_its_hook_it_still_ends_right() {
         let goes_on = lines[number - 1].ends_with("||") || lines[number - 1].ends_with('\\');
         begins.iter().any(|begin| line.starts_with(begin)) && !goes_on
     };
-    let begin = hook
-        .lines()
-        .position(|line| line.starts_with("password_file()"));
+    let begin = hook.lines().position(|line| line.starts_with("password_file()"));
     let mut killed = 0;
     for number in (begin.unwrap()..lines.len()).filter(|number| statement(*number)) {
         let mut cut = lines.clone();
         // All of dpkg's processes: it leads the group.
         cut.insert(number, "kill -9 0");
         machine.write(HOOK, &(cut.join("\n") + "\n"), 0o755);
-        let script = "export DEBIAN_FRONTEND=noninteractive; exec 2>/dev/null; setsid --wait dpkg --configure -a >/dev/null";
-        let done = machine
-            .command("bash")
-            .args(["-c", script])
-            .status()
-            .unwrap();
+        let script =
+            "export DEBIAN_FRONTEND=noninteractive; exec 2>/dev/null; setsid --wait dpkg --configure -a >/dev/null";
+        let done = machine.command("bash").args(["-c", script]).status().unwrap();
         if done.success() {
             // The statement was not on the way; what was done is forgotten, so that the next cut is met.
             dpkg(
                 &machine,
                 "dpkg --purge camcops-provision 2>&1; dpkg --force-unsafe-io --unpack /root/package.deb 2>&1",
             );
-            preseed(
-                &machine,
-                &format!("{EXTERNAL}database-password password {PASSWORD}\n"),
-            );
+            preseed(&machine, &format!("{EXTERNAL}database-password password {PASSWORD}\n"));
         } else {
             killed += 1;
         }
@@ -350,19 +300,10 @@ fn killed_at_each_step_of_its_hook_it_still_ends_right() {
     assert!(killed > 20, "{killed}");
     machine.write(HOOK, &hook, 0o755);
     dpkg(&machine, "dpkg --configure -a 2>&1");
-    assert_eq!(
-        (state(&machine).as_str(), pending(&machine).as_str()),
-        ("ii ", "camcops\n")
-    );
+    assert_eq!((state(&machine).as_str(), pending(&machine).as_str()), ("ii ", "camcops\n"));
     let settings = machine.run("cat /etc/camcops/provision.toml");
-    assert!(
-        settings.contains("/etc/camcops/secrets-in/database"),
-        "{settings}"
-    );
-    assert_eq!(
-        machine.run("cat /etc/camcops/secrets-in/database"),
-        format!("{PASSWORD}\n")
-    );
+    assert!(settings.contains("/etc/camcops/secrets-in/database"), "{settings}");
+    assert_eq!(machine.run("cat /etc/camcops/secrets-in/database"), format!("{PASSWORD}\n"));
     machine.run(&format!("! grep -r {PASSWORD} /var/cache/debconf"));
 }
 
@@ -373,9 +314,7 @@ fn what_is_installed_survives_a_removal_and_is_undone_by_a_purge() {
     dpkg(&machine, INSTALL);
     // As somebody who has built a machine's image would.
     machine.run("camcops-provision --root / install --yes 2>&1");
-    machine.run(
-        "test -e /etc/camcops/camcops.conf; test -e /etc/apache2/sites-available/camcops.conf",
-    );
+    machine.run("test -e /etc/camcops/camcops.conf; test -e /etc/apache2/sites-available/camcops.conf");
     let said = dpkg(&machine, INSTALL);
     assert!(said.contains("pending: "), "{said}");
     dpkg(&machine, "dpkg --remove camcops-provision 2>&1");
@@ -413,10 +352,7 @@ fn an_older_version_takes_over_and_other_packages_are_not_disturbed() {
          dpkg-deb --build older older.deb",
     );
     dpkg(&machine, "dpkg --force-unsafe-io -i /root/older.deb 2>&1");
-    assert_eq!(
-        (state(&machine).as_str(), pending(&machine).as_str()),
-        ("ii ", "camcops\n")
-    );
+    assert_eq!((state(&machine).as_str(), pending(&machine).as_str()), ("ii ", "camcops\n"));
     // A Python that comes is no news; the one that CamCOPS runs on, going, is.
     machine.run(
         "cd /root; mkdir -p other/DEBIAN other/usr/bin; printf '#!/bin/sh\\n' > other/usr/bin/python3.12; chmod 755 other/usr/bin/python3.12\n\
@@ -426,16 +362,10 @@ fn an_older_version_takes_over_and_other_packages_are_not_disturbed() {
          ln -s /usr/bin/python3.12 /usr/share/camcops/releases/one/bin/python3",
     );
     let said = dpkg(&machine, "dpkg -i /root/other.deb 2>&1");
-    assert!(
-        said.contains("Processing triggers for camcops-provision"),
-        "{said}"
-    );
+    assert!(said.contains("Processing triggers for camcops-provision"), "{said}");
     assert!(!said.contains("is gone"), "{said}");
     let said = dpkg(&machine, "dpkg --remove other 2>&1");
-    assert!(
-        said.contains("the Python that CamCOPS runs on is gone; run: camcops-provision install"),
-        "{said}"
-    );
+    assert!(said.contains("the Python that CamCOPS runs on is gone; run: camcops-provision install"), "{said}");
 }
 
 /// Debian's own judge: it installs, upgrades, removes and purges, without answers and with a site, and looks for what is

@@ -24,13 +24,7 @@ fn each_part_that_is_missing_is_named_with_the_command_that_completes_it() {
     );
     names(&machine, "nothing else is there", "mariadb-server");
     forbid(&machine);
-    dpkg(
-        &machine,
-        &format!(
-            "apt-get install --quiet --yes --no-install-recommends {} 2>&1",
-            PACKAGES.join(" ")
-        ),
-    );
+    dpkg(&machine, &format!("apt-get install --quiet --yes --no-install-recommends {} 2>&1", PACKAGES.join(" ")));
     names(&machine, "nothing may be started", "policy-rc.d");
     allow(&machine);
     names(&machine, "there is no network", "fetched");
@@ -65,16 +59,11 @@ fn hold(machine: &Machine, service: &str) {
 
 /// Starts it.
 fn release(machine: &Machine, service: &str) {
-    machine.run(&format!(
-        "mv /root/{service} /etc/init.d; service {service} start 2>&1"
-    ));
+    machine.run(&format!("mv /root/{service} /etc/init.d; service {service} start 2>&1"));
 }
 
 fn install(machine: &Machine) -> String {
-    let said = dpkg(
-        machine,
-        "dpkg --force-unsafe-io --install /root/package.deb 2>&1",
-    );
+    let said = dpkg(machine, "dpkg --force-unsafe-io --install /root/package.deb 2>&1");
     assert_eq!(state(machine), "ii ");
     said
 }
@@ -82,10 +71,7 @@ fn install(machine: &Machine) -> String {
 /// The package is configured and says in one line what is pending; gives the command that it tells.
 fn names(machine: &Machine, when: &str, what: &str) -> String {
     let said = install(machine);
-    let lines: Vec<&str> = said
-        .lines()
-        .filter(|line| line.contains("pending: "))
-        .collect();
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("pending: ")).collect();
     let [line] = lines.as_slice() else {
         panic!("{when}: {said}");
     };
@@ -98,7 +84,5 @@ fn names(machine: &Machine, when: &str, what: &str) -> String {
 fn is_done(machine: &Machine) {
     assert_eq!(pending(machine), "");
     machine.run("camcops-provision plan --exit-code");
-    machine.run(&format!(
-        "curl --silent --show-error --fail --insecure --max-time 60 --output /dev/null {URL}login"
-    ));
+    machine.run(&format!("curl --silent --show-error --fail --insecure --max-time 60 --output /dev/null {URL}login"));
 }

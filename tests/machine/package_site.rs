@@ -52,9 +52,7 @@ fn one_call_of_apt_ends_with_a_site_that_outlives_the_next_version() {
     wait_until_done(&machine);
     wait_until_well(&machine, "the package was installed");
     is_a_site(&machine);
-    machine.run(&format!(
-        "! grep --recursive {PASSWORD} /var/cache/debconf /var/log /var/lib/dpkg"
-    ));
+    machine.run(&format!("! grep --recursive {PASSWORD} /var/cache/debconf /var/log /var/lib/dpkg"));
     disturbs_nobody(&machine);
 }
 
@@ -68,16 +66,8 @@ fn what_cannot_be_done_is_pending_and_completed_by_the_next_boot() {
     wait_until_well(&machine, "the first boot");
     put_package(&machine);
     for (forbid, told, allow) in [
-        (
-            "systemctl mask --now mariadb",
-            "mariadb",
-            "systemctl unmask mariadb",
-        ),
-        (
-            "systemctl mask --now rabbitmq-server",
-            "rabbitmq-server",
-            "systemctl unmask rabbitmq-server",
-        ),
+        ("systemctl mask --now mariadb", "mariadb", "systemctl unmask mariadb"),
+        ("systemctl mask --now rabbitmq-server", "rabbitmq-server", "systemctl unmask rabbitmq-server"),
         (
             "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d",
             "policy-rc.d",
@@ -89,14 +79,8 @@ fn what_cannot_be_done_is_pending_and_completed_by_the_next_boot() {
             "export DEBIAN_FRONTEND=noninteractive
              apt-get install --quiet --yes --no-install-recommends --reinstall /root/package.deb 2>&1",
         );
-        let pending: Vec<&str> = said
-            .lines()
-            .filter(|line| line.contains("pending: "))
-            .collect();
-        assert!(
-            matches!(pending.as_slice(), [one] if one.contains(told)),
-            "{pending:#?} {said}"
-        );
+        let pending: Vec<&str> = said.lines().filter(|line| line.contains("pending: ")).collect();
+        assert!(matches!(pending.as_slice(), [one] if one.contains(told)), "{pending:#?} {said}");
         let state = "dpkg-query --show --showformat='${db:Status-Abbrev}' camcops-provision";
         assert_eq!(machine.run(state), "ii ");
         machine.run(&format!("{allow} 2>&1"));
@@ -116,10 +100,8 @@ fn bare() -> Option<Booted> {
     let answers = format!(
         "install boolean true\nserver-name string machine\nsuperuser-name string {SUPERUSER}\nsuperuser-password password {PASSWORD}\n"
     );
-    let answers: String = answers
-        .lines()
-        .map(|answer| format!("camcops-provision camcops-provision/{answer}\n"))
-        .collect();
+    let answers: String =
+        answers.lines().map(|answer| format!("camcops-provision camcops-provision/{answer}\n")).collect();
     fs::write(machine.path("/root/answers"), answers).unwrap();
     machine.run("debconf-set-selections /root/answers; rm /root/answers");
     Some(machine)
@@ -139,26 +121,18 @@ fn wait_until_done(machine: &Booted) {
         }
         std::thread::sleep(Duration::from_secs(1));
     }
-    eprintln!(
-        "nothing pending after {:.0} s",
-        start.elapsed().as_secs_f64()
-    );
+    eprintln!("nothing pending after {:.0} s", start.elapsed().as_secs_f64());
 }
 
 fn is_a_site(machine: &Booted) {
     machine.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
     assert_eq!(page(machine, "login", "").status, 200);
     let superuser = as_tablet(machine, SUPERUSER, PASSWORD);
-    assert!(
-        superuser.body.contains(site::NO_GROUP),
-        "{}",
-        superuser.body
-    );
+    assert!(superuser.body.contains(site::NO_GROUP), "{}", superuser.body);
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
     // Whichever package was there first.
-    let open = machine.run(
-        "ss --no-header --listening --tcp --numeric | awk '{ print $4 }' | grep --invert-match '^127' | sort",
-    );
+    let open = machine
+        .run("ss --no-header --listening --tcp --numeric | awk '{ print $4 }' | grep --invert-match '^127' | sort");
     assert_eq!(open, "*:443\n*:80\n");
 }
 
@@ -180,11 +154,7 @@ fn disturbs_nobody(machine: &Booted) {
     let before = site::processes(machine);
 
     machine.run("dpkg --force-unsafe-io --install /root/newer.deb 2>&1");
-    assert_eq!(
-        site::processes(machine),
-        before,
-        "the same again restarts nothing"
-    );
+    assert_eq!(site::processes(machine), before, "the same again restarts nothing");
     machine.run("camcops-provision config set web.timeout_s 77");
     machine.run("dpkg --force-unsafe-io --install /root/newer.deb 2>&1");
     wait_until_done(machine);
@@ -201,10 +171,7 @@ fn disturbs_nobody(machine: &Booted) {
     );
     assert!(uploads.lines().all(|answer| answer == "200"), "{uploads}");
     assert!(uploads.lines().count() > 1, "{uploads}");
-    eprintln!(
-        "{visits} visits and {} uploads during two upgrades",
-        uploads.lines().count()
-    );
+    eprintln!("{visits} visits and {} uploads during two upgrades", uploads.lines().count());
     browser.go(&format!("{URL}login"));
     browser.go(URL);
     browser.wait_for_text(&format!("Logged in as {SUPERUSER}."));

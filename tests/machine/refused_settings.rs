@@ -31,50 +31,23 @@ FILE_FILENAME_SPEC = "/var/lib/camcops/{tasktype}_{serverpk}.{filetype}"
 
 /// A setting, and what CamCOPS says of it with the key that it names.
 const REFUSED: [(&str, &str); 11] = [
-    (
-        r#"config.site.MFA_METHODS=["face"]"#,
-        "config.site.MFA_METHODS: CamCOPS says: Bad MFA_METHOD item: 'face'",
-    ),
-    (
-        "config.site.SMS_BACKEND=pigeon",
-        "config.site.SMS_BACKEND: CamCOPS says: No backend 'pigeon' registered",
-    ),
-    (
-        "config.site.SMS_BACKEND=twilio",
-        "CamCOPS says: Twilio SMS: missing parameter",
-    ),
+    (r#"config.site.MFA_METHODS=["face"]"#, "config.site.MFA_METHODS: CamCOPS says: Bad MFA_METHOD item: 'face'"),
+    ("config.site.SMS_BACKEND=pigeon", "config.site.SMS_BACKEND: CamCOPS says: No backend 'pigeon' registered"),
+    ("config.site.SMS_BACKEND=twilio", "CamCOPS says: Twilio SMS: missing parameter"),
     (
         "config.site.RESTRICTED_TASKS=phq9",
         "config.site.RESTRICTED_TASKS: CamCOPS says: Restricted tasks line not in the format",
     ),
-    (
-        "config.site.SESSION_TIMEOUT_MINUTES=99999999999999",
-        "CamCOPS says: Python int too large",
-    ),
-    (
-        "config.site.SNOMED_TASK_XML_FILENAME=/etc/passwd",
-        "config.site.SNOMED_TASK_XML_FILENAME: CamCOPS says: ",
-    ),
-    (
-        "config.server.GUNICORN_TIMEOUT_S=-3",
-        "config.server.GUNICORN_TIMEOUT_S: CamCOPS says: Value must be positive",
-    ),
-    (
-        "config.server.TRUSTED_PROXY_HEADERS=HTTP_X_EVIL",
-        "config.server.TRUSTED_PROXY_HEADERS: CamCOPS says: Invalid",
-    ),
-    (
-        r#"config.export.SCHEDULE=["0 3 * * * nowhere"]"#,
-        "config.export.SCHEDULE: CamCOPS says: ",
-    ),
+    ("config.site.SESSION_TIMEOUT_MINUTES=99999999999999", "CamCOPS says: Python int too large"),
+    ("config.site.SNOMED_TASK_XML_FILENAME=/etc/passwd", "config.site.SNOMED_TASK_XML_FILENAME: CamCOPS says: "),
+    ("config.server.GUNICORN_TIMEOUT_S=-3", "config.server.GUNICORN_TIMEOUT_S: CamCOPS says: Value must be positive"),
+    ("config.server.TRUSTED_PROXY_HEADERS=HTTP_X_EVIL", "config.server.TRUSTED_PROXY_HEADERS: CamCOPS says: Invalid"),
+    (r#"config.export.SCHEDULE=["0 3 * * * nowhere"]"#, "config.export.SCHEDULE: CamCOPS says: "),
     (
         "config.export.SCHEDULE_TIMEZONE=Mars/Olympus",
         "config.export.SCHEDULE_TIMEZONE: CamCOPS says: there is no such time zone",
     ),
-    (
-        r#"config.export.RECIPIENTS=["nobody"]"#,
-        "config.recipient:nobody",
-    ),
+    (r#"config.export.RECIPIENTS=["nobody"]"#, "config.recipient:nobody"),
 ];
 
 #[test]
@@ -94,12 +67,7 @@ fn refused_settings_take_no_site_down() {
 
     put(LACKING);
     is_refused(&machine, "config validate", &["FILE_PATIENT_SPEC"]);
-    let all = [
-        "TASKS",
-        "FILE_PATIENT_SPEC",
-        "FILE_FILENAME_SPEC",
-        "PRIMARY_IDNUM",
-    ];
+    let all = ["TASKS", "FILE_PATIENT_SPEC", "FILE_FILENAME_SPEC", "PRIMARY_IDNUM"];
     let why = is_refused(&machine, "install --yes", &all);
     assert!(why.contains("Task 'no_such_task' doesn't exist"), "{why}");
     assert_eq!(as_it_is(&machine), before);
@@ -117,9 +85,7 @@ fn refused_settings_take_no_site_down() {
 /// The configuration and the services.
 fn as_it_is(machine: &Booted) -> String {
     let units = SERVICES.map(unit).join(" ");
-    machine.run(&format!(
-        "sha256sum {CONFIG}; systemctl show --property=MainPID {units}"
-    ))
+    machine.run(&format!("sha256sum {CONFIG}; systemctl show --property=MainPID {units}"))
 }
 
 /// It is refused, with these keys of the recipient; gives what was said.
@@ -149,15 +115,9 @@ fn comes_back(machine: &Booted, before: &str) {
 /// A recipient has its tasks looked up also where no task is ever run.
 fn knows_the_tasks(machine: &Booted) {
     for service in ["scheduler", "monitor"] {
-        let restarts = format!(
-            "systemctl show --value --property=NRestarts {}",
-            unit(service)
-        );
+        let restarts = format!("systemctl show --value --property=NRestarts {}", unit(service));
         assert_eq!(machine.run(&restarts).trim(), "0", "{service}");
-        assert_eq!(
-            services(machine)[&unit(service)]["answers"],
-            Value::Bool(true)
-        );
+        assert_eq!(services(machine)[&unit(service)]["answers"], Value::Bool(true));
     }
 }
 
@@ -186,9 +146,7 @@ fn each_refused_setting_is_named() {
 
 /// What an administrator wrote into the file itself is read before a service has to.
 fn by_hand(machine: &Booted, before: &str) {
-    machine.run(&format!(
-        "cp --preserve=all {CONFIG} /root/kept; sed -i 's/^    no_mfa$/    face/' {CONFIG}"
-    ));
+    machine.run(&format!("cp --preserve=all {CONFIG} /root/kept; sed -i 's/^    no_mfa$/    face/' {CONFIG}"));
     let (code, out, why) = machine.tried("camcops-provision install --yes");
     assert_eq!(code, 65, "{out}{why}");
     let words = format!("{CONFIG} [site] MFA_METHODS: CamCOPS says: ");

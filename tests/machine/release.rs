@@ -94,10 +94,7 @@ fn works(machine: &Machine) {
          test -z \"$(find /usr/share/camcops/releases -not -type l \\( -not -user root -o -perm /022 -o -not -perm -444 \\))\"
          test ! -e /root/.cache -a ! -e /root/.config",
     );
-    let (id, first) = (
-        id(machine),
-        machine.run("head -n 1 /usr/share/camcops/venv/bin/camcops_server"),
-    );
+    let (id, first) = (id(machine), machine.run("head -n 1 /usr/share/camcops/venv/bin/camcops_server"));
     assert_eq!(first, format!("#!{RELEASES}/{id}/bin/python\n"));
     assert_eq!(releases(machine), [id.as_str()]);
     // No file says where it was built, except for bytecode that the interpreter corrects by itself.
@@ -114,17 +111,10 @@ fn a_release_survives_being_killed_damaged_and_removed() {
     wheelhouse::put_into(&machine);
     machine.run("mount -o remount,noexec /tmp");
 
-    install(&machine, "", &["--offline"])
-        .is(69, &["(--offline, or dpkg is at work)", "--wheelhouse DIR"]);
-    install(&machine, "camcops.python = '3.12'", &OFFLINE)
-        .is(69, &["Python 3.12", "camcops.python = \"3.11\""]);
+    install(&machine, "", &["--offline"]).is(69, &["(--offline, or dpkg is at work)", "--wheelhouse DIR"]);
+    install(&machine, "camcops.python = '3.12'", &OFFLINE).is(69, &["Python 3.12", "camcops.python = \"3.11\""]);
     let said = install(&machine, "", &[]).is(69, &["can't be reached", "name resolution"]);
-    assert_eq!(
-        said.lines()
-            .filter(|line| line.starts_with("error"))
-            .count(),
-        1
-    );
+    assert_eq!(said.lines().filter(|line| line.starts_with("error")).count(), 1);
     assert!(said.lines().last().unwrap().starts_with("error"), "{said}");
 
     killed_at(&machine, "packages with");
@@ -135,8 +125,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
 
     // What the check finds keeps a release from becoming current.
     machine.run("cd /usr/lib/x86_64-linux-gnu; mkdir /hidden; mv libMagickWand* /hidden");
-    install(&machine, "", &OFFLINE)
-        .is(69, &["wand.image can't be loaded", "libmagickwand-6.q16-6"]);
+    install(&machine, "", &OFFLINE).is(69, &["wand.image can't be loaded", "libmagickwand-6.q16-6"]);
     assert!(releases(&machine).iter().all(|name| name.starts_with('.')));
     machine.run("mv /hidden/* /usr/lib/x86_64-linux-gnu");
 
@@ -149,10 +138,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
 
     machine.run("ln -sfn /nowhere /usr/share/camcops/venv; rm /usr/share/camcops/static");
     let plan = run(&machine, "", "plan", &[]).is(0, &["2 changes pending"]);
-    assert!(
-        plan.contains("venv: target /nowhere -> releases/2.4.24"),
-        "{plan}"
-    );
+    assert!(plan.contains("venv: target /nowhere -> releases/2.4.24"), "{plan}");
     install(&machine, "", &OFFLINE).is(0, &["2 changes made"]);
     works(&machine);
 
@@ -161,16 +147,11 @@ fn a_release_survives_being_killed_damaged_and_removed() {
     let status = |script: &str| machine.run(&format!("{script}; camcops-provision status"));
     let gone = status("mv /usr/bin/python3.11 /usr/bin/gone");
     assert!(
-        gone.contains(&format!(
-            "{release}: the Python that it runs on is gone; run `camcops-provision install`"
-        )),
+        gone.contains(&format!("{release}: the Python that it runs on is gone; run `camcops-provision install`")),
         "{gone}"
     );
     let back = status("mv /usr/bin/gone /usr/bin/python3.11");
-    assert!(
-        back.contains(&format!("release      {release}\n")),
-        "{back}"
-    );
+    assert!(back.contains(&format!("release      {release}\n")), "{back}");
 
     // pip makes the same, in place of what is damaged.
     machine.run(&format!(
@@ -181,9 +162,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
     works(&machine);
     machine.run(&format!("test ! -e {RELEASES}/{release}/stray"));
 
-    machine.run(&format!(
-        "mkdir {RELEASES}/mine; touch {RELEASES}/mine/file"
-    ));
+    machine.run(&format!("mkdir {RELEASES}/mine; touch {RELEASES}/mine/file"));
     run(&machine, "", "uninstall", &[]).is(0, &["not empty"]);
     assert_eq!(releases(&machine), ["mine"]);
     machine.run("test ! -L /usr/share/camcops/venv -a ! -L /usr/share/camcops/static");
@@ -203,8 +182,7 @@ fn the_way_to_the_index_is_the_administrators() {
     machine.write("/root/login", LOGIN, 0o600);
     machine.write("/root/wrong", "mirror:wrong", 0o600);
     machine.run("mkdir -p /var/lock");
-    let settings =
-        |more: &str| format!("network.pip_index_url = 'https://index.test:8443/simple/'\n{more}");
+    let settings = |more: &str| format!("network.pip_index_url = 'https://index.test:8443/simple/'\n{more}");
     let ca = "network.ca_bundle = '/root/ca.pem'\n";
     let login = "network.pip_login_file = '/root/login'\n";
 
@@ -228,8 +206,7 @@ fn the_way_to_the_index_is_the_administrators() {
         let more = format!("{login}{ca}camcops.installer = '{installer}'\n");
         install(&machine, &settings(&more), &[]).is(65, &["alabaster==0.7.12", "not the one"]);
     }
-    machine
-        .run("cd /srv/wheelhouse; cp /srv/good alabaster-*.whl; test ! -e /usr/share/camcops/venv");
+    machine.run("cd /srv/wheelhouse; cp /srv/good alabaster-*.whl; test ! -e /usr/share/camcops/venv");
 
     // Not enough room.
     machine.run(&format!("mount -t tmpfs -o size=1g small {RELEASES}"));
@@ -259,8 +236,7 @@ fn the_way_to_the_index_is_the_administrators() {
     assert!(seen.contains("--require-hashes") && !seen.contains("Qz7otter"));
     works(&machine);
     machine.run("grep -q index.test:8443 /srv/proxied");
-    let says = machine.run(&format!(
-        "grep -rlF -e Qz7otter -e index.test:8443 {RELEASES} /var/lib/camcops-provision || true"
-    ));
+    let says =
+        machine.run(&format!("grep -rlF -e Qz7otter -e index.test:8443 {RELEASES} /var/lib/camcops-provision || true"));
     assert_eq!(says, "");
 }

@@ -25,10 +25,7 @@ fn comes_back_by_itself() {
     children_are_killed(&machine);
 
     // One after the other, and each before the last one is back.
-    for order in [
-        ["rabbitmq-server.service", "mariadb.service"],
-        ["mariadb.service", "rabbitmq-server.service"],
-    ] {
+    for order in [["rabbitmq-server.service", "mariadb.service"], ["mariadb.service", "rabbitmq-server.service"]] {
         for server in order {
             machine.run(&format!("systemctl restart {server}"));
         }
@@ -53,10 +50,7 @@ fn comes_back_by_itself() {
         ));
     }
     machine.run("systemctl start rabbitmq-server mariadb");
-    wait_until_well(
-        &machine,
-        "everything was killed while both servers were stopped",
-    );
+    wait_until_well(&machine, "everything was killed while both servers were stopped");
     all_are_others(&machine, &dead);
     let kills = machine.run("cat /run/kills");
     let kills: Vec<f64> = kills.lines().map(|line| line.parse().unwrap()).collect();
@@ -64,19 +58,14 @@ fn comes_back_by_itself() {
 
     let login = page(&machine, "login", "");
     assert_eq!(login.status, 200);
-    assert_eq!(
-        machine.run("systemctl list-units --failed --plain --no-legend"),
-        ""
-    );
+    assert_eq!(machine.run("systemctl list-units --failed --plain --no-legend"), "");
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
 }
 
 /// Kills the main processes of units at once; gives them.
 fn killed(machine: &Booted, units: &[&str]) -> Vec<(String, u64)> {
     let units = units.join(" ");
-    let before = machine.run(&format!(
-        "systemctl show --property=MainPID --value {units}"
-    ));
+    let before = machine.run(&format!("systemctl show --property=MainPID --value {units}"));
     let dead: Vec<(String, u64)> = units
         .split(' ')
         .zip(before.split_whitespace())
@@ -114,10 +103,7 @@ fn children_are_killed(machine: &Booted) {
         let main = main[&unit(service)];
         kill(machine, &format!("pgrep --parent {main}"));
     }
-    wait_until_well(
-        machine,
-        "the children of the server and of the workers were killed",
-    );
+    wait_until_well(machine, "the children of the server and of the workers were killed");
     for service in ["server", "workers"] {
         let children = machine.run(&format!("pgrep --count --parent {}", main[&unit(service)]));
         assert_ne!(children.trim(), "0", "{service}");

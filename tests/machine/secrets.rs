@@ -92,9 +92,7 @@ fn write(machine: &Booted, path: &str, text: &str) {
 /// Everything that is kept now.
 fn all_secrets(machine: &Booted) -> BTreeSet<String> {
     let all = secrets(machine).into_iter();
-    all.filter(|(name, _)| name != "superuser")
-        .map(|(_, secret)| secret)
-        .collect()
+    all.filter(|(name, _)| name != "superuser").map(|(_, secret)| secret).collect()
 }
 
 fn kept(machine: &Booted, name: &str) -> String {
@@ -108,10 +106,7 @@ fn nothing_is_pending(machine: &Booted) {
 
 fn told_where(machine: &Booted) -> String {
     let told = machine.run("camcops-provision secret list");
-    assert!(
-        told.contains(&format!("{KEPT}/database, generated, since 2")),
-        "{told}"
-    );
+    assert!(told.contains(&format!("{KEPT}/database, generated, since 2")), "{told}");
     let json = machine.run("camcops-provision --json secret list");
     let all: Value = serde_json::from_str(&json).unwrap();
     let of = |name: &str, field: &str| {
@@ -141,10 +136,7 @@ fn all_were_served(machine: &Booted, during: &str) {
          while pgrep -f '[v]isitors.py' > /dev/null; do sleep 0.1; done; cat /run/visits",
     );
     let words: Vec<&str> = told.trim().splitn(4, ' ').collect();
-    eprintln!(
-        "{during}: {} pages, the slowest {} s, {} logins",
-        words[0], words[2], words[1]
-    );
+    eprintln!("{during}: {} pages, the slowest {} s, {} logins", words[0], words[2], words[1]);
     assert_eq!(words[3], "{}", "{during}: {told}");
     assert!(words[0].parse::<u32>().unwrap() > 50, "{told}");
     assert!(words[1].parse::<u32>().unwrap() > 20, "{told}");
@@ -152,11 +144,7 @@ fn all_were_served(machine: &Booted, during: &str) {
 
 /// Whether the database lets an account in by a password.
 fn gets_in(machine: &Booted, user: &str, password: &str) -> bool {
-    write(
-        machine,
-        "/root/login.cnf",
-        &format!("[client]\nuser={user}\npassword={password}\n"),
-    );
+    write(machine, "/root/login.cnf", &format!("[client]\nuser={user}\npassword={password}\n"));
     let (code, _, why) = machine.tried(
         "mysql --defaults-file=/root/login.cnf camcops --execute 'SELECT 1'; code=$?; rm /root/login.cnf; exit $code",
     );
@@ -198,25 +186,17 @@ fn cut_and_gone_on_with(machine: &Booted, former: &mut BTreeSet<String>) {
         nothing_is_pending(machine);
         let now = kept(machine, "database");
         assert!(gets_in(machine, "camcops", &now), "{cut}");
-        assert!(
-            now == before || !gets_in(machine, "camcops", &before),
-            "{cut}"
-        );
+        assert!(now == before || !gets_in(machine, "camcops", &before), "{cut}");
         // MariaDB keeps the other ways in here; none is left.
-        let ways = sql_of(
-            machine,
-            "SELECT JSON_EXTRACT(Priv, '$.auth_or') FROM mysql.global_priv WHERE User = 'camcops'",
-        );
+        let ways =
+            sql_of(machine, "SELECT JSON_EXTRACT(Priv, '$.auth_or') FROM mysql.global_priv WHERE User = 'camcops'");
         assert!(["NULL", "[{}]"].contains(&ways.trim()), "{cut}: {ways}");
     }
     all_were_served(machine, "new database passwords, cut");
 }
 
 fn sql_of(machine: &Booted, question: &str) -> String {
-    machine.run(&format!(
-        "mysql --batch --skip-column-names --execute \"{}\"",
-        question.replace('$', "\\$")
-    ))
+    machine.run(&format!("mysql --batch --skip-column-names --execute \"{}\"", question.replace('$', "\\$")))
 }
 
 fn broker(machine: &Booted) -> String {
@@ -224,8 +204,7 @@ fn broker(machine: &Booted) -> String {
     begin_to_visit(machine);
     if cfg!(debug_assertions) {
         // Between the files and the broker, and before what was stopped is started again.
-        let rotate =
-            "CAMCOPS_PROVISION_CUT=intent:4 camcops-provision secret rotate broker; exit $?";
+        let rotate = "CAMCOPS_PROVISION_CUT=intent:4 camcops-provision secret rotate broker; exit $?";
         assert_eq!(machine.tried(rotate).0, 134);
     }
     let (code, out, why) = machine.tried("camcops-provision secret rotate broker");
@@ -251,19 +230,12 @@ fn monitor(machine: &Booted) -> String {
     let now = kept(machine, "monitor");
     assert_ne!(now, before);
     let status = |password: &str| {
-        write(
-            machine,
-            "/root/curlrc",
-            &format!("user = \"camcops:{password}\"\n"),
-        );
+        write(machine, "/root/curlrc", &format!("user = \"camcops:{password}\"\n"));
         machine.run(
             "curl --silent --config /root/curlrc --output /dev/null --write-out '%{http_code}' http://127.0.0.1:5555/; rm /root/curlrc",
         )
     };
-    assert_eq!(
-        (status(&now), status(&before)),
-        ("200".into(), "401".into())
-    );
+    assert_eq!((status(&now), status(&before)), ("200".into(), "401".into()));
     told
 }
 
@@ -297,27 +269,16 @@ fn what_is_not_ours_is_refused(machine: &Booted) {
     let refused = |arguments: &str, code: i32, words: &str| {
         let (told, out, why) = machine.tried(&format!("camcops-provision {arguments} < /dev/null"));
         assert_eq!((told, out.as_str()), (code, ""), "{arguments}: {why}");
-        assert!(
-            why.contains(words) && why.lines().count() == 1,
-            "{arguments}: {why}"
-        );
+        assert!(why.contains(words) && why.lines().count() == 1, "{arguments}: {why}");
     };
     let before = all_secrets(machine);
     machine.run("umask 077; echo a-password-of-mine > /root/mine");
     let mine = "--set monitor.password_file=/root/mine";
     refused(&format!("{mine} secret rotate monitor"), 78, "/root/mine");
     let elsewhere = "--set database.mode=external --set database.host=db.invalid";
-    refused(
-        &format!("{elsewhere} secret rotate database"),
-        78,
-        "database.admin_defaults_file",
-    );
+    refused(&format!("{elsewhere} secret rotate database"), 78, "database.admin_defaults_file");
     let by_socket = "--set account.user=camcops";
-    refused(
-        &format!("{by_socket} secret rotate database"),
-        64,
-        "without a password",
-    );
+    refused(&format!("{by_socket} secret rotate database"), 64, "without a password");
     machine.run("systemctl stop mariadb");
     refused_after_a_while(machine, "secret rotate database", 69);
     machine.run("systemctl start mariadb; rm /root/mine");
@@ -377,11 +338,7 @@ fn by_two_passwords(machine: Option<Machine>, start: fn(&Machine)) {
         let options = format!("[client]\nuser=camcops\npassword={password}");
         machine.write("/tmp/login.cnf", &options, 0o600);
         let client = "client=$(command -v mariadb || command -v mysql); $client --defaults-file=/tmp/login.cnf camcops -e 'SELECT 1'";
-        let done = machine
-            .command("bash")
-            .args(["-c", client])
-            .output()
-            .unwrap();
+        let done = machine.command("bash").args(["-c", client]).output().unwrap();
         done.status.success()
     };
     let mut former = vec![password()];

@@ -36,11 +36,7 @@ fn lives_and_leaves_under_supervisor() {
     machine.write(VARIABLES, "COLOUR='dark red'\n", 0o600);
     let (_, said, _) = install(machine.command(COMMAND[0]));
     let last = said.trim_end().lines().last().unwrap();
-    assert_eq!(
-        last,
-        format!("The CamCOPS application is running at {URL}"),
-        "{said}"
-    );
+    assert_eq!(last, format!("The CamCOPS application is running at {URL}"), "{said}");
     machine.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
     assert_eq!(login(&machine), "200");
     let other = machine.run("supervisorctl pid other");
@@ -72,9 +68,7 @@ fn lives_and_leaves_under_supervisor() {
 fn has_its_own(machine: &Machine) {
     let said = machine.run("camcops-provision logs teller");
     assert!(said.contains("www-data\ndark red /"), "{said}");
-    machine.run(&format!(
-        "[ $(stat --format %a /etc/camcops/env.d) = 700 ]; rm {VARIABLES}"
-    ));
+    machine.run(&format!("[ $(stat --format %a /etc/camcops/env.d) = 700 ]; rm {VARIABLES}"));
     machine.run("camcops-provision stop teller; camcops-provision start teller");
     let started = processes(machine);
     assert!(started.contains_key(&program("teller")), "{started:?}");
@@ -118,24 +112,13 @@ fn is_looked_after(machine: &Machine) {
     let told = machine.run("camcops-provision --json doctor || true");
     let told: Value = serde_json::from_str(&told).unwrap();
     let checks = told["checks"].as_array().unwrap();
-    let failed: Vec<&Value> = checks
-        .iter()
-        .filter(|check| check["state"] == "failed")
-        .collect();
+    let failed: Vec<&Value> = checks.iter().filter(|check| check["state"] == "failed").collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(
-        checks
-            .iter()
-            .any(|check| check["id"] == "services.running" && check["state"] == "ok")
-    );
+    assert!(checks.iter().any(|check| check["id"] == "services.running" && check["state"] == "ok"));
     machine.run("camcops-provision doctor --end-to-end");
-    let stats = machine.run(
-        "camcops-provision --json stats; camcops-provision top; camcops-provision traceback server",
-    );
-    assert!(
-        stats.contains("camcops_server") || stats.contains("gunicorn"),
-        "{stats}"
-    );
+    let stats =
+        machine.run("camcops-provision --json stats; camcops-provision top; camcops-provision traceback server");
+    assert!(stats.contains("camcops_server") || stats.contains("gunicorn"), "{stats}");
 
     let boss = "mysql --skip-column-names camcops --execute 'SELECT username FROM _security_users WHERE superuser'";
     let before = machine.run(boss);
@@ -188,9 +171,7 @@ fn wait_until_well(machine: &Machine, after: &str) -> BTreeMap<String, u64> {
     let start = Instant::now();
     loop {
         let all = status(machine);
-        let ill = all
-            .iter()
-            .find(|one| one["answers"] == Value::Bool(false) || one["state"] != "running");
+        let ill = all.iter().find(|one| one["answers"] == Value::Bool(false) || one["state"] != "running");
         let Some(ill) = ill else {
             let seconds = start.elapsed().as_secs();
             eprintln!("well again {seconds} s after {after}");

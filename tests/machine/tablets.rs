@@ -38,8 +38,7 @@ fn the_broker_comes_and_goes() {
     wait_until_well(machine, "a recipient of exports");
     a_stale_lock_stops_nothing(machine);
     // Its tools are processes of the same name.
-    let broker =
-        || machine.run("systemctl show --property=MainPID --value rabbitmq-server.service");
+    let broker = || machine.run("systemctl show --property=MainPID --value rabbitmq-server.service");
     uploads_that_fail_store_nothing(machine);
     let tablets = Tablets::with(machine, 6, 40);
     machine.run("systemctl restart rabbitmq-server");
@@ -72,9 +71,7 @@ fn uploads_that_fail_store_nothing(machine: &Booted) {
 }
 
 fn counted(machine: &Booted, question: &str) -> u64 {
-    let told = machine.run(&format!(
-        "mariadb --batch --skip-column-names camcops --execute \"{question}\""
-    ));
+    let told = machine.run(&format!("mariadb --batch --skip-column-names camcops --execute \"{question}\""));
     told.trim().parse().unwrap()
 }
 
@@ -109,16 +106,11 @@ fn everything_is_exported_once(machine: &Booted) {
             start.elapsed() < Duration::from_secs(600),
             "{} are not exported: {}",
             left(),
-            machine
-                .tried("journalctl --no-pager --lines=60 --unit=camcops-workers@camcops")
-                .1
+            machine.tried("journalctl --no-pager --lines=60 --unit=camcops-workers@camcops").1
         );
         std::thread::sleep(Duration::from_secs(1));
     }
-    eprintln!(
-        "all is exported after {:.0} s",
-        start.elapsed().as_secs_f64()
-    );
+    eprintln!("all is exported after {:.0} s", start.elapsed().as_secs_f64());
     nothing_is_exported_twice(machine);
 }
 
@@ -142,16 +134,11 @@ fn a_stale_lock_stops_nothing(machine: &Booted) {
     };
     let kill = |name: &str| {
         // Until it is buried it counts as alive.
-        machine.run(&format!(
-            "pkill --signal KILL -f '[h]older.py.*{name}'; sleep 1"
-        ))
+        machine.run(&format!("pkill --signal KILL -f '[h]older.py.*{name}'; sleep 1"))
     };
     let is_held = |name: &str| {
         let path = format!("{directory}/{}.lock", name.trim_end_matches(".lock"));
-        machine
-            .tried(&format!("[ -e {path} ] || [ -e {path}.lock ]"))
-            .0
-            == 0
+        machine.tried(&format!("[ -e {path} ] || [ -e {path}.lock ]")).0 == 0
     };
     // One that the timer has just started would have looked before.
     machine.run(
@@ -172,11 +159,7 @@ fn a_stale_lock_stops_nothing(machine: &Booted) {
     machine.run("systemctl start camcops-exports@camcops.service");
     let said = || {
         let unit = "camcops-exports@camcops.service";
-        machine
-            .tried(&format!(
-                "ls {directory}; journalctl --no-pager --unit {unit}"
-            ))
-            .1
+        machine.tried(&format!("ls {directory}; journalctl --no-pager --unit {unit}")).1
     };
     assert!(is_held("alive") && is_held("other"), "{}", said());
     assert!(!is_held(MASTER), "{}", said());
@@ -187,16 +170,10 @@ fn a_stale_lock_stops_nothing(machine: &Booted) {
     let start = Instant::now();
     machine.run("camcops-provision restart workers");
     assert!(!is_held(MASTER) && is_held("alive") && is_held("other"));
-    assert!(
-        start.elapsed() < Duration::from_secs(120),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
     kill("alive");
     kill("other");
-    machine.run(
-        "pkill --uid www-data --exact sleep; camcops-provision break-locks; rm /var/tmp/holder.py",
-    );
+    machine.run("pkill --uid www-data --exact sleep; camcops-provision break-locks; rm /var/tmp/holder.py");
     assert!(!is_held("alive") && !is_held("other"));
 }
 

@@ -50,11 +50,7 @@ fn runs_on(release: &str, minor: u8, magick: &str) {
     assert_eq!(python, format!("/usr/bin/python3.{minor}\n"));
     assert_eq!(page(&machine, "login", "").status, 200);
     let superuser = as_tablet(&machine, SUPERUSER, PASSWORD);
-    assert!(
-        superuser.body.contains(site::NO_GROUP),
-        "{}",
-        superuser.body
-    );
+    assert!(superuser.body.contains(site::NO_GROUP), "{}", superuser.body);
 
     let before = processes(&machine);
     let again = machine.run("camcops-provision install --yes");

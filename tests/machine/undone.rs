@@ -37,11 +37,7 @@ fn leaves_and_comes_back_and_leaves_for_good() {
     tablets.end_unnoticed();
     // The password of before: nobody gave one now.
     let superuser = as_tablet(&machine, SUPERUSER, PASSWORD);
-    assert!(
-        superuser.body.contains(site::NO_GROUP),
-        "{}",
-        superuser.body
-    );
+    assert!(superuser.body.contains(site::NO_GROUP), "{}", superuser.body);
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
     others_are_served(&machine);
 
@@ -72,8 +68,10 @@ fn install(machine: &Booted, more: &[&str]) {
 }
 
 fn nothing_of_ours_is_there(machine: &Booted) {
-    let units = machine.run("systemctl list-unit-files --plain --no-legend 'camcops*' || true
-         systemctl list-units --all --plain --no-legend 'camcops*' | grep -v ' not-found inactive ' || true");
+    let units = machine.run(
+        "systemctl list-unit-files --plain --no-legend 'camcops*' || true
+         systemctl list-units --all --plain --no-legend 'camcops*' | grep -v ' not-found inactive ' || true",
+    );
     assert_eq!(units, "");
     let processes = machine.run("pgrep --full --list-full '/usr/share/camcop[s]' || true");
     assert_eq!(processes, "");
@@ -82,9 +80,8 @@ fn nothing_of_ours_is_there(machine: &Booted) {
     );
     assert_eq!(files, "");
     // Apache is others' too, and runs on; it has nothing for our name any more.
-    let (code, _, _) = machine.tried(
-        "curl --silent --fail --insecure --max-time 10 https://machine/login | grep -q CamCOPS",
-    );
+    let (code, _, _) =
+        machine.tried("curl --silent --fail --insecure --max-time 10 https://machine/login | grep -q CamCOPS");
     assert_ne!(code, 0);
 }
 
@@ -104,11 +101,7 @@ fn refuses_to_purge_what_is_not_named(machine: &Booted) {
 }
 
 fn everything_is_gone(machine: &Booted) {
-    let sql = |statement: &str| {
-        machine.run(&format!(
-            "mariadb --batch --skip-column-names --execute \"{statement}\""
-        ))
-    };
+    let sql = |statement: &str| machine.run(&format!("mariadb --batch --skip-column-names --execute \"{statement}\""));
     assert!(!sql("SHOW DATABASES").contains("camcops"));
     assert!(!sql("SELECT User FROM mysql.user").contains("camcops"));
     let broker = machine.run("rabbitmqctl --quiet list_vhosts; rabbitmqctl --quiet list_users");

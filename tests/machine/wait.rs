@@ -2,9 +2,7 @@
 
 use crate::harness::Machine;
 use crate::harness::certificates::Authority;
-use crate::harness::servers::{
-    BrokerAccount, PACKAGES, certify, listen, sql, start_mariadb, start_rabbitmq,
-};
+use crate::harness::servers::{BrokerAccount, PACKAGES, certify, listen, sql, start_mariadb, start_rabbitmq};
 use serde_json::Value;
 use std::process::Stdio;
 use std::sync::LazyLock;
@@ -14,11 +12,7 @@ use std::time::{Duration, Instant};
 const DATABASE_PASSWORD: &str = "Pa55-of-the-database";
 const BROKER_PASSWORD: &str = "Pa55-of-the-broker";
 const WRONG_PASSWORD: &str = "Pa55-of-nobody";
-const ACCOUNT: BrokerAccount<'_> = BrokerAccount {
-    vhost: "camcops",
-    user: "camcops",
-    password: BROKER_PASSWORD,
-};
+const ACCOUNT: BrokerAccount<'_> = BrokerAccount { vhost: "camcops", user: "camcops", password: BROKER_PASSWORD };
 /// The same database and broker, but by name, over TCP.
 const BY_NAME: &str = "database.mode = 'external'\ndatabase.host = 'db.test'\n\
     broker.mode = 'external'\nbroker.host = 'mq.test'\n";
@@ -46,27 +40,11 @@ fn bare() -> Option<Machine> {
     let machine = Machine::start(&PACKAGES)?;
     machine.run("echo 127.0.0.1 db.test mq.test other.test >> /etc/hosts");
     let secrets = "/etc/camcops/secrets/camcops";
-    machine.write(
-        &format!("{secrets}/database"),
-        &format!("{DATABASE_PASSWORD}\n"),
-        0o600,
-    );
-    machine.write(
-        &format!("{secrets}/broker"),
-        &format!("{BROKER_PASSWORD}\n"),
-        0o600,
-    );
-    machine.write(
-        "/root/wrong-password",
-        &format!("{WRONG_PASSWORD}\n"),
-        0o600,
-    );
+    machine.write(&format!("{secrets}/database"), &format!("{DATABASE_PASSWORD}\n"), 0o600);
+    machine.write(&format!("{secrets}/broker"), &format!("{BROKER_PASSWORD}\n"), 0o600);
+    machine.write("/root/wrong-password", &format!("{WRONG_PASSWORD}\n"), 0o600);
     machine.write("/etc/test-tls/authority.crt", &AUTHORITY.pem, 0o644);
-    machine.write(
-        "/etc/test-tls/stranger.crt",
-        &Authority::new("a stranger").pem,
-        0o644,
-    );
+    machine.write("/etc/test-tls/stranger.crt", &Authority::new("a stranger").pem, 0o644);
     Some(machine)
 }
 
@@ -96,18 +74,11 @@ impl Said {
 
 fn wait(machine: &Machine, settings: &str, arguments: &[&str]) -> Said {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let file = format!(
-        "/etc/camcops/case-{}.toml",
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
+    let file = format!("/etc/camcops/case-{}.toml", NEXT.fetch_add(1, Ordering::Relaxed));
     machine.write(&file, settings, 0o640);
     let start = Instant::now();
-    let output = machine
-        .command("camcops-provision")
-        .args(["--config", &file, "wait"])
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output =
+        machine.command("camcops-provision").args(["--config", &file, "wait"]).args(arguments).output().unwrap();
     Said {
         code: output.status.code().unwrap(),
         out: String::from_utf8(output.stdout).unwrap(),
@@ -125,12 +96,7 @@ fn servers_that_are_up_are_seen_at_once() {
     let both = ["--for", "database,broker"];
     let said = wait(machine, "", &both).is(
         0,
-        &[
-            "database   MariaDB 10.11.",
-            "broker     RabbitMQ 3.10.",
-            "/run/mysqld/mysqld.sock",
-            "127.0.0.1:5672",
-        ],
+        &["database   MariaDB 10.11.", "broker     RabbitMQ 3.10.", "/run/mysqld/mysqld.sock", "127.0.0.1:5672"],
     );
     assert_eq!(said.complaint, "");
     let took: Vec<Duration> = (0..5).map(|_| wait(machine, "", &both).took).collect();
@@ -149,12 +115,7 @@ fn servers_that_are_up_are_seen_at_once() {
 
     // By name over TCP, and to the other family's TLS without checking.
     wait(machine, BY_NAME, &both).is(0, &["db.test:3306", "mq.test:5672"]);
-    wait(
-        machine,
-        &format!("{BY_NAME}database.tls = 'required'\n"),
-        &DATABASE,
-    )
-    .is(0, &["MariaDB"]);
+    wait(machine, &format!("{BY_NAME}database.tls = 'required'\n"), &DATABASE).is(0, &["MariaDB"]);
 }
 
 #[test]
@@ -207,21 +168,13 @@ fn nothing_there_is_told_and_the_time_is_kept() {
     assert!(said.took > Duration::from_secs(2), "{said:#?}");
     assert!(said.took < Duration::from_secs(4), "{said:#?}");
     // What is not served is not waited for.
-    let said = wait(
-        &machine,
-        "services.disabled = ['server']\n",
-        &["--timeout", "0", "--json"],
-    )
-    .is(69, &[]);
+    let said = wait(&machine, "services.disabled = ['server']\n", &["--timeout", "0", "--json"]).is(69, &[]);
     let document: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(document["exit_code"], 69);
     assert!(!said.out.contains("web server"), "{said:#?}");
 
     machine.run("rm /etc/camcops/secrets/camcops/broker");
-    wait(&machine, "", &BROKER).is(
-        1,
-        &["is not there yet", "run `camcops-provision install` first"],
-    );
+    wait(&machine, "", &BROKER).is(1, &["is not there yet", "run `camcops-provision install` first"]);
     wait(&machine, "", &["--for", "nonsense"]).is(64, &["nonsense"]);
 }
 
@@ -235,31 +188,18 @@ fn each_trouble_with_the_database_has_its_own_words() {
     named("database.password_file = '/root/wrong-password'\n")
         .is(69, &["db.test:3306: the server refuses the account"]);
     named("database.user = 'nobody'\n").is(69, &["refuses the account nobody"]);
-    database("database.name = 'not_there'\ndatabase.user = 'camcops'\n")
-        .is(69, &["there is no database not_there"]);
-    database("database.name = 'other'\ndatabase.user = 'camcops'\n")
-        .is(69, &["may not use the database other"]);
+    database("database.name = 'not_there'\ndatabase.user = 'camcops'\n").is(69, &["there is no database not_there"]);
+    database("database.name = 'other'\ndatabase.user = 'camcops'\n").is(69, &["may not use the database other"]);
     database("database.socket = '/run/mysqld/none.sock'\n").is(69, &["there is no such socket"]);
     named("database.port = 3307\n").is(69, &["db.test:3307: connection refused"]);
     let elsewhere = "database.mode = 'external'\ndatabase.host = 'nowhere.invalid'\n";
-    wait(machine, elsewhere, &DATABASE).is(
-        69,
-        &["the name nowhere.invalid does not resolve", "database.host"],
-    );
-    wait(
-        machine,
-        "database.mode = 'external'\ndatabase.host = '192.0.2.1'\n",
-        &DATABASE,
-    )
-    .is(69, &["192.0.2.1:3306: there is no way to that machine"]);
+    wait(machine, elsewhere, &DATABASE).is(69, &["the name nowhere.invalid does not resolve", "database.host"]);
+    wait(machine, "database.mode = 'external'\ndatabase.host = '192.0.2.1'\n", &DATABASE)
+        .is(69, &["192.0.2.1:3306: there is no way to that machine"]);
 
     listen(machine, 4001, "pass");
     named("database.port = 4001\n").is(69, &["does not greet as a MySQL or MariaDB server"]);
-    listen(
-        machine,
-        4002,
-        "c.sendall(b'SSH-2.0-OpenSSH_9.2p1 Debian-2\\r\\n')",
-    );
+    listen(machine, 4002, "c.sendall(b'SSH-2.0-OpenSSH_9.2p1 Debian-2\\r\\n')");
     named("database.port = 4002\n").is(69, &["is no MySQL or MariaDB server"]);
     listen(machine, 4003, "kept.pop().close()");
     named("database.port = 4003\n").is(69, &["the connection was closed at once"]);
@@ -271,29 +211,16 @@ fn each_trouble_with_the_broker_has_its_own_words() {
     let Some(machine) = UP.as_ref() else { return };
     let broker = |settings: &str| wait(machine, settings, &BROKER);
     let named = |settings: &str| wait(machine, &format!("{BY_NAME}{settings}"), &BROKER);
-    broker("broker.password_file = '/root/wrong-password'\n")
-        .is(69, &["refuses the account camcops or its password"]);
+    broker("broker.password_file = '/root/wrong-password'\n").is(69, &["refuses the account camcops or its password"]);
     broker("broker.vhost = 'not-there'\n").is(69, &["there is no vhost not-there"]);
-    broker("broker.vhost = 'closed'\n")
-        .is(69, &["the account camcops may not use the vhost closed"]);
+    broker("broker.vhost = 'closed'\n").is(69, &["the account camcops may not use the vhost closed"]);
     broker("broker.port = 5673\n").is(69, &["127.0.0.1:5673: connection refused"]);
-    wait(
-        machine,
-        "broker.mode = 'external'\nbroker.host = 'nowhere.invalid'\n",
-        &BROKER,
-    )
-    .is(
-        69,
-        &["the name nowhere.invalid does not resolve", "broker.host"],
-    );
+    wait(machine, "broker.mode = 'external'\nbroker.host = 'nowhere.invalid'\n", &BROKER)
+        .is(69, &["the name nowhere.invalid does not resolve", "broker.host"]);
 
     listen(machine, 4011, "pass");
     named("broker.port = 4011\n").is(69, &["does not answer as a broker does"]);
-    listen(
-        machine,
-        4012,
-        "c.sendall(b'HTTP/1.1 400 Bad Request\\r\\n\\r\\n')",
-    );
+    listen(machine, 4012, "c.sendall(b'HTTP/1.1 400 Bad Request\\r\\n\\r\\n')");
     named("broker.port = 4012\n").is(69, &["what listens there is a web server"]);
     // Plain AMQP to the port with TLS, and the other way round.
     named("broker.port = 5671\n").is(69, &["what listens there is a server that wants TLS"]);
@@ -332,19 +259,10 @@ fn certificates_are_checked_against_the_given_authority() {
     start_rabbitmq(&machine, ACCOUNT, &[]);
     database("db.test", "authority").is(0, &["MariaDB"]);
     broker("db.test", "authority").is(0, &["RabbitMQ 3.10.", "db.test:5671"]);
-    for said in [
-        database("db.test", "stranger"),
-        broker("db.test", "stranger"),
-    ] {
-        said.is(
-            69,
-            &["signed by an authority that is not trusted here", "tls_ca"],
-        );
+    for said in [database("db.test", "stranger"), broker("db.test", "stranger")] {
+        said.is(69, &["signed by an authority that is not trusted here", "tls_ca"]);
     }
-    for said in [
-        database("other.test", "authority"),
-        broker("other.test", "authority"),
-    ] {
+    for said in [database("other.test", "authority"), broker("other.test", "authority")] {
         said.is(69, &["is not for other.test but for", "db.test"]);
     }
     for said in [database("db.test", "missing"), broker("db.test", "missing")] {
@@ -368,10 +286,7 @@ fn an_account_without_a_password_is_asked_as_itself() {
     machine.run("rm /etc/camcops/secrets/camcops/database");
     wait(&machine, settings, &DATABASE).is(69, &["there is no such socket"]);
     start_mariadb(&machine);
-    wait(&machine, settings, &DATABASE).is(
-        69,
-        &["does not let the account camcops in by its socket alone"],
-    );
+    wait(&machine, settings, &DATABASE).is(69, &["does not let the account camcops in by its socket alone"]);
     sql(
         &machine,
         "CREATE DATABASE camcops; CREATE USER camcops@localhost IDENTIFIED VIA unix_socket; GRANT ALL ON camcops.* TO camcops@localhost;",

@@ -65,21 +65,13 @@ pub(crate) struct BundledFile {
 impl BundleMachine {
     pub(crate) fn this(host: &Host) -> Result<BundleMachine> {
         let (distribution, version) = facts::distribution_release(host)?;
-        Ok(BundleMachine {
-            distribution,
-            version,
-            architecture: std::env::consts::ARCH.to_owned(),
-        })
+        Ok(BundleMachine { distribution, version, architecture: std::env::consts::ARCH.to_owned() })
     }
 }
 
 impl std::fmt::Display for BundleMachine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let BundleMachine {
-            distribution,
-            version,
-            architecture,
-        } = self;
+        let BundleMachine { distribution, version, architecture } = self;
         write!(f, "{distribution} {version} on {architecture}")
     }
 }
@@ -96,19 +88,14 @@ impl BundleManifest {
                 "was made by a newer version of camcops-provision (format {format}): use that version, which is in it as {TOOL}"
             ));
         }
-        let manifest: BundleManifest = serde_json::from_value(whole)
-            .map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
+        let manifest: BundleManifest =
+            serde_json::from_value(whole).map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
         let mut seen = BTreeSet::new();
-        match manifest
-            .files
-            .iter()
-            .find(|file| !is_allowed(&file.path) || !seen.insert(&file.path))
-        {
+        match manifest.files.iter().find(|file| !is_allowed(&file.path) || !seen.insert(&file.path)) {
             None => Ok(manifest),
-            Some(file) => Err(format!(
-                "is damaged: {MANIFEST} names {:?}, which no bundle has, or has it twice",
-                file.path
-            )),
+            Some(file) => {
+                Err(format!("is damaged: {MANIFEST} names {:?}, which no bundle has, or has it twice", file.path))
+            }
         }
     }
 
@@ -116,10 +103,7 @@ impl BundleManifest {
     pub(crate) fn misfit(&self, host: &Host) -> Result<Option<String>> {
         let here = BundleMachine::this(host)?;
         Ok((here != self.machine).then(|| {
-            format!(
-                "is for {}, and this machine is {here}: make one on a machine like this one",
-                self.machine
-            )
+            format!("is for {}, and this machine is {here}: make one on a machine like this one", self.machine)
         }))
     }
 

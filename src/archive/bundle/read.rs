@@ -36,9 +36,7 @@ pub(crate) fn unpack_bundle(path: &str, host: &Host, directory: &str) -> Result<
     let begin = |manifest: &BundleManifest| {
         let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
         let space = host.space(parent)?;
-        let free = space
-            .blocks_available()
-            .saturating_mul(space.fragment_size());
+        let free = space.blocks_available().saturating_mul(space.fragment_size());
         let needed = manifest.bytes() + RESERVE;
         if free < needed {
             return Err(Exit::Io.because(format!(
@@ -82,14 +80,10 @@ fn pass_through(
     }
     if let Some(more) = entries.next() {
         more.map_err(|why| failed_reading(path, why))?;
-        return Err(unusable_bundle(
-            path,
-            "is damaged: it has more than its manifest says",
-        ));
+        return Err(unusable_bundle(path, "is damaged: it has more than its manifest says"));
     }
     // The sum of zstd's own comes last.
-    io::copy(&mut archive.into_inner(), &mut io::sink())
-        .map_err(|why| failed_reading(path, why))?;
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|why| failed_reading(path, why))?;
     Ok(manifest)
 }
 
@@ -103,10 +97,7 @@ fn open_archive(path: &str) -> Result<Archive<Stream>> {
     Ok(Archive::new(stream))
 }
 
-fn begin_reading<'a>(
-    archive: &'a mut Archive<Stream>,
-    path: &str,
-) -> Result<(BundleManifest, Entries<'a, Stream>)> {
+fn begin_reading<'a>(archive: &'a mut Archive<Stream>, path: &str) -> Result<(BundleManifest, Entries<'a, Stream>)> {
     let is_none = || unusable_bundle(path, "is no bundle of camcops-provision, or is damaged");
     let mut entries = archive.entries().map_err(|why| failed_reading(path, why))?;
     let entry = next_entry(&mut entries, path, MANIFEST).map_err(|_| is_none())?;
@@ -114,30 +105,18 @@ fn begin_reading<'a>(
         return Err(is_none());
     }
     let mut text = Vec::new();
-    entry
-        .take(LARGEST_MANIFEST)
-        .read_to_end(&mut text)
-        .map_err(|why| failed_reading(path, why))?;
+    entry.take(LARGEST_MANIFEST).read_to_end(&mut text).map_err(|why| failed_reading(path, why))?;
     let manifest = BundleManifest::parse(&text).map_err(|why| unusable_bundle(path, &why))?;
     Ok((manifest, entries))
 }
 
 /// The next file, which must have this name.
-fn next_entry<'a>(
-    entries: &mut Entries<'a, Stream>,
-    path: &str,
-    name: &str,
-) -> Result<Entry<'a, Stream>> {
+fn next_entry<'a>(entries: &mut Entries<'a, Stream>, path: &str, name: &str) -> Result<Entry<'a, Stream>> {
     let Some(entry) = entries.next() else {
-        return Err(unusable_bundle(
-            path,
-            &format!("is damaged: it ends before {name}"),
-        ));
+        return Err(unusable_bundle(path, &format!("is damaged: it ends before {name}")));
     };
     let entry = entry.map_err(|why| failed_reading(path, why))?;
-    match entry.header().entry_type() == EntryType::Regular
-        && *entry.path_bytes() == *name.as_bytes()
-    {
+    match entry.header().entry_type() == EntryType::Regular && *entry.path_bytes() == *name.as_bytes() {
         true => Ok(entry),
         false => Err(damaged_entry(path, name)),
     }
@@ -148,36 +127,25 @@ fn copy_entry(mut from: impl Read, mut to: Option<File>, path: &str) -> Result<S
     let mut sum = digest::Context::new(&digest::SHA256);
     let mut piece = vec![0; PIECE];
     loop {
-        let read = from
-            .read(&mut piece)
-            .map_err(|why| failed_reading(path, why))?;
+        let read = from.read(&mut piece).map_err(|why| failed_reading(path, why))?;
         if read == 0 {
             return Ok(encode_hex(sum.finish().as_ref()));
         }
         sum.update(&piece[..read]);
         if let Some(to) = &mut to {
-            to.write_all(&piece[..read])
-                .context("can't unpack the bundle")?;
+            to.write_all(&piece[..read]).context("can't unpack the bundle")?;
         }
     }
 }
 
 fn damaged_entry(path: &str, name: &str) -> anyhow::Error {
-    unusable_bundle(
-        path,
-        &format!(
-            "is damaged: {name} is not what its manifest says; copy it again, or make it anew"
-        ),
-    )
+    unusable_bundle(path, &format!("is damaged: {name} is not what its manifest says; copy it again, or make it anew"))
 }
 
 /// What the disk itself can't do is no fault of the bundle.
 fn failed_reading(path: &str, why: io::Error) -> anyhow::Error {
     match why.raw_os_error() {
         Some(_) => anyhow::Error::new(why).context(format!("can't read {path}")),
-        None => unusable_bundle(
-            path,
-            &format!("is damaged: {why}; copy it again, or make it anew"),
-        ),
+        None => unusable_bundle(path, &format!("is damaged: {why}; copy it again, or make it anew")),
     }
 }

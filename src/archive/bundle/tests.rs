@@ -11,11 +11,8 @@ struct Small {
     manifest: BundleManifest,
 }
 
-const FILES: [(&str, &str); 3] = [
-    (TOOL, "program"),
-    ("wheels/a-1-py3-none-any.whl", "wheel"),
-    ("packages/b_1+3a2~deb12_all.deb", "package"),
-];
+const FILES: [(&str, &str); 3] =
+    [(TOOL, "program"), ("wheels/a-1-py3-none-any.whl", "wheel"), ("packages/b_1+3a2~deb12_all.deb", "package")];
 
 impl Small {
     fn new(change: impl FnOnce(&mut BundleManifest)) -> Small {
@@ -41,11 +38,7 @@ impl Small {
             files: files.to_vec(),
         };
         change(&mut manifest);
-        let small = Small {
-            home,
-            host,
-            manifest,
-        };
+        let small = Small { home, host, manifest };
         let source = |path: &str| at(&path.replace('/', "-"));
         write::write_bundle(&small.host, &small.path(), &small.manifest, source).unwrap();
         small
@@ -123,10 +116,7 @@ fn wherever_it_is_cut_or_changed_nothing_wrong_is_unpacked() {
 #[test]
 fn a_file_that_is_not_as_its_manifest_says_is_refused() {
     let small = Small::new(|manifest| manifest.files[1].sha256 = "0".repeat(64));
-    refused(
-        read::verify_bundle(&small.path()),
-        "wheels/a-1-py3-none-any.whl",
-    );
+    refused(read::verify_bundle(&small.path()), "wheels/a-1-py3-none-any.whl");
     refused(small.unpacked(), "wheels/a-1-py3-none-any.whl");
 }
 
@@ -162,30 +152,16 @@ fn no_name_leads_elsewhere() {
 fn another_kind_of_machine_or_format_is_refused() {
     type Change = fn(&mut BundleManifest);
     let changes: [(Change, &str); 3] = [
-        (
-            |manifest| manifest.machine.architecture = "vax".into(),
-            "on vax",
-        ),
-        (
-            |manifest| manifest.machine.distribution = "minix".into(),
-            "for minix",
-        ),
-        (
-            |manifest| manifest.machine.version = "3.0".into(),
-            " 3.0 on",
-        ),
+        (|manifest| manifest.machine.architecture = "vax".into(), "on vax"),
+        (|manifest| manifest.machine.distribution = "minix".into(), "for minix"),
+        (|manifest| manifest.machine.version = "3.0".into(), " 3.0 on"),
     ];
     for (change, words) in changes {
         let small = Small::new(change);
         let manifest = read::verify_bundle(&small.path()).unwrap();
         let why = manifest.misfit(&small.host).unwrap().unwrap();
         assert!(why.contains(words), "{why}");
-        let bundle = Bundle {
-            path: small.path(),
-            tell: |_| (),
-            manifest: OnceCell::new(),
-            unpacked: OnceCell::new(),
-        };
+        let bundle = Bundle { path: small.path(), tell: |_| (), manifest: OnceCell::new(), unpacked: OnceCell::new() };
         refused(bundle.manifest(&small.host).cloned(), words);
     }
     let newer = Small::new(|manifest| manifest.format = FORMAT + 1);
@@ -199,9 +175,6 @@ fn what_is_no_bundle_is_refused() {
         std::fs::write(small.path(), text).unwrap();
         refused(read::verify_bundle(&small.path()), "is no bundle");
     }
-    refused(
-        read::verify_bundle(&small.home.path().display().to_string()),
-        "is no file",
-    );
+    refused(read::verify_bundle(&small.home.path().display().to_string()), "is no file");
     refused(read::verify_bundle("/nowhere/bundle"), "No such file");
 }

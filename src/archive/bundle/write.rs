@@ -11,11 +11,7 @@ use tar::{Builder, EntryType, Header};
 /// What the manifest says of a file.
 pub(crate) fn describe_file(host: &Host, source: &str, path: &str) -> Result<BundledFile> {
     let sum = sum_of(open_source(host, source)?).with_context(|| format!("can't read {source}"))?;
-    Ok(BundledFile {
-        path: path.to_owned(),
-        bytes: sum.bytes,
-        sha256: sum.sha256,
-    })
+    Ok(BundledFile { path: path.to_owned(), bytes: sum.bytes, sha256: sum.sha256 })
 }
 
 /// Writes it; `source` says where each file of the manifest is. Gives its size and its sum.
@@ -51,12 +47,7 @@ pub(crate) fn write_bundle(
     written.with_context(|| format!("can't write {out}"))
 }
 
-fn append_entry(
-    archive: &mut Builder<Packer<'_>>,
-    path: &str,
-    bytes: u64,
-    from: impl Read,
-) -> Result<()> {
+fn append_entry(archive: &mut Builder<Packer<'_>>, path: &str, bytes: u64, from: impl Read) -> Result<()> {
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::Regular);
     header.set_size(bytes);

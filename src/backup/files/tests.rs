@@ -48,17 +48,9 @@ fn everything(root: &TempDir) -> Vec<String> {
     while let Some(path) = left.pop() {
         let found = fs::symlink_metadata(&path).unwrap();
         if found.is_dir() {
-            left.extend(
-                fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
-        all.push(format!(
-            "{} {:o}",
-            path.display(),
-            found.permissions().mode()
-        ));
+        all.push(format!("{} {:o}", path.display(), found.permissions().mode()));
     }
     all.sort();
     all
@@ -68,10 +60,7 @@ fn everything(root: &TempDir) -> Vec<String> {
 fn what_no_backup_has_is_refused_whole() {
     let good: Entry = ("opt/first", FILE, "x");
     let bad: [&[Entry]; 12] = [
-        &[
-            ("opt/x", LINK, "/etc"),
-            ("opt/x/cron.d/pwn", FILE, "* * * * * root true"),
-        ],
+        &[("opt/x", LINK, "/etc"), ("opt/x/cron.d/pwn", FILE, "* * * * * root true")],
         &[("opt/x/y", FILE, ""), ("opt/x", LINK, "/etc")],
         &[("opt/x", FILE, ""), ("opt/x/y", FILE, "")],
         &[("opt/x", LINK, "/srv"), ("opt/x", FILE, "")],
@@ -93,9 +82,7 @@ fn what_no_backup_has_is_refused_whole() {
         assert_eq!(everything(&root), before, "{entries:?}");
         // Whoever does not ask before gets no further than the first such thing.
         bring_back(&host, &packed[..]).unwrap_err();
-        let left = fs::read_dir(root.path().join("etc/cron.d"))
-            .unwrap()
-            .count();
+        let left = fs::read_dir(root.path().join("etc/cron.d")).unwrap().count();
         assert_eq!(left, 0, "{entries:?}");
     }
 }
@@ -105,10 +92,7 @@ fn nothing_is_written_through_a_link_that_is_here() {
     let (root, host) = machine();
     symlink("/etc", root.path().join("opt/x")).unwrap();
     let packed = archive(&[("srv/first", FILE, "x"), ("opt/x/cron.d/pwn", FILE, "x")]);
-    for why in [
-        check_archive(&host, &packed[..]).unwrap_err(),
-        bring_back(&host, &packed[..]).unwrap_err(),
-    ] {
+    for why in [check_archive(&host, &packed[..]).unwrap_err(), bring_back(&host, &packed[..]).unwrap_err()] {
         assert_eq!(Exit::of(&why), Exit::CannotCreate, "{why:#}");
     }
     assert!(!root.path().join("etc/cron.d/pwn").exists());
@@ -127,12 +111,7 @@ fn another_kind_of_thing_is_not_replaced() {
     let (root, host) = machine();
     fs::create_dir_all(root.path().join("srv/a/b")).unwrap();
     fs::write(root.path().join("srv/c"), "c").unwrap();
-    for entry in [
-        ("srv/a", FILE, "x"),
-        ("srv/a", LINK, "/srv/c"),
-        ("srv/c", DIRECTORY, ""),
-        ("srv/c/d", FILE, ""),
-    ] {
+    for entry in [("srv/a", FILE, "x"), ("srv/a", LINK, "/srv/c"), ("srv/c", DIRECTORY, ""), ("srv/c/d", FILE, "")] {
         let packed = archive(&[entry]);
         let why = check_archive(&host, &packed[..]).unwrap_err();
         assert_eq!(Exit::of(&why), Exit::CannotCreate, "{entry:?}: {why:#}");

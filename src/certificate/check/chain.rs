@@ -5,12 +5,7 @@ use crate::certificate::read;
 
 impl Findings {
     /// Each certificate must have issued the one before it.
-    pub(super) fn check_chain(
-        &mut self,
-        given: &GivenFiles<'_>,
-        leaf: &Link<'_>,
-        others: &[Link<'_>],
-    ) {
+    pub(super) fn check_chain(&mut self, given: &GivenFiles<'_>, leaf: &Link<'_>, others: &[Link<'_>]) {
         let mut rest: Vec<&Link<'_>> = Vec::new();
         for link in others {
             if link.der == leaf.der || rest.iter().any(|known| known.der == link.der) {
@@ -29,14 +24,10 @@ impl Findings {
         while !read::self_signed(&tip.certificate) {
             let mut issuers = rest
                 .iter()
-                .filter(|link| {
-                    tip.issued_by(link) && !path.iter().any(|known| known.der == link.der)
-                })
+                .filter(|link| tip.issued_by(link) && !path.iter().any(|known| known.der == link.der))
                 .peekable();
             let namesake = issuers.peek().copied();
-            match issuers.find(|issuer| {
-                read::signed_by(&tip.certificate, &issuer.certificate) != Some(false)
-            }) {
+            match issuers.find(|issuer| read::signed_by(&tip.certificate, &issuer.certificate) != Some(false)) {
                 Some(issuer) => {
                     path.push(issuer);
                     tip = issuer;
@@ -65,30 +56,16 @@ impl Findings {
         }
     }
 
-    fn check_order(
-        &mut self,
-        leaf: &Link<'_>,
-        tip: &Link<'_>,
-        path: &[&Link<'_>],
-        rest: &[&Link<'_>],
-        forged: bool,
-    ) {
+    fn check_order(&mut self, leaf: &Link<'_>, tip: &Link<'_>, path: &[&Link<'_>], rest: &[&Link<'_>], forged: bool) {
         let on_path = |link: &&&Link<'_>| path.iter().any(|known| known.der == link.der);
-        let in_order = rest
-            .iter()
-            .filter(on_path)
-            .zip(path)
-            .all(|(one, other)| one.der == other.der);
+        let in_order = rest.iter().filter(on_path).zip(path).all(|(one, other)| one.der == other.der);
         let first = rest.first().unwrap_or(&leaf);
         if !in_order {
             let order: Vec<_> = path.iter().map(|link| link.called()).collect();
             self.refuse(
                 first.file,
                 "has the chain in the wrong order, and some clients give up on that",
-                format!(
-                    "put the certificates in this order after the server's: {}",
-                    order.join(", ")
-                ),
+                format!("put the certificates in this order after the server's: {}", order.join(", ")),
             );
         }
         let strangers: Vec<_> = rest.iter().filter(|link| !on_path(link)).collect();
@@ -101,42 +78,34 @@ impl Findings {
             if whole {
                 self.warn(
                     stranger.file,
-                    format!(
-                        "has certificates that do not belong to the chain: {}",
-                        names.join(", ")
-                    ),
+                    format!("has certificates that do not belong to the chain: {}", names.join(", ")),
                     "take them out",
                 );
             } else {
                 self.refuse(
                     stranger.file,
-                    format!(
-                        "has a broken chain: {issuer}, which issued {}, is missing",
-                        tip.called()
-                    ),
-                    format!(
-                        "add its certificate, or take out {} if it does not belong here",
-                        names.join(", ")
-                    ),
+                    format!("has a broken chain: {issuer}, which issued {}, is missing", tip.called()),
+                    format!("add its certificate, or take out {} if it does not belong here", names.join(", ")),
                 );
             }
         }
         if rest.is_empty() && !whole {
             self.warn(
                 leaf.file,
-                format!("comes without the certificate of {issuer}, which issued it, so clients may not be able \
-                to trust it"),
-                format!("give the authority's intermediate certificates as tls.chain, unless {issuer} is a root \
-                that every tablet has"),
+                format!(
+                    "comes without the certificate of {issuer}, which issued it, so clients may not be able \
+                to trust it"
+                ),
+                format!(
+                    "give the authority's intermediate certificates as tls.chain, unless {issuer} is a root \
+                that every tablet has"
+                ),
             );
         }
         if whole && !path.is_empty() {
             self.warn(
                 tip.file,
-                format!(
-                    "includes the root ({}), which clients take from their own store",
-                    tip.called()
-                ),
+                format!("includes the root ({}), which clients take from their own store", tip.called()),
                 "leave it out: it only makes every connection slower",
             );
         }

@@ -12,16 +12,10 @@ use zeroize::Zeroize;
 impl Findings {
     fn unreadable(&mut self, file: &Path, problem: Unreadable, holds: &str) {
         match problem {
-            Unreadable::Damaged(how) => self.refuse(
-                file,
-                format!("is damaged: {how}"),
-                "copy it once more from where it came from",
-            ),
-            Unreadable::Empty => self.refuse(
-                file,
-                "is empty",
-                format!("put {holds} into it, in PEM form"),
-            ),
+            Unreadable::Damaged(how) => {
+                self.refuse(file, format!("is damaged: {how}"), "copy it once more from where it came from")
+            }
+            Unreadable::Empty => self.refuse(file, "is empty", format!("put {holds} into it, in PEM form")),
             Unreadable::TooLong(how) => self.refuse(
                 file,
                 format!("is no file of {holds}: {how}"),
@@ -46,10 +40,7 @@ impl Findings {
 
     pub(super) fn read_key(&mut self, given: &GivenFiles<'_>) -> Option<PrivateKey> {
         let (path, bytes) = given.key;
-        let (word, plain) = (
-            shell_word(path),
-            shell_word(&file_beside(path, "plain.key")),
-        );
+        let (word, plain) = (shell_word(path), shell_word(&file_beside(path, "plain.key")));
         let encrypted = (
             "is encrypted, and nobody is there to type its passphrase when Apache starts",
             format!(
@@ -129,24 +120,16 @@ impl Findings {
         setting: &str,
     ) -> Vec<Vec<u8>> {
         // Files that differ only in their extension must not be converted into one.
-        let extension = if setting == "tls.chain" {
-            "chain.pem"
-        } else {
-            "crt.pem"
-        };
+        let extension = if setting == "tls.chain" { "chain.pem" } else { "crt.pem" };
         let (word, pem) = (shell_word(path), shell_word(&file_beside(path, extension)));
         let blocks = match read::read_blocks(bytes) {
             Ok(blocks) => blocks,
             Err(Unreadable::Binary) => {
                 let (what, convert) = match binary_kind(bytes) {
-                    Binary::Pkcs12 => (
-                        "a PKCS#12 bundle",
-                        format!("openssl pkcs12 -in {word} -nokeys -out {pem}"),
-                    ),
-                    Binary::Certificate => (
-                        "in binary form (DER)",
-                        format!("openssl x509 -inform DER -in {word} -out {pem}"),
-                    ),
+                    Binary::Pkcs12 => ("a PKCS#12 bundle", format!("openssl pkcs12 -in {word} -nokeys -out {pem}")),
+                    Binary::Certificate => {
+                        ("in binary form (DER)", format!("openssl x509 -inform DER -in {word} -out {pem}"))
+                    }
                     Binary::Other => (
                         "in binary form, perhaps a PKCS#7 bundle",
                         format!("openssl pkcs7 -inform DER -in {word} -print_certs -out {pem}"),
@@ -170,9 +153,7 @@ impl Findings {
             let (what, remedy) = if has_key {
                 (
                     "a private key and no certificate".to_string(),
-                    format!(
-                        "set {setting} to the certificate's file, and tls.key to the key's (were they swapped?)"
-                    ),
+                    format!("set {setting} to the certificate's file, and tls.key to the key's (were they swapped?)"),
                 )
             } else if kind.contains("PKCS7") {
                 (
@@ -184,8 +165,7 @@ impl Findings {
                 )
             } else if kind.contains("REQUEST") {
                 (
-                    "a certificate request, which is what the authority answers with a certificate"
-                        .into(),
+                    "a certificate request, which is what the authority answers with a certificate".into(),
                     format!("set {setting} to the certificate that the authority sent back"),
                 )
             } else {
@@ -225,9 +205,7 @@ fn binary_kind(bytes: &[u8]) -> Binary {
     if X509Certificate::from_der(bytes).is_ok() {
         return Binary::Certificate;
     }
-    let version = parse_der(bytes)
-        .ok()
-        .and_then(|(_, outer)| outer.as_sequence().ok()?.first()?.as_u32().ok());
+    let version = parse_der(bytes).ok().and_then(|(_, outer)| outer.as_sequence().ok()?.first()?.as_u32().ok());
     match version {
         Some(3) => Binary::Pkcs12,
         _ => Binary::Other,
@@ -235,19 +213,12 @@ fn binary_kind(bytes: &[u8]) -> Binary {
 }
 
 fn list_blocks(blocks: &[Pem]) -> String {
-    let labels: Vec<_> = blocks
-        .iter()
-        .map(|block| read::printable_text(&block.label))
-        .collect();
+    let labels: Vec<_> = blocks.iter().map(|block| read::printable_text(&block.label)).collect();
     labels.join(", ")
 }
 
 /// A name for the converted file, next to the given one.
 fn file_beside(path: &Path, extension: &str) -> PathBuf {
     let new = path.with_extension(extension);
-    if new == path {
-        path.with_extension(format!("new.{extension}"))
-    } else {
-        new
-    }
+    if new == path { path.with_extension(format!("new.{extension}")) } else { new }
 }

@@ -10,14 +10,8 @@ fn a_good_chain_in_one_file_or_two() {
     let chain = Chain::new();
     let (issuing, middle) = (chain.issuing.pem(), chain.middle.pem());
     finds(&chain.files(&[&chain.leaf, &issuing, &middle]), &[]);
-    finds(
-        &chain.files(&[&chain.leaf]).with_chain(&[&issuing, &middle]),
-        &[],
-    );
-    finds(
-        &chain.files(&[&chain.leaf, &issuing]).with_chain(&[&middle]),
-        &[],
-    );
+    finds(&chain.files(&[&chain.leaf]).with_chain(&[&issuing, &middle]), &[]);
+    finds(&chain.files(&[&chain.leaf, &issuing]).with_chain(&[&middle]), &[]);
     let text = format!("Bag Attributes\r\n{}", chain.leaf.replace('\n', "\r\n"));
     finds(&chain.files(&[&text, &issuing, &middle]), &[]);
 }
@@ -25,18 +19,11 @@ fn a_good_chain_in_one_file_or_two() {
 #[test]
 fn chains_out_of_order() {
     let chain = Chain::new();
-    let (leaf, issuing, middle, root) = (
-        &chain.leaf,
-        &chain.issuing.pem(),
-        &chain.middle.pem(),
-        &chain.root.pem(),
-    );
+    let (leaf, issuing, middle, root) = (&chain.leaf, &chain.issuing.pem(), &chain.middle.pem(), &chain.root.pem());
     finds(
         &chain.files(&[leaf, middle, issuing]),
-        &[
-            "refuse server.crt has the chain in the wrong order, and some clients give up on that: \
-           put the certificates in this order after the server's: \"Issuing CA\", \"Middle CA\"",
-        ],
+        &["refuse server.crt has the chain in the wrong order, and some clients give up on that: \
+           put the certificates in this order after the server's: \"Issuing CA\", \"Middle CA\""],
     );
     finds(
         &chain.files(&[issuing, middle, leaf]),
@@ -44,41 +31,26 @@ fn chains_out_of_order() {
     );
     finds(
         &chain.files(&[leaf, middle]),
-        &[
-            "refuse server.crt has a broken chain: \"Issuing CA\", which issued \"camcops.example.org\", is missing",
-        ],
+        &["refuse server.crt has a broken chain: \"Issuing CA\", which issued \"camcops.example.org\", is missing"],
     );
     finds(
         &chain.files(&[leaf]).with_chain(&[issuing, root]),
-        &[
-            "refuse chain.pem has a broken chain: \"Middle CA\", which issued \"Issuing CA\", is missing",
-        ],
+        &["refuse chain.pem has a broken chain: \"Middle CA\", which issued \"Issuing CA\", is missing"],
     );
-    finds(
-        &chain.files(&[leaf]),
-        &["warn server.crt comes without the certificate of \"Issuing CA\""],
-    );
-    finds(
-        &chain.files(&[leaf, issuing, middle, root]),
-        &["warn server.crt includes the root (\"Root CA\")"],
-    );
+    finds(&chain.files(&[leaf]), &["warn server.crt comes without the certificate of \"Issuing CA\""]);
+    finds(&chain.files(&[leaf, issuing, middle, root]), &["warn server.crt includes the root (\"Root CA\")"]);
     finds(
         &chain.files(&[issuing, middle]).with_chain(&[leaf]),
-        &[
-            "refuse chain.pem holds the server's certificate (\"camcops.example.org\"), which belongs into server.crt",
-        ],
+        &["refuse chain.pem holds the server's certificate (\"camcops.example.org\"), which belongs into server.crt"],
     );
     finds(
-        &chain
-            .files(&[leaf, issuing, middle])
-            .with_chain(&[issuing, middle]),
+        &chain.files(&[leaf, issuing, middle]).with_chain(&[issuing, middle]),
         &[
             "warn chain.pem repeats the certificate of \"Issuing CA\"",
             "warn chain.pem repeats the certificate of \"Middle CA\"",
         ],
     );
-    let stranger =
-        CertifiedIssuer::self_signed(authority("Stranger"), KeyPair::generate().unwrap()).unwrap();
+    let stranger = CertifiedIssuer::self_signed(authority("Stranger"), KeyPair::generate().unwrap()).unwrap();
     finds(
         &chain.files(&[leaf, issuing, middle, root, &stranger.pem()]),
         &[
@@ -93,9 +65,7 @@ fn an_issuer_with_the_right_name_and_the_wrong_key() {
     let (chain, other) = (Chain::new(), Chain::new());
     finds(
         &chain.files(&[&chain.leaf, &other.issuing.pem(), &other.middle.pem()]),
-        &[
-            "refuse server.crt has a certificate called \"Issuing CA\" that did not sign \"camcops.example.org\"",
-        ],
+        &["refuse server.crt has a certificate called \"Issuing CA\" that did not sign \"camcops.example.org\""],
     );
 }
 
@@ -107,11 +77,7 @@ fn an_issuer_that_may_not_issue_or_has_expired() {
     params.not_after = OffsetDateTime::from(now() - DAY / 2);
     let middle = CertifiedIssuer::signed_by(params, key(), &root).unwrap();
     let server = key();
-    let certificate = leaf(&[SERVER])
-        .params
-        .signed_by(&server, &middle)
-        .unwrap()
-        .pem();
+    let certificate = leaf(&[SERVER]).params.signed_by(&server, &middle).unwrap().pem();
     finds(
         &Files::new(certificate, server.serialize_pem(), &[SERVER]).with_chain(&[&middle.pem()]),
         &[
@@ -130,60 +96,26 @@ fn names_are_covered_or_named() {
         files.lines()
     };
     let wild: &[&str] = &["*.example.org", "10.1.2.3", "fd00::1"];
-    assert!(
-        covers(
-            wild,
-            &[
-                "camcops.example.org",
-                "CAMCOPS.Example.ORG",
-                "*.example.org"
-            ]
-        )
-        .is_empty()
-    );
+    assert!(covers(wild, &["camcops.example.org", "CAMCOPS.Example.ORG", "*.example.org"]).is_empty());
     assert!(covers(wild, &["10.1.2.3", "fd00:0::1", "[fd00::1]"]).is_empty());
-    for missing in [
-        "example.org",
-        "a.b.example.org",
-        "10.1.2.4",
-        "aexample.org",
-        "*.b.example.org",
-        "küche.example.org",
-    ] {
+    for missing in
+        ["example.org", "a.b.example.org", "10.1.2.4", "aexample.org", "*.b.example.org", "küche.example.org"]
+    {
         let lines = covers(wild, &[missing]);
         assert_eq!(lines.len(), 1, "{missing}");
-        let start = format!(
-            "refuse server.crt does not cover {missing} (it covers *.example.org, 10.1.2.3, fd00::1)"
-        );
+        let start = format!("refuse server.crt does not cover {missing} (it covers *.example.org, 10.1.2.3, fd00::1)");
         assert!(lines[0].starts_with(&start), "{lines:?}");
     }
     let wide = covers(&["*.org"], &["example.org"]);
-    assert!(
-        wide.len() == 2 && wide[1].contains("does not cover example.org"),
-        "{wide:?}"
-    );
-    let both = covers(
-        &["a.example.org"],
-        &["b.example.org", "a.example.org", "c.example.org"],
-    );
-    assert!(
-        both[0].contains("does not cover b.example.org, c.example.org (it"),
-        "{both:?}"
-    );
+    assert!(wide.len() == 2 && wide[1].contains("does not cover example.org"), "{wide:?}");
+    let both = covers(&["a.example.org"], &["b.example.org", "a.example.org", "c.example.org"]);
+    assert!(both[0].contains("does not cover b.example.org, c.example.org (it"), "{both:?}");
 
     let mut textual = leaf(&["a.example.org"]);
-    textual
-        .params
-        .subject_alt_names
-        .push(SanType::DnsName("10.1.2.3".try_into().unwrap()));
+    textual.params.subject_alt_names.push(SanType::DnsName("10.1.2.3".try_into().unwrap()));
     let mut files = chain.whole(textual);
     files.names = vec!["10.1.2.3".into()];
-    finds(
-        &files,
-        &[
-            "refuse server.crt has 10.1.2.3 as a host name, and clients look for an IP address entry",
-        ],
-    );
+    finds(&files, &["refuse server.crt has 10.1.2.3 as a host name, and clients look for an IP address entry"]);
 }
 
 #[test]
@@ -218,10 +150,7 @@ fn dates_and_purposes_all_at_once() {
     );
     let mut long = leaf(&[SERVER]);
     long.params.not_after = OffsetDateTime::from(now() + 900 * DAY);
-    finds(
-        &chain.whole(long),
-        &["warn server.crt is valid for 901 days, and Apple's devices refuse more than 825"],
-    );
+    finds(&chain.whole(long), &["warn server.crt is valid for 901 days, and Apple's devices refuse more than 825"]);
 }
 
 #[test]
@@ -237,10 +166,9 @@ fn every_kind_of_key_is_matched() {
     ] {
         finds(&Files::fixture(certificate, key), &[]);
     }
-    for (name, what) in [
-        ("p521", "a P-521 key, which Chrome, Edge"),
-        ("ed25519", "an Ed25519 key, which clients refuse"),
-    ] {
+    for (name, what) in
+        [("p521", "a P-521 key, which Chrome, Edge"), ("ed25519", "an Ed25519 key, which clients refuse")]
+    {
         let files = Files::fixture(&format!("{name}.crt"), &format!("{name}.key"));
         finds(&files, &[&format!("refuse server.crt has {what}")]);
     }
@@ -259,40 +187,20 @@ fn every_kind_of_key_is_matched() {
         let own = certificate.strip_suffix(".crt").unwrap();
         for key in keys.iter().filter(|key| !key.starts_with(own)) {
             let files = Files::fixture(certificate, key);
-            finds(
-                &files,
-                &[&format!(
-                    "refuse my server.key is not the key of \"{own}.example.org\" in server.crt"
-                )],
-            );
+            finds(&files, &[&format!("refuse my server.key is not the key of \"{own}.example.org\" in server.crt")]);
         }
     }
 }
 
 #[test]
 fn weak_keys_and_signatures_are_refused() {
-    finds(
-        &Files::fixture("rsa-short.crt", "rsa-short.key"),
-        &["refuse server.crt has an RSA key of only 1024 bits"],
-    );
-    finds(
-        &Files::fixture("sha1.crt", "sha1.key"),
-        &["refuse server.crt is signed with SHA-1"],
-    );
-    finds(
-        &Files::fixture("secp256k1.crt", "secp256k1.key"),
-        &["refuse server.crt has an elliptic curve other than"],
-    );
-    finds(
-        &Files::fixture("no-san.crt", "no-san.key"),
-        &["refuse server.crt has no subjectAltName"],
-    );
+    finds(&Files::fixture("rsa-short.crt", "rsa-short.key"), &["refuse server.crt has an RSA key of only 1024 bits"]);
+    finds(&Files::fixture("sha1.crt", "sha1.key"), &["refuse server.crt is signed with SHA-1"]);
+    finds(&Files::fixture("secp256k1.crt", "secp256k1.key"), &["refuse server.crt has an elliptic curve other than"]);
+    finds(&Files::fixture("no-san.crt", "no-san.key"), &["refuse server.crt has no subjectAltName"]);
     finds(
         &Files::fixture("rsa.crt", "rsa-short.key"),
-        &[
-            "refuse my server.key is not the key of",
-            "refuse my server.key is an RSA key of only 1024 bits",
-        ],
+        &["refuse my server.key is not the key of", "refuse my server.key is an RSA key of only 1024 bits"],
     );
 }
 
@@ -318,10 +226,7 @@ fn files_of_the_wrong_kind() {
     );
     finds(
         &Files::fixture("rsa.p12", "rsa.p12"),
-        &[
-            "refuse my server.key is in binary form",
-            "refuse server.crt is a PKCS#12 bundle",
-        ],
+        &["refuse my server.key is in binary form", "refuse server.crt is a PKCS#12 bundle"],
     );
     finds(
         &Files::fixture("rsa.key", "rsa.crt"),
@@ -332,68 +237,27 @@ fn files_of_the_wrong_kind() {
     );
     let with = |certificate: &[u8], key: &[u8]| Files::new(certificate, key, &["rsa.example.org"]);
     let (certificate, key) = (fixture("rsa.crt"), fixture("rsa.key"));
-    finds(
-        &with(b"", b" \n"),
-        &[
-            "refuse my server.key is empty",
-            "refuse server.crt is empty",
-        ],
-    );
-    finds(
-        &with(b"hello", b"0"),
-        &[
-            "refuse my server.key has no line",
-            "refuse server.crt has no line",
-        ],
-    );
+    finds(&with(b"", b" \n"), &["refuse my server.key is empty", "refuse server.crt is empty"]);
+    finds(&with(b"hello", b"0"), &["refuse my server.key has no line", "refuse server.crt has no line"]);
     let both = [certificate.as_slice(), &key].concat();
-    finds(
-        &with(&both, &key),
-        &["warn server.crt holds a private key as well"],
-    );
+    finds(&with(&both, &key), &["warn server.crt holds a private key as well"]);
     finds(&with(&certificate, &both), &[]);
     let cut = certificate.len() - 40;
-    finds(
-        &with(&certificate[..cut], &key),
-        &["refuse server.crt is damaged: the last -----END line is missing"],
-    );
+    finds(&with(&certificate[..cut], &key), &["refuse server.crt is damaged: the last -----END line is missing"]);
     let marked = ["\u{feff}".as_bytes(), &certificate].concat();
-    finds(
-        &with(&marked, &key),
-        &["refuse server.crt is damaged: a byte order mark"],
-    );
-    let bad = String::from_utf8(certificate.clone())
-        .unwrap()
-        .replacen("MII", "M!I", 1);
-    finds(
-        &with(bad.as_bytes(), &key),
-        &["refuse server.crt is damaged: what stands between"],
-    );
+    finds(&with(&marked, &key), &["refuse server.crt is damaged: a byte order mark"]);
+    let bad = String::from_utf8(certificate.clone()).unwrap().replacen("MII", "M!I", 1);
+    finds(&with(bad.as_bytes(), &key), &["refuse server.crt is damaged: what stands between"]);
     let wrong = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-    finds(
-        &with(wrong.as_bytes(), &key),
-        &["refuse server.crt has a damaged certificate (number 1 in it)"],
-    );
+    finds(&with(wrong.as_bytes(), &key), &["refuse server.crt has a damaged certificate (number 1 in it)"]);
     let request = wrong.replace("CERTIFICATE", "CERTIFICATE REQUEST");
-    finds(
-        &with(request.as_bytes(), &key),
-        &["refuse server.crt holds a certificate request"],
-    );
+    finds(&with(request.as_bytes(), &key), &["refuse server.crt holds a certificate request"]);
     let bundle = wrong.replace("CERTIFICATE", "PKCS7");
-    finds(
-        &with(bundle.as_bytes(), &key),
-        &["refuse server.crt holds a PKCS#7 bundle: unpack it"],
-    );
+    finds(&with(bundle.as_bytes(), &key), &["refuse server.crt holds a PKCS#7 bundle: unpack it"]);
     let ssh = wrong.replace("CERTIFICATE", "OPENSSH PRIVATE KEY");
-    finds(
-        &with(&certificate, ssh.as_bytes()),
-        &["refuse my server.key holds a key of an unsupported type (OPENSSH"],
-    );
+    finds(&with(&certificate, ssh.as_bytes()), &["refuse my server.key holds a key of an unsupported type (OPENSSH"]);
     let damaged = wrong.replace("CERTIFICATE", "PRIVATE KEY");
-    finds(
-        &with(&certificate, damaged.as_bytes()),
-        &["refuse my server.key holds a damaged PRIVATE KEY"],
-    );
+    finds(&with(&certificate, damaged.as_bytes()), &["refuse my server.key holds a damaged PRIVATE KEY"]);
 }
 
 #[test]
@@ -466,9 +330,5 @@ fn who_may_read_the_key() {
 fn a_finding_is_plain_data() {
     let files = Files::fixture("no-san.crt", "no-san.key");
     let finding = files.check().remove(0);
-    assert!(
-        finding
-            .to_string()
-            .starts_with("/etc/ssl/server.crt has no subjectAltName, and clients no longer")
-    );
+    assert!(finding.to_string().starts_with("/etc/ssl/server.crt has no subjectAltName, and clients no longer"));
 }

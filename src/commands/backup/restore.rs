@@ -84,20 +84,13 @@ async fn restore_data(
     begin: Instant,
     style: Style,
 ) -> Result<u8> {
-    let database = site
-        .settings()
-        .database
-        .name_or(&site.layout.slug)
-        .to_owned();
+    let database = site.settings().database.name_or(&site.layout.slug).to_owned();
     confirm_restore(&database, flags)?;
     let is_new = !Journal::read(&site.host, &site.instance)?.exists();
     site = purge::load_installed(global)?;
     if is_new || !has_ground(&site).await? {
         // Everything that data can be loaded into; what reads it comes after it.
-        let ground = Parts {
-            skip: vec![Part::Tables, Part::Superuser, Part::Services, Part::Web],
-            ..all_parts()
-        };
+        let ground = Parts { skip: vec![Part::Tables, Part::Superuser, Part::Services, Part::Web], ..all_parts() };
         let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
         let converged = converge_site(&site, &mut writer, &ground, stop, style).await;
         site.close().await;
@@ -133,10 +126,7 @@ async fn restore_data(
         begin.elapsed().as_secs_f64(),
         restored.downtime.as_secs_f64()
     ))?;
-    terminal::print_line(&format!(
-        "The CamCOPS application is running at {}",
-        site.url()
-    ))?;
+    terminal::print_line(&format!("The CamCOPS application is running at {}", site.url()))?;
     Ok(0)
 }
 
@@ -146,11 +136,7 @@ fn tell_step(site: &Session, text: &str) -> Result<()> {
 }
 
 fn all_parts() -> Parts {
-    Parts {
-        only: Vec::new(),
-        skip: Vec::new(),
-        adopt: false,
-    }
+    Parts { only: Vec::new(), skip: Vec::new(), adopt: false }
 }
 
 /// Only whoever names the database exactly may have it replaced.
@@ -170,13 +156,12 @@ fn open_input(site: &Session, path: &str) -> Result<Input> {
     let host = &site.host;
     let followed = host.followed(path)?;
     match host.stat(&followed)? {
-        Some(entry) if entry.kind == PathKind::Directory => Ok(Input::Backup(Box::new(
-            backup::open_backup(host, &followed)?,
-        ))),
+        Some(entry) if entry.kind == PathKind::Directory => {
+            Ok(Input::Backup(Box::new(backup::open_backup(host, &followed)?)))
+        }
         Some(entry) if entry.kind == PathKind::File => Ok(Input::Dump(followed)),
-        _ => Err(Exit::Unusable.because(format!(
-            "there is no backup {path}; `camcops-provision backup list` shows those that there are"
-        ))),
+        _ => Err(Exit::Unusable
+            .because(format!("there is no backup {path}; `camcops-provision backup list` shows those that there are"))),
     }
 }
 
@@ -197,13 +182,10 @@ async fn before_files(
             "the backup is of the instance {instance}, and its configuration can only be brought back there: --instance {instance}"
         )));
     }
-    open_files(&site.host, opened, identity)?.read(&site.host, |packed| {
-        files::check_archive(&site.host, packed)
-    })?;
+    open_files(&site.host, opened, identity)?.read(&site.host, |packed| files::check_archive(&site.host, packed))?;
     if is_new {
-        let differing = open_files(&site.host, opened, identity)?.read(&site.host, |packed| {
-            files::find_differing(&site.host, packed)
-        })?;
+        let differing = open_files(&site.host, opened, identity)?
+            .read(&site.host, |packed| files::find_differing(&site.host, packed))?;
         if !differing.is_empty() {
             return Err(Exit::CannotCreate.because(format!(
                 "what stands here is not what the backup has, and nothing is replaced on a machine without a site: move away {}, and run again",
@@ -232,23 +214,11 @@ async fn before_files(
 /// Brings back what is not in the database.
 fn with_files(global: &Global, site: &mut Session, opened: &Opened, flags: &Restore) -> Result<()> {
     let identity = flags.identity.identity.as_deref();
-    let brought = open_files(&site.host, opened, identity)?
-        .read(&site.host, |packed| files::bring_back(&site.host, packed))?;
-    tell_step(
-        site,
-        &format!(
-            "brought back {}",
-            terminal::count_of(brought.number, "file")
-        ),
-    )?;
+    let brought =
+        open_files(&site.host, opened, identity)?.read(&site.host, |packed| files::bring_back(&site.host, packed))?;
+    tell_step(site, &format!("brought back {}", terminal::count_of(brought.number, "file")))?;
     if !brought.left_out.is_empty() {
-        tell_step(
-            site,
-            &format!(
-                "left out, as nothing of a site is kept there: {}",
-                brought.left_out.join(", ")
-            ),
-        )?;
+        tell_step(site, &format!("left out, as nothing of a site is kept there: {}", brought.left_out.join(", ")))?;
     }
     *site = Session::open(global)?;
     Ok(())
@@ -328,12 +298,7 @@ async fn restore_tables(
     }
     let downtime = begin.elapsed();
     load::drop_scratch(known, ScratchDatabase::Replaced).await?;
-    Ok(Restored {
-        tables: counts.len(),
-        rows: counts.values().sum(),
-        safety,
-        downtime,
-    })
+    Ok(Restored { tables: counts.len(), rows: counts.values().sum(), safety, downtime })
 }
 
 /// Brings the site up again, whatever signal comes.
@@ -346,8 +311,7 @@ async fn start_services(site: &Session, writer: &mut Writer<'_>, style: Style) -
 async fn switch_databases(site: &Session, known: &Database, name: &str) -> Result<Option<String>> {
     let safety = make_safety_copy(site, known).await?;
     let (charset, collation) = charset_of(known).await?;
-    let aside =
-        load::create_scratch(known, ScratchDatabase::Replaced, &charset, &collation).await?;
+    let aside = load::create_scratch(known, ScratchDatabase::Replaced, &charset, &collation).await?;
     load::switch_tables(known, name, &aside).await?;
     Ok(safety)
 }
@@ -361,9 +325,7 @@ async fn charset_of(known: &Database) -> Result<(String, String)> {
             sql::quote::quote_text(&known.database)
         ))
         .await?;
-    like.ok_or_else(|| {
-        Exit::Unreachable.because(format!("the database {} is not there", known.database))
-    })
+    like.ok_or_else(|| Exit::Unreachable.because(format!("the database {} is not there", known.database)))
 }
 
 /// Loads it beside the site's database, and looks at what came: its name, and the rows of its tables.
@@ -377,12 +339,7 @@ async fn load_beside_live(
     let (name, wanted, what) = match input {
         Input::Backup(opened) => {
             let database = &opened.manifest.database;
-            tables::refuse_unknown(
-                site.drivers.application()?,
-                database.revision.as_deref(),
-                &opened.path,
-            )
-            .await?;
+            tables::refuse_unknown(site.drivers.application()?, database.revision.as_deref(), &opened.path).await?;
             let identity = flags.identity.identity.as_deref();
             let name = load_beside(site, known, opened, identity, ScratchDatabase::Restore).await?;
             (name, Some(database.tables.clone()), &opened.path)
@@ -396,17 +353,13 @@ async fn load_beside_live(
             load::check_room(host, known, file.metadata()?.len()).await?;
             tell_step(site, &format!("loading {path} into a database of its own"))?;
             let (charset, collation) = charset_of(known).await?;
-            let name =
-                load::create_scratch(known, ScratchDatabase::Restore, &charset, &collation).await?;
-            let source = DumpSource::Stream {
-                file: &payload.file,
-                decrypted: payload.decrypted,
-            };
+            let name = load::create_scratch(known, ScratchDatabase::Restore, &charset, &collation).await?;
+            let source = DumpSource::Stream { file: &payload.file, decrypted: payload.decrypted };
             let scan = load::load_dump(host, known, &name, source).await?;
             if scan.by_a_client && !scan.complete {
-                return Err(Exit::Unusable.because(format!(
-                    "{path} does not come to its end: it was cut; nothing was changed"
-                )));
+                return Err(
+                    Exit::Unusable.because(format!("{path} does not come to its end: it was cut; nothing was changed"))
+                );
             }
             // Other tools write in ways of their own.
             (name, scan.by_a_client.then_some(scan.tables), path)

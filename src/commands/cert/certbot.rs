@@ -3,9 +3,7 @@
 //! Key and certificate stand in one file, so that they change in one step. What can't be served is never put there, and
 //! where Apache does not take it, the former one comes back.
 
-use super::change::{
-    is_served, place_certificate, refuse_managed, remember_former, report_change, serve_certificate,
-};
+use super::change::{is_served, place_certificate, refuse_managed, remember_former, report_change, serve_certificate};
 use crate::base::error::Exit;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::Style;
@@ -33,20 +31,14 @@ pub(crate) async fn install_certbot(global: &Global, style: Style) -> Result<u8>
 }
 
 /// Has certbot renew it, and serves what it has then.
-pub(crate) async fn renew_certificate(
-    global: &Global,
-    site: &Session,
-    how: acme::Renewal,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn renew_certificate(global: &Global, site: &Session, how: acme::Renewal, style: Style) -> Result<u8> {
     stop_on_signals(style)?;
     site.drivers.refuse_unfit_apache(&site.host).await?;
     // Without the lock: certbot calls this program, which takes it.
-    let what =
-        match acme::renew_certificate(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
-            true => "is served now",
-            false => "is served; it is not due yet, and --force renews it all the same",
-        };
+    let what = match acme::renew_certificate(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
+        true => "is served now",
+        false => "is served; it is not due yet, and --force renews it all the same",
+    };
     deploy_certificate(global, what, style).await
 }
 
@@ -54,9 +46,8 @@ async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result
     let site = Session::open(global)?;
     refuse_managed(&site)?;
     if site.settings().tls.mode != TlsMode::Certbot {
-        return Err(Exit::Settings.because(
-            "tls.mode is not \"certbot\": set it and run `camcops-provision install`, or take --cert",
-        ));
+        return Err(Exit::Settings
+            .because("tls.mode is not \"certbot\": set it and run `camcops-provision install`, or take --cert"));
     }
     let text = read_issued(&site)?;
     let summary = certificate::summarize_first(text.as_bytes(), SystemTime::now())?;
@@ -80,28 +71,24 @@ async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result
         return Err(why);
     };
     let mut site = site;
-    site.new_certificate = Some(Pair {
-        certificate: former.to_string(),
-        key: Zeroizing::default(),
-    });
+    site.new_certificate = Some(Pair { certificate: former.to_string(), key: Zeroizing::default() });
     let back = async {
         place_certificate(&site, &mut writer, style).await?;
         serve_certificate(&site, &writer).await
     };
     Err(why.context(match back.await {
         Ok(()) => "the certificate was not taken, and the former one is served as before",
-        Err(_) => {
-            "the certificate was not taken; mend the cause and run `camcops-provision install`"
-        }
+        Err(_) => "the certificate was not taken; mend the cause and run `camcops-provision install`",
     }))
 }
 
 fn read_issued(site: &Session) -> Result<Zeroizing<String>> {
     match site.at_certbot()? {
         Some(Ok(text)) => Ok(text),
-        Some(Err(why)) => Err(Exit::Unusable.because(format!(
-            "certbot's certificate can't be served, and the former one stays: {why}"
-        ))),
+        Some(Err(why)) => {
+            Err(Exit::Unusable
+                .because(format!("certbot's certificate can't be served, and the former one stays: {why}")))
+        }
         None => Err(Exit::Unreachable.because(format!(
             "certbot has no certificate in {}/{} yet: run `camcops-provision install`",
             acme::LIVE,

@@ -39,11 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MARK: usize = 16;
 
 /// Serves a certificate that an authority issued.
-pub(crate) async fn install_certificate(
-    global: &Global,
-    flags: &CertInstall,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     let stop = stop_on_signals(style)?;
     let former = Session::open(global)?;
@@ -74,9 +70,7 @@ pub(crate) async fn install_certificate(
     };
     let failed = match (rewritten, taken) {
         (Ok(_), Ok(())) => None,
-        (Ok((file, old, _)), Err(why)) => {
-            Some(go_back(global, &mut writer, (&file, old.as_deref()), why, style).await)
-        }
+        (Ok((file, old, _)), Err(why)) => Some(go_back(global, &mut writer, (&file, old.as_deref()), why, style).await),
         (Err(why), _) => Some(why),
     };
     let now = Session::open(global)?;
@@ -107,8 +101,7 @@ pub(super) fn refuse_managed(site: &Session) -> Result<()> {
     }
     match site.journal()?.exists() {
         true => Ok(()),
-        false => Err(Exit::Unreachable
-            .because("nothing is installed here yet: run `camcops-provision install`")),
+        false => Err(Exit::Unreachable.because("nothing is installed here yet: run `camcops-provision install`")),
     }
 }
 
@@ -143,21 +136,12 @@ fn own_prefix(site: &Session) -> String {
 /// Whether a path is of a pair that got its names from [`own_names`].
 fn has_own_name(site: &Session, path: &str) -> bool {
     let rest = path.strip_prefix(&own_prefix(site)).unwrap_or_default();
-    let mark = rest
-        .strip_suffix(".crt")
-        .or_else(|| rest.strip_suffix(".key"));
-    mark.is_some_and(|mark| {
-        mark.len() == MARK && mark.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    let mark = rest.strip_suffix(".crt").or_else(|| rest.strip_suffix(".key"));
+    mark.is_some_and(|mark| mark.len() == MARK && mark.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// Brings what the settings name by now to Apache.
-async fn take_certificate(
-    global: &Global,
-    writer: &mut Writer<'_>,
-    certificate: &str,
-    style: Style,
-) -> Result<()> {
+async fn take_certificate(global: &Global, writer: &mut Writer<'_>, certificate: &str, style: Style) -> Result<()> {
     let site = Session::open(global)?;
     let (named, ..) = site.certificate_files();
     if named != certificate {
@@ -194,23 +178,19 @@ async fn go_back(
     why.context(match placed.await {
         Ok(site) => match serve_certificate(&site, writer).await {
             Ok(()) => "the certificate was not taken, and the former one is served as before",
-            Err(_) => "the certificate was not taken; Apache's site names the former one again, but that is not served either",
+            Err(_) => {
+                "the certificate was not taken; Apache's site names the former one again, but that is not served either"
+            }
         },
-        Err(_) => "the certificate is in its place, but not served yet; mend the cause and run `camcops-provision install`",
+        Err(_) => {
+            "the certificate is in its place, but not served yet; mend the cause and run `camcops-provision install`"
+        }
     })
 }
 
 /// Puts the pair of the site and what names it in place. What else is pending is for `install`.
-pub(super) async fn place_certificate(
-    site: &Session,
-    writer: &mut Writer<'_>,
-    style: Style,
-) -> Result<()> {
-    let parts = Parts {
-        only: vec![Part::Certificate, Part::Web],
-        skip: Vec::new(),
-        adopt: false,
-    };
+pub(super) async fn place_certificate(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+    let parts = Parts { only: vec![Part::Certificate, Part::Web], skip: Vec::new(), adopt: false };
     let (_, plan) = make_plan(site, &writer.journal, &parts).await?;
     let layout = &site.layout;
     let concerned = [
@@ -220,10 +200,7 @@ pub(super) async fn place_certificate(
         Some(layout.apache_site()),
         layout.apache_link(),
     ];
-    carry_out(site, writer, plan, style, |path| {
-        concerned.iter().flatten().any(|one| one == path)
-    })
-    .await
+    carry_out(site, writer, plan, style, |path| concerned.iter().flatten().any(|one| one == path)).await
 }
 
 /// Makes the changes of a plan that concern certain files. Nothing of that takes long, and to be stopped between two of
@@ -237,19 +214,10 @@ async fn carry_out(
 ) -> Result<()> {
     let is_meant = |planned: &Planned| concerns(planned.change.resource.name());
     plan.changes.retain(is_meant);
-    plan.conflicts
-        .retain(|conflict| concerns(conflict.resource.name()));
+    plan.conflicts.retain(|conflict| concerns(conflict.resource.name()));
     let host = writer.host();
     let mut lines = Lines { style, host };
-    engine::apply_plan(
-        host,
-        &site.drivers,
-        writer,
-        &plan,
-        &AtomicBool::new(false),
-        &mut lines,
-    )
-    .await?;
+    engine::apply_plan(host, &site.drivers, writer, &plan, &AtomicBool::new(false), &mut lines).await?;
     Ok(())
 }
 
@@ -291,24 +259,15 @@ pub(super) async fn is_served(site: &Session) -> bool {
 async fn clear_up(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     let layout = &site.layout;
     let goes = |path: &str| {
-        let is_usual = [
-            &layout.certificate,
-            &layout.key,
-            &layout.certificate_with_key,
-            &layout.certbot_hook,
-        ]
-        .contains(&&path.to_owned());
+        let is_usual = [&layout.certificate, &layout.key, &layout.certificate_with_key, &layout.certbot_hook]
+            .contains(&&path.to_owned());
         (is_usual || has_own_name(site, path)) && !is_named(site, path)
     };
     let owned = writer.journal.owned();
     if !owned.iter().any(|one| goes(one.change.resource.name())) {
         return Ok(());
     }
-    let whole = Parts {
-        only: Vec::new(),
-        skip: Vec::new(),
-        adopt: false,
-    };
+    let whole = Parts { only: Vec::new(), skip: Vec::new(), adopt: false };
     let (_, plan) = make_plan(site, &writer.journal, &whole).await?;
     carry_out(site, writer, plan, style, goes).await
 }
@@ -316,9 +275,7 @@ async fn clear_up(site: &Session, writer: &mut Writer<'_>, style: Style) -> Resu
 /// Removes the pairs that `cert install` once put here, also those that a killed run left; gives those that are in use.
 fn remove_unnamed(site: &Session, host: &Host) -> Result<Vec<String>> {
     let usual = &site.layout.certificate;
-    let directory = usual
-        .rsplit_once('/')
-        .map_or("/", |(directory, _)| directory);
+    let directory = usual.rsplit_once('/').map_or("/", |(directory, _)| directory);
     let mut named = Vec::new();
     for name in host.list(directory)?.unwrap_or_default() {
         let meant = host::finished_name(&name);
@@ -342,9 +299,7 @@ pub(crate) fn remove_parked(global: &Global) -> Result<Vec<Left>> {
     };
     let apache = site.host.read_text(&site.layout.apache_site())?;
     let served = format!("\"{}", own_prefix(&site));
-    if apache.is_some_and(|text| text.contains(&served))
-        && site.settings().tls.mode != TlsMode::Files
-    {
+    if apache.is_some_and(|text| text.contains(&served)) && site.settings().tls.mode != TlsMode::Files {
         return Ok(Vec::new());
     }
     let named = remove_unnamed(&site, &site.host)?;
@@ -369,11 +324,7 @@ fn tell_cleared(cleared: Result<()>, style: Style) {
 }
 
 /// Makes the self-signed certificate anew, or has certbot renew its one.
-pub(crate) async fn renew_certificate(
-    global: &Global,
-    how: acme::Renewal,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
     need_machine(global, "change the certificate")?;
     let mut site = Session::open(global)?;
     refuse_managed(&site)?;
@@ -399,8 +350,7 @@ pub(crate) async fn renew_certificate(
         Some(key) => certificate::renew_certificate(key, &subject, now),
         None => certificate::self_signed(&subject, now),
     };
-    let pair: Pair =
-        pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+    let pair: Pair = pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
     let summary = certificate::summarize_first(pair.certificate.as_bytes(), now)?;
     if stop.load(Ordering::SeqCst) {
         return Err(Exit::Failed.because("stopped by a signal; nothing was changed"));
@@ -410,8 +360,7 @@ pub(crate) async fn renew_certificate(
     if !fits {
         // While both files at the usual place change, Apache has the pair from elsewhere.
         let usual = (site.layout.certificate.clone(), site.layout.key.clone());
-        (site.site.layout.certificate, site.site.layout.key) =
-            own_names(&site, summary.fingerprint_sha256.as_bytes());
+        (site.site.layout.certificate, site.site.layout.key) = own_names(&site, summary.fingerprint_sha256.as_bytes());
         place_certificate(&site, &mut writer, style).await?;
         serve_certificate(&site, &writer).await?;
         (site.site.layout.certificate, site.site.layout.key) = usual;
@@ -427,12 +376,7 @@ pub(crate) async fn renew_certificate(
     )
 }
 
-pub(super) fn report_change(
-    site: &Session,
-    summary: &CertificateSummary,
-    what: &str,
-    style: Style,
-) -> Result<u8> {
+pub(super) fn report_change(site: &Session, summary: &CertificateSummary, what: &str, style: Style) -> Result<u8> {
     if style.json {
         terminal::print_json(&json!({ "instance": site.instance, "certificate": summary }))?;
     } else if !style.quiet {

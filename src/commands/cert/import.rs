@@ -51,26 +51,19 @@ impl ImportedPair {
         findings.extend(certificate::check_given(&GivenFiles {
             certificate: (file, &certificate),
             key: (&key_path, &key),
-            chain: flags
-                .chain
-                .as_deref()
-                .zip(chain.as_ref().map(|chain| chain.as_slice())),
+            chain: flags.chain.as_deref().zip(chain.as_ref().map(|chain| chain.as_slice())),
             names: &names,
             now: SystemTime::now(),
         }));
-        let (refused, warnings): (Vec<_>, Vec<_>) = findings
-            .into_iter()
-            .partition(|finding| finding.severity == Severity::Refuse);
+        let (refused, warnings): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|finding| finding.severity == Severity::Refuse);
         if !refused.is_empty() {
             let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
             return Err(Exit::Unusable.because(lines.join("\n")));
         }
         let parts = [Some(certificate), chain];
         let certificates = parts.iter().flatten();
-        let certificate = certificates
-            .filter_map(|part| certificate::certificates_only(part))
-            .flatten()
-            .collect();
+        let certificate = certificates.filter_map(|part| certificate::certificates_only(part)).flatten().collect();
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         if flags.key.is_none() && key_path == file {
             warnings.push(format!(
@@ -78,11 +71,7 @@ impl ImportedPair {
                 file.display()
             ));
         }
-        Ok(ImportedPair {
-            certificate,
-            key,
-            warnings,
-        })
+        Ok(ImportedPair { certificate, key, warnings })
     }
 }
 
@@ -99,26 +88,18 @@ fn read_bytes(host: &Host, flag: &str, path: &Path) -> Result<(PathInfo, Vec<u8>
     let path = path.to_str().context("the name of a file is not UTF-8")?;
     match host.look_and_read(&host.followed(path)?)? {
         Some((entry, Some(bytes))) => Ok((entry, bytes)),
-        Some((_, None)) => {
-            Err(Exit::Unusable.because(format!("{flag} {path}: this is not an ordinary file")))
-        }
+        Some((_, None)) => Err(Exit::Unusable.because(format!("{flag} {path}: this is not an ordinary file"))),
         None => Err(Exit::Unusable.because(format!("{flag} {path}: there is no such file"))),
     }
 }
 
 /// The key that the certificate was requested with: the one that waits, the one in use, or the one beside it.
-fn present_key(
-    site: &Session,
-    path: &Path,
-    certificate: &[u8],
-) -> Result<(PathBuf, Zeroizing<Vec<u8>>)> {
+fn present_key(site: &Session, path: &Path, certificate: &[u8]) -> Result<(PathBuf, Zeroizing<Vec<u8>>)> {
     let file = path.display();
     let all = certificate::summarize_all(certificate, SystemTime::now())
         .map_err(|why| Exit::Unusable.because(format!("--cert {file}: {why:#}")))?;
     if all.is_empty() {
-        return Err(Exit::Unusable.because(format!(
-            "--cert {file}: it holds no certificate in PEM form"
-        )));
+        return Err(Exit::Unusable.because(format!("--cert {file}: it holds no certificate in PEM form")));
     }
     let (_, present, _) = site.certificate_files();
     for present in [waiting_key(site), present] {

@@ -16,41 +16,27 @@ use std::time::{Duration, SystemTime};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Goes there, and says what a tablet would say.
-pub(crate) async fn verify_served(
-    global: &Global,
-    host: Option<&str>,
-    port: Option<u16>,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Option<u16>, style: Style) -> Result<u8> {
     if global.root.is_some() {
-        return Err(Exit::Usage.because(
-            "a staged tree does not run; leave --root out on the machine that it becomes",
-        ));
+        return Err(Exit::Usage.because("a staged tree does not run; leave --root out on the machine that it becomes"));
     }
     let site = Session::open(global)?;
     let host = host.map_or_else(|| site.names()[0].clone(), str::to_owned);
     let port = port.unwrap_or(site.settings().web.https_port.get());
     if ServerName::try_from(host.as_str()).is_err() {
-        return Err(Exit::Usage.because(format!(
-            "--host {host}: neither the name of a server nor an address"
-        )));
+        return Err(Exit::Usage.because(format!("--host {host}: neither the name of a server nor an address")));
     }
-    let met = visitor::meet_server(&host, port, PATIENCE)
-        .await
-        .map_err(|why| {
-            let exit = match why.cause {
-                Cause::NoTls => Exit::Unusable,
-                Cause::Other => Exit::Failed,
-                _ => Exit::Unreachable,
-            };
-            exit.because(format!("the site can't be met: {why}"))
-        })?;
+    let met = visitor::meet_server(&host, port, PATIENCE).await.map_err(|why| {
+        let exit = match why.cause {
+            Cause::NoTls => Exit::Unusable,
+            Cause::Other => Exit::Failed,
+            _ => Exit::Unreachable,
+        };
+        exit.because(format!("the site can't be met: {why}"))
+    })?;
     let now = SystemTime::now();
-    let chain: Vec<CertificateSummary> = met
-        .chain
-        .iter()
-        .filter_map(|der| certificate::summary_of(der, now).ok())
-        .collect();
+    let chain: Vec<CertificateSummary> =
+        met.chain.iter().filter_map(|der| certificate::summary_of(der, now).ok()).collect();
     let problem = met
         .trouble
         .as_ref()
@@ -75,10 +61,7 @@ pub(crate) async fn verify_served(
     if style.quiet {
         return Ok(0);
     }
-    let left = chain
-        .first()
-        .map(CertificateSummary::left)
-        .unwrap_or_default();
+    let left = chain.first().map(CertificateSummary::left).unwrap_or_default();
     terminal::print_line(&format!(
         "a tablet trusts {host}:{port}: TLS 1.2, the name is in the certificate, its chain of {} is complete, {left}",
         chain.len()
@@ -97,12 +80,7 @@ fn explain_refusal(host: &str, port: u16, met: &visitor::Met, now: SystemTime) -
 }
 
 /// What a tablet has against it.
-fn describe_complaint(
-    met: &visitor::Met,
-    why: &rustls::Error,
-    chain: &[CertificateSummary],
-    host: &str,
-) -> String {
+fn describe_complaint(met: &visitor::Met, why: &rustls::Error, chain: &[CertificateSummary], host: &str) -> String {
     let Some(own) = chain.first() else {
         return format!(
             "no TLS 1.2: {why}; tablets with iOS know nothing newer, so let SSLProtocol in Apache's configuration allow it"

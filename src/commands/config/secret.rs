@@ -30,18 +30,13 @@ pub(super) struct WantedSecret<'a> {
 }
 
 /// Whether the arguments are about a secret without its value.
-pub(super) fn wanted_secret<'a>(
-    pairs: &'a [String],
-    from_file: Option<&'a Path>,
-) -> Result<Option<WantedSecret<'a>>> {
+pub(super) fn wanted_secret<'a>(pairs: &'a [String], from_file: Option<&'a Path>) -> Result<Option<WantedSecret<'a>>> {
     let setting = pairs.first().map_or("", String::as_str);
     let is_secret = secret_key(setting).is_some();
     let from = match (pairs, from_file) {
         ([_], Some(file)) if is_secret => Some(file),
         ([_], None) if is_secret => None,
-        ([_, value], None) if is_secret && value == STANDARD_INPUT => {
-            Some(Path::new(STANDARD_INPUT))
-        }
+        ([_, value], None) if is_secret && value == STANDARD_INPUT => Some(Path::new(STANDARD_INPUT)),
         (_, Some(_)) => {
             return Err(Exit::Usage.because(format!(
                 "{FLAG} is for one secret of CamCOPS, such as config.site.EMAIL_HOST_PASSWORD, and {setting} is none or not alone; nothing was changed: `camcops-provision config set KEY VALUE` sets others"
@@ -63,8 +58,7 @@ pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>, style: Styl
     let before = host.read(&path)?;
     let by_file = format!("{setting}{BY_FILE}");
     // What is wrong with the name is told before it becomes the name of a file.
-    settings::edit_text("", &by_file, Some(&path))
-        .map_err(|why| Exit::Settings.because(why.to_string()))?;
+    settings::edit_text("", &by_file, Some(&path)).map_err(|why| Exit::Settings.because(why.to_string()))?;
     let changes = [(by_file.as_str(), Some(path.as_str())), (setting, None)];
     keep_secret(&host, &secrets, (&section, &key), &secret)?;
     let (file, changed) = match put_settings(global, &changes) {

@@ -36,11 +36,7 @@ const NO_FUNCTION: [u16; 2] = [1305, 1064];
 pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<u8> {
     need_machine(global, "copy the database")?;
     DatabaseName::read(&flags.to.as_str().into()).map_err(|why| {
-        Exit::Usage.because(format!(
-            "--to {}: {why}; allowed: {}",
-            flags.to,
-            DatabaseName::allowed()
-        ))
+        Exit::Usage.because(format!("--to {}: {why}; allowed: {}", flags.to, DatabaseName::allowed()))
     })?;
     let stop = stop_on_signals(style)?;
     let (site, known) = reach_database(global).await?;
@@ -87,12 +83,7 @@ struct AnonymousCopy {
     left_out: Vec<String>,
 }
 
-async fn make_copy(
-    site: &Session,
-    known: &Database,
-    to: &str,
-    stop: &AtomicBool,
-) -> Result<AnonymousCopy> {
+async fn make_copy(site: &Session, known: &Database, to: &str, stop: &AtomicBool) -> Result<AnonymousCopy> {
     let host = &site.host;
     load::need_power(known, "")?;
     let _lock = journal::try_lock(host)?;
@@ -104,8 +95,7 @@ async fn make_copy(
     let tell = site.drivers.application()?.tell;
     tell("asking CamCOPS what it declares of its columns, which takes some seconds");
     let dictionary = read_dictionary(site)?;
-    let beside =
-        load::create_scratch(known, ScratchDatabase::Anonymise, CHARSET, COLLATION).await?;
+    let beside = load::create_scratch(known, ScratchDatabase::Anonymise, CHARSET, COLLATION).await?;
     let copied = copy_tables(known, &beside, &dictionary, stop, tell).await;
     let done = match copied {
         Ok(made) => handed_over(known, &beside, to).await.map(|()| made),
@@ -138,20 +128,10 @@ async fn refuse_taken(known: &Database, to: &str) -> Result<()> {
 
 fn read_dictionary(site: &Session) -> Result<Dictionary> {
     let host = &site.host;
-    let ended = site
-        .drivers
-        .application()?
-        .command(host, "python")?
-        .args(["-"])
-        .input(DICTIONARY.as_bytes())
-        .end()?;
-    tables::check_success(
-        &ended,
-        "is asked for its tables, which",
-        "mend the cause and run again",
-    )?;
-    let dictionary: Dictionary = serde_json::from_str(&ended.output)
-        .context("what the release declares of its tables can't be read")?;
+    let ended = site.drivers.application()?.command(host, "python")?.args(["-"]).input(DICTIONARY.as_bytes()).end()?;
+    tables::check_success(&ended, "is asked for its tables, which", "mend the cause and run again")?;
+    let dictionary: Dictionary =
+        serde_json::from_str(&ended.output).context("what the release declares of its tables can't be read")?;
     let declares = |table: &str, column: &str| {
         let kind = dictionary.get(table).and_then(|table| table.get(column));
         kind.is_some_and(|kind| kind == columns::IDENTIFYING)
@@ -183,9 +163,8 @@ async fn copy_tables(
         }
     }
     // The key of the pseudonyms is in the statements: a binary log gets what they did, and not them.
-    let are_logged: Option<(u8,)> = server
-        .row("SELECT 1 FROM DUAL WHERE @@log_bin AND @@binlog_format <> 'ROW'")
-        .await?;
+    let are_logged: Option<(u8,)> =
+        server.row("SELECT 1 FROM DUAL WHERE @@log_bin AND @@binlog_format <> 'ROW'").await?;
     if are_logged.is_some() {
         server.change("SET SESSION binlog_format = ROW").await?;
     }
@@ -201,11 +180,7 @@ async fn copy_tables(
     structure::make_structure(known, beside, &wanted).await?;
     // What refers to others first: what it refers to is there by the time its turn comes.
     wanted.sort_by_key(|table| columns::copy_rank(table));
-    let mut made = AnonymousCopy {
-        copied: Vec::new(),
-        empty: Vec::new(),
-        left_out,
-    };
+    let mut made = AnonymousCopy { copied: Vec::new(), empty: Vec::new(), left_out };
     let number = wanted.len();
     for (at, table) in wanted.into_iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
@@ -218,10 +193,8 @@ async fn copy_tables(
             made.empty.push(table.clone());
             continue;
         };
-        let (names, values): (Vec<String>, Vec<String>) = plan
-            .iter()
-            .map(|(column, way)| (quote::quote_name(&column.name), way.value(column)))
-            .unzip();
+        let (names, values): (Vec<String>, Vec<String>) =
+            plan.iter().map(|(column, way)| (quote::quote_name(&column.name), way.value(column))).unzip();
         server
             .change(&format!(
                 "INSERT INTO {} ({}) SELECT {} FROM {}",
@@ -231,30 +204,18 @@ async fn copy_tables(
                 quoted_table(&known.database, table)
             ))
             .await?;
-        let rows: Option<(u64,)> = server
-            .row(&format!(
-                "SELECT COUNT(*) FROM {}",
-                quoted_table(beside, table)
-            ))
-            .await?;
-        made.copied
-            .push(Copied::new(table, rows.map_or(0, |(rows,)| rows), &plan));
+        let rows: Option<(u64,)> = server.row(&format!("SELECT COUNT(*) FROM {}", quoted_table(beside, table))).await?;
+        made.copied.push(Copied::new(table, rows.map_or(0, |(rows,)| rows), &plan));
     }
     // Another session would have had another key, or none.
-    let same: Option<(u64, bool)> = server
-        .row(&format!(
-            "SELECT CONNECTION_ID(), {} IS NOT NULL",
-            columns::KEY
-        ))
-        .await?;
+    let same: Option<(u64, bool)> =
+        server.row(&format!("SELECT CONNECTION_ID(), {} IS NOT NULL", columns::KEY)).await?;
     if same != Some((session, true)) {
-        return Err(Exit::Unreachable.because(
-            "the server went away while the copy was made, and there is no copy: run again",
-        ));
+        return Err(
+            Exit::Unreachable.because("the server went away while the copy was made, and there is no copy: run again")
+        );
     }
-    server
-        .change(&format!("SET {} = NULL", columns::KEY))
-        .await?;
+    server.change(&format!("SET {} = NULL", columns::KEY)).await?;
     Ok(made)
 }
 
@@ -269,16 +230,11 @@ async fn begin_session(known: &Database) -> Result<u64> {
         server.change(&by_us).await?;
     }
     let row: Option<(u64,)> = server.row("SELECT CONNECTION_ID()").await?;
-    row.map(|(number,)| number)
-        .context("the server does not tell its session")
+    row.map(|(number,)| number).context("the server does not tell its session")
 }
 
 fn quoted_table(database: &str, table: &str) -> String {
-    format!(
-        "{}.{}",
-        quote::quote_name(database),
-        quote::quote_name(table)
-    )
+    format!("{}.{}", quote::quote_name(database), quote::quote_name(table))
 }
 
 /// Every column of the site's tables, in order.
@@ -295,11 +251,7 @@ async fn columns_of(known: &Database) -> Result<BTreeMap<String, Vec<Column>>> {
         if extra.contains("GENERATED") {
             continue;
         }
-        all.entry(table).or_default().push(Column {
-            name,
-            data_type,
-            nullable: nullable == "YES",
-        });
+        all.entry(table).or_default().push(Column { name, data_type, nullable: nullable == "YES" });
     }
     Ok(all)
 }

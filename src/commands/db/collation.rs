@@ -21,12 +21,7 @@ pub(crate) async fn fix_collations(global: &Global, style: Style) -> Result<()> 
     fixed
 }
 
-async fn fix_in_turn(
-    site: &Session,
-    known: &Database,
-    stop: &AtomicBool,
-    style: Style,
-) -> Result<()> {
+async fn fix_in_turn(site: &Session, known: &Database, stop: &AtomicBool, style: Style) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let mut writer = Writer::open(&site.host, &site.instance, "db check --fix-collation")?;
     site.drivers.application()?.wait_for_old_run(&site.host)?;
@@ -44,29 +39,18 @@ async fn fix_in_turn(
     let done = convert_tables(site, known, &wrong, stop).await;
     let done = with_services(done, site, &mut writer, style).await;
     if done.is_ok() && !style.quiet {
-        terminal::print_note(&format!(
-            "  {} of {database} converted to {COLLATION}",
-            count_of(wrong.len(), "table")
-        ));
+        terminal::print_note(&format!("  {} of {database} converted to {COLLATION}", count_of(wrong.len(), "table")));
     }
     done
 }
 
-async fn convert_tables(
-    site: &Session,
-    known: &Database,
-    wrong: &[(String, String)],
-    stop: &AtomicBool,
-) -> Result<()> {
+async fn convert_tables(site: &Session, known: &Database, wrong: &[(String, String)], stop: &AtomicBool) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let tell = site.drivers.application()?.tell;
-    site.dump_before(database, "collation", tables::Reader::Somebody)
-        .await?;
+    site.dump_before(database, "collation", tables::Reader::Somebody).await?;
     let like = format!("CHARACTER SET {CHARSET} COLLATE {COLLATION}");
     let quoted = quote::quote_name(database);
-    server
-        .change(&format!("ALTER DATABASE {quoted} {like}"))
-        .await?;
+    server.change(&format!("ALTER DATABASE {quoted} {like}")).await?;
     // What refers to a column and that column are converted one after the other.
     server.change("SET SESSION foreign_key_checks = 0").await?;
     for (at, (table, _)) in wrong.iter().enumerate() {
@@ -80,9 +64,7 @@ async fn convert_tables(
             tell(&format!("converting table {} of {}", at + 1, wrong.len()));
         }
         let table = quote::quote_name(table);
-        server
-            .change(&format!("ALTER TABLE {quoted}.{table} CONVERT TO {like}"))
-            .await?;
+        server.change(&format!("ALTER TABLE {quoted}.{table} CONVERT TO {like}")).await?;
     }
     server.change("SET SESSION foreign_key_checks = 1").await
 }

@@ -26,11 +26,7 @@ const USER: &str = "database.readonly_user";
 const HOST: &str = "database.readonly_host";
 
 /// Makes the account, or mends it, and says where its password is.
-pub(crate) async fn grant_readonly(
-    global: &Global,
-    flags: &GrantReadonly,
-    style: Style,
-) -> Result<u8> {
+pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style: Style) -> Result<u8> {
     need_machine(global, "make an account of the database")?;
     let stop = stop_on_signals(style)?;
     let before = scale::open_installed(global)?;
@@ -50,53 +46,30 @@ pub(crate) async fn grant_readonly(
     wanted.set.extend(sets);
     let (site, known) = reach_database(&wanted).await?;
     if let Some(password) = password {
-        site.renewed
-            .get_or_init(|| (SecretName::Readonly, password));
+        site.renewed.get_or_init(|| (SecretName::Readonly, password));
     }
     let made = async {
         let mut writer = Writer::open(&site.host, &site.instance, "db grant-readonly")?;
-        let (recipe, mut plan) = make_plan(
-            &site,
-            &writer.journal,
-            &parts_alone(&[Part::Secrets, Part::Database]),
-        )
-        .await?;
+        let (recipe, mut plan) =
+            make_plan(&site, &writer.journal, &parts_alone(&[Part::Secrets, Part::Database])).await?;
         let name = account_in_plan(&plan, &site);
         let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
         // Whatever else is pending is for `install`.
-        plan.changes
-            .retain(|planned| match &planned.change.resource {
-                Resource::SqlAccount(account) => Some(account) == name.as_ref(),
-                Resource::File(path) => *path == kept,
-                Resource::Directory(_) => true,
-                _ => false,
-            });
-        plan.changes
-            .retain(|planned| planned.action != Action::Remove);
+        plan.changes.retain(|planned| match &planned.change.resource {
+            Resource::SqlAccount(account) => Some(account) == name.as_ref(),
+            Resource::File(path) => *path == kept,
+            Resource::Directory(_) => true,
+            _ => false,
+        });
+        plan.changes.retain(|planned| planned.action != Action::Remove);
         plan.conflicts.clear();
         refuse_undoable(&site, &recipe, &plan).await?;
-        let pairs: Vec<(&str, Option<&str>)> = changes
-            .iter()
-            .map(|(key, value)| (*key, Some(value.as_str())))
-            .collect();
+        let pairs: Vec<(&str, Option<&str>)> =
+            changes.iter().map(|(key, value)| (*key, Some(value.as_str()))).collect();
         config::put_settings(global, &pairs)?;
-        let mut lines = Lines {
-            style,
-            host: &site.host,
-        };
-        let done = engine::apply_plan(
-            &site.host,
-            &site.drivers,
-            &mut writer,
-            &plan,
-            stop,
-            &mut lines,
-        )
-        .await?;
-        anyhow::Ok((
-            done.done,
-            listening_hint(&*site.drivers.database()?, &site).await?,
-        ))
+        let mut lines = Lines { style, host: &site.host };
+        let done = engine::apply_plan(&site.host, &site.drivers, &mut writer, &plan, stop, &mut lines).await?;
+        anyhow::Ok((done.done, listening_hint(&*site.drivers.database()?, &site).await?))
     };
     let made = made.await;
     site.close().await;
@@ -110,21 +83,13 @@ fn wanted_settings(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'stati
     let there = settings.readonly_user.as_ref().map(|user| user.as_str());
     let standard = format!("{}_reports", settings.user_or(&site.layout.slug));
     let user = flags.user.as_deref().or(there).unwrap_or(&standard);
-    DatabaseUser::read(&user.into()).map_err(|why| {
-        Exit::Usage.because(format!(
-            "--user {user}: {why}; allowed: {}",
-            DatabaseUser::allowed()
-        ))
-    })?;
+    DatabaseUser::read(&user.into())
+        .map_err(|why| Exit::Usage.because(format!("--user {user}: {why}; allowed: {}", DatabaseUser::allowed())))?;
     let host = settings.readonly_host.as_ref().map(|host| host.as_str());
     let wanted_host = flags.host.as_deref().or(host);
     if let Some(host) = wanted_host {
-        ClientHost::read(&host.into()).map_err(|why| {
-            Exit::Usage.because(format!(
-                "--host {host}: {why}; allowed: {}",
-                ClientHost::allowed()
-            ))
-        })?;
+        ClientHost::read(&host.into())
+            .map_err(|why| Exit::Usage.because(format!("--host {host}: {why}; allowed: {}", ClientHost::allowed())))?;
     }
     if let Some(there) = there
         && (there != user || host != wanted_host)
@@ -180,33 +145,17 @@ async fn listening_hint(known: &Database, site: &Session) -> Result<Option<Strin
     if !known.server.local || elsewhere.is_none_or(|host| host.as_str() == "localhost") {
         return Ok(None);
     }
-    let row: Option<(Option<String>, bool)> = known
-        .server
-        .row("SELECT @@bind_address, @@skip_networking")
-        .await?;
+    let row: Option<(Option<String>, bool)> = known.server.row("SELECT @@bind_address, @@skip_networking").await?;
     Ok(match row {
         Some((_, true)) => Some("no port at all".into()),
-        Some((Some(address), _))
-            if ["127.0.0.1", "::1", "localhost"].contains(&address.as_str()) =>
-        {
-            Some(address)
-        }
+        Some((Some(address), _)) if ["127.0.0.1", "::1", "localhost"].contains(&address.as_str()) => Some(address),
         _ => None,
     })
 }
 
-fn tell_granted(
-    site: &Session,
-    known: &Database,
-    changed: usize,
-    alone: Option<String>,
-    style: Style,
-) -> Result<u8> {
+fn tell_granted(site: &Session, known: &Database, changed: usize, alone: Option<String>, style: Style) -> Result<u8> {
     let settings = &site.settings().database;
-    let user = settings
-        .readonly_user
-        .as_ref()
-        .map_or("", |user| user.as_str());
+    let user = settings.readonly_user.as_ref().map_or("", |user| user.as_str());
     let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
     let own = settings.readonly_password_file.as_ref();
     let file = own.map_or(kept.as_str(), |own| own.as_str());

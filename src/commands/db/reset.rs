@@ -52,10 +52,7 @@ pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<
         terminal::print_line(&format!("what was there before is in {dump}"))?;
     }
     terminal::print_line(&match superuser {
-        Some(name) => format!(
-            "the database {} is new and empty, and {name} is its superuser",
-            known.database
-        ),
+        Some(name) => format!("the database {} is new and empty, and {name} is its superuser", known.database),
         None => format!(
             "the database {} is new and empty; `camcops-provision user superuser NAME` makes the first who can log in",
             known.database
@@ -76,9 +73,8 @@ async fn reset_database(
     confirm_reset(database, flags)?;
     load::need_power(known, "")?;
     if purge::is_shared(site, &Resource::Schema(database.clone()))? {
-        return Err(Exit::CannotCreate.because(format!(
-            "another instance uses the database {database} too; nothing was changed"
-        )));
+        return Err(Exit::CannotCreate
+            .because(format!("another instance uses the database {database} too; nothing was changed")));
     }
     let tables = sql::tables_of(&known.server, database).await?;
     if !tables.is_empty() && !tables::are_ours(&tables) {
@@ -94,16 +90,11 @@ async fn reset_database(
         need_password(site, name.as_str(), style)?;
     }
     // This says what to do where there is no release that could make tables.
-    site.drivers
-        .application()?
-        .command(host, "camcops_server")?;
+    site.drivers.application()?.command(host, "camcops_server")?;
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
     site.drivers.application()?.wait_for_old_run(host)?;
     services::stop_ours(site.drivers.services.as_ref(), host)?;
-    let dump = match site
-        .dump_before(database, "reset", tables::Reader::Somebody)
-        .await
-    {
+    let dump = match site.dump_before(database, "reset", tables::Reader::Somebody).await {
         Ok(dump) => dump,
         Err(why) => {
             return with_services(Err(why), site, &mut writer, style).await;
@@ -166,8 +157,7 @@ async fn drop_tables(site: &Session, known: &Database) -> Result<()> {
     let there = sql::observe_schema(known, database).await?;
     let tables = sql::tables_of(&known.server, database).await?;
     if !tables.is_empty() {
-        let aside =
-            load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
+        let aside = load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
         load::hand_over(known, database, &aside).await?;
         host.cut().after_write();
     }

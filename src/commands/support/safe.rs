@@ -82,9 +82,7 @@ pub(crate) fn safe_apache_line(line: &str) -> Option<String> {
     if kept.is_empty() {
         return None;
     }
-    let number = rest
-        .split([':', ' '])
-        .find(|word| is_number_of_apache(word));
+    let number = rest.split([':', ' ']).find(|word| is_number_of_apache(word));
     kept.extend(number.map(str::to_owned));
     Some(kept.join(" "))
 }
@@ -96,9 +94,7 @@ fn is_number_of_apache(word: &str) -> bool {
 
 /// `File "/usr/share/…/x.py", line 7, in name`
 fn is_place(line: &str) -> bool {
-    let place = line
-        .strip_prefix("File \"")
-        .and_then(|rest| rest.split_once("\", line "));
+    let place = line.strip_prefix("File \"").and_then(|rest| rest.split_once("\", line "));
     place.is_some_and(|(file, rest)| {
         let fine = |c: char| c.is_ascii_alphanumeric() || "_<>, ".contains(c);
         (file.starts_with("/usr/") || file.starts_with('<')) && rest.chars().all(fine)
@@ -119,14 +115,7 @@ fn exception_name(line: &str) -> Option<&str> {
     let class = line.trim_start_matches('(').split([':', ')']).next()?;
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
     let last = class.rsplit('.').next()?;
-    let telling = [
-        "Error",
-        "Exception",
-        "Warning",
-        "Timeout",
-        "Interrupt",
-        "Exit",
-    ];
+    let telling = ["Error", "Exception", "Warning", "Timeout", "Interrupt", "Exit"];
     (class.chars().all(fine) && telling.iter().any(|end| last.ends_with(end))).then_some(class)
 }
 
@@ -158,9 +147,8 @@ fn split_line(line: &str) -> Option<(&str, &str)> {
 fn logger_end(line: &str) -> Option<usize> {
     let mut words = line.splitn(4, ' ');
     let (date, clock, name) = (words.next()?, words.next()?, words.next()?);
-    let digits = |text: &str, more: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || more.contains(c))
-    };
+    let digits =
+        |text: &str, more: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || more.contains(c));
     let level = name.rsplit(':').find(|part| !part.is_empty())?;
     let known = LEVELS.contains(&level);
     let fine = |c: char| c.is_ascii_alphanumeric() || "._:".contains(c);
@@ -202,10 +190,7 @@ mod tests {
                 "sqlalchemy.exc.DataError: (pymysql.err.DataError) (1406, \"Data too long for 'Smith'\")",
                 Some("sqlalchemy.exc.DataError: …"),
             ),
-            (
-                "(pymysql.err.OperationalError) (2003, 'Smith')",
-                Some("pymysql.err.OperationalError: …"),
-            ),
+            ("(pymysql.err.OperationalError) (2003, 'Smith')", Some("pymysql.err.OperationalError: …")),
             ("[parameters: ('Alice', 'Smith', 7)]", None),
             ("[SQL: SELECT * FROM patient WHERE surname = 'Smith']", None),
             ("    patient = find('Smith')", None),
@@ -227,10 +212,7 @@ mod tests {
             Some("[Sat Nov 21 21:29:44.068926 2026] [proxy_http:error] [pid 55:tid 55] AH01102")
         );
         let line = "[Sat Nov 21 21:29:44 2026] [core:info] [pid 5] [client 192.0.2.7:1] Smith";
-        assert_eq!(
-            safe_apache_line(line).as_deref(),
-            Some("[Sat Nov 21 21:29:44 2026] [core:info] [pid 5]")
-        );
+        assert_eq!(safe_apache_line(line).as_deref(), Some("[Sat Nov 21 21:29:44 2026] [core:info] [pid 5]"));
         assert_eq!(safe_apache_line("Smith"), None);
     }
 }

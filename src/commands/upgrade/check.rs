@@ -87,9 +87,7 @@ fn version_names() -> Vec<&'static str> {
 
 /// Where a version stands among those that are known; older than all of them where it is not known.
 fn version_rank(version: &str) -> Option<usize> {
-    Version::ALL
-        .iter()
-        .position(|known| known.as_str() == version)
+    Version::ALL.iter().position(|known| known.as_str() == version)
 }
 
 /// Looks at everything; changes nothing.
@@ -120,10 +118,8 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
             to.as_str()
         ));
     }
-    let others: Vec<String> = journal::list_instances(host)?
-        .into_iter()
-        .filter(|other| *other != site.instance)
-        .collect();
+    let others: Vec<String> =
+        journal::list_instances(host)?.into_iter().filter(|other| *other != site.instance).collect();
     if !others.is_empty() {
         problems.push(format!(
             "the instances {} run on the same release: set camcops.version for each of them, and run `camcops-provision install` for each, one after the other",
@@ -147,8 +143,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         Some(wanted) if is_built => tables::head_of(&wanted.id).await?,
         _ => None,
     };
-    let new_revision =
-        new_revision.unwrap_or_else(|| release::pinned_release(to).revision.to_owned());
+    let new_revision = new_revision.unwrap_or_else(|| release::pinned_release(to).revision.to_owned());
     let (revision, room) = check_database(site, is_built).await?;
     if revision != new_revision && site.drivers.database()?.server.power == Power::Application {
         problems.push(
@@ -191,29 +186,18 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
 async fn check_database(site: &Session, is_built: bool) -> Result<(String, Vec<Room>)> {
     let host = &site.host;
     let known = site.drivers.database()?;
-    let revision = tables::read_revision(&known, &known.database)
-        .await?
-        .with_context(|| {
-            format!(
-                "the database {} has no tables of CamCOPS: run `camcops-provision install`",
-                known.database
-            )
-        })?;
+    let revision = tables::read_revision(&known, &known.database).await?.with_context(|| {
+        format!("the database {} has no tables of CamCOPS: run `camcops-provision install`", known.database)
+    })?;
     let bytes = tables::database_size(&known).await?;
     let mut all = Vec::new();
     if !is_built {
         let (needed_mib, free_mib) = release::room_needed(host)?;
-        all.push(Room {
-            what: "the new release",
-            path: crate::layout::RELEASES.to_owned(),
-            needed_mib,
-            free_mib,
-        });
+        all.push(Room { what: "the new release", path: crate::layout::RELEASES.to_owned(), needed_mib, free_mib });
     }
     let mut add = |what, path: &str, bytes: u64| -> Result<()> {
         let there = there_already(path);
-        let space = nix::sys::statvfs::statvfs(there)
-            .with_context(|| format!("can't measure {}", there.display()))?;
+        let space = nix::sys::statvfs::statvfs(there).with_context(|| format!("can't measure {}", there.display()))?;
         all.push(Room {
             what,
             path: path.to_owned(),
@@ -241,10 +225,7 @@ fn there_already(path: &str) -> &Path {
 
 /// The keys that came and went between two versions; of those that went, those that are set here.
 fn check_keys(site: &Session, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<String>)> {
-    let text = site
-        .host
-        .read_text(&site.layout.config)?
-        .unwrap_or_default();
+    let text = site.host.read_text(&site.layout.config)?.unwrap_or_default();
     let config = Ini::parse(&text);
     let between = |version: &&Version| {
         version_rank(version.as_str()) > version_rank(from)
@@ -273,10 +254,7 @@ fn set_elsewhere(site: &Session) -> Option<String> {
         Origin::Environment(_) | Origin::Flag => false,
     };
     (!file).then(|| {
-        format!(
-            "{KEY} is set by {origin}: take it out there, and it is written into {}",
-            site.settings_file.display()
-        )
+        format!("{KEY} is set by {origin}: take it out there, and it is written into {}", site.settings_file.display())
     })
 }
 
@@ -298,12 +276,7 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
 }
 
 /// Tells what was found.
-pub(crate) fn tell_preflight(
-    site: &Session,
-    found: &Preflight,
-    exit_code: bool,
-    style: Style,
-) -> Result<u8> {
+pub(crate) fn tell_preflight(site: &Session, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
     if style.json {
         let mut document = serde_json::to_value(found)?;
         document["instance"] = site.instance.as_str().into();
@@ -337,16 +310,13 @@ fn format_preflight(found: &Preflight) -> String {
             "tables       from revision {} to {}: the site stops while they are dumped and changed",
             found.revision, found.new_revision
         ),
-        false => format!(
-            "tables       stay at revision {}: visitors wait while the services start anew",
-            found.revision
-        ),
+        false => {
+            format!("tables       stay at revision {}: visitors wait while the services start anew", found.revision)
+        }
     });
     for one in &found.room {
-        lines.push(format!(
-            "room         {}: {} MiB of {} MiB in {}",
-            one.what, one.needed_mib, one.free_mib, one.path
-        ));
+        lines
+            .push(format!("room         {}: {} MiB of {} MiB in {}", one.what, one.needed_mib, one.free_mib, one.path));
     }
     let mut keys = Vec::new();
     if !found.new_keys.is_empty() {

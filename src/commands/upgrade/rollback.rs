@@ -49,9 +49,9 @@ pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -
         return report_rolled_back(&site, style);
     }
     let Some(upgrade) = upgrade_record::read_record(&site.host, &site.instance)? else {
-        return Err(Exit::Failed.because(
-            "there is nothing to go back to: no upgrade was made here, or it was undone already",
-        ));
+        return Err(
+            Exit::Failed.because("there is nothing to go back to: no upgrade was made here, or it was undone already")
+        );
     };
     let current = release::current_release(&site.host)?;
     if upgrade.phase == UpgradePhase::Done && current.as_ref() != Some(&upgrade.to.release) {
@@ -98,10 +98,8 @@ pub(crate) async fn finish_begun(global: &Global, yes: bool, style: Style) -> Re
     if upgrade.phase != UpgradePhase::GoingBack {
         return Ok(false);
     }
-    let question = format!(
-        "an earlier run was going back to CamCOPS {}, and that is finished first",
-        upgrade.from.version
-    );
+    let question =
+        format!("an earlier run was going back to CamCOPS {}, and that is finished first", upgrade.from.version);
     ask_to_agree(&Question::new(&question, Enter::No), yes, style)?;
     if !style.quiet {
         terminal::print_note(&format!("  {question}"));
@@ -151,21 +149,12 @@ async fn old_tables(old: &Session, upgrade: &UpgradeRecord, writes: Writes) -> R
     known.server.started(&old.host).await?;
     let changed = upgrade.migrates
         && (upgrade.phase == UpgradePhase::GoingBack
-            || tables::was_begun(
-                &known,
-                old.drivers.application()?,
-                &old.host,
-                &upgrade.revision,
-            )
-            .await?);
+            || tables::was_begun(&known, old.drivers.application()?, &old.host, &upgrade.revision).await?);
     if !changed {
         return Ok(());
     }
     let dump = upgrade.dump.as_ref().with_context(|| {
-        format!(
-            "there was nothing in the tables of {} to dump, and now they are changed",
-            known.database
-        )
+        format!("there was nothing in the tables of {} to dump, and now they are changed", known.database)
     })?;
     if old.host.stat(dump)?.is_none() {
         return Err(Exit::Unusable.because(format!(
@@ -188,29 +177,17 @@ async fn old_tables(old: &Session, upgrade: &UpgradeRecord, writes: Writes) -> R
     let at = tables::read_revision(&known, &known.database).await?;
     if writes != Writes::Ours
         && at.as_ref() != Some(&upgrade.revision)
-        && let Err(why) = old
-            .dump_before(&known.database, "rollback", tables::Reader::Somebody)
-            .await
+        && let Err(why) = old.dump_before(&known.database, "rollback", tables::Reader::Somebody).await
     {
         if upgrade.phase != UpgradePhase::GoingBack {
             start_services(old).await;
         }
         return Err(why);
     }
-    let going_back = UpgradeRecord {
-        phase: UpgradePhase::GoingBack,
-        ..upgrade.clone()
-    };
+    let going_back = UpgradeRecord { phase: UpgradePhase::GoingBack, ..upgrade.clone() };
     upgrade_record::write_record(&old.host, &old.instance, &going_back)?;
     old.host.cut().after_write();
-    tables::bring_back(
-        &known,
-        old.drivers.application()?,
-        &old.host,
-        dump,
-        &upgrade.revision,
-    )
-    .await?;
+    tables::bring_back(&known, old.drivers.application()?, &old.host, dump, &upgrade.revision).await?;
     old.host.cut().after_write();
     Ok(())
 }
@@ -223,13 +200,7 @@ async fn refuse_unknown_data(site: &Session, upgrade: &UpgradeRecord) -> Result<
     }
     let known = site.drivers.database()?;
     if !services::any_of_ours_runs(site.drivers.services.as_ref(), &site.host)?
-        || !tables::was_begun(
-            &known,
-            site.drivers.application()?,
-            &site.host,
-            &upgrade.revision,
-        )
-        .await?
+        || !tables::was_begun(&known, site.drivers.application()?, &site.host, &upgrade.revision).await?
     {
         return Ok(());
     }
@@ -249,11 +220,7 @@ async fn refuse_new_data(site: &Session, upgrade: &UpgradeRecord) -> Result<()> 
     let now = tables::table_sums(&known).await?;
     let differs = |table: &&String| before.get(*table) != now.get(*table);
     let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let new: Vec<&str> = all
-        .into_iter()
-        .filter(differs)
-        .map(String::as_str)
-        .collect();
+    let new: Vec<&str> = all.into_iter().filter(differs).map(String::as_str).collect();
     if new.is_empty() {
         return Ok(());
     }

@@ -36,10 +36,9 @@ pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
                         false => format!("systemctl disable --now {unit}"),
                     },
                 ),
-                FormerPlace::Elsewhere => (
-                    format!("process {pid} is another CamCOPS, started by hand"),
-                    format!("kill {pid}"),
-                ),
+                FormerPlace::Elsewhere => {
+                    (format!("process {pid} is another CamCOPS, started by hand"), format!("kill {pid}"))
+                }
             };
             findings.push(tell(found, remedy));
         }
@@ -62,14 +61,9 @@ pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
             }
         }
     }
-    if host
-        .stat(&format!("/var/lib/dpkg/info/{PACKAGE}.list"))?
-        .is_some()
-    {
+    if host.stat(&format!("/var/lib/dpkg/info/{PACKAGE}.list"))?.is_some() {
         findings.push(Finding::warning(
-            format!(
-                "the package {PACKAGE} is installed: it brings a supervisor program of its own"
-            ),
+            format!("the package {PACKAGE} is installed: it brings a supervisor program of its own"),
             format!("apt-get remove {PACKAGE}"),
         ));
     }
@@ -102,17 +96,11 @@ fn foreign_place(look: &Look<'_>, pid: u32) -> Option<FormerPlace> {
     let command = String::from_utf8_lossy(&command).into_owned();
     let is_camcops = is_camcops(&command.split('\0').collect::<Vec<_>>());
     // A run of our own command is no installation.
-    if !is_camcops
-        || command.contains(&look.site.layout.venv)
-        || command.contains("camcops-provision")
-    {
+    if !is_camcops || command.contains(&look.site.layout.venv) || command.contains("camcops-provision") {
         return None;
     }
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    if ["docker", "containerd", "libpod"]
-        .iter()
-        .any(|name| groups.contains(name))
-    {
+    if ["docker", "containerd", "libpod"].iter().any(|name| groups.contains(name)) {
         return Some(FormerPlace::Container);
     }
     // The releases are called by the link or by what it leads to.
@@ -133,15 +121,9 @@ mod tests {
     #[test]
     fn a_process_is_known_by_what_it_runs() {
         let is = |text: &str| is_camcops(&text.split(' ').collect::<Vec<_>>());
-        assert!(is(
-            "/venv/bin/python3.10 /venv/bin/camcops_server serve_gunicorn"
-        ));
-        assert!(is(
-            "/usr/share/camcops/venv/bin/camcops_server launch_workers"
-        ));
-        assert!(is(
-            "/venv/bin/python /venv/bin/celery --app camcops_server.cc_modules beat"
-        ));
+        assert!(is("/venv/bin/python3.10 /venv/bin/camcops_server serve_gunicorn"));
+        assert!(is("/usr/share/camcops/venv/bin/camcops_server launch_workers"));
+        assert!(is("/venv/bin/python /venv/bin/celery --app camcops_server.cc_modules beat"));
         assert!(!is("vim /opt/camcops_server") && !is("less camcops_server") && !is(""));
         assert!(!is("grep -r camcops_server.cc_modules /etc"));
     }

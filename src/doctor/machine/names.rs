@@ -72,9 +72,7 @@ pub(crate) async fn find_nameless(plan: &Plan) -> Option<(String, String)> {
         false => format!("{name} {short}"),
     };
     Some((
-        format!(
-            "this machine's own name {short} does not resolve, and RabbitMQ does not start without"
-        ),
+        format!("this machine's own name {short} does not resolve, and RabbitMQ does not start without"),
         format!("echo '127.0.1.1 {names}' >> /etc/hosts"),
     ))
 }

@@ -24,10 +24,7 @@ pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
             .map(|(one, holder)| {
                 let unit = processes::unit_of(holder.pid);
                 let (whose, stop) = match &unit {
-                    Some(unit) => (
-                        format!(" of {unit}"),
-                        format!("systemctl disable --now {unit}"),
-                    ),
+                    Some(unit) => (format!(" of {unit}"), format!("systemctl disable --now {unit}")),
                     None => (String::new(), format!("kill {}", holder.pid)),
                 };
                 Finding::failed(
@@ -53,19 +50,13 @@ pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.extend(strangers);
     }
     if findings.is_empty() {
-        findings.push(Finding::not_applicable(
-            "the site has no port on this machine",
-        ));
+        findings.push(Finding::not_applicable("the site has no port on this machine"));
     }
     Ok(findings)
 }
 
 fn free_port(port: &UsedPort, number: u16) -> String {
-    let holders: Vec<&str> = port
-        .listening
-        .iter()
-        .filter_map(|one| Some(one.by.as_ref()?.name.as_str()))
-        .collect();
+    let holders: Vec<&str> = port.listening.iter().filter_map(|one| Some(one.by.as_ref()?.name.as_str())).collect();
     match holders.first() {
         Some(holder) => format!("{}: {number}, held by {holder}", port.purpose),
         None => format!("{}: {number} is free", port.purpose),
@@ -109,9 +100,7 @@ fn is_right(site: &Session, purpose: &str, holder: &Process) -> bool {
                     Some(unit) => unit.starts_with("supervisor"),
                     // A service of the site's own may have an account of its own.
                     None if !["server", "monitor"].contains(&purpose) => true,
-                    None => {
-                        processes::owner_of(holder.pid) == site.host.accounts.uid(site.account())
-                    }
+                    None => processes::owner_of(holder.pid) == site.host.accounts.uid(site.account()),
                 }
         }
         _ => true,

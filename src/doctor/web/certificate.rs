@@ -18,9 +18,7 @@ const NOW: i64 = 7;
 pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable(
-            "the reverse proxy in front has it",
-        )]);
+        return Ok(vec![Finding::not_applicable("the reverse proxy in front has it")]);
     }
     let mode = site.settings().tls.mode;
     let own = mode == TlsMode::SelfSigned;
@@ -86,9 +84,7 @@ pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
         _ if own && !findings.is_empty() => {}
         ..NOW => findings.push(Finding::failed(found, renew)),
         // Certbot renews when thirty days are left, twice a day.
-        20.. if mode == TlsMode::Certbot && findings.is_empty() => {
-            findings.push(Finding::ok(found))
-        }
+        20.. if mode == TlsMode::Certbot && findings.is_empty() => findings.push(Finding::ok(found)),
         20.. if mode == TlsMode::Certbot => {}
         NOW..SOON => findings.push(Finding::warning(found, renew)),
         _ if findings.is_empty() => findings.push(Finding::ok(found)),

@@ -13,18 +13,14 @@ use std::collections::BTreeMap;
 pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable(
-            "Apache is not wanted (web.frontend)",
-        )]);
+        return Ok(vec![Finding::not_applicable("Apache is not wanted (web.frontend)")]);
     }
     let flavour = site.facts.flavour;
     let mut findings = Vec::new();
     let missing = look
         .pending(|planned| {
             let name = planned.change.resource.name();
-            let is_module = flavour
-                .apache_modules
-                .is_some_and(|directory| name.starts_with(directory));
+            let is_module = flavour.apache_modules.is_some_and(|directory| name.starts_with(directory));
             is_module && matches!(planned.change.resource, Resource::Symlink(_))
         })
         .await
@@ -48,10 +44,7 @@ pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     findings.extend(check_timeouts(look)?);
     if findings.is_empty() {
-        findings.push(Finding::ok(format!(
-            "Apache likes it, and {} sites have no mistake that is known",
-            sites.len()
-        )));
+        findings.push(Finding::ok(format!("Apache likes it, and {} sites have no mistake that is known", sites.len())));
     }
     Ok(findings)
 }
@@ -84,25 +77,14 @@ struct Passed<'a> {
 fn parse_proxy_line(line: &str) -> Option<Passed<'_>> {
     let line = line.trim();
     let directive = line.split_whitespace().next()?.to_lowercase();
-    if ![
-        "proxypass",
-        "proxypassmatch",
-        "balancermember",
-        "sethandler",
-    ]
-    .contains(&directive.as_str())
-    {
+    if !["proxypass", "proxypassmatch", "balancermember", "sethandler"].contains(&directive.as_str()) {
         return None;
     }
     let at = line.find("unix:")?;
     let target = line[at + 5..].split(['"', ' ', '\t']).next()?;
     let (socket, to) = target.split_once('|')?;
     let from = line[..at].split_whitespace().nth(1).unwrap_or_default();
-    Some(Passed {
-        from: from.trim_matches('"'),
-        socket,
-        to,
-    })
+    Some(Passed { from: from.trim_matches('"'), socket, to })
 }
 
 /// What is wrong, and what mends it.
@@ -122,7 +104,10 @@ fn find_mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, Strin
             let place = format!("{path}:{}", number + 1);
             if passed.to.starts_with("https:") {
                 found.push((
-                    format!("{place}: passes to a socket by https, which does not speak it: write unix:{}|http:", passed.socket),
+                    format!(
+                        "{place}: passes to a socket by https, which does not speak it: write unix:{}|http:",
+                        passed.socket
+                    ),
                     remedy.clone(),
                 ));
             }
@@ -151,18 +136,13 @@ fn find_mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, Strin
 fn check_timeouts(look: &Look<'_>) -> Result<Option<Finding>> {
     let site = look.site;
     let wanted = site.settings().web.timeout_s.get();
-    let text = site
-        .host
-        .read_text(&site.layout.config)?
-        .unwrap_or_default();
+    let text = site.host.read_text(&site.layout.config)?.unwrap_or_default();
     let set = Ini::parse(&text).get("server", "GUNICORN_TIMEOUT_S");
     let set = set.and_then(|value| value.trim().parse::<u32>().ok());
     Ok(match set {
         Some(seconds) if seconds != wanted => Some(Finding::warning(
             format!("CamCOPS gives up on a request after {seconds} s, and Apache after {wanted} s"),
-            format!(
-                "camcops-provision config set web.timeout_s {seconds} && camcops-provision install"
-            ),
+            format!("camcops-provision config set web.timeout_s {seconds} && camcops-provision install"),
         )),
         _ => None,
     })
@@ -180,26 +160,15 @@ mod tests {
 
     #[test]
     fn the_classic_mistakes_are_found() {
-        let right =
-            "ProxyPass \"/\" \"unix:/run/camcops/camcops.socket|http://camcops.invalid/\" retry=0";
+        let right = "ProxyPass \"/\" \"unix:/run/camcops/camcops.socket|http://camcops.invalid/\" retry=0";
         assert_eq!(found(right), Vec::<String>::new());
         let other = "  ProxyPass /x unix:/run/x.socket|http://x.invalid";
-        assert_eq!(
-            found(&format!(
-                "{right}\n{other}\n# ProxyPass / unix:/y|https://z"
-            )),
-            Vec::<String>::new()
-        );
+        assert_eq!(found(&format!("{right}\n{other}\n# ProxyPass / unix:/y|https://z")), Vec::<String>::new());
         let https = found("ProxyPass / unix:/run/camcops/camcops.socket|https://localhost/");
-        assert!(
-            https[0].starts_with("/etc/a.conf:1: passes to a socket by https"),
-            "{https:?}"
-        );
+        assert!(https[0].starts_with("/etc/a.conf:1: passes to a socket by https"), "{https:?}");
         let slash = found("ProxyPass / unix:/run/camcops/camcops.socket|http://dummy1");
         assert!(slash[0].contains("ends with a slash"), "{slash:?}");
-        let shared = found(
-            "ProxyPass /a unix:/run/a|http://localhost/\nProxyPass /b unix:/run/b|http://localhost/",
-        );
+        let shared = found("ProxyPass /a unix:/run/a|http://localhost/\nProxyPass /b unix:/run/b|http://localhost/");
         assert!(shared[0].contains("share the worker"), "{shared:?}");
     }
 }

@@ -66,13 +66,7 @@ impl Node {
     pub(crate) fn permissions_of(&self, user: &str) -> BTreeSet<String> {
         self.of(user)
             .map(|p| {
-                let Permission {
-                    vhost,
-                    configure,
-                    write,
-                    read,
-                    ..
-                } = p;
+                let Permission { vhost, configure, write, read, .. } = p;
                 format!("{vhost}: configure {configure}, write {write}, read {read}")
             })
             .collect()
@@ -101,10 +95,7 @@ pub(crate) fn is_installed(host: &Host) -> Result<bool> {
 /// Whether the broker runs as its package started it, and nobody has used it yet or set anything for it: then no more
 /// is changed by another name of the node than was before the package.
 pub(crate) fn is_untouched(host: &Host) -> Result<bool> {
-    for (directory, brought) in [
-        (SETTINGS, &["rabbitmq-env.conf", "conf.d"][..]),
-        (MORE_SETTINGS, &[]),
-    ] {
+    for (directory, brought) in [(SETTINGS, &["rabbitmq-env.conf", "conf.d"][..]), (MORE_SETTINGS, &[])] {
         for name in host.list(directory)?.unwrap_or_default() {
             let text = host.read_text(&format!("{directory}/{name}"));
             let is_ours = || text.is_ok_and(|text| text.is_some_and(|text| text.contains(MANAGED)));
@@ -164,7 +155,9 @@ pub(crate) fn ask_node(host: &Host) -> Result<Node> {
             extract_reason(&ended)
         )));
     }
-    parse_answer(&ended.output).context("RabbitMQ was asked for its accounts, and its answer is not understood; is its version newer than 4.2?")
+    parse_answer(&ended.output).context(
+        "RabbitMQ was asked for its accounts, and its answer is not understood; is its version newer than 4.2?",
+    )
 }
 
 /// What rabbitmqctl found out, which stands in the middle of its advice.
@@ -200,9 +193,7 @@ pub(crate) fn ask_quickly(host: &Host) -> Result<Option<Node>> {
         .input(QUESTION.as_bytes())
         .patience(QUICKLY)
         .end();
-    Ok(ended
-        .ok()
-        .and_then(|ended| parse_answer(&ended.output).ok()))
+    Ok(ended.ok().and_then(|ended| parse_answer(&ended.output).ok()))
 }
 
 /// The name under which the node is known to Erlang, where it has a short one.
@@ -213,8 +204,7 @@ fn node_name(host: &Host) -> Result<Option<String>> {
         .filter_map(|line| {
             let line = line.trim().trim_start_matches("export ");
             let (key, value) = line.split_once('=')?;
-            (key.trim_start_matches("RABBITMQ_") == "NODENAME")
-                .then(|| value.trim_matches(['"', '\'', ' ']).to_owned())
+            (key.trim_start_matches("RABBITMQ_") == "NODENAME").then(|| value.trim_matches(['"', '\'', ' ']).to_owned())
         })
         .next_back()
         .unwrap_or_else(|| "rabbit".into());
@@ -237,10 +227,7 @@ fn short_name() -> Result<String> {
 fn parse_answer(printed: &str) -> Result<Node> {
     let (_, text) = printed.split_once('"').context("no text in it")?;
     let (text, _) = text.rsplit_once('"').context("no end of the text")?;
-    let text: String = text
-        .chars()
-        .filter(|c| !c.is_whitespace() && *c != '"')
-        .collect();
+    let text: String = text.chars().filter(|c| !c.is_whitespace() && *c != '"').collect();
     let mut node = Node::default();
     let mut complete = false;
     for item in text.split_terminator(';') {
@@ -256,16 +243,9 @@ fn parse_answer(printed: &str) -> Result<Node> {
                 node.users.insert(user, fields.collect());
             }
             "p" => {
-                let [user, vhost, configure, write, read, _] =
-                    <[String; 6]>::try_from(fields()?)
-                        .map_err(|_| anyhow::anyhow!("a permission with other fields"))?;
-                node.permissions.push(Permission {
-                    user,
-                    vhost,
-                    configure,
-                    write,
-                    read,
-                });
+                let [user, vhost, configure, write, read, _] = <[String; 6]>::try_from(fields()?)
+                    .map_err(|_| anyhow::anyhow!("a permission with other fields"))?;
+                node.permissions.push(Permission { user, vhost, configure, write, read });
             }
             "l" => node.listeners = without_blanks(&decode_digits(rest)?),
             "d" => node.permits = without_blanks(&decode_digits(rest)?),
@@ -286,11 +266,8 @@ fn without_blanks(text: &str) -> String {
 }
 
 fn decode_digits(digits: &str) -> Result<String> {
-    let bytes: Option<Vec<u8>> = digits
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect();
+    let bytes: Option<Vec<u8>> =
+        digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
     Ok(String::from_utf8_lossy(&bytes.context("no hexadecimal digits")?).into_owned())
 }
 
@@ -306,21 +283,12 @@ mod tests {
         let broken = "\"v2f;v63616d636f7073;u6775657374.61646d696e6973747261746f72;u63616d6\"\n \"36f7073;p63616d636f7073.63616d636f7073.2e2a.2e2a..;l5b7b22612220207d5d;d6e6f6e65;t7200000;\"\n";
         assert_eq!(parse_answer(broken).unwrap(), node);
         assert_eq!(node.consumer_timeout_ms, Some(7_200_000));
-        assert_eq!(
-            (node.listeners.as_str(), node.permits.as_str()),
-            ("[{\"a\"}]", "none")
-        );
+        assert_eq!((node.listeners.as_str(), node.permits.as_str()), ("[{\"a\"}]", "none"));
         assert!(node.vhosts.contains("camcops"));
-        assert_eq!(
-            node.users["guest"],
-            BTreeSet::from(["administrator".into()])
-        );
+        assert_eq!(node.users["guest"], BTreeSet::from(["administrator".into()]));
         assert_eq!(node.users["camcops"], BTreeSet::new());
         let permissions = node.permissions_of("camcops");
-        assert_eq!(
-            permissions.into_iter().collect::<Vec<_>>(),
-            ["camcops: configure .*, write .*, read "]
-        );
+        assert_eq!(permissions.into_iter().collect::<Vec<_>>(), ["camcops: configure .*, write .*, read "]);
         assert_eq!(node.vhosts_of("guest").count(), 0);
     }
 
@@ -340,24 +308,12 @@ mod tests {
 
     #[test]
     fn no_limit_is_no_number() {
-        assert_eq!(
-            parse_answer("\"v2f;tundefined;\"")
-                .unwrap()
-                .consumer_timeout_ms,
-            None
-        );
+        assert_eq!(parse_answer("\"v2f;tundefined;\"").unwrap().consumer_timeout_ms, None);
     }
 
     #[test]
     fn half_an_answer_is_none() {
-        for bad in [
-            "",
-            "\"\"",
-            "{error, \"oops\"}",
-            "\"v2f;\"",
-            "\"t1;p00;\"",
-            "\"vzz;t1;\"",
-        ] {
+        for bad in ["", "\"\"", "{error, \"oops\"}", "\"v2f;\"", "\"t1;p00;\"", "\"vzz;t1;\""] {
             assert!(parse_answer(bad).is_err(), "{bad}");
         }
     }

@@ -11,10 +11,9 @@ const CONSUMER_TIMEOUT: &str = "consumer_timeout";
 /// Whether a node does all that a text says; nothing is known of settings that are not ours.
 pub(super) fn are_followed(text: &str, node: &Node) -> bool {
     said_settings(text).all(|(key, value)| match key {
-        CONSUMER_TIMEOUT => value.parse().is_ok_and(|wanted: u64| {
-            node.consumer_timeout_ms
-                .is_none_or(|allowed| allowed >= wanted)
-        }),
+        CONSUMER_TIMEOUT => {
+            value.parse().is_ok_and(|wanted: u64| node.consumer_timeout_ms.is_none_or(|allowed| allowed >= wanted))
+        }
         "listeners.tcp.default" => {
             let Some((address, port)) = value.rsplit_once(':') else {
                 return false;
@@ -50,13 +49,12 @@ pub(super) fn overriding_file(host: &Host) -> Result<Option<String>> {
 
 /// Keys and values.
 fn said_settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.lines()
-        .map(|line| line.split('#').next().unwrap_or_default().trim())
-        .filter(|line| !line.is_empty())
-        .map(|line| {
+    text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty()).map(
+        |line| {
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
             (key.trim(), value.trim())
-        })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -92,10 +90,7 @@ mod tests {
         ] {
             assert!(!are_followed(differs, &node()), "{differs}");
         }
-        assert!(are_followed(
-            "deprecated_features.permit.global_qos = true",
-            &node()
-        ));
+        assert!(are_followed("deprecated_features.permit.global_qos = true", &node()));
     }
 
     #[test]
@@ -106,10 +101,7 @@ mod tests {
         let host = Host::staged(directory.path()).unwrap();
         let write = |name: &str, text: &str| std::fs::write(home.join(name), text).unwrap();
         write("10-own.conf", "consumer_timeout = 1\n");
-        write(
-            "90-camcops.conf",
-            &format!("# {MANAGED}\nconsumer_timeout = 7200000\n"),
-        );
+        write("90-camcops.conf", &format!("# {MANAGED}\nconsumer_timeout = 7200000\n"));
         assert_eq!(overriding_file(&host).unwrap(), None);
         write("99-own.conf", "# consumer_timeout = 1\n");
         assert_eq!(overriding_file(&host).unwrap(), None);

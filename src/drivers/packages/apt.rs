@@ -41,11 +41,7 @@ const ENVIRONMENT: [(&str, &str); 6] = [
 
 /// The names of all installed packages, and the names that they stand in for.
 pub(crate) fn list_installed(host: &Host) -> Result<BTreeSet<String>> {
-    Ok(host
-        .read_text(RECORDS)?
-        .as_deref()
-        .map(parse_installed)
-        .unwrap_or_default())
+    Ok(host.read_text(RECORDS)?.as_deref().map(parse_installed).unwrap_or_default())
 }
 
 fn parse_installed(records: &str) -> BTreeSet<String> {
@@ -87,11 +83,7 @@ fn parse_installed(records: &str) -> BTreeSet<String> {
 /// `install ok installed`; somebody else's trigger that is still to run is no defect.
 fn is_whole(status: &str) -> bool {
     let mut words = status.split(' ').skip(1);
-    words.next() == Some("ok")
-        && matches!(
-            words.next(),
-            Some("installed" | "triggers-pending" | "triggers-awaited")
-        )
+    words.next() == Some("ok") && matches!(words.next(), Some("installed" | "triggers-pending" | "triggers-awaited"))
 }
 
 /// Waits until no other package manager is at work: until then its records and lists are half of the old and half of the
@@ -107,9 +99,7 @@ pub(crate) fn wait_for_others(host: &Host, known: &PackageSource) -> Result<()> 
             return Err(at_work(&format!("process {process} holds {LOCK}")));
         }
         if !told {
-            (known.tell)(&format!(
-                "waiting for another package manager to end (process {process})"
-            ));
+            (known.tell)(&format!("waiting for another package manager to end (process {process})"));
             told = true;
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -118,25 +108,15 @@ pub(crate) fn wait_for_others(host: &Host, known: &PackageSource) -> Result<()> 
 }
 
 fn at_work(held: &str) -> anyhow::Error {
-    Exit::Locked.because(format!(
-        "another package manager has been at work for 5 minutes ({held}); wait for it, and run again"
-    ))
+    Exit::Locked
+        .because(format!("another package manager has been at work for 5 minutes ({held}); wait for it, and run again"))
 }
 
 /// Installs packages that are missing.
-pub(crate) fn install_packages(
-    host: &Host,
-    known: &PackageSource,
-    missing: &[&str],
-    resumed: bool,
-) -> Result<()> {
+pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&str], resumed: bool) -> Result<()> {
     if resumed {
-        let finish = apt_child(host, known, "dpkg")?.args([
-            "--configure",
-            "--pending",
-            "--force-confdef",
-            "--force-confold",
-        ]);
+        let finish =
+            apt_child(host, known, "dpkg")?.args(["--configure", "--pending", "--force-confdef", "--force-confold"]);
         // What it can't mend, apt says more clearly.
         finish.end_telling(|line| tell_progress(known, missing, line))?;
     }
@@ -187,11 +167,7 @@ pub(crate) fn install_packages(
     }
 }
 
-pub(super) fn apt_child<'a>(
-    host: &'a Host,
-    known: &PackageSource,
-    program: &'a str,
-) -> Result<Child<'a>> {
+pub(super) fn apt_child<'a>(host: &'a Host, known: &PackageSource, program: &'a str) -> Result<Child<'a>> {
     let mut child = host.child(program);
     for (name, value) in ENVIRONMENT {
         child = child.env(name, value);
@@ -222,14 +198,7 @@ pub(crate) fn from_bundle(host: &Host, directory: &str) -> Result<Vec<String>> {
 /// What keeps the lists and the cache of apt in a directory of their own, which is made anew.
 pub(super) fn state_in(host: &Host, directory: &str) -> Result<Vec<String>> {
     host.remove_tree(directory)?;
-    for name in [
-        "",
-        "/lists",
-        "/lists/partial",
-        "/cache",
-        "/cache/archives",
-        "/cache/archives/partial",
-    ] {
+    for name in ["", "/lists", "/lists/partial", "/cache", "/cache/archives", "/cache/archives/partial"] {
         let path = format!("{directory}{name}");
         host.make_directory(&path, Some((0, 0)), 0o700)?;
     }
@@ -255,10 +224,7 @@ fn has_lists(host: &Host, known: &PackageSource) -> Result<bool> {
 
 pub(super) fn update_lists(host: &Host, known: &PackageSource) -> Result<()> {
     (known.tell)("reading the lists of packages anew");
-    let ended = apt_child(host, known, "apt-get")?
-        .args(["update", "--quiet", "--error-on=any"])
-        .args(OPTIONS)
-        .end()?;
+    let ended = apt_child(host, known, "apt-get")?.args(["update", "--quiet", "--error-on=any"]).args(OPTIONS).end()?;
     match ended.status.success() {
         true => Ok(()),
         false => Err(explain_failure(&ended)),
@@ -311,41 +277,27 @@ fn tell_progress(known: &PackageSource, wanted: &[&str], line: &str) {
         let name = rest.split([' ', ':']).next().unwrap_or_default();
         wanted.contains(&name)
     });
-    let worth = [
-        "Need to get ",
-        "Fetched ",
-        "Waiting for cache lock",
-        "dpkg: error",
-    ];
+    let worth = ["Need to get ", "Fetched ", "Waiting for cache lock", "dpkg: error"];
     if set_up || worth.iter().any(|start| line.starts_with(start)) {
         (known.tell)(line.trim_end_matches(" ..."));
     }
 }
 
 fn is_gone(output: &str) -> bool {
-    output
-        .lines()
-        .any(|line| line.starts_with("E: Failed to fetch ") && line.contains(" 404 "))
+    output.lines().any(|line| line.starts_with("E: Failed to fetch ") && line.contains(" 404 "))
 }
 
 /// What apt or dpkg could not do, in one line with what to do next.
 pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
     // Where its lines were not followed, its complaints are apart.
     let output = &format!("{}{}", ended.output, ended.complaint);
-    let complaints: Vec<&str> = output
-        .lines()
-        .filter_map(|line| line.strip_prefix("E: "))
-        .map(str::trim)
-        .collect();
+    let complaints: Vec<&str> = output.lines().filter_map(|line| line.strip_prefix("E: ")).map(str::trim).collect();
     let said = |signs: &[&str]| signs.iter().any(|sign| output.contains(sign));
     let last = || match complaints.last() {
         Some(last) => (*last).to_owned(),
         None => ended.last_words(),
     };
-    if said(&[
-        "Could not get lock",
-        "Unable to acquire the dpkg frontend lock",
-    ]) {
+    if said(&["Could not get lock", "Unable to acquire the dpkg frontend lock"]) {
         let held = complaints.first().copied().unwrap_or_default();
         return at_work(held);
     }
@@ -354,35 +306,23 @@ pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
             "an earlier installation of packages on this machine was cut: finish it with `dpkg --configure -a`, and run again",
         );
     }
-    if said(&[
-        "packages need to be removed but remove is disabled",
-        "Packages need to be removed",
-    ]) {
+    if said(&["packages need to be removed but remove is disabled", "Packages need to be removed"]) {
         return Exit::CannotCreate.because(format!(
             "packages that are needed conflict with {}; none is removed: choose which to keep, and run again",
             list_removed(output)
         ));
     }
-    if said(&[
-        "Unmet dependencies",
-        "have unmet dependencies",
-        "held broken packages",
-    ]) {
+    if said(&["Unmet dependencies", "have unmet dependencies", "held broken packages"]) {
         return Exit::Failed.because(format!(
             "apt can't satisfy the dependencies of packages on this machine: {}; mend it with `apt-get --fix-broken install`, and run again",
             find_unmet(output).unwrap_or_else(last)
         ));
     }
-    if said(&[
-        "You don't have enough free space",
-        "No space left on device",
-    ]) {
+    if said(&["You don't have enough free space", "No space left on device"]) {
         return Exit::Io.because(format!("the packages don't fit on the disk: {}", last()));
     }
     if let Some(broken) = find_broken(output) {
-        return Exit::Failed.because(format!(
-            "{broken}; see /var/log/apt/term.log, mend the cause, and run again"
-        ));
+        return Exit::Failed.because(format!("{broken}; see /var/log/apt/term.log, mend the cause, and run again"));
     }
     if said(&[
         "Temporary failure resolving",
@@ -396,9 +336,7 @@ pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
         "is not signed",
         "is no longer valid",
     ]) {
-        let first = complaints
-            .iter()
-            .find_map(|line| line.strip_prefix("Failed to fetch "));
+        let first = complaints.iter().find_map(|line| line.strip_prefix("Failed to fetch "));
         let words: Vec<&str> = first.unwrap_or_default().split_whitespace().collect();
         let why = match words.is_empty() {
             true => last(),
@@ -416,9 +354,7 @@ fn find_broken(output: &str) -> Option<String> {
     let mut lines = output.lines();
     let name = lines.find_map(|line| {
         let rest = line.strip_prefix("dpkg: error processing ")?;
-        let rest = rest
-            .strip_prefix("package ")
-            .or_else(|| rest.strip_prefix("archive "))?;
+        let rest = rest.strip_prefix("package ").or_else(|| rest.strip_prefix("archive "))?;
         Some(rest.split(" (").next().unwrap_or(rest).to_owned())
     })?;
     let why = lines.next().unwrap_or_default().trim();
@@ -442,10 +378,7 @@ fn list_removed(output: &str) -> String {
 
 /// The first unmet dependency, as apt words it.
 fn find_unmet(output: &str) -> Option<String> {
-    let mut lines = output
-        .lines()
-        .skip_while(|line| !line.contains("unmet dependencies"))
-        .skip(1);
+    let mut lines = output.lines().skip_while(|line| !line.contains("unmet dependencies")).skip(1);
     let words: Vec<&str> = lines.next()?.split_whitespace().collect();
     (!words.is_empty()).then(|| words.join(" "))
 }

@@ -18,19 +18,12 @@ pub(crate) fn list_installed(host: &Host, names: &Packages) -> Result<BTreeSet<S
         .args(&asked)
         .env("LC_ALL", "C.UTF-8")
         .end()?;
-    Ok(answer
-        .output
-        .lines()
-        .filter(|line| asked.contains(line))
-        .map(str::to_owned)
-        .collect())
+    Ok(answer.output.lines().filter(|line| asked.contains(line)).map(str::to_owned).collect())
 }
 
 /// Installs packages that are missing. dnf itself waits for another one at work.
 pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&str]) -> Result<()> {
-    let chosen = missing
-        .iter()
-        .filter_map(|name| alternative_names(name).next());
+    let chosen = missing.iter().filter_map(|name| alternative_names(name).next());
     let mut child = host
         .child("dnf")
         .args(["install", "--assumeyes", "--setopt=install_weak_deps=False"])
@@ -51,20 +44,11 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
     if !unknown.is_empty() {
         return Err(found_nowhere(known, &unknown));
     }
-    let words = ended
-        .output
-        .lines()
-        .rev()
-        .find(|line| line.contains("rror: "));
+    let words = ended.output.lines().rev().find(|line| line.contains("rror: "));
     let words = words.map_or_else(|| ended.last_words(), |line| line.trim().to_owned());
-    let unreachable = [
-        "Curl error",
-        "Cannot download",
-        "Failed to download",
-        "All mirrors",
-    ]
-    .iter()
-    .any(|sign| ended.output.contains(sign));
+    let unreachable = ["Curl error", "Cannot download", "Failed to download", "All mirrors"]
+        .iter()
+        .any(|sign| ended.output.contains(sign));
     Err(match unreachable {
         true => Exit::Unreachable.because(format!(
             "the source of packages can't be reached: {words}; check the network, the proxy and /etc/yum.repos.d, and run again"
@@ -74,11 +58,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
 }
 
 fn find_unknown(output: &str) -> Vec<&str> {
-    output
-        .lines()
-        .filter_map(|line| line.strip_prefix("No match for argument: "))
-        .map(str::trim)
-        .collect()
+    output.lines().filter_map(|line| line.strip_prefix("No match for argument: ")).map(str::trim).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! Fetching packages with everything that they rely on, for another machine. This machine's own packages, lists and cache
 //! are neither counted on nor changed.
 
-use super::apt::{
-    apt_child, apt_option, choose_candidates, explain_failure, state_in, update_lists,
-};
+use super::apt::{apt_child, apt_option, choose_candidates, explain_failure, state_in, update_lists};
 use super::{PackageSource, found_nowhere};
 use crate::base::error::Exit;
 use crate::host::Host;
@@ -45,10 +43,7 @@ pub(crate) fn fetch_packages(
     // As on a machine that has nothing at all: then nothing is left out that another one lacks.
     host.put_file(&status, b"", None, 0o600)?;
     options.extend(apt_option("Dir::State::status", &status));
-    options.extend(apt_option(
-        "Dir::State::extended_states",
-        &format!("{state}/extended"),
-    ));
+    options.extend(apt_option("Dir::State::extended_states", &format!("{state}/extended")));
     // Nothing of this machine is changed, so nobody has to wait.
     options.extend(apt_option("Debug::NoLocking", "true"));
     known.aside.replace(options);
@@ -57,12 +52,7 @@ pub(crate) fn fetch_packages(
     fetched
 }
 
-fn fetch_aside(
-    host: &Host,
-    known: &PackageSource,
-    names: &[&str],
-    directory: &str,
-) -> Result<FetchedPackages> {
+fn fetch_aside(host: &Host, known: &PackageSource, names: &[&str], directory: &str) -> Result<FetchedPackages> {
     update_lists(host, known)?;
     let chosen = match choose_candidates(host, known, names)? {
         Ok(chosen) => chosen,
@@ -77,22 +67,13 @@ fn fetch_aside(
     }
     let all = parse_versions(&ended.output);
     (known.tell)(&format!("fetching {} packages", all.len()));
-    let pins: Vec<String> = all
-        .iter()
-        .map(|(name, version)| format!("{name}={version}"))
-        .collect();
-    let ended = apt_child(host, known, "apt-get")?
-        .args(["download", "--quiet"])
-        .args(&pins)
-        .directory(directory)
-        .end()?;
+    let pins: Vec<String> = all.iter().map(|(name, version)| format!("{name}={version}")).collect();
+    let ended =
+        apt_child(host, known, "apt-get")?.args(["download", "--quiet"]).args(&pins).directory(directory).end()?;
     if !ended.status.success() {
         return Err(explain_failure(&ended));
     }
-    let shown = apt_child(host, known, "apt-cache")?
-        .args(["show"])
-        .args(&pins)
-        .run()?;
+    let shown = apt_child(host, known, "apt-cache")?.args(["show"]).args(&pins).run()?;
     let mut by_sum = BTreeMap::new();
     for name in host.list(directory)?.unwrap_or_default() {
         let fetched = format!("{directory}/{name}");
@@ -102,9 +83,7 @@ fn fetch_aside(
         if path != fetched {
             host.rename(&fetched, &path)?;
         }
-        let (_, file) = host
-            .open_file(&path)?
-            .with_context(|| format!("{path} is gone"))?;
+        let (_, file) = host.open_file(&path)?.with_context(|| format!("{path} is gone"))?;
         by_sum.insert(crate::archive::pack::sum_of(file)?.sha256, name);
     }
     let index = select_records(&shown, &by_sum);
@@ -116,20 +95,12 @@ fn fetch_aside(
             by_sum.len()
         )));
     }
-    host.put_file(
-        &format!("{directory}/{INDEX}"),
-        index.as_bytes(),
-        None,
-        0o644,
-    )?;
+    host.put_file(&format!("{directory}/{INDEX}"), index.as_bytes(), None, 0o644)?;
     let mut files: Vec<String> = by_sum.into_values().collect();
     files.sort();
     files.push(INDEX.into());
     let plain = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
-    Ok(FetchedPackages {
-        names: all.keys().map(|name| plain(name)).collect(),
-        files,
-    })
+    Ok(FetchedPackages { names: all.keys().map(|name| plain(name)).collect(), files })
 }
 
 /// What would be installed: names and versions.
@@ -148,10 +119,7 @@ fn select_records(shown: &str, by_sum: &BTreeMap<String, String>) -> String {
     let mut index = String::new();
     let mut left = by_sum.clone();
     for record in shown.split("\n\n") {
-        let sum = record
-            .lines()
-            .find_map(|line| line.strip_prefix("SHA256: "))
-            .unwrap_or_default();
+        let sum = record.lines().find_map(|line| line.strip_prefix("SHA256: ")).unwrap_or_default();
         // The same one may be in several sources.
         let Some(name) = left.remove(sum) else {
             continue;
@@ -176,10 +144,7 @@ mod tests {
         let said = "NOTE: This is only a simulation!\nInst libc6 (2.36-9 Debian:12.15/oldstable [amd64]) []\n\
             Inst x:i386 (1:2~b1 A:1/s [i386])\nConf libc6 (2.36-9 Debian:12.15/oldstable [amd64])\n";
         let versions = parse_versions(said);
-        assert_eq!(
-            versions.into_iter().collect::<Vec<_>>(),
-            [("libc6", "2.36-9"), ("x:i386", "1:2~b1")]
-        );
+        assert_eq!(versions.into_iter().collect::<Vec<_>>(), [("libc6", "2.36-9"), ("x:i386", "1:2~b1")]);
     }
 
     #[test]

@@ -4,8 +4,7 @@ use super::index::{mask_login, pip_environment};
 use super::lock::replace_pins;
 use super::python::{self, Examined, Missing};
 use super::{
-    About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, leads_to_a_program,
-    lock, whole,
+    About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, leads_to_a_program, lock, whole,
 };
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
@@ -46,25 +45,14 @@ enum Tool {
 }
 
 /// Builds a release, and gives it its name when it is whole.
-pub(super) fn build_release(
-    host: &Host,
-    recipe: &ReleaseRecipe,
-    id: &str,
-    places: &Places,
-) -> Result<()> {
+pub(super) fn build_release(host: &Host, recipe: &ReleaseRecipe, id: &str, places: &Places) -> Result<()> {
     let wanted = match &recipe.wanted {
         Ok(wanted) if wanted.id == id => wanted,
         Ok(wanted) => bail!("release {id} can't be built, only {}", wanted.id),
         Err(Missing(why)) => return Err(Exit::Unreachable.because(why)),
     };
     refuse_offline(recipe, id)?;
-    let build = Build {
-        host,
-        recipe,
-        places,
-        wanted,
-        way: pip_environment(host, &recipe.network)?,
-    };
+    let build = Build { host, recipe, places, wanted, way: pip_environment(host, &recipe.network)? };
     let start = Instant::now();
     if let Some(bundle) = &recipe.bundle {
         bundle.unpacked(host)?;
@@ -101,36 +89,21 @@ impl Build<'_> {
         if let Some(source) = &self.recipe.source
             && self.host.directory(source)?.is_none()
         {
-            return Err(Exit::Settings.because(format!(
-                "camcops.wheelhouse: {source}: there is no such directory"
-            )));
+            return Err(Exit::Settings.because(format!("camcops.wheelhouse: {source}: there is no such directory")));
         }
         for path in [new, old, &self.work("tmp"), &self.work("tool")] {
             self.host.remove_tree(path)?;
         }
-        for (path, mode) in [
-            (new.as_str(), 0o755),
-            (work, 0o700),
-            (&self.work("tmp"), 0o700),
-        ] {
+        for (path, mode) in [(new.as_str(), 0o755), (work, 0o700), (&self.work("tmp"), 0o700)] {
             if self.host.stat(path)?.is_none() {
                 self.host.make_directory(path, Some((0, 0)), mode)?;
             }
         }
-        let examined = python::examine_python(
-            self.host,
-            &self.wanted.python,
-            &self.variables(),
-            !self.recipe.from_bundle,
-        )?;
+        let examined =
+            python::examine_python(self.host, &self.wanted.python, &self.variables(), !self.recipe.from_bundle)?;
         enough_space(self.host)?;
-        for (name, text) in [
-            ("uv.txt", UV_LOCK),
-            ("build.txt", BUILD_LOCK),
-            ("camcops.txt", &self.lock_of_files()?),
-        ] {
-            self.host
-                .put_file(&self.work(name), text.as_bytes(), None, 0o600)?;
+        for (name, text) in [("uv.txt", UV_LOCK), ("build.txt", BUILD_LOCK), ("camcops.txt", &self.lock_of_files()?)] {
+            self.host.put_file(&self.work(name), text.as_bytes(), None, 0o600)?;
         }
         Ok(examined)
     }
@@ -149,8 +122,7 @@ impl Build<'_> {
         let mut built = String::new();
         for Built { pin, path } in &manifest.built {
             let file = manifest.files.iter().find(|file| file.path == *path);
-            let file =
-                file.with_context(|| format!("{} has no {path}, which it names", bundle.path))?;
+            let file = file.with_context(|| format!("{} has no {path}, which it names", bundle.path))?;
             let _ = writeln!(built, "{pin} \\\n    --hash=sha256:{}", file.sha256);
         }
         Ok(replace_pins(&lock, &built).into())
@@ -214,24 +186,17 @@ impl Build<'_> {
         self.tell("fetching uv");
         self.run_quietly(
             "an environment for uv could not be made",
-            self.child(&self.wanted.python.path)
-                .args(["-m", "venv", &home]),
+            self.child(&self.wanted.python.path).args(["-m", "venv", &home]),
         )?;
         let ended = self
             .child(&format!("{home}/bin/python"))
             .args(PIP)
-            .args([
-                "--only-binary",
-                ":all:",
-                "--requirement",
-                &self.work("uv.txt"),
-            ])
+            .args(["--only-binary", ":all:", "--requirement", &self.work("uv.txt")])
             .args(self.pip_source())
             .end_telling(|_| {})?;
         if !ended.status.success() {
             let said = format!("{}{}", ended.output, ended.complaint);
-            let absent =
-                find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
+            let absent = find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
             return match absent && self.recipe.installer == Installer::Auto {
                 true => Ok(None),
                 // Where nothing can be fetched, pip would not fare better.
@@ -252,10 +217,7 @@ impl Build<'_> {
             venv.push("--without-pip");
         }
         venv.push(new);
-        self.run_quietly(
-            "the Python environment could not be made",
-            self.child(&self.wanted.python.path).args(venv),
-        )?;
+        self.run_quietly("the Python environment could not be made", self.child(&self.wanted.python.path).args(venv))?;
         let all = list_pins(&self.lock()).len();
         self.tell(&format!("{all} packages with {}", tool.name()));
         for lock in ["build.txt", "camcops.txt"] {
@@ -267,11 +229,9 @@ impl Build<'_> {
                     .args(["--no-deps", "--require-hashes", "--no-build-isolation"])
                     .args(["--requirement", &lock])
                     .args(self.uv_source()),
-                Tool::Pip => self
-                    .child(&self.python())
-                    .args(PIP)
-                    .args(["--requirement", &lock])
-                    .args(self.pip_source()),
+                Tool::Pip => {
+                    self.child(&self.python()).args(PIP).args(["--requirement", &lock]).args(self.pip_source())
+                }
             };
             let mut fetched = 0;
             let ended = child.end_telling(|line| {
@@ -294,14 +254,7 @@ impl Build<'_> {
             // It is not part of what was tested together, and nothing here needs it any more.
             self.run_quietly(
                 "pip could not be taken out again",
-                self.child(&self.python()).args([
-                    "-m",
-                    "pip",
-                    "uninstall",
-                    "--yes",
-                    "--quiet",
-                    "pip",
-                ]),
+                self.child(&self.python()).args(["-m", "pip", "uninstall", "--yes", "--quiet", "pip"]),
             )?;
         }
         Ok(())
@@ -310,13 +263,9 @@ impl Build<'_> {
     /// Stable names inside, the final path in its programs, bytecode, and what it says of itself.
     fn finish(&self, tool: &Tool) -> Result<()> {
         let Places { own, new, .. } = self.places;
-        let package = format!(
-            "lib/python3.{}/site-packages/camcops_server",
-            self.wanted.python.minor
-        );
+        let package = format!("lib/python3.{}/site-packages/camcops_server", self.wanted.python.minor);
         for name in ["static", "extra_strings"] {
-            self.host
-                .put_link(&format!("{new}/{name}"), &format!("{package}/{name}"))?;
+            self.host.put_link(&format!("{new}/{name}"), &format!("{package}/{name}"))?;
         }
         let about = About {
             release: self.wanted.id.clone(),
@@ -326,13 +275,11 @@ impl Build<'_> {
         };
         let mut text = serde_json::to_string_pretty(&about)?;
         text.push('\n');
-        self.host
-            .put_file(&format!("{new}/release.json"), text.as_bytes(), None, 0o644)?;
+        self.host.put_file(&format!("{new}/release.json"), text.as_bytes(), None, 0o644)?;
         self.tell("compiling");
         self.run_quietly(
             "the release could not be finished",
-            self.child(&self.python())
-                .args(["-I", "-B", "-c", FINISH, new, own]),
+            self.child(&self.python()).args(["-I", "-B", "-c", FINISH, new, own]),
         )?;
         let program = self.host.read_text(&format!("{new}/bin/camcops_server"))?;
         let first = format!("#!{own}/bin/python");
@@ -349,10 +296,8 @@ impl Build<'_> {
         let python = self.python();
         let child = |arguments: &[&str]| {
             let child = self.host.child_of(nobody, NOBODY, "setpriv");
-            let mut child = bare_child(child, &python, &[])
-                .env("PYTHONWARNINGS", "ignore")
-                .args(["-B"])
-                .args(arguments);
+            let mut child =
+                bare_child(child, &python, &[]).env("PYTHONWARNINGS", "ignore").args(["-B"]).args(arguments);
             if !self.recipe.magick_suffix.is_empty() {
                 child = child.env("WAND_MAGICK_LIBRARY_SUFFIX", self.recipe.magick_suffix);
             }
@@ -364,9 +309,7 @@ impl Build<'_> {
         let overridden = overridden_pins();
         let mut arguments = vec!["-c", CHECK];
         arguments.extend(&overridden);
-        let ended = child(&arguments)
-            .input(wanted.join("\n").as_bytes())
-            .end()?;
+        let ended = child(&arguments).input(wanted.join("\n").as_bytes()).end()?;
         if !ended.status.success() {
             return Err(self.unfit(&ended));
         }
@@ -374,20 +317,13 @@ impl Build<'_> {
         let ended = child(&[&program, "--version"]).end()?;
         let version = self.wanted.version.as_str();
         if !ended.status.success() || !ended.output.contains(version) {
-            bail!(
-                "the new release does not say that it is CamCOPS {version}: {}",
-                ended.last_words()
-            );
+            bail!("the new release does not say that it is CamCOPS {version}: {}", ended.last_words());
         }
         Ok(())
     }
 
     fn unfit(&self, ended: &Ended) -> anyhow::Error {
-        let problems: Vec<&str> = ended
-            .output
-            .lines()
-            .filter(|line| !line.is_empty())
-            .collect();
+        let problems: Vec<&str> = ended.output.lines().filter(|line| !line.is_empty()).collect();
         let words = match problems.is_empty() {
             true => ended.last_words(),
             false => problems.join("; "),
@@ -469,12 +405,8 @@ impl Build<'_> {
                 package_in(&said).unwrap_or(line)
             ));
         }
-        if let Some(line) = find_line(
-            &said,
-            &["failed to extract", "not a zip file", "invalid zip"],
-        ) {
-            return Exit::Unusable
-                .because(format!("{what}: a file is damaged: {line}; fetch it anew"));
+        if let Some(line) = find_line(&said, &["failed to extract", "not a zip file", "invalid zip"]) {
+            return Exit::Unusable.because(format!("{what}: a file is damaged: {line}; fetch it anew"));
         }
         if let Some(line) = find_line(&said, &["no space left on device"]) {
             return Exit::Io.because(format!("{what}: {line}; make room and run again"));
@@ -483,9 +415,7 @@ impl Build<'_> {
         match &self.recipe.source {
             Some(directory) => {
                 if let Some(line) = find_line(&said, &ABSENT) {
-                    return unreachable(format!(
-                        "{directory} does not have all of its files: {line}"
-                    ));
+                    return unreachable(format!("{directory} does not have all of its files: {line}"));
                 }
             }
             None => {
@@ -562,11 +492,7 @@ impl Tool {
 }
 
 /// A program with an environment of its own, which ends when this program does.
-pub(super) fn build_child<'a>(
-    host: &'a Host,
-    program: &str,
-    variables: &[(String, String)],
-) -> Child<'a> {
+pub(super) fn build_child<'a>(host: &'a Host, program: &str, variables: &[(String, String)]) -> Child<'a> {
     bare_child(host.child("setpriv"), program, variables)
 }
 
@@ -581,10 +507,7 @@ fn bare_child<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, Strin
 
 fn enough_space(host: &Host) -> Result<()> {
     let space = host.space(RELEASES)?;
-    let free = space
-        .blocks_available()
-        .saturating_mul(space.fragment_size())
-        >> 20;
+    let free = space.blocks_available().saturating_mul(space.fragment_size()) >> 20;
     if free < NEEDED_MIB {
         return Err(Exit::Io.because(format!(
             "a release needs {NEEDED_MIB} MiB in {RELEASES}, and {free} MiB are free; make room and run again"
@@ -616,10 +539,7 @@ pub(super) fn list_pins(lock: &str) -> Vec<&str> {
 
 /// The packages that are another version than CamCOPS asks for.
 fn overridden_pins() -> Vec<&'static str> {
-    let names = OVERRIDES
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split("==").next());
+    let names = OVERRIDES.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split("==").next());
     let mut names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
     names.dedup();
     names
@@ -631,14 +551,8 @@ pub(super) fn find_line<'a>(said: &'a str, words: &[&str]) -> Option<&'a str> {
         let mut lines = said.lines().rev();
         let line = lines.find(|line| line.to_lowercase().contains(word))?;
         // pip puts the reason last, in the name of an exception of its own.
-        let reason = line
-            .rsplit(": ")
-            .find(|part| part.to_lowercase().contains(word));
-        Some(
-            reason
-                .unwrap_or(line)
-                .trim_matches(|c: char| " '\")(│├╰─▶".contains(c)),
-        )
+        let reason = line.rsplit(": ").find(|part| part.to_lowercase().contains(word));
+        Some(reason.unwrap_or(line).trim_matches(|c: char| " '\")(│├╰─▶".contains(c)))
     })
 }
 
@@ -667,15 +581,10 @@ mod tests {
             Failed to establish a new connection: [Errno -3] Temporary failure in name resolution')': /simple/uv/\n\
             ERROR: No matching distribution found for uv==0.13.8";
         let reason = find_line(pip, &NO_CONNECTION).unwrap();
-        assert!(
-            reason.contains("Temporary failure in name resolution"),
-            "{reason}"
-        );
-        let uv = "  × Failed to fetch: `https://x/`\n  ├─▶ client error (Connect)\n  ╰─▶ Connection refused (os error 111)";
-        assert_eq!(
-            find_line(uv, &NO_CONNECTION),
-            Some("Connection refused (os error 111")
-        );
+        assert!(reason.contains("Temporary failure in name resolution"), "{reason}");
+        let uv =
+            "  × Failed to fetch: `https://x/`\n  ├─▶ client error (Connect)\n  ╰─▶ Connection refused (os error 111)";
+        assert_eq!(find_line(uv, &NO_CONNECTION), Some("Connection refused (os error 111"));
         assert_eq!(find_line("all is well", &NO_CONNECTION), None);
         let uv = "error: Hash mismatch for `alembic==1.14.1`\n\nExpected:\n";
         assert_eq!(package_in(uv), Some("alembic==1.14.1"));
@@ -685,10 +594,7 @@ mod tests {
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(
-            version_of_uv("uv 0.13.8 (abc 2026)\n"),
-            Some(((0, 13), "0.13.8"))
-        );
+        assert_eq!(version_of_uv("uv 0.13.8 (abc 2026)\n"), Some(((0, 13), "0.13.8")));
         assert_eq!(version_of_uv("nonsense"), None);
         assert_eq!(overridden_pins(), ["pandas", "cherrypy"]);
         assert!(list_pins(BUILD_LOCK).contains(&"setuptools==80.10.2"));

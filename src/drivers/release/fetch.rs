@@ -21,10 +21,7 @@ pub(crate) struct FetchedRelease {
 
 /// Which release would be fetched; its Python has to be one that packages bring, and all has to be here that it takes to
 /// build what comes as source.
-pub(crate) fn wanted_release<'a>(
-    host: &Host,
-    recipe: &'a ReleaseRecipe,
-) -> Result<&'a WantedRelease> {
+pub(crate) fn wanted_release<'a>(host: &Host, recipe: &'a ReleaseRecipe) -> Result<&'a WantedRelease> {
     let wanted = match &recipe.wanted {
         Ok(wanted) => wanted,
         Err(Missing(why)) => return Err(Exit::Unreachable.because(why)),
@@ -54,33 +51,16 @@ pub(crate) fn fetch_release(
     directory: &str,
     work: &str,
 ) -> Result<FetchedRelease> {
-    let places = Places {
-        own: String::new(),
-        new: format!("{work}/venv"),
-        old: String::new(),
-        work: work.to_owned(),
-    };
-    let build = Build {
-        host,
-        recipe,
-        places: &places,
-        wanted,
-        way: pip_environment(host, &recipe.network)?,
-    };
+    let places = Places { own: String::new(), new: format!("{work}/venv"), old: String::new(), work: work.to_owned() };
+    let build = Build { host, recipe, places: &places, wanted, way: pip_environment(host, &recipe.network)? };
     host.make_directory(&build.work("tmp"), None, 0o700)?;
     let lock = lock(wanted.version, wanted.python.minor);
-    for (name, text) in [
-        ("build.txt", BUILD_LOCK),
-        ("camcops.txt", &lock),
-        ("uv.txt", UV_LOCK),
-    ] {
+    for (name, text) in [("build.txt", BUILD_LOCK), ("camcops.txt", &lock), ("uv.txt", UV_LOCK)] {
         host.put_file(&build.work(name), text.as_bytes(), None, 0o600)?;
     }
     build.run_quietly(
         "the Python environment could not be made",
-        build
-            .child(&wanted.python.path)
-            .args(["-m", "venv", &places.new]),
+        build.child(&wanted.python.path).args(["-m", "venv", &places.new]),
     )?;
     build.tell(&format!("fetching {} packages", list_pins(&lock).len()));
     build.run_quietly(
@@ -104,18 +84,14 @@ pub(crate) fn fetch_release(
             continue;
         }
         let said = format!("{}{}", ended.output, ended.complaint);
-        let absent =
-            find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
+        let absent = find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
         // Where there is no uv, pip does its work.
         if name != "uv.txt" || !absent || recipe.installer == Installer::Uv {
             return Err(build.failure("the packages could not be fetched", &ended));
         }
     }
     let built = build_all(&build, directory, &lock)?;
-    Ok(FetchedRelease {
-        files: list_files(host, directory)?,
-        built,
-    })
+    Ok(FetchedRelease { files: list_files(host, directory)?, built })
 }
 
 fn list_files(host: &Host, directory: &str) -> Result<Vec<String>> {
@@ -130,24 +106,22 @@ fn build_all(build: &Build<'_>, directory: &str, lock: &str) -> Result<Vec<Built
         if source.ends_with(".whl") {
             continue;
         }
-        let pin = pin_of(&source, lock)
-            .with_context(|| format!("{source} is none of the packages of this release"))?;
+        let pin = pin_of(&source, lock).with_context(|| format!("{source} is none of the packages of this release"))?;
         build.tell(&format!("building {pin}"));
         host.make_directory(&aside, None, 0o700)?;
         let path = format!("{directory}/{source}");
         build.run_quietly(
             &format!("{pin} could not be built"),
-            build
-                .child(&build.python())
-                .args(["-m", "pip", "wheel", "--no-deps", "--no-build-isolation"])
-                .args(["--no-index", "--wheel-dir", &aside, &path]),
+            build.child(&build.python()).args(["-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]).args([
+                "--no-index",
+                "--wheel-dir",
+                &aside,
+                &path,
+            ]),
         )?;
         for name in list_files(host, &aside)? {
             host.rename(&format!("{aside}/{name}"), &format!("{directory}/{name}"))?;
-            all.push(Built {
-                pin: pin.to_owned(),
-                path: format!("{WHEELS}/{name}"),
-            });
+            all.push(Built { pin: pin.to_owned(), path: format!("{WHEELS}/{name}") });
         }
         host.remove_file(&path)?;
         host.remove_tree(&aside)?;
@@ -158,13 +132,10 @@ fn build_all(build: &Build<'_>, directory: &str, lock: &str) -> Result<Vec<Built
 /// The pin of a source, by the name of its file.
 fn pin_of<'a>(source: &str, lock: &'a str) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace(['_', '.'], "-");
-    let stem = [".tar.gz", ".zip", ".tar.bz2"]
-        .iter()
-        .find_map(|ending| source.strip_suffix(ending))?;
+    let stem = [".tar.gz", ".zip", ".tar.bz2"].iter().find_map(|ending| source.strip_suffix(ending))?;
     let (name, version) = stem.rsplit_once('-')?;
     list_pins(lock).into_iter().find(|pin| {
-        pin.split_once("==")
-            .is_some_and(|(known, pinned)| plain(known) == plain(name) && pinned == version)
+        pin.split_once("==").is_some_and(|(known, pinned)| plain(known) == plain(name) && pinned == version)
     })
 }
 
@@ -175,14 +146,8 @@ mod tests {
     #[test]
     fn a_source_is_one_of_the_pins() {
         let lock = "chameleon==3.8.1 \\\n    --hash=sha256:aa\ndogpile-cache==0.9.2 \\\n    --hash=sha256:bb\n";
-        assert_eq!(
-            pin_of("Chameleon-3.8.1.tar.gz", lock),
-            Some("chameleon==3.8.1")
-        );
-        assert_eq!(
-            pin_of("dogpile.cache-0.9.2.tar.gz", lock),
-            Some("dogpile-cache==0.9.2")
-        );
+        assert_eq!(pin_of("Chameleon-3.8.1.tar.gz", lock), Some("chameleon==3.8.1"));
+        assert_eq!(pin_of("dogpile.cache-0.9.2.tar.gz", lock), Some("dogpile-cache==0.9.2"));
         assert_eq!(pin_of("chameleon-3.8.2.tar.gz", lock), None);
     }
 }

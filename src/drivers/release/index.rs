@@ -12,23 +12,14 @@ use anyhow::Result;
 /// Where pip's own settings for the whole machine are.
 const PIP_SETTINGS: [&str; 2] = ["/etc/pip.conf", "/etc/xdg/pip/pip.conf"];
 /// Where the families of distributions keep the authorities that they trust.
-const AUTHORITIES: [&str; 2] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-];
+const AUTHORITIES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// The variables that lead out of this network.
-pub(in crate::drivers) fn proxy_variables(
-    host: &Host,
-    network: &Internet,
-) -> Result<Vec<(String, String)>> {
+pub(in crate::drivers) fn proxy_variables(host: &Host, network: &Internet) -> Result<Vec<(String, String)>> {
     let mut variables = Vec::new();
     let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
     let login = login_of(host, "network.proxy_login_file", &network.proxy_login_file)?;
-    for (name, proxy) in [
-        ("http_proxy", &network.http_proxy),
-        ("https_proxy", &network.https_proxy),
-    ] {
+    for (name, proxy) in [("http_proxy", &network.http_proxy), ("https_proxy", &network.https_proxy)] {
         match proxy {
             Some(proxy) => set(name, with_login(proxy.as_str(), login.as_deref())),
             // Who starts this program from behind a proxy has usually said so to the whole session.
@@ -95,18 +86,12 @@ fn pip_settings(host: &Host) -> Result<Option<Ini>> {
     Ok(None)
 }
 
-fn authority_bundle(
-    host: &Host,
-    network: &Internet,
-    pip: Option<String>,
-) -> Result<Option<String>> {
+fn authority_bundle(host: &Host, network: &Internet, pip: Option<String>) -> Result<Option<String>> {
     if let Some(bundle) = &network.ca_bundle {
         return match host.read(bundle.as_str())? {
             Some(_) => Ok(Some(bundle.as_str().to_owned())),
-            None => Err(Exit::Settings.because(format!(
-                "network.ca_bundle: {}: there is no such file",
-                host.outside(bundle.as_str())
-            ))),
+            None => Err(Exit::Settings
+                .because(format!("network.ca_bundle: {}: there is no such file", host.outside(bundle.as_str())))),
         };
     }
     if pip.is_some() {
@@ -124,15 +109,11 @@ fn login_of(host: &Host, setting: &str, file: &Option<AbsolutePath>) -> Result<O
     let Some(file) = file else { return Ok(None) };
     let key = KeptSecret::given(host, setting, file.as_str())?;
     match key.secret.reveal().split_once(':') {
-        Some((user, password)) => Ok(Some(format!(
-            "{}:{}",
-            encode_percent(user),
-            encode_percent(password)
-        ))),
-        None => Err(Exit::Settings.because(format!(
-            "{setting}: {} does not hold USER:PASSWORD",
-            host.outside(file.as_str())
-        ))),
+        Some((user, password)) => Ok(Some(format!("{}:{}", encode_percent(user), encode_percent(password)))),
+        None => {
+            Err(Exit::Settings
+                .because(format!("{setting}: {} does not hold USER:PASSWORD", host.outside(file.as_str()))))
+        }
     }
 }
 
@@ -169,14 +150,8 @@ mod tests {
     #[test]
     fn no_login_is_shown() {
         let line = "Looking in indexes: https://me:se%40same@index.test/simple, http://b:c@x y@z";
-        assert_eq!(
-            mask_login(line),
-            "Looking in indexes: https://index.test/simple, http://x y@z"
-        );
-        assert_eq!(
-            mask_login("proxy 'http://u:p@ss@proxy:1'"),
-            "proxy 'http://proxy:1'"
-        );
+        assert_eq!(mask_login(line), "Looking in indexes: https://index.test/simple, http://x y@z");
+        assert_eq!(mask_login("proxy 'http://u:p@ss@proxy:1'"), "proxy 'http://proxy:1'");
         assert_eq!(mask_login("nothing: //a@b"), "nothing: //a@b");
     }
 
@@ -192,27 +167,19 @@ mod tests {
         let host = Host::staged(home.path()).unwrap();
         let text = "[network]\nhttps_proxy = 'http://proxy.test:3128'\nproxy_login_file = '/etc/login'\n\
             no_proxy = ['.test']\npip_index_url = 'http://index.test:8080/simple/'\n";
-        let settings = Settings::resolve(&Sources {
-            files: vec![("x.toml".into(), text.into())],
-            ..Sources::default()
-        })
-        .unwrap()
-        .settings;
+        let settings =
+            Settings::resolve(&Sources { files: vec![("x.toml".into(), text.into())], ..Sources::default() })
+                .unwrap()
+                .settings;
         let variables = pip_environment(&host, &settings.network).unwrap();
         let get = |name: &str| {
             let found = variables.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.as_str())
         };
-        assert_eq!(
-            get("https_proxy"),
-            Some("http://me:p%40ss%20word@proxy.test:3128")
-        );
+        assert_eq!(get("https_proxy"), Some("http://me:p%40ss%20word@proxy.test:3128"));
         assert_eq!(get("no_proxy"), Some(".test"));
         assert_eq!(get("PIP_CERT"), Some("/etc/mine.pem"));
         assert_eq!(get("PIP_TRUSTED_HOST"), Some("index.test:8080"));
-        assert_eq!(
-            get("UV_DEFAULT_INDEX"),
-            Some("http://index.test:8080/simple/")
-        );
+        assert_eq!(get("UV_DEFAULT_INDEX"), Some("http://index.test:8080/simple/"));
     }
 }

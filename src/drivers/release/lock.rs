@@ -19,11 +19,7 @@ pub(crate) struct PinnedRelease {
 /// What is known of a version.
 pub(crate) fn pinned_release(version: Version) -> PinnedRelease {
     match version {
-        Version::V2_4_23 | Version::V2_4_24 => PinnedRelease {
-            revision: "0087",
-            new_keys: &[],
-            removed_keys: &[],
-        },
+        Version::V2_4_23 | Version::V2_4_24 => PinnedRelease { revision: "0087", new_keys: &[], removed_keys: &[] },
     }
 }
 
@@ -36,9 +32,7 @@ pub(super) fn lock(version: Version, minor: u8) -> Cow<'static, str> {
     };
     match version {
         Version::V2_4_24 => newest.into(),
-        Version::V2_4_23 => {
-            replace_pins(newest, include_str!("../../../requirements/2.4.23.txt")).into()
-        }
+        Version::V2_4_23 => replace_pins(newest, include_str!("../../../requirements/2.4.23.txt")).into(),
     }
 }
 
@@ -72,10 +66,7 @@ mod tests {
     fn an_older_version_has_other_packages_in_place_of_the_same() {
         let lock = "# words\na==1 \\\n    --hash=sha256:aa\nb==1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:bc\n";
         assert_eq!(
-            replace_pins(
-                lock,
-                "# more\nb==2 \\\n    --hash=sha256:22\nc==3 \\\n    --hash=sha256:33\n"
-            ),
+            replace_pins(lock, "# more\nb==2 \\\n    --hash=sha256:22\nc==3 \\\n    --hash=sha256:33\n"),
             "a==1 \\\n    --hash=sha256:aa\nb==2 \\\n    --hash=sha256:22\nc==3 \\\n    --hash=sha256:33\n"
         );
         assert_eq!(replace_pins(lock, "# nothing\n").lines().count(), 5);

@@ -15,17 +15,9 @@ pub(crate) struct Missing(pub(crate) String);
 /// The Python that the settings ask for; one that the distribution's packages are about to bring is as good.
 pub(crate) fn choose_python(wanted: &Python, facts: &Facts) -> Result<Interpreter, Missing> {
     let pythons = &facts.pythons;
-    let packaged = |minor| Interpreter {
-        minor,
-        path: format!("/usr/bin/python3.{minor}"),
-        whole: false,
-    };
+    let packaged = |minor| Interpreter { minor, path: format!("/usr/bin/python3.{minor}"), whole: false };
     let choice = match wanted {
-        Python::Interpreter(minor, path) => Some(Interpreter {
-            minor: *minor,
-            path: path.clone(),
-            whole: true,
-        }),
+        Python::Interpreter(minor, path) => Some(Interpreter { minor: *minor, path: path.clone(), whole: true }),
         Python::Minor(minor) => {
             let mut fit = pythons.here.iter().filter(|one| one.minor == *minor);
             let whole = fit.clone().find(|one| one.whole);
@@ -38,11 +30,7 @@ pub(crate) fn choose_python(wanted: &Python, facts: &Facts) -> Result<Interprete
             // What lacks only a part that the distribution's packages bring is as good as whole.
             let usable = |one: &&Interpreter| one.whole || pythons.packaged == Some(one.minor);
             let mut here = pythons.here.iter();
-            here.clone()
-                .find(usable)
-                .or_else(|| here.next())
-                .cloned()
-                .or_else(|| pythons.packaged.map(packaged))
+            here.clone().find(usable).or_else(|| here.next()).cloned().or_else(|| pythons.packaged.map(packaged))
         }
     };
     choice.ok_or_else(|| missing_python(wanted, facts))
@@ -63,9 +51,7 @@ fn missing_python(wanted: &Python, facts: &Facts) -> Missing {
             "{distribution} has no package of it: install one from a source that you trust, with its venv module and headers, and name its interpreter in camcops.python"
         ),
     };
-    Missing(format!(
-        "{needed}, and there is none in /usr/bin or /usr/local/bin; {instead}"
-    ))
+    Missing(format!("{needed}, and there is none in /usr/bin or /usr/local/bin; {instead}"))
 }
 
 /// The packages that bring an interpreter of the distribution, what a build needs of it, and what it takes to compile for
@@ -76,16 +62,10 @@ pub(crate) fn python_packages(manager: PackageManager, python: &Interpreter) -> 
     }
     let name = format!("python3.{}", python.minor);
     match manager {
-        PackageManager::Apt => [
-            vec![name.clone()],
-            vec![format!("{name}-venv")],
-            vec![format!("{name}-dev")],
-        ],
-        PackageManager::Dnf => [
-            vec![format!("{name} | python3")],
-            Vec::new(),
-            vec![format!("{name}-devel | python3-devel")],
-        ],
+        PackageManager::Apt => [vec![name.clone()], vec![format!("{name}-venv")], vec![format!("{name}-dev")]],
+        PackageManager::Dnf => {
+            [vec![format!("{name} | python3")], Vec::new(), vec![format!("{name}-devel | python3-devel")]]
+        }
     }
 }
 
@@ -119,24 +99,21 @@ pub(super) fn examine_python(
     compiles: bool,
 ) -> Result<Examined> {
     let Interpreter { minor, path, .. } = python;
-    let lacks = |what: String, packages: String| {
-        Exit::Unreachable.because(format!("{what}; install {packages} and run again"))
-    };
+    let lacks =
+        |what: String, packages: String| Exit::Unreachable.because(format!("{what}; install {packages} and run again"));
     let debian = |packages: &str| format!("{packages} (the names on Debian)");
     if !super::leads_to_a_program(host, path)? {
         return Err(lacks(
             format!("there is no {path}"),
-            debian(&format!(
-                "python3.{minor}, python3.{minor}-venv and python3.{minor}-dev"
-            )),
+            debian(&format!("python3.{minor}, python3.{minor}-venv and python3.{minor}-dev")),
         ));
     }
     let answer = super::build::build_child(host, path, environment)
         .args(["-I", "-c", QUESTIONS])
         .run()
         .map_err(|why| Exit::Unreachable.because(format!("{path} does not work: {why:#}")))?;
-    let examined: Examined = serde_json::from_str(&answer)
-        .with_context(|| format!("{path} does not answer as a Python does"))?;
+    let examined: Examined =
+        serde_json::from_str(&answer).with_context(|| format!("{path} does not answer as a Python does"))?;
     let (major, found) = examined.version;
     if (major, found) != (3, *minor) {
         return Err(Exit::Unreachable.because(format!(
@@ -144,10 +121,7 @@ pub(super) fn examine_python(
         )));
     }
     if !examined.venv {
-        return Err(lacks(
-            format!("{path} has no venv module"),
-            debian(&format!("python3.{minor}-venv")),
-        ));
+        return Err(lacks(format!("{path} has no venv module"), debian(&format!("python3.{minor}-venv"))));
     }
     if let Some(compiler) = examined.compiler.as_ref().filter(|_| compiles) {
         return Err(lacks(
@@ -188,27 +162,14 @@ mod tests {
 
     #[test]
     fn the_newest_usable_python_is_chosen() {
-        let minor = |wanted, here: &[_], packaged| {
-            choose_python(&wanted, &facts(here, packaged)).map(|python| python.minor)
-        };
-        assert_eq!(
-            minor(Python::Auto, &[(12, true), (11, true)], Some(11)),
-            Ok(12)
-        );
-        assert_eq!(
-            minor(Python::Auto, &[(12, false), (11, true)], Some(11)),
-            Ok(11)
-        );
-        assert_eq!(
-            minor(Python::Auto, &[(12, false), (10, true)], Some(12)),
-            Ok(12)
-        );
+        let minor =
+            |wanted, here: &[_], packaged| choose_python(&wanted, &facts(here, packaged)).map(|python| python.minor);
+        assert_eq!(minor(Python::Auto, &[(12, true), (11, true)], Some(11)), Ok(12));
+        assert_eq!(minor(Python::Auto, &[(12, false), (11, true)], Some(11)), Ok(11));
+        assert_eq!(minor(Python::Auto, &[(12, false), (10, true)], Some(12)), Ok(12));
         assert_eq!(minor(Python::Auto, &[(10, false)], None), Ok(10));
         assert_eq!(minor(Python::Auto, &[], Some(11)), Ok(11));
-        assert_eq!(
-            minor(Python::Minor(10), &[(12, true), (10, true)], None),
-            Ok(10)
-        );
+        assert_eq!(minor(Python::Minor(10), &[(12, true), (10, true)], None), Ok(10));
         assert_eq!(minor(Python::Minor(11), &[(12, true)], Some(11)), Ok(11));
     }
 
@@ -216,10 +177,7 @@ mod tests {
     fn no_python_is_refused_with_what_to_do() {
         let said = |wanted, packaged| choose_python(&wanted, &facts(&[], packaged)).unwrap_err().0;
         let why = said(Python::Auto, None);
-        assert!(
-            why.contains("3.12, 3.11 or 3.10") && why.contains("camcops.python"),
-            "{why}"
-        );
+        assert!(why.contains("3.12, 3.11 or 3.10") && why.contains("camcops.python"), "{why}");
         assert!(why.contains("Somelinux 1 has no package"), "{why}");
         let why = said(Python::Minor(12), Some(11));
         assert!(why.contains("camcops.python = \"3.11\""), "{why}");

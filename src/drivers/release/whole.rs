@@ -34,11 +34,7 @@ pub(super) fn write_list(host: &Host, release: &str) -> Result<()> {
 fn list_tree(root: &Path, inside: &str, text: &mut String) -> Result<()> {
     let directory = root.join(inside);
     let cannot = || format!("can't read {}", directory.display());
-    let _ = writeln!(
-        text,
-        "D {} {inside}",
-        modified_time(&fs::metadata(&directory)?)
-    );
+    let _ = writeln!(text, "D {} {inside}", modified_time(&fs::metadata(&directory)?));
     let mut below = Vec::new();
     let mut entries = Vec::new();
     for entry in fs::read_dir(&directory).with_context(cannot)? {
@@ -83,8 +79,7 @@ pub(crate) fn find_hole(host: &Host, release: &str, look: Thoroughness) -> Resul
     let (mut directory, mut is_same) = (String::new(), false);
     for line in text.lines() {
         let mut words = line.splitn(3, ' ');
-        let (Some(kind), Some(number), Some(name)) = (words.next(), words.next(), words.next())
-        else {
+        let (Some(kind), Some(number), Some(name)) = (words.next(), words.next(), words.next()) else {
             continue;
         };
         match kind {
@@ -92,8 +87,7 @@ pub(crate) fn find_hole(host: &Host, release: &str, look: Thoroughness) -> Resul
                 directory = format!("{root}/{name}");
                 match metadata_of(&directory)? {
                     Some(found) if found.is_dir() => {
-                        is_same = look == Thoroughness::Quick
-                            && number == modified_time(&found).to_string();
+                        is_same = look == Thoroughness::Quick && number == modified_time(&found).to_string();
                     }
                     _ => return Ok(Some(format!("{name} is missing"))),
                 }
@@ -119,9 +113,7 @@ pub(crate) fn find_hole(host: &Host, release: &str, look: Thoroughness) -> Resul
 fn metadata_of(path: &str) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
-        Err(why) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&why.kind()) => {
-            Ok(None)
-        }
+        Err(why) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&why.kind()) => Ok(None),
         Err(why) => Err(why).with_context(|| format!("can't read {path}")),
     }
 }
@@ -151,10 +143,7 @@ mod tests {
         fs::write(at("lib/a b/more"), "x").unwrap();
         assert_eq!(look(Thoroughness::Quick), None);
         fs::write(at("lib/two"), "shorter or longer").unwrap();
-        assert_eq!(
-            look(Thoroughness::Close).as_deref(),
-            Some("lib/two is damaged")
-        );
+        assert_eq!(look(Thoroughness::Close).as_deref(), Some("lib/two is damaged"));
         fs::write(at("lib/two"), "text").unwrap();
         for (name, told) in [
             ("lib/a b/c/four", "lib/a b/c/four is missing"),
@@ -169,9 +158,6 @@ mod tests {
             write_list(&host, "/r").unwrap();
         }
         fs::remove_dir_all(at("lib/a b/c")).unwrap();
-        assert_eq!(
-            look(Thoroughness::Quick).as_deref(),
-            Some("lib/a b/c is missing")
-        );
+        assert_eq!(look(Thoroughness::Quick).as_deref(), Some("lib/a b/c is missing"));
     }
 }

@@ -26,9 +26,7 @@ pub(crate) fn find_complaint(host: &Host, flavour: &Flavour) -> Result<Option<St
         .chain(said.output.lines())
         .map(str::trim)
         // A warning about its own name, and where the wrapper says to look.
-        .filter(|line| {
-            !line.is_empty() && !line.starts_with("AH00558") && !line.starts_with("Action '")
-        })
+        .filter(|line| !line.is_empty() && !line.starts_with("AH00558") && !line.starts_with("Action '"))
         .filter(|line| !line.starts_with("The Apache error log may have more"))
         .collect();
     Ok(Some(lines.join(" / ")))
@@ -38,18 +36,12 @@ pub(crate) fn find_complaint(host: &Host, flavour: &Flavour) -> Result<Option<St
 pub(crate) fn test_configuration(host: &Host, known: &ServiceManager) -> Result<()> {
     match find_complaint(host, known.layout.flavour)? {
         None => Ok(()),
-        Some(why) => {
-            Err(Exit::Settings.because(format!("Apache's configuration is broken: {why}")))
-        }
+        Some(why) => Err(Exit::Settings.because(format!("Apache's configuration is broken: {why}"))),
     }
 }
 
 /// Refuses to begin where Apache could not serve the site anyway: somebody else's site is broken, or the port is not its.
-pub(crate) fn refuse_unfit(
-    known: &ServiceManager,
-    packages: &packages::PackageSource,
-    host: &Host,
-) -> Result<()> {
+pub(crate) fn refuse_unfit(known: &ServiceManager, packages: &packages::PackageSource, host: &Host) -> Result<()> {
     if known.settings.web.frontend != Frontend::Apache {
         return Ok(());
     }
@@ -62,11 +54,7 @@ pub(crate) fn refuse_unfit(
     if is_whole && let Some(why) = find_complaint(host, layout.flavour)? {
         // Our own site may be what this run mends.
         let ours = [Some(layout.apache_site()), layout.apache_link()];
-        if !ours
-            .iter()
-            .flatten()
-            .any(|path| why.contains(path.as_str()))
-        {
+        if !ours.iter().flatten().any(|path| why.contains(path.as_str())) {
             return Err(Exit::Settings.because(format!(
                 "Apache's configuration is broken before anything was changed: {why}\nmend that, try `{} -t`, and run again",
                 layout.flavour.apache_control
@@ -159,11 +147,7 @@ pub(crate) fn after_undoing(known: Option<&ServiceManager>, host: &Host) -> Resu
         if seen.phase != ServicePhase::Running {
             continue;
         }
-        let directories = [
-            Some(flavour.apache_sites),
-            flavour.apache_enabled,
-            flavour.apache_modules,
-        ];
+        let directories = [Some(flavour.apache_sites), flavour.apache_enabled, flavour.apache_modules];
         let mut changed = None;
         for directory in directories.into_iter().flatten() {
             changed = changed.max(processes::changed_time(directory)?);
@@ -187,15 +171,11 @@ pub(crate) fn guarded_flavour(host: &Host, path: &str) -> Option<&'static Flavou
         return None;
     }
     [&DEBIAN, &RHEL].into_iter().find(|flavour| {
-        let directories = [
-            Some(flavour.apache_sites),
-            flavour.apache_enabled,
-            flavour.apache_modules,
-        ];
-        directories.into_iter().flatten().any(|directory| {
-            path.strip_prefix(directory)
-                .is_some_and(|rest| rest.starts_with('/'))
-        })
+        let directories = [Some(flavour.apache_sites), flavour.apache_enabled, flavour.apache_modules];
+        directories
+            .into_iter()
+            .flatten()
+            .any(|directory| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/')))
     })
 }
 
@@ -208,9 +188,7 @@ pub(crate) fn enforce_guarded(
     after: &State,
 ) -> Result<Enforced> {
     let done = files::enforce(host, resource, before, after)?;
-    let module = flavour
-        .apache_modules
-        .is_some_and(|directory| resource.name().starts_with(directory));
+    let module = flavour.apache_modules.is_some_and(|directory| resource.name().starts_with(directory));
     // A module alone breaks nothing, but some only load once others are there.
     if module && *after != State::Absent {
         return Ok(done);
@@ -219,19 +197,14 @@ pub(crate) fn enforce_guarded(
         return Ok(done);
     };
     let changed = files::observe(host, resource.name())?;
-    files::enforce(host, resource, &changed, before)
-        .with_context(|| format!("can't put {} back", resource.name()))?;
+    files::enforce(host, resource, &changed, before).with_context(|| format!("can't put {} back", resource.name()))?;
     if *after != State::Absent {
-        return Err(Exit::Settings.because(format!(
-            "Apache does not like it, so it was put back: {why}"
-        )));
+        return Err(Exit::Settings.because(format!("Apache does not like it, so it was put back: {why}")));
     }
     // Broken with it and without it: then it is not what is missing.
     if find_complaint(host, flavour)?.is_some() {
         files::enforce(host, resource, before, after)?;
         return Ok(done);
     }
-    Ok(Enforced::LeftAlone(
-        "the rest of Apache's configuration needs it by now".into(),
-    ))
+    Ok(Enforced::LeftAlone("the rest of Apache's configuration needs it by now".into()))
 }

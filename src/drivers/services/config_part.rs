@@ -24,11 +24,7 @@ pub(crate) struct ConfigPart {
 impl ConfigPart {
     /// That of a service which reads less than the whole.
     pub(crate) fn of(layout: &Layout, service: &str, role: ServiceRole) -> Option<ConfigPart> {
-        matches!(
-            role,
-            ServiceRole::Workers | ServiceRole::Scheduler | ServiceRole::Monitor
-        )
-        .then(|| ConfigPart {
+        matches!(role, ServiceRole::Workers | ServiceRole::Scheduler | ServiceRole::Monitor).then(|| ConfigPart {
             role,
             config: layout.config.clone(),
             digest: format!("{}/{service}.conf-digest", layout.secrets),
@@ -70,9 +66,7 @@ impl ConfigPart {
 /// the broker and the schedule.
 fn is_read(role: ServiceRole, section: &str, key: &str) -> bool {
     match role {
-        ServiceRole::Workers => {
-            section != "server" || key.to_ascii_uppercase().starts_with("EXTERNAL_")
-        }
+        ServiceRole::Workers => section != "server" || key.to_ascii_uppercase().starts_with("EXTERNAL_"),
         ServiceRole::Scheduler | ServiceRole::Monitor => section == "export",
         _ => true,
     }
@@ -85,11 +79,7 @@ mod tests {
     const CONFIG: &str = "[site]\nEMAIL_HOST = a\n[server]\nGUNICORN_NUM_WORKERS = 2\nEXTERNAL_SCRIPT_NAME =\n[export]\nCELERY_BROKER_URL = amqp\n[recipient:x]\nFILE = y\n";
 
     fn part(role: ServiceRole, directory: &str) -> ConfigPart {
-        ConfigPart {
-            role,
-            config: format!("{directory}/camcops.conf"),
-            digest: format!("{directory}/x.conf-digest"),
-        }
+        ConfigPart { role, config: format!("{directory}/camcops.conf"), digest: format!("{directory}/x.conf-digest") }
     }
 
     #[test]
@@ -102,22 +92,14 @@ mod tests {
             ("amqp", "amqps", [true, true]),
         ] {
             let other = CONFIG.replace(from, to);
-            for (role, concerned) in [ServiceRole::Workers, ServiceRole::Scheduler]
-                .into_iter()
-                .zip(concerned)
-            {
+            for (role, concerned) in [ServiceRole::Workers, ServiceRole::Scheduler].into_iter().zip(concerned) {
                 let part = part(role, "/");
                 let differs = part.digest_of(CONFIG) != part.digest_of(&other);
                 assert_eq!(differs, concerned, "{role:?}: {to}");
             }
         }
         assert!(
-            ConfigPart::of(
-                &Layout::new(&crate::layout::DEBIAN, "camcops"),
-                "server",
-                ServiceRole::Server
-            )
-            .is_none()
+            ConfigPart::of(&Layout::new(&crate::layout::DEBIAN, "camcops"), "server", ServiceRole::Server).is_none()
         );
     }
 

@@ -34,9 +34,7 @@ pub(crate) fn explain_failure(
 
 /// A log without colours, without Python's lists of places, and without what systemd says of every failure.
 fn log_lines(log: &str) -> impl Iterator<Item = String> {
-    log.lines()
-        .map(strip_controls)
-        .filter(|line| !line.trim().is_empty() && !line.starts_with("  ") && !is_noise(line))
+    log.lines().map(strip_controls).filter(|line| !line.trim().is_empty() && !line.starts_with("  ") && !is_noise(line))
 }
 
 fn is_noise(line: &str) -> bool {
@@ -55,23 +53,11 @@ fn is_noise(line: &str) -> bool {
         ": Found left-over process ",
         ": Unit process ",
     ];
-    const OF_JOBS: [&str; 5] = [
-        "Started ",
-        "Starting ",
-        "Stopped ",
-        "Stopping ",
-        "Failed to start ",
-    ];
+    const OF_JOBS: [&str; 5] = ["Started ", "Starting ", "Stopped ", "Stopping ", "Failed to start "];
     let (unit, _) = line.split_once(": ").unwrap_or_default();
-    let of_unit = unit.starts_with("camcops")
-        && [".service", ".socket"]
-            .iter()
-            .any(|end| unit.ends_with(end));
+    let of_unit = unit.starts_with("camcops") && [".service", ".socket"].iter().any(|end| unit.ends_with(end));
     OF_ERRORS.iter().any(|begin| line.starts_with(begin))
-        || of_unit
-            && OF_SYSTEMD
-                .iter()
-                .any(|what| line[unit.len()..].starts_with(what))
+        || of_unit && OF_SYSTEMD.iter().any(|what| line[unit.len()..].starts_with(what))
         || OF_JOBS.iter().any(|begin| line.starts_with(begin)) && line.contains("amcops")
         || OF_JOBS.iter().any(|begin| line.starts_with(begin)) && line.contains("CamCOPS")
 }
@@ -80,10 +66,7 @@ fn is_noise(line: &str) -> bool {
 fn last_lines(log: &str) -> String {
     let lines: Vec<String> = log_lines(log).collect();
     let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-    let shortened: Vec<String> = last
-        .iter()
-        .map(|line| format!("  {}", shorten_line(line)))
-        .collect();
+    let shortened: Vec<String> = last.iter().map(|line| format!("  {}", shorten_line(line))).collect();
     shortened.join("\n")
 }
 
@@ -102,9 +85,7 @@ fn find_cause(log: &str) -> Option<String> {
             exception = Some(line);
         }
     }
-    exception
-        .or_else(|| log_lines(log).last())
-        .map(|line| shorten_line(line.trim()))
+    exception.or_else(|| log_lines(log).last()).map(|line| shorten_line(line.trim()))
 }
 
 impl ServiceManager {
@@ -129,12 +110,7 @@ impl ServiceManager {
     }
 
     /// That a service ends again and again, and why; nothing where it does not.
-    pub(crate) fn keeps_failing(
-        &self,
-        host: &Host,
-        member: &Member,
-        seen: &ServiceState,
-    ) -> Option<String> {
+    pub(crate) fn keeps_failing(&self, host: &Host, member: &Member, seen: &ServiceState) -> Option<String> {
         if !seen.keeps_failing() {
             return None;
         }
@@ -162,17 +138,11 @@ impl ServiceManager {
         let directory = &self.layout.secrets;
         let kept = host.list(directory).ok().flatten().unwrap_or_default();
         let settings = &self.settings;
-        let given = [
-            &settings.database.password_file,
-            &settings.broker.password_file,
-            &settings.monitor.password_file,
-        ];
-        let files = kept.iter().map(|name| format!("{directory}/{name}")).chain(
-            given
-                .into_iter()
-                .flatten()
-                .map(|path: &AbsolutePath| path.as_str().to_owned()),
-        );
+        let given = [&settings.database.password_file, &settings.broker.password_file, &settings.monitor.password_file];
+        let files = kept
+            .iter()
+            .map(|name| format!("{directory}/{name}"))
+            .chain(given.into_iter().flatten().map(|path: &AbsolutePath| path.as_str().to_owned()));
         let mut text = text.to_owned();
         for file in files {
             let secret = host.read_text(&file).ok().flatten().unwrap_or_default();
@@ -210,24 +180,14 @@ mod tests {
             "sqlalchemy.exc.OperationalError: (MySQLdb.OperationalError) (1045, \"Access denied\")"
         );
         let end = last_lines(CRASH);
-        for noise in [
-            "Background",
-            "[SQL",
-            "Main process",
-            "Failed with",
-            "Scheduled",
-            "Stopped",
-        ] {
+        for noise in ["Background", "[SQL", "Main process", "Failed with", "Scheduled", "Stopped"] {
             assert!(!end.contains(noise), "{end}");
         }
         let log = "Error: no such option\ncamcops-workers@two.service: Main process exited, code=exited, status=2\n";
         assert_eq!(find_cause(log).unwrap(), "Error: no such option");
         let step = "camcops-server@camcops.service: Failed at step EXEC spawning /x: No such file";
         assert_eq!(find_cause(step).unwrap(), step);
-        assert_eq!(
-            find_cause("camcops-server@camcops.service: Failed with result 'signal'.\n"),
-            None
-        );
+        assert_eq!(find_cause("camcops-server@camcops.service: Failed with result 'signal'.\n"), None);
         assert_eq!(find_cause(""), None);
     }
 

@@ -1,10 +1,7 @@
 //! The services of a site: seen once, and asked at once while other things are looked at.
 
 use super::member::{self, Member, ServiceRole};
-use super::{
-    Handler, PORT_MAPPER, ProofResult, ServicePhase, ServiceState, proof, scripts, supervisor,
-    systemd,
-};
+use super::{Handler, PORT_MAPPER, ProofResult, ServicePhase, ServiceState, proof, scripts, supervisor, systemd};
 use crate::drivers::broker;
 use crate::host::{Begun, Host};
 use crate::layout::Layout;
@@ -97,8 +94,7 @@ impl ServiceManager {
     /// Begins to look, so that the answer is there when [`ServiceManager::look_ahead`] needs it.
     pub(crate) fn begin_to_look(&self, host: &Host) {
         if self.cached().is_none() {
-            self.begun
-                .replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
+            self.begun.replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
         }
     }
 
@@ -161,10 +157,7 @@ impl ServiceManager {
             let all = self.ask_all(host).await?;
             *self.answered() = Some(all);
         }
-        let known = self
-            .answered()
-            .as_mut()
-            .and_then(|all| all.get(&member.name).cloned());
+        let known = self.answered().as_mut().and_then(|all| all.get(&member.name).cloned());
         if let Some(answer) = known {
             return Ok(answer);
         }
@@ -181,10 +174,7 @@ impl ServiceManager {
             if seen.phase != ServicePhase::Running {
                 return None;
             }
-            Some((
-                member.name.clone(),
-                proof::ask_member(host, self, member, seen).await,
-            ))
+            Some((member.name.clone(), proof::ask_member(host, self, member, seen).await))
         };
         let (server, workers, scheduler, monitor, web) = tokio::join!(
             one(ServiceRole::Server),

@@ -34,10 +34,7 @@ pub(crate) enum ServiceRole {
 impl ServiceRole {
     /// Whether this program may stop it.
     pub(crate) fn is_ours(self) -> bool {
-        !matches!(
-            self,
-            ServiceRole::Database | ServiceRole::Broker | ServiceRole::Web
-        )
+        !matches!(self, ServiceRole::Database | ServiceRole::Broker | ServiceRole::Web)
     }
 }
 
@@ -59,9 +56,7 @@ pub(crate) struct Member {
 impl Member {
     /// Whether it is a unit of systemd, which then also knows whether it comes back at boot.
     pub(crate) fn is_unit(&self) -> bool {
-        [".service", ".socket", ".timer"]
-            .iter()
-            .any(|end| self.name.ends_with(end))
+        [".service", ".socket", ".timer"].iter().any(|end| self.name.ends_with(end))
     }
 }
 
@@ -128,12 +123,7 @@ pub(crate) fn list_members(site: &Site) -> Vec<Member> {
         });
     }
     // Last: what is not CamCOPS's must not keep it from running.
-    members.extend(
-        settings
-            .services
-            .extras()
-            .map(|extra| extra_member(site, extra)),
-    );
+    members.extend(settings.services.extras().map(|extra| extra_member(site, extra)));
     members
 }
 
@@ -149,8 +139,7 @@ fn list_ours(site: &Site) -> Vec<Member> {
     ];
     all.into_iter()
         .filter(|(service, role)| {
-            settings.services.wants(*service)
-                && (*role != ServiceRole::Socket || site.has_web_socket())
+            settings.services.wants(*service) && (*role != ServiceRole::Socket || site.has_web_socket())
         })
         .map(|(service, role)| Member {
             name: member_name(site, service.as_str(), role),
@@ -203,10 +192,7 @@ fn member_inputs(site: &Site, service: settings::Service, role: ServiceRole) -> 
                 ServiceRole::Socket => format!("camcops-{}@.socket", service.as_str()),
                 _ => format!("camcops-{}@.service", service.as_str()),
             };
-            vec![
-                format!("{UNIT_HOME}/{template}"),
-                format!("{UNIT_HOME}/{name}.d/10-provision.conf"),
-            ]
+            vec![format!("{UNIT_HOME}/{template}"), format!("{UNIT_HOME}/{name}.d/10-provision.conf")]
         }
         Manager::Supervisor => vec![layout.supervisor_programs()],
     };
@@ -216,11 +202,7 @@ fn member_inputs(site: &Site, service: settings::Service, role: ServiceRole) -> 
     if role == ServiceRole::Server {
         inputs.push(layout.config.clone());
     }
-    inputs.extend([
-        layout.venv.clone(),
-        own_environment(layout, service.as_str()),
-        PYTHON_HOOK.into(),
-    ]);
+    inputs.extend([layout.venv.clone(), own_environment(layout, service.as_str()), PYTHON_HOOK.into()]);
     if matches!(role, ServiceRole::Server | ServiceRole::Workers) {
         // Not the option file: each new connection reads it. What else is in it, the service's own file repeats.
         inputs.push(layout.extra_strings.clone());

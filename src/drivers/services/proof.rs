@@ -33,10 +33,7 @@ pub(crate) async fn ask_member(
 }
 
 fn make_trouble(cause: Cause, text: impl std::fmt::Display) -> Trouble {
-    Trouble {
-        cause,
-        text: text.to_string(),
-    }
+    Trouble { cause, text: text.to_string() }
 }
 
 /// Every worker of the vhost hears a ping; one on this machine must answer.
@@ -58,10 +55,7 @@ async fn ask_workers(host: &Host, known: &ServiceManager) -> ProofResult {
         }
         false => Err(make_trouble(
             Cause::Silent,
-            format!(
-                "no worker of this machine answers a ping through the broker at {}",
-                endpoint.address
-            ),
+            format!("no worker of this machine answers a ping through the broker at {}", endpoint.address),
         )),
     }
 }
@@ -74,15 +68,10 @@ fn ask_scheduler(known: &ServiceManager, seen: &ServiceState) -> ProofResult {
         return tell("it has no process".into());
     };
     if processes::is_stopped(pid) {
-        return tell(format!(
-            "its process {pid} is stopped; let it go on with `kill -CONT {pid}`"
-        ));
+        return tell(format!("its process {pid} is stopped; let it go on with `kill -CONT {pid}`"));
     }
     // Python's own databases have one file or several, with endings of their own.
-    match processes::open_files(pid)
-        .iter()
-        .any(|path| path.starts_with(&schedule))
-    {
+    match processes::open_files(pid).iter().any(|path| path.starts_with(&schedule)) {
         true => Ok(()),
         false => tell(format!("it has not opened its schedule {schedule} yet")),
     }
@@ -92,11 +81,7 @@ async fn ask_monitor(host: &Host, known: &ServiceManager) -> ProofResult {
     let other = |why: anyhow::Error| make_trouble(Cause::Other, format!("{why:#}"));
     let settings = &known.settings.monitor;
     let password: Option<Secret> = match &settings.password_file {
-        Some(path) => Some(KeptSecret::given(
-            host,
-            "monitor.password_file",
-            path.as_str(),
-        )),
+        Some(path) => Some(KeptSecret::given(host, "monitor.password_file", path.as_str())),
         None => KeptSecret::found(host, &known.layout.secrets, "monitor").transpose(),
     }
     .transpose()
@@ -105,11 +90,8 @@ async fn ask_monitor(host: &Host, known: &ServiceManager) -> ProofResult {
     let Some(password) = password else {
         return Err(make_trouble(Cause::Other, "its password is not there yet"));
     };
-    let endpoint = monitor::SupervisorSocket {
-        port: known.monitor_port,
-        user: settings.user.as_str().to_owned(),
-        password,
-    };
+    let endpoint =
+        monitor::SupervisorSocket { port: known.monitor_port, user: settings.user.as_str().to_owned(), password };
     endpoint.answers(known.patience()).await.map(drop)
 }
 
@@ -128,10 +110,7 @@ async fn try_connection(known: &ServiceManager, member: &Member) -> Option<Proof
             let port = port.get();
             let connect = TcpStream::connect(("127.0.0.1", port));
             let tried = timeout(known.patience(), connect).await;
-            (
-                format!("port {port} of 127.0.0.1"),
-                tried.map(|tried| tried.map(drop)),
-            )
+            (format!("port {port} of 127.0.0.1"), tried.map(|tried| tried.map(drop)))
         }
         (None, Some(path)) => {
             let tried = timeout(known.patience(), UnixStream::connect(path.as_path())).await;
@@ -141,26 +120,18 @@ async fn try_connection(known: &ServiceManager, member: &Member) -> Option<Proof
     };
     Some(match tried {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(make_trouble(
-            Cause::Closed,
-            format!("nobody takes a connection at {place}: {why}"),
-        )),
+        Ok(Err(why)) => Err(make_trouble(Cause::Closed, format!("nobody takes a connection at {place}: {why}"))),
         Err(_) => Err(make_trouble(
             Cause::Silent,
-            format!(
-                "no connection at {place} within {} seconds",
-                known.patience().as_secs()
-            ),
+            format!("no connection at {place} within {} seconds", known.patience().as_secs()),
         )),
     })
 }
 
 async fn ask_as_visitor(known: &ServiceManager) -> ProofResult {
     let answer = visitor_address(known).answers(known.patience()).await;
-    answer
-        .map(drop)
-        .map_err(|why| match (why.cause, apache::port_trouble(known)) {
-            (Cause::Closed, Some(text)) => make_trouble(Cause::Closed, text),
-            _ => why,
-        })
+    answer.map(drop).map_err(|why| match (why.cause, apache::port_trouble(known)) {
+        (Cause::Closed, Some(text)) => make_trouble(Cause::Closed, text),
+        _ => why,
+    })
 }

@@ -48,10 +48,7 @@ fn is_writable(mounts: &str, path: &str) -> bool {
         let (Some(at), Some(options)) = (words.get(4), words.get(5)) else {
             continue;
         };
-        let at = at
-            .replace(r"\040", " ")
-            .replace(r"\011", "\t")
-            .replace(r"\134", r"\");
+        let at = at.replace(r"\040", " ").replace(r"\011", "\t").replace(r"\134", r"\");
         let rest = path.strip_prefix(at.trim_end_matches('/'));
         let holds = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         if holds && at.len() >= best.0 {
@@ -88,10 +85,7 @@ mod tests {
     #[test]
     fn paths_are_read_as_they_were_written() {
         let read = |line: &str| opened_path(line);
-        assert_eq!(
-            read("ReadWritePaths=\"-/srv/100%% a\\\\b\""),
-            Some("/srv/100% a\\b".into())
-        );
+        assert_eq!(read("ReadWritePaths=\"-/srv/100%% a\\\\b\""), Some("/srv/100% a\\b".into()));
         assert_eq!(read("ReadWritePaths=-/var/lock/%i"), None);
         assert_eq!(read("ReadOnlyPaths=\"-/srv\""), None);
     }

@@ -14,9 +14,7 @@ pub(crate) fn see_service(host: &Host, service: &str) -> Result<ServiceState> {
     };
     let mut running: Vec<(SystemTime, u32)> = processes::all_processes()
         .into_iter()
-        .filter(|pid| {
-            processes::program_of(*pid).is_some_and(|name| programs.contains(&name.as_str()))
-        })
+        .filter(|pid| processes::program_of(*pid).is_some_and(|name| programs.contains(&name.as_str())))
         .filter_map(|pid| Some((processes::start_time(pid)?, pid)))
         .collect();
     running.sort();

@@ -12,22 +12,14 @@ const SERVICES: [&str; 2] = ["supervisor", "supervisord"];
 /// How long it has until it listens.
 const READY: Duration = Duration::from_secs(30);
 /// How supervisorctl says that nobody listens: each of its commands has its own way.
-const ASLEEP: [&str; 4] = [
-    "no such file",
-    "refused connection",
-    "FileNotFoundError",
-    "ConnectionRefusedError",
-];
+const ASLEEP: [&str; 4] = ["no such file", "refused connection", "FileNotFoundError", "ConnectionRefusedError"];
 
 /// What supervisor knows of the programs of a group; nothing where it does not run.
 pub(crate) fn see_group(host: &Host, group: &str) -> Result<BTreeMap<String, ServiceState>> {
     if !host.has_program("supervisorctl") {
         return Ok(BTreeMap::new());
     }
-    let said = host
-        .child("supervisorctl")
-        .args(["status", &format!("{group}:*")])
-        .end()?;
+    let said = host.child("supervisorctl").args(["status", &format!("{group}:*")]).end()?;
     Ok(said.output.lines().filter_map(parse_status_line).collect())
 }
 
@@ -139,23 +131,16 @@ mod tests {
 
     #[test]
     fn a_line_of_status_is_read() {
-        let (name, running) =
-            parse_status_line("camcops:camcops_server   RUNNING   pid 1234, uptime 0:01:02")
-                .unwrap();
+        let (name, running) = parse_status_line("camcops:camcops_server   RUNNING   pid 1234, uptime 0:01:02").unwrap();
         assert_eq!(name, "camcops:camcops_server");
-        assert_eq!(
-            (running.phase, running.pid),
-            (ServicePhase::Running, Some(1234))
-        );
-        let (_, failed) = parse_status_line(
-            "camcops:camcops_workers  FATAL     Exited too quickly (process log may have details)",
-        )
-        .unwrap();
+        assert_eq!((running.phase, running.pid), (ServicePhase::Running, Some(1234)));
+        let (_, failed) =
+            parse_status_line("camcops:camcops_workers  FATAL     Exited too quickly (process log may have details)")
+                .unwrap();
         assert_eq!(failed.phase, ServicePhase::Failed);
         assert!(failed.detail.starts_with("Exited too quickly"));
         assert!(failed.keeps_failing() && !running.keeps_failing());
-        let (_, again) =
-            parse_status_line("camcops:camcops_server BACKOFF Exited too quickly").unwrap();
+        let (_, again) = parse_status_line("camcops:camcops_server BACKOFF Exited too quickly").unwrap();
         assert!(again.phase == ServicePhase::Starting && again.keeps_failing());
         let (_, starting) = parse_status_line("camcops:camcops_server STARTING").unwrap();
         assert!(!starting.keeps_failing());

@@ -36,46 +36,29 @@ fn ask_about<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> 
         return Ok(None);
     }
     let property = format!("--property={PROPERTIES}");
-    let question = host
-        .child("systemctl")
-        .args(["show", "--no-pager", &property, "--"]);
+    let question = host.child("systemctl").args(["show", "--no-pager", &property, "--"]);
     Ok(Some(question.args(units)))
 }
 
-pub(crate) fn parse_answer(
-    units: &[String],
-    said: &Ended,
-) -> Result<BTreeMap<String, ServiceState>> {
+pub(crate) fn parse_answer(units: &[String], said: &Ended) -> Result<BTreeMap<String, ServiceState>> {
     if !said.status.success() {
-        return Err(Exit::Unreachable.because(format!(
-            "systemd does not answer: {}; is `systemctl status` well?",
-            said.last_words()
-        )));
+        return Err(Exit::Unreachable
+            .because(format!("systemd does not answer: {}; is `systemctl status` well?", said.last_words())));
     }
     // A name may be an alias, so the order tells which is which.
-    Ok(units
-        .iter()
-        .cloned()
-        .zip(said.output.split("\n\n").map(parse_block))
-        .collect())
+    Ok(units.iter().cloned().zip(said.output.split("\n\n").map(parse_block)).collect())
 }
 
 fn parse_block(block: &str) -> ServiceState {
     let value = |key: &str| {
-        block
-            .lines()
-            .find_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix('='))
-            .unwrap_or_default()
+        block.lines().find_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix('=')).unwrap_or_default()
     };
     let number = |key: &str| value(key).parse::<u64>().unwrap_or(0);
     let moment = |key: &str| match number(key) {
         0 => None,
         microseconds => processes::from_monotonic(microseconds),
     };
-    let mut files: Vec<String> = value("DropInPaths")
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
+    let mut files: Vec<String> = value("DropInPaths").split_whitespace().map(str::to_owned).collect();
     if !value("FragmentPath").is_empty() {
         files.push(value("FragmentPath").to_owned());
     }
@@ -92,12 +75,8 @@ fn parse_block(block: &str) -> ServiceState {
         detail: value("SubState").to_owned(),
         pid: u32::try_from(number("MainPID")).ok().filter(|pid| *pid > 0),
         since: moment("ActiveEnterTimestampMonotonic"),
-        reloaded: moment("StateChangeTimestampMonotonic")
-            .filter(|_| value("ReloadResult") == "success"),
-        enabled: Some(matches!(
-            value("UnitFileState"),
-            "enabled" | "enabled-runtime" | "alias"
-        )),
+        reloaded: moment("StateChangeTimestampMonotonic").filter(|_| value("ReloadResult") == "success"),
+        enabled: Some(matches!(value("UnitFileState"), "enabled" | "enabled-runtime" | "alias")),
         stale_files: value("NeedDaemonReload") == "yes",
         files,
         restarts: u32::try_from(number("NRestarts")).unwrap_or(u32::MAX),
@@ -115,10 +94,7 @@ pub(crate) fn reload_files(host: &Host) -> Result<()> {
 pub(crate) fn give_order(host: &Host, verb: &str, unit: &str) -> Result<()> {
     if verb == "start" || verb == "restart" {
         // A unit that failed too often is otherwise refused without a try.
-        let _ = host
-            .child("systemctl")
-            .args(["reset-failed", "--", unit])
-            .end()?;
+        let _ = host.child("systemctl").args(["reset-failed", "--", unit]).end()?;
     }
     let said = host.child("systemctl").args([verb, "--", unit]).end()?;
     if said.status.success() {
@@ -162,18 +138,14 @@ pub(crate) fn stop_instance(host: &Host, slug: &str) -> Result<()> {
 pub(crate) fn stop_forgotten(host: &Host, unit: &str) -> Result<()> {
     let seen = see_units(host, &[unit.to_owned()])?;
     match seen.get(unit) {
-        Some(seen) if !seen.there && seen.phase == ServicePhase::Running => {
-            give_order(host, "stop", unit)
-        }
+        Some(seen) if !seen.there && seen.phase == ServicePhase::Running => give_order(host, "stop", unit),
         _ => Ok(()),
     }
 }
 
 /// The last lines that a unit logged since then.
 pub(crate) fn read_log(host: &Host, unit: &str, since: SystemTime) -> Result<String> {
-    let seconds = since
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| age.as_secs());
+    let seconds = since.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
     let since = format!("--since=@{seconds}");
     let arguments = [
         "--no-pager",
@@ -188,10 +160,7 @@ pub(crate) fn read_log(host: &Host, unit: &str, since: SystemTime) -> Result<Str
     // What was just said may not be written yet.
     let _ = host.child("journalctl").args(["--sync"]).end();
     let newest_first = host.child("journalctl").args(arguments).end()?.output;
-    Ok(newest_first
-        .lines()
-        .rev()
-        .fold(String::new(), |text, line| text + line + "\n"))
+    Ok(newest_first.lines().rev().fold(String::new(), |text, line| text + line + "\n"))
 }
 
 #[cfg(test)]
@@ -205,10 +174,7 @@ mod tests {
         );
         assert_eq!(seen.phase, ServicePhase::Running);
         assert_eq!((seen.pid, seen.restarts), (Some(885), 2));
-        assert_eq!(
-            seen.files,
-            ["/etc/a.d/1.conf", "/etc/a.d/2.conf", "/etc/a@.service"]
-        );
+        assert_eq!(seen.files, ["/etc/a.d/1.conf", "/etc/a.d/2.conf", "/etc/a@.service"]);
         assert!(seen.there && !seen.stale_files && seen.enabled == Some(true));
         assert!(seen.since.is_none() && seen.reloaded.is_some());
     }
@@ -221,11 +187,7 @@ mod tests {
             ))
         };
         // It waits for the next start, whether that is the first one or not, or it is in it.
-        for (sub, restarts) in [
-            ("auto-restart", 0),
-            ("auto-restart-queued", 4),
-            ("start", 3),
-        ] {
+        for (sub, restarts) in [("auto-restart", 0), ("auto-restart-queued", 4), ("start", 3)] {
             assert!(seen(sub, restarts).keeps_failing(), "{sub}");
         }
         assert!(!seen("start", 0).keeps_failing());
@@ -242,8 +204,7 @@ mod tests {
 
     #[test]
     fn a_unit_that_is_not_there_is_stopped() {
-        let seen =
-            parse_block("MainPID=0\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n");
+        let seen = parse_block("MainPID=0\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n");
         assert!(!seen.there && seen.pid.is_none());
         assert_eq!(seen.phase, ServicePhase::Stopped);
         assert_eq!(seen.enabled, Some(false));

@@ -4,9 +4,7 @@
 //! `former`, a real login with the password that another one takes the place of; `tls`, whether the server insists on it;
 //! and `grants`, compared both ways.
 
-use super::grants::{
-    APPLICATION, ENOUGH, lacking_grants, on_database, read_grants, replace_grants,
-};
+use super::grants::{APPLICATION, ENOUGH, lacking_grants, on_database, read_grants, replace_grants};
 use super::server::{DatabaseServer, PATIENCE, Power};
 use super::{AccountPurpose, Database, DatabaseAccount, checked_only, passwords, quote};
 use crate::base::error::Exit;
@@ -21,8 +19,7 @@ use zeroize::Zeroizing;
 
 /// `user@host`, split where the user ends.
 pub(crate) fn split_name(name: &str) -> Result<(&str, &str)> {
-    name.rsplit_once('@')
-        .with_context(|| format!("{name} is not an account as user@host"))
+    name.rsplit_once('@').with_context(|| format!("{name} is not an account as user@host"))
 }
 
 /// Whether the account is there, what it may do, and whether it gets in.
@@ -57,21 +54,14 @@ pub(crate) async fn observe(known: &Database, host: &Host, name: &str) -> Result
             "unix_socket" | "auth_socket" => "socket",
             _ => "password",
         };
-        let tls = if tls.is_empty() {
-            "not required"
-        } else {
-            "required"
-        };
+        let tls = if tls.is_empty() { "not required" } else { "required" };
         if method == "password" {
-            facets = facets.with(
-                "passwords",
-                passwords::passwords_taken(server, user, from).await?,
-            );
+            facets = facets.with("passwords", passwords::passwords_taken(server, user, from).await?);
         }
-        facets = facets.with("method", method).with("tls", tls).with(
-            "grants",
-            FacetValue::Set(read_grants(server, user, from).await?),
-        );
+        facets = facets
+            .with("method", method)
+            .with("tls", tls)
+            .with("grants", FacetValue::Set(read_grants(server, user, from).await?));
     }
     if let Some(account) = known.account(user) {
         let login = match account.is_for_others {
@@ -86,11 +76,7 @@ pub(crate) async fn observe(known: &Database, host: &Host, name: &str) -> Result
     Ok(State::Present(facets))
 }
 
-async fn try_login(
-    host: &Host,
-    known: &Database,
-    account: &DatabaseAccount,
-) -> Result<&'static str> {
+async fn try_login(host: &Host, known: &Database, account: &DatabaseAccount) -> Result<&'static str> {
     match known.endpoint(host, account) {
         Some(endpoint) => login_answer(known, &endpoint).await,
         None => Ok("not yet"),
@@ -98,11 +84,7 @@ async fn try_login(
 }
 
 /// Whether an account for another machine lets in whoever has our password: from here that can't be tried.
-async fn try_from_elsewhere(
-    known: &Database,
-    account: &DatabaseAccount,
-    from: &str,
-) -> Result<&'static str> {
+async fn try_from_elsewhere(known: &Database, account: &DatabaseAccount, from: &str) -> Result<&'static str> {
     let super::WayIn::Password(password) = &account.way_in else {
         return Ok("not yet");
     };
@@ -141,12 +123,7 @@ async fn login_answer(known: &Database, endpoint: &DatabaseAddress) -> Result<&'
 }
 
 /// Makes the account, or mends it: its login, then what it may do; or drops it.
-pub(crate) async fn enforce(
-    known: &Database,
-    host: &Host,
-    name: &str,
-    after: &State,
-) -> Result<Enforced> {
+pub(crate) async fn enforce(known: &Database, host: &Host, name: &str, after: &State) -> Result<Enforced> {
     let server = &known.server;
     server.started(host).await?;
     let (user, from) = split_name(name)?;
@@ -156,9 +133,7 @@ pub(crate) async fn enforce(
         return Ok(Enforced::Done);
     };
     let before = observe(known, host, name).await?;
-    let account = known
-        .account(user)
-        .with_context(|| format!("nothing is known about the account {name}"))?;
+    let account = known.account(user).with_context(|| format!("nothing is known about the account {name}"))?;
     if checked_only(server) {
         return Err(explain_refusal(known, account, name, &before));
     }
@@ -179,8 +154,8 @@ pub(crate) async fn enforce(
         passwords::accept_both(known, account, &quoted, found("passwords")).await?;
         return Ok(Enforced::Done);
     }
-    let too_many = wanted.text("passwords").is_some()
-        && found("passwords").is_some_and(|passwords| passwords != passwords::ONE);
+    let too_many =
+        wanted.text("passwords").is_some() && found("passwords").is_some_and(|passwords| passwords != passwords::ONE);
     if before == State::Absent || (ours && (too_many || !gets_in(&before, wanted))) {
         let method = found("method");
         if too_many && account.purpose == AccountPurpose::Application {
@@ -194,9 +169,7 @@ pub(crate) async fn enforce(
         }
     }
     if wanted.text("tls") == Some("required") && found("tls") != Some("required") {
-        server
-            .change(&format!("ALTER USER {quoted} REQUIRE SSL"))
-            .await?;
+        server.change(&format!("ALTER USER {quoted} REQUIRE SSL")).await?;
     }
     if let Some(FacetValue::Set(wanted)) = wanted.get("grants") {
         // MySQL takes what is granted on the database, too, when everything on the server is revoked.
@@ -218,17 +191,9 @@ fn gets_in(before: &State, wanted: &Facets) -> bool {
 }
 
 /// Refuses what would be felt by somebody else who relies on the account; says whether the account is ours.
-fn refuse_foreign(
-    host: &Host,
-    known: &Database,
-    name: &str,
-    before: &State,
-    wanted: &Facets,
-) -> Result<bool> {
+fn refuse_foreign(host: &Host, known: &Database, name: &str, before: &State, wanted: &Facets) -> Result<bool> {
     let (user, from) = split_name(name)?;
-    let account = known
-        .account(user)
-        .with_context(|| format!("nothing is known about the account {name}"))?;
+    let account = known.account(user).with_context(|| format!("nothing is known about the account {name}"))?;
     let quoted = quote::quote_account(user, from);
     refuse_shared(host, known, name)?;
     let State::Present(found) = before else {
@@ -263,31 +228,17 @@ fn refuse_foreign(
     if !gets_in(before, wanted) {
         return not_ours(
             "does not let us in with our password",
-            &format!(
-                "give its password in {}, or drop the account if nobody needs it",
-                account.password_setting
-            ),
+            &format!("give its password in {}, or drop the account if nobody needs it", account.password_setting),
         );
     }
     if wanted.text("passwords").is_some() && found.text("passwords") == Some(passwords::TWO) {
-        return not_ours(
-            "takes two passwords, which somebody may rely on",
-            "or give it one password only",
-        );
+        return not_ours("takes two passwords, which somebody may rely on", "or give it one password only");
     }
     if wanted.text("tls") == Some("required") && !insists {
-        return not_ours(
-            "does not insist on TLS",
-            &format!("or have it insist: ALTER USER {quoted} REQUIRE SSL"),
-        );
+        return not_ours("does not insist on TLS", &format!("or have it insist: ALTER USER {quoted} REQUIRE SSL"));
     }
-    if let (Some(FacetValue::Set(wanted)), Some(FacetValue::Set(has))) =
-        (wanted.get("grants"), found.get("grants"))
-    {
-        let scope = format!(
-            " ON {}",
-            on_database(&quote::quote_pattern(&known.database))
-        );
+    if let (Some(FacetValue::Set(wanted)), Some(FacetValue::Set(has))) = (wanted.get("grants"), found.get("grants")) {
+        let scope = format!(" ON {}", on_database(&quote::quote_pattern(&known.database)));
         let elsewhere = |grant: &&String| !grant.ends_with(&scope);
         if let Some(grant) = has.difference(wanted).find(elsewhere) {
             return not_ours(
@@ -309,12 +260,9 @@ async fn set_identity(
     method: Option<&str>,
 ) -> Result<()> {
     let server = &known.server;
-    let login = known.login(host, account).with_context(|| {
-        format!(
-            "the account {} of this machine does not exist yet",
-            account.user
-        )
-    })?;
+    let login = known
+        .login(host, account)
+        .with_context(|| format!("the account {} of this machine does not exist yet", account.user))?;
     let password = match login {
         Login::Account { .. } => {
             let by = match family {
@@ -331,9 +279,7 @@ async fn set_identity(
             "{verb} IDENTIFIED VIA mysql_native_password USING {}",
             quote::quote_text(&passwords::native_digest(&password))
         );
-        let made: Option<Vec<mysql_async::Row>> = server
-            .rows_if_any(&by_digest, &passwords::WANTS_TO_SEE_IT)
-            .await?;
+        let made: Option<Vec<mysql_async::Row>> = server.rows_if_any(&by_digest, &passwords::WANTS_TO_SEE_IT).await?;
         if made.is_some() {
             return Ok(());
         }
@@ -343,21 +289,12 @@ async fn set_identity(
         (DatabaseFamily::Mysql, Some("socket")) => "WITH caching_sha2_password BY",
         _ => "BY",
     };
-    let statement = Zeroizing::new(format!(
-        "{verb} IDENTIFIED {by} {}",
-        quote::quote_text(password.reveal())
-    ));
+    let statement = Zeroizing::new(format!("{verb} IDENTIFIED {by} {}", quote::quote_text(password.reveal())));
     server.change(&statement).await
 }
 
 /// Refuses what `enforce` would refuse.
-pub(crate) fn refuse_account(
-    host: &Host,
-    known: &Database,
-    name: &str,
-    before: &State,
-    after: &State,
-) -> Result<()> {
+pub(crate) fn refuse_account(host: &Host, known: &Database, name: &str, before: &State, after: &State) -> Result<()> {
     match after.facets() {
         Some(wanted) => refuse_foreign(host, known, name, before, wanted).map(drop),
         None => Ok(()),
@@ -367,18 +304,11 @@ pub(crate) fn refuse_account(
 /// What others have to do about an account that this program can only look at.
 pub(crate) fn for_others(known: &Database, name: &str, before: &State) -> Result<anyhow::Error> {
     let (user, _) = split_name(name)?;
-    let account = known
-        .account(user)
-        .with_context(|| format!("nothing is known about the account {name}"))?;
+    let account = known.account(user).with_context(|| format!("nothing is known about the account {name}"))?;
     Ok(explain_refusal(known, account, name, before))
 }
 
-fn explain_refusal(
-    known: &Database,
-    account: &DatabaseAccount,
-    name: &str,
-    before: &State,
-) -> anyhow::Error {
+fn explain_refusal(known: &Database, account: &DatabaseAccount, name: &str, before: &State) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     let found = |facet| before.facets().and_then(|facets| facets.text(facet));
     match found("login") {
@@ -424,10 +354,8 @@ fn refuse_shared(host: &Host, known: &Database, name: &str) -> Result<()> {
 
 impl DatabaseServer {
     fn endpoint_is_plain(&self) -> bool {
-        matches!(
-            self.endpoint.encryption,
-            crate::probe::database::Encryption::Off
-        ) && self.power == Power::Administrator
+        matches!(self.endpoint.encryption, crate::probe::database::Encryption::Off)
+            && self.power == Power::Administrator
     }
 }
 
@@ -437,12 +365,9 @@ mod tests {
 
     #[test]
     fn a_login_counts_by_the_wanted_method_only() {
-        let found = |login: &str, method: &str| {
-            State::Present(Facets::new().with("login", login).with("method", method))
-        };
-        let wanted = Facets::new()
-            .with("login", "works")
-            .with("method", "socket");
+        let found =
+            |login: &str, method: &str| State::Present(Facets::new().with("login", login).with("method", method));
+        let wanted = Facets::new().with("login", "works").with("method", "socket");
         assert!(gets_in(&found("works", "socket"), &wanted));
         assert!(gets_in(&found("not into the database", "socket"), &wanted));
         assert!(!gets_in(&found("works", "password"), &wanted));
@@ -452,10 +377,7 @@ mod tests {
 
     #[test]
     fn an_account_ends_at_the_last_at_sign() {
-        assert_eq!(
-            split_name("camcops@10.0.0.%").unwrap(),
-            ("camcops", "10.0.0.%")
-        );
+        assert_eq!(split_name("camcops@10.0.0.%").unwrap(), ("camcops", "10.0.0.%"));
         assert!(split_name("camcops").is_err());
     }
 }

@@ -45,9 +45,7 @@ impl AccountPurpose {
     pub(crate) fn grants(self, database: &str) -> BTreeSet<String> {
         let scope = on_database(&quote::quote_pattern(database));
         let privileges = self.privileges().iter();
-        privileges
-            .map(|each| format!("{each} ON {scope}"))
-            .collect()
+        privileges.map(|each| format!("{each} ON {scope}")).collect()
     }
 }
 
@@ -68,22 +66,15 @@ pub(crate) async fn replace_grants(
 ) -> Result<()> {
     let missing = wanted.difference(has);
     for (scope, privileges) in by_scope(missing) {
-        server
-            .change(&format!("GRANT {privileges} ON {scope} TO {quoted}"))
-            .await?;
+        server.change(&format!("GRANT {privileges} ON {scope} TO {quoted}")).await?;
     }
-    let (roles, surplus): (Vec<&String>, Vec<&String>) = has
-        .difference(wanted)
-        .partition(|grant| !grant.contains(" ON "));
+    let (roles, surplus): (Vec<&String>, Vec<&String>) =
+        has.difference(wanted).partition(|grant| !grant.contains(" ON "));
     for role in roles {
-        server
-            .change(&format!("REVOKE {role} FROM {quoted}"))
-            .await?;
+        server.change(&format!("REVOKE {role} FROM {quoted}")).await?;
     }
     for (scope, privileges) in by_scope(surplus.into_iter()) {
-        server
-            .change(&format!("REVOKE {privileges} ON {scope} FROM {quoted}"))
-            .await?;
+        server.change(&format!("REVOKE {privileges} ON {scope} FROM {quoted}")).await?;
     }
     Ok(())
 }
@@ -104,11 +95,7 @@ fn by_scope<'a>(grants: impl Iterator<Item = &'a String>) -> BTreeMap<&'a str, S
 }
 
 /// Everything that an account has been granted, on whatever, roles among it.
-pub(crate) async fn read_grants(
-    server: &DatabaseServer,
-    user: &str,
-    from: &str,
-) -> Result<BTreeSet<String>> {
+pub(crate) async fn read_grants(server: &DatabaseServer, user: &str, from: &str) -> Result<BTreeSet<String>> {
     let (quoted_user, quoted_host) = (quote::quote_text(user), quote::quote_text(from));
     let grantee = quote::quote_text(&format!("'{user}'@'{from}'"));
     // Database, table and column: empty where the privilege is on all of them.
@@ -125,11 +112,7 @@ pub(crate) async fn read_grants(
         let scope = match (database.as_str(), table.as_str()) {
             ("", _) => "*.*".to_owned(),
             (pattern, "") => on_database(pattern),
-            (database, table) => format!(
-                "{}.{}",
-                quote::quote_name(database),
-                quote::quote_name(table)
-            ),
+            (database, table) => format!("{}.{}", quote::quote_name(database), quote::quote_name(table)),
         };
         let column = match column.as_str() {
             "" => String::new(),
@@ -143,9 +126,9 @@ pub(crate) async fn read_grants(
         }
     }
     let roles = match server.identity().await?.family {
-        DatabaseFamily::Mariadb => format!(
-            "SELECT Role, '' FROM mysql.roles_mapping WHERE User = {quoted_user} AND Host = {quoted_host}"
-        ),
+        DatabaseFamily::Mariadb => {
+            format!("SELECT Role, '' FROM mysql.roles_mapping WHERE User = {quoted_user} AND Host = {quoted_host}")
+        }
         DatabaseFamily::Mysql => format!(
             "SELECT FROM_USER, FROM_HOST FROM mysql.role_edges WHERE TO_USER = {quoted_user} AND TO_HOST = {quoted_host}"
         ),
@@ -184,10 +167,7 @@ fn parse_grant(line: &str) -> Option<(String, Vec<&str>)> {
     let (scope, _) = rest.split_once(" TO ")?;
     let pattern = match scope.strip_suffix(".*")? {
         "*" => "%".to_owned(),
-        quoted => quoted
-            .strip_prefix('`')?
-            .strip_suffix('`')?
-            .replace("``", "`"),
+        quoted => quoted.strip_prefix('`')?.strip_suffix('`')?.replace("``", "`"),
     };
     Some((pattern, privileges.split(", ").collect()))
 }
@@ -243,10 +223,7 @@ mod tests {
     #[test]
     fn grants_are_on_the_one_database() {
         let grants = AccountPurpose::Reading.grants("camcops_two");
-        assert_eq!(
-            grants,
-            BTreeSet::from([r"SELECT ON `camcops\_two`.*".to_owned()])
-        );
+        assert_eq!(grants, BTreeSet::from([r"SELECT ON `camcops\_two`.*".to_owned()]));
         let grants = AccountPurpose::Application.grants("camcops");
         let all = by_scope(grants.iter());
         assert!(all["`camcops`.*"].starts_with("ALTER, CREATE, "), "{all:?}");
@@ -255,8 +232,7 @@ mod tests {
 
     #[test]
     fn lines_of_both_families_are_read() {
-        let read =
-            |line| parse_grant(line).map(|(pattern, privileges)| (pattern, privileges.join("+")));
+        let read = |line| parse_grant(line).map(|(pattern, privileges)| (pattern, privileges.join("+")));
         assert_eq!(
             read(r"GRANT SELECT, LOCK TABLES ON `made\_there`.* TO `a`@`%`"),
             Some((r"made\_there".into(), "SELECT+LOCK TABLES".into()))

@@ -19,8 +19,7 @@ pub(crate) struct OptionFile {
 
 /// Reads the administrator's option file.
 pub(crate) fn read_file(host: &Host, setting: &str, path: &str) -> Result<OptionFile> {
-    let wrong =
-        |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
+    let wrong = |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
     let missing = || {
         wrong(
             "does not exist; write [client], user = … and password = … into it, for an account that may create databases and accounts",
@@ -31,15 +30,12 @@ pub(crate) fn read_file(host: &Host, setting: &str, path: &str) -> Result<Option
         None if host.stat(path)?.is_none() => return Err(missing()),
         None => return Err(wrong("is not a regular file")),
     };
-    host.refuse_foreign(path, &entry)
-        .with_context(|| setting.to_owned())?;
+    host.refuse_foreign(path, &entry).with_context(|| setting.to_owned())?;
     if entry.mode & 0o007 != 0 {
         return Err(wrong("can be read by everybody; chmod 600 it"));
     }
     let mut text = String::new();
-    file.take(LARGEST)
-        .read_to_string(&mut text)
-        .map_err(|_| wrong("is not UTF-8 text"))?;
+    file.take(LARGEST).read_to_string(&mut text).map_err(|_| wrong("is not UTF-8 text"))?;
     let found = parse_file(&Zeroizing::new(text));
     match &found.user {
         Some(_) => Ok(found),

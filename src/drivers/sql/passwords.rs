@@ -27,20 +27,12 @@ const OLDER: [u16; 3] = [1146, 1054, 1064];
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How many passwords an account takes.
-pub(crate) async fn passwords_taken(
-    server: &DatabaseServer,
-    user: &str,
-    from: &str,
-) -> Result<&'static str> {
-    let of = format!(
-        "WHERE User = {} AND Host = {}",
-        quote::quote_text(user),
-        quote::quote_text(from)
-    );
+pub(crate) async fn passwords_taken(server: &DatabaseServer, user: &str, from: &str) -> Result<&'static str> {
+    let of = format!("WHERE User = {} AND Host = {}", quote::quote_text(user), quote::quote_text(from));
     let question = match server.identity().await?.family {
-        DatabaseFamily::Mariadb => format!(
-            "SELECT COALESCE(JSON_EXTRACT(Priv, '$.auth_or[*].plugin'), '') FROM mysql.global_priv {of}"
-        ),
+        DatabaseFamily::Mariadb => {
+            format!("SELECT COALESCE(JSON_EXTRACT(Priv, '$.auth_or[*].plugin'), '') FROM mysql.global_priv {of}")
+        }
         DatabaseFamily::Mysql => format!(
             "SELECT IF(JSON_CONTAINS_PATH(COALESCE(User_attributes, '{{}}'), 'one', '$.additional_password'), 'password', '') FROM mysql.user {of}"
         ),
@@ -73,12 +65,8 @@ pub(crate) async fn accept_both(
             };
             let digest = |password| quote::quote_text(&native_digest(password));
             let by_digest = by(&digest(former), &digest(new));
-            let plain = |password: &Secret| {
-                Zeroizing::new(format!(
-                    "PASSWORD({})",
-                    quote::quote_text(password.reveal())
-                ))
-            };
+            let plain =
+                |password: &Secret| Zeroizing::new(format!("PASSWORD({})", quote::quote_text(password.reveal())));
             let mut refusals = OLDER.to_vec();
             refusals.extend(WANTS_TO_SEE_IT);
             let done: Option<Vec<Row>> = server.rows_if_any(&by_digest, &refusals).await?;
@@ -118,8 +106,8 @@ pub(crate) async fn accept_both(
 
 /// Waits until whoever has read the former password has logged in with it.
 pub(crate) async fn let_readers_in(known: &Database) -> Result<()> {
-    let changed = processes::changed_time(&known.option_file)
-        .with_context(|| format!("can't look at {}", known.option_file))?;
+    let changed =
+        processes::changed_time(&known.option_file).with_context(|| format!("can't look at {}", known.option_file))?;
     let age = changed.and_then(|changed| changed.elapsed().ok());
     sleep(GRACE.saturating_sub(age.unwrap_or_default())).await;
     Ok(())
@@ -129,10 +117,7 @@ pub(crate) async fn let_readers_in(known: &Database) -> Result<()> {
 pub(crate) fn native_digest(password: &Secret) -> String {
     let sha1 = |bytes: &[u8]| digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes);
     let twice = sha1(sha1(password.reveal().as_bytes()).as_ref());
-    format!(
-        "*{}",
-        crate::base::text::encode_hex(twice.as_ref()).to_uppercase()
-    )
+    format!("*{}", crate::base::text::encode_hex(twice.as_ref()).to_uppercase())
 }
 
 #[cfg(test)]

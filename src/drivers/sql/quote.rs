@@ -41,9 +41,7 @@ pub(crate) fn pattern_includes(pattern: &str, database: &str) -> bool {
                 .filter(|at| database.is_char_boundary(*at))
                 .any(|at| pattern_includes(rest, &database[at..]))
         }
-        Some('_') => {
-            left.next().is_some() && pattern_includes(pattern_left.as_str(), left.as_str())
-        }
+        Some('_') => left.next().is_some() && pattern_includes(pattern_left.as_str(), left.as_str()),
         Some(letter) => {
             let mut literal = rest;
             let mut wanted = letter;
@@ -85,11 +83,7 @@ mod tests {
             ("%two", "camcops_two", true),
             ("", "", true),
         ] {
-            assert_eq!(
-                pattern_includes(pattern, database),
-                expected,
-                "{pattern} {database}"
-            );
+            assert_eq!(pattern_includes(pattern, database), expected, "{pattern} {database}");
         }
     }
 

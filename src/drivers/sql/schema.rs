@@ -71,15 +71,11 @@ pub(crate) async fn enforce(
     let before = &observe(known, name).await?;
     let mut kept = None;
     if *before == State::Absent {
-        server
-            .change(&format!("CREATE DATABASE IF NOT EXISTS {quoted} {like}"))
-            .await?;
+        server.change(&format!("CREATE DATABASE IF NOT EXISTS {quoted} {like}")).await?;
     } else if differs("charset") || differs("collation") {
         let tables = super::tables_of(server, name).await?.len();
         if tables == 0 {
-            server
-                .change(&format!("ALTER DATABASE {quoted} {like}"))
-                .await?;
+            server.change(&format!("ALTER DATABASE {quoted} {like}")).await?;
         } else {
             let found = before.facets().and_then(|facets| facets.text("collation"));
             kept = Some(format!(
@@ -89,20 +85,12 @@ pub(crate) async fn enforce(
         }
     }
     if differs("max_packet") {
-        server
-            .change(&format!("SET GLOBAL max_allowed_packet = {MAX_PACKET}"))
-            .await?;
+        server.change(&format!("SET GLOBAL max_allowed_packet = {MAX_PACKET}")).await?;
     }
     if differs("flush")
-        && let Some(flush) = wanted
-            .text("flush")
-            .and_then(|text| text.parse::<u8>().ok())
+        && let Some(flush) = wanted.text("flush").and_then(|text| text.parse::<u8>().ok())
     {
-        server
-            .change(&format!(
-                "SET GLOBAL innodb_flush_log_at_trx_commit = {flush}"
-            ))
-            .await?;
+        server.change(&format!("SET GLOBAL innodb_flush_log_at_trx_commit = {flush}")).await?;
     }
     Ok(kept.map_or(Enforced::Done, Enforced::LeftAlone))
 }
@@ -111,17 +99,10 @@ pub(crate) async fn enforce(
 pub(crate) fn for_others(known: &Database, name: &str, before: &State) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     let (what, verb) = match before {
-        State::Absent => (
-            "there is none that this account may use".to_owned(),
-            "CREATE",
-        ),
-        State::Present(found) => (
-            format!(
-                "new tables get the collation {}",
-                found.text("collation").unwrap_or("of the server")
-            ),
-            "ALTER",
-        ),
+        State::Absent => ("there is none that this account may use".to_owned(), "CREATE"),
+        State::Present(found) => {
+            (format!("new tables get the collation {}", found.text("collation").unwrap_or("of the server")), "ALTER")
+        }
     };
     super::for_others(format!(
         "database {name} at {place}: {what}; have the server's administrator run: {verb} DATABASE {} {};",

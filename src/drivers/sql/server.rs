@@ -20,10 +20,8 @@ const START: Duration = Duration::from_secs(30);
 /// What the server says of a statement that it can't prepare.
 const NOT_PREPARED: u16 = 1295;
 /// Quoting relies on the mode, and a lock that somebody holds must not hold us for a day.
-const SESSION: [&str; 2] = [
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES'",
-    "SET SESSION lock_wait_timeout = 30",
-];
+const SESSION: [&str; 2] =
+    ["SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES'", "SET SESSION lock_wait_timeout = 30"];
 
 /// In whose name we act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +58,7 @@ pub(crate) struct ServerIdentity {
 impl DatabaseServer {
     /// Nothing is asked yet.
     pub(crate) fn new(endpoint: DatabaseAddress, power: Power, local: bool) -> DatabaseServer {
-        DatabaseServer {
-            endpoint,
-            power,
-            local,
-            connection: Mutex::new(None),
-            identity: OnceCell::new(),
-        }
+        DatabaseServer { endpoint, power, local, connection: Mutex::new(None), identity: OnceCell::new() }
     }
 
     /// A connection; the one that is open already, or a new one where the server was restarted meanwhile.
@@ -186,10 +178,7 @@ impl DatabaseServer {
                     "the password does not satisfy the server's rules ({message}); choose another one in the password file"
                 ),
             ),
-            1205 => (
-                Exit::Failed,
-                format!("somebody else holds a lock ({message}); end that session, and run again"),
-            ),
+            1205 => (Exit::Failed, format!("somebody else holds a lock ({message}); end that session, and run again")),
             code => (Exit::Failed, format!("the server says: {message} ({code})")),
         };
         exit.because(format!("database {}: {text}", self.endpoint.address))
@@ -200,26 +189,15 @@ impl DatabaseServer {
         if let Some(identity) = self.identity.get() {
             return Ok(identity);
         }
-        let row: Option<(String, String, String, String)> = self
-            .row("SELECT VERSION(), @@version_comment, USER(), CURRENT_USER()")
-            .await?;
+        let row: Option<(String, String, String, String)> =
+            self.row("SELECT VERSION(), @@version_comment, USER(), CURRENT_USER()").await?;
         let (version, comment, user, account) = row.unwrap_or_default();
-        let family = match [version, comment]
-            .iter()
-            .any(|text| text.contains("MariaDB"))
-        {
+        let family = match [version, comment].iter().any(|text| text.contains("MariaDB")) {
             true => DatabaseFamily::Mariadb,
             false => DatabaseFamily::Mysql,
         };
-        let client = user
-            .rsplit_once('@')
-            .map_or("", |(_, host)| host)
-            .to_owned();
-        Ok(self.identity.get_or_init(|| ServerIdentity {
-            family,
-            client,
-            account,
-        }))
+        let client = user.rsplit_once('@').map_or("", |(_, host)| host).to_owned();
+        Ok(self.identity.get_or_init(|| ServerIdentity { family, client, account }))
     }
 
     /// Says goodbye: a connection that is just dropped is an aborted one in the server's log.
@@ -245,9 +223,7 @@ impl SessionLink {
         if let Some(answer) = endpoint.played() {
             return answer.map(|_| SessionLink::Played);
         }
-        Ok(SessionLink::Open(
-            endpoint.connect(PATIENCE, &SESSION).await?,
-        ))
+        Ok(SessionLink::Open(endpoint.connect(PATIENCE, &SESSION).await?))
     }
 
     async fn is_alive(&mut self) -> bool {
@@ -258,10 +234,7 @@ impl SessionLink {
         }
     }
 
-    async fn ask<T: FromRow + Send + 'static>(
-        &mut self,
-        query: &str,
-    ) -> mysql_async::Result<Vec<T>> {
+    async fn ask<T: FromRow + Send + 'static>(&mut self, query: &str) -> mysql_async::Result<Vec<T>> {
         if is_misread(query) {
             let why = "a text in the statement has a backslash, and the statement has a colon";
             return Err(mysql_async::Error::Other(why.into()));
@@ -286,10 +259,7 @@ impl SessionLink {
 
 /// Asks one thing. The driver lets a connection take several statements in one text and can't be told not to; a text that
 /// is prepared is one statement, whatever stands in the names in it.
-async fn run_query<T: FromRow + Send + 'static>(
-    connection: &mut Conn,
-    query: &str,
-) -> mysql_async::Result<Vec<T>> {
+async fn run_query<T: FromRow + Send + 'static>(connection: &mut Conn, query: &str) -> mysql_async::Result<Vec<T>> {
     let statement = match connection.prep(query).await {
         Ok(statement) => statement,
         // The server has read it to its end: it is one statement, of a kind that is never prepared.
@@ -334,12 +304,7 @@ pub(crate) fn exit_for(cause: Cause) -> Exit {
 
 /// Whether this machine has a database server at all.
 fn is_installed(host: &Host) -> Result<bool> {
-    for path in [
-        "/usr/sbin/mariadbd",
-        "/usr/sbin/mysqld",
-        "/usr/libexec/mariadbd",
-        "/usr/libexec/mysqld",
-    ] {
+    for path in ["/usr/sbin/mariadbd", "/usr/sbin/mysqld", "/usr/libexec/mariadbd", "/usr/libexec/mysqld"] {
         if host.stat(path)?.is_some() {
             return Ok(true);
         }
@@ -365,11 +330,7 @@ mod played {
             .map_err(|why| Error::Other(why.into_boxed_dyn_error()))?;
         if let Some((code, message)) = answer.refused {
             let state = "HY000".into();
-            return Err(Error::Server(ServerError {
-                code,
-                message,
-                state,
-            }));
+            return Err(Error::Server(ServerError { code, message, state }));
         }
         let rows = answer.rows.into_iter().map(|row| {
             let values: Vec<Value> = row.iter().map(value).collect();
@@ -396,11 +357,7 @@ mod tests {
 
     #[test]
     fn only_a_text_with_a_backslash_can_be_misread() {
-        for whole in [
-            r"GRANT SELECT ON `cam\_cops`.* TO 'a:b'@'::1'",
-            r"SELECT 'a\b'",
-            "SELECT '12:30' FROM `a:b`",
-        ] {
+        for whole in [r"GRANT SELECT ON `cam\_cops`.* TO 'a:b'@'::1'", r"SELECT 'a\b'", "SELECT '12:30' FROM `a:b`"] {
             assert!(!is_misread(whole), "{whole}");
         }
         assert!(is_misread(r"SELECT 'a\', ':b'"));

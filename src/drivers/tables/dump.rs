@@ -30,12 +30,7 @@ pub(crate) async fn make_dump(
     let (database, directory) = (&known.database, &application.dumps);
     directory::enter_directory(host, &known.instance, directory)?;
     let size = dump::estimate_size(known).await?;
-    dump::check_room(
-        host,
-        directory,
-        size,
-        &format!("a dump of the database {database}"),
-    )?;
+    dump::check_room(host, directory, size, &format!("a dump of the database {database}"))?;
     let recipient = match reader {
         Reader::Program => None,
         Reader::Somebody => application.recipient.as_deref(),
@@ -65,11 +60,7 @@ fn way_back(application: &Application, database: &str) -> String {
 }
 
 /// The dump from before an upgrade that was cut, if it is still there.
-pub(crate) fn of_cut_upgrade(
-    host: &Host,
-    application: &Application,
-    database: &str,
-) -> Result<Option<String>> {
+pub(crate) fn of_cut_upgrade(host: &Host, application: &Application, database: &str) -> Result<Option<String>> {
     let Some(dump) = host.read_link(&way_back(application, database))? else {
         return Ok(None);
     };
@@ -77,12 +68,7 @@ pub(crate) fn of_cut_upgrade(
 }
 
 /// Remembers which dump leads back.
-pub(crate) fn begin_upgrade(
-    host: &Host,
-    application: &Application,
-    database: &str,
-    dump: &str,
-) -> Result<()> {
+pub(crate) fn begin_upgrade(host: &Host, application: &Application, database: &str, dump: &str) -> Result<()> {
     host.put_link(&way_back(application, database), dump)
 }
 

@@ -8,12 +8,8 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 
 /// What comes and goes by itself, without anybody having entered anything.
-const PASSING: [&str; 4] = [
-    "_security_webviewer_sessions",
-    "_security_login_failures",
-    "_security_account_lockouts",
-    "_dirty_tables",
-];
+const PASSING: [&str; 4] =
+    ["_security_webviewer_sessions", "_security_login_failures", "_security_account_lockouts", "_dirty_tables"];
 
 /// A sum over the content of each table that somebody enters something into: where it is the same, nothing is new.
 pub(crate) async fn table_sums(known: &Database) -> Result<BTreeMap<String, String>> {
@@ -22,21 +18,12 @@ pub(crate) async fn table_sums(known: &Database) -> Result<BTreeMap<String, Stri
     let named: Vec<String> = tables
         .iter()
         .filter(|table| !PASSING.contains(&table.as_str()))
-        .map(|table| {
-            format!(
-                "{}.{}",
-                quote::quote_name(database),
-                quote::quote_name(table)
-            )
-        })
+        .map(|table| format!("{}.{}", quote::quote_name(database), quote::quote_name(table)))
         .collect();
     if named.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let rows: Vec<(String, Option<u64>)> = known
-        .server
-        .rows(&format!("CHECKSUM TABLE {}", named.join(", ")))
-        .await?;
+    let rows: Vec<(String, Option<u64>)> = known.server.rows(&format!("CHECKSUM TABLE {}", named.join(", "))).await?;
     let sum = |(table, sum): (String, Option<u64>)| {
         let table = table.split_once('.').map(|(_, table)| table.to_owned());
         Some((table?, sum?.to_string()))
@@ -57,9 +44,8 @@ pub(crate) async fn bring_back(
     known.server.started(host).await?;
     application.wait_for_old_run(host)?;
     load::need_power(known, "")?;
-    let is_at = |found: Option<super::TableState>| {
-        found.is_some_and(|found| !found.unfinished && found.revision == revision)
-    };
+    let is_at =
+        |found: Option<super::TableState>| found.is_some_and(|found| !found.unfinished && found.revision == revision);
     let were_switched = load::were_switched(known).await?;
     if !(were_switched && is_at(read_table_state(known, database).await?)) {
         load::clear_up(known).await?;
@@ -68,23 +54,16 @@ pub(crate) async fn bring_back(
             bail!("the dump {dump} is not a file");
         };
         load::check_room(host, known, file.metadata()?.len()).await?;
-        let beside =
-            load::create_scratch(known, ScratchDatabase::Restore, CHARSET, COLLATION).await?;
-        let source = DumpSource::Stream {
-            file: &file,
-            decrypted: None,
-        };
-        let scan = load::load_dump(host, known, &beside, source)
-            .await
-            .with_context(|| format!("the dump {dump}"))?;
+        let beside = load::create_scratch(known, ScratchDatabase::Restore, CHARSET, COLLATION).await?;
+        let source = DumpSource::Stream { file: &file, decrypted: None };
+        let scan = load::load_dump(host, known, &beside, source).await.with_context(|| format!("the dump {dump}"))?;
         if !scan.complete {
             bail!("the dump {dump} does not come to its end");
         }
         if !is_at(read_table_state(known, &beside).await?) {
             bail!("the tables in the dump {dump} are not at revision {revision}");
         }
-        let aside =
-            load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
+        let aside = load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
         (application.tell)("putting them in the place of the others");
         load::switch_tables(known, &beside, &aside).await?;
     }

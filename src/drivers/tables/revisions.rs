@@ -23,39 +23,32 @@ impl Revisions {
             return Ok(None);
         };
         let mut texts = Vec::new();
-        let entries = fs::read_dir(&directory)
-            .with_context(|| format!("can't list {}", directory.display()))?;
+        let entries = fs::read_dir(&directory).with_context(|| format!("can't list {}", directory.display()))?;
         for entry in entries {
             let path = entry?.path();
             if path.extension().is_none_or(|end| end != "py") {
                 continue;
             }
-            let bytes =
-                fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
+            let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
             texts.push(String::from_utf8_lossy(&bytes).into_owned());
         }
-        Revisions::of(texts.iter().map(String::as_str))
-            .map(Some)
-            .map_err(|heads| {
-                Exit::Unusable.because(format!(
-                    "the migrations in {} end in {}; install the release anew",
-                    directory.display(),
-                    match heads.as_slice() {
-                        [] => "nothing".to_owned(),
-                        heads => heads.join(" and in "),
-                    }
-                ))
-            })
+        Revisions::of(texts.iter().map(String::as_str)).map(Some).map_err(|heads| {
+            Exit::Unusable.because(format!(
+                "the migrations in {} end in {}; install the release anew",
+                directory.display(),
+                match heads.as_slice() {
+                    [] => "nothing".to_owned(),
+                    heads => heads.join(" and in "),
+                }
+            ))
+        })
     }
 
     fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Revisions, Vec<String>> {
         let mut all = BTreeSet::new();
         let mut passed = BTreeSet::new();
         for text in texts {
-            let (revision, before) = (
-                quoted_words(text, "revision"),
-                quoted_words(text, "down_revision"),
-            );
+            let (revision, before) = (quoted_words(text, "revision"), quoted_words(text, "down_revision"));
             if let Some(revision) = revision.into_iter().next() {
                 all.insert(revision);
                 passed.extend(before);
@@ -63,10 +56,7 @@ impl Revisions {
         }
         let heads: Vec<String> = all.difference(&passed).cloned().collect();
         match heads.as_slice() {
-            [head] => Ok(Revisions {
-                head: head.clone(),
-                all,
-            }),
+            [head] => Ok(Revisions { head: head.clone(), all }),
             _ => Err(heads),
         }
     }
@@ -74,9 +64,7 @@ impl Revisions {
 
 fn find_migrations(venv: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(venv.join("lib")).ok()?;
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path().join(MIGRATIONS)))
-        .find(|path| path.is_dir())
+    entries.filter_map(|entry| Some(entry.ok()?.path().join(MIGRATIONS))).find(|path| path.is_dir())
 }
 
 /// The quoted words of the first assignment to a name at the beginning of a line.
@@ -87,13 +75,7 @@ fn quoted_words(text: &str, name: &str) -> Vec<String> {
         let annotation = annotation.trim();
         (annotation.is_empty() || annotation.starts_with(':')).then_some(value)
     });
-    value
-        .unwrap_or_default()
-        .split(['"', '\''])
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
+    value.unwrap_or_default().split(['"', '\'']).skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -118,10 +100,7 @@ mod tests {
         ]);
         assert_eq!(merged.unwrap().head, "c");
         assert_eq!(of(&[]).unwrap_err(), Vec::<String>::new());
-        assert_eq!(
-            of(&["revision = 'a'", "revision = 'b'"]).unwrap_err(),
-            ["a", "b"]
-        );
+        assert_eq!(of(&["revision = 'a'", "revision = 'b'"]).unwrap_err(), ["a", "b"]);
     }
 
     #[test]

@@ -24,10 +24,7 @@ pub(crate) struct Greeting(Arc<Mutex<Vec<u8>>>);
 
 impl Greeting {
     /// The same connection, overheard until the greeting is over.
-    pub(crate) fn overheard(
-        &self,
-        theirs: impl AsyncRead + AsyncWrite + Send + 'static,
-    ) -> io::Result<TcpStream> {
+    pub(crate) fn overheard(&self, theirs: impl AsyncRead + AsyncWrite + Send + 'static) -> io::Result<TcpStream> {
         let (ours, relay) = BlockingUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         relay.set_nonblocking(true)?;
@@ -84,10 +81,7 @@ impl Greeting {
                 _ => None,
             }
         };
-        Answer {
-            product: text("product").unwrap_or_else(|| "AMQP broker".into()),
-            version: text("version"),
-        }
+        Answer { product: text("product").unwrap_or_else(|| "AMQP broker".into()), version: text("version") }
     }
 
     /// What it is, if it is no AMQP broker of the version that we speak.
@@ -140,27 +134,15 @@ mod tests {
         assert_eq!(greeting.strange(), None);
         // Cut anywhere, it is still no panic.
         for end in 0..frame.len() {
-            assert_eq!(
-                heard(&frame[..end]).answer().version.is_some(),
-                end == frame.len() - 1
-            );
+            assert_eq!(heard(&frame[..end]).answer().version.is_some(), end == frame.len() - 1);
         }
     }
 
     #[test]
     fn what_is_no_broker_is_told_apart() {
-        assert_eq!(
-            heard(b"HTTP/1.1 400 Bad Request").strange(),
-            Some("a web server")
-        );
-        assert_eq!(
-            heard(b"SSH-2.0-OpenSSH_9.2").strange(),
-            Some("an SSH server")
-        );
-        assert_eq!(
-            heard(b"\x15\x03\x03\x00\x02\x02\x46").strange(),
-            Some("a server that wants TLS")
-        );
+        assert_eq!(heard(b"HTTP/1.1 400 Bad Request").strange(), Some("a web server"));
+        assert_eq!(heard(b"SSH-2.0-OpenSSH_9.2").strange(), Some("an SSH server"));
+        assert_eq!(heard(b"\x15\x03\x03\x00\x02\x02\x46").strange(), Some("a server that wants TLS"));
         assert_eq!(heard(b"").strange(), None);
     }
 }

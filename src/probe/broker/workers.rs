@@ -3,8 +3,7 @@
 use super::is_not_there;
 use crate::base::text::encode_hex;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
@@ -44,10 +43,7 @@ pub(crate) async fn ping_workers(
             }
             sent = Some(Instant::now());
         }
-        match channel
-            .basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true })
-            .await
-        {
+        match channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await {
             Ok(Some(message)) => {
                 names.extend(names_in(&message.data));
                 if names.iter().any(|name| name.ends_with(here)) {
@@ -72,14 +68,8 @@ async fn reply_queue(channel: &Channel, ours: &str) -> lapin::Result<String> {
             FieldTable::default(),
         )
         .await?;
-    let alone = QueueDeclareOptions {
-        exclusive: true,
-        auto_delete: true,
-        ..QueueDeclareOptions::default()
-    };
-    channel
-        .queue_declare(queue.as_str().into(), alone, FieldTable::default())
-        .await?;
+    let alone = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.as_str().into(), alone, FieldTable::default()).await?;
     channel
         .queue_bind(
             queue.as_str().into(),
@@ -126,10 +116,7 @@ async fn publish_ping(channel: &Channel, ours: &str) -> lapin::Result<()> {
 fn names_in(reply: &[u8]) -> BTreeSet<String> {
     let reply: serde_json::Value = serde_json::from_slice(reply).unwrap_or_default();
     let answers = reply.as_object().into_iter().flatten();
-    answers
-        .filter(|(_, answer)| answer["ok"] == "pong")
-        .map(|(name, _)| name.clone())
-        .collect()
+    answers.filter(|(_, answer)| answer["ok"] == "pong").map(|(name, _)| name.clone()).collect()
 }
 
 /// A name that nobody else has. It is no secret, so a clock does where there is no randomness.
@@ -148,10 +135,7 @@ mod tests {
     #[test]
     fn only_a_pong_counts() {
         let names = |text: &str| -> Vec<String> { names_in(text.as_bytes()).into_iter().collect() };
-        assert_eq!(
-            names(r#"{"celery@one": {"ok": "pong"}, "celery@two": {"error": "no"}}"#),
-            ["celery@one"]
-        );
+        assert_eq!(names(r#"{"celery@one": {"ok": "pong"}, "celery@two": {"error": "no"}}"#), ["celery@one"]);
         assert!(names("[]").is_empty());
         assert!(names("not JSON").is_empty());
     }

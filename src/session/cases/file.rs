@@ -121,16 +121,7 @@ impl Case {
     }
 
     pub(super) fn refuse_empty(&self) -> Result<(), String> {
-        let Outcome {
-            done,
-            nothing,
-            left_alone,
-            error,
-            answer,
-            state,
-            files,
-            ..
-        } = &self.result;
+        let Outcome { done, nothing, left_alone, error, answer, state, files, .. } = &self.result;
         let does = !self.steps.is_empty() || !files.is_empty();
         let told = left_alone.is_some() || error.is_some() || answer.is_some() || state.is_some();
         match told || *done && (does || *nothing) {
@@ -149,10 +140,9 @@ impl Case {
         let mut outcome = outcome.clone();
         outcome.nothing = outcome.done && steps.is_empty() && outcome.files.is_empty();
         // What the author has left out stays so.
-        for (mine, theirs) in [
-            (&self.result.error, &mut outcome.error),
-            (&self.result.left_alone, &mut outcome.left_alone),
-        ] {
+        for (mine, theirs) in
+            [(&self.result.error, &mut outcome.error), (&self.result.left_alone, &mut outcome.left_alone)]
+        {
             if let (Some(mine), Some(text)) = (mine, &theirs)
                 && like(mine, text)
             {
@@ -160,12 +150,7 @@ impl Case {
             }
         }
         for (path, entry) in &mut outcome.files {
-            if let Some(mine) = self
-                .result
-                .files
-                .get(path)
-                .filter(|mine| entry.is_like(mine))
-            {
+            if let Some(mine) = self.result.files.get(path).filter(|mine| entry.is_like(mine)) {
                 entry.clone_from(mine);
             }
         }
@@ -180,10 +165,7 @@ impl Entry {
             (Some(content), Some(wanted)) => like(wanted, content),
             (content, wanted) => content == wanted,
         };
-        let but_for_that = Entry {
-            content: wanted.content.clone(),
-            ..self.clone()
-        };
+        let but_for_that = Entry { content: wanted.content.clone(), ..self.clone() };
         content && but_for_that == *wanted
     }
 }
@@ -200,10 +182,7 @@ impl Outcome {
             && (self.done, self.exit, &self.answer, &self.state)
                 == (wanted.done, wanted.exit, &wanted.answer, &wanted.state)
             && self.files.keys().eq(wanted.files.keys())
-            && self
-                .files
-                .iter()
-                .all(|(path, entry)| entry.is_like(&wanted.files[path]))
+            && self.files.iter().all(|(path, entry)| entry.is_like(&wanted.files[path]))
     }
 }
 
@@ -228,10 +207,7 @@ pub(super) fn told(steps: &[Step], outcome: &Outcome) -> String {
             line(&mut text, key, &true.into());
         }
     }
-    for (key, value) in [
-        ("left_alone", &outcome.left_alone),
-        ("error", &outcome.error),
-    ] {
+    for (key, value) in [("left_alone", &outcome.left_alone), ("error", &outcome.error)] {
         if let Some(value) = value {
             line(&mut text, key, &value.as_str().into());
         }
@@ -284,11 +260,7 @@ fn toml(value: &Json) -> Value {
         Json::Array(all) => all.iter().map(toml).collect(),
         Json::Object(all) => {
             let filled = all.iter().filter(|(_, value)| !is_empty(value));
-            Value::InlineTable(
-                filled
-                    .map(|(key, value)| (key.as_str(), toml(value)))
-                    .collect(),
-            )
+            Value::InlineTable(filled.map(|(key, value)| (key.as_str(), toml(value))).collect())
         }
         Json::Null => "nothing".into(),
     }
@@ -304,11 +276,7 @@ fn json(item: &Item) -> Json {
         }
         Item::ArrayOfTables(tables) => {
             let tables = tables.iter();
-            Json::Array(
-                tables
-                    .map(|table| json(&Item::Table(table.clone())))
-                    .collect(),
-            )
+            Json::Array(tables.map(|table| json(&Item::Table(table.clone()))).collect())
         }
     }
 }
@@ -320,9 +288,7 @@ fn json_of(value: &Value) -> Json {
         Value::Boolean(is_so) => (*is_so.value()).into(),
         Value::Array(all) => all.iter().map(json_of).collect(),
         Value::InlineTable(table) => {
-            let pairs = table
-                .iter()
-                .map(|(key, value)| (key.to_owned(), json_of(value)));
+            let pairs = table.iter().map(|(key, value)| (key.to_owned(), json_of(value)));
             Json::Object(pairs.collect())
         }
         other => other.to_string().into(),
@@ -330,29 +296,19 @@ fn json_of(value: &Value) -> Json {
 }
 
 /// What differs between two looks at a tree.
-pub(super) fn changes(
-    before: &BTreeMap<String, Entry>,
-    after: &BTreeMap<String, Entry>,
-) -> BTreeMap<String, Entry> {
+pub(super) fn changes(before: &BTreeMap<String, Entry>, after: &BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
     let mut changes = BTreeMap::new();
     for (path, entry) in after {
         if before.get(path) != Some(entry) {
             let mut entry = entry.clone();
-            if entry
-                .content
-                .as_ref()
-                .is_some_and(|text| text.len() > LONGEST)
-            {
+            if entry.content.as_ref().is_some_and(|text| text.len() > LONGEST) {
                 entry.content = Some("…".into());
             }
             changes.insert(path.clone(), entry);
         }
     }
     for path in before.keys().filter(|path| !after.contains_key(*path)) {
-        let gone = Entry {
-            gone: true,
-            ..Entry::default()
-        };
+        let gone = Entry { gone: true, ..Entry::default() };
         changes.insert(path.clone(), gone);
     }
     changes

@@ -21,14 +21,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Accounts that are on every machine of a case. Root is whoever runs the tests: its files are theirs.
-const ACCOUNTS: [(&str, u32); 6] = [
-    ("www-data", 33),
-    ("apache", 48),
-    ("adm", 4),
-    ("rabbitmq", 107),
-    ("mysql", 108),
-    ("nobody", 65534),
-];
+const ACCOUNTS: [(&str, u32); 6] =
+    [("www-data", 33), ("apache", 48), ("adm", 4), ("rabbitmq", 107), ("mysql", 108), ("nobody", 65534)];
 /// A release asks for a little less room.
 const ENOUGH: u64 = 2 << 30;
 const SECRETS: [&str; 5] = ["cookie", "database", "readonly", "broker", "monitor"];
@@ -49,16 +43,8 @@ impl Machine {
         let session = session(root.path(), case);
         let id = release::WantedRelease::new(&session.settings().camcops, &session.facts)
             .map_or_else(|_| "none".to_owned(), |one| one.id);
-        let names = vec![
-            (root.path().to_string_lossy().into_owned(), String::new()),
-            (id.clone(), "{id}".to_owned()),
-        ];
-        Machine {
-            root,
-            session,
-            names,
-            id,
-        }
+        let names = vec![(root.path().to_string_lossy().into_owned(), String::new()), (id.clone(), "{id}".to_owned())];
+        Machine { root, session, names, id }
     }
 
     /// `KIND NAME`; `{id}` is the release that the settings ask for.
@@ -90,12 +76,7 @@ fn resource(name: &str) -> Resource {
     serde_json::from_value(json!({"kind": kind, "name": name})).unwrap()
 }
 
-fn walk(
-    root: &Path,
-    directory: &Path,
-    names: &[(String, String)],
-    tree: &mut BTreeMap<String, Entry>,
-) {
+fn walk(root: &Path, directory: &Path, names: &[(String, String)], tree: &mut BTreeMap<String, Entry>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let inside = format!("/{}", path.strip_prefix(root).unwrap().display());
@@ -115,8 +96,7 @@ fn walk(
             socket: kind.is_socket(),
             content: kind.is_file().then(|| text(&path)),
             link: link.map(|to| script::plain(names, &to.to_string_lossy())),
-            mode: (!kind.is_symlink())
-                .then(|| format!("{:04o}", data.permissions().mode() & 0o7777)),
+            mode: (!kind.is_symlink()).then(|| format!("{:04o}", data.permissions().mode() & 0o7777)),
             gone: false,
         };
         tree.insert(script::plain(names, &inside), found);
@@ -130,10 +110,7 @@ fn put(root: &Path, path: &str, stands: &Stands) {
     let at = root.join(path.trim_start_matches('/'));
     make_directory(root, at.parent().unwrap());
     let entry = match stands {
-        Stands::Text(text) => Entry {
-            content: Some(text.clone()),
-            ..Entry::default()
-        },
+        Stands::Text(text) => Entry { content: Some(text.clone()), ..Entry::default() },
         Stands::Entry(entry) => entry.clone(),
     };
     let mode = match &entry.mode {
@@ -163,9 +140,7 @@ fn lay_out(root: &Path, case: &Case) {
     text(
         "/etc/os-release",
         match case.machine.os.as_deref() {
-            None => {
-                "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"
-            }
+            None => "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
             Some("rocky") => {
                 "ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\nPRETTY_NAME=\"Rocky Linux 9.4\"\n"
             }
@@ -192,11 +167,7 @@ fn lay_out(root: &Path, case: &Case) {
     }
     let slug = layout::instance_slug(instance(case));
     for name in SECRETS {
-        let entry = Entry {
-            content: Some(format!("{name}-secret\n")),
-            mode: Some("0600".into()),
-            ..Entry::default()
-        };
+        let entry = Entry { content: Some(format!("{name}-secret\n")), mode: Some("0600".into()), ..Entry::default() };
         let path = format!("/etc/camcops/secrets/{slug}/{name}");
         put(root, &path, &Stands::Entry(entry));
     }
@@ -204,15 +175,8 @@ fn lay_out(root: &Path, case: &Case) {
         make_directory(root, &root.join(directory));
     }
     if case.machine.web_socket {
-        let socket = Entry {
-            socket: true,
-            ..Entry::default()
-        };
-        put(
-            root,
-            &format!("/run/{slug}/{slug}.socket"),
-            &Stands::Entry(socket),
-        );
+        let socket = Entry { socket: true, ..Entry::default() };
+        put(root, &format!("/run/{slug}/{slug}.socket"), &Stands::Entry(socket));
     }
     for (path, stands) in &case.files {
         put(root, path, stands);
@@ -231,10 +195,8 @@ fn instance(case: &Case) -> &str {
 /// The session of the case, with all drivers as a live one has them.
 fn session(root: &Path, case: &Case) -> Session {
     let host = Host::staged(root).unwrap();
-    let sources = Sources {
-        files: vec![(PathBuf::from("provision.toml"), case.settings_text.clone())],
-        ..Sources::default()
-    };
+    let sources =
+        Sources { files: vec![(PathBuf::from("provision.toml"), case.settings_text.clone())], ..Sources::default() };
     let resolved = match Settings::resolve(&sources) {
         Ok(resolved) => resolved,
         Err(why) => panic!("settings: {why}"),
@@ -246,12 +208,7 @@ fn session(root: &Path, case: &Case) -> Session {
         false => Manager::Systemd,
     };
     let mut layout = Layout::new(facts.flavour, instance(case));
-    for path in [
-        &mut layout.venv,
-        &mut layout.socket,
-        &mut layout.config,
-        &mut layout.secrets,
-    ] {
+    for path in [&mut layout.venv, &mut layout.socket, &mut layout.config, &mut layout.secrets] {
         path.insert_str(0, &root.to_string_lossy());
     }
     let site = Site {
@@ -313,11 +270,7 @@ fn write_journal(session: &Session, made: &[String]) {
     }
     let mut writer = Writer::open(&session.host, &session.instance, "install").unwrap();
     for name in made {
-        let change = Change {
-            resource: resource(name),
-            before: State::Absent,
-            after: State::Present(Facets::new()),
-        };
+        let change = Change { resource: resource(name), before: State::Absent, after: State::Present(Facets::new()) };
         let number = writer.intend(&change, None, false).unwrap();
         writer.done(number, &change, None, false).unwrap();
     }

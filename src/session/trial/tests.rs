@@ -1,59 +1,25 @@
 use super::*;
 
 fn said(text: &str, section: &str, key: &str) -> Said {
-    Said {
-        text: text.into(),
-        section: section.into(),
-        key: key.into(),
-    }
+    Said { text: text.into(), section: section.into(), key: key.into() }
 }
 
 #[test]
 fn the_key_is_the_one_that_is_named_or_was_read() {
     let config = Ini::parse("[site]\nSNOMED_TASK_XML_FILENAME = /srv/tasks.xml\n");
     for (text, section, key, expected) in [
-        (
-            "Missing parameter FILE_PATIENT_SPEC",
-            "recipient:a",
-            "",
-            ("recipient:a", "FILE_PATIENT_SPEC"),
-        ),
-        (
-            "Missing parameter EMAIL_HOST",
-            "recipient:a",
-            "",
-            ("site", "EMAIL_HOST"),
-        ),
-        (
-            "Task 'x' doesn't exist",
-            "recipient:a",
-            "TASKS",
-            ("recipient:a", "TASKS"),
-        ),
-        (
-            "Bad MFA_METHOD item: 'face'",
-            "site",
-            "MFA_METHODS",
-            ("site", "MFA_METHODS"),
-        ),
+        ("Missing parameter FILE_PATIENT_SPEC", "recipient:a", "", ("recipient:a", "FILE_PATIENT_SPEC")),
+        ("Missing parameter EMAIL_HOST", "recipient:a", "", ("site", "EMAIL_HOST")),
+        ("Task 'x' doesn't exist", "recipient:a", "TASKS", ("recipient:a", "TASKS")),
+        ("Bad MFA_METHOD item: 'face'", "site", "MFA_METHODS", ("site", "MFA_METHODS")),
         (
             "Invalid TRUSTED_PROXY_HEADERS value: was 'HTTP_HOST'",
             "server",
             "EXTERNAL_SCRIPT_NAME",
             ("server", "TRUSTED_PROXY_HEADERS"),
         ),
-        (
-            "Twilio SMS: missing parameter SID",
-            "site",
-            "SMS_BACKEND",
-            ("sms_backend:twilio", "SID"),
-        ),
-        (
-            "[Errno 2] No such file: '/srv/tasks.xml'",
-            "",
-            "",
-            ("site", "SNOMED_TASK_XML_FILENAME"),
-        ),
+        ("Twilio SMS: missing parameter SID", "site", "SMS_BACKEND", ("sms_backend:twilio", "SID")),
+        ("[Errno 2] No such file: '/srv/tasks.xml'", "", "", ("site", "SNOMED_TASK_XML_FILENAME")),
         ("something else", "", "", ("", "")),
     ] {
         let found = key_of(&said(text, section, key), text, &config);

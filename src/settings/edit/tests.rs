@@ -14,67 +14,27 @@ fn unset(text: &str, key: &str) -> String {
 /// Before, key, value (empty to unset), after.
 const EDITS: &[(&str, &str, &str, &str)] = &[
     ("", "web.path", "/a", "[web]\npath = \"/a\"\n"),
-    (
-        "# mine",
-        "web.path",
-        "/a",
-        "# mine\n\n[web]\npath = \"/a\"\n",
-    ),
+    ("# mine", "web.path", "/a", "# mine\n\n[web]\npath = \"/a\"\n"),
     ("[web]", "web.path", "/a", "[web]\npath = \"/a\"\n"),
-    (
-        "\u{feff}[web]\nworkers=2",
-        "web.path",
-        "/a",
-        "\u{feff}[web]\nworkers=2\npath = \"/a\"\n",
-    ),
-    (
-        "# ü\n[web]\nworkers=2\n",
-        "web.workers",
-        "3",
-        "# ü\n[web]\nworkers=3\n",
-    ),
-    (
-        "[web] # w\n\n[tls]\n",
-        "web.path",
-        "/a",
-        "[web] # w\npath = \"/a\"\n\n[tls]\n",
-    ),
+    ("\u{feff}[web]\nworkers=2", "web.path", "/a", "\u{feff}[web]\nworkers=2\npath = \"/a\"\n"),
+    ("# ü\n[web]\nworkers=2\n", "web.workers", "3", "# ü\n[web]\nworkers=3\n"),
+    ("[web] # w\n\n[tls]\n", "web.path", "/a", "[web] # w\npath = \"/a\"\n\n[tls]\n"),
     (
         "[web]\nworkers = 2 # two\n\n# t\n[tls]\n",
         "web.path",
         "/a",
         "[web]\nworkers = 2 # two\npath = \"/a\"\n\n# t\n[tls]\n",
     ),
-    (
-        "[web]\r\nworkers = 2\r\n[tls]\r\n",
-        "web.path",
-        "/a",
-        "[web]\r\nworkers = 2\r\npath = \"/a\"\r\n[tls]\r\n",
-    ),
+    ("[web]\r\nworkers = 2\r\n[tls]\r\n", "web.path", "/a", "[web]\r\nworkers = 2\r\npath = \"/a\"\r\n[tls]\r\n"),
     (
         "[web]\n#workers = \"auto\"\n# path is /\n# path = \"/\"\n\n#listen\n[tls]\n#path = 1\n",
         "web.path",
         "/a",
         "[web]\n#workers = \"auto\"\n# path is /\n# path = \"/\"\npath = \"/a\"\n\n#listen\n[tls]\n#path = 1\n",
     ),
-    (
-        "[web]\n  path   =   '/b'   # why\n",
-        "web.path",
-        "/a",
-        "[web]\n  path   =   \"/a\"   # why\n",
-    ),
-    (
-        "[web]\npath = '/a'\n",
-        "web.path",
-        "/a",
-        "[web]\npath = '/a'\n",
-    ),
-    (
-        "[web]\nlisten = [ # all\n  '*',\n]\n",
-        "web.listen",
-        "*",
-        "[web]\nlisten = [ # all\n  '*',\n]\n",
-    ),
+    ("[web]\n  path   =   '/b'   # why\n", "web.path", "/a", "[web]\n  path   =   \"/a\"   # why\n"),
+    ("[web]\npath = '/a'\n", "web.path", "/a", "[web]\npath = '/a'\n"),
+    ("[web]\nlisten = [ # all\n  '*',\n]\n", "web.listen", "*", "[web]\nlisten = [ # all\n  '*',\n]\n"),
     (
         "[web]\nlisten = [ # all\n  '*',\n] # so\n",
         "web.listen",
@@ -87,18 +47,8 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
         "/a",
         "[web]\nserver_names = [\n  'a',\n]\n#path = '/'\npath = \"/a\"\n",
     ),
-    (
-        "web.workers = 2\n",
-        "web.path",
-        "/a",
-        "web.workers = 2\nweb.path = \"/a\"\n",
-    ),
-    (
-        "web = { workers = 2 }\n",
-        "web.path",
-        "/a",
-        "web = { workers = 2, path = \"/a\" }\n",
-    ),
+    ("web.workers = 2\n", "web.path", "/a", "web.workers = 2\nweb.path = \"/a\"\n"),
+    ("web = { workers = 2 }\n", "web.path", "/a", "web = { workers = 2, path = \"/a\" }\n"),
     ("web = {}\n", "web.path", "/a", "web = { path = \"/a\" }\n"),
     (
         "[config.site]\nA = 1\n",
@@ -112,61 +62,16 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
         "[\"x\"]",
         "[config.\"recipient:b\"]\nA = 1\nP = [\"x\"]\n",
     ),
-    (
-        "[config]\nsite.A = 1\n",
-        "config.site.B",
-        "2",
-        "[config]\nsite.A = 1\nsite.B = \"2\"\n",
-    ),
-    (
-        "config = { site = { A = 1 } }\n",
-        "config.export.B",
-        "2",
-        "config = { site = { A = 1 }, export.B = \"2\" }\n",
-    ),
-    (
-        "config = { site.A = 1 }\n",
-        "config.site.B",
-        "2",
-        "config = { site.A = 1, site.B = \"2\" }\n",
-    ),
-    (
-        "[web]\n# why\npath = '/a' # that\nworkers = 2\n",
-        "web.path",
-        "",
-        "[web]\n# why\nworkers = 2\n",
-    ),
-    (
-        "[web]\nlisten = [\n '*', # all\n]\nworkers = 2",
-        "web.listen",
-        "",
-        "[web]\nworkers = 2",
-    ),
+    ("[config]\nsite.A = 1\n", "config.site.B", "2", "[config]\nsite.A = 1\nsite.B = \"2\"\n"),
+    ("config = { site = { A = 1 } }\n", "config.export.B", "2", "config = { site = { A = 1 }, export.B = \"2\" }\n"),
+    ("config = { site.A = 1 }\n", "config.site.B", "2", "config = { site.A = 1, site.B = \"2\" }\n"),
+    ("[web]\n# why\npath = '/a' # that\nworkers = 2\n", "web.path", "", "[web]\n# why\nworkers = 2\n"),
+    ("[web]\nlisten = [\n '*', # all\n]\nworkers = 2", "web.listen", "", "[web]\nworkers = 2"),
     ("[web]\nworkers = 2", "web.workers", "", "[web]\n"),
-    (
-        "[web]\nworkers = 2\n",
-        "web.path",
-        "",
-        "[web]\nworkers = 2\n",
-    ),
-    (
-        "web.path = '/a'\nweb.workers = 2\n",
-        "web.path",
-        "",
-        "web.workers = 2\n",
-    ),
-    (
-        "web = { path = '/a', workers = 2 }\n",
-        "web.path",
-        "",
-        "web = { workers = 2 }\n",
-    ),
-    (
-        "web = { workers = 2, path = '/a' }\n",
-        "web.path",
-        "",
-        "web = { workers = 2 }\n",
-    ),
+    ("[web]\nworkers = 2\n", "web.path", "", "[web]\nworkers = 2\n"),
+    ("web.path = '/a'\nweb.workers = 2\n", "web.path", "", "web.workers = 2\n"),
+    ("web = { path = '/a', workers = 2 }\n", "web.path", "", "web = { workers = 2 }\n"),
+    ("web = { workers = 2, path = '/a' }\n", "web.path", "", "web = { workers = 2 }\n"),
     ("web = { path = '/a' }\n", "web.path", "", "web = { }\n"),
     ("[web]\npth = '/a'\n", "web.pth", "", "[web]\n"),
     ("pth = '/a'\n", "pth", "", ""),
@@ -176,15 +81,10 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
 fn only_the_key_changes() {
     for (before, key, value, expected) in EDITS {
         let value = Some(*value).filter(|value| !value.is_empty());
-        let after =
-            edit_text(before, key, value).unwrap_or_else(|problem| panic!("{before}\n{problem}"));
+        let after = edit_text(before, key, value).unwrap_or_else(|problem| panic!("{before}\n{problem}"));
         assert_eq!(after, *expected, "{before}");
         if value.is_some() {
-            assert_eq!(
-                edit_text(&after, key, value).as_ref(),
-                Ok(&after),
-                "{before}"
-            );
+            assert_eq!(edit_text(&after, key, value).as_ref(), Ok(&after), "{before}");
         }
     }
 }
@@ -192,57 +92,17 @@ fn only_the_key_changes() {
 #[test]
 fn refusals_say_why() {
     for (text, key, value, expected) in [
-        (
-            "",
-            "web.pth",
-            Some("/a"),
-            "web.pth: unknown key; nearest: web.path",
-        ),
-        (
-            "",
-            "web.pth",
-            None,
-            "web.pth: unknown key; nearest: web.path",
-        ),
+        ("", "web.pth", Some("/a"), "web.pth: unknown key; nearest: web.path"),
+        ("", "web.pth", None, "web.pth: unknown key; nearest: web.path"),
         ("", "web", None, "web: is a section"),
         ("[web]", "web", None, "web: is a section"),
         ("web = {}", "web", None, "web: is a section"),
-        (
-            "",
-            "web.workers",
-            Some("0"),
-            "web.workers: 0 is too small; allowed: \"auto\" or 1 to 256, for example 4",
-        ),
-        (
-            "",
-            "database.password",
-            Some("x"),
-            "database.password: a password is never a setting",
-        ),
-        (
-            "web = 1",
-            "web.path",
-            Some("/a"),
-            "web: is not a section in this file",
-        ),
-        (
-            "[[web]]",
-            "web.path",
-            Some("/a"),
-            "web: is not a section in this file",
-        ),
-        (
-            "[web]\n\n[web",
-            "web.path",
-            Some("/a"),
-            "line 3: is not TOML",
-        ),
-        (
-            "[web.path]",
-            "web.path",
-            Some("/a"),
-            "web.path: stands in the file in a way that only an editor can change",
-        ),
+        ("", "web.workers", Some("0"), "web.workers: 0 is too small; allowed: \"auto\" or 1 to 256, for example 4"),
+        ("", "database.password", Some("x"), "database.password: a password is never a setting"),
+        ("web = 1", "web.path", Some("/a"), "web: is not a section in this file"),
+        ("[[web]]", "web.path", Some("/a"), "web: is not a section in this file"),
+        ("[web]\n\n[web", "web.path", Some("/a"), "line 3: is not TOML"),
+        ("[web.path]", "web.path", Some("/a"), "web.path: stands in the file in a way that only an editor can change"),
     ] {
         let problem = edit_text(text, key, value).expect_err(key).to_string();
         assert!(problem.starts_with(expected), "{problem}");
@@ -260,24 +120,17 @@ fn arbitrary_file() -> impl Strategy<Value = String> {
     let lines = example().lines().map(str::to_owned).collect::<Vec<_>>();
     let count = lines.len();
     let choices = prop::collection::vec((any::<bool>(), any::<bool>()), count);
-    (
-        choices,
-        prop_oneof![Just("\n"), Just("\r\n")],
-        any::<bool>(),
-    )
-        .prop_map(move |(choices, end, ends)| {
-            let mut kept = Vec::new();
-            for (line, (keep, bare)) in lines.iter().zip(choices) {
-                match line.strip_prefix('#') {
-                    Some(key) if bare && key.starts_with(char::is_alphabetic) => {
-                        kept.push(format!("{key}  # set"))
-                    }
-                    _ if keep || line.starts_with('[') => kept.push(line.clone()),
-                    _ => {}
-                }
+    (choices, prop_oneof![Just("\n"), Just("\r\n")], any::<bool>()).prop_map(move |(choices, end, ends)| {
+        let mut kept = Vec::new();
+        for (line, (keep, bare)) in lines.iter().zip(choices) {
+            match line.strip_prefix('#') {
+                Some(key) if bare && key.starts_with(char::is_alphabetic) => kept.push(format!("{key}  # set")),
+                _ if keep || line.starts_with('[') => kept.push(line.clone()),
+                _ => {}
             }
-            kept.join(end) + if ends { end } else { "" }
-        })
+        }
+        kept.join(end) + if ends { end } else { "" }
+    })
 }
 
 fn is_subsequence(short: &str, long: &str) -> bool {

@@ -1,8 +1,6 @@
 //! The database, its accounts and its server's settings, on the machine of the server.
 
-use super::{
-    MARIADB_10, MARIADB_11, MYSQL, ODD_PASSWORD, PARTS, Said, Server, provision, settings,
-};
+use super::{MARIADB_10, MARIADB_11, MYSQL, ODD_PASSWORD, PARTS, Said, Server, provision, settings};
 use crate::harness::Machine;
 use crate::harness::servers::sql;
 
@@ -73,10 +71,7 @@ fn lifecycle(server: Server) {
         a_restarted_server_is_found_again(&machine);
     }
 
-    sql(
-        &machine,
-        "CREATE TABLE cam_cops.kept (a INT); INSERT INTO cam_cops.kept VALUES (7);",
-    );
+    sql(&machine, "CREATE TABLE cam_cops.kept (a INT); INSERT INTO cam_cops.kept VALUES (7);");
     provision(&machine, "uninstall").is(0, &["schema cam_cops", US]);
     machine.run("test ! -e /etc/camcops/camcops.my.cnf");
     // The reader's password has gone with its file; the journal still knows that both accounts are ours.
@@ -99,29 +94,18 @@ fn lifecycle(server: Server) {
 }
 
 fn its_settings_are_read(machine: &Machine) {
-    let read = sql(
-        machine,
-        "SELECT @@GLOBAL.max_allowed_packet, @@GLOBAL.innodb_flush_log_at_trx_commit",
-    );
+    let read = sql(machine, "SELECT @@GLOBAL.max_allowed_packet, @@GLOBAL.innodb_flush_log_at_trx_commit");
     assert_eq!(read, "67108864\t2\n");
-    let complaints = machine.run(
-        "cat /var/log/mysql/error.log /var/log/*.out 2>/dev/null | grep -iE 'unknown|deprecated' || true",
-    );
+    let complaints =
+        machine.run("cat /var/log/mysql/error.log /var/log/*.out 2>/dev/null | grep -iE 'unknown|deprecated' || true");
     assert_eq!(complaints, "");
 }
 
 fn only_its_own_database(machine: &Machine) {
-    sql(
-        machine,
-        "CREATE DATABASE camXcops; CREATE TABLE camXcops.t (a INT);",
-    );
+    sql(machine, "CREATE DATABASE camXcops; CREATE TABLE camXcops.t (a INT);");
     as_application(machine, "SELECT CURRENT_USER()").is(0, &[US]);
     as_application(machine, "SELECT * FROM camXcops.t").is(1, &["denied"]);
-    as_application(
-        machine,
-        "USE cam_cops; CREATE TABLE t (a INT); DROP TABLE t;",
-    )
-    .is(0, &[]);
+    as_application(machine, "USE cam_cops; CREATE TABLE t (a INT); DROP TABLE t;").is(0, &[]);
     machine.run(
         "client=$(command -v mariadb || command -v mysql)
          printf '[client]\\nuser=cam_reports\\npassword=%s\\n' \"$(cat /etc/camcops/secrets/camcops/readonly)\" > /root/reader.cnf
@@ -138,51 +122,18 @@ fn what_drifts_is_mended(server: Server, machine: &Machine) {
         false => "ALTER USER cam_cops@localhost IDENTIFIED VIA unix_socket",
     };
     let cases = [
-        (
-            "ALTER USER cam_cops@localhost IDENTIFIED BY 'Another 1'",
-            "login",
-        ),
+        ("ALTER USER cam_cops@localhost IDENTIFIED BY 'Another 1'", "login"),
         (by_socket, "method"),
-        (
-            "REVOKE INSERT ON `cam\\_cops`.* FROM cam_cops@localhost",
-            "grants",
-        ),
-        (
-            "GRANT ALL ON *.* TO cam_cops@localhost WITH GRANT OPTION",
-            "grants",
-        ),
-        (
-            "GRANT SELECT ON `cam_cops`.* TO cam_cops@localhost",
-            "grants",
-        ),
-        (
-            "GRANT SELECT (User) ON mysql.user TO cam_cops@localhost",
-            "grants",
-        ),
-        (
-            "CREATE ROLE `power full`; GRANT `power full` TO cam_cops@localhost",
-            "grants",
-        ),
-        (
-            "GRANT INSERT ON `cam\\_cops`.* TO cam_reports@localhost",
-            "cam_reports",
-        ),
-        (
-            "DROP USER cam_cops@localhost, cam_reports@localhost",
-            "look again for sql_account",
-        ),
-        (
-            "ALTER DATABASE cam_cops CHARACTER SET latin1 COLLATE latin1_swedish_ci",
-            "utf8mb4_unicode_ci",
-        ),
-        (
-            "SET GLOBAL max_allowed_packet = 16777216",
-            "16 MiB -> at least 64 MiB",
-        ),
-        (
-            "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
-            "flush 1 -> 2",
-        ),
+        ("REVOKE INSERT ON `cam\\_cops`.* FROM cam_cops@localhost", "grants"),
+        ("GRANT ALL ON *.* TO cam_cops@localhost WITH GRANT OPTION", "grants"),
+        ("GRANT SELECT ON `cam_cops`.* TO cam_cops@localhost", "grants"),
+        ("GRANT SELECT (User) ON mysql.user TO cam_cops@localhost", "grants"),
+        ("CREATE ROLE `power full`; GRANT `power full` TO cam_cops@localhost", "grants"),
+        ("GRANT INSERT ON `cam\\_cops`.* TO cam_reports@localhost", "cam_reports"),
+        ("DROP USER cam_cops@localhost, cam_reports@localhost", "look again for sql_account"),
+        ("ALTER DATABASE cam_cops CHARACTER SET latin1 COLLATE latin1_swedish_ci", "utf8mb4_unicode_ci"),
+        ("SET GLOBAL max_allowed_packet = 16777216", "16 MiB -> at least 64 MiB"),
+        ("SET GLOBAL innodb_flush_log_at_trx_commit = 1", "flush 1 -> 2"),
         ("DROP DATABASE cam_cops", "look again for schema cam_cops"),
     ];
     for (damage, words) in cases {
@@ -209,26 +160,17 @@ fn mended(machine: &Machine, what: &str, words: &str) {
 }
 
 fn what_is_not_ours_stays(machine: &Machine) {
-    let before = |user: &str| {
-        sql(
-            machine,
-            &format!("SHOW CREATE USER {user}@localhost; SHOW GRANTS FOR {user}@localhost"),
-        )
-    };
+    let before =
+        |user: &str| sql(machine, &format!("SHOW CREATE USER {user}@localhost; SHOW GRANTS FOR {user}@localhost"));
     sql(
         machine,
         "CREATE USER theirs@localhost IDENTIFIED BY 'Theirs, 1'; GRANT ALL ON elsewhere.* TO theirs@localhost;",
     );
-    for (user, words) in [
-        ("cam_cops", "instance camcops uses the account"),
-        ("theirs", "was not made by camcops-provision"),
-    ] {
+    for (user, words) in
+        [("cam_cops", "instance camcops uses the account"), ("theirs", "was not made by camcops-provision")]
+    {
         let was = before(user);
-        machine.write(
-            "/etc/camcops/provision_two.toml",
-            &format!("database.user = '{user}'\n"),
-            0o640,
-        );
+        machine.write("/etc/camcops/provision_two.toml", &format!("database.user = '{user}'\n"), 0o640);
         let said = provision(machine, &format!("--instance two install --only {PARTS}"));
         said.is(73, &[words, "database.user"]);
         assert_eq!(before(user), was);

@@ -1,8 +1,6 @@
 //! A server on another machine: administered from here, or looked after by others; and each way to fail.
 
-use super::{
-    MARIADB_10, MARIADB_11, MYSQL, ODD_PASSWORD, PARTS, Said, Server, provision, settings,
-};
+use super::{MARIADB_10, MARIADB_11, MYSQL, ODD_PASSWORD, PARTS, Said, Server, provision, settings};
 use crate::harness::Machine;
 use crate::harness::certificates::Authority;
 use crate::harness::servers::{certify, sql, start_mariadb};
@@ -16,12 +14,7 @@ const ADMINISTRATOR: &str = "database.admin_defaults_file = '/root/admin.cnf'\n"
 const HOST: &str = "database.host = 'db.test'\n";
 
 /// Starts a server which others can reach, with a certificate for db.test and an administrator, and lays a cable to it.
-pub fn start(
-    server: Server,
-    authority: &Authority,
-    here: &Machine,
-    addresses: (&str, &str),
-) -> Option<Machine> {
+pub fn start(server: Server, authority: &Authority, here: &Machine, addresses: (&str, &str)) -> Option<Machine> {
     let there = server.machine()?;
     here.connect(addresses.0, &there, addresses.1);
     certify(&there, authority, "db.test", false);
@@ -64,14 +57,8 @@ fn each_way_to_fail_is_told_and_leaves_nothing() {
     };
     let authority = Authority::new("the right one");
     let there = start(MARIADB_11, &authority, &here, (HERE, THERE)).unwrap();
-    here.run(&format!(
-        "echo {THERE} db.test other.test >> /etc/hosts; echo 127.0.0.1 plain.test >> /etc/hosts"
-    ));
-    here.write(
-        "/etc/test-tls/stranger.crt",
-        &Authority::new("a stranger").pem,
-        0o644,
-    );
+    here.run(&format!("echo {THERE} db.test other.test >> /etc/hosts; echo 127.0.0.1 plain.test >> /etc/hosts"));
+    here.write("/etc/test-tls/stranger.crt", &Authority::new("a stranger").pem, 0o644);
     // This one has no certificate.
     start_mariadb(&here);
 
@@ -87,36 +74,12 @@ fn administered(here: &Machine, there: &Machine) {
     let stranger = "database.tls_ca = '/etc/test-tls/stranger.crt'\n";
     let cases: [(i32, &str, &[&str]); 7] = [
         (65, "authority that is not trusted here", &[HOST, stranger]),
-        (
-            65,
-            "is not for other.test",
-            &["database.host = 'other.test'\n", AUTHORITY],
-        ),
-        (
-            78,
-            "does not offer TLS",
-            &["database.host = 'plain.test'\n", AUTHORITY],
-        ),
-        (
-            69,
-            "connection refused",
-            &[HOST, AUTHORITY, "database.port = 3307\n"],
-        ),
-        (
-            69,
-            "nowhere.test",
-            &["database.host = 'nowhere.test'\n", AUTHORITY],
-        ),
-        (
-            69,
-            "no way to that machine",
-            &["database.host = '10.99.0.1'\n", AUTHORITY],
-        ),
-        (
-            78,
-            "database.tls_ca",
-            &[HOST, "database.tls_ca = '/etc/hosts'\n"],
-        ),
+        (65, "is not for other.test", &["database.host = 'other.test'\n", AUTHORITY]),
+        (78, "does not offer TLS", &["database.host = 'plain.test'\n", AUTHORITY]),
+        (69, "connection refused", &[HOST, AUTHORITY, "database.port = 3307\n"]),
+        (69, "nowhere.test", &["database.host = 'nowhere.test'\n", AUTHORITY]),
+        (69, "no way to that machine", &["database.host = '10.99.0.1'\n", AUTHORITY]),
+        (78, "database.tls_ca", &[HOST, "database.tls_ca = '/etc/hosts'\n"]),
     ];
     for (code, words, more) in cases {
         let text = [&[VERIFIED, ADMINISTRATOR], more].concat();
@@ -130,18 +93,8 @@ fn administered(here: &Machine, there: &Machine) {
         nothing_made(here, there);
     };
     let administrator = || login("admin", ODD_PASSWORD);
-    refused(
-        login("admin", "wrong"),
-        0o600,
-        77,
-        &["refuses its administrator admin"],
-    );
-    refused(
-        login("weak", ODD_PASSWORD),
-        0o600,
-        77,
-        &["lacks a privilege", "SELECT"],
-    );
+    refused(login("admin", "wrong"), 0o600, 77, &["refuses its administrator admin"]);
+    refused(login("weak", ODD_PASSWORD), 0o600, 77, &["lacks a privilege", "SELECT"]);
     sql(there, "GRANT SELECT ON mysql.* TO weak@'%'");
     let lacks = ["lacks CREATE USER, ALTER, CREATE, ", "GRANT OPTION"];
     refused(login("weak", ODD_PASSWORD), 0o600, 77, &lacks);
@@ -168,21 +121,13 @@ fn administered(here: &Machine, there: &Machine) {
         install(here, &full).is(0, &["nothing to do"]);
     }
     // What is not ours is not tuned.
-    assert_eq!(
-        sql(there, "SELECT @@GLOBAL.max_allowed_packet"),
-        "1048576\n"
-    );
+    assert_eq!(sql(there, "SELECT @@GLOBAL.max_allowed_packet"), "1048576\n");
 }
 
 #[track_caller]
 fn nothing_made(here: &Machine, there: &Machine) {
-    here.run(
-        "test ! -e /srv/camcops -a ! -e /etc/camcops/camcops.conf -a ! -e /etc/camcops/secrets",
-    );
-    let made = sql(
-        there,
-        "SHOW DATABASES LIKE 'camcops'; SELECT User FROM mysql.user WHERE User = 'camcops'",
-    );
+    here.run("test ! -e /srv/camcops -a ! -e /etc/camcops/camcops.conf -a ! -e /etc/camcops/secrets");
+    let made = sql(there, "SHOW DATABASES LIKE 'camcops'; SELECT User FROM mysql.user WHERE User = 'camcops'");
     assert_eq!(made, "");
 }
 
@@ -192,30 +137,14 @@ fn made_by_others(here: &Machine, there: &Machine, by_default: &str) {
     here.write("/root/given", &format!("{ODD_PASSWORD}\n"), 0o600);
     let installed = |code: i32, words: &[&str]| install(here, &text).is(code, words);
     installed(77, &["somebody or its password", "database.password_file"]);
-    sql(
-        there,
-        &format!("CREATE USER somebody@'%' IDENTIFIED BY '{ODD_PASSWORD}'"),
-    );
-    installed(
-        77,
-        &[
-            "run: CREATE DATABASE `made_there` CHARACTER SET utf8mb4",
-            "not into the database",
-        ],
-    );
+    sql(there, &format!("CREATE USER somebody@'%' IDENTIFIED BY '{ODD_PASSWORD}'"));
+    installed(77, &["run: CREATE DATABASE `made_there` CHARACTER SET utf8mb4", "not into the database"]);
     sql(
         there,
         "CREATE DATABASE made_there CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;\n\
          GRANT ALL ON `made\\_there`.* TO somebody@'%'; REVOKE INDEX, ALTER ON `made\\_there`.* FROM somebody@'%'",
     );
-    installed(
-        77,
-        &[
-            "without ALTER, INDEX",
-            "run: GRANT ALTER, CREATE, ",
-            " ON `made\\_there`.* TO 'somebody'@'%'",
-        ],
-    );
+    installed(77, &["without ALTER, INDEX", "run: GRANT ALTER, CREATE, ", " ON `made\\_there`.* TO 'somebody'@'%'"]);
     sql(
         there,
         &format!(

@@ -10,14 +10,13 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-const PARTS: &str =
-    "accounts,directories,secrets,configuration,application,database,tables,superuser";
-const SETTINGS: &str = "account.user = 'camcops'\nsuperuser.username = 'boss'\nsuperuser.password_file = '/root/boss'\n";
+const PARTS: &str = "accounts,directories,secrets,configuration,application,database,tables,superuser";
+const SETTINGS: &str =
+    "account.user = 'camcops'\nsuperuser.username = 'boss'\nsuperuser.password_file = '/root/boss'\n";
 const DUMPS: &str = "/var/backups/camcops";
 /// What a cut between two changes of the last migration leaves, and what an older release has.
 const CUT: &str = "UPDATE camcops._alembic_version SET version_num = '0086'";
-const OLDER: &str =
-    "DROP TABLE camcops.empsa; UPDATE camcops._alembic_version SET version_num = '0086'";
+const OLDER: &str = "DROP TABLE camcops.empsa; UPDATE camcops._alembic_version SET version_num = '0086'";
 
 #[test]
 fn tables_are_made_cut_upgraded_and_refused() {
@@ -44,13 +43,7 @@ fn tables_are_made_on_other_machines() {
     };
     let authority = Authority::new("the right one");
     on_another_machine(&here, MARIADB_11, &authority, "eleven", (HERE, THERE));
-    on_another_machine(
-        &here,
-        MYSQL,
-        &authority,
-        "mysql",
-        ("10.78.0.1", "10.78.0.2"),
-    );
+    on_another_machine(&here, MYSQL, &authority, "mysql", ("10.78.0.1", "10.78.0.2"));
 }
 
 fn arguments(verb: &str) -> String {
@@ -83,27 +76,16 @@ fn killed_at(machine: &Machine, words: &str) {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let said: Vec<String> = lines
-        .map(Result::unwrap)
-        .take_while(|line| !line.contains(words))
-        .collect();
-    assert!(
-        child.try_wait().unwrap().is_none(),
-        "{words:?} is not in {said:#?}"
-    );
+    let said: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.contains(words)).collect();
+    assert!(child.try_wait().unwrap().is_none(), "{words:?} is not in {said:#?}");
     kill(&mut child);
 }
 
 fn first_tables_are_cut(machine: &Machine) {
     // Cut together with what it started, as a power failure does.
     killed_at(machine, "tables: revision");
-    machine.run(
-        "pkill -KILL -f [u]pgrade_db; until ! pgrep -f [u]pgrade_db > /dev/null; do sleep 0.1; done",
-    );
-    let left = sql(
-        machine,
-        "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'camcops'",
-    );
+    machine.run("pkill -KILL -f [u]pgrade_db; until ! pgrep -f [u]pgrade_db > /dev/null; do sleep 0.1; done");
+    let left = sql(machine, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'camcops'");
     assert!((2..180).contains(&left.trim().parse().unwrap()), "{left}");
     // Cut alone: what it started goes on, and the next run waits for it.
     killed_at(machine, "tables: revision");
@@ -133,16 +115,8 @@ fn without_any_password(machine: &Machine) {
 }
 
 fn superusers(machine: &Machine) {
-    let user = || {
-        sql(
-            machine,
-            "SELECT * FROM camcops._security_users WHERE username = 'boss'",
-        )
-    };
-    sql(
-        machine,
-        "UPDATE camcops._security_users SET superuser = 0 WHERE username = 'boss'",
-    );
+    let user = || sql(machine, "SELECT * FROM camcops._security_users WHERE username = 'boss'");
+    sql(machine, "UPDATE camcops._security_users SET superuser = 0 WHERE username = 'boss'");
     let was = user();
     machine.write("/root/boss", "another one entirely\n", 0o600);
     at_head(machine);
@@ -153,10 +127,7 @@ fn superusers(machine: &Machine) {
     install(machine).is(78, &["has 9 characters"]);
     machine.write("/root/boss", "1234567890\n", 0o600);
     install(machine).is(78, &["one that many people use"]);
-    let users = sql(
-        machine,
-        "SELECT username FROM camcops._security_users WHERE username = 'second'",
-    );
+    let users = sql(machine, "SELECT username FROM camcops._security_users WHERE username = 'second'");
     assert_eq!(users, "");
     settings(machine, SETTINGS);
 }
@@ -167,47 +138,26 @@ fn upgrades(machine: &Machine) {
     sql(machine, OLDER);
     machine.run("mkdir /hidden; mv /usr/bin/mariadb-dump /usr/bin/mysqldump /hidden");
     install(machine).is(69, &["mariadb-dump of MariaDB is not on this machine"]);
-    assert_eq!(
-        (revision(machine).as_str(), dumps().as_str()),
-        ("0086\n", "")
-    );
+    assert_eq!((revision(machine).as_str(), dumps().as_str()), ("0086\n", ""));
     machine.run("mv /hidden/* /usr/bin");
 
     provision(machine, &arguments("plan")).is(2, &["tables camcops"]);
-    install(machine).is(
-        0,
-        &[
-            "dumping the database camcops",
-            "tables: revision 0087 of 0087",
-        ],
-    );
+    install(machine).is(0, &["dumping the database camcops", "tables: revision 0087 of 0087"]);
     at_head(machine);
     let dump = dumps();
-    assert!(
-        dump.trim().ends_with("-0086-before-0087.sql.zst") && dump.lines().count() == 1,
-        "{dump}"
-    );
-    machine.run(&format!(
-        "test \"$(stat -c %a:%U {DUMPS} {DUMPS}/*.zst | tr '\\n' ' ')\" = '700:root 600:root '"
-    ));
+    assert!(dump.trim().ends_with("-0086-before-0087.sql.zst") && dump.lines().count() == 1, "{dump}");
+    machine.run(&format!("test \"$(stat -c %a:%U {DUMPS} {DUMPS}/*.zst | tr '\\n' ' ')\" = '700:root 600:root '"));
 
     // A migration that can't be made twice: the dump from before the first try stays the way back.
     machine.run(&format!("rm {DUMPS}/*"));
     sql(machine, CUT);
     let said = install(machine).is(1, &["the way back is the dump", "backup restore"]);
-    let first = dumps()
-        .lines()
-        .find(|name| name.ends_with(".sql.zst"))
-        .unwrap()
-        .to_owned();
+    let first = dumps().lines().find(|name| name.ends_with(".sql.zst")).unwrap().to_owned();
     assert!(said.contains(&first), "{said}");
     install(machine).is(1, &[&format!("the way back is the dump {DUMPS}/{first}")]);
     let boss = "SELECT username FROM camcops._security_users";
     let users = sql(machine, boss);
-    sql(
-        machine,
-        "DROP DATABASE camcops; CREATE DATABASE camcops CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
-    );
+    sql(machine, "DROP DATABASE camcops; CREATE DATABASE camcops CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci");
     let dump = fs::read(machine.path(&format!("{DUMPS}/{first}"))).unwrap();
     let dump = zstd::decode_all(&dump[..]).unwrap();
     fs::write(machine.path("/root/dump.sql"), dump).unwrap();
@@ -220,22 +170,13 @@ fn upgrades(machine: &Machine) {
 }
 
 fn refusals(machine: &Machine) {
-    sql(
-        machine,
-        "UPDATE camcops._alembic_version SET version_num = '9999'",
-    );
+    sql(machine, "UPDATE camcops._alembic_version SET version_num = '9999'");
     install(machine).is(65, &["revision 9999", "newer CamCOPS"]);
     assert_eq!(revision(machine), "9999\n");
-    sql(
-        machine,
-        "UPDATE camcops._alembic_version SET version_num = '0087'",
-    );
+    sql(machine, "UPDATE camcops._alembic_version SET version_num = '0087'");
     install(machine).is(0, &["finish tables camcops"]);
     at_head(machine);
-    sql(
-        machine,
-        "CREATE DATABASE wards; CREATE TABLE wards.beds (a INT)",
-    );
+    sql(machine, "CREATE DATABASE wards; CREATE TABLE wards.beds (a INT)");
     let arguments = arguments("install");
     let said = provision(machine, &format!("{arguments} --set database.name=wards"));
     said.is(73, &["not those of CamCOPS (beds, …)"]);
@@ -262,26 +203,14 @@ fn same_as_upstream(machine: &Machine) {
          diff <(schema plain) <(schema camcops)",
     );
     eprintln!("upstream's own upgrade_db: {:?}", start.elapsed());
-    sql(
-        machine,
-        "DROP DATABASE plain; REVOKE ALL ON plain.* FROM camcops@localhost",
-    );
+    sql(machine, "DROP DATABASE plain; REVOKE ALL ON plain.* FROM camcops@localhost");
 }
 
-fn on_another_machine(
-    here: &Machine,
-    server: Server,
-    authority: &Authority,
-    instance: &str,
-    addresses: (&str, &str),
-) {
+fn on_another_machine(here: &Machine, server: Server, authority: &Authority, instance: &str, addresses: (&str, &str)) {
     let there = elsewhere::start(server, authority, here, addresses).unwrap();
     let name = format!("{instance}.test");
     crate::harness::servers::certify(&there, authority, "db.test", false);
-    here.run(&format!(
-        "sed -i '/db.test/d' /etc/hosts || true; echo {} db.test {name} >> /etc/hosts",
-        addresses.1
-    ));
+    here.run(&format!("sed -i '/db.test/d' /etc/hosts || true; echo {} db.test {name} >> /etc/hosts", addresses.1));
     here.write("/root/given", &format!("{}\n", super::ODD_PASSWORD), 0o600);
     here.write("/root/boss", "correct horse battery\n", 0o600);
     here.write(
@@ -293,20 +222,12 @@ fn on_another_machine(
         ),
         0o640,
     );
-    let install = || {
-        provision(
-            here,
-            &format!("--instance {instance} {}", arguments("install")),
-        )
-    };
+    let install = || provision(here, &format!("--instance {instance} {}", arguments("install")));
     let begin = Instant::now();
     let said = install().is(0, &["making the superuser boss"]);
     eprintln!("tables on {instance}: {:?}", begin.elapsed());
     assert!(begin.elapsed() < Duration::from_secs(600));
-    let told = said
-        .lines()
-        .filter(|line| line.contains("tables: revision"))
-        .count();
+    let told = said.lines().filter(|line| line.contains("tables: revision")).count();
     assert!((5..=11).contains(&told), "{said}");
     install().is(0, &["nothing to do"]);
     let database = format!("camcops_{instance}");

@@ -51,22 +51,13 @@ pub fn possible() -> bool {
 impl Booted {
     /// Starts one of a release of Debian, for which these packages can be installed; none where this is not possible.
     pub fn start(release: &str, packages: &[&str]) -> Option<Booted> {
-        possible().then(|| {
-            Booted::on(Ground {
-                layers: vec![base(release, packages)],
-                ..Ground::default()
-            })
-        })
+        possible().then(|| Booted::on(Ground { layers: vec![base(release, packages)], ..Ground::default() }))
     }
 
     /// Starts one.
     pub fn on(ground: Ground) -> Booted {
         let home = fresh_home();
-        let layers: Vec<&str> = ground
-            .layers
-            .iter()
-            .map(|layer| layer.to_str().unwrap())
-            .collect();
+        let layers: Vec<&str> = ground.layers.iter().map(|layer| layer.to_str().unwrap()).collect();
         let name = home.file_name().unwrap().to_str().unwrap().to_owned();
         let keeper = Command::new("bash")
             .args(["-c", KEEPER, "keeper"])
@@ -79,12 +70,7 @@ impl Booted {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let machine = Booted {
-            keeper,
-            home,
-            name,
-            _lease: ground.lease,
-        };
+        let machine = Booted { keeper, home, name, _lease: ground.lease };
         machine.wait_until_up(0);
         machine
     }
@@ -206,15 +192,9 @@ fn child_of(process: &Path) -> Option<u32> {
 pub fn base(release: &str, packages: &[&str]) -> PathBuf {
     const SYSTEM: &str = "systemd,systemd-sysv,dbus,iproute2,procps";
     let list = packages.join(" ");
-    let name = format!(
-        "{release}-boots-{}",
-        super::key(&format!("{SYSTEM} {list}"))
-    );
-    super::kept(
-        &name,
-        &format!("making a root of {release} for {list}"),
-        |root| {
-            super::done(
+    let name = format!("{release}-boots-{}", super::key(&format!("{SYSTEM} {list}")));
+    super::kept(&name, &format!("making a root of {release} for {list}"), |root| {
+        super::done(
             super::debootstrap(release, root)
                 .args(["--variant=apt", "--skip=cleanup/apt", "--include", SYSTEM])
                 // The newest release is never more than a snapshot.
@@ -222,8 +202,7 @@ pub fn base(release: &str, packages: &[&str]) -> PathBuf {
                 .arg(format!("--customize-hook=chroot \"$1\" apt-get install --quiet --yes --download-only --no-install-recommends {list}"))
                 .arg("--customize-hook=echo machine > \"$1/etc/hostname\"; echo '127.0.0.1 localhost machine' > \"$1/etc/hosts\"; : > \"$1/etc/resolv.conf\"; ln -sf /usr/share/zoneinfo/Etc/UTC \"$1/etc/localtime\""),
         );
-        },
-    )
+    })
 }
 
 /// The archives of packages, and of what they need, that the bare machine does not have in its cache.

@@ -10,12 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PACKAGES: [&str; 4] = [
-    "chromium",
-    "chromium-driver",
-    "chromium-sandbox",
-    "fonts-dejavu-core",
-];
+const PACKAGES: [&str; 4] = ["chromium", "chromium-driver", "chromium-sandbox", "fonts-dejavu-core"];
 
 const PORT: u16 = 9515;
 
@@ -61,12 +56,7 @@ impl<'a> Browser<'a> {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut browser = Browser {
-            machine,
-            session: String::new(),
-            driver,
-            _root: root,
-        };
+        let mut browser = Browser { machine, session: String::new(), driver, _root: root };
         let start = Instant::now();
         while machine.connect(PORT).is_err() {
             assert!(start.elapsed() < PATIENCE, "chromedriver did not come");

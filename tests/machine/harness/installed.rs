@@ -82,11 +82,7 @@ pub fn installed_with(settings: &str) -> Option<(Booted, Value)> {
 
 /// What a bare machine stands on.
 pub fn bare_ground() -> Ground {
-    Ground {
-        layers: vec![base("bookworm", &PACKAGES)],
-        wheelhouse: Some(wheelhouse::kept()),
-        lease: None,
-    }
+    Ground { layers: vec![base("bookworm", &PACKAGES)], wheelhouse: Some(wheelhouse::kept()), lease: None }
 }
 
 /// Makes it where it is not there yet; the lease keeps others from removing it.
@@ -122,10 +118,7 @@ fn made_of(ground: &Ground) -> String {
         digest.update(path.file_name().unwrap().as_encoded_bytes());
     }
     let digest = digest.finish();
-    digest.as_ref()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn remove_older(kind: &str, current: &Path) {
@@ -178,12 +171,8 @@ fn make(ground: Ground, settings: &str, home: &Path) {
     machine.shut_down_into(&home.join("disk"));
     // For tests/try, which has no list of packages.
     let ground = bare_ground();
-    let below: Vec<String> = ground
-        .layers
-        .iter()
-        .chain(&ground.wheelhouse)
-        .map(|path| path.display().to_string())
-        .collect();
+    let below: Vec<String> =
+        ground.layers.iter().chain(&ground.wheelhouse).map(|path| path.display().to_string()).collect();
     fs::write(home.join("ground"), below.join("\n")).unwrap();
     let releases = "usr/share/camcops/releases";
     let alone = home.join("release").join(releases);
@@ -204,13 +193,8 @@ pub fn install(program: Command) -> (f64, String, String) {
 /// The same by other arguments, which have the password read from standard input.
 pub fn install_by(mut program: Command, arguments: &[&str]) -> (f64, String, String) {
     let start = Instant::now();
-    let mut child = program
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        program.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -143,15 +143,9 @@ impl Machine {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(keeper.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let first = line.trim().parse().expect("the machine did not start");
-        let machine = Machine {
-            keeper,
-            first,
-            _lease: lease,
-        };
+        let machine = Machine { keeper, first, _lease: lease };
         let which = |root: &Path| {
             let root = fs::metadata(root).unwrap();
             (root.dev(), root.ino())
@@ -175,14 +169,7 @@ impl Machine {
             let done = command.args(arguments).status().unwrap();
             assert!(done.success(), "{command:?}");
         };
-        ip(
-            Command::new("ip")
-                .args(["link", "add"])
-                .args(mine)
-                .args(["type", "veth", "peer", "name"])
-                .args(far),
-            &[],
-        );
+        ip(Command::new("ip").args(["link", "add"]).args(mine).args(["type", "veth", "peer", "name"]).args(far), &[]);
         for (at, address, to) in ends {
             let inside = || {
                 let mut command = Command::new("nsenter");
@@ -190,10 +177,7 @@ impl Machine {
                 command
             };
             let address = format!("{address}/24");
-            ip(
-                &mut inside(),
-                &["address", "add", &address, "dev", &name(to)],
-            );
+            ip(&mut inside(), &["address", "add", &address, "dev", &name(to)]);
             ip(&mut inside(), &["link", "set", &name(to), "up"]);
         }
     }
@@ -213,10 +197,7 @@ impl Machine {
             .args(["--mount", "--net", "--ipc", "--uts", "--pid"])
             .args(["--target", &self.first.to_string(), "--", program])
             .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8")
             .stdin(Stdio::null());
         command
@@ -224,11 +205,7 @@ impl Machine {
 
     /// Runs a shell script inside and gives its output; it must succeed.
     pub fn run(&self, script: &str) -> String {
-        let output = self
-            .command("bash")
-            .args(["-euc", script])
-            .output()
-            .unwrap();
+        let output = self.command("bash").args(["-euc", script]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script}\n{text}{complaint}");
@@ -252,10 +229,7 @@ impl Machine {
             }
             if start.elapsed() > Duration::from_secs(60) {
                 let logs = self.run("tail -n 30 /var/log/*.out 2>&1 || true");
-                panic!(
-                    "{what} did not come: {}\n{logs}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
+                panic!("{what} did not come: {}\n{logs}", String::from_utf8_lossy(&output.stderr));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -292,26 +266,18 @@ fn why_not(needed: &[&str]) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("it needs root".into());
     }
-    let missing: Vec<&str> = needed
-        .iter()
-        .copied()
-        .filter(|program| which::which(program).is_err())
-        .collect();
+    let missing: Vec<&str> = needed.iter().copied().filter(|program| which::which(program).is_err()).collect();
     (!missing.is_empty()).then(|| format!("{} not installed", missing.join(", ")))
 }
 
 fn cache() -> PathBuf {
-    std::env::var_os("CAMCOPS_TEST_CACHE").map_or_else(
-        || "/var/cache/camcops-provision-tests".into(),
-        PathBuf::from,
-    )
+    std::env::var_os("CAMCOPS_TEST_CACHE").map_or_else(|| "/var/cache/camcops-provision-tests".into(), PathBuf::from)
 }
 
 /// FNV-1a: the same in every version of the compiler.
 fn key(list: &str) -> String {
-    let key = list.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| {
-        (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let key =
+        list.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("{key:016x}")
 }
 
@@ -345,16 +311,12 @@ fn base(release: &str, packages: &[&str]) -> PathBuf {
     packages.sort_unstable();
     let list = packages.join(",");
     let name = format!("{release}-{}", key(&list));
-    kept(
-        &name,
-        &format!("making a root of {release} with {list}"),
-        |root| {
-            let mut make = debootstrap(release, root);
-            // The newest release is never more than a snapshot.
-            make.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
-            done(make.args(["--variant=minbase", "--include", &list]));
-        },
-    )
+    kept(&name, &format!("making a root of {release} with {list}"), |root| {
+        let mut make = debootstrap(release, root);
+        // The newest release is never more than a snapshot.
+        make.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+        done(make.args(["--variant=minbase", "--include", &list]));
+    })
 }
 
 /// The program that makes a root of a release of Debian or Ubuntu.
@@ -364,12 +326,9 @@ fn debootstrap(release: &str, root: &Path) -> Command {
     make.arg("--quiet").stdout(Stdio::null());
     make.arg(release).arg(root);
     if ["jammy", "noble"].contains(&release) {
-        let keys = kept(
-            "ubuntu-keyring-2023.11.28.1",
-            "fetching the keys of Ubuntu",
-            |keys| {
-                let package = keys.with_extension("deb");
-                done(
+        let keys = kept("ubuntu-keyring-2023.11.28.1", "fetching the keys of Ubuntu", |keys| {
+            let package = keys.with_extension("deb");
+            done(
                 Command::new("/usr/lib/apt/apt-helper")
                     .arg("download-file")
                     .arg(format!("{UBUNTU}/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"))
@@ -377,16 +336,10 @@ fn debootstrap(release: &str, root: &Path) -> Command {
                     .arg("SHA256:36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8")
                     .stdout(Stdio::null()),
             );
-                done(
-                    Command::new("dpkg-deb")
-                        .arg("--extract")
-                        .args([&package, keys]),
-                );
-                fs::remove_file(package).unwrap();
-            },
-        );
-        make.arg("--keyring")
-            .arg(keys.join("usr/share/keyrings/ubuntu-archive-keyring.gpg"));
+            done(Command::new("dpkg-deb").arg("--extract").args([&package, keys]));
+            fs::remove_file(package).unwrap();
+        });
+        make.arg("--keyring").arg(keys.join("usr/share/keyrings/ubuntu-archive-keyring.gpg"));
         for pocket in ["", "-updates", "-security"] {
             make.arg(format!("deb {UBUNTU} {release}{pocket} main universe"));
         }
@@ -413,8 +366,6 @@ const PLENTY_MIB: u64 = 14 << 10;
 
 fn available_mib() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
     kib.map_or(0, |kib| kib.trim().parse::<u64>().unwrap() / 1024)
 }

@@ -16,12 +16,7 @@ impl Sandbox {
     /// Tries it in the surroundings of a service: as the unit file and its drop-ins have it, with another command.
     pub fn of(machine: &Booted, service: &str) -> Sandbox {
         fs::write(machine.path(HOME), PROBE).unwrap();
-        run_copy(
-            machine,
-            service,
-            &format!("/usr/bin/python3 -I {HOME}"),
-            "start",
-        );
+        run_copy(machine, service, &format!("/usr/bin/python3 -I {HOME}"), "start");
         let said = machine.run("cat /var/log/probe.out");
         let found = serde_json::from_str(&said);
         let complaint = machine.run("cat /var/log/probe.err");

@@ -63,15 +63,9 @@ pub struct BrokerAccount<'a> {
 /// Starts RabbitMQ with one account and some vhosts more, and waits until its port is open; with TLS on the usual port
 /// where there is a certificate.
 pub fn start_rabbitmq(machine: &Machine, account: BrokerAccount<'_>, more_vhosts: &[&str]) {
-    let BrokerAccount {
-        vhost,
-        user,
-        password,
-    } = account;
-    let vhosts: Vec<String> = std::iter::once(&vhost)
-        .chain(more_vhosts)
-        .map(|name| format!(r#"{{"name": "{name}"}}"#))
-        .collect();
+    let BrokerAccount { vhost, user, password } = account;
+    let vhosts: Vec<String> =
+        std::iter::once(&vhost).chain(more_vhosts).map(|name| format!(r#"{{"name": "{name}"}}"#)).collect();
     // Read while it starts, which saves one start of the Erlang machine per command.
     machine.write(
         "/etc/rabbitmq/definitions.json",
@@ -93,11 +87,7 @@ pub fn start_rabbitmq(machine: &Machine, account: BrokerAccount<'_>, more_vhosts
         &format!("load_definitions = /etc/rabbitmq/definitions.json\n{tls}"),
         0o644,
     );
-    machine.daemon(
-        "rabbitmq",
-        "rabbitmq",
-        "env HOME=/var/lib/rabbitmq /usr/lib/rabbitmq/bin/rabbitmq-server",
-    );
+    machine.daemon("rabbitmq", "rabbitmq", "env HOME=/var/lib/rabbitmq /usr/lib/rabbitmq/bin/rabbitmq-server");
     machine.wait_for("RabbitMQ", "exec 3<> /dev/tcp/127.0.0.1/5672");
 }
 
@@ -107,14 +97,7 @@ pub fn listen(machine: &Machine, port: u16, action: &str) {
         "import socket\ns = socket.create_server(('127.0.0.1', {port}))\nkept = []\nwhile True:\n    c = s.accept()[0]\n    kept.append(c)\n    {action}\n"
     );
     machine.write(&format!("/tmp/listen-{port}.py"), &program, 0o644);
-    machine.daemon(
-        &format!("listen-{port}"),
-        "daemon",
-        &format!("python3 /tmp/listen-{port}.py"),
-    );
+    machine.daemon(&format!("listen-{port}"), "daemon", &format!("python3 /tmp/listen-{port}.py"));
     // Asked without connecting: the program counts its connections.
-    machine.wait_for(
-        "the port",
-        &format!("grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp"),
-    );
+    machine.wait_for("the port", &format!("grep -q ':{port:04X} 00000000:0000 0A' /proc/net/tcp"));
 }

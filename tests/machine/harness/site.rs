@@ -71,17 +71,12 @@ pub fn services(machine: &Booted) -> BTreeMap<String, Value> {
     let (_, told, _) = machine.tried("camcops-provision --json status");
     let told: Value = serde_json::from_str(&told).unwrap_or_default();
     let all = told["services"].as_array().cloned().unwrap_or_default();
-    all.into_iter()
-        .map(|one| (one["name"].as_str().unwrap().to_owned(), one))
-        .collect()
+    all.into_iter().map(|one| (one["name"].as_str().unwrap().to_owned(), one)).collect()
 }
 
 /// The main process of everything that runs.
 pub fn processes(machine: &Booted) -> BTreeMap<String, u64> {
-    services(machine)
-        .into_iter()
-        .filter_map(|(name, one)| Some((name, one["pid"].as_u64()?)))
-        .collect()
+    services(machine).into_iter().filter_map(|(name, one)| Some((name, one["pid"].as_u64()?))).collect()
 }
 
 /// What keeps the site from being whole; nothing if all of it runs and answers.
@@ -93,9 +88,7 @@ pub fn trouble(machine: &Booted) -> Option<String> {
             return Some(format!("{service}: {found:?}"));
         }
     }
-    let ill = services
-        .values()
-        .find(|one| one["answers"] == Value::Bool(false) || one["state"] != "running");
+    let ill = services.values().find(|one| one["answers"] == Value::Bool(false) || one["state"] != "running");
     if let Some(one) = ill {
         return Some(one.to_string());
     }
@@ -111,9 +104,7 @@ pub fn wait_until_well(machine: &Booted, after: &str) -> Duration {
 /// Waits until all of it runs and answers, or answers others only: tablets that are always at work may leave no worker
 /// free within the time that the program's own look at the site has.
 pub fn wait_until_at_work(machine: &Booted, after: &str) -> Duration {
-    wait_until(machine, after, |why| {
-        why.contains("all its workers may be busy")
-    })
+    wait_until(machine, after, |why| why.contains("all its workers may be busy"))
 }
 
 fn wait_until(machine: &Booted, after: &str, is_enough: fn(&str) -> bool) -> Duration {
@@ -128,10 +119,7 @@ fn wait_until(machine: &Booted, after: &str, is_enough: fn(&str) -> bool) -> Dur
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-    eprintln!(
-        "well again {:.0} s after {after}",
-        start.elapsed().as_secs_f64()
-    );
+    eprintln!("well again {:.0} s after {after}", start.elapsed().as_secs_f64());
     start.elapsed()
 }
 

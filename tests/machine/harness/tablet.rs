@@ -72,9 +72,7 @@ pub fn export(machine: &Booted) {
     let path = machine.path("/etc/camcops/provision.toml");
     let settings = fs::read_to_string(&path).unwrap_or_default();
     fs::write(path, settings + RECIPIENT).unwrap();
-    machine.run(&format!(
-        "install -d -o www-data -g www-data -m 700 {EXPORTS}; camcops-provision install --yes"
-    ));
+    machine.run(&format!("install -d -o www-data -g www-data -m 700 {EXPORTS}; camcops-provision install --yes"));
 }
 
 /// Tablets at work.
@@ -115,11 +113,7 @@ impl<'a> Tablets<'a> {
             "rm -rf {HOME}; mkdir {HOME}
              setsid env {how} python3 /root/tablet.py {HOME} {number} {large} > {HOME}/out 2>&1 < /dev/null &"
         ));
-        let tablets = Tablets {
-            machine,
-            began,
-            away: RefCell::default(),
-        };
+        let tablets = Tablets { machine, began, away: RefCell::default() };
         tablets.wait_for("ready");
         eprintln!("tablets after {:.0} s", began.elapsed().as_secs_f64());
         tablets
@@ -224,11 +218,7 @@ fn judge(report: &Value, kills: &[f64]) {
     let mut excused = BTreeMap::new();
     for (upload, told) in report["doubled"].as_object().unwrap() {
         let failed = told["failed"].as_array().unwrap();
-        let is_lost = |one: &Value| {
-            kills
-                .iter()
-                .any(|kill| overlaps(one, (kill - 1.0, kill + 1.0)))
-        };
+        let is_lost = |one: &Value| kills.iter().any(|kill| overlaps(one, (kill - 1.0, kill + 1.0)));
         assert!(failed.iter().any(is_lost), "{upload}: {told:#}");
         excused.insert(upload, told["rows"].as_u64().unwrap());
     }

@@ -39,10 +39,7 @@ pub fn machine() -> Option<Machine> {
 
 fn files() -> PathBuf {
     let wheels = wheelhouse::kept();
-    let name = format!(
-        "twin-{}",
-        key(&format!("{}{FETCH}{ARCHIVE}", wheels.display()))
-    );
+    let name = format!("twin-{}", key(&format!("{}{FETCH}{ARCHIVE}", wheels.display())));
     kept(&name, "fetching an archive of packages", |home| {
         fs::create_dir_all(home).unwrap();
         done(

@@ -53,10 +53,7 @@ impl Watch {
         ));
         self.stop.store(true, Ordering::Relaxed);
         let seen = self.thread.join().unwrap();
-        let holds = |text: &[u8], what: &str| {
-            text.windows(what.len())
-                .any(|window| window == what.as_bytes())
-        };
+        let holds = |text: &[u8], what: &str| text.windows(what.len()).any(|window| window == what.as_bytes());
         let secrets = secrets(machine);
         let places = |all: &HashSet<Vec<u8>>| -> Vec<String> {
             all.iter()
@@ -64,8 +61,7 @@ impl Watch {
                 .map(|text| String::from_utf8_lossy(text).replace('\0', " "))
                 .collect()
         };
-        let canaries =
-            |all: &HashSet<Vec<u8>>| all.iter().filter(|text| holds(text, CANARY)).count();
+        let canaries = |all: &HashSet<Vec<u8>>| all.iter().filter(|text| holds(text, CANARY)).count();
         json!({
             "rounds": seen.rounds,
             "command_lines": seen.command_lines.len(),

@@ -7,15 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a release is built with, of a Debian that has no CamCOPS yet.
-pub const BUILDING: [&str; 7] = [
-    "ca-certificates",
-    "gcc",
-    "libc6-dev",
-    "libmagickwand-6.q16-6",
-    "python3.11",
-    "python3.11-dev",
-    "python3.11-venv",
-];
+pub const BUILDING: [&str; 7] =
+    ["ca-certificates", "gcc", "libc6-dev", "libmagickwand-6.q16-6", "python3.11", "python3.11-dev", "python3.11-venv"];
 
 /// The files for Debian's own Python.
 pub fn kept() -> PathBuf {
@@ -30,11 +23,7 @@ pub fn kept_for(minor: u8) -> PathBuf {
     let name = format!("wheelhouse-3.{minor}-{}", super::key(&texts.concat()));
     super::kept(&name, "fetching the packages of CamCOPS", |home| {
         let venv = home.with_extension("venv");
-        done(
-            Command::new("python3.11")
-                .args(["-m", "venv", "--clear"])
-                .arg(&venv),
-        );
+        done(Command::new("python3.11").args(["-m", "venv", "--clear"]).arg(&venv));
         let pip = |verb: &str, lock: &str| {
             let mut pip = Command::new(venv.join("bin/pip"));
             pip.args([verb, "--quiet", "--no-deps", "--require-hashes"])
@@ -44,11 +33,7 @@ pub fn kept_for(minor: u8) -> PathBuf {
         };
         done(&mut pip("install", "build.txt"));
         for lock in locks {
-            done(
-                pip("download", lock)
-                    .args(["--python-version", &format!("3.{minor}"), "--dest"])
-                    .arg(home),
-            );
+            done(pip("download", lock).args(["--python-version", &format!("3.{minor}"), "--dest"]).arg(home));
         }
         fs::remove_dir_all(venv).unwrap();
     })
@@ -61,11 +46,7 @@ pub fn other_than_newest(version: &str) -> PathBuf {
     let name = format!("wheelhouse-of-{version}-{}", super::key(&text));
     super::kept(&name, "fetching the packages of an older CamCOPS", |home| {
         let venv = home.with_extension("venv");
-        done(
-            Command::new("python3.11")
-                .args(["-m", "venv", "--clear"])
-                .arg(&venv),
-        );
+        done(Command::new("python3.11").args(["-m", "venv", "--clear"]).arg(&venv));
         done(
             Command::new(venv.join("bin/pip"))
                 .args(["download", "--quiet", "--no-deps", "--require-hashes"])
@@ -105,10 +86,7 @@ pub fn serve(machine: &Machine, authority: &Authority, login: &str) {
          done",
     );
     machine.daemon("index", "root", "python3.11 /srv/index.py");
-    machine.wait_for(
-        "the index",
-        "exec 3<> /dev/tcp/127.0.0.1/8443 4<> /dev/tcp/127.0.0.1/3128",
-    );
+    machine.wait_for("the index", "exec 3<> /dev/tcp/127.0.0.1/8443 4<> /dev/tcp/127.0.0.1/3128");
 }
 
 const SERVER: &str = r#"

@@ -30,24 +30,12 @@ const OF_THE_SITE: [(&str, &[&str]); 9] = [
             "fhir_id_system",
         ],
     ),
-    (
-        "_idnum_index",
-        &["idnum_pk", "indexed_at_utc", "patient_pk", "which_idnum"],
-    ),
+    ("_idnum_index", &["idnum_pk", "indexed_at_utc", "patient_pk", "which_idnum"]),
     (
         "_security_devices",
-        &[
-            "id",
-            "registered_by_user_id",
-            "when_registered_utc",
-            "camcops_version",
-            "last_upload_batch_utc",
-        ],
+        &["id", "registered_by_user_id", "when_registered_utc", "camcops_version", "last_upload_batch_utc"],
     ),
-    (
-        "_security_groups",
-        &["id", "upload_policy", "finalize_policy", "ip_use_id"],
-    ),
+    ("_security_groups", &["id", "upload_policy", "finalize_policy", "ip_use_id"]),
     ("_security_ip_use", ALL),
     ("_security_users", &["id", "upload_group_id"]),
     ("_server_settings", &["id"]),
@@ -68,17 +56,8 @@ pub(crate) struct Column {
 
 impl Column {
     fn is_number(&self) -> bool {
-        const NUMBERS: [&str; 9] = [
-            "tinyint",
-            "smallint",
-            "mediumint",
-            "int",
-            "bigint",
-            "decimal",
-            "float",
-            "double",
-            "bit",
-        ];
+        const NUMBERS: [&str; 9] =
+            ["tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double", "bit"];
         NUMBERS.contains(&self.data_type.as_str())
     }
 
@@ -121,18 +100,12 @@ impl ColumnTreatment {
             ColumnTreatment::Year => format!("MAKEDATE(YEAR({name}), 1)"),
             ColumnTreatment::Pseudonym(Pseudonym::Person) => {
                 let person = "'person', LOWER(CONCAT_WS('|', forename, surname, dob))";
-                format!(
-                    "IF({name} IS NULL, NULL, CONCAT('P', UPPER(LEFT({}, 12))))",
-                    hashed(person)
-                )
+                format!("IF({name} IS NULL, NULL, CONCAT('P', UPPER(LEFT({}, 12))))", hashed(person))
             }
             ColumnTreatment::Pseudonym(Pseudonym::Number) => {
                 // As many digits as any JavaScript and any spreadsheet takes.
                 let number = format!("'number', which_idnum, '|', {name}");
-                format!(
-                    "CAST(CONV(LEFT({}, 13), 16, 10) AS SIGNED)",
-                    hashed(&number)
-                )
+                format!("CAST(CONV(LEFT({}, 13), 16, 10) AS SIGNED)", hashed(&number))
             }
             ColumnTreatment::Pseudonym(Pseudonym::Uuid) => {
                 format!("LEFT({}, 32)", hashed(&format!("'uuid', {name}")))
@@ -186,10 +159,7 @@ pub(crate) fn plan_columns<'a>(
 ) -> Option<Vec<(&'a Column, ColumnTreatment)>> {
     if let Some((_, kept)) = OF_THE_SITE.iter().find(|(name, _)| *name == table) {
         let ways = columns.iter();
-        return Some(
-            ways.map(|column| (column, ColumnTreatment::of_the_site(table, column, kept)))
-                .collect(),
-        );
+        return Some(ways.map(|column| (column, ColumnTreatment::of_the_site(table, column, kept))).collect());
     }
     if table.starts_with('_') || table == BLOBS {
         return None;
@@ -247,11 +217,9 @@ impl Copied {
 impl fmt::Display for Copied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} rows", self.table, self.rows)?;
-        for (what, names) in [
-            ("pseudonyms", &self.pseudonyms),
-            ("year only", &self.year_only),
-            ("emptied", &self.emptied),
-        ] {
+        for (what, names) in
+            [("pseudonyms", &self.pseudonyms), ("year only", &self.year_only), ("emptied", &self.emptied)]
+        {
             if !names.is_empty() {
                 write!(f, "; {what}: {}", names.join(", "))?;
             }
@@ -265,11 +233,7 @@ mod tests {
     use super::*;
 
     fn column(name: &str, data_type: &str) -> Column {
-        Column {
-            name: name.into(),
-            data_type: data_type.into(),
-            nullable: true,
-        }
+        Column { name: name.into(), data_type: data_type.into(), nullable: true }
     }
 
     #[test]
@@ -285,9 +249,8 @@ mod tests {
         ];
         let declared = kinds.map(|(name, kind)| (name.to_owned(), kind.to_owned()));
         let dictionary = Dictionary::from([("phq9".to_owned(), declared.into())]);
-        let columns: Vec<Column> = ["a", "b", "c", "clinician_name", "d", "e", "f", "new"]
-            .map(|name| column(name, "varchar"))
-            .into();
+        let columns: Vec<Column> =
+            ["a", "b", "c", "clinician_name", "d", "e", "f", "new"].map(|name| column(name, "varchar")).into();
         let plan = plan_columns("phq9", &columns, &dictionary).unwrap();
         let kept: Vec<&str> = plan
             .iter()
@@ -295,45 +258,26 @@ mod tests {
             .map(|(column, _)| column.name.as_str())
             .collect();
         assert_eq!(kept, ["a", "b", "c"]);
-        assert!(
-            plan.iter()
-                .all(|(_, way)| [ColumnTreatment::Kept, ColumnTreatment::Emptied].contains(way))
-        );
+        assert!(plan.iter().all(|(_, way)| [ColumnTreatment::Kept, ColumnTreatment::Emptied].contains(way)));
     }
 
     #[test]
     fn tables_of_users_and_logs_do_not_come_along() {
         let columns = [column("details", "text"), column("hashedpw", "varchar")];
-        let dictionary = Dictionary::from([
-            ("_security_audit".to_owned(), BTreeMap::new()),
-            ("blobs".to_owned(), BTreeMap::new()),
-        ]);
+        let dictionary =
+            Dictionary::from([("_security_audit".to_owned(), BTreeMap::new()), ("blobs".to_owned(), BTreeMap::new())]);
         for table in ["_security_audit", "blobs", "unknown"] {
-            assert!(
-                plan_columns(table, &columns, &dictionary).is_none(),
-                "{table}"
-            );
+            assert!(plan_columns(table, &columns, &dictionary).is_none(), "{table}");
         }
         assert!(!is_known("unknown", &dictionary));
         let users = plan_columns("_security_users", &columns, &dictionary).unwrap();
-        assert!(
-            users
-                .iter()
-                .all(|(_, way)| *way == ColumnTreatment::Emptied)
-        );
+        assert!(users.iter().all(|(_, way)| *way == ColumnTreatment::Emptied));
     }
 
     #[test]
     fn a_column_that_needs_a_value_gets_an_empty_one() {
-        for (data_type, value) in [
-            ("varchar", "''"),
-            ("int", "0"),
-            ("datetime", "'1900-01-01'"),
-        ] {
-            let column = Column {
-                nullable: false,
-                ..column("x", data_type)
-            };
+        for (data_type, value) in [("varchar", "''"), ("int", "0"), ("datetime", "'1900-01-01'")] {
+            let column = Column { nullable: false, ..column("x", data_type) };
             assert_eq!(ColumnTreatment::Emptied.value(&column), value);
         }
         assert_eq!(ColumnTreatment::Emptied.value(&column("x", "text")), "NULL");

@@ -7,13 +7,7 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// What a key does when what it refers to changes or goes.
-const RULES: [&str; 5] = [
-    "RESTRICT",
-    "NO ACTION",
-    "CASCADE",
-    "SET NULL",
-    "SET DEFAULT",
-];
+const RULES: [&str; 5] = ["RESTRICT", "NO ACTION", "CASCADE", "SET NULL", "SET DEFAULT"];
 
 /// A key of a table that refers to another table of the same database.
 #[derive(Debug, Default)]
@@ -27,17 +21,10 @@ struct ForeignKey {
 }
 
 /// Makes tables like those of the site in the database beside, with the keys that refer from one of them to another.
-pub(super) async fn make_structure(
-    known: &Database,
-    beside: &str,
-    tables: &[&String],
-) -> Result<()> {
+pub(super) async fn make_structure(known: &Database, beside: &str, tables: &[&String]) -> Result<()> {
     let mut keys = foreign_keys(known).await?;
     for table in tables {
-        let (new, old) = (
-            quoted_table(beside, table),
-            quoted_table(&known.database, table),
-        );
+        let (new, old) = (quoted_table(beside, table), quoted_table(&known.database, table));
         let like = format!("CREATE TABLE {new} LIKE {old}");
         known.server.change(&like).await?;
     }
@@ -46,11 +33,7 @@ pub(super) async fn make_structure(
         keys.retain(|key| tables.iter().any(|table| **table == key.refers_to));
         let added: Vec<String> = keys.iter().map(|key| key.added(beside)).collect();
         if !added.is_empty() {
-            let added = format!(
-                "ALTER TABLE {} {}",
-                quoted_table(beside, table),
-                added.join(", ")
-            );
+            let added = format!("ALTER TABLE {} {}", quoted_table(beside, table), added.join(", "));
             known.server.change(&added).await?;
         }
     }
@@ -102,9 +85,10 @@ impl ForeignKey {
             let names: Vec<String> = names.iter().map(|name| quote::quote_name(name)).collect();
             names.join(", ")
         };
-        let rules = self.rules.as_ref().map_or_else(String::new, |rules| {
-            format!(" ON UPDATE {} ON DELETE {}", rules.0, rules.1)
-        });
+        let rules = self
+            .rules
+            .as_ref()
+            .map_or_else(String::new, |rules| format!(" ON UPDATE {} ON DELETE {}", rules.0, rules.1));
         format!(
             "ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}){rules}",
             quote::quote_name(&self.name),

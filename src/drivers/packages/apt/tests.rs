@@ -39,16 +39,7 @@ Status: install ok triggers-pending
 fn what_is_whole_and_of_this_architecture_is_installed() {
     let names = parse_installed(RECORDS);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    assert_eq!(
-        names,
-        [
-            "ca-certificates",
-            "dpkg",
-            "mariadb-server",
-            "other-name",
-            "virtual-mysql-server"
-        ]
-    );
+    assert_eq!(names, ["ca-certificates", "dpkg", "mariadb-server", "other-name", "virtual-mysql-server"]);
 }
 
 #[test]
@@ -58,11 +49,7 @@ fn a_name_without_a_candidate_can_t_be_had() {
 }
 
 fn why(output: &str) -> (Exit, String) {
-    let ended = Ended {
-        status: ExitStatus::from_raw(100 << 8),
-        output: output.to_owned(),
-        complaint: String::new(),
-    };
+    let ended = Ended { status: ExitStatus::from_raw(100 << 8), output: output.to_owned(), complaint: String::new() };
     let why = explain_failure(&ended);
     let text = why.to_string();
     assert!(!text.contains('\n'), "{text}");
@@ -85,10 +72,7 @@ fn each_trouble_is_one_line_that_says_what_next() {
         (
             "The following packages have unmet dependencies:\n apache2 : Depends: apache2-bin (= 2.4) but it is not going to be installed\nE: Unmet dependencies. Try 'apt --fix-broken install' with no packages (or specify a solution).\n",
             Exit::Failed,
-            &[
-                "apache2 : Depends: apache2-bin (= 2.4)",
-                "--fix-broken install",
-            ],
+            &["apache2 : Depends: apache2-bin (= 2.4)", "--fix-broken install"],
         ),
         (
             "The following packages will be REMOVED:\n  mysql-server mysql-client\nThe following NEW packages will be installed:\n  mariadb-server\nE: Packages need to be removed but remove is disabled.\n",
@@ -98,18 +82,12 @@ fn each_trouble_is_one_line_that_says_what_next() {
         (
             "Ign:1 http://archive.example bookworm InRelease\nE: Failed to fetch http://archive.example/dists/x/InRelease  Temporary failure resolving 'archive.example'\nE: Some index files failed to download. They have been ignored, or old ones used instead.\n",
             Exit::Unreachable,
-            &[
-                "http://archive.example/dists/x/InRelease Temporary failure resolving",
-                "the proxy",
-            ],
+            &["http://archive.example/dists/x/InRelease Temporary failure resolving", "the proxy"],
         ),
         (
             "Setting up rabbitmq-server (3.10.8) ...\ndpkg: error processing package rabbitmq-server (--configure):\n installed rabbitmq-server package post-installation script subprocess returned error exit status 1\nErrors were encountered while processing:\n rabbitmq-server\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n",
             Exit::Failed,
-            &[
-                "could not set up rabbitmq-server: installed rabbitmq-server package post-installation",
-                "term.log",
-            ],
+            &["could not set up rabbitmq-server: installed rabbitmq-server package post-installation", "term.log"],
         ),
         (
             "dpkg: error processing archive /var/cache/apt/archives/a_1_all.deb (--unpack):\n trying to overwrite '/usr/bin/a', which is also in package b 1\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n",
@@ -141,9 +119,7 @@ fn each_trouble_is_one_line_that_says_what_next() {
 
 #[test]
 fn only_what_is_gone_from_the_archive_asks_for_new_lists() {
-    assert!(is_gone(
-        "E: Failed to fetch http://archive.example/a.deb  404  Not Found [IP: 192.0.2.1 80]\n"
-    ));
+    assert!(is_gone("E: Failed to fetch http://archive.example/a.deb  404  Not Found [IP: 192.0.2.1 80]\n"));
     assert!(!is_gone(
         "E: Failed to fetch http://archive.example/a.deb  Temporary failure resolving 'archive.example'\n"
     ));

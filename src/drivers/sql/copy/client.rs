@@ -35,12 +35,7 @@ impl<'a> ClientLogin<'a> {
         name: &str,
     ) -> Result<ClientLogin<'a>> {
         let options = client_options(endpoint, family)?;
-        let mut way = ClientLogin {
-            host,
-            family,
-            login: host.runtime_file(&format!("{name}.cnf"))?,
-            authority: None,
-        };
+        let mut way = ClientLogin { host, family, login: host.runtime_file(&format!("{name}.cnf"))?, authority: None };
         host.put_file(&way.login, options.as_bytes(), Some((0, 0)), 0o600)?;
         if let Encryption::Verify(authority) = &endpoint.encryption {
             let path = host.runtime_file(&format!("{name}.pem"))?;
@@ -52,11 +47,7 @@ impl<'a> ClientLogin<'a> {
 
     /// A client that logs in this way.
     pub(crate) fn client(&self, program: &'a str) -> Child<'a> {
-        let child = self
-            .host
-            .child(program)
-            .bare()
-            .args([format!("--defaults-file={}", self.login)]);
+        let child = self.host.child(program).bare().args([format!("--defaults-file={}", self.login)]);
         match &self.authority {
             Some(authority) => child.args([format!("--ssl-ca={authority}")]),
             None => child,
@@ -83,10 +74,8 @@ impl<'a> ClientLogin<'a> {
                 return Ok(program);
             }
         }
-        Err(Exit::Unreachable.because(format!(
-            "{} of {vendor} is not on this machine; install {vendor}'s client programs",
-            programs[0]
-        )))
+        Err(Exit::Unreachable
+            .because(format!("{} of {vendor} is not on this machine; install {vendor}'s client programs", programs[0])))
     }
 }
 
@@ -112,11 +101,7 @@ fn client_options(endpoint: &DatabaseAddress, family: DatabaseFamily) -> Result<
             let _ = writeln!(text, "socket = {}", &*quote_option(path));
         }
         Address::Tcp { host, port, .. } => {
-            let _ = writeln!(
-                text,
-                "host = {}\nport = {port}\nprotocol = tcp",
-                &*quote_option(host)
-            );
+            let _ = writeln!(text, "host = {}\nport = {port}\nprotocol = tcp", &*quote_option(host));
         }
     }
     let socket = matches!(endpoint.address, Address::Socket(_));

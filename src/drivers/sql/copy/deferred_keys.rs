@@ -68,11 +68,7 @@ mod tests {
     fn what_can_not_wait_stays() {
         let without_primary = TABLE.replace("  PRIMARY KEY (`_pk`),\n", "");
         let cut = &TABLE[..TABLE.find(") ENGINE").unwrap()];
-        for text in [
-            without_primary.as_str(),
-            cut,
-            "INSERT INTO `x` VALUES (1);\n",
-        ] {
+        for text in [without_primary.as_str(), cut, "INSERT INTO `x` VALUES (1);\n"] {
             assert_eq!(split_keys(text.as_bytes()), None, "{text}");
         }
         assert!(is_whole(TABLE.as_bytes()) && !is_whole(cut.as_bytes()));

@@ -41,11 +41,7 @@ pub(crate) fn enter_directory(host: &Host, instance: &str, directory: &str) -> R
 }
 
 /// Why a directory for backups is not the one that it should be: what it is on is not mounted.
-pub(crate) fn explain_absence(
-    host: &Host,
-    instance: &str,
-    directory: &str,
-) -> Result<Option<String>> {
+pub(crate) fn explain_absence(host: &Host, instance: &str, directory: &str) -> Result<Option<String>> {
     if let Some(point) = missing_mount(host, directory)? {
         return Ok(Some(format!(
             "backup.directory {directory} is not mounted: nothing is mounted at {point}; `mount {point}`"
@@ -81,10 +77,7 @@ pub(crate) fn remember_directory(host: &Host, instance: &str, directory: &str) -
         true => MOUNTED,
         false => "",
     };
-    let (path, text) = (
-        layout::path_beside_journal(instance, DIRECTORY),
-        format!("{directory}\n{on}"),
-    );
+    let (path, text) = (layout::path_beside_journal(instance, DIRECTORY), format!("{directory}\n{on}"));
     match host.read_text(&path)? {
         Some(before) if before == text => Ok(()),
         _ => host.put_file(&path, text.as_bytes(), Some((0, 0)), 0o600),
@@ -98,9 +91,7 @@ pub(crate) fn is_mounted(host: &Host, directory: &str) -> Result<bool> {
 
 /// The moment as names have it.
 pub(crate) fn time_stamp() -> Result<String> {
-    Ok(OffsetDateTime::now_utc().format(format_description!(
-        "[year][month][day]T[hour][minute][second]Z"
-    ))?)
+    Ok(OffsetDateTime::now_utc().format(format_description!("[year][month][day]T[hour][minute][second]Z"))?)
 }
 
 /// The moment that a name has.

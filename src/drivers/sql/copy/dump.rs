@@ -114,12 +114,7 @@ pub(crate) async fn write_dump(
     };
     check_dump(&scan, tables)?;
     let text_bytes = packer.given;
-    Ok(Dumped {
-        tables: scan.tables,
-        sections,
-        text_bytes,
-        packed: packer.finish()?,
-    })
+    Ok(Dumped { tables: scan.tables, sections, text_bytes, packed: packer.finish()? })
 }
 
 fn pump_output(
@@ -129,10 +124,7 @@ fn pump_output(
     size: u64,
     tell: fn(&str),
 ) -> Result<Vec<DumpSection>> {
-    let mut sections = vec![DumpSection {
-        offset: 0,
-        table: None,
-    }];
+    let mut sections = vec![DumpSection { offset: 0, table: None }];
     let mut piece = vec![0; PIECE];
     let every = (size / TOLD).max(64 << 20);
     let mut told = every;
@@ -161,11 +153,7 @@ fn pump_output(
         }
         if packer.given >= told {
             told += every;
-            tell(&format!(
-                "dumped {} MiB, {} tables so far",
-                packer.given >> 20,
-                scan.tables.len()
-            ));
+            tell(&format!("dumped {} MiB, {} tables so far", packer.given >> 20, scan.tables.len()));
         }
     }
 }
@@ -173,11 +161,7 @@ fn pump_output(
 /// Whether a dump is whole: every table is in it, and it says itself that it has come to its end.
 pub(crate) fn check_dump(scan: &DumpScan, tables: &[String]) -> Result<()> {
     if let Some(missing) = tables.iter().find(|name| !scan.tables.contains_key(*name)) {
-        bail!(
-            "the dump has {} of {} tables, and not {missing}",
-            scan.tables.len(),
-            tables.len()
-        );
+        bail!("the dump has {} of {} tables, and not {missing}", scan.tables.len(), tables.len());
     }
     if !scan.complete {
         bail!("the dump does not come to its end");

@@ -79,11 +79,7 @@ pub(crate) fn need_power(known: &Database, instead: &str) -> Result<()> {
 pub(crate) async fn refuse_triggers(known: &Database) -> Result<()> {
     let mut triggers = sql::others_of(&known.server, &known.database).await?;
     triggers.retain(|what| what.starts_with(sql::TRIGGER));
-    refuse_load(
-        known,
-        &triggers,
-        "the server moves no table that has a trigger",
-    )
+    refuse_load(known, &triggers, "the server moves no table that has a trigger")
 }
 
 /// Refuses where a database that is to go has anything that no dump of ours has.
@@ -120,10 +116,7 @@ pub(crate) async fn create_scratch(
     for statement in [
         format!("CREATE DATABASE {quoted} CHARACTER SET {charset} COLLATE {collation}"),
         format!("CREATE TABLE {quoted}.{MARK} (instance VARCHAR(64) NOT NULL) ENGINE=InnoDB"),
-        format!(
-            "INSERT INTO {quoted}.{MARK} VALUES ({})",
-            quote::quote_text(&known.instance)
-        ),
+        format!("INSERT INTO {quoted}.{MARK} VALUES ({})", quote::quote_text(&known.instance)),
     ] {
         known.server.change(&statement).await?;
     }
@@ -137,12 +130,9 @@ pub(crate) async fn check_room(host: &Host, known: &Database, needed: u64) -> Re
     }
     let directory: Option<(String,)> = known.server.row("SELECT @@datadir").await?;
     match directory {
-        Some((directory,)) if host.look_into(&directory)?.is_some() => super::dump::check_room(
-            host,
-            directory.trim_end_matches('/'),
-            needed,
-            "to load a dump",
-        ),
+        Some((directory,)) if host.look_into(&directory)?.is_some() => {
+            super::dump::check_room(host, directory.trim_end_matches('/'), needed, "to load a dump")
+        }
         _ => Ok(()),
     }
 }
@@ -152,23 +142,17 @@ pub(crate) async fn drop_scratch(known: &Database, purpose: ScratchDatabase) -> 
     let name = scratch_name(&known.database, purpose);
     let server = &known.server;
     let there: Option<(u8,)> = server
-        .row(&format!(
-            "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
-            quote::quote_text(&name)
-        ))
+        .row(&format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", quote::quote_text(&name)))
         .await?;
     if there.is_none() {
         return Ok(false);
     }
     let tables = sql::tables_of(server, &name).await?;
     if !tables.is_empty() && !tables.iter().any(|table| table == MARK) {
-        return Err(Exit::CannotCreate.because(format!(
-            "the database {name} is not one of ours; rename or remove it, and run again"
-        )));
+        return Err(Exit::CannotCreate
+            .because(format!("the database {name} is not one of ours; rename or remove it, and run again")));
     }
-    server
-        .change(&format!("DROP DATABASE {}", quote::quote_name(&name)))
-        .await?;
+    server.change(&format!("DROP DATABASE {}", quote::quote_name(&name))).await?;
     Ok(true)
 }
 
@@ -200,12 +184,9 @@ pub(crate) async fn clear_up(known: &Database) -> Result<()> {
     }
     // What was cut in the middle of it holds the only copy of some tables.
     were_switched(known).await?;
-    for purpose in [
-        ScratchDatabase::Verify,
-        ScratchDatabase::Restore,
-        ScratchDatabase::Replaced,
-        ScratchDatabase::Anonymise,
-    ] {
+    for purpose in
+        [ScratchDatabase::Verify, ScratchDatabase::Restore, ScratchDatabase::Replaced, ScratchDatabase::Anonymise]
+    {
         if drop_scratch(known, purpose).await? {
             (known.tell)(&format!(
                 "removed the database {}, which an earlier run left",
@@ -225,10 +206,7 @@ fn load_account(known: &Database) -> String {
 async fn drop_account(known: &Database) -> Result<()> {
     let client = known.client().await?;
     let account = quote::quote_account(&load_account(known), &client);
-    known
-        .server
-        .change(&format!("DROP USER IF EXISTS {account}"))
-        .await
+    known.server.change(&format!("DROP USER IF EXISTS {account}")).await
 }
 
 /// What is loaded.
@@ -264,12 +242,7 @@ pub(crate) async fn load_dump(
     let client = known.client().await?;
     let user = load_account(known);
     let account = quote::quote_account(&user, &client);
-    server
-        .change(&format!(
-            "CREATE USER {account} IDENTIFIED BY {}",
-            quote::quote_text(password.reveal())
-        ))
-        .await?;
+    server.change(&format!("CREATE USER {account} IDENTIFIED BY {}", quote::quote_text(password.reveal()))).await?;
     server
         .change(&format!(
             "GRANT {} ON {}.* TO {account}",
@@ -302,17 +275,9 @@ pub(crate) async fn load_dump(
             .flow(Ends::Input)
     };
     let loaded = match source {
-        DumpSource::Stream { file, decrypted } => {
-            stream_dump(host, start()?, file, decrypted, known.tell)
-        }
-        DumpSource::Sections {
-            file,
-            sections,
-            text_bytes,
-        } => {
-            let clients = std::thread::available_parallelism()
-                .map_or(1, usize::from)
-                .clamp(1, MOST_CLIENTS);
+        DumpSource::Stream { file, decrypted } => stream_dump(host, start()?, file, decrypted, known.tell),
+        DumpSource::Sections { file, sections, text_bytes } => {
+            let clients = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MOST_CLIENTS);
             let clients = (0..clients).map(|_| start()).collect::<Result<_>>()?;
             side_by_side(host, clients, file, sections, text_bytes, known.tell)
         }
@@ -333,13 +298,7 @@ fn explain_failure(known: &Database, why: anyhow::Error) -> anyhow::Error {
     let text = format!("{why:#}");
     let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
     let place = &known.server.endpoint.address;
-    if says(&[
-        "ERROR 2002 ",
-        "ERROR 2003 ",
-        "ERROR 2006 ",
-        "ERROR 2013 ",
-        "ERROR 1053 ",
-    ]) {
+    if says(&["ERROR 2002 ", "ERROR 2003 ", "ERROR 2006 ", "ERROR 2013 ", "ERROR 1053 "]) {
         return Exit::Unreachable.because(format!(
             "database {place}: the server went away while a dump was loaded ({text}); nothing was changed: mend it and run again"
         ));
@@ -354,9 +313,7 @@ fn explain_failure(known: &Database, why: anyhow::Error) -> anyhow::Error {
             "the dump wants more than to fill one database ({text}); nothing was changed: make one of this database alone, without --databases and without views, triggers or routines"
         ));
     }
-    Exit::Unusable.because(format!(
-        "the dump can't be loaded ({text}); nothing was changed"
-    ))
+    Exit::Unusable.because(format!("the dump can't be loaded ({text}); nothing was changed"))
 }
 
 /// A signal ends a load with the statement at hand: all of it may take hours.
@@ -383,11 +340,7 @@ impl LoadProgress {
             self.told = self.done;
             let line = match self.all {
                 0 => format!("loaded {} MiB", self.done >> 20),
-                all => format!(
-                    "loaded {} of {} MiB",
-                    (self.done >> 20).min(all >> 20),
-                    all >> 20
-                ),
+                all => format!("loaded {} of {} MiB", (self.done >> 20).min(all >> 20), all >> 20),
             };
             (self.tell)(&line);
         }
@@ -401,12 +354,7 @@ fn stream_dump(
     mut decrypted: Option<Flow>,
     tell: fn(&str),
 ) -> Result<DumpScan> {
-    let mut progress = LoadProgress {
-        tell,
-        done: 0,
-        all: 0,
-        told: 0,
-    };
+    let mut progress = LoadProgress { tell, done: 0, all: 0, told: 0 };
     let mut scan = DumpScan::default();
     let mut input = client.input.take().context("the client reads nothing")?;
     let output = decrypted.as_mut().and_then(|flow| flow.output.take());
@@ -437,9 +385,7 @@ fn stream_dump(
         });
     }
     if let Some(flow) = decrypted {
-        flow.end(host).map_err(|why| {
-            Exit::Unusable.because(format!("the backup can't be decrypted: {why:#}"))
-        })?;
+        flow.end(host).map_err(|why| Exit::Unusable.because(format!("the backup can't be decrypted: {why:#}")))?;
     }
     client.end(host)?;
     Ok(scan)
@@ -457,10 +403,7 @@ impl DumpReadError {
 }
 
 fn read_or_written(why: io::Error, host: &Host, decrypted: Option<Flow>) -> Option<anyhow::Error> {
-    if why
-        .get_ref()
-        .is_none_or(|inner| !inner.is::<DumpReadError>())
-    {
+    if why.get_ref().is_none_or(|inner| !inner.is::<DumpReadError>()) {
         return None;
     }
     let told = decrypted.map_or_else(
@@ -470,9 +413,11 @@ fn read_or_written(why: io::Error, host: &Host, decrypted: Option<Flow>) -> Opti
             Ok(()) => why.to_string(),
         },
     );
-    Some(Exit::Unusable.because(format!(
-        "the dump can't be read to its end ({told}): it is damaged or was cut; nothing was changed"
-    )))
+    Some(
+        Exit::Unusable.because(format!(
+            "the dump can't be read to its end ({told}): it is damaged or was cut; nothing was changed"
+        )),
+    )
 }
 
 /// A part that waits for a client.
@@ -511,38 +456,22 @@ fn side_by_side(
     let parts = sections.iter().enumerate().map(|(at, section)| {
         let to = sections.get(at + 1).map_or(end, |next| next.offset);
         let is_in_order = section.offset <= to && to <= end;
-        is_in_order.then_some((
-            section.table.is_some(),
-            DumpPart {
-                from: section.offset,
-                to,
-            },
-        ))
+        is_in_order.then_some((section.table.is_some(), DumpPart { from: section.offset, to }))
     });
     let damaged = || Exit::Unusable.because("the manifest does not fit the dump");
     let parts: Vec<(bool, DumpPart)> = parts.collect::<Option<_>>().ok_or_else(damaged)?;
     let mut parts = parts.into_iter();
     let mut head = Vec::new();
     let (_, part) = parts.next().ok_or_else(damaged)?;
-    unpack_stream(Window { file, part })?
-        .take(LARGEST_HEAD + 1)
-        .read_to_end(&mut head)?;
+    unpack_stream(Window { file, part })?.take(LARGEST_HEAD + 1).read_to_end(&mut head)?;
     if head.len() as u64 > LARGEST_HEAD {
         return Err(damaged());
     }
-    let mut tables: Vec<DumpPart> = parts
-        .filter(|(is_table, _)| *is_table)
-        .map(|(_, part)| part)
-        .collect();
+    let mut tables: Vec<DumpPart> = parts.filter(|(is_table, _)| *is_table).map(|(_, part)| part).collect();
     // The largest first: the last ones to be loaded should be small.
     tables.sort_by_key(|part| part.to - part.from);
     let queue = Mutex::new(tables);
-    let progress = Mutex::new(LoadProgress {
-        tell,
-        done: 0,
-        all: text_bytes,
-        told: 0,
-    });
+    let progress = Mutex::new(LoadProgress { tell, done: 0, all: text_bytes, told: 0 });
     let inputs: Vec<ChildStdin> = clients
         .iter_mut()
         .map(|client| client.input.take().context("the client reads nothing"))
@@ -602,10 +531,7 @@ fn feed_client(
                 without
             });
             input.write_all(without.as_ref().unwrap_or(&begin))?;
-            progress
-                .lock()
-                .map_err(lock_failed)?
-                .add(begin.len() as u64);
+            progress.lock().map_err(lock_failed)?.add(begin.len() as u64);
         }
         loop {
             let read = text.read(&mut piece).map_err(DumpReadError::wrapped)?;
@@ -645,27 +571,18 @@ pub(crate) async fn count_rows(known: &Database, database: &str) -> Result<BTree
             .iter()
             .enumerate()
             .map(|(at, table)| {
-                format!(
-                    "SELECT {at}, COUNT(*) FROM {}.{}",
-                    quote::quote_name(database),
-                    quote::quote_name(table)
-                )
+                format!("SELECT {at}, COUNT(*) FROM {}.{}", quote::quote_name(database), quote::quote_name(table))
             })
             .collect();
         let rows: Vec<(usize, u64)> = known.server.rows(&each.join(" UNION ALL ")).await?;
-        let named = rows
-            .into_iter()
-            .filter_map(|(at, rows)| Some((some.get(at)?.clone(), rows)));
+        let named = rows.into_iter().filter_map(|(at, rows)| Some((some.get(at)?.clone(), rows)));
         counts.extend(named);
     }
     Ok(counts)
 }
 
 /// Refuses what did not arrive as it was written down.
-pub(crate) fn compare_counts(
-    wanted: &BTreeMap<String, u64>,
-    found: &BTreeMap<String, u64>,
-) -> Result<()> {
+pub(crate) fn compare_counts(wanted: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) -> Result<()> {
     let names = wanted.keys().chain(found.keys());
     for name in names {
         let (wanted, found) = (wanted.get(name), found.get(name));
@@ -689,30 +606,20 @@ pub(crate) async fn switch_tables(known: &Database, from: &str, aside: &str) -> 
     let live = &known.database;
     let mut all = rename_clauses(known, live, aside).await?;
     all.extend(rename_clauses(known, from, live).await?);
-    known
-        .server
-        .change(&format!("RENAME TABLE {}", all.join(", ")))
-        .await
+    known.server.change(&format!("RENAME TABLE {}", all.join(", "))).await
 }
 
 /// Moves the tables of one database into another that has none, in one step.
 pub(crate) async fn hand_over(known: &Database, from: &str, to: &str) -> Result<()> {
     let all = rename_clauses(known, from, to).await?;
-    known
-        .server
-        .change(&format!("RENAME TABLE {}", all.join(", ")))
-        .await
+    known.server.change(&format!("RENAME TABLE {}", all.join(", "))).await
 }
 
 async fn rename_clauses(known: &Database, from: &str, to: &str) -> Result<Vec<String>> {
     let tables = sql::tables_of(&known.server, from).await?.into_iter();
     let moved = tables.filter(|table| table != MARK).map(|table| {
         let table = quote::quote_name(&table);
-        format!(
-            "{}.{table} TO {}.{table}",
-            quote::quote_name(from),
-            quote::quote_name(to)
-        )
+        format!("{}.{table} TO {}.{table}", quote::quote_name(from), quote::quote_name(to))
     });
     Ok(moved.collect())
 }
@@ -724,17 +631,11 @@ mod tests {
     #[test]
     fn what_is_missing_or_too_much_is_named() {
         let counts = |rows: &[(&str, u64)]| {
-            rows.iter()
-                .map(|(name, rows)| ((*name).to_owned(), *rows))
-                .collect::<BTreeMap<_, _>>()
+            rows.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect::<BTreeMap<_, _>>()
         };
         let wanted = counts(&[("a", 1), ("b", 2)]);
         assert!(compare_counts(&wanted, &wanted).is_ok());
-        for other in [
-            counts(&[("a", 1)]),
-            counts(&[("a", 1), ("b", 3)]),
-            counts(&[("a", 1), ("b", 2), ("c", 0)]),
-        ] {
+        for other in [counts(&[("a", 1)]), counts(&[("a", 1), ("b", 3)]), counts(&[("a", 1), ("b", 2), ("c", 0)])] {
             let why = compare_counts(&wanted, &other).unwrap_err();
             assert_eq!(Exit::of(&why), Exit::Unusable);
         }
@@ -743,17 +644,11 @@ mod tests {
     #[test]
     fn names_fit_and_differ() {
         let long = "x".repeat(64);
-        for purpose in [
-            ScratchDatabase::Verify,
-            ScratchDatabase::Restore,
-            ScratchDatabase::Replaced,
-            ScratchDatabase::Anonymise,
-        ] {
+        for purpose in
+            [ScratchDatabase::Verify, ScratchDatabase::Restore, ScratchDatabase::Replaced, ScratchDatabase::Anonymise]
+        {
             assert!(scratch_name(&long, purpose).len() <= 64);
         }
-        assert_ne!(
-            scratch_name("a", ScratchDatabase::Verify),
-            scratch_name("a", ScratchDatabase::Restore)
-        );
+        assert_ne!(scratch_name("a", ScratchDatabase::Verify), scratch_name("a", ScratchDatabase::Restore));
     }
 }

@@ -27,9 +27,7 @@ pub(crate) fn missing_mount(host: &Host, directory: &str) -> Result<Option<Strin
     };
     // An automatic one is mounted by this.
     let _ = std::fs::read_dir(point);
-    let is_mounted = mount_points(&std::fs::read_to_string(MOUNTED)?)
-        .iter()
-        .any(|there| there == point);
+    let is_mounted = mount_points(&std::fs::read_to_string(MOUNTED)?).iter().any(|there| there == point);
     Ok((!is_mounted).then(|| point.to_owned()))
 }
 
@@ -39,11 +37,7 @@ fn deepest_mount<'a>(points: &'a [String], directory: &str) -> Option<&'a str> {
         let rest = directory.strip_prefix(point.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    points
-        .iter()
-        .filter(holds)
-        .max_by_key(|point| point.len())
-        .map(String::as_str)
+    points.iter().filter(holds).max_by_key(|point| point.len()).map(String::as_str)
 }
 
 /// The mount points of fstab(5) but the root; swap has none.
@@ -58,9 +52,7 @@ fn in_table(text: &str) -> Vec<String> {
 }
 
 fn of_unit(text: &str) -> Option<String> {
-    let place = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Where="))?;
+    let place = text.lines().find_map(|line| line.trim().strip_prefix("Where="))?;
     let place = place.trim().trim_end_matches('/');
     place.starts_with('/').then(|| place.to_owned())
 }
@@ -80,9 +72,7 @@ fn unescape_field(field: &str) -> String {
     let mut parts = field.split('\\');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
-        let code = part
-            .get(..3)
-            .and_then(|code| u8::from_str_radix(code, 8).ok());
+        let code = part.get(..3).and_then(|code| u8::from_str_radix(code, 8).ok());
         match code {
             Some(byte) => {
                 bytes.push(byte);
@@ -107,20 +97,11 @@ mod tests {
             "# a comment\nUUID=1 / ext4 defaults 0 1\nnas:/b /srv/backups nfs noauto 0 0\nnas:/c /srv/my\\040disk/ nfs\nUUID=2 none swap sw 0 0\n",
         );
         assert_eq!(points, ["/srv/backups", "/srv/my disk"]);
-        assert_eq!(
-            deepest_mount(&points, "/srv/backups/site"),
-            Some("/srv/backups")
-        );
+        assert_eq!(deepest_mount(&points, "/srv/backups/site"), Some("/srv/backups"));
         assert_eq!(deepest_mount(&points, "/srv/backups"), Some("/srv/backups"));
-        assert_eq!(
-            deepest_mount(&points, "/srv/my disk/x"),
-            Some("/srv/my disk")
-        );
+        assert_eq!(deepest_mount(&points, "/srv/my disk/x"), Some("/srv/my disk"));
         assert_eq!(deepest_mount(&points, "/srv/backups2"), None);
-        assert_eq!(
-            of_unit("[Mount]\nWhat=x\nWhere=/srv/y/\n").as_deref(),
-            Some("/srv/y")
-        );
+        assert_eq!(of_unit("[Mount]\nWhat=x\nWhere=/srv/y/\n").as_deref(), Some("/srv/y"));
     }
 
     #[test]

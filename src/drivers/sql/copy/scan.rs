@@ -156,10 +156,7 @@ impl DumpScan {
             // Up to the first row: from there on brackets are counted.
             whole = false;
             let name_ends = table_name(&self.head, INSERT).map_or(usize::MAX, |(_, end)| end);
-            let values = self
-                .head
-                .get(name_ends..)
-                .and_then(|rest| memmem::find(rest, b" VALUES"));
+            let values = self.head.get(name_ends..).and_then(|rest| memmem::find(rest, b" VALUES"));
             if let Some(values) = values {
                 let end = name_ends + values + b" VALUES".len();
                 taken = end.saturating_sub(before);
@@ -196,10 +193,7 @@ impl DumpScan {
     }
 
     fn end_statement(&mut self) {
-        *self
-            .tables
-            .entry(std::mem::take(&mut self.into))
-            .or_default() += self.rows;
+        *self.tables.entry(std::mem::take(&mut self.into)).or_default() += self.rows;
         self.at = At::Line;
     }
 }
