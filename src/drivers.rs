@@ -46,6 +46,11 @@ pub(crate) struct Drivers {
 }
 
 impl Drivers {
+    /// The services of the site.
+    pub(crate) fn services(&self) -> Result<&services::ServiceManager> {
+        asked(self.services.as_ref(), "the services can't be seen here")
+    }
+
     /// The packages of the distribution.
     pub(crate) fn packages(&self) -> Result<&packages::PackageSource> {
         asked(self.packages.as_ref(), "packages can't be looked up here")
@@ -172,7 +177,8 @@ impl Drivers {
             Resource::Vhost(name) => broker::enforce_vhost(&*self.broker()?, host, name, before, after).await,
             Resource::BrokerAccount(name) => {
                 let broker = self.broker()?;
-                broker::enforce_account(&broker, services, host, name, before, after).await
+                let pause = || services.map_or(Ok(()), |services| services::pause_stale(services, host));
+                broker::enforce_account(&broker, host, name, before, after, pause).await
             }
             Resource::Tables(_) if goes => left_alone(tables::KEPT),
             Resource::Tables(name) => tables::make(&*self.database()?, self.application()?, host, name).await,

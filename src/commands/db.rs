@@ -132,7 +132,7 @@ async fn migrate_database(site: &Session, known: &Database, stop: &AtomicBool, s
         return Ok(Migrated { after: before.clone(), before, dump: None, changed: false });
     }
     let head = tables::newest_revision(site.drivers.application()?, host).await?;
-    services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
+    services::stop_ours(site.drivers.services()?, &site.host)?;
     let done = async {
         let dump = site.dump_before(database, &head, tables::Reader::Program).await?;
         // What was just made while nobody could write is not made once more.

@@ -9,7 +9,7 @@ use crate::host::take_over::become_program;
 use crate::session::Session;
 use crate::settings::{LogMode, ServiceName};
 use crate::site::facts::Manager;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -51,8 +51,7 @@ pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
 }
 
 fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>> {
-    let known = site.drivers.services.as_ref();
-    let known = known.context("the services can't be seen here")?;
+    let known = site.drivers.services()?;
     refuse_unwanted(site, wanted)?;
     let chosen = known.members.iter().filter(|member| member.role != ServiceRole::Socket && is_chosen(member, wanted));
     Ok(chosen

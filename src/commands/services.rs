@@ -8,7 +8,6 @@ use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{self, ServiceManager, ServicePhase, ServiceState};
 use crate::host::Host;
 use crate::host::processes::{self, Table};
-use crate::resource::{Facets, State};
 use crate::session::Session;
 use crate::settings::ServiceName;
 use anyhow::Result;
@@ -42,7 +41,7 @@ pub(crate) async fn restart_services(global: &Global, flags: &Services, style: S
     for member in &chosen {
         // The socket stays open: that is what it is for.
         if member.role != ServiceRole::Socket {
-            services::restart_service(site.drivers.services.as_ref(), &site.host, &member.name).await?;
+            services::restart_service(known(&site)?, &site.host, &member.name).await?;
         } else {
             bring_up(&site, member).await?;
         }
@@ -105,9 +104,7 @@ pub(crate) fn refuse_unwanted(site: &Session, services: &[ServiceName]) -> Resul
 }
 
 async fn bring_up(site: &Session, member: &Member) -> Result<()> {
-    let wanted = State::Present(Facets::new());
-    services::enforce(site.drivers.services.as_ref(), &site.host, &member.name, &wanted).await?;
-    Ok(())
+    services::bring_up(known(site)?, &site.host, &member.name).await
 }
 
 /// What is to be told of a service.
@@ -165,7 +162,7 @@ async fn service_row(
     let trouble = match (&answer, seen.phase) {
         _ if keeps_failing.is_some() => keeps_failing.clone(),
         (Some(Err(why)), _) => Some(why.text.clone()),
-        (None, ServicePhase::Running) if member.role == ServiceRole::Socket && !services::has_socket(Some(known)) => {
+        (None, ServicePhase::Running) if member.role == ServiceRole::Socket && !services::has_socket(known) => {
             Some("nobody finds it any more: run `camcops-provision install`".into())
         }
         (_, ServicePhase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
@@ -188,7 +185,7 @@ async fn service_row(
         pid: seen.pid.filter(|_| up),
         memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
         restarts: seen.restarts,
-        fresh: up.then(|| services::is_fresh(Some(known), host, member, seen)).transpose()?,
+        fresh: up.then(|| services::is_fresh(known, host, member, seen)).transpose()?,
         answers: answer.map(|answer| answer.is_ok()),
         trouble,
         drop_ins: seen.files.iter().filter(|path| is_own_drop_in(path)).cloned().collect(),

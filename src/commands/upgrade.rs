@@ -210,14 +210,14 @@ async fn prepare_upgrade(
     if let Some(begun) = begun {
         if tables::was_begun(&known, next.drivers.application()?, &next.host, &begun.revision).await? {
             // Its dump is the one that leads back; another one is made of what there is now.
-            services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
+            services::stop_ours(site.drivers.services()?, &site.host)?;
             return Ok(begun);
         }
         from = begun.from;
     }
     if migrates {
         // What is written after the dump would be lost on the way back.
-        services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
+        services::stop_ours(site.drivers.services()?, &site.host)?;
     }
     let dump = next.dump_before(&known.database, found.to, tables::Reader::Program).await?;
     next.drivers.application()?.dumped.replace(dump.clone());
@@ -255,10 +255,9 @@ async fn go_forward(
         upgrade.sums = Some(tables::table_sums(&*next.drivers.database()?).await?);
         remember(upgrade)?;
         // What somebody enters ends the way back: nobody can before everything else runs.
+        let services = next.drivers.services()?;
         apply_chosen(next, writer, &all_parts(), stop, style, |plan| {
-            plan.changes.retain(|planned| {
-                !services::lets_visitors_in(next.drivers.services.as_ref(), &planned.change.resource)
-            });
+            plan.changes.retain(|planned| !services::lets_visitors_in(services, &planned.change.resource));
         })
         .await?;
     }

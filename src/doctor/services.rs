@@ -54,12 +54,12 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
             findings.push(stopped_service(look, member, seen));
             continue;
         }
-        if member.role == ServiceRole::Socket && !services::has_socket(look.site.drivers.services.as_ref()) {
+        if member.role == ServiceRole::Socket && !services::has_socket(look.services()?) {
             findings.push(Finding::failed(
                 format!("{name}: nobody finds the socket any more"),
                 "camcops-provision install",
             ));
-        } else if !services::is_fresh(look.site.drivers.services.as_ref(), &look.site.host, member, seen)? {
+        } else if !services::is_fresh(look.services()?, &look.site.host, member, seen)? {
             findings.push(Finding::warning(
                 format!("{name} has not read its newest configuration"),
                 "camcops-provision install",

@@ -10,7 +10,6 @@ mod settings;
 
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
-use crate::drivers::services;
 use crate::host::Host;
 use crate::probe::Cause;
 use crate::probe::broker::BrokerAddress;
@@ -221,14 +220,15 @@ pub(crate) async fn observe_account(known: &Broker, host: &Host, name: &str) -> 
     Ok(State::Present(facets.with("login", login)))
 }
 
-/// Makes the account, or gives it back its password and exactly its permissions; or deletes it.
+/// Makes the account, or gives it back its password and exactly its permissions; or deletes it. `pause` stops what runs
+/// with its former password.
 pub(crate) async fn enforce_account(
     known: &Broker,
-    services: Option<&services::ServiceManager>,
     host: &Host,
     name: &str,
     before: &State,
     after: &State,
+    pause: impl FnOnce() -> Result<()>,
 ) -> Result<Enforced> {
     let node = start_node(host, known).await?;
     let Some(wanted) = after.facets() else {
@@ -250,8 +250,8 @@ pub(crate) async fn enforce_account(
         )));
     }
     if tags.is_some() && login == Some("denied") {
-        // What runs knows the former password only, and would be turned away with it.
-        services::pause_stale(services, host)?;
+        // It would be turned away.
+        pause()?;
     }
     if tags.is_none() || login == Some("denied") {
         define_user(host, name, &known.endpoint.password)?;

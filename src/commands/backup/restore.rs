@@ -271,7 +271,7 @@ async fn restore_tables(
     }
     let begin = Instant::now();
     tell_step(site, "stopping the services of the site")?;
-    services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
+    services::stop_ours(site.drivers.services()?, &site.host)?;
     let safety = match switch_databases(site, known, &name).await {
         Ok(safety) => safety,
         Err(why) => {

@@ -35,7 +35,7 @@ async fn fix_in_turn(site: &Session, known: &Database, stop: &AtomicBool, style:
     if wrong.is_empty() && default.is_none_or(|(one,)| one == COLLATION) {
         return Ok(());
     }
-    services::stop_ours(site.drivers.services.as_ref(), &site.host)?;
+    services::stop_ours(site.drivers.services()?, &site.host)?;
     let done = convert_tables(site, known, &wrong, stop).await;
     let done = with_services(done, site, &mut writer, style).await;
     if done.is_ok() && !style.quiet {

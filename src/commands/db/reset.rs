@@ -93,7 +93,7 @@ async fn reset_database(
     site.drivers.application()?.command(host, "camcops_server")?;
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
     site.drivers.application()?.wait_for_old_run(host)?;
-    services::stop_ours(site.drivers.services.as_ref(), host)?;
+    services::stop_ours(site.drivers.services()?, host)?;
     let dump = match site.dump_before(database, "reset", tables::Reader::Somebody).await {
         Ok(dump) => dump,
         Err(why) => {

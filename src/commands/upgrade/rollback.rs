@@ -10,7 +10,6 @@ use crate::commands::need_machine;
 use crate::drivers::sql::copy::load;
 use crate::drivers::{release, services, tables};
 use crate::journal::Writer;
-use crate::resource::{Facets, State};
 use crate::session::Session;
 use crate::session::converge::overriding_sources;
 use crate::session::upgrade_record::{self, UpgradePhase, UpgradeRecord};
@@ -164,7 +163,7 @@ async fn old_tables(old: &Session, upgrade: &UpgradeRecord, writes: Writes) -> R
     }
     load::need_power(&known, "")?;
     load::refuse_triggers(&known).await?;
-    services::stop_ours(old.drivers.services.as_ref(), &old.host)?;
+    services::stop_ours(old.drivers.services()?, &old.host)?;
     if writes != Writes::GivenUp
         && upgrade.phase != UpgradePhase::GoingBack
         && let Err(why) = refuse_new_data(old, upgrade).await
@@ -199,7 +198,7 @@ async fn refuse_unknown_data(site: &Session, upgrade: &UpgradeRecord) -> Result<
         return Ok(());
     }
     let known = site.drivers.database()?;
-    if !services::any_of_ours_runs(site.drivers.services.as_ref(), &site.host)?
+    if !services::any_of_ours_runs(site.drivers.services()?, &site.host)?
         || !tables::was_begun(&known, site.drivers.application()?, &site.host, &upgrade.revision).await?
     {
         return Ok(());
@@ -237,9 +236,7 @@ async fn start_services(site: &Session) {
         return;
     };
     for member in known.members.iter().filter(|one| one.role.is_ours()) {
-        let wanted = State::Present(Facets::new());
-        let started = services::enforce(Some(known), &site.host, &member.name, &wanted).await;
-        if let Err(why) = started {
+        if let Err(why) = services::bring_up(known, &site.host, &member.name).await {
             terminal::print_note(&format!("  {}: {why:#}", member.name));
         }
     }

@@ -1,7 +1,9 @@
 //! Apache belongs to the whole machine: its configuration is tested before and after each change of ours, what fails is
 //! put back, and it is only ever told to read again, never restarted.
 
-use super::{ServiceManager, ServicePhase, look_at_service, scripts, systemd};
+use super::known::{ServiceManager, look_at_service};
+use super::state::ServicePhase;
+use super::{scripts, systemd};
 use crate::base::error::Exit;
 use crate::drivers::{files, packages};
 use crate::host::Host;

@@ -1,7 +1,8 @@
 //! What an error says when a service does not come up: why, as the service itself has said it, without secrets.
 
 use super::member::Member;
-use super::{Handler, ServiceManager, ServiceState, systemd};
+use super::state::Handler;
+use super::{ServiceManager, ServiceState, systemd};
 use crate::base::error::Exit;
 use crate::base::terminal::{count_of, strip_controls};
 use crate::host::Host;

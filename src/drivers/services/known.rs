@@ -1,10 +1,12 @@
 //! The services of a site: seen once, and asked at once while other things are looked at.
 
 use super::member::{self, Member, ServiceRole};
-use super::{Handler, PORT_MAPPER, ProofResult, ServicePhase, ServiceState, proof, scripts, supervisor, systemd};
+use super::state::{Handler, PORT_MAPPER, ServicePhase, ServiceState};
+use super::{proof, scripts, supervisor, systemd};
 use crate::drivers::broker;
 use crate::host::{Begun, Host};
 use crate::layout::Layout;
+use crate::probe::Trouble;
 use crate::settings::Settings;
 use crate::site::Site;
 use crate::site::facts::Manager;
@@ -17,6 +19,9 @@ use std::time::Duration;
 
 /// One try.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a proof says when it fails.
+pub(crate) type ProofResult = Result<(), Trouble>;
 
 /// The services of a site, and what is needed to look at them.
 #[derive(Debug)]
@@ -194,4 +199,21 @@ impl ServiceManager {
     fn cached(&self) -> MutexGuard<'_, Option<BTreeMap<String, ServiceState>>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What its manager knows of a service, one of the site or another.
+pub(super) fn look_at_service(known: Option<&ServiceManager>, host: &Host, name: &str) -> Result<ServiceState> {
+    if let Some(known) = known
+        && known.find(name).is_some()
+    {
+        return Ok(known.see(host)?.remove(name).unwrap_or_default());
+    }
+    Ok(match Handler::of(name) {
+        Handler::Systemd => systemd::see_units(host, &[name.to_owned()])?.remove(name).unwrap_or_default(),
+        Handler::Supervisor => {
+            let group = name.split(':').next().unwrap_or(name);
+            supervisor::see_group(host, group)?.remove(name).unwrap_or_default()
+        }
+        Handler::Scripts => scripts::see_service(host, name)?,
+    })
 }
