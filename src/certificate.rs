@@ -57,7 +57,7 @@ impl Subject {
     fn parsed_names(&self) -> Result<Vec<HostName>> {
         let mut names = Vec::new();
         for name in &self.names {
-            let name = HostName::parse(name).map_err(|problem| anyhow!(problem))?;
+            let name = HostName::parse(name)?;
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -209,33 +209,25 @@ fn serial_number() -> Result<SerialNumber> {
 }
 
 /// Whether an earlier self-signed pair is still right; the error completes "it is made anew because …".
-pub(crate) fn still_serves(
-    certificate_pem: &[u8],
-    key_pem: &[u8],
-    subject: &Subject,
-    now: SystemTime,
-) -> Result<(), String> {
+pub(crate) fn still_serves(certificate_pem: &[u8], key_pem: &[u8], subject: &Subject, now: SystemTime) -> Result<()> {
     let der =
-        first_certificate(certificate_pem).map_err(|error| format!("the certificate can't be read ({error:#})"))?;
-    let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| "the certificate can't be read".to_string())?;
+        first_certificate(certificate_pem).map_err(|error| anyhow!("the certificate can't be read ({error:#})"))?;
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| anyhow!("the certificate can't be read"))?;
     if !read::self_signed(&certificate) {
         let issuer = read::distinguished_name(certificate.issuer());
-        return Err(format!("the certificate is not self-signed ({issuer} issued it)"));
+        bail!("the certificate is not self-signed ({issuer} issued it)");
     }
-    let key = only_key(key_pem).ok_or("its key can't be read")?;
-    if key.fits(certificate.public_key()) != Some(true) {
-        return Err("its key belongs to another certificate".into());
-    }
+    let key = only_key(key_pem).context("its key can't be read")?;
+    ensure!(key.fits(certificate.public_key()) == Some(true), "its key belongs to another certificate");
     let names = read::certificate_names(&certificate);
-    let wanted = subject.parsed_names().map_err(|problem| format!("{problem:#}"))?;
-    if let Some(missing) = wanted.iter().find(|name| !read::is_covered(name, &names)) {
-        return Err(format!("it does not cover {missing}"));
+    if let Some(missing) = subject.parsed_names()?.iter().find(|name| !read::is_covered(name, &names)) {
+        bail!("it does not cover {missing}");
     }
     same_fields(&certificate, subject)?;
     in_time(&certificate, now)
 }
 
-fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<(), String> {
+fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<()> {
     let name = certificate.subject();
     let country = non_empty_field(&subject.country).map(str::to_ascii_uppercase);
     for (what, has, wants) in [
@@ -252,7 +244,7 @@ fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<(
             let shown = |field: Option<&str>| {
                 field.map_or("empty".into(), |text| format!("\"{}\"", read::printable_text(text)))
             };
-            return Err(format!("its {what} is {}, and now {} is wanted", shown(has), shown(wants)));
+            bail!("its {what} is {}, and now {} is wanted", shown(has), shown(wants));
         }
     }
     Ok(())
@@ -263,20 +255,15 @@ fn attribute_text<'a>(field: Option<&'a AttributeTypeAndValue<'_>>) -> Option<&'
 }
 
 /// The last twelfth of its life or the last seven days, whichever is longer, but never more than half of its life.
-fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<(), String> {
+fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<()> {
     let now = OffsetDateTime::from(now);
     let (begins, ends) = validity_times(certificate);
     let life = ends - begins;
     let early: Duration = (life / 12i32).max(Duration::days(7)).min(life / 2i32);
-    if now < begins {
-        Err(format!("it is valid only from {}: the clock was wrong when it was made, or is now", begins.date()))
-    } else if now > ends {
-        Err(format!("it expired on {}", ends.date()))
-    } else if now > ends - early {
-        Err(format!("it expires on {}", ends.date()))
-    } else {
-        Ok(())
-    }
+    ensure!(now >= begins, "it is valid only from {}: the clock was wrong when it was made, or is now", begins.date());
+    ensure!(now <= ends, "it expired on {}", ends.date());
+    ensure!(now <= ends - early, "it expires on {}", ends.date());
+    Ok(())
 }
 
 fn validity_times(certificate: &X509Certificate<'_>) -> (OffsetDateTime, OffsetDateTime) {

@@ -5,7 +5,7 @@
 
 mod packages;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 pub(crate) use packages::{PackageManager, Packages, alternative_names};
 use serde::Serialize;
 
@@ -118,16 +118,18 @@ pub fn instance_slug(instance: &str) -> String {
 }
 
 /// The instance that a name on the command line means: its own name, or the slug that units know it by.
-pub(crate) fn parse_instance(name: &str) -> Result<String, String> {
+pub(crate) fn parse_instance(name: &str) -> Result<String> {
     let bare = name.strip_prefix("camcops_").unwrap_or(name);
     let mut letters = bare.chars();
     let good = letters.next().is_some_and(|first| first.is_ascii_lowercase())
         && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         && bare.len() <= 16;
     // These names stand in the program's own directory or among its commands.
-    if !good || bare == "all" || NOT_INSTANCES.contains(&bare) || (bare == DEFAULT_INSTANCE && bare != name) {
-        return Err("an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `all`, `lock`, `pending` and `program` are reserved".into());
-    }
+    let is_taken = bare == "all" || NOT_INSTANCES.contains(&bare) || (bare == DEFAULT_INSTANCE && bare != name);
+    ensure!(
+        good && !is_taken,
+        "an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `all`, `lock`, `pending` and `program` are reserved"
+    );
     Ok(bare.to_owned())
 }
 
@@ -437,9 +439,9 @@ mod tests {
 
     #[test]
     fn an_instance_has_one_name() {
-        assert_eq!(parse_instance("two"), Ok("two".into()));
-        assert_eq!(parse_instance("camcops_two"), Ok("two".into()));
-        assert_eq!(parse_instance("camcops"), Ok("camcops".into()));
+        assert_eq!(parse_instance("two").unwrap(), "two");
+        assert_eq!(parse_instance("camcops_two").unwrap(), "two");
+        assert_eq!(parse_instance("camcops").unwrap(), "camcops");
         for bad in ["", "Two", "2", "a-b", "lock", "../x", "camcops_camcops", "camcops_"] {
             assert!(parse_instance(bad).is_err(), "{bad}");
         }

@@ -1,5 +1,6 @@
 //! What is inside the files: PEM blocks, names, keys.
 
+use anyhow::{Context, Result, anyhow, ensure};
 use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use std::net::IpAddr;
@@ -37,17 +38,16 @@ pub(super) enum HostName {
 
 impl HostName {
     /// Lower case, without a final dot; an error says what is wrong with the name.
-    pub(super) fn parse(given: &str) -> Result<HostName, String> {
+    pub(super) fn parse(given: &str) -> Result<HostName> {
         let bare = given.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(given);
         if let Ok(address) = bare.parse() {
             return Ok(HostName::Address(address));
         }
-        if !given.is_ascii() {
-            return Err(format!(
-                "\"{given}\" has letters outside ASCII, which no certificate can carry: write its xn--… form \
-                 (`idn2 {given}` prints it)"
-            ));
-        }
+        ensure!(
+            given.is_ascii(),
+            "\"{given}\" has letters outside ASCII, which no certificate can carry: write its xn--… form \
+             (`idn2 {given}` prints it)"
+        );
         let host = given.strip_suffix('.').unwrap_or(given).to_ascii_lowercase();
         let labels = host.strip_prefix("*.").unwrap_or(&host);
         let sound = host.len() <= 253
@@ -61,11 +61,8 @@ impl HostName {
             })
             // A last label of digits is an address gone wrong, such as 10.0.0 or 10.0.0.256.
             && !labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-        if sound {
-            Ok(HostName::Host(host))
-        } else {
-            Err(format!("\"{}\" is neither a host name nor an IP address", printable_text(given)))
-        }
+        ensure!(sound, "\"{}\" is neither a host name nor an IP address", printable_text(given));
+        Ok(HostName::Host(host))
     }
 }
 
@@ -273,29 +270,24 @@ pub(super) enum PrivateKey {
 
 impl PrivateKey {
     /// Reads PKCS#8, PKCS#1 and SEC1; an error says in a phrase what the block holds instead.
-    pub(super) fn parse(label: &str, der: &[u8]) -> Result<PrivateKey, String> {
+    pub(super) fn parse(label: &str, der: &[u8]) -> Result<PrivateKey> {
         let damaged = || format!("a damaged {label}");
-        match label {
-            "RSA PRIVATE KEY" => read_rsa(der).ok_or_else(damaged),
-            "EC PRIVATE KEY" => read_ec(der, None).ok_or_else(damaged),
+        let unsupported = |kind: &str| anyhow!("a key of an unsupported type ({})", printable_text(kind));
+        let key = match label {
+            "RSA PRIVATE KEY" => read_rsa(der),
+            "EC PRIVATE KEY" => read_ec(der, None),
             "PRIVATE KEY" => {
-                let (_, outer) = parse_der(der).map_err(|_| damaged())?;
-                let fields = outer.as_sequence().map_err(|_| damaged())?;
-                let (Some(algorithm), Some(inner)) = (fields.get(1), fields.get(2)) else {
-                    return Err(damaged());
-                };
-                let algorithm = algorithm.as_sequence().map_err(|_| damaged())?;
-                let inner = inner.as_slice().map_err(|_| damaged())?;
-                match algorithm.first().and_then(object_id).as_deref() {
-                    Some(RSA) => read_rsa(inner).ok_or_else(damaged),
-                    Some(EC) => read_ec(inner, algorithm.get(1).and_then(object_id)).ok_or_else(damaged),
-                    Some(ED25519) => read_ed25519(inner).ok_or_else(damaged),
-                    Some(other) => Err(format!("a key of an unsupported type ({other})")),
-                    None => Err(damaged()),
+                let (algorithm, curve, inner) = unwrap_pkcs8(der).with_context(damaged)?;
+                match algorithm.as_str() {
+                    RSA => read_rsa(&inner),
+                    EC => read_ec(&inner, curve),
+                    ED25519 => read_ed25519(&inner),
+                    other => return Err(unsupported(other)),
                 }
             }
-            other => Err(format!("a key of an unsupported type ({})", printable_text(other))),
-        }
+            other => return Err(unsupported(other)),
+        };
+        key.with_context(damaged)
     }
 
     /// Whether a certificate's public key is this one's; `None` if that can't be told.
@@ -340,6 +332,15 @@ impl PrivateKey {
 
 fn object_id(object: &BerObject<'_>) -> Option<String> {
     Some(object.as_oid().ok()?.to_id_string())
+}
+
+/// The kind of key in PKCS#8, the curve if it names one, and the key's own form.
+fn unwrap_pkcs8(der: &[u8]) -> Option<(String, Option<String>, Zeroizing<Vec<u8>>)> {
+    let (_, outer) = parse_der(der).ok()?;
+    let fields = outer.as_sequence().ok()?;
+    let algorithm = fields.get(1)?.as_sequence().ok()?;
+    let inner = Zeroizing::new(fields.get(2)?.as_slice().ok()?.to_vec());
+    Some((object_id(algorithm.first()?)?, algorithm.get(1).and_then(object_id), inner))
 }
 
 fn read_rsa(der: &[u8]) -> Option<PrivateKey> {

@@ -2,7 +2,7 @@
 
 use crate::probe::Backend;
 use crate::settings::{Service, ServiceName, Setting as _};
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -134,9 +134,9 @@ pub(crate) struct WithEnvironment {
 }
 
 /// The settings know which there are.
-pub(crate) fn one_service(name: &str) -> Result<ServiceName, String> {
+pub(crate) fn one_service(name: &str) -> Result<ServiceName> {
     ServiceName::from_text(name)
-        .map_err(|_| "choose from server, workers, scheduler, monitor and services.extra".into())
+        .map_err(|_| anyhow!("choose from server, workers, scheduler, monitor and services.extra"))
 }
 
 /// More processes than any machine has use for.
@@ -152,22 +152,20 @@ pub(crate) struct Wish {
 }
 
 /// Reads `server=4`, `workers=auto`.
-pub(crate) fn parse_wish(text: &str) -> Result<Wish, String> {
-    let allowed = || "write server=N or workers=N; N is 1 to 256, or auto".to_owned();
-    let (service, number) = text.split_once('=').ok_or_else(allowed)?;
+pub(crate) fn parse_wish(text: &str) -> Result<Wish> {
+    let allowed = "write server=N or workers=N; N is 1 to 256, or auto";
+    let (service, number) = text.split_once('=').context(allowed)?;
     let service = match service {
         "server" => Service::Server,
         "workers" => Service::Workers,
-        "scheduler" | "monitor" => {
-            return Err(format!("there is one {service}, and more would do its work twice"));
-        }
-        _ => return Err(allowed()),
+        "scheduler" | "monitor" => bail!("there is one {service}, and more would do its work twice"),
+        _ => bail!(allowed),
     };
     let processes = match number {
         "auto" => None,
         _ => match number.parse() {
             Ok(number @ 1..=MOST) => Some(number),
-            _ => return Err(allowed()),
+            _ => bail!(allowed),
         },
     };
     Ok(Wish { service, processes })

@@ -1,8 +1,8 @@
 //! Arguments about data: database, backups, users, secrets.
 
 use crate::host::secrets;
-use crate::settings::Pruning;
-use anyhow::Result;
+use crate::settings::{Pruning, Setting as _};
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand, ValueHint};
 use std::path::PathBuf;
 
@@ -136,9 +136,8 @@ pub(crate) enum Backup {
     },
 }
 
-pub(crate) fn one_rule(name: &str) -> Result<Pruning, String> {
-    let found = Pruning::ALL.iter().find(|one| one.as_str() == name);
-    found.copied().ok_or_else(|| "choose from never, generations and first-of-month".into())
+pub(crate) fn one_rule(name: &str) -> Result<Pruning> {
+    Pruning::from_text(name).map_err(|_| anyhow!("choose from never, generations and first-of-month"))
 }
 
 /// Who can read an encrypted backup.

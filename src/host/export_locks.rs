@@ -87,17 +87,16 @@ pub fn break_stale(host: &Host, directory: &str) -> Result<Vec<Lock>> {
     let mut locks = Vec::new();
     for Judged { path, lock, holder, mut verdict } in judge_all(host, directory)? {
         // It may have been given back and taken by another while the others were looked at.
-        if verdict.is_ok() && !is_still(&lock, host.stat(&path)?) {
-            verdict = Err("it changed a moment ago".into());
+        if verdict.is_stale && !is_still(&lock, host.stat(&path)?) {
+            verdict = LockVerdict::held("it changed a moment ago");
         }
-        let broken = verdict.is_ok();
+        let LockVerdict { is_stale: broken, why } = verdict;
         if broken {
             host.remove_file(&path)?;
             if let Some(holder) = holder {
                 host.remove_file(&format!("{directory}/{holder}"))?;
             }
         }
-        let (Ok(why) | Err(why)) = verdict;
         locks.push(Lock { path, broken, why });
     }
     Ok(locks)
@@ -109,16 +108,32 @@ fn is_still(lock: &PathInfo, now: Option<PathInfo>) -> bool {
 
 /// The locks in a directory that [`break_stale`] would break; nothing is changed.
 pub(crate) fn stale_locks(host: &Host, directory: &str) -> Result<Vec<String>> {
-    let locks = judge_all(host, directory)?.into_iter();
-    Ok(locks.filter_map(|lock| lock.verdict.ok().map(|why| format!("{}: {why}", lock.path))).collect())
+    let locks = judge_all(host, directory)?.into_iter().filter(|lock| lock.verdict.is_stale);
+    Ok(locks.map(|lock| format!("{}: {}", lock.path, lock.verdict.why)).collect())
 }
 
-/// A lock, the file of whoever holds it, and why it may be broken, or why it may not.
+/// Why a lock may be broken, or why it may not.
+struct LockVerdict {
+    is_stale: bool,
+    why: String,
+}
+
+impl LockVerdict {
+    fn stale(why: &str) -> LockVerdict {
+        LockVerdict { is_stale: true, why: why.into() }
+    }
+
+    fn held(why: impl Into<String>) -> LockVerdict {
+        LockVerdict { is_stale: false, why: why.into() }
+    }
+}
+
+/// A lock, and the file of whoever holds it.
 struct Judged {
     path: String,
     lock: PathInfo,
     holder: Option<String>,
-    verdict: Result<String, String>,
+    verdict: LockVerdict,
 }
 
 fn judge_all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
@@ -145,7 +160,7 @@ fn judge_all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
                 path: format!("{directory}/{name}"),
                 verdict: match &holder {
                     // It would be waited for like any other.
-                    None if lock.kind != PathKind::File => Ok("it is no file: no owner made it".into()),
+                    None if lock.kind != PathKind::File => LockVerdict::stale("it is no file: no owner made it"),
                     None => without_owner(lock),
                     Some(holder) => judge_lock(holder, lock, &here, &LiveProcesses),
                 },
@@ -194,30 +209,25 @@ impl Processes for LiveProcesses {
     }
 }
 
-fn without_owner(lock: &PathInfo) -> Result<String, String> {
+fn without_owner(lock: &PathInfo) -> LockVerdict {
     let age = lock.changed.elapsed().unwrap_or_default();
     match age > LEAVING {
-        true => Ok("its owner left it behind".into()),
-        false => Err("its owner is just leaving it".into()),
+        true => LockVerdict::stale("its owner left it behind"),
+        false => LockVerdict::held("its owner is just leaving it"),
     }
 }
 
-/// Why the lock may be broken, or why it may not.
-fn judge_lock(holder: &str, lock: &PathInfo, here: &str, machine: &impl Processes) -> Result<String, String> {
-    let unknown = || format!("its owner {holder} is not understood");
-    let (host, candidates) = parse_owner(holder).ok_or_else(unknown)?;
-    if host != here {
-        return Err(format!("its owner is on another machine, {host}"));
-    }
-    if candidates.is_empty() {
-        return Err(unknown());
-    }
-    for candidate in candidates {
-        if may_hold(candidate, lock, machine) {
-            return Err(format!("its owner, process {}, is alive", candidate.pid));
+fn judge_lock(holder: &str, lock: &PathInfo, here: &str, machine: &impl Processes) -> LockVerdict {
+    match parse_owner(holder) {
+        Some((host, _)) if host != here => LockVerdict::held(format!("its owner is on another machine, {host}")),
+        Some((_, candidates)) if !candidates.is_empty() => {
+            match candidates.into_iter().find(|candidate| may_hold(*candidate, lock, machine)) {
+                Some(Candidate { pid, .. }) => LockVerdict::held(format!("its owner, process {pid}, is alive")),
+                None => LockVerdict::stale("its owner is dead"),
+            }
         }
+        _ => LockVerdict::held(format!("its owner {holder} is not understood")),
     }
-    Ok("its owner is dead".into())
 }
 
 /// A process that the file of an owner may mean.
@@ -346,7 +356,7 @@ mod tests {
     }
 
     fn broken(holder: &str, machine: &impl Processes) -> bool {
-        judge_lock(holder, &lock(), "machine", machine).is_ok()
+        judge_lock(holder, &lock(), "machine", machine).is_stale
     }
 
     const ALIVE: One = One { pid: 4711, uid: 33, program: "python3.11", started: 900 };

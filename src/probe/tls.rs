@@ -3,7 +3,7 @@
 use super::{Cause, Trouble};
 use crate::base::error::Exit;
 use crate::settings::AbsolutePath;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
@@ -35,16 +35,13 @@ impl Authority {
         }
     }
 
-    fn roots(&self) -> Result<RootCertStore, String> {
+    fn roots(&self) -> Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&self.pem) {
-            let certificate = certificate.map_err(|why| why.to_string())?;
-            roots.add(certificate).map_err(|why| why.to_string())?;
+            roots.add(certificate?)?;
         }
-        match roots.is_empty() {
-            true => Err("there is no certificate in it".into()),
-            false => Ok(roots),
-        }
+        ensure!(!roots.is_empty(), "there is no certificate in it");
+        Ok(roots)
     }
 }
 
@@ -169,6 +166,6 @@ mod tests {
         assert!(authority("").is_err());
         assert!(authority("nothing\n").is_err());
         let real = include_str!("../../tests/fixtures/certificates/p256.crt");
-        assert_eq!(authority(real), Ok(1));
+        assert_eq!(authority(real).unwrap(), 1);
     }
 }

@@ -6,7 +6,7 @@ use crate::drivers::acme;
 use crate::session::Session;
 use crate::settings::TlsMode;
 use crate::site::Certificate;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use std::path::PathBuf;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
@@ -22,7 +22,7 @@ impl Session {
     }
 
     /// What certbot has for the site, key first; or why that can't be served.
-    pub(crate) fn at_certbot(&self) -> Result<Option<Result<Zeroizing<String>, String>>> {
+    pub(crate) fn at_certbot(&self) -> Result<Option<Result<Zeroizing<String>>>> {
         let home = format!("{}/{}", acme::LIVE, self.layout.slug);
         let file = |name: &str| -> Result<(PathBuf, Option<Zeroizing<String>>)> {
             let path = format!("{home}/{name}");
@@ -49,7 +49,7 @@ impl Session {
             .collect();
         Ok(Some(match refused.is_empty() {
             true => Ok(join_pair(&key, &certificate)),
-            false => Err(refused.join("; ")),
+            false => Err(anyhow!(refused.join("; "))),
         }))
     }
 
@@ -131,7 +131,7 @@ impl Session {
             (Some(certificate), Some(key)) => {
                 let (certificate, key) = (certificate.as_bytes(), key.as_bytes());
                 let serves = certificate::still_serves(certificate, key, &subject, now);
-                serves.err().unwrap_or_default()
+                serves.err().map(|why| why.to_string()).unwrap_or_default()
             }
             _ => "there is none yet".to_owned(),
         };

@@ -1,12 +1,13 @@
 //! `[config]`: what goes into camcops.conf as it is.
 
+use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::fmt;
 
 use toml_edit::{Array, Value};
 
 use super::key::{GivenValue, join_name};
-use super::problem::Problem;
+use super::problem::{Problem, nearest_name};
 use super::value::{Setting, one_line, wrong_type};
 
 /// Section, then key, then value of what is passed through into camcops.conf.
@@ -31,7 +32,7 @@ impl Setting for ConfigValue {
         "a string, a number, true or false, or a list of strings".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         match value {
             Value::String(_) => one_line(value).map(|line| Self::Line(line.into())),
             Value::Integer(number) => Ok(Self::Line(number.value().to_string())),
@@ -57,15 +58,15 @@ impl Setting for ConfigValue {
 pub(crate) const BY_FILE: &str = "_file";
 
 /// Reads the path of a file with a secret.
-pub(super) fn read_path(given: GivenValue) -> Result<ConfigValue, String> {
+pub(super) fn read_path(given: GivenValue) -> Result<ConfigValue> {
     match read_value(given)? {
         ConfigValue::Line(path) if path.starts_with('/') => Ok(ConfigValue::Line(path)),
-        _ => Err("is not the absolute path of a file".into()),
+        _ => bail!("is not the absolute path of a file"),
     }
 }
 
 /// Reads a value; plain text keeps its spelling, so that `1.10` does not become `1.1`.
-pub(super) fn read_value(given: GivenValue) -> Result<ConfigValue, String> {
+pub(super) fn read_value(given: GivenValue) -> Result<ConfigValue> {
     match given {
         GivenValue::Toml(value) => ConfigValue::read(value),
         GivenValue::Text(text) => match text.parse() {
@@ -92,7 +93,7 @@ pub(super) fn check_names(section: &str, key: &str) -> Result<(), Problem> {
     Err(Problem {
         allowed: Some("A-Z 0-9 _".into()),
         nearest: is_fine(&upper).then(|| join_name(&["config", section, &upper])),
-        ..Problem::new(join_name(&["config", section, key]), "is not how a key of camcops.conf is written".into())
+        ..Problem::new(join_name(&["config", section, key]), "is not how a key of camcops.conf is written")
     })
 }
 
@@ -104,15 +105,12 @@ pub(super) fn check_section(section: &str) -> Result<(), Problem> {
     if SECTIONS.contains(&section) || section.strip_prefix("recipient:").is_some_and(is_recipient) {
         return Ok(());
     }
-    let nearest = SECTIONS
-        .iter()
-        .min_by_key(|known| strsim::damerau_levenshtein(section, known))
-        .filter(|known| strsim::damerau_levenshtein(section, known) <= 3);
+    let nearest = nearest_name(section, SECTIONS);
     Err(Problem {
         allowed: Some(
             "site, server, export, sms_backend:kapow, sms_backend:twilio, or recipient:NAME of A-Z a-z 0-9 _ -".into(),
         ),
         nearest: nearest.map(|known| format!("[{}]", join_name(&["config", known]))),
-        ..Problem::new(join_name(&["config", section]), "is not a section of camcops.conf".into())
+        ..Problem::new(join_name(&["config", section]), "is not a section of camcops.conf")
     })
 }

@@ -106,7 +106,7 @@ fn put_value(document: &Document<&str>, path: &[&str], wanted: &str) -> Result<S
     let mut inline = false;
     for (depth, name) in parents.iter().enumerate() {
         let Some(item) = nearest.get(name) else { break };
-        let not_a_section = || Problem::new(join_name(&path[..=depth]), "is not a section in this file".into());
+        let not_a_section = || Problem::new(join_name(&path[..=depth]), "is not a section in this file");
         nearest = item.as_table_like().ok_or_else(not_a_section)?;
         let has_its_own_place = match item {
             Item::Table(table) => !table.is_implicit(),
@@ -206,7 +206,7 @@ fn confirm_edit(
 fn only_an_editor(path: &[&str]) -> Problem {
     Problem::new(
         join_name(path),
-        "stands in the file in a way that only an editor can change: `camcops-provision config edit`".into(),
+        "stands in the file in a way that only an editor can change: `camcops-provision config edit`",
     )
 }
 

@@ -1,11 +1,13 @@
 //! `[[services.extra]]`: services of the site's own, beside those of CamCOPS.
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use toml_edit::{InlineTable, TableLike, Value};
 
 use super::choices::Service;
-use super::problem::Problem;
+use super::problem::{Problem, nearest_name};
 use super::supply::Directory;
 use super::types::{AbsolutePath, WebPath, check_word};
 use super::value::{PortNumber, Setting, Whole, checked_text, one_line, wrong_type};
@@ -19,7 +21,7 @@ const TAKEN: [&str; 10] =
 checked_text! {
     /// The name of a service, CamCOPS's or an extra one.
     ServiceName, allowed "a service: server, workers, scheduler, monitor, or the name of one of services.extra", |name| {
-        check_slug(name)
+        check_slug(name)?;
     }
 }
 
@@ -27,30 +29,25 @@ checked_text! {
     /// The name of an extra service.
     ExtraName, allowed "up to 24 of a-z 0-9 -, first a letter, that no other service has", |name| {
         let is_ours = Service::ALL.iter().any(|service| service.as_str() == name);
-        match is_ours || TAKEN.contains(&name) {
-            true => Err(format!("{name:?} means something else already")),
-            false => check_slug(name),
-        }
+        ensure!(!is_ours && !TAKEN.contains(&name), "{name:?} means something else already");
+        check_slug(name)?;
     }
 }
 
-fn check_slug(name: &str) -> Result<(), String> {
+fn check_slug(name: &str) -> Result<()> {
     let is_fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
-    match begins && name.len() <= 24 && !name.ends_with('-') && name.bytes().all(is_fine) {
-        true => Ok(()),
-        false => Err(format!("{name:?} is not such a name")),
-    }
+    let is_slug = begins && name.len() <= 24 && !name.ends_with('-') && name.bytes().all(is_fine);
+    ensure!(is_slug, "{name:?} is not such a name");
+    Ok(())
 }
 
 checked_text! {
     /// The account of an extra service.
     ServiceAccount, allowed "an account of this machine", |name| {
         let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
-        match begins {
-            true => check_word(name, 32, "_-"),
-            false => Err(format!("{name:?} is not the name of an account")),
-        }
+        ensure!(begins, "{name:?} is not the name of an account");
+        check_word(name, 32, "_-")?;
     }
 }
 
@@ -76,58 +73,24 @@ impl Setting for Words {
         "a list of words, the first an absolute path, or the name of a program of the release".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let array = value.as_array().ok_or_else(|| wrong_type(value, "a list of words"))?;
         let words = array.iter().map(|word| one_line(word).map(str::to_owned));
         let words: Vec<String> = words.collect::<Result<_, _>>()?;
-        let program = words.first().ok_or("names no program")?;
+        let program = words.first().context("names no program")?;
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-".contains(&b);
-        if program.is_empty() || !program.bytes().all(is_plain) {
-            return Err(format!("{program:?} has a character that the path of a program may not have here"));
-        }
+        ensure!(
+            !program.is_empty() && program.bytes().all(is_plain),
+            "{program:?} has a character that the path of a program may not have here"
+        );
         match program.starts_with('/') || !program.contains('/') {
             true if !program.ends_with('/') && !program.starts_with(['-', '.', '+']) => Ok(Self(words)),
-            _ => Err(format!("{program:?} is neither an absolute path nor a name")),
+            _ => bail!("{program:?} is neither an absolute path nor a name"),
         }
     }
 
     fn write(&self) -> Value {
         toml_edit::Array::from_iter(&self.0).into()
-    }
-}
-
-/// What is wrong with a field of an entry.
-pub(super) struct Wrong {
-    /// The field; nothing where the entry as a whole is meant.
-    pub(crate) field: Option<String>,
-    pub(crate) what: String,
-    pub(crate) allowed: Option<String>,
-    pub(crate) example: Option<String>,
-    pub(crate) nearest: Option<String>,
-}
-
-impl Wrong {
-    fn new(field: Option<&str>, what: String) -> Wrong {
-        Wrong { field: field.map(str::to_owned), what, allowed: None, example: None, nearest: None }
-    }
-
-    /// As a problem of the settings, in the entry that is known by this name or number.
-    pub(super) fn problem(self, entry: &str) -> Problem {
-        let field = self.field.map_or(String::new(), |field| format!(".{field}"));
-        Problem {
-            allowed: self.allowed,
-            example: self.example,
-            nearest: self.nearest,
-            ..Problem::new(format!("{EXTRA}[{entry}]{field}"), self.what)
-        }
-    }
-
-    fn of(field: &Field, what: String) -> Wrong {
-        Wrong {
-            allowed: Some((field.allowed)()),
-            example: Some(field.example.into()),
-            ..Wrong::new(Some(field.name), what)
-        }
     }
 }
 
@@ -144,6 +107,12 @@ pub(crate) struct Field {
     pub(crate) example: &'static str,
     /// What holds where it is not given; nothing where it must be.
     pub(crate) default: Option<&'static str>,
+}
+
+impl Field {
+    fn problem(&self, what: impl Display) -> Problem {
+        Problem { allowed: Some((self.allowed)()), example: Some(self.example.into()), ..Problem::new(self.name, what) }
+    }
 }
 
 /// Makes the entry, and the table of its fields, from one list. A field without a default must be given.
@@ -178,7 +147,7 @@ macro_rules! fields {
             },)+
         ];
 
-        fn read_fields(given: &BTreeMap<&str, &Value>, wrongs: &mut Vec<Wrong>) -> Option<ExtraService> {
+        fn read_fields(given: &BTreeMap<&str, &Value>, wrongs: &mut Vec<Problem>) -> Option<ExtraService> {
             $( let $needed: Option<$needed_type> = read_field(stringify!($needed), given, wrongs); )+
             $( let $other: Option<$other_type> = read_field(stringify!($other), given, wrongs); )+
             Some(ExtraService { $($needed: $needed?,)+ $($other,)+ })
@@ -224,40 +193,36 @@ impl ExtraService {
     }
 }
 
-fn read_field<T: Setting>(name: &str, given: &BTreeMap<&str, &Value>, wrongs: &mut Vec<Wrong>) -> Option<T> {
+fn read_field<T: Setting>(name: &str, given: &BTreeMap<&str, &Value>, wrongs: &mut Vec<Problem>) -> Option<T> {
     let field = FIELDS.iter().find(|field| field.name == name)?;
     let Some(value) = given.get(name) else {
         if field.default.is_none() {
-            wrongs.push(Wrong::of(field, "is missing".into()));
+            wrongs.push(field.problem("is missing"));
         }
         return None;
     };
     match T::read(value) {
         Ok(value) => Some(value),
         Err(what) => {
-            wrongs.push(Wrong::of(field, what));
+            wrongs.push(field.problem(what));
             None
         }
     }
 }
 
-/// Reads one entry, or tells everything that is wrong with it.
-pub(super) fn read_service(table: &dyn TableLike) -> Result<ExtraService, Vec<Wrong>> {
+/// Reads one entry, or tells everything that is wrong with it; the key of each problem is the field.
+pub(super) fn read_service(table: &dyn TableLike) -> Result<ExtraService, Vec<Problem>> {
     let mut wrongs = Vec::new();
     let mut given = BTreeMap::new();
     for (name, item) in table.iter() {
         let Some(field) = FIELDS.iter().find(|field| field.name == name) else {
-            let nearest = FIELDS
-                .iter()
-                .map(|field| field.name)
-                .min_by_key(|known| strsim::damerau_levenshtein(name, known))
-                .filter(|known| strsim::damerau_levenshtein(name, known) <= 3);
-            wrongs.push(Wrong { nearest: nearest.map(str::to_owned), ..Wrong::new(Some(name), "unknown key".into()) });
+            let nearest = nearest_name(name, FIELDS.iter().map(|field| field.name));
+            wrongs.push(Problem { nearest: nearest.map(str::to_owned), ..Problem::new(name, "unknown key") });
             continue;
         };
         match item.as_value() {
             Some(value) => _ = given.insert(name, value),
-            None => wrongs.push(Wrong::of(field, "is a key, not a section".into())),
+            None => wrongs.push(field.problem("is a key, not a section")),
         }
     }
     let entry = read_fields(&given, &mut wrongs);
@@ -270,8 +235,8 @@ pub(super) fn read_service(table: &dyn TableLike) -> Result<ExtraService, Vec<Wr
     }
 }
 
-fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Wrong>) {
-    let mut refuse = |field: &str, what: &str| wrongs.push(Wrong::new(Some(field), what.into()));
+fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Problem>) {
+    let mut refuse = |field: &str, what: &str| wrongs.push(Problem::new(field, what));
     if entry.port.is_some() && entry.socket.is_some() {
         refuse("socket", "is given beside port: one of them is enough");
     }
@@ -307,14 +272,11 @@ impl Setting for ExtraService {
         format!("a table [[services.extra]] with {}; {} if wanted", names(true), names(false))
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let table = value.as_inline_table().ok_or_else(|| wrong_type(value, "a table"))?;
         read_service(table).map_err(|wrongs| {
-            let told = wrongs.into_iter().map(|wrong| match wrong.field {
-                Some(field) => format!("{field}: {}", wrong.what),
-                None => wrong.what,
-            });
-            told.collect::<Vec<_>>().join("; ")
+            let told: Vec<_> = wrongs.into_iter().map(|Problem { key, what, .. }| format!("{key}: {what}")).collect();
+            anyhow!(told.join("; "))
         })
     }
 

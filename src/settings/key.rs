@@ -1,5 +1,6 @@
 //! The table of keys, and finding a key by its name.
 
+use anyhow::Result;
 use std::sync::LazyLock;
 
 use serde::Serialize;
@@ -31,7 +32,7 @@ pub struct Key {
     #[serde(skip)]
     pub(super) default_toml: String,
     #[serde(skip)]
-    pub(super) read: fn(&mut Settings, GivenValue) -> Result<(), String>,
+    pub(super) read: fn(&mut Settings, GivenValue) -> Result<()>,
     #[serde(skip)]
     pub(super) write: fn(&Settings) -> Value,
 }
@@ -63,7 +64,7 @@ pub(super) enum GivenValue<'a> {
 }
 
 impl GivenValue<'_> {
-    pub(super) fn read<T: Setting>(self) -> Result<T, String> {
+    pub(super) fn read<T: Setting>(self) -> Result<T> {
         match self {
             Self::Toml(value) => T::read(value),
             Self::Text(text) => read_loosely(text),
@@ -150,7 +151,7 @@ impl Target {
                 config::check_names(section, key)?;
                 Ok(Self::Config((*section).into(), (*key).into()))
             }
-            ["config"] => Err(Problem::new("config".into(), "is a section, not a value".into())),
+            ["config"] => Err(Problem::new("config", "is a section, not a value")),
             [section, key] => {
                 let is_it = |known: &&Key| known.section == *section && known.short_name() == *key;
                 match all_keys().iter().find(is_it) {
@@ -231,7 +232,7 @@ pub(super) fn unknown_key(path: &[&str]) -> Problem {
     if looks_like_password(key) {
         return refuse_password(name, section);
     }
-    Problem { nearest: nearest_key(section, key), ..Problem::new(name, "unknown key".into()) }
+    Problem { nearest: nearest_key(section, key), ..Problem::new(name, "unknown key") }
 }
 
 pub(super) fn is_section(name: &str) -> bool {
@@ -244,7 +245,7 @@ pub(super) fn unknown_section(section: &str) -> Problem {
     let nearest = sections.min_by_key(|known| edit_distance(section, known));
     Problem {
         nearest: nearest.map(|known| format!("[{known}]")),
-        ..Problem::new(join_name(&[section]), "unknown section".into())
+        ..Problem::new(join_name(&[section]), "unknown section")
     }
 }
 

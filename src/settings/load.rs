@@ -142,7 +142,7 @@ impl Loader {
         let meant = all_keys().iter().find(|key| key.name.replacen('.', "_", 1).eq_ignore_ascii_case(name));
         if let Some(meant) = meant {
             let problem = Problem::new(
-                meant.name.into(),
+                meant.name,
                 format!("a section and its key have two underscores between them: {}", meant.variable()),
             );
             self.problems.push(problem.at(Origin::Environment(variable.into())));
@@ -159,7 +159,7 @@ impl Loader {
             None => {
                 // Only the name is told: what follows it may be a secret in a mistyped form.
                 let name = assignment.split([' ', ':']).next().unwrap_or_default();
-                let problem = Problem::new(name.into(), "has no value: write KEY=VALUE".into());
+                let problem = Problem::new(name, "has no value: write KEY=VALUE");
                 self.problems.push(problem.at(Origin::Flag));
             }
         }
@@ -206,7 +206,7 @@ impl Loader {
         let example = all_keys().iter().find(|known| known.name == key).map(|known| known.example);
         self.problems.push(Problem {
             example: example.filter(|_| conflict.needs_value).map(str::to_owned),
-            ..Problem::new(key.into(), conflict.what).at(place)
+            ..Problem::new(key, conflict.what).at(place)
         });
     }
 }
@@ -215,10 +215,8 @@ impl Loader {
 pub(super) fn syntax_problem(error: &toml_edit::TomlError, text: &str) -> Problem {
     // toml_edit has no other sign of a duplicate, and its span is the second key's name.
     match (error.message(), error.span().and_then(|span| text.get(span))) {
-        ("duplicate key", Some(name)) => {
-            Problem::new(String::new(), format!("{name} is given a second time in this file"))
-        }
-        (message, _) => Problem::new(String::new(), format!("is not TOML: {message}")),
+        ("duplicate key", Some(name)) => Problem::new("", format!("{name} is given a second time in this file")),
+        (message, _) => Problem::new("", format!("is not TOML: {message}")),
     }
 }
 
@@ -262,10 +260,9 @@ impl File<'_> {
                 Item::Value(value) => self.loader.assign(&path, GivenValue::Toml(value), origin),
                 Item::ArrayOfTables(tables) if path.join(".") == EXTRA => self.extra(tables),
                 _ => {
-                    let what = "is a key, not a section".to_owned();
-                    let problem =
-                        Target::find(&path).map_or_else(|unknown| unknown, |known| Problem::new(known.name(), what));
-                    self.loader.problems.push(problem.at(origin));
+                    let known = Target::find(&path);
+                    let problem = known.map(|known| Problem::new(known.name(), "is a key, not a section"));
+                    self.loader.problems.push(problem.unwrap_or_else(|unknown| unknown).at(origin));
                 }
             }
         }
@@ -284,8 +281,8 @@ impl File<'_> {
             match extra::read_service(table) {
                 Ok(entry) if here.contains(&label) => {
                     let name = format!("{EXTRA}[{}].name", entry.name);
-                    let what = "is the name of two of them in this file".to_owned();
-                    self.problem(Problem::new(name, what), table, "name");
+                    let problem = Problem::new(name, "is the name of two of them in this file");
+                    self.problem(problem, table, "name");
                 }
                 Ok(entry) => {
                     let all = &mut self.loader.settings.services.extra;
@@ -296,12 +293,12 @@ impl File<'_> {
                 }
                 Err(wrongs) => {
                     for wrong in wrongs {
-                        let is_there = wrong.field.as_deref().filter(|name| table.contains_key(name));
-                        let origin = match is_there {
-                            Some(name) => self.origin(table, name),
-                            None => place.clone(),
+                        let origin = match table.contains_key(&wrong.key) {
+                            true => self.origin(table, &wrong.key),
+                            false => place.clone(),
                         };
-                        self.loader.problems.push(wrong.problem(&label).at(origin));
+                        let key = format!("{EXTRA}[{label}].{}", wrong.key);
+                        self.loader.problems.push(Problem { key, ..wrong }.at(origin));
                     }
                 }
             }

@@ -58,8 +58,9 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(key: String, what: String) -> Self {
-        Self { place: None, key, what, allowed: None, nearest: None, example: None }
+    /// An error is told with its causes.
+    pub(super) fn new(key: impl Into<String>, what: impl fmt::Display) -> Self {
+        Self { place: None, key: key.into(), what: format!("{what:#}"), allowed: None, nearest: None, example: None }
     }
 
     pub(super) fn at(self, place: Origin) -> Self {
@@ -105,6 +106,12 @@ impl fmt::Display for Problems {
         }
         Ok(())
     }
+}
+
+/// The known name that a mistyped one most likely means.
+pub(super) fn nearest_name<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |known: &&str| strsim::damerau_levenshtein(given, known);
+    known.into_iter().min_by_key(distance).filter(|known| distance(known) <= 3)
 }
 
 /// The line of a byte in a text, counted from 1.

@@ -1,5 +1,6 @@
 //! Where CamCOPS and its packages come from, and by which way.
 
+use anyhow::{Context, Result, bail, ensure};
 use std::net::IpAddr;
 
 use toml_edit::Value;
@@ -9,9 +10,8 @@ use super::value::{Setting, checked_text, one_line};
 
 checked_text! {
     /// An absolute path of a directory.
-    Directory, allowed "an absolute path", |path| match path.starts_with('/') {
-        true => Ok(()),
-        false => Err("is not an absolute path".into()),
+    Directory, allowed "an absolute path", |path| {
+        ensure!(path.starts_with('/'), "is not an absolute path");
     }
 }
 
@@ -35,7 +35,7 @@ impl Setting for Python {
         "\"auto\", \"3.12\", \"3.11\", \"3.10\", or the absolute path of such an interpreter like /opt/python/bin/python3.12".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let text = one_line(value)?;
         if text == "auto" {
             return Ok(Self::Auto);
@@ -50,7 +50,7 @@ impl Setting for Python {
         let name = text.rsplit('/').next().unwrap_or_default();
         match name.strip_prefix("python").and_then(minor_of) {
             Some(minor) if text.starts_with('/') => Ok(Self::Interpreter(minor, text.to_owned())),
-            _ => Err(format!("{text:?} is none of these")),
+            _ => bail!("{text:?} is none of these"),
         }
     }
 
@@ -68,10 +68,7 @@ checked_text! {
     ProxyAddress, allowed "http://HOST:PORT or https://HOST:PORT", |address| {
         bare_address(address, "network.proxy_login_file")?;
         let host = address.trim_end_matches('/').split_once("://").map_or("", |(_, host)| host);
-        match host.contains('/') {
-            true => Err("has a path, which no proxy has".into()),
-            false => Ok(()),
-        }
+        ensure!(!host.contains('/'), "has a path, which no proxy has");
     }
 }
 
@@ -79,36 +76,31 @@ checked_text! {
     /// What is reached without a proxy.
     ProxyException, allowed "a host name, .domain, an IP address or a network like 10.0.0.0/8", |text| {
         let name = text.strip_prefix('.').unwrap_or(text);
-        match is_host_name(name) || text.parse::<IpAddr>().is_ok() || Network::read(&text.into()).is_ok() {
-            true => Ok(()),
-            false => Err(format!("{text:?} is none of these")),
-        }
+        let is_network = || Network::read(&text.into()).is_ok();
+        ensure!(is_host_name(name) || text.parse::<IpAddr>().is_ok() || is_network(), "{text:?} is none of these");
     }
 }
 
 checked_text! {
     /// The address of a Python package index, without a login.
     IndexAddress, allowed "an address that begins with https:// or http://", |address| {
-        bare_address(address, "network.pip_login_file")
+        bare_address(address, "network.pip_login_file")?;
     }
 }
 
 /// A web address that says nobody's password.
-fn bare_address(address: &str, login: &str) -> Result<(), String> {
+fn bare_address(address: &str, login: &str) -> Result<()> {
     let rest = address
         .strip_prefix("https://")
         .or_else(|| address.strip_prefix("http://"))
-        .ok_or("does not begin with https:// or http://")?;
+        .context("does not begin with https:// or http://")?;
     let host = rest.split('/').next().unwrap_or_default();
     // The text is not shown: what stands before the @ may be a password.
-    if host.contains('@') {
-        return Err(format!(
-            "has a login, but a password is never a setting: put USER:PASSWORD into a file that only root can read and name it in {login}"
-        ));
-    }
+    ensure!(
+        !host.contains('@'),
+        "has a login, but a password is never a setting: put USER:PASSWORD into a file that only root can read and name it in {login}"
+    );
     let is_plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{|}@".contains(c);
-    match !host.is_empty() && rest.chars().all(is_plain) {
-        true => Ok(()),
-        false => Err("is not an address".into()),
-    }
+    ensure!(!host.is_empty() && rest.chars().all(is_plain), "is not an address");
+    Ok(())
 }

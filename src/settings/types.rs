@@ -1,5 +1,6 @@
 //! Texts, addresses and numbers that only some values are allowed for.
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32, Checksum};
 use std::fmt;
@@ -14,13 +15,8 @@ checked_text! {
     /// An absolute path of a file; for some keys a pattern of files.
     AbsolutePath, allowed "an absolute path", |path| {
         // The text is not shown: people put passwords where the name of a file belongs.
-        if !path.starts_with('/') {
-            Err("is not an absolute path".into())
-        } else if path.ends_with('/') {
-            Err("names a directory, not a file".into())
-        } else {
-            Ok(())
-        }
+        ensure!(path.starts_with('/'), "is not an absolute path");
+        ensure!(!path.ends_with('/'), "names a directory, not a file");
     }
 }
 
@@ -34,12 +30,11 @@ impl AbsolutePath {
 checked_text! {
     /// A host name or an IP address.
     Host, allowed "a host name or an IP address", |host| {
-        if host.parse::<IpAddr>().is_ok() || is_host_name(host) {
-            Ok(())
-        } else {
-            // Nor here: in an address there may be a user and a password.
-            Err("is neither a host name nor an IP address".into())
-        }
+        // Nor here: in an address there may be a user and a password.
+        ensure!(
+            host.parse::<IpAddr>().is_ok() || is_host_name(host),
+            "is neither a host name nor an IP address"
+        );
     }
 }
 
@@ -76,22 +71,17 @@ checked_text! {
     /// The name of a database of MySQL or MariaDB.
     DatabaseName, allowed "up to 64 of A-Z a-z 0-9 _", |name| {
         const OWN: [&str; 4] = ["mysql", "sys", "information_schema", "performance_schema"];
-        if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-            Err(format!("{name:?} belongs to the database server itself"))
-        } else {
-            check_word(name, 64, "_")
-        }
+        let is_own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
+        ensure!(!is_own, "{name:?} belongs to the database server itself");
+        check_word(name, 64, "_")?;
     }
 }
 
 checked_text! {
     /// An account of MySQL or MariaDB.
     DatabaseUser, allowed "up to 32 of A-Z a-z 0-9 _, but not root", |name| {
-        if name.eq_ignore_ascii_case("root") {
-            Err("root is the administrator of the database server".into())
-        } else {
-            check_word(name, 32, "_")
-        }
+        ensure!(!name.eq_ignore_ascii_case("root"), "root is the administrator of the database server");
+        check_word(name, 32, "_")?;
     }
 }
 
@@ -99,10 +89,8 @@ checked_text! {
     /// When something is done, for the manager's own clock.
     Schedule, allowed "a calendar of systemd such as daily or *-*-* 02:30, or never", |when| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || " *-:,./~+_".contains(c);
-        match !when.trim().is_empty() && when.len() <= 100 && when.chars().all(is_fine) {
-            true => Ok(()),
-            false => Err(format!("{when:?} is not when something can be done")),
-        }
+        let is_time = !when.trim().is_empty() && when.len() <= 100 && when.chars().all(is_fine);
+        ensure!(is_time, "{when:?} is not when something can be done");
     }
 }
 
@@ -137,11 +125,8 @@ checked_text! {
     Recipient, allowed "a recipient of age, age1..., or a public key of SSH", |recipient| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || " +/=@._-".contains(c);
         let is_of_ssh = || ["ssh-ed25519 ", "ssh-rsa "].iter().any(|one| recipient.starts_with(one)) && recipient.chars().all(is_fine);
-        match is_of_age(recipient) || is_of_ssh() {
-            true => Ok(()),
-            // A private key may stand there by mistake: it is not repeated.
-            false => Err("is not who can read what age encrypts".into()),
-        }
+        // A private key may stand there by mistake: it is not repeated.
+        ensure!(is_of_age(recipient) || is_of_ssh(), "is not who can read what age encrypts");
     }
 }
 
@@ -149,67 +134,55 @@ checked_text! {
     /// Where an account of MySQL or MariaDB comes from.
     ClientHost, allowed "a host name, an IP address, or one with % for any part", |host| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || ".:-_%/".contains(c);
-        match host.len() <= 60 && host.chars().all(is_fine) {
-            true => Ok(()),
-            false => Err(format!("{host:?} is not where an account can come from")),
-        }
+        ensure!(host.len() <= 60 && host.chars().all(is_fine), "{host:?} is not where an account can come from");
     }
 }
 
 checked_text! {
     /// A user of CamCOPS.
-    UserName, allowed "up to 191 of A-Z a-z 0-9 , _ - { }, but not system", |name| match name {
-        "system" => Err("system is CamCOPS itself".into()),
-        _ => check_word(name, 191, ",_-{}"),
+    UserName, allowed "up to 191 of A-Z a-z 0-9 , _ - { }, but not system", |name| {
+        ensure!(name != "system", "system is CamCOPS itself");
+        check_word(name, 191, ",_-{}")?;
     }
 }
 
 checked_text! {
     /// A vhost of RabbitMQ.
-    VirtualHost, allowed "\"/\" or up to 128 of A-Z a-z 0-9 . _ -", |name| match name {
-        "/" => Ok(()),
-        _ => check_word(name, 128, "._-"),
+    VirtualHost, allowed "\"/\" or up to 128 of A-Z a-z 0-9 . _ -", |name| {
+        if name != "/" {
+            check_word(name, 128, "._-")?;
+        }
     }
 }
 
 checked_text! {
     /// An account of RabbitMQ or of the monitor's pages.
-    AccountName, allowed "up to 64 of A-Z a-z 0-9 . _ -", |name| check_word(name, 64, "._-")
+    AccountName, allowed "up to 64 of A-Z a-z 0-9 . _ -", |name| { check_word(name, 64, "._-")?; }
 }
 
-pub(super) fn check_word(text: &str, longest: usize, also: &str) -> Result<(), String> {
+pub(super) fn check_word(text: &str, longest: usize, also: &str) -> Result<()> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
-    if text.is_empty() {
-        Err("is empty".into())
-    } else if let Some(other) = text.chars().find(|c| !is_fine(*c)) {
-        Err(format!("contains {other:?}"))
-    } else if text.len() > longest {
-        Err(format!("has {} characters", text.len()))
-    } else {
-        Ok(())
+    ensure!(!text.is_empty(), "is empty");
+    if let Some(other) = text.chars().find(|c| !is_fine(*c)) {
+        bail!("contains {other:?}");
     }
+    check_length(text, longest)
 }
 
 checked_text! {
     /// The path that CamCOPS has on the web server.
     WebPath, allowed "\"/\", or /name or /name/name of A-Z a-z 0-9 . _ ~ - without a slash at the end", |path| {
-        let segments = path.strip_prefix('/').ok_or("does not begin with a slash")?;
-        if segments.is_empty() {
-            return Ok(());
-        }
+        let segments = path.strip_prefix('/').context("does not begin with a slash")?;
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
-        for segment in segments.split('/') {
-            match segment {
-                "" => return Err("has an empty segment or a slash at the end".into()),
-                "." | ".." => return Err("has a segment that means another directory".into()),
-                _ if segment.bytes().all(is_plain) => {}
-                _ => return Err("has a character that needs escaping in a URL".into()),
-            }
+        for segment in segments.split('/').filter(|_| path != "/") {
+            ensure!(!segment.is_empty(), "has an empty segment or a slash at the end");
+            ensure!(![".", ".."].contains(&segment), "has a segment that means another directory");
+            ensure!(segment.bytes().all(is_plain), "has a character that needs escaping in a URL");
         }
-        match segments.split('/').next() {
-            Some(".well-known") => Err("/.well-known belongs to the whole host, certificate challenges among others".into()),
-            _ => Ok(()),
-        }
+        ensure!(
+            segments.split('/').next() != Some(".well-known"),
+            "/.well-known belongs to the whole host, certificate challenges among others"
+        );
     }
 }
 
@@ -225,14 +198,14 @@ impl WebPath {
     }
 }
 
+fn is_country(code: &str) -> bool {
+    code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase())
+}
+
 checked_text! {
     /// A country by its two letters.
     Country, allowed "two capital letters", |code| {
-        if code.len() == 2 && code.bytes().all(|b| b.is_ascii_uppercase()) {
-            Ok(())
-        } else {
-            Err(format!("{code:?} is not a country's two letters"))
-        }
+        ensure!(is_country(code), "{code:?} is not a country's two letters");
     }
 }
 
@@ -242,13 +215,9 @@ checked_text! {
         let fits = |(language, country): (&str, &str)| {
             (2..=3).contains(&language.len())
                 && language.bytes().all(|b| b.is_ascii_lowercase())
-                && country.len() == 2
-                && country.bytes().all(|b| b.is_ascii_uppercase())
+                && is_country(country)
         };
-        match code.split_once('_').is_some_and(fits) {
-            true => Ok(()),
-            false => Err(format!("{code:?} is not a language with its country")),
-        }
+        ensure!(code.split_once('_').is_some_and(fits), "{code:?} is not a language with its country");
     }
 }
 
@@ -258,26 +227,24 @@ checked_text! {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_+-".contains(&b);
         let parts = zone.split('/').collect::<Vec<_>>();
         let is_part = |part: &&str| !part.is_empty() && part.bytes().all(is_plain);
-        match (2..=3).contains(&parts.len()) && parts.iter().all(is_part) {
-            true => Ok(()),
-            false => Err(format!("{zone:?} does not look like a time zone")),
-        }
+        let is_zone = (2..=3).contains(&parts.len()) && parts.iter().all(is_part);
+        ensure!(is_zone, "{zone:?} does not look like a time zone");
     }
+}
+
+/// Whether this can follow `https://`.
+fn is_address(rest: &str, is_plain: impl Fn(char) -> bool) -> bool {
+    rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && rest.chars().all(is_plain)
 }
 
 checked_text! {
     /// An address of a page on the web.
     WebAddress, allowed "an address that begins with https:// or http://", |address| {
         let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
+        let has_user = |rest: &str| rest.split('/').next().is_some_and(|host| host.contains('@'));
+        ensure!(!rest.is_some_and(has_user), "has a user name in it, and every page of CamCOPS shows this address");
         let is_plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{|}".contains(c);
-        match rest {
-            Some(rest) if rest.split('/').next().is_some_and(|host| host.contains('@')) => {
-                Err("has a user name in it, and every page of CamCOPS shows this address".into())
-            }
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-                && rest.chars().all(is_plain) => Ok(()),
-            _ => Err("is not the address of a web page".into()),
-        }
+        ensure!(rest.is_some_and(|rest| is_address(rest, is_plain)), "is not the address of a web page");
     }
 }
 
@@ -286,12 +253,8 @@ checked_text! {
     AcmeServer, allowed "an address that begins with https://", |address| {
         let rest = address.strip_prefix("https://");
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?=&%[]".contains(c);
-        match rest {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-                && rest.chars().all(is_plain) => Ok(()),
-            // Nor here: somebody's login may stand in it.
-            _ => Err("is not the address of an ACME directory".into()),
-        }
+        // Nor here: somebody's login may stand in it.
+        ensure!(rest.is_some_and(|rest| is_address(rest, is_plain)), "is not the address of an ACME directory");
     }
 }
 
@@ -299,29 +262,27 @@ checked_text! {
     /// Where mail goes to.
     Mailbox, allowed "an address for mail", |address| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+/=?^_`{|}~.-".contains(c);
-        match address.split_once('@') {
-            Some((who, host)) if !who.is_empty() && !who.starts_with('-')
-                && who.chars().all(is_fine) && is_host_name(host) => Ok(()),
-            _ => Err(format!("{address:?} is not an address for mail")),
-        }
+        let is_mailbox = |(who, host): (&str, &str)| {
+            !who.is_empty() && !who.starts_with('-') && who.chars().all(is_fine) && is_host_name(host)
+        };
+        ensure!(address.split_once('@').is_some_and(is_mailbox), "{address:?} is not an address for mail");
     }
 }
 
 checked_text! {
     /// The name of an organization in a certificate.
-    Organization, allowed "up to 64 characters", |text| at_most(text, 64)
+    Organization, allowed "up to 64 characters", |text| { check_length(text, 64)?; }
 }
 
 checked_text! {
     /// A region or a town in a certificate.
-    Locality, allowed "up to 128 characters", |text| at_most(text, 128)
+    Locality, allowed "up to 128 characters", |text| { check_length(text, 128)?; }
 }
 
-fn at_most(text: &str, longest: usize) -> Result<(), String> {
-    match text.chars().count() {
-        count if count <= longest => Ok(()),
-        count => Err(format!("has {count} characters")),
-    }
+fn check_length(text: &str, longest: usize) -> Result<()> {
+    let count = text.chars().count();
+    ensure!(count <= longest, "has {count} characters");
+    Ok(())
 }
 
 /// Where the backend listens.
@@ -338,22 +299,19 @@ impl Setting for Bind {
         "\"socket\" or a loopback address and a port from 1024 up".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let text = one_line(value)?;
         if text == "socket" {
             return Ok(Self::Socket);
         }
-        match text.parse::<SocketAddr>() {
-            Err(_) => Err(format!("{text:?} is not an address and a port")),
-            Ok(address) if !address.ip().is_loopback() => Err(format!(
-                "{} can be reached from other machines, but the backend does not encrypt and believes the forwarding headers of whoever connects",
-                address.ip()
-            )),
-            Ok(address) if address.port() < 1024 => {
-                Err(format!("the backend does not run as root, so it cannot open port {}", address.port()))
-            }
-            Ok(address) => Ok(Self::Tcp(address)),
-        }
+        let address: SocketAddr = text.parse().map_err(|_| anyhow!("{text:?} is not an address and a port"))?;
+        ensure!(
+            address.ip().is_loopback(),
+            "{} can be reached from other machines, but the backend does not encrypt and believes the forwarding headers of whoever connects",
+            address.ip()
+        );
+        ensure!(address.port() >= 1024, "the backend does not run as root, so it cannot open port {}", address.port());
+        Ok(Self::Tcp(address))
     }
 
     fn write(&self) -> Value {
@@ -378,10 +336,10 @@ impl Setting for Listen {
         "\"*\" or an IP address".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         match one_line(value)? {
             "*" => Ok(Self::Any),
-            text => text.parse().map(Self::Address).map_err(|_| format!("{text:?} is not an IP address")),
+            text => text.parse().map(Self::Address).map_err(|_| anyhow!("{text:?} is not an IP address")),
         }
     }
 
@@ -415,9 +373,9 @@ impl Setting for Network {
         "an IP address or a network like 10.0.0.0/8".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let text = one_line(value)?;
-        let wrong = || format!("{text:?} is neither an IP address nor a network");
+        let wrong = || anyhow!("{text:?} is neither an IP address nor a network");
         let Some((address, prefix)) = text.split_once('/') else {
             let address = text.parse().map_err(|_| wrong())?;
             return Ok(Self { address, prefix: None });
@@ -427,9 +385,7 @@ impl Setting for Network {
         let digits = prefix.bytes().all(|b| b.is_ascii_digit());
         let length: u8 = prefix.parse().map_err(|_| wrong())?;
         let first = first_address(address, length).filter(|_| digits).ok_or_else(wrong)?;
-        if first != address {
-            return Err(format!("{text} is a machine in a network; the network is {first}/{length}"));
-        }
+        ensure!(first == address, "{text} is a machine in a network; the network is {first}/{length}");
         Ok(Self { address, prefix: Some(length) })
     }
 
@@ -480,13 +436,12 @@ impl Setting for MemoryCap {
         format!("{} or more", Self::LEAST)
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let cap = Whole::<0, { u32::MAX }>::read(value)?.get();
-        if cap < Self::LEAST {
-            return Err(format!(
-                "{cap} would restart a worker process after every task, since each one needs about 390 MB"
-            ));
-        }
+        ensure!(
+            cap >= Self::LEAST,
+            "{cap} would restart a worker process after every task, since each one needs about 390 MB"
+        );
         Ok(Self(cap))
     }
 

@@ -1,7 +1,7 @@
 //! What the value of a setting can be: one trait, and the general types.
 
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use std::fmt;
-
 use toml_edit::{Array, Value};
 
 /// A type that a key of `provision.toml` can have.
@@ -10,10 +10,10 @@ pub(crate) trait Setting: Sized {
     fn allowed() -> String;
 
     /// The value that TOML gives, or what is wrong with it.
-    fn read(value: &Value) -> Result<Self, String>;
+    fn read(value: &Value) -> Result<Self>;
 
     /// The value that plain text gives; only lists read it differently from a TOML string.
-    fn from_text(text: &str) -> Result<Self, String> {
+    fn from_text(text: &str) -> Result<Self> {
         Self::read(&text.into())
     }
 
@@ -22,7 +22,7 @@ pub(crate) trait Setting: Sized {
 }
 
 /// Reads what an environment variable or `--set` gives: TOML if the type takes it, else plain text.
-pub(super) fn read_loosely<T: Setting>(text: &str) -> Result<T, String> {
+pub(super) fn read_loosely<T: Setting>(text: &str) -> Result<T> {
     match text.parse() {
         Ok(Value::String(string)) => T::from_text(string.value()),
         Ok(value) => T::read(&value).or_else(|wrong| T::from_text(text).map_err(|_| wrong)),
@@ -31,7 +31,7 @@ pub(super) fn read_loosely<T: Setting>(text: &str) -> Result<T, String> {
 }
 
 /// Says that the type of a value is not the wanted one, without showing the value.
-pub(super) fn wrong_type(value: &Value, wanted: &str) -> String {
+pub(super) fn wrong_type(value: &Value, wanted: &str) -> Error {
     let given = match value {
         Value::String(_) => "a string",
         Value::Integer(_) => "a whole number",
@@ -41,23 +41,23 @@ pub(super) fn wrong_type(value: &Value, wanted: &str) -> String {
         Value::Array(_) => "a list",
         Value::InlineTable(_) => "a table",
     };
-    format!("is {given}, not {wanted}")
+    anyhow!("is {given}, not {wanted}")
 }
 
 /// The string in a value, free of anything that could end a line in the file it goes to.
-pub(super) fn one_line(value: &Value) -> Result<&str, String> {
+pub(super) fn one_line(value: &Value) -> Result<&str> {
     let text = value.as_str().ok_or_else(|| wrong_type(value, "a string"))?;
     let ends_a_line = |c: &char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    match text.chars().find(ends_a_line) {
-        Some(control) => Err(format!(
+    if let Some(control) = text.chars().find(ends_a_line) {
+        bail!(
             "contains the control character U+{:04X}, and each value must fit on one line of a configuration file",
             u32::from(control)
-        )),
-        None => Ok(text),
+        );
     }
+    Ok(text)
 }
 
-fn read_integer(value: &Value) -> Result<i64, String> {
+fn read_integer(value: &Value) -> Result<i64> {
     value.as_integer().ok_or_else(|| wrong_type(value, "a whole number"))
 }
 
@@ -66,7 +66,7 @@ impl Setting for bool {
         "true or false".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         value.as_bool().ok_or_else(|| wrong_type(value, "true or false"))
     }
 
@@ -95,12 +95,12 @@ impl<const MIN: u32, const MAX: u32> Setting for Whole<MIN, MAX> {
         }
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let number = read_integer(value)?;
         match u32::try_from(number) {
             Ok(inside) if (MIN..=MAX).contains(&inside) => Ok(Self(inside)),
-            _ if number < i64::from(MIN) => Err(format!("{number} is too small")),
-            _ => Err(format!("{number} is too large")),
+            _ if number < i64::from(MIN) => bail!("{number} is too small"),
+            _ => bail!("{number} is too large"),
         }
     }
 
@@ -125,11 +125,11 @@ impl Setting for PortNumber {
         "1 to 65535".into()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let number = read_integer(value)?;
         match u16::try_from(number) {
             Ok(port) if port > 0 => Ok(Self(port)),
-            _ => Err(format!("{number} is not a port")),
+            _ => bail!("{number} is not a port"),
         }
     }
 
@@ -162,7 +162,7 @@ impl<T: Setting> Setting for Auto<T> {
         format!("\"auto\" or {}", T::allowed())
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         match value.as_str() {
             Some("auto") => Ok(Self::Auto),
             _ => T::read(value).map(Self::Given),
@@ -190,7 +190,7 @@ impl<T: Setting> Setting for ZeroOr<T> {
         format!("0 (none) or {}", T::allowed())
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         match value.as_integer() {
             Some(0) => Ok(Self(None)),
             _ => T::read(value).map(|value| Self(Some(value))),
@@ -208,7 +208,7 @@ impl<T: Setting> Setting for Option<T> {
         T::allowed()
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         match value.as_str() {
             Some("") => Ok(None),
             _ => T::read(value).map(Some),
@@ -225,20 +225,19 @@ impl<T: Setting + PartialEq> Setting for Vec<T> {
         format!("a list, each entry {}", T::allowed())
     }
 
-    fn read(value: &Value) -> Result<Self, String> {
+    fn read(value: &Value) -> Result<Self> {
         let array = value.as_array().ok_or_else(|| wrong_type(value, "a list"))?;
         let mut list = Vec::with_capacity(array.len());
         for (index, entry) in array.iter().enumerate() {
-            let entry = T::read(entry).map_err(|wrong| format!("entry {}: {wrong}", index + 1))?;
-            if list.contains(&entry) {
-                return Err(format!("entry {} repeats an earlier one", index + 1));
-            }
+            let number = index + 1;
+            let entry = T::read(entry).with_context(|| format!("entry {number}"))?;
+            ensure!(!list.contains(&entry), "entry {number} repeats an earlier one");
             list.push(entry);
         }
         Ok(list)
     }
 
-    fn from_text(text: &str) -> Result<Self, String> {
+    fn from_text(text: &str) -> Result<Self> {
         let entries = text.split(',').map(str::trim);
         Self::read(&Array::from_iter(entries.filter(|entry| !entry.is_empty())).into())
     }
@@ -278,10 +277,10 @@ macro_rules! choice {
                 }
             }
 
-            fn read(value: &toml_edit::Value) -> Result<Self, String> {
+            fn read(value: &toml_edit::Value) -> anyhow::Result<Self> {
                 let word = $crate::settings::value::one_line(value)?;
                 let choice = Self::ALL.iter().find(|choice| choice.as_str() == word);
-                choice.copied().ok_or_else(|| format!("{word:?} is not one of the choices"))
+                choice.copied().ok_or_else(|| anyhow::anyhow!("{word:?} is not one of the choices"))
             }
 
             fn write(&self) -> toml_edit::Value {
@@ -292,9 +291,9 @@ macro_rules! choice {
 }
 pub(super) use choice;
 
-/// Makes a newtype of a string that passes a check and lets it be a setting.
+/// Makes a newtype of a string that passes a check and lets it be a setting; `ensure!` and `bail!` refuse.
 macro_rules! checked_text {
-    ($(#[doc = $doc:literal])+ $name:ident, allowed $allowed:expr, $check:expr) => {
+    ($(#[doc = $doc:literal])+ $name:ident, allowed $allowed:expr, |$text:ident| $check:block) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub(crate) struct $name(pub(super) String);
@@ -317,10 +316,10 @@ macro_rules! checked_text {
                 $allowed.into()
             }
 
-            fn read(value: &toml_edit::Value) -> Result<Self, String> {
-                let text = $crate::settings::value::one_line(value)?;
-                let check: fn(&str) -> Result<(), String> = $check;
-                check(text).map(|()| Self(text.into()))
+            fn read(value: &toml_edit::Value) -> anyhow::Result<Self> {
+                let $text = $crate::settings::value::one_line(value)?;
+                $check
+                Ok(Self($text.into()))
             }
 
             fn write(&self) -> toml_edit::Value {

@@ -3,7 +3,7 @@
 use super::{PACKAGES, TOOL, WHEELS};
 use crate::host::Host;
 use crate::site::facts;
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -78,25 +78,23 @@ impl std::fmt::Display for BundleMachine {
 
 impl BundleManifest {
     /// Reads one; says what is wrong with it otherwise.
-    pub(crate) fn parse(text: &[u8]) -> Result<BundleManifest, String> {
-        let whole: serde_json::Value =
-            serde_json::from_slice(text).map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
-        if let Some(format) = whole["format"].as_u64()
-            && format > FORMAT.into()
-        {
-            return Err(format!(
+    pub(crate) fn parse(text: &[u8]) -> Result<BundleManifest> {
+        let damaged = |why| anyhow!("is damaged: {MANIFEST}: {why}");
+        let whole: serde_json::Value = serde_json::from_slice(text).map_err(damaged)?;
+        if let Some(format) = whole["format"].as_u64().filter(|format| *format > FORMAT.into()) {
+            bail!(
                 "was made by a newer version of camcops-provision (format {format}): use that version, which is in it as {TOOL}"
-            ));
+            );
         }
-        let manifest: BundleManifest =
-            serde_json::from_value(whole).map_err(|why| format!("is damaged: {MANIFEST}: {why}"))?;
+        let manifest: BundleManifest = serde_json::from_value(whole).map_err(damaged)?;
         let mut seen = BTreeSet::new();
-        match manifest.files.iter().find(|file| !is_allowed(&file.path) || !seen.insert(&file.path)) {
-            None => Ok(manifest),
-            Some(file) => {
-                Err(format!("is damaged: {MANIFEST} names {:?}, which no bundle has, or has it twice", file.path))
-            }
+        for BundledFile { path, .. } in &manifest.files {
+            ensure!(
+                is_allowed(path) && seen.insert(path),
+                "is damaged: {MANIFEST} names {path:?}, which no bundle has, or has it twice"
+            );
         }
+        Ok(manifest)
     }
 
     /// Why it is not for this machine; nothing if it is.

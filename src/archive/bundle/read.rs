@@ -106,7 +106,7 @@ fn begin_reading<'a>(archive: &'a mut Archive<Stream>, path: &str) -> Result<(Bu
     }
     let mut text = Vec::new();
     entry.take(LARGEST_MANIFEST).read_to_end(&mut text).map_err(|why| failed_reading(path, why))?;
-    let manifest = BundleManifest::parse(&text).map_err(|why| unusable_bundle(path, &why))?;
+    let manifest = BundleManifest::parse(&text).map_err(|why| unusable_bundle(path, &why.to_string()))?;
     Ok((manifest, entries))
 }
 

@@ -85,7 +85,7 @@ impl Findings {
                 Err(what) => {
                     self.refuse(
                         path,
-                        format!("holds {what}"),
+                        format!("holds {what:#}"),
                         "give an RSA, P-256 or P-384 key in PEM form, the one that the certificate was \
                         requested with",
                     );
@@ -174,7 +174,7 @@ impl Findings {
                     format!("set {setting} to the file with the line -----BEGIN CERTIFICATE-----"),
                 )
             };
-            self.refuse(path, format!("holds {what}"), remedy);
+            self.refuse(path, format!("holds {what:#}"), remedy);
         } else if has_key && path != given.key.0 {
             self.warn(
                 path,
