@@ -9,12 +9,12 @@
 //! The directory appears in one step and goes in one step, so that a run cut at any point can be continued or undone.
 
 use crate::base::error::Exit;
-use crate::camcops_conf;
 pub(crate) use crate::host::lock::lock_holder;
-use crate::host::{Host, PathKind, unfinished_path};
+use crate::host::{Host, PathKind, accounts, unfinished_path};
 use crate::layout::{HOME, NOT_INSTANCES, instance_directory};
 use crate::resource::{Change, Content, Resource, State};
 use anyhow::{Context, Result, bail};
+pub(crate) use contents::{kept_contents, recalled_base, recalled_state};
 pub(crate) use home::{at_work, clear_up, try_lock};
 use home::{create_home, empty_directory, lock_path, remove_home, take_lock};
 use nix::errno::Errno;
@@ -26,6 +26,7 @@ use std::fs::File;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+mod contents;
 pub(crate) mod home;
 
 /// The format that this version writes. Every older one is read; a newer one is refused.
@@ -282,7 +283,7 @@ impl<'a> Writer<'a> {
             journal,
             announced: Some(JournalLine::Run {
                 at: current_time(),
-                by: user_at_work(),
+                by: accounts::user_at_work(),
                 command: command.to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
@@ -324,83 +325,10 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Keeps content that the journal knows by its digest only.
-    pub(crate) fn remember(&self, content: &Content) -> Result<()> {
-        let path = memory_path(&self.instance, content);
-        let Some(bytes) = content.bytes() else {
-            return Ok(());
-        };
-        if self.host.stat(&path)?.is_some() {
-            return Ok(());
-        }
-        self.make_memory()?;
-        self.host.put_file(&path, bytes, Some((0, 0)), 0o600)
-    }
-
-    /// Keeps what the settings alone would have written, with sums in the place of secrets: enough to tell what an
-    /// administrator has changed since.
-    pub(crate) fn remember_base(&self, base: &Content) -> Result<()> {
-        let Some(text) = base.bytes().and_then(|bytes| str::from_utf8(bytes).ok()) else {
-            return Ok(());
-        };
-        let path = base_path(&self.instance, base);
-        if self.host.stat(&path)?.is_some() {
-            return Ok(());
-        }
-        self.make_memory()?;
-        let sealed = camcops_conf::seal_values(text)?;
-        self.host.put_file(&path, sealed.as_bytes(), Some((0, 0)), 0o600)
-    }
-
-    fn make_memory(&self) -> Result<()> {
-        let directory = format!("{}/contents", instance_directory(&self.instance));
-        if self.host.stat(&directory)?.is_none() {
-            self.host.make_directory(&directory, Some((0, 0)), 0o700)?;
-        }
-        Ok(())
-    }
-
-    /// Removes what is kept and not needed any more, as far as it holds secrets. What stood in a file before us is
-    /// needed until that is undone.
-    fn forget_superseded(&self) -> Result<()> {
-        let directory = format!("{}/contents", instance_directory(&self.instance));
-        let (mut originals, mut bases) = (Vec::new(), Vec::new());
-        for owned in self.journal.owned() {
-            originals.extend(file_content(&owned.change.before));
-            bases.extend(owned.made().filter_map(|(_, base)| base));
-        }
-        for name in self.host.list(&directory)?.unwrap_or_default() {
-            let path = format!("{directory}/{name}");
-            let is = |content: &&&Content| *content.digest() == *name.trim_end_matches(BASE);
-            let base = bases.iter().find(is);
-            if name.ends_with(BASE) {
-                if base.is_none() {
-                    self.host.remove_file(&path)?;
-                }
-                continue;
-            }
-            if originals.iter().any(|content| is(&content)) {
-                continue;
-            }
-            let Some(bytes) = self.host.read(&path)? else {
-                continue;
-            };
-            if !camcops_conf::holds_secrets(&String::from_utf8_lossy(&bytes)) {
-                continue;
-            }
-            // An earlier version kept it as it was.
-            if base.is_some() {
-                self.remember_base(&Content::new(bytes))?;
-            }
-            self.host.remove_file(&path)?;
-        }
-        Ok(())
-    }
-
     /// Forgets the instance, when nothing is left to undo; with the last instance the program's own directory goes.
     pub(crate) fn forget(self) -> Result<()> {
         let directory = instance_directory(&self.instance);
-        let contents = format!("{directory}/contents");
+        let contents = contents::directory_of(&self.instance);
         empty_directory(self.host, &contents)?;
         self.host.remove_directory(&contents)?;
         self.host.remove_file(&journal_path(&self.instance))?;
@@ -411,47 +339,6 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
-}
-
-/// Content that the journal knows by its digest, with its bytes if they were kept.
-pub(crate) fn recall_content(host: &Host, instance: &str, content: &Content) -> Result<Option<Content>> {
-    Ok(host.read(&memory_path(instance, content))?.map(Content::new).filter(|found| found == content))
-}
-
-/// What the settings alone would have written, sealed, if it was kept.
-pub(crate) fn recalled_base(host: &Host, instance: &str, base: &Content) -> Result<Option<String>> {
-    let sealed = host.read_text(&base_path(instance, base))?;
-    if sealed.is_some() {
-        return Ok(sealed);
-    }
-    // As an earlier version kept it.
-    let content = recall_content(host, instance, base)?;
-    let bytes = content.and_then(|content| content.bytes().map(<[u8]>::to_vec));
-    Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
-}
-
-/// Every content that was kept for an instance.
-pub(crate) fn kept_contents(host: &Host, instance: &str) -> Result<Vec<Vec<u8>>> {
-    let directory = format!("{}/contents", instance_directory(instance));
-    let mut all = Vec::new();
-    for name in host.list(&directory)?.unwrap_or_default() {
-        all.extend(host.read(&format!("{directory}/{name}"))?);
-    }
-    Ok(all)
-}
-
-/// A state from the journal, with the bytes of its content if they were kept.
-pub(crate) fn recalled_state(host: &Host, instance: &str, state: &State) -> Result<State> {
-    let State::Present(facets) = state else {
-        return Ok(State::Absent);
-    };
-    let mut facets = facets.clone();
-    if let Some(content) = facets.content("content")
-        && let Some(content) = recall_content(host, instance, content)?
-    {
-        facets = facets.with("content", content);
-    }
-    Ok(State::Present(facets))
 }
 
 /// The instances that have a journal, sorted.
@@ -483,13 +370,6 @@ fn first_line(instance: &str) -> Result<String> {
     format_line(&JournalLine::Journal { format: FORMAT, instance: instance.to_owned() })
 }
 
-fn user_at_work() -> String {
-    std::env::var("SUDO_USER")
-        .ok()
-        .or_else(|| users::get_current_username().map(|name| name.to_string_lossy().into_owned()))
-        .unwrap_or_else(|| nix::unistd::getuid().to_string())
-}
-
 fn format_line(line: &JournalLine) -> Result<String> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
@@ -503,17 +383,6 @@ fn current_time() -> String {
 /// Where the journal of an instance is.
 pub(crate) fn journal_path(instance: &str) -> String {
     format!("{HOME}/{instance}/journal")
-}
-
-/// The name of what the settings alone would have written ends with this.
-const BASE: &str = ".base";
-
-fn base_path(instance: &str, base: &Content) -> String {
-    format!("{}{BASE}", memory_path(instance, base))
-}
-
-fn memory_path(instance: &str, content: &Content) -> String {
-    format!("{HOME}/{instance}/contents/{}", content.digest())
 }
 
 #[cfg(test)]

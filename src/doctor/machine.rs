@@ -8,12 +8,12 @@ use super::look::mended_by_install;
 use super::{Finding, Look};
 use crate::base::terminal::count_of;
 use crate::drivers::release;
+use crate::host::DiskSpace;
 use crate::resource::Resource;
 use anyhow::Result;
 pub(crate) use former::check_former;
 pub(crate) use names::find_nameless;
 pub(crate) use names::{check_names, is_ours};
-use nix::sys::statvfs::statvfs;
 pub(crate) use ports::check_ports;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -110,9 +110,7 @@ pub(crate) fn check_disk(look: &Look<'_>) -> Result<Vec<Finding>> {
     let releases = Path::new(crate::layout::RELEASES);
     let releases = releases.ancestors().find_map(|place| std::fs::metadata(place).ok()).map(|data| data.dev());
     for (device, place) in places {
-        let told = statvfs(place)?;
-        let block = told.fragment_size();
-        let (all, free) = (told.blocks() * block, told.blocks_available() * block);
+        let DiskSpace { bytes: all, free_bytes: free, inodes, free_inodes: left } = DiskSpace::at(Path::new(place))?;
         look.measure("disk_free_bytes", Some(place), free as f64);
         if all == 0 {
             continue;
@@ -120,7 +118,6 @@ pub(crate) fn check_disk(look: &Look<'_>) -> Result<Vec<Finding>> {
         let remedy =
             format!("du --one-file-system --human-readable --max-depth=2 {place} | sort --human-numeric-sort | tail");
         let space = format!("{place}: {} of {} MiB free", free / MIB, all / MIB);
-        let (inodes, left) = (told.files(), told.files_available());
         findings.push(if look.before && Some(device) == releases && free < TO_INSTALL {
             Finding::failed(format!("{space}, and an installation takes {} MiB", TO_INSTALL / MIB), remedy)
         } else if is_below(free, all, FULL) {

@@ -194,8 +194,7 @@ pub(crate) fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
 
 /// MiB that a release needs where releases are, and that are free there.
 pub(crate) fn room_needed(host: &Host) -> Result<(u64, u64)> {
-    let space = host.space(RELEASES)?;
-    let free = space.blocks_available().saturating_mul(space.fragment_size());
+    let free = host.space(RELEASES)?.free_bytes;
     Ok((build::NEEDED_MIB, free >> 20))
 }
 

@@ -105,6 +105,14 @@ impl Accounts {
     }
 }
 
+/// Who runs the program, by the name that sudo has from them.
+pub(crate) fn user_at_work() -> String {
+    std::env::var("SUDO_USER")
+        .ok()
+        .or_else(|| users::get_current_username().map(|name| name.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| nix::unistd::getuid().to_string())
+}
+
 fn parse_accounts(text: &str, well_known: &[(&str, u32)]) -> BTreeMap<String, u32> {
     let mut numbers: BTreeMap<String, u32> = text
         .lines()

@@ -1,17 +1,19 @@
 //! Whole trees: made elsewhere, put in place in one step, removed without following a link.
 
-use super::{Host, sync_directory};
+use super::Host;
+use super::write::sync_directory;
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
-use nix::sys::statvfs::{Statvfs, fstatvfs};
+use nix::sys::statvfs::{Statvfs, fstatvfs, statvfs};
 use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// A process that was just killed may still finish a file in a tree that is being removed.
 const ATTEMPTS: u32 = 20;
@@ -38,8 +40,7 @@ impl Host {
             }
         }
         self.cut.after_write();
-        sync_directory(&place.directory)?;
-        Ok(())
+        Ok(sync_directory(&place.directory)?)
     }
 
     /// What a tree takes on the disk, in bytes; nothing there takes nothing. What has several names is counted once.
@@ -57,8 +58,7 @@ impl Host {
         renameat2(&first.directory, &*first.name, &second.directory, &*second.name, RenameFlags::RENAME_EXCHANGE)
             .with_context(|| format!("can't exchange {} and {}", self.outside(one), self.outside(other)))?;
         self.cut.after_write();
-        sync_directory(&first.directory)?;
-        Ok(())
+        Ok(sync_directory(&first.directory)?)
     }
 
     /// Makes everything on the file system of a directory last.
@@ -67,16 +67,43 @@ impl Host {
         syncfs(&handle).with_context(|| format!("can't sync {}", self.outside(directory)))
     }
 
-    /// What the file system of a directory has left.
-    pub(crate) fn space(&self, directory: &str) -> Result<Statvfs> {
-        let handle = self.readable(directory)?;
-        fstatvfs(&handle).with_context(|| format!("can't ask {} for space", self.outside(directory)))
+    /// What the file system of a directory has, and has left.
+    pub(crate) fn space(&self, directory: &str) -> Result<DiskSpace> {
+        let told = fstatvfs(&self.readable(directory)?);
+        Ok(DiskSpace::of(told.with_context(|| format!("can't ask {} for space", self.outside(directory)))?))
     }
 
-    fn readable(&self, directory: &str) -> Result<std::os::fd::OwnedFd> {
+    fn readable(&self, directory: &str) -> Result<OwnedFd> {
         let handle =
             self.directory(directory)?.with_context(|| format!("{} does not exist", self.outside(directory)))?;
         Ok(openat(&handle, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+}
+
+/// What a file system has, and what it has left for everybody.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DiskSpace {
+    pub(crate) bytes: u64,
+    pub(crate) free_bytes: u64,
+    /// None where files are not counted.
+    pub(crate) inodes: u64,
+    pub(crate) free_inodes: u64,
+}
+
+impl DiskSpace {
+    /// That of a path of this machine, behind links.
+    pub(crate) fn at(path: &Path) -> Result<DiskSpace> {
+        Ok(DiskSpace::of(statvfs(path)?))
+    }
+
+    fn of(told: Statvfs) -> DiskSpace {
+        let size = |blocks: u64| blocks.saturating_mul(told.fragment_size());
+        DiskSpace {
+            bytes: size(told.blocks()),
+            free_bytes: size(told.blocks_available()),
+            inodes: told.files(),
+            free_inodes: told.files_available(),
+        }
     }
 }
 

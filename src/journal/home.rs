@@ -31,7 +31,7 @@ pub(crate) fn clear_up(host: &Host) -> Result<()> {
         return Ok(());
     };
     for name in left {
-        remove_tree(host, &join_path(HOME, &name))?;
+        host.remove_tree(&join_path(HOME, &name))?;
     }
     if list_instances(host)?.is_empty() {
         remove_home(host)?;
@@ -48,7 +48,7 @@ fn clear_up_aside(host: &Host) -> Result<()> {
         if host.stat(&aside)?.is_some() || host.stat(&unfinished_path(&aside))?.is_some() {
             let _turn = wait_turn(host, &ancestor)?;
             host.remove_unfinished(&aside)?;
-            remove_tree(host, &aside)?;
+            host.remove_tree(&aside)?;
         }
     }
     Ok(())
@@ -71,7 +71,7 @@ pub(super) fn create_home(host: &Host, instance: &str) -> Result<()> {
         return Ok(());
     }
     let aside = join_path(&base, NEW);
-    remove_tree(host, &aside)?;
+    host.remove_tree(&aside)?;
     let home = missing.last().map_or(HOME, String::as_str);
     let root = Some((0, 0));
     if missing.is_empty() {
@@ -104,7 +104,7 @@ pub(super) fn remove_home(host: &Host) -> Result<()> {
         .next()
         .and_then(|first| first.rsplit_once('/'))
         .map_or_else(|| "/var/lib".into(), |(parent, _)| or_root(parent));
-    remove_tree(host, &join_path(&base, OLD))?;
+    host.remove_tree(&join_path(&base, OLD))?;
     host.rename(HOME, &join_path(&base, OLD))?;
     remove_moved_home(host, &base)
 }
@@ -118,7 +118,7 @@ fn remove_moved_home(host: &Host, base: &str) -> Result<()> {
             break;
         }
     }
-    remove_tree(host, &moved)
+    host.remove_tree(&moved)
 }
 
 /// Takes the lock of the whole file, and a second one of the older kind, whose holder can be asked for.
@@ -150,26 +150,6 @@ pub(super) fn empty_directory(host: &Host, directory: &str) -> Result<()> {
         host.remove_file(&join_path(directory, &name))?;
     }
     Ok(())
-}
-
-fn remove_tree(host: &Host, path: &str) -> Result<()> {
-    match host.list(path) {
-        Ok(Some(names)) => {
-            for name in names {
-                let child = join_path(path, &name);
-                match host.stat(&child)? {
-                    Some(entry) if entry.kind == PathKind::Directory => {
-                        remove_tree(host, &child)?;
-                    }
-                    _ => host.remove_file(&child)?,
-                }
-            }
-            host.remove_directory(path)?;
-            Ok(())
-        }
-        Ok(None) => Ok(()),
-        Err(why) => Err(why),
-    }
 }
 
 fn home_ancestors() -> Vec<String> {

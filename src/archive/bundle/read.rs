@@ -35,8 +35,7 @@ pub(crate) fn verify_bundle(path: &str) -> Result<BundleManifest> {
 pub(crate) fn unpack_bundle(path: &str, host: &Host, directory: &str) -> Result<BundleManifest> {
     let begin = |manifest: &BundleManifest| {
         let parent = directory.rsplit_once('/').map_or("/", |(parent, _)| parent);
-        let space = host.space(parent)?;
-        let free = space.blocks_available().saturating_mul(space.fragment_size());
+        let free = host.space(parent)?.free_bytes;
         let needed = manifest.bytes() + RESERVE;
         if free < needed {
             return Err(Exit::Io.because(format!(

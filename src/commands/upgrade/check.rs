@@ -9,6 +9,7 @@ use crate::drivers::release::{self, Missing};
 use crate::drivers::sql::Power;
 use crate::drivers::sql::copy::load;
 use crate::drivers::tables;
+use crate::host::DiskSpace;
 use crate::host::named_file::replace_file;
 use crate::journal;
 use crate::session::Session;
@@ -197,12 +198,12 @@ async fn check_database(site: &Session, is_built: bool) -> Result<(String, Vec<R
     }
     let mut add = |what, path: &str, bytes: u64| -> Result<()> {
         let there = there_already(path);
-        let space = nix::sys::statvfs::statvfs(there).with_context(|| format!("can't measure {}", there.display()))?;
+        let space = DiskSpace::at(there).with_context(|| format!("can't measure {}", there.display()))?;
         all.push(Room {
             what,
             path: path.to_owned(),
             needed_mib: bytes.div_ceil(1 << 20),
-            free_mib: (space.blocks_available() * space.fragment_size()) >> 20,
+            free_mib: space.free_bytes >> 20,
         });
         Ok(())
     };

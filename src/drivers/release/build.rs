@@ -507,17 +507,17 @@ fn bare_child<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, Strin
 
 fn enough_space(host: &Host) -> Result<()> {
     let space = host.space(RELEASES)?;
-    let free = space.blocks_available().saturating_mul(space.fragment_size()) >> 20;
+    let free = space.free_bytes >> 20;
     if free < NEEDED_MIB {
         return Err(Exit::Io.because(format!(
             "a release needs {NEEDED_MIB} MiB in {RELEASES}, and {free} MiB are free; make room and run again"
         )));
     }
     // Some file systems do not count files.
-    if space.files() > 0 && space.files_available() < NEEDED_FILES {
+    if space.inodes > 0 && space.free_inodes < NEEDED_FILES {
         return Err(Exit::Io.because(format!(
             "a release needs {NEEDED_FILES} inodes in {RELEASES}, and {} are free; make room and run again",
-            space.files_available()
+            space.free_inodes
         )));
     }
     Ok(())

@@ -55,8 +55,7 @@ pub(crate) async fn estimate_size(known: &Database) -> Result<u64> {
 /// Refuses to fill the disk.
 pub(crate) fn check_room(host: &Host, directory: &str, needed: u64, what: &str) -> Result<()> {
     let needed = needed / 5 * 6;
-    let there = host.space(directory)?;
-    let free = there.blocks_available() * there.fragment_size();
+    let free = host.space(directory)?.free_bytes;
     if free < needed {
         return Err(Exit::Io.because(format!(
             "{what} needs about {} MiB, and {directory} has {} MiB left; make room there, or make it a link to where there is room",
