@@ -236,7 +236,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
         None => Vec::new(),
     };
     let parked = cert::remove_parked(global)?;
-    let outcome = engine::undo_all(host, drivers, &mut writer, instance, data, stop, &mut lines).await;
+    let outcome = engine::undo_all(drivers, &mut writer, instance, data, stop, &mut lines).await;
     if let Some(site) = &site {
         site.close().await;
     }

@@ -181,11 +181,9 @@ async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<
                 left.push(Left { resource, why: "another instance made it: prune there, with --instance".into() });
                 continue;
             }
-            let outcome =
-                engine::undo_resources(&site.host, &site.drivers, &mut writer, &site.instance, &[resource], &mut lines)
-                    .await?;
-            if !outcome.left.is_empty() {
-                left.extend(outcome.left);
+            let undone = engine::undo_resource(&site.drivers, &mut writer, &site.instance, &resource, &mut lines);
+            if let Some(kept) = undone.await? {
+                left.push(kept);
                 continue;
             }
         }

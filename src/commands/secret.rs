@@ -209,7 +209,7 @@ async fn apply_rotation(
         SecretName::Monitor | SecretName::Cookie => {}
     }
     let mut lines = Lines { style, host: &site.host };
-    engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await
+    engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await
 }
 
 fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {

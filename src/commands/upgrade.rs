@@ -178,7 +178,7 @@ async fn apply_chosen(
     refuse_plan(site, &recipe, &plan)?;
     unpack_bundle(site, &plan)?;
     let mut lines = Lines { style, host: &site.host };
-    engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+    engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await?;
     Ok(())
 }
 

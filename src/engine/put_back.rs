@@ -1,13 +1,12 @@
 //! What a service that ran does not start with does not stay: the files that were changed for it get their former content
 //! back, and it goes on with that.
 
-use super::{Action, Planned, carry_out, record_intents};
+use super::apply::{Progress, make_change};
+use super::plan::{Action, Planned};
 use crate::base::error::Exit;
 use crate::base::terminal::strip_controls;
 use crate::drivers::Drivers;
 use crate::drivers::services::NotRestarted;
-use crate::engine::report::Progress;
-use crate::host::Host;
 use crate::journal::{Journal, Writer};
 use crate::resource::{Change, Content, Resource, Shown, State};
 use anyhow::Result;
@@ -32,7 +31,6 @@ impl FormerContents {
 /// After a service did not come up: puts back what was changed for it, and lets all that have read it go on with that.
 /// Gives what is to be said then; nothing where that is no way out.
 pub(super) async fn after_failure(
-    host: &Host,
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     (changes, failed): (&[Planned], usize),
@@ -45,8 +43,8 @@ pub(super) async fn after_failure(
         return None;
     }
     let service = changes.get(failed)?.change.resource.name();
-    let files: Vec<String> =
-        replaced.iter().rev().map(|planned| host.outside(planned.change.resource.name())).collect();
+    let outside = |planned: &&Planned| writer.host().outside(planned.change.resource.name());
+    let files: Vec<String> = replaced.iter().rev().map(outside).collect();
     let former_files = match files.len() {
         1 => "the former file",
         _ => "the former files",
@@ -55,7 +53,7 @@ pub(super) async fn after_failure(
     let trouble = first_cause(&format!("{why:#}"));
     progress.note(&format!("{service} does not start with the new {files}: bringing back {former_files}"));
     let begun = &changes[..=failed];
-    let then = match restore_replaced(host, drivers, writer, begun, &replaced, former).await {
+    let then = match restore_replaced(drivers, writer, begun, &replaced, former).await {
         Ok(()) => format!("the services run with {former_files} again; correct the settings and run again"),
         Err(again) => format!("they don't start with {former_files} either: {again:#}"),
     };
@@ -105,7 +103,6 @@ fn is_service(planned: &Planned) -> bool {
 }
 
 async fn restore_replaced(
-    host: &Host,
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     changes: &[Planned],
@@ -113,21 +110,14 @@ async fn restore_replaced(
     former: &FormerContents,
 ) -> Result<()> {
     for planned in replaced {
-        make_again(host, drivers, writer, &reverse_change(planned, former)).await?;
+        make_change(drivers, writer, &reverse_change(planned, former)).await?;
     }
     let reads = |planned: &&Planned| {
         let mut files = replaced.iter();
         is_service(planned) && files.any(|file| planned.inputs.contains(&file.change.resource))
     };
     for planned in changes.iter().filter(reads) {
-        make_again(host, drivers, writer, planned).await?;
-    }
-    Ok(())
-}
-
-async fn make_again(host: &Host, drivers: &Drivers, writer: &mut Writer<'_>, planned: &Planned) -> Result<()> {
-    for number in record_intents(host, drivers, writer, std::slice::from_ref(planned))? {
-        carry_out(host, drivers, writer, planned, number).await?;
+        make_change(drivers, writer, planned).await?;
     }
     Ok(())
 }

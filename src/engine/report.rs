@@ -2,20 +2,13 @@
 //!
 //! Results go to standard output, progress and complaints to standard error.
 
+use super::apply::{Progress, RunOutcome};
+use super::plan::{Action, Left, Plan, Planned};
 use crate::base::terminal::{Style, count_of, print_note};
 use crate::camcops_conf::kept;
-use crate::engine::{Action, Left, Plan, Planned, RunOutcome};
 use crate::host::Host;
 use crate::resource::{FacetValue, Resource, Shown, State};
 use std::fmt::Write as _;
-
-/// Told of every change that was made.
-pub(crate) trait Progress {
-    /// One more.
-    fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>);
-    /// Something that was not planned.
-    fn note(&mut self, text: &str);
-}
 
 /// Progress as lines on standard error.
 #[derive(Debug)]

@@ -67,7 +67,7 @@ pub(crate) async fn converge_site(
     plan.changes.retain(|planned| !is_issued(planned));
     unpack_bundle(site, &plan)?;
     let mut lines = Lines { style, host: &site.host };
-    let outcome = engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+    let outcome = engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await?;
     let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
     services::after_removals(&site.host, &removed)?;
@@ -93,7 +93,7 @@ pub(crate) async fn issue_certificate(
             break;
         }
         let mut lines = Lines { style, host: &site.host };
-        let made = engine::apply_plan(&site.host, &site.drivers, writer, &plan, stop, &mut lines).await?;
+        let made = engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await?;
         outcome.done += made.done;
         outcome.planned += made.planned;
     }

@@ -217,7 +217,7 @@ async fn carry_out(
     plan.conflicts.retain(|conflict| concerns(conflict.resource.name()));
     let host = writer.host();
     let mut lines = Lines { style, host };
-    engine::apply_plan(host, &site.drivers, writer, &plan, &AtomicBool::new(false), &mut lines).await?;
+    engine::apply_plan(&site.drivers, writer, &plan, &AtomicBool::new(false), &mut lines).await?;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style
             changes.iter().map(|(key, value)| (*key, Some(value.as_str()))).collect();
         config::put_settings(global, &pairs)?;
         let mut lines = Lines { style, host: &site.host };
-        let done = engine::apply_plan(&site.host, &site.drivers, &mut writer, &plan, stop, &mut lines).await?;
+        let done = engine::apply_plan(&site.drivers, &mut writer, &plan, stop, &mut lines).await?;
         anyhow::Ok((done.done, listening_hint(&*site.drivers.database()?, &site).await?))
     };
     let made = made.await;

@@ -4,6 +4,8 @@ pub(crate) mod client;
 pub(crate) mod deferred_keys;
 pub(crate) mod directory;
 pub(crate) mod dump;
+mod feed;
 pub(crate) mod load;
 pub(crate) mod place;
 pub(crate) mod scan;
+mod scratch;

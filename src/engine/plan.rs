@@ -1,0 +1,340 @@
+//! What is to be done: the wanted resources whose observed facets differ, and what is wanted no longer.
+
+use super::reverse::{Data, Others, Undoing, plan_undoing};
+use crate::base::text::sets_nothing;
+use crate::drivers::Drivers;
+use crate::drivers::broker::NODE_SETTINGS;
+use crate::host::Host;
+use crate::journal::{self, Journal};
+use crate::resource::{Change, Content, Part, Resource, Shown, State, Wanted};
+use anyhow::Result;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+
+/// What a change does, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Action {
+    /// It is not there and will be.
+    Create,
+    /// We made it, and it is not there or can't be seen now: its server may only be down.
+    Again,
+    /// It is there and will be otherwise.
+    Update,
+    /// We made it, and the settings no longer want it.
+    Remove,
+    /// Another instance made it; this one needs it too.
+    Share,
+    /// The last run was cut in the middle of it.
+    Finish,
+}
+
+/// One change, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    /// What it does.
+    pub(crate) action: Action,
+    /// Resource, before, after.
+    pub(crate) change: Change,
+    /// The facets that differ.
+    pub(crate) facets: Vec<String>,
+    /// The line that explains it.
+    pub(crate) because: String,
+    /// Its part of the installation.
+    pub(crate) part: Option<Part>,
+    pub(crate) shown: Shown,
+    pub(super) base: Option<Content>,
+    /// What it reads, where it is a service.
+    pub(super) inputs: Vec<Resource>,
+}
+
+impl Planned {
+    /// What takes back a thing that we made.
+    pub(super) fn removal(change: Change, because: &str) -> Planned {
+        Planned {
+            action: Action::Remove,
+            change,
+            facets: vec!["presence".into()],
+            because: because.into(),
+            part: None,
+            shown: Shown::Nothing,
+            base: None,
+            inputs: Vec::new(),
+        }
+    }
+
+    pub(super) fn undo(&self) -> bool {
+        self.action == Action::Remove
+    }
+}
+
+impl Serialize for Planned {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Where a password was chosen by a person, even a digest would let others try out guesses.
+        let public = |state: &State| match (state, self.shown) {
+            (State::Present(facets), Shown::Masked | Shown::Nothing) if facets.content("content").is_some() => {
+                State::Present(facets.clone().with("content", "secret"))
+            }
+            _ => state.clone(),
+        };
+        let change = Change {
+            resource: self.change.resource.clone(),
+            before: public(&self.change.before),
+            after: public(&self.change.after),
+        };
+        let mut fields = serializer.serialize_struct("Planned", 5)?;
+        fields.serialize_field("action", &self.action)?;
+        fields.serialize_field("change", &change)?;
+        fields.serialize_field("facets", &self.facets)?;
+        fields.serialize_field("because", &self.because)?;
+        fields.serialize_field("part", &self.part)?;
+        fields.end()
+    }
+}
+
+/// Something of somebody else that stands where ours should.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Conflict {
+    pub(crate) resource: Resource,
+    /// What is there, and what to do.
+    pub(crate) what: String,
+    /// Whether `--adopt` may take it over.
+    pub(crate) adoptable: bool,
+}
+
+/// Everything that `install` would do.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Plan {
+    /// In the order of doing.
+    pub(crate) changes: Vec<Planned>,
+    /// What stands in the way.
+    pub(crate) conflicts: Vec<Conflict>,
+    /// What a staged tree leaves to the first boot.
+    pub(crate) on_first_boot: Vec<Resource>,
+    /// Files of ours that the settings no longer want, but that the administrator changed: they stay.
+    pub(crate) left: Vec<Left>,
+    /// What was seen of what is ours and wanted.
+    #[serde(skip)]
+    pub(crate) seen: BTreeMap<Resource, State>,
+}
+
+/// Something that stays although it is no longer wanted, and why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Left {
+    pub(crate) resource: Resource,
+    /// Why it stays.
+    pub(crate) why: String,
+}
+
+/// Which instance is at work, and what it may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    pub(crate) instance: &'a str,
+    /// Whether files of somebody else may be taken over (they come back with `uninstall`).
+    pub(crate) adopt: bool,
+    /// Whether all parts were asked for: only then is it known what is no longer wanted.
+    pub(crate) whole: bool,
+}
+
+/// Compares what is wanted with what is there.
+pub(crate) async fn make_plan(
+    host: &Host,
+    drivers: &Drivers,
+    journal: &Journal,
+    wanted: &[Wanted],
+    scope: Scope<'_>,
+) -> Result<Plan> {
+    let others = Others::read(host, scope.instance)?;
+    let mut plan = Plan::default();
+    for (wanted, observed) in wanted.iter().zip(observe_all(host, drivers, wanted).await?) {
+        let resource = &wanted.resource;
+        let Some(observed) = observed else {
+            plan.on_first_boot.push(resource.clone());
+            continue;
+        };
+        let ours = journal.find(resource);
+        if ours.is_some() {
+            plan.seen.insert(resource.clone(), observed.clone());
+        }
+        let mut differences = wanted.state.differences(&observed);
+        // Its inputs are about to change, so it will not be fresh any more when its turn comes.
+        let stale = |input: &Resource| plan.changes.iter().any(|c| c.change.resource == *input);
+        if differences.is_empty() && wanted.inputs.iter().any(stale) {
+            differences.push("fresh");
+        }
+        let shared = others.find(resource);
+        let action = match (&observed, ours, shared) {
+            _ if ours.is_some_and(|owned| owned.open) => Action::Finish,
+            (_, None, Some(_)) if differences.is_empty() => Action::Share,
+            _ if differences.is_empty() => continue,
+            (State::Absent, Some(_), _) if resource.needs_live_machine() => Action::Again,
+            (State::Absent, ..) => Action::Create,
+            (State::Present(_), ..) => Action::Update,
+        };
+        if action == Action::Update
+            && let Some(conflict) = find_conflict(host, wanted, &observed, ours.is_some() || shared.is_some())
+            && !(conflict.adoptable && scope.adopt)
+        {
+            plan.conflicts.push(conflict);
+            continue;
+        }
+        let facets = differences.into_iter().map(str::to_owned).collect();
+        // A file that others may not read may hold a secret, whosever it is.
+        let shown = match wanted.shown {
+            Shown::Whole if is_private(&observed) => Shown::Nothing,
+            shown => shown,
+        };
+        let before = match (action, shared) {
+            (Action::Share, Some((other, owned))) => journal::recalled_state(host, other, &owned.change.before)?,
+            _ => observed,
+        };
+        plan.changes.push(Planned {
+            action,
+            change: Change { resource: resource.clone(), before, after: wanted.state.clone() },
+            facets,
+            because: wanted.because.clone(),
+            part: Some(wanted.part),
+            shown,
+            base: wanted.base.clone(),
+            inputs: wanted.inputs.clone(),
+        });
+    }
+    if scope.whole {
+        plan_removals(host, drivers, journal, wanted, scope, &others, &mut plan).await?;
+    }
+    Ok(plan)
+}
+
+/// What is there of each; nothing where that can't be asked before a first boot.
+async fn observe_all(host: &Host, drivers: &Drivers, wanted: &[Wanted]) -> Result<Vec<Option<State>>> {
+    let is_staged = host.staged_root().is_some();
+    let (ahead, rest): (Vec<_>, Vec<_>) = wanted
+        .iter()
+        .map(|wanted| &wanted.resource)
+        .enumerate()
+        .filter(|(_, resource)| !(is_staged && resource.needs_live_machine()))
+        .partition(|(_, resource)| resource.is_looked_at_ahead());
+    let mut all = vec![None; wanted.len()];
+    let look_at_rest = async {
+        for (at, resource) in rest {
+            all[at] = Some(drivers.observe(host, resource).await?);
+        }
+        anyhow::Ok(())
+    };
+    if ahead.iter().any(|(_, one)| matches!(one, Resource::Service(_))) {
+        let ((), looked) = tokio::join!(drivers.look_ahead(host), look_at_rest);
+        looked?;
+    } else {
+        look_at_rest.await?;
+    }
+    for (at, resource) in ahead {
+        all[at] = Some(drivers.observe(host, resource).await?);
+    }
+    Ok(all)
+}
+
+/// Something that is not as we made it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Drift {
+    pub(crate) resource: Resource,
+    /// The facets that differ.
+    pub(crate) facets: Vec<String>,
+}
+
+/// What is ours and not as we made it. What the plan has seen is not looked at again, and what can't be asked is left out.
+pub(crate) async fn find_drift(
+    host: &Host,
+    drivers: &Drivers,
+    journal: &Journal,
+    plan: &Plan,
+    can_be_asked: impl Fn(&Resource) -> bool,
+) -> Result<Vec<Drift>> {
+    let mut drift = Vec::new();
+    for owned in journal.owned() {
+        let resource = &owned.change.resource;
+        if host.staged_root().is_some() && resource.needs_live_machine() {
+            continue;
+        }
+        let facets = match plan.seen.get(resource) {
+            Some(seen) => owned.change.after.differences(seen),
+            None if !can_be_asked(resource) => continue,
+            None => {
+                let seen = drivers.observe(host, resource).await?;
+                owned.change.after.differences(&seen)
+            }
+        };
+        if !facets.is_empty() {
+            drift.push(Drift { resource: resource.clone(), facets: facets.into_iter().map(str::to_owned).collect() });
+        }
+    }
+    Ok(drift)
+}
+
+/// Whether it is a file that not everybody may read.
+fn is_private(state: &State) -> bool {
+    let facets = state.facets();
+    let content = facets.and_then(|facets| facets.content("content"));
+    let mode = facets.and_then(|facets| facets.text("mode"));
+    let open = mode.is_some_and(|mode| mode.ends_with(['4', '5', '6', '7']));
+    content.is_some() && !open
+}
+
+/// What we made and the settings no longer want goes, last made first.
+async fn plan_removals(
+    host: &Host,
+    drivers: &Drivers,
+    journal: &Journal,
+    wanted: &[Wanted],
+    scope: Scope<'_>,
+    others: &Others,
+    plan: &mut Plan,
+) -> Result<()> {
+    for owned in journal.owned().iter().rev() {
+        let resource = &owned.change.resource;
+        if wanted.iter().any(|wanted| wanted.resource == *resource)
+            || resource.holds_data(host)
+            // There may be a way back to it; `releases prune` knows.
+            || matches!(resource, Resource::Release(_))
+        {
+            continue;
+        }
+        match plan_undoing(host, drivers, scope.instance, owned, others, Data::Stays).await? {
+            Undoing::Restore(change) => {
+                plan.changes.push(Planned::removal(change, "the settings no longer want it"));
+            }
+            Undoing::Leave(why) => plan.left.push(Left { resource: resource.clone(), why }),
+        }
+    }
+    Ok(())
+}
+
+/// Something unlike ours that we did not put there.
+fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Option<Conflict> {
+    let found = observed.facets()?.text("type")?;
+    let needed = wanted.state.facets()?.text("type")?;
+    let replaceable = |kind| kind == "file" || kind == "symlink";
+    let path = host.outside(wanted.resource.name());
+    let conflict = |what, adoptable| Some(Conflict { resource: wanted.resource.clone(), what, adoptable });
+    if found != needed && !(replaceable(found) && replaceable(needed)) {
+        return conflict(format!("{path} is a {found} where a {needed} is needed; move it away and run again"), false);
+    }
+    let other = found != needed
+        || ["content", "target"]
+            .iter()
+            .any(|facet| wanted.state.get(facet).is_some() && wanted.state.get(facet) != observed.get(facet));
+    if ours || !other {
+        return None;
+    }
+    // As its package brings it: nothing but comments. Uninstall brings it back.
+    let content = observed.facets()?.content("content");
+    if wanted.resource.name() == NODE_SETTINGS && content.and_then(Content::bytes).is_some_and(sets_nothing) {
+        return None;
+    }
+    conflict(
+        format!(
+            "{path} was not written by camcops-provision; move it away, or take it over with --adopt (uninstall brings it back)"
+        ),
+        true,
+    )
+}

@@ -1,0 +1,99 @@
+//! Whether what we made goes back to what it was before.
+
+use crate::drivers::Drivers;
+use crate::host::Host;
+use crate::journal::{self, Journal, Owned};
+use crate::resource::{Change, Resource, State};
+use anyhow::Result;
+use std::collections::BTreeMap;
+
+/// What becomes of a database and of a vhost that we made when everything is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Data {
+    Stays,
+    /// They go, with the accounts that use them.
+    Goes,
+}
+
+pub(super) enum Undoing {
+    Restore(Change),
+    Leave(String),
+}
+
+/// What becomes of one thing that we made: it goes back to what it was, unless somebody changed it or needs it.
+pub(super) async fn plan_undoing(
+    host: &Host,
+    drivers: &Drivers,
+    instance: &str,
+    owned: &Owned,
+    others: &Others,
+    data: Data,
+) -> Result<Undoing> {
+    let Change { resource, before: original, after: ours } = &owned.change;
+    // A service of ours does not go back to what it was when we first looked: it stops.
+    let original = match resource {
+        Resource::Service(_) => &State::Absent,
+        _ => original,
+    };
+    let purged = data == Data::Goes && resource.can_be_purged();
+    if purged && *original != State::Absent {
+        return Ok(Undoing::Leave("it was here before".into()));
+    }
+    if resource.holds_data(host) && !purged {
+        return Ok(Undoing::Leave(match data {
+            Data::Goes if resource.is_in_the_database() => "it is in the database".into(),
+            _ if matches!(resource, Resource::AcmeCertificate(_)) => {
+                format!("certbot goes on renewing it; `certbot delete --cert-name {}` removes it", resource.name())
+            }
+            _ => "it may still be needed; it is never removed".into(),
+        }));
+    }
+    if let Some((other, _)) = others.find(resource) {
+        return Ok(Undoing::Leave(format!("instance {other} needs it")));
+    }
+    let observed = drivers.observe(host, resource).await?;
+    let found = |facet| observed.get(facet);
+    let same_thing = ["type", "content", "target"].iter().all(|facet| {
+        let expected = ours.get(facet);
+        // In the middle of a change it is either what it was or what it was to become.
+        expected.is_none()
+            || owned.ours().any(|ours| found(facet) == ours.get(facet))
+            || (owned.open && found(facet) == original.get(facet))
+    });
+    let untouched = match original {
+        // What we made goes with all its facets: a mode that somebody changed meanwhile is no reason to leave it.
+        State::Absent => observed == State::Absent || (same_thing && !owned.holds_edits(&observed)),
+        State::Present(_) => original.is_met_by(&observed) || ours.is_met_by(&observed) || (owned.open && same_thing),
+    };
+    if !untouched {
+        return Ok(Undoing::Leave("it was changed since".into()));
+    }
+    let after = journal::recalled_state(host, instance, original)?;
+    let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
+    if let Some(lost) = content(&after).filter(|content| content.bytes().is_none())
+        && content(&observed).as_ref() != Some(&lost)
+    {
+        return Ok(Undoing::Leave("what was there before is not in the journal's directory any more".into()));
+    }
+    Ok(Undoing::Restore(Change { resource: resource.clone(), before: observed, after }))
+}
+
+/// What the other instances' journals say: shared things stay while one of them names them.
+pub(super) struct Others(BTreeMap<String, Journal>);
+
+impl Others {
+    pub(super) fn read(host: &Host, instance: &str) -> Result<Others> {
+        let mut journals = BTreeMap::new();
+        for name in journal::list_instances(host)? {
+            if name != instance {
+                let journal = Journal::read(host, &name)?;
+                journals.insert(name, journal);
+            }
+        }
+        Ok(Others(journals))
+    }
+
+    pub(super) fn find(&self, resource: &Resource) -> Option<(&str, &Owned)> {
+        self.0.iter().find_map(|(name, journal)| Some((name.as_str(), journal.find(resource)?)))
+    }
+}
