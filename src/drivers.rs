@@ -134,12 +134,12 @@ impl Drivers {
             Resource::Group(name) => Ok(accounts::observe_group(host, name)),
             Resource::User(name) => Ok(accounts::observe_user(host, name)),
             Resource::Package(name) => packages::observe(self.packages()?, host, name),
-            Resource::Release(name) => release::observe(host, name).await,
+            Resource::Release(name) => release::observe(host, name),
             Resource::Schema(name) => sql::observe_schema(&*self.database()?, name).await,
             Resource::SqlAccount(name) => sql::observe_account(&*self.database()?, host, name).await,
             Resource::Vhost(name) => broker::observe_vhost(&*self.broker()?, host, name).await,
             Resource::BrokerAccount(name) => broker::observe_account(&*self.broker()?, host, name).await,
-            Resource::Tables(name) => tables::observe(&*self.database()?, self.application()?, name).await,
+            Resource::Tables(name) => tables::observe(&*self.database()?, self.application()?, host, name).await,
             Resource::Superuser(name) => superuser::observe(&*self.database()?, name).await,
             Resource::AcmeCertificate(name) => acme::observe(host, name),
             Resource::Service(name) => services::observe(self.services.as_ref(), host, name).await,
@@ -171,7 +171,7 @@ impl Drivers {
                 packages::install_packages(self.packages()?, host, &[name], false)?;
                 Ok(Enforced::Done)
             }
-            Resource::Release(name) => release::enforce(self.release.as_ref(), host, name, before, after).await,
+            Resource::Release(name) => release::enforce(self.release.as_ref(), host, name, before, after),
             Resource::Schema(name) => sql::enforce_schema(&*self.database()?, host, name, before, after).await,
             Resource::SqlAccount(name) => sql::enforce_account(&*self.database()?, host, name, after).await,
             Resource::Vhost(name) => broker::enforce_vhost(&*self.broker()?, host, name, before, after).await,

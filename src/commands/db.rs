@@ -125,13 +125,13 @@ async fn migrate_database(site: &Session, known: &Database, stop: &AtomicBool, s
     let before = tables::read_revision(known, database).await?;
     if before.is_some() {
         let what = format!("the database {database}");
-        tables::refuse_unknown(site.drivers.application()?, before.as_deref(), &what).await?;
+        tables::refuse_unknown(site.drivers.application()?, host, before.as_deref(), &what)?;
     }
     let (_, plan) = make_plan(site, &writer.journal, &parts_alone(&[Part::Tables])).await?;
     if plan.changes.is_empty() {
         return Ok(Migrated { after: before.clone(), before, dump: None, changed: false });
     }
-    let head = tables::newest_revision(site.drivers.application()?, host).await?;
+    let head = tables::newest_revision(site.drivers.application()?, host)?;
     services::stop_ours(site.drivers.services()?, &site.host)?;
     let done = async {
         let dump = site.dump_before(database, &head, tables::Reader::Program).await?;

@@ -162,7 +162,7 @@ async fn service_row(
     let trouble = match (&answer, seen.phase) {
         _ if keeps_failing.is_some() => keeps_failing.clone(),
         (Some(Err(why)), _) => Some(why.text.clone()),
-        (None, ServicePhase::Running) if member.role == ServiceRole::Socket && !services::has_socket(known) => {
+        (None, ServicePhase::Running) if member.role == ServiceRole::Socket && !services::has_socket(known, host) => {
             Some("nobody finds it any more: run `camcops-provision install`".into())
         }
         (_, ServicePhase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),

@@ -204,7 +204,7 @@ async fn prepare_upgrade(
     let wanted = release::WantedRelease::new(&next.settings().camcops, &next.facts)
         .map_err(|why| Exit::Unreachable.because(why.0))?;
     let head =
-        tables::head_of(&wanted.id).await?.with_context(|| format!("release {} has no migrations", wanted.id))?;
+        tables::head_of(&next.host, &wanted.id)?.with_context(|| format!("release {} has no migrations", wanted.id))?;
     let migrates = found.revision != head;
     let mut from = Side { version: found.from.clone(), release: found.from_release.clone() };
     if let Some(begun) = begun {

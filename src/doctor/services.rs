@@ -54,7 +54,7 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
             findings.push(stopped_service(look, member, seen));
             continue;
         }
-        if member.role == ServiceRole::Socket && !services::has_socket(look.services()?) {
+        if member.role == ServiceRole::Socket && !services::has_socket(look.services()?, &look.site.host) {
             findings.push(Finding::failed(
                 format!("{name}: nobody finds the socket any more"),
                 "camcops-provision install",

@@ -6,11 +6,13 @@
 //! Facets: `state` (complete, damaged, half built, not cleared up) and `python`, the interpreter that it runs on.
 
 mod build;
+mod complaints;
 pub(crate) mod fetch;
 pub(super) mod index;
 mod list;
 mod lock;
 pub(crate) mod python;
+mod tool;
 mod whole;
 
 use crate::archive::bundle::Bundle;
@@ -158,7 +160,7 @@ struct About {
 }
 
 /// What there is of a release.
-pub(crate) async fn observe(host: &Host, id: &str) -> Result<State> {
+pub(crate) fn observe(host: &Host, id: &str) -> Result<State> {
     let places = Places::of(id);
     let mut left_over = false;
     for path in places.passing() {
@@ -272,7 +274,7 @@ pub(crate) fn refuse_offline<'a>(
 }
 
 /// Builds a release, or removes it.
-pub(crate) async fn enforce(
+pub(crate) fn enforce(
     recipe: Option<&ReleaseRecipe>,
     host: &Host,
     id: &str,
@@ -339,14 +341,13 @@ mod tests {
         let host = Host::staged(home.path()).unwrap();
         let places = Places::of("x");
         let at = |path: &str| home.path().join(&path[1..]);
-        let run = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let state = || run.block_on(observe(&host, "x")).unwrap();
+        let state = || observe(&host, "x").unwrap();
         assert_eq!(state(), State::Absent);
         std::fs::create_dir_all(at(&places.work)).unwrap();
         assert_eq!(state(), with_state("half built"));
         std::fs::create_dir_all(at(&places.own)).unwrap();
         assert_eq!(state(), with_state("damaged"));
-        run.block_on(enforce(None, &host, "x", &state(), &State::Absent)).unwrap();
+        enforce(None, &host, "x", &state(), &State::Absent).unwrap();
         assert_eq!(state(), State::Absent);
         assert_eq!(host.list(RELEASES).unwrap().unwrap().len(), 0);
     }

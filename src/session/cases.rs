@@ -193,7 +193,7 @@ async fn call_by_name(call: &str, case: &Case, machine: &Machine, resource: Opti
         "acme::renewer" => return answer(acme::find_renewer(host)?),
         "tables::refuse_unknown" => {
             let revision = words.first().copied();
-            tables::refuse_unknown(drivers.application()?, revision, "the dump").await?;
+            tables::refuse_unknown(drivers.application()?, host, revision, "the dump")?;
         }
         "superuser::by_camcops" => {
             let password = case.machine.superuser_password.clone();

@@ -339,7 +339,12 @@ async fn load_beside_live(
     let (name, wanted, what) = match input {
         Input::Backup(opened) => {
             let database = &opened.manifest.database;
-            tables::refuse_unknown(site.drivers.application()?, database.revision.as_deref(), &opened.path).await?;
+            tables::refuse_unknown(
+                site.drivers.application()?,
+                &site.host,
+                database.revision.as_deref(),
+                &opened.path,
+            )?;
             let identity = flags.identity.identity.as_deref();
             let name = load_beside(site, known, opened, identity, ScratchDatabase::Restore).await?;
             (name, Some(database.tables.clone()), &opened.path)
@@ -376,6 +381,6 @@ async fn load_beside_live(
         load::compare_counts(&wanted, &found)?;
     }
     let revision = tables::read_revision(known, &name).await?;
-    tables::refuse_unknown(site.drivers.application()?, revision.as_deref(), what).await?;
+    tables::refuse_unknown(site.drivers.application()?, &site.host, revision.as_deref(), what)?;
     Ok((name, found))
 }

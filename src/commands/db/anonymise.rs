@@ -90,7 +90,7 @@ async fn make_copy(site: &Session, known: &Database, to: &str, stop: &AtomicBool
     refuse_taken(known, to).await?;
     let what = format!("the database {}", known.database);
     let revision = tables::read_revision(known, &known.database).await?;
-    tables::refuse_unknown(site.drivers.application()?, revision.as_deref(), &what).await?;
+    tables::refuse_unknown(site.drivers.application()?, &site.host, revision.as_deref(), &what)?;
     load::check_room(host, known, tables::database_size(known).await?).await?;
     let tell = site.drivers.application()?.tell;
     tell("asking CamCOPS what it declares of its columns, which takes some seconds");

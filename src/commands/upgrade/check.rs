@@ -141,7 +141,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
     };
     let to_release = wanted.as_ref().map(|wanted| wanted.id.clone());
     let new_revision = match &wanted {
-        Some(wanted) if is_built => tables::head_of(&wanted.id).await?,
+        Some(wanted) if is_built => tables::head_of(&site.host, &wanted.id)?,
         _ => None,
     };
     let new_revision = new_revision.unwrap_or_else(|| release::pinned_release(to).revision.to_owned());

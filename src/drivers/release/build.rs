@@ -1,16 +1,15 @@
 //! How a release is built: the environment, the packages, the last touches, the check, and its own name at the end.
 
+use super::complaints::explain_failure;
 use super::index::{mask_login, pip_environment};
 use super::lock::replace_pins;
 use super::python::{self, Examined, Missing};
-use super::{
-    About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, leads_to_a_program, lock, whole,
-};
+use super::tool::Tool;
+use super::{About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, lock, whole};
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
 use crate::host::{Child, Ended, Host};
 use crate::layout::RELEASES;
-use crate::settings::Installer;
 use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -35,13 +34,6 @@ pub(super) struct Build<'a> {
     pub(super) wanted: &'a WantedRelease,
     /// The way to the index.
     pub(super) way: Vec<(String, String)>,
-}
-
-/// What installs packages.
-enum Tool {
-    /// uv by its path and version.
-    Uv(String, String),
-    Pip,
 }
 
 /// Builds a release, and gives it its name when it is whole.
@@ -137,78 +129,6 @@ impl Build<'_> {
         format!("{}/bin/python", self.places.new)
     }
 
-    /// uv where it is wanted and can be had, else pip.
-    fn tool(&self, examined: &Examined) -> Result<Tool> {
-        let no_pip = || {
-            let python = &self.wanted.python;
-            Exit::Unreachable.because(format!(
-                "{} has no ensurepip, and there is no uv on this machine; install python3.{}-venv (its name on Debian) or uv, and run again",
-                python.path, python.minor
-            ))
-        };
-        if self.recipe.installer != Installer::Pip {
-            if let Some(tool) = self.own_uv()? {
-                return Ok(tool);
-            }
-            if !examined.pip {
-                return Err(no_pip());
-            }
-            if let Some(tool) = self.fetched_uv()? {
-                return Ok(tool);
-            }
-            self.tell("uv can't be had here, so pip does its work");
-        }
-        match examined.pip {
-            true => Ok(Tool::Pip),
-            false => Err(no_pip()),
-        }
-    }
-
-    /// The machine's own uv, if it is not too old for what is asked of it.
-    fn own_uv(&self) -> Result<Option<Tool>> {
-        for path in ["/usr/bin/uv", "/usr/local/bin/uv"] {
-            if !leads_to_a_program(self.host, path)? {
-                continue;
-            }
-            let answer = self.child(path).args(["--version"]).end()?;
-            let version = version_of_uv(&answer.output);
-            if version.is_some_and(|(numbers, _)| numbers >= (0, 5)) {
-                let (_, text) = version.unwrap_or_default();
-                return Ok(Some(Tool::Uv(path.to_owned(), text.to_owned())));
-            }
-        }
-        Ok(None)
-    }
-
-    fn fetched_uv(&self) -> Result<Option<Tool>> {
-        let home = self.work("tool");
-        let what = "uv could not be fetched";
-        self.tell("fetching uv");
-        self.run_quietly(
-            "an environment for uv could not be made",
-            self.child(&self.wanted.python.path).args(["-m", "venv", &home]),
-        )?;
-        let ended = self
-            .child(&format!("{home}/bin/python"))
-            .args(PIP)
-            .args(["--only-binary", ":all:", "--requirement", &self.work("uv.txt")])
-            .args(self.pip_source())
-            .end_telling(|_| {})?;
-        if !ended.status.success() {
-            let said = format!("{}{}", ended.output, ended.complaint);
-            let absent = find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
-            return match absent && self.recipe.installer == Installer::Auto {
-                true => Ok(None),
-                // Where nothing can be fetched, pip would not fare better.
-                false => Err(self.failure(what, &ended)),
-            };
-        }
-        let path = format!("{home}/bin/uv");
-        let answer = self.run_quietly("uv does not work", self.child(&path).args(["--version"]))?;
-        let (_, version) = version_of_uv(&answer.output).unwrap_or_default();
-        Ok(Some(Tool::Uv(path, version.to_owned())))
-    }
-
     /// The environment with its packages: first those that the others are built with.
     fn install(&self, tool: &Tool) -> Result<()> {
         let new = self.places.new.as_str();
@@ -247,7 +167,11 @@ impl Build<'_> {
                 }
             })?;
             if !ended.status.success() {
-                return Err(self.failure("the packages could not be installed", &ended));
+                return Err(explain_failure(
+                    self.recipe.source.as_deref(),
+                    "the packages could not be installed",
+                    &ended,
+                ));
             }
         }
         if let Tool::Pip = tool {
@@ -378,7 +302,7 @@ impl Build<'_> {
         let ended = child.end()?;
         match ended.status.success() {
             true => Ok(ended),
-            false => Err(self.failure(what, &ended)),
+            false => Err(explain_failure(self.recipe.source.as_deref(), what, &ended)),
         }
     }
 
@@ -394,44 +318,6 @@ impl Build<'_> {
             Some(directory) => vec!["--offline", "--no-index", "--find-links", directory],
             None => Vec::new(),
         }
-    }
-
-    pub(super) fn failure(&self, what: &str, ended: &Ended) -> anyhow::Error {
-        let said = mask_login(&format!("{}\n{}", ended.output, ended.complaint));
-        let last = mask_login(&ended.last_words());
-        if let Some(line) = find_line(&said, &["do not match the hashes", "hash mismatch"]) {
-            return Exit::Unusable.because(format!(
-                "{what}: a file is not the one that this version was tested with: {}; take it from a source that you trust",
-                package_in(&said).unwrap_or(line)
-            ));
-        }
-        if let Some(line) = find_line(&said, &["failed to extract", "not a zip file", "invalid zip"]) {
-            return Exit::Unusable.because(format!("{what}: a file is damaged: {line}; fetch it anew"));
-        }
-        if let Some(line) = find_line(&said, &["no space left on device"]) {
-            return Exit::Io.because(format!("{what}: {line}; make room and run again"));
-        }
-        let unreachable = |why: String| Exit::Unreachable.because(format!("{what}: {why}"));
-        match &self.recipe.source {
-            Some(directory) => {
-                if let Some(line) = find_line(&said, &ABSENT) {
-                    return unreachable(format!("{directory} does not have all of its files: {line}"));
-                }
-            }
-            None => {
-                if let Some(line) = find_line(&said, &NO_CONNECTION) {
-                    return unreachable(format!(
-                        "the Python package index can't be reached ({line}); see [network] in the settings, or give the files with --wheelhouse DIR"
-                    ));
-                }
-                if let Some(line) = find_line(&said, &ABSENT) {
-                    return unreachable(format!(
-                        "the Python package index does not give it: {line}; either it does not have that, or it wants another login (network.pip_login_file)"
-                    ));
-                }
-            }
-        }
-        Exit::Failed.because(format!("{what} ({}): {last}", ended.status))
     }
 }
 
@@ -451,45 +337,6 @@ pub(super) const PIP: [&str; 14] = [
     "--timeout",
     "30",
 ];
-
-/// What pip and uv say when they can't get through, the most telling first.
-pub(super) const NO_CONNECTION: [&str; 14] = [
-    "name resolution",
-    "name or service not known",
-    "failed to lookup address",
-    "connection refused",
-    "network is unreachable",
-    "no route to host",
-    "timed out",
-    "certificate verify failed",
-    "invalid peer certificate",
-    "tunnel",
-    "proxy authentication",
-    "connection reset",
-    "error sending request",
-    "newconnectionerror",
-];
-
-/// What they say when the other side has no such file, or denies that it has.
-pub(super) const ABSENT: [&str; 8] = [
-    "no matching distribution",
-    "was not found",
-    "not found in",
-    "no solution found",
-    "not available",
-    "unauthorized",
-    "forbidden",
-    "could not find a version",
-];
-
-impl Tool {
-    fn name(&self) -> String {
-        match self {
-            Tool::Uv(_, version) => format!("uv {version}"),
-            Tool::Pip => "pip".into(),
-        }
-    }
-}
 
 /// A program with an environment of its own, which ends when this program does.
 pub(super) fn build_child<'a>(host: &'a Host, program: &str, variables: &[(String, String)]) -> Child<'a> {
@@ -523,12 +370,6 @@ fn enough_space(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn version_of_uv(answer: &str) -> Option<((u32, u32), &str)> {
-    let version = answer.strip_prefix("uv ")?.split_whitespace().next()?;
-    let mut numbers = version.split('.').map(|number| number.parse().ok());
-    Some(((numbers.next()??, numbers.next()??), version))
-}
-
 /// `name==version` of every package in a lock.
 pub(super) fn list_pins(lock: &str) -> Vec<&str> {
     lock.lines()
@@ -545,57 +386,12 @@ fn overridden_pins() -> Vec<&'static str> {
     names
 }
 
-/// The last line that has one of these words, the first word that is found at all.
-pub(super) fn find_line<'a>(said: &'a str, words: &[&str]) -> Option<&'a str> {
-    words.iter().find_map(|word| {
-        let mut lines = said.lines().rev();
-        let line = lines.find(|line| line.to_lowercase().contains(word))?;
-        // pip puts the reason last, in the name of an exception of its own.
-        let reason = line.rsplit(": ").find(|part| part.to_lowercase().contains(word));
-        Some(reason.unwrap_or(line).trim_matches(|c: char| " '\")(│├╰─▶".contains(c)))
-    })
-}
-
-/// `name==version` in what pip or uv say of a hash.
-fn package_in(said: &str) -> Option<&str> {
-    let mut lines = said.lines();
-    lines
-        .find(|line| {
-            let line = line.to_lowercase();
-            line.contains("do not match the hashes") || line.contains("hash mismatch")
-        })
-        .and_then(|line| line.split(['`', '\'']).find(|word| word.contains("==")))
-        .or_else(|| {
-            let mut words = lines.flat_map(str::split_whitespace);
-            words.find(|word| word.contains("=="))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_went_wrong_is_found_in_what_was_said() {
-        let pip = "WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError('<x>: \
-            Failed to establish a new connection: [Errno -3] Temporary failure in name resolution')': /simple/uv/\n\
-            ERROR: No matching distribution found for uv==0.13.8";
-        let reason = find_line(pip, &NO_CONNECTION).unwrap();
-        assert!(reason.contains("Temporary failure in name resolution"), "{reason}");
-        let uv =
-            "  × Failed to fetch: `https://x/`\n  ├─▶ client error (Connect)\n  ╰─▶ Connection refused (os error 111)";
-        assert_eq!(find_line(uv, &NO_CONNECTION), Some("Connection refused (os error 111"));
-        assert_eq!(find_line("all is well", &NO_CONNECTION), None);
-        let uv = "error: Hash mismatch for `alembic==1.14.1`\n\nExpected:\n";
-        assert_eq!(package_in(uv), Some("alembic==1.14.1"));
-        let pip = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM\n    alembic==1.14.1 from file:///x:\n";
-        assert_eq!(package_in(pip), Some("alembic==1.14.1"));
-    }
-
-    #[test]
-    fn versions_are_read() {
-        assert_eq!(version_of_uv("uv 0.13.8 (abc 2026)\n"), Some(((0, 13), "0.13.8")));
-        assert_eq!(version_of_uv("nonsense"), None);
+    fn pins_are_read() {
         assert_eq!(overridden_pins(), ["pandas", "cherrypy"]);
         assert!(list_pins(BUILD_LOCK).contains(&"setuptools==80.10.2"));
     }

@@ -1,7 +1,8 @@
 //! Fetching the files of a release for another machine, and building there and then what comes as source: so that one
 //! needs no compiler.
 
-use super::build::{ABSENT, Build, NO_CONNECTION, PIP, UV_LOCK, find_line, list_pins};
+use super::build::{Build, PIP, UV_LOCK, list_pins};
+use super::complaints::{explain_failure, is_absent};
 use super::index::pip_environment;
 use super::{BUILD_LOCK, Missing, Places, ReleaseRecipe, WantedRelease, lock, python};
 use crate::archive::bundle::WHEELS;
@@ -83,11 +84,9 @@ pub(crate) fn fetch_release(
         if ended.status.success() {
             continue;
         }
-        let said = format!("{}{}", ended.output, ended.complaint);
-        let absent = find_line(&said, &ABSENT).is_some() && find_line(&said, &NO_CONNECTION).is_none();
         // Where there is no uv, pip does its work.
-        if name != "uv.txt" || !absent || recipe.installer == Installer::Uv {
-            return Err(build.failure("the packages could not be fetched", &ended));
+        if name != "uv.txt" || !is_absent(&ended) || recipe.installer == Installer::Uv {
+            return Err(explain_failure(recipe.source.as_deref(), "the packages could not be fetched", &ended));
         }
     }
     let built = build_all(&build, directory, &lock)?;

@@ -152,7 +152,7 @@ pub(crate) fn after_undoing(known: Option<&ServiceManager>, host: &Host) -> Resu
         let directories = [Some(flavour.apache_sites), flavour.apache_enabled, flavour.apache_modules];
         let mut changed = None;
         for directory in directories.into_iter().flatten() {
-            changed = changed.max(processes::changed_time(directory)?);
+            changed = changed.max(processes::changed_time(&host.outside(directory))?);
         }
         if changed > seen.reloaded {
             if let Some(why) = find_complaint(host, flavour)? {

@@ -49,14 +49,14 @@ impl ConfigPart {
 
     /// When it last changed.
     pub(crate) fn changed(&self, host: &Host) -> Result<Option<SystemTime>> {
-        let edited = processes::changed_time(&self.config)?;
+        let edited = processes::changed_time(&host.outside(&self.config))?;
         // Who may not read them sees the whole.
         let text = |path: &str| host.read_text(path).ok().flatten();
         let (Some(config), Some(known)) = (text(&self.config), text(&self.digest)) else {
             return Ok(edited);
         };
         match known.trim() == self.digest_of(&config) {
-            true => processes::changed_time(&self.digest),
+            true => processes::changed_time(&host.outside(&self.digest)),
             false => Ok(edited),
         }
     }

@@ -15,7 +15,7 @@ pub(crate) fn is_fresh(known: &ServiceManager, host: &Host, member: &Member, see
     if seen.stale_files && member.role.is_ours() {
         return Ok(false);
     }
-    if member.role == ServiceRole::Socket && !has_socket(known) {
+    if member.role == ServiceRole::Socket && !has_socket(known, host) {
         return Ok(false);
     }
     if member.role.is_ours() && sandbox::lacks_write_path(host, seen)? {
@@ -46,7 +46,7 @@ pub(crate) fn is_fresh(known: &ServiceManager, host: &Host, member: &Member, see
         }
         let settings = inputs.iter().position(|input| input.starts_with(broker::MORE_SETTINGS));
         if let Some(settings) = settings
-            && !are_older(&inputs[settings..=settings], read)?
+            && !are_older(host, &inputs[settings..=settings], read)?
             && broker::is_followed(host, &inputs[settings])?
         {
             inputs.remove(settings);
@@ -57,18 +57,19 @@ pub(crate) fn is_fresh(known: &ServiceManager, host: &Host, member: &Member, see
     {
         return Ok(false);
     }
-    are_older(&inputs, read)
+    are_older(host, &inputs, read)
 }
 
 /// Whether visitors find the socket.
-pub(crate) fn has_socket(known: &ServiceManager) -> bool {
-    std::fs::symlink_metadata(&known.layout.socket).is_ok_and(|found| found.file_type().is_socket())
+pub(crate) fn has_socket(known: &ServiceManager, host: &Host) -> bool {
+    let found = std::fs::symlink_metadata(host.outside(&known.layout.socket));
+    found.is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// Whether nothing of this has changed since then.
-fn are_older(inputs: &[String], read: SystemTime) -> Result<bool> {
+fn are_older(host: &Host, inputs: &[String], read: SystemTime) -> Result<bool> {
     for input in inputs {
-        if newest_change(input)?.is_some_and(|changed| changed > read) {
+        if newest_change(host, input)?.is_some_and(|changed| changed > read) {
             return Ok(false);
         }
     }
@@ -76,7 +77,8 @@ fn are_older(inputs: &[String], read: SystemTime) -> Result<bool> {
 }
 
 /// When a path last changed, or what stands in it if it is a directory.
-fn newest_change(path: &str) -> Result<Option<SystemTime>> {
+fn newest_change(host: &Host, path: &str) -> Result<Option<SystemTime>> {
+    let path = &host.outside(path);
     let mut newest = processes::changed_time(path)?;
     // Not through a link: the release is replaced as a whole, and its link changes with it.
     let is_directory = std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
@@ -90,7 +92,7 @@ fn newest_change(path: &str) -> Result<Option<SystemTime>> {
 
 /// Whether Erlang's port mapper, where systemd holds its socket, listens as we told it.
 pub(super) fn is_mapper_fresh(known: &ServiceManager, host: &Host) -> Result<bool> {
-    let Some(told) = processes::changed_time(PORT_MAPPER_SETTINGS)? else {
+    let Some(told) = processes::changed_time(&host.outside(PORT_MAPPER_SETTINGS))? else {
         return Ok(true);
     };
     let mapper = known.see(host)?.remove(PORT_MAPPER);
@@ -108,12 +110,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("input");
         std::fs::write(&file, "").unwrap();
+        let host = Host::live().unwrap();
         let later = SystemTime::now() + Duration::from_secs(5);
         let earlier = SystemTime::now() - Duration::from_secs(5);
         for input in [file.as_path(), directory.path()] {
             let inputs = [input.to_string_lossy().into_owned(), "/no/such".into()];
-            assert!(are_older(&inputs, later).unwrap());
-            assert!(!are_older(&inputs, earlier).unwrap());
+            assert!(are_older(&host, &inputs, later).unwrap());
+            assert!(!are_older(&host, &inputs, earlier).unwrap());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The revisions that a release knows, read from the texts of its migrations.
 
 use crate::base::error::Exit;
+use crate::host::Host;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,8 +19,8 @@ pub(crate) struct Revisions {
 
 impl Revisions {
     /// Reads those of the release in a Python environment; nothing where there is none.
-    pub(crate) fn read(venv: &str) -> Result<Option<Revisions>> {
-        let Some(directory) = find_migrations(Path::new(venv)) else {
+    pub(crate) fn read(host: &Host, venv: &str) -> Result<Option<Revisions>> {
+        let Some(directory) = find_migrations(Path::new(&host.outside(venv))) else {
             return Ok(None);
         };
         let mut texts = Vec::new();
@@ -105,6 +106,6 @@ mod tests {
 
     #[test]
     fn no_release_has_no_revisions() {
-        assert_eq!(Revisions::read("/nowhere").unwrap(), None);
+        assert_eq!(Revisions::read(&Host::live().unwrap(), "/nowhere").unwrap(), None);
     }
 }

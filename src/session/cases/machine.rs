@@ -2,8 +2,7 @@
 
 use super::file::{Case, Entry, Stands};
 use crate::base::secret::Secret;
-use crate::drivers::services::member::ServiceRole;
-use crate::drivers::{Drivers, release};
+use crate::drivers::release;
 use crate::host::Host;
 use crate::host::script::{self, Playing, make_directory};
 use crate::journal::{Journal, Writer};
@@ -80,10 +79,6 @@ fn walk(root: &Path, directory: &Path, names: &[(String, String)], tree: &mut BT
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let inside = format!("/{}", path.strip_prefix(root).unwrap().display());
-        // The way in that `lay_out` makes.
-        if Path::new(&inside) == root || root.starts_with(&inside) {
-            continue;
-        }
         let data = fs::symlink_metadata(&path).unwrap();
         let kind = data.file_type();
         let text = |path: &Path| {
@@ -181,10 +176,6 @@ fn lay_out(root: &Path, case: &Case) {
     for (path, stands) in &case.files {
         put(root, path, stands);
     }
-    // The whole path leads there from inside, too: some paths are looked at without the host.
-    let inside = root.join(root.strip_prefix("/").unwrap());
-    make_directory(root, inside.parent().unwrap());
-    symlink("/", inside).unwrap();
 }
 
 fn instance(case: &Case) -> &str {
@@ -207,10 +198,7 @@ fn session(root: &Path, case: &Case) -> Session {
         true => Manager::Supervisor,
         false => Manager::Systemd,
     };
-    let mut layout = Layout::new(facts.flavour, instance(case));
-    for path in [&mut layout.venv, &mut layout.socket, &mut layout.config, &mut layout.secrets] {
-        path.insert_str(0, &root.to_string_lossy());
-    }
+    let layout = Layout::new(facts.flavour, instance(case));
     let site = Site {
         instance: instance(case).to_owned(),
         settings_file: root.join("etc/camcops/provision.toml"),
@@ -219,7 +207,7 @@ fn session(root: &Path, case: &Case) -> Session {
         layout,
     };
     let session = Session {
-        drivers: drivers(&site, root),
+        drivers: crate::session::drivers(&site, tell),
         site,
         host,
         renewed: OnceCell::new(),
@@ -247,20 +235,6 @@ fn session(root: &Path, case: &Case) -> Session {
 
 fn tell(line: &str) {
     script::note("tell", line);
-}
-
-fn drivers(site: &Site, root: &Path) -> Drivers {
-    let mut drivers = crate::session::drivers(site, tell);
-    let members = drivers.services.iter_mut().flat_map(|all| &mut all.members);
-    // What they have read is looked at without the host.
-    for member in members.filter(|member| member.role != ServiceRole::Broker) {
-        for input in &mut member.inputs {
-            if !Path::new(&*input).starts_with(root) {
-                input.insert_str(0, &root.to_string_lossy());
-            }
-        }
-    }
-    drivers
 }
 
 /// The journal of what was made, each as it was not before.

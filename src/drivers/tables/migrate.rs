@@ -1,0 +1,206 @@
+//! How tables are made, and brought to the revision of the installed release.
+
+use super::application::{Application, check_success};
+use super::revisions::Revisions;
+use super::{REVISION, Reader, UNFINISHED, dump, holds_anything, newest_revision, read_table_state, unusable_tables};
+use crate::base::error::Exit;
+use crate::base::terminal::strip_controls;
+use crate::drivers::sql::{self, Database, quote};
+use crate::host::Host;
+use crate::resource::Enforced;
+use anyhow::{Result, bail};
+
+/// Puts the many small changes of the migrations together, which is only done while there is nothing to lose.
+const FIRST_TABLES: &str = include_str!("first_tables.py");
+
+/// Why tables stay when they are no longer wanted.
+pub(crate) const KEPT: &str = "tables are never removed";
+
+/// Makes the tables, or brings them to the revision of the installed release.
+pub(crate) async fn make(known: &Database, application: &Application, host: &Host, name: &str) -> Result<Enforced> {
+    known.server.started(host).await?;
+    application.wait_for_old_run(host)?;
+    newest_revision(application, host)?;
+    let Some(revisions) = application.revisions(host)? else {
+        bail!("the release has just gone");
+    };
+    let tables = sql::tables_of(&known.server, name).await?;
+    let found = read_table_state(known, name).await?;
+    let unfinished = tables.iter().any(|table| table == UNFINISHED);
+    let at_head = found.as_ref().is_some_and(|found| found.revision == revisions.head);
+    if unfinished && !at_head {
+        drop_unfinished(known, name, &tables).await?;
+    }
+    if tables.is_empty() || unfinished && !at_head {
+        make_first(known, application, host, name, &revisions).await?;
+    } else if unfinished {
+        (application.tell)("the tables were finished by an earlier run");
+    } else {
+        let Some(found) = found else {
+            return Err(match tables.iter().any(|table| table == REVISION) {
+                true => unusable_tables(name, "have no revision"),
+                false => Exit::CannotCreate.because(format!(
+                    "the database {name} has tables, but not those of CamCOPS ({}, …): choose another database.name",
+                    tables[0]
+                )),
+            });
+        };
+        migrate_tables(known, application, host, name, &tables, &found.revision, &revisions).await?;
+    }
+    if !tables.is_empty() && !unfinished {
+        return Ok(Enforced::Done);
+    }
+    known.server.change(&format!("DROP TABLE IF EXISTS {}", unfinished_table(name))).await?;
+    Ok(Enforced::Done)
+}
+
+fn unfinished_table(database: &str) -> String {
+    format!("{}.{}", quote::quote_name(database), quote::quote_name(UNFINISHED))
+}
+
+/// Tables where there were none.
+async fn make_first(
+    known: &Database,
+    application: &Application,
+    host: &Host,
+    database: &str,
+    revisions: &Revisions,
+) -> Result<()> {
+    known
+        .server
+        .change(&format!(
+            "CREATE TABLE IF NOT EXISTS {} (since TIMESTAMP DEFAULT CURRENT_TIMESTAMP)",
+            unfinished_table(database)
+        ))
+        .await?;
+    // Nothing is there that could be indexed.
+    let arguments = ["upgrade_db", "--no_reindex", "--config", &application.layout.config];
+    let child = application.command(host, "python")?.args(["-"]).args(arguments).input(FIRST_TABLES.as_bytes());
+    let mut steps = Steps::new(application, revisions);
+    let mut ended = child.end_telling(|line| steps.hear(line))?;
+    if !ended.status.success() {
+        // A release that this program does not know may not like its changes put together.
+        (application.tell)("that failed; once more, one small change at a time");
+        let tables = sql::tables_of(&known.server, database).await?;
+        drop_unfinished(known, database, &tables).await?;
+        let child = application.command(host, "camcops_server")?.args(arguments);
+        let mut steps = Steps::new(application, revisions);
+        ended = child.end_telling(|line| steps.hear(line))?;
+    }
+    check_success(&ended, "upgrade_db", "run again: the tables are then made anew")
+}
+
+/// Brings tables that are there to the head, after a dump if they hold anything.
+async fn migrate_tables(
+    known: &Database,
+    application: &Application,
+    host: &Host,
+    database: &str,
+    tables: &[String],
+    revision: &str,
+    revisions: &Revisions,
+) -> Result<()> {
+    if !revisions.all.contains(revision) {
+        return Err(Exit::Unusable.because(format!(
+            "the tables of the database {database} are at revision {revision}, which the installed release does not know (its newest is {}): they were made by a newer CamCOPS; install that one, or bring back a dump from before",
+            revisions.head
+        )));
+    }
+    let mut way_back = "run again".to_owned();
+    let cut = dump::of_cut_upgrade(host, application, database)?;
+    let dumped = application.dumped.borrow().clone();
+    let dump = match dumped {
+        Some(dump) => Some(dump),
+        None if holds_anything(known, database, tables).await? => {
+            let next = &revisions.head;
+            Some(dump::make_dump(host, known, application, tables, revision, next, Reader::Program).await?)
+        }
+        None => None,
+    };
+    if let Some(dump) = dump {
+        // What a cut upgrade left is not what anybody wants back.
+        let whole = cut.unwrap_or(dump);
+        dump::begin_upgrade(host, application, database, &whole)?;
+        way_back = format!(
+            "the way back is the dump {whole}: `camcops-provision backup restore {whole} --confirm {database}` with the release that made it"
+        );
+    }
+    let child =
+        application.command(host, "camcops_server")?.args(["upgrade_db", "--config", &application.layout.config]);
+    let mut steps = Steps::new(application, revisions);
+    let ended = child.end_telling(|line| steps.hear(line))?;
+    check_success(&ended, "upgrade_db", &way_back)?;
+    dump::end_upgrade(host, application, database)
+}
+
+/// How far the migrations are, told about ten times.
+struct Steps<'a> {
+    tell: fn(&str),
+    revisions: &'a Revisions,
+    seen: usize,
+}
+
+impl<'a> Steps<'a> {
+    const TOLD: usize = 10;
+
+    fn new(application: &'a Application, revisions: &'a Revisions) -> Steps<'a> {
+        Steps { tell: application.tell, revisions, seen: 0 }
+    }
+
+    fn hear(&mut self, line: &str) {
+        if let Some(step) = self.worth_telling(line) {
+            (self.tell)(&step);
+        }
+    }
+
+    fn worth_telling(&mut self, line: &str) -> Option<String> {
+        let plain = strip_controls(line);
+        let (_, step) = plain.split_once("Running upgrade ")?;
+        let revision = step.split([' ', ',']).nth(2)?;
+        self.seen += 1;
+        let every = self.revisions.all.len().div_ceil(Self::TOLD);
+        let head = &self.revisions.head;
+        (self.seen.is_multiple_of(every) || revision == head).then(|| format!("tables: revision {revision} of {head}"))
+    }
+}
+
+/// Removes what a cut run left of the first tables; only if there is nothing in them.
+async fn drop_unfinished(known: &Database, database: &str, tables: &[String]) -> Result<()> {
+    if holds_anything(known, database, tables).await? {
+        return Err(unusable_tables(database, "were never finished, but hold data"));
+    }
+    let server = &known.server;
+    server.change("SET SESSION foreign_key_checks = 0").await?;
+    // Ours goes last of all, when the new ones are there.
+    for table in tables.iter().filter(|table| *table != UNFINISHED) {
+        let table = format!("{}.{}", quote::quote_name(database), quote::quote_name(table));
+        server.change(&format!("DROP TABLE IF EXISTS {table}")).await?;
+    }
+    server.change("SET SESSION foreign_key_checks = 1").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_migrations_about_ten_are_told() {
+        let revisions = Revisions { head: "0087".into(), all: (1..=87).map(|number| format!("{number:04}")).collect() };
+        let told = |numbers: std::ops::RangeInclusive<u32>| {
+            let mut steps = Steps { tell: |_| {}, revisions: &revisions, seen: 0 };
+            let lines =
+                numbers.map(|to| format!("\u{1b}[37mINFO: Running upgrade {:04} -> {to:04}, more -> words", to - 1));
+            lines.filter_map(|line| steps.worth_telling(&line)).collect::<Vec<_>>()
+        };
+        let all = told(1..=87);
+        assert!((8..=11).contains(&all.len()), "{all:?}");
+        assert_eq!(all[0], "tables: revision 0009 of 0087");
+        assert_eq!(all[all.len() - 1], "tables: revision 0087 of 0087");
+        assert_eq!(told(86..=87), ["tables: revision 0087 of 0087"]);
+    }
+
+    #[test]
+    fn colours_go_and_words_stay() {
+        assert_eq!(strip_controls("\u{1b}[37mINFO: \u{1b}[0mdone\u{1b}[1;33m!"), "INFO: done!");
+    }
+}
