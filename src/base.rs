@@ -2,6 +2,7 @@
 
 pub mod error;
 pub(crate) mod prompt;
+pub(crate) mod report;
 pub(crate) mod secret;
 pub(crate) mod signals;
 pub(crate) mod stack;

@@ -29,33 +29,37 @@ pub(crate) mod upgrade;
 pub(crate) mod user;
 pub(crate) mod wait;
 
+use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::stack::box_future;
 use crate::base::terminal::Style;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Global};
 use crate::commands::upgrade::rollback;
+use crate::host::take_over::become_program;
 use crate::session::Session;
-pub(crate) use crate::session::guards::{need_machine, need_root};
+pub(crate) use crate::session::guards::{load_site, need_machine, need_root, open_installed};
 use anyhow::Result;
+use std::process;
 
-/// Runs a command; the number is its exit code.
+/// Runs a command and tells what came of it; the number is its exit code.
 pub async fn run(cli: Cli) -> Result<u8> {
-    let global = &cli.global;
-    let style = Style::of(global);
-    match cli.command {
-        Command::Init => init::run(global, style),
+    let style = Style::of(&cli.global);
+    do_command(&cli.global, cli.command, style).await?.print(style)
+}
+
+async fn do_command(global: &Global, command: Command, style: Style) -> Result<Report> {
+    match command {
+        Command::Init => init::run(global),
         Command::Install(flags) => box_future(|| package_hook::install_or_queue(global, &flags, style)).await,
-        Command::Plan(flags) => box_future(|| install::print_plan(global, &flags, style)).await,
-        Command::Status(flags) => box_future(|| status::run(global, &flags, style)).await,
+        Command::Plan(flags) => box_future(|| install::make_plan_report(global, &flags, style)).await,
+        Command::Status(flags) => box_future(|| status::run(global, &flags)).await,
         Command::Doctor(flags) => box_future(|| doctor::run(global, &flags, style)).await,
         Command::Wait(flags) => box_future(|| wait::run(global, &flags, style)).await,
         Command::Login { socket, user, database } => box_future(|| wait::try_login(&socket, &user, &database)).await,
-        Command::Start(flags) => box_future(|| services::start_services(global, &flags, style)).await,
-        Command::Stop(flags) => box_future(|| services::stop_services(global, &flags, style)).await,
-        Command::Restart(flags) => box_future(|| services::restart_services(global, &flags, style)).await,
-        Command::Reload(flags) => box_future(|| services::reload_services(global, &flags, style)).await,
-        Command::Run { arguments } => box_future(|| exec::run(global, &arguments)).await,
-        Command::Exec { words } => box_future(|| exec::run_program(global, &words)).await,
-        Command::Shell { as_root } => box_future(|| exec::run_shell(global, as_root)).await,
+        Command::Start(flags) => box_future(|| services::start_services(global, &flags)).await,
+        Command::Stop(flags) => box_future(|| services::stop_services(global, &flags)).await,
+        Command::Restart(flags) => box_future(|| services::restart_services(global, &flags)).await,
+        Command::Reload(flags) => box_future(|| services::reload_services(global, &flags)).await,
         Command::Bundle(command) => box_future(|| bundle::run(global, &command, style)).await,
         Command::Db(command) => box_future(|| db::run(global, &command, style)).await,
         Command::Logs(flags) => logs::run(global, &flags, style),
@@ -63,24 +67,34 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Scale { wishes } => box_future(|| scale::scale_services(global, &wishes, style)).await,
         Command::Service(command) => box_future(|| scale::switch_service(global, &command, style)).await,
         Command::SupportBundle(flags) => support::run(global, &flags, style),
-        Command::Traceback(flags) => box_future(|| traceback::run(global, &flags, style)).await,
+        Command::Traceback(flags) => box_future(|| traceback::run(global, &flags)).await,
         Command::Top(flags) => box_future(|| stats::show_top(global, &flags, style)).await,
-        Command::Stats => box_future(|| stats::print_stats(global, style)).await,
+        Command::Stats => box_future(|| stats::measure_processes(global)).await,
         Command::Secret(command) => box_future(|| secret::run(global, &command, style)).await,
         Command::User(command) => box_future(|| user::run(global, &command, style)).await,
         Command::Backup(command) => box_future(|| backup::run(global, &command, style)).await,
-        Command::WithEnvironment(flags) => environment::run(global, &flags),
         Command::BreakLocks => exports::break_locks(global, style),
-        Command::CatchUp => exports::catch_up(global),
         Command::Upgrade(flags) => box_future(|| upgrade::run(global, &flags, style)).await,
         Command::Rollback(flags) => box_future(|| rollback::roll_back(global, &flags, style)).await,
         Command::Releases(command) => box_future(|| releases::run(global, &command, style)).await,
         Command::Uninstall(flags) => box_future(|| package_hook::uninstall_or_queue(global, &flags, style)).await,
         Command::Config(command) => config::run(global, command, style),
-        Command::Paths => documents::print_paths(&Session::open(global)?, style),
-        Command::Ports => ports::run(&Session::open(global)?, style),
-        Command::Urls => documents::print_urls(&Session::open(global)?, style),
-        Command::Completions { shell } => documents::print_completions(shell, style),
-        Command::Man { directory } => documents::write_manual(&directory, style),
+        Command::Paths => documents::list_paths(&Session::open(global)?),
+        Command::Ports => ports::run(&Session::open(global)?),
+        Command::Urls => documents::list_urls(&Session::open(global)?),
+        Command::Completions { shell } => documents::make_completions(shell),
+        Command::Man { directory } => documents::write_manual(&directory),
+        // What another program tells, it tells itself.
+        Command::Run { arguments } => box_future(|| exec::run(global, &arguments)).await,
+        Command::Exec { words } => box_future(|| exec::run_program(global, &words)).await,
+        Command::Shell { as_root } => box_future(|| exec::run_shell(global, as_root)).await,
+        Command::WithEnvironment(flags) => environment::run(global, &flags),
+        Command::CatchUp => exports::catch_up(global),
     }
+}
+
+/// This process becomes another program; only comes back where that can't be started.
+fn become_it<T>(program: &str, prepare: impl FnOnce(&mut process::Command)) -> Result<T> {
+    let why = become_program(program, prepare);
+    Err(Exit::Unreachable.because(format!("can't start {program}: {why}")))
 }

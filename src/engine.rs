@@ -14,6 +14,6 @@ mod reverse;
 mod undo;
 
 pub(crate) use apply::{RunOutcome, apply_plan};
-pub(crate) use plan::{Action, Left, Plan, Planned, Scope, find_drift, make_plan};
+pub(crate) use plan::{Action, Drift, Left, Plan, Planned, Scope, find_drift, make_plan};
 pub(crate) use reverse::Data;
 pub(crate) use undo::{undo_all, undo_resource};

@@ -123,6 +123,12 @@ impl Session {
         }
     }
 
+    /// What was done, once every connection is ended.
+    pub(crate) async fn close_after<T>(&self, done: Result<T>) -> Result<T> {
+        self.close().await;
+        done
+    }
+
     /// Warns of another instance that already has this one's name on the same port: Apache would serve only one of them.
     pub(crate) fn name_clashes(&self) -> Result<Vec<String>> {
         let port = format!(":{}", self.settings().web.https_port.get());

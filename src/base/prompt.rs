@@ -121,6 +121,26 @@ pub(crate) fn ask_to_agree(question: &Question<'_>, yes: bool, style: Style) -> 
     }
 }
 
+/// Whether the flag `--confirm` names what would be lost; any other name is a mistake.
+pub(crate) fn is_confirmed(given: Option<&str>, name: &str, what: &str) -> Result<bool> {
+    match given {
+        Some(given) if given != name => {
+            Err(Exit::Usage.because(format!("--confirm {given}: {what} is called {name}; nothing was changed")))
+        }
+        given => Ok(given.is_some()),
+    }
+}
+
+/// Only who names the database exactly may have everything in it gone.
+pub(crate) fn confirm_database(given: Option<&str>, name: &str, verb: &str, done: &str) -> Result<()> {
+    match is_confirmed(given, name, &format!("the database that would be {done}"))? {
+        true => Ok(()),
+        false => Err(Exit::Usage.because(format!(
+            "this {verb} everything in the database {name}: if that is meant, say --confirm {name}; nothing was changed"
+        ))),
+    }
+}
+
 fn not_agreed() -> anyhow::Error {
     Exit::Failed.because("nothing was changed")
 }

@@ -4,6 +4,7 @@ use crate::base::error::Exit;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, json};
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -148,7 +149,7 @@ pub(crate) fn print_note(text: &str) {
 }
 
 /// `1 change`, `2 changes`.
-pub(crate) fn count_of(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
+pub(crate) fn count_of<N: Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+    let plural = if number == N::from(1) { "" } else { "s" };
     format!("{number} {what}{plural}")
 }

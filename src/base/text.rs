@@ -1,6 +1,11 @@
 //! Small things about text.
 
+use anyhow::{Context, Result};
 use std::fmt::Write as _;
+use std::path::Path;
+use std::time::SystemTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// As a part of a URL.
 pub(crate) fn encode_percent(text: &str) -> String {
@@ -20,6 +25,22 @@ pub(crate) fn encode_percent(text: &str) -> String {
 /// Whether a file of settings has nothing but comments and empty lines.
 pub(crate) fn sets_nothing(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).all(|line| line.is_empty() || line.starts_with(b"#"))
+}
+
+/// A moment as documents have it, in whole seconds.
+pub(crate) fn format_time(moment: SystemTime) -> Option<String> {
+    OffsetDateTime::from(moment).replace_nanosecond(0).ok()?.format(&Rfc3339).ok()
+}
+
+/// The whole path of a file that an argument names.
+pub(crate) fn absolute_path(file: &Path) -> Result<String> {
+    let path = std::path::absolute(file)?;
+    Ok(path.to_str().context("the name of a file is not UTF-8")?.to_owned())
+}
+
+/// The SHA-256 of bytes, as `sha256sum` writes it.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    encode_hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
 /// Lower-case hexadecimal digits.

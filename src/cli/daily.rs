@@ -72,7 +72,7 @@ pub(crate) struct Status {
 }
 
 /// Flags of `doctor`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.
 With --monitoring, as monitoring plugins do: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]

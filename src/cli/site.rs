@@ -82,7 +82,7 @@ pub(crate) struct BundleCreate {
 }
 
 /// Which parts of an installation.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Parts {
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
@@ -96,6 +96,16 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// These and nothing else.
+    pub(crate) fn only_of(parts: &[Part]) -> Parts {
+        Parts { only: parts.to_vec(), ..Parts::default() }
+    }
+
+    /// All but these.
+    pub(crate) fn all_but(parts: &[Part]) -> Parts {
+        Parts { skip: parts.to_vec(), ..Parts::default() }
+    }
+
     /// Whether a part was asked for.
     pub(crate) fn include(&self, part: Part) -> bool {
         (self.only.is_empty() || self.only.contains(&part)) && !self.skip.contains(&part)
@@ -108,7 +118,7 @@ impl Parts {
 }
 
 /// Where CamCOPS and its Python packages come from, for this one run.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SourceFlags {
     /// Open no connection to fetch anything; what is missing is named
     #[arg(long)]
@@ -122,7 +132,7 @@ pub(crate) struct SourceFlags {
 }
 
 /// Flags of `install`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Install {
     /// Don't ask before the first change
     #[arg(short, long)]

@@ -2,16 +2,17 @@
 
 mod restore;
 
-use super::{need_machine, purge};
+use super::{load_site, need_machine};
 use crate::archive::pack::{self, unpack_stream};
 use crate::backup::retention::{Rule, mark_kept};
 use crate::backup::summary::{self};
 use crate::backup::{self, BackupEntry, BackupKind, Opened, files, make};
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
 use crate::base::stack::box_future;
-use crate::base::terminal::{self, Style};
-use crate::cli::{Backup, Global, IdentityFlags};
+use crate::base::terminal::{Style, count_of};
+use crate::cli::{Backup, Global};
 use crate::drivers::sql::Database;
 use crate::drivers::sql::copy::load::{self, DumpSource, ScratchDatabase};
 use crate::drivers::sql::copy::scan::DumpScan;
@@ -31,33 +32,31 @@ use time::OffsetDateTime;
 const LATEST: &str = "latest";
 
 /// Does what is asked.
-pub(crate) async fn run(global: &Global, command: &Backup, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Backup, style: Style) -> Result<Report> {
     need_machine(global, "handle backups")?;
     match command {
-        Backup::List => list_backups(&Session::open(global)?, style),
+        Backup::List => list_backups(&Session::open(global)?),
         Backup::Restore(flags) => box_future(|| restore::run(global, flags, style)).await,
         Backup::Prune { dry_run, rule } => {
             let site = Session::open(global)?;
             let _lock = journal::try_lock(&site.host)?;
-            let rule = rule.unwrap_or(site.settings().backup.prune);
-            let gone = prune_backups(&site, rule, *dry_run)?;
-            tell_pruned(&site, &gone, *dry_run, style)
+            let gone = prune_backups(&site, rule.unwrap_or(site.settings().backup.prune), *dry_run)?;
+            Ok(report_pruned(&site, &gone, *dry_run))
         }
         Backup::Create { scheduled } => box_future(|| create_backup(global, *scheduled, style)).await,
         Backup::Verify { name, quick, identity } => {
-            verify_backup(global, name.as_deref(), *quick, identity, style).await
+            verify_backup(global, name.as_deref(), *quick, identity.identity.as_deref(), style).await
         }
     }
 }
 
-async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result<u8> {
+async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result<Report> {
     stop_on_signals(style)?;
     let site = saved_site(global, style)?;
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
     let known = site.drivers.database()?;
-    let made = make::make_backup(&site.host, &site, &known, None).await;
-    site.close().await;
+    let made = site.close_after(make::make_backup(&site.host, &site, &known, None).await).await;
     summary::record_result(&site.host, &site.instance, made.as_ref().err())?;
     let made = made?;
     let rule = site.settings().backup.prune;
@@ -66,35 +65,30 @@ async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result
         false => Vec::new(),
     };
     let database = &made.manifest.database;
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "name": made.name,
-            "path": made.path,
-            "bytes": made.bytes,
-            "tables": database.tables.len(),
-            "rows": database.rows(),
-            "encrypted": made.manifest.encrypted_to.is_some(),
-            "left_out": database.left_out,
-            "pruned": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
-        }))?;
-        return Ok(0);
-    }
-    terminal::print_line(&format!(
-        "{}: {} in {}, {} MiB, {:.1} s",
-        made.path,
-        terminal::count_of(usize::try_from(database.rows())?, "row"),
-        terminal::count_of(database.tables.len(), "table"),
-        format_mib(made.bytes),
-        begin.elapsed().as_secs_f64()
-    ))?;
-    if !database.left_out.is_empty() {
-        terminal::print_line(&format!("left out, as CamCOPS has none of its own: {}", database.left_out.join(", ")))?;
-    }
-    for found in gone {
-        terminal::print_line(&format!("removed {}, as backup.prune says", found.name))?;
-    }
-    Ok(0)
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "name": made.name,
+        "path": made.path,
+        "bytes": made.bytes,
+        "tables": database.tables.len(),
+        "rows": database.rows(),
+        "encrypted": made.manifest.encrypted_to.is_some(),
+        "left_out": database.left_out,
+        "pruned": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
+    }));
+    let left_out = (!database.left_out.is_empty())
+        .then(|| format!("left out, as CamCOPS has none of its own: {}", database.left_out.join(", ")));
+    Ok(report
+        .with_line(format!(
+            "{}: {} in {}, {} MiB, {:.1} s",
+            made.path,
+            count_of(database.rows(), "row"),
+            count_of(database.tables.len(), "table"),
+            format_mib(made.bytes),
+            begin.elapsed().as_secs_f64()
+        ))
+        .with_lines(left_out)
+        .with_lines(gone.iter().map(|found| format!("removed {}, as backup.prune says", found.name))))
 }
 
 /// The site, even where its journal can't be read: what is wrong there is no reason to lose the patients' data.
@@ -195,15 +189,14 @@ async fn verify_backup(
     global: &Global,
     name: Option<&str>,
     quick: bool,
-    identity: &IdentityFlags,
+    identity: Option<&Path>,
     style: Style,
-) -> Result<u8> {
+) -> Result<Report> {
     stop_on_signals(style)?;
     let site = match quick {
         true => Session::open(global)?,
-        false => purge::load_installed(global)?,
+        false => load_site(global)?,
     };
-    let identity = identity.identity.as_deref();
     let path = backup_path(&site, name.unwrap_or(LATEST))?;
     let begin = Instant::now();
     let opened = backup::open_backup(&site.host, &path)?;
@@ -227,42 +220,34 @@ async fn verify_backup(
     } else if !quick {
         let known = site.drivers.database()?;
         let _lock = journal::try_lock(&site.host)?;
-        let loaded = load_beside(&site, &known, &opened, identity, ScratchDatabase::Verify).await;
-        let loaded = match loaded {
-            Ok(name) => {
-                let found = load::count_rows(&known, &name).await;
-                found.and_then(|found| load::compare_counts(tables, &found))
-            }
-            Err(why) => Err(why),
+        let loaded = async {
+            let name = load_beside(&site, &known, &opened, identity, ScratchDatabase::Verify).await?;
+            load::compare_counts(tables, &load::count_rows(&known, &name).await?)
         };
+        let loaded = loaded.await;
         let cleared = load::drop_scratch(&known, ScratchDatabase::Verify).await;
-        site.close().await;
-        loaded?;
-        cleared?;
+        site.close_after(loaded.and(cleared)).await?;
     }
     let how = match (quick, looked_into) {
         (true, false) => "its sums are right; it is encrypted, and was not looked into",
         (true, true) => "its sums are right, and it has what it says",
         (false, _) => "it was loaded into a database of its own, and has what it says",
     };
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "path": path,
-            "loaded": !quick,
-            "looked_into": looked_into,
-            "tables": tables.len(),
-            "rows": opened.manifest.database.rows(),
-        }))?;
-    } else if !style.quiet {
-        terminal::print_line(&format!(
-            "{path} is well: {how} ({} in {}, {:.1} s)",
-            terminal::count_of(usize::try_from(opened.manifest.database.rows())?, "row"),
-            terminal::count_of(tables.len(), "table"),
-            begin.elapsed().as_secs_f64()
-        ))?;
-    }
-    Ok(0)
+    let rows = opened.manifest.database.rows();
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "path": path,
+        "loaded": !quick,
+        "looked_into": looked_into,
+        "tables": tables.len(),
+        "rows": rows,
+    }));
+    Ok(report.with_remark(format!(
+        "{path} is well: {how} ({} in {}, {:.1} s)",
+        count_of(rows, "row"),
+        count_of(tables.len(), "table"),
+        begin.elapsed().as_secs_f64()
+    )))
 }
 
 /// Reads a dump to its end.
@@ -310,64 +295,51 @@ async fn load_beside(
     Ok(name)
 }
 
-fn list_backups(site: &Session, style: Style) -> Result<u8> {
+fn list_backups(site: &Session) -> Result<Report> {
     let all = make::list_site_backups(&site.host, site.settings(), &site.layout.slug)?;
     let directory = site.settings().backup.directory.as_str();
-    if style.json {
-        let told: Vec<_> = all.iter().map(|found| backup_row(found, directory)).collect();
-        terminal::print_json(&json!({ "instance": site.instance, "directory": directory, "backups": told }))?;
-        return Ok(0);
-    }
-    for found in &all {
-        let what = match (found.what, &found.manifest) {
-            (BackupKind::Unfinished, _) => "unfinished: the next `backup create` or `prune` removes it".to_owned(),
-            (BackupKind::Dump, _) => "the database alone".to_owned(),
-            (BackupKind::Backup, None) => "its manifest can't be read".to_owned(),
-            (BackupKind::Backup, Some(manifest)) => format!(
-                "CamCOPS {}, revision {}, {} by {}{}{}",
-                manifest.release.as_deref().unwrap_or("unknown"),
-                manifest.database.revision.as_deref().unwrap_or("unknown"),
-                terminal::count_of(usize::try_from(manifest.database.rows())?, "row"),
-                manifest.server,
-                match manifest.encrypted_to {
-                    Some(_) => ", encrypted",
-                    None => "",
-                },
-                manifest
-                    .before
-                    .as_ref()
-                    .map_or_else(String::new, |before| format!(", from before {before}: not the latest"))
-            ),
-        };
-        terminal::print_line(&format!("{}  {:>9} MiB  {what}", found.name, format_mib(found.bytes)))?;
-    }
-    if all.is_empty() && !style.quiet {
-        terminal::print_line(&format!("{directory} has no backups of {}", site.layout.slug))?;
-    }
-    Ok(0)
+    let rows: Vec<_> = all.iter().map(|found| backup_row(found, directory)).collect();
+    let report = Report::new(json!({ "instance": site.instance, "directory": directory, "backups": rows }));
+    Ok(match all.is_empty() {
+        true => report.with_remark(format!("{directory} has no backups of {}", site.layout.slug)),
+        false => report.with_lines(all.iter().map(format_entry)),
+    })
+}
+
+fn format_entry(found: &BackupEntry) -> String {
+    let what = match (found.what, &found.manifest) {
+        (BackupKind::Unfinished, _) => "unfinished: the next `backup create` or `prune` removes it".to_owned(),
+        (BackupKind::Dump, _) => "the database alone".to_owned(),
+        (BackupKind::Backup, None) => "its manifest can't be read".to_owned(),
+        (BackupKind::Backup, Some(manifest)) => format!(
+            "CamCOPS {}, revision {}, {} by {}{}{}",
+            manifest.release.as_deref().unwrap_or("unknown"),
+            manifest.database.revision.as_deref().unwrap_or("unknown"),
+            count_of(manifest.database.rows(), "row"),
+            manifest.server,
+            if manifest.encrypted_to.is_some() { ", encrypted" } else { "" },
+            found.before().map_or_else(String::new, |before| format!(", from before {before}: not the latest"))
+        ),
+    };
+    format!("{}  {:>9} MiB  {what}", found.name, format_mib(found.bytes))
 }
 
 fn backup_row(found: &BackupEntry, directory: &str) -> serde_json::Value {
-    let mut told = json!({
-        "name": found.name,
-        "path": format!("{directory}/{}", found.name),
-        "what": found.what,
-        "made_at": found.made_at.format(&time::format_description::well_known::Rfc3339).ok(),
-        "bytes": found.bytes,
-    });
+    let mut row = json!(found);
+    row["path"] = format!("{directory}/{}", found.name).into();
     if let Some(manifest) = &found.manifest {
-        told["encrypted"] = manifest.encrypted_to.is_some().into();
-        told["instance"] = manifest.instance.clone().into();
-        told["release"] = manifest.release.clone().into();
-        told["revision"] = manifest.database.revision.clone().into();
-        told["server"] = manifest.server.clone().into();
-        told["before"] = manifest.before.clone().into();
-        told["left_out"] = manifest.database.left_out.clone().into();
-        told["tool"] = manifest.tool.clone().into();
-        told["tables"] = manifest.database.tables.len().into();
-        told["rows"] = manifest.database.rows().into();
+        row["encrypted"] = manifest.encrypted_to.is_some().into();
+        row["instance"] = manifest.instance.clone().into();
+        row["release"] = manifest.release.clone().into();
+        row["revision"] = manifest.database.revision.clone().into();
+        row["server"] = manifest.server.clone().into();
+        row["before"] = manifest.before.clone().into();
+        row["left_out"] = manifest.database.left_out.clone().into();
+        row["tool"] = manifest.tool.clone().into();
+        row["tables"] = manifest.database.tables.len().into();
+        row["rows"] = manifest.database.rows().into();
     }
-    told
+    row
 }
 
 /// Removes what a rule does not keep, and what was never finished; gives what that was, or would be.
@@ -418,26 +390,19 @@ fn prune_backups(site: &Session, rule: Pruning, dry_run: bool) -> Result<Vec<Bac
     Ok(gone)
 }
 
-fn tell_pruned(site: &Session, gone: &[BackupEntry], dry_run: bool, style: Style) -> Result<u8> {
+fn report_pruned(site: &Session, gone: &[BackupEntry], dry_run: bool) -> Report {
     let freed: u64 = gone.iter().map(|found| found.bytes).sum();
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "dry_run": dry_run,
-            "removed": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
-            "bytes": freed,
-        }))?;
-        return Ok(0);
-    }
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "dry_run": dry_run,
+        "removed": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
+        "bytes": freed,
+    }));
     let verb = if dry_run { "would remove" } else { "removed" };
-    for found in gone {
-        terminal::print_line(&format!("{verb} {}, {} MiB", found.name, format_mib(found.bytes)))?;
-    }
-    if !style.quiet {
-        terminal::print_line(&match gone.is_empty() {
+    report
+        .with_lines(gone.iter().map(|found| format!("{verb} {}, {} MiB", found.name, format_mib(found.bytes))))
+        .with_remark(match gone.is_empty() {
             true => "nothing to remove".to_owned(),
             false => format!("{verb} {} MiB altogether", format_mib(freed)),
-        })?;
-    }
-    Ok(0)
+        })
 }

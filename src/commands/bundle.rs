@@ -3,9 +3,10 @@
 use crate::archive::bundle::manifest::{BundleMachine, BundleManifest, FORMAT};
 use crate::archive::bundle::{PACKAGES, TOOL, WHEELS, read, write};
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::signals::{is_to_stop, stop_on_signals};
 use crate::base::stack::box_future;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::{Style, count_of};
 use crate::cli::{BundleCommand, BundleCreate, Global};
 use crate::drivers::{packages, release};
 use crate::host::{Host, PathInfo};
@@ -20,7 +21,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Runs one of its commands.
-pub(crate) async fn run(global: &Global, command: &BundleCommand, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &BundleCommand, style: Style) -> Result<Report> {
     if global.root.is_some() {
         return Err(
             Exit::Usage.because("a bundle is for a machine, and a staged tree has no packages; leave --root out")
@@ -28,11 +29,11 @@ pub(crate) async fn run(global: &Global, command: &BundleCommand, style: Style) 
     }
     match command {
         BundleCommand::Create(flags) => box_future(|| create_bundle(global, flags, style)).await,
-        BundleCommand::Verify { file } => verify_file(file, style),
+        BundleCommand::Verify { file } => verify_file(file),
     }
 }
 
-async fn create_bundle(global: &Global, flags: &BundleCreate, style: Style) -> Result<u8> {
+async fn create_bundle(global: &Global, flags: &BundleCreate, style: Style) -> Result<Report> {
     stop_on_signals(style)?;
     let mut global = global.clone();
     // What this is made from is given here; what the settings say of that is for `install`.
@@ -56,23 +57,19 @@ async fn create_bundle(global: &Global, flags: &BundleCreate, style: Style) -> R
     work.remove()?;
     let (manifest, written) = made?;
     site.close().await;
-    if style.json {
-        let mut told = manifest_summary(&manifest, &out);
-        told["size"] = written.bytes.into();
-        told["sha256"] = written.sha256.into();
-        terminal::print_json(&told)?;
-        return Ok(0);
-    }
-    terminal::print_line(&format!(
-        "{out}: {}; {} MiB, SHA-256 {}",
-        describe_manifest(&manifest),
-        written.bytes >> 20,
-        written.sha256
-    ))?;
-    terminal::print_line(
-        "there: `camcops-provision bundle verify FILE`, then `camcops-provision install --offline --bundle FILE`",
-    )?;
-    Ok(0)
+    let mut document = manifest_summary(&manifest, &out);
+    document["size"] = written.bytes.into();
+    document["sha256"] = json!(written.sha256);
+    Ok(Report::new(document)
+        .with_line(format!(
+            "{out}: {}; {} MiB, SHA-256 {}",
+            describe_manifest(&manifest),
+            written.bytes >> 20,
+            written.sha256
+        ))
+        .with_line(
+            "there: `camcops-provision bundle verify FILE`, then `camcops-provision install --offline --bundle FILE`",
+        ))
 }
 
 /// Where the bundle is to be: nothing of that name is there, and its directory is.
@@ -210,18 +207,14 @@ fn package_names(known: &Packages, pdf: bool) -> impl Iterator<Item = &'static s
         .copied()
 }
 
-fn verify_file(file: &Path, style: Style) -> Result<u8> {
+fn verify_file(file: &Path) -> Result<Report> {
     let path = file.display().to_string();
     let manifest = read::verify_bundle(&path)?;
     if let Some(why) = manifest.misfit(&Host::live()?)? {
         return Err(Exit::Unusable.because(format!("the bundle {path} is whole, but {why}")));
     }
-    if style.json {
-        terminal::print_json(&manifest_summary(&manifest, &path))?;
-    } else {
-        terminal::print_line(&format!("{path} is whole: {}", describe_manifest(&manifest)))?;
-    }
-    Ok(0)
+    Ok(Report::new(manifest_summary(&manifest, &path))
+        .with_line(format!("{path} is whole: {}", describe_manifest(&manifest))))
 }
 
 fn describe_manifest(manifest: &BundleManifest) -> String {
@@ -230,8 +223,8 @@ fn describe_manifest(manifest: &BundleManifest) -> String {
         manifest.camcops,
         manifest.python,
         manifest.machine,
-        terminal::count_of(manifest.packages.len(), "package"),
-        terminal::count_of(manifest.count(WHEELS), "package"),
+        count_of(manifest.packages.len(), "package"),
+        count_of(manifest.count(WHEELS), "package"),
         manifest.made_at
     )
 }

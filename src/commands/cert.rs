@@ -11,8 +11,9 @@ mod verify;
 
 use super::need_root;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::stack::box_future;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::Style;
 use crate::certificate::{self, CertificateSummary};
 use crate::cli::{Cert, Global};
 use crate::drivers::acme;
@@ -23,24 +24,29 @@ use anyhow::Result;
 pub(crate) use change::remove_parked;
 use serde::Serialize;
 use serde_json::json;
-use std::fmt::Write as _;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// Does it.
-pub(crate) async fn run(global: &Global, command: &Cert, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Cert, style: Style) -> Result<Report> {
     match command {
-        Cert::Show => show_certificate(global, style),
-        Cert::Csr { new_key } => request_certificate(global, *new_key, style),
+        Cert::Show => show_certificate(&Session::open(global)?),
+        Cert::Csr { new_key } => request_certificate(global, *new_key),
         Cert::Install(flags) if flags.from_certbot => box_future(|| certbot::install_certbot(global, style)).await,
         Cert::Install(flags) => box_future(|| change::install_certificate(global, flags, style)).await,
         Cert::Renew { new_key, force } => {
             let how = acme::Renewal { force: *force, new_key: *new_key };
             change::renew_certificate(global, how, style).await
         }
-        Cert::Verify { host, port } => {
-            box_future(|| verify::verify_served(global, host.as_deref(), *port, style)).await
-        }
+        Cert::Verify { host, port } => box_future(|| verify::verify_served(global, host.as_deref(), *port)).await,
+    }
+}
+
+/// What renews the certificate by itself, where certbot gets it.
+pub(crate) fn find_renewer(site: &Session) -> Result<Option<String>> {
+    match (site.settings().tls.mode, site.host.staged_root()) {
+        (TlsMode::Certbot, None) => acme::find_renewer(&site.host),
+        _ => Ok(None),
     }
 }
 
@@ -53,72 +59,55 @@ struct FormerCertificate {
     not_after: String,
 }
 
-fn show_certificate(global: &Global, style: Style) -> Result<u8> {
-    let site = Session::open(global)?;
-    let (path, key, chain) = site.certificate_files();
-    let now = SystemTime::now();
-    let read = |path: &str| -> Result<Vec<u8>> {
-        let bytes = site.host.read(&site.host.followed(path)?)?;
-        bytes.ok_or_else(|| {
+fn show_certificate(site: &Session) -> Result<Report> {
+    let (path, key, chain_file) = site.certificate_files();
+    let unusable =
+        |path: &str, why: anyhow::Error| Exit::Unusable.because(format!("{}: {why:#}", site.host.outside(path)));
+    let read = |path: &str| -> Result<Vec<CertificateSummary>> {
+        let bytes = site.host.read(&site.host.followed(path)?)?.ok_or_else(|| {
             Exit::Unreachable.because(format!(
                 "there is no certificate at {} yet: run `camcops-provision install`",
                 site.host.outside(path)
             ))
-        })
+        })?;
+        certificate::summarize_all(&bytes, SystemTime::now()).map_err(|why| unusable(path, why))
     };
-    let unusable =
-        |path: &str, why: anyhow::Error| Exit::Unusable.because(format!("{}: {why:#}", site.host.outside(path)));
-    let mut all = certificate::summarize_all(&read(&path)?, now).map_err(|why| unusable(&path, why))?;
-    if let Some(chain) = &chain {
-        let more = certificate::summarize_all(&read(chain)?, now);
-        all.extend(more.map_err(|why| unusable(chain, why))?);
+    let mut chain = read(&path)?;
+    if let Some(file) = &chain_file {
+        chain.extend(read(file)?);
     }
-    if all.is_empty() {
+    if chain.is_empty() {
         return Err(unusable(&path, anyhow::anyhow!("it holds no certificate")));
     }
-    let own = all.remove(0);
-    let former = former_certificates(&site, &own)?;
-    let is_certbots = site.settings().tls.mode == TlsMode::Certbot;
-    let renewer = match is_certbots && site.host.staged_root().is_none() {
-        true => acme::find_renewer(&site.host)?,
-        false => None,
+    let own = chain.remove(0);
+    let former = former_certificates(site, &own)?;
+    let renewer = find_renewer(site)?;
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "file": path,
+        "key_file": key,
+        "certificate": own,
+        "chain": chain,
+        "former": former,
+        "renewed_by": renewer,
+    }));
+    let issuer = if own.self_signed { "itself" } else { &own.issuer };
+    let of_chain = |link: &CertificateSummary| {
+        ("chain", format!("{}, issued by {}, until {}", link.subject, link.issuer, link.not_after))
     };
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "file": path,
-            "key_file": key,
-            "certificate": own,
-            "chain": all,
-            "former": former,
-            "renewed_by": renewer,
-        }))?;
-        return Ok(0);
-    }
-    let mut text = String::new();
-    let _ = writeln!(text, "file         {path}");
-    let _ = writeln!(text, "subject      {}", own.subject);
-    let _ = writeln!(text, "names        {}", own.names.join(", "));
-    let issuer = match own.self_signed {
-        true => "itself",
-        false => &own.issuer,
-    };
-    let _ = writeln!(text, "issued by    {issuer}");
-    for link in &all {
-        let _ = writeln!(text, "chain        {}, issued by {}, until {}", link.subject, link.issuer, link.not_after);
-    }
-    let _ = writeln!(text, "valid        {} to {}, {}", own.not_before, own.not_after, own.left());
-    let _ = writeln!(text, "SHA-256      {}", own.fingerprint_sha256);
-    if is_certbots {
-        let renewer = renewer.as_deref();
-        let renewer = renewer.unwrap_or("nobody: certbot's timer is not active");
-        let _ = writeln!(text, "renewed by   {renewer}");
-    }
-    for one in &former {
-        let _ = writeln!(text, "before       {}, made {}", one.fingerprint_sha256, one.not_before);
-    }
-    terminal::print(&text)?;
-    Ok(0)
+    let renewed = (site.settings().tls.mode == TlsMode::Certbot)
+        .then(|| ("renewed by", renewer.unwrap_or_else(|| "nobody: certbot's timer is not active".into())));
+    let before = |one: &FormerCertificate| ("before", format!("{}, made {}", one.fingerprint_sha256, one.not_before));
+    Ok(report
+        .with_row("file", path)
+        .with_row("subject", &own.subject)
+        .with_row("names", own.names.join(", "))
+        .with_row("issued by", issuer)
+        .with_rows(chain.iter().map(of_chain))
+        .with_row("valid", format!("{} to {}, {}", own.not_before, own.not_after, own.left()))
+        .with_row("SHA-256", &own.fingerprint_sha256)
+        .with_rows(renewed)
+        .with_rows(former.iter().map(before)))
 }
 
 /// Those that this program served before: their content is kept beside the journal.
@@ -149,7 +138,7 @@ fn waiting_key(site: &Session) -> String {
     format!("{}.new", site.layout.key)
 }
 
-fn request_certificate(global: &Global, new_key: bool, style: Style) -> Result<u8> {
+fn request_certificate(global: &Global, new_key: bool) -> Result<Report> {
     need_root(global, "use the key of the certificate")?;
     let site = Session::open(global)?;
     let host = &site.host;
@@ -164,6 +153,7 @@ fn request_certificate(global: &Global, new_key: bool, style: Style) -> Result<u
         true => waiting,
         false => host.followed(&present)?,
     };
+    let shown = host.outside(&path);
     let key = match host.read_text(&path)? {
         Some(key) => Zeroizing::new(key),
         None if new_key => {
@@ -173,28 +163,15 @@ fn request_certificate(global: &Global, new_key: bool, style: Style) -> Result<u
             key
         }
         None => {
-            return Err(Exit::Unreachable.because(format!(
-                "there is no key at {}: run `camcops-provision install`, or take --new-key",
-                host.outside(&path)
-            )));
+            return Err(Exit::Unreachable
+                .because(format!("there is no key at {shown}: run `camcops-provision install`, or take --new-key")));
         }
     };
     let request = certificate::create_request(&key, &site.subject())
-        .map_err(|why| Exit::Unusable.because(format!("{}: {why:#}", host.outside(&path))))?;
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "request": request,
-            "key_file": host.outside(&path),
-        }))?;
-    } else {
-        terminal::print(&request)?;
-        if !style.quiet {
-            terminal::print_note(&format!(
-                "the key stays in {}; when the authority has signed: `camcops-provision cert install --cert FILE --chain FILE`",
-                host.outside(&path)
-            ));
-        }
-    }
-    Ok(0)
+        .map_err(|why| Exit::Unusable.because(format!("{shown}: {why:#}")))?;
+    Ok(Report::new(json!({ "instance": site.instance, "request": request, "key_file": shown }))
+        .with_text(request)
+        .with_note(format!(
+            "the key stays in {shown}; when the authority has signed: `camcops-provision cert install --cert FILE --chain FILE`"
+        )))
 }

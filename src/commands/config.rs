@@ -2,45 +2,43 @@
 
 use super::need_root;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::terminal::{self, Style};
 use crate::camcops_conf::kept::{self, mask_secrets};
 use crate::cli::{ConfigCommand, Global};
 use crate::host::named_file::{hidden_beside, remove_file, replace_file, write_private};
 use crate::host::take_over::run_on_terminal;
 use crate::resource::{Resource, Shown};
-use crate::session::Session;
-use crate::session::open_host;
 use crate::session::sources::{read_sources, settings_file};
 use crate::session::trial::{self, Verdict};
+use crate::session::{Session, open_host};
 use crate::settings::{self, Origin, Settings};
 use crate::site::{is_open, on_command_line, secret_key};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 mod secret;
 
 /// Runs one of the `config` commands.
-pub(crate) fn run(global: &Global, command: ConfigCommand, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, command: ConfigCommand, style: Style) -> Result<Report> {
     match command {
-        ConfigCommand::Show { changed } => show_settings(global, changed, style),
-        ConfigCommand::Get { key } => get_setting(global, &key, style),
+        ConfigCommand::Show { changed } => show_settings(&Session::open(global)?, changed),
+        ConfigCommand::Get { key } => get_setting(&Session::open(global)?, &key),
         ConfigCommand::Set { pairs, from_file } => match secret::wanted_secret(&pairs, from_file.as_deref())? {
             Some(wanted) => secret::set_secret(global, &wanted, style),
-            None => set_settings(global, &pairs, style),
+            None => set_settings(global, &pairs),
         },
-        ConfigCommand::Unset { key } if secret_key(&key).is_some() => secret::unset_secret(global, &key, style),
-        ConfigCommand::Unset { key } => change_settings(global, &[(&key, None)], style),
-        ConfigCommand::Edit => edit_settings(global, style),
-        ConfigCommand::Validate => validate_settings(global, style),
-        ConfigCommand::Render { path } => render_file(global, path.as_deref(), style),
-        ConfigCommand::Keys => print_keys(style),
+        ConfigCommand::Unset { key } if secret_key(&key).is_some() => secret::unset_secret(global, &key),
+        ConfigCommand::Unset { key } => change_settings(global, &[(&key, None)]),
+        ConfigCommand::Edit => edit_settings(global),
+        ConfigCommand::Validate => validate_settings(global),
+        ConfigCommand::Render { path } => render_file(&Session::open(global)?, path.as_deref()),
+        ConfigCommand::Keys => Ok(Report::new(json!({ "keys": settings::all_keys() })).with_text(settings::example())),
     }
 }
 
-fn show_settings(global: &Global, changed: bool, style: Style) -> Result<u8> {
-    let site = Session::open(global)?;
+fn show_settings(site: &Session, changed: bool) -> Result<Report> {
     // What goes into camcops.conf may be a secret; everything else is none by construction.
     let entries: Vec<_> = site
         .resolved
@@ -51,24 +49,15 @@ fn show_settings(global: &Global, changed: bool, style: Style) -> Result<u8> {
             (entry.key, value, entry.origin)
         })
         .collect();
-    if style.json {
-        let entries: Vec<_> = entries
-            .iter()
-            .map(|(key, value, origin)| json!({ "key": key, "value": typed_value(value), "origin": origin }))
-            .collect();
-        terminal::print_json(&json!({ "instance": site.instance, "settings": entries }))?;
-        return Ok(0);
-    }
-    let mut text = String::new();
-    for (key, value, origin) in entries {
-        let _ = writeln!(text, "{key} = {value}  # {origin}");
-    }
-    terminal::print(&text)?;
-    Ok(0)
+    let document: Vec<_> = entries
+        .iter()
+        .map(|(key, value, origin)| json!({ "key": key, "value": typed_value(value), "origin": origin }))
+        .collect();
+    Ok(Report::new(json!({ "instance": site.instance, "settings": document }))
+        .with_lines(entries.iter().map(|(key, value, origin)| format!("{key} = {value}  # {origin}"))))
 }
 
-fn get_setting(global: &Global, key: &str, style: Style) -> Result<u8> {
-    let site = Session::open(global)?;
+fn get_setting(site: &Session, key: &str) -> Result<Report> {
     let value = site.settings().get(key).ok_or_else(|| {
         // The same words as for a wrong key in the file.
         let why = settings::edit_text("", key, Some("1")).err();
@@ -89,12 +78,12 @@ fn get_setting(global: &Global, key: &str, style: Style) -> Result<u8> {
     })?;
     // What is asked for by name may be shown, but no password: terminals are shared and outputs logged, and the file has it.
     let written = kept::shown_setting(key, value.trim());
-    match typed_value(&written) {
-        value if style.json => terminal::print_json(&json!({ "key": key, "value": value }))?,
-        Value::String(text) => terminal::print_line(&text)?,
-        _ => terminal::print_line(&written)?,
-    }
-    Ok(0)
+    let value = typed_value(&written);
+    let report = Report::new(json!({ "key": key, "value": value }));
+    Ok(match value {
+        Value::String(text) => report.with_line(text),
+        _ => report.with_line(written),
+    })
 }
 
 /// A value as a program takes it, from how it stands in the settings.
@@ -118,7 +107,7 @@ fn typed_value(text: &str) -> Value {
     }
 }
 
-fn set_settings(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
+fn set_settings(global: &Global, pairs: &[String]) -> Result<Report> {
     let (pairs, rest) = pairs.as_chunks::<2>();
     if let [key] = rest {
         return Err(Exit::Usage.because(format!("{key}: its value is missing")));
@@ -128,14 +117,14 @@ fn set_settings(global: &Global, pairs: &[String], style: Style) -> Result<u8> {
     }
     let changes: Vec<(&str, Option<&str>)> =
         pairs.iter().map(|[key, value]| (key.as_str(), Some(value.as_str()))).collect();
-    change_settings(global, &changes, style)
+    change_settings(global, &changes)
 }
 
 /// Changes keys in the administrator's file, and refuses what would make the settings wrong.
-fn change_settings(global: &Global, changes: &[(&str, Option<&str>)], style: Style) -> Result<u8> {
+fn change_settings(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<Report> {
     need_root(global, "change the settings")?;
     let (file, changed) = put_settings(global, changes)?;
-    answer_change(&file, changed, style)
+    Ok(report_change(&file, changed))
 }
 
 /// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
@@ -164,17 +153,14 @@ pub(crate) fn rewrite_file(
     Ok((file, old, changed))
 }
 
-/// What a script is told of a command that may have changed the settings.
-pub(crate) fn answer_change(file: &Path, changed: bool, style: Style) -> Result<u8> {
-    if style.json {
-        terminal::print_json(&json!({ "file": file.display().to_string(), "changed": changed }))?;
-    } else if changed && !style.quiet {
-        terminal::print_note(&format!(
-            "{} is written; `camcops-provision plan` shows what that means, `camcops-provision install` does it",
-            file.display()
-        ));
-    }
-    Ok(0)
+/// What is told of a command that may have changed the settings.
+pub(crate) fn report_change(file: &Path, changed: bool) -> Report {
+    let file = file.display().to_string();
+    Report::new(json!({ "file": file, "changed": changed })).with_notes(changed.then(|| {
+        format!(
+            "{file} is written; `camcops-provision plan` shows what that means, `camcops-provision install` does it"
+        )
+    }))
 }
 
 /// Whether the settings would be right with this text in the file.
@@ -185,52 +171,32 @@ fn check_text(global: &Global, file: &Path, text: &str) -> Result<()> {
     Settings::resolve(&sources).map(|_| ()).map_err(|problems| Exit::Settings.because(problems.to_string()))
 }
 
-fn validate_settings(global: &Global, style: Style) -> Result<u8> {
+fn validate_settings(global: &Global) -> Result<Report> {
     let host = open_host(global)?;
     let file = settings_file(&host, global);
-    let problems = Settings::resolve(&read_sources(&host, &file, global)?).err();
-    if let Some(problems) = problems {
-        if !style.json {
-            return Err(Exit::Settings.because(problems.to_string()));
-        }
-        terminal::print_json(&json!({ "file": file.display().to_string(), "problems": problems.0 }))?;
-        return Ok(Exit::Settings as u8);
+    let shown = file.display().to_string();
+    if let Err(problems) = Settings::resolve(&read_sources(&host, &file, global)?) {
+        let why = problems.to_string();
+        return Ok(Report::new(json!({ "file": shown, "problems": problems.0 })).refusing(Exit::Settings, why));
     }
     let site = Session::open(global)?;
     let verdict = try_settings(&site)?;
-    let (refused, warnings) = match &verdict {
-        Verdict::Read(reading) => (&reading.refused[..], trial::problem_lines(&reading.warnings)),
-        Verdict::NotAsked(_) => (&[][..], Vec::new()),
+    let (refused, warnings, not_asked) = match &verdict {
+        Verdict::Read(reading) => (&reading.refused[..], trial::problem_lines(&reading.warnings), None),
+        Verdict::NotAsked(why) => (&[][..], Vec::new(), Some(why)),
     };
-    if style.json {
-        let not_asked = match &verdict {
-            Verdict::Read(_) => None,
-            Verdict::NotAsked(why) => Some(why),
-        };
-        terminal::print_json(&json!({
-            "file": file.display().to_string(),
-            "problems": refused,
-            "camcops_not_asked": not_asked,
-        }))?;
-    } else {
-        style.warn(&[site.config_warnings(), warnings].concat());
-        if !refused.is_empty() {
-            return Err(Exit::Unusable.because(trial::problem_lines(refused).join("\n")));
-        }
-        terminal::print_line(&match &verdict {
-            Verdict::Read(reading) => format!(
-                "the settings are right, and the installed CamCOPS can start with them (it took {:.0} s to see)",
-                reading.seconds
-            ),
-            Verdict::NotAsked(why) => {
-                format!("the settings are right; CamCOPS itself was not asked: {why}")
-            }
-        })?;
+    let report = Report::new(json!({ "file": shown, "problems": refused, "camcops_not_asked": not_asked }))
+        .with_warnings([site.config_warnings(), warnings].concat());
+    if !refused.is_empty() {
+        return Ok(report.refusing(Exit::Unusable, trial::problem_lines(refused).join("\n")));
     }
-    Ok(match refused.is_empty() {
-        true => 0,
-        false => Exit::Unusable as u8,
-    })
+    Ok(report.with_line(match &verdict {
+        Verdict::Read(reading) => format!(
+            "the settings are right, and the installed CamCOPS can start with them (it took {:.0} s to see)",
+            reading.seconds
+        ),
+        Verdict::NotAsked(why) => format!("the settings are right; CamCOPS itself was not asked: {why}"),
+    }))
 }
 
 /// What the installed CamCOPS says of the configuration that the settings make.
@@ -242,8 +208,7 @@ fn try_settings(site: &Session) -> Result<Verdict> {
     trial::try_configuration(site, &recipe)
 }
 
-fn render_file(global: &Global, path: Option<&str>, style: Style) -> Result<u8> {
-    let site = Session::open(global)?;
+fn render_file(site: &Session, path: Option<&str>) -> Result<Report> {
     let found = site.read_existing(&site.journal()?)?;
     let recipe = site.recipe(&found)?;
     let wanted_path = path.unwrap_or(&site.layout.config);
@@ -274,25 +239,11 @@ fn render_file(global: &Global, path: Option<&str>, style: Style) -> Result<u8> 
             return Err(Exit::Usage.because(format!("{} is secret and is not shown", wanted.resource)));
         }
     };
-    if style.json {
-        terminal::print_json(&json!({ "path": wanted.resource.name(), "content": text }))?;
-    } else {
-        terminal::print(&text)?;
-    }
-    Ok(0)
-}
-
-fn print_keys(style: Style) -> Result<u8> {
-    if style.json {
-        terminal::print_json(&json!({ "keys": settings::all_keys() }))?;
-    } else {
-        terminal::print(&settings::example())?;
-    }
-    Ok(0)
+    Ok(Report::new(json!({ "path": wanted.resource.name(), "content": text })).with_text(text))
 }
 
 /// Lets the administrator edit a copy, and puts it in place only if it is right.
-fn edit_settings(global: &Global, style: Style) -> Result<u8> {
+fn edit_settings(global: &Global) -> Result<Report> {
     need_root(global, "change the settings")?;
     if !terminal::is_input() {
         return Err(Exit::Usage.because("config edit needs a terminal; config set KEY VALUE works without one"));
@@ -314,7 +265,7 @@ fn edit_settings(global: &Global, style: Style) -> Result<u8> {
     let changed = result.with_context(|| {
         format!("{} is unchanged; your text is in {}, and config edit goes on with it", file.display(), copy.display())
     })?;
-    answer_change(&file, changed, style)
+    Ok(report_change(&file, changed))
 }
 
 /// Whether the file is another one now.

@@ -6,10 +6,11 @@ mod collation;
 mod reader;
 mod reset;
 
-use super::{doctor, need_machine, scale};
+use super::{doctor, need_machine, open_installed};
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
 use crate::base::stack::box_future;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::Style;
 use crate::cli::{Db, Doctor, Global, Parts};
 use crate::commands::exec;
 use crate::drivers::sql::Database;
@@ -27,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Does what is asked.
-pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<Report> {
     match command {
         Db::Shell => box_future(|| exec::run_database(global)).await,
         Db::Upgrade { show_sql: true } => box_future(|| exec::run_statements(global)).await,
@@ -39,26 +40,20 @@ pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<u
     }
 }
 
-/// Parts of the recipe, and nothing else.
-fn parts_alone(parts: &[Part]) -> Parts {
-    Parts { only: parts.to_vec(), skip: Vec::new(), adopt: false }
-}
-
 /// The site that is installed, with all that it takes to reach its database.
 async fn reach_database(global: &Global) -> Result<(Session, Rc<Database>)> {
-    let site = scale::open_installed(global)?;
+    let site = open_installed(global)?;
     let known = site.drivers.database()?;
-    if let Err(why) = known.need_server().await {
-        site.close().await;
-        return Err(why);
+    match known.need_server().await {
+        Ok(_) => Ok((site, known)),
+        Err(why) => site.close_after(Err(why)).await,
     }
-    Ok((site, known))
 }
 
 /// Brings the services back after something was done without them.
 async fn start_again(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     site.drivers.forget();
-    converge_site(site, writer, &parts_alone(&[Part::Services]), &GO_ON, style).await?;
+    converge_site(site, writer, &Parts::only_of(&[Part::Services]), &GO_ON, style).await?;
     Ok(())
 }
 
@@ -74,40 +69,28 @@ async fn with_services<T>(done: Result<T>, site: &Session, writer: &mut Writer<'
 }
 
 /// The tables of what the installed release works with.
-async fn upgrade_database(global: &Global, style: Style) -> Result<u8> {
+async fn upgrade_database(global: &Global, style: Style) -> Result<Report> {
     need_machine(global, "change the tables")?;
     let stop = stop_on_signals(style)?;
     let (site, known) = reach_database(global).await?;
-    let told = migrate_database(&site, &known, stop, style).await;
-    site.close().await;
-    let Migrated { before, after, dump, changed } = told?;
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "database": known.database,
-            "changed": changed,
-            "before": before,
-            "after": after,
-            "dump": dump,
-        }))?;
-        return Ok(0);
-    }
-    let after = after.as_deref().unwrap_or("none");
+    let migrated = migrate_database(&site, &known, stop, style).await;
+    let Migrated { before, after, dump, changed } = site.close_after(migrated).await?;
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "database": known.database,
+        "changed": changed,
+        "before": before,
+        "after": after,
+        "dump": dump,
+    }));
+    let (before, after) = (before.as_deref().unwrap_or("none"), after.as_deref().unwrap_or("none"));
     if !changed {
-        if !style.quiet {
-            terminal::print_line(&format!("nothing to do: the tables of {} are at revision {after}", known.database))?;
-        }
-        return Ok(0);
+        let done = format!("nothing to do: the tables of {} are at revision {after}", known.database);
+        return Ok(report.with_remark(done));
     }
-    terminal::print_line(&format!(
-        "the tables of {}: revision {} -> {after}",
-        known.database,
-        before.as_deref().unwrap_or("none")
-    ))?;
-    if let Some(dump) = dump {
-        terminal::print_line(&format!("the data from before is in {dump}"))?;
-    }
-    Ok(0)
+    Ok(report
+        .with_line(format!("the tables of {}: revision {before} -> {after}", known.database))
+        .with_lines(dump.map(|dump| format!("the data from before is in {dump}"))))
 }
 
 struct Migrated {
@@ -127,7 +110,7 @@ async fn migrate_database(site: &Session, known: &Database, stop: &AtomicBool, s
         let what = format!("the database {database}");
         tables::refuse_unknown(site.drivers.application()?, host, before.as_deref(), &what)?;
     }
-    let (_, plan) = make_plan(site, &writer.journal, &parts_alone(&[Part::Tables])).await?;
+    let (_, plan) = make_plan(site, &writer.journal, &Parts::only_of(&[Part::Tables])).await?;
     if plan.changes.is_empty() {
         return Ok(Migrated { after: before.clone(), before, dump: None, changed: false });
     }
@@ -137,7 +120,7 @@ async fn migrate_database(site: &Session, known: &Database, stop: &AtomicBool, s
         let dump = site.dump_before(database, &head, tables::Reader::Program).await?;
         // What was just made while nobody could write is not made once more.
         site.drivers.application()?.dumped.replace(dump.clone());
-        converge_site(site, &mut writer, &parts_alone(&[Part::Tables]), stop, style).await?;
+        converge_site(site, &mut writer, &Parts::only_of(&[Part::Tables]), stop, style).await?;
         anyhow::Ok(dump)
     };
     let dump = match done.await {
@@ -160,18 +143,11 @@ async fn migrate_database(site: &Session, known: &Database, stop: &AtomicBool, s
 }
 
 /// Looks at the database as `doctor` does, after what is asked was mended.
-async fn check_database(global: &Global, fix_collation: bool, style: Style) -> Result<u8> {
+async fn check_database(global: &Global, fix_collation: bool, style: Style) -> Result<Report> {
     need_machine(global, "look at the database")?;
     if fix_collation {
         collation::fix_collations(global, style).await?;
     }
-    let flags = Doctor {
-        checks: vec!["database".into()],
-        preflight: false,
-        end_to_end: false,
-        list: false,
-        monitoring: false,
-        metrics: None,
-    };
+    let flags = Doctor { checks: vec!["database".into()], ..Doctor::default() };
     doctor::run(global, &flags, style).await
 }

@@ -2,6 +2,7 @@
 
 use super::need_machine;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Doctor, Global};
 use crate::doctor::{self, CHECKS, CheckOutcome, Health, Look, Occasion, metrics};
@@ -11,18 +12,15 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 /// Runs the checks and says what is wrong.
-pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result<Report> {
     if flags.list {
-        return list_checks(style);
+        return Ok(list_checks());
     }
-    let done = examine_site(global, flags).await;
-    match done {
-        Ok((site, outcomes)) => tell_outcomes(&site, &outcomes, flags, style),
-        Err(why) if flags.monitoring => {
-            // A plugin has no other way to say that it could not find out.
-            terminal::print_line(&format!("CAMCOPS UNKNOWN: {}", format!("{why:#}").replace(['\n', '|'], " ")))?;
-            Ok(metrics::UNKNOWN)
-        }
+    match examine_site(global, flags).await {
+        Ok((site, outcomes)) => report_outcomes(&site, &outcomes, flags, style),
+        // A plugin has no other way to say that it could not find out.
+        Err(why) if flags.monitoring => Ok(Report::of_code(metrics::UNKNOWN)
+            .with_line(format!("CAMCOPS UNKNOWN: {}", format!("{why:#}").replace(['\n', '|'], " ")))),
         Err(why) => Err(why),
     }
 }
@@ -48,22 +46,18 @@ async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Session, Vec<C
     Ok((site, outcomes))
 }
 
-fn list_checks(style: Style) -> Result<u8> {
-    if style.json {
-        let all: Vec<_> = CHECKS
-            .iter()
-            .map(|check| json!({ "id": check.id, "looks_at": check.looks_at, "matters": check.matters }))
-            .collect();
-        terminal::print_json(&json!({ "checks": all }))?;
-        return Ok(0);
-    }
-    for check in &CHECKS {
-        terminal::print_line(&format!("{:<21} {}", check.id, check.looks_at))?;
-    }
-    Ok(0)
+fn list_checks() -> Report {
+    let document: Vec<_> = CHECKS
+        .iter()
+        .map(|check| json!({ "id": check.id, "looks_at": check.looks_at, "matters": check.matters }))
+        .collect();
+    Report::new(json!({ "checks": document }))
+        .with_lines(CHECKS.iter().map(|check| format!("{:<21} {}", check.id, check.looks_at)))
 }
 
-fn tell_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor, style: Style) -> Result<u8> {
+fn report_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor, style: Style) -> Result<Report> {
+    let worst = doctor::worst_state(outcomes);
+    let mut report = Report::new(json!({ "instance": site.instance, "state": worst, "checks": outcomes }));
     if let Some(file) = &flags.metrics {
         let text = metrics::prometheus_text(&site.instance, outcomes);
         match file.to_str() {
@@ -82,25 +76,12 @@ fn tell_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor, styl
     }
     if flags.monitoring {
         let (text, code) = metrics::plugin_output(outcomes);
-        terminal::print(&text)?;
-        return Ok(code);
+        return Ok(report.with_text(text).with_code(code));
     }
-    let worst = doctor::worst_state(outcomes);
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "state": worst,
-            "checks": outcomes,
-        }))?;
-    } else if flags.metrics.is_none() {
-        for outcome in outcomes {
-            terminal::print(&describe_outcome(outcome, style))?;
-        }
+    if flags.metrics.is_none() {
+        report = report.with_text(outcomes.iter().map(|outcome| describe_outcome(outcome, style)).collect::<String>());
     }
-    Ok(match worst {
-        Health::Failed => Exit::Failed as u8,
-        _ => 0,
-    })
+    Ok(report.with_code(if worst == Health::Failed { Exit::Failed as u8 } else { 0 }))
 }
 
 fn describe_outcome(outcome: &CheckOutcome, style: Style) -> String {

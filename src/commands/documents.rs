@@ -1,7 +1,7 @@
 //! `paths`, `urls`, `completions`, `man`: what only has to be said.
 
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
 use crate::cli::Cli;
 use crate::drivers::services::member::list_members;
 use crate::host::named_file::{create_directory, write_output};
@@ -17,16 +17,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// Where everything is.
-pub(crate) fn print_paths(site: &Session, style: Style) -> Result<u8> {
+pub(crate) fn list_paths(site: &Session) -> Result<Report> {
     let mut rows = site.layout.rows(site.socket_maker());
     if site.settings().logging.mode != LogMode::File {
         rows.retain(|row| row.path != site.layout.logs);
     }
     rows.extend(other_paths(site));
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "paths": rows }))?;
-        return Ok(0);
-    }
     let owner = |row: &Row| site.owner_of(row.whose);
     let width = rows.iter().map(|row| row.path.len()).max().unwrap_or(0) + 1;
     let owners = rows.iter().map(|row| owner(row).len()).max().unwrap_or(0);
@@ -36,8 +32,7 @@ pub(crate) fn print_paths(site: &Session, style: Style) -> Result<u8> {
         let path = format!("{}{slash}", row.path);
         let _ = writeln!(text, "{path:width$}  {:owners$}  {:4}  {}", owner(row), row.mode, row.purpose);
     }
-    terminal::print(&text)?;
-    Ok(0)
+    Ok(Report::new(json!({ "instance": site.instance, "paths": rows })).with_text(text))
 }
 
 /// What is nobody's in the file plan, and looked for as often.
@@ -70,53 +65,41 @@ fn other_paths(site: &Session) -> Vec<Row> {
 }
 
 /// The addresses of the site.
-pub(crate) fn print_urls(site: &Session, style: Style) -> Result<u8> {
+pub(crate) fn list_urls(site: &Session) -> Result<Report> {
     let base = site.url();
     let monitor = format!("http://127.0.0.1:{}/", site.monitor_port());
     let host = &site.names()[0];
     let tunnel = format!("ssh -L {0}:127.0.0.1:{0} {host}", site.monitor_port());
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "site": base,
-            "tablets": format!("{base}api"),
-            "monitor": monitor,
-            "monitor_tunnel": tunnel,
-        }))?;
-        return Ok(0);
-    }
-    terminal::print(&format!(
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "site": base,
+        "tablets": format!("{base}api"),
+        "monitor": monitor,
+        "monitor_tunnel": tunnel,
+    }));
+    Ok(report.with_text(format!(
         "site      {base}\ntablets   {base}api\nmonitor   {monitor} (on this machine only; from yours: {tunnel})\n"
-    ))?;
-    Ok(0)
+    )))
 }
 
 /// A completion script.
-pub(crate) fn print_completions(shell: clap_complete::Shell, style: Style) -> Result<u8> {
+pub(crate) fn make_completions(shell: clap_complete::Shell) -> Result<Report> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "camcops-provision", &mut script);
     let script = String::from_utf8_lossy(&script);
-    if style.json {
-        terminal::print_json(&json!({ "shell": shell.to_string(), "script": script }))?;
-    } else {
-        terminal::print(&script)?;
-    }
-    Ok(0)
+    Ok(Report::new(json!({ "shell": shell.to_string(), "script": script })).with_text(script))
 }
 
 /// The manual pages, one per command, and the one of the settings file.
-pub(crate) fn write_manual(directory: &Path, style: Style) -> Result<u8> {
+pub(crate) fn write_manual(directory: &Path) -> Result<Report> {
     let cannot = |why: std::io::Error| Exit::CannotCreate.because(format!("{}: {why}", directory.display()));
     create_directory(directory).map_err(cannot)?;
     let pages = manual_pages()?;
     for (name, page) in &pages {
         write_output(&directory.join(name), page).map_err(cannot)?;
     }
-    if style.json {
-        let names: Vec<&String> = pages.iter().map(|(name, _)| name).collect();
-        terminal::print_json(&json!({ "directory": directory.display().to_string(), "pages": names }))?;
-    }
-    Ok(0)
+    let names: Vec<&String> = pages.iter().map(|(name, _)| name).collect();
+    Ok(Report::new(json!({ "directory": directory.display().to_string(), "pages": names })))
 }
 
 fn manual_pages() -> Result<Vec<(String, Vec<u8>)>> {

@@ -2,11 +2,12 @@
 //!
 //! The file is for root alone, so it is read before the account changes.
 
+use super::become_it;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::terminal;
 use crate::cli::{Global, WithEnvironment};
 use crate::drivers::services::member::own_environment;
-use crate::host::take_over::become_program;
 use crate::layout::{DEBIAN, Layout};
 use crate::session::open_host;
 use anyhow::{Context, Result};
@@ -14,7 +15,7 @@ use anyhow::{Context, Result};
 const ROOTS_HOME: &str = "/root";
 
 /// Becomes the program; only comes back where it could not start.
-pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
+pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<Report> {
     super::need_machine(global, "start a service")?;
     let host = open_host(global)?;
     let path = own_environment(&Layout::new(&DEBIAN, &global.instance), flags.service.as_str());
@@ -32,7 +33,7 @@ pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
         None => user.gid.to_string(),
     };
     let (program, arguments) = flags.words.split_first().context("there is no program to run")?;
-    let why = become_program("/usr/bin/setpriv", |command| {
+    become_it("/usr/bin/setpriv", |command| {
         command
             .args([format!("--reuid={account}"), format!("--regid={group}")])
             .args(["--init-groups", "--"])
@@ -43,8 +44,7 @@ pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<u8> {
             command.env("HOME", &user.dir);
         }
         command.envs(variables);
-    });
-    Err(Exit::Unreachable.because(format!("can't start /usr/bin/setpriv: {why}")))
+    })
 }
 
 /// The variables of a file as systemd.exec(5) reads it, and the numbers of the lines that are none.

@@ -5,6 +5,7 @@
 
 use super::need_machine;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::cli::Global;
 use crate::drivers::tables;
 use crate::host::pty::{StandardStreams, exit_code, run_apart};
@@ -26,7 +27,7 @@ const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
 const DEMONSTRATION: &str = "dev_add_dummy_data";
 
 /// CamCOPS's own command.
-pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
+pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<Report> {
     let site = open_site(global, "run a command of CamCOPS")?;
     if arguments.iter().any(|argument| argument == DEMONSTRATION)
         && site.settings().site.environment == Environment::Production
@@ -39,14 +40,14 @@ pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<u8> {
 }
 
 /// What `db upgrade` would have CamCOPS do to the tables.
-pub(crate) async fn run_statements(global: &Global) -> Result<u8> {
+pub(crate) async fn run_statements(global: &Global) -> Result<Report> {
     let site = open_site(global, "show what would change in the tables")?;
     let config = &site.layout.config;
     let arguments = ["upgrade_db", "--show_sql_only", "--config", config].map(OsString::from);
     camcops_server(&site, &arguments).await
 }
 
-async fn camcops_server(site: &Session, arguments: &[OsString]) -> Result<u8> {
+async fn camcops_server(site: &Session, arguments: &[OsString]) -> Result<Report> {
     let program = format!("{}/bin/camcops_server", site.layout.venv);
     if !Path::new(&program).exists() {
         return Err(Exit::Unreachable
@@ -56,13 +57,13 @@ async fn camcops_server(site: &Session, arguments: &[OsString]) -> Result<u8> {
 }
 
 /// Any other program.
-pub(crate) async fn run_program(global: &Global, words: &[OsString]) -> Result<u8> {
+pub(crate) async fn run_program(global: &Global, words: &[OsString]) -> Result<Report> {
     let site = open_site(global, "run a program as the services")?;
     let (program, arguments) = words.split_first().context("there is no program to run")?;
     become_it(&site, program, arguments, false).await
 }
 
-pub(crate) async fn run_shell(global: &Global, as_root: bool) -> Result<u8> {
+pub(crate) async fn run_shell(global: &Global, as_root: bool) -> Result<Report> {
     let site = open_site(global, "open a shell")?;
     let bash = Path::new("/bin/bash").exists();
     let (program, arguments): (&str, &[OsString]) = match bash {
@@ -74,7 +75,7 @@ pub(crate) async fn run_shell(global: &Global, as_root: bool) -> Result<u8> {
 }
 
 /// The client of the database, logged in as the application.
-pub(crate) async fn run_database(global: &Global) -> Result<u8> {
+pub(crate) async fn run_database(global: &Global) -> Result<Report> {
     let site = open_site(global, "open the database")?;
     let client = CLIENTS
         .into_iter()
@@ -104,7 +105,7 @@ fn open_site(global: &Global, what: &str) -> Result<Session> {
 }
 
 /// Runs it to its end.
-async fn become_it(site: &Session, program: &OsStr, arguments: &[OsString], as_root: bool) -> Result<u8> {
+async fn become_it(site: &Session, program: &OsStr, arguments: &[OsString], as_root: bool) -> Result<Report> {
     let application = site.drivers.application()?;
     let account = match as_root {
         true => "root",
@@ -125,7 +126,7 @@ async fn become_it(site: &Session, program: &OsStr, arguments: &[OsString], as_r
         let why = become_program(SETPRIV, with);
         return Err(anyhow::Error::new(why).context(format!("can't start {SETPRIV}")));
     }
-    Ok(exit_code(run_apart(StandardStreams::ours()?, SETPRIV, with).await?))
+    Ok(Report::of_code(exit_code(run_apart(StandardStreams::ours()?, SETPRIV, with).await?)))
 }
 
 /// With the environment and the directory of the services.

@@ -1,11 +1,12 @@
 //! `break-locks` and `catch-up`: what exports have left behind. A timer runs both as the account of the services, whose
 //! directories these are: root does nothing in them by name.
 
+use super::become_it;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::terminal::{self, Style};
 use crate::cli::Global;
 use crate::host::export_locks;
-use crate::host::take_over::become_program;
 use crate::layout::{DEBIAN, Layout, UNSENT_SENDER};
 use crate::session::open_host;
 use anyhow::Result;
@@ -13,7 +14,7 @@ use serde_json::json;
 use std::path::Path;
 
 /// Breaks stale export locks of an instance. It needs no settings, so that the service's own account can run it.
-pub(crate) fn break_locks(global: &Global, style: Style) -> Result<u8> {
+pub(crate) fn break_locks(global: &Global, style: Style) -> Result<Report> {
     let host = open_host(global)?;
     let layout = Layout::new(&DEBIAN, &global.instance);
     if let Some(ended) = export_locks::break_as_owner(&host, &layout, style.json)? {
@@ -22,24 +23,19 @@ pub(crate) fn break_locks(global: &Global, style: Style) -> Result<u8> {
         if code != Some(0) {
             terminal::print_note(ended.complaint.trim_end().trim_start_matches("error: "));
         }
-        return Ok(code.unwrap_or(1));
+        return Ok(Report::of_code(code.unwrap_or(1)));
     }
     let directory = export_locks::lock_directory(&host, &layout)?;
     let locks = export_locks::break_stale(&host, &directory)?;
-    if style.json {
-        terminal::print_json(&json!({ "instance": global.instance, "locks": locks }))?;
-        return Ok(0);
-    }
-    for lock in &locks {
+    Ok(Report::new(json!({ "instance": global.instance, "locks": locks })).with_lines(locks.iter().map(|lock| {
         let what = if lock.broken { "broken" } else { "kept" };
-        terminal::print_line(&format!("export lock {what}: {}: {}", lock.path, lock.why))?;
-    }
-    Ok(0)
+        format!("export lock {what}: {}: {}", lock.path, lock.why)
+    })))
 }
 
 /// Sends the exports that could not be sent when they were due. It runs in a sandbox, where [`break_locks`] could not tell
 /// who is alive.
-pub(crate) fn catch_up(global: &Global) -> Result<u8> {
+pub(crate) fn catch_up(global: &Global) -> Result<Report> {
     let host = open_host(global)?;
     if host.is_root() {
         return Err(Exit::Usage.because(
@@ -48,17 +44,16 @@ pub(crate) fn catch_up(global: &Global) -> Result<u8> {
     }
     let layout = Layout::new(&DEBIAN, &global.instance);
     if !export_locks::has_unsent(&host, &layout)? {
-        return Ok(0);
+        return Ok(Report::of_code(0));
     }
     let python = format!("{}/bin/python", layout.venv);
     if !Path::new(&python).exists() {
         return Err(Exit::Unreachable
             .because(format!("there is no CamCOPS at {}: run `camcops-provision install`", layout.venv)));
     }
-    let why = become_program(&python, |command| {
+    become_it(&python, |command| {
         command.args(["-W", "ignore", UNSENT_SENDER]);
         command.env("HOME", &layout.state);
         command.current_dir(&layout.state);
-    });
-    Err(Exit::Unreachable.because(format!("can't start {python}: {why}")))
+    })
 }

@@ -1,10 +1,11 @@
 //! `init`: a few questions, each with a default, and the settings file.
 
-use super::config::answer_change;
+use super::config::report_change;
 use super::need_root;
 use crate::base::error::Exit;
 use crate::base::prompt as questions;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
+use crate::base::terminal;
 use crate::cli::Global;
 use crate::host::named_file::replace_file;
 use crate::session::open_host;
@@ -45,7 +46,7 @@ const QUESTIONS: [InitQuestion; 13] = [
 ];
 
 /// Asks and writes.
-pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global) -> Result<Report> {
     need_root(global, "write the settings")?;
     let host = open_host(global)?;
     let file = settings_file(&host, global);
@@ -97,7 +98,7 @@ pub(crate) fn run(global: &Global, style: Style) -> Result<u8> {
         Exit::Settings.because(format!("nothing was written, because together the answers are wrong:\n{problems}"))
     })?;
     replace_file(&file, &text)?;
-    answer_change(&file, true, style)
+    Ok(report_change(&file, true))
 }
 
 fn toml_value(text: &str, key: &str) -> Option<String> {

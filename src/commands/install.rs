@@ -1,17 +1,18 @@
 //! `install`, `plan`, `uninstall`.
 
 use super::superuser::{ask_name, ask_password, take_password};
-use super::{cert, doctor, need_root, purge};
+use super::{cert, doctor, load_site, need_root, purge};
 use crate::archive::bundle;
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::{self, Style, count_of};
 use crate::cli::{Global, Install, Parts, PlanFlags, Uninstall};
 use crate::commands::upgrade::rollback;
 use crate::doctor::find_nameless;
 use crate::drivers::{Drivers, services};
-use crate::engine::report::{self, Lines};
+use crate::engine::report::{Lines, describe_outcome, describe_plan, first_boot, shown_name};
 use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
 use crate::host::named_file::write_output;
@@ -19,17 +20,16 @@ use crate::journal::{self, Journal, Owned, Writer};
 use crate::layout::{RUNTIME, TOOL};
 use crate::recipe::Recipe;
 use crate::resource::{Part, State};
-use crate::session::Session;
 use crate::session::converge::{
     converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle, overriding_sources, refuse_undoable,
 };
-use crate::session::{open_host, trial};
+use crate::session::{Session, open_host, trial};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fmt::Write as _;
 
 /// Shows what `install` would do.
-pub(crate) async fn print_plan(global: &Global, flags: &PlanFlags, style: Style) -> Result<u8> {
+pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags, style: Style) -> Result<Report> {
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);
     let site = Session::open(&global)?;
@@ -57,24 +57,21 @@ pub(crate) async fn print_plan(global: &Global, flags: &PlanFlags, style: Style)
         write_output(file, text.as_bytes())
             .map_err(|why| Exit::CannotCreate.because(format!("--out {}: {why}", file.display())))?;
     }
-    if style.json {
-        terminal::print_json(&document)?;
-    } else {
-        style.warn(&warnings);
-        for what in missing.iter().chain(&refused) {
-            terminal::print_line(&format!("! {what}"))?;
-        }
-        terminal::print(&report::describe_plan(&site.host, &plan, &recipe.kept, flags.diff, style))?;
-    }
-    if !refused.is_empty() {
-        return Ok(Exit::Unusable as u8);
-    }
     let pending = !plan.changes.is_empty() || !plan.conflicts.is_empty() || !missing.is_empty();
-    Ok(if flags.exit_code && pending { Exit::Pending as u8 } else { 0 })
+    let code = match refused.is_empty() {
+        false => Exit::Unusable as u8,
+        true if flags.exit_code && pending => Exit::Pending as u8,
+        true => 0,
+    };
+    Ok(Report::new(document)
+        .with_warnings(&warnings)
+        .with_lines(missing.iter().chain(&refused).map(|what| format!("! {what}")))
+        .with_text(describe_plan(&site.host, &plan, &recipe.kept, flags.diff, style))
+        .with_code(code))
 }
 
 /// Makes the machine what the settings say.
-pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style) -> Result<Report> {
     need_root(global, "install")?;
     let stop = stop_on_signals(style)?;
     if global.root.is_none() {
@@ -107,7 +104,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
             bundle::clear_unpacked(&site.host)?;
         }
         site.close().await;
-        return finish_install(&site, &recipe, &plan, None, &flags.parts, style);
+        return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts, style));
     }
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         site.drivers.refuse_unfit_apache(&site.host).await?;
@@ -120,8 +117,8 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
         return Err(Exit::CannotCreate.because(format!("{found}; nothing was changed; run `{remedy}` and try again")));
     }
     ask_password(&site, &plan, style)?;
-    let shown = || Ok(report::describe_plan(&site.host, &plan, &recipe.kept, false, style));
-    let changes = terminal::count_of(plan.changes.len(), "change");
+    let shown = || Ok(describe_plan(&site.host, &plan, &recipe.kept, false, style));
+    let changes = count_of(plan.changes.len(), "change");
     let what = format!("{changes} to {}", site.host.outside("/"));
     let question = Question { plan: Some(&shown), ..Question::new(&what, default_answer(&plan)) };
     ask_to_agree(&question, flags.yes, style)?;
@@ -136,19 +133,14 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
         }
         anyhow::Ok((recipe, plan, outcome))
     };
-    let converged = converged.await;
-    site.close().await;
-    let (recipe, plan, outcome) = converged?;
-    finish_install(&site, &recipe, &plan, Some(&outcome), &flags.parts, style)
+    let (recipe, plan, outcome) = site.close_after(converged.await).await?;
+    Ok(report_installed(&site, &recipe, &plan, Some(&outcome), &flags.parts, style))
 }
 
 /// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.
 fn default_answer(plan: &Plan) -> Enter {
     let is_new = |planned: &engine::Planned| matches!(planned.action, Action::Create | Action::Share);
-    match plan.changes.iter().all(is_new) {
-        true => Enter::Yes,
-        false => Enter::No,
-    }
+    if plan.changes.iter().all(is_new) { Enter::Yes } else { Enter::No }
 }
 
 /// Flags that are settings for this one run.
@@ -161,46 +153,41 @@ fn with_flags(global: &Global, flags: &Install) -> Result<Global> {
     Ok(global)
 }
 
-fn finish_install(
+fn report_installed(
     site: &Session,
     recipe: &Recipe,
     plan: &Plan,
     outcome: Option<&engine::RunOutcome>,
     parts: &Parts,
     style: Style,
-) -> Result<u8> {
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "changed": outcome.map_or(0, |outcome| outcome.done),
-            "left": outcome.map_or(&plan.left, |outcome| &outcome.left),
-            "kept": recipe.kept,
-            "on_first_boot": plan.on_first_boot,
-            "url": site.url(),
-        }))?;
-        return Ok(0);
-    }
+) -> Report {
     let nothing = engine::RunOutcome::default();
-    terminal::print(&report::describe_outcome(&site.host, "installed", outcome.unwrap_or(&nothing)))?;
+    let mut report = Report::new(json!({
+        "instance": site.instance,
+        "changed": outcome.map_or(0, |outcome| outcome.done),
+        "left": outcome.map_or(&plan.left, |outcome| &outcome.left),
+        "kept": recipe.kept,
+        "on_first_boot": plan.on_first_boot,
+        "url": site.url(),
+    }))
+    .with_text(describe_outcome(&site.host, "installed", outcome.unwrap_or(&nothing)));
     if style.verbose {
-        for kept in &recipe.kept {
-            terminal::print_line(&format!("kept: {kept}"))?;
-        }
+        report = report.with_lines(recipe.kept.iter().map(|kept| format!("kept: {kept}")));
     }
-    if let (Some(_), Some(line)) = (outcome, report::first_boot(&plan.on_first_boot)) {
+    if let (Some(_), Some(line)) = (outcome, first_boot(&plan.on_first_boot)) {
         let name = site.settings().superuser.username.as_ref();
         let flag = name.map_or_else(String::new, |name| format!(" --superuser {}", name.as_str()));
-        terminal::print_line(&format!("on first boot, by `camcops-provision install{flag}`: {line}"))?;
+        report = report.with_line(format!("on first boot, by `camcops-provision install{flag}`: {line}"));
     }
     // Every service was seen to answer by now, or this run would not have come so far.
     if site.host.staged_root().is_none() && parts.whole() {
-        terminal::print_line(&format!("The CamCOPS application is running at {}", site.url()))?;
+        report = report.with_line(format!("The CamCOPS application is running at {}", site.url()));
     }
-    Ok(0)
+    report
 }
 
 /// Undoes what this instance made.
-pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
+pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: Style) -> Result<Report> {
     need_root(global, "uninstall")?;
     let stop = stop_on_signals(style)?;
     let instance = global.instance.as_str();
@@ -209,10 +196,10 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
     if !journal::list_instances(&host)?.iter().any(|name| name == instance) {
         journal::clear_up(&host)?;
         let nothing = engine::RunOutcome::default();
-        return finish_uninstall(&host, instance, &nothing, &[], style);
+        return Ok(report_uninstalled(&host, instance, &nothing, &[]));
     }
     let site = match data {
-        Data::Goes => Some(purge::load_installed(global)?),
+        Data::Goes => Some(load_site(global)?),
         Data::Stays => None,
     };
     let none = Drivers::default();
@@ -222,7 +209,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
     };
     let services = drivers.services.as_ref();
     let journal = Journal::read(host, instance)?;
-    let changes = terminal::count_of(journal.owned().len(), "change");
+    let changes = count_of(journal.owned().len(), "change");
     let shown = || Ok(describe_undoing(host, journal.owned(), data));
     let what = format!("undo {changes} in {}", host.outside("/"));
     let question = Question { name: Some(instance), plan: Some(&shown), ..Question::new(&what, Enter::No) };
@@ -248,7 +235,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
     if !purge::is_left(&writer.journal) {
         writer.forget().context("everything is undone, but the journal could not be removed; run uninstall again")?;
     }
-    finish_uninstall(host, instance, &outcome, &dumps, style)
+    Ok(report_uninstalled(host, instance, &outcome, &dumps))
 }
 
 /// What `uninstall` would take back, the last of it first.
@@ -256,7 +243,7 @@ fn describe_undoing(host: &Host, owned: &[Owned], data: Data) -> String {
     let mut text = String::new();
     for one in owned.iter().rev() {
         let stays = one.change.resource.holds_data(host) && data == Data::Stays;
-        let name = report::shown_name(host, &one.change.resource);
+        let name = shown_name(host, &one.change.resource);
         let _ = match (stays, &one.change.before) {
             (true, _) => writeln!(text, "= keep {name}"),
             (false, State::Absent) => writeln!(text, "- remove {name}"),
@@ -266,25 +253,8 @@ fn describe_undoing(host: &Host, owned: &[Owned], data: Data) -> String {
     text
 }
 
-fn finish_uninstall(
-    host: &Host,
-    instance: &str,
-    outcome: &engine::RunOutcome,
-    dumps: &[String],
-    style: Style,
-) -> Result<u8> {
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": instance,
-            "undone": outcome.done,
-            "left": outcome.left,
-            "dumps": dumps,
-        }))?;
-    } else {
-        terminal::print(&report::describe_outcome(host, "uninstalled", outcome))?;
-        for dump in dumps {
-            terminal::print_line(&format!("the data is in {dump}"))?;
-        }
-    }
-    Ok(0)
+fn report_uninstalled(host: &Host, instance: &str, outcome: &engine::RunOutcome, dumps: &[String]) -> Report {
+    Report::new(json!({ "instance": instance, "undone": outcome.done, "left": outcome.left, "dumps": dumps }))
+        .with_text(describe_outcome(host, "uninstalled", outcome))
+        .with_lines(dumps.iter().map(|dump| format!("the data is in {dump}")))
 }

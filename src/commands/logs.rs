@@ -1,11 +1,12 @@
 //! `logs`: what the services have said, from the journal or from their files.
 
+use super::become_it;
 use super::services::{is_chosen, refuse_unwanted};
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style, strip_controls};
+use crate::base::report::Report;
+use crate::base::terminal::{Style, strip_controls};
 use crate::cli::{Global, Logs};
 use crate::drivers::services::member::ServiceRole;
-use crate::host::take_over::become_program;
 use crate::session::Session;
 use crate::settings::{LogMode, ServiceName};
 use crate::site::facts::Manager;
@@ -34,7 +35,7 @@ struct LogSource {
 }
 
 /// Shows them.
-pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("a staged tree has no logs; leave --root out"));
@@ -70,7 +71,7 @@ fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>>
         .collect())
 }
 
-fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<u8> {
+fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<Report> {
     let mut arguments: Vec<String> = sources.iter().map(|source| format!("--unit={}", source.unit)).collect();
     arguments.push("--no-pager".into());
     if let Some(since) = &flags.since {
@@ -93,13 +94,13 @@ fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Styl
         arguments.push("--all".into());
         let said = site.host.child("journalctl").args(&arguments).run()?;
         let lines: Vec<LogLine> = said.lines().filter_map(|line| parse_entry(line, sources)).collect();
-        return print_lines(site, &lines);
+        return Ok(report_lines(site, &lines));
     }
     arguments.push("--output=short-iso".into());
     if flags.follow {
         arguments.push("--follow".into());
     }
-    become_it("journalctl", &arguments)
+    become_it("journalctl", |command| _ = command.args(arguments))
 }
 
 /// A line of the journal in its own JSON.
@@ -125,7 +126,7 @@ fn parse_entry(line: &str, sources: &[LogSource]) -> Option<LogLine> {
     })
 }
 
-fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<u8> {
+fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<Report> {
     if flags.since.is_some() {
         return Err(Exit::Usage.because("--since needs the journal, and these services log into files; use --lines"));
     }
@@ -151,7 +152,7 @@ fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style)
                 message: strip_controls(line),
             }));
         }
-        return print_lines(site, &all);
+        return Ok(report_lines(site, &all));
     }
     let mut arguments = vec![format!("--lines={lines}")];
     if flags.follow {
@@ -161,20 +162,11 @@ fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style)
     }
     arguments.push("--".into());
     arguments.extend(there.iter().map(|source| source.file.clone()));
-    become_it("tail", &arguments)
+    become_it("tail", |command| _ = command.args(arguments))
 }
 
-fn print_lines(site: &Session, lines: &[LogLine]) -> Result<u8> {
-    terminal::print_json(&json!({ "instance": site.instance, "lines": lines }))?;
-    Ok(0)
-}
-
-/// Only comes back where it could not start.
-fn become_it(program: &str, arguments: &[String]) -> Result<u8> {
-    let why = become_program(program, |command| {
-        command.args(arguments);
-    });
-    Err(Exit::Unreachable.because(format!("can't start {program}: {why}")))
+fn report_lines(site: &Session, lines: &[LogLine]) -> Report {
+    Report::new(json!({ "instance": site.instance, "lines": lines }))
 }
 
 #[cfg(test)]

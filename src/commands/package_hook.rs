@@ -7,7 +7,8 @@
 
 use super::{install, need_root};
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
+use crate::base::terminal::Style;
 use crate::cli::{Global, Install, SourceFlags, Uninstall};
 use crate::host::Host;
 use crate::journal;
@@ -21,25 +22,25 @@ use std::collections::BTreeSet;
 pub(crate) const PENDING: &str = "/var/lib/camcops-provision/pending";
 
 /// `install`, for people, for the hook of a package and for the unit that finishes what the hook could not do.
-pub(crate) async fn install_or_queue(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+pub(crate) async fn install_or_queue(global: &Global, flags: &Install, style: Style) -> Result<Report> {
     if flags.from_package || flags.pending {
         return converge_instance(global, flags, style).await;
     }
-    let code = install::install_site(global, flags, style).await?;
+    let report = install::install_site(global, flags, style).await?;
     if flags.parts.whole() {
         settle_pending(global)?;
     }
-    Ok(code)
+    Ok(report)
 }
 
 /// `uninstall`; what is not wanted any more is not pending either.
-pub(crate) async fn uninstall_or_queue(global: &Global, flags: &Uninstall, style: Style) -> Result<u8> {
-    let code = install::uninstall_site(global, flags, style).await?;
+pub(crate) async fn uninstall_or_queue(global: &Global, flags: &Uninstall, style: Style) -> Result<Report> {
+    let report = install::uninstall_site(global, flags, style).await?;
     settle_pending(global)?;
-    Ok(code)
+    Ok(report)
 }
 
-async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Result<u8> {
+async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Result<Report> {
     need_root(global, "install")?;
     let host = open_host(global)?;
     let mut pending = read_pending(&host)?;
@@ -66,7 +67,8 @@ async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Re
             pending: false,
             ..flags.clone()
         };
-        match install::install_site(&global, &flags, style).await {
+        let installed = install::install_site(&global, &flags, style).await.and_then(|report| report.print(style));
+        match installed {
             Ok(_) => settle_pending(&global)?,
             Err(why) => {
                 exit = Exit::of(&why) as u8;
@@ -74,21 +76,19 @@ async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Re
             }
         }
     }
-    if style.json {
-        let left: Vec<_> = left.iter().map(|(instance, why)| json!({ "instance": instance, "why": why })).collect();
-        terminal::print_json(&json!({ "pending": left }))?;
+    let document: Vec<_> = left.iter().map(|(instance, why)| json!({ "instance": instance, "why": why })).collect();
+    let lines = left.iter().map(|(instance, why)| {
+        let flag = match instance.as_str() {
+            layout::DEFAULT_INSTANCE => String::new(),
+            other => format!(" --instance {other}"),
+        };
+        format!("pending: {why} (then run: camcops-provision{flag} install; a boot with systemd does it by itself)")
+    });
+    Ok(Report::new(json!({ "pending": document })).with_lines(lines).with_code(if flags.from_package {
+        0
     } else {
-        for (instance, why) in &left {
-            let flag = match instance.as_str() {
-                layout::DEFAULT_INSTANCE => String::new(),
-                other => format!(" --instance {other}"),
-            };
-            terminal::print_line(&format!(
-                "pending: {why} (then run: camcops-provision{flag} install; a boot with systemd does it by itself)"
-            ))?;
-        }
-    }
-    Ok(if flags.from_package { 0 } else { exit })
+        exit
+    }))
 }
 
 /// An error as one line, however many it has.

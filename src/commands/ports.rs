@@ -1,26 +1,19 @@
 //! `ports`: the ports and sockets that the settings name, and who really listens there.
 
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
 use crate::session::Session;
 use crate::site::ports::{self, UsedPort};
 use anyhow::Result;
 use serde_json::json;
 
 /// Shows them.
-pub(crate) fn run(site: &Session, style: Style) -> Result<u8> {
+pub(crate) fn run(site: &Session) -> Result<Report> {
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));
     }
     let ports = ports::observe_ports(site)?;
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "ports": ports }))?;
-        return Ok(0);
-    }
-    for port in &ports {
-        terminal::print_line(&format_port(port))?;
-    }
-    Ok(0)
+    Ok(Report::new(json!({ "instance": site.instance, "ports": ports })).with_lines(ports.iter().map(format_port)))
 }
 
 fn format_port(port: &UsedPort) -> String {

@@ -1,8 +1,8 @@
 //! `uninstall --purge`: the data of an instance goes too, after a dump of its database.
 
-use crate::base::error::Exit;
+use crate::base::prompt::is_confirmed;
 use crate::base::terminal;
-use crate::cli::{Global, Uninstall};
+use crate::cli::Uninstall;
 use crate::drivers::sql::copy::load;
 use crate::drivers::{broker, tables};
 use crate::engine::Data;
@@ -13,21 +13,10 @@ use anyhow::Result;
 
 /// What the flags want; the data goes only if the instance is named exactly.
 pub(crate) fn wanted_data(instance: &str, flags: &Uninstall) -> Result<Data> {
-    match &flags.confirm {
-        Some(name) if name == instance => Ok(Data::Goes),
-        Some(name) => Err(Exit::Usage.because(format!(
-            "--confirm {name}: the instance whose data would be removed is called {instance}; nothing was changed"
-        ))),
-        None => Ok(Data::Stays),
+    match is_confirmed(flags.confirm.as_deref(), instance, "the instance whose data would be removed")? {
+        true => Ok(Data::Goes),
+        false => Ok(Data::Stays),
     }
-}
-
-/// The site, with all that it takes to reach its data.
-pub(crate) fn load_installed(global: &Global) -> Result<Session> {
-    let site = Session::open(global)?;
-    let found = site.read_existing(&site.journal()?)?;
-    site.load_secrets(&found)?;
-    Ok(site)
 }
 
 /// Dumps the database and removes the directories with the site's data. Database and vhost go when their turn to be

@@ -1,15 +1,17 @@
 //! `releases`: which releases of CamCOPS are on the machine, and away with those that nobody needs.
 
 use super::need_machine;
+use super::purge::is_shared;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::Style;
+use crate::base::text::format_time;
 use crate::cli::{Global, Prune, Releases};
 use crate::drivers::release::{self, Installed};
 use crate::engine::report::Lines;
 use crate::engine::{self, Left};
-use crate::host::Host;
-use crate::journal::{self, Journal, Writer};
+use crate::journal::{Journal, Writer};
 use crate::resource::Resource;
 use crate::session::Session;
 use crate::session::upgrade_record::{self, UpgradePhase};
@@ -17,14 +19,11 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// Runs one of the `releases` commands.
-pub(crate) async fn run(global: &Global, command: &Releases, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Releases, style: Style) -> Result<Report> {
     match command {
-        Releases::List => list_releases(global, style),
+        Releases::List => list_releases(&Session::open(global)?),
         Releases::Prune(flags) => prune_releases(global, flags, style).await,
     }
 }
@@ -80,21 +79,10 @@ impl ReleaseRow {
             Use::NotOurs => "not made by camcops-provision",
         };
         let whole = if self.whole { "" } else { ", not whole" };
-        let built = match &self.built {
-            Some(built) => format!(", built {built}"),
-            None => String::new(),
-        };
-        let python = match &self.python {
-            Some(python) => format!(", on {python}"),
-            None => String::new(),
-        };
+        let built = self.built.as_ref().map_or_else(String::new, |built| format!(", built {built}"));
+        let python = self.python.as_ref().map_or_else(String::new, |python| format!(", on {python}"));
         format!("{:<28} {:>5} MiB{built}{python}{whole}; {purpose}", self.name, self.bytes >> 20)
     }
-}
-
-fn format_time(moment: SystemTime) -> Option<String> {
-    let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
-    moment.format(&Rfc3339).ok()
 }
 
 /// What each release on the machine is for.
@@ -114,7 +102,7 @@ fn find_uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>>
             Use::Previous
         } else if wanted.as_ref() == Some(&one.id) || kept.contains(&resource) {
             Use::Next
-        } else if journal.find(&resource).is_some() || is_of_others(host, site, &resource)? {
+        } else if journal.find(&resource).is_some() || is_shared(site, &resource)? {
             Use::Unused
         } else {
             Use::NotOurs
@@ -124,33 +112,17 @@ fn find_uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>>
     Ok(all)
 }
 
-fn is_of_others(host: &Host, site: &Session, resource: &Resource) -> Result<bool> {
-    for other in journal::list_instances(host)? {
-        if other != site.instance && Journal::read(host, &other)?.find(resource).is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+fn list_releases(site: &Session) -> Result<Report> {
+    let all = find_uses(site, &site.journal()?)?;
+    let rows: Vec<ReleaseRow> = all.into_iter().map(|(one, purpose)| ReleaseRow::new(one, purpose)).collect();
+    let report = Report::new(json!({ "instance": site.instance, "releases": rows }));
+    Ok(match rows.is_empty() {
+        true => report.with_line("there is no release of CamCOPS on this machine"),
+        false => report.with_lines(rows.iter().map(ReleaseRow::line)),
+    })
 }
 
-fn list_releases(global: &Global, style: Style) -> Result<u8> {
-    let site = Session::open(global)?;
-    let all = find_uses(&site, &site.journal()?)?;
-    let told: Vec<ReleaseRow> = all.into_iter().map(|(one, purpose)| ReleaseRow::new(one, purpose)).collect();
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "releases": told }))?;
-        return Ok(0);
-    }
-    for one in &told {
-        terminal::print_line(&one.line())?;
-    }
-    if told.is_empty() {
-        terminal::print_line("there is no release of CamCOPS on this machine")?;
-    }
-    Ok(0)
-}
-
-async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<u8> {
+async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<Report> {
     need_machine(global, "remove releases")?;
     let stop = stop_on_signals(style)?;
     let site = Session::open(global)?;
@@ -190,23 +162,18 @@ async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<
         bytes += one.size;
         removed.push(one.id);
     }
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "dry_run": flags.dry_run,
-            "removed": removed,
-            "bytes": bytes,
-            "left": left,
-        }))?;
-        return Ok(0);
-    }
-    for one in &left {
-        terminal::print_line(&format!("left: {}: {}", one.resource.name(), one.why))?;
-    }
-    terminal::print_line(&match (removed.as_slice(), flags.dry_run) {
-        ([], _) => "nothing to remove: every release is needed or kept".to_owned(),
-        (names, true) => format!("would remove {}: {} MiB", names.join(", "), bytes >> 20),
-        (names, false) => format!("removed {}: {} MiB", names.join(", "), bytes >> 20),
-    })?;
-    Ok(0)
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "dry_run": flags.dry_run,
+        "removed": removed,
+        "bytes": bytes,
+        "left": left,
+    }));
+    Ok(report.with_lines(left.iter().map(|one| format!("left: {}: {}", one.resource.name(), one.why))).with_line(
+        match (removed.as_slice(), flags.dry_run) {
+            ([], _) => "nothing to remove: every release is needed or kept".to_owned(),
+            (names, true) => format!("would remove {}: {} MiB", names.join(", "), bytes >> 20),
+            (names, false) => format!("removed {}: {} MiB", names.join(", "), bytes >> 20),
+        },
+    ))
 }

@@ -1,9 +1,10 @@
 //! `scale`, `service enable|disable`: a change of the settings that fits the machine, and `install` at once.
 
-use super::{config, install, need_machine, purge, services};
+use super::{config, install, need_machine, open_installed, services};
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::terminal::Style;
-use crate::cli::{Global, Install, Parts, ServiceSwitch, SourceFlags, Wish};
+use crate::cli::{Global, Install, ServiceSwitch, Wish};
 use crate::drivers::sql::quote;
 use crate::recipe::view::{self, Needs};
 use crate::session::Session;
@@ -15,7 +16,7 @@ use serde_json::json;
 const SPARE: u64 = 5;
 
 /// Changes how many processes there are.
-pub(crate) async fn scale_services(global: &Global, wishes: &[Wish], style: Style) -> Result<u8> {
+pub(crate) async fn scale_services(global: &Global, wishes: &[Wish], style: Style) -> Result<Report> {
     need_machine(global, "scale the services")?;
     let site = open_installed(global)?;
     let mut wanted = global.clone();
@@ -35,9 +36,7 @@ pub(crate) async fn scale_services(global: &Global, wishes: &[Wish], style: Styl
     }
     let wanted = Session::open(&wanted)?;
     let (before, after) = (view::needs_of_site(&site), view::needs_of_site(&wanted));
-    let fits = check_fit(&site, &before, &after).await;
-    site.close().await;
-    fits?;
+    site.close_after(check_fit(&site, &before, &after).await).await?;
     let changes: Vec<(&str, Option<&str>)> = changes.iter().map(|(key, number)| (*key, number.as_deref())).collect();
     converge_changes(&site, global, &changes, style).await
 }
@@ -77,7 +76,7 @@ async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> 
 }
 
 /// Switches a service on or off.
-pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch, style: Style) -> Result<u8> {
+pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch, style: Style) -> Result<Report> {
     need_machine(global, "switch services")?;
     let site = open_installed(global)?;
     let (ServiceSwitch::Enable { service } | ServiceSwitch::Disable { service }) = command;
@@ -91,16 +90,6 @@ pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch, sty
     let list = json!(names).to_string();
     site.close().await;
     converge_changes(&site, global, &[("services.disabled", Some(list.as_str()))], style).await
-}
-
-/// The site, which has to be there already: what is asked for is a change of it.
-pub(super) fn open_installed(global: &Global) -> Result<Session> {
-    let site = purge::load_installed(global)?;
-    if !site.journal()?.exists() {
-        return Err(Exit::Unreachable
-            .because(format!("the instance {} is not installed; run `camcops-provision install`", site.instance)));
-    }
-    Ok(site)
 }
 
 /// Refuses to change what another source than the settings file has the last word about.
@@ -128,20 +117,10 @@ async fn converge_changes(
     global: &Global,
     changes: &[(&str, Option<&str>)],
     style: Style,
-) -> Result<u8> {
+) -> Result<Report> {
     refuse_overruled(site, changes)?;
     config::put_settings(global, changes)?;
-    let all = Parts { only: Vec::new(), skip: Vec::new(), adopt: false };
-    let flags = Install {
-        yes: true,
-        origin: SourceFlags { offline: false, wheelhouse: None, bundle: None },
-        superuser: None,
-        superuser_password_file: None,
-        from_package: false,
-        pending: false,
-        parts: all,
-    };
-    install::install_site(global, &flags, style).await
+    install::install_site(global, &Install { yes: true, ..Install::default() }, style).await
 }
 
 #[cfg(test)]

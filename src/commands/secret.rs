@@ -6,32 +6,30 @@
 use super::{need_machine, need_root};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
+use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::Style;
+use crate::base::text::format_time;
 use crate::cli::{Global, Parts, SecretCommand as Command};
 use crate::drivers::{broker, services, sql};
-use crate::engine::report::Lines;
 use crate::engine::{self, Plan};
 use crate::host::secrets::SecretName;
 use crate::journal::Writer;
 use crate::recipe::Recipe;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::make_plan;
+use crate::session::converge::{self, make_plan};
 use crate::settings::{self, AbsolutePath, Mode};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use std::fmt::Write as _;
 use std::sync::atomic::AtomicBool;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// Does it.
-pub(crate) async fn run(global: &Global, command: &Command, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &Command, style: Style) -> Result<Report> {
     match command {
-        Command::List => list_secrets(global, style),
+        Command::List => list_secrets(global),
         Command::Rotate { name, yes } => rotate_secret(global, *name, *yes, style).await,
     }
 }
@@ -92,36 +90,27 @@ fn secret_purpose(site: &Session, name: SecretName) -> Result<String, String> {
     }
 }
 
-fn list_secrets(global: &Global, style: Style) -> Result<u8> {
+fn list_secrets(global: &Global) -> Result<Report> {
     need_root(global, "look at where the secrets are")?;
     let site = Session::open(global)?;
-    let mut all = Vec::new();
-    for name in SecretName::ALL {
-        all.push(secret_report(&site, name)?);
-    }
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "secrets": all }))?;
-        return Ok(0);
-    }
-    let mut text = String::new();
-    for told in &all {
-        let SecretReport { name, what, .. } = told;
-        let (Some(file), origin) = (&told.file, told.origin) else {
-            let _ = writeln!(text, "{name:<10} {what}");
-            continue;
-        };
-        let since = match &told.since {
-            Some(since) => format!("since {since}"),
-            None => "not made yet".to_owned(),
-        };
-        let whose = match origin {
-            SecretOrigin::Administrator => "your own file",
-            _ => "generated",
-        };
-        let _ = writeln!(text, "{name:<10} {file}, {whose}, {since}: {what}");
-    }
-    terminal::print(&text)?;
-    Ok(0)
+    let all = SecretName::ALL.into_iter().map(|name| secret_report(&site, name)).collect::<Result<Vec<_>>>()?;
+    Ok(Report::new(json!({ "instance": site.instance, "secrets": all })).with_lines(all.iter().map(format_secret)))
+}
+
+fn format_secret(secret: &SecretReport) -> String {
+    let SecretReport { name, what, .. } = secret;
+    let Some(file) = &secret.file else {
+        return format!("{name:<10} {what}");
+    };
+    let since = match &secret.since {
+        Some(since) => format!("since {since}"),
+        None => "not made yet".to_owned(),
+    };
+    let whose = match secret.origin {
+        SecretOrigin::Administrator => "your own file",
+        _ => "generated",
+    };
+    format!("{name:<10} {file}, {whose}, {since}: {what}")
 }
 
 fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
@@ -136,10 +125,7 @@ fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
     let mut since = None;
     if let Some(file) = &file {
         let entry = site.host.stat(&site.host.followed(file)?)?;
-        since = entry.and_then(|entry| {
-            let moment = OffsetDateTime::from(entry.modified).replace_nanosecond(0);
-            moment.ok()?.format(&Rfc3339).ok()
-        });
+        since = entry.and_then(|entry| format_time(entry.modified));
     }
     Ok(SecretReport {
         name: name.as_str(),
@@ -150,7 +136,7 @@ fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
     })
 }
 
-async fn rotate_secret(global: &Global, name: SecretName, yes: bool, style: Style) -> Result<u8> {
+async fn rotate_secret(global: &Global, name: SecretName, yes: bool, style: Style) -> Result<Report> {
     need_machine(global, "change secrets")?;
     let stop = stop_on_signals(style)?;
     let site = Session::open(global)?;
@@ -169,21 +155,15 @@ async fn rotate_secret(global: &Global, name: SecretName, yes: bool, style: Styl
         site.renewed.get_or_init(|| (name, secret));
         apply_rotation(&site, &mut writer, name, stop, style).await
     };
-    let outcome = made.await;
-    site.close().await;
-    let outcome = outcome?;
+    let outcome = site.close_after(made.await).await?;
     let file = format!("{}/{}", site.layout.secrets, name.as_str());
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "secret": name.as_str(),
-            "file": file,
-            "changed": outcome.done,
-        }))?;
-    } else if !style.quiet {
-        terminal::print_line(&describe_rotation(&site, name, &file))?;
-    }
-    Ok(0)
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "secret": name.as_str(),
+        "file": file,
+        "changed": outcome.done,
+    }));
+    Ok(report.with_remark(describe_rotation(&site, name, &file)))
 }
 
 /// Brings a secret everywhere, as it is or made anew.
@@ -208,8 +188,7 @@ async fn apply_rotation(
         }
         SecretName::Monitor | SecretName::Cookie => {}
     }
-    let mut lines = Lines { style, host: &site.host };
-    engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await
+    converge::apply_plan(site, writer, &plan, stop, style).await
 }
 
 fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {
@@ -243,7 +222,7 @@ fn parts_using(name: SecretName) -> Parts {
         _ => Some(Part::Services),
     };
     let always = [Part::Secrets, Part::Configuration];
-    Parts { only: always.into_iter().chain(server).chain(services).collect(), skip: Vec::new(), adopt: false }
+    Parts { only: always.into_iter().chain(server).chain(services).collect(), ..Parts::default() }
 }
 
 /// Servers that are not ours go on as they are.

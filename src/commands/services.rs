@@ -2,7 +2,9 @@
 
 use super::need_machine;
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
+use crate::base::terminal::count_of;
+use crate::base::text::format_time;
 use crate::cli::{Global, Services};
 use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{self, ServiceManager, ServicePhase, ServiceState};
@@ -13,30 +15,27 @@ use crate::settings::ServiceName;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use std::time::SystemTime;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// Starts them.
-pub(crate) async fn start_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn start_services(global: &Global, flags: &Services) -> Result<Report> {
     let (site, chosen) = choose_services(global, flags, "start services")?;
     for member in &chosen {
         bring_up(&site, member).await?;
     }
-    wait_for_start(&site, &chosen, "started", style).await
+    wait_for_start(&site, &chosen, "started").await
 }
 
 /// Stops them, the last one first.
-pub(crate) async fn stop_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn stop_services(global: &Global, flags: &Services) -> Result<Report> {
     let (site, chosen) = choose_services(global, flags, "stop services")?;
     for member in chosen.iter().rev() {
         services::stop_service(site.drivers.services.as_ref(), &site.host, &member.name)?;
     }
-    report_services(&site, &chosen, "stopped", style).await
+    report_services(&site, &chosen, "stopped").await
 }
 
 /// Restarts them.
-pub(crate) async fn restart_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn restart_services(global: &Global, flags: &Services) -> Result<Report> {
     let (site, chosen) = choose_services(global, flags, "restart services")?;
     for member in &chosen {
         // The socket stays open: that is what it is for.
@@ -46,11 +45,11 @@ pub(crate) async fn restart_services(global: &Global, flags: &Services, style: S
             bring_up(&site, member).await?;
         }
     }
-    wait_for_start(&site, &chosen, "restarted", style).await
+    wait_for_start(&site, &chosen, "restarted").await
 }
 
 /// Restarts those that have not read what changed since they started.
-pub(crate) async fn reload_services(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn reload_services(global: &Global, flags: &Services) -> Result<Report> {
     let (site, mut chosen) = choose_services(global, flags, "reload services")?;
     // Only what runs has something to read again.
     let seen = known(&site)?.see(&site.host)?;
@@ -58,7 +57,7 @@ pub(crate) async fn reload_services(global: &Global, flags: &Services, style: St
     for member in &chosen {
         bring_up(&site, member).await?;
     }
-    report_services(&site, &chosen, "up to date", style).await
+    report_services(&site, &chosen, "up to date").await
 }
 
 pub(super) fn known(site: &Session) -> Result<&ServiceManager> {
@@ -199,11 +198,6 @@ fn is_own_drop_in(path: &str) -> bool {
     path.ends_with(".conf") && path.contains(".d/") && !packaged && !ours
 }
 
-pub(super) fn format_time(moment: SystemTime) -> Option<String> {
-    let moment = OffsetDateTime::from(moment).replace_nanosecond(0).ok()?;
-    moment.format(&Rfc3339).ok()
-}
-
 /// One line for people.
 pub(crate) fn format_row(told: &ServiceRow) -> String {
     let state = match (told.state, told.answers, told.fresh) {
@@ -232,45 +226,38 @@ pub(crate) fn format_row(told: &ServiceRow) -> String {
         line += &format!(", {} MiB", memory >> 20);
     }
     if told.restarts > 0 && !told.keeps_failing {
-        line += &format!(", {} after failures", terminal::count_of(told.restarts as usize, "restart"));
+        line += &format!(", {} after failures", count_of(told.restarts, "restart"));
     }
     line
 }
 
 /// Tells of services that were started, and of the site where its web server was one of them: that each of them answers
 /// does not say that visitors reach it.
-async fn wait_for_start(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
-    report_services(site, chosen, what, style).await?;
-    if !chosen.iter().any(|member| member.role == ServiceRole::Server) {
-        return Ok(0);
-    }
+async fn wait_for_start(site: &Session, chosen: &[Member], what: &str) -> Result<Report> {
+    let report = report_services(site, chosen, what).await?;
     let known = known(site)?;
     let web = known.members.iter().find(|member| member.role == ServiceRole::Web);
-    let Some(web) = web else { return Ok(0) };
-    match known.answer(&site.host, web).await? {
-        Some(Err(why)) => {
-            terminal::print_note(&format!(
-                "error: the services are {what}, but the site does not answer: {}; `camcops-provision doctor web` says more",
+    let Some(web) = web.filter(|_| chosen.iter().any(|member| member.role == ServiceRole::Server)) else {
+        return Ok(report);
+    };
+    Ok(match known.answer(&site.host, web).await? {
+        Some(Err(why)) => report.but_failed(
+            Exit::Unreachable,
+            format!(
+                "the services are {what}, but the site does not answer: {}; `camcops-provision doctor web` says more",
                 why.text
-            ));
-            Ok(Exit::Unreachable as u8)
-        }
-        _ => Ok(0),
-    }
+            ),
+        ),
+        _ => report,
+    })
 }
 
-async fn report_services(site: &Session, chosen: &[Member], what: &str, style: Style) -> Result<u8> {
+async fn report_services(site: &Session, chosen: &[Member], what: &str) -> Result<Report> {
     known(site)?.forget();
-    let told = service_rows(site, |member| chosen.iter().any(|one| one.name == member.name)).await?;
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "services": told }))?;
-    } else if !style.quiet {
-        for told in &told {
-            terminal::print_line(&format_row(told))?;
-        }
-        if told.is_empty() {
-            terminal::print_line(&format!("nothing to be {what}"))?;
-        }
-    }
-    Ok(0)
+    let rows = service_rows(site, |member| chosen.iter().any(|one| one.name == member.name)).await?;
+    let report = Report::new(json!({ "instance": site.instance, "services": rows }));
+    Ok(match rows.is_empty() {
+        true => report.with_remark(format!("nothing to be {what}")),
+        false => rows.iter().map(format_row).fold(report, Report::with_remark),
+    })
 }

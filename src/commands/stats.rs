@@ -1,8 +1,10 @@
 //! `top` and `stats`: what the services use, measured twice and told as rates.
 
-use super::services::{format_time, known};
-use super::{need_machine, purge};
-use crate::base::terminal::{self, Style};
+use super::services::known;
+use super::{load_site, need_machine};
+use crate::base::report::Report;
+use crate::base::terminal::{self, Style, count_of};
+use crate::base::text::format_time;
 use crate::cli::{Global, Top};
 use crate::drivers::services::member::ServiceRole;
 use crate::drivers::services::{ServicePhase, ServiceState};
@@ -31,43 +33,28 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const QUEUE: &str = "celery";
 
 /// Shows the services again and again on a terminal, else once.
-pub(crate) async fn show_top(global: &Global, flags: &Top, style: Style) -> Result<u8> {
+pub(crate) async fn show_top(global: &Global, flags: &Top, style: Style) -> Result<Report> {
     need_machine(global, "measure the services")?;
-    let site = purge::load_installed(global)?;
-    let shown = match !style.json && !flags.once && terminal::is_output() {
-        true => watch_site(&site, Duration::from_secs(flags.seconds.into()), style).await,
-        false => show_once(&site, style).await,
-    };
-    site.close().await;
-    shown
+    let site = load_site(global)?;
+    if !style.json && !flags.once && terminal::is_output() {
+        let pause = Duration::from_secs(flags.seconds.into());
+        site.close_after(watch_site(&site, pause, style).await).await?;
+        return Ok(Report::of_code(0));
+    }
+    let measured = site.close_after(measure_site(&site).await).await?;
+    Ok(report_measured(&site, &measured))
 }
 
 /// Tells everything that was measured, each process by itself.
-pub(crate) async fn print_stats(global: &Global, style: Style) -> Result<u8> {
+pub(crate) async fn measure_processes(global: &Global) -> Result<Report> {
     need_machine(global, "measure the services")?;
-    let site = purge::load_installed(global)?;
-    let measured = measure_site(&site).await;
-    site.close().await;
-    let measured = measured?;
-    if style.json {
-        print_json(&site, &measured)?;
-    } else {
-        terminal::print(&format_details(&measured, &format_table(&site, &measured)))?;
-    }
-    Ok(0)
+    let site = load_site(global)?;
+    let measured = site.close_after(measure_site(&site).await).await?;
+    Ok(report_measured(&site, &measured).with_text(format_processes(&measured)))
 }
 
-async fn show_once(site: &Session, style: Style) -> Result<u8> {
-    let measured = measure_site(site).await?;
-    match style.json {
-        true => print_json(site, &measured)?,
-        false => terminal::print(&format_table(site, &measured))?,
-    }
-    Ok(0)
-}
-
-fn print_json(site: &Session, measured: &Measured) -> Result<()> {
-    terminal::print_json(&json!({ "instance": site.instance, "stats": measured }))
+fn report_measured(site: &Session, measured: &Measured) -> Report {
+    Report::new(json!({ "instance": site.instance, "stats": measured })).with_text(format_table(site, measured))
 }
 
 async fn measure_site(site: &Session) -> Result<Measured> {
@@ -77,7 +64,7 @@ async fn measure_site(site: &Session) -> Result<Measured> {
 }
 
 /// On a screen of its own, which whoever watches leaves as it was before.
-async fn watch_site(site: &Session, pause: Duration, style: Style) -> Result<u8> {
+async fn watch_site(site: &Session, pause: Duration, style: Style) -> Result<()> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut ends = signal(SignalKind::terminate())?;
     terminal::print("\u{1b}[?1049h\u{1b}[?25l")?;
@@ -112,7 +99,7 @@ async fn watch_site(site: &Session, pause: Duration, style: Style) -> Result<u8>
         };
     };
     terminal::print("\u{1b}[?25h\u{1b}[?1049l")?;
-    failed.map_or(Ok(0), Err)
+    failed.map_or(Ok(()), Err)
 }
 
 /// What was measured at one moment.
@@ -245,7 +232,6 @@ fn since_then(then: &Visits, now: &Visits) -> Option<usize> {
 }
 
 /// What the servers say.
-#[derive(Default)]
 struct Servers {
     queue: Option<Queue>,
     database: Option<Connections>,
@@ -254,16 +240,11 @@ struct Servers {
 
 async fn measure_servers(site: &Session) -> Servers {
     let (queue, database) = tokio::join!(measure_queue(site), count_connections(site));
-    let mut servers = Servers::default();
-    match queue {
-        Ok(queue) => servers.queue = queue,
-        Err(why) => servers.troubles.push(format!("{why:#}")),
-    }
-    match database {
-        Ok(database) => servers.database = Some(database),
-        Err(why) => servers.troubles.push(format!("{why:#}")),
-    }
-    servers
+    let mut troubles = Vec::new();
+    let mut note = |why: anyhow::Error| troubles.push(format!("{why:#}"));
+    let queue = queue.map_err(&mut note).ok().flatten();
+    let database = database.map_err(&mut note).ok();
+    Servers { queue, database, troubles }
 }
 
 async fn measure_queue(site: &Session) -> Result<Option<Queue>> {
@@ -364,8 +345,8 @@ fn format_table(site: &Session, measured: &Measured) -> String {
         let _ = writeln!(
             text,
             "queue        {} waiting, taken by {}",
-            terminal::count_of(queue.waiting as usize, "task"),
-            terminal::count_of(queue.consumers as usize, "consumer")
+            count_of(queue.waiting, "task"),
+            count_of(queue.consumers, "consumer")
         );
     }
     if let Some(database) = &measured.database {
@@ -381,8 +362,8 @@ fn format_table(site: &Session, measured: &Measured) -> String {
     text
 }
 
-fn format_details(measured: &Measured, table: &str) -> String {
-    let mut text = table.to_owned();
+fn format_processes(measured: &Measured) -> String {
+    let mut text = String::new();
     for service in &measured.services {
         let _ = writeln!(text, "\n{}", service.name);
         for process in &service.processes {

@@ -1,11 +1,17 @@
 //! `status`: what is installed, and what differs.
 
+use crate::backup::summary::BackupSummary;
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
+use crate::base::terminal::count_of;
+use crate::camcops_conf::kept::KeptSetting;
+use crate::certificate::{self, CertificateSummary};
 use crate::cli::{Cli, Global, Parts, Status};
-use crate::drivers::acme;
-use crate::engine::{self, report};
+use crate::commands::cert::find_renewer;
+use crate::commands::services::{ServiceRow, format_row, service_rows};
+use crate::engine::{self, Drift, report};
 use crate::host::{Host, processes};
+use crate::journal;
 use crate::layout::DEFAULT_INSTANCE;
 use crate::probe::{Answer, Backend, Cause, Trouble};
 use crate::resource::{Part, Resource};
@@ -13,12 +19,10 @@ use crate::session::Session;
 use crate::session::converge::make_plan;
 use crate::settings::TlsMode;
 use crate::site::Certificate;
-use crate::{certificate, journal};
 use anyhow::Result;
 use clap::CommandFactory;
 use serde::Serialize;
 use serde_json::json;
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
@@ -147,175 +151,162 @@ fn can_be_asked(resource: &Resource, unasked: &[Part]) -> bool {
     !unasked.contains(&needed)
 }
 
+/// What is found out about a site.
+#[derive(Serialize)]
+struct SiteStatus {
+    instance: String,
+    release: Option<Release>,
+    backups: Option<BackupSummary>,
+    servers: Vec<ServerRow>,
+    services: Vec<ServiceRow>,
+    installed: bool,
+    owned: usize,
+    interrupted: bool,
+    running: Option<RunningOperation>,
+    drift: Vec<Drift>,
+    pending: usize,
+    not_looked_at: Vec<Part>,
+    kept: Vec<KeptSetting>,
+    certificate: Option<CertificateSummary>,
+    certificate_renewed_by: Option<String>,
+    on_first_boot: Vec<Resource>,
+}
+
 /// Shows it.
-pub(crate) async fn run(global: &Global, flags: &Status, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Status) -> Result<Report> {
     let mut site = Session::open(global)?;
     site.only_shows = true;
     let journal = site.journal()?;
     let found = site.read_existing(&journal)?;
     site.load_secrets(&found)?;
-    let mut asked = Vec::new();
+    let mut servers = Vec::new();
     if let Some(services) = &site.drivers.services {
         services.hurry(PATIENCE);
         services.begin_to_look(&site.host);
-        let ((), answers) = tokio::join!(services.look_ahead(&site.host), ask_servers(&site));
-        asked = answers;
+        (_, servers) = tokio::join!(services.look_ahead(&site.host), ask_servers(&site));
     }
-    let servers = asked;
     let unasked = unasked_parts(&servers);
-    let parts = Parts { only: Vec::new(), skip: unasked.clone(), adopt: true };
+    let parts = Parts { adopt: true, ..Parts::all_but(&unasked) };
     let (recipe, plan) = make_plan(&site, &journal, &parts).await?;
     let can_be_asked = |resource: &Resource| can_be_asked(resource, &unasked);
     let drift = engine::find_drift(&site.host, &site.drivers, &journal, &plan, can_be_asked).await?;
     // A goodbye to a server that hangs would wait for it.
     let _ = timeout(PATIENCE, site.close()).await;
-    let release = match site.host.staged_root() {
-        Some(_) => None,
-        None => release_status(&site)?,
+    let (release, services, backups) = match site.host.staged_root() {
+        Some(_) => (None, Vec::new(), None),
+        None => (release_status(&site)?, service_rows(&site, |_| true).await?, BackupSummary::of(&site.host, &site)?),
     };
     let running = running_operation(&site.host);
-    let is_ours = |running: &&RunningOperation| running.instance == site.instance;
-    let at_work = running.as_ref().filter(is_ours);
-    let interrupted = at_work.is_none() && journal.owned().iter().any(|owned| owned.open);
-    let pending = plan.changes.len() + plan.conflicts.len();
-    let certificate = match &found.certificate {
-        Certificate::Issued { .. } => site
-            .host
-            .read(&site.layout.certificate_with_key)?
-            .map(|pem| certificate::summarize_first(&pem, SystemTime::now()))
-            .transpose()?,
+    let is_at_work = running.as_ref().is_some_and(|running| running.instance == site.instance);
+    let status = SiteStatus {
+        instance: site.instance.clone(),
+        release,
+        backups,
+        servers,
+        services,
+        installed: journal.exists(),
+        owned: journal.owned().len(),
+        interrupted: !is_at_work && journal.owned().iter().any(|owned| owned.open),
+        running,
+        drift,
+        pending: plan.changes.len() + plan.conflicts.len(),
+        not_looked_at: unasked,
+        kept: recipe.kept,
+        certificate: summarize_certificate(&site, &found.certificate)?,
+        certificate_renewed_by: find_renewer(&site)?,
+        on_first_boot: plan.on_first_boot,
+    };
+    let code = if flags.exit_code && status.pending > 0 { Exit::Pending as u8 } else { 0 };
+    Ok(status.tell(Report::new(json!(status)).with_warnings(recipe.warnings).with_code(code), &site))
+}
+
+fn summarize_certificate(site: &Session, certificate: &Certificate) -> Result<Option<CertificateSummary>> {
+    let pem = match certificate {
+        Certificate::Issued { .. } => site.host.read(&site.layout.certificate_with_key)?,
         Certificate::Own { because, .. } if !because.is_empty() => None,
-        Certificate::Own { pair, .. } => {
-            Some(certificate::summarize_first(pair.certificate.as_bytes(), SystemTime::now())?)
-        }
-        Certificate::Given { certificate, .. } => site
-            .host
-            .read(&site.host.followed(certificate)?)?
-            .map(|pem| certificate::summarize_first(&pem, SystemTime::now()))
-            .transpose()?,
+        Certificate::Own { pair, .. } => Some(pair.certificate.as_bytes().to_vec()),
+        Certificate::Given { certificate, .. } => site.host.read(&site.host.followed(certificate)?)?,
     };
-    let renewer = match (site.settings().tls.mode, site.host.staged_root()) {
-        (TlsMode::Certbot, None) => acme::find_renewer(&site.host)?,
-        _ => None,
-    };
-    let services = match site.host.staged_root() {
-        Some(_) => Vec::new(),
-        None => super::services::service_rows(&site, |_| true).await?,
-    };
-    let backups = match site.host.staged_root() {
-        Some(_) => None,
-        None => crate::backup::summary::BackupSummary::of(&site.host, &site)?,
-    };
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "release": release,
-            "backups": backups,
-            "servers": servers,
-            "services": services,
-            "installed": journal.exists(),
-            "owned": journal.owned().len(),
-            "interrupted": interrupted,
-            "running": running,
-            "drift": drift,
-            "pending": pending,
-            "not_looked_at": unasked,
-            "kept": recipe.kept,
-            "certificate": certificate,
-            "certificate_renewed_by": renewer,
-            "on_first_boot": plan.on_first_boot,
-        }))?;
-    } else {
-        style.warn(&recipe.warnings);
-        let mut text = String::new();
+    pem.map(|pem| certificate::summarize_first(&pem, SystemTime::now())).transpose()
+}
+
+impl SiteStatus {
+    /// Adds what people are told.
+    fn tell(&self, report: Report, site: &Session) -> Report {
         let facts = &site.facts;
-        let _ = writeln!(text, "instance     {} ({}, {:?})", site.instance, facts.distribution, site.manager());
-        let _ = writeln!(text, "settings     {}", site.settings_file.display());
-        let state = match (journal.exists(), interrupted) {
-            _ if at_work.is_some() => at_work.map(ToString::to_string).unwrap_or_default(),
-            (false, _) => "not installed".to_owned(),
-            (true, true) => {
-                "the last run was interrupted; run install to finish it, or uninstall to undo it".to_owned()
-            }
-            (true, false) => format!("{} things in place", journal.owned().len()),
-        };
-        let _ = writeln!(text, "installed    {state}");
-        if let Some(Release { name, has_python }) = &release {
+        let release = self.release.iter().map(|Release { name, has_python }| {
             let trouble = match has_python {
                 true => "",
                 false => ": the Python that it runs on is gone; run `camcops-provision install`",
             };
-            let _ = writeln!(text, "release      {name}{trouble}");
+            ("release", format!("{name}{trouble}"))
+        });
+        let servers = self.servers.iter().map(|server| match (&server.answers, &server.trouble) {
+            (Some(answer), _) => (server.role, format!("{answer} answers at {}", server.at)),
+            (None, trouble) => (server.role, trouble.clone().unwrap_or_default()),
+        });
+        let services = self.services.iter().flat_map(|row| {
+            let drop_ins = row.drop_ins.iter().map(|path| ("", format!("with your {path}")));
+            [("service", format_row(row))].into_iter().chain(drop_ins)
+        });
+        let drift = self.drift.iter().map(|drift| match drift.facets.join(", ").as_str() {
+            "presence" => ("drift", format!("{}: not to be seen", drift.resource)),
+            facets => ("drift", format!("{}: {facets} changed since", drift.resource)),
+        });
+        report
+            .with_row("instance", format!("{} ({}, {:?})", self.instance, facts.distribution, site.manager()))
+            .with_row("settings", site.settings_file.display())
+            .with_row("installed", self.describe_installation())
+            .with_rows(release)
+            .with_rows(servers)
+            .with_rows(services)
+            .with_rows(drift)
+            .with_rows(self.kept.iter().map(|kept| ("kept", kept.to_string())))
+            .with_row("certificate", self.describe_certificate(site.settings().tls.mode == TlsMode::Certbot))
+            .with_rows(self.backups.iter().map(|backups| ("backups", backups.to_string())))
+            .with_row("site", site.url())
+            .with_rows(report::first_boot(&self.on_first_boot).map(|line| ("first boot", line)))
+            .with_row("pending", self.describe_pending())
+    }
+
+    fn describe_installation(&self) -> String {
+        match (&self.running, self.interrupted) {
+            (Some(running), _) if running.instance == self.instance => running.to_string(),
+            _ if !self.installed => "not installed".to_owned(),
+            (_, true) => "the last run was interrupted; run install to finish it, or uninstall to undo it".to_owned(),
+            (_, false) => format!("{} things in place", self.owned),
         }
-        for server in &servers {
-            let _ = match (&server.answers, &server.trouble) {
-                (Some(answer), _) => writeln!(text, "{:<12} {answer} answers at {}", server.role, server.at),
-                (None, trouble) => writeln!(text, "{:<12} {}", server.role, trouble.as_deref().unwrap_or_default()),
-            };
-        }
-        for told in &services {
-            let _ = writeln!(text, "service      {}", super::services::format_row(told));
-            for path in &told.drop_ins {
-                let _ = writeln!(text, "             with your {path}");
-            }
-        }
-        for drift in &drift {
-            let facets = drift.facets.join(", ");
-            let _ = match facets.as_str() {
-                "presence" => writeln!(text, "drift        {}: not to be seen", drift.resource),
-                _ => writeln!(text, "drift        {}: {facets} changed since", drift.resource),
-            };
-        }
-        for kept in &recipe.kept {
-            let _ = writeln!(text, "kept         {kept}");
-        }
-        match &certificate {
-            Some(summary) => {
-                let is_certbots = site.settings().tls.mode == TlsMode::Certbot;
-                let kind = match (summary.self_signed, is_certbots) {
-                    (true, _) => "self-signed",
-                    (false, true) => "from certbot",
-                    (false, false) => "given",
-                };
-                let renewer = match (is_certbots, &renewer) {
-                    (false, _) => String::new(),
-                    (true, Some(renewer)) => format!(", renewed by {renewer}"),
-                    (true, None) => ", renewed by nobody".to_owned(),
-                };
-                let _ = writeln!(
-                    text,
-                    "certificate  {kind}, for {}, {}{renewer}",
-                    summary.names.join(", "),
-                    summary.left()
-                );
-            }
-            None => text.push_str("certificate  none yet\n"),
-        }
-        if let Some(backups) = &backups {
-            let _ = writeln!(text, "backups      {backups}");
-        }
-        let _ = writeln!(text, "site         {}", site.url());
-        if let Some(line) = report::first_boot(&plan.on_first_boot) {
-            let _ = writeln!(text, "first boot   {line}");
-        }
-        let besides = match unasked.is_empty() {
-            true => String::new(),
-            false => {
-                let parts: Vec<String> = unasked.iter().map(ToString::to_string).collect();
+    }
+
+    fn describe_certificate(&self, is_certbots: bool) -> String {
+        let Some(summary) = &self.certificate else {
+            return "none yet".to_owned();
+        };
+        let kind = match (summary.self_signed, is_certbots) {
+            (true, _) => "self-signed",
+            (false, true) => "from certbot",
+            (false, false) => "given",
+        };
+        let renewer = match (is_certbots, &self.certificate_renewed_by) {
+            (false, _) => String::new(),
+            (true, renewer) => format!(", renewed by {}", renewer.as_deref().unwrap_or("nobody")),
+        };
+        format!("{kind}, for {}, {}{renewer}", summary.names.join(", "), summary.left())
+    }
+
+    fn describe_pending(&self) -> String {
+        let besides = match self.not_looked_at.as_slice() {
+            [] => String::new(),
+            parts => {
+                let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
                 format!(" (not looked at, for want of an answer: {})", parts.join(", "))
             }
         };
-        let _ = match pending {
-            0 => writeln!(text, "pending      nothing{besides}"),
-            some => writeln!(
-                text,
-                "pending      {}; `camcops-provision plan` shows them{besides}",
-                terminal::count_of(some, "change")
-            ),
-        };
-        terminal::print(&text)?;
+        match self.pending {
+            0 => format!("nothing{besides}"),
+            some => format!("{}; `camcops-provision plan` shows them{besides}", count_of(some, "change")),
+        }
     }
-    Ok(if flags.exit_code && pending > 0 { Exit::Pending as u8 } else { 0 })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::base::error::Exit;
 use crate::base::prompt::{self, ask_hidden, has_terminal, read_secret};
 use crate::base::secret::Secret;
 use crate::base::terminal::{Style, print_note};
+use crate::base::text::absolute_path;
 use crate::cli::Install;
 use crate::drivers::superuser;
 use crate::engine::{Action, Plan};
@@ -13,7 +14,7 @@ use crate::host::secrets::KeptSecret;
 use crate::resource::Resource;
 use crate::session::Session;
 use crate::settings::{Setting, UserName};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::Path;
 
 /// Takes the password from the file that a flag names, or from standard input.
@@ -32,16 +33,17 @@ pub(crate) fn take_file(site: &Session, file: Option<&Path>) -> Result<()> {
 
 /// The password that a file holds, or standard input if it is called `-`.
 pub(crate) fn from_file(host: &Host, flag: &str, file: &Path) -> Result<Secret> {
-    let password = match file.to_str() {
-        Some("-") => read_secret()?,
-        _ => {
-            let path = std::path::absolute(file)?;
-            let path = path.to_str().context("the name of a file is not UTF-8")?;
-            KeptSecret::given(host, flag, path)?.secret
-        }
-    };
+    let password = secret_from(host, flag, file)?;
     superuser::check_password(&password).map_err(|why| Exit::Usage.because(format!("{flag}: the password {why}")))?;
     Ok(password)
+}
+
+/// The secret that a file holds, whatever it looks like.
+pub(crate) fn secret_from(host: &Host, flag: &str, file: &Path) -> Result<Secret> {
+    if file.as_os_str() == "-" {
+        return read_secret();
+    }
+    Ok(KeptSecret::given(host, flag, &absolute_path(file)?)?.secret)
 }
 
 /// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
@@ -94,15 +96,16 @@ pub(crate) fn need_password(site: &Session, name: &str, style: Style) -> Result<
 pub(crate) fn asked_twice(question: &str) -> Result<Secret> {
     loop {
         let first = ask_hidden(question)?;
-        if let Err(why) = superuser::check_password(&first) {
-            print_note(&format!("the password {why}"));
-            continue;
+        match superuser::check_password(&first) {
+            Err(why) => print_note(&format!("the password {why}")),
+            Ok(()) if is_typed_again(&first)? => return Ok(first),
+            Ok(()) => print_note("these are two different passwords"),
         }
-        if first == ask_hidden("The same again: ")? {
-            return Ok(first);
-        }
-        print_note("these are two different passwords");
     }
+}
+
+fn is_typed_again(first: &Secret) -> Result<bool> {
+    Ok(*first == ask_hidden("The same again: ")?)
 }
 
 /// A secret of somebody else that is typed at the terminal, whatever it looks like.
@@ -112,7 +115,7 @@ pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
         if first.reveal().is_empty() {
             return Err(Exit::Failed.because("nothing was typed; nothing was changed"));
         }
-        if first == ask_hidden("The same again: ")? {
+        if is_typed_again(&first)? {
             return Ok(first);
         }
         print_note("these are two different ones");

@@ -8,6 +8,7 @@ mod safe;
 use super::need_machine;
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
+use crate::base::report::Report;
 use crate::base::terminal::{self, Style};
 use crate::camcops_conf::kept::mask_secrets;
 use crate::cli::{Global, Support};
@@ -67,7 +68,7 @@ struct Piece {
 }
 
 /// Collects it, shows what it is, and writes it.
-pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> {
+pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<Report> {
     need_machine(global, "collect what a helper needs")?;
     let site = Session::open(global)?;
     let now = OffsetDateTime::now_utc();
@@ -100,13 +101,9 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<u8> 
     pieces.insert(0, Piece { name: "README".into(), text: list });
     let bytes = pack_pieces(&name, &pieces, now.unix_timestamp())?;
     site.host.put_file(out, &bytes, Some((0, 0)), 0o600)?;
-    if style.json {
-        let names: Vec<&str> = pieces.iter().map(|piece| piece.name.as_str()).collect();
-        terminal::print_json(&json!({ "instance": site.instance, "file": out, "contents": names }))?;
-    } else {
-        terminal::print_line(&format!("{out} is written; only root can read it"))?;
-    }
-    Ok(0)
+    let names: Vec<&str> = pieces.iter().map(|piece| piece.name.as_str()).collect();
+    Ok(Report::new(json!({ "instance": site.instance, "file": out, "contents": names }))
+        .with_line(format!("{out} is written; only root can read it")))
 }
 
 fn list_pieces(pieces: &[Piece], hidden: usize) -> String {

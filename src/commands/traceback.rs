@@ -4,9 +4,10 @@
 //! a process that waits for something outside of Python tells it too. Places in the code are told, no values.
 
 use super::services::{is_chosen, known, refuse_unknown};
-use super::{need_machine, purge};
+use super::{load_site, need_machine};
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
+use crate::base::terminal;
 use crate::cli::{Global, Services};
 use crate::drivers::services::member::ServiceRole;
 use crate::host::named_file::open_at_once;
@@ -68,9 +69,9 @@ struct Frame {
 }
 
 /// Shows it.
-pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
     need_machine(global, "look into the services")?;
-    let site = purge::load_installed(global)?;
+    let site = load_site(global)?;
     refuse_unknown(&site, &flags.services)?;
     let known = known(&site)?;
     let seen = known.see(&site.host)?;
@@ -107,15 +108,10 @@ pub(crate) async fn run(global: &Global, flags: &Services, style: Style) -> Resu
     if all.is_empty() {
         return Err(Exit::Unreachable.because("none of these services runs: `camcops-provision status` says why"));
     }
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "processes": all }))?;
-    } else {
-        terminal::print(&all.iter().map(format_process).collect::<String>())?;
-    }
-    Ok(match all.iter().all(|process| process.trouble.is_some()) {
-        true => Exit::Failed as u8,
-        false => 0,
-    })
+    let failed = all.iter().all(|process| process.trouble.is_some());
+    Ok(Report::new(json!({ "instance": site.instance, "processes": all }))
+        .with_text(all.iter().map(format_process).collect::<String>())
+        .with_code(if failed { Exit::Failed as u8 } else { 0 }))
 }
 
 /// What a process says where it is, or why it does not.

@@ -8,21 +8,21 @@
 pub(crate) mod check;
 pub(crate) mod rollback;
 
-use super::need_machine;
+use super::{load_site, need_machine};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Parts, UpgradeFlags as Flags};
 use crate::commands::upgrade::rollback::Writes;
 use crate::drivers::{release, services, tables};
-use crate::engine::report::Lines;
-use crate::engine::{self, Plan};
+use crate::engine::Plan;
 use crate::journal::Writer;
 use crate::probe::{Backend, Endpoint};
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::{make_plan, overriding_sources, refuse_plan, unpack_bundle};
+use crate::session::converge::{apply_plan, make_plan, overriding_sources, refuse_plan, unpack_bundle};
 use crate::session::upgrade_record::{self, Side, UpgradePhase, UpgradeRecord};
 use crate::settings::{Auto, Version};
 use anyhow::{Context, Result, bail};
@@ -41,16 +41,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Upgrades, or tells what that would do.
-pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<Report> {
     let to = check::target_version(flags.to.as_deref())?;
     need_machine(global, "upgrade")?;
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);
-    let site = open_installed(&global)?;
+    let site = load_site(&global)?;
     if flags.check {
-        let found = check::check_upgrade(&site, to).await;
-        site.close().await;
-        return check::tell_preflight(&site, &found?, flags.exit_code, style);
+        let found = site.close_after(check::check_upgrade(&site, to).await).await?;
+        return check::report_preflight(&site, &found, flags.exit_code);
     }
     let stop = stop_on_signals(style)?;
     if rollback::finish_begun(&global, flags.yes, style).await? {
@@ -67,7 +66,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
     if !found.pending && begun.is_none() {
         site.close().await;
         check::set_version(&global, to.as_str())?;
-        return report_done(&site, None, style);
+        return Ok(report_unchanged(&site));
     }
     let question = format!("CamCOPS {} -> {}", found.from, to.as_str());
     ask_to_agree(&Question::new(&question, Enter::No), flags.yes, style)?;
@@ -89,7 +88,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
                 _ => &found.from,
             };
             let old = with_version(&global, asked_for)?;
-            let started = converge_parts(&old, &mut writer, &all_parts(), &GO_ON, style).await;
+            let started = converge_parts(&old, &mut writer, &Parts::default(), &GO_ON, style).await;
             old.close().await;
             started.context("the services could not be started again")?;
             return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
@@ -99,7 +98,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
     next.close().await;
     let Err(why) = result else {
         let gap = visitor.end().await;
-        return report_done(&next, Some((&upgrade, gap)), style);
+        return Ok(report_upgraded(&next, &upgrade, gap));
     };
     let (old, new) = (&upgrade.from.version, &upgrade.to.version);
     if !style.quiet {
@@ -130,23 +129,11 @@ fn begun_upgrade(site: &Session, to: Version) -> Result<Option<UpgradeRecord>> {
     }))
 }
 
-/// The site, with all that it takes to reach its data.
-fn open_installed(global: &Global) -> Result<Session> {
-    let site = Session::open(global)?;
-    let found = site.read_existing(&site.journal()?)?;
-    site.load_secrets(&found)?;
-    Ok(site)
-}
-
 /// The site as if its settings asked for this version.
 fn with_version(global: &Global, version: &str) -> Result<Session> {
     let mut global = global.clone();
     global.set.push(format!("{KEY}={version}"));
-    open_installed(&global)
-}
-
-fn all_parts() -> Parts {
-    Parts { only: Vec::new(), skip: Vec::new(), adopt: false }
+    load_site(&global)
 }
 
 /// Makes parts of the machine what the site wants.
@@ -177,14 +164,13 @@ async fn apply_chosen(
     choose(&mut plan);
     refuse_plan(site, &recipe, &plan)?;
     unpack_bundle(site, &plan)?;
-    let mut lines = Lines { style, host: &site.host };
-    engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await?;
+    apply_plan(site, writer, &plan, stop, style).await?;
     Ok(())
 }
 
 /// The new release, beside the one in use.
 async fn build_release(next: &Session, writer: &mut Writer<'_>, stop: &AtomicBool, style: Style) -> Result<()> {
-    let parts = Parts { only: vec![Part::Packages, Part::Application], ..all_parts() };
+    let parts = Parts::only_of(&[Part::Packages, Part::Application]);
     // The links are what makes it the current one.
     apply_chosen(next, writer, &parts, stop, style, |plan| {
         plan.changes.retain(|planned| !matches!(planned.change.resource, Resource::Symlink(_)));
@@ -249,19 +235,19 @@ async fn go_forward(
     remember(upgrade)?;
     check::set_version(global, &upgrade.to.version)?;
     next.host.cut().after_write();
-    let parts = Parts { skip: vec![Part::Services, Part::Web], ..all_parts() };
+    let parts = Parts::all_but(&[Part::Services, Part::Web]);
     converge_parts(next, writer, &parts, stop, style).await?;
     if upgrade.migrates {
         upgrade.sums = Some(tables::table_sums(&*next.drivers.database()?).await?);
         remember(upgrade)?;
         // What somebody enters ends the way back: nobody can before everything else runs.
         let services = next.drivers.services()?;
-        apply_chosen(next, writer, &all_parts(), stop, style, |plan| {
+        apply_chosen(next, writer, &Parts::default(), stop, style, |plan| {
             plan.changes.retain(|planned| !services::lets_visitors_in(services, &planned.change.resource));
         })
         .await?;
     }
-    converge_parts(next, writer, &all_parts(), stop, style).await?;
+    converge_parts(next, writer, &Parts::default(), stop, style).await?;
     check_site_works(next, writer).await?;
     upgrade.phase = UpgradePhase::Done;
     remember(upgrade)
@@ -277,7 +263,7 @@ async fn check_site_works(site: &Session, writer: &Writer<'_>) -> Result<()> {
         }
     }
     site.drivers.forget();
-    let (_, plan) = make_plan(site, &writer.journal, &all_parts()).await?;
+    let (_, plan) = make_plan(site, &writer.journal, &Parts::default()).await?;
     let differing = plan.changes.iter().map(|one| one.change.resource.to_string());
     let differing: Vec<String> = differing.collect();
     if !differing.is_empty() {
@@ -286,45 +272,33 @@ async fn check_site_works(site: &Session, writer: &Writer<'_>) -> Result<()> {
     Ok(())
 }
 
-fn report_done(site: &Session, upgraded: Option<(&UpgradeRecord, Duration)>, style: Style) -> Result<u8> {
-    let Some((upgrade, gap)) = upgraded else {
-        let version = site.settings().camcops.version;
-        if style.json {
-            terminal::print_json(&json!({ "instance": site.instance, "changed": false }))?;
-        } else {
-            let version = match version {
-                Auto::Auto => Version::NEWEST,
-                Auto::Given(version) => version,
-            };
-            terminal::print_line(&format!("nothing to do: CamCOPS {} is in use", version.as_str()))?;
-        }
-        return Ok(0);
-    };
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "changed": true,
-            "from": upgrade.from,
-            "to": upgrade.to,
-            "migrated": upgrade.migrates,
-            "dump": upgrade.dump,
-            "unanswered_ms": gap.as_millis() as u64,
-        }))?;
-        return Ok(0);
-    }
-    terminal::print_line(&format!(
-        "CamCOPS {} -> {}: the site did not answer for {:.1} s",
-        upgrade.from.version,
-        upgrade.to.version,
-        gap.as_secs_f64()
-    ))?;
-    if let Some(dump) = &upgrade.dump {
-        terminal::print_line(&format!("the data from before is in {dump}"))?;
-    }
-    terminal::print_line(
-        "`camcops-provision rollback` goes back; `camcops-provision releases prune` keeps the release for that",
-    )?;
-    Ok(0)
+fn report_unchanged(site: &Session) -> Report {
+    let version = site.settings().camcops.version.given().copied().unwrap_or(Version::NEWEST);
+    Report::new(json!({ "instance": site.instance, "changed": false }))
+        .with_line(format!("nothing to do: CamCOPS {} is in use", version.as_str()))
+}
+
+fn report_upgraded(site: &Session, upgrade: &UpgradeRecord, gap: Duration) -> Report {
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "changed": true,
+        "from": upgrade.from,
+        "to": upgrade.to,
+        "migrated": upgrade.migrates,
+        "dump": upgrade.dump,
+        "unanswered_ms": gap.as_millis() as u64,
+    }));
+    report
+        .with_line(format!(
+            "CamCOPS {} -> {}: the site did not answer for {:.1} s",
+            upgrade.from.version,
+            upgrade.to.version,
+            gap.as_secs_f64()
+        ))
+        .with_lines(upgrade.dump.as_ref().map(|dump| format!("the data from before is in {dump}")))
+        .with_line(
+            "`camcops-provision rollback` goes back; `camcops-provision releases prune` keeps the release for that",
+        )
 }
 
 /// Visits the site again and again, and knows for how long it did not answer.

@@ -4,9 +4,10 @@
 //! not always told.
 
 use super::superuser::{asked_twice, from_file};
-use super::{need_machine, purge};
+use super::{load_site, need_machine};
 use crate::base::error::Exit;
 use crate::base::prompt::has_terminal;
+use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::Style;
@@ -28,32 +29,20 @@ struct UserAccount {
 }
 
 /// Does it, and says what is.
-pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result<Report> {
     need_machine(global, "change users of CamCOPS")?;
     let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) = command;
     UserName::read(&user.name.as_str().into())
         .map_err(|why| Exit::Usage.because(format!("{}: {why}; allowed: {}", user.name, UserName::allowed())))?;
     stop_on_signals(style)?;
-    let site = purge::load_installed(global)?;
-    let told = change_user(&site, command, &user.name, style).await;
-    site.close().await;
-    let told = told?;
-    if style.json {
-        let document = json!({ "instance": site.instance, "user": user.name, "changed": told.changed });
-        crate::base::terminal::print_json(&document)?;
-    } else if !style.quiet {
-        crate::base::terminal::print_line(&told.text)?;
-    }
-    Ok(0)
+    let site = load_site(global)?;
+    site.close_after(change_user(&site, command, &user.name, style).await).await
 }
 
-struct UserReport {
-    changed: bool,
-    text: String,
-}
-
-async fn change_user(site: &Session, command: &User, name: &str, style: Style) -> Result<UserReport> {
-    let tell = |changed, text: String| Ok(UserReport { changed, text });
+async fn change_user(site: &Session, command: &User, name: &str, style: Style) -> Result<Report> {
+    let tell = |changed: bool, text: String| {
+        Ok(Report::new(json!({ "instance": site.instance, "user": name, "changed": changed })).with_remark(text))
+    };
     let before = find_user(site, name).await?;
     match command {
         User::Superuser { password, .. } => match before {

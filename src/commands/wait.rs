@@ -2,6 +2,7 @@
 
 use super::services;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Wait};
 use crate::probe::{self, Answer, Backend, Cause, Endpoint, Trouble, format_seconds};
@@ -35,7 +36,7 @@ struct AnsweredRole {
 }
 
 /// Waits.
-pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("wait talks to running services; leave --root out"));
@@ -64,21 +65,14 @@ pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<u
         }
         return Err(Exit::Unreachable.because(text));
     }
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "answered": answered }))?;
-    } else if !style.quiet {
-        for one in &answered {
-            terminal::print_line(&format_answer(one))?;
-        }
-    }
-    Ok(0)
+    let report = Report::new(json!({ "instance": site.instance, "answered": answered }));
+    Ok(answered.iter().map(format_answer).fold(report, Report::with_remark))
 }
 
 /// Logs in to the database as the account that runs this, for a `wait` of root.
-pub(crate) async fn try_login(socket: &Path, user: &str, database: &str) -> Result<u8> {
+pub(crate) async fn try_login(socket: &Path, user: &str, database: &str) -> Result<Report> {
     let result = probe::database::by_account(socket, user, database, LONGEST_TRY).await;
-    terminal::print_line(&serde_json::to_string(&result)?)?;
-    Ok(0)
+    Ok(Report::of_code(0).with_line(serde_json::to_string(&result)?))
 }
 
 /// Those asked for, or all that this machine has.

@@ -8,8 +8,7 @@ mod file;
 mod machine;
 
 use super::Session;
-use crate::drivers::services;
-use crate::drivers::{acme, broker, files, packages, release, sql, superuser, tables};
+use crate::drivers::{acme, broker, files, packages, release, services, sql, superuser, tables};
 use crate::host::script::{self, Playing, Step};
 use crate::resource::{Change, Enforced, Resource, State};
 use anyhow::{Result, anyhow};

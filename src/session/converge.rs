@@ -10,8 +10,7 @@ use crate::engine::{self, Action, Plan, Scope};
 use crate::journal::{Journal, Writer};
 use crate::recipe::Recipe;
 use crate::resource::{Part, Resource, State, Wanted};
-use crate::session::Session;
-use crate::session::trial;
+use crate::session::{Session, trial};
 use anyhow::Result;
 use std::sync::atomic::AtomicBool;
 
@@ -48,8 +47,16 @@ pub(crate) fn keep_parts(wanted: &mut Vec<Wanted>, parts: &Parts) {
     });
 }
 
-pub(crate) fn all_parts() -> Parts {
-    Parts { only: Vec::new(), skip: Vec::new(), adopt: false }
+/// Carries a plan out, and tells of each change.
+pub(crate) async fn apply_plan(
+    site: &Session,
+    writer: &mut Writer<'_>,
+    plan: &Plan,
+    stop: &AtomicBool,
+    style: Style,
+) -> Result<engine::RunOutcome> {
+    let mut lines = Lines { style, host: &site.host };
+    engine::apply_plan(&site.drivers, writer, plan, stop, &mut lines).await
 }
 
 /// Makes the machine what the settings say, in some of its parts; the lock is ours.
@@ -66,8 +73,7 @@ pub(crate) async fn converge_site(
     trial::refuse_verdict(site, &recipe, &plan, &writer.journal, style)?;
     plan.changes.retain(|planned| !is_issued(planned));
     unpack_bundle(site, &plan)?;
-    let mut lines = Lines { style, host: &site.host };
-    let outcome = engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await?;
+    let outcome = apply_plan(site, writer, &plan, stop, style).await?;
     let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
     services::after_removals(&site.host, &removed)?;
@@ -92,8 +98,7 @@ pub(crate) async fn issue_certificate(
         if plan.changes.is_empty() {
             break;
         }
-        let mut lines = Lines { style, host: &site.host };
-        let made = engine::apply_plan(&site.drivers, writer, &plan, stop, &mut lines).await?;
+        let made = apply_plan(site, writer, &plan, stop, style).await?;
         outcome.done += made.done;
         outcome.planned += made.planned;
     }

@@ -1,8 +1,9 @@
-//! Who may do something here, asked before anything else is.
+//! What a command needs before it does anything: who may do it, where, and with which site.
 
 use super::open_host;
 use crate::base::error::Exit;
 use crate::cli::Global;
+use crate::session::Session;
 use anyhow::Result;
 
 /// Only root may change a machine; a staged tree belongs to whoever owns it.
@@ -25,4 +26,21 @@ pub(crate) fn need_machine(global: &Global, command: &str) -> Result<()> {
         true => Ok(()),
         false => Err(Exit::NoPermission.because(format!("only root may {command} on this machine: run it with sudo"))),
     }
+}
+
+/// The site, with all that it takes to reach its data.
+pub(crate) fn load_site(global: &Global) -> Result<Session> {
+    let site = Session::open(global)?;
+    site.load_secrets(&site.read_existing(&site.journal()?)?)?;
+    Ok(site)
+}
+
+/// The same of a site that has to be there already: what is asked for is a change of it.
+pub(crate) fn open_installed(global: &Global) -> Result<Session> {
+    let site = load_site(global)?;
+    if !site.journal()?.exists() {
+        return Err(Exit::Unreachable
+            .because(format!("the instance {} is not installed; run `camcops-provision install`", site.instance)));
+    }
+    Ok(site)
 }

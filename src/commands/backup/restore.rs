@@ -4,14 +4,15 @@ use super::{backup_path, load_beside, open_files};
 use crate::archive::pack;
 use crate::backup::{self, Opened, files, make};
 use crate::base::error::Exit;
+use crate::base::prompt::confirm_database;
+use crate::base::report::Report;
 use crate::base::signals::{is_to_stop, stop_on_signals, stopped_error};
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::{Style, count_of};
 use crate::cli::{Global, Parts, Restore};
-use crate::commands::purge;
-use crate::drivers::services;
+use crate::commands::load_site;
 use crate::drivers::sql::copy::load::{self, DumpSource, ScratchDatabase};
 use crate::drivers::sql::{self, Database};
-use crate::drivers::tables;
+use crate::drivers::{services, tables};
 use crate::host::PathKind;
 use crate::journal::{self, Journal, Writer};
 use crate::resource::{Part, State};
@@ -40,7 +41,7 @@ struct Restored {
 }
 
 /// Brings it back.
-pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Result<Report> {
     let stop = stop_on_signals(style)?;
     let begin = Instant::now();
     let mut site = Session::open(global)?;
@@ -60,7 +61,7 @@ pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Resul
     if !is_new && !flags.with_configuration {
         return restore_data(global, site, &input, flags, stop, begin, style).await;
     }
-    confirm_restore(&opened.manifest.database.name, flags)?;
+    confirm_restore(flags, &opened.manifest.database.name)?;
     let before = before_files(global, &mut site, opened, is_new, flags).await?;
     let restored = match with_files(global, &mut site, opened, flags) {
         Ok(()) => restore_data(global, site, &input, flags, stop, begin, style).await,
@@ -83,51 +84,44 @@ async fn restore_data(
     stop: &'static AtomicBool,
     begin: Instant,
     style: Style,
-) -> Result<u8> {
+) -> Result<Report> {
     let database = site.settings().database.name_or(&site.layout.slug).to_owned();
-    confirm_restore(&database, flags)?;
+    confirm_restore(flags, &database)?;
     let is_new = !Journal::read(&site.host, &site.instance)?.exists();
-    site = purge::load_installed(global)?;
+    site = load_site(global)?;
     if is_new || !has_ground(&site).await? {
         // Everything that data can be loaded into; what reads it comes after it.
-        let ground = Parts { skip: vec![Part::Tables, Part::Superuser, Part::Services, Part::Web], ..all_parts() };
+        let ground = Parts::all_but(&[Part::Tables, Part::Superuser, Part::Services, Part::Web]);
         let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
         let converged = converge_site(&site, &mut writer, &ground, stop, style).await;
-        site.close().await;
-        converged?;
+        site.close_after(converged).await?;
         drop(writer);
-        site = purge::load_installed(global)?;
+        site = load_site(global)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
     let known = site.drivers.database()?;
     let restored = restore_tables(&site, &known, &mut writer, input, flags, style).await;
-    site.close().await;
-    let restored = restored?;
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "database": database,
-            "tables": restored.tables,
-            "rows": restored.rows,
-            "safety_backup": restored.safety,
-            "seconds": begin.elapsed().as_secs_f64(),
-            "downtime_seconds": restored.downtime.as_secs_f64(),
-            "url": site.url(),
-        }))?;
-        return Ok(0);
-    }
-    if let Some(safety) = &restored.safety {
-        terminal::print_line(&format!("what was there before is in {safety}"))?;
-    }
-    terminal::print_line(&format!(
-        "restored {} in {} into {database}: {:.0} s, {:.0} s of them without a site",
-        terminal::count_of(usize::try_from(restored.rows)?, "row"),
-        terminal::count_of(restored.tables, "table"),
-        begin.elapsed().as_secs_f64(),
-        restored.downtime.as_secs_f64()
-    ))?;
-    terminal::print_line(&format!("The CamCOPS application is running at {}", site.url()))?;
-    Ok(0)
+    let restored = site.close_after(restored).await?;
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "database": database,
+        "tables": restored.tables,
+        "rows": restored.rows,
+        "safety_backup": restored.safety,
+        "seconds": begin.elapsed().as_secs_f64(),
+        "downtime_seconds": restored.downtime.as_secs_f64(),
+        "url": site.url(),
+    }));
+    Ok(report
+        .with_lines(restored.safety.map(|safety| format!("what was there before is in {safety}")))
+        .with_line(format!(
+            "restored {} in {} into {database}: {:.0} s, {:.0} s of them without a site",
+            count_of(restored.rows, "row"),
+            count_of(restored.tables, "table"),
+            begin.elapsed().as_secs_f64(),
+            restored.downtime.as_secs_f64()
+        ))
+        .with_line(format!("The CamCOPS application is running at {}", site.url())))
 }
 
 fn tell_step(site: &Session, text: &str) -> Result<()> {
@@ -135,21 +129,9 @@ fn tell_step(site: &Session, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn all_parts() -> Parts {
-    Parts { only: Vec::new(), skip: Vec::new(), adopt: false }
-}
-
 /// Only whoever names the database exactly may have it replaced.
-fn confirm_restore(database: &str, flags: &Restore) -> Result<()> {
-    match &flags.confirm {
-        Some(name) if name == database => Ok(()),
-        Some(name) => Err(Exit::Usage.because(format!(
-            "--confirm {name}: the database that would be replaced is called {database}; nothing was changed"
-        ))),
-        None => Err(Exit::Usage.because(format!(
-            "this replaces everything in the database {database}: if that is meant, say --confirm {database}; nothing was changed"
-        ))),
-    }
+fn confirm_restore(flags: &Restore, database: &str) -> Result<()> {
+    confirm_database(flags.confirm.as_deref(), database, "replaces", "replaced")
 }
 
 fn open_input(site: &Session, path: &str) -> Result<Input> {
@@ -194,7 +176,7 @@ async fn before_files(
         }
         return Ok(None);
     }
-    *site = purge::load_installed(global)?;
+    *site = load_site(global)?;
     let known = site.drivers.database()?;
     let _lock = journal::try_lock(&site.host)?;
     load::need_power(&known, "")?;
@@ -216,7 +198,7 @@ fn with_files(global: &Global, site: &mut Session, opened: &Opened, flags: &Rest
     let identity = flags.identity.identity.as_deref();
     let brought =
         open_files(&site.host, opened, identity)?.read(&site.host, |packed| files::bring_back(&site.host, packed))?;
-    tell_step(site, &format!("brought back {}", terminal::count_of(brought.number, "file")))?;
+    tell_step(site, &format!("brought back {}", count_of(brought.number, "file")))?;
     if !brought.left_out.is_empty() {
         tell_step(site, &format!("left out, as nothing of a site is kept there: {}", brought.left_out.join(", ")))?;
     }
@@ -303,7 +285,7 @@ async fn restore_tables(
 
 /// Brings the site up again, whatever signal comes.
 async fn start_services(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
-    converge_site(site, writer, &all_parts(), &AtomicBool::new(false), style).await?;
+    converge_site(site, writer, &Parts::default(), &AtomicBool::new(false), style).await?;
     Ok(())
 }
 

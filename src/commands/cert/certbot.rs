@@ -5,6 +5,7 @@
 
 use super::change::{is_served, place_certificate, refuse_managed, remember_former, report_change, serve_certificate};
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::Style;
 use crate::certificate::{self, Pair};
@@ -24,14 +25,19 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Serves what certbot has.
-pub(crate) async fn install_certbot(global: &Global, style: Style) -> Result<u8> {
+pub(crate) async fn install_certbot(global: &Global, style: Style) -> Result<Report> {
     need_machine(global, "change the certificate")?;
     stop_on_signals(style)?;
     deploy_certificate(global, "is served now", style).await
 }
 
 /// Has certbot renew it, and serves what it has then.
-pub(crate) async fn renew_certificate(global: &Global, site: &Session, how: acme::Renewal, style: Style) -> Result<u8> {
+pub(crate) async fn renew_certificate(
+    global: &Global,
+    site: &Session,
+    how: acme::Renewal,
+    style: Style,
+) -> Result<Report> {
     stop_on_signals(style)?;
     site.drivers.refuse_unfit_apache(&site.host).await?;
     // Without the lock: certbot calls this program, which takes it.
@@ -42,7 +48,7 @@ pub(crate) async fn renew_certificate(global: &Global, site: &Session, how: acme
     deploy_certificate(global, what, style).await
 }
 
-async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result<u8> {
+async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result<Report> {
     let site = Session::open(global)?;
     refuse_managed(&site)?;
     if site.settings().tls.mode != TlsMode::Certbot {
@@ -54,7 +60,7 @@ async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result
     let (path, ..) = site.certificate_files();
     let former = site.host.read_text(&path)?.map(Zeroizing::new);
     if former.as_ref() == Some(&text) && is_served(&site).await {
-        return report_change(&site, &summary, what, style);
+        return Ok(report_change(&site, &summary, what));
     }
     site.drivers.refuse_unfit_apache(&site.host).await?;
     let own = Session::open(global)?;
@@ -65,7 +71,7 @@ async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result
         serve_certificate(&site, &writer).await
     };
     let Err(why) = taken.await else {
-        return report_change(&site, &summary, what, style);
+        return Ok(report_change(&site, &summary, what));
     };
     let Some(former) = former else {
         return Err(why);

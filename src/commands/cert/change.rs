@@ -5,8 +5,10 @@
 
 use super::waiting_key;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::Style;
+use crate::base::text::sha256_hex;
 use crate::certificate::{self, CertificateSummary, Pair};
 use crate::cli::{CertInstall, Global, Parts};
 use crate::commands::cert::import::ImportedPair;
@@ -39,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MARK: usize = 16;
 
 /// Serves a certificate that an authority issued.
-pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, style: Style) -> Result<u8> {
+pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, style: Style) -> Result<Report> {
     need_machine(global, "change the certificate")?;
     let stop = stop_on_signals(style)?;
     let former = Session::open(global)?;
@@ -90,7 +92,7 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, st
     if former.host.read(&waiting)?.as_deref() == Some(&brought.key[..]) {
         former.host.remove_file(&waiting)?;
     }
-    report_change(&now, &summary, "is served now", style)
+    Ok(report_change(&now, &summary, "is served now"))
 }
 
 pub(super) fn refuse_managed(site: &Session) -> Result<()> {
@@ -121,9 +123,7 @@ pub(super) fn remember_former(site: &Session, writer: &Writer<'_>) -> Result<()>
 
 /// What the files of a pair are called that is not at the usual place: the certificate and its key.
 fn own_names(site: &Session, certificate: &[u8]) -> (String, String) {
-    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
-    let mut mark: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-    mark.truncate(MARK);
+    let mark = &sha256_hex(certificate)[..MARK];
     let prefix = own_prefix(site);
     (format!("{prefix}{mark}.crt"), format!("{prefix}{mark}.key"))
 }
@@ -190,7 +190,7 @@ async fn go_back(
 
 /// Puts the pair of the site and what names it in place. What else is pending is for `install`.
 pub(super) async fn place_certificate(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
-    let parts = Parts { only: vec![Part::Certificate, Part::Web], skip: Vec::new(), adopt: false };
+    let parts = Parts::only_of(&[Part::Certificate, Part::Web]);
     let (_, plan) = make_plan(site, &writer.journal, &parts).await?;
     let layout = &site.layout;
     let concerned = [
@@ -267,8 +267,7 @@ async fn clear_up(site: &Session, writer: &mut Writer<'_>, style: Style) -> Resu
     if !owned.iter().any(|one| goes(one.change.resource.name())) {
         return Ok(());
     }
-    let whole = Parts { only: Vec::new(), skip: Vec::new(), adopt: false };
-    let (_, plan) = make_plan(site, &writer.journal, &whole).await?;
+    let (_, plan) = make_plan(site, &writer.journal, &Parts::default()).await?;
     carry_out(site, writer, plan, style, goes).await
 }
 
@@ -324,7 +323,7 @@ fn tell_cleared(cleared: Result<()>, style: Style) {
 }
 
 /// Makes the self-signed certificate anew, or has certbot renew its one.
-pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style: Style) -> Result<u8> {
+pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style: Style) -> Result<Report> {
     need_machine(global, "change the certificate")?;
     let mut site = Session::open(global)?;
     refuse_managed(&site)?;
@@ -368,24 +367,15 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style
     place_certificate(&site, &mut writer, style).await?;
     serve_certificate(&site, &writer).await?;
     tell_cleared(clear_up(&site, &mut writer, style).await, style);
-    report_change(
-        &site,
-        &summary,
-        "is served now; tablets that were told to trust the former one have to be told again",
-        style,
-    )
+    let what = "is served now; tablets that were told to trust the former one have to be told again";
+    Ok(report_change(&site, &summary, what))
 }
 
-pub(super) fn report_change(site: &Session, summary: &CertificateSummary, what: &str, style: Style) -> Result<u8> {
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "certificate": summary }))?;
-    } else if !style.quiet {
-        terminal::print_line(&format!(
-            "the certificate for {}, until {}, {what}; its SHA-256 fingerprint is {}",
-            summary.names.join(", "),
-            summary.not_after,
-            summary.fingerprint_sha256
-        ))?;
-    }
-    Ok(0)
+pub(super) fn report_change(site: &Session, summary: &CertificateSummary, what: &str) -> Report {
+    Report::new(json!({ "instance": site.instance, "certificate": summary })).with_remark(format!(
+        "the certificate for {}, until {}, {what}; its SHA-256 fingerprint is {}",
+        summary.names.join(", "),
+        summary.not_after,
+        summary.fingerprint_sha256
+    ))
 }

@@ -2,6 +2,7 @@
 
 use super::waiting_key;
 use crate::base::error::Exit;
+use crate::base::text::absolute_path;
 use crate::certificate::{self, CertificateFinding, GivenFiles, Severity};
 use crate::cli::CertInstall;
 use crate::host::{Host, PathInfo};
@@ -84,9 +85,8 @@ fn open_keys(path: &Path, entry: &PathInfo, pem: &[u8]) -> Vec<CertificateFindin
 }
 
 fn read_bytes(host: &Host, flag: &str, path: &Path) -> Result<(PathInfo, Vec<u8>)> {
-    let path = std::path::absolute(path)?;
-    let path = path.to_str().context("the name of a file is not UTF-8")?;
-    match host.look_and_read(&host.followed(path)?)? {
+    let path = absolute_path(path)?;
+    match host.look_and_read(&host.followed(&path)?)? {
         Some((entry, Some(bytes))) => Ok((entry, bytes)),
         Some((_, None)) => Err(Exit::Unusable.because(format!("{flag} {path}: this is not an ordinary file"))),
         None => Err(Exit::Unusable.because(format!("{flag} {path}: there is no such file"))),

@@ -1,7 +1,7 @@
 //! `cert verify`: the site as a tablet meets it.
 
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
 use crate::certificate::{self, CertificateSummary, Severity};
 use crate::cli::Global;
 use crate::probe::{Cause, visitor};
@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Goes there, and says what a tablet would say.
-pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Option<u16>, style: Style) -> Result<u8> {
+pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Option<u16>) -> Result<Report> {
     if global.root.is_some() {
         return Err(Exit::Usage.because("a staged tree does not run; leave --root out on the machine that it becomes"));
     }
@@ -42,31 +42,24 @@ pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Opt
         .as_ref()
         .map(|why| describe_complaint(&met, why, &chain, &host))
         .or_else(|| explain_refusal(&host, port, &met, now));
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "host": host,
-            "port": port,
-            "trusted": problem.is_none(),
-            "problem": problem,
-            // The visitor speaks nothing else.
-            "protocol": (!chain.is_empty()).then_some("TLS 1.2"),
-            "chain": chain,
-        }))?;
-        return Ok(problem.map_or(0, |_| Exit::Unusable as u8));
-    }
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "host": host,
+        "port": port,
+        "trusted": problem.is_none(),
+        "problem": problem,
+        // The visitor speaks nothing else.
+        "protocol": (!chain.is_empty()).then_some("TLS 1.2"),
+        "chain": chain,
+    }));
     if let Some(problem) = problem {
-        return Err(Exit::Unusable.because(format!("{host}:{port}: {problem}")));
-    }
-    if style.quiet {
-        return Ok(0);
+        return Ok(report.refusing(Exit::Unusable, format!("{host}:{port}: {problem}")));
     }
     let left = chain.first().map(CertificateSummary::left).unwrap_or_default();
-    terminal::print_line(&format!(
+    Ok(report.with_remark(format!(
         "a tablet trusts {host}:{port}: TLS 1.2, the name is in the certificate, its chain of {} is complete, {left}",
         chain.len()
-    ))?;
-    Ok(0)
+    )))
 }
 
 /// What other clients than this one have against a certificate that this one takes: the same as `cert install` would.

@@ -1,16 +1,16 @@
 //! `config set` of a secret of CamCOPS: it comes from a prompt, a file or standard input, goes into a file for root alone,
 //! and the setting names that.
 
-use super::{answer_change, put_settings};
+use super::{put_settings, report_change};
 use crate::base::error::Exit;
-use crate::base::prompt::{has_terminal, read_secret};
+use crate::base::prompt::has_terminal;
+use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::terminal::Style;
 use crate::cli::Global;
 use crate::commands::need_root;
-use crate::commands::superuser::typed_twice;
+use crate::commands::superuser::{secret_from, typed_twice};
 use crate::host::Host;
-use crate::host::secrets::KeptSecret;
 use crate::layout::Layout;
 use crate::session::open_host;
 use crate::settings::{self, BY_FILE};
@@ -48,7 +48,7 @@ pub(super) fn wanted_secret<'a>(pairs: &'a [String], from_file: Option<&'a Path>
 }
 
 /// Keeps it, and has the settings name the file.
-pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>, style: Style) -> Result<u8> {
+pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>, style: Style) -> Result<Report> {
     need_root(global, "change the settings")?;
     let (host, setting) = (open_host(global)?, wanted.setting);
     let (section, key) = secret_key(setting).context("this is no secret")?;
@@ -72,18 +72,18 @@ pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>, style: Styl
         }
     };
     let is_other = before != host.read(&path)?;
-    answer_change(&file, changed || is_other, style)
+    Ok(report_change(&file, changed || is_other))
 }
 
 /// Takes it out of the settings, and removes the file if it is ours.
-pub(super) fn unset_secret(global: &Global, setting: &str, style: Style) -> Result<u8> {
+pub(super) fn unset_secret(global: &Global, setting: &str) -> Result<Report> {
     need_root(global, "change the settings")?;
     let host = open_host(global)?;
     let (section, key) = secret_key(setting).context("this is no secret")?;
     let by_file = format!("{setting}{BY_FILE}");
     let (file, changed) = put_settings(global, &[(setting, None), (&by_file, None)])?;
     host.remove_file(&kept_in(&secrets_of(&host, global)?, &section, &key))?;
-    answer_change(&file, changed, style)
+    Ok(report_change(&file, changed))
 }
 
 fn secrets_of(host: &Host, global: &Global) -> Result<String> {
@@ -94,12 +94,7 @@ fn secrets_of(host: &Host, global: &Global) -> Result<String> {
 fn read_given(host: &Host, wanted: &WantedSecret<'_>, style: Style) -> Result<Secret> {
     let setting = wanted.setting;
     match wanted.from {
-        Some(file) if file == Path::new(STANDARD_INPUT) => read_secret(),
-        Some(file) => {
-            let path = std::path::absolute(file)?;
-            let path = path.to_str().context("the name of a file is not UTF-8")?;
-            Ok(KeptSecret::given(host, FLAG, path)?.secret)
-        }
+        Some(file) => secret_from(host, FLAG, file),
         None if !style.json && has_terminal() => typed_twice(&format!("{setting}: ")),
         None => Err(Exit::Usage.because(format!(
             "{setting} is a secret: use {FLAG} FILE (- for standard input), or run on a terminal; nothing was changed"

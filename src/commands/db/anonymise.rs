@@ -10,9 +10,10 @@ mod structure;
 
 use super::reach_database;
 use crate::base::error::Exit;
+use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style, count_of, strip_controls};
+use crate::base::terminal::{Style, count_of, strip_controls};
 use crate::cli::{Anonymise, Global};
 use crate::commands::need_machine;
 use crate::drivers::sql::copy::load::{self, ScratchDatabase};
@@ -33,48 +34,41 @@ const DICTIONARY: &str = include_str!("dictionary.py");
 const NO_FUNCTION: [u16; 2] = [1305, 1064];
 
 /// Makes the copy, and says what became of each column.
-pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<Report> {
     need_machine(global, "copy the database")?;
     DatabaseName::read(&flags.to.as_str().into()).map_err(|why| {
         Exit::Usage.because(format!("--to {}: {why}; allowed: {}", flags.to, DatabaseName::allowed()))
     })?;
     let stop = stop_on_signals(style)?;
     let (site, known) = reach_database(global).await?;
-    let made = make_copy(&site, &known, &flags.to, stop).await;
-    site.close().await;
-    let made = made?;
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "from": known.database,
-            "database": flags.to,
-            "tables": made.copied,
-            "empty": made.empty,
-            "left_out": made.left_out,
-        }))?;
-        return Ok(0);
-    }
-    for copied in made.copied.iter().filter(|copied| copied.rows > 0) {
-        terminal::print_line(&strip_controls(&copied.to_string()))?;
-    }
+    let made = site.close_after(make_copy(&site, &known, &flags.to, stop).await).await?;
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "from": known.database,
+        "database": flags.to,
+        "tables": made.copied,
+        "empty": made.empty,
+        "left_out": made.left_out,
+    }));
     let rows: u64 = made.copied.iter().map(|copied| copied.rows).sum();
-    terminal::print_line(&format!(
-        "{} of {} are in the database {}; {} made and left empty; only the server's administrator may read it so far",
-        count_of(usize::try_from(rows)?, "row"),
-        known.database,
-        flags.to,
-        count_of(made.empty.len(), "table"),
-    ))?;
-    if !made.left_out.is_empty() {
-        terminal::print_line(&format!(
-            "left out, as this release does not know them: {}",
-            strip_controls(&made.left_out.join(", "))
-        ))?;
-    }
-    style.warn(&[
-        "the copy has no names, numbers, contacts, texts, pictures or users, but it has every answer with its time and the internal numbers of the records: whoever can read the original can still find a person in it, so treat it as pseudonymous".to_owned(),
-    ]);
-    Ok(0)
+    let of_tables =
+        made.copied.iter().filter(|copied| copied.rows > 0).map(|copied| strip_controls(&copied.to_string()));
+    let left_out = (!made.left_out.is_empty()).then(|| {
+        format!("left out, as this release does not know them: {}", strip_controls(&made.left_out.join(", ")))
+    });
+    Ok(report
+        .with_lines(of_tables)
+        .with_line(format!(
+            "{} of {} are in the database {}; {} made and left empty; only the server's administrator may read it so far",
+            count_of(rows, "row"),
+            known.database,
+            flags.to,
+            count_of(made.empty.len(), "table"),
+        ))
+        .with_lines(left_out)
+        .with_warnings([
+            "the copy has no names, numbers, contacts, texts, pictures or users, but it has every answer with its time and the internal numbers of the records: whoever can read the original can still find a person in it, so treat it as pseudonymous",
+        ]))
 }
 
 struct AnonymousCopy {

@@ -16,9 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) async fn fix_collations(global: &Global, style: Style) -> Result<()> {
     let stop = stop_on_signals(style)?;
     let (site, known) = reach_database(global).await?;
-    let fixed = fix_in_turn(&site, &known, stop, style).await;
-    site.close().await;
-    fixed
+    site.close_after(fix_in_turn(&site, &known, stop, style).await).await
 }
 
 async fn fix_in_turn(site: &Session, known: &Database, stop: &AtomicBool, style: Style) -> Result<()> {

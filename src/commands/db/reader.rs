@@ -1,23 +1,23 @@
 //! `db grant-readonly`: an account for whoever analyses the data. It is the one of `database.readonly_user`, which
 //! `install` makes; this sets that up and makes it at once.
 
-use super::{parts_alone, reach_database};
+use super::reach_database;
 use crate::base::error::Exit;
 use crate::base::prompt::has_terminal;
+use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::Style;
-use crate::cli::{Global, GrantReadonly};
+use crate::cli::{Global, GrantReadonly, Parts};
 use crate::commands::superuser::{asked_twice, from_file};
-use crate::commands::{config, need_machine, scale};
+use crate::commands::{config, need_machine, open_installed, scale};
 use crate::drivers::sql::Database;
-use crate::engine::report::Lines;
 use crate::engine::{self, Action};
 use crate::host::secrets::SecretName;
 use crate::journal::Writer;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::{make_plan, refuse_undoable};
+use crate::session::converge::{apply_plan, make_plan, refuse_undoable};
 use crate::settings::{ClientHost, DatabaseUser, Setting};
 use anyhow::Result;
 use serde_json::json;
@@ -26,10 +26,10 @@ const USER: &str = "database.readonly_user";
 const HOST: &str = "database.readonly_host";
 
 /// Makes the account, or mends it, and says where its password is.
-pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style: Style) -> Result<u8> {
+pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style: Style) -> Result<Report> {
     need_machine(global, "make an account of the database")?;
     let stop = stop_on_signals(style)?;
-    let before = scale::open_installed(global)?;
+    let before = open_installed(global)?;
     let mut changes = wanted_settings(&before, flags)?;
     scale::refuse_overruled(&before, &changes)?;
     let password = read_password(&before, flags, style)?;
@@ -50,8 +50,8 @@ pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style
     }
     let made = async {
         let mut writer = Writer::open(&site.host, &site.instance, "db grant-readonly")?;
-        let (recipe, mut plan) =
-            make_plan(&site, &writer.journal, &parts_alone(&[Part::Secrets, Part::Database])).await?;
+        let parts = Parts::only_of(&[Part::Secrets, Part::Database]);
+        let (recipe, mut plan) = make_plan(&site, &writer.journal, &parts).await?;
         let name = account_in_plan(&plan, &site);
         let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
         // Whatever else is pending is for `install`.
@@ -67,14 +67,11 @@ pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style
         let pairs: Vec<(&str, Option<&str>)> =
             changes.iter().map(|(key, value)| (*key, Some(value.as_str()))).collect();
         config::put_settings(global, &pairs)?;
-        let mut lines = Lines { style, host: &site.host };
-        let done = engine::apply_plan(&site.drivers, &mut writer, &plan, stop, &mut lines).await?;
+        let done = apply_plan(&site, &mut writer, &plan, stop, style).await?;
         anyhow::Ok((done.done, listening_hint(&*site.drivers.database()?, &site).await?))
     };
-    let made = made.await;
-    site.close().await;
-    let (done, alone) = made?;
-    tell_granted(&site, &known, done, alone, style)
+    let (done, alone) = site.close_after(made.await).await?;
+    Ok(report_granted(&site, &known, done, alone))
 }
 
 /// What the settings are to say; another account than the one that there is would stay behind unseen.
@@ -153,7 +150,7 @@ async fn listening_hint(known: &Database, site: &Session) -> Result<Option<Strin
     })
 }
 
-fn tell_granted(site: &Session, known: &Database, changed: usize, alone: Option<String>, style: Style) -> Result<u8> {
+fn report_granted(site: &Session, known: &Database, changed: usize, alone: Option<String>) -> Report {
     let settings = &site.settings().database;
     let user = settings.readonly_user.as_ref().map_or("", |user| user.as_str());
     let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
@@ -166,28 +163,19 @@ fn tell_granted(site: &Session, known: &Database, changed: usize, alone: Option<
             from.unwrap_or("elsewhere")
         )
     });
-    if style.json {
-        crate::base::terminal::print_json(&json!({
-            "instance": site.instance,
-            "database": known.database,
-            "user": user,
-            "host": from,
-            "password_file": file,
-            "changed": changed > 0,
-            "warning": warning,
-        }))?;
-        return Ok(0);
-    }
-    if let Some(warning) = warning {
-        style.warn(&[warning]);
-    }
-    if !style.quiet {
-        let nothing = if changed == 0 { "nothing to do: " } else { "" };
-        crate::base::terminal::print_line(&format!(
-            "{nothing}{user}{} may read {} and nothing else; its password is in {file}",
-            from.map(|host| format!("@{host}")).unwrap_or_default(),
-            known.database
-        ))?;
-    }
-    Ok(0)
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "database": known.database,
+        "user": user,
+        "host": from,
+        "password_file": file,
+        "changed": changed > 0,
+        "warning": warning,
+    }));
+    let nothing = if changed == 0 { "nothing to do: " } else { "" };
+    report.with_warnings(warning).with_remark(format!(
+        "{nothing}{user}{} may read {} and nothing else; its password is in {file}",
+        from.map(|host| format!("@{host}")).unwrap_or_default(),
+        known.database
+    ))
 }

@@ -5,9 +5,11 @@
 
 use super::{reach_database, with_services};
 use crate::base::error::Exit;
+use crate::base::prompt::confirm_database;
+use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::{self, Style, count_of};
-use crate::cli::{Global, Reset};
+use crate::base::terminal::{Style, count_of};
+use crate::cli::{Global, Parts, Reset};
 use crate::commands::superuser::{need_password, take_file};
 use crate::commands::{need_machine, purge};
 use crate::drivers::sql::copy::load::{self, ScratchDatabase};
@@ -16,7 +18,7 @@ use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::resource::{Resource, State};
 use crate::session::Session;
-use crate::session::converge::{all_parts, converge_site};
+use crate::session::converge::converge_site;
 use anyhow::Result;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const PATIENTS: &str = "patient";
 
 /// Makes the database anew.
-pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<u8> {
+pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<Report> {
     need_machine(global, "make the database anew")?;
     let stop = stop_on_signals(style)?;
     let mut global = global.clone();
@@ -33,32 +35,22 @@ pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<
         global.set.push(format!("superuser.username={name}"));
     }
     let (site, known) = reach_database(&global).await?;
-    let done = reset_database(&site, &known, flags, stop, style).await;
-    site.close().await;
-    let dump = done?;
-    let superuser = site.settings().superuser.username.as_ref();
-    let superuser = superuser.map(|name| name.as_str());
-    if style.json {
-        terminal::print_json(&json!({
-            "instance": site.instance,
-            "database": known.database,
-            "dump": dump,
-            "superuser": superuser,
-            "url": site.url(),
-        }))?;
-        return Ok(0);
-    }
-    if let Some(dump) = dump {
-        terminal::print_line(&format!("what was there before is in {dump}"))?;
-    }
-    terminal::print_line(&match superuser {
+    let dump = site.close_after(reset_database(&site, &known, flags, stop, style).await).await?;
+    let superuser = site.settings().superuser.username.as_ref().map(|name| name.as_str());
+    let report = Report::new(json!({
+        "instance": site.instance,
+        "database": known.database,
+        "dump": dump,
+        "superuser": superuser,
+        "url": site.url(),
+    }));
+    Ok(report.with_lines(dump.map(|dump| format!("what was there before is in {dump}"))).with_line(match superuser {
         Some(name) => format!("the database {} is new and empty, and {name} is its superuser", known.database),
         None => format!(
             "the database {} is new and empty; `camcops-provision user superuser NAME` makes the first who can log in",
             known.database
         ),
-    })?;
-    Ok(0)
+    }))
 }
 
 /// Refuses what must not be done, then does it; gives the dump.
@@ -70,7 +62,7 @@ async fn reset_database(
     style: Style,
 ) -> Result<Option<String>> {
     let (host, database) = (&site.host, &known.database);
-    confirm_reset(database, flags)?;
+    confirm_database(flags.confirm.as_deref(), database, "removes", "emptied")?;
     load::need_power(known, "")?;
     if purge::is_shared(site, &Resource::Schema(database.clone()))? {
         return Err(Exit::CannotCreate
@@ -94,39 +86,26 @@ async fn reset_database(
     let mut writer = Writer::open(host, &site.instance, "db reset")?;
     site.drivers.application()?.wait_for_old_run(host)?;
     services::stop_ours(site.drivers.services()?, host)?;
-    let dump = match site.dump_before(database, "reset", tables::Reader::Somebody).await {
-        Ok(dump) => dump,
-        Err(why) => {
-            return with_services(Err(why), site, &mut writer, style).await;
+    let emptied = async {
+        let dump = site.dump_before(database, "reset", tables::Reader::Somebody).await?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Exit::Failed.because("stopped by a signal: nothing was changed"));
         }
+        drop_tables(site, known).await?;
+        Ok(dump)
     };
-    if stop.load(Ordering::Relaxed) {
-        let why = Exit::Failed.because("stopped by a signal: nothing was changed");
-        return with_services(Err(why), site, &mut writer, style).await;
-    }
-    if let Err(why) = drop_tables(site, known).await {
-        return with_services(Err(why), site, &mut writer, style).await;
-    }
+    let dump = match emptied.await {
+        Ok(dump) => dump,
+        failed => return with_services(failed, site, &mut writer, style).await,
+    };
     site.drivers.forget();
-    if let Err(why) = converge_site(site, &mut writer, &all_parts(), &super::GO_ON, style).await {
+    if let Err(why) = converge_site(site, &mut writer, &Parts::default(), &super::GO_ON, style).await {
         let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
         return Err(why.context(format!(
             "the database {database} is empty and not yet made anew (what was there is in {before}; mend the cause and run `camcops-provision install`)"
         )));
     }
     Ok(dump)
-}
-
-fn confirm_reset(database: &str, flags: &Reset) -> Result<()> {
-    match &flags.confirm {
-        Some(name) if name == database => Ok(()),
-        Some(name) => Err(Exit::Usage.because(format!(
-            "--confirm {name}: the database that would be emptied is called {database}; nothing was changed"
-        ))),
-        None => Err(Exit::Usage.because(format!(
-            "this removes everything in the database {database}: if that is meant, say --confirm {database}; nothing was changed"
-        ))),
-    }
 }
 
 /// Refuses where there is anything of a patient, unless that is said too.
@@ -144,8 +123,8 @@ async fn refuse_patients(known: &Database, flags: &Reset) -> Result<()> {
     Err(Exit::Failed.because(format!(
         "the database {} has {} of patients and {} of what tablets and users have entered, in {}: if all of that is to go, say --destroy-clinical-data too; nothing was changed",
         known.database,
-        count_of(usize::try_from(patients)?, "record"),
-        count_of(usize::try_from(rows)?, "row"),
+        count_of(patients, "record"),
+        count_of(rows, "row"),
         count_of(others, "table")
     )))
 }

@@ -2,7 +2,7 @@
 
 use super::super::config;
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style};
+use crate::base::report::Report;
 use crate::camcops_conf::Ini;
 use crate::cli::Global;
 use crate::drivers::release::{self, Missing};
@@ -13,7 +13,7 @@ use crate::host::DiskSpace;
 use crate::host::named_file::replace_file;
 use crate::journal;
 use crate::session::Session;
-use crate::settings::{self, Auto, Mode, Origin, Version};
+use crate::settings::{self, Mode, Origin, Version};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -262,11 +262,7 @@ fn set_elsewhere(site: &Session) -> Option<String> {
 /// Lets the settings ask for a version; they stay as they are where they do already.
 pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
     let site = Session::open(global)?;
-    let wish = match site.settings().camcops.version {
-        Auto::Auto => Version::NEWEST,
-        Auto::Given(wish) => wish,
-    };
-    if wish.as_str() == version {
+    if site.settings().camcops.version.given().copied().unwrap_or(Version::NEWEST).as_str() == version {
         return Ok(());
     }
     let file = &site.settings_file;
@@ -277,19 +273,16 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
 }
 
 /// Tells what was found.
-pub(crate) fn tell_preflight(site: &Session, found: &Preflight, exit_code: bool, style: Style) -> Result<u8> {
-    if style.json {
-        let mut document = serde_json::to_value(found)?;
-        document["instance"] = site.instance.as_str().into();
-        terminal::print_json(&document)?;
-    } else {
-        terminal::print(&format_preflight(found))?;
-    }
-    Ok(match (found.problems.is_empty(), found.pending) {
-        (false, _) => Exit::Failed as u8,
-        (true, true) if exit_code => Exit::Pending as u8,
-        _ => 0,
-    })
+pub(crate) fn report_preflight(site: &Session, found: &Preflight, exit_code: bool) -> Result<Report> {
+    let mut document = serde_json::to_value(found)?;
+    document["instance"] = site.instance.as_str().into();
+    Ok(Report::new(document).with_text(format_preflight(found)).with_code(
+        match (found.problems.is_empty(), found.pending) {
+            (false, _) => Exit::Failed as u8,
+            (true, true) if exit_code => Exit::Pending as u8,
+            _ => 0,
+        },
+    ))
 }
 
 fn format_preflight(found: &Preflight) -> String {

@@ -1,12 +1,13 @@
 //! The way back from an upgrade: by itself, when the new version does not work, and by `rollback`.
 
-use super::{GO_ON, all_parts, check, converge_parts, open_installed, with_version};
+use super::{GO_ON, check, converge_parts, with_version};
 use crate::base::error::Exit;
-use crate::base::prompt::{Enter, Question, ask_to_agree};
+use crate::base::prompt::{Enter, Question, ask_to_agree, is_confirmed};
+use crate::base::report::Report;
 use crate::base::signals::{go_on_to_the_end, stop_on_signals};
 use crate::base::terminal::{self, Style};
-use crate::cli::{Global, Rollback};
-use crate::commands::need_machine;
+use crate::cli::{Global, Parts, Rollback};
+use crate::commands::{load_site, need_machine};
 use crate::drivers::sql::copy::load;
 use crate::drivers::{release, services, tables};
 use crate::journal::Writer;
@@ -29,23 +30,17 @@ pub(crate) enum Writes {
 }
 
 /// Goes back to the release from before the last upgrade.
-pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -> Result<u8> {
+pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -> Result<Report> {
     need_machine(global, "roll back")?;
     let _ = stop_on_signals(style)?;
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);
-    let site = open_installed(&global)?;
+    let site = load_site(&global)?;
     let known = site.drivers.database()?;
-    if let Some(name) = &flags.confirm
-        && *name != known.database
-    {
-        return Err(Exit::Usage.because(format!(
-            "--confirm {name}: the database whose new data would be given up is called {}; nothing was changed",
-            known.database
-        )));
-    }
+    let what = "the database whose new data would be given up";
+    let is_given_up = is_confirmed(flags.confirm.as_deref(), &known.database, what)?;
     if finish_begun(&global, flags.yes, style).await? {
-        return report_rolled_back(&site, style);
+        return report_rolled_back(&site);
     }
     let Some(upgrade) = upgrade_record::read_record(&site.host, &site.instance)? else {
         return Err(
@@ -64,7 +59,7 @@ pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -
     let question = format!("CamCOPS {} -> {}", upgrade.to.version, upgrade.from.version);
     ask_to_agree(&Question::new(&question, Enter::No), flags.yes, style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "rollback")?;
-    let writes = match (flags.confirm.is_some(), upgrade.phase) {
+    let writes = match (is_given_up, upgrade.phase) {
         (true, _) => Writes::GivenUp,
         (false, UpgradePhase::Done) => Writes::Ours,
         (false, _) => Writes::Anybodys,
@@ -75,17 +70,13 @@ pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -
     }
     site.close().await;
     undo_upgrade(&global, &mut writer, &upgrade, writes, style).await?;
-    report_rolled_back(&site, style)
+    report_rolled_back(&site)
 }
 
-fn report_rolled_back(site: &Session, style: Style) -> Result<u8> {
+fn report_rolled_back(site: &Session) -> Result<Report> {
     let current = release::current_release(&site.host)?.unwrap_or_default();
-    if style.json {
-        terminal::print_json(&json!({ "instance": site.instance, "release": current }))?;
-    } else {
-        terminal::print_line(&format!("release {current} is in use again"))?;
-    }
-    Ok(0)
+    Ok(Report::new(json!({ "instance": site.instance, "release": current }))
+        .with_line(format!("release {current} is in use again")))
 }
 
 /// Finishes what an earlier run began to undo; says whether there was anything to finish.
@@ -132,7 +123,7 @@ pub(crate) async fn undo_upgrade(
     check::set_version(global, &upgrade.from.version)?;
     old.host.cut().after_write();
     upgrade_record::forget_record(&old.host, &old.instance)?;
-    let converged = converge_parts(&old, writer, &all_parts(), &GO_ON, style).await;
+    let converged = converge_parts(&old, writer, &Parts::default(), &GO_ON, style).await;
     old.close().await;
     converged.with_context(|| {
         format!(
