@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Whether somebody is being asked, and nothing is done until there is an answer.
-pub(crate) static ASKING: AtomicBool = AtomicBool::new(false);
+static ASKING: AtomicBool = AtomicBool::new(false);
 
 /// Whether a signal came that asks for an end.
-pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
+static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Asks, and can be left by a signal. The question is written in here: who sees it may answer it by Ctrl-C at once.
 pub(crate) fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
@@ -24,28 +24,45 @@ pub(crate) fn while_asking<T>(ask: impl FnOnce() -> T) -> T {
     answer
 }
 
-pub(crate) fn leave_question() -> ! {
+fn leave_question() -> ! {
     prompt::show_typing();
     terminal::print_note("nothing was changed");
     std::process::exit(i32::from(Exit::Failed as u8))
 }
 
 /// Whether what is done now must come to its end.
-pub(crate) static GOES_ON: AtomicBool = AtomicBool::new(false);
+static GOES_ON: AtomicBool = AtomicBool::new(false);
 
 /// From here on no signal ends anything: what is half-way would be worse than what was there and what is to come.
 pub(crate) fn go_on_to_the_end() {
     GOES_ON.store(true, Ordering::SeqCst);
 }
 
-/// Whether a signal asked for an end.
-pub(crate) fn is_to_stop() -> bool {
-    STOP.load(Ordering::SeqCst) && !GOES_ON.load(Ordering::SeqCst)
+/// What a run looks at between two steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// A signal asks for an end.
+    Signals,
+    /// What is begun is brought to its end.
+    Never,
 }
 
-/// What a command says that ends for that.
-pub(crate) fn stopped_error() -> anyhow::Error {
-    Exit::Failed.because("stopped by a signal; the site's data is as it was: run again when it suits")
+/// What a command says that ends for that, where it has no more to say.
+pub(crate) const STOPPED: &str = "stopped by a signal; the site's data is as it was: run again when it suits";
+
+impl Interrupt {
+    /// Whether it is time to stop.
+    pub(crate) fn is_set(self) -> bool {
+        self == Interrupt::Signals && STOP.load(Ordering::SeqCst) && !GOES_ON.load(Ordering::SeqCst)
+    }
+
+    /// Stops with these words if it is time to.
+    pub(crate) fn check(self, message: &str) -> Result<()> {
+        match self.is_set() {
+            true => Err(Exit::Failed.because(message)),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Whether whoever started this wants it to outlive the terminal, as `nohup` does.
@@ -57,7 +74,7 @@ pub(crate) fn is_hang_up_ignored() -> bool {
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP: the step at hand is finished, then the run stops with a summary.
-pub(crate) fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
+pub(crate) fn stop_on_signals(style: Style) -> Result<Interrupt> {
     let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
     if !is_hang_up_ignored() {
         // A connection that is lost is no reason to leave a site half-way.
@@ -80,5 +97,5 @@ pub(crate) fn stop_on_signals(style: Style) -> Result<&'static AtomicBool> {
             }
         });
     }
-    Ok(&STOP)
+    Ok(Interrupt::Signals)
 }

@@ -4,7 +4,7 @@ use crate::archive::bundle::manifest::{BundleMachine, BundleManifest, FORMAT};
 use crate::archive::bundle::{PACKAGES, TOOL, WHEELS, read, write};
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::signals::{is_to_stop, stop_on_signals};
+use crate::base::signals::{Interrupt, STOPPED, stop_on_signals};
 use crate::base::stack::box_future;
 use crate::base::terminal::{Style, count_of};
 use crate::cli::{BundleCommand, BundleCreate, Global};
@@ -153,9 +153,9 @@ fn fill_bundle(
     let mut names: Vec<&str> = package_names(known, site.facts.pdf == Pdf::Packaged).collect();
     names.extend(python.iter().map(String::as_str));
     let debs = packages::fetch::fetch_packages(site.drivers.packages()?, host, &names, &at(PACKAGES), &at("apt"))?;
-    go_on()?;
+    Interrupt::Signals.check(STOPPED)?;
     let wheels = release::fetch::fetch_release(host, recipe, wanted, &at(WHEELS), &at("python"))?;
-    go_on()?;
+    Interrupt::Signals.check(STOPPED)?;
     let tool = std::env::current_exe()?;
     let tool = tool.to_str().context("this program's name is not UTF-8")?.to_owned();
     let source = |path: &str| match path {
@@ -189,13 +189,6 @@ fn fill_bundle(
     }
     let written = write::write_bundle(host, out, &manifest, source)?;
     Ok((manifest, written))
-}
-
-fn go_on() -> Result<()> {
-    match is_to_stop() {
-        true => Err(crate::base::signals::stopped_error()),
-        false => Ok(()),
-    }
 }
 
 /// What any settings may ask for, but for compilers.

@@ -8,7 +8,7 @@ mod reset;
 
 use super::{doctor, need_machine, open_installed};
 use crate::base::report::Report;
-use crate::base::signals::stop_on_signals;
+use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::stack::box_future;
 use crate::base::terminal::Style;
 use crate::cli::{Db, Doctor, Global, Parts};
@@ -22,10 +22,6 @@ use crate::session::converge::{converge_site, make_plan};
 use anyhow::Result;
 use serde_json::json;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
-
-/// What is begun is brought to its end.
-static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Does what is asked.
 pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<Report> {
@@ -53,7 +49,7 @@ async fn reach_database(global: &Global) -> Result<(Session, Rc<Database>)> {
 /// Brings the services back after something was done without them.
 async fn start_again(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
     site.drivers.forget();
-    converge_site(site, writer, &Parts::only_of(&[Part::Services]), &GO_ON, style).await?;
+    converge_site(site, writer, &Parts::only_of(&[Part::Services]), Interrupt::Never, style).await?;
     Ok(())
 }
 
@@ -100,7 +96,7 @@ struct Migrated {
     changed: bool,
 }
 
-async fn migrate_database(site: &Session, known: &Database, stop: &AtomicBool, style: Style) -> Result<Migrated> {
+async fn migrate_database(site: &Session, known: &Database, stop: Interrupt, style: Style) -> Result<Migrated> {
     let host = &site.host;
     let database = &known.database;
     let mut writer = Writer::open(host, &site.instance, "db upgrade")?;

@@ -18,7 +18,6 @@ use crate::session::upgrade_record::{self, UpgradePhase};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use std::sync::atomic::Ordering;
 
 /// Runs one of the `releases` commands.
 pub(crate) async fn run(global: &Global, command: &Releases, style: Style) -> Result<Report> {
@@ -143,9 +142,7 @@ async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<
     let going = unused.split_off(flags.keep.min(unused.len()));
     let (mut removed, mut bytes, mut left) = (Vec::new(), 0, Vec::new());
     for one in going {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Exit::Failed.because("stopped by a signal; run again to continue"));
-        }
+        stop.check("stopped by a signal; run again to continue")?;
         let resource = Resource::Release(one.id.clone());
         if !flags.dry_run {
             let mut lines = Lines { style, host: &site.host };

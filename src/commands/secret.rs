@@ -8,7 +8,7 @@ use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::report::Report;
 use crate::base::secret::Secret;
-use crate::base::signals::stop_on_signals;
+use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::Style;
 use crate::base::text::format_time;
 use crate::cli::{Global, Parts, SecretCommand as Command};
@@ -24,7 +24,6 @@ use crate::settings::{self, AbsolutePath, Mode};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use std::sync::atomic::AtomicBool;
 
 /// Does it.
 pub(crate) async fn run(global: &Global, command: &Command, style: Style) -> Result<Report> {
@@ -171,7 +170,7 @@ async fn apply_rotation(
     site: &Session,
     writer: &mut Writer<'_>,
     name: SecretName,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
 ) -> Result<engine::RunOutcome> {
     let (recipe, plan) = make_plan(site, &writer.journal, &parts_using(name)).await?;

@@ -12,7 +12,7 @@ use super::{load_site, need_machine};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::report::Report;
-use crate::base::signals::stop_on_signals;
+use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Parts, UpgradeFlags as Flags};
 use crate::commands::upgrade::rollback::Writes;
@@ -28,7 +28,6 @@ use crate::settings::{Auto, Version};
 use anyhow::{Context, Result, bail};
 use check::{KEY, Preflight};
 use serde_json::json;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -37,8 +36,6 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two visits while the release is changed.
 const PAUSE: Duration = Duration::from_millis(250);
-/// What is begun is brought to its end.
-static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Upgrades, or tells what that would do.
 pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<Report> {
@@ -88,7 +85,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
                 _ => &found.from,
             };
             let old = with_version(&global, asked_for)?;
-            let started = converge_parts(&old, &mut writer, &Parts::default(), &GO_ON, style).await;
+            let started = converge_parts(&old, &mut writer, &Parts::default(), Interrupt::Never, style).await;
             old.close().await;
             started.context("the services could not be started again")?;
             return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
@@ -141,7 +138,7 @@ async fn converge_parts(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
 ) -> Result<()> {
     apply_chosen(site, writer, parts, stop, style, |_| {}).await
@@ -151,7 +148,7 @@ async fn apply_chosen(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
     choose: impl FnOnce(&mut Plan),
 ) -> Result<()> {
@@ -169,7 +166,7 @@ async fn apply_chosen(
 }
 
 /// The new release, beside the one in use.
-async fn build_release(next: &Session, writer: &mut Writer<'_>, stop: &AtomicBool, style: Style) -> Result<()> {
+async fn build_release(next: &Session, writer: &mut Writer<'_>, stop: Interrupt, style: Style) -> Result<()> {
     let parts = Parts::only_of(&[Part::Packages, Part::Application]);
     // The links are what makes it the current one.
     apply_chosen(next, writer, &parts, stop, style, |plan| {
@@ -224,7 +221,7 @@ async fn go_forward(
     next: &Session,
     writer: &mut Writer<'_>,
     upgrade: &mut UpgradeRecord,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
 ) -> Result<()> {
     let remember = |upgrade: &UpgradeRecord| {

@@ -3,13 +3,13 @@
 use super::plan::{Action, Left, Plan, Planned};
 use super::put_back::{self, FormerContents};
 use crate::base::error::Exit;
+use crate::base::signals::Interrupt;
 use crate::drivers::{Drivers, packages};
 use crate::journal::Writer;
 use crate::resource::{Content, Enforced, Resource, Shown, State};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a run ended.
 #[derive(Debug, Default, Serialize)]
@@ -35,7 +35,7 @@ pub(crate) async fn apply_plan(
     drivers: &Drivers,
     writer: &mut Writer<'_>,
     plan: &Plan,
-    stop: &AtomicBool,
+    stop: Interrupt,
     progress: &mut dyn Progress,
 ) -> Result<RunOutcome> {
     if !plan.conflicts.is_empty() {
@@ -45,7 +45,7 @@ pub(crate) async fn apply_plan(
     let mut outcome = RunOutcome { planned: plan.changes.len(), left: plan.left.clone(), ..RunOutcome::default() };
     let former = FormerContents::of(&writer.journal, &plan.changes);
     for batch in plan.changes.chunk_by(at_once) {
-        if stop.load(Ordering::Relaxed) {
+        if stop.is_set() {
             return Err(stopped_midway(outcome.done, plan.changes.len()));
         }
         let stopped_at = |planned: &Planned, done: usize| {

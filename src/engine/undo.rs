@@ -3,12 +3,12 @@
 use super::apply::{Progress, RunOutcome, make_change, stopped_midway};
 use super::plan::{Left, Planned};
 use super::reverse::{Data, Others, Undoing, plan_undoing};
+use crate::base::signals::Interrupt;
 use crate::drivers::{Drivers, files};
 use crate::host::Host;
 use crate::journal::{self, Owned, Writer};
 use crate::resource::{Change, Content, Resource, State};
 use anyhow::{Context, Result};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Undoes everything that this instance made and that is still as we made it, last made first.
 pub(crate) async fn undo_all(
@@ -16,7 +16,7 @@ pub(crate) async fn undo_all(
     writer: &mut Writer<'_>,
     instance: &str,
     data: Data,
-    stop: &AtomicBool,
+    stop: Interrupt,
     progress: &mut dyn Progress,
 ) -> Result<RunOutcome> {
     let host = writer.host();
@@ -24,7 +24,7 @@ pub(crate) async fn undo_all(
     let owned: Vec<Owned> = writer.journal.owned().iter().rev().cloned().collect();
     let mut outcome = RunOutcome { planned: owned.len(), ..RunOutcome::default() };
     for (index, owned) in owned.iter().enumerate() {
-        if stop.load(Ordering::Relaxed) {
+        if stop.is_set() {
             return Err(stopped_midway(index, outcome.planned));
         }
         let step = async {

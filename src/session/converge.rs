@@ -2,6 +2,7 @@
 
 use crate::archive::bundle;
 use crate::base::error::Exit;
+use crate::base::signals::Interrupt;
 use crate::base::terminal::Style;
 use crate::cli::{Parts, SourceFlags};
 use crate::drivers::{packages, release, services, sql};
@@ -12,7 +13,6 @@ use crate::recipe::Recipe;
 use crate::resource::{Part, Resource, State, Wanted};
 use crate::session::{Session, trial};
 use anyhow::Result;
-use std::sync::atomic::AtomicBool;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
 pub(crate) async fn make_plan(site: &Session, journal: &Journal, parts: &Parts) -> Result<(Recipe, Plan)> {
@@ -52,7 +52,7 @@ pub(crate) async fn apply_plan(
     site: &Session,
     writer: &mut Writer<'_>,
     plan: &Plan,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
 ) -> Result<engine::RunOutcome> {
     let mut lines = Lines { style, host: &site.host };
@@ -64,7 +64,7 @@ pub(crate) async fn converge_site(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
 ) -> Result<(Recipe, Plan, engine::RunOutcome)> {
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
@@ -86,7 +86,7 @@ pub(crate) async fn issue_certificate(
     site: &Session,
     writer: &mut Writer<'_>,
     parts: &Parts,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
 ) -> Result<engine::RunOutcome> {
     let mut outcome = engine::RunOutcome::default();

@@ -6,7 +6,7 @@ use crate::backup::{self, Opened, files, make};
 use crate::base::error::Exit;
 use crate::base::prompt::confirm_database;
 use crate::base::report::Report;
-use crate::base::signals::{is_to_stop, stop_on_signals, stopped_error};
+use crate::base::signals::{Interrupt, STOPPED, stop_on_signals};
 use crate::base::terminal::{Style, count_of};
 use crate::cli::{Global, Parts, Restore};
 use crate::commands::load_site;
@@ -21,7 +21,6 @@ use crate::session::converge::converge_site;
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// What is to be brought back.
@@ -81,7 +80,7 @@ async fn restore_data(
     mut site: Session,
     input: &Input,
     flags: &Restore,
-    stop: &'static AtomicBool,
+    stop: Interrupt,
     begin: Instant,
     style: Style,
 ) -> Result<Report> {
@@ -247,9 +246,9 @@ async fn restore_tables(
             return Err(why);
         }
     };
-    if is_to_stop() {
+    if let Err(stopped) = Interrupt::Signals.check(STOPPED) {
         load::drop_scratch(known, ScratchDatabase::Restore).await?;
-        return Err(stopped_error());
+        return Err(stopped);
     }
     let begin = Instant::now();
     tell_step(site, "stopping the services of the site")?;
@@ -285,7 +284,7 @@ async fn restore_tables(
 
 /// Brings the site up again, whatever signal comes.
 async fn start_services(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
-    converge_site(site, writer, &Parts::default(), &AtomicBool::new(false), style).await?;
+    converge_site(site, writer, &Parts::default(), Interrupt::Never, style).await?;
     Ok(())
 }
 

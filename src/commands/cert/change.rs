@@ -6,7 +6,7 @@
 use super::waiting_key;
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::signals::stop_on_signals;
+use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::Style;
 use crate::base::text::sha256_hex;
 use crate::certificate::{self, CertificateSummary, Pair};
@@ -28,7 +28,6 @@ use crate::settings::{Frontend, TlsMode};
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
 use zeroize::Zeroizing;
@@ -52,9 +51,7 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, st
     former.drivers.refuse_unfit_apache(&former.host).await?;
     let mut writer = Writer::open(&former.host, &former.instance, "cert install")?;
     let (certificate, key) = own_names(&former, &brought.certificate);
-    if stop.load(Ordering::SeqCst) {
-        return Err(Exit::Failed.because("stopped by a signal; nothing was changed"));
-    }
+    stop.check("stopped by a signal; nothing was changed")?;
     remember_former(&former, &writer)?;
     let host = &former.host;
     host.put_file(&key, &brought.key, Some((0, 0)), 0o600)?;
@@ -217,7 +214,7 @@ async fn carry_out(
     plan.conflicts.retain(|conflict| concerns(conflict.resource.name()));
     let host = writer.host();
     let mut lines = Lines { style, host };
-    engine::apply_plan(&site.drivers, writer, &plan, &AtomicBool::new(false), &mut lines).await?;
+    engine::apply_plan(&site.drivers, writer, &plan, Interrupt::Never, &mut lines).await?;
     Ok(())
 }
 
@@ -351,9 +348,7 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style
     };
     let pair: Pair = pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
     let summary = certificate::summarize_first(pair.certificate.as_bytes(), now)?;
-    if stop.load(Ordering::SeqCst) {
-        return Err(Exit::Failed.because("stopped by a signal; nothing was changed"));
-    }
+    stop.check("stopped by a signal; nothing was changed")?;
     let fits = present.is_some_and(|key| *key == *pair.key);
     site.new_certificate = Some(pair);
     if !fits {

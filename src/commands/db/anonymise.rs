@@ -12,7 +12,7 @@ use super::reach_database;
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::base::secret::Secret;
-use crate::base::signals::stop_on_signals;
+use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::{Style, count_of, strip_controls};
 use crate::cli::{Anonymise, Global};
 use crate::commands::need_machine;
@@ -27,7 +27,6 @@ use columns::{Column, Copied, Dictionary};
 use mysql_async::Row;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 const DICTIONARY: &str = include_str!("dictionary.py");
 /// An older server has no such function.
@@ -77,7 +76,7 @@ struct AnonymousCopy {
     left_out: Vec<String>,
 }
 
-async fn make_copy(site: &Session, known: &Database, to: &str, stop: &AtomicBool) -> Result<AnonymousCopy> {
+async fn make_copy(site: &Session, known: &Database, to: &str, stop: Interrupt) -> Result<AnonymousCopy> {
     let host = &site.host;
     load::need_power(known, "")?;
     let _lock = journal::try_lock(host)?;
@@ -143,7 +142,7 @@ async fn copy_tables(
     known: &Database,
     beside: &str,
     dictionary: &Dictionary,
-    stop: &AtomicBool,
+    stop: Interrupt,
     tell: fn(&str),
 ) -> Result<AnonymousCopy> {
     let server = &known.server;
@@ -177,9 +176,7 @@ async fn copy_tables(
     let mut made = AnonymousCopy { copied: Vec::new(), empty: Vec::new(), left_out };
     let number = wanted.len();
     for (at, table) in wanted.into_iter().enumerate() {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Exit::Failed.because("stopped by a signal: there is no copy"));
-        }
+        stop.check("stopped by a signal: there is no copy")?;
         if at % 40 == 0 {
             tell(&format!("copying table {} of {number}", at + 1));
         }

@@ -2,7 +2,7 @@
 
 use super::{reach_database, with_services};
 use crate::base::error::Exit;
-use crate::base::signals::stop_on_signals;
+use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::{self, Style, count_of};
 use crate::cli::Global;
 use crate::drivers::sql::{self, CHARSET, COLLATION, Database, quote};
@@ -10,7 +10,6 @@ use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::session::Session;
 use anyhow::Result;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Converts what differs, after a dump and while nobody writes. A run that was cut is continued by the next one.
 pub(crate) async fn fix_collations(global: &Global, style: Style) -> Result<()> {
@@ -19,7 +18,7 @@ pub(crate) async fn fix_collations(global: &Global, style: Style) -> Result<()> 
     site.close_after(fix_in_turn(&site, &known, stop, style).await).await
 }
 
-async fn fix_in_turn(site: &Session, known: &Database, stop: &AtomicBool, style: Style) -> Result<()> {
+async fn fix_in_turn(site: &Session, known: &Database, stop: Interrupt, style: Style) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let mut writer = Writer::open(&site.host, &site.instance, "db check --fix-collation")?;
     site.drivers.application()?.wait_for_old_run(&site.host)?;
@@ -42,7 +41,7 @@ async fn fix_in_turn(site: &Session, known: &Database, stop: &AtomicBool, style:
     done
 }
 
-async fn convert_tables(site: &Session, known: &Database, wrong: &[(String, String)], stop: &AtomicBool) -> Result<()> {
+async fn convert_tables(site: &Session, known: &Database, wrong: &[(String, String)], stop: Interrupt) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let tell = site.drivers.application()?.tell;
     site.dump_before(database, "collation", tables::Reader::Somebody).await?;
@@ -52,7 +51,7 @@ async fn convert_tables(site: &Session, known: &Database, wrong: &[(String, Stri
     // What refers to a column and that column are converted one after the other.
     server.change("SET SESSION foreign_key_checks = 0").await?;
     for (at, (table, _)) in wrong.iter().enumerate() {
-        if stop.load(Ordering::SeqCst) {
+        if stop.is_set() {
             return Err(Exit::Failed.because(format!(
                 "stopped by a signal: {at} of {} converted; run again to continue",
                 count_of(wrong.len(), "table")

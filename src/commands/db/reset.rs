@@ -7,7 +7,7 @@ use super::{reach_database, with_services};
 use crate::base::error::Exit;
 use crate::base::prompt::confirm_database;
 use crate::base::report::Report;
-use crate::base::signals::stop_on_signals;
+use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::{Style, count_of};
 use crate::cli::{Global, Parts, Reset};
 use crate::commands::superuser::{need_password, take_file};
@@ -21,7 +21,6 @@ use crate::session::Session;
 use crate::session::converge::converge_site;
 use anyhow::Result;
 use serde_json::json;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What has rows of patients beside the tables of tasks.
 const PATIENTS: &str = "patient";
@@ -58,7 +57,7 @@ async fn reset_database(
     site: &Session,
     known: &Database,
     flags: &Reset,
-    stop: &AtomicBool,
+    stop: Interrupt,
     style: Style,
 ) -> Result<Option<String>> {
     let (host, database) = (&site.host, &known.database);
@@ -88,9 +87,7 @@ async fn reset_database(
     services::stop_ours(site.drivers.services()?, host)?;
     let emptied = async {
         let dump = site.dump_before(database, "reset", tables::Reader::Somebody).await?;
-        if stop.load(Ordering::Relaxed) {
-            return Err(Exit::Failed.because("stopped by a signal: nothing was changed"));
-        }
+        stop.check("stopped by a signal: nothing was changed")?;
         drop_tables(site, known).await?;
         Ok(dump)
     };
@@ -99,7 +96,7 @@ async fn reset_database(
         failed => return with_services(failed, site, &mut writer, style).await,
     };
     site.drivers.forget();
-    if let Err(why) = converge_site(site, &mut writer, &Parts::default(), &super::GO_ON, style).await {
+    if let Err(why) = converge_site(site, &mut writer, &Parts::default(), Interrupt::Never, style).await {
         let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
         return Err(why.context(format!(
             "the database {database} is empty and not yet made anew (what was there is in {before}; mend the cause and run `camcops-provision install`)"

@@ -1,10 +1,10 @@
 //! The way back from an upgrade: by itself, when the new version does not work, and by `rollback`.
 
-use super::{GO_ON, check, converge_parts, with_version};
+use super::{check, converge_parts, with_version};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree, is_confirmed};
 use crate::base::report::Report;
-use crate::base::signals::{go_on_to_the_end, stop_on_signals};
+use crate::base::signals::{Interrupt, go_on_to_the_end, stop_on_signals};
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Parts, Rollback};
 use crate::commands::{load_site, need_machine};
@@ -123,7 +123,7 @@ pub(crate) async fn undo_upgrade(
     check::set_version(global, &upgrade.from.version)?;
     old.host.cut().after_write();
     upgrade_record::forget_record(&old.host, &old.instance)?;
-    let converged = converge_parts(&old, writer, &Parts::default(), &GO_ON, style).await;
+    let converged = converge_parts(&old, writer, &Parts::default(), Interrupt::Never, style).await;
     old.close().await;
     converged.with_context(|| {
         format!(

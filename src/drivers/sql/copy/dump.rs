@@ -5,7 +5,7 @@ use super::client::{ClientLogin, ClientPurpose};
 use super::scan::{Begins, DumpScan};
 use crate::archive::pack::{PIECE, PackedSum, Packer};
 use crate::base::error::Exit;
-use crate::base::signals::{is_to_stop, stopped_error};
+use crate::base::signals::{Interrupt, STOPPED};
 use crate::drivers::sql::{self, Database, quote};
 use crate::host::{Ends, Host};
 use crate::site::facts::DatabaseFamily;
@@ -129,9 +129,7 @@ fn pump_output(
     let mut told = every;
     loop {
         let read = output.read(&mut piece)?;
-        if is_to_stop() {
-            return Err(stopped_error());
-        }
+        Interrupt::Signals.check(STOPPED)?;
         if read == 0 {
             return Ok(sections);
         }

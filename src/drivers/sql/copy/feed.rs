@@ -5,7 +5,7 @@ use super::dump::DumpSection;
 use super::scan::DumpScan;
 use crate::archive::pack::{PIECE, unpack_stream};
 use crate::base::error::Exit;
-use crate::base::signals::is_to_stop;
+use crate::base::signals::Interrupt;
 use crate::host::{Flow, Host};
 use anyhow::{Context, Result, anyhow};
 use std::fs::File;
@@ -31,7 +31,7 @@ const SMALL_PIECE: u64 = 1 << 16;
 
 /// A signal ends a load with the statement at hand: all of it may take hours.
 fn go_on() -> io::Result<()> {
-    match is_to_stop() {
+    match Interrupt::Signals.is_set() {
         true => Err(io::Error::other("stopped")),
         false => Ok(()),
     }

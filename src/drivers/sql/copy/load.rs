@@ -12,7 +12,7 @@ pub(crate) use super::scratch::{
 use super::scratch::{drop_account, load_account};
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
-use crate::base::signals::{is_to_stop, stopped_error};
+use crate::base::signals::{Interrupt, STOPPED};
 use crate::drivers::sql::{self, Database, quote};
 use crate::host::{Ends, Flow, Host};
 use crate::probe::database::{DatabaseAddress, Login};
@@ -102,8 +102,8 @@ pub(crate) async fn load_dump(
 
 /// What a client says when it can't load a dump: the fault of the dump, unless the server says otherwise.
 fn explain_failure(known: &Database, why: anyhow::Error) -> anyhow::Error {
-    if is_to_stop() {
-        return stopped_error();
+    if let Err(stopped) = Interrupt::Signals.check(STOPPED) {
+        return stopped;
     }
     if why.downcast_ref::<crate::base::error::Failure>().is_some() {
         return why;
