@@ -120,7 +120,7 @@ impl Drivers {
     }
 
     /// Refuses to begin where Apache could not serve the site anyway.
-    pub(crate) async fn refuse_unfit_apache(&self, host: &Host) -> Result<()> {
+    pub(crate) fn refuse_unfit_apache(&self, host: &Host) -> Result<()> {
         match &self.services {
             Some(services) => apache::refuse_unfit(services, self.packages()?, host),
             None => Ok(()),

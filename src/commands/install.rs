@@ -107,7 +107,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
         return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts, style));
     }
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
-        site.drivers.refuse_unfit_apache(&site.host).await?;
+        site.drivers.refuse_unfit_apache(&site.host)?;
     }
     trial::refuse_verdict(&site, &recipe, &plan, &site.journal()?, style)?;
     if flags.parts.whole() {

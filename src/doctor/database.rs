@@ -255,7 +255,7 @@ pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
-pub(crate) async fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let ended = look
         .site

@@ -39,7 +39,7 @@ pub(crate) async fn renew_certificate(
     style: Style,
 ) -> Result<Report> {
     stop_on_signals(style)?;
-    site.drivers.refuse_unfit_apache(&site.host).await?;
+    site.drivers.refuse_unfit_apache(&site.host)?;
     // Without the lock: certbot calls this program, which takes it.
     let what = match acme::renew_certificate(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
         true => "is served now",
@@ -62,7 +62,7 @@ async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result
     if former.as_ref() == Some(&text) && is_served(&site).await {
         return Ok(report_change(&site, &summary, what));
     }
-    site.drivers.refuse_unfit_apache(&site.host).await?;
+    site.drivers.refuse_unfit_apache(&site.host)?;
     let own = Session::open(global)?;
     let mut writer = wait_for_journal(&own).await?;
     remember_former(&site, &writer)?;

@@ -48,7 +48,7 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, st
     let brought = ImportedPair::read(&former, flags)?;
     style.warn(&brought.warnings);
     let summary = certificate::summarize_first(&brought.certificate, SystemTime::now())?;
-    former.drivers.refuse_unfit_apache(&former.host).await?;
+    former.drivers.refuse_unfit_apache(&former.host)?;
     let mut writer = Writer::open(&former.host, &former.instance, "cert install")?;
     let (certificate, key) = own_names(&former, &brought.certificate);
     stop.check("stopped by a signal; nothing was changed")?;
@@ -337,7 +337,7 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style
             ),
         }));
     }
-    site.drivers.refuse_unfit_apache(&site.host).await?;
+    site.drivers.refuse_unfit_apache(&site.host)?;
     let own = Session::open(global)?;
     let mut writer = Writer::open(&own.host, &own.instance, "cert renew")?;
     let present = site.host.read_text(&site.layout.key)?.map(Zeroizing::new);
