@@ -34,6 +34,14 @@ impl Exit {
         anyhow::Error::new(Failure { exit: self, message: message.into() })
     }
 
+    /// The same error with this exit code, where it asks for none itself.
+    pub(crate) fn give_to(self, why: anyhow::Error) -> anyhow::Error {
+        match Exit::of(&why) {
+            Exit::Failed => self.because(format!("{why:#}")),
+            _ => why,
+        }
+    }
+
     /// The exit code that an error asks for, wherever in its chain it says so.
     pub fn of(error: &anyhow::Error) -> Exit {
         if let Some(failure) = error.downcast_ref::<Failure>() {

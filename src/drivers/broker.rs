@@ -296,7 +296,8 @@ fn run_control(host: &Host, arguments: &[&str]) -> Result<()> {
         .args(arguments)
         .env("LC_ALL", "C.UTF-8")
         .patience(TOOL_PATIENCE)
-        .run()?;
+        .run()
+        .map_err(|why| Exit::Unreachable.give_to(why))?;
     Ok(())
 }
 

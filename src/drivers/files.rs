@@ -44,14 +44,8 @@ pub(crate) fn enforce(host: &Host, resource: &Resource, before: &State, after: &
         Resource::Symlink(_) => "symlink",
         _ => "file",
     });
-    if let Some(old) = old
-        && old != new
-        && (old == "directory" || new == "directory" || old == "special")
-    {
-        return Err(Exit::CannotCreate.because(format!(
-            "{} is a {old} where a {new} is needed; move it away and run again",
-            host.outside(path)
-        )));
+    if let Some(what) = old.and_then(|old| find_obstacle(host, path, old, new)) {
+        return Err(Exit::CannotCreate.because(what));
     }
     let owner = owner_numbers(host, wanted)?;
     match new {
@@ -98,6 +92,20 @@ pub(crate) fn enforce(host: &Host, resource: &Resource, before: &State, after: &
         }
     }
     Ok(Enforced::Done)
+}
+
+/// Why what stands at a path does not make room for something of another type; nothing where it does.
+pub(crate) fn find_obstacle(host: &Host, path: &str, found: &str, needed: &str) -> Option<String> {
+    let makes_room = |kind| ["file", "symlink"].contains(&kind);
+    if found == needed || makes_room(found) && makes_room(needed) {
+        return None;
+    }
+    let found = match found {
+        "special" => "device, socket or pipe",
+        other => other,
+    };
+    let path = host.outside(path);
+    Some(format!("{path} is a {found} where a {needed} is needed; move it away and run again"))
 }
 
 fn remove_file(host: &Host, path: &str, old: Option<&str>) -> Result<Enforced> {

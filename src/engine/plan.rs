@@ -2,8 +2,8 @@
 
 use super::reverse::{Data, Others, Undoing, plan_undoing};
 use crate::base::text::sets_nothing;
-use crate::drivers::Drivers;
 use crate::drivers::broker::NODE_SETTINGS;
+use crate::drivers::{Drivers, files};
 use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::resource::{Change, Content, Part, Resource, Shown, State, Wanted};
@@ -313,11 +313,9 @@ async fn plan_removals(
 fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Option<Conflict> {
     let found = observed.facets()?.text("type")?;
     let needed = wanted.state.facets()?.text("type")?;
-    let replaceable = |kind| kind == "file" || kind == "symlink";
-    let path = host.outside(wanted.resource.name());
     let conflict = |what, adoptable| Some(Conflict { resource: wanted.resource.clone(), what, adoptable });
-    if found != needed && !(replaceable(found) && replaceable(needed)) {
-        return conflict(format!("{path} is a {found} where a {needed} is needed; move it away and run again"), false);
+    if let Some(what) = files::find_obstacle(host, wanted.resource.name(), found, needed) {
+        return conflict(what, false);
     }
     let other = found != needed
         || ["content", "target"]
@@ -331,6 +329,7 @@ fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> 
     if wanted.resource.name() == NODE_SETTINGS && content.and_then(Content::bytes).is_some_and(sets_nothing) {
         return None;
     }
+    let path = host.outside(wanted.resource.name());
     conflict(
         format!(
             "{path} was not written by camcops-provision; move it away, or take it over with --adopt (uninstall brings it back)"

@@ -222,10 +222,7 @@ async fn carry_out(
 /// answers is another matter.
 pub(super) async fn serve_certificate(site: &Session, writer: &Writer<'_>) -> Result<()> {
     if let Some(services) = &site.drivers.services {
-        apache::follow_changes(services, writer.host()).map_err(|why| match Exit::of(&why) {
-            Exit::Failed => Exit::Unreachable.because(format!("{why:#}")),
-            _ => why,
-        })?;
+        apache::follow_changes(services, writer.host()).map_err(|why| Exit::Unreachable.give_to(why))?;
     }
     let begin = Instant::now();
     loop {

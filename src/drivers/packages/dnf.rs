@@ -8,6 +8,9 @@ use crate::layout::{Packages, alternative_names};
 use anyhow::Result;
 use std::collections::BTreeSet;
 
+/// An error repeats no more of what stands below dnf's own.
+const CAUSE_LINES: usize = 4;
+
 /// Those of all the names that are installed.
 pub(crate) fn list_installed(host: &Host, names: &Packages) -> Result<BTreeSet<String>> {
     let asked: BTreeSet<&str> = names.all().collect();
@@ -44,8 +47,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
     if !unknown.is_empty() {
         return Err(found_nowhere(known, &unknown));
     }
-    let words = ended.output.lines().rev().find(|line| line.contains("rror: "));
-    let words = words.map_or_else(|| ended.last_words(), |line| line.trim().to_owned());
+    let words = find_cause(&ended.output).unwrap_or_else(|| ended.last_words());
     let unreachable = ["Curl error", "Cannot download", "Failed to download", "All mirrors"]
         .iter()
         .any(|sign| ended.output.contains(sign));
@@ -57,6 +59,16 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
     })
 }
 
+/// The last error that dnf tells of, with the first lines of what stands below it: the cause, where the line itself only
+/// says what could not be done.
+fn find_cause(output: &str) -> Option<String> {
+    let lines: Vec<&str> = output.lines().collect();
+    let at = lines.iter().rposition(|line| line.contains("rror:"))?;
+    let below = lines[at + 1..].iter().take_while(|line| line.starts_with(' ')).take(CAUSE_LINES);
+    let below: Vec<&str> = below.map(|line| line.trim()).collect();
+    Some(format!("{} {}", lines[at].trim(), below.join(" / ")).trim_end().to_owned())
+}
+
 fn find_unknown(output: &str) -> Vec<&str> {
     output.lines().filter_map(|line| line.strip_prefix("No match for argument: ")).map(str::trim).collect()
 }
@@ -64,6 +76,16 @@ fn find_unknown(output: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cause_stands_below_the_error() {
+        let conflict = "Error: \n Problem: conflicting requests\n  - nothing provides erlang needed by rabbitmq-server\n(try to add '--skip-broken')\n";
+        let cause = "Error: Problem: conflicting requests / - nothing provides erlang needed by rabbitmq-server";
+        assert_eq!(find_cause(conflict).as_deref(), Some(cause));
+        let source = "Errors during downloading metadata for repository 'x':\n  - Curl error (6)\nError: Failed to download metadata for repo 'x'\n";
+        assert_eq!(find_cause(source).as_deref(), Some("Error: Failed to download metadata for repo 'x'"));
+        assert_eq!(find_cause("Killed\n"), None);
+    }
 
     #[test]
     fn packages_that_no_source_has_are_found_in_its_words() {

@@ -23,6 +23,8 @@ pub(super) const NEEDED_MIB: u64 = 1536;
 const NEEDED_FILES: u64 = 80_000;
 /// Whoever owns nothing, where the machine has no such name.
 const NOBODY: u32 = 65534;
+/// Where pip and uv keep what they have fetched.
+const DOWNLOADS: [&str; 2] = ["pip", "uv"];
 /// How often a long list of packages is heard of.
 const NEWS: usize = 30;
 
@@ -49,12 +51,11 @@ pub(super) fn build_release(host: &Host, recipe: &ReleaseRecipe, id: &str, place
     if let Some(bundle) = &recipe.bundle {
         bundle.unpacked(host)?;
     }
-    let examined = build.prepare()?;
-    let tool = build.tool(&examined)?;
-    build.install(&tool)?;
-    build.finish(&tool)?;
-    build.check()?;
-    build.name()?;
+    if let Err(why) = build.make() {
+        // The next run clears up what can't be removed now, or says why not.
+        let _ = build.leave_downloads();
+        return Err(why);
+    }
     build.tell(&format!("ready after {} s", start.elapsed().as_secs()));
     Ok(())
 }
@@ -72,6 +73,28 @@ pub(super) fn refuse_offline(recipe: &ReleaseRecipe, id: &str) -> Result<()> {
 impl Build<'_> {
     pub(super) fn tell(&self, what: &str) {
         (self.recipe.tell)(&format!("release {}: {what}", self.wanted.id));
+    }
+
+    fn make(&self) -> Result<()> {
+        let examined = self.prepare()?;
+        let tool = self.tool(&examined)?;
+        self.install(&tool)?;
+        self.finish(&tool)?;
+        self.check()?;
+        self.name()
+    }
+
+    /// After a failure: removes what is of no use to the next attempt, which is all but what was fetched.
+    fn leave_downloads(&self) -> Result<()> {
+        let Places { new, work, .. } = self.places;
+        for path in [new, &self.work("tmp"), &self.work("tool")] {
+            self.host.remove_tree(path)?;
+        }
+        let left = self.host.list(work)?.unwrap_or_default();
+        match left.iter().any(|name| DOWNLOADS.contains(&name.as_str())) {
+            true => Ok(()),
+            false => self.host.remove_tree(work),
+        }
     }
 
     /// Checks what can be checked before anything is fetched, and clears up after an earlier attempt; what that one
@@ -279,8 +302,8 @@ impl Build<'_> {
             ("HOME", self.work("tmp")),
             // The usual one may be mounted so that nothing can be run from it.
             ("TMPDIR", self.work("tmp")),
-            ("PIP_CACHE_DIR", self.work("pip")),
-            ("UV_CACHE_DIR", self.work("uv")),
+            ("PIP_CACHE_DIR", self.work(DOWNLOADS[0])),
+            ("UV_CACHE_DIR", self.work(DOWNLOADS[1])),
             ("PIP_DISABLE_PIP_VERSION_CHECK", "1".into()),
             ("PIP_ROOT_USER_ACTION", "ignore".into()),
             ("PIP_NO_INPUT", "1".into()),

@@ -101,7 +101,10 @@ pub(super) fn examine_python(
     let Interpreter { minor, path, .. } = python;
     let lacks =
         |what: String, packages: String| Exit::Unreachable.because(format!("{what}; install {packages} and run again"));
-    let debian = |packages: &str| format!("{packages} (the names on Debian)");
+    let debian = |packages: &str| match packages.contains(' ') {
+        true => format!("{packages} (the names on Debian)"),
+        false => format!("{packages} (its name on Debian)"),
+    };
     if !super::leads_to_a_program(host, path)? {
         return Err(lacks(
             format!("there is no {path}"),

@@ -18,19 +18,40 @@ pub(crate) const KEEPS_FAILING: &str = "keeps failing";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What failed, and the end of the log.
-pub(crate) fn explain_failure(
+pub(super) fn explain_failure(
     host: &Host,
     known: &ServiceManager,
     member: &Member,
     why: &str,
     since: SystemTime,
 ) -> anyhow::Error {
-    let log = known.log(host, member, since);
-    let log = match log.is_empty() {
-        true => String::new(),
-        false => format!("\nits log ends:\n{log}"),
+    failure_with_log(host, known, member, why, &known.whole_log(host, member, since))
+}
+
+/// Why a service ended that was just started: whether again and again, and what it said.
+pub(super) fn explain_end(
+    host: &Host,
+    known: &ServiceManager,
+    member: &Member,
+    seen: &ServiceState,
+    since: SystemTime,
+) -> anyhow::Error {
+    let log = known.whole_log(host, member, since);
+    let why = match seen.keeps_failing() {
+        true => known.describe_failing(host, seen, find_cause(&log)),
+        false => format!("it ended right after its start ({})", seen.result),
     };
-    Exit::Unreachable.because(format!("{}: {why}{log}", member.name))
+    failure_with_log(host, known, member, &why, &log)
+}
+
+fn failure_with_log(host: &Host, known: &ServiceManager, member: &Member, why: &str, log: &str) -> anyhow::Error {
+    let log = match known.without_secrets(host, &last_lines(log)) {
+        log if log.is_empty() => log,
+        log => format!("\nits log ends:\n{log}"),
+    };
+    // systemd may have said it already.
+    let begin = format!("{}: ", member.name);
+    Exit::Unreachable.because(format!("{begin}{}{log}", why.strip_prefix(&begin).unwrap_or(why)))
 }
 
 /// A log without colours, without Python's lists of places, and without what systemd says of every failure.
@@ -90,11 +111,6 @@ fn find_cause(log: &str) -> Option<String> {
 }
 
 impl ServiceManager {
-    /// The end of a service's log since then, short, plain and without secrets.
-    fn log(&self, host: &Host, member: &Member, since: SystemTime) -> String {
-        self.without_secrets(host, &last_lines(&self.whole_log(host, member, since)))
-    }
-
     fn whole_log(&self, host: &Host, member: &Member, since: SystemTime) -> String {
         match Handler::of(&member.name) {
             Handler::Systemd => systemd::read_log(host, &member.name, since).unwrap_or_default(),
@@ -105,26 +121,31 @@ impl ServiceManager {
 
     /// Why a service has ended, as far as it has said so today.
     pub(crate) fn cause(&self, host: &Host, member: &Member) -> Option<String> {
-        let since = SystemTime::now().checked_sub(DAY)?;
-        let cause = find_cause(&self.whole_log(host, member, since))?;
+        let cause = self.cause_today(host, member)?;
         Some(self.without_secrets(host, &cause))
+    }
+
+    fn cause_today(&self, host: &Host, member: &Member) -> Option<String> {
+        let since = SystemTime::now().checked_sub(DAY)?;
+        find_cause(&self.whole_log(host, member, since))
     }
 
     /// That a service ends again and again, and why; nothing where it does not.
     pub(crate) fn keeps_failing(&self, host: &Host, member: &Member, seen: &ServiceState) -> Option<String> {
-        if !seen.keeps_failing() {
-            return None;
-        }
+        seen.keeps_failing().then(|| self.describe_failing(host, seen, self.cause_today(host, member)))
+    }
+
+    fn describe_failing(&self, host: &Host, seen: &ServiceState, cause: Option<String>) -> String {
         let times = match seen.restarts {
             0 => String::new(),
             times => format!(" ({})", count_of(times as usize, "restart")),
         };
-        let cause = match self.cause(host, member) {
-            Some(cause) => format!(": {cause}"),
+        let cause = match cause {
+            Some(cause) => format!(": {}", self.without_secrets(host, &cause)),
             None if seen.detail.is_empty() => String::new(),
             None => format!(": {}", seen.detail),
         };
-        Some(format!("{KEEPS_FAILING}{times}{cause}"))
+        format!("{KEEPS_FAILING}{times}{cause}")
     }
 
     fn supervisor_log(&self, host: &Host, name: &str) -> String {

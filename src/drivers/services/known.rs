@@ -150,6 +150,13 @@ impl ServiceManager {
         Ok(all)
     }
 
+    /// A service was stopped: it needs no further look to know that.
+    pub(super) fn note_stopped(&self, name: &str) {
+        if let Some(seen) = self.cached().as_mut().and_then(|all| all.get_mut(name)) {
+            seen.phase = ServicePhase::Stopped;
+        }
+    }
+
     /// Makes the next look a new one. From now on each service is asked by itself: some may not be up yet.
     pub(crate) fn forget(&self) {
         *self.cached() = None;

@@ -5,8 +5,9 @@ use super::known::look_at_service;
 use super::member::ServiceRole;
 use super::state::{Handler, ServicePhase, is_ours};
 use super::{ServiceManager, scripts, supervisor, systemd};
+use crate::base::error::Exit;
 use crate::host::{Host, export_locks};
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 /// Has its manager start, stop, restart or reload a service.
 pub(super) fn give_order(known: Option<&ServiceManager>, host: &Host, verb: &str, name: &str) -> Result<()> {
@@ -40,14 +41,23 @@ pub(crate) fn stop_service(known: Option<&ServiceManager>, host: &Host, name: &s
         return Ok(());
     }
     if let Some(socket) = socket_of(name) {
-        systemd::give_order(host, "stop", &socket)?;
+        stop_alone(known, host, &socket)?;
+        if let Some(known) = known {
+            known.note_stopped(&socket);
+        }
     }
     stop_alone(known, host, name)
 }
 
 /// Stops a service. What would start it again may do so.
 pub(super) fn stop_alone(known: Option<&ServiceManager>, host: &Host, name: &str) -> Result<()> {
-    give_order(known, host, "stop", name).with_context(|| format!("can't stop {name}"))
+    let stopped = give_order(known, host, "stop", name);
+    stopped.map_err(|why| {
+        let why = format!("{why:#}");
+        // systemd may have said it already.
+        let why = why.strip_prefix(&format!("Failed to stop {name}: ")).unwrap_or(&why);
+        Exit::Unreachable.because(format!("can't stop {name}: {why}"))
+    })
 }
 
 /// Stops all of ours that use the site's data, the last one first.

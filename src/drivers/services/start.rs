@@ -1,6 +1,6 @@
 //! How a service comes to run, fresh and answering.
 
-use super::failure::explain_failure;
+use super::failure::{explain_end, explain_failure};
 use super::fresh::{is_fresh, is_mapper_fresh};
 use super::known::look_at_service;
 use super::member::{Member, ServiceRole};
@@ -87,24 +87,19 @@ pub(super) async fn make_ready(known: &ServiceManager, host: &Host, name: &str, 
     while Instant::now() < limit {
         known.forget();
         let seen = look_at_service(Some(known), host, name)?;
-        if seen.restarts >= MANY_RESTARTS
-            && let Some(why) = known.keeps_failing(host, member, &seen)
-        {
-            return Err(explain_failure(host, known, member, &why, since));
+        if !seen.is_up() || seen.restarts >= MANY_RESTARTS && seen.keeps_failing() {
+            return Err(explain_end(host, known, member, &seen, since));
         }
-        if matches!(seen.phase, ServicePhase::Failed | ServicePhase::Stopped) {
-            let why = known.keeps_failing(host, member, &seen);
-            let why = why.unwrap_or_else(|| format!("it ended right after its start ({})", seen.result));
-            return Err(explain_failure(host, known, member, &why, since));
-        }
-        match proof::ask_member(host, known, member, &seen).await {
-            _ if seen.phase != ServicePhase::Running => last = "it is still starting".into(),
-            _ if member.role == ServiceRole::Web && !is_fresh(known, host, member, &seen)? => {
-                last = "it has not read its configuration again".into();
+        last = if seen.phase != ServicePhase::Running {
+            "it is still starting".into()
+        } else if member.role == ServiceRole::Web && !is_fresh(known, host, member, &seen)? {
+            "it has not read its configuration again".into()
+        } else {
+            match proof::ask_member(host, known, member, &seen).await {
+                None | Some(Ok(())) => return Ok(()),
+                Some(Err(why)) => why.text,
             }
-            None | Some(Ok(())) => return Ok(()),
-            Some(Err(why)) => last = why.text,
-        }
+        };
         sleep(PAUSE).await;
     }
     let why = format!("not ready after {}: {last}", format_seconds(patience));
@@ -116,7 +111,7 @@ fn follow_files(host: &Host, known: &ServiceManager, member: &Member, handler: H
     let seen = look_at_service(Some(known), host, &member.name)?;
     match handler {
         // A template's file may be there although systemd has not seen it yet.
-        Handler::Systemd if seen.stale_files || !seen.there => systemd::reload_files(host)?,
+        Handler::Systemd if seen.stale_files || !seen.there && !seen.masked => systemd::reload_files(host)?,
         Handler::Supervisor if !seen.there || !is_fresh(known, host, member, &seen)? => {
             supervisor::update_group(host, &known.layout.slug)?;
         }

@@ -126,11 +126,14 @@ impl Application {
             return Ok(());
         }
         (self.tell)("waiting for a command of CamCOPS that an earlier run started");
-        host.child("flock")
-            .args(["--timeout", OLD_RUN_S, &lock, "true"])
-            .run()
-            .context("a command of CamCOPS that an earlier run started does not end")?;
-        Ok(())
+        let waited = host.child("flock").args(["--timeout", OLD_RUN_S, &lock, "true"]).end()?;
+        match waited.status.success() {
+            true => Ok(()),
+            // flock says nothing when its time is over.
+            false => Err(Exit::Locked.because(format!(
+                "a command of CamCOPS that an earlier run started is still at work after {OLD_RUN_S} s, and holds {lock}: wait for it, or end the process that `lslocks` names, and run again"
+            ))),
+        }
     }
 }
 
