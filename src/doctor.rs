@@ -19,7 +19,7 @@ mod web;
 
 use crate::base::error::Exit;
 use anyhow::Result;
-pub(crate) use finding::{CheckOutcome, Finding, Health, LOG_ENDS, Measure};
+pub(crate) use finding::{CheckOutcome, Finding, Health, LOG_ENDS, Measure, NotApplicable, or_well};
 pub(crate) use look::Look;
 pub(crate) use machine::find_nameless;
 use std::time::Instant;
@@ -64,10 +64,12 @@ pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check]) -> Ve
             .find(|id| outcomes.iter().any(|outcome| outcome.id == **id && outcome.state == Health::Failed));
         let findings = match broken {
             Some(id) => vec![Finding::not_applicable(format!("not asked: {id} failed"))],
-            None => check
-                .findings(look)
-                .await
-                .unwrap_or_else(|why| vec![Finding::new(Health::Failed, format!("{why:#}"), None)]),
+            None => check.findings(look).await.unwrap_or_else(|why| {
+                vec![match why.downcast_ref() {
+                    Some(NotApplicable(why)) => Finding::not_applicable(*why),
+                    None => Finding::new(Health::Failed, format!("{why:#}"), None),
+                }]
+            }),
         };
         let state = findings.iter().map(|finding| finding.state).max();
         outcomes.push(CheckOutcome {

@@ -21,7 +21,7 @@ use crate::resource::{Part, Resource};
 use crate::session::Session;
 use crate::session::converge::{self, make_plan};
 use crate::settings::{self, AbsolutePath, Mode};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde::Serialize;
 use serde_json::json;
 
@@ -68,11 +68,11 @@ fn given_file(site: &Session, name: SecretName) -> (&'static str, Option<&Absolu
 }
 
 /// What it is for; nothing, and why, where this site has none.
-fn secret_purpose(site: &Session, name: SecretName) -> Result<String, String> {
+fn secret_purpose(site: &Session, name: SecretName) -> Result<String> {
     let (settings, slug) = (site.settings(), &site.layout.slug);
     let reader = settings.database.readonly_user.as_ref();
     match name {
-        SecretName::Database if site.socket_authentication() => Err(format!(
+        SecretName::Database if site.socket_authentication() => Err(anyhow!(
             "the application logs in to the database as the account {} of this machine, without a password",
             site.account()
         )),
@@ -81,7 +81,7 @@ fn secret_purpose(site: &Session, name: SecretName) -> Result<String, String> {
         }
         SecretName::Readonly => match reader {
             Some(user) => Ok(format!("reports are read from the database as {}", user.as_str())),
-            None => Err("no account only reads from the database: database.readonly_user names one".into()),
+            None => Err(anyhow!("no account only reads from the database: database.readonly_user names one")),
         },
         SecretName::Broker => Ok(format!("the services log in to the broker as {}", settings.broker.user_or(slug))),
         SecretName::Monitor => Ok(format!("the monitor's pages are for {}", settings.monitor.user.as_str())),
@@ -131,7 +131,7 @@ fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
         origin,
         file: file.map(|file| site.host.outside(&file)),
         since,
-        what: secret_purpose(site, name).unwrap_or_else(|why| why),
+        what: secret_purpose(site, name).unwrap_or_else(|why| why.to_string()),
     })
 }
 

@@ -7,12 +7,13 @@ use super::services::{is_chosen, known, refuse_unknown};
 use super::{load_site, need_machine};
 use crate::base::error::Exit;
 use crate::base::report::Report;
+use crate::base::signals::has_signal;
 use crate::base::terminal;
 use crate::cli::{Global, Services};
 use crate::drivers::services::member::ServiceRole;
 use crate::host::named_file::open_at_once;
 use crate::host::processes::{self, Table};
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -85,15 +86,15 @@ pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
         let root = seen.get(&member.name).and_then(|seen| seen.pid);
         for pid in root.map(|pid| table.tree(pid)).unwrap_or_default() {
             let told = match table.get(pid).map(|stat| stat.state) {
-                Some('T' | 't') => Err(format!("it was stopped by a signal; continue it with `kill -CONT {pid}`")),
+                Some('T' | 't') => Err(anyhow!("it was stopped by a signal; continue it with `kill -CONT {pid}`")),
                 _ if begin.elapsed() > ALL_ANSWERS => {
-                    Err("it was not asked: those before it took too long; name its service".into())
+                    Err(anyhow!("it was not asked: those before it took too long; name its service"))
                 }
                 _ => ask_process(pid).await,
             };
             let (threads, trouble) = match told {
                 Ok(text) => (parse_threads(&text), None),
-                Err(why) => (Vec::new(), Some(why)),
+                Err(why) => (Vec::new(), Some(why.to_string())),
             };
             all.push(TracedProcess {
                 service: member.service.clone().unwrap_or_default(),
@@ -115,30 +116,27 @@ pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
 }
 
 /// What a process says where it is, or why it does not.
-async fn ask_process(pid: u32) -> Result<String, String> {
-    let gone = || "it has ended".to_owned();
+async fn ask_process(pid: u32) -> Result<String> {
+    let gone = || anyhow!("it has ended");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| gone())?;
     let memory = open_memory(pid);
     // Whoever does not listen would die of the signal.
     let (true, Some(file)) = (is_listening(&status), memory) else {
-        return Err("it does not tell: it is no Python of CamCOPS, or it started before an upgrade of camcops-provision (restart the service then)".into());
+        bail!(
+            "it does not tell: it is no Python of CamCOPS, or it started before an upgrade of camcops-provision (restart the service then)"
+        );
     };
     let before = file.metadata().map_err(|_| gone())?.size();
     kill(Pid::from_raw(pid as i32), SIGNAL).map_err(|_| gone())?;
-    match read_added(file, before, LONGEST_ANSWER).await {
-        Ok(text) if !text.is_empty() => Ok(text),
-        Ok(_) => {
-            let place = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
-            Err(format!(
-                "it does not answer: the kernel holds it{}; a disk or a network share may hang",
-                match place.as_str() {
-                    "" | "0" => String::new(),
-                    place => format!(" in {place}"),
-                }
-            ))
-        }
-        Err(why) => Err(why.to_string()),
+    let text = read_added(file, before, LONGEST_ANSWER).await?;
+    if text.is_empty() {
+        let place = match fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().as_str() {
+            "" | "0" => String::new(),
+            place => format!(" in {place}"),
+        };
+        bail!("it does not answer: the kernel holds it{place}; a disk or a network share may hang");
     }
+    Ok(text)
 }
 
 /// What comes to stand in a file behind this position, until nothing more comes; nothing if it does not begin in time.
@@ -169,11 +167,7 @@ async fn read_added(mut file: File, before: u64, longest: Duration) -> io::Resul
 
 /// Whether a process has said what is to be done on the signal.
 fn is_listening(status: &str) -> bool {
-    let caught = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    caught.is_some_and(|mask| mask >> (SIGNAL as i32 - 1) & 1 == 1)
+    has_signal(status, "SigCgt", SIGNAL)
 }
 
 /// Opened so that nothing that the process may have put in its place meanwhile holds this one up.
@@ -288,10 +282,10 @@ mod tests {
         assert!(!is_listening(""));
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        assert!(runtime.block_on(ask_process(child.id())).unwrap_err().contains("does not tell"));
+        assert!(runtime.block_on(ask_process(child.id())).unwrap_err().to_string().contains("does not tell"));
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(runtime.block_on(ask_process(u32::MAX >> 1)).unwrap_err().contains("has ended"));
+        assert!(runtime.block_on(ask_process(u32::MAX >> 1)).unwrap_err().to_string().contains("has ended"));
     }
 }

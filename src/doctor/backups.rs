@@ -10,9 +10,9 @@ const REMEDY: &str = "camcops-provision backup create";
 const GRACE: Duration = Duration::hours(6);
 
 /// How old the newest backup is, and whether the last try failed.
-pub(crate) fn check_backups(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_backups(look: &Look<'_>) -> Result<Finding> {
     let Some(summary) = BackupSummary::of(&look.site.host, look.site)? else {
-        return Ok(vec![Finding::not_applicable("only root sees backups")]);
+        return Ok(Finding::not_applicable("only root sees backups"));
     };
     let age = summary.newest.as_ref().map(|newest| Duration::seconds(newest.age_seconds));
     if let Some(age) = age {
@@ -21,24 +21,24 @@ pub(crate) fn check_backups(look: &Look<'_>) -> Result<Vec<Finding>> {
     let said = summary.to_string();
     if summary.absence.is_some() {
         let remedy = "mount --all && camcops-provision backup create";
-        return Ok(vec![Finding::failed(said, remedy)]);
+        return Ok(Finding::failed(said, remedy));
     }
     if summary.last_failure.is_some() {
-        return Ok(vec![Finding::failed(said, REMEDY)]);
+        return Ok(Finding::failed(said, REMEDY));
     }
     let Some(schedule) = &summary.schedule else {
-        return Ok(vec![match age {
+        return Ok(match age {
             Some(_) => Finding::ok(said),
             None => Finding::not_applicable(format!("{said}: they are left to others")),
-        }]);
+        });
     };
     let late = longest_gap(schedule) + GRACE;
     let since = look.journal.since();
     let waited = age.or_else(|| Some(OffsetDateTime::now_utc() - since?));
-    Ok(vec![match waited {
+    Ok(match waited {
         Some(waited) if waited <= late => Finding::ok(said),
         _ => Finding::warning(said, REMEDY),
-    }])
+    })
 }
 
 /// How far apart two backups of a schedule are at most: told by which parts of it are left open.

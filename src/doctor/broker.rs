@@ -17,20 +17,20 @@ const QUEUE: &str = "celery";
 const LONG: u32 = 100;
 
 /// A message there and back.
-pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     let mode = site.settings().broker.mode;
     if look.before && mode == Mode::Local {
-        return Ok(vec![Finding::not_applicable("install brings it")]);
+        return Ok(Finding::not_applicable("install brings it"));
     }
     let endpoint = match BrokerAddress::of(&site.host, site.settings(), &site.layout) {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
-            return Ok(vec![Finding::not_applicable("its password is not there yet")]);
+            return Ok(Finding::not_applicable("its password is not there yet"));
         }
         Err(why) => return Err(why),
     };
-    Ok(vec![match endpoint.round_trip_and(QUEUE, PATIENCE).await {
+    Ok(match endpoint.round_trip_and(QUEUE, PATIENCE).await {
         Ok((answer, queue)) => {
             if let Some(queue) = queue {
                 look.keep_queue(queue);
@@ -44,7 +44,7 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
                 Mode::External => "camcops-provision wait --for broker",
             },
         ),
-    }])
+    })
 }
 
 /// The vhost and the account.
@@ -60,11 +60,11 @@ pub(crate) async fn check_rights(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// How long a task may take.
-pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Finding> {
     let (_, plan) = look.plan().await?;
     let broker = &look.site.settings().broker;
     if broker.mode == Mode::External {
-        return Ok(vec![Finding::not_applicable("only its own administrator can see that")]);
+        return Ok(Finding::not_applicable("only its own administrator can see that"));
     }
     let wanted = broker.consumer_timeout_ms.get();
     let short = plan.changes.iter().find(|planned| {
@@ -72,13 +72,13 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
         matches!(planned.change.resource, Resource::Vhost(_)) && facets.iter().any(|facet| facet == "consumer_timeout")
     });
     let Some(short) = short else {
-        return Ok(vec![Finding::ok(format!("at least {wanted} ms"))]);
+        return Ok(Finding::ok(format!("at least {wanted} ms")));
     };
     let now = short.change.before.facets();
     let now = now.and_then(|facets| facets.text("consumer_timeout"));
     let drop_in = look.site.layout.broker_drop_in();
     let is_written = !plan.changes.iter().any(|planned| planned.change.resource.name() == drop_in);
-    Ok(vec![Finding::failed(
+    Ok(Finding::failed(
         format!(
             "the running broker ends a task after {}, and broker.consumer_timeout_ms is {wanted}",
             now.unwrap_or_default()
@@ -87,15 +87,15 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Vec<Finding>> {
             true => "systemctl restart rabbitmq-server",
             false => "camcops-provision install",
         },
-    )])
+    ))
 }
 
 /// What waits, and who works.
-pub(crate) fn check_queue(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_queue(look: &Look<'_>) -> Result<Finding> {
     let Some(queue) = look.queue() else {
-        return Ok(vec![Finding::not_applicable(
+        return Ok(Finding::not_applicable(
             "no worker has ever made the queue of this vhost, or broker.login was not asked",
-        )]);
+        ));
     };
     look.measure("broker_tasks_waiting", None, queue.waiting.into());
     look.measure("broker_consumers", None, queue.consumers.into());
@@ -105,10 +105,10 @@ pub(crate) fn check_queue(look: &Look<'_>) -> Result<Vec<Finding>> {
         count_of(queue.consumers as usize, "worker")
     );
     let here = look.site.settings().services.wants(Service::Workers);
-    Ok(vec![match (queue.consumers, queue.waiting) {
+    Ok(match (queue.consumers, queue.waiting) {
         (0, _) if here => Finding::failed(found, "camcops-provision start workers"),
         (0, _) => Finding::warning(found, "camcops-provision start workers   # on the machine of the workers"),
         (_, LONG..) => Finding::warning(found, "camcops-provision logs workers --since '1 hour ago'"),
         _ => Finding::ok(found),
-    }])
+    })
 }

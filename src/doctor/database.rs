@@ -1,7 +1,7 @@
 //! The database, as the application and as its administrator see it.
 
 use super::look::mended_by_install;
-use super::{Finding, Look};
+use super::{Finding, Look, or_well};
 use crate::base::terminal::{count_of, strip_controls};
 use crate::drivers::sql::{self, COLLATION, Database, Power, quote};
 use crate::drivers::tables::check_success;
@@ -27,16 +27,16 @@ const FIX_COLLATION: &str = "camcops-provision db check --fix-collation";
 const SHOWN: usize = 5;
 
 /// A login as the application.
-pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     if look.before && site.settings().database.mode == Mode::Local {
-        return Ok(vec![Finding::not_applicable("install brings it")]);
+        return Ok(Finding::not_applicable("install brings it"));
     }
     let endpoint = match DatabaseAddress::of(&site.host, &site.settings().database, &site.layout, site.socket_account())
     {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
-            return Ok(vec![Finding::not_applicable("its account is only made by install")]);
+            return Ok(Finding::not_applicable("its account is only made by install"));
         }
         Err(why) => return Err(why),
     };
@@ -47,24 +47,20 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
                 Mode::Local => "camcops-provision install",
                 Mode::External => "camcops-provision wait --for database",
             };
-            return Ok(vec![Finding::failed(why.text, remedy)]);
+            return Ok(Finding::failed(why.text, remedy));
         }
     };
     let version = answer.version.as_deref().unwrap_or_default();
     let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
     let number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let oldest = OLDEST.iter().find(|(name, _)| *name == answer.product);
-    Ok(vec![match oldest {
+    Ok(match oldest {
         Some((_, oldest)) if number < *oldest => Finding::failed(
             format!("{answer} is older than {}.{}", oldest.0, oldest.1),
             "apt-get install mariadb-server   # from a release of the distribution that is still cared for",
         ),
         _ => Finding::ok(format!("{answer} at {}", endpoint.address)),
-    }])
-}
-
-fn not_asked() -> Vec<Finding> {
-    vec![Finding::not_applicable("not asked: no plan can be made, and `settings` tells why")]
+    })
 }
 
 /// A statement as a command line. A name in it may be of anybody's making, and is not to end the text for the shell.
@@ -79,29 +75,25 @@ fn by_client(look: &Look<'_>, statement: &str) -> String {
 }
 
 /// How large a packet may be.
-pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some(known) = look.database().await else {
-        return Ok(not_asked());
-    };
+pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Finding> {
+    let known = look.database().await?;
     let row: Option<(u64,)> = known.server.row("SELECT @@GLOBAL.max_allowed_packet").await?;
     let (packet,) = row.context("the server does not tell its max_allowed_packet")?;
     let found = format!("max_allowed_packet is {} MiB", packet >> 20);
     if packet >= LEAST_PACKET {
-        return Ok(vec![Finding::ok(found)]);
+        return Ok(Finding::ok(found));
     }
     let database = &look.site.settings().database;
     let remedy = match database.mode == Mode::Local && database.tuning {
         true => "camcops-provision install".to_owned(),
         false => by_client(look, "SET GLOBAL max_allowed_packet = 67108864"),
     };
-    Ok(vec![Finding::failed(format!("{found}, and CamCOPS needs 32"), remedy)])
+    Ok(Finding::failed(format!("{found}, and CamCOPS needs 32"), remedy))
 }
 
 /// How many connections there may be.
-pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some(known) = look.database().await else {
-        return Ok(not_asked());
-    };
+pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Finding> {
+    let known = look.database().await?;
     let row: Option<(u64,)> = known.server.row("SELECT @@GLOBAL.max_connections").await?;
     let (most,) = row.context("the server does not tell its max_connections")?;
     let status: Vec<(String, String)> = known
@@ -122,20 +114,18 @@ pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Vec<Finding>> {
         "{}   # and `max_connections = {more}` in the server's settings, for its next start",
         by_client(look, &format!("SET GLOBAL max_connections = {more}"))
     );
-    Ok(vec![if most < needed {
+    Ok(if most < needed {
         Finding::failed(found, remedy)
     } else if used * 10 >= most * 9 {
         Finding::warning(found, remedy)
     } else {
         Finding::ok(found)
-    }])
+    })
 }
 
 /// Character set, collation, engine, row format.
 pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some(known) = look.database().await else {
-        return Ok(not_asked());
-    };
+    let known = look.database().await?;
     let defaults = look
         .pending(|planned| {
             let facets = &planned.facets;
@@ -178,13 +168,9 @@ pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
         ));
     }
     count_the_rest(&mut findings, old.len(), "of an old kind");
-    if findings.is_empty() {
-        findings.push(Finding::ok(format!(
-            "{}, all InnoDB with room for wide rows, all {COLLATION}",
-            count_of(all as usize, "table")
-        )));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || {
+        Finding::ok(format!("{}, all InnoDB with room for wide rows, all {COLLATION}", count_of(all as usize, "table")))
+    }))
 }
 
 /// Tables with a column of another collation.
@@ -223,9 +209,7 @@ fn count_the_rest(findings: &mut Vec<Finding>, all: usize, what: &str) {
 
 /// Whether a table that is too wide, or a row, is refused when it is made.
 pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some(known) = look.database().await else {
-        return Ok(not_asked());
-    };
+    let known = look.database().await?;
     let row: Option<(bool, String)> =
         known.server.row("SELECT @@GLOBAL.innodb_strict_mode, @@GLOBAL.innodb_default_row_format").await?;
     let (strict, format) = row.context("the server does not tell its innodb_strict_mode")?;
@@ -248,14 +232,11 @@ pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
             ),
         ));
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok("strict, and new tables have room for wide rows"));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || Finding::ok("strict, and new tables have room for wide rows")))
 }
 
 /// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
-pub(crate) fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_index(look: &Look<'_>) -> Result<Finding> {
     let host = &look.site.host;
     let ended = look
         .site
@@ -265,7 +246,7 @@ pub(crate) fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
         .args(["check_index", "--show_all_bad", "--config", &look.site.layout.config])
         .end()?;
     if ended.status.success() {
-        return Ok(vec![Finding::ok("it has every task and every number, once")]);
+        return Ok(Finding::ok("it has every task and every number, once"));
     }
     let lines: Vec<String> = ended.complaint.lines().map(strip_controls).collect();
     let says_bad = lines.iter().any(|line| line.contains("index is bad"));
@@ -274,17 +255,15 @@ pub(crate) fn check_index(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let errors = lines.iter().filter(|line| line.contains(":ERROR:"));
     let wrong = errors.filter(|line| !line.contains("index is bad")).count();
-    Ok(vec![Finding::failed(
+    Ok(Finding::failed(
         format!("{} missing or wrong", count_of(wrong, "line")),
         format!("camcops-provision run -- reindex --config {}", look.site.layout.config),
-    )])
+    ))
 }
 
 /// Who may log in to the server besides.
 pub(crate) async fn check_accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let Some(known) = look.database().await else {
-        return Ok(not_asked());
-    };
+    let known = look.database().await?;
     if known.server.power == Power::Application {
         return Ok(vec![Finding::not_applicable("only an administrator of the server can see its accounts")]);
     }

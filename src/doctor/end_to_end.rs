@@ -19,30 +19,30 @@ const UNREGISTERED: &str = "Unregistered device";
 const PDF: &str = include_str!("end_to_end/pdf.py");
 
 /// What a role of the services answers.
-async fn check_role(look: &Look<'_>, role: ServiceRole, well: &str) -> Result<Vec<Finding>> {
+async fn check_role(look: &Look<'_>, role: ServiceRole, well: &str) -> Result<Finding> {
     let Some((member, seen)) = look.service(role)? else {
-        return Ok(vec![Finding::not_applicable("this service is not wanted on this machine")]);
+        return Ok(Finding::not_applicable("this service is not wanted on this machine"));
     };
     let remedy = "camcops-provision doctor services web";
     if seen.phase != ServicePhase::Running {
-        return Ok(vec![Finding::failed(format!("{} does not run", member.name), remedy)]);
+        return Ok(Finding::failed(format!("{} does not run", member.name), remedy));
     }
-    Ok(vec![match look.answer(&member).await? {
+    Ok(match look.answer(&member).await? {
         Some(Err(why)) => Finding::failed(why.text, remedy),
         _ => Finding::ok(well),
-    }])
+    })
 }
 
 /// The login page.
-pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let url = look.site.url();
     check_role(look, ServiceRole::Web, &format!("{url}login has its form")).await
 }
 
 /// A tablet's question.
-pub(crate) async fn check_api(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);
+        return Ok(Finding::not_applicable("no Apache of ours is in front"));
     }
     let wanted =
         release::WantedRelease::new(&look.site.settings().camcops, &look.site.facts).map_err(|why| anyhow!(why.0))?;
@@ -54,35 +54,35 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Vec<Finding>> {
     let place = format!("{}api", endpoint.place());
     let answer = endpoint.ask("POST", "/api", "", &form, PATIENCE).await?;
     if answer.contains(UNREGISTERED) {
-        return Ok(vec![Finding::ok(format!("{place} answers as to a tablet"))]);
+        return Ok(Finding::ok(format!("{place} answers as to a tablet")));
     }
     let who = answer.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("Server: "));
     let code = parse_status(&answer).map_or_else(|| "nothing of the web".into(), |code| code.to_string());
-    Ok(vec![Finding::failed(
+    Ok(Finding::failed(
         format!("{place} answers {code}, and not as CamCOPS; who answers calls itself {}", who.unwrap_or("nothing")),
         "camcops-provision doctor web",
-    )])
+    ))
 }
 
 /// A question through the broker.
-pub(crate) async fn check_workers(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_workers(look: &Look<'_>) -> Result<Finding> {
     check_role(look, ServiceRole::Workers, "the workers answer through the broker").await
 }
 
-pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Finding> {
     check_role(look, ServiceRole::Scheduler, "the scheduler has its schedule open").await
 }
 
-pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Finding> {
     let host = &look.site.host;
     let made =
         look.site.drivers.application()?.command(host, "python3")?.args(["-c", PDF]).patience(PDF_PATIENCE).end()?;
     let said = made.output.trim().to_owned();
-    Ok(vec![match made.status.success() && !said.is_empty() {
+    Ok(match made.status.success() && !said.is_empty() {
         true => Finding::ok(format!("a page of {said} bytes")),
         false => Finding::failed(
             format!("no PDF: {}", made.last_words()),
             "apt-get install --reinstall wkhtmltopdf && camcops-provision install",
         ),
-    }])
+    })
 }

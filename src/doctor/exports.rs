@@ -16,10 +16,7 @@ pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
     let account = site.account();
     let accounts = &site.host.accounts;
     let Some((user, group)) = accounts.uid(account).zip(accounts.gid(account)) else {
-        return Ok(vec![Finding::failed(
-            format!("this machine has no account {account}"),
-            "camcops-provision install",
-        )]);
+        return Ok(vec![Finding::for_install(format!("this machine has no account {account}"))]);
     };
     let mut findings = Vec::new();
     for folder in folders {
@@ -31,18 +28,13 @@ pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
             continue;
         }
         if site.host.look_into(&folder)?.is_none() {
-            findings.push(Finding::failed(
-                format!("{folder} does not exist, or is reached by a link that others can change"),
-                "camcops-provision install",
-            ));
+            findings.push(Finding::for_install(format!(
+                "{folder} does not exist, or is reached by a link that others can change"
+            )));
             continue;
         }
-        let child = site.host.child("setpriv");
-        let child = child
-            .args([format!("--reuid={user}"), format!("--regid={group}")])
-            .args(["--init-groups", "--", "test", "-w"])
-            .args([&folder]);
-        let is_writable = child.directory("/").end()?.status.success();
+        let asked = site.host.child_of(user, group, "test").args(["-w", &folder]).directory("/").end()?;
+        let is_writable = asked.status.success();
         findings.push(match is_writable {
             true => Finding::ok(format!("{account} may write to {folder}")),
             false => Finding::failed(

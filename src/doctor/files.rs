@@ -33,7 +33,7 @@ pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     let is_cut = look.journal.owned().iter().any(|owned| owned.open);
     // What another run has begun is not interrupted.
     if is_cut && journal::at_work(&look.site.host).is_none() {
-        findings.push(Finding::failed("the last run was interrupted", "camcops-provision install"));
+        findings.push(Finding::for_install("the last run was interrupted"));
     }
     if findings.is_empty() {
         let file = look.site.settings_file.display();

@@ -6,6 +6,9 @@ use std::fmt;
 /// What comes before the last line of a log: that may have anything in it.
 pub(crate) const LOG_ENDS: &str = "; its log ends: ";
 
+/// What mends most of it.
+const INSTALL: &str = "camcops-provision install";
+
 /// How well something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,10 +65,35 @@ impl Finding {
         Finding::new(Health::Failed, found, Some(remedy.into()))
     }
 
+    /// It does not work, and `install` mends it.
+    pub(crate) fn for_install(found: impl Into<String>) -> Finding {
+        Finding::failed(found, INSTALL)
+    }
+
     pub(super) fn new(state: Health, found: impl Into<String>, remedy: Option<String>) -> Finding {
         Finding { state, found: found.into(), remedy }
     }
 }
+
+/// Most checks find one thing.
+impl From<Finding> for Vec<Finding> {
+    fn from(finding: Finding) -> Vec<Finding> {
+        vec![finding]
+    }
+}
+
+/// What was found, or that all is well where that was nothing.
+pub(crate) fn or_well(mut findings: Vec<Finding>, well: impl FnOnce() -> Finding) -> Vec<Finding> {
+    if findings.is_empty() {
+        findings.push(well());
+    }
+    findings
+}
+
+/// Why a check has nothing to look at.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotApplicable(pub(crate) &'static str);
 
 /// A number that monitoring can draw.
 #[derive(Debug, Clone, PartialEq, Serialize)]

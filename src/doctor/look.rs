@@ -1,6 +1,6 @@
 //! What the checks share, each thing asked once.
 
-use super::{Finding, Measure};
+use super::{Finding, Measure, NotApplicable};
 use crate::cli::Parts;
 use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{ProofResult, ServiceManager, ServiceState};
@@ -11,7 +11,7 @@ use crate::probe::broker::Queue;
 use crate::recipe::Recipe;
 use crate::session::Session;
 use crate::session::converge::make_plan;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use tokio::sync::OnceCell;
@@ -24,9 +24,14 @@ pub(crate) struct Look<'a> {
     /// Whether nothing is, and the question is whether it could be.
     pub(crate) before: bool,
     pub(super) measures: Measures,
-    plan: OnceCell<Result<(Recipe, Plan), String>>,
+    plan: OnceCell<Result<(Recipe, Plan), NoPlan>>,
     queue: RefCell<Option<Queue>>,
 }
+
+/// Why no plan can be made: each check that needs one says it again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+struct NoPlan(String);
 
 /// The numbers of the check that is at work.
 #[derive(Default)]
@@ -57,20 +62,15 @@ impl<'a> Look<'a> {
 
     /// What `install` would do.
     pub(super) async fn plan(&self) -> Result<&(Recipe, Plan)> {
-        let parts = Parts {
-            only: Vec::new(),
-            skip: Vec::new(),
-            // What stands in the way is a conflict all the same where it can't be taken over.
-            adopt: false,
-        };
         let made = self
             .plan
             .get_or_init(async || {
-                let made = make_plan(self.site, &self.journal, &parts).await;
-                made.map_err(|why| format!("{why:#}"))
+                // What stands in the way is a conflict all the same where it can't be taken over.
+                let made = make_plan(self.site, &self.journal, &Parts::default()).await;
+                made.map_err(|why| NoPlan(format!("{why:#}")))
             })
             .await;
-        made.as_ref().map_err(|why| anyhow!(why.clone()))
+        made.as_ref().map_err(|why| why.clone().into())
     }
 
     /// The changes that one check tells of, each as what differs; `install` mends them.
@@ -107,9 +107,10 @@ impl<'a> Look<'a> {
 
     /// The database server, as its administrator where we can be that. Its passwords are read for the plan: where no
     /// plan can be made, there may be none.
-    pub(super) async fn database(&self) -> Option<Rc<sql::Database>> {
+    pub(super) async fn database(&self) -> Result<Rc<sql::Database>> {
         let _ = self.plan().await;
-        self.site.drivers.database().ok()
+        let database = self.site.drivers.database();
+        database.map_err(|_| NotApplicable("not asked: no plan can be made, and `settings` tells why").into())
     }
 
     pub(super) fn keep_queue(&self, queue: Queue) {
@@ -126,6 +127,5 @@ pub(super) fn mended_by_install(pending: Vec<String>, well: &str) -> Vec<Finding
     if pending.is_empty() {
         return vec![Finding::ok(well)];
     }
-    let failed = |what| Finding::failed(what, "camcops-provision install");
-    pending.into_iter().map(failed).collect()
+    pending.into_iter().map(Finding::for_install).collect()
 }

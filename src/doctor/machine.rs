@@ -7,6 +7,7 @@ mod ports;
 use super::look::mended_by_install;
 use super::{Finding, Look};
 use crate::base::terminal::count_of;
+use crate::base::text::meminfo_mib;
 use crate::drivers::release;
 use crate::host::DiskSpace;
 use crate::resource::Resource;
@@ -33,7 +34,7 @@ const SMALL_MEMORY_MB: u64 = 1900;
 const MADE: Duration = Duration::from_secs(1_767_225_600);
 
 /// Packages that are missing.
-pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Finding> {
     let (_, plan) = look.plan().await?;
     let missing: Vec<&Resource> = plan
         .changes
@@ -42,17 +43,17 @@ pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Vec<Finding>> {
         .filter(|resource| matches!(resource, Resource::Package(_)))
         .collect();
     if missing.is_empty() {
-        return Ok(vec![Finding::ok("all are installed")]);
+        return Ok(Finding::ok("all are installed"));
     }
     let names: Vec<&str> = missing.iter().map(|resource| resource.name()).collect();
     let names = names.join(", ");
     if !look.before {
-        return Ok(vec![Finding::failed(format!("missing: {names}"), "camcops-provision install")]);
+        return Ok(Finding::for_install(format!("missing: {names}")));
     }
     // What can't be fetched is known now.
     let packages = look.site.drivers.packages()?;
     crate::drivers::packages::refuse_offline(packages, &look.site.host, missing.into_iter())?;
-    Ok(vec![Finding::ok(format!("install will fetch {names}"))])
+    Ok(Finding::ok(format!("install will fetch {names}")))
 }
 
 /// The release, and the Python under it.
@@ -74,10 +75,7 @@ pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
             let target = site.host.read_link(&site.layout.venv)?.unwrap_or_default();
             Finding::ok(target.rsplit('/').next().unwrap_or_default())
         }
-        Err(why) => Finding::failed(
-            format!("{python}: {why}: the Python under the release is gone"),
-            "camcops-provision install",
-        ),
+        Err(why) => Finding::for_install(format!("{python}: {why}: the Python under the release is gone")),
     }])
 }
 
@@ -143,13 +141,7 @@ fn is_below(free: u64, all: u64, (share, enough): (f64, u64)) -> bool {
 
 pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let number = line.trim_start_matches(':').trim().strip_suffix("kB")?;
-        Some(number.trim().parse::<u64>().ok()? / 1024)
-    };
-    let (all, free) = (value("MemTotal").unwrap_or(0), value("MemAvailable").unwrap_or(0));
-    let swap = value("SwapFree").unwrap_or(0);
+    let [all, free, swap] = ["MemTotal", "MemAvailable", "SwapFree"].map(|name| meminfo_mib(&text, name).unwrap_or(0));
     look.measure("memory_available_bytes", None, (free * MIB) as f64);
     let found = format!("{free} of {all} MiB free");
     if look.before {
@@ -180,13 +172,13 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
 }
 
 /// The clock.
-pub(crate) fn check_time(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     if now.unwrap_or_default() < MADE {
-        return Ok(vec![Finding::failed(
+        return Ok(Finding::failed(
             "the clock shows a day before this program was made",
             "timedatectl set-time 'YYYY-MM-DD hh:mm:ss'",
-        )]);
+        ));
     }
     let asked = look
         .site
@@ -196,7 +188,7 @@ pub(crate) fn check_time(look: &Look<'_>) -> Result<Vec<Finding>> {
         .patience(Duration::from_secs(5))
         .end();
     let said = asked.map(|ended| ended.output).unwrap_or_default();
-    Ok(vec![match said.trim() {
+    Ok(match said.trim() {
         "NTPSynchronized=yes" => Finding::ok("the clock is kept by another one"),
         "NTPSynchronized=no" => match Path::new("/run/systemd/container").exists() {
             true => Finding::warning(
@@ -209,27 +201,27 @@ pub(crate) fn check_time(look: &Look<'_>) -> Result<Vec<Finding>> {
             ),
         },
         _ => Finding::not_applicable("there is nobody to ask (timedatectl)"),
-    }])
+    })
 }
 
 /// Labels, where SELinux is enforced.
-pub(crate) fn check_selinux(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) fn check_selinux(look: &Look<'_>) -> Result<Finding> {
     let enforced = std::fs::read_to_string("/sys/fs/selinux/enforce").unwrap_or_default();
     if enforced.trim() != "1" {
-        return Ok(vec![Finding::not_applicable("SELinux is not enforced here")]);
+        return Ok(Finding::not_applicable("SELinux is not enforced here"));
     }
     let layout = &look.site.layout;
     let places = ["/etc/camcops", &layout.socket_dir, &layout.data, &layout.state];
     let asked = look.site.host.child("restorecon");
     let ended = asked.args(["-n", "-R", "-v"]).args(places).end()?;
     let wrong = ended.output.lines().filter(|line| !line.is_empty()).count();
-    Ok(vec![match wrong {
+    Ok(match wrong {
         0 => Finding::ok("every label is right"),
         some => Finding::failed(
             format!("{} with a wrong label", count_of(some, "file")),
             format!("restorecon -R -v {}", places.join(" ")),
         ),
-    }])
+    })
 }
 
 #[cfg(test)]

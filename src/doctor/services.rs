@@ -1,6 +1,6 @@
 //! The services, and the locks that they may wait for.
 
-use super::{Finding, LOG_ENDS, Look};
+use super::{Finding, LOG_ENDS, Look, or_well};
 use crate::base::terminal::count_of;
 use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{self, ServicePhase, ServiceState};
@@ -55,10 +55,7 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
             continue;
         }
         if member.role == ServiceRole::Socket && !services::has_socket(look.services()?, &look.site.host) {
-            findings.push(Finding::failed(
-                format!("{name}: nobody finds the socket any more"),
-                "camcops-provision install",
-            ));
+            findings.push(Finding::for_install(format!("{name}: nobody finds the socket any more")));
         } else if !services::is_fresh(look.services()?, &look.site.host, member, seen)? {
             findings.push(Finding::warning(
                 format!("{name} has not read its newest configuration"),
@@ -83,10 +80,7 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
             ));
         }
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok(format!("all {} run", all.len())));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || Finding::ok(format!("all {} run", all.len()))))
 }
 
 fn stopped_service(look: &Look<'_>, member: &Member, seen: &ServiceState) -> Finding {
@@ -99,7 +93,7 @@ fn stopped_service(look: &Look<'_>, member: &Member, seen: &ServiceState) -> Fin
         );
     }
     if !seen.there {
-        return Finding::failed(format!("{name} is not installed"), "camcops-provision install");
+        return Finding::for_install(format!("{name} is not installed"));
     }
     let how = match (seen.phase, seen.result.as_str()) {
         (ServicePhase::Stopping, _) => "is stopping".to_owned(),
@@ -132,10 +126,7 @@ pub(crate) fn check_enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
             ));
         }
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok(format!("all {} come back at boot", all.len())));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || Finding::ok(format!("all {} come back at boot", all.len()))))
 }
 
 /// Whose processes they are.
@@ -167,14 +158,11 @@ pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
             ));
         }
     }
-    if findings.is_empty() {
-        findings.push(match count {
-            0 => Finding::not_applicable("none of them runs"),
-            _ if others => Finding::ok(format!("all {count} run as {usual}, or as services.extra says")),
-            _ => Finding::ok(format!("all {count} run as {usual}")),
-        });
-    }
-    Ok(findings)
+    Ok(or_well(findings, || match count {
+        0 => Finding::not_applicable("none of them runs"),
+        _ if others => Finding::ok(format!("all {count} run as {usual}, or as services.extra says")),
+        _ => Finding::ok(format!("all {count} run as {usual}")),
+    }))
 }
 
 /// Their memory, where the kernel limits it.
@@ -208,13 +196,10 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
             findings.push(Finding::warning(found, remedy));
         }
     }
-    if findings.is_empty() {
-        findings.push(match limited.is_empty() {
-            true => Finding::not_applicable("no service has a limit that the kernel watches"),
-            false => Finding::ok(limited.join(", ")),
-        });
-    }
-    Ok(findings)
+    Ok(or_well(findings, || match limited.is_empty() {
+        true => Finding::not_applicable("no service has a limit that the kernel watches"),
+        false => Finding::ok(limited.join(", ")),
+    }))
 }
 
 struct Used {

@@ -4,7 +4,7 @@ mod certificate;
 mod config;
 
 use super::machine::is_ours;
-use super::{Finding, LOG_ENDS, Look};
+use super::{Finding, LOG_ENDS, Look, or_well};
 use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{ServicePhase, ServiceState, proof};
 use crate::probe::site::SiteAddress;
@@ -27,8 +27,8 @@ fn web_server(look: &Look<'_>) -> Result<Option<(Member, ServiceState)>> {
     look.service(ServiceRole::Server)
 }
 
-fn served_elsewhere() -> Vec<Finding> {
-    vec![Finding::not_applicable("the web server is not wanted on this machine")]
+fn served_elsewhere() -> Finding {
+    Finding::not_applicable("the web server is not wanted on this machine")
 }
 
 /// Whether it is the way to CamCOPS that fails, and not CamCOPS itself.
@@ -38,48 +38,45 @@ fn is_on_the_way(trouble: &Trouble) -> bool {
 }
 
 /// CamCOPS itself.
-pub(crate) async fn check_app(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_app(look: &Look<'_>) -> Result<Finding> {
     let Some((member, seen)) = web_server(look)? else {
         return Ok(served_elsewhere());
     };
     if let Some(how) = look.services()?.keeps_failing(&look.site.host, &member, &seen) {
-        return Ok(vec![Finding::failed(format!("{} {how}", member.name), "camcops-provision logs server")]);
+        return Ok(Finding::failed(format!("{} {how}", member.name), "camcops-provision logs server"));
     }
     if seen.phase == ServicePhase::Starting {
-        return Ok(vec![Finding::failed(
-            format!("{} is still starting", member.name),
-            "camcops-provision wait --for web",
-        )]);
+        return Ok(Finding::failed(format!("{} is still starting", member.name), "camcops-provision wait --for web"));
     }
     let Some(pid) = seen.pid.filter(|_| seen.phase == ServicePhase::Running) else {
         let last = look.services()?.cause(&look.site.host, &member);
         let last = last.map(|line| format!("{LOG_ENDS}{line}"));
-        return Ok(vec![Finding::failed(
+        return Ok(Finding::failed(
             format!("{} does not run{}", member.name, last.unwrap_or_default()),
             "camcops-provision start server",
-        )]);
+        ));
     };
-    Ok(vec![match look.answer(&member).await? {
+    Ok(match look.answer(&member).await? {
         Some(Err(why)) if !is_on_the_way(&why) => Finding::failed(why.text, "camcops-provision logs server"),
         Some(Ok(())) => Finding::ok(format!("{} makes its login page", member.name)),
         _ => Finding::ok(format!("{} runs as process {pid}", member.name)),
-    }])
+    })
 }
 
 /// The socket or port.
-pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Finding> {
     let Some((member, _)) = web_server(look)? else {
         return Ok(served_elsewhere());
     };
     if let Some(Err(why)) = look.answer(&member).await?
         && is_on_the_way(&why)
     {
-        return Ok(vec![Finding::failed(why.text, "camcops-provision install")]);
+        return Ok(Finding::for_install(why.text));
     }
     let site = look.site;
     let web = &site.settings().web;
     let Bind::Socket = web.bind else {
-        return Ok(vec![Finding::ok("CamCOPS answers at its port")]);
+        return Ok(Finding::ok("CamCOPS answers at its port"));
     };
     let (socket, account) = (&site.layout.socket, site.facts.flavour.web_account);
     let accounts = &site.host.accounts;
@@ -89,13 +86,10 @@ pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Vec<Finding>> {
         let asked = site.host.child_of(user, group, "test");
         let ended = asked.args(["-w", socket]).end()?;
         if !ended.status.success() {
-            return Ok(vec![Finding::failed(
-                format!("{socket}: Apache's account {account} may not use it"),
-                "camcops-provision install",
-            )]);
+            return Ok(Finding::for_install(format!("{socket}: Apache's account {account} may not use it")));
         }
     }
-    Ok(vec![Finding::ok(format!("{socket} leads to CamCOPS"))])
+    Ok(Finding::ok(format!("{socket} leads to CamCOPS")))
 }
 
 fn visitor_address(look: &Look<'_>) -> Result<SiteAddress> {
@@ -103,18 +97,15 @@ fn visitor_address(look: &Look<'_>) -> Result<SiteAddress> {
 }
 
 /// The way of a visitor on this machine.
-pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Vec<Finding>> {
+pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Finding> {
     let Some((member, seen)) = look.service(ServiceRole::Web)? else {
-        return Ok(vec![Finding::not_applicable("Apache is not wanted (web.frontend)")]);
+        return Ok(Finding::not_applicable("Apache is not wanted (web.frontend)"));
     };
     let service = look.site.facts.flavour.apache_service;
     if seen.phase != ServicePhase::Running {
-        return Ok(vec![Finding::failed(
-            format!("{} does not run", member.name),
-            format!("systemctl start {service}"),
-        )]);
+        return Ok(Finding::failed(format!("{} does not run", member.name), format!("systemctl start {service}")));
     }
-    Ok(vec![match look.answer(&member).await? {
+    Ok(match look.answer(&member).await? {
         Some(Err(why)) => Finding::failed(
             why.text,
             match why.cause {
@@ -123,7 +114,7 @@ pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Vec<Finding>> {
             },
         ),
         _ => Finding::ok(format!("{} through Apache", look.site.url())),
-    }])
+    })
 }
 
 /// The way of a visitor from elsewhere, as far as this machine can tell.
@@ -212,11 +203,7 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
             "camcops-provision config unset config.site.ALLOW_INSECURE_COOKIES && camcops-provision install",
         ));
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok(format!(
-            "CamCOPS knows that it is https://{authority}{}/, whatever visitors say",
-            endpoint.path
-        )));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || {
+        Finding::ok(format!("CamCOPS knows that it is https://{authority}{}/, whatever visitors say", endpoint.path))
+    }))
 }

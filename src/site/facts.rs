@@ -1,5 +1,6 @@
 //! What the machine is: everything that is read from it before deciding. A plain struct that a test can write by hand.
 
+use crate::base::text::meminfo_mib;
 use crate::host::{Host, PathKind};
 use crate::layout::{self, DEBIAN, Flavour, RHEL};
 use crate::settings::Python;
@@ -300,9 +301,5 @@ fn count_cores() -> u32 {
 
 fn memory_mb(host: &Host) -> Result<u64> {
     let text = host.read_text("/proc/meminfo")?.unwrap_or_default();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"))
-        .and_then(|number| number.trim().parse::<u64>().ok());
-    Ok(kib.map_or(STAGED_MEMORY_MB, |kib| kib / 1024))
+    Ok(meminfo_mib(&text, "MemTotal").unwrap_or(STAGED_MEMORY_MB))
 }

@@ -1,6 +1,6 @@
 //! Other installations of CamCOPS on this machine.
 
-use crate::doctor::{Finding, Look};
+use crate::doctor::{Finding, Look, or_well};
 use crate::host::processes;
 use crate::layout::MANAGED;
 use anyhow::Result;
@@ -67,10 +67,7 @@ pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
             format!("apt-get remove {PACKAGE}"),
         ));
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok("there is none"));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || Finding::ok("there is none")))
 }
 
 enum FormerPlace {

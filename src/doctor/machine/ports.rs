@@ -1,6 +1,6 @@
 //! Who holds the ports of the site.
 
-use crate::doctor::{Finding, Look};
+use crate::doctor::{Finding, Look, or_well};
 use crate::host::processes::{self, Process};
 use crate::session::Session;
 use crate::settings::Listen;
@@ -49,10 +49,7 @@ pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
         findings.extend(strangers);
     }
-    if findings.is_empty() {
-        findings.push(Finding::not_applicable("the site has no port on this machine"));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || Finding::not_applicable("the site has no port on this machine")))
 }
 
 fn free_port(port: &UsedPort, number: u16) -> String {

@@ -47,10 +47,9 @@ pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if mode == TlsMode::Certbot {
         if summary.self_signed {
-            return Ok(vec![Finding::failed(
-                format!("certbot has got no certificate yet: {found}, signed by itself"),
-                "camcops-provision install",
-            )]);
+            return Ok(vec![Finding::for_install(format!(
+                "certbot has got no certificate yet: {found}, signed by itself"
+            ))]);
         }
         findings.extend(from_certbot(site, &pem)?);
     }

@@ -1,7 +1,7 @@
 //! Apache's configuration, and the classic mistakes of a proxy in it.
 
 use crate::camcops_conf::Ini;
-use crate::doctor::{Finding, Look};
+use crate::doctor::{Finding, Look, or_well};
 use crate::drivers::services::apache::find_complaint;
 use crate::layout::Flavour;
 use crate::resource::Resource;
@@ -27,10 +27,7 @@ pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
         // Where no plan can be made, `settings` tells why.
         .unwrap_or_default();
     for module in missing {
-        findings.push(Finding::failed(
-            format!("a module of Apache is switched off: {module}"),
-            "camcops-provision install",
-        ));
+        findings.push(Finding::for_install(format!("a module of Apache is switched off: {module}")));
     }
     if let Some(why) = find_complaint(&site.host, flavour)? {
         findings.push(Finding::failed(
@@ -43,10 +40,9 @@ pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.push(Finding::failed(found.0, found.1));
     }
     findings.extend(check_timeouts(look)?);
-    if findings.is_empty() {
-        findings.push(Finding::ok(format!("Apache likes it, and {} sites have no mistake that is known", sites.len())));
-    }
-    Ok(findings)
+    Ok(or_well(findings, || {
+        Finding::ok(format!("Apache likes it, and {} sites have no mistake that is known", sites.len()))
+    }))
 }
 
 /// Path and text of each enabled site.
