@@ -30,7 +30,9 @@ use lock::lock;
 pub(crate) use lock::pinned_release;
 pub(crate) use python::Missing;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 pub(crate) use whole::{Thoroughness, find_hole};
 
 const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
@@ -115,6 +117,13 @@ impl ReleaseRecipe {
 
 /// The name of a release: version, Python, and a digest of what else it is made of.
 fn release_id(version: Version, minor: u8) -> String {
+    // Several ask for it in one run, and a lock is long.
+    static NAMES: Mutex<BTreeMap<(&str, u8), String>> = Mutex::new(BTreeMap::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    names.entry((version.as_str(), minor)).or_insert_with(|| name_release(version, minor)).clone()
+}
+
+fn name_release(version: Version, minor: u8) -> String {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     for text in [BUILD_LOCK, &lock(version, minor), FINISH] {
         digest.update(text.as_bytes());
