@@ -135,15 +135,15 @@ impl Drivers {
             Resource::User(name) => Ok(accounts::observe_user(host, name)),
             Resource::Package(name) => packages::observe(self.packages()?, host, name),
             Resource::Release(name) => release::observe(host, name),
-            Resource::Schema(name) => sql::observe_schema(&*self.database()?, name).await,
-            Resource::SqlAccount(name) => sql::observe_account(&*self.database()?, host, name).await,
+            Resource::Schema(name) => sql::schema::observe(&*self.database()?, name).await,
+            Resource::SqlAccount(name) => sql::account::observe(&*self.database()?, host, name).await,
             Resource::Vhost(name) => broker::observe_vhost(&*self.broker()?, host, name).await,
             Resource::BrokerAccount(name) => broker::observe_account(&*self.broker()?, host, name).await,
             Resource::Tables(name) => tables::observe(&*self.database()?, self.application()?, host, name).await,
             Resource::Superuser(name) => superuser::observe(&*self.database()?, name).await,
             Resource::AcmeCertificate(name) => acme::observe(host, name),
             Resource::Service(name) => services::observe(self.services.as_ref(), host, name).await,
-            Resource::Unknown(..) => Ok(State::Absent),
+            Resource::Unknown { .. } => Ok(State::Absent),
         }
     }
 
@@ -172,8 +172,8 @@ impl Drivers {
                 Ok(Enforced::Done)
             }
             Resource::Release(name) => release::enforce(self.release.as_ref(), host, name, before, after),
-            Resource::Schema(name) => sql::enforce_schema(&*self.database()?, host, name, before, after).await,
-            Resource::SqlAccount(name) => sql::enforce_account(&*self.database()?, host, name, after).await,
+            Resource::Schema(name) => sql::schema::enforce(&*self.database()?, host, name, before, after).await,
+            Resource::SqlAccount(name) => sql::account::enforce(&*self.database()?, host, name, after).await,
             Resource::Vhost(name) => broker::enforce_vhost(&*self.broker()?, host, name, before, after).await,
             Resource::BrokerAccount(name) => {
                 let broker = self.broker()?;
@@ -191,7 +191,7 @@ impl Drivers {
             Resource::AcmeCertificate(name) if goes => acme::forget_certificate(host, name),
             Resource::AcmeCertificate(name) => acme::issue(self.acme()?, host, name),
             Resource::Service(name) => services::enforce(services, host, name, after).await,
-            Resource::Unknown(..) => left_alone("a newer version made it; use that version"),
+            Resource::Unknown { .. } => left_alone("a newer version made it; use that version"),
         }
     }
 }

@@ -89,7 +89,7 @@ impl Owned {
 
     /// What the settings alone would have made of a file, for one that has this content now.
     pub(crate) fn base(&self, found: &Content) -> Option<&Content> {
-        let written = self.made().find(|(state, _)| file_content(state) == Some(found));
+        let written = self.made().find(|(state, _)| state.content() == Some(found));
         match (written, self.earlier.first()) {
             (Some((_, base)), _) => base,
             (None, Some(completed)) => completed.base.as_ref(),
@@ -101,17 +101,13 @@ impl Owned {
 
     /// Whether content of ours has the administrator's own changes merged into it.
     pub(crate) fn holds_edits(&self, found: &State) -> bool {
-        file_content(found).is_some_and(|found| self.base(found).is_some_and(|base| base != found))
+        found.content().is_some_and(|found| self.base(found).is_some_and(|base| base != found))
     }
 
     fn made(&self) -> impl Iterator<Item = (&State, Option<&Content>)> {
         let earlier = self.earlier.iter().map(|made| (&made.after, made.base.as_ref()));
         std::iter::once((&self.change.after, self.base.as_ref())).chain(earlier)
     }
-}
-
-fn file_content(state: &State) -> Option<&Content> {
-    state.facets().and_then(|facets| facets.content("content"))
 }
 
 /// The journal of one instance, as it was read.

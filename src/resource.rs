@@ -11,17 +11,19 @@ use std::sync::{Arc, OnceLock};
 
 /// Everything that this program can make. The list is closed: it is the scope of the product.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(from = "Named", into = "Named")]
+#[serde(tag = "kind", content = "name", rename_all = "snake_case")]
 pub enum Resource {
     /// A group of this machine.
     Group(String),
     /// An account of this machine.
+    #[serde(rename = "account")]
     User(String),
     /// A directory, by path.
     Directory(String),
     /// A regular file, by path.
     File(String),
     /// A symbolic link, by path.
+    #[serde(rename = "link")]
     Symlink(String),
     /// A package of the distribution.
     Package(String),
@@ -43,44 +45,14 @@ pub enum Resource {
     AcmeCertificate(String),
     /// A running service, by the name that the service manager has for it.
     Service(String),
-    /// Something that a newer version of this program made: its kind and its name.
-    Unknown(String, String),
-}
-
-/// A resource as the journal and JSON have it.
-#[derive(Serialize, Deserialize)]
-struct Named {
-    kind: String,
-    name: String,
-}
-
-impl From<Named> for Resource {
-    fn from(Named { kind, name }: Named) -> Resource {
-        match kind.as_str() {
-            "group" => Resource::Group(name),
-            "account" => Resource::User(name),
-            "directory" => Resource::Directory(name),
-            "file" => Resource::File(name),
-            "link" => Resource::Symlink(name),
-            "package" => Resource::Package(name),
-            "release" => Resource::Release(name),
-            "schema" => Resource::Schema(name),
-            "sql_account" => Resource::SqlAccount(name),
-            "vhost" => Resource::Vhost(name),
-            "broker_account" => Resource::BrokerAccount(name),
-            "tables" => Resource::Tables(name),
-            "superuser" => Resource::Superuser(name),
-            "acme_certificate" => Resource::AcmeCertificate(name),
-            "service" => Resource::Service(name),
-            _ => Resource::Unknown(kind, name),
-        }
-    }
-}
-
-impl From<Resource> for Named {
-    fn from(resource: Resource) -> Named {
-        Named { kind: resource.kind().to_owned(), name: resource.name().to_owned() }
-    }
+    /// Something that a newer version of this program made.
+    #[serde(untagged)]
+    Unknown {
+        /// What kind of thing it is.
+        kind: String,
+        /// What it is called.
+        name: String,
+    },
 }
 
 impl Resource {
@@ -130,7 +102,7 @@ impl Resource {
             Resource::Superuser(_) => "superuser",
             Resource::AcmeCertificate(_) => "acme_certificate",
             Resource::Service(_) => "service",
-            Resource::Unknown(kind, _) => kind,
+            Resource::Unknown { kind, .. } => kind,
         }
     }
 
@@ -152,7 +124,7 @@ impl Resource {
             | Resource::Superuser(name)
             | Resource::AcmeCertificate(name)
             | Resource::Service(name)
-            | Resource::Unknown(_, name) => name,
+            | Resource::Unknown { name, .. } => name,
         }
     }
 }
@@ -195,6 +167,16 @@ impl State {
     /// One facet, if it is there.
     pub(crate) fn get(&self, facet: &str) -> Option<&FacetValue> {
         self.facets().and_then(|facets| facets.get(facet))
+    }
+
+    /// One facet, if it is there, as text.
+    pub(crate) fn text(&self, facet: &str) -> Option<&str> {
+        self.facets().and_then(|facets| facets.text(facet))
+    }
+
+    /// The content of a file, if there is one.
+    pub(crate) fn content(&self) -> Option<&Content> {
+        self.facets().and_then(Facets::content)
     }
 
     /// The names of the wanted facets that the observed state has otherwise; `presence` if one is absent and the other not.
@@ -244,9 +226,9 @@ impl Facets {
         }
     }
 
-    /// One of them, as the content of a file.
-    pub fn content(&self, facet: &str) -> Option<&Content> {
-        match self.get(facet) {
+    /// The content, where they are a file's.
+    pub fn content(&self) -> Option<&Content> {
+        match self.get("content") {
             Some(FacetValue::Content(content)) => Some(content),
             _ => None,
         }
@@ -497,7 +479,7 @@ mod tests {
     fn a_resource_of_a_newer_version_keeps_its_name() {
         let text = r#"{"resource":{"kind":"moon","name":"x"},"before":"absent","after":"absent"}"#;
         let change: Change = serde_json::from_str(text).unwrap();
-        assert_eq!(change.resource, Resource::Unknown("moon".into(), "x".into()));
+        assert_eq!(change.resource, Resource::Unknown { kind: "moon".into(), name: "x".into() });
         assert_eq!(serde_json::to_string(&change).unwrap(), text);
     }
 }

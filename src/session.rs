@@ -235,7 +235,7 @@ impl Session {
                 continue;
             };
             let written = journal.find(&Resource::File(part.digest.clone()));
-            let written = written.and_then(|owned| owned.change.after.facets()?.content("content"));
+            let written = written.and_then(|owned| owned.change.after.content());
             if written == Some(&Content::new(text.as_bytes())) {
                 digests.insert(part.digest, text);
             }

@@ -151,7 +151,7 @@ impl Case {
                 _ => writeln!(listing, "{kind:9} {:4} {:17} {path}: {because}", facet("mode"), facet("owner")),
             };
             // A certificate of our own is another one each time, and a digest tells a reader nothing.
-            if let Some(content) = facets.content("content")
+            if let Some(content) = facets.content()
                 && !path.starts_with("/etc/camcops/tls/")
                 && !path.ends_with(".conf-digest")
             {

@@ -107,7 +107,7 @@ const FILE_ENDINGS: &[&str] = &["conf", "json", "service", "socket", "target", "
 /// Names of types that occur more than once.
 const MOST_SHARED_NAMES: usize = 0;
 /// Lines of the longest file, without its tests; should be 500.
-const LONGEST_FILE: usize = 644;
+const LONGEST_FILE: usize = 500;
 /// Items that are public outside of the crate.
 const MOST_PUBLIC: usize = 400;
 /// Functions whose names have one word, of a hundred.

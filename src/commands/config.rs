@@ -228,7 +228,7 @@ fn render_file(site: &Session, path: Option<&str>) -> Result<Report> {
     let bytes = wanted
         .state
         .facets()
-        .and_then(|facets| facets.content("content"))
+        .and_then(|facets| facets.content())
         .and_then(|content| content.bytes())
         .context("a file without content")?;
     let text = String::from_utf8_lossy(bytes);

@@ -55,7 +55,7 @@ pub(crate) async fn check_files(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match &planned.change.resource {
             Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_) => !only_rights(planned),
-            Resource::Group(_) | Resource::User(_) | Resource::Superuser(_) | Resource::Unknown(..) => true,
+            Resource::Group(_) | Resource::User(_) | Resource::Superuser(_) | Resource::Unknown { .. } => true,
             _ => false,
         })
         .await?;

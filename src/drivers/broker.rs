@@ -238,7 +238,7 @@ pub(crate) async fn enforce_account(
     let vhost = known.endpoint.vhost.as_str();
     let elsewhere: Vec<&str> = node.vhosts_of(name).filter(|other| *other != vhost).collect();
     let tags = node.users.get(name);
-    let login = before.facets().and_then(|facets| facets.text("login"));
+    let login = before.text("login");
     let powerful = tags.is_some_and(|tags| !tags.is_empty());
     if tags.is_some() && login != Some("works") && (powerful || !elsewhere.is_empty()) {
         let what = match elsewhere.first() {

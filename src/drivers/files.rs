@@ -35,7 +35,7 @@ pub(crate) fn observe(host: &Host, path: &str) -> Result<State> {
 /// Makes what stands at a path be `after`.
 pub(crate) fn enforce(host: &Host, resource: &Resource, before: &State, after: &State) -> Result<Enforced> {
     let path = resource.name();
-    let old = before.facets().and_then(|facets| facets.text("type"));
+    let old = before.text("type");
     let State::Present(wanted) = after else {
         return remove_file(host, path, old);
     };
@@ -63,11 +63,8 @@ pub(crate) fn enforce(host: &Host, resource: &Resource, before: &State, after: &
             Some(_) => host.set(path, owner, mode_bits(wanted)?)?,
         },
         "file" => {
-            let content = wanted.content("content");
-            let rewrite = old != Some(new)
-                || content.is_some_and(|content| {
-                    before.facets().and_then(|facets| facets.content("content")) != Some(content)
-                });
+            let content = wanted.content();
+            let rewrite = old != Some(new) || content.is_some() && before.content() != content;
             if rewrite {
                 let bytes = content
                     .and_then(Content::bytes)

@@ -4,20 +4,20 @@
 //! the option file of `database.admin_defaults_file`; one that is somewhere else only with that file. Without it
 //! everything has to be there already, and is only checked, as the application.
 
-mod account;
+pub(crate) mod account;
 pub(crate) mod copy;
 mod grants;
 mod option_file;
 mod passwords;
 pub(crate) mod quote;
-mod schema;
+pub(crate) mod schema;
 mod server;
 
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::Host;
 use crate::probe::database::{DatabaseAddress, Login};
-use crate::resource::{Change, Enforced, Resource, State};
+use crate::resource::{Change, Resource};
 use crate::settings::{self, Mode};
 use crate::site::{ExistingState, Site};
 use anyhow::Result;
@@ -152,21 +152,11 @@ impl Database {
 
     /// The account with the password that another one takes the place of.
     fn former(&self, account: &DatabaseAccount) -> Option<DatabaseAddress> {
-        Some(DatabaseAddress {
-            database: self.database.clone(),
-            user: account.user.clone(),
-            login: Login::Password(account.former.clone()?),
-            ..self.server.endpoint.clone()
-        })
+        Some(self.server.address_of(&account.user, Login::Password(account.former.clone()?), &self.database))
     }
 
     fn endpoint(&self, host: &Host, account: &DatabaseAccount) -> Option<DatabaseAddress> {
-        Some(DatabaseAddress {
-            database: self.database.clone(),
-            user: account.user.clone(),
-            login: self.login(host, account)?,
-            ..self.server.endpoint.clone()
-        })
+        Some(self.server.address_of(&account.user, self.login(host, account)?, &self.database))
     }
 }
 
@@ -237,13 +227,12 @@ pub(crate) async fn refuse_undoable(
 
 /// The tables of a database.
 pub(crate) async fn tables_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
-    let rows: Vec<(String,)> = server
-        .rows(&format!(
+    server
+        .texts(&format!(
             "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
             quote::quote_text(database)
         ))
-        .await?;
-    Ok(rows.into_iter().map(|(name,)| name).collect())
+        .await
 }
 
 /// Which of these tables a database has. A view by the name of one is none: reading it could do whatever its maker wants,
@@ -267,13 +256,8 @@ pub(crate) async fn tables_among(server: &DatabaseServer, database: &str, names:
 
 /// The views of a database.
 pub(crate) async fn views_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
-    let rows: Vec<(String,)> = server
-        .rows(&format!(
-            "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {}",
-            quote::quote_text(database)
-        ))
-        .await?;
-    Ok(rows.into_iter().map(|(name,)| name).collect())
+    let database = quote::quote_text(database);
+    server.texts(&format!("SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {database}")).await
 }
 
 /// What [`others_of`] begins a trigger with.
@@ -282,15 +266,14 @@ pub(crate) const TRIGGER: &str = "trigger ";
 /// What else a database has than tables: views, triggers, routines and events, each with what it is.
 pub(crate) async fn others_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
     let database = quote::quote_text(database);
-    let rows: Vec<(String,)> = server
-        .rows(&format!(
+    server
+        .texts(&format!(
             "SELECT CONCAT('view ', TABLE_NAME) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {database} \
              UNION ALL SELECT CONCAT('{TRIGGER}', TRIGGER_NAME) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {database} \
              UNION ALL SELECT CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {database} \
              UNION ALL SELECT CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {database}"
         ))
-        .await?;
-    Ok(rows.into_iter().map(|(what,)| what).collect())
+        .await
 }
 
 /// The tables of a database with a column of another collation than CamCOPS's, and the first such one.
@@ -302,30 +285,4 @@ pub(crate) async fn other_collations(server: &DatabaseServer, database: &str) ->
             quote::quote_text(database)
         ))
         .await
-}
-
-/// Whether the database is there, and what it gives its tables.
-pub(crate) async fn observe_schema(known: &Database, name: &str) -> Result<State> {
-    schema::observe(known, name).await
-}
-
-/// Makes the database.
-pub(crate) async fn enforce_schema(
-    known: &Database,
-    host: &Host,
-    name: &str,
-    before: &State,
-    after: &State,
-) -> Result<Enforced> {
-    schema::enforce(known, host, name, before, after).await
-}
-
-/// Whether the account is there, what it may do, and whether it gets in.
-pub(crate) async fn observe_account(known: &Database, host: &Host, name: &str) -> Result<State> {
-    account::observe(known, host, name).await
-}
-
-/// Makes or mends the account.
-pub(crate) async fn enforce_account(known: &Database, host: &Host, name: &str, after: &State) -> Result<Enforced> {
-    account::enforce(known, host, name, after).await
 }

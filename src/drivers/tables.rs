@@ -66,10 +66,7 @@ async fn read_table_state(known: &Database, database: &str) -> Result<Option<Tab
     }
     let rows: Option<Vec<(String,)>> = known
         .server
-        .rows_if_any(
-            &format!("SELECT version_num FROM {}.{}", quote::quote_name(database), quote::quote_name(REVISION),),
-            &NOT_THERE,
-        )
+        .rows_if_any(&format!("SELECT version_num FROM {}", quote::quote_table(database, REVISION)), &NOT_THERE)
         .await?;
     let Some(rows) = rows else { return Ok(None) };
     let several = rows.len() > 1;
@@ -116,15 +113,15 @@ pub(crate) fn are_ours(tables: &[String]) -> bool {
 /// The tables of the site's database that tablets fill, as far as they have rows, and how many.
 pub(crate) async fn count_clinical(known: &Database) -> Result<BTreeMap<String, u64>> {
     let database = &known.database;
-    let of_tablets: Vec<(String,)> = known
+    let of_tablets = known
         .server
-        .rows(&format!(
+        .texts(&format!(
             "SELECT TABLE_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND COLUMN_NAME = '_era'",
             quote::quote_text(database)
         ))
         .await?;
     let mut counts = load::count_rows(known, database).await?;
-    counts.retain(|table, rows| *rows > 0 && of_tablets.iter().any(|(name,)| name == table));
+    counts.retain(|table, rows| *rows > 0 && of_tablets.contains(table));
     Ok(counts)
 }
 
@@ -200,11 +197,10 @@ pub(crate) async fn database_size(known: &Database) -> Result<u64> {
 
 /// Whether any table has a row, besides the one that says the revision.
 async fn holds_anything(known: &Database, database: &str, tables: &[String]) -> Result<bool> {
-    let database = quote::quote_name(database);
     let each: Vec<String> = tables
         .iter()
         .filter(|table| *table != REVISION && *table != UNFINISHED)
-        .map(|table| format!("EXISTS(SELECT 1 FROM {database}.{})", quote::quote_name(table)))
+        .map(|table| format!("EXISTS(SELECT 1 FROM {})", quote::quote_table(database, table)))
         .collect();
     if each.is_empty() {
         return Ok(false);

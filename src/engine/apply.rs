@@ -6,7 +6,7 @@ use crate::base::error::Exit;
 use crate::base::signals::Interrupt;
 use crate::drivers::{Drivers, packages};
 use crate::journal::Writer;
-use crate::resource::{Content, Enforced, Resource, Shown, State};
+use crate::resource::{Content, Enforced, Resource, Shown};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::slice;
@@ -100,8 +100,7 @@ fn record_intents(drivers: &Drivers, writer: &mut Writer<'_>, batch: &[Planned])
     let mut numbers = Vec::with_capacity(batch.len());
     for planned in batch {
         let (change, undo) = (&planned.change, planned.undo());
-        let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
-        let (old, new) = (content(&change.before), content(&change.after));
+        let (old, new) = (change.before.content(), change.after.content());
         // A former secret of our own is of no use to anybody; what somebody else wrote there may be. Where both stand in
         // one file, what somebody else wrote stays in it.
         let superseded = |old: &Content| {
@@ -109,11 +108,11 @@ fn record_intents(drivers: &Drivers, writer: &mut Writer<'_>, batch: &[Planned])
             owned.is_some_and(|owned| match planned.shown {
                 Shown::Whole => false,
                 Shown::Masked => true,
-                Shown::Nothing => owned.ours().any(|ours| content(ours).as_ref() == Some(old)),
+                Shown::Nothing => owned.ours().any(|ours| ours.content() == Some(old)),
             })
         };
-        if let Some(old) = old.filter(|old| !undo && !superseded(old) && Some(old) != new.as_ref()) {
-            writer.remember(&old)?;
+        if let Some(old) = old.filter(|old| !undo && !superseded(old) && Some(*old) != new) {
+            writer.remember(old)?;
         }
         if let Some(base) = &planned.base {
             writer.remember_base(base)?;

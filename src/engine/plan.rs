@@ -73,7 +73,7 @@ impl Serialize for Planned {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Where a password was chosen by a person, even a digest would let others try out guesses.
         let public = |state: &State| match (state, self.shown) {
-            (State::Present(facets), Shown::Masked | Shown::Nothing) if facets.content("content").is_some() => {
+            (State::Present(facets), Shown::Masked | Shown::Nothing) if facets.content().is_some() => {
                 State::Present(facets.clone().with("content", "secret"))
             }
             _ => state.clone(),
@@ -273,11 +273,8 @@ pub(crate) async fn find_drift(
 
 /// Whether it is a file that not everybody may read.
 fn is_private(state: &State) -> bool {
-    let facets = state.facets();
-    let content = facets.and_then(|facets| facets.content("content"));
-    let mode = facets.and_then(|facets| facets.text("mode"));
-    let open = mode.is_some_and(|mode| mode.ends_with(['4', '5', '6', '7']));
-    content.is_some() && !open
+    let open = state.text("mode").is_some_and(|mode| mode.ends_with(['4', '5', '6', '7']));
+    state.content().is_some() && !open
 }
 
 /// What we made and the settings no longer want goes, last made first.
@@ -311,8 +308,8 @@ async fn plan_removals(
 
 /// Something unlike ours that we did not put there.
 fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Option<Conflict> {
-    let found = observed.facets()?.text("type")?;
-    let needed = wanted.state.facets()?.text("type")?;
+    let found = observed.text("type")?;
+    let needed = wanted.state.text("type")?;
     let conflict = |what, adoptable| Some(Conflict { resource: wanted.resource.clone(), what, adoptable });
     if let Some(what) = files::find_obstacle(host, wanted.resource.name(), found, needed) {
         return conflict(what, false);
@@ -325,7 +322,7 @@ fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> 
         return None;
     }
     // As its package brings it: nothing but comments. Uninstall brings it back.
-    let content = observed.facets()?.content("content");
+    let content = observed.content();
     if wanted.resource.name() == NODE_SETTINGS && content.and_then(Content::bytes).is_some_and(sets_nothing) {
         return None;
     }

@@ -21,7 +21,7 @@ impl FormerContents {
         let known = changes.iter().filter_map(|planned| {
             let resource = &planned.change.resource;
             let owned = journal.find(resource)?;
-            let found = file_content(&planned.change.before)?;
+            let found = planned.change.before.content()?;
             Some((resource.clone(), owned.base(found).cloned()))
         });
         FormerContents(known.collect())
@@ -83,8 +83,7 @@ fn find_replaced(changes: &[Planned], failed: usize) -> Vec<&Planned> {
     }
     let is_replaced = |planned: &&Planned| {
         let before = &planned.change.before;
-        let is_known =
-            *before == State::Absent || file_content(before).is_some_and(|content| content.bytes().is_some());
+        let is_known = *before == State::Absent || before.content().is_some_and(|content| content.bytes().is_some());
         matches!(planned.change.resource, Resource::File(_))
             && matches!(planned.action, Action::Update | Action::Create)
             && is_input(planned)
@@ -143,10 +142,6 @@ fn reverse_change(planned: &Planned, former: &FormerContents) -> Planned {
         base: base.cloned().flatten(),
         inputs: Vec::new(),
     }
-}
-
-fn file_content(state: &State) -> Option<&Content> {
-    state.facets().and_then(|facets| facets.content("content"))
 }
 
 /// In one line: the last exception that a service has told of, else all that was said.

@@ -155,7 +155,7 @@ pub(crate) fn first_boot(left: &[Resource]) -> Option<String> {
 
 fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
     let content = |state: &State| -> Option<String> {
-        let bytes = state.facets()?.content("content")?.bytes()?;
+        let bytes = state.content()?.bytes()?;
         Some(String::from_utf8_lossy(bytes).into_owned())
     };
     let differs = planned.facets.iter().any(|f| f == "content" || f == "presence");

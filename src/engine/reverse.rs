@@ -69,9 +69,8 @@ pub(super) async fn plan_undoing(
         return Ok(Undoing::Leave("it was changed since".into()));
     }
     let after = journal::recalled_state(host, instance, original)?;
-    let content = |state: &State| state.facets().and_then(|f| f.content("content").cloned());
-    if let Some(lost) = content(&after).filter(|content| content.bytes().is_none())
-        && content(&observed).as_ref() != Some(&lost)
+    if let Some(lost) = after.content().filter(|content| content.bytes().is_none())
+        && observed.content() != Some(lost)
     {
         return Ok(Undoing::Leave("what was there before is not in the journal's directory any more".into()));
     }

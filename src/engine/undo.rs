@@ -96,10 +96,7 @@ fn goes_while_full(host: &Host, change: &Change) -> Result<bool> {
 /// A file that we took over and that was edited since stays; what it was before us is put beside it, under the name returned.
 fn keep_original(host: &Host, instance: &str, owned: &Owned) -> Result<Option<String>> {
     let original = journal::recalled_state(host, instance, &owned.change.before)?;
-    let Some(facets) = original.facets() else {
-        return Ok(None);
-    };
-    if facets.content("content").and_then(Content::bytes).is_none() {
+    if original.content().and_then(Content::bytes).is_none() {
         return Ok(None);
     }
     let first = format!("{}.before-camcops", owned.change.resource.name());
@@ -110,7 +107,7 @@ fn keep_original(host: &Host, instance: &str, owned: &Owned) -> Result<Option<St
     for name in names {
         let beside = Resource::File(name.clone());
         let found = files::observe(host, &name)?;
-        let same = found.get("content") == facets.get("content");
+        let same = found.content() == original.content();
         if found == State::Absent {
             files::enforce(host, &beside, &found, &original)?;
         } else if !same {

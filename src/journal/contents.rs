@@ -1,7 +1,7 @@
 //! The contents that the journal knows by their digests: what stood in a file before us, and what the settings alone
 //! would have written.
 
-use super::{Writer, file_content};
+use super::Writer;
 use crate::camcops_conf;
 use crate::host::Host;
 use crate::layout::instance_directory;
@@ -60,7 +60,7 @@ impl Writer<'_> {
         let directory = directory_of(&self.instance);
         let (mut originals, mut bases) = (Vec::new(), Vec::new());
         for owned in self.journal.owned() {
-            originals.extend(file_content(&owned.change.before));
+            originals.extend(owned.change.before.content());
             bases.extend(owned.made().filter_map(|(_, base)| base));
         }
         for name in self.host.list(&directory)?.unwrap_or_default() {
@@ -125,7 +125,7 @@ pub(crate) fn recalled_state(host: &Host, instance: &str, state: &State) -> Resu
         return Ok(State::Absent);
     };
     let mut facets = facets.clone();
-    if let Some(content) = facets.content("content")
+    if let Some(content) = facets.content()
         && let Some(content) = recall_content(host, instance, content)?
     {
         facets = facets.with("content", content);

@@ -33,22 +33,37 @@ pub enum Format {
     Plain,
 }
 
+/// Why a format can't carry a value.
+#[derive(Debug, thiserror::Error)]
+pub enum UncarriedValue {
+    /// It has a character that no file of ours has.
+    #[error("has the control character {0:?}")]
+    Control(char),
+    /// It has what the format has no way to write.
+    #[error("has {0:?}, which this kind of file can't carry")]
+    Mark(&'static str),
+    /// It would be read as something else.
+    #[error("{0}")]
+    Misread(&'static str),
+    /// camcops.conf can't have it.
+    #[error("can't be carried: {0}")]
+    Ini(anyhow::Error),
+}
+
 impl Format {
     /// The value as it has to be written, or why it can't be.
-    pub fn escaped(self, value: &str) -> Result<String, String> {
+    pub fn escaped(self, value: &str) -> Result<String, UncarriedValue> {
         if let Some(control) = value.chars().find(|c| c.is_control()) {
-            return Err(format!("has the control character {control:?}"));
+            return Err(UncarriedValue::Control(control));
         }
-        let refused = |marks: &[&str]| -> Result<(), String> {
-            match marks.iter().find(|mark| value.contains(**mark)) {
-                Some(mark) => Err(format!("has {mark:?}, which this kind of file can't carry")),
-                None => Ok(()),
-            }
+        let refused = |marks: &[&'static str]| match marks.iter().find(|mark| value.contains(**mark)) {
+            Some(mark) => Err(UncarriedValue::Mark(mark)),
+            None => Ok(()),
         };
         let backslashed = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
         Ok(match self {
             Format::Ini => {
-                camcops_conf::check_value(value).map_err(|why| format!("can't be carried: {why}"))?;
+                camcops_conf::check_value(value).map_err(UncarriedValue::Ini)?;
                 camcops_conf::escape_value(value)
             }
             Format::Apache => {
@@ -59,7 +74,7 @@ impl Format {
             Format::Supervisor => {
                 let comment = |(blank, mark): (char, char)| blank.is_whitespace() && ";#".contains(mark);
                 if value.chars().zip(value.chars().skip(1)).any(comment) {
-                    return Err("has a ; or # after a blank, which would begin a comment".into());
+                    return Err(UncarriedValue::Misread("has a ; or # after a blank, which would begin a comment"));
                 }
                 // How often a percent sign is expanded, and how quotes are, differs from key to key.
                 refused(&["\"", "'", "\\", "%"])?;
@@ -69,14 +84,14 @@ impl Format {
                 // PyMySQL does not unescape, and sends passwords as Latin-1.
                 refused(&["\\", "\"", "'"])?;
                 if !value.is_ascii() {
-                    return Err("is not plain ASCII".into());
+                    return Err(UncarriedValue::Misread("is not plain ASCII"));
                 }
                 value.to_owned()
             }
             Format::Python => backslashed(value),
             Format::Shell => value.replace('\'', r"'\''"),
             Format::Xml if value.contains(['\u{fffe}', '\u{ffff}']) => {
-                return Err("has a character that is none".into());
+                return Err(UncarriedValue::Misread("has a character that is none"));
             }
             Format::Xml => value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
             Format::Plain => value.to_owned(),
@@ -91,7 +106,7 @@ pub(crate) struct Renderer {
 }
 
 /// Why a value could not be carried, left here by the escaper, which has no other way to say so.
-type RefusedValue = Arc<Mutex<Option<String>>>;
+type RefusedValue = Arc<Mutex<Option<UncarriedValue>>>;
 
 impl Renderer {
     /// Renders a template. A variable that the view does not have is an error, and so is a value that can't be carried.

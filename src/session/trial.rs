@@ -184,9 +184,7 @@ fn is_due(site: &Session, plan: &Plan, journal: &Journal, content: &Content) -> 
     if let Some(planned) = changes(&config) {
         return planned.facets.iter().any(|facet| facet == "content");
     }
-    let is_ours = journal.find(&config).is_some_and(|owned| {
-        owned.ours().any(|state| state.facets().and_then(|facets| facets.content("content")) == Some(content))
-    });
+    let is_ours = journal.find(&config).is_some_and(|owned| owned.ours().any(|state| state.content() == Some(content)));
     let starts = plan
         .changes
         .iter()
@@ -203,7 +201,7 @@ fn wanted_configuration<'a>(site: &Session, recipe: &'a Recipe) -> Option<&'a Co
         .wanted
         .iter()
         .find(|wanted| matches!(&wanted.resource, Resource::File(path) if *path == site.layout.config))?;
-    wanted.state.facets()?.content("content")
+    wanted.state.content()
 }
 
 fn path_to_python(site: &Session) -> String {

@@ -28,7 +28,7 @@ pub fn written(settings: &[&str], cookie: &str) -> String {
     let recipe = site.recipe(&found).unwrap();
     let file = recipe.wanted.iter().find(|wanted| wanted.resource.name() == site.layout.config).unwrap();
     let State::Present(facets) = &file.state else { panic!("it is wanted") };
-    let bytes = facets.content("content").unwrap().bytes().unwrap();
+    let bytes = facets.content().unwrap().bytes().unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

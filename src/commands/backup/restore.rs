@@ -211,7 +211,7 @@ async fn has_ground(site: &Session) -> Result<bool> {
     if !known.server.is_there().await? {
         return Ok(false);
     }
-    let state = sql::observe_schema(&known, &known.database).await?;
+    let state = sql::schema::observe(&known, &known.database).await?;
     Ok(state != State::Absent)
 }
 

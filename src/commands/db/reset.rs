@@ -130,7 +130,7 @@ async fn refuse_patients(known: &Database, flags: &Reset) -> Result<()> {
 async fn drop_tables(site: &Session, known: &Database) -> Result<()> {
     let (host, database) = (&site.host, &known.database);
     load::clear_up(known).await?;
-    let there = sql::observe_schema(known, database).await?;
+    let there = sql::schema::observe(known, database).await?;
     let tables = sql::tables_of(&known.server, database).await?;
     if !tables.is_empty() {
         let aside = load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;

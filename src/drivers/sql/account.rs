@@ -138,7 +138,7 @@ pub(crate) async fn enforce(known: &Database, host: &Host, name: &str, after: &S
         return Err(explain_refusal(known, account, name, &before));
     }
     let ours = refuse_foreign(host, known, name, &before, wanted)?;
-    let found = |facet: &str| before.facets().and_then(|facets| facets.text(facet));
+    let found = |facet: &str| before.text(facet);
     let quoted = quote::quote_account(user, from);
     let family = server.identity().await?.family;
     let verb = match before {
@@ -183,11 +183,9 @@ pub(crate) async fn enforce(known: &Database, host: &Host, name: &str, after: &S
 
 /// Whether the login was seen working, by the wanted method.
 fn gets_in(before: &State, wanted: &Facets) -> bool {
-    let found = |facet: &str| before.facets().and_then(|facets| facets.text(facet));
     let method = wanted.text("method");
-    found("login") != Some("refused")
-        && found("login") != Some("not yet")
-        && (method.is_none() || method == found("method"))
+    !matches!(before.text("login"), Some("refused" | "not yet"))
+        && (method.is_none() || method == before.text("method"))
 }
 
 /// Refuses what would be felt by somebody else who relies on the account; says whether the account is ours.
@@ -310,8 +308,7 @@ pub(crate) fn for_others(known: &Database, name: &str, before: &State) -> Result
 
 fn explain_refusal(known: &Database, account: &DatabaseAccount, name: &str, before: &State) -> anyhow::Error {
     let place = &known.server.endpoint.address;
-    let found = |facet| before.facets().and_then(|facets| facets.text(facet));
-    match found("login") {
+    match before.text("login") {
         Some("works") => {}
         other => {
             return super::for_others(format!(
@@ -325,7 +322,7 @@ fn explain_refusal(known: &Database, account: &DatabaseAccount, name: &str, befo
     let (user, from) = name.rsplit_once('@').unwrap_or((name, "%"));
     super::for_others(format!(
         "account {name} at {place} has its privileges {}; have the server's administrator run: GRANT {} ON {} TO {};",
-        found("grants").unwrap_or("not known"),
+        before.text("grants").unwrap_or("not known"),
         APPLICATION.join(", "),
         on_database(&quote::quote_pattern(&known.database)),
         quote::quote_account(user, from)

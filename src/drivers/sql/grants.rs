@@ -112,7 +112,7 @@ pub(crate) async fn read_grants(server: &DatabaseServer, user: &str, from: &str)
         let scope = match (database.as_str(), table.as_str()) {
             ("", _) => "*.*".to_owned(),
             (pattern, "") => on_database(pattern),
-            (database, table) => format!("{}.{}", quote::quote_name(database), quote::quote_name(table)),
+            (database, table) => quote::quote_table(database, table),
         };
         let column = match column.as_str() {
             "" => String::new(),
@@ -147,9 +147,9 @@ pub(crate) async fn read_grants(server: &DatabaseServer, user: &str, from: &str)
 
 /// What the application lacks on its database, as the server tells it itself: what its roles may do is among it.
 pub(crate) async fn lacking_grants(known: &Database) -> Result<Vec<&'static str>> {
-    let lines: Vec<(String,)> = known.server.rows("SHOW GRANTS").await?;
+    let lines = known.server.texts("SHOW GRANTS").await?;
     let mut has = BTreeSet::new();
-    for (pattern, privileges) in lines.iter().filter_map(|(line,)| parse_grant(line)) {
+    for (pattern, privileges) in lines.iter().filter_map(|line| parse_grant(line)) {
         if quote::pattern_includes(&pattern, &known.database) {
             has.extend(privileges);
         }

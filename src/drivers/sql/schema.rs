@@ -77,7 +77,7 @@ pub(crate) async fn enforce(
         if tables == 0 {
             server.change(&format!("ALTER DATABASE {quoted} {like}")).await?;
         } else {
-            let found = before.facets().and_then(|facets| facets.text("collation"));
+            let found = before.text("collation");
             kept = Some(format!(
                 "its collation is {}, and its {tables} tables are not converted; `camcops-provision db check --fix-collation` converts them, after a dump",
                 found.unwrap_or("another one")

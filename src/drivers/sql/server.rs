@@ -150,6 +150,12 @@ impl DatabaseServer {
         }
     }
 
+    /// The only column of a query.
+    pub(crate) async fn texts(&self, query: &str) -> Result<Vec<String>> {
+        let rows: Vec<(String,)> = self.rows(query).await?;
+        Ok(rows.into_iter().map(|(text,)| text).collect())
+    }
+
     /// The first row of a query.
     pub(crate) async fn row<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Option<T>> {
         Ok(self.rows(query).await?.into_iter().next())
@@ -198,6 +204,11 @@ impl DatabaseServer {
         };
         let client = user.rsplit_once('@').map_or("", |(_, host)| host).to_owned();
         Ok(self.identity.get_or_init(|| ServerIdentity { family, client, account }))
+    }
+
+    /// Where another account gets to a database of this server.
+    pub(crate) fn address_of(&self, user: &str, login: Login, database: &str) -> DatabaseAddress {
+        DatabaseAddress { database: database.to_owned(), user: user.to_owned(), login, ..self.endpoint.clone() }
     }
 
     /// Says goodbye: a connection that is just dropped is an aborted one in the server's log.

@@ -55,7 +55,7 @@ pub(crate) async fn make(known: &Database, application: &Application, host: &Hos
 }
 
 fn unfinished_table(database: &str) -> String {
-    format!("{}.{}", quote::quote_name(database), quote::quote_name(UNFINISHED))
+    quote::quote_table(database, UNFINISHED)
 }
 
 /// Tables where there were none.
@@ -173,8 +173,7 @@ async fn drop_unfinished(known: &Database, database: &str, tables: &[String]) ->
     server.change("SET SESSION foreign_key_checks = 0").await?;
     // Ours goes last of all, when the new ones are there.
     for table in tables.iter().filter(|table| *table != UNFINISHED) {
-        let table = format!("{}.{}", quote::quote_name(database), quote::quote_name(table));
-        server.change(&format!("DROP TABLE IF EXISTS {table}")).await?;
+        server.change(&format!("DROP TABLE IF EXISTS {}", quote::quote_table(database, table))).await?;
     }
     server.change("SET SESSION foreign_key_checks = 1").await
 }

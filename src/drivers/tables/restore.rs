@@ -18,7 +18,7 @@ pub(crate) async fn table_sums(known: &Database) -> Result<BTreeMap<String, Stri
     let named: Vec<String> = tables
         .iter()
         .filter(|table| !PASSING.contains(&table.as_str()))
-        .map(|table| format!("{}.{}", quote::quote_name(database), quote::quote_name(table)))
+        .map(|table| quote::quote_table(database, table))
         .collect();
     if named.is_empty() {
         return Ok(BTreeMap::new());

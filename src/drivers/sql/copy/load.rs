@@ -15,7 +15,7 @@ use crate::base::secret::Secret;
 use crate::base::signals::{Interrupt, STOPPED};
 use crate::drivers::sql::{self, Database, quote};
 use crate::host::{Ends, Flow, Host};
-use crate::probe::database::{DatabaseAddress, Login};
+use crate::probe::database::Login;
 use anyhow::Result;
 use std::fs::File;
 
@@ -64,12 +64,7 @@ pub(crate) async fn load_dump(
             quote::quote_name(&quote::quote_pattern(database))
         ))
         .await?;
-    let endpoint = DatabaseAddress {
-        database: database.to_owned(),
-        user,
-        login: Login::Password(password),
-        ..server.endpoint.clone()
-    };
+    let endpoint = server.address_of(&user, Login::Password(password), database);
     let way = ClientLogin::new(host, &endpoint, family, &format!("load-{}", known.database))?;
     let program = way.program(ClientPurpose::Load)?;
     let start = || {

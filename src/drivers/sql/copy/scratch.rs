@@ -193,9 +193,7 @@ pub(crate) async fn count_rows(known: &Database, database: &str) -> Result<BTree
         let each: Vec<String> = some
             .iter()
             .enumerate()
-            .map(|(at, table)| {
-                format!("SELECT {at}, COUNT(*) FROM {}.{}", quote::quote_name(database), quote::quote_name(table))
-            })
+            .map(|(at, table)| format!("SELECT {at}, COUNT(*) FROM {}", quote::quote_table(database, table)))
             .collect();
         let rows: Vec<(usize, u64)> = known.server.rows(&each.join(" UNION ALL ")).await?;
         let named = rows.into_iter().filter_map(|(at, rows)| Some((some.get(at)?.clone(), rows)));
@@ -240,10 +238,9 @@ pub(crate) async fn hand_over(known: &Database, from: &str, to: &str) -> Result<
 
 async fn rename_clauses(known: &Database, from: &str, to: &str) -> Result<Vec<String>> {
     let tables = sql::tables_of(&known.server, from).await?.into_iter();
-    let moved = tables.filter(|table| table != MARK).map(|table| {
-        let table = quote::quote_name(&table);
-        format!("{}.{table} TO {}.{table}", quote::quote_name(from), quote::quote_name(to))
-    });
+    let moved = tables
+        .filter(|table| table != MARK)
+        .map(|table| format!("{} TO {}", quote::quote_table(from, &table), quote::quote_table(to, &table)));
     Ok(moved.collect())
 }
 
