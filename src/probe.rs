@@ -5,6 +5,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod database;
+pub(crate) mod http;
 pub(crate) mod monitor;
 pub(crate) mod site;
 pub(crate) mod tls;
@@ -245,6 +246,14 @@ impl Patience {
     async fn bears<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
         timeout_at(self.until, work).await
     }
+
+    /// The same for what the system may refuse.
+    async fn bears_io<T>(self, place: &str, work: impl Future<Output = io::Result<T>>) -> Result<T, Trouble> {
+        match self.bears(work).await {
+            Ok(done) => done.map_err(|why| io_trouble(place, &why)),
+            Err(_) => Err(no_answer(place, self)),
+        }
+    }
 }
 
 impl fmt::Display for Patience {
@@ -322,11 +331,7 @@ async fn resolve_host(
         Err(_) => Err(unknown(" in time")),
         Ok(Err(_)) => Err(unknown("")),
         Ok(Ok(addresses)) => {
-            let addresses: Vec<SocketAddr> = addresses.collect();
-            match addresses.is_empty() {
-                true => Err(unknown("")),
-                false => Ok(addresses),
-            }
+            Some(addresses.collect::<Vec<_>>()).filter(|all| !all.is_empty()).ok_or_else(|| unknown(""))
         }
     }
 }
@@ -340,15 +345,10 @@ async fn connect_to(
     patience: Patience,
 ) -> Result<TcpStream, Trouble> {
     let addresses = resolve_host(place, host, port, setting, patience).await?;
-    match patience.bears(TcpStream::connect(&*addresses)).await {
-        Ok(Ok(stream)) => {
-            // Questions are small, and each waits for its answer: the kernel is not to collect them.
-            let _ = stream.set_nodelay(true);
-            Ok(stream)
-        }
-        Ok(Err(why)) => Err(io_trouble(place, &why)),
-        Err(_) => Err(no_answer(place, patience)),
-    }
+    let stream = patience.bears_io(place, TcpStream::connect(&*addresses)).await?;
+    // Questions are small, and each waits for its answer: the kernel is not to collect them.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 fn no_answer(place: &str, patience: Patience) -> Trouble {

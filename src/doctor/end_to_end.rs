@@ -4,7 +4,7 @@ use super::{Finding, Look};
 use crate::drivers::release;
 use crate::drivers::services::member::ServiceRole;
 use crate::drivers::services::{ServicePhase, proof};
-use crate::probe::web::parse_status;
+use crate::probe::http::Request;
 use crate::settings::Frontend;
 use anyhow::{Result, anyhow};
 use std::time::Duration;
@@ -52,12 +52,12 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
     );
     let endpoint = proof::visitor_address(look.services()?);
     let place = format!("{}api", endpoint.place());
-    let answer = endpoint.ask("POST", "/api", "", &form, PATIENCE).await?;
-    if answer.contains(UNREGISTERED) {
+    let answer = endpoint.ask(Request { method: "POST", form: &form, ..Request::get("/api") }, PATIENCE).await?;
+    if answer.0.contains(UNREGISTERED) {
         return Ok(Finding::ok(format!("{place} answers as to a tablet")));
     }
-    let who = answer.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("Server: "));
-    let code = parse_status(&answer).map_or_else(|| "nothing of the web".into(), |code| code.to_string());
+    let who = answer.0.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("Server: "));
+    let code = answer.status().map_or_else(|| "nothing of the web".into(), |code| code.to_string());
     Ok(Finding::failed(
         format!("{place} answers {code}, and not as CamCOPS; who answers calls itself {}", who.unwrap_or("nothing")),
         "camcops-provision doctor web",

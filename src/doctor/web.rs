@@ -7,8 +7,8 @@ use super::machine::is_ours;
 use super::{Finding, LOG_ENDS, Look, or_well};
 use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{ServicePhase, ServiceState, proof};
+use crate::probe::http::Request;
 use crate::probe::site::SiteAddress;
-use crate::probe::web::parse_status;
 use crate::probe::{Cause, Trouble};
 use crate::settings::{Bind, Frontend};
 use anyhow::Result;
@@ -152,15 +152,15 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     let lies = format!(
         "X-Forwarded-Proto: http\r\nX-Forwarded-Host: {STRANGER}\r\nX-Forwarded-Server: {STRANGER}\r\nX-Script-Name: /{STRANGER}\r\nScript_Name: /{STRANGER}\r\nX-Forwarded-For: 192.0.2.1\r\n"
     );
-    let page = match endpoint.ask("GET", "/login", &lies, "", PATIENCE).await {
+    let page = match endpoint.ask(Request { header: &lies, ..Request::get("/login") }, PATIENCE).await {
         Ok(page) => page,
         Err(why) => {
             return Ok(vec![Finding::failed(why.text, "camcops-provision doctor web")]);
         }
     };
     let install = "camcops-provision install && camcops-provision restart server";
-    let (header, body) = page.split_once("\r\n\r\n").unwrap_or((&page, ""));
-    if parse_status(&page) != Some(200) {
+    let (header, body) = page.0.split_once("\r\n\r\n").unwrap_or((&page.0, ""));
+    if page.status() != Some(200) {
         return Ok(vec![Finding::failed(
             format!("{} answers {:?}", endpoint.place(), header.lines().next().unwrap_or_default()),
             "camcops-provision doctor web.apache",
@@ -169,7 +169,7 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     let authority = endpoint.authority();
     let (right, wrong) = (format!("\"https://{authority}{}/", endpoint.path), format!("\"http://{authority}"));
     let mut findings = Vec::new();
-    if page.contains(STRANGER) {
+    if page.0.contains(STRANGER) {
         findings.push(Finding::failed(
             "CamCOPS believes whoever asks what host or path it was asked by: Apache passes X-Forwarded-* or X-Script-Name on",
             install,
@@ -187,7 +187,7 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
             format!("the links of the page begin with http:// although it was asked by https ({authority}): CamCOPS does not believe Apache's X-Forwarded-Proto"),
             install,
         ));
-    } else if !page.contains(STRANGER) && !body.contains(&right) {
+    } else if !page.0.contains(STRANGER) && !body.contains(&right) {
         findings.push(Finding::failed(
             format!("no link of the page begins with https://{authority}{}/: CamCOPS does not know by what name or path it was asked", endpoint.path),
             install,

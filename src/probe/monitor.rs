@@ -1,7 +1,7 @@
 //! The monitor: it asks for its password, takes the right one, and listens on this machine only.
 
-use super::web::{fetch_answer, parse_status};
-use super::{Address, Answer, Cause, Patience, Trouble, connect_to, io_trouble, no_answer};
+use super::http::Request;
+use super::{Address, Answer, Cause, Patience, Trouble, connect_to};
 use crate::base::secret::Secret;
 use crate::certificate::encode_base64;
 use crate::host::processes;
@@ -80,11 +80,7 @@ impl SupervisorSocket {
 
     async fn status(&self, place: &str, header: &str, patience: Patience) -> Result<Option<u16>, Trouble> {
         let stream = connect_to(place, "127.0.0.1", self.port, "monitor.port", patience).await?;
-        let request = format!("GET / HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\n{header}\r\n");
-        match patience.bears(fetch_answer(stream, request.as_bytes())).await {
-            Ok(Ok(page)) => Ok(parse_status(&String::from_utf8_lossy(&page))),
-            Ok(Err(why)) => Err(io_trouble(place, &why)),
-            Err(_) => Err(no_answer(place, patience)),
-        }
+        let request = Request { header, ..Request::get("/") };
+        Ok(patience.bears_io(place, request.send("localhost", stream)).await?.status())
     }
 }

@@ -1,13 +1,11 @@
 //! The whole way of a visitor: TLS to Apache with the site's own certificate, and CamCOPS's login page behind it.
 
-use super::web::{MARKS, fetch_answer, parse_status};
+use super::http::{Page, Request};
 use super::{Answer, Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer, tls};
 use crate::settings::{Listen, Settings};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{CertificateError, ClientConfig, Error};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
@@ -51,11 +49,9 @@ impl SiteAddress {
             return answer;
         }
         let tell = |cause, text: String| Err(Trouble::new(cause, &place, text));
-        let page = self.ask("GET", "/login", "", "", patience).await?;
-        match parse_status(&page) {
-            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => {
-                Ok(Answer { product: "CamCOPS".into(), version: None })
-            }
+        let page = self.ask(Request::get("/login"), patience).await?;
+        match page.status() {
+            _ if page.is_login() => Ok(Answer { product: "CamCOPS".into(), version: None }),
             Some(code @ 502..=504) => {
                 tell(Cause::Busy, format!("Apache answers, but CamCOPS behind it does not ({code})"))
             }
@@ -80,15 +76,8 @@ impl SiteAddress {
         }
     }
 
-    /// Sends one request, with more lines of header and a form, and gives the whole answer.
-    pub(crate) async fn ask(
-        &self,
-        method: &str,
-        page: &str,
-        header: &str,
-        form: &str,
-        patience: Duration,
-    ) -> Result<String, Trouble> {
+    /// Sends one request for a page of CamCOPS, and gives the whole answer.
+    pub(crate) async fn ask(&self, request: Request<'_>, patience: Duration) -> Result<Page, Trouble> {
         let place = self.place();
         let patience = Patience::new(patience);
         let stream = connect_to(&place, &self.host, self.port, "web.listen", patience).await?;
@@ -96,20 +85,9 @@ impl SiteAddress {
             Ok(stream) => stream?,
             Err(_) => return Err(no_answer(&place, patience)),
         };
-        let length = match form.is_empty() {
-            true => String::new(),
-            false => format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", form.len()),
-        };
-        let request = format!(
-            "{method} {}{page} HTTP/1.0\r\nHost: {}\r\nAccept: text/html, text/plain\r\nUser-Agent: camcops-provision\r\n{header}{length}\r\n{form}",
-            self.path,
-            self.authority()
-        );
-        match patience.bears(fetch_answer(stream, request.as_bytes())).await {
-            Ok(Ok(page)) => Ok(String::from_utf8_lossy(&page).into_owned()),
-            Ok(Err(why)) => Err(io_trouble(&place, &why)),
-            Err(_) => Err(no_answer(&place, patience)),
-        }
+        let path = format!("{}{}", self.path, request.path);
+        let request = Request { path: &path, ..request };
+        patience.bears_io(&place, request.send(&self.authority(), stream)).await
     }
 
     async fn encrypted(
@@ -123,11 +101,13 @@ impl SiteAddress {
         let certificate = CertificateDer::from_pem_slice(&pem)
             .map_err(|_| trouble(Cause::Other, format!("{} holds no certificate", self.certificate)))?;
         let name = ServerName::try_from(self.name.clone()).map_err(|why| trouble(Cause::WrongName, why.to_string()))?;
-        tls::use_ring();
-        let client = ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ExactlyThis { certificate, provider: ring::default_provider() }))
-            .with_no_client_auth();
+        // No authority is asked: it is the certificate that we put there, or another site's.
+        let exactly_this = tls::judge_by(Box::new(move |shown, _, _, _, _| match *shown == certificate {
+            true => Ok(()),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }));
+        let client =
+            ClientConfig::builder().dangerous().with_custom_certificate_verifier(exactly_this).with_no_client_auth();
         TlsConnector::from(Arc::new(client)).connect(name, stream).await.map_err(|why| {
             match find_cause::<Error>(&why) {
                 Some(Error::InvalidCertificate(_)) => trouble(
@@ -142,53 +122,6 @@ impl SiteAddress {
                 None => io_trouble(place, &why),
             }
         })
-    }
-}
-
-/// Trusts one certificate and no authority: it is the one that we put there.
-#[derive(Debug)]
-struct ExactlyThis {
-    certificate: CertificateDer<'static>,
-    provider: CryptoProvider,
-}
-
-impl ServerCertVerifier for ExactlyThis {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        match end_entity.as_ref() == self.certificate.as_ref() {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(CertificateError::ApplicationVerificationFailure.into()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

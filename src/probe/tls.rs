@@ -4,9 +4,12 @@ use super::{Cause, Trouble};
 use crate::base::error::Exit;
 use crate::settings::AbsolutePath;
 use anyhow::{Result, ensure};
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::fmt;
 use std::sync::Arc;
 
 /// Settles which cryptography rustls uses; the first call wins, and every later one changes nothing.
@@ -45,16 +48,78 @@ impl Authority {
     }
 }
 
+/// Those that this machine trusts.
+pub(super) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// Decides about a certificate by that, what comes with it, the name, a response of OCSP, and the time.
+type Judge = dyn Fn(&CertificateDer<'_>, &[CertificateDer<'_>], &ServerName<'_>, &[u8], UnixTime) -> Result<(), rustls::Error>
+    + Send
+    + Sync;
+
+/// Has certificates judged. That the server has the key of its certificate is proved as ever.
+struct JudgedBy {
+    judge: Box<Judge>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+pub(super) fn judge_by(judge: Box<Judge>) -> Arc<dyn ServerCertVerifier> {
+    use_ring();
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+    Arc::new(JudgedBy { judge, algorithms })
+}
+
+impl fmt::Debug for JudgedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JudgedBy(..)")
+    }
+}
+
+impl ServerCertVerifier for JudgedBy {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        (self.judge)(end_entity, intermediates, server_name, ocsp_response, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
 /// Trusts one authority alone, or those of the system where none is given.
 pub(crate) fn client_config(authority: Option<&Authority>) -> Result<Arc<ClientConfig>> {
     use_ring();
     let roots = match authority {
         Some(authority) => authority.roots().map_err(|why| anyhow::anyhow!("the authority's certificate: {why}"))?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        }
+        None => system_roots(),
     };
     Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }

@@ -2,10 +2,10 @@
 
 use super::{Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer, tls};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::pki_types::ServerName;
 use rustls::version::TLS12;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, Error};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
@@ -26,16 +26,20 @@ pub(crate) async fn meet_server(host: &str, port: u16, patience: Duration) -> Re
     let patience = Patience::new(patience);
     let name = ServerName::try_from(host.to_owned()).map_err(|why| other(why.to_string()))?;
     tls::use_ring();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let inner = WebPkiServerVerifier::builder(Arc::new(roots)).build().map_err(|why| {
+    let inner = WebPkiServerVerifier::builder(Arc::new(tls::system_roots())).build().map_err(|why| {
         other(format!("this machine trusts no authority ({why}); install the package ca-certificates"))
     })?;
-    let watching = Arc::new(Watching { inner, seen: Mutex::default() });
-    let verifier: Arc<dyn ServerCertVerifier> = watching.clone();
+    // Judged as the system does, and what was shown is remembered.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let chain = Arc::clone(&seen);
+    let watching = tls::judge_by(Box::new(move |shown, others, name, response, now| {
+        let all = std::iter::once(shown).chain(others).map(|one| one.to_vec());
+        *chain.lock().unwrap_or_else(PoisonError::into_inner) = all.collect();
+        inner.verify_server_cert(shown, others, name, response, now).map(drop)
+    }));
     let client = ClientConfig::builder_with_protocol_versions(&[&TLS12])
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(watching)
         .with_no_client_auth();
     let stream = connect_to(&place, host, port, "web.server_names", patience).await?;
     let connector = TlsConnector::from(Arc::new(client));
@@ -51,7 +55,7 @@ pub(crate) async fn meet_server(host: &str, port: u16, patience: Duration) -> Re
         },
         Err(_) => return Err(no_answer(&place, patience)),
     };
-    let mut seen = watching.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Met { chain: std::mem::take(&mut *seen), trouble })
 }
 
@@ -65,49 +69,5 @@ impl Met {
     /// Whether nobody that is trusted vouches for it.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(self.trouble, Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
-    }
-}
-
-/// Judges as the system does, and remembers what was shown.
-#[derive(Debug)]
-struct Watching {
-    inner: Arc<WebPkiServerVerifier>,
-    seen: Mutex<Vec<Vec<u8>>>,
-}
-
-impl ServerCertVerifier for Watching {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let all = std::iter::once(end_entity).chain(intermediates);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = all.map(|one| one.to_vec()).collect();
-        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }

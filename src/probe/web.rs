@@ -1,26 +1,23 @@
 //! CamCOPS's own web server, behind Apache: its login page.
 
-use super::{Address, Answer, Cause, Patience, Trouble, connect_to, io_trouble, no_answer};
+#[cfg(test)]
+use super::http::MARKS;
+use super::http::{Page, Request};
+use super::{Address, Answer, Cause, Patience, Trouble, connect_to, io_trouble};
 use crate::layout::Layout;
 use crate::settings::{Bind, Settings};
-use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// The login page has some 20 kB.
-const LARGEST_PAGE: u64 = 1 << 20;
-/// HTTP/1.0, so that the page comes in one piece and its end is the end of the connection. The path of the site is
-/// Apache's business: behind it the page is always here.
-const REQUEST: &[u8] =
-    b"GET /login HTTP/1.0\r\nHost: localhost\r\nAccept: text/html\r\nUser-Agent: camcops-provision\r\n\r\n";
 /// What a tablet asks that has never been here.
-const TABLET: &[u8] = b"POST /api HTTP/1.0\r\nHost: localhost\r\nUser-Agent: camcops-provision\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 81\r\n\r\noperation=check_device_registered&device=camcops-provision&camcops_version=2.4.23";
+const TABLET: Request<'_> = Request {
+    method: "POST",
+    path: "/api",
+    header: "",
+    form: "operation=check_device_registered&device=camcops-provision&camcops_version=2.4.23",
+};
 /// What it is answered, and that takes a look into the database.
 const REFUSED: &str = "error:Unregistered device";
-/// What the login page has in every language. CamCOPS answers 200 to any address, so that the code alone says nothing.
-pub(super) const MARKS: [&str; 3] = ["CamCOPS", "name=\"csrf_token\"", "name=\"password\""];
-
 /// The web server of an instance.
 #[derive(Debug, Clone)]
 pub(crate) struct WebAddress {
@@ -48,15 +45,15 @@ impl WebAddress {
     ///
     /// CamCOPS opens a session for each visitor without a cookie; its housekeeping removes them.
     pub(crate) async fn answers(&self, patience: Duration) -> Result<Answer, Trouble> {
-        let page = self.page(REQUEST, patience).await?;
-        self.judged(&self.address.to_string(), &page)
+        // The path of the site is Apache's business: behind it the page is always here.
+        let page = self.page(Request::get("/login"), patience).await?;
+        self.judged(&page)
     }
 
     /// Asks once for what tablets ask for: one that is not registered is told so.
     pub(crate) async fn serves_tablets(&self, patience: Duration) -> Result<(), Trouble> {
         let page = self.page(TABLET, patience).await?;
-        let page = String::from_utf8_lossy(&page);
-        if parse_status(&page) == Some(200) && page.contains(REFUSED) {
+        if page.status() == Some(200) && page.0.contains(REFUSED) {
             return Ok(());
         }
         Err(Trouble::new(
@@ -66,7 +63,7 @@ impl WebAddress {
         ))
     }
 
-    async fn page(&self, request: &[u8], patience: Duration) -> Result<Vec<u8>, Trouble> {
+    async fn page(&self, request: Request<'_>, patience: Duration) -> Result<Page, Trouble> {
         let place = self.address.to_string();
         #[cfg(test)]
         if let Some(answer) = played(request, &place) {
@@ -74,19 +71,17 @@ impl WebAddress {
         }
         let patience = Patience::new(patience);
         let page = match &self.address {
-            Address::Socket(path) => match patience.bears(UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => patience.bears(fetch_answer(stream, request)).await,
-                Ok(Err(why)) => return Err(io_trouble(&place, &why)),
-                Err(_) => return Err(no_answer(&place, patience)),
-            },
+            Address::Socket(path) => {
+                let stream = patience.bears_io(&place, UnixStream::connect(path)).await?;
+                patience.bears(request.send("localhost", stream)).await
+            }
             Address::Tcp { host, port, setting } => {
                 let stream = connect_to(&place, host, *port, setting, patience).await?;
-                patience.bears(fetch_answer(stream, request)).await
+                patience.bears(request.send("localhost", stream)).await
             }
         };
         match page {
-            Ok(Ok(page)) => Ok(page),
-            Ok(Err(why)) => Err(io_trouble(&place, &why)),
+            Ok(page) => page.map_err(|why| io_trouble(&place, &why)),
             Err(_) => Err(Trouble::new(
                 Cause::Silent,
                 &place,
@@ -98,14 +93,10 @@ impl WebAddress {
         }
     }
 
-    fn judged(&self, place: &str, page: &[u8]) -> Result<Answer, Trouble> {
-        let page = String::from_utf8_lossy(page);
-        let code = parse_status(&page);
-        let tell = |cause, text: String| Err(Trouble::new(cause, place, text));
-        match code {
-            Some(200) if MARKS.iter().all(|mark| page.contains(mark)) => {
-                Ok(Answer { product: "CamCOPS".into(), version: None })
-            }
+    fn judged(&self, page: &Page) -> Result<Answer, Trouble> {
+        let tell = |cause, text: String| Err(Trouble::new(cause, &self.address.to_string(), text));
+        match page.status() {
+            _ if page.is_login() => Ok(Answer { product: "CamCOPS".into(), version: None }),
             Some(code @ 500..) => tell(
                 Cause::Other,
                 format!(
@@ -124,37 +115,14 @@ impl WebAddress {
 
 /// The page that a case has in place of a web server.
 #[cfg(test)]
-fn played(request: &[u8], place: &str) -> Option<Result<Vec<u8>, Trouble>> {
-    let request = String::from_utf8_lossy(request);
-    let text = format!("{place}: {}", request.lines().next().unwrap_or_default());
+fn played(request: Request<'_>, place: &str) -> Option<Result<Page, Trouble>> {
+    let text = format!("{place}: {} {} HTTP/1.0", request.method, request.path);
     let refused = |_, said: String| Trouble::new(Cause::Other, place, said);
     let answer = super::played("http", &text, place, refused)?;
     Some(answer.map(|answer| match answer.product.as_str() {
-        "" => format!("HTTP/1.0 200 OK\r\n\r\n{}", MARKS.join(" ")).into_bytes(),
-        page => page.replace('\n', "\r\n").into_bytes(),
+        "" => Page(format!("HTTP/1.0 200 OK\r\n\r\n{}", MARKS.join(" "))),
+        page => Page(page.replace('\n', "\r\n")),
     }))
-}
-
-/// The status code of an answer.
-pub(crate) fn parse_status(answer: &str) -> Option<u16> {
-    let (_, rest) = answer.strip_prefix("HTTP/1.")?.split_once(' ')?;
-    rest.get(..3)?.parse().ok()
-}
-
-/// The whole answer to a request.
-pub(super) async fn fetch_answer(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: &[u8],
-) -> io::Result<Vec<u8>> {
-    stream.write_all(request).await?;
-    let mut page = Vec::new();
-    match stream.take(LARGEST_PAGE).read_to_end(&mut page).await {
-        // A server may cut the connection off as soon as all is sent.
-        Err(_) if !page.is_empty() => Ok(page),
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(_) => Ok(page),
-        Err(why) => Err(why),
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::engine::{self, Left, Plan, Planned};
 use crate::host::named_file::{remove_file, replace_file};
 use crate::host::{self, Host};
 use crate::journal::Writer;
+use crate::probe::http::Request;
 use crate::probe::{Backend, Endpoint, Trouble};
 use crate::resource::{Content, Part, Resource};
 use crate::session::Session;
@@ -241,7 +242,7 @@ async fn ask_server(site: &Session) -> Result<Result<(), Trouble>> {
     let Endpoint::Web(_, Some(front)) = site.endpoint(Backend::Web)? else {
         return Ok(Ok(()));
     };
-    Ok(front.ask("HEAD", "/", "", "", PATIENCE).await.map(drop))
+    Ok(front.ask(Request { method: "HEAD", ..Request::get("/") }, PATIENCE).await.map(drop))
 }
 
 /// Whether Apache shows the certificate of the site already.
