@@ -1,6 +1,7 @@
 //! What everything else stands on: errors, signals, the terminal, text.
 
 pub mod error;
+pub(crate) mod kernel;
 pub(crate) mod prompt;
 pub(crate) mod report;
 pub(crate) mod secret;

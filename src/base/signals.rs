@@ -1,6 +1,7 @@
 //! Signals: when a run is to stop, and what is left first.
 
 use crate::base::error::Exit;
+use crate::base::kernel;
 use crate::base::prompt;
 use crate::base::terminal::{self, Style};
 use anyhow::Result;
@@ -68,15 +69,8 @@ impl Interrupt {
 
 /// Whether whoever started this wants it to outlive the terminal, as `nohup` does.
 pub(crate) fn is_hang_up_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    has_signal(&status, "SigIgn", Signal::SIGHUP)
-}
-
-/// Whether a mask of a process's status in /proc has a signal.
-pub(crate) fn has_signal(status: &str, mask: &str, signal: Signal) -> bool {
-    let bits = status.lines().find_map(|line| line.strip_prefix(mask)?.strip_prefix(':'));
-    let bits = bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    bits.is_some_and(|bits| bits >> (signal as i32 - 1) & 1 == 1)
+    let status = kernel::read_process("self", "status").unwrap_or_default();
+    kernel::has_signal(&status, "SigIgn:", Signal::SIGHUP)
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP: the step at hand is finished, then the run stops with a summary.

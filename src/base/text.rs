@@ -38,12 +38,6 @@ pub(crate) fn absolute_path(file: &Path) -> Result<String> {
     Ok(path.to_str().context("the name of a file is not UTF-8")?.to_owned())
 }
 
-/// A value of /proc/meminfo, in MiB.
-pub(crate) fn meminfo_mib(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
-}
-
 /// The SHA-256 of bytes, as `sha256sum` writes it.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     encode_hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())

@@ -6,8 +6,8 @@
 use super::services::{is_chosen, known, refuse_unknown};
 use super::{load_site, need_machine};
 use crate::base::error::Exit;
+use crate::base::kernel;
 use crate::base::report::Report;
-use crate::base::signals::has_signal;
 use crate::base::terminal;
 use crate::cli::{Global, Services};
 use crate::drivers::services::member::ServiceRole;
@@ -118,7 +118,7 @@ pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
 /// What a process says where it is, or why it does not.
 async fn ask_process(pid: u32) -> Result<String> {
     let gone = || anyhow!("it has ended");
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| gone())?;
+    let status = kernel::read_process(pid, "status").ok_or_else(gone)?;
     let memory = open_memory(pid);
     // Whoever does not listen would die of the signal.
     let (true, Some(file)) = (is_listening(&status), memory) else {
@@ -130,7 +130,7 @@ async fn ask_process(pid: u32) -> Result<String> {
     kill(Pid::from_raw(pid as i32), SIGNAL).map_err(|_| gone())?;
     let text = read_added(file, before, LONGEST_ANSWER).await?;
     if text.is_empty() {
-        let place = match fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default().as_str() {
+        let place = match kernel::read_process(pid, "wchan").unwrap_or_default().as_str() {
             "" | "0" => String::new(),
             place => format!(" in {place}"),
         };
@@ -167,7 +167,7 @@ async fn read_added(mut file: File, before: u64, longest: Duration) -> io::Resul
 
 /// Whether a process has said what is to be done on the signal.
 fn is_listening(status: &str) -> bool {
-    has_signal(status, "SigCgt", SIGNAL)
+    kernel::has_signal(status, "SigCgt:", SIGNAL)
 }
 
 /// Opened so that nothing that the process may have put in its place meanwhile holds this one up.

@@ -6,8 +6,8 @@ mod ports;
 
 use super::look::mended_by_install;
 use super::{Finding, Look};
+use crate::base::kernel;
 use crate::base::terminal::count_of;
-use crate::base::text::meminfo_mib;
 use crate::drivers::release;
 use crate::host::DiskSpace;
 use crate::resource::Resource;
@@ -141,7 +141,8 @@ fn is_below(free: u64, all: u64, (share, enough): (f64, u64)) -> bool {
 
 pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let [all, free, swap] = ["MemTotal", "MemAvailable", "SwapFree"].map(|name| meminfo_mib(&text, name).unwrap_or(0));
+    let mib = |name: &str| kernel::kib_of(&text, name).unwrap_or(0) / 1024;
+    let (all, free, swap) = (mib("MemTotal:"), mib("MemAvailable:"), mib("SwapFree:"));
     look.measure("memory_available_bytes", None, (free * MIB) as f64);
     let found = format!("{free} of {all} MiB free");
     if look.before {
@@ -161,8 +162,7 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         _ => Finding::ok(found),
     }];
     let killed = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    let killed = killed.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
-    if let Some(killed @ 1..) = killed {
+    if let Some(killed @ 1_u64..) = kernel::value_of(&killed, "oom_kill ").and_then(|killed| killed.parse().ok()) {
         findings.push(Finding::warning(
             format!("killed for want of memory since the start of the machine: {killed}"),
             "journalctl --dmesg --grep 'Out of memory|oom-kill'",

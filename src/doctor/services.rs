@@ -1,6 +1,7 @@
 //! The services, and the locks that they may wait for.
 
 use super::{Finding, LOG_ENDS, Look, or_well};
+use crate::base::kernel::value_of;
 use crate::base::terminal::count_of;
 use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{self, ServicePhase, ServiceState};
@@ -213,7 +214,7 @@ impl Used {
     fn read(directory: &str) -> Option<Used> {
         let text = |name: &str| fs::read_to_string(format!("{directory}/{name}")).ok();
         let events = text("memory.events").unwrap_or_default();
-        let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
+        let killed = value_of(&events, "oom_kill ").and_then(|killed| killed.parse().ok());
         Some(Used {
             now: text("memory.current")?.trim().parse().ok()?,
             limit: text("memory.max")?.trim().parse().ok(),

@@ -1,5 +1,6 @@
 //! What runs on this machine and what it listens to, read from /proc.
 
+use crate::base::kernel::{kib_of, read_process, value_of};
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -46,7 +47,7 @@ fn since_boot(clock: ClockId, moment: Duration) -> Option<SystemTime> {
 
 /// When a process started, in ticks since the machine did: with its number, it is this process and no other.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
-    stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
+    stat_field(&read_process(pid, "stat")?, 22)
 }
 
 /// A field of `/proc/PID/stat`, numbered as proc(5) does. The second one is a name that may contain anything.
@@ -62,16 +63,13 @@ pub(crate) fn owner_of(pid: u32) -> Option<u32> {
 
 /// The account whose rights a process has, also where the kernel gives root what there is to see of it.
 pub(crate) fn account_of(pid: u32) -> Option<u32> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let status = String::from_utf8_lossy(&status);
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    let status = read_process(pid, "status")?;
+    value_of(&status, "Uid:")?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether somebody has stopped a process, or it is dead and only not yet buried.
 pub(crate) fn is_stopped(pid: u32) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    parse_stat(&text).is_some_and(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
+    read_stat(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// The program that a process runs; nothing if it is gone or nobody may know.
@@ -94,7 +92,7 @@ pub(crate) fn command_words(pid: u32) -> Option<Vec<String>> {
 
 /// Where the kernel counts what a process uses, below /sys/fs/cgroup.
 pub(crate) fn control_group(pid: u32) -> Option<String> {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let groups = read_process(pid, "cgroup")?;
     let unified = groups.lines().find_map(|line| line.strip_prefix("0::"));
     let named = || groups.lines().find_map(|line| line.split_once(":name=systemd:").map(|(_, path)| path));
     unified.filter(|path| *path != "/").or_else(named).map(str::to_owned)
@@ -132,8 +130,7 @@ pub(crate) struct Table(BTreeMap<u32, Stat>);
 
 impl Table {
     pub(crate) fn read() -> Table {
-        let stat = |pid: u32| parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
-        Table(all_processes().into_iter().filter_map(|pid| Some((pid, stat(pid)?))).collect())
+        Table(all_processes().into_iter().filter_map(|pid| Some((pid, read_stat(pid)?))).collect())
     }
 
     /// One of them.
@@ -168,6 +165,10 @@ impl Table {
     }
 }
 
+fn read_stat(pid: u32) -> Option<Stat> {
+    parse_stat(&read_process(pid, "stat")?)
+}
+
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;
     let busy = stat_field(text, 14)? + stat_field(text, 15)?;
@@ -180,10 +181,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
 
 /// The memory of a process that is its own alone or its share, in bytes; nothing where that is not told.
 pub(crate) fn memory_share(pid: u32) -> Option<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    Some(kib_of(&read_process(pid, "smaps_rollup")?, "Pss:")? * 1024)
 }
 
 /// The files that a process has open.

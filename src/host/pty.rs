@@ -5,7 +5,7 @@
 //! there to root's. Only where its input is a terminal, what is typed is carried to it. What else it is given, a file or a
 //! pipe, it has as it is.
 
-use crate::base::terminal;
+use crate::base::{kernel, terminal};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -106,9 +106,8 @@ fn close_terminals() {
 
 /// As the kernel shows it: what this program itself has opened is closed anyway.
 fn is_closed_on_exec(number: i32) -> bool {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    let info = kernel::read_process("self", &format!("fdinfo/{number}")).unwrap_or_default();
+    let flags = kernel::value_of(&info, "flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok());
     flags.is_some_and(|flags| flags & OFlag::O_CLOEXEC.bits() != 0)
 }
 

@@ -1,6 +1,6 @@
 //! What the machine is: everything that is read from it before deciding. A plain struct that a test can write by hand.
 
-use crate::base::text::meminfo_mib;
+use crate::base::kernel;
 use crate::host::{Host, PathKind};
 use crate::layout::{self, DEBIAN, Flavour, RHEL};
 use crate::settings::Python;
@@ -301,5 +301,5 @@ fn count_cores() -> u32 {
 
 fn memory_mb(host: &Host) -> Result<u64> {
     let text = host.read_text("/proc/meminfo")?.unwrap_or_default();
-    Ok(meminfo_mib(&text, "MemTotal").unwrap_or(STAGED_MEMORY_MB))
+    Ok(kernel::kib_of(&text, "MemTotal:").map_or(STAGED_MEMORY_MB, |kib| kib / 1024))
 }

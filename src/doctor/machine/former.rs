@@ -1,5 +1,6 @@
 //! Other installations of CamCOPS on this machine.
 
+use crate::base::kernel;
 use crate::doctor::{Finding, Look, or_well};
 use crate::host::processes;
 use crate::layout::MANAGED;
@@ -77,7 +78,7 @@ enum FormerPlace {
 }
 
 /// Whether a command line is CamCOPS's program, or Celery with its tasks; and not an editor of either.
-fn is_camcops(words: &[&str]) -> bool {
+fn is_camcops(words: &[String]) -> bool {
     let name = |at: usize| words.get(at).and_then(|word| word.rsplit('/').next());
     let Some(program) = name(0) else { return false };
     let runs = |names: &[&str]| names.iter().any(|name| program.starts_with(name));
@@ -89,19 +90,18 @@ fn is_camcops(words: &[&str]) -> bool {
 
 /// Where a process of CamCOPS belongs that no instance of ours started; nothing for any other process.
 fn foreign_place(look: &Look<'_>, pid: u32) -> Option<FormerPlace> {
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let command = String::from_utf8_lossy(&command).into_owned();
-    let is_camcops = is_camcops(&command.split('\0').collect::<Vec<_>>());
+    let words = processes::command_words(pid)?;
+    let names = |part: &str| words.iter().any(|word| word.contains(part));
     // A run of our own command is no installation.
-    if !is_camcops || command.contains(&look.site.layout.venv) || command.contains("camcops-provision") {
+    if !is_camcops(&words) || names(&look.site.layout.venv) || names("camcops-provision") {
         return None;
     }
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let groups = kernel::read_process(pid, "cgroup")?;
     if ["docker", "containerd", "libpod"].iter().any(|name| groups.contains(name)) {
         return Some(FormerPlace::Container);
     }
     // The releases are called by the link or by what it leads to.
-    if command.contains(crate::layout::RELEASES) {
+    if names(crate::layout::RELEASES) {
         return None;
     }
     Some(match processes::unit_of(pid) {
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_what_it_runs() {
-        let is = |text: &str| is_camcops(&text.split(' ').collect::<Vec<_>>());
+        let is = |text: &str| is_camcops(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert!(is("/venv/bin/python3.10 /venv/bin/camcops_server serve_gunicorn"));
         assert!(is("/usr/share/camcops/venv/bin/camcops_server launch_workers"));
         assert!(is("/venv/bin/python /venv/bin/celery --app camcops_server.cc_modules beat"));

@@ -3,6 +3,7 @@
 //! systemd opens a directory for a service when that starts. One that is made later, or made again, stays closed to it.
 
 use super::ServiceState;
+use crate::base::kernel::{Mount, list_mounts};
 use crate::host::Host;
 use anyhow::Result;
 
@@ -22,7 +23,7 @@ pub(super) fn lacks_write_path(host: &Host, seen: &ServiceState) -> Result<bool>
         return Ok(false);
     }
     // A process that is just ending has none.
-    let Ok(mounts) = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")) else {
+    let Some(mounts) = list_mounts(pid) else {
         return Ok(false);
     };
     // systemd has followed links before it opened the path.
@@ -41,26 +42,20 @@ fn opened_path(line: &str) -> Option<String> {
 }
 
 /// Whether the last mount over a path is not read-only.
-fn is_writable(mounts: &str, path: &str) -> bool {
-    let mut best = (0, true);
-    for line in mounts.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        let (Some(at), Some(options)) = (words.get(4), words.get(5)) else {
-            continue;
-        };
-        let at = at.replace(r"\040", " ").replace(r"\011", "\t").replace(r"\134", r"\");
-        let rest = path.strip_prefix(at.trim_end_matches('/'));
-        let holds = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if holds && at.len() >= best.0 {
-            best = (at.len(), !options.split(',').any(|option| option == "ro"));
-        }
-    }
-    best.1
+fn is_writable(mounts: &[Mount], path: &str) -> bool {
+    let holds = |mount: &&Mount| {
+        let rest = path.strip_prefix(mount.point.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    // Of several that are as deep, this gives the last one.
+    let over = mounts.iter().filter(holds).max_by_key(|mount| mount.point.len());
+    over.is_none_or(|mount| !mount.is_read_only)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::kernel::parse_mounts;
 
     const MOUNTS: &str = "1 0 0:1 / / ro,relatime shared:1 - overlay machine rw\n\
         2 1 0:2 /srv/exports /srv/exports rw,relatime - overlay machine rw\n\
@@ -78,7 +73,7 @@ mod tests {
             ("/srv/gone", false),
             ("/run/x", false),
         ] {
-            assert_eq!(is_writable(MOUNTS, path), writable, "{path}");
+            assert_eq!(is_writable(&parse_mounts(MOUNTS), path), writable, "{path}");
         }
     }
 

@@ -1,12 +1,12 @@
 //! Whether the directory for backups is where it should be: a share or a disk that is not mounted leaves an empty place
 //! on the machine's own disk, and nobody looks for backups there.
 
+use crate::base::kernel::{Mount, list_mounts, unescape_field};
 use crate::host::Host;
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 const TABLE: &str = "/etc/fstab";
 const UNITS: &str = "/etc/systemd/system";
-const MOUNTED: &str = "/proc/self/mountinfo";
 /// What waits for somebody to look, and mounts then.
 const AUTOMATIC: &str = "autofs";
 
@@ -27,8 +27,8 @@ pub(crate) fn missing_mount(host: &Host, directory: &str) -> Result<Option<Strin
     };
     // An automatic one is mounted by this.
     let _ = std::fs::read_dir(point);
-    let is_mounted = mount_points(&std::fs::read_to_string(MOUNTED)?).iter().any(|there| there == point);
-    Ok((!is_mounted).then(|| point.to_owned()))
+    let mounts = list_mounts("self").context("can't read /proc/self/mountinfo")?;
+    Ok((!is_mounted(&mounts, point)).then(|| point.to_owned()))
 }
 
 /// The deepest of these that a directory is in, or is itself.
@@ -57,39 +57,15 @@ fn of_unit(text: &str) -> Option<String> {
     place.starts_with('/').then(|| place.to_owned())
 }
 
-/// Where something is mounted, as proc(5) has it: the fifth field, and behind a dash the kind.
-fn mount_points(text: &str) -> Vec<String> {
-    let point = |line: &str| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let is_there = !kind.starts_with(AUTOMATIC);
-        is_there.then(|| mount.split(' ').nth(4).map(unescape_field))?
-    };
-    text.lines().filter_map(point).collect()
-}
-
-/// Blanks and the like are written as `\040`.
-fn unescape_field(field: &str) -> String {
-    let mut parts = field.split('\\');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let code = part.get(..3).and_then(|code| u8::from_str_radix(code, 8).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend_from_slice(&part.as_bytes()[3..]);
-            }
-            None => {
-                bytes.push(b'\\');
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// Whether something is mounted there that does not only wait for it.
+fn is_mounted(mounts: &[Mount], point: &str) -> bool {
+    mounts.iter().any(|mount| mount.point == point && mount.kind != AUTOMATIC)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::kernel::parse_mounts;
 
     #[test]
     fn the_mount_point_of_a_directory_is_found() {
@@ -109,6 +85,8 @@ mod tests {
         let text = "36 35 98:0 / /srv/backups rw,noatime master:1 - ext3 /dev/root rw\n\
             37 35 0:5 / /srv/other rw - autofs systemd-1 rw\n\
             38 35 0:6 / /srv/my\\040disk rw - nfs nas:/c rw\n";
-        assert_eq!(mount_points(text), ["/srv/backups", "/srv/my disk"]);
+        let mounts = parse_mounts(text);
+        assert!(is_mounted(&mounts, "/srv/backups") && is_mounted(&mounts, "/srv/my disk"));
+        assert!(!is_mounted(&mounts, "/srv/other"));
     }
 }
