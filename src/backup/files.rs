@@ -192,10 +192,7 @@ impl SeenPaths {
         let Ok(text) = std::str::from_utf8(inside) else {
             return refused("whose name is not UTF-8");
         };
-        let text = match is_directory {
-            true => text.strip_suffix('/').unwrap_or(text),
-            false => text,
-        };
+        let text = if is_directory { text.strip_suffix('/').unwrap_or(text) } else { text };
         let strange = |part: &str| ["", ".", ".."].contains(&part);
         if text.split('/').any(strange) || text.chars().any(char::is_control) {
             return refused("which is no path of a site");
@@ -289,10 +286,7 @@ fn is_brought_back(item: &Item<'_>) -> bool {
 /// Where a link at this path leads, by its words alone.
 fn led_to(path: &str, target: &str) -> Option<String> {
     let (directory, _) = path.rsplit_once('/')?;
-    let whole = match target.starts_with('/') {
-        true => target.to_owned(),
-        false => format!("{directory}/{target}"),
-    };
+    let whole = if target.starts_with('/') { target.to_owned() } else { format!("{directory}/{target}") };
     let mut parts: Vec<&str> = Vec::new();
     for part in whole.split('/') {
         match part {

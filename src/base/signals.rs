@@ -60,10 +60,7 @@ impl Interrupt {
 
     /// Stops with these words if it is time to.
     pub(crate) fn check(self, message: &str) -> Result<()> {
-        match self.is_set() {
-            true => Err(Exit::Failed.because(message)),
-            false => Ok(()),
-        }
+        if self.is_set() { Err(Exit::Failed.because(message)) } else { Ok(()) }
     }
 }
 

@@ -60,10 +60,7 @@ async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result
     summary::record_result(&site.host, &site.instance, made.as_ref().err())?;
     let made = made?;
     let rule = site.settings().backup.prune;
-    let gone = match scheduled && rule != Pruning::Never {
-        true => prune_backups(&site, rule, false)?,
-        false => Vec::new(),
-    };
+    let gone = if scheduled && rule != Pruning::Never { prune_backups(&site, rule, false)? } else { Vec::new() };
     let database = &made.manifest.database;
     let report = Report::new(json!({
         "instance": site.instance,
@@ -193,10 +190,7 @@ async fn verify_backup(
     style: Style,
 ) -> Result<Report> {
     stop_on_signals(style)?;
-    let site = match quick {
-        true => Session::open(global)?,
-        false => load_site(global)?,
-    };
+    let site = if quick { Session::open(global)? } else { load_site(global)? };
     let path = backup_path(&site, name.unwrap_or(LATEST))?;
     let begin = Instant::now();
     let opened = backup::open_backup(&site.host, &path)?;
@@ -263,10 +257,7 @@ fn scan_dump(packed: &mut dyn Read, path: &str) -> Result<DumpScan> {
             some => scan.feed(&piece[..some]),
         }
     }
-    match scan.complete {
-        true => Ok(scan),
-        false => Err(damaged("does not come to its end".into())),
-    }
+    if scan.complete { Ok(scan) } else { Err(damaged("does not come to its end".into())) }
 }
 
 /// Loads the database of a backup into one that is made for it.

@@ -149,10 +149,7 @@ fn request_certificate(global: &Global, new_key: bool) -> Result<Report> {
         return Err(Exit::Unreachable
             .because(format!("there is no {}: run `camcops-provision install`", host.outside(directory))));
     }
-    let path = match new_key {
-        true => waiting,
-        false => host.followed(&present)?,
-    };
+    let path = if new_key { waiting } else { host.followed(&present)? };
     let shown = host.outside(&path);
     let key = match host.read_text(&path)? {
         Some(key) => Zeroizing::new(key),

@@ -130,10 +130,7 @@ fn collect_pages(command: &clap::Command, name: &str, pages: &mut Vec<(String, V
 fn settings_page() -> String {
     let roff = |text: &str| {
         let text = text.replace('\\', "\\e").replace('-', "\\-");
-        match text.starts_with(['.', '\'']) {
-            true => format!("\\&{text}"),
-            false => text,
-        }
+        if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
     };
     let mut page = String::from(
         ".TH provision.toml 5\n.nh\n.SH NAME\nprovision.toml \\- what camcops\\-provision makes of a machine\n.SH DESCRIPTION\n\

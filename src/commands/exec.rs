@@ -107,10 +107,7 @@ fn open_site(global: &Global, what: &str) -> Result<Session> {
 /// Runs it to its end.
 async fn become_it(site: &Session, program: &OsStr, arguments: &[OsString], as_root: bool) -> Result<Report> {
     let application = site.drivers.application()?;
-    let account = match as_root {
-        true => "root",
-        false => &application.account,
-    };
+    let account = if as_root { "root" } else { &application.account };
     let (uid, gid) = site.host.accounts.owner(&format!("{account}:{account}")).ok_or_else(|| {
         Exit::Unreachable.because(format!("the account {account} does not exist: run `camcops-provision install`"))
     })?;

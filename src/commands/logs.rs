@@ -45,10 +45,7 @@ pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<Report>
     }
     let sources = log_sources(&site, &flags.chosen.services)?;
     let in_journal = site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
-    match in_journal {
-        true => show_journal(&site, flags, &sources, style),
-        false => show_files(&site, flags, &sources, style),
-    }
+    if in_journal { show_journal(&site, flags, &sources, style) } else { show_files(&site, flags, &sources, style) }
 }
 
 fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>> {

@@ -153,10 +153,7 @@ async fn service_row(
     table: &Table,
 ) -> Result<ServiceRow> {
     let up = seen.phase == ServicePhase::Running;
-    let answer = match up {
-        true => known.answer(host, member).await?,
-        false => None,
-    };
+    let answer = if up { known.answer(host, member).await? } else { None };
     let keeps_failing = known.keeps_failing(host, member, seen);
     let trouble = match (&answer, seen.phase) {
         _ if keeps_failing.is_some() => keeps_failing.clone(),
@@ -169,10 +166,7 @@ async fn service_row(
         (_, ServicePhase::Stopped) if !["", "success"].contains(&seen.result.as_str()) => Some(seen.result.clone()),
         _ => None,
     };
-    let since = match up {
-        true => seen.since.or_else(|| seen.pid.and_then(processes::start_time)),
-        false => None,
-    };
+    let since = if up { seen.since.or_else(|| seen.pid.and_then(processes::start_time)) } else { None };
     Ok(ServiceRow {
         name: member.name.clone(),
         state: match keeps_failing {

@@ -84,10 +84,7 @@ async fn watch_site(site: &Session, pause: Duration, style: Style) -> Result<()>
         last = match Sample::take(site) {
             Ok(now) => {
                 let text = format_table(site, &now.since(&before, servers));
-                let heading = match style.color {
-                    true => "\u{1b}[1m",
-                    false => "",
-                };
+                let heading = if style.color { "\u{1b}[1m" } else { "" };
                 let text = text.replace('\n', "\u{1b}[K\n");
                 terminal::print(&format!(
                     "\u{1b}[H{heading}{}\u{1b}[J",
@@ -199,10 +196,7 @@ fn measure_service(now: &ServiceNow, then: Option<&ServiceNow>, seconds: f64) ->
         restarts: now.seen.restarts,
         // A sum of nothing would be less than nothing.
         cpu_percent: round_number(processes.iter().fold(0.0, |sum, one| sum + one.cpu_percent)),
-        memory: match up {
-            true => processes.iter().map(|one| one.memory).sum(),
-            false => None,
-        },
+        memory: if up { processes.iter().map(|one| one.memory).sum() } else { None },
         processes,
     }
 }

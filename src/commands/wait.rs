@@ -156,10 +156,7 @@ fn format_answer(one: &AnsweredRole) -> String {
 
 fn gave_up(missing: &[(Backend, Trouble)], limit: Duration) -> String {
     let each: Vec<String> = missing.iter().map(|(role, trouble)| format!("the {role} at {trouble}")).collect();
-    let time = match limit.is_zero() {
-        true => String::new(),
-        false => format!(" within {}", format_seconds(limit)),
-    };
+    let time = if limit.is_zero() { String::new() } else { format!(" within {}", format_seconds(limit)) };
     format!("not ready{time}: {}", each.join("\n  and "))
 }
 

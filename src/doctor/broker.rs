@@ -83,10 +83,7 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Finding> {
             "the running broker ends a task after {}, and broker.consumer_timeout_ms is {wanted}",
             now.unwrap_or_default()
         ),
-        match is_written {
-            true => "systemctl restart rabbitmq-server",
-            false => "camcops-provision install",
-        },
+        if is_written { "systemctl restart rabbitmq-server" } else { "camcops-provision install" },
     ))
 }
 

@@ -78,10 +78,7 @@ impl ImportedPair {
 
 /// What is wrong with the file of a certificate where a key stands in it, too, that every account may read.
 fn open_keys(path: &Path, entry: &PathInfo, pem: &[u8]) -> Vec<CertificateFinding> {
-    match certificate::holds_key(pem) {
-        true => certificate::permission_findings(path, entry.mode, 0),
-        false => Vec::new(),
-    }
+    if certificate::holds_key(pem) { certificate::permission_findings(path, entry.mode, 0) } else { Vec::new() }
 }
 
 fn read_bytes(host: &Host, flag: &str, path: &Path) -> Result<(PathInfo, Vec<u8>)> {

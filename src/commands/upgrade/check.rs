@@ -320,10 +320,7 @@ fn format_preflight(found: &Preflight) -> String {
         let removed = found.removed_keys.join(", ");
         keys.push(format!("set here and not read any more: {removed}"));
     }
-    let keys = match keys.is_empty() {
-        true => "the same".to_owned(),
-        false => keys.join("; "),
-    };
+    let keys = if keys.is_empty() { "the same".to_owned() } else { keys.join("; ") };
     lines.push(format!("keys         {keys}"));
     for problem in &found.problems {
         lines.push(format!("! {problem}"));

@@ -67,10 +67,7 @@ pub(crate) async fn find_nameless(plan: &Plan) -> Option<(String, String)> {
     if !resolve_name(short).await.is_empty() {
         return None;
     }
-    let names = match short == name {
-        true => name.clone(),
-        false => format!("{name} {short}"),
-    };
+    let names = if short == name { name.clone() } else { format!("{name} {short}") };
     Some((
         format!("this machine's own name {short} does not resolve, and RabbitMQ does not start without"),
         format!("echo '127.0.1.1 {names}' >> /etc/hosts"),
