@@ -37,48 +37,48 @@ use crate::cli::{Cli, Command, Global};
 use crate::commands::upgrade::rollback;
 use crate::host::take_over::become_program;
 use crate::session::Session;
-pub(crate) use crate::session::guards::{load_site, need_machine, need_root, open_installed};
+pub(crate) use crate::session::guards::{begin_change, load_site, need_machine, need_root, open_installed};
 use anyhow::Result;
 use std::process;
 
 /// Runs a command and tells what came of it; the number is its exit code.
 pub async fn run(cli: Cli) -> Result<u8> {
     let style = Style::of(&cli.global);
-    do_command(&cli.global, cli.command, style).await?.print(style)
+    do_command(&cli.global, cli.command).await?.print(style)
 }
 
-async fn do_command(global: &Global, command: Command, style: Style) -> Result<Report> {
+async fn do_command(global: &Global, command: Command) -> Result<Report> {
     match command {
         Command::Init => init::run(global),
-        Command::Install(flags) => box_future(|| package_hook::install_or_queue(global, &flags, style)).await,
-        Command::Plan(flags) => box_future(|| install::make_plan_report(global, &flags, style)).await,
+        Command::Install(flags) => box_future(|| package_hook::install_or_queue(global, &flags)).await,
+        Command::Plan(flags) => box_future(|| install::make_plan_report(global, &flags)).await,
         Command::Status(flags) => box_future(|| status::run(global, &flags)).await,
-        Command::Doctor(flags) => box_future(|| doctor::run(global, &flags, style)).await,
-        Command::Wait(flags) => box_future(|| wait::run(global, &flags, style)).await,
+        Command::Doctor(flags) => box_future(|| doctor::run(global, &flags)).await,
+        Command::Wait(flags) => box_future(|| wait::run(global, &flags)).await,
         Command::Login { socket, user, database } => box_future(|| wait::try_login(&socket, &user, &database)).await,
         Command::Start(flags) => box_future(|| services::start_services(global, &flags)).await,
         Command::Stop(flags) => box_future(|| services::stop_services(global, &flags)).await,
         Command::Restart(flags) => box_future(|| services::restart_services(global, &flags)).await,
         Command::Reload(flags) => box_future(|| services::reload_services(global, &flags)).await,
-        Command::Bundle(command) => box_future(|| bundle::run(global, &command, style)).await,
-        Command::Db(command) => box_future(|| db::run(global, &command, style)).await,
-        Command::Logs(flags) => logs::run(global, &flags, style),
-        Command::Cert(command) => box_future(|| cert::run(global, &command, style)).await,
-        Command::Scale { wishes } => box_future(|| scale::scale_services(global, &wishes, style)).await,
-        Command::Service(command) => box_future(|| scale::switch_service(global, &command, style)).await,
-        Command::SupportBundle(flags) => support::run(global, &flags, style),
+        Command::Bundle(command) => box_future(|| bundle::run(global, &command)).await,
+        Command::Db(command) => box_future(|| db::run(global, &command)).await,
+        Command::Logs(flags) => logs::run(global, &flags),
+        Command::Cert(command) => box_future(|| cert::run(global, &command)).await,
+        Command::Scale { wishes } => box_future(|| scale::scale_services(global, &wishes)).await,
+        Command::Service(command) => box_future(|| scale::switch_service(global, &command)).await,
+        Command::SupportBundle(flags) => support::run(global, &flags),
         Command::Traceback(flags) => box_future(|| traceback::run(global, &flags)).await,
-        Command::Top(flags) => box_future(|| stats::show_top(global, &flags, style)).await,
+        Command::Top(flags) => box_future(|| stats::show_top(global, &flags)).await,
         Command::Stats => box_future(|| stats::measure_processes(global)).await,
-        Command::Secret(command) => box_future(|| secret::run(global, &command, style)).await,
-        Command::User(command) => box_future(|| user::run(global, &command, style)).await,
-        Command::Backup(command) => box_future(|| backup::run(global, &command, style)).await,
-        Command::BreakLocks => exports::break_locks(global, style),
-        Command::Upgrade(flags) => box_future(|| upgrade::run(global, &flags, style)).await,
-        Command::Rollback(flags) => box_future(|| rollback::roll_back(global, &flags, style)).await,
-        Command::Releases(command) => box_future(|| releases::run(global, &command, style)).await,
-        Command::Uninstall(flags) => box_future(|| package_hook::uninstall_or_queue(global, &flags, style)).await,
-        Command::Config(command) => config::run(global, command, style),
+        Command::Secret(command) => box_future(|| secret::run(global, &command)).await,
+        Command::User(command) => box_future(|| user::run(global, &command)).await,
+        Command::Backup(command) => box_future(|| backup::run(global, &command)).await,
+        Command::BreakLocks => exports::break_locks(global),
+        Command::Upgrade(flags) => box_future(|| upgrade::run(global, &flags)).await,
+        Command::Rollback(flags) => box_future(|| rollback::roll_back(global, &flags)).await,
+        Command::Releases(command) => box_future(|| releases::run(global, &command)).await,
+        Command::Uninstall(flags) => box_future(|| package_hook::uninstall_or_queue(global, &flags)).await,
+        Command::Config(command) => config::run(global, command),
         Command::Paths => documents::list_paths(&Session::open(global)?),
         Command::Ports => ports::run(&Session::open(global)?),
         Command::Urls => documents::list_urls(&Session::open(global)?),

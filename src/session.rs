@@ -3,7 +3,7 @@
 use crate::archive::bundle::Bundle;
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
-use crate::base::terminal;
+use crate::base::terminal::{self, Style};
 use crate::camcops_conf;
 use crate::certificate::Pair;
 use crate::cli::Global;
@@ -45,6 +45,8 @@ pub struct Session {
     pub(crate) host: Host,
     /// What makes the machine follow; a staged tree has none of them.
     pub(crate) drivers: Drivers,
+    /// How this run tells what it does.
+    pub(crate) style: Style,
     /// A secret that this run makes anew, in place of the one that is there.
     pub(crate) renewed: OnceCell<(secrets::SecretName, Secret)>,
     /// Whether this run only shows what is there, good enough to be served or not.
@@ -87,6 +89,7 @@ impl Session {
             site,
             host,
             drivers,
+            style: Style::of(global),
             renewed: OnceCell::new(),
             only_shows: false,
             new_certificate: None,

@@ -520,6 +520,14 @@ fn two_instances_leave_in_either_order() {
 }
 
 #[test]
+fn a_package_hook_has_one_document() {
+    let staged = Staged::empty(Who::all()[0]);
+    staged.run(&["install", "--yes"]).exits(0);
+    let ran = staged.run(&["install", "--from-package", "--json"]).exits(0);
+    assert_eq!(ran.json()["pending"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
 fn parts_can_be_chosen() {
     for &who in Who::all() {
         let staged = Staged::of(who, "debian");

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// How to print.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Style {
     /// Colours on standard output.
     pub(crate) color: bool,

@@ -32,27 +32,27 @@ use time::OffsetDateTime;
 const LATEST: &str = "latest";
 
 /// Does what is asked.
-pub(crate) async fn run(global: &Global, command: &Backup, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, command: &Backup) -> Result<Report> {
     need_machine(global, "handle backups")?;
     match command {
         Backup::List => list_backups(&Session::open(global)?),
-        Backup::Restore(flags) => box_future(|| restore::run(global, flags, style)).await,
+        Backup::Restore(flags) => box_future(|| restore::run(global, flags)).await,
         Backup::Prune { dry_run, rule } => {
             let site = Session::open(global)?;
             let _lock = journal::try_lock(&site.host)?;
             let gone = prune_backups(&site, rule.unwrap_or(site.settings().backup.prune), *dry_run)?;
             Ok(report_pruned(&site, &gone, *dry_run))
         }
-        Backup::Create { scheduled } => box_future(|| create_backup(global, *scheduled, style)).await,
+        Backup::Create { scheduled } => box_future(|| create_backup(global, *scheduled)).await,
         Backup::Verify { name, quick, identity } => {
-            verify_backup(global, name.as_deref(), *quick, identity.identity.as_deref(), style).await
+            verify_backup(global, name.as_deref(), *quick, identity.identity.as_deref()).await
         }
     }
 }
 
-async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result<Report> {
-    stop_on_signals(style)?;
-    let site = saved_site(global, style)?;
+async fn create_backup(global: &Global, scheduled: bool) -> Result<Report> {
+    stop_on_signals(Style::of(global))?;
+    let site = saved_site(global)?;
     let _lock = journal::try_lock(&site.host)?;
     let begin = Instant::now();
     let known = site.drivers.database()?;
@@ -89,10 +89,10 @@ async fn create_backup(global: &Global, scheduled: bool, style: Style) -> Result
 }
 
 /// The site, even where its journal can't be read: what is wrong there is no reason to lose the patients' data.
-fn saved_site(global: &Global, style: Style) -> Result<Session> {
+fn saved_site(global: &Global) -> Result<Session> {
     let site = Session::open(global)?;
     let journal = site.journal().unwrap_or_else(|why| {
-        style.warn(&[format!("{why:#}; a backup is made all the same")]);
+        site.style.warn(&[format!("{why:#}; a backup is made all the same")]);
         Journal::default()
     });
     site.load_secrets(&site.read_existing(&journal)?)?;
@@ -182,14 +182,8 @@ fn backup_path(site: &Session, name: &str) -> Result<String> {
     }
 }
 
-async fn verify_backup(
-    global: &Global,
-    name: Option<&str>,
-    quick: bool,
-    identity: Option<&Path>,
-    style: Style,
-) -> Result<Report> {
-    stop_on_signals(style)?;
+async fn verify_backup(global: &Global, name: Option<&str>, quick: bool, identity: Option<&Path>) -> Result<Report> {
+    stop_on_signals(Style::of(global))?;
     let site = if quick { Session::open(global)? } else { load_site(global)? };
     let path = backup_path(&site, name.unwrap_or(LATEST))?;
     let begin = Instant::now();

@@ -21,20 +21,20 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Runs one of its commands.
-pub(crate) async fn run(global: &Global, command: &BundleCommand, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, command: &BundleCommand) -> Result<Report> {
     if global.root.is_some() {
         return Err(
             Exit::Usage.because("a bundle is for a machine, and a staged tree has no packages; leave --root out")
         );
     }
     match command {
-        BundleCommand::Create(flags) => box_future(|| create_bundle(global, flags, style)).await,
+        BundleCommand::Create(flags) => box_future(|| create_bundle(global, flags)).await,
         BundleCommand::Verify { file } => verify_file(file),
     }
 }
 
-async fn create_bundle(global: &Global, flags: &BundleCreate, style: Style) -> Result<Report> {
-    stop_on_signals(style)?;
+async fn create_bundle(global: &Global, flags: &BundleCreate) -> Result<Report> {
+    stop_on_signals(Style::of(global))?;
     let mut global = global.clone();
     // What this is made from is given here; what the settings say of that is for `install`.
     let source = match &flags.wheelhouse {

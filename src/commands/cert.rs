@@ -13,7 +13,6 @@ use super::need_root;
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::base::stack::box_future;
-use crate::base::terminal::Style;
 use crate::certificate::{self, CertificateSummary};
 use crate::cli::{Cert, Global};
 use crate::drivers::acme;
@@ -28,15 +27,15 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// Does it.
-pub(crate) async fn run(global: &Global, command: &Cert, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, command: &Cert) -> Result<Report> {
     match command {
         Cert::Show => show_certificate(&Session::open(global)?),
         Cert::Csr { new_key } => request_certificate(global, *new_key),
-        Cert::Install(flags) if flags.from_certbot => box_future(|| certbot::install_certbot(global, style)).await,
-        Cert::Install(flags) => box_future(|| change::install_certificate(global, flags, style)).await,
+        Cert::Install(flags) if flags.from_certbot => box_future(|| certbot::install_certbot(global)).await,
+        Cert::Install(flags) => box_future(|| change::install_certificate(global, flags)).await,
         Cert::Renew { new_key, force } => {
             let how = acme::Renewal { force: *force, new_key: *new_key };
-            change::renew_certificate(global, how, style).await
+            change::renew_certificate(global, how).await
         }
         Cert::Verify { host, port } => box_future(|| verify::verify_served(global, host.as_deref(), *port)).await,
     }

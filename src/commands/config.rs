@@ -3,7 +3,7 @@
 use super::need_root;
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::{self};
 use crate::camcops_conf::kept::{self, mask_secrets};
 use crate::cli::{ConfigCommand, Global};
 use crate::host::named_file::{hidden_beside, remove_file, replace_file, write_private};
@@ -21,12 +21,12 @@ use std::path::{Path, PathBuf};
 mod secret;
 
 /// Runs one of the `config` commands.
-pub(crate) fn run(global: &Global, command: ConfigCommand, style: Style) -> Result<Report> {
+pub(crate) fn run(global: &Global, command: ConfigCommand) -> Result<Report> {
     match command {
         ConfigCommand::Show { changed } => show_settings(&Session::open(global)?, changed),
         ConfigCommand::Get { key } => get_setting(&Session::open(global)?, &key),
         ConfigCommand::Set { pairs, from_file } => match secret::wanted_secret(&pairs, from_file.as_deref())? {
-            Some(wanted) => secret::set_secret(global, &wanted, style),
+            Some(wanted) => secret::set_secret(global, &wanted),
             None => set_settings(global, &pairs),
         },
         ConfigCommand::Unset { key } if secret_key(&key).is_some() => secret::unset_secret(global, &key),

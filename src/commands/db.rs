@@ -6,11 +6,10 @@ mod collation;
 mod reader;
 mod reset;
 
-use super::{doctor, need_machine, open_installed};
+use super::{begin_change, doctor, need_machine, open_installed};
 use crate::base::report::Report;
-use crate::base::signals::{Interrupt, stop_on_signals};
+use crate::base::signals::Interrupt;
 use crate::base::stack::box_future;
-use crate::base::terminal::Style;
 use crate::cli::{Db, Doctor, Global, Parts};
 use crate::commands::exec;
 use crate::drivers::sql::Database;
@@ -24,15 +23,15 @@ use serde_json::json;
 use std::rc::Rc;
 
 /// Does what is asked.
-pub(crate) async fn run(global: &Global, command: &Db, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, command: &Db) -> Result<Report> {
     match command {
         Db::Shell => box_future(|| exec::run_database(global)).await,
         Db::Upgrade { show_sql: true } => box_future(|| exec::run_statements(global)).await,
-        Db::Upgrade { show_sql: false } => box_future(|| upgrade_database(global, style)).await,
-        Db::Check { fix_collation } => box_future(|| check_database(global, *fix_collation, style)).await,
-        Db::GrantReadonly(flags) => box_future(|| reader::grant_readonly(global, flags, style)).await,
-        Db::Reset(flags) => box_future(|| reset::run(global, flags, style)).await,
-        Db::Anonymise(flags) => box_future(|| anonymise::run(global, flags, style)).await,
+        Db::Upgrade { show_sql: false } => box_future(|| upgrade_database(global)).await,
+        Db::Check { fix_collation } => box_future(|| check_database(global, *fix_collation)).await,
+        Db::GrantReadonly(flags) => box_future(|| reader::grant_readonly(global, flags)).await,
+        Db::Reset(flags) => box_future(|| reset::run(global, flags)).await,
+        Db::Anonymise(flags) => box_future(|| anonymise::run(global, flags)).await,
     }
 }
 
@@ -47,15 +46,15 @@ async fn reach_database(global: &Global) -> Result<(Session, Rc<Database>)> {
 }
 
 /// Brings the services back after something was done without them.
-async fn start_again(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+async fn start_again(site: &Session, writer: &mut Writer<'_>) -> Result<()> {
     site.drivers.forget();
-    converge_site(site, writer, &Parts::only_of(&[Part::Services]), Interrupt::Never, style).await?;
+    converge_site(site, writer, &Parts::only_of(&[Part::Services]), Interrupt::Never).await?;
     Ok(())
 }
 
 /// What a step without the services has come to, once they run again.
-async fn with_services<T>(done: Result<T>, site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<T> {
-    let started = start_again(site, writer, style).await;
+async fn with_services<T>(done: Result<T>, site: &Session, writer: &mut Writer<'_>) -> Result<T> {
+    let started = start_again(site, writer).await;
     match (done, started) {
         (Err(why), Err(also)) => {
             Err(why.context(format!("the services are stopped, and could not be started again ({also:#})")))
@@ -65,11 +64,10 @@ async fn with_services<T>(done: Result<T>, site: &Session, writer: &mut Writer<'
 }
 
 /// The tables of what the installed release works with.
-async fn upgrade_database(global: &Global, style: Style) -> Result<Report> {
-    need_machine(global, "change the tables")?;
-    let stop = stop_on_signals(style)?;
+async fn upgrade_database(global: &Global) -> Result<Report> {
+    let stop = begin_change(global, "change the tables")?;
     let (site, known) = reach_database(global).await?;
-    let migrated = migrate_database(&site, &known, stop, style).await;
+    let migrated = migrate_database(&site, &known, stop).await;
     let Migrated { before, after, dump, changed } = site.close_after(migrated).await?;
     let report = Report::new(json!({
         "instance": site.instance,
@@ -96,7 +94,7 @@ struct Migrated {
     changed: bool,
 }
 
-async fn migrate_database(site: &Session, known: &Database, stop: Interrupt, style: Style) -> Result<Migrated> {
+async fn migrate_database(site: &Session, known: &Database, stop: Interrupt) -> Result<Migrated> {
     let host = &site.host;
     let database = &known.database;
     let mut writer = Writer::open(host, &site.instance, "db upgrade")?;
@@ -116,7 +114,7 @@ async fn migrate_database(site: &Session, known: &Database, stop: Interrupt, sty
         let dump = site.dump_before(database, &head, tables::Reader::Program).await?;
         // What was just made while nobody could write is not made once more.
         site.drivers.application()?.dumped.replace(dump.clone());
-        converge_site(site, &mut writer, &Parts::only_of(&[Part::Tables]), stop, style).await?;
+        converge_site(site, &mut writer, &Parts::only_of(&[Part::Tables]), stop).await?;
         anyhow::Ok(dump)
     };
     let dump = match done.await {
@@ -129,21 +127,21 @@ async fn migrate_database(site: &Session, known: &Database, stop: Interrupt, sty
             // Services would write to tables that are half-way.
             return match begun {
                 true => Err(why.context("the services are stopped, as the tables are half-way")),
-                false => with_services(Err(why), site, &mut writer, style).await,
+                false => with_services(Err(why), site, &mut writer).await,
             };
         }
     };
-    start_again(site, &mut writer, style).await?;
+    start_again(site, &mut writer).await?;
     let after = tables::read_revision(known, database).await?;
     Ok(Migrated { before, after, dump, changed: true })
 }
 
 /// Looks at the database as `doctor` does, after what is asked was mended.
-async fn check_database(global: &Global, fix_collation: bool, style: Style) -> Result<Report> {
+async fn check_database(global: &Global, fix_collation: bool) -> Result<Report> {
     need_machine(global, "look at the database")?;
     if fix_collation {
-        collation::fix_collations(global, style).await?;
+        collation::fix_collations(global).await?;
     }
     let flags = Doctor { checks: vec!["database".into()], ..Doctor::default() };
-    doctor::run(global, &flags, style).await
+    doctor::run(global, &flags).await
 }

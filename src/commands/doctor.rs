@@ -12,12 +12,12 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 /// Runs the checks and says what is wrong.
-pub(crate) async fn run(global: &Global, flags: &Doctor, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, flags: &Doctor) -> Result<Report> {
     if flags.list {
         return Ok(list_checks());
     }
     match examine_site(global, flags).await {
-        Ok((site, outcomes)) => report_outcomes(&site, &outcomes, flags, style),
+        Ok((site, outcomes)) => report_outcomes(&site, &outcomes, flags),
         // A plugin has no other way to say that it could not find out.
         Err(why) if flags.monitoring => Ok(Report::of_code(metrics::UNKNOWN)
             .with_line(format!("CAMCOPS UNKNOWN: {}", format!("{why:#}").replace(['\n', '|'], " ")))),
@@ -55,7 +55,7 @@ fn list_checks() -> Report {
         .with_lines(CHECKS.iter().map(|check| format!("{:<21} {}", check.id, check.looks_at)))
 }
 
-fn report_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor, style: Style) -> Result<Report> {
+fn report_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor) -> Result<Report> {
     let worst = doctor::worst_state(outcomes);
     let mut report = Report::new(json!({ "instance": site.instance, "state": worst, "checks": outcomes }));
     if let Some(file) = &flags.metrics {
@@ -79,7 +79,8 @@ fn report_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor, st
         return Ok(report.with_text(text).with_code(code));
     }
     if flags.metrics.is_none() {
-        report = report.with_text(outcomes.iter().map(|outcome| describe_outcome(outcome, style)).collect::<String>());
+        report =
+            report.with_text(outcomes.iter().map(|outcome| describe_outcome(outcome, site.style)).collect::<String>());
     }
     Ok(report.with_code(if worst == Health::Failed { Exit::Failed as u8 } else { 0 }))
 }
@@ -114,7 +115,7 @@ fn describe_outcome(outcome: &CheckOutcome, style: Style) -> String {
 }
 
 /// What `install` asks before the first change of a new site: failures stop it, the rest is told once.
-pub(crate) async fn before_install(site: &Session, style: Style) -> Result<()> {
+pub(crate) async fn before_install(site: &Session) -> Result<()> {
     let journal = site.journal()?;
     if journal.exists() || site.host.staged_root().is_some() {
         return Ok(());
@@ -137,7 +138,7 @@ pub(crate) async fn before_install(site: &Session, style: Style) -> Result<()> {
             })
             .collect()
     };
-    style.warn(&lines(Health::Warning));
+    site.style.warn(&lines(Health::Warning));
     match lines(Health::Failed) {
         failed if failed.is_empty() => Ok(()),
         failed => Err(Exit::CannotCreate

@@ -4,7 +4,7 @@
 use super::become_it;
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::{self};
 use crate::cli::Global;
 use crate::host::export_locks;
 use crate::layout::{DEBIAN, Layout, UNSENT_SENDER};
@@ -14,10 +14,10 @@ use serde_json::json;
 use std::path::Path;
 
 /// Breaks stale export locks of an instance. It needs no settings, so that the service's own account can run it.
-pub(crate) fn break_locks(global: &Global, style: Style) -> Result<Report> {
+pub(crate) fn break_locks(global: &Global) -> Result<Report> {
     let host = open_host(global)?;
     let layout = Layout::new(&DEBIAN, &global.instance);
-    if let Some(ended) = export_locks::break_as_owner(&host, &layout, style.json)? {
+    if let Some(ended) = export_locks::break_as_owner(&host, &layout, global.json)? {
         terminal::print(&ended.output)?;
         let code = ended.status.code().and_then(|code| u8::try_from(code).ok());
         if code != Some(0) {

@@ -29,14 +29,14 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 /// Shows what `install` would do.
-pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags, style: Style) -> Result<Report> {
+pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags) -> Result<Report> {
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);
     let site = Session::open(&global)?;
     let journal = site.journal()?;
     let (recipe, plan) = make_plan(&site, &journal, &flags.parts).await?;
     site.close().await;
-    let reading = trial::due_reading(&site, &recipe, &plan, &journal, style)?;
+    let reading = trial::due_reading(&site, &recipe, &plan, &journal)?;
     let (refused, warned) = reading
         .map(|reading| (trial::problem_lines(&reading.refused), trial::problem_lines(&reading.warnings)))
         .unwrap_or_default();
@@ -66,16 +66,16 @@ pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags, style: 
     Ok(Report::new(document)
         .with_warnings(&warnings)
         .with_lines(missing.iter().chain(&refused).map(|what| format!("! {what}")))
-        .with_text(describe_plan(&site.host, &plan, &recipe.kept, flags.diff, style))
+        .with_text(describe_plan(&site.host, &plan, &recipe.kept, flags.diff, site.style))
         .with_code(code))
 }
 
 /// Makes the machine what the settings say.
-pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style) -> Result<Report> {
+pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Report> {
     need_root(global, "install")?;
-    let stop = stop_on_signals(style)?;
+    let stop = stop_on_signals(Style::of(global))?;
     if global.root.is_none() {
-        rollback::finish_begun(global, flags.yes, style).await?;
+        rollback::finish_begun(global, flags.yes).await?;
     }
     let mut global = with_flags(global, flags)?;
     let mut site = Session::open(&global)?;
@@ -85,13 +85,13 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
         )));
     }
     let (mut recipe, mut plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
-    if let Some(name) = ask_name(&site, &plan, flags, style)? {
+    if let Some(name) = ask_name(&site, &plan, flags)? {
         global.set.push(format!("superuser.username={name}"));
         site = Session::open(&global)?;
         (recipe, plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     }
     take_password(&site, flags)?;
-    style.warn(&recipe.warnings);
+    site.style.warn(&recipe.warnings);
     if !plan.conflicts.is_empty()
         && let Some(_lock) = journal::try_lock(&site.host)?
     {
@@ -104,37 +104,37 @@ pub(crate) async fn install_site(global: &Global, flags: &Install, style: Style)
             bundle::clear_unpacked(&site.host)?;
         }
         site.close().await;
-        return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts, style));
+        return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts));
     }
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         site.drivers.refuse_unfit_apache(&site.host)?;
     }
-    trial::refuse_verdict(&site, &recipe, &plan, &site.journal()?, style)?;
+    trial::refuse_verdict(&site, &recipe, &plan, &site.journal()?)?;
     if flags.parts.whole() {
-        doctor::before_install(&site, style).await?;
+        doctor::before_install(&site).await?;
     }
     if let Some((found, remedy)) = find_nameless(&plan).await {
         return Err(Exit::CannotCreate.because(format!("{found}; nothing was changed; run `{remedy}` and try again")));
     }
-    ask_password(&site, &plan, style)?;
-    let shown = || Ok(describe_plan(&site.host, &plan, &recipe.kept, false, style));
+    ask_password(&site, &plan)?;
+    let shown = || Ok(describe_plan(&site.host, &plan, &recipe.kept, false, site.style));
     let changes = count_of(plan.changes.len(), "change");
     let what = format!("{changes} to {}", site.host.outside("/"));
     let question = Question { plan: Some(&shown), ..Question::new(&what, default_answer(&plan)) };
-    ask_to_agree(&question, flags.yes, style)?;
+    ask_to_agree(&question, flags.yes, site.style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
     let is_to_issue = plan.changes.iter().any(is_issued);
     let converged = async {
-        let (recipe, plan, mut outcome) = converge_site(&site, &mut writer, &flags.parts, stop, style).await?;
+        let (recipe, plan, mut outcome) = converge_site(&site, &mut writer, &flags.parts, stop).await?;
         if is_to_issue {
-            let issued = issue_certificate(&site, &mut writer, &flags.parts, stop, style).await?;
+            let issued = issue_certificate(&site, &mut writer, &flags.parts, stop).await?;
             outcome.done += issued.done;
             outcome.planned += issued.planned;
         }
         anyhow::Ok((recipe, plan, outcome))
     };
     let (recipe, plan, outcome) = site.close_after(converged.await).await?;
-    Ok(report_installed(&site, &recipe, &plan, Some(&outcome), &flags.parts, style))
+    Ok(report_installed(&site, &recipe, &plan, Some(&outcome), &flags.parts))
 }
 
 /// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.
@@ -159,7 +159,6 @@ fn report_installed(
     plan: &Plan,
     outcome: Option<&engine::RunOutcome>,
     parts: &Parts,
-    style: Style,
 ) -> Report {
     let nothing = engine::RunOutcome::default();
     let mut report = Report::new(json!({
@@ -171,7 +170,7 @@ fn report_installed(
         "url": site.url(),
     }))
     .with_text(describe_outcome(&site.host, "installed", outcome.unwrap_or(&nothing)));
-    if style.verbose {
+    if site.style.verbose {
         report = report.with_lines(recipe.kept.iter().map(|kept| format!("kept: {kept}")));
     }
     if let (Some(_), Some(line)) = (outcome, first_boot(&plan.on_first_boot)) {
@@ -187,9 +186,9 @@ fn report_installed(
 }
 
 /// Undoes what this instance made.
-pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: Style) -> Result<Report> {
+pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall) -> Result<Report> {
     need_root(global, "uninstall")?;
-    let stop = stop_on_signals(style)?;
+    let stop = stop_on_signals(Style::of(global))?;
     let instance = global.instance.as_str();
     let data = purge::wanted_data(instance, flags)?;
     let host = open_host(global)?;
@@ -213,9 +212,9 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall, style: St
     let shown = || Ok(describe_undoing(host, journal.owned(), data));
     let what = format!("undo {changes} in {}", host.outside("/"));
     let question = Question { name: Some(instance), plan: Some(&shown), ..Question::new(&what, Enter::No) };
-    ask_to_agree(&question, flags.yes, style)?;
+    ask_to_agree(&question, flags.yes, Style::of(global))?;
     let mut writer = Writer::open(host, instance, "uninstall")?;
-    let mut lines = Lines { style, host };
+    let mut lines = Lines { style: Style::of(global), host };
     let slug = crate::layout::instance_slug(instance);
     services::before_undoing(services, host, &slug)?;
     let dumps = match &site {

@@ -4,7 +4,7 @@ use super::become_it;
 use super::services::{is_chosen, refuse_unwanted};
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::terminal::{Style, strip_controls};
+use crate::base::terminal::strip_controls;
 use crate::cli::{Global, Logs};
 use crate::drivers::services::member::ServiceRole;
 use crate::session::Session;
@@ -35,17 +35,17 @@ struct LogSource {
 }
 
 /// Shows them.
-pub(crate) fn run(global: &Global, flags: &Logs, style: Style) -> Result<Report> {
+pub(crate) fn run(global: &Global, flags: &Logs) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("a staged tree has no logs; leave --root out"));
     }
-    if flags.follow && style.json {
+    if flags.follow && global.json {
         return Err(Exit::Usage.because("--follow has no end, and --json makes one document"));
     }
     let sources = log_sources(&site, &flags.chosen.services)?;
     let in_journal = site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
-    if in_journal { show_journal(&site, flags, &sources, style) } else { show_files(&site, flags, &sources, style) }
+    if in_journal { show_journal(&site, flags, &sources) } else { show_files(&site, flags, &sources) }
 }
 
 fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>> {
@@ -68,7 +68,7 @@ fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>>
         .collect())
 }
 
-fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<Report> {
+fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<Report> {
     let mut arguments: Vec<String> = sources.iter().map(|source| format!("--unit={}", source.unit)).collect();
     arguments.push("--no-pager".into());
     if let Some(since) = &flags.since {
@@ -86,7 +86,7 @@ fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource], style: Styl
         (None, None) => arguments.push(format!("--lines={LINES}")),
         (None, Some(_)) => {}
     }
-    if style.json {
+    if site.style.json {
         arguments.push("--output=json".into());
         arguments.push("--all".into());
         let said = site.host.child("journalctl").args(&arguments).run()?;
@@ -123,7 +123,7 @@ fn parse_entry(line: &str, sources: &[LogSource]) -> Option<LogLine> {
     })
 }
 
-fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style) -> Result<Report> {
+fn show_files(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<Report> {
     if flags.since.is_some() {
         return Err(Exit::Usage.because("--since needs the journal, and these services log into files; use --lines"));
     }
@@ -138,7 +138,7 @@ fn show_files(site: &Session, flags: &Logs, sources: &[LogSource], style: Style)
         return Err(Exit::Unreachable.because(format!("nothing was logged yet: there is no {}", names.join(", "))));
     }
     let lines = flags.lines.unwrap_or(LINES);
-    if style.json {
+    if site.style.json {
         let mut all = Vec::new();
         for source in there {
             let arguments = [&format!("--lines={lines}"), "--", source.file.as_str()];

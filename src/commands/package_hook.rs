@@ -22,11 +22,11 @@ use std::collections::BTreeSet;
 pub(crate) const PENDING: &str = "/var/lib/camcops-provision/pending";
 
 /// `install`, for people, for the hook of a package and for the unit that finishes what the hook could not do.
-pub(crate) async fn install_or_queue(global: &Global, flags: &Install, style: Style) -> Result<Report> {
+pub(crate) async fn install_or_queue(global: &Global, flags: &Install) -> Result<Report> {
     if flags.from_package || flags.pending {
-        return converge_instance(global, flags, style).await;
+        return converge_instance(global, flags).await;
     }
-    let report = install::install_site(global, flags, style).await?;
+    let report = install::install_site(global, flags).await?;
     if flags.parts.whole() {
         settle_pending(global)?;
     }
@@ -34,15 +34,15 @@ pub(crate) async fn install_or_queue(global: &Global, flags: &Install, style: St
 }
 
 /// `uninstall`; what is not wanted any more is not pending either.
-pub(crate) async fn uninstall_or_queue(global: &Global, flags: &Uninstall, style: Style) -> Result<Report> {
-    let report = install::uninstall_site(global, flags, style).await?;
+pub(crate) async fn uninstall_or_queue(global: &Global, flags: &Uninstall) -> Result<Report> {
+    let report = install::uninstall_site(global, flags).await?;
     settle_pending(global)?;
     Ok(report)
 }
 
-async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Result<Report> {
+async fn converge_instance(global: &Global, flags: &Install) -> Result<Report> {
     need_root(global, "install")?;
-    let host = open_host(global)?;
+    let (host, style) = (open_host(global)?, Style::of(global));
     let mut pending = read_pending(&host)?;
     if flags.from_package {
         pending.extend(journal::list_instances(&host)?);
@@ -52,13 +52,8 @@ async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Re
     let mut left = Vec::new();
     let mut exit = 0;
     for instance in pending {
-        let global = Global {
-            instance,
-            // The only document on standard output is the one below.
-            json: false,
-            ..global.clone()
-        };
-        let style = Style { quiet: style.quiet || style.json, json: false, ..style };
+        // The only document on standard output is the one below.
+        let global = Global { instance, json: false, quiet: global.quiet || global.json, ..global.clone() };
         let flags = Install {
             yes: true,
             // dpkg holds its lock, and nobody who waits for it waits for downloads; the unit has the time.
@@ -67,8 +62,8 @@ async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Re
             pending: false,
             ..flags.clone()
         };
-        let installed = install::install_site(&global, &flags, style).await.and_then(|report| report.print(style));
-        match installed {
+        let installed = install::install_site(&global, &flags).await;
+        match installed.and_then(|report| if style.json { Ok(0) } else { report.print(style) }) {
             Ok(_) => settle_pending(&global)?,
             Err(why) => {
                 exit = Exit::of(&why) as u8;
@@ -84,11 +79,8 @@ async fn converge_instance(global: &Global, flags: &Install, style: Style) -> Re
         };
         format!("pending: {why} (then run: camcops-provision{flag} install; a boot with systemd does it by itself)")
     });
-    Ok(Report::new(json!({ "pending": document })).with_lines(lines).with_code(if flags.from_package {
-        0
-    } else {
-        exit
-    }))
+    let code = if flags.from_package { 0 } else { exit };
+    Ok(Report::new(json!({ "pending": document })).with_lines(lines).with_code(code))
 }
 
 /// An error as one line, however many it has.

@@ -1,11 +1,9 @@
 //! `releases`: which releases of CamCOPS are on the machine, and away with those that nobody needs.
 
-use super::need_machine;
+use super::begin_change;
 use super::purge::is_shared;
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::signals::stop_on_signals;
-use crate::base::terminal::Style;
 use crate::base::text::format_time;
 use crate::cli::{Global, Prune, Releases};
 use crate::drivers::release::{self, Installed};
@@ -20,10 +18,10 @@ use serde::Serialize;
 use serde_json::json;
 
 /// Runs one of the `releases` commands.
-pub(crate) async fn run(global: &Global, command: &Releases, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, command: &Releases) -> Result<Report> {
     match command {
         Releases::List => list_releases(&Session::open(global)?),
-        Releases::Prune(flags) => prune_releases(global, flags, style).await,
+        Releases::Prune(flags) => prune_releases(global, flags).await,
     }
 }
 
@@ -121,9 +119,8 @@ fn list_releases(site: &Session) -> Result<Report> {
     })
 }
 
-async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<Report> {
-    need_machine(global, "remove releases")?;
-    let stop = stop_on_signals(style)?;
+async fn prune_releases(global: &Global, flags: &Prune) -> Result<Report> {
+    let stop = begin_change(global, "remove releases")?;
     let site = Session::open(global)?;
     if !site.journal()?.exists() {
         return Err(Exit::Usage.because(format!(
@@ -145,7 +142,7 @@ async fn prune_releases(global: &Global, flags: &Prune, style: Style) -> Result<
         stop.check("stopped by a signal; run again to continue")?;
         let resource = Resource::Release(one.id.clone());
         if !flags.dry_run {
-            let mut lines = Lines { style, host: &site.host };
+            let mut lines = Lines { style: site.style, host: &site.host };
             if writer.journal.find(&resource).is_none() {
                 left.push(Left { resource, why: "another instance made it: prune there, with --instance".into() });
                 continue;

@@ -3,7 +3,6 @@
 use super::{config, install, need_machine, open_installed, services};
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::terminal::Style;
 use crate::cli::{Global, Install, ServiceSwitch, Wish};
 use crate::drivers::sql::quote;
 use crate::recipe::view::{self, Needs};
@@ -16,7 +15,7 @@ use serde_json::json;
 const SPARE: u64 = 5;
 
 /// Changes how many processes there are.
-pub(crate) async fn scale_services(global: &Global, wishes: &[Wish], style: Style) -> Result<Report> {
+pub(crate) async fn scale_services(global: &Global, wishes: &[Wish]) -> Result<Report> {
     need_machine(global, "scale the services")?;
     let site = open_installed(global)?;
     let mut wanted = global.clone();
@@ -38,7 +37,7 @@ pub(crate) async fn scale_services(global: &Global, wishes: &[Wish], style: Styl
     let (before, after) = (view::needs_of_site(&site), view::needs_of_site(&wanted));
     site.close_after(check_fit(&site, &before, &after).await).await?;
     let changes: Vec<(&str, Option<&str>)> = changes.iter().map(|(key, number)| (*key, number.as_deref())).collect();
-    converge_changes(&site, global, &changes, style).await
+    converge_changes(&site, global, &changes).await
 }
 
 /// Refuses what the machine or the database could not bear; less than now is always borne.
@@ -76,7 +75,7 @@ async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> 
 }
 
 /// Switches a service on or off.
-pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch, style: Style) -> Result<Report> {
+pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch) -> Result<Report> {
     need_machine(global, "switch services")?;
     let site = open_installed(global)?;
     let (ServiceSwitch::Enable { service } | ServiceSwitch::Disable { service }) = command;
@@ -89,7 +88,7 @@ pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch, sty
     let names: Vec<&str> = disabled.iter().map(|one| one.as_str()).collect();
     let list = json!(names).to_string();
     site.close().await;
-    converge_changes(&site, global, &[("services.disabled", Some(list.as_str()))], style).await
+    converge_changes(&site, global, &[("services.disabled", Some(list.as_str()))]).await
 }
 
 /// Refuses to change what another source than the settings file has the last word about.
@@ -112,15 +111,10 @@ pub(super) fn refuse_overruled<T>(site: &Session, changes: &[(&str, T)]) -> Resu
 }
 
 /// Puts it into the settings, and makes the machine follow.
-async fn converge_changes(
-    site: &Session,
-    global: &Global,
-    changes: &[(&str, Option<&str>)],
-    style: Style,
-) -> Result<Report> {
+async fn converge_changes(site: &Session, global: &Global, changes: &[(&str, Option<&str>)]) -> Result<Report> {
     refuse_overruled(site, changes)?;
     config::put_settings(global, changes)?;
-    install::install_site(global, &Install { yes: true, ..Install::default() }, style).await
+    install::install_site(global, &Install { yes: true, ..Install::default() }).await
 }
 
 #[cfg(test)]

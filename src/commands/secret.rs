@@ -3,13 +3,12 @@
 //! A rotation is the recipe with one secret made anew. The engine brings it everywhere, so that a run which was cut is
 //! finished by the next one, or by `install`.
 
-use super::{need_machine, need_root};
+use super::{begin_change, need_root};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::report::Report;
 use crate::base::secret::Secret;
-use crate::base::signals::{Interrupt, stop_on_signals};
-use crate::base::terminal::Style;
+use crate::base::signals::Interrupt;
 use crate::base::text::format_time;
 use crate::cli::{Global, Parts, SecretCommand as Command};
 use crate::drivers::{broker, services, sql};
@@ -26,10 +25,10 @@ use serde::Serialize;
 use serde_json::json;
 
 /// Does it.
-pub(crate) async fn run(global: &Global, command: &Command, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, command: &Command) -> Result<Report> {
     match command {
         Command::List => list_secrets(global),
-        Command::Rotate { name, yes } => rotate_secret(global, *name, *yes, style).await,
+        Command::Rotate { name, yes } => rotate_secret(global, *name, *yes).await,
     }
 }
 
@@ -135,24 +134,23 @@ fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
     })
 }
 
-async fn rotate_secret(global: &Global, name: SecretName, yes: bool, style: Style) -> Result<Report> {
-    need_machine(global, "change secrets")?;
-    let stop = stop_on_signals(style)?;
+async fn rotate_secret(global: &Global, name: SecretName, yes: bool) -> Result<Report> {
+    let stop = begin_change(global, "change secrets")?;
     let site = Session::open(global)?;
     refuse_rotation(&site, name)?;
     if name == SecretName::Cookie {
         // Nobody loses data, but everybody notices.
         let what = "a new secret of the cookies logs everybody out, whatever they are at";
-        ask_to_agree(&Question::new(what, Enter::No), yes, style)?;
+        ask_to_agree(&Question::new(what, Enter::No), yes, site.style)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;
     let made = async {
         // Where an earlier run was cut, the services may still use what no file has any more but theirs.
-        apply_rotation(&site, &mut writer, name, stop, style).await?;
+        apply_rotation(&site, &mut writer, name, stop).await?;
         site.drivers.forget();
         let secret = Secret::generate()?;
         site.renewed.get_or_init(|| (name, secret));
-        apply_rotation(&site, &mut writer, name, stop, style).await
+        apply_rotation(&site, &mut writer, name, stop).await
     };
     let outcome = site.close_after(made.await).await?;
     let file = format!("{}/{}", site.layout.secrets, name.as_str());
@@ -171,7 +169,6 @@ async fn apply_rotation(
     writer: &mut Writer<'_>,
     name: SecretName,
     stop: Interrupt,
-    style: Style,
 ) -> Result<engine::RunOutcome> {
     let (recipe, plan) = make_plan(site, &writer.journal, &parts_using(name)).await?;
     let plan = only_ours(plan);
@@ -187,7 +184,7 @@ async fn apply_rotation(
         }
         SecretName::Monitor | SecretName::Cookie => {}
     }
-    converge::apply_plan(site, writer, &plan, stop, style).await
+    converge::apply_plan(site, writer, &plan, stop).await
 }
 
 fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {

@@ -3,7 +3,7 @@
 use super::services::known;
 use super::{load_site, need_machine};
 use crate::base::report::Report;
-use crate::base::terminal::{self, Style, count_of};
+use crate::base::terminal::{self, count_of};
 use crate::base::text::format_time;
 use crate::cli::{Global, Top};
 use crate::drivers::services::member::ServiceRole;
@@ -33,12 +33,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const QUEUE: &str = "celery";
 
 /// Shows the services again and again on a terminal, else once.
-pub(crate) async fn show_top(global: &Global, flags: &Top, style: Style) -> Result<Report> {
+pub(crate) async fn show_top(global: &Global, flags: &Top) -> Result<Report> {
     need_machine(global, "measure the services")?;
     let site = load_site(global)?;
-    if !style.json && !flags.once && terminal::is_output() {
+    if !global.json && !flags.once && terminal::is_output() {
         let pause = Duration::from_secs(flags.seconds.into());
-        site.close_after(watch_site(&site, pause, style).await).await?;
+        site.close_after(watch_site(&site, pause).await).await?;
         return Ok(Report::of_code(0));
     }
     let measured = site.close_after(measure_site(&site).await).await?;
@@ -64,7 +64,7 @@ async fn measure_site(site: &Session) -> Result<Measured> {
 }
 
 /// On a screen of its own, which whoever watches leaves as it was before.
-async fn watch_site(site: &Session, pause: Duration, style: Style) -> Result<()> {
+async fn watch_site(site: &Session, pause: Duration) -> Result<()> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut ends = signal(SignalKind::terminate())?;
     terminal::print("\u{1b}[?1049h\u{1b}[?25l")?;
@@ -84,7 +84,7 @@ async fn watch_site(site: &Session, pause: Duration, style: Style) -> Result<()>
         last = match Sample::take(site) {
             Ok(now) => {
                 let text = format_table(site, &now.since(&before, servers));
-                let heading = if style.color { "\u{1b}[1m" } else { "" };
+                let heading = if site.style.color { "\u{1b}[1m" } else { "" };
                 let text = text.replace('\n', "\u{1b}[K\n");
                 terminal::print(&format!(
                     "\u{1b}[H{heading}{}\u{1b}[J",

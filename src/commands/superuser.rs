@@ -4,7 +4,7 @@
 use crate::base::error::Exit;
 use crate::base::prompt::{self, ask_hidden, has_terminal, read_secret};
 use crate::base::secret::Secret;
-use crate::base::terminal::{Style, print_note};
+use crate::base::terminal::print_note;
 use crate::base::text::absolute_path;
 use crate::cli::Install;
 use crate::drivers::superuser;
@@ -47,13 +47,13 @@ pub(crate) fn secret_from(host: &Host, flag: &str, file: &Path) -> Result<Secret
 }
 
 /// Asks for a name if the first tables are about to be made and nobody is going to be able to log in.
-pub(crate) fn ask_name(site: &Session, plan: &Plan, flags: &Install, style: Style) -> Result<Option<String>> {
+pub(crate) fn ask_name(site: &Session, plan: &Plan, flags: &Install) -> Result<Option<String>> {
     let first_tables = plan
         .changes
         .iter()
         .any(|planned| planned.action == Action::Create && matches!(planned.change.resource, Resource::Tables(_)));
     let named = site.settings().superuser.username.is_some();
-    if named || !first_tables || flags.yes || style.json || !has_terminal() {
+    if named || !first_tables || flags.yes || site.style.json || !has_terminal() {
         return Ok(None);
     }
     loop {
@@ -69,23 +69,23 @@ pub(crate) fn ask_name(site: &Session, plan: &Plan, flags: &Install, style: Styl
 }
 
 /// Makes sure that there is a password if the plan needs one, before anything is done.
-pub(crate) fn ask_password(site: &Session, plan: &Plan, style: Style) -> Result<()> {
+pub(crate) fn ask_password(site: &Session, plan: &Plan) -> Result<()> {
     let wanted = plan.changes.iter().find_map(|planned| match (&planned.change.resource, planned.action) {
         (Resource::Superuser(name), Action::Create | Action::Finish) => Some(name),
         _ => None,
     });
     match wanted {
-        Some(name) => need_password(site, name, style),
+        Some(name) => need_password(site, name),
         None => Ok(()),
     }
 }
 
 /// Makes sure that there is a password for this superuser.
-pub(crate) fn need_password(site: &Session, name: &str, style: Style) -> Result<()> {
+pub(crate) fn need_password(site: &Session, name: &str) -> Result<()> {
     if site.host.staged_root().is_some() || site.drivers.superuser_password.borrow().is_some() {
         return Ok(());
     }
-    if style.json || !has_terminal() {
+    if site.style.json || !has_terminal() {
         return Err(superuser::password_needed(name));
     }
     keep_password(site, asked_twice(&format!("Password of the superuser {name}: "))?);

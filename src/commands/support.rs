@@ -68,7 +68,7 @@ struct Piece {
 }
 
 /// Collects it, shows what it is, and writes it.
-pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<Report> {
+pub(crate) fn run(global: &Global, flags: &Support) -> Result<Report> {
     need_machine(global, "collect what a helper needs")?;
     let site = Session::open(global)?;
     let now = OffsetDateTime::now_utc();
@@ -90,14 +90,14 @@ pub(crate) fn run(global: &Global, flags: &Support, style: Style) -> Result<Repo
         return Err(Exit::CannotCreate
             .because(format!("--out {out}: there is no directory {directory}; make it, or name another file")));
     }
-    let mut pieces = collect_pieces(&site, global, style)?;
+    let mut pieces = collect_pieces(&site, global)?;
     let hidden = hide_secrets(&mut pieces, &read_secrets(&site)?);
     let list = list_pieces(&pieces, hidden);
-    if !style.json && !style.quiet {
+    if !global.json && !global.quiet {
         terminal::print(&list)?;
     }
     let what = format!("write this to {out}");
-    ask_to_agree(&Question::new(&what, Enter::Yes), flags.yes, style)?;
+    ask_to_agree(&Question::new(&what, Enter::Yes), flags.yes, site.style)?;
     pieces.insert(0, Piece { name: "README".into(), text: list });
     let bytes = pack_pieces(&name, &pieces, now.unix_timestamp())?;
     site.host.put_file(out, &bytes, Some((0, 0)), 0o600)?;
@@ -121,7 +121,7 @@ fn list_pieces(pieces: &[Piece], hidden: usize) -> String {
     text
 }
 
-fn collect_pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<Piece>> {
+fn collect_pieces(site: &Session, global: &Global) -> Result<Vec<Piece>> {
     let mut pieces = vec![
         Piece { name: "versions.txt".into(), text: list_versions(site) },
         Piece {
@@ -131,7 +131,7 @@ fn collect_pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<P
         Piece { name: "services.txt".into(), text: list_services(site) },
     ];
     for (name, arguments) in TOLD {
-        tell_piece(style, name);
+        tell_piece(site.style, name);
         pieces.push(Piece { name: name.into(), text: without_log(run_ourselves(site, global, arguments)?) });
     }
     for (name, path) in [("camcops.conf", site.layout.config.clone()), ("apache-site.conf", site.layout.apache_site())]
@@ -148,7 +148,7 @@ fn collect_pieces(site: &Session, global: &Global, style: Style) -> Result<Vec<P
             continue;
         }
         let name = format!("logs/{}.txt", service.as_str());
-        tell_piece(style, &name);
+        tell_piece(site.style, &name);
         let told = run_ourselves(site, global, &["--json", "logs", service.as_str(), "-n", LINES])?;
         pieces.push(Piece { name, text: service_log(&told) });
     }

@@ -13,7 +13,7 @@ use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::report::Report;
 use crate::base::signals::{Interrupt, stop_on_signals};
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::{self};
 use crate::cli::{Global, Parts, UpgradeFlags as Flags};
 use crate::commands::upgrade::rollback::Writes;
 use crate::drivers::{release, services, tables};
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Upgrades, or tells what that would do.
-pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     let to = check::target_version(flags.to.as_deref())?;
     need_machine(global, "upgrade")?;
     let mut global = global.clone();
@@ -48,8 +48,8 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
         let found = site.close_after(check::check_upgrade(&site, to).await).await?;
         return check::report_preflight(&site, &found, flags.exit_code);
     }
-    let stop = stop_on_signals(style)?;
-    if rollback::finish_begun(&global, flags.yes, style).await? {
+    let stop = stop_on_signals(site.style)?;
+    if rollback::finish_begun(&global, flags.yes).await? {
         return Err(
             Exit::Failed.because("an earlier upgrade was being undone, and that is finished now; run again to upgrade")
         );
@@ -66,13 +66,13 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
         return Ok(report_unchanged(&site));
     }
     let question = format!("CamCOPS {} -> {}", found.from, to.as_str());
-    ask_to_agree(&Question::new(&question, Enter::No), flags.yes, style)?;
+    ask_to_agree(&Question::new(&question, Enter::No), flags.yes, site.style)?;
     let writes = match begun {
         Some(_) => Writes::Anybodys,
         None => Writes::Ours,
     };
     let next = with_version(&global, to.as_str())?;
-    build_release(&next, &mut writer, stop, style).await?;
+    build_release(&next, &mut writer, stop).await?;
     let visitor = Visitor::begin(&next)?;
     let upgrade = prepare_upgrade(&site, &next, &found, begun).await;
     site.close().await;
@@ -85,23 +85,23 @@ pub(crate) async fn run(global: &Global, flags: &Flags, style: Style) -> Result<
                 _ => &found.from,
             };
             let old = with_version(&global, asked_for)?;
-            let started = converge_parts(&old, &mut writer, &Parts::default(), Interrupt::Never, style).await;
+            let started = converge_parts(&old, &mut writer, &Parts::default(), Interrupt::Never).await;
             old.close().await;
             started.context("the services could not be started again")?;
             return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
         }
     };
-    let result = go_forward(&global, &next, &mut writer, &mut upgrade, stop, style).await;
+    let result = go_forward(&global, &next, &mut writer, &mut upgrade, stop).await;
     next.close().await;
     let Err(why) = result else {
         let gap = visitor.end().await;
         return Ok(report_upgraded(&next, &upgrade, gap));
     };
     let (old, new) = (&upgrade.from.version, &upgrade.to.version);
-    if !style.quiet {
+    if !site.style.quiet {
         terminal::print_note(&format!("  CamCOPS {new} could not be brought into use ({why:#}); going back to {old}"));
     }
-    rollback::undo_upgrade(&global, &mut writer, &upgrade, writes, style)
+    rollback::undo_upgrade(&global, &mut writer, &upgrade, writes)
         .await
         .with_context(|| format!("CamCOPS {new} could not be brought into use: {why:#}"))?;
     let gap = visitor.end().await.as_secs_f64();
@@ -134,14 +134,8 @@ fn with_version(global: &Global, version: &str) -> Result<Session> {
 }
 
 /// Makes parts of the machine what the site wants.
-async fn converge_parts(
-    site: &Session,
-    writer: &mut Writer<'_>,
-    parts: &Parts,
-    stop: Interrupt,
-    style: Style,
-) -> Result<()> {
-    apply_chosen(site, writer, parts, stop, style, |_| {}).await
+async fn converge_parts(site: &Session, writer: &mut Writer<'_>, parts: &Parts, stop: Interrupt) -> Result<()> {
+    apply_chosen(site, writer, parts, stop, |_| {}).await
 }
 
 async fn apply_chosen(
@@ -149,7 +143,6 @@ async fn apply_chosen(
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: Interrupt,
-    style: Style,
     choose: impl FnOnce(&mut Plan),
 ) -> Result<()> {
     // What earlier steps did is looked at anew.
@@ -161,15 +154,15 @@ async fn apply_chosen(
     choose(&mut plan);
     refuse_plan(site, &recipe, &plan)?;
     unpack_bundle(site, &plan)?;
-    apply_plan(site, writer, &plan, stop, style).await?;
+    apply_plan(site, writer, &plan, stop).await?;
     Ok(())
 }
 
 /// The new release, beside the one in use.
-async fn build_release(next: &Session, writer: &mut Writer<'_>, stop: Interrupt, style: Style) -> Result<()> {
+async fn build_release(next: &Session, writer: &mut Writer<'_>, stop: Interrupt) -> Result<()> {
     let parts = Parts::only_of(&[Part::Packages, Part::Application]);
     // The links are what makes it the current one.
-    apply_chosen(next, writer, &parts, stop, style, |plan| {
+    apply_chosen(next, writer, &parts, stop, |plan| {
         plan.changes.retain(|planned| !matches!(planned.change.resource, Resource::Symlink(_)));
     })
     .await
@@ -222,7 +215,6 @@ async fn go_forward(
     writer: &mut Writer<'_>,
     upgrade: &mut UpgradeRecord,
     stop: Interrupt,
-    style: Style,
 ) -> Result<()> {
     let remember = |upgrade: &UpgradeRecord| {
         upgrade_record::write_record(&next.host, &next.instance, upgrade)?;
@@ -233,18 +225,18 @@ async fn go_forward(
     check::set_version(global, &upgrade.to.version)?;
     next.host.cut().after_write();
     let parts = Parts::all_but(&[Part::Services, Part::Web]);
-    converge_parts(next, writer, &parts, stop, style).await?;
+    converge_parts(next, writer, &parts, stop).await?;
     if upgrade.migrates {
         upgrade.sums = Some(tables::table_sums(&*next.drivers.database()?).await?);
         remember(upgrade)?;
         // What somebody enters ends the way back: nobody can before everything else runs.
         let services = next.drivers.services()?;
-        apply_chosen(next, writer, &Parts::default(), stop, style, |plan| {
+        apply_chosen(next, writer, &Parts::default(), stop, |plan| {
             plan.changes.retain(|planned| !services::lets_visitors_in(services, &planned.change.resource));
         })
         .await?;
     }
-    converge_parts(next, writer, &Parts::default(), stop, style).await?;
+    converge_parts(next, writer, &Parts::default(), stop).await?;
     check_site_works(next, writer).await?;
     upgrade.phase = UpgradePhase::Done;
     remember(upgrade)

@@ -29,17 +29,17 @@ struct UserAccount {
 }
 
 /// Does it, and says what is.
-pub(crate) async fn run(global: &Global, command: &User, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, command: &User) -> Result<Report> {
     need_machine(global, "change users of CamCOPS")?;
     let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) = command;
     UserName::read(&user.name.as_str().into())
         .map_err(|why| Exit::Usage.because(format!("{}: {why}; allowed: {}", user.name, UserName::allowed())))?;
-    stop_on_signals(style)?;
+    stop_on_signals(Style::of(global))?;
     let site = load_site(global)?;
-    site.close_after(change_user(&site, command, &user.name, style).await).await
+    site.close_after(change_user(&site, command, &user.name).await).await
 }
 
-async fn change_user(site: &Session, command: &User, name: &str, style: Style) -> Result<Report> {
+async fn change_user(site: &Session, command: &User, name: &str) -> Result<Report> {
     let tell = |changed: bool, text: String| {
         Ok(Report::new(json!({ "instance": site.instance, "user": name, "changed": changed })).with_remark(text))
     };
@@ -53,7 +53,7 @@ async fn change_user(site: &Session, command: &User, name: &str, style: Style) -
                 tell(true, format!("{name} is a superuser now, with the same password"))
             }
             None => {
-                let password = wanted_password(site, password, name, style)?;
+                let password = wanted_password(site, password, name)?;
                 ask_camcops(site, "make_superuser", name, Some(&password))?;
                 confirm_change(find_user(site, name).await?.is_some_and(|now| now.superuser))?;
                 tell(true, format!("there is a new superuser {name}"))
@@ -61,7 +61,7 @@ async fn change_user(site: &Session, command: &User, name: &str, style: Style) -
         },
         User::ResetPassword { password, .. } => {
             let before = before.ok_or_else(|| unknown_user(site, name))?;
-            let password = wanted_password(site, password, name, style)?;
+            let password = wanted_password(site, password, name)?;
             ask_camcops(site, "reset_password", name, Some(&password))?;
             let now = find_user(site, name).await?;
             confirm_change(now.as_ref().is_some_and(|now| now.mark != before.mark))?;
@@ -126,10 +126,10 @@ async fn find_user(site: &Session, name: &str) -> Result<Option<UserAccount>> {
     }))
 }
 
-fn wanted_password(site: &Session, flags: &PasswordFlags, name: &str, style: Style) -> Result<Secret> {
+fn wanted_password(site: &Session, flags: &PasswordFlags, name: &str) -> Result<Secret> {
     match &flags.password_file {
         Some(file) => from_file(&site.host, "--password-file", file),
-        None if !style.json && has_terminal() => asked_twice(&format!("New password of {name}: ")),
+        None if !site.style.json && has_terminal() => asked_twice(&format!("New password of {name}: ")),
         None => Err(Exit::Usage.because(format!(
             "{name} needs a password: use --password-file FILE (- for standard input), or run on a terminal"
         ))),

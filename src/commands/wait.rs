@@ -36,7 +36,7 @@ struct AnsweredRole {
 }
 
 /// Waits.
-pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, flags: &Wait) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("wait talks to running services; leave --root out"));
@@ -46,7 +46,7 @@ pub(crate) async fn run(global: &Global, flags: &Wait, style: Style) -> Result<R
     let mut waiting = JoinSet::new();
     for role in roles_to_ask(&site, &flags.roles) {
         let endpoint = site.endpoint(role)?;
-        waiting.spawn(until_it_answers(role, endpoint, start, limit, style));
+        waiting.spawn(until_it_answers(role, endpoint, start, limit, site.style));
     }
     let mut answered = Vec::new();
     let mut missing = Vec::new();

@@ -3,7 +3,6 @@
 use crate::archive::bundle;
 use crate::base::error::Exit;
 use crate::base::signals::Interrupt;
-use crate::base::terminal::Style;
 use crate::cli::{Parts, SourceFlags};
 use crate::drivers::{packages, release, services, sql};
 use crate::engine::report::Lines;
@@ -53,9 +52,8 @@ pub(crate) async fn apply_plan(
     writer: &mut Writer<'_>,
     plan: &Plan,
     stop: Interrupt,
-    style: Style,
 ) -> Result<engine::RunOutcome> {
-    let mut lines = Lines { style, host: &site.host };
+    let mut lines = Lines { style: site.style, host: &site.host };
     engine::apply_plan(&site.drivers, writer, plan, stop, &mut lines).await
 }
 
@@ -65,15 +63,14 @@ pub(crate) async fn converge_site(
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: Interrupt,
-    style: Style,
 ) -> Result<(Recipe, Plan, engine::RunOutcome)> {
     // Somebody else may have been at work until the lock was ours: what is done now is planned now.
     let (recipe, mut plan) = make_plan(site, &writer.journal, parts).await?;
     refuse_plan(site, &recipe, &plan)?;
-    trial::refuse_verdict(site, &recipe, &plan, &writer.journal, style)?;
+    trial::refuse_verdict(site, &recipe, &plan, &writer.journal)?;
     plan.changes.retain(|planned| !is_issued(planned));
     unpack_bundle(site, &plan)?;
-    let outcome = apply_plan(site, writer, &plan, stop, style).await?;
+    let outcome = apply_plan(site, writer, &plan, stop).await?;
     let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
     services::after_removals(&site.host, &removed)?;
@@ -87,7 +84,6 @@ pub(crate) async fn issue_certificate(
     writer: &mut Writer<'_>,
     parts: &Parts,
     stop: Interrupt,
-    style: Style,
 ) -> Result<engine::RunOutcome> {
     let mut outcome = engine::RunOutcome::default();
     let served = Parts { only: vec![Part::Certificate, Part::Web], ..parts.clone() };
@@ -98,7 +94,7 @@ pub(crate) async fn issue_certificate(
         if plan.changes.is_empty() {
             break;
         }
-        let made = apply_plan(site, writer, &plan, stop, style).await?;
+        let made = apply_plan(site, writer, &plan, stop).await?;
         outcome.done += made.done;
         outcome.planned += made.planned;
     }

@@ -2,6 +2,8 @@
 
 use super::open_host;
 use crate::base::error::Exit;
+use crate::base::signals::{Interrupt, stop_on_signals};
+use crate::base::terminal::Style;
 use crate::cli::Global;
 use crate::session::Session;
 use anyhow::Result;
@@ -26,6 +28,12 @@ pub(crate) fn need_machine(global: &Global, command: &str) -> Result<()> {
         true => Ok(()),
         false => Err(Exit::NoPermission.because(format!("only root may {command} on this machine: run it with sudo"))),
     }
+}
+
+/// The same for what takes its time: a signal stops it between two steps.
+pub(crate) fn begin_change(global: &Global, command: &str) -> Result<Interrupt> {
+    need_machine(global, command)?;
+    stop_on_signals(Style::of(global))
 }
 
 /// The site, with all that it takes to reach its data.

@@ -5,7 +5,7 @@
 //! the services start; then the former file comes back (see [`crate::engine`]).
 
 use crate::base::error::Exit;
-use crate::base::terminal::{self, Style, strip_controls};
+use crate::base::terminal::{self, strip_controls};
 use crate::camcops_conf::{self, Ini, IniEntry};
 use crate::drivers::services;
 use crate::engine::Plan;
@@ -116,19 +116,13 @@ pub(crate) fn try_configuration(site: &Session, recipe: &Recipe) -> Result<Verdi
 }
 
 /// Refuses what the installed CamCOPS would not start with, if it is about to be started with it.
-pub(crate) fn refuse_verdict(
-    site: &Session,
-    recipe: &Recipe,
-    plan: &Plan,
-    journal: &Journal,
-    style: Style,
-) -> Result<()> {
-    let Some(reading) = due_reading(site, recipe, plan, journal, style)? else {
+pub(crate) fn refuse_verdict(site: &Session, recipe: &Recipe, plan: &Plan, journal: &Journal) -> Result<()> {
+    let Some(reading) = due_reading(site, recipe, plan, journal)? else {
         return Ok(());
     };
-    style.warn(&problem_lines(&reading.warnings));
+    site.style.warn(&problem_lines(&reading.warnings));
     if reading.refused.is_empty() {
-        if !style.quiet && !style.json {
+        if !site.style.quiet && !site.style.json {
             terminal::print_note(&format!(
                 "  CamCOPS can start with the new {} (it took {:.0} s to see)",
                 site.layout.config, reading.seconds
@@ -148,7 +142,6 @@ pub(crate) fn due_reading(
     recipe: &Recipe,
     plan: &Plan,
     journal: &Journal,
-    style: Style,
 ) -> Result<Option<TrialResult>> {
     let Some(content) = wanted_configuration(site, recipe).cloned() else {
         return Ok(None);
@@ -161,7 +154,7 @@ pub(crate) fn due_reading(
     match try_configuration(site, recipe)? {
         Verdict::Read(reading) => Ok(Some(reading)),
         Verdict::NotAsked(why) => {
-            style.warn(&[format!("CamCOPS itself was not asked about the new {}: {why}", site.layout.config)]);
+            site.style.warn(&[format!("CamCOPS itself was not asked about the new {}: {why}", site.layout.config)]);
             Ok(None)
         }
     }

@@ -40,8 +40,8 @@ struct Restored {
 }
 
 /// Brings it back.
-pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Result<Report> {
-    let stop = stop_on_signals(style)?;
+pub(crate) async fn run(global: &Global, flags: &Restore) -> Result<Report> {
+    let stop = stop_on_signals(Style::of(global))?;
     let begin = Instant::now();
     let mut site = Session::open(global)?;
     let input = open_input(&site, &backup_path(&site, &flags.what)?)?;
@@ -52,18 +52,18 @@ pub(crate) async fn run(global: &Global, flags: &Restore, style: Style) -> Resul
                 "there is no site on this machine, and a dump of a database alone makes none: run `camcops-provision install` first",
             ));
         }
-        return restore_data(global, site, &input, flags, stop, begin, style).await;
+        return restore_data(global, site, &input, flags, stop, begin).await;
     };
     if opened.manifest.encrypted_to.is_some() && flags.identity.identity.is_none() {
         return Err(super::identity_needed());
     }
     if !is_new && !flags.with_configuration {
-        return restore_data(global, site, &input, flags, stop, begin, style).await;
+        return restore_data(global, site, &input, flags, stop, begin).await;
     }
     confirm_restore(flags, &opened.manifest.database.name)?;
     let before = before_files(global, &mut site, opened, is_new, flags).await?;
     let restored = match with_files(global, &mut site, opened, flags) {
-        Ok(()) => restore_data(global, site, &input, flags, stop, begin, style).await,
+        Ok(()) => restore_data(global, site, &input, flags, stop, begin).await,
         Err(why) => Err(why),
     };
     restored.map_err(|why| match before {
@@ -82,7 +82,6 @@ async fn restore_data(
     flags: &Restore,
     stop: Interrupt,
     begin: Instant,
-    style: Style,
 ) -> Result<Report> {
     let database = site.settings().database.name_or(&site.layout.slug).to_owned();
     confirm_restore(flags, &database)?;
@@ -92,14 +91,14 @@ async fn restore_data(
         // Everything that data can be loaded into; what reads it comes after it.
         let ground = Parts::all_but(&[Part::Tables, Part::Superuser, Part::Services, Part::Web]);
         let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
-        let converged = converge_site(&site, &mut writer, &ground, stop, style).await;
+        let converged = converge_site(&site, &mut writer, &ground, stop).await;
         site.close_after(converged).await?;
         drop(writer);
         site = load_site(global)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "backup restore")?;
     let known = site.drivers.database()?;
-    let restored = restore_tables(&site, &known, &mut writer, input, flags, style).await;
+    let restored = restore_tables(&site, &known, &mut writer, input, flags).await;
     let restored = site.close_after(restored).await?;
     let report = Report::new(json!({
         "instance": site.instance,
@@ -233,7 +232,6 @@ async fn restore_tables(
     writer: &mut Writer<'_>,
     input: &Input,
     flags: &Restore,
-    style: Style,
 ) -> Result<Restored> {
     load::need_power(known, "")?;
     known.server.started(&site.host).await?;
@@ -265,13 +263,13 @@ async fn restore_tables(
             }
             load::drop_scratch(known, ScratchDatabase::Restore).await?;
             load::drop_scratch(known, ScratchDatabase::Replaced).await?;
-            start_services(site, writer, style).await?;
+            start_services(site, writer).await?;
             return Err(why.context("the database is as it was, and the site runs again"));
         }
     };
     tell_step(site, "the tables have changed places; starting the site")?;
     load::drop_scratch(known, ScratchDatabase::Restore).await?;
-    if let Err(why) = start_services(site, writer, style).await {
+    if let Err(why) = start_services(site, writer).await {
         let before = safety.as_deref().unwrap_or("no backup, as it was nothing");
         return Err(why.context(format!(
             "the data was restored, but the site does not run with it (what was there before is in {before}; mend the cause and run `camcops-provision install`)"
@@ -283,8 +281,8 @@ async fn restore_tables(
 }
 
 /// Brings the site up again, whatever signal comes.
-async fn start_services(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
-    converge_site(site, writer, &Parts::default(), Interrupt::Never, style).await?;
+async fn start_services(site: &Session, writer: &mut Writer<'_>) -> Result<()> {
+    converge_site(site, writer, &Parts::default(), Interrupt::Never).await?;
     Ok(())
 }
 

@@ -7,10 +7,9 @@ use super::change::{is_served, place_certificate, refuse_managed, remember_forme
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
-use crate::base::terminal::Style;
 use crate::certificate::{self, Pair};
 use crate::cli::Global;
-use crate::commands::need_machine;
+use crate::commands::begin_change;
 use crate::drivers::acme;
 use crate::journal::Writer;
 use crate::session::Session;
@@ -25,30 +24,24 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Serves what certbot has.
-pub(crate) async fn install_certbot(global: &Global, style: Style) -> Result<Report> {
-    need_machine(global, "change the certificate")?;
-    stop_on_signals(style)?;
-    deploy_certificate(global, "is served now", style).await
+pub(crate) async fn install_certbot(global: &Global) -> Result<Report> {
+    begin_change(global, "change the certificate")?;
+    deploy_certificate(global, "is served now").await
 }
 
 /// Has certbot renew it, and serves what it has then.
-pub(crate) async fn renew_certificate(
-    global: &Global,
-    site: &Session,
-    how: acme::Renewal,
-    style: Style,
-) -> Result<Report> {
-    stop_on_signals(style)?;
+pub(crate) async fn renew_certificate(global: &Global, site: &Session, how: acme::Renewal) -> Result<Report> {
+    stop_on_signals(site.style)?;
     site.drivers.refuse_unfit_apache(&site.host)?;
     // Without the lock: certbot calls this program, which takes it.
     let what = match acme::renew_certificate(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
         true => "is served now",
         false => "is served; it is not due yet, and --force renews it all the same",
     };
-    deploy_certificate(global, what, style).await
+    deploy_certificate(global, what).await
 }
 
-async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result<Report> {
+async fn deploy_certificate(global: &Global, what: &str) -> Result<Report> {
     let site = Session::open(global)?;
     refuse_managed(&site)?;
     if site.settings().tls.mode != TlsMode::Certbot {
@@ -67,7 +60,7 @@ async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result
     let mut writer = wait_for_journal(&own).await?;
     remember_former(&site, &writer)?;
     let taken = async {
-        place_certificate(&site, &mut writer, style).await?;
+        place_certificate(&site, &mut writer).await?;
         serve_certificate(&site, &writer).await
     };
     let Err(why) = taken.await else {
@@ -79,7 +72,7 @@ async fn deploy_certificate(global: &Global, what: &str, style: Style) -> Result
     let mut site = site;
     site.new_certificate = Some(Pair { certificate: former.to_string(), key: Zeroizing::default() });
     let back = async {
-        place_certificate(&site, &mut writer, style).await?;
+        place_certificate(&site, &mut writer).await?;
         serve_certificate(&site, &writer).await
     };
     Err(why.context(match back.await {

@@ -12,7 +12,7 @@ use crate::base::text::sha256_hex;
 use crate::certificate::{self, CertificateSummary, Pair};
 use crate::cli::{CertInstall, Global, Parts};
 use crate::commands::cert::import::ImportedPair;
-use crate::commands::{config, need_machine};
+use crate::commands::{begin_change, config, need_machine};
 use crate::drivers::acme;
 use crate::drivers::services::apache;
 use crate::engine::report::Lines;
@@ -41,13 +41,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MARK: usize = 16;
 
 /// Serves a certificate that an authority issued.
-pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, style: Style) -> Result<Report> {
-    need_machine(global, "change the certificate")?;
-    let stop = stop_on_signals(style)?;
+pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall) -> Result<Report> {
+    let stop = begin_change(global, "change the certificate")?;
     let former = Session::open(global)?;
     refuse_managed(&former)?;
     let brought = ImportedPair::read(&former, flags)?;
-    style.warn(&brought.warnings);
+    former.style.warn(&brought.warnings);
     let summary = certificate::summarize_first(&brought.certificate, SystemTime::now())?;
     former.drivers.refuse_unfit_apache(&former.host)?;
     let mut writer = Writer::open(&former.host, &former.instance, "cert install")?;
@@ -65,12 +64,12 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, st
     ];
     let rewritten = config::rewrite_file(global, &changes);
     let taken = match &rewritten {
-        Ok(_) => take_certificate(global, &mut writer, &certificate, style).await,
+        Ok(_) => take_certificate(global, &mut writer, &certificate).await,
         Err(_) => Ok(()),
     };
     let failed = match (rewritten, taken) {
         (Ok(_), Ok(())) => None,
-        (Ok((file, old, _)), Err(why)) => Some(go_back(global, &mut writer, (&file, old.as_deref()), why, style).await),
+        (Ok((file, old, _)), Err(why)) => Some(go_back(global, &mut writer, (&file, old.as_deref()), why).await),
         (Err(why), _) => Some(why),
     };
     let now = Session::open(global)?;
@@ -82,10 +81,10 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall, st
         return Err(why);
     }
     let cleared = async {
-        clear_up(&now, &mut writer, style).await?;
+        clear_up(&now, &mut writer).await?;
         remove_unnamed(&now, &former.host).map(drop)
     };
-    tell_cleared(cleared.await, style);
+    tell_cleared(&now, cleared.await);
     let waiting = waiting_key(&now);
     if former.host.read(&waiting)?.as_deref() == Some(&brought.key[..]) {
         former.host.remove_file(&waiting)?;
@@ -139,7 +138,7 @@ fn has_own_name(site: &Session, path: &str) -> bool {
 }
 
 /// Brings what the settings name by now to Apache.
-async fn take_certificate(global: &Global, writer: &mut Writer<'_>, certificate: &str, style: Style) -> Result<()> {
+async fn take_certificate(global: &Global, writer: &mut Writer<'_>, certificate: &str) -> Result<()> {
     let site = Session::open(global)?;
     let (named, ..) = site.certificate_files();
     if named != certificate {
@@ -148,7 +147,7 @@ async fn take_certificate(global: &Global, writer: &mut Writer<'_>, certificate:
             site.settings_file.display()
         )));
     }
-    place_certificate(&site, writer, style).await?;
+    place_certificate(&site, writer).await?;
     serve_certificate(&site, writer).await
 }
 
@@ -158,7 +157,6 @@ async fn go_back(
     writer: &mut Writer<'_>,
     (file, old): (&Path, Option<&str>),
     why: anyhow::Error,
-    style: Style,
 ) -> anyhow::Error {
     let placed = async {
         let new = std::fs::read_to_string(file)?;
@@ -167,7 +165,7 @@ async fn go_back(
             None => remove_file(file)?,
         }
         let site = Session::open(global)?;
-        if let Err(why) = place_certificate(&site, writer, style).await {
+        if let Err(why) = place_certificate(&site, writer).await {
             replace_file(file, &new)?;
             return Err(why);
         }
@@ -187,7 +185,7 @@ async fn go_back(
 }
 
 /// Puts the pair of the site and what names it in place. What else is pending is for `install`.
-pub(super) async fn place_certificate(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+pub(super) async fn place_certificate(site: &Session, writer: &mut Writer<'_>) -> Result<()> {
     let parts = Parts::only_of(&[Part::Certificate, Part::Web]);
     let (_, plan) = make_plan(site, &writer.journal, &parts).await?;
     let layout = &site.layout;
@@ -198,7 +196,7 @@ pub(super) async fn place_certificate(site: &Session, writer: &mut Writer<'_>, s
         Some(layout.apache_site()),
         layout.apache_link(),
     ];
-    carry_out(site, writer, plan, style, |path| concerned.iter().flatten().any(|one| one == path)).await
+    carry_out(site, writer, plan, |path| concerned.iter().flatten().any(|one| one == path)).await
 }
 
 /// Makes the changes of a plan that concern certain files. Nothing of that takes long, and to be stopped between two of
@@ -207,14 +205,13 @@ async fn carry_out(
     site: &Session,
     writer: &mut Writer<'_>,
     mut plan: Plan,
-    style: Style,
     concerns: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let is_meant = |planned: &Planned| concerns(planned.change.resource.name());
     plan.changes.retain(is_meant);
     plan.conflicts.retain(|conflict| concerns(conflict.resource.name()));
     let host = writer.host();
-    let mut lines = Lines { style, host };
+    let mut lines = Lines { style: site.style, host };
     engine::apply_plan(&site.drivers, writer, &plan, Interrupt::Never, &mut lines).await?;
     Ok(())
 }
@@ -251,7 +248,7 @@ pub(super) async fn is_served(site: &Session) -> bool {
 }
 
 /// Takes back what the journal knows of and the site does not name any more.
-async fn clear_up(site: &Session, writer: &mut Writer<'_>, style: Style) -> Result<()> {
+async fn clear_up(site: &Session, writer: &mut Writer<'_>) -> Result<()> {
     let layout = &site.layout;
     let goes = |path: &str| {
         let is_usual = [&layout.certificate, &layout.key, &layout.certificate_with_key, &layout.certbot_hook]
@@ -263,7 +260,7 @@ async fn clear_up(site: &Session, writer: &mut Writer<'_>, style: Style) -> Resu
         return Ok(());
     }
     let (_, plan) = make_plan(site, &writer.journal, &Parts::default()).await?;
-    carry_out(site, writer, plan, style, goes).await
+    carry_out(site, writer, plan, goes).await
 }
 
 /// Removes the pairs that `cert install` once put here, also those that a killed run left; gives those that are in use.
@@ -309,23 +306,23 @@ fn is_named(site: &Session, path: &str) -> bool {
     path == certificate || path == key || chain.as_deref() == Some(path)
 }
 
-fn tell_cleared(cleared: Result<()>, style: Style) {
+fn tell_cleared(site: &Session, cleared: Result<()>) {
     if let Err(why) = cleared {
-        style.warn(&[format!(
+        site.style.warn(&[format!(
             "the former certificate and its key are still there, and `camcops-provision install` removes them: {why:#}"
         )]);
     }
 }
 
 /// Makes the self-signed certificate anew, or has certbot renew its one.
-pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style: Style) -> Result<Report> {
+pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal) -> Result<Report> {
     need_machine(global, "change the certificate")?;
     let mut site = Session::open(global)?;
     refuse_managed(&site)?;
     if site.settings().tls.mode == TlsMode::Certbot {
-        return super::certbot::renew_certificate(global, &site, how, style).await;
+        return super::certbot::renew_certificate(global, &site, how).await;
     }
-    let stop = stop_on_signals(style)?;
+    let stop = stop_on_signals(Style::of(global))?;
     let (path, ..) = site.certificate_files();
     if site.settings().tls.mode != TlsMode::SelfSigned {
         return Err(Exit::Settings.because(match path.starts_with("/etc/letsencrypt/") {
@@ -353,13 +350,13 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal, style
         // While both files at the usual place change, Apache has the pair from elsewhere.
         let usual = (site.layout.certificate.clone(), site.layout.key.clone());
         (site.site.layout.certificate, site.site.layout.key) = own_names(&site, summary.fingerprint_sha256.as_bytes());
-        place_certificate(&site, &mut writer, style).await?;
+        place_certificate(&site, &mut writer).await?;
         serve_certificate(&site, &writer).await?;
         (site.site.layout.certificate, site.site.layout.key) = usual;
     }
-    place_certificate(&site, &mut writer, style).await?;
+    place_certificate(&site, &mut writer).await?;
     serve_certificate(&site, &writer).await?;
-    tell_cleared(clear_up(&site, &mut writer, style).await, style);
+    tell_cleared(&site, clear_up(&site, &mut writer).await);
     let what = "is served now; tablets that were told to trust the former one have to be told again";
     Ok(report_change(&site, &summary, what))
 }

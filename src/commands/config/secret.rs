@@ -6,7 +6,6 @@ use crate::base::error::Exit;
 use crate::base::prompt::has_terminal;
 use crate::base::report::Report;
 use crate::base::secret::Secret;
-use crate::base::terminal::Style;
 use crate::cli::Global;
 use crate::commands::need_root;
 use crate::commands::superuser::{secret_from, typed_twice};
@@ -48,12 +47,12 @@ pub(super) fn wanted_secret<'a>(pairs: &'a [String], from_file: Option<&'a Path>
 }
 
 /// Keeps it, and has the settings name the file.
-pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>, style: Style) -> Result<Report> {
+pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>) -> Result<Report> {
     need_root(global, "change the settings")?;
     let (host, setting) = (open_host(global)?, wanted.setting);
     let (section, key) = secret_key(setting).context("this is no secret")?;
     let secrets = secrets_of(&host, global)?;
-    let secret = read_given(&host, wanted, style)?;
+    let secret = read_given(&host, global, wanted)?;
     let path = kept_in(&secrets, &section, &key);
     let before = host.read(&path)?;
     let by_file = format!("{setting}{BY_FILE}");
@@ -91,11 +90,11 @@ fn secrets_of(host: &Host, global: &Global) -> Result<String> {
     Ok(Layout::new(flavour, &global.instance).secrets)
 }
 
-fn read_given(host: &Host, wanted: &WantedSecret<'_>, style: Style) -> Result<Secret> {
+fn read_given(host: &Host, global: &Global, wanted: &WantedSecret<'_>) -> Result<Secret> {
     let setting = wanted.setting;
     match wanted.from {
         Some(file) => secret_from(host, FLAG, file),
-        None if !style.json && has_terminal() => typed_twice(&format!("{setting}: ")),
+        None if !global.json && has_terminal() => typed_twice(&format!("{setting}: ")),
         None => Err(Exit::Usage.because(format!(
             "{setting} is a secret: use {FLAG} FILE (- for standard input), or run on a terminal; nothing was changed"
         ))),

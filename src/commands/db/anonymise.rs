@@ -33,12 +33,12 @@ const DICTIONARY: &str = include_str!("dictionary.py");
 const NO_FUNCTION: [u16; 2] = [1305, 1064];
 
 /// Makes the copy, and says what became of each column.
-pub(crate) async fn run(global: &Global, flags: &Anonymise, style: Style) -> Result<Report> {
+pub(crate) async fn run(global: &Global, flags: &Anonymise) -> Result<Report> {
     need_machine(global, "copy the database")?;
     DatabaseName::read(&flags.to.as_str().into()).map_err(|why| {
         Exit::Usage.because(format!("--to {}: {why}; allowed: {}", flags.to, DatabaseName::allowed()))
     })?;
-    let stop = stop_on_signals(style)?;
+    let stop = stop_on_signals(Style::of(global))?;
     let (site, known) = reach_database(global).await?;
     let made = site.close_after(make_copy(&site, &known, &flags.to, stop).await).await?;
     let report = Report::new(json!({

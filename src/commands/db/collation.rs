@@ -12,13 +12,13 @@ use crate::session::Session;
 use anyhow::Result;
 
 /// Converts what differs, after a dump and while nobody writes. A run that was cut is continued by the next one.
-pub(crate) async fn fix_collations(global: &Global, style: Style) -> Result<()> {
-    let stop = stop_on_signals(style)?;
+pub(crate) async fn fix_collations(global: &Global) -> Result<()> {
+    let stop = stop_on_signals(Style::of(global))?;
     let (site, known) = reach_database(global).await?;
-    site.close_after(fix_in_turn(&site, &known, stop, style).await).await
+    site.close_after(fix_in_turn(&site, &known, stop).await).await
 }
 
-async fn fix_in_turn(site: &Session, known: &Database, stop: Interrupt, style: Style) -> Result<()> {
+async fn fix_in_turn(site: &Session, known: &Database, stop: Interrupt) -> Result<()> {
     let (server, database) = (&known.server, &known.database);
     let mut writer = Writer::open(&site.host, &site.instance, "db check --fix-collation")?;
     site.drivers.application()?.wait_for_old_run(&site.host)?;
@@ -34,8 +34,8 @@ async fn fix_in_turn(site: &Session, known: &Database, stop: Interrupt, style: S
     }
     services::stop_ours(site.drivers.services()?, &site.host)?;
     let done = convert_tables(site, known, &wrong, stop).await;
-    let done = with_services(done, site, &mut writer, style).await;
-    if done.is_ok() && !style.quiet {
+    let done = with_services(done, site, &mut writer).await;
+    if done.is_ok() && !site.style.quiet {
         terminal::print_note(&format!("  {} of {database} converted to {COLLATION}", count_of(wrong.len(), "table")));
     }
     done

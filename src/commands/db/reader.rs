@@ -6,11 +6,9 @@ use crate::base::error::Exit;
 use crate::base::prompt::has_terminal;
 use crate::base::report::Report;
 use crate::base::secret::Secret;
-use crate::base::signals::stop_on_signals;
-use crate::base::terminal::Style;
 use crate::cli::{Global, GrantReadonly, Parts};
 use crate::commands::superuser::{asked_twice, from_file};
-use crate::commands::{config, need_machine, open_installed, scale};
+use crate::commands::{begin_change, config, open_installed, scale};
 use crate::drivers::sql::Database;
 use crate::engine::{self, Action};
 use crate::host::secrets::SecretName;
@@ -26,13 +24,12 @@ const USER: &str = "database.readonly_user";
 const HOST: &str = "database.readonly_host";
 
 /// Makes the account, or mends it, and says where its password is.
-pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style: Style) -> Result<Report> {
-    need_machine(global, "make an account of the database")?;
-    let stop = stop_on_signals(style)?;
+pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly) -> Result<Report> {
+    let stop = begin_change(global, "make an account of the database")?;
     let before = open_installed(global)?;
     let mut changes = wanted_settings(&before, flags)?;
     scale::refuse_overruled(&before, &changes)?;
-    let password = read_password(&before, flags, style)?;
+    let password = read_password(&before, flags)?;
     let settings = &before.settings().database;
     changes.retain(|(key, value)| {
         let is = match *key {
@@ -67,7 +64,7 @@ pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly, style
         let pairs: Vec<(&str, Option<&str>)> =
             changes.iter().map(|(key, value)| (*key, Some(value.as_str()))).collect();
         config::put_settings(global, &pairs)?;
-        let done = apply_plan(&site, &mut writer, &plan, stop, style).await?;
+        let done = apply_plan(&site, &mut writer, &plan, stop).await?;
         anyhow::Ok((done.done, listening_hint(&*site.drivers.database()?, &site).await?))
     };
     let (done, alone) = site.close_after(made.await).await?;
@@ -106,7 +103,7 @@ fn wanted_settings(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'stati
 }
 
 /// The password that is given; without one the kept one stays, or one is made.
-fn read_password(site: &Session, flags: &GrantReadonly, style: Style) -> Result<Option<Secret>> {
+fn read_password(site: &Session, flags: &GrantReadonly) -> Result<Option<Secret>> {
     const FLAG: &str = "--password-file";
     let Some(file) = &flags.password.password_file else {
         return Ok(None);
@@ -117,7 +114,7 @@ fn read_password(site: &Session, flags: &GrantReadonly, style: Style) -> Result<
             own.as_str()
         )));
     }
-    let by_hand = file.as_os_str() == "-" && !style.json && has_terminal();
+    let by_hand = file.as_os_str() == "-" && !site.style.json && has_terminal();
     match by_hand {
         true => asked_twice("Password of the account that only reads: ").map(Some),
         false => from_file(&site.host, FLAG, file).map(Some),

@@ -7,11 +7,11 @@ use super::{reach_database, with_services};
 use crate::base::error::Exit;
 use crate::base::prompt::confirm_database;
 use crate::base::report::Report;
-use crate::base::signals::{Interrupt, stop_on_signals};
-use crate::base::terminal::{Style, count_of};
+use crate::base::signals::Interrupt;
+use crate::base::terminal::count_of;
 use crate::cli::{Global, Parts, Reset};
 use crate::commands::superuser::{need_password, take_file};
-use crate::commands::{need_machine, purge};
+use crate::commands::{begin_change, purge};
 use crate::drivers::sql::copy::load::{self, ScratchDatabase};
 use crate::drivers::sql::{self, CHARSET, COLLATION, Database, quote};
 use crate::drivers::{services, tables};
@@ -26,15 +26,14 @@ use serde_json::json;
 const PATIENTS: &str = "patient";
 
 /// Makes the database anew.
-pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<Report> {
-    need_machine(global, "make the database anew")?;
-    let stop = stop_on_signals(style)?;
+pub(crate) async fn run(global: &Global, flags: &Reset) -> Result<Report> {
+    let stop = begin_change(global, "make the database anew")?;
     let mut global = global.clone();
     if let Some(name) = &flags.superuser {
         global.set.push(format!("superuser.username={name}"));
     }
     let (site, known) = reach_database(&global).await?;
-    let dump = site.close_after(reset_database(&site, &known, flags, stop, style).await).await?;
+    let dump = site.close_after(reset_database(&site, &known, flags, stop).await).await?;
     let superuser = site.settings().superuser.username.as_ref().map(|name| name.as_str());
     let report = Report::new(json!({
         "instance": site.instance,
@@ -53,13 +52,7 @@ pub(crate) async fn run(global: &Global, flags: &Reset, style: Style) -> Result<
 }
 
 /// Refuses what must not be done, then does it; gives the dump.
-async fn reset_database(
-    site: &Session,
-    known: &Database,
-    flags: &Reset,
-    stop: Interrupt,
-    style: Style,
-) -> Result<Option<String>> {
+async fn reset_database(site: &Session, known: &Database, flags: &Reset, stop: Interrupt) -> Result<Option<String>> {
     let (host, database) = (&site.host, &known.database);
     confirm_database(flags.confirm.as_deref(), database, "removes", "emptied")?;
     load::need_power(known, "")?;
@@ -78,7 +71,7 @@ async fn reset_database(
     refuse_patients(known, flags).await?;
     take_file(site, flags.superuser_password_file.as_deref())?;
     if let Some(name) = &site.settings().superuser.username {
-        need_password(site, name.as_str(), style)?;
+        need_password(site, name.as_str())?;
     }
     // This says what to do where there is no release that could make tables.
     site.drivers.application()?.command(host, "camcops_server")?;
@@ -93,10 +86,10 @@ async fn reset_database(
     };
     let dump = match emptied.await {
         Ok(dump) => dump,
-        failed => return with_services(failed, site, &mut writer, style).await,
+        failed => return with_services(failed, site, &mut writer).await,
     };
     site.drivers.forget();
-    if let Err(why) = converge_site(site, &mut writer, &Parts::default(), Interrupt::Never, style).await {
+    if let Err(why) = converge_site(site, &mut writer, &Parts::default(), Interrupt::Never).await {
         let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
         return Err(why.context(format!(
             "the database {database} is empty and not yet made anew (what was there is in {before}; mend the cause and run `camcops-provision install`)"

@@ -4,10 +4,10 @@ use super::{check, converge_parts, with_version};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree, is_confirmed};
 use crate::base::report::Report;
-use crate::base::signals::{Interrupt, go_on_to_the_end, stop_on_signals};
+use crate::base::signals::{Interrupt, go_on_to_the_end};
 use crate::base::terminal::{self, Style};
 use crate::cli::{Global, Parts, Rollback};
-use crate::commands::{load_site, need_machine};
+use crate::commands::{begin_change, load_site};
 use crate::drivers::sql::copy::load;
 use crate::drivers::{release, services, tables};
 use crate::journal::Writer;
@@ -30,16 +30,15 @@ pub(crate) enum Writes {
 }
 
 /// Goes back to the release from before the last upgrade.
-pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -> Result<Report> {
-    need_machine(global, "roll back")?;
-    let _ = stop_on_signals(style)?;
+pub(crate) async fn roll_back(global: &Global, flags: &Rollback) -> Result<Report> {
+    begin_change(global, "roll back")?;
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);
     let site = load_site(&global)?;
     let known = site.drivers.database()?;
     let what = "the database whose new data would be given up";
     let is_given_up = is_confirmed(flags.confirm.as_deref(), &known.database, what)?;
-    if finish_begun(&global, flags.yes, style).await? {
+    if finish_begun(&global, flags.yes).await? {
         return report_rolled_back(&site);
     }
     let Some(upgrade) = upgrade_record::read_record(&site.host, &site.instance)? else {
@@ -57,7 +56,7 @@ pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -
         )));
     }
     let question = format!("CamCOPS {} -> {}", upgrade.to.version, upgrade.from.version);
-    ask_to_agree(&Question::new(&question, Enter::No), flags.yes, style)?;
+    ask_to_agree(&Question::new(&question, Enter::No), flags.yes, site.style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "rollback")?;
     let writes = match (is_given_up, upgrade.phase) {
         (true, _) => Writes::GivenUp,
@@ -69,7 +68,7 @@ pub(crate) async fn roll_back(global: &Global, flags: &Rollback, style: Style) -
         refuse_new_data(&site, &upgrade).await?;
     }
     site.close().await;
-    undo_upgrade(&global, &mut writer, &upgrade, writes, style).await?;
+    undo_upgrade(&global, &mut writer, &upgrade, writes).await?;
     report_rolled_back(&site)
 }
 
@@ -80,7 +79,7 @@ fn report_rolled_back(site: &Session) -> Result<Report> {
 }
 
 /// Finishes what an earlier run began to undo; says whether there was anything to finish.
-pub(crate) async fn finish_begun(global: &Global, yes: bool, style: Style) -> Result<bool> {
+pub(crate) async fn finish_begun(global: &Global, yes: bool) -> Result<bool> {
     let host = crate::session::open_host(global)?;
     let Some(upgrade) = upgrade_record::read_record(&host, &global.instance)? else {
         return Ok(false);
@@ -90,12 +89,12 @@ pub(crate) async fn finish_begun(global: &Global, yes: bool, style: Style) -> Re
     }
     let question =
         format!("an earlier run was going back to CamCOPS {}, and that is finished first", upgrade.from.version);
-    ask_to_agree(&Question::new(&question, Enter::No), yes, style)?;
-    if !style.quiet {
+    ask_to_agree(&Question::new(&question, Enter::No), yes, Style::of(global))?;
+    if !global.quiet {
         terminal::print_note(&format!("  {question}"));
     }
     let mut writer = Writer::open(&host, &global.instance, "rollback")?;
-    undo_upgrade(global, &mut writer, &upgrade, Writes::Anybodys, style).await?;
+    undo_upgrade(global, &mut writer, &upgrade, Writes::Anybodys).await?;
     Ok(true)
 }
 
@@ -105,7 +104,6 @@ pub(crate) async fn undo_upgrade(
     writer: &mut Writer<'_>,
     upgrade: &UpgradeRecord,
     writes: Writes,
-    style: Style,
 ) -> Result<()> {
     go_on_to_the_end();
     let old = with_version(global, &upgrade.from.version)?;
@@ -123,7 +121,7 @@ pub(crate) async fn undo_upgrade(
     check::set_version(global, &upgrade.from.version)?;
     old.host.cut().after_write();
     upgrade_record::forget_record(&old.host, &old.instance)?;
-    let converged = converge_parts(&old, writer, &Parts::default(), Interrupt::Never, style).await;
+    let converged = converge_parts(&old, writer, &Parts::default(), Interrupt::Never).await;
     old.close().await;
     converged.with_context(|| {
         format!(

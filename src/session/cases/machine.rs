@@ -210,6 +210,7 @@ fn session(root: &Path, case: &Case) -> Session {
         drivers: crate::session::drivers(&site, tell),
         site,
         host,
+        style: Default::default(),
         renewed: OnceCell::new(),
         only_shows: false,
         new_certificate: None,
