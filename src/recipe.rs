@@ -335,15 +335,15 @@ impl<'a> Draft<'a> {
         for program in ["camcops_server", "camcops_server_meta"] {
             self.view["program"] = program.into();
             let launcher = self.rendered(Format::Shell, template!("launcher.sh.hbs"))?;
-            self.public(&format!("/usr/bin/{program}"), launcher, "0755", Part::Launchers, "CamCOPS's own command");
+            self.program(&format!("/usr/bin/{program}"), launcher, Part::Launchers, "CamCOPS's own command");
         }
-        for (name, text) in [template!("camcops_server.1.hbs"), template!("camcops_server_meta.1.hbs")] {
-            let text = self.rendered(Format::Plain, (name, text))?;
-            let path = format!("/usr/share/man/man1/{}", name.trim_end_matches(".hbs"));
-            self.public(&path, text, "0644", Part::Launchers, "its manual page");
+        for page in [template!("camcops_server.1.hbs"), template!("camcops_server_meta.1.hbs")] {
+            let path = format!("/usr/share/man/man1/{}", page.0.trim_end_matches(".hbs"));
+            self.public_template(&path, Format::Plain, page, Part::Launchers, "its manual page")?;
         }
         Ok(())
     }
+
     // How a resource gets into the recipe.
 
     fn serves(&self, service: Service) -> bool {
@@ -355,19 +355,29 @@ impl<'a> Draft<'a> {
     }
 
     fn want(&mut self, resource: Resource, facets: Facets, part: Part, because: &str) {
-        self.recipe.wanted.push(Wanted {
-            resource,
-            state: State::Present(facets),
-            because: because.to_owned(),
-            part,
-            shown: Shown::Whole,
-            base: None,
-            inputs: Vec::new(),
-        });
+        self.recipe.wanted.push(wanted(resource, facets, part, because));
     }
 
-    fn public(&mut self, path: &str, text: String, mode: &str, part: Part, because: &str) {
-        self.text(Text { path, text, whose: Whose::Root, mode, part, because, shown: Shown::Whole });
+    /// A file that everybody may read.
+    fn public(&mut self, path: &str, text: String, part: Part, because: &str) {
+        self.text(Text { path, text, whose: Whose::Root, mode: "0644", part, because, shown: Shown::Whole });
+    }
+
+    fn public_template(
+        &mut self,
+        path: &str,
+        format: Format,
+        template: (&str, &str),
+        part: Part,
+        because: &str,
+    ) -> Result<()> {
+        let text = self.rendered(format, template)?;
+        self.public(path, text, part, because);
+        Ok(())
+    }
+
+    fn program(&mut self, path: &str, text: String, part: Part, because: &str) {
+        self.text(Text { path, text, whose: Whose::Root, mode: "0755", part, because, shown: Shown::Whole });
     }
 
     fn text(&mut self, file: Text<'_>) {
@@ -377,14 +387,11 @@ impl<'a> Draft<'a> {
     fn want_text(&mut self, file: Text<'_>, base: Option<Content>) {
         let facets = Facets::new().with("type", "file").with("content", Content::new(file.text.into_bytes()));
         let facets = self.owned(facets, file.whose, file.mode);
+        let resource = Resource::File(file.path.to_owned());
         self.recipe.wanted.push(Wanted {
-            resource: Resource::File(file.path.to_owned()),
-            state: State::Present(facets),
-            because: file.because.to_owned(),
-            part: file.part,
             shown: file.shown,
             base,
-            inputs: Vec::new(),
+            ..wanted(resource, facets, file.part, file.because)
         });
     }
 
@@ -407,8 +414,8 @@ impl<'a> Draft<'a> {
 
     /// With every directory that something stands in: those that nobody asked for by name are only made if they are missing.
     fn finished(mut self) -> Recipe {
-        let mut known: BTreeSet<String> = BTreeSet::new();
-        let named: BTreeSet<String> = self
+        // Those that are asked for, and soon those that were seen.
+        let mut known: BTreeSet<String> = self
             .recipe
             .wanted
             .iter()
@@ -419,16 +426,9 @@ impl<'a> Draft<'a> {
         for wanted in std::mem::take(&mut self.recipe.wanted) {
             if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) = &wanted.resource {
                 for parent in parent_directories(path) {
-                    if !named.contains(&parent) && known.insert(parent.clone()) {
-                        all.push(Wanted {
-                            resource: Resource::Directory(parent),
-                            state: State::Present(Facets::new()),
-                            because: "something of ours stands in it".into(),
-                            part: wanted.part,
-                            shown: Shown::Whole,
-                            base: None,
-                            inputs: Vec::new(),
-                        });
+                    if known.insert(parent.clone()) {
+                        let because = "something of ours stands in it";
+                        all.push(self::wanted(Resource::Directory(parent), Facets::new(), wanted.part, because));
                     }
                 }
             }
@@ -436,6 +436,19 @@ impl<'a> Draft<'a> {
         }
         self.recipe.wanted = all;
         self.recipe
+    }
+}
+
+/// What is wanted with these facets, and may be shown.
+fn wanted(resource: Resource, facets: Facets, part: Part, because: &str) -> Wanted {
+    Wanted {
+        resource,
+        state: State::Present(facets),
+        because: because.to_owned(),
+        part,
+        shown: Shown::Whole,
+        base: None,
+        inputs: Vec::new(),
     }
 }
 

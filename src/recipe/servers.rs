@@ -1,13 +1,13 @@
 //! Packages, the database and the broker: what the services of a site stand on.
 
-use super::{Draft, Text};
+use super::{Draft, Text, wanted};
 use crate::drivers::broker::{NODE_SETTINGS, all_permissions, long_enough};
 use crate::drivers::services::member::ServiceRole;
 use crate::drivers::sql::{self, AccountPurpose};
 use crate::drivers::{acme, release, tables};
 use crate::layout::{PORT_MAPPER_SETTINGS, Whose};
 use crate::recipe::render::Format;
-use crate::resource::{Facets, Part, Resource, Shown, State, Wanted};
+use crate::resource::{Facets, Part, Resource, Shown, Wanted};
 use crate::settings::{DatabaseTls, Frontend, LogMode, Mode, Source, TlsMode};
 use crate::site::facts::{Manager, Pdf};
 use anyhow::Result;
@@ -17,8 +17,8 @@ impl Draft<'_> {
     /// Before the packages: so the database server reads this when it starts for the first time.
     pub(super) fn database_settings(&mut self) -> Result<()> {
         if let Some(path) = self.site.database_drop_in() {
-            let text = self.rendered(Format::Plain, template!("database.cnf.hbs"))?;
-            self.public(&path, text, "0644", Part::Database, "uploads arrive in large packets");
+            let because = "uploads arrive in large packets";
+            self.public_template(&path, Format::Plain, template!("database.cnf.hbs"), Part::Database, because)?;
         }
         Ok(())
     }
@@ -120,15 +120,10 @@ impl Draft<'_> {
             .filter(|resource| matches!(resource, Resource::Release(_)) || **resource == venv)
             .cloned()
             .collect();
-        self.recipe.wanted.push(Wanted {
-            resource: Resource::Tables(name.to_owned()),
-            state: State::Present(Facets::new().with("revision", tables::HEAD)),
-            because: "what the installed release works with".into(),
-            part: Part::Tables,
-            shown: Shown::Whole,
-            base: None,
-            inputs,
-        });
+        let revision = Facets::new().with("revision", tables::HEAD);
+        let because = "what the installed release works with";
+        let tables = wanted(Resource::Tables(name.to_owned()), revision, Part::Tables, because);
+        self.recipe.wanted.push(Wanted { inputs, ..tables });
     }
 
     pub(super) fn superuser(&mut self) {
@@ -147,29 +142,19 @@ impl Draft<'_> {
         if self.site.settings().broker.mode != Mode::Local {
             return Ok(());
         }
-        let text = self.rendered(Format::Plain, template!("rabbitmq.conf.hbs"))?;
-        let path = self.site.layout.broker_drop_in();
-        self.public(&path, text, "0644", Part::Broker, "tasks may wait long for their next attempt");
-        let own = self.found.own_broker;
+        let (own, path) = (self.found.own_broker, self.site.layout.broker_drop_in());
+        let because = "tasks may wait long for their next attempt";
+        let mut files = vec![(path.as_str(), template!("rabbitmq.conf.hbs"), because)];
         if own.node {
-            let text = self.rendered(Format::Plain, template!("rabbitmq-env.conf.hbs"))?;
-            self.public(
-                NODE_SETTINGS,
-                text,
-                "0644",
-                Part::Broker,
-                "the broker keeps its name and its messages when the machine is renamed, and only this machine reaches it",
-            );
+            let because = "the broker keeps its name and its messages when the machine is renamed, and only this machine reaches it";
+            files.push((NODE_SETTINGS, template!("rabbitmq-env.conf.hbs"), because));
         }
         if own.port_mapper && self.site.manager() == Manager::Systemd {
-            let text = self.rendered(Format::Plain, template!("epmd.socket.conf.hbs"))?;
-            self.public(
-                PORT_MAPPER_SETTINGS,
-                text,
-                "0644",
-                Part::Broker,
-                "only this machine reaches Erlang's port mapper",
-            );
+            let because = "only this machine reaches Erlang's port mapper";
+            files.push((PORT_MAPPER_SETTINGS, template!("epmd.socket.conf.hbs"), because));
+        }
+        for (path, template, because) in files {
+            self.public_template(path, Format::Plain, template, Part::Broker, because)?;
         }
         Ok(())
     }
@@ -188,8 +173,8 @@ impl Draft<'_> {
             (names.logs, settings.logging.mode == LogMode::File, "log files must not grow for ever"),
             (names.encryption, settings.backup.encrypt_to.is_some(), "encrypts backups"),
         ];
-        for (names, wanted, because) in roles {
-            for name in names.iter().filter(|_| wanted) {
+        for (names, is_needed, because) in roles {
+            for name in names.iter().filter(|_| is_needed) {
                 let package = Resource::Package((*name).to_owned());
                 self.want(package, Facets::new(), Part::Packages, because);
             }
@@ -252,7 +237,7 @@ impl Draft<'_> {
             shown: Shown::Nothing,
         });
         let hook = self.rendered(Format::Shell, template!("certbot-deploy.sh.hbs"))?;
-        self.public(&layout.certbot_hook, hook, "0755", Part::Certificate, "brings a renewed certificate to Apache");
+        self.program(&layout.certbot_hook, hook, Part::Certificate, "brings a renewed certificate to Apache");
         Ok(())
     }
 

@@ -37,23 +37,14 @@ const UNITS: [(&str, &str); 13] = [
 impl Draft<'_> {
     /// Before the first command of CamCOPS is run, as it starts faster with it.
     pub(super) fn python_hook(&mut self) -> Result<()> {
-        let hook = self.rendered(Format::Plain, template!("sitecustomize.py.hbs"))?;
-        self.public(
-            PYTHON_HOOK,
-            hook,
-            "0644",
-            Part::Services,
-            "its processes start faster, share memory, and no database connections; an upload is no failure while the broker is away, and stores nothing when it fails",
-        );
-        let sender = self.rendered(Format::Plain, template!("camcops_unsent.py.hbs"))?;
-        self.public(
-            UNSENT_SENDER,
-            sender,
-            "0644",
-            Part::Services,
-            "exports that the broker could not be told of are sent later",
-        );
-        Ok(())
+        let because = "its processes start faster, share memory, and no database connections; an upload is no failure while the broker is away, and stores nothing when it fails";
+        self.of_services(PYTHON_HOOK, Format::Plain, template!("sitecustomize.py.hbs"), because)?;
+        let because = "exports that the broker could not be told of are sent later";
+        self.of_services(UNSENT_SENDER, Format::Plain, template!("camcops_unsent.py.hbs"), because)
+    }
+
+    fn of_services(&mut self, path: &str, format: Format, template: (&str, &str), because: &str) -> Result<()> {
+        self.public_template(path, format, template, Part::Services, because)
     }
 
     pub(super) fn services(&mut self) -> Result<()> {
@@ -62,9 +53,9 @@ impl Draft<'_> {
             Manager::Supervisor => self.supervisor()?,
         }
         if self.rotates() {
-            let text = self.rendered(Format::Systemd, template!("logrotate.hbs"))?;
             let path = format!("/etc/logrotate.d/{}", self.site.layout.slug);
-            self.public(&path, text, "0644", Part::Services, "log files must not grow for ever");
+            let because = "log files must not grow for ever";
+            self.of_services(&path, Format::Systemd, template!("logrotate.hbs"), because)?;
         }
         Ok(())
     }
@@ -161,10 +152,9 @@ impl Draft<'_> {
             let name = extra["name"].as_str().unwrap_or_default();
             let unit = format!("camcops-{name}@{}.service", self.site.layout.slug);
             self.view["extra"] = extra;
-            let text = self.rendered(Format::Systemd, template!("extra.service.hbs"))?;
             let path = format!("{UNIT_HOME}/{unit}");
             let because = "a service of the site's own, started and watched by systemd";
-            self.public(&path, text, "0644", Part::Services, because);
+            self.of_services(&path, Format::Systemd, template!("extra.service.hbs"), because)?;
             let target = format!("camcops@{}.target", self.site.layout.slug);
             let link = format!("{UNIT_HOME}/{target}.wants/{unit}");
             self.link(&link, &path, Part::Services, "started at boot");
@@ -173,9 +163,8 @@ impl Draft<'_> {
     }
 
     /// What is said of a unit beside its own file.
-    fn drop_in(&mut self, unit: &str, text: String, because: &str) {
-        let path = format!("{UNIT_HOME}/{unit}.d/10-provision.conf");
-        self.public(&path, text, "0644", Part::Services, because);
+    fn drop_in(&mut self, unit: &str, template: (&str, &str), because: &str) -> Result<()> {
+        self.of_services(&format!("{UNIT_HOME}/{unit}.d/10-provision.conf"), Format::Systemd, template, because)
     }
 
     /// Whether database and broker are on this machine, so that nobody else is asked.
@@ -199,7 +188,7 @@ impl Draft<'_> {
         let slug = self.site.layout.slug.clone();
         for (name, text) in UNITS {
             let path = format!("{UNIT_HOME}/{name}");
-            self.public(&path, text.to_owned(), "0644", Part::Services, "started and watched by systemd");
+            self.public(&path, text.to_owned(), Part::Services, "started and watched by systemd");
         }
         let link = |target: &str, unit: &str| (format!("{UNIT_HOME}/{target}.wants/{unit}"), unit.to_owned());
         let mut links = vec![
@@ -219,37 +208,35 @@ impl Draft<'_> {
             };
             self.view["sandbox"]["local_only"] = local_only.into();
             self.view["sandbox"]["write_paths"] = self.write_paths(service);
-            let text = self.rendered(Format::Systemd, template!("unit-drop-in.conf.hbs"))?;
-            self.drop_in(&unit, text, "what the settings say about this service");
+            self.drop_in(&unit, template!("unit-drop-in.conf.hbs"), "what the settings say about this service")?;
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
         if self.serves(Service::Server) && self.site.has_web_socket() {
             let unit = format!("camcops-server@{slug}.socket");
-            let text = self.rendered(Format::Systemd, template!("socket-drop-in.conf.hbs"))?;
-            self.drop_in(&unit, text, "visitors wait here while the web server starts");
+            self.drop_in(
+                &unit,
+                template!("socket-drop-in.conf.hbs"),
+                "visitors wait here while the web server starts",
+            )?;
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
             self.view["schedule"] = schedule.into();
             self.view["sandbox"]["servers_are_local"] = self.servers_are_local().into();
             let timer = format!("camcops-backup@{slug}.timer");
-            let text = self.rendered(Format::Systemd, template!("backup-timer.conf.hbs"))?;
-            self.drop_in(&timer, text, "when backups are made");
-            let text = self.rendered(Format::Systemd, template!("backup-service.conf.hbs"))?;
+            self.drop_in(&timer, template!("backup-timer.conf.hbs"), "when backups are made")?;
             let service = format!("camcops-backup@{slug}.service");
-            self.drop_in(&service, text, "where backups go");
+            self.drop_in(&service, template!("backup-service.conf.hbs"), "where backups go")?;
             links.push(link("timers.target", &timer));
         }
         self.view["sandbox"]["local_only"] = (self.site.settings().broker.mode == Mode::Local).into();
-        let text = self.rendered(Format::Systemd, template!("exports-service.conf.hbs"))?;
         let service = format!("camcops-exports@{slug}.service");
-        self.drop_in(&service, text, "whose exports these are");
+        self.drop_in(&service, template!("exports-service.conf.hbs"), "whose exports these are")?;
         let timer = format!("camcops-exports@{slug}.timer");
         links.push(link("timers.target", &timer));
         if self.site.settings().monitor.metrics_file.is_some() {
-            let text = self.rendered(Format::Systemd, template!("metrics-service.conf.hbs"))?;
             let service = format!("camcops-metrics@{slug}.service");
-            self.drop_in(&service, text, "where Prometheus looks");
+            self.drop_in(&service, template!("metrics-service.conf.hbs"), "where Prometheus looks")?;
             let timer = format!("camcops-metrics@{slug}.timer");
             links.push(link("timers.target", &timer));
         }
@@ -265,21 +252,14 @@ impl Draft<'_> {
             self.link(&path, &template, Part::Services, "started at boot");
         }
         self.extra_units()?;
-        let text = self.rendered(Format::Systemd, template!("tmpfiles.conf.hbs"))?;
-        self.public(&format!("/etc/tmpfiles.d/{slug}.conf"), text, "0644", Part::Services, "made again at each boot");
+        let path = format!("/etc/tmpfiles.d/{slug}.conf");
+        self.of_services(&path, Format::Systemd, template!("tmpfiles.conf.hbs"), "made again at each boot")?;
         if self.site.dedicated() {
-            let text = self.rendered(Format::Systemd, template!("sysusers.conf.hbs"))?;
-            self.public("/etc/sysusers.d/camcops.conf", text, "0644", Part::Services, "the account, for a first boot");
+            let (path, because) = ("/etc/sysusers.d/camcops.conf", "the account, for a first boot");
+            self.of_services(path, Format::Systemd, template!("sysusers.conf.hbs"), because)?;
         }
-        let text = self.rendered(Format::Plain, template!("needrestart.conf.hbs"))?;
-        self.public(
-            "/etc/needrestart/conf.d/camcops.conf",
-            text,
-            "0644",
-            Part::Services,
-            "a package upgrade must not cut off an upload",
-        );
-        Ok(())
+        let (path, because) = ("/etc/needrestart/conf.d/camcops.conf", "a package upgrade must not cut off an upload");
+        self.of_services(path, Format::Plain, template!("needrestart.conf.hbs"), because)
     }
 
     fn supervisor(&mut self) -> Result<()> {
@@ -290,49 +270,27 @@ impl Draft<'_> {
                 )));
             };
             self.view["schedule"] = crontab.into();
-            let text = self.rendered(Format::Plain, template!("backup.cron.hbs"))?;
-            self.public(
-                &format!("/etc/cron.d/{}-backup", self.site.layout.slug),
-                text,
-                "0644",
-                Part::Services,
-                "when backups are made",
-            );
+            self.cron_file("backup", template!("backup.cron.hbs"), "when backups are made")?;
         }
-        let text = self.rendered(Format::Plain, template!("exports.cron.hbs"))?;
-        self.public(
-            &format!("/etc/cron.d/{}-exports", self.site.layout.slug),
-            text,
-            "0644",
-            Part::Services,
-            "exports that were left behind",
-        );
+        self.cron_file("exports", template!("exports.cron.hbs"), "exports that were left behind")?;
         if let Some(file) = &self.site.settings().monitor.metrics_file {
             if let Some(sign) = file.as_str().chars().find(|sign| "%\"$`\\".contains(*sign)) {
                 return Err(Exit::Settings.because(format!(
                     "monitor.metrics_file: {sign} has a meaning of its own in a line of cron; choose a path without it"
                 )));
             }
-            let text = self.rendered(Format::Plain, template!("metrics.cron.hbs"))?;
-            self.public(
-                &format!("/etc/cron.d/{}-metrics", self.site.layout.slug),
-                text,
-                "0644",
-                Part::Services,
-                "how the site is, for Prometheus",
-            );
+            self.cron_file("metrics", template!("metrics.cron.hbs"), "how the site is, for Prometheus")?;
         }
-        let text = self.rendered(Format::Supervisor, template!("supervisor.conf.hbs"))?;
-        let path = self.site.layout.supervisor_programs();
-        self.public(&path, text, "0644", Part::Services, "started and watched by supervisor");
-        let logs = self.site.layout.supervisor_logs.clone();
-        self.want(
-            Resource::Directory(logs),
-            Facets::new().with("type", "directory"),
-            Part::Services,
-            "supervisor's logs",
-        );
+        let (path, because) = (self.site.layout.supervisor_programs(), "started and watched by supervisor");
+        self.of_services(&path, Format::Supervisor, template!("supervisor.conf.hbs"), because)?;
+        let logs = Resource::Directory(self.site.layout.supervisor_logs.clone());
+        self.want(logs, Facets::new().with("type", "directory"), Part::Services, "supervisor's logs");
         Ok(())
+    }
+
+    fn cron_file(&mut self, what: &str, template: (&str, &str), because: &str) -> Result<()> {
+        let path = format!("/etc/cron.d/{}-{what}", self.site.layout.slug);
+        self.of_services(&path, Format::Plain, template, because)
     }
 
     pub(super) fn web(&mut self) -> Result<()> {
@@ -340,9 +298,8 @@ impl Draft<'_> {
             return Ok(());
         }
         self.apache_modules();
-        let text = self.rendered(Format::Apache, template!("apache-site.conf.hbs"))?;
-        let path = self.site.layout.apache_site();
-        self.public(&path, text, "0644", Part::Web, "HTTPS in front of CamCOPS");
+        let (path, because) = (self.site.layout.apache_site(), "HTTPS in front of CamCOPS");
+        self.public_template(&path, Format::Apache, template!("apache-site.conf.hbs"), Part::Web, because)?;
         let slug = self.site.layout.slug.clone();
         if let Some(link) = self.site.layout.apache_link() {
             self.apache_note("site", &slug);
@@ -364,35 +321,18 @@ impl Draft<'_> {
 
     fn apache_note(&mut self, kind: &str, name: &str) {
         if let Some(notes) = self.site.facts.flavour.apache_notes {
-            self.public(
-                &format!("{notes}/{kind}/enabled_by_admin/{name}"),
-                String::new(),
-                "0644",
-                Part::Web,
-                "Debian's own note that the administrator wants it",
-            );
+            let path = format!("{notes}/{kind}/enabled_by_admin/{name}");
+            self.public(&path, String::new(), Part::Web, "Debian's own note that the administrator wants it");
         }
     }
 
     pub(super) fn firewall(&mut self) -> Result<()> {
         let slug = self.site.layout.slug.clone();
-        let ufw = self.rendered(Format::Plain, template!("ufw.hbs"))?;
-        self.public(
-            &format!("/etc/ufw/applications.d/{slug}"),
-            ufw,
-            "0644",
-            Part::Firewall,
-            "a name for the site's ports in ufw",
-        );
-        let firewalld = self.rendered(Format::Xml, template!("firewalld.xml.hbs"))?;
-        self.public(
-            &format!("/etc/firewalld/services/{slug}.xml"),
-            firewalld,
-            "0644",
-            Part::Firewall,
-            "a name for the site's ports in firewalld",
-        );
-        Ok(())
+        let (path, because) = (format!("/etc/ufw/applications.d/{slug}"), "a name for the site's ports in ufw");
+        self.public_template(&path, Format::Plain, template!("ufw.hbs"), Part::Firewall, because)?;
+        let path = format!("/etc/firewalld/services/{slug}.xml");
+        let because = "a name for the site's ports in firewalld";
+        self.public_template(&path, Format::Xml, template!("firewalld.xml.hbs"), Part::Firewall, because)
     }
 
     /// The services of some roles, running and fresh.

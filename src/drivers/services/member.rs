@@ -54,6 +54,11 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// One that people don't start and stop by a name of ours, and that does not read camcops.conf.
+    fn unnamed(name: String, role: ServiceRole, inputs: Vec<String>) -> Member {
+        Member { name, role, service: None, inputs, config: None }
+    }
+
     /// Whether it is a unit of systemd, which then also knows whether it comes back at boot.
     pub(crate) fn is_unit(&self) -> bool {
         [".service", ".socket", ".timer"].iter().any(|end| self.name.ends_with(end))
@@ -75,22 +80,12 @@ pub(crate) fn list_members(site: &Site) -> Vec<Member> {
             DatabaseFamily::Mariadb => "mariadb",
             DatabaseFamily::Mysql => flavour.mysql_service,
         };
-        members.push(Member {
-            name: foreign(service),
-            role: ServiceRole::Database,
-            service: None,
-            inputs: site.database_drop_in().into_iter().collect(),
-            config: None,
-        });
+        let inputs = site.database_drop_in().into_iter().collect();
+        members.push(Member::unnamed(foreign(service), ServiceRole::Database, inputs));
     }
     if settings.broker.mode == Mode::Local {
-        members.push(Member {
-            name: foreign("rabbitmq-server"),
-            role: ServiceRole::Broker,
-            service: None,
-            inputs: vec![layout.broker_drop_in(), NODE_SETTINGS.into()],
-            config: None,
-        });
+        let inputs = vec![layout.broker_drop_in(), NODE_SETTINGS.into()];
+        members.push(Member::unnamed(foreign("rabbitmq-server"), ServiceRole::Broker, inputs));
     }
     members.extend(list_ours(site));
     for (what, is_wanted) in [
@@ -102,25 +97,12 @@ pub(crate) fn list_members(site: &Site) -> Vec<Member> {
             continue;
         }
         let name = format!("camcops-{what}@{}.timer", layout.slug);
-        members.push(Member {
-            inputs: vec![
-                format!("{UNIT_HOME}/camcops-{what}@.timer"),
-                format!("{UNIT_HOME}/{name}.d/10-provision.conf"),
-            ],
-            name,
-            role: ServiceRole::Timer,
-            service: None,
-            config: None,
-        });
+        let template = format!("{UNIT_HOME}/camcops-{what}@.timer");
+        let inputs = vec![template, format!("{UNIT_HOME}/{name}.d/10-provision.conf")];
+        members.push(Member::unnamed(name, ServiceRole::Timer, inputs));
     }
     if settings.web.frontend == Frontend::Apache {
-        members.push(Member {
-            name: foreign(flavour.apache_service),
-            role: ServiceRole::Web,
-            service: None,
-            inputs: web_inputs(site),
-            config: None,
-        });
+        members.push(Member::unnamed(foreign(flavour.apache_service), ServiceRole::Web, web_inputs(site)));
     }
     // Last: what is not CamCOPS's must not keep it from running.
     members.extend(settings.services.extras().map(|extra| extra_member(site, extra)));
