@@ -11,7 +11,7 @@ pub(crate) mod summary;
 
 use crate::archive::pack::sum_of;
 use crate::base::error::Exit;
-use crate::base::text::encode_hex;
+use crate::base::text::sha256_hex;
 use crate::drivers::sql::copy::directory::parse_stamp;
 use crate::host::{Host, PathKind};
 use anyhow::Result;
@@ -179,8 +179,7 @@ pub(crate) fn open_backup(host: &Host, path: &str) -> Result<Opened> {
         }
     };
     let said = read_small_file(host, path, MANIFEST)?;
-    let sum = ring::digest::digest(&ring::digest::SHA256, &said);
-    check(MANIFEST, &encode_hex(sum.as_ref()))?;
+    check(MANIFEST, &sha256_hex(&said))?;
     let manifest = BackupManifest::parse(&said, path)?;
     let open = |plain: &str, encrypted: &str| -> Result<File> {
         let name = match &manifest.encrypted_to {

@@ -4,7 +4,7 @@ use super::manifest::{self, BackupManifest, DumpedDatabase, FORMAT, MANIFEST, SU
 use super::{DATABASE, DATABASE_ENCRYPTED, FILES, FILES_ENCRYPTED, UNFINISHED, files};
 use crate::archive::pack::{PackedSum, Packer};
 use crate::base::error::Exit;
-use crate::base::text::encode_hex;
+use crate::base::text::sha256_hex;
 use crate::drivers::sql::copy::directory::{enter_directory, remember_directory, time_stamp};
 use crate::drivers::sql::copy::dump;
 use crate::drivers::sql::{self, Database, quote};
@@ -153,8 +153,7 @@ async fn write_backup(
     };
     let mut text = serde_json::to_vec_pretty(&manifest)?;
     text.push(b'\n');
-    let sum = ring::digest::digest(&ring::digest::SHA256, &text);
-    let said = PackedSum { bytes: text.len() as u64, sha256: encode_hex(sum.as_ref()) };
+    let said = PackedSum { bytes: text.len() as u64, sha256: sha256_hex(&text) };
     let sums = manifest::format_sums(&[(names.0, &dumped.packed), (names.1, &files), (MANIFEST, &said)]);
     for (name, text) in [(MANIFEST, text.as_slice()), (SUMS, sums.as_bytes())] {
         let mut file = host.new_file(&format!("{path}/{name}"))?;

@@ -54,7 +54,7 @@ impl Report {
 
     /// What something is, behind its name.
     pub(crate) fn with_row(self, name: &str, what: impl Display) -> Report {
-        self.with_line(format!("{name:<12} {what}"))
+        self.with_text(format_row(name, what))
     }
 
     pub(crate) fn with_rows<'a>(self, rows: impl IntoIterator<Item = (&'a str, String)>) -> Report {
@@ -113,6 +113,11 @@ impl Report {
         }
         Ok(self.code)
     }
+}
+
+/// A line that says what something is, behind its name.
+pub(crate) fn format_row(name: &str, what: impl Display) -> String {
+    format!("{name:<12} {what}\n")
 }
 
 fn print_told(told: &[(Loudness, String)], style: Style) -> Result<()> {

@@ -139,18 +139,32 @@ pub(crate) fn rewrite_file(
     changes: &[(&str, Option<&str>)],
 ) -> Result<(PathBuf, Option<String>, bool)> {
     let file = settings_file(&open_host(global)?, global);
-    let old = read_settings_file(&file)?;
-    let mut new = old.clone().unwrap_or_default();
-    for (key, value) in changes {
-        new = settings::edit_text(&new, key, *value)
-            .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
-    }
+    let (old, new) = edit_file(&file, changes)?;
     let changed = old.as_deref().unwrap_or_default() != new;
     if changed {
         check_text(global, &file, &new)?;
         replace_file(&file, &new)?;
     }
     Ok((file, old, changed))
+}
+
+/// Whether a value comes from where this program can't change it: anywhere but in the administrator's file.
+pub(crate) fn is_elsewhere(site: &Session, origin: &Origin) -> bool {
+    match origin {
+        Origin::Default => false,
+        Origin::File { path, .. } => *path != site.settings_file,
+        Origin::Environment(_) | Origin::Flag => true,
+    }
+}
+
+/// What is in the file, and what would be with these changes.
+pub(crate) fn edit_file(file: &Path, changes: &[(&str, Option<&str>)]) -> Result<(Option<String>, String)> {
+    let old = read_settings_file(file)?;
+    let new = changes.iter().try_fold(old.clone().unwrap_or_default(), |text, (key, value)| {
+        settings::edit_text(&text, key, *value)
+            .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))
+    })?;
+    Ok((old, new))
 }
 
 /// What is told of a command that may have changed the settings.
@@ -297,7 +311,7 @@ fn edit_copy(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<
 }
 
 /// The administrator's file, or nothing if there is none yet.
-pub(crate) fn read_settings_file(file: &Path) -> Result<Option<String>> {
+fn read_settings_file(file: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -14,35 +14,23 @@ use crate::settings;
 use crate::site::facts::Facts;
 use anyhow::Result;
 
-struct InitQuestion {
-    key: &'static str,
-    text: &'static str,
-    /// Only asked if this key was answered with this word.
-    only_if: Option<(&'static str, &'static str)>,
-}
-
-const fn question_for(key: &'static str, text: &'static str) -> InitQuestion {
-    InitQuestion { key, text, only_if: None }
-}
-
-const fn ask_if(other: &'static str, is: &'static str, key: &'static str, text: &'static str) -> InitQuestion {
-    InitQuestion { key, text, only_if: Some((other, is)) }
-}
+/// A key, how it is asked for, and the answer to another key without which it is not.
+type InitQuestion = (&'static str, &'static str, Option<(&'static str, &'static str)>);
 
 const QUESTIONS: [InitQuestion; 13] = [
-    question_for("web.server_names", "Name of the site, as users will type it"),
-    question_for("web.path", "Path of CamCOPS on that site"),
-    question_for("account.user", "Account of the services: auto (the web server's) or camcops (their own)"),
-    question_for("database.mode", "Database: local or external"),
-    ask_if("database.mode", "external", "database.host", "Machine of the database"),
-    ask_if("database.mode", "external", "database.password_file", "File with the database password"),
-    question_for("broker.mode", "RabbitMQ broker: local or external"),
-    ask_if("broker.mode", "external", "broker.host", "Machine of the broker"),
-    ask_if("broker.mode", "external", "broker.password_file", "File with the broker password"),
-    question_for("tls.mode", "Certificate: self-signed or files"),
-    ask_if("tls.mode", "files", "tls.certificate", "Certificate file"),
-    ask_if("tls.mode", "files", "tls.key", "Key file"),
-    question_for("site.environment", "Real patients (production) or trying out (test)"),
+    ("web.server_names", "Name of the site, as users will type it", None),
+    ("web.path", "Path of CamCOPS on that site", None),
+    ("account.user", "Account of the services: auto (the web server's) or camcops (their own)", None),
+    ("database.mode", "Database: local or external", None),
+    ("database.host", "Machine of the database", Some(("database.mode", "external"))),
+    ("database.password_file", "File with the database password", Some(("database.mode", "external"))),
+    ("broker.mode", "RabbitMQ broker: local or external", None),
+    ("broker.host", "Machine of the broker", Some(("broker.mode", "external"))),
+    ("broker.password_file", "File with the broker password", Some(("broker.mode", "external"))),
+    ("tls.mode", "Certificate: self-signed or files", None),
+    ("tls.certificate", "Certificate file", Some(("tls.mode", "files"))),
+    ("tls.key", "Key file", Some(("tls.mode", "files"))),
+    ("site.environment", "Real patients (production) or trying out (test)", None),
 ];
 
 /// Asks and writes.
@@ -63,20 +51,20 @@ pub(crate) fn run(global: &Global) -> Result<Report> {
     let facts = Facts::gather(&host)?;
     let defaults = settings::Settings::default();
     let mut text = settings::edit_text("", "web.server_names", Some(&facts.host_name))?;
-    for question in &QUESTIONS {
+    for (key, question, only_if) in QUESTIONS {
         let current = |key: &str| -> String {
             let set = toml_value(&text, key);
             set.or_else(|| defaults.get(key)).unwrap_or_default().trim().trim_matches('"').to_owned()
         };
-        if question.only_if.is_some_and(|(other, is)| current(other) != is) {
+        if only_if.is_some_and(|(other, is)| current(other) != is) {
             continue;
         }
-        let shown = match question.key {
+        let shown = match key {
             "web.server_names" => facts.host_name.clone(),
             key => current(key),
         };
         loop {
-            let prompt = format!("{} [{shown}]: ", question.text);
+            let prompt = format!("{} [{shown}]: ", question);
             let Some(answer) = questions::ask_line(&prompt)? else {
                 return Err(Exit::Failed.because("no more answers; nothing was written"));
             };
@@ -84,7 +72,7 @@ pub(crate) fn run(global: &Global) -> Result<Report> {
             if answer.is_empty() {
                 break;
             }
-            match settings::edit_text(&text, question.key, Some(&answer)) {
+            match settings::edit_text(&text, key, Some(&answer)) {
                 Ok(next) => {
                     text = next;
                     break;

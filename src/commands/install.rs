@@ -1,6 +1,6 @@
 //! `install`, `plan`, `uninstall`.
 
-use super::superuser::{ask_name, ask_password, take_password};
+use super::superuser::{ask_name, ask_password, take_file};
 use super::{cert, doctor, load_site, need_root, purge};
 use crate::archive::bundle;
 use crate::base::error::Exit;
@@ -90,7 +90,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
         site = Session::open(&global)?;
         (recipe, plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     }
-    take_password(&site, flags)?;
+    take_file(&site, flags.superuser_password_file.as_deref())?;
     site.style.warn(&recipe.warnings);
     if !plan.conflicts.is_empty()
         && let Some(_lock) = journal::try_lock(&site.host)?

@@ -81,11 +81,8 @@ fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<R
         }
         arguments.push(format!("--since={since}"));
     }
-    match (flags.lines, &flags.since) {
-        (Some(lines), _) => arguments.push(format!("--lines={lines}")),
-        (None, None) => arguments.push(format!("--lines={LINES}")),
-        (None, Some(_)) => {}
-    }
+    let lines = flags.lines.or(flags.since.is_none().then_some(LINES));
+    arguments.extend(lines.map(|lines| format!("--lines={lines}")));
     if site.style.json {
         arguments.push("--output=json".into());
         arguments.push("--all".into());

@@ -7,7 +7,7 @@ use crate::cli::{Global, Install, ServiceSwitch, Wish};
 use crate::drivers::sql::quote;
 use crate::recipe::view::{self, Needs};
 use crate::session::Session;
-use crate::settings::{self, Service};
+use crate::settings::Service;
 use anyhow::Result;
 use serde_json::json;
 
@@ -55,15 +55,12 @@ async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> 
         return Ok(());
     }
     let known = site.drivers.database()?;
-    let most: Option<(u64,)> = known.server.row("SELECT @@max_connections").await?;
-    let others: Option<(u64,)> = known
-        .server
-        .row(&format!(
-            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COALESCE(DB, '') <> {}",
-            quote::quote_text(&known.database)
-        ))
-        .await?;
-    let (most, others) = (most.map_or(0, |(most,)| most), others.map_or(0, |(n,)| n));
+    let most = known.server.number("SELECT @@max_connections").await?.unwrap_or(0);
+    let of_others = format!(
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COALESCE(DB, '') <> {}",
+        quote::quote_text(&known.database)
+    );
+    let others = known.server.number(&of_others).await?.unwrap_or(0);
     let needed = after.connections + others + SPARE;
     if needed > most {
         return Err(Exit::Settings.because(format!(
@@ -95,12 +92,7 @@ pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch) -> 
 pub(super) fn refuse_overruled<T>(site: &Session, changes: &[(&str, T)]) -> Result<()> {
     let overruled = site.resolved.entries().find_map(|entry| {
         let changed = changes.iter().any(|(key, _)| *key == entry.key);
-        let elsewhere = match &entry.origin {
-            settings::Origin::Default => false,
-            settings::Origin::File { path, .. } => *path != site.settings_file,
-            settings::Origin::Environment(_) | settings::Origin::Flag => true,
-        };
-        (changed && elsewhere).then(|| (entry.key.to_string(), entry.origin.to_string()))
+        (changed && config::is_elsewhere(site, entry.origin)).then(|| (entry.key.to_string(), entry.origin.to_string()))
     });
     if let Some((key, origin)) = overruled {
         return Err(Exit::Settings.because(format!(

@@ -2,7 +2,7 @@
 
 use super::services::known;
 use super::{load_site, need_machine};
-use crate::base::report::Report;
+use crate::base::report::{Report, format_row};
 use crate::base::terminal::{self, count_of};
 use crate::base::text::format_time;
 use crate::cli::{Global, Top};
@@ -158,14 +158,7 @@ impl Sample {
             (Some(then), Some(now)) => since_then(then, now).map(|count| count as f64 / seconds),
             _ => None,
         };
-        Measured {
-            seconds,
-            services,
-            requests_per_second: requests.map(round_number),
-            queue: servers.queue,
-            database: servers.database,
-            troubles: servers.troubles,
-        }
+        Measured { seconds, services, requests_per_second: requests.map(round_number), servers }
     }
 }
 
@@ -226,6 +219,7 @@ fn since_then(then: &Visits, now: &Visits) -> Option<usize> {
 }
 
 /// What the servers say.
+#[derive(Serialize)]
 struct Servers {
     queue: Option<Queue>,
     database: Option<Connections>,
@@ -252,19 +246,13 @@ async fn measure_queue(site: &Session) -> Result<Option<Queue>> {
 async fn count_connections(site: &Session) -> Result<Connections> {
     let known = site.drivers.database()?;
     let open: Option<(String, u64)> = known.server.row("SHOW GLOBAL STATUS LIKE 'Threads_connected'").await?;
-    let most: Option<(u64,)> = known.server.row("SELECT @@max_connections").await?;
-    let ours: Option<(u64,)> = known
-        .server
-        .row(&format!(
-            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = {}",
-            quote::quote_text(&known.database)
-        ))
-        .await?;
-    Ok(Connections {
-        open: open.map_or(0, |(_, open)| open),
-        ours: ours.map_or(0, |(ours,)| ours),
-        most: most.map_or(0, |(most,)| most),
-    })
+    let most = known.server.number("SELECT @@max_connections").await?;
+    let ours = format!(
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = {}",
+        quote::quote_text(&known.database)
+    );
+    let ours = known.server.number(&ours).await?;
+    Ok(Connections { open: open.map_or(0, |(_, open)| open), ours: ours.unwrap_or(0), most: most.unwrap_or(0) })
 }
 
 /// What was measured between two moments.
@@ -275,9 +263,8 @@ struct Measured {
     services: Vec<Service>,
     /// Of the site, by Apache's log of it.
     requests_per_second: Option<f64>,
-    queue: Option<Queue>,
-    database: Option<Connections>,
-    troubles: Vec<String>,
+    #[serde(flatten)]
+    servers: Servers,
 }
 
 #[derive(Serialize)]
@@ -332,27 +319,19 @@ fn format_table(site: &Session, measured: &Measured) -> String {
             service.restarts
         );
     }
-    if let Some(requests) = measured.requests_per_second {
-        let _ = writeln!(text, "requests     {requests:.1} per second to {}", site.url());
-    }
-    if let Some(queue) = &measured.queue {
-        let _ = writeln!(
-            text,
-            "queue        {} waiting, taken by {}",
-            count_of(queue.waiting, "task"),
-            count_of(queue.consumers, "consumer")
-        );
-    }
-    if let Some(database) = &measured.database {
-        let _ = writeln!(
-            text,
-            "database     {} of {} connections, {} of this site",
-            database.open, database.most, database.ours
-        );
-    }
-    for trouble in &measured.troubles {
-        let _ = writeln!(text, "trouble      {trouble}");
-    }
+    let Servers { queue, database, troubles } = &measured.servers;
+    let requests = measured.requests_per_second.map(|number| format!("{number:.1} per second to {}", site.url()));
+    let queue = queue.as_ref().map(|queue| {
+        let (waiting, consumers) = (count_of(queue.waiting, "task"), count_of(queue.consumers, "consumer"));
+        format!("{waiting} waiting, taken by {consumers}")
+    });
+    let database = database
+        .as_ref()
+        .map(|Connections { open, ours, most }| format!("{open} of {most} connections, {ours} of this site"));
+    text += &requests.map_or_else(String::new, |requests| format_row("requests", requests));
+    text += &queue.map_or_else(String::new, |queue| format_row("queue", queue));
+    text += &database.map_or_else(String::new, |database| format_row("database", database));
+    text.extend(troubles.iter().map(|trouble| format_row("trouble", trouble)));
     text
 }
 

@@ -18,11 +18,6 @@ use anyhow::Result;
 use std::path::Path;
 
 /// Takes the password from the file that a flag names, or from standard input.
-pub(crate) fn take_password(site: &Session, flags: &Install) -> Result<()> {
-    take_file(site, flags.superuser_password_file.as_deref())
-}
-
-/// Takes the password from a file, if there is one.
 pub(crate) fn take_file(site: &Session, file: Option<&Path>) -> Result<()> {
     const FLAG: &str = "--superuser-password-file";
     if let Some(file) = file {

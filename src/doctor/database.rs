@@ -77,8 +77,8 @@ fn by_client(look: &Look<'_>, statement: &str) -> String {
 /// How large a packet may be.
 pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Finding> {
     let known = look.database().await?;
-    let row: Option<(u64,)> = known.server.row("SELECT @@GLOBAL.max_allowed_packet").await?;
-    let (packet,) = row.context("the server does not tell its max_allowed_packet")?;
+    let packet = known.server.number("SELECT @@GLOBAL.max_allowed_packet").await?;
+    let packet = packet.context("the server does not tell its max_allowed_packet")?;
     let found = format!("max_allowed_packet is {} MiB", packet >> 20);
     if packet >= LEAST_PACKET {
         return Ok(Finding::ok(found));
@@ -94,8 +94,8 @@ pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Finding> {
 /// How many connections there may be.
 pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Finding> {
     let known = look.database().await?;
-    let row: Option<(u64,)> = known.server.row("SELECT @@GLOBAL.max_connections").await?;
-    let (most,) = row.context("the server does not tell its max_connections")?;
+    let most = known.server.number("SELECT @@GLOBAL.max_connections").await?;
+    let most = most.context("the server does not tell its max_connections")?;
     let status: Vec<(String, String)> = known
         .server
         .rows("SHOW GLOBAL STATUS WHERE Variable_name IN ('Max_used_connections', 'Threads_connected')")
@@ -135,13 +135,13 @@ pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
         // Where no plan can be made, `settings` tells why.
         .unwrap_or_default();
     let name = quote::quote_text(&known.database);
-    let all: Option<(u64,)> = known
+    let all = known
         .server
-        .row(&format!(
+        .number(&format!(
             "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = {name} AND TABLE_TYPE = 'BASE TABLE'"
         ))
         .await?;
-    let all = all.map_or(0, |(all,)| all);
+    let all = all.unwrap_or(0);
     // Of a database that has tables, install leaves this alone.
     let mut findings = match (defaults.is_empty(), all) {
         (true, _) => Vec::new(),
@@ -169,7 +169,7 @@ pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     count_the_rest(&mut findings, old.len(), "of an old kind");
     Ok(or_well(findings, || {
-        Finding::ok(format!("{}, all InnoDB with room for wide rows, all {COLLATION}", count_of(all as usize, "table")))
+        Finding::ok(format!("{}, all InnoDB with room for wide rows, all {COLLATION}", count_of(all, "table")))
     }))
 }
 

@@ -15,8 +15,7 @@ use crate::commands::cert::import::ImportedPair;
 use crate::commands::{begin_change, config, need_machine};
 use crate::drivers::acme;
 use crate::drivers::services::apache;
-use crate::engine::report::Lines;
-use crate::engine::{self, Left, Plan, Planned};
+use crate::engine::{Left, Plan, Planned};
 use crate::host::named_file::{remove_file, replace_file};
 use crate::host::{self, Host};
 use crate::journal::Writer;
@@ -24,7 +23,7 @@ use crate::probe::http::Request;
 use crate::probe::{Backend, Endpoint, Trouble};
 use crate::resource::{Content, Part, Resource};
 use crate::session::Session;
-use crate::session::converge::make_plan;
+use crate::session::converge::{apply_plan, make_plan};
 use crate::settings::{Frontend, TlsMode};
 use anyhow::Result;
 use serde_json::json;
@@ -210,10 +209,7 @@ async fn carry_out(
     let is_meant = |planned: &Planned| concerns(planned.change.resource.name());
     plan.changes.retain(is_meant);
     plan.conflicts.retain(|conflict| concerns(conflict.resource.name()));
-    let host = writer.host();
-    let mut lines = Lines { style: site.style, host };
-    engine::apply_plan(&site.drivers, writer, &plan, Interrupt::Never, &mut lines).await?;
-    Ok(())
+    apply_plan(site, writer, &plan, Interrupt::Never).await.map(drop)
 }
 
 /// Lets Apache read its configuration again, and waits until it shows the certificate. Whether the application behind it

@@ -102,16 +102,16 @@ async fn make_copy(site: &Session, known: &Database, to: &str, stop: Interrupt) 
 
 /// Never into what is there already, whosever it is.
 async fn refuse_taken(known: &Database, to: &str) -> Result<()> {
-    let there: Option<(u64,)> = known
+    let there = known
         .server
-        .row(&format!(
+        .number(&format!(
             "SELECT (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = SCHEMA_NAME) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}",
             quote::quote_text(to)
         ))
         .await?;
     match there {
         // A run that was cut at its last step has left it.
-        Some((0,)) if !to.eq_ignore_ascii_case(&known.database) => Ok(()),
+        Some(0) if !to.eq_ignore_ascii_case(&known.database) => Ok(()),
         None => Ok(()),
         Some(_) => Err(Exit::CannotCreate.because(format!(
             "--to {to}: there is such a database already, and a copy goes only into a new one; nothing was changed"
@@ -195,8 +195,8 @@ async fn copy_tables(
                 quoted_table(&known.database, table)
             ))
             .await?;
-        let rows: Option<(u64,)> = server.row(&format!("SELECT COUNT(*) FROM {}", quoted_table(beside, table))).await?;
-        made.copied.push(Copied::new(table, rows.map_or(0, |(rows,)| rows), &plan));
+        let rows = server.number(&format!("SELECT COUNT(*) FROM {}", quoted_table(beside, table))).await?;
+        made.copied.push(Copied::new(table, rows.unwrap_or(0), &plan));
     }
     // Another session would have had another key, or none.
     let same: Option<(u64, bool)> =
@@ -220,8 +220,7 @@ async fn begin_session(known: &Database) -> Result<u64> {
         let by_us = format!("SET {} = {}", columns::KEY, quote::quote_text(key.reveal()));
         server.change(&by_us).await?;
     }
-    let row: Option<(u64,)> = server.row("SELECT CONNECTION_ID()").await?;
-    row.map(|(number,)| number).context("the server does not tell its session")
+    server.number("SELECT CONNECTION_ID()").await?.context("the server does not tell its session")
 }
 
 fn quoted_table(database: &str, table: &str) -> String {

@@ -13,7 +13,7 @@ use crate::host::DiskSpace;
 use crate::host::named_file::replace_file;
 use crate::journal;
 use crate::session::Session;
-use crate::settings::{self, Mode, Origin, Version};
+use crate::settings::{Mode, Version};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -65,6 +65,43 @@ impl Preflight {
     /// Whether the tables are changed.
     pub(crate) fn migrates(&self) -> bool {
         self.revision != self.new_revision
+    }
+
+    /// Adds what people are told.
+    fn tell(&self, report: Report) -> Report {
+        let Preflight { from, to, revision, new_revision, .. } = self;
+        let release = self.to_release.as_ref().zip(self.python.as_ref()).map(|(release, python)| {
+            let built = match self.is_built {
+                true => "is there already",
+                false => "would be built beside the one in use, while the site runs",
+            };
+            ("release", format!("{release} on {python} {built}"))
+        });
+        let tables = match self.migrates() {
+            true => {
+                format!("from revision {revision} to {new_revision}: the site stops while they are dumped and changed")
+            }
+            false => format!("stay at revision {revision}: visitors wait while the services start anew"),
+        };
+        let room = self.room.iter().map(|one| {
+            ("room", format!("{}: {} MiB of {} MiB in {}", one.what, one.needed_mib, one.free_mib, one.path))
+        });
+        let new = (!self.new_keys.is_empty()).then(|| format!("new: {}", self.new_keys.join(", ")));
+        let removed = (!self.removed_keys.is_empty())
+            .then(|| format!("set here and not read any more: {}", self.removed_keys.join(", ")));
+        let keys: Vec<String> = new.into_iter().chain(removed).collect();
+        report
+            .with_row("CamCOPS", format!("{from} is in use, {to} is wanted; known: {}", self.known.join(", ")))
+            .with_rows(release)
+            .with_row("tables", tables)
+            .with_rows(room)
+            .with_row("keys", if keys.is_empty() { "the same".to_owned() } else { keys.join("; ") })
+            .with_lines(self.problems.iter().map(|problem| format!("! {problem}")))
+            .with_line(match (self.problems.is_empty(), self.pending) {
+                (false, _) => "this stands in the way of an upgrade".to_owned(),
+                (true, true) => format!("`camcops-provision upgrade --to {to}` does it"),
+                (true, false) => format!("nothing to do: CamCOPS {to} is in use"),
+            })
     }
 }
 
@@ -197,7 +234,8 @@ async fn check_database(site: &Session, is_built: bool) -> Result<(String, Vec<R
         all.push(Room { what: "the new release", path: crate::layout::RELEASES.to_owned(), needed_mib, free_mib });
     }
     let mut add = |what, path: &str, bytes: u64| -> Result<()> {
-        let there = there_already(path);
+        // The nearest directory above that is there.
+        let there = Path::new(path).ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
         let space = DiskSpace::at(there).with_context(|| format!("can't measure {}", there.display()))?;
         all.push(Room {
             what,
@@ -215,13 +253,6 @@ async fn check_database(site: &Session, is_built: bool) -> Result<(String, Vec<R
         add("the database once more", &home, bytes)?;
     }
     Ok((revision, all))
-}
-
-/// The nearest directory above that is there.
-fn there_already(path: &str) -> &Path {
-    let all = Path::new(path).ancestors();
-    let mut there = all.filter(|path| path.is_dir());
-    there.next().unwrap_or(Path::new("/"))
 }
 
 /// The keys that came and went between two versions; of those that went, those that are set here.
@@ -249,12 +280,7 @@ fn check_keys(site: &Session, from: &str, to: Version) -> Result<(Vec<&'static s
 /// Where the version is set if not in the administrator's file: there this program could not change it, nor back.
 fn set_elsewhere(site: &Session) -> Option<String> {
     let origin = site.resolved.origins.get(KEY)?;
-    let file = match origin {
-        Origin::Default => true,
-        Origin::File { path, .. } => path == &site.settings_file,
-        Origin::Environment(_) | Origin::Flag => false,
-    };
-    (!file).then(|| {
+    config::is_elsewhere(site, origin).then(|| {
         format!("{KEY} is set by {origin}: take it out there, and it is written into {}", site.settings_file.display())
     })
 }
@@ -266,9 +292,7 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
         return Ok(());
     }
     let file = &site.settings_file;
-    let old = config::read_settings_file(file)?.unwrap_or_default();
-    let new = settings::edit_text(&old, KEY, Some(version))
-        .map_err(|why| Exit::Settings.because(format!("{}: {why}", file.display())))?;
+    let (_, new) = config::edit_file(file, &[(KEY, Some(version))])?;
     replace_file(file, &new)
 }
 
@@ -276,59 +300,10 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
 pub(crate) fn report_preflight(site: &Session, found: &Preflight, exit_code: bool) -> Result<Report> {
     let mut document = serde_json::to_value(found)?;
     document["instance"] = site.instance.as_str().into();
-    Ok(Report::new(document).with_text(format_preflight(found)).with_code(
-        match (found.problems.is_empty(), found.pending) {
-            (false, _) => Exit::Failed as u8,
-            (true, true) if exit_code => Exit::Pending as u8,
-            _ => 0,
-        },
-    ))
-}
-
-fn format_preflight(found: &Preflight) -> String {
-    let mut lines = vec![format!(
-        "CamCOPS      {} is in use, {} is wanted; known: {}",
-        found.from,
-        found.to,
-        found.known.join(", ")
-    )];
-    let built = match found.is_built {
-        true => "is there already",
-        false => "would be built beside the one in use, while the site runs",
+    let code = match (found.problems.is_empty(), found.pending) {
+        (false, _) => Exit::Failed as u8,
+        (true, true) if exit_code => Exit::Pending as u8,
+        _ => 0,
     };
-    if let (Some(release), Some(python)) = (&found.to_release, &found.python) {
-        lines.push(format!("release      {release} on {python} {built}"));
-    }
-    lines.push(match found.migrates() {
-        true => format!(
-            "tables       from revision {} to {}: the site stops while they are dumped and changed",
-            found.revision, found.new_revision
-        ),
-        false => {
-            format!("tables       stay at revision {}: visitors wait while the services start anew", found.revision)
-        }
-    });
-    for one in &found.room {
-        lines
-            .push(format!("room         {}: {} MiB of {} MiB in {}", one.what, one.needed_mib, one.free_mib, one.path));
-    }
-    let mut keys = Vec::new();
-    if !found.new_keys.is_empty() {
-        keys.push(format!("new: {}", found.new_keys.join(", ")));
-    }
-    if !found.removed_keys.is_empty() {
-        let removed = found.removed_keys.join(", ");
-        keys.push(format!("set here and not read any more: {removed}"));
-    }
-    let keys = if keys.is_empty() { "the same".to_owned() } else { keys.join("; ") };
-    lines.push(format!("keys         {keys}"));
-    for problem in &found.problems {
-        lines.push(format!("! {problem}"));
-    }
-    lines.push(match (found.problems.is_empty(), found.pending) {
-        (false, _) => "this stands in the way of an upgrade".to_owned(),
-        (true, true) => format!("`camcops-provision upgrade --to {}` does it", found.to),
-        (true, false) => format!("nothing to do: CamCOPS {} is in use", found.to),
-    });
-    lines.join("\n") + "\n"
+    Ok(found.tell(Report::new(document).with_code(code)))
 }

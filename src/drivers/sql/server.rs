@@ -161,6 +161,11 @@ impl DatabaseServer {
         Ok(self.rows(query).await?.into_iter().next())
     }
 
+    /// The number that a query asks for.
+    pub(crate) async fn number(&self, query: &str) -> Result<Option<u64>> {
+        Ok(self.row(query).await?.map(|(number,)| number))
+    }
+
     /// Changes something.
     pub(crate) async fn change(&self, statement: &str) -> Result<()> {
         self.rows::<mysql_async::Row>(statement).await?;
