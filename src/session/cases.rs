@@ -11,7 +11,7 @@ use super::Session;
 use crate::drivers::{acme, broker, files, packages, release, services, sql, superuser, tables};
 use crate::host::script::{self, Playing, Step};
 use crate::resource::{Change, Enforced, Resource, State};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use file::{Case, Outcome};
 use machine::{Machine, facets, state};
 use serde_json::{Value as Json, json};
@@ -37,26 +37,26 @@ fn run_all(driver: &str) {
     let mut wrong = String::new();
     for path in paths {
         let done = catch_unwind(|| run(&path));
-        if let Err(why) = done.unwrap_or_else(|_| Err("it panics, as told above".into())) {
+        if let Err(why) = done.unwrap_or_else(|_| Err(anyhow!("it panics, as told above"))) {
             let place = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
-            let _ = writeln!(wrong, "{}: {why}\n", place.display());
+            let _ = writeln!(wrong, "{}: {why:#}\n", place.display());
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}If that is right: UPDATE_CASES=1 cargo test --lib cases");
 }
 
-fn run(path: &Path) -> Result<(), String> {
-    let text = fs::read_to_string(path).map_err(|why| why.to_string())?;
+fn run(path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path)?;
     let is_draft = std::env::var_os("UPDATE_CASES").is_some();
     let case = Case::read(&text)?;
     let (steps, left, outcome) = play(&case, is_draft);
     refuse_secrets(&steps, &outcome)?;
     if is_draft {
         if let Some(step) = left.first() {
-            return Err(format!("nobody came to the step {:?}", step.question()));
+            bail!("nobody came to the step {:?}", step.question());
         }
         let written = case.with(&text, &steps, &outcome);
-        return fs::write(path, written).map_err(|why| why.to_string());
+        return Ok(fs::write(path, written)?);
     }
     case.refuse_empty()?;
     let expected = file::told(&case.steps, &case.result);
@@ -72,11 +72,11 @@ fn run(path: &Path) -> Result<(), String> {
     }
     let diff = TextDiff::from_lines(&expected, &actual);
     let mut diff = diff.unified_diff();
-    Err(format!("{}\n{}", case.says, diff.header("as the case has it", "as it is")))
+    bail!("{}\n{}", case.says, diff.header("as the case has it", "as it is"))
 }
 
 /// Nothing that other accounts can read has a secret in it: the words and the environment of programs, messages, facets.
-fn refuse_secrets(steps: &[Step], outcome: &Outcome) -> Result<(), String> {
+fn refuse_secrets(steps: &[Step], outcome: &Outcome) -> Result<()> {
     let mut open: Vec<String> = Vec::new();
     for step in steps {
         open.extend([&step.run, &step.tell, &step.own].into_iter().flatten().cloned());
@@ -85,7 +85,7 @@ fn refuse_secrets(steps: &[Step], outcome: &Outcome) -> Result<(), String> {
     open.extend([&outcome.error, &outcome.left_alone].into_iter().flatten().cloned());
     open.extend(outcome.state.iter().map(Json::to_string));
     match open.iter().find(|text| text.contains(SECRET)) {
-        Some(text) => Err(format!("a secret stands where others can read it: {text}")),
+        Some(text) => Err(anyhow!("a secret stands where others can read it: {text}")),
         None => Ok(()),
     }
 }

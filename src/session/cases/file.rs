@@ -1,6 +1,7 @@
 //! The file of a case: read, compared, written anew.
 
 use crate::host::script::{Step, like};
+use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -108,10 +109,10 @@ pub(super) struct Outcome {
 }
 
 impl Case {
-    pub(super) fn read(text: &str) -> Result<Case, String> {
-        let document: DocumentMut = text.parse().map_err(|why| format!("{why}"))?;
+    pub(super) fn read(text: &str) -> Result<Case> {
+        let document: DocumentMut = text.parse()?;
         let json = json(document.as_item());
-        let mut case: Case = serde_json::from_value(json).map_err(|why| why.to_string())?;
+        let mut case: Case = serde_json::from_value(json)?;
         if case.settings.take().is_some()
             && let Some(table) = document["settings"].as_table()
         {
@@ -120,13 +121,13 @@ impl Case {
         Ok(case)
     }
 
-    pub(super) fn refuse_empty(&self) -> Result<(), String> {
+    pub(super) fn refuse_empty(&self) -> Result<()> {
         let Outcome { done, nothing, left_alone, error, answer, state, files, .. } = &self.result;
         let does = !self.steps.is_empty() || !files.is_empty();
         let told = left_alone.is_some() || error.is_some() || answer.is_some() || state.is_some();
         match told || *done && (does || *nothing) {
             true => Ok(()),
-            false => Err("the case asserts nothing".into()),
+            false => Err(anyhow!("the case asserts nothing")),
         }
     }
 
