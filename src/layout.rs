@@ -205,111 +205,94 @@ pub struct Row {
     pub purpose: &'static str,
 }
 
-/// The paths of one instance on one family of distributions.
-#[derive(Debug, Clone, Serialize)]
-pub struct Layout {
-    /// The family's own places.
-    #[serde(skip)]
-    pub(crate) flavour: &'static Flavour,
-    /// The instance's name in files.
-    pub(crate) slug: String,
+/// Makes the paths of an instance from one list, in which `@` stands for its name in files.
+macro_rules! layout {
+    ($( $(#[$about:meta])* $scope:vis $path:ident = $place:expr; )+) => {
+        /// The paths of one instance on one family of distributions.
+        #[derive(Debug, Clone, Serialize)]
+        pub struct Layout {
+            /// The family's own places.
+            #[serde(skip)]
+            pub(crate) flavour: &'static Flavour,
+            /// The instance's name in files.
+            pub(crate) slug: String,
+            /// The web server's logs.
+            pub(crate) apache_logs: &'static str,
+            $( $(#[$about])* $scope $path: String, )+
+        }
+
+        impl Layout {
+            /// The paths of an instance.
+            pub fn new(flavour: &'static Flavour, instance: &str) -> Layout {
+                let slug = instance_slug(instance);
+                Layout {
+                    flavour,
+                    apache_logs: flavour.apache_logs,
+                    $( $path: $place.replace('@', &slug), )+
+                    slug,
+                }
+            }
+        }
+    };
+}
+
+layout! {
     /// What CamCOPS reads.
-    pub config: String,
+    pub config = "/etc/camcops/@.conf";
     /// The database login, as database clients read it.
-    pub(crate) option_file: String,
+    pub(crate) option_file = "/etc/camcops/@.my.cnf";
     /// The monitor's settings, with its login.
-    pub(crate) monitor_config: String,
+    pub(crate) monitor_config = "/etc/camcops/@.flower.py";
     /// The administrator's own environment files, one per service.
-    pub(crate) env_dir: String,
+    pub(crate) env_dir = "/etc/camcops/env.d";
     /// Secrets, for root alone.
-    pub(crate) secrets: String,
+    pub(crate) secrets = "/etc/camcops/secrets/@";
     /// The self-signed certificate.
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+    pub(crate) certificate = "/etc/camcops/tls/@.crt";
+    pub(crate) key = "/etc/camcops/tls/@.key";
     /// Both in one file, where certbot gets them: so one is never replaced without the other.
-    pub(crate) certificate_with_key: String,
+    pub(crate) certificate_with_key = "/etc/camcops/tls/@.pem";
     /// What certbot runs after it has renewed.
-    pub(crate) certbot_hook: String,
+    pub(crate) certbot_hook = "/etc/letsencrypt/renewal-hooks/deploy/50-@";
     /// Holds the socket. Where systemd makes that one, nobody but root can write here.
-    pub(crate) socket_dir: String,
+    pub(crate) socket_dir = "/run/@";
     /// Where the web server reaches CamCOPS.
-    pub(crate) socket: String,
+    pub(crate) socket = "/run/@/@.socket";
     /// What CamCOPS has to remember.
-    pub(crate) state: String,
+    pub(crate) state = "/var/lib/@";
     /// What can be made again.
-    pub(crate) cache: String,
+    pub(crate) cache = "/var/cache/@";
     /// matplotlib's part of it.
-    pub(crate) matplotlib: String,
+    pub(crate) matplotlib = "/var/cache/@/matplotlib";
     /// Root's own place among what everybody can write to: what is in it can't be exchanged for a link.
-    pub(crate) lock_home: String,
+    pub(crate) lock_home = "/var/lock/@";
     /// Locks of exports.
-    pub(crate) lock: String,
+    pub(crate) lock = "/var/lock/@/export";
     /// Root's own place again.
-    pub(crate) downloads_home: String,
+    pub(crate) downloads_home = "/var/tmp/@";
     /// Files that users asked for, until they fetch them.
-    pub(crate) downloads: String,
+    pub(crate) downloads = "/var/tmp/@/downloads";
     /// The site's own data.
-    pub(crate) data: String,
-    pub(crate) extra_strings: String,
-    pub(crate) images: String,
+    pub(crate) data = "/srv/@";
+    pub(crate) extra_strings = "/srv/@/extra_strings";
+    pub(crate) images = "/srv/@/images";
     /// Its SNOMED codes.
-    pub(crate) snomed: String,
+    pub(crate) snomed = "/srv/@/snomed";
     /// Log files, where the journal is not used.
-    pub(crate) logs: String,
+    pub(crate) logs = "/var/log/@";
     /// supervisor's logs.
-    pub(crate) supervisor_logs: String,
-    /// The web server's logs.
-    pub(crate) apache_logs: String,
+    pub(crate) supervisor_logs = "/var/log/supervisor";
     /// The current release.
-    pub(crate) venv: String,
+    pub(crate) venv = "/usr/share/camcops/venv";
     #[serde(rename = "static")]
-    pub(crate) static_files: String,
-    pub(crate) release_strings: String,
-    pub(crate) tool: String,
+    pub(crate) static_files = "/usr/share/camcops/static";
+    pub(crate) release_strings = "/usr/share/camcops/extra_strings";
+    pub(crate) tool = TOOL;
     /// For ACME clients.
-    pub(crate) acme: String,
+    pub(crate) acme = ACME;
 }
 
 impl Layout {
-    /// The paths of an instance.
-    pub fn new(flavour: &'static Flavour, instance: &str) -> Layout {
-        let slug = instance_slug(instance);
-        Layout {
-            flavour,
-            config: format!("/etc/camcops/{slug}.conf"),
-            option_file: format!("/etc/camcops/{slug}.my.cnf"),
-            monitor_config: format!("/etc/camcops/{slug}.flower.py"),
-            env_dir: "/etc/camcops/env.d".into(),
-            secrets: format!("/etc/camcops/secrets/{slug}"),
-            certificate: format!("/etc/camcops/tls/{slug}.crt"),
-            key: format!("/etc/camcops/tls/{slug}.key"),
-            certificate_with_key: format!("/etc/camcops/tls/{slug}.pem"),
-            certbot_hook: format!("/etc/letsencrypt/renewal-hooks/deploy/50-{slug}"),
-            socket_dir: format!("/run/{slug}"),
-            socket: format!("/run/{slug}/{slug}.socket"),
-            state: format!("/var/lib/{slug}"),
-            cache: format!("/var/cache/{slug}"),
-            matplotlib: format!("/var/cache/{slug}/matplotlib"),
-            lock_home: format!("/var/lock/{slug}"),
-            lock: format!("/var/lock/{slug}/export"),
-            downloads_home: format!("/var/tmp/{slug}"),
-            downloads: format!("/var/tmp/{slug}/downloads"),
-            data: format!("/srv/{slug}"),
-            extra_strings: format!("/srv/{slug}/extra_strings"),
-            images: format!("/srv/{slug}/images"),
-            snomed: format!("/srv/{slug}/snomed"),
-            logs: format!("/var/log/{slug}"),
-            supervisor_logs: "/var/log/supervisor".into(),
-            apache_logs: flavour.apache_logs.into(),
-            venv: format!("{APPLICATION}/venv"),
-            static_files: format!("{APPLICATION}/static"),
-            release_strings: format!("{APPLICATION}/extra_strings"),
-            tool: TOOL.into(),
-            acme: ACME.into(),
-            slug,
-        }
-    }
-
     /// The file plan: what `paths` prints, and the directories that `install` makes.
     pub fn rows(&self, socket: SocketMaker) -> Vec<Row> {
         use PlannedKind::{Directory, Elsewhere, File};
