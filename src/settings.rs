@@ -49,7 +49,7 @@ pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
 // * the default works on a fresh machine; `None` or an empty list where nothing would be right;
 // * the example is TOML and differs from the default; it also stands in the example file where
 //   the default is empty, so all of them together must make sense;
-// * `shown` is the default in words, where it depends on something else;
+// * `shown` is the default in words, where it depends on something else; an empty one is "none";
 // * what depends on another key goes to `checks`. A password is never a key.
 key::settings! {
     /// CamCOPS itself.
@@ -61,9 +61,9 @@ key::settings! {
         /// Where CamCOPS and its Python packages come from: the Python package index, a directory of files, or a bundle, which has Debian's packages too.
         source: Source = Source::Pypi, example "\"wheelhouse\"";
         /// The directory with the files, for source "wheelhouse".
-        wheelhouse: Option<Directory> = None, example "\"/srv/wheelhouse\"", shown "none";
+        wheelhouse: Option<Directory> = None, example "\"/srv/wheelhouse\"";
         /// The file that `bundle create` made, for source "bundle".
-        bundle: Option<AbsolutePath> = None, example "\"/srv/camcops.tar.zst\"", shown "none";
+        bundle: Option<AbsolutePath> = None, example "\"/srv/camcops.tar.zst\"";
         /// What installs the Python packages: "auto" is uv where it can be had, else pip.
         installer: Installer = Installer::Auto, example "\"pip\"";
     }
@@ -91,21 +91,21 @@ key::settings! {
         /// The account that CamCOPS uses in the database.
         user: Option<DatabaseUser> = None, example "\"camcops\"", shown "the same as database.name";
         /// A file with the account's password, which only root can read.
-        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-database-password\"", shown "none";
+        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-database-password\"";
         /// An option file with the user and the password of the server's administrator; without it a local server is administered by root over its socket, and in an external one everything has to be there already.
-        admin_defaults_file: Option<AbsolutePath> = None, example "\"/root/database-administrator.cnf\"", shown "none";
+        admin_defaults_file: Option<AbsolutePath> = None, example "\"/root/database-administrator.cnf\"";
         /// Where the accounts come from, as an external server sees this machine; % stands for anything.
         client_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the server sees it";
         /// A further account that may only read, for reports.
-        readonly_user: Option<DatabaseUser> = None, example "\"camcops_reports\"", shown "none";
+        readonly_user: Option<DatabaseUser> = None, example "\"camcops_reports\"";
         /// Where that account comes from, if not from where the application's comes; % stands for anything.
         readonly_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the application's account";
         /// A file with that account's password, which only root can read.
-        readonly_password_file: Option<AbsolutePath> = None, example "\"/root/camcops-reports-password\"", shown "none";
+        readonly_password_file: Option<AbsolutePath> = None, example "\"/root/camcops-reports-password\"";
         /// How the connection to an external database is encrypted; "verify" also checks who answers.
         tls: DatabaseTls = DatabaseTls::Off, example "\"verify\"";
         /// The certificate of the authority that signed the database's certificate.
-        tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/database-ca.pem\"", shown "none";
+        tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/database-ca.pem\"";
         /// Whether a local database is tuned for CamCOPS, such as for large uploads.
         tuning: bool = true, example "false";
         /// When a local database writes to the disk: 1 with each transaction, 2 each second (faster, but a power cut loses the last second).
@@ -125,11 +125,11 @@ key::settings! {
         /// The account that CamCOPS uses at the broker.
         user: Option<AccountName> = None, example "\"camcops\"", shown "camcops, or camcops_NAME for another instance";
         /// A file with the account's password, which only root can read.
-        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-broker-password\"", shown "none";
+        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-broker-password\"";
         /// Whether the connection to an external broker is encrypted.
         tls: bool = false, example "true";
         /// The certificate of the authority that signed the broker's certificate.
-        tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/broker-ca.pem\"", shown "none";
+        tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/broker-ca.pem\"";
         /// How many milliseconds a task may take before the broker gives it to another worker.
         consumer_timeout_ms: Whole<300_000, { u32::MAX }> = Whole(7_200_000), example "3600000";
     }
@@ -157,7 +157,7 @@ key::settings! {
         /// How many seconds a request may take.
         timeout_s: Whole<30, 3600> = Whole(300), example "600";
         /// The machines in front of the web server whose word on the client's address is believed.
-        trusted_proxies: Vec<Network> = Vec::new(), example "[\"192.0.2.0/24\"]", shown "none";
+        trusted_proxies: Vec<Network> = Vec::new(), example "[\"192.0.2.0/24\"]";
         /// How large an upload may be, in MiB.
         max_body_mb: Whole<1, 2047> = Whole(64), example "128";
     }
@@ -167,27 +167,27 @@ key::settings! {
         /// Whether the certificate is made here and signed by itself, given as files, or had by certbot from an authority that speaks ACME.
         mode: TlsMode = TlsMode::SelfSigned, example "\"files\"";
         /// The certificate file, for mode "files".
-        certificate: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/camcops.example.org.pem\"", shown "none";
+        certificate: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/camcops.example.org.pem\"";
         /// The key file, for mode "files".
-        key: Option<AbsolutePath> = None, example "\"/etc/ssl/private/camcops.example.org.key\"", shown "none";
+        key: Option<AbsolutePath> = None, example "\"/etc/ssl/private/camcops.example.org.key\"";
         /// The file with the intermediate certificates, unless the certificate file holds them.
-        chain: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/chain.pem\"", shown "none";
+        chain: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/chain.pem\"";
         /// The country in a self-signed certificate.
-        country: Option<Country> = None, example "\"GB\"", shown "none";
+        country: Option<Country> = None, example "\"GB\"";
         /// The state or province in a self-signed certificate.
-        state_or_province: Option<Locality> = None, example "\"Cambridgeshire\"", shown "none";
+        state_or_province: Option<Locality> = None, example "\"Cambridgeshire\"";
         /// The town in a self-signed certificate.
-        locality: Option<Locality> = None, example "\"Cambridge\"", shown "none";
+        locality: Option<Locality> = None, example "\"Cambridge\"";
         /// The organization in a self-signed certificate.
-        organization: Option<Organization> = None, example "\"Example Hospital\"", shown "none";
+        organization: Option<Organization> = None, example "\"Example Hospital\"";
         /// Names or addresses in a self-signed certificate besides web.server_names.
-        dns_names: Vec<Host> = Vec::new(), example "[\"camcops.internal.example.org\"]", shown "none";
+        dns_names: Vec<Host> = Vec::new(), example "[\"camcops.internal.example.org\"]";
         /// How many days a self-signed certificate is valid.
         days: Whole<1, 825> = Whole(365), example "90";
         /// The directory of the ACME authority, for mode "certbot"; the machine has to trust its certificate.
         acme_server: AcmeServer = AcmeServer("https://acme-v02.api.letsencrypt.org/directory".into()), example "\"https://acme.example.org/directory\"";
         /// Where the ACME authority writes to about the certificate.
-        acme_email: Option<Mailbox> = None, example "\"camcops@example.org\"", shown "none";
+        acme_email: Option<Mailbox> = None, example "\"camcops@example.org\"";
         /// Whether you agree to the terms of the ACME authority; it gives no certificate without that.
         acme_agree_tos: bool = false, example "true";
     }
@@ -197,9 +197,9 @@ key::settings! {
         /// What starts and watches the services: "auto" is systemd where it runs.
         manager: ServiceManager = ServiceManager::Auto, example "\"supervisor\"";
         /// The services that are not wanted on this machine.
-        disabled: Vec<ServiceName> = Vec::new(), example "[\"monitor\"]", shown "none";
+        disabled: Vec<ServiceName> = Vec::new(), example "[\"monitor\"]";
         /// Services of the site's own beside those of CamCOPS, each a table [[services.extra]]: started, watched and logged like them. One of the same name in a later file takes the place of an earlier one.
-        extra: Vec<ExtraService> = Vec::new(), example "[{ name = \"listener\", command = [\"/usr/local/bin/listener\", \"--port\", \"9000\"], path = \"/listener\", port = 9000 }]", shown "none";
+        extra: Vec<ExtraService> = Vec::new(), example "[{ name = \"listener\", command = [\"/usr/local/bin/listener\", \"--port\", \"9000\"], path = \"/listener\", port = 9000 }]";
     }
 
     /// The workers that do background tasks.
@@ -219,25 +219,25 @@ key::settings! {
         /// The user name that the monitor asks for.
         user: AccountName = AccountName("camcops".into()), example "\"admin\"";
         /// A file with the password that the monitor asks for, which only root can read.
-        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-monitor-password\"", shown "none";
+        password_file: Option<AbsolutePath> = None, example "\"/root/camcops-monitor-password\"";
         /// A file for the textfile collector of Prometheus' node exporter that says how the site is, renewed every five minutes.
-        metrics_file: Option<AbsolutePath> = None, example "\"/var/lib/prometheus/node-exporter/camcops.prom\"", shown "none";
+        metrics_file: Option<AbsolutePath> = None, example "\"/var/lib/prometheus/node-exporter/camcops.prom\"";
     }
 
     /// What CamCOPS shows and where it is used.
     site: Site {
         /// The web page of the institution.
-        institution_url: Option<WebAddress> = None, example "\"https://www.example.org/\"", shown "none";
+        institution_url: Option<WebAddress> = None, example "\"https://www.example.org/\"";
         /// The picture file of the institution's logo.
         logo: Option<AbsolutePath> = None, example "\"/srv/camcops/images/logo.png\"", shown "the logo of CamCOPS";
         /// Further files of task texts, besides those of CamCOPS; * stands for anything.
-        extra_strings: Vec<AbsolutePath> = Vec::new(), example "[\"/srv/camcops/extra_strings/*.xml\"]", shown "none";
+        extra_strings: Vec<AbsolutePath> = Vec::new(), example "[\"/srv/camcops/extra_strings/*.xml\"]";
         /// The SNOMED CT codes for tasks, which need a licence.
-        snomed_task_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/tasks.xml\"", shown "none";
+        snomed_task_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/tasks.xml\"";
         /// The SNOMED CT codes for ICD-9-CM.
-        snomed_icd9_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/icd9.xml\"", shown "none";
+        snomed_icd9_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/icd9.xml\"";
         /// The SNOMED CT codes for ICD-10.
-        snomed_icd10_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/icd10.xml\"", shown "none";
+        snomed_icd10_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/icd10.xml\"";
         /// The time zone of background tasks.
         timezone: Option<Timezone> = None, example "\"Europe/London\"", shown "the machine's";
         /// The language of the web pages.
@@ -251,7 +251,7 @@ key::settings! {
     /// The first user of CamCOPS, who may do everything. One that exists is kept.
     superuser: Superuser {
         /// The name of the user.
-        username: Option<UserName> = None, example "\"admin\"", shown "none";
+        username: Option<UserName> = None, example "\"admin\"";
         /// A file with the user's first password, which only root can read.
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-superuser-password\"", shown "asked for on a terminal";
     }
@@ -271,7 +271,7 @@ key::settings! {
         /// Of how many months the newest backup is kept.
         keep_monthly: Whole<0, 600> = Whole(12), example "24";
         /// The recipient of age who can read the backups; without one they are not encrypted. Make the pair on another machine with `age-keygen -o FILE`: what it prints goes here, and without FILE no backup can be read. The dump before an upgrade is not encrypted: the way back has to read it.
-        encrypt_to: Option<Recipient> = None, example "\"ssh-ed25519 AAAA... backup@example.org\"", shown "none";
+        encrypt_to: Option<Recipient> = None, example "\"ssh-ed25519 AAAA... backup@example.org\"";
     }
 
     /// Where the services log to.
@@ -285,11 +285,11 @@ key::settings! {
     /// How this machine reaches package archives.
     network: Internet {
         /// The proxy for plain HTTP.
-        http_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"", shown "none";
+        http_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"";
         /// The proxy for HTTPS.
-        https_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"", shown "none";
+        https_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"";
         /// A file with USER:PASSWORD for both proxies, which only root can read.
-        proxy_login_file: Option<AbsolutePath> = None, example "\"/root/proxy-login\"", shown "none";
+        proxy_login_file: Option<AbsolutePath> = None, example "\"/root/proxy-login\"";
         /// What is reached without a proxy.
         no_proxy: Vec<ProxyException> = Vec::new(), example "[\"localhost\", \".example.org\"]", shown "nothing";
         /// The certificates of the authorities that package archives or the proxy are signed by.
@@ -297,7 +297,7 @@ key::settings! {
         /// The Python package index.
         pip_index_url: Option<IndexAddress> = None, example "\"https://pypi.example.org/simple/\"", shown "the machine's own choice in /etc/pip.conf, else PyPI";
         /// A file with USER:PASSWORD for the Python package index, which only root can read.
-        pip_login_file: Option<AbsolutePath> = None, example "\"/root/pip-login\"", shown "none";
+        pip_login_file: Option<AbsolutePath> = None, example "\"/root/pip-login\"";
         /// Whether nothing may be fetched from anywhere.
         offline: bool = false, example "true";
     }

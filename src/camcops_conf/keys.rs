@@ -26,31 +26,25 @@ pub enum ConfSection {
     Twilio,
 }
 
+/// The headers of those that have only one.
+const HEADERS: [(ConfSection, &str); 5] = [
+    (Site, "site"),
+    (Server, "server"),
+    (Export, "export"),
+    (Kapow, "sms_backend:kapow"),
+    (Twilio, "sms_backend:twilio"),
+];
+
 impl ConfSection {
     /// The section that a header in the file means, if CamCOPS reads it at all.
     pub fn of(header: &str) -> Option<Self> {
-        match header {
-            "site" => Some(Site),
-            "server" => Some(Server),
-            "export" => Some(Export),
-            "sms_backend:kapow" => Some(Kapow),
-            "sms_backend:twilio" => Some(Twilio),
-            _ => header.strip_prefix("recipient:").filter(|name| !name.is_empty()).map(|_| Recipient),
-        }
+        let only = HEADERS.iter().find(|(_, known)| *known == header).map(|(section, _)| *section);
+        only.or_else(|| header.strip_prefix("recipient:").filter(|name| !name.is_empty()).map(|_| Recipient))
     }
-}
 
-impl ConfSection {
     /// Its header in the file, where it has only one.
     pub(crate) fn header(self) -> Option<&'static str> {
-        Some(match self {
-            Site => "site",
-            Server => "server",
-            Export => "export",
-            Recipient => return None,
-            Kapow => "sms_backend:kapow",
-            Twilio => "sms_backend:twilio",
-        })
+        HEADERS.iter().find(|(section, _)| *section == self).map(|(_, header)| *header)
     }
 }
 

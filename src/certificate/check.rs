@@ -5,6 +5,7 @@ mod files;
 
 use super::read::{self, HostName, PrivateKey, Worth};
 use super::validity_times;
+use crate::base::text::shell_word;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -456,10 +457,4 @@ fn broken_signature(certificate: &X509Certificate<'_>) -> bool {
         return matches!(parameters, Some(Ok(parameters)) if parameters.hash_algorithm_oid().to_id_string() == SHA1);
     }
     BROKEN_SIGNATURES.contains(&id.as_str())
-}
-
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let safe = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c);
-    if text.chars().all(safe) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

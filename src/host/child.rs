@@ -84,13 +84,8 @@ impl Host {
     /// The same as another account, by its numbers. It has a session of its own, which no terminal belongs to: whoever
     /// has root's terminal can type into it.
     pub(crate) fn child_of<'a>(&'a self, user: u32, group: u32, program: &'a str) -> Child<'a> {
-        // Not setsid(1) after the account: until then others of that account could take the process over.
-        let mut command = Command::new("/usr/bin/setsid");
-        command.args(["/usr/bin/setpriv", &format!("--reuid={user}"), &format!("--regid={group}")]).args([
-            "--clear-groups",
-            "--",
-            program,
-        ]);
+        let mut command = command_as(user, group);
+        command.arg(program);
         self.prepared(program, command)
     }
 
@@ -112,6 +107,15 @@ impl Host {
         command.env("PATH", path).env("LC_ALL", "C.UTF-8").current_dir("/").stdin(Stdio::null());
         Child { host: self, program, command, input: None, patience: None }
     }
+}
+
+/// What a program's name and arguments are given to, to run as an account in a session of its own. Not setsid(1) after the
+/// account: until then others of that account could take the process over.
+pub(super) fn command_as(user: u32, group: u32) -> Command {
+    let mut command = Command::new("/usr/bin/setsid");
+    command.arg("/usr/bin/setpriv").args([format!("--reuid={user}"), format!("--regid={group}")]);
+    command.args(["--clear-groups", "--"]);
+    command
 }
 
 impl<'a> Child<'a> {
@@ -213,6 +217,17 @@ impl<'a> Child<'a> {
         }
     }
 
+    /// What it reads lies ready in memory.
+    pub(super) fn lay_input(&mut self) -> Result<()> {
+        if let Some(input) = &self.input {
+            let mut file = unnamed_file()?;
+            file.write_all(input)?;
+            file.rewind()?;
+            self.command.stdin(file);
+        }
+        Ok(())
+    }
+
     /// Starts it, with its complaints among its output if wanted; how it ended is told once it has.
     fn start(
         mut self,
@@ -226,12 +241,7 @@ impl<'a> Child<'a> {
         let (output, complaint) = (unnamed_file()?, unnamed_file()?);
         let complaints_to = if together { &output } else { &complaint };
         self.command.stdout(output.try_clone()?).stderr(complaints_to.try_clone()?);
-        if let Some(input) = &self.input {
-            let mut file = unnamed_file()?;
-            file.write_all(input)?;
-            file.rewind()?;
-            self.command.stdin(file);
-        }
+        self.lay_input()?;
         #[cfg(test)]
         if let Some(answer) = super::script::run(&self.command, self.input.as_deref().map(Vec::as_slice)) {
             let running = RunningChild {
@@ -251,7 +261,7 @@ impl<'a> Child<'a> {
     }
 }
 
-fn not_started(program: &str, why: io::Error) -> anyhow::Error {
+pub(super) fn not_started(program: &str, why: io::Error) -> anyhow::Error {
     match why.kind() {
         io::ErrorKind::NotFound => Exit::Unreachable.because(format!("{program} is not installed on this machine")),
         _ => anyhow::Error::new(why).context(format!("can't start {program}")),

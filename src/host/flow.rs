@@ -1,12 +1,10 @@
 //! A program that much flows through: what it reads or writes comes by pipes, as it would not fit into memory.
 
 use super::Host;
-use super::child::{Child, Ended, end_group, read_output, unnamed_file};
-use crate::base::error::Exit;
+use super::child::{Child, Ended, end_group, not_started, read_output, unnamed_file};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::File;
-use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::{self, ChildStdin, ChildStdout, Stdio};
 
@@ -48,12 +46,7 @@ impl Child<'_> {
         }
         let complaint = unnamed_file()?;
         self.command.stderr(complaint.try_clone()?);
-        if let Some(input) = &self.input {
-            let mut file = unnamed_file()?;
-            file.write_all(input)?;
-            io::Seek::rewind(&mut file)?;
-            self.command.stdin(file);
-        }
+        self.lay_input()?;
         if ends != Ends::Output {
             self.command.stdin(Stdio::piped());
         }
@@ -62,19 +55,12 @@ impl Child<'_> {
             Ends::Input => self.command.stdout(Stdio::null()),
             _ => self.command.stdout(Stdio::piped()),
         };
-        let mut child = self.command.spawn().map_err(|why| match why.kind() {
-            io::ErrorKind::NotFound => {
-                Exit::Unreachable.because(format!("{} is not installed on this machine", self.program))
-            }
-            _ => anyhow::Error::new(why).context(format!("can't start {}", self.program)),
-        })?;
+        let mut child = self.command.spawn().map_err(|why| not_started(self.program, why))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
-        // A pipe that stays small is only slower.
-        if let Some(input) = &input {
-            let _ = fcntl(input.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
-        }
-        if let Some(output) = &output {
-            let _ = fcntl(output.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
+        let pipes = [input.as_ref().map(AsFd::as_fd), output.as_ref().map(AsFd::as_fd)];
+        for pipe in pipes.into_iter().flatten() {
+            // A pipe that stays small is only slower.
+            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE));
         }
         Ok(Flow { input, output, program: self.program.to_owned(), child, complaint, is_over: false })
     }
@@ -127,7 +113,7 @@ impl Drop for Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::io::{Read, Write};
 
     #[test]
     fn what_is_written_flows_through() {

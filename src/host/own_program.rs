@@ -1,5 +1,6 @@
 //! This very program, asked as another account.
 
+use super::child::command_as;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::fs::File;
 use std::io;
@@ -13,10 +14,8 @@ use tokio::process::Command;
 pub(crate) async fn ask_as((uid, gid): (u32, u32), arguments: &[&str], most: u64) -> io::Result<Vec<u8>> {
     let program = File::open("/proc/self/exe")?;
     fcntl(&program, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    let mut child = Command::new("/usr/bin/setsid")
-        .arg("/usr/bin/setpriv")
-        .args([format!("--reuid={uid}"), format!("--regid={gid}")])
-        .args(["--clear-groups", "--"])
+    let mut command = Command::from(command_as(uid, gid));
+    let mut child = command
         .arg(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .args(arguments)
         // Settings in it may be secrets, and that account could read it.

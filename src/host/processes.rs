@@ -6,7 +6,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -184,17 +184,17 @@ pub(crate) fn memory_share(pid: u32) -> Option<u64> {
     Some(kib_of(&read_process(pid, "smaps_rollup")?, "Pss:")? * 1024)
 }
 
+/// What a process has open, as the kernel calls it: a path, `socket:[1234]`.
+fn open_handles(pid: u32) -> impl Iterator<Item = String> {
+    let handles = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let target =
+        |handle: io::Result<fs::DirEntry>| fs::read_link(handle.ok()?.path()).ok()?.into_os_string().into_string().ok();
+    handles.take(MOST_FILES).filter_map(target)
+}
+
 /// The files that a process has open.
 pub(crate) fn open_files(pid: u32) -> Vec<String> {
-    let handles = fs::read_dir(format!("/proc/{pid}/fd"));
-    handles
-        .into_iter()
-        .flatten()
-        .take(MOST_FILES)
-        .filter_map(|handle| fs::read_link(handle.ok()?.path()).ok())
-        .filter_map(|path| path.into_os_string().into_string().ok())
-        .filter(|path| path.starts_with('/'))
-        .collect()
+    open_handles(pid).filter(|path| path.starts_with('/')).collect()
 }
 
 /// Something that listens.
@@ -254,18 +254,8 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
 pub(crate) fn find_holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Process> {
     let mut holders = BTreeMap::new();
     for pid in all_processes() {
-        let Ok(handles) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-            continue;
-        };
-        for handle in handles.flatten() {
-            let Ok(target) = fs::read_link(handle.path()) else {
-                continue;
-            };
-            let inode: Option<u64> = target
-                .to_str()
-                .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']'))
-                .and_then(|inode| inode.parse().ok());
-            let Some(inode) = inode else { continue };
+        let inode = |target: String| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
+        for inode in open_handles(pid).filter_map(inode) {
             for listener in listeners.iter().filter(|one| one.inode == inode) {
                 // The parent comes before its children, which have the same sockets.
                 holders
@@ -281,7 +271,7 @@ pub(crate) fn find_holders(listeners: &[Listener]) -> BTreeMap<SocketAddr, Proce
 pub(crate) fn changed_time(path: &str) -> Result<Option<SystemTime>> {
     let own = match fs::symlink_metadata(path) {
         Ok(data) => data,
-        Err(why) if matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         Err(why) => return Err(why).with_context(|| format!("can't look at {path}")),

@@ -2,6 +2,7 @@
 
 use super::{Host, PathInfo, entry_of_stat};
 use crate::base::error::Exit;
+use crate::base::text::shell_word;
 use anyhow::Result;
 use nix::sys::stat::fstat;
 use nix::unistd::getegid;
@@ -82,7 +83,7 @@ impl Trust<'_> {
         let by_group = mode & 0o020 != 0 && !self.groups.contains(&gid);
         let owner = self.host.accounts.owner_name(uid, gid);
         let (user, group) = owner.split_once(':').unwrap_or((&owner, ""));
-        let quoted = quote_path(path);
+        let quoted = shell_word(Path::new(path));
         let (how, command) = match (is_foreign, by_others) {
             (true, false) => (format!("belongs to {user}"), format!("chown root:root {quoted}")),
             (true, true) => (
@@ -98,14 +99,5 @@ impl Trust<'_> {
         Err(Exit::CannotCreate.because(format!(
             "{path}{what} {how}, and root follows what it says; nothing was changed: look at what is there, then `{command}`, and run again"
         )))
-    }
-}
-
-/// A path as a word of a command line.
-fn quote_path(path: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
-    match path.chars().all(is_plain) {
-        true => path.to_owned(),
-        false => format!("'{}'", path.replace('\'', r"'\''")),
     }
 }

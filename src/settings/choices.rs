@@ -1,99 +1,37 @@
 //! Settings that are one of a few words.
 
-use super::value::choice;
+use super::value::choices;
 
-choice! {
+choices! {
     /// A version of CamCOPS that this program can install.
-    Version {
-        /// 2.4.23.
-        V2_4_23 = "2.4.23",
-        /// 2.4.24.
-        V2_4_24 = "2.4.24",
-    }
-}
+    Version { V2_4_23 = "2.4.23", V2_4_24 = "2.4.24" }
 
-impl Version {
-    /// The newest one.
-    pub(crate) const NEWEST: Version = Version::V2_4_24;
-}
-
-choice! {
     /// Where CamCOPS and its packages come from.
-    Source {
-        /// The Python package index.
-        Pypi = "pypi",
-        /// A directory of files.
-        Wheelhouse = "wheelhouse",
-        /// A bundle.
-        Bundle = "bundle",
-    }
-}
+    Source { Pypi = "pypi", Wheelhouse = "wheelhouse", Bundle = "bundle" }
 
-choice! {
-    /// What installs Python packages.
-    Installer {
-        /// uv where it can be had, else pip.
-        Auto = "auto",
-        /// uv.
-        Uv = "uv",
-        /// pip.
-        Pip = "pip",
-    }
-}
+    /// What installs Python packages: `Auto` is uv where it can be had, else pip.
+    Installer { Auto = "auto", Uv = "uv", Pip = "pip" }
 
-choice! {
-    /// The account that the services run as.
-    AccountUser {
-        /// The web server's account.
-        Auto = "auto",
-        /// A dedicated account.
-        Camcops = "camcops",
-    }
-}
+    /// The account that the services run as: `Auto` is the web server's.
+    AccountUser { Auto = "auto", Camcops = "camcops" }
 
-choice! {
-    /// Where a database or a broker is.
-    Mode {
-        /// On this machine, set up by this program.
-        Local = "local",
-        /// Somewhere else, set up by somebody else.
-        External = "external",
-    }
-}
+    /// Where a database or a broker is: on this machine and set up by this program, or somewhere else by somebody else.
+    Mode { Local = "local", External = "external" }
 
-choice! {
-    /// How the connection to an external database is protected.
-    DatabaseTls {
-        /// Not at all.
-        Off = "off",
-        /// Encrypted, with whatever certificate the database shows.
-        Required = "required",
-        /// Encrypted, with a certificate that the given authority signed.
-        Verify = "verify",
-    }
-}
+    /// How the connection to an external database is protected: `Required` takes whatever certificate the database shows.
+    DatabaseTls { Off = "off", Required = "required", Verify = "verify" }
 
-choice! {
-    /// The web server in front of CamCOPS.
-    Frontend {
-        /// Apache, with a site of its own.
-        Apache = "apache",
-        /// None that this program sets up.
-        None = "none",
-    }
-}
+    /// The web server that this program sets up in front of CamCOPS.
+    Frontend { Apache = "apache", None = "none" }
 
-choice! {
     /// The program that serves CamCOPS to the web server.
     Backend {
-        /// Gunicorn: several processes.
+        /// Several processes.
         Gunicorn = "gunicorn",
-        /// CherryPy: one process with threads.
+        /// One process with threads.
         Cherrypy = "cherrypy",
     }
-}
 
-choice! {
     /// Where the certificate of the site comes from.
     TlsMode {
         /// Made by this program and signed by itself.
@@ -103,21 +41,10 @@ choice! {
         /// Issued by an authority that speaks ACME, and renewed, by certbot.
         Certbot = "certbot",
     }
-}
 
-choice! {
-    /// What starts and watches the services.
-    ServiceManager {
-        /// systemd where it runs, else supervisor.
-        Auto = "auto",
-        /// systemd.
-        Systemd = "systemd",
-        /// supervisor.
-        Supervisor = "supervisor",
-    }
-}
+    /// What starts and watches the services: `Auto` is systemd where that runs, else supervisor.
+    ServiceManager { Auto = "auto", Systemd = "systemd", Supervisor = "supervisor" }
 
-choice! {
     /// One of the services of an instance.
     Service {
         /// The web application.
@@ -129,36 +56,24 @@ choice! {
         /// The monitor of background tasks.
         Monitor = "monitor",
     }
-}
 
-choice! {
-    /// What a site is for.
-    Environment {
-        /// Real patients.
-        Production = "production",
-        /// Trying things out.
-        Test = "test",
-    }
-}
+    /// What a site is for: real patients, or trying things out.
+    Environment { Production = "production", Test = "test" }
 
-choice! {
-    /// Where the services log to.
-    LogMode {
-        /// The journal.
-        Journal = "journal",
-        /// Files that are rotated.
-        File = "file",
-    }
-}
+    /// Where the services log to: `File` means files that are rotated.
+    LogMode { Journal = "journal", File = "file" }
 
-choice! {
     /// What the timer removes after each backup.
     Pruning {
-        /// Nothing.
         Never = "never",
         /// What is beyond so many days, weeks and months.
         Generations = "generations",
         /// After 31 days all but those of the first of each month.
         FirstOfMonth = "first-of-month",
     }
+}
+
+impl Version {
+    /// The newest one.
+    pub(crate) const NEWEST: Version = Version::V2_4_24;
 }

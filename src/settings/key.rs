@@ -123,7 +123,7 @@ macro_rules! settings {
                     section_doc: $Section::ABOUT.trim_ascii(),
                     doc: concat!($($doc),+).trim_ascii(),
                     allowed: <$type as Setting>::allowed(),
-                    default: [$($shown,)? default_toml.as_str()][0].to_owned(),
+                    default: [$($shown,)? $crate::settings::key::shown_default(&default_toml)][0].to_owned(),
                     example: $example,
                     default_toml,
                     read: |settings, given| given.read().map(|value| settings.$section.$key = value),
@@ -134,6 +134,11 @@ macro_rules! settings {
     };
 }
 pub(super) use settings;
+
+/// A default in words: an empty text or list is none.
+pub(super) fn shown_default(toml: &str) -> &str {
+    if ["\"\"", "[]"].contains(&toml) { "none" } else { toml }
+}
 
 /// What a dotted name stands for.
 pub(super) enum Target {

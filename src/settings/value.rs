@@ -247,15 +247,15 @@ impl<T: Setting + PartialEq> Setting for Vec<T> {
     }
 }
 
-/// Makes an enum of a fixed set of words and lets it be a setting.
-macro_rules! choice {
-    (
+/// Makes enums of fixed sets of words and lets them be settings.
+macro_rules! choices {
+    ($(
         $(#[doc = $doc:literal])+
-        $name:ident { $( $(#[doc = $variant_doc:literal])+ $variant:ident = $word:literal, )+ }
-    ) => {
+        $name:ident { $( $(#[doc = $variant_doc:literal])* $variant:ident = $word:literal ),+ $(,)? }
+    )+) => {$(
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum $name { $( $(#[doc = $variant_doc])+ $variant, )+ }
+        pub(crate) enum $name { $( $(#[doc = $variant_doc])* $variant, )+ }
 
         impl $name {
             /// Every choice, in the order of the documentation.
@@ -269,27 +269,32 @@ macro_rules! choice {
 
         impl $crate::settings::value::Setting for $name {
             fn allowed() -> String {
-                let words = Self::ALL.iter().map(|choice| format!("{:?}", choice.as_str()));
-                let words: Vec<_> = words.collect();
-                match words.split_last() {
-                    Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
-                    _ => words.concat(),
-                }
+                $crate::settings::value::list_choices(Self::ALL.iter().map(|choice| choice.as_str()))
             }
 
             fn read(value: &toml_edit::Value) -> anyhow::Result<Self> {
-                let word = $crate::settings::value::one_line(value)?;
-                let choice = Self::ALL.iter().find(|choice| choice.as_str() == word);
-                choice.copied().ok_or_else(|| anyhow::anyhow!("{word:?} is not one of the choices"))
+                match $crate::settings::value::one_line(value)? {
+                    $($word => Ok(Self::$variant),)+
+                    word => anyhow::bail!("{word:?} is not one of the choices"),
+                }
             }
 
             fn write(&self) -> toml_edit::Value {
                 self.as_str().into()
             }
         }
-    };
+    )+};
 }
-pub(super) use choice;
+pub(super) use choices;
+
+/// `"a", "b" or "c"`
+pub(super) fn list_choices(words: impl Iterator<Item = &'static str>) -> String {
+    let words: Vec<_> = words.map(|word| format!("{word:?}")).collect();
+    match words.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => words.concat(),
+    }
+}
 
 /// Makes a newtype of a string that passes a check and lets it be a setting; `ensure!` and `bail!` refuse.
 macro_rules! checked_text {

@@ -1,6 +1,7 @@
 //! Files that are not what they should be: binary, encrypted, empty, swapped.
 
-use super::{Findings, GivenFiles, shell_word};
+use super::{Findings, GivenFiles};
+use crate::base::text::shell_word;
 use crate::certificate::read::{self, PrivateKey, Unreadable};
 use std::path::{Path, PathBuf};
 use x509_parser::certificate::X509Certificate;
