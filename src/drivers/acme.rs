@@ -172,14 +172,9 @@ pub(crate) fn renew_certificate(known: &Certbot, host: &Host, name: &str, how: R
 }
 
 fn run_certbot(known: &Certbot, host: &Host, arguments: &[&str]) -> Result<Ended> {
-    let mut child = host.child("certbot").args(arguments);
-    for (name, value) in proxy_variables(host, &known.network)? {
-        child = child.env(&name, &value);
-    }
-    if let Some(bundle) = &known.network.ca_bundle {
-        child = child.env("REQUESTS_CA_BUNDLE", bundle.as_str());
-    }
-    child.patience(PATIENCE).end()
+    let bundle = known.network.ca_bundle.iter().map(|path| ("REQUESTS_CA_BUNDLE", path.as_str()));
+    let child = host.child("certbot").args(arguments).envs(proxy_variables(host, &known.network)?);
+    child.envs(bundle).patience(PATIENCE).end()
 }
 
 fn check_success(said: &Ended, next: &str) -> Result<()> {

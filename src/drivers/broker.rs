@@ -291,14 +291,8 @@ fn define_user(host: &Host, name: &str, password: &Secret) -> Result<()> {
 
 /// The broker's own tool.
 fn run_control(host: &Host, arguments: &[&str]) -> Result<()> {
-    host.child_apart("rabbitmqctl")
-        .args(["--quiet"])
-        .args(arguments)
-        .env("LC_ALL", "C.UTF-8")
-        .patience(TOOL_PATIENCE)
-        .run()
-        .map_err(|why| Exit::Unreachable.give_to(why))?;
-    Ok(())
+    let done = host.child_apart("rabbitmqctl").args(["--quiet"]).args(arguments).patience(TOOL_PATIENCE).run();
+    done.map(drop).map_err(|why| Exit::Unreachable.give_to(why))
 }
 
 /// The broker when it runs; it may have been started just now.

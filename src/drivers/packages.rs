@@ -76,13 +76,18 @@ impl PackageSource {
     }
 
     fn command_for(&self, names: &[&str]) -> String {
-        let best: Vec<&str> = names.iter().filter_map(|n| alternative_names(n).next()).collect();
         let command = match self.names.manager {
             PackageManager::Apt => "apt-get install --no-install-recommends",
             PackageManager::Dnf => "dnf install",
         };
-        format!("{command} {}", best.join(" "))
+        format!("{command} {}", best_names(names))
     }
+}
+
+/// The first alternative of each, as a command takes them.
+fn best_names(names: &[&str]) -> String {
+    let best: Vec<&str> = names.iter().filter_map(|name| alternative_names(name).next()).collect();
+    best.join(" ")
 }
 
 /// Whether a package is there, whole and configured.
@@ -122,8 +127,7 @@ pub(crate) fn install_packages(known: &PackageSource, host: &Host, names: &[&str
         None if known.network.offline => return Err(not_offline(known, &missing)),
         None => {}
     }
-    let what: Vec<&str> = missing.iter().filter_map(|n| alternative_names(n).next()).collect();
-    (known.tell)(&format!("installing {}", what.join(" ")));
+    (known.tell)(&format!("installing {}", best_names(&missing)));
     let made = match known.names.manager {
         PackageManager::Apt => apt::install_packages(host, known, &missing, resumed),
         PackageManager::Dnf => dnf::install_packages(host, known, &missing),

@@ -157,6 +157,10 @@ impl Places {
     fn passing(&self) -> [&str; 3] {
         [&self.new, &self.old, &self.work]
     }
+
+    fn remove_passing(&self, host: &Host) -> Result<()> {
+        self.passing().into_iter().try_for_each(|path| host.remove_tree(path))
+    }
 }
 
 /// What a release says of itself.
@@ -300,9 +304,7 @@ pub(crate) fn enforce(
         let recipe = recipe.context("a release can't be built here")?;
         build::build_release(host, recipe, id, &places)?;
     }
-    for path in places.passing() {
-        host.remove_tree(path)?;
-    }
+    places.remove_passing(host)?;
     Ok(Enforced::Done)
 }
 
@@ -317,9 +319,7 @@ fn remove_release(host: &Host, id: &str, places: &Places) -> Result<Enforced> {
         // All of it goes at once: half a release under its own name would look like a whole one.
         host.rename(&places.own, &places.old)?;
     }
-    for path in places.passing() {
-        host.remove_tree(path)?;
-    }
+    places.remove_passing(host)?;
     Ok(Enforced::Done)
 }
 

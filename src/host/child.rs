@@ -131,6 +131,15 @@ impl<'a> Child<'a> {
         self
     }
 
+    /// With all of these in its environment.
+    pub(crate) fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Child<'a> {
+        self.command.envs(variables);
+        self
+    }
+
     /// With nothing in its environment but what it is given from here on.
     pub(crate) fn bare(mut self) -> Child<'a> {
         self.command.env_clear();

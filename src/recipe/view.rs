@@ -159,9 +159,11 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
     view
 }
 
-/// One of the site's own services. Every field is there, empty where nothing is said.
+/// Where people have their own files, which services do not see.
+const HOMES: [&str; 2] = ["/home/", "/root/"];
+
 fn names_home(text: &str) -> bool {
-    ["/home/", "/root/"].iter().any(|home| text.contains(home))
+    HOMES.iter().any(|home| text.contains(home))
 }
 
 /// The settings without what an option of this run alone names: where CamCOPS is installed from this time.
@@ -177,6 +179,7 @@ fn lasting_settings(site: &Site) -> Settings {
     settings
 }
 
+/// One of the site's own services. Every field is there, empty where nothing is said.
 fn extra_view(site: &Site, extra: &ExtraService) -> Value {
     let (layout, name) = (&site.layout, extra.name.as_str());
     let user = extra.user.as_ref().map_or(site.account(), |user| user.as_str());
@@ -196,8 +199,7 @@ fn extra_view(site: &Site, extra: &ExtraService) -> Value {
     let write_paths = [directory, socket_directory];
     let holds_program = |place: &&str| program.starts_with(&format!("{}/", place.trim_end_matches('/')));
     let no_programs = write_paths.iter().filter(|place| !place.is_empty() && !holds_program(place));
-    let at_home =
-        [&program, directory, socket].iter().any(|path| ["/home/", "/root/"].iter().any(|home| path.starts_with(home)));
+    let at_home = [&program, directory, socket].iter().any(|path| HOMES.iter().any(|home| path.starts_with(home)));
     // What `$` means to systemd it would mean in the middle of any word.
     let arguments = extra.command.arguments().iter();
     let arguments = arguments.map(|word| match site.manager() {
@@ -255,15 +257,8 @@ const BELIEVED_HEADERS: [&str; 21] = [
 
 /// Each of them, and as it is written with underscores.
 fn believed_headers() -> Vec<String> {
-    let mut all = Vec::new();
-    for header in BELIEVED_HEADERS {
-        all.push(header.to_owned());
-        let other = header.replace('-', "_");
-        if other != header {
-            all.push(other);
-        }
-    }
-    all
+    let other = |header: &str| header.contains('-').then(|| header.replace('-', "_"));
+    BELIEVED_HEADERS.iter().flat_map(|header| [Some((*header).to_owned()), other(header)]).flatten().collect()
 }
 
 /// The directory below /run that is made for a service of the site's own, when its socket stands there.

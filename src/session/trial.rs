@@ -14,7 +14,7 @@ use crate::recipe::Recipe;
 use crate::resource::{Content, Resource};
 use crate::session::Session;
 use crate::settings::{Backend, Problem};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
@@ -204,11 +204,7 @@ fn path_to_python(site: &Session) -> String {
 /// Runs the part that is written in Python.
 fn ask_camcops(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
     let (host, application) = (&site.host, site.drivers.application()?);
-    let account = &application.account;
-    let (uid, gid) = host
-        .accounts
-        .owner(&format!("{account}:{account}"))
-        .with_context(|| format!("the account {account} does not exist"))?;
+    let (uid, gid) = application.account_numbers(host)?;
     // Not every container may make networks.
     let alone = host.child("unshare").args(["--net", "true"]).end();
     let (first, alone): (_, &[&str]) = match alone {
@@ -219,8 +215,7 @@ fn ask_camcops(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
         Backend::Gunicorn => "gunicorn",
         Backend::Cherrypy => "cherrypy",
     };
-    let child = host
-        .child(first)
+    host.child(first)
         .bare()
         .args(alone)
         .args([LONGEST_ANSWER, "setpriv"])
@@ -228,10 +223,8 @@ fn ask_camcops(site: &Session, text: &[u8]) -> Result<crate::host::Ended> {
         .args(["--init-groups", "--no-new-privs", "--"])
         .args([&path_to_python(site), "-W", "ignore", "-c", START, backend])
         .input(text)
-        .patience(PATIENCE);
-    let environment = application.environment.iter();
-    environment
-        .fold(child, |child, (name, value)| child.env(name, value))
+        .patience(PATIENCE)
+        .envs(application.environment.iter().cloned())
         .env("CAMCOPS_CONFIG_FILE", STANDARD_INPUT)
         .end()
 }

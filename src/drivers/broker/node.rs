@@ -143,12 +143,7 @@ pub(crate) fn stop_former(host: &Host) -> Result<()> {
 /// Asks the running broker by its own tool.
 pub(crate) fn ask_node(host: &Host) -> Result<Node> {
     let question = QUESTION.split_whitespace().collect::<Vec<_>>().join(" ");
-    let ended = host
-        .child_apart("rabbitmqctl")
-        .args(["--quiet", "eval", &question])
-        .env("LC_ALL", "C.UTF-8")
-        .patience(TOOL_PATIENCE)
-        .end()?;
+    let ended = host.child_apart("rabbitmqctl").args(["--quiet", "eval", &question]).patience(TOOL_PATIENCE).end()?;
     if !ended.status.success() {
         return Err(Exit::Unreachable.because(format!(
             "RabbitMQ's port is open, but rabbitmqctl can't ask it: {}; is it the one in {HOME}, and does its log in /var/log/rabbitmq say more?",

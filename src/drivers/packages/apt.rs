@@ -168,17 +168,11 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
 }
 
 pub(super) fn apt_child<'a>(host: &'a Host, known: &PackageSource, program: &'a str) -> Result<Child<'a>> {
-    let mut child = host.child(program);
-    for (name, value) in ENVIRONMENT {
-        child = child.env(name, value);
-    }
-    for (name, value) in proxy_variables(host, &known.network)? {
-        child = child.env(&name, &value);
-    }
-    if program.starts_with("apt") {
-        child = child.args(&*known.aside.borrow());
-    }
-    Ok(child)
+    let child = host.child(program).envs(ENVIRONMENT).envs(proxy_variables(host, &known.network)?);
+    Ok(match program.starts_with("apt") {
+        true => child.args(&*known.aside.borrow()),
+        false => child,
+    })
 }
 
 /// What lets apt see the packages of a bundle that was unpacked, and no other source. The machine's own lists and sources

@@ -15,26 +15,18 @@ const CAUSE_LINES: usize = 4;
 pub(crate) fn list_installed(host: &Host, names: &Packages) -> Result<BTreeSet<String>> {
     let asked: BTreeSet<&str> = names.all().collect();
     // Its status only counts the missing ones.
-    let answer = host
-        .child("rpm")
-        .args(["--query", "--queryformat", "%{NAME}\\n"])
-        .args(&asked)
-        .env("LC_ALL", "C.UTF-8")
-        .end()?;
+    let answer = host.child("rpm").args(["--query", "--queryformat", "%{NAME}\\n"]).args(&asked).end()?;
     Ok(answer.output.lines().filter(|line| asked.contains(line)).map(str::to_owned).collect())
 }
 
 /// Installs packages that are missing. dnf itself waits for another one at work.
 pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&str]) -> Result<()> {
     let chosen = missing.iter().filter_map(|name| alternative_names(name).next());
-    let mut child = host
+    let child = host
         .child("dnf")
         .args(["install", "--assumeyes", "--setopt=install_weak_deps=False"])
         .args(chosen)
-        .env("LC_ALL", "C.UTF-8");
-    for (name, value) in proxy_variables(host, &known.network)? {
-        child = child.env(&name, &value);
-    }
+        .envs(proxy_variables(host, &known.network)?);
     let ended = child.end_telling(|line| {
         if line.starts_with("  Installing") || line.starts_with("Error") {
             (known.tell)(line.trim());

@@ -367,10 +367,7 @@ pub(super) fn build_child<'a>(host: &'a Host, program: &str, variables: &[(Strin
 }
 
 fn bare_child<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, String)]) -> Child<'a> {
-    let mut child = setpriv.bare().env("PATH", PATH).env("LANG", "C.UTF-8");
-    for (name, value) in variables {
-        child = child.env(name, value);
-    }
+    let child = setpriv.bare().env("PATH", PATH).env("LANG", "C.UTF-8").envs(variables.iter().cloned());
     // An orphan would write into a tree that the next run clears away.
     child.args(["--pdeathsig", "KILL", "--", program])
 }

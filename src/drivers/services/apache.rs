@@ -2,7 +2,7 @@
 //! put back, and it is only ever told to read again, never restarted.
 
 use super::known::{ServiceManager, look_at_service};
-use super::state::ServicePhase;
+use super::state::{Handler, ServicePhase};
 use super::{scripts, systemd};
 use crate::base::error::Exit;
 use crate::drivers::{files, packages};
@@ -112,26 +112,30 @@ pub(crate) fn port_trouble(known: &ServiceManager) -> Option<String> {
 /// Lets Apache read its configuration again, or starts it.
 pub(crate) fn read_again(host: &Host, known: &ServiceManager, running: bool) -> Result<()> {
     test_configuration(host, known)?;
-    let service = known.layout.flavour.apache_service;
-    give_order(host, if running { "reload" } else { "start" }, service)
+    give_order(host, if running { "reload" } else { "start" }, known.layout.flavour)
 }
 
 /// The same for whoever changed a file that Apache's configuration names.
 pub(crate) fn follow_changes(known: &ServiceManager, host: &Host) -> Result<()> {
-    let service = known.layout.flavour.apache_service;
-    let name = match systemd::is_running(host)? {
-        true => format!("{service}.service"),
-        false => service.to_owned(),
-    };
+    let name = service_name(host, known.layout.flavour)?;
     known.forget();
     let running = look_at_service(Some(known), host, &name)?.phase == ServicePhase::Running;
     read_again(host, known, running)
 }
 
-fn give_order(host: &Host, verb: &str, service: &str) -> Result<()> {
-    match systemd::is_running(host)? {
-        true => systemd::give_order(host, verb, &format!("{service}.service")),
-        false => scripts::give_order(host, verb, service),
+/// The name that its manager has for it.
+fn service_name(host: &Host, flavour: &Flavour) -> Result<String> {
+    Ok(match systemd::is_running(host)? {
+        true => format!("{}.service", flavour.apache_service),
+        false => flavour.apache_service.to_owned(),
+    })
+}
+
+fn give_order(host: &Host, verb: &str, flavour: &Flavour) -> Result<()> {
+    let name = service_name(host, flavour)?;
+    match Handler::of(&name) {
+        Handler::Systemd => systemd::give_order(host, verb, &name),
+        _ => scripts::give_order(host, verb, &name),
     }
 }
 
@@ -141,11 +145,7 @@ pub(crate) fn after_undoing(known: Option<&ServiceManager>, host: &Host) -> Resu
         if !host.has_program(flavour.apache_control) {
             continue;
         }
-        let name = match systemd::is_running(host)? {
-            true => format!("{}.service", flavour.apache_service),
-            false => flavour.apache_service.to_owned(),
-        };
-        let seen = look_at_service(known, host, &name)?;
+        let seen = look_at_service(known, host, &service_name(host, flavour)?)?;
         if seen.phase != ServicePhase::Running {
             continue;
         }
@@ -160,7 +160,7 @@ pub(crate) fn after_undoing(known: Option<&ServiceManager>, host: &Host) -> Resu
                     "Apache still serves its old configuration, because the present one is broken: {why}"
                 )));
             }
-            give_order(host, "reload", flavour.apache_service)?;
+            give_order(host, "reload", flavour)?;
         }
         return Ok(());
     }

@@ -14,7 +14,6 @@ use anyhow::Result;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// One try.
@@ -34,14 +33,14 @@ pub(crate) struct ServiceManager {
     pub(super) monitor_port: u16,
     pub(super) names: Vec<String>,
     pub(super) certificate: String,
-    cache: Mutex<Option<BTreeMap<String, ServiceState>>>,
+    cache: RefCell<Option<BTreeMap<String, ServiceState>>>,
     begun: RefCell<Option<Begun>>,
     /// How long one of them has to answer.
     patience: Cell<Duration>,
     /// The broker that workers are asked through, once its password is known.
     broker: RefCell<Option<Rc<broker::Broker>>>,
     /// What they answered when all were asked at once; nothing until then.
-    answers: Mutex<Option<BTreeMap<String, Option<ProofResult>>>>,
+    answers: RefCell<Option<BTreeMap<String, Option<ProofResult>>>>,
 }
 
 impl ServiceManager {
@@ -55,11 +54,11 @@ impl ServiceManager {
             monitor_port: site.monitor_port(),
             names: site.names(),
             certificate: site.certificate_files().0,
-            cache: Mutex::default(),
+            cache: RefCell::default(),
             begun: RefCell::default(),
             patience: Cell::new(PATIENCE),
             broker: RefCell::default(),
-            answers: Mutex::default(),
+            answers: RefCell::default(),
         }
     }
 
@@ -88,17 +87,17 @@ impl ServiceManager {
 
     /// All of them as their managers see them, asked once until [`ServiceManager::forget`].
     pub(crate) fn see(&self, host: &Host) -> Result<BTreeMap<String, ServiceState>> {
-        if let Some(all) = self.cached().as_ref() {
+        if let Some(all) = &*self.cache.borrow() {
             return Ok(all.clone());
         }
         let all = self.with_others(host, systemd::see_units(host, &self.units())?)?;
-        *self.cached() = Some(all.clone());
+        self.cache.replace(Some(all.clone()));
         Ok(all)
     }
 
     /// Begins to look, so that the answer is there when [`ServiceManager::look_ahead`] needs it.
     pub(crate) fn begin_to_look(&self, host: &Host) {
-        if self.cached().is_none() {
+        if self.cache.borrow().is_none() {
             self.begun.replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
         }
     }
@@ -110,12 +109,12 @@ impl ServiceManager {
             && let Ok(units) = systemd::parse_answer(&self.units(), &said)
             && let Ok(all) = self.with_others(host, units)
         {
-            *self.cached() = Some(all);
+            self.cache.replace(Some(all));
         }
-        if self.answered().is_none()
+        if self.answers.borrow().is_none()
             && let Ok(all) = self.ask_all(host).await
         {
-            *self.answered() = Some(all);
+            self.answers.replace(Some(all));
         }
     }
 
@@ -152,24 +151,24 @@ impl ServiceManager {
 
     /// A service was stopped: it needs no further look to know that.
     pub(super) fn note_stopped(&self, name: &str) {
-        if let Some(seen) = self.cached().as_mut().and_then(|all| all.get_mut(name)) {
+        if let Some(seen) = self.cache.borrow_mut().as_mut().and_then(|all| all.get_mut(name)) {
             seen.phase = ServicePhase::Stopped;
         }
     }
 
     /// Makes the next look a new one. From now on each service is asked by itself: some may not be up yet.
     pub(crate) fn forget(&self) {
-        *self.cached() = None;
-        *self.answered() = Some(BTreeMap::new());
+        self.cache.take();
+        self.answers.replace(Some(BTreeMap::new()));
     }
 
     /// What a running service answers; nothing where that is not asked. The first time all are asked, at once.
     pub(crate) async fn answer(&self, host: &Host, member: &Member) -> Result<Option<ProofResult>> {
-        if self.answered().is_none() {
+        if self.answers.borrow().is_none() {
             let all = self.ask_all(host).await?;
-            *self.answered() = Some(all);
+            self.answers.replace(Some(all));
         }
-        let known = self.answered().as_mut().and_then(|all| all.get(&member.name).cloned());
+        let known = self.answers.borrow().as_ref().and_then(|all| all.get(&member.name).cloned());
         if let Some(answer) = known {
             return Ok(answer);
         }
@@ -197,14 +196,6 @@ impl ServiceManager {
         );
         let all = [server, workers, scheduler, monitor, web];
         Ok(all.into_iter().flatten().collect())
-    }
-
-    fn answered(&self) -> MutexGuard<'_, Option<BTreeMap<String, Option<ProofResult>>>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cached(&self) -> MutexGuard<'_, Option<BTreeMap<String, ServiceState>>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

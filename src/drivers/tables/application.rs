@@ -92,10 +92,7 @@ impl Application {
                 self.layout.venv
             )));
         }
-        let (uid, gid) = host
-            .accounts
-            .owner(&format!("{0}:{0}", self.account))
-            .with_context(|| format!("the account {} does not exist", self.account))?;
+        let (uid, gid) = self.account_numbers(host)?;
         let lock = self.lock(host)?;
         let child = host
             .child("flock")
@@ -104,8 +101,13 @@ impl Application {
             .args([format!("--reuid={uid}"), format!("--regid={gid}")])
             .args(["--init-groups", "--", &program])
             .directory(&self.layout.state);
-        let environment = self.environment.iter();
-        Ok(environment.fold(child, |child, (name, value)| child.env(name, value)))
+        Ok(child.envs(self.environment.iter().cloned()))
+    }
+
+    /// The numbers of the account of the services and of its group.
+    pub(crate) fn account_numbers(&self, host: &Host) -> Result<(u32, u32)> {
+        let numbers = host.accounts.owner(&format!("{0}:{0}", self.account));
+        numbers.with_context(|| format!("the account {} does not exist", self.account))
     }
 
     /// What a command of CamCOPS holds while it runs. Whoever can read it could hold it, too.

@@ -76,32 +76,40 @@ pub(super) fn stream_dump(
             Some(output) => unpack_stream(output)?,
             None => unpack_stream(file)?,
         };
-        let mut piece = vec![0; PIECE];
-        loop {
-            let read = text.read(&mut piece).map_err(DumpReadError::wrapped)?;
-            if read == 0 {
-                return Ok(());
-            }
-            go_on()?;
-            scan.feed(&piece[..read]);
-            input.write_all(&piece[..read])?;
-            progress.add(read as u64);
-        }
+        pump_text(&mut text, &mut input, |piece| {
+            scan.feed(piece);
+            progress.add(piece.len() as u64);
+            Ok(())
+        })
     };
     let pumped = pump();
     drop(input);
     if let Err(why) = pumped {
-        let why = read_or_written(why, host, decrypted.take());
-        return Err(match why {
-            Some(read) => read,
-            None => client.failed(host, anyhow!("the client stopped reading")),
-        });
+        return Err(explain_failure(why, host, decrypted.take(), client));
     }
     if let Some(flow) = decrypted {
         flow.end(host).map_err(|why| Exit::Unusable.because(format!("the backup can't be decrypted: {why:#}")))?;
     }
     client.end(host)?;
     Ok(scan)
+}
+
+/// Passes on all of a text, and tells of each piece.
+fn pump_text(
+    text: &mut impl Read,
+    input: &mut ChildStdin,
+    mut passed: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = text.read(&mut piece).map_err(DumpReadError::wrapped)?;
+        if read == 0 {
+            return Ok(());
+        }
+        go_on()?;
+        input.write_all(&piece[..read])?;
+        passed(&piece[..read])?;
+    }
 }
 
 /// A failure of the dump, and not of who should read it.
@@ -115,9 +123,10 @@ impl DumpReadError {
     }
 }
 
-fn read_or_written(why: io::Error, host: &Host, decrypted: Option<Flow>) -> Option<anyhow::Error> {
+/// Whether it is the dump that could not be read, or the client that did not read it.
+fn explain_failure(why: io::Error, host: &Host, decrypted: Option<Flow>, client: Flow) -> anyhow::Error {
     if why.get_ref().is_none_or(|inner| !inner.is::<DumpReadError>()) {
-        return None;
+        return client.failed(host, anyhow!("the client stopped reading"));
     }
     let told = decrypted.map_or_else(
         || why.to_string(),
@@ -126,11 +135,8 @@ fn read_or_written(why: io::Error, host: &Host, decrypted: Option<Flow>) -> Opti
             Ok(()) => why.to_string(),
         },
     );
-    Some(
-        Exit::Unusable.because(format!(
-            "the dump can't be read to its end ({told}): it is damaged or was cut; nothing was changed"
-        )),
-    )
+    Exit::Unusable
+        .because(format!("the dump can't be read to its end ({told}): it is damaged or was cut; nothing was changed"))
 }
 
 /// A part that waits for a client.
@@ -206,10 +212,7 @@ pub(super) fn side_by_side(
     for (client, fed) in clients.into_iter().zip(fed) {
         let ended = match fed {
             Ok(()) => client.end(host),
-            Err(why) => Err(match read_or_written(why, host, None) {
-                Some(read) => read,
-                None => client.failed(host, anyhow!("the client stopped reading")),
-            }),
+            Err(why) => Err(explain_failure(why, host, None, client)),
         };
         first = first.and(ended);
     }
@@ -227,7 +230,6 @@ fn feed_client(
     fn lock_failed<T>(_: T) -> io::Error {
         io::Error::other("another thread failed")
     }
-    let mut piece = vec![0; PIECE];
     loop {
         let Some(part) = queue.lock().map_err(lock_failed)?.pop() else {
             return Ok(());
@@ -246,15 +248,10 @@ fn feed_client(
             input.write_all(without.as_ref().unwrap_or(&begin))?;
             progress.lock().map_err(lock_failed)?.add(begin.len() as u64);
         }
-        loop {
-            let read = text.read(&mut piece).map_err(DumpReadError::wrapped)?;
-            if read == 0 {
-                break;
-            }
-            go_on()?;
-            input.write_all(&piece[..read])?;
-            progress.lock().map_err(lock_failed)?.add(read as u64);
-        }
+        pump_text(&mut text, &mut input, |piece| {
+            progress.lock().map_err(lock_failed)?.add(piece.len() as u64);
+            Ok(())
+        })?;
         if let Some(keys) = keys {
             input.write_all(keys.as_bytes())?;
         }
