@@ -48,10 +48,8 @@ pub(crate) enum BackupKind {
 pub(crate) struct BackupEntry {
     pub(crate) name: String,
     pub(crate) what: BackupKind,
-    /// When it was made.
     #[serde(serialize_with = "time::serde::rfc3339::serialize")]
     pub(crate) made_at: OffsetDateTime,
-    /// Its size on the disk.
     pub(crate) bytes: u64,
     /// What it says of itself; its sums are not checked for that.
     #[serde(skip)]
@@ -159,7 +157,6 @@ fn unusable_backup(path: &str, what: &str) -> anyhow::Error {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) path: String,
-    /// What it says of itself.
     pub(crate) manifest: BackupManifest,
     /// Its database, as it was summed: nobody can have exchanged it since.
     pub(crate) database: File,

@@ -37,7 +37,9 @@ use crate::cli::{Cli, Command, Global};
 use crate::commands::upgrade::rollback;
 use crate::host::take_over::become_program;
 use crate::session::Session;
-pub(crate) use crate::session::guards::{begin_change, load_site, need_machine, need_root, open_installed};
+pub(crate) use crate::session::guards::{
+    begin_change, load_site, need_machine, need_root, open_installed, open_running,
+};
 use anyhow::Result;
 use std::process;
 

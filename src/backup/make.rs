@@ -22,9 +22,7 @@ use time::format_description::well_known::Rfc3339;
 pub(crate) struct MadeBackup {
     pub(crate) name: String,
     pub(crate) path: String,
-    /// Its size on the disk.
     pub(crate) bytes: u64,
-    /// What it says of itself.
     pub(crate) manifest: BackupManifest,
 }
 

@@ -19,9 +19,7 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 pub(crate) struct BackupManifest {
     pub(crate) format: u32,
     pub(crate) instance: String,
-    /// When it was begun.
     pub(crate) made_at: String,
-    /// The version of this program.
     pub(crate) tool: String,
     /// The release of CamCOPS that was in use.
     pub(crate) release: Option<String>,
@@ -42,11 +40,8 @@ pub(crate) struct BackupManifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DumpedDatabase {
     pub(crate) name: String,
-    /// Its file in the backup.
     pub(crate) file: String,
-    /// The revision of its tables.
     pub(crate) revision: Option<String>,
-    /// The character set of new tables.
     pub(crate) charset: String,
     pub(crate) collation: String,
     /// How much it took on the server.
@@ -73,7 +68,6 @@ impl DumpedDatabase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BackedUpFile {
     pub(crate) path: String,
-    /// How large it was.
     pub(crate) bytes: u64,
 }
 

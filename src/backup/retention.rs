@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use time::{Duration, OffsetDateTime};
 
-/// Which ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// The newest one of each of so many days, weeks and months.

@@ -31,7 +31,6 @@ use time::OffsetDateTime;
 /// The newest whole backup goes by this name, too.
 const LATEST: &str = "latest";
 
-/// Does what is asked.
 pub(crate) async fn run(global: &Global, command: &Backup) -> Result<Report> {
     need_machine(global, "handle backups")?;
     match command {

@@ -20,7 +20,6 @@ use std::path::Path;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Runs one of its commands.
 pub(crate) async fn run(global: &Global, command: &BundleCommand) -> Result<Report> {
     if global.root.is_some() {
         return Err(

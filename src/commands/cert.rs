@@ -26,7 +26,6 @@ use serde_json::json;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
 
-/// Does it.
 pub(crate) async fn run(global: &Global, command: &Cert) -> Result<Report> {
     match command {
         Cert::Show => show_certificate(&Session::open(global)?),

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 mod secret;
 
-/// Runs one of the `config` commands.
 pub(crate) fn run(global: &Global, command: ConfigCommand) -> Result<Report> {
     match command {
         ConfigCommand::Show { changed } => show_settings(&Session::open(global)?, changed),

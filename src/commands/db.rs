@@ -22,7 +22,6 @@ use anyhow::Result;
 use serde_json::json;
 use std::rc::Rc;
 
-/// Does what is asked.
 pub(crate) async fn run(global: &Global, command: &Db) -> Result<Report> {
     match command {
         Db::Shell => box_future(|| exec::run_database(global)).await,

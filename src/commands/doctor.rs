@@ -1,6 +1,6 @@
 //! `doctor`: the named checks, each failure with its remedy.
 
-use super::need_machine;
+use super::open_running;
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::base::terminal::{self, Style};
@@ -11,7 +11,6 @@ use anyhow::Result;
 use serde_json::json;
 use std::fmt::Write as _;
 
-/// Runs the checks and says what is wrong.
 pub(crate) async fn run(global: &Global, flags: &Doctor) -> Result<Report> {
     if flags.list {
         return Ok(list_checks());
@@ -32,8 +31,7 @@ async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Session, Vec<C
         _ => Occasion::Site,
     };
     let checks = doctor::choose_checks(&flags.checks, subject)?;
-    need_machine(global, "examine it")?;
-    let site = Session::open(global)?;
+    let site = open_running(global, "examine it")?;
     let journal = site.journal()?;
     if !journal.exists() && !flags.preflight {
         return Err(Exit::Failed.because(format!(

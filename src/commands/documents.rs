@@ -16,7 +16,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Where everything is.
 pub(crate) fn list_paths(site: &Session) -> Result<Report> {
     let mut rows = site.layout.rows(site.socket_maker());
     if site.settings().logging.mode != LogMode::File {
@@ -64,7 +63,6 @@ fn other_paths(site: &Session) -> Vec<Row> {
     rows
 }
 
-/// The addresses of the site.
 pub(crate) fn list_urls(site: &Session) -> Result<Report> {
     let base = site.url();
     let monitor = format!("http://127.0.0.1:{}/", site.monitor_port());
@@ -82,7 +80,6 @@ pub(crate) fn list_urls(site: &Session) -> Result<Report> {
     )))
 }
 
-/// A completion script.
 pub(crate) fn make_completions(shell: clap_complete::Shell) -> Result<Report> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "camcops-provision", &mut script);

@@ -3,7 +3,7 @@
 //!
 //! It is not root's, and so it never has root's terminal: see `host::terminal`.
 
-use super::need_machine;
+use super::open_running;
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::cli::Global;
@@ -26,9 +26,8 @@ const CLIENTS: [&str; 2] = ["mariadb", "mysql"];
 /// CamCOPS's own command that makes up patients and tasks.
 const DEMONSTRATION: &str = "dev_add_dummy_data";
 
-/// CamCOPS's own command.
 pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<Report> {
-    let site = open_site(global, "run a command of CamCOPS")?;
+    let site = open_running(global, "run a command of CamCOPS")?;
     if arguments.iter().any(|argument| argument == DEMONSTRATION)
         && site.settings().site.environment == Environment::Production
     {
@@ -41,7 +40,7 @@ pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<Repor
 
 /// What `db upgrade` would have CamCOPS do to the tables.
 pub(crate) async fn run_statements(global: &Global) -> Result<Report> {
-    let site = open_site(global, "show what would change in the tables")?;
+    let site = open_running(global, "show what would change in the tables")?;
     let config = &site.layout.config;
     let arguments = ["upgrade_db", "--show_sql_only", "--config", config].map(OsString::from);
     camcops_server(&site, &arguments).await
@@ -56,15 +55,14 @@ async fn camcops_server(site: &Session, arguments: &[OsString]) -> Result<Report
     become_it(site, program.as_ref(), arguments, false).await
 }
 
-/// Any other program.
 pub(crate) async fn run_program(global: &Global, words: &[OsString]) -> Result<Report> {
-    let site = open_site(global, "run a program as the services")?;
+    let site = open_running(global, "run a program as the services")?;
     let (program, arguments) = words.split_first().context("there is no program to run")?;
     become_it(&site, program, arguments, false).await
 }
 
 pub(crate) async fn run_shell(global: &Global, as_root: bool) -> Result<Report> {
-    let site = open_site(global, "open a shell")?;
+    let site = open_running(global, "open a shell")?;
     let bash = Path::new("/bin/bash").exists();
     let (program, arguments): (&str, &[OsString]) = match bash {
         // Its prompt says where one is; the files of the machine would set another.
@@ -76,7 +74,7 @@ pub(crate) async fn run_shell(global: &Global, as_root: bool) -> Result<Report> 
 
 /// The client of the database, logged in as the application.
 pub(crate) async fn run_database(global: &Global) -> Result<Report> {
-    let site = open_site(global, "open the database")?;
+    let site = open_running(global, "open the database")?;
     let client = CLIENTS
         .into_iter()
         .find_map(|name| which::which_in(name, Some("/usr/bin:/usr/local/bin"), "/").ok())
@@ -99,12 +97,6 @@ pub(crate) async fn run_database(global: &Global) -> Result<Report> {
     become_it(&site, client.as_os_str(), &arguments, false).await
 }
 
-fn open_site(global: &Global, what: &str) -> Result<Session> {
-    need_machine(global, what)?;
-    Session::open(global)
-}
-
-/// Runs it to its end.
 async fn become_it(site: &Session, program: &OsStr, arguments: &[OsString], as_root: bool) -> Result<Report> {
     let application = site.drivers.application()?;
     let account = if as_root { "root" } else { &application.account };

@@ -33,7 +33,6 @@ const QUESTIONS: [InitQuestion; 13] = [
     ("site.environment", "Real patients (production) or trying out (test)", None),
 ];
 
-/// Asks and writes.
 pub(crate) fn run(global: &Global) -> Result<Report> {
     need_root(global, "write the settings")?;
     let host = open_host(global)?;

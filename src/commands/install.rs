@@ -28,7 +28,6 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use std::fmt::Write as _;
 
-/// Shows what `install` would do.
 pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags) -> Result<Report> {
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);

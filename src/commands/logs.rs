@@ -34,7 +34,6 @@ struct LogSource {
     file: String,
 }
 
-/// Shows them.
 pub(crate) fn run(global: &Global, flags: &Logs) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {

@@ -7,7 +7,6 @@ use crate::site::ports::{self, UsedPort};
 use anyhow::Result;
 use serde_json::json;
 
-/// Shows them.
 pub(crate) fn run(site: &Session) -> Result<Report> {
     if site.host.staged_root().is_some() {
         return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));

@@ -17,7 +17,6 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 
-/// Runs one of the `releases` commands.
 pub(crate) async fn run(global: &Global, command: &Releases) -> Result<Report> {
     match command {
         Releases::List => list_releases(&Session::open(global)?),
@@ -82,7 +81,6 @@ impl ReleaseRow {
     }
 }
 
-/// What each release on the machine is for.
 fn find_uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>> {
     let host = &site.host;
     let upgrade = upgrade_record::read_record(host, &site.instance)?;

@@ -14,7 +14,6 @@ use serde_json::json;
 /// Connections that are left for an administrator, and for whoever looks after the server.
 const SPARE: u64 = 5;
 
-/// Changes how many processes there are.
 pub(crate) async fn scale_services(global: &Global, wishes: &[Wish]) -> Result<Report> {
     need_machine(global, "scale the services")?;
     let site = open_installed(global)?;
@@ -71,7 +70,6 @@ async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> 
     Ok(())
 }
 
-/// Switches a service on or off.
 pub(crate) async fn switch_service(global: &Global, command: &ServiceSwitch) -> Result<Report> {
     need_machine(global, "switch services")?;
     let site = open_installed(global)?;

@@ -24,7 +24,6 @@ use anyhow::{Result, anyhow};
 use serde::Serialize;
 use serde_json::json;
 
-/// Does it.
 pub(crate) async fn run(global: &Global, command: &Command) -> Result<Report> {
     match command {
         Command::List => list_secrets(global),
@@ -47,7 +46,6 @@ enum SecretOrigin {
 struct SecretReport {
     name: &'static str,
     origin: SecretOrigin,
-    /// Where it is kept.
     file: Option<String>,
     /// Since when it is the one that it is; nothing where there is none yet.
     since: Option<String>,

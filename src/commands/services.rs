@@ -1,6 +1,6 @@
 //! `start`, `stop`, `restart`, `reload`: the services of an instance, by hand. `status` shows them.
 
-use super::need_machine;
+use super::open_running;
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::base::terminal::count_of;
@@ -16,7 +16,6 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 
-/// Starts them.
 pub(crate) async fn start_services(global: &Global, flags: &Services) -> Result<Report> {
     let (site, chosen) = choose_services(global, flags, "start services")?;
     for member in &chosen {
@@ -34,7 +33,6 @@ pub(crate) async fn stop_services(global: &Global, flags: &Services) -> Result<R
     report_services(&site, &chosen, "stopped").await
 }
 
-/// Restarts them.
 pub(crate) async fn restart_services(global: &Global, flags: &Services) -> Result<Report> {
     let (site, chosen) = choose_services(global, flags, "restart services")?;
     for member in &chosen {
@@ -66,8 +64,7 @@ pub(super) fn known(site: &Session) -> Result<&ServiceManager> {
 }
 
 fn choose_services(global: &Global, flags: &Services, what: &str) -> Result<(Session, Vec<Member>)> {
-    need_machine(global, what)?;
-    let site = Session::open(global)?;
+    let site = open_running(global, what)?;
     refuse_unwanted(&site, &flags.services)?;
     let members = known(&site)?.members.iter().filter(|member| is_chosen(member, &flags.services)).cloned().collect();
     Ok((site, members))
@@ -80,7 +77,6 @@ pub(crate) fn is_chosen(member: &Member, wanted: &[ServiceName]) -> bool {
     service.is_some_and(|name| wanted.is_empty() || named(name))
 }
 
-/// Refuses names that no service has.
 pub(crate) fn refuse_unknown(site: &Session, services: &[ServiceName]) -> Result<()> {
     let names = site.settings().services.names();
     match services.iter().find(|one| !names.contains(&one.as_str())) {
@@ -112,9 +108,7 @@ pub(crate) struct ServiceRow {
     pub(crate) name: String,
     /// Where it is in its life.
     pub(crate) state: ServicePhase,
-    /// Since when it runs.
     pub(crate) since: Option<String>,
-    /// Its main process.
     pub(crate) pid: Option<u32>,
     /// Its memory and its children's, what is shared counted once, in bytes.
     pub(crate) memory: Option<u64>,
@@ -126,7 +120,6 @@ pub(crate) struct ServiceRow {
     pub(crate) answers: Option<bool>,
     /// Whether it is started again and again, in vain.
     pub(crate) keeps_failing: bool,
-    /// What is wrong with it.
     pub(crate) trouble: Option<String>,
     /// Files in which the administrator says more about it, or otherwise than we do.
     pub(crate) drop_ins: Vec<String>,

@@ -50,12 +50,6 @@ struct RunningOperation {
     process: u32,
 }
 
-impl std::fmt::Display for RunningOperation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} is running, process {}", self.command, self.process)
-    }
-}
-
 fn running_operation(host: &Host) -> Option<RunningOperation> {
     let process = journal::at_work(host)?;
     let (command, instance) = split_command(&processes::command_words(process)?);
@@ -172,7 +166,6 @@ struct SiteStatus {
     on_first_boot: Vec<Resource>,
 }
 
-/// Shows it.
 pub(crate) async fn run(global: &Global, flags: &Status) -> Result<Report> {
     let mut site = Session::open(global)?;
     site.only_shows = true;
@@ -271,7 +264,9 @@ impl SiteStatus {
 
     fn describe_installation(&self) -> String {
         match (&self.running, self.interrupted) {
-            (Some(running), _) if running.instance == self.instance => running.to_string(),
+            (Some(running), _) if running.instance == self.instance => {
+                format!("{} is running, process {}", running.command, running.process)
+            }
             _ if !self.installed => "not installed".to_owned(),
             (_, true) => "the last run was interrupted; run install to finish it, or uninstall to undo it".to_owned(),
             (_, false) => format!("{} things in place", self.owned),

@@ -52,7 +52,8 @@ pub(crate) fn ask_name(site: &Session, plan: &Plan, flags: &Install) -> Result<O
         return Ok(None);
     }
     loop {
-        let answer = need_answer("Name of the first superuser (empty for none): ")?;
+        let answer = prompt::ask_line("Name of the first superuser (empty for none): ")?
+            .ok_or_else(|| Exit::Failed.because("nothing was changed"))?;
         if answer.is_empty() {
             return Ok(None);
         }
@@ -119,8 +120,4 @@ pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
 
 fn keep_password(site: &Session, password: Secret) {
     site.drivers.superuser_password.replace(Some(password));
-}
-
-fn need_answer(question: &str) -> Result<String> {
-    prompt::ask_line(question)?.ok_or_else(|| Exit::Failed.because("nothing was changed"))
 }

@@ -5,7 +5,7 @@
 
 mod safe;
 
-use super::need_machine;
+use super::open_running;
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::report::Report;
@@ -67,10 +67,15 @@ struct Piece {
     text: String,
 }
 
+impl Piece {
+    fn new(name: &str, text: String) -> Piece {
+        Piece { name: name.to_owned(), text }
+    }
+}
+
 /// Collects it, shows what it is, and writes it.
 pub(crate) fn run(global: &Global, flags: &Support) -> Result<Report> {
-    need_machine(global, "collect what a helper needs")?;
-    let site = Session::open(global)?;
+    let site = open_running(global, "collect what a helper needs")?;
     let now = OffsetDateTime::now_utc();
     let name = format!(
         "camcops-support-{}-{}",
@@ -98,7 +103,7 @@ pub(crate) fn run(global: &Global, flags: &Support) -> Result<Report> {
     }
     let what = format!("write this to {out}");
     ask_to_agree(&Question::new(&what, Enter::Yes), flags.yes, site.style)?;
-    pieces.insert(0, Piece { name: "README".into(), text: list });
+    pieces.insert(0, Piece::new("README", list));
     let bytes = pack_pieces(&name, &pieces, now.unix_timestamp())?;
     site.host.put_file(out, &bytes, Some((0, 0)), 0o600)?;
     let names: Vec<&str> = pieces.iter().map(|piece| piece.name.as_str()).collect();
@@ -122,17 +127,15 @@ fn list_pieces(pieces: &[Piece], hidden: usize) -> String {
 }
 
 fn collect_pieces(site: &Session, global: &Global) -> Result<Vec<Piece>> {
+    let machine = MACHINE.map(|words| program_output(site, words[0], &words[1..])).concat();
     let mut pieces = vec![
-        Piece { name: "versions.txt".into(), text: list_versions(site) },
-        Piece {
-            name: "machine.txt".into(),
-            text: MACHINE.map(|words| program_output(site, words[0], &words[1..])).concat(),
-        },
-        Piece { name: "services.txt".into(), text: list_services(site) },
+        Piece::new("versions.txt", list_versions(site)),
+        Piece::new("machine.txt", machine),
+        Piece::new("services.txt", list_services(site)),
     ];
     for (name, arguments) in TOLD {
         tell_piece(site.style, name);
-        pieces.push(Piece { name: name.into(), text: without_log(run_ourselves(site, global, arguments)?) });
+        pieces.push(Piece::new(name, without_log(run_ourselves(site, global, arguments)?)));
     }
     for (name, path) in [("camcops.conf", site.layout.config.clone()), ("apache-site.conf", site.layout.apache_site())]
     {
@@ -141,7 +144,7 @@ fn collect_pieces(site: &Session, global: &Global) -> Result<Vec<Piece>> {
             Ok(None) => format!("there is no {path}\n"),
             Err(why) => format!("{why:#}\n"),
         };
-        pieces.push(Piece { name: name.into(), text });
+        pieces.push(Piece::new(name, text));
     }
     for service in Service::ALL {
         if !site.settings().services.wants(*service) {
@@ -150,14 +153,12 @@ fn collect_pieces(site: &Session, global: &Global) -> Result<Vec<Piece>> {
         let name = format!("logs/{}.txt", service.as_str());
         tell_piece(site.style, &name);
         let told = run_ourselves(site, global, &["--json", "logs", service.as_str(), "-n", LINES])?;
-        pieces.push(Piece { name, text: service_log(&told) });
+        pieces.push(Piece::new(&name, service_log(&told)));
     }
     let log = format!("{}/{}_error.log", site.layout.apache_logs, site.layout.slug);
     let lines = program_output(site, "tail", &["-n", LINES, "--", &log]);
-    pieces.push(Piece {
-        name: "logs/apache.txt".into(),
-        text: lines.lines().filter_map(safe::safe_apache_line).fold(String::new(), |all, line| all + &line + "\n"),
-    });
+    let lines = lines.lines().filter_map(safe::safe_apache_line).fold(String::new(), |all, line| all + &line + "\n");
+    pieces.push(Piece::new("logs/apache.txt", lines));
     Ok(pieces)
 }
 
@@ -344,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_password_that_stands_where_none_should_is_masked_and_told() {
-        let piece = |text: &str| Piece { name: "a".into(), text: text.into() };
+        let piece = |text: &str| Piece::new("a", text.into());
         let mut pieces = [piece("x hushhush y hushhush"), piece("nothing")];
         let secrets = [Zeroizing::new("hushhush".to_owned())];
         assert_eq!(hide_secrets(&mut pieces, &secrets), 2);

@@ -69,7 +69,6 @@ struct Frame {
     function: String,
 }
 
-/// Shows it.
 pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
     need_machine(global, "look into the services")?;
     let site = load_site(global)?;

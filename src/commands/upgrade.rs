@@ -37,7 +37,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two visits while the release is changed.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Upgrades, or tells what that would do.
 pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     let to = check::target_version(flags.to.as_deref())?;
     need_machine(global, "upgrade")?;

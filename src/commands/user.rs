@@ -28,7 +28,6 @@ struct UserAccount {
     locked: bool,
 }
 
-/// Does it, and says what is.
 pub(crate) async fn run(global: &Global, command: &User) -> Result<Report> {
     need_machine(global, "change users of CamCOPS")?;
     let (User::Superuser { user, .. } | User::ResetPassword { user, .. } | User::Enable { user }) = command;

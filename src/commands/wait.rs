@@ -35,7 +35,6 @@ struct AnsweredRole {
     waited_ms: u64,
 }
 
-/// Waits.
 pub(crate) async fn run(global: &Global, flags: &Wait) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {

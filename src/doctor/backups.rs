@@ -9,7 +9,6 @@ const REMEDY: &str = "camcops-provision backup create";
 /// The timer waits a little so that many sites don't begin at once, and a backup takes its time.
 const GRACE: Duration = Duration::hours(6);
 
-/// How old the newest backup is, and whether the last try failed.
 pub(crate) fn check_backups(look: &Look<'_>) -> Result<Finding> {
     let Some(summary) = BackupSummary::of(&look.site.host, look.site)? else {
         return Ok(Finding::not_applicable("only root sees backups"));

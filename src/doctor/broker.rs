@@ -16,7 +16,6 @@ const QUEUE: &str = "celery";
 /// More than this wait only where the workers can't keep up.
 const LONG: u32 = 100;
 
-/// A message there and back.
 pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     let mode = site.settings().broker.mode;
@@ -47,7 +46,6 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     })
 }
 
-/// The vhost and the account.
 pub(crate) async fn check_rights(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match planned.change.resource {
@@ -59,7 +57,6 @@ pub(crate) async fn check_rights(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(mended_by_install(pending, "the account may use its vhost, and no other"))
 }
 
-/// How long a task may take.
 pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Finding> {
     let (_, plan) = look.plan().await?;
     let broker = &look.site.settings().broker;
@@ -87,7 +84,6 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Finding> {
     ))
 }
 
-/// What waits, and who works.
 pub(crate) fn check_queue(look: &Look<'_>) -> Result<Finding> {
     let Some(queue) = look.queue() else {
         return Ok(Finding::not_applicable(

@@ -26,7 +26,6 @@ const FIX_COLLATION: &str = "camcops-provision db check --fix-collation";
 /// So many tables are named, and the rest counted.
 const SHOWN: usize = 5;
 
-/// A login as the application.
 pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     if look.before && site.settings().database.mode == Mode::Local {
@@ -74,7 +73,6 @@ fn by_client(look: &Look<'_>, statement: &str) -> String {
     }
 }
 
-/// How large a packet may be.
 pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Finding> {
     let known = look.database().await?;
     let packet = known.server.number("SELECT @@GLOBAL.max_allowed_packet").await?;
@@ -91,7 +89,6 @@ pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Finding> {
     Ok(Finding::failed(format!("{found}, and CamCOPS needs 32"), remedy))
 }
 
-/// How many connections there may be.
 pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Finding> {
     let known = look.database().await?;
     let most = known.server.number("SELECT @@GLOBAL.max_connections").await?;
@@ -123,7 +120,6 @@ pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Finding> {
     })
 }
 
-/// Character set, collation, engine, row format.
 pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
     let known = look.database().await?;
     let defaults = look
@@ -207,7 +203,6 @@ fn count_the_rest(findings: &mut Vec<Finding>, all: usize, what: &str) {
     }
 }
 
-/// Whether a table that is too wide, or a row, is refused when it is made.
 pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
     let known = look.database().await?;
     let row: Option<(bool, String)> =
@@ -235,7 +230,6 @@ pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(or_well(findings, || Finding::ok("strict, and new tables have room for wide rows")))
 }
 
-/// Whether CamCOPS's own index of tasks and of patients' numbers fits them, by its own command.
 pub(crate) fn check_index(look: &Look<'_>) -> Result<Finding> {
     let host = &look.site.host;
     let ended = look
@@ -261,7 +255,6 @@ pub(crate) fn check_index(look: &Look<'_>) -> Result<Finding> {
     ))
 }
 
-/// Who may log in to the server besides.
 pub(crate) async fn check_accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
     let known = look.database().await?;
     if known.server.power == Power::Application {
@@ -296,13 +289,11 @@ pub(crate) async fn check_accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
     })
 }
 
-/// What the accounts may do.
 pub(crate) async fn check_grants(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(|planned| matches!(planned.change.resource, Resource::SqlAccount(_))).await?;
     Ok(mended_by_install(pending, "each account has its rights, and no more"))
 }
 
-/// At which revision the tables are.
 pub(crate) async fn check_schema(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(|planned| matches!(planned.change.resource, Resource::Tables(_))).await?;
     Ok(mended_by_install(pending, "the tables are at the revision of the release"))

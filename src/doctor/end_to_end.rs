@@ -33,13 +33,11 @@ async fn check_role(look: &Look<'_>, role: ServiceRole, well: &str) -> Result<Fi
     })
 }
 
-/// The login page.
 pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let url = look.site.url();
     check_role(look, ServiceRole::Web, &format!("{url}login has its form")).await
 }
 
-/// A tablet's question.
 pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(Finding::not_applicable("no Apache of ours is in front"));
@@ -64,7 +62,6 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
     ))
 }
 
-/// A question through the broker.
 pub(crate) async fn check_workers(look: &Look<'_>) -> Result<Finding> {
     check_role(look, ServiceRole::Workers, "the workers answer through the broker").await
 }

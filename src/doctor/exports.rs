@@ -5,7 +5,6 @@ use crate::camcops_conf::Ini;
 use crate::recipe::{Exports, is_hidden};
 use anyhow::Result;
 
-/// Whether the services can write there.
 pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let config = site.host.read_text(&site.layout.config)?.unwrap_or_default();

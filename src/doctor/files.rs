@@ -12,7 +12,6 @@ use anyhow::Result;
 /// What only root's own hands change: the two facets of a file that are not its content.
 const RIGHTS: [&str; 2] = ["owner", "mode"];
 
-/// Whether a plan can be made, and what stands in its way.
 pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (recipe, plan) = look.plan().await?;
     let mut findings = Vec::new();
@@ -42,7 +41,6 @@ pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Owner and mode.
 pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(only_rights).await?;
     let all = look.journal.owned().iter();
@@ -50,7 +48,6 @@ pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(mended_by_install(pending, &format!("{all} files and directories are whose they should be")))
 }
 
-/// Files, and whatever else no other check tells of.
 pub(crate) async fn check_files(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look
         .pending(|planned| match &planned.change.resource {

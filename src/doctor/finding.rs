@@ -37,7 +37,6 @@ impl fmt::Display for Health {
 /// One thing that a check has found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Finding {
-    /// How well it is.
     pub(crate) state: Health,
     pub(crate) found: String,
     /// What mends it, as a command where there is one.
@@ -108,16 +107,11 @@ pub(crate) struct Measure {
 /// What one check has found.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CheckOutcome {
-    /// The check.
     pub(crate) id: &'static str,
     pub(crate) looks_at: &'static str,
-    /// Why that matters.
     pub(crate) matters: &'static str,
-    /// The worst of its findings.
     pub(crate) state: Health,
-    /// What it found.
     pub(crate) findings: Vec<Finding>,
     pub(crate) measures: Vec<Measure>,
-    /// How long it took.
     pub(crate) milliseconds: u64,
 }

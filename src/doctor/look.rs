@@ -33,7 +33,6 @@ pub(crate) struct Look<'a> {
 #[error("{0}")]
 struct NoPlan(String);
 
-/// The numbers of the check that is at work.
 #[derive(Default)]
 pub(super) struct Measures(Cell<Vec<Measure>>);
 
@@ -50,7 +49,6 @@ impl Measures {
 }
 
 impl<'a> Look<'a> {
-    /// Nothing is asked yet.
     pub(crate) fn at(site: &'a Session, journal: Journal, before: bool) -> Look<'a> {
         Look { site, journal, before, measures: Measures::default(), plan: OnceCell::new(), queue: RefCell::default() }
     }

@@ -33,7 +33,6 @@ const SMALL_MEMORY_MB: u64 = 1900;
 /// When this program was made: no clock that is right shows less.
 const MADE: Duration = Duration::from_secs(1_767_225_600);
 
-/// Packages that are missing.
 pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Finding> {
     let (_, plan) = look.plan().await?;
     let missing: Vec<&Resource> = plan
@@ -56,7 +55,6 @@ pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Finding> {
     Ok(Finding::ok(format!("install will fetch {names}")))
 }
 
-/// The release, and the Python under it.
 pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before {
@@ -79,7 +77,6 @@ pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     }])
 }
 
-/// Space and inodes.
 pub(crate) fn check_disk(look: &Look<'_>) -> Result<Vec<Finding>> {
     let layout = &look.site.layout;
     let mut places: BTreeMap<u64, &str> = BTreeMap::new();
@@ -171,7 +168,6 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The clock.
 pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     if now.unwrap_or_default() < MADE {
@@ -204,7 +200,6 @@ pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {
     })
 }
 
-/// Labels, where SELinux is enforced.
 pub(crate) fn check_selinux(look: &Look<'_>) -> Result<Finding> {
     let enforced = std::fs::read_to_string("/sys/fs/selinux/enforce").unwrap_or_default();
     if enforced.trim() != "1" {

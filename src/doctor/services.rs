@@ -36,7 +36,6 @@ fn all_services(look: &Look<'_>) -> Result<Vec<(Member, ServiceState)>> {
         .collect())
 }
 
-/// Whether they run and answer.
 pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let all = all_services(look)?;
@@ -112,7 +111,6 @@ fn stopped_service(look: &Look<'_>, member: &Member, seen: &ServiceState) -> Fin
     Finding::failed(format!("{name} {how}{last}"), start)
 }
 
-/// Whether they come back at boot.
 pub(crate) fn check_enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let all = all_services(look)?;
@@ -130,7 +128,6 @@ pub(crate) fn check_enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(or_well(findings, || Finding::ok(format!("all {} come back at boot", all.len()))))
 }
 
-/// Whose processes they are.
 pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let usual = look.site.account();
@@ -166,7 +163,6 @@ pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
     }))
 }
 
-/// Their memory, where the kernel limits it.
 pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut limited = Vec::new();
@@ -223,7 +219,6 @@ impl Used {
     }
 }
 
-/// Locks that nobody will ever give back.
 pub(crate) fn check_locks(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let directory = export_locks::lock_directory(host, &look.site.layout)?;
@@ -242,7 +237,6 @@ pub(crate) fn check_locks(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// How long exports may wait to be sent before that is worth a word: the timer has tried several times by then.
 const UNSENT: Duration = Duration::from_secs(20 * 60);
 
-/// Whether uploads go on while the broker is away, and what is still to be sent from such a time.
 pub(super) fn check_exports(look: &Look<'_>) -> Result<Vec<Finding>> {
     let host = &look.site.host;
     let layout = &look.site.layout;

@@ -4,7 +4,6 @@ use super::{Finding, Look, backups, broker, database, end_to_end, exports, files
 use anyhow::Result;
 use std::pin::Pin;
 
-/// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occasion {
     /// A site that is installed.
@@ -21,7 +20,6 @@ pub(crate) struct Check {
     /// Its name, which never changes.
     pub(crate) id: &'static str,
     pub(crate) looks_at: &'static str,
-    /// Why that matters.
     pub(crate) matters: &'static str,
     /// Checks before it in the table: when one of them has failed, this one is not asked.
     pub(crate) stands_on: &'static [&'static str],

@@ -37,7 +37,6 @@ fn is_on_the_way(trouble: &Trouble) -> bool {
         || trouble.cause == Cause::Other && trouble.text.contains("ermission denied")
 }
 
-/// CamCOPS itself.
 pub(crate) async fn check_app(look: &Look<'_>) -> Result<Finding> {
     let Some((member, seen)) = web_server(look)? else {
         return Ok(served_elsewhere());
@@ -63,7 +62,6 @@ pub(crate) async fn check_app(look: &Look<'_>) -> Result<Finding> {
     })
 }
 
-/// The socket or port.
 pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Finding> {
     let Some((member, _)) = web_server(look)? else {
         return Ok(served_elsewhere());
@@ -96,7 +94,6 @@ fn visitor_address(look: &Look<'_>) -> Result<SiteAddress> {
     Ok(proof::visitor_address(look.services()?))
 }
 
-/// The way of a visitor on this machine.
 pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Finding> {
     let Some((member, seen)) = look.service(ServiceRole::Web)? else {
         return Ok(Finding::not_applicable("Apache is not wanted (web.frontend)"));
@@ -117,7 +114,6 @@ pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Finding> {
     })
 }
 
-/// The way of a visitor from elsewhere, as far as this machine can tell.
 pub(crate) async fn check_public(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);
@@ -143,7 +139,6 @@ pub(crate) async fn check_public(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// What CamCOPS believes of the way that a request came.
 pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);

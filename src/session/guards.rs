@@ -36,6 +36,12 @@ pub(crate) fn begin_change(global: &Global, command: &str) -> Result<Interrupt> 
     stop_on_signals(Style::of(global))
 }
 
+/// The site on a machine that runs.
+pub(crate) fn open_running(global: &Global, command: &str) -> Result<Session> {
+    need_machine(global, command)?;
+    Session::open(global)
+}
+
 /// The site, with all that it takes to reach its data.
 pub(crate) fn load_site(global: &Global) -> Result<Session> {
     let site = Session::open(global)?;

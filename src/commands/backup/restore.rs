@@ -23,7 +23,6 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What is to be brought back.
 enum Input {
     /// A backup of ours, with its sums checked.
     Backup(Box<Opened>),
@@ -39,7 +38,6 @@ struct Restored {
     downtime: Duration,
 }
 
-/// Brings it back.
 pub(crate) async fn run(global: &Global, flags: &Restore) -> Result<Report> {
     let stop = stop_on_signals(Style::of(global))?;
     let begin = Instant::now();

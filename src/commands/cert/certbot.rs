@@ -23,7 +23,6 @@ use zeroize::Zeroizing;
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Serves what certbot has.
 pub(crate) async fn install_certbot(global: &Global) -> Result<Report> {
     begin_change(global, "change the certificate")?;
     deploy_certificate(global, "is served now").await

@@ -12,7 +12,7 @@ use crate::base::text::sha256_hex;
 use crate::certificate::{self, CertificateSummary, Pair};
 use crate::cli::{CertInstall, Global, Parts};
 use crate::commands::cert::import::ImportedPair;
-use crate::commands::{begin_change, config, need_machine};
+use crate::commands::{begin_change, config, open_running};
 use crate::drivers::acme;
 use crate::drivers::services::apache;
 use crate::engine::{Left, Plan, Planned};
@@ -312,8 +312,7 @@ fn tell_cleared(site: &Session, cleared: Result<()>) {
 
 /// Makes the self-signed certificate anew, or has certbot renew its one.
 pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal) -> Result<Report> {
-    need_machine(global, "change the certificate")?;
-    let mut site = Session::open(global)?;
+    let mut site = open_running(global, "change the certificate")?;
     refuse_managed(&site)?;
     if site.settings().tls.mode == TlsMode::Certbot {
         return super::certbot::renew_certificate(global, &site, how).await;

@@ -32,7 +32,6 @@ const DICTIONARY: &str = include_str!("dictionary.py");
 /// An older server has no such function.
 const NO_FUNCTION: [u16; 2] = [1305, 1064];
 
-/// Makes the copy, and says what became of each column.
 pub(crate) async fn run(global: &Global, flags: &Anonymise) -> Result<Report> {
     need_machine(global, "copy the database")?;
     DatabaseName::read(&flags.to.as_str().into()).map_err(|why| {

@@ -25,7 +25,6 @@ use serde_json::json;
 /// What has rows of patients beside the tables of tasks.
 const PATIENTS: &str = "patient";
 
-/// Makes the database anew.
 pub(crate) async fn run(global: &Global, flags: &Reset) -> Result<Report> {
     let stop = begin_change(global, "make the database anew")?;
     let mut global = global.clone();

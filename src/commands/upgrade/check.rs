@@ -24,19 +24,15 @@ pub(crate) const KEY: &str = "camcops.version";
 /// What is known before an upgrade.
 #[derive(Debug, Serialize)]
 pub(crate) struct Preflight {
-    /// The version in use.
     pub(crate) from: String,
     pub(crate) from_release: String,
-    /// The version that is wanted.
     pub(crate) to: &'static str,
     pub(crate) to_release: Option<String>,
     /// The versions that this program knows.
     pub(crate) known: Vec<&'static str>,
     /// Whether the new release is there already.
     pub(crate) is_built: bool,
-    /// The interpreter that it runs on.
     pub(crate) python: Option<String>,
-    /// The revision of the tables.
     pub(crate) revision: String,
     /// The revision that the new release works with.
     pub(crate) new_revision: String,
@@ -48,11 +44,9 @@ pub(crate) struct Preflight {
     pub(crate) room: Vec<Room>,
     /// Whether there is anything to do.
     pub(crate) pending: bool,
-    /// What stands in the way.
     pub(crate) problems: Vec<String>,
 }
 
-/// The room somewhere.
 #[derive(Debug, Serialize)]
 pub(crate) struct Room {
     pub(crate) what: &'static str,
@@ -296,7 +290,6 @@ pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
     replace_file(file, &new)
 }
 
-/// Tells what was found.
 pub(crate) fn report_preflight(site: &Session, found: &Preflight, exit_code: bool) -> Result<Report> {
     let mut document = serde_json::to_value(found)?;
     document["instance"] = site.instance.as_str().into();

@@ -15,7 +15,6 @@ const PROGRAMS: [&str; 2] = ["/etc/supervisor/conf.d", "/etc/supervisord.d"];
 /// The package that CamCOPS offers itself.
 const PACKAGE: &str = "camcops-server";
 
-/// Those that run, or would at the next boot.
 pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     // Before an installation it is a hint: somebody may be about to move.

@@ -14,7 +14,6 @@ const BROKER: &str = "rabbitmq-server";
 /// A name service that takes longer does not answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Looks each of them up.
 pub(crate) async fn check_names(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if look.before

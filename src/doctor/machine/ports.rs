@@ -8,7 +8,6 @@ use crate::site::ports::{self, Listening, UsedPort};
 use anyhow::Result;
 use std::net::{IpAddr, SocketAddr};
 
-/// Somebody else on a port of ours, at an address of ours.
 pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let mut findings = Vec::new();

@@ -14,7 +14,6 @@ use zeroize::Zeroizing;
 const SOON: i64 = 30;
 const NOW: i64 = 7;
 
-/// Names, chain, days left.
 pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {

@@ -9,7 +9,6 @@ use crate::settings::Frontend;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
-/// Its own test, its modules, and what its sites say about sockets.
 pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {

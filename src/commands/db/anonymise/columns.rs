@@ -197,7 +197,6 @@ pub(crate) struct Copied {
 }
 
 impl Copied {
-    /// What became of its columns.
     pub(crate) fn new(table: &str, rows: u64, plan: &[(&Column, ColumnTreatment)]) -> Copied {
         let of = |is: fn(ColumnTreatment) -> bool| {
             let those = plan.iter().filter(|(_, way)| is(*way));
