@@ -9,6 +9,7 @@
 //! The directory appears in one step and goes in one step, so that a run cut at any point can be continued or undone.
 
 use crate::base::error::Exit;
+use crate::base::text::format_time;
 pub(crate) use crate::host::lock::lock_holder;
 use crate::host::{Host, PathKind, accounts, unfinished_path};
 use crate::layout::{HOME, NOT_INSTANCES, instance_directory};
@@ -23,6 +24,7 @@ use nix::sys::stat::fstat;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -278,7 +280,7 @@ impl<'a> Writer<'a> {
             file,
             journal,
             announced: Some(JournalLine::Run {
-                at: current_time(),
+                at: format_time(SystemTime::now()).unwrap_or_default(),
                 by: accounts::user_at_work(),
                 command: command.to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -370,10 +372,6 @@ fn format_line(line: &JournalLine) -> Result<String> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
     Ok(text)
-}
-
-fn current_time() -> String {
-    OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// Where the journal of an instance is.

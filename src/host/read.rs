@@ -46,9 +46,8 @@ impl Host {
             Err(Errno::ENOENT) => return Ok(None),
             // A link, or a socket: there, but nothing to read. And an ordinary user may have shut itself out of its own
             // staged tree: that is a difference, not a failure.
-            Err(why) if matches!(why, Errno::ELOOP | Errno::ENXIO) || self.is_shut_out(why) => {
-                return Ok(self.stat(path)?.map(|entry| (entry, None)));
-            }
+            Err(Errno::ELOOP | Errno::ENXIO) => return Ok(self.stat(path)?.map(|entry| (entry, None))),
+            Err(Errno::EACCES) if self.staged.is_some() => return Ok(self.stat(path)?.map(|entry| (entry, None))),
             Err(why) => return Err(self.unreadable(path, why)),
         };
         let stat = fstat(&file)?;
@@ -63,10 +62,6 @@ impl Host {
         let mut bytes = Vec::with_capacity(size as usize + 1);
         file.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(|why| self.unreadable(path, why))?;
         Ok(Some((entry, Some(bytes))))
-    }
-
-    fn is_shut_out(&self, why: Errno) -> bool {
-        why == Errno::EACCES && self.staged.is_some()
     }
 
     fn unreadable(&self, path: &str, why: impl std::error::Error + Send + Sync + 'static) -> Error {
