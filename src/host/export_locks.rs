@@ -162,7 +162,7 @@ fn judge_all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
                     // It would be waited for like any other.
                     None if lock.kind != PathKind::File => LockVerdict::stale("it is no file: no owner made it"),
                     None => without_owner(lock),
-                    Some(holder) => judge_lock(holder, lock, &here, &LiveProcesses),
+                    Some(holder) => judge_lock(holder, lock, &here, Living::look_up),
                 },
                 lock: lock.clone(),
                 holder,
@@ -171,41 +171,34 @@ fn judge_all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
         .collect())
 }
 
-/// What is known of processes.
-trait Processes {
-    /// The account of a living process; nothing if there is none, or none that may be of this account.
-    fn owner(&self, pid: u32) -> Option<u32>;
-    fn program(&self, pid: u32) -> Option<String>;
-    fn started(&self, pid: u32) -> Option<SystemTime>;
+/// What is known of a living process.
+#[derive(Debug, Clone)]
+struct Living {
+    account: u32,
+    program: Option<String>,
+    started: Option<SystemTime>,
     /// The same by the kernel's own count.
-    fn start_ticks(&self, pid: u32) -> Option<u64>;
+    start_ticks: Option<u64>,
 }
 
-struct LiveProcesses;
-
-impl Processes for LiveProcesses {
-    /// Some machines show nobody the processes of others. A signal tells that one is there all the same, or is of another
-    /// account; whatever else comes of it proves nothing.
-    fn owner(&self, pid: u32) -> Option<u32> {
-        processes::account_of(pid).or_else(|| {
+impl Living {
+    /// Nothing if there is no such process, or none that may be of this account. Some machines show nobody the processes of
+    /// others. A signal tells that one is there all the same, or is of another account; whatever else comes of it proves
+    /// nothing.
+    fn look_up(pid: u32) -> Option<Living> {
+        let account = processes::account_of(pid).or_else(|| {
             let number = i32::try_from(pid).ok()?;
             match kill(Pid::from_raw(number), None) {
                 Err(Errno::ESRCH | Errno::EPERM) => None,
                 _ => Some(getuid().as_raw()),
             }
+        })?;
+        Some(Living {
+            account,
+            program: processes::program_of(pid),
+            started: processes::start_time(pid),
+            start_ticks: processes::start_ticks(pid),
         })
-    }
-
-    fn program(&self, pid: u32) -> Option<String> {
-        processes::program_of(pid)
-    }
-
-    fn started(&self, pid: u32) -> Option<SystemTime> {
-        processes::start_time(pid)
-    }
-
-    fn start_ticks(&self, pid: u32) -> Option<u64> {
-        processes::start_ticks(pid)
     }
 }
 
@@ -217,11 +210,11 @@ fn without_owner(lock: &PathInfo) -> LockVerdict {
     }
 }
 
-fn judge_lock(holder: &str, lock: &PathInfo, here: &str, machine: &impl Processes) -> LockVerdict {
+fn judge_lock(holder: &str, lock: &PathInfo, here: &str, look_up: impl Fn(u32) -> Option<Living>) -> LockVerdict {
     match parse_owner(holder) {
         Some((host, _)) if host != here => LockVerdict::held(format!("its owner is on another machine, {host}")),
         Some((_, candidates)) if !candidates.is_empty() => {
-            match candidates.into_iter().find(|candidate| may_hold(*candidate, lock, machine)) {
+            match candidates.into_iter().find(|candidate| may_hold(*candidate, lock, look_up(candidate.pid))) {
                 Some(Candidate { pid, .. }) => LockVerdict::held(format!("its owner, process {pid}, is alive")),
                 None => LockVerdict::stale("its owner is dead"),
             }
@@ -237,18 +230,17 @@ struct Candidate {
     start_ticks: Option<u64>,
 }
 
-fn may_hold(candidate: Candidate, lock: &PathInfo, machine: &impl Processes) -> bool {
-    let pid = candidate.pid;
-    let Some(account) = machine.owner(pid) else {
+fn may_hold(candidate: Candidate, lock: &PathInfo, found: Option<Living>) -> bool {
+    let Some(living) = found else {
         return false;
     };
-    if let (Some(named), Some(seen)) = (candidate.start_ticks, machine.start_ticks(pid)) {
+    if let (Some(named), Some(seen)) = (candidate.start_ticks, living.start_ticks) {
         return named == seen;
     }
     // Another account, another program or a younger process has the number by chance.
-    let python = machine.program(pid).is_none_or(|program| program.starts_with("python"));
-    let young = machine.started(pid).is_some_and(|started| started > lock.modified + SLACK);
-    account == lock.uid && python && !young
+    let python = living.program.is_none_or(|program| program.starts_with("python"));
+    let young = living.started.is_some_and(|started| started > lock.modified + SLACK);
+    living.account == lock.uid && python && !young
 }
 
 /// The machine of an owner, and the processes of it that may be meant.
@@ -299,47 +291,13 @@ mod tests {
     }
 
     impl One {
-        fn is(&self, pid: u32) -> Option<&One> {
-            (pid == self.pid).then_some(self)
-        }
-    }
-
-    impl Processes for One {
-        fn owner(&self, pid: u32) -> Option<u32> {
-            Some(self.is(pid)?.uid)
-        }
-
-        fn program(&self, pid: u32) -> Option<String> {
-            Some(self.is(pid)?.program.into())
-        }
-
-        fn started(&self, pid: u32) -> Option<SystemTime> {
-            Some(UNIX_EPOCH + Duration::from_secs(self.is(pid)?.started))
-        }
-
-        fn start_ticks(&self, pid: u32) -> Option<u64> {
-            Some(self.is(pid)?.started * 100)
-        }
-    }
-
-    /// What a sandbox, or /proc with `hidepid`, shows of another process: that it is there.
-    struct Hidden(u32);
-
-    impl Processes for Hidden {
-        fn owner(&self, pid: u32) -> Option<u32> {
-            (pid == self.0).then_some(33)
-        }
-
-        fn program(&self, _: u32) -> Option<String> {
-            None
-        }
-
-        fn started(&self, _: u32) -> Option<SystemTime> {
-            None
-        }
-
-        fn start_ticks(&self, _: u32) -> Option<u64> {
-            None
+        fn look_up(&self, pid: u32) -> Option<Living> {
+            (pid == self.pid).then(|| Living {
+                account: self.uid,
+                program: Some(self.program.into()),
+                started: Some(UNIX_EPOCH + Duration::from_secs(self.started)),
+                start_ticks: Some(self.started * 100),
+            })
         }
     }
 
@@ -355,8 +313,8 @@ mod tests {
         }
     }
 
-    fn broken(holder: &str, machine: &impl Processes) -> bool {
-        judge_lock(holder, &lock(), "machine", machine).is_stale
+    fn broken(holder: &str, machine: &One) -> bool {
+        judge_lock(holder, &lock(), "machine", |pid| machine.look_up(pid)).is_stale
     }
 
     const ALIVE: One = One { pid: 4711, uid: 33, program: "python3.11", started: 900 };
@@ -415,9 +373,14 @@ mod tests {
 
     #[test]
     fn what_does_not_show_its_start_counts_as_the_owner() {
-        assert!(!broken("machine-7f00aa40.4711-90000-123", &Hidden(4711)));
-        assert!(!broken("machine-7f00aa40.47111234567", &Hidden(4711)));
-        assert!(broken("machine-7f00aa40.4711-90000-123", &Hidden(47)));
+        // A sandbox, or /proc with `hidepid`, shows of another process that it is there.
+        let hidden = Living { account: 33, program: None, started: None, start_ticks: None };
+        let broken = |holder: &str, there: u32| {
+            judge_lock(holder, &lock(), "machine", |pid| (pid == there).then(|| hidden.clone())).is_stale
+        };
+        assert!(!broken("machine-7f00aa40.4711-90000-123", 4711));
+        assert!(!broken("machine-7f00aa40.47111234567", 4711));
+        assert!(broken("machine-7f00aa40.4711-90000-123", 47));
     }
 
     fn meant(digits: &str) -> Vec<u32> {

@@ -202,25 +202,19 @@ fn host_name(host: &Host, staged: bool) -> Result<String> {
     }
     // The full name is the first name of the line that also has the short one.
     let hosts = host.read_text("/etc/hosts")?.unwrap_or_default();
-    let full = hosts
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default())
-        .filter_map(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let first = words.clone().next()?;
-            (first.contains('.') && words.any(|word| word == short)).then(|| first.to_owned())
-        })
-        .next();
+    let full = hosts.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace().skip(1);
+        let first = words.clone().next()?;
+        (first.contains('.') && words.any(|word| word == short)).then(|| first.to_owned())
+    });
     Ok(full.unwrap_or(short))
 }
 
 fn find_timezone(host: &Host) -> Result<String> {
-    let zone = match host.read_link("/etc/localtime")? {
-        Some(target) => target.split_once("zoneinfo/").map(|(_, zone)| zone.to_owned()),
-        None => None,
-    };
-    let zone = match zone {
-        Some(zone) => Some(zone),
+    let linked = host.read_link("/etc/localtime")?;
+    let zone = match linked.as_deref().and_then(|target| target.split_once("zoneinfo/")) {
+        Some((_, zone)) => Some(zone.to_owned()),
         None => host.read_text("/etc/timezone")?.map(|text| text.trim().to_owned()),
     };
     Ok(zone.filter(|zone| !zone.is_empty()).unwrap_or_else(|| "Etc/UTC".into()))
