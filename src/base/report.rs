@@ -54,7 +54,7 @@ impl Report {
 
     /// What something is, behind its name.
     pub(crate) fn with_row(self, name: &str, what: impl Display) -> Report {
-        self.with_text(format_row(name, what))
+        self.with_text(format_named(name, what))
     }
 
     pub(crate) fn with_rows<'a>(self, rows: impl IntoIterator<Item = (&'a str, String)>) -> Report {
@@ -116,7 +116,7 @@ impl Report {
 }
 
 /// A line that says what something is, behind its name.
-pub(crate) fn format_row(name: &str, what: impl Display) -> String {
+pub(crate) fn format_named(name: &str, what: impl Display) -> String {
     format!("{name:<12} {what}\n")
 }
 
@@ -130,4 +130,24 @@ fn print_told(told: &[(Loudness, String)], style: Style) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_refusal_is_an_error_to_people_and_a_code_to_programs() {
+        let report = || Report::new(json!({ "problem": "x" })).refusing(Exit::Unusable, "x");
+        let why = report().print(Style::default()).unwrap_err();
+        assert_eq!((Exit::of(&why), why.to_string().as_str()), (Exit::Unusable, "x"));
+        assert_eq!(report().print(Style { json: true, ..Style::default() }).unwrap(), Exit::Unusable as u8);
+        assert_eq!(Report::of_code(7).print(Style { quiet: true, ..Style::default() }).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_name_stands_before_what_it_is() {
+        assert_eq!(format_named("site", "https://x/"), "site         https://x/\n");
+    }
 }

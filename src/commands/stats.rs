@@ -2,7 +2,7 @@
 
 use super::services::known;
 use super::{load_site, need_machine};
-use crate::base::report::{Report, format_row};
+use crate::base::report::{Report, format_named};
 use crate::base::terminal::{self, count_of};
 use crate::base::text::format_time;
 use crate::cli::{Global, Top};
@@ -328,10 +328,10 @@ fn format_table(site: &Session, measured: &Measured) -> String {
     let database = database
         .as_ref()
         .map(|Connections { open, ours, most }| format!("{open} of {most} connections, {ours} of this site"));
-    text += &requests.map_or_else(String::new, |requests| format_row("requests", requests));
-    text += &queue.map_or_else(String::new, |queue| format_row("queue", queue));
-    text += &database.map_or_else(String::new, |database| format_row("database", database));
-    text.extend(troubles.iter().map(|trouble| format_row("trouble", trouble)));
+    text += &requests.map_or_else(String::new, |requests| format_named("requests", requests));
+    text += &queue.map_or_else(String::new, |queue| format_named("queue", queue));
+    text += &database.map_or_else(String::new, |database| format_named("database", database));
+    text.extend(troubles.iter().map(|trouble| format_named("trouble", trouble)));
     text
 }
 

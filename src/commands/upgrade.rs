@@ -74,8 +74,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     build_release(&next, &mut writer, stop).await?;
     let visitor = Visitor::begin(&next)?;
     let upgrade = prepare_upgrade(&site, &next, &found, begun).await;
-    site.close().await;
-    let mut upgrade = match upgrade {
+    let mut upgrade = match site.close_after(upgrade).await {
         Ok(upgrade) => upgrade,
         Err(why) => {
             // What the settings ask for has not changed yet.
@@ -85,14 +84,12 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
             };
             let old = with_version(&global, asked_for)?;
             let started = converge_parts(&old, &mut writer, &Parts::default(), Interrupt::Never).await;
-            old.close().await;
-            started.context("the services could not be started again")?;
+            old.close_after(started).await.context("the services could not be started again")?;
             return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
         }
     };
     let result = go_forward(&global, &next, &mut writer, &mut upgrade, stop).await;
-    next.close().await;
-    let Err(why) = result else {
+    let Err(why) = next.close_after(result).await else {
         let gap = visitor.end().await;
         return Ok(report_upgraded(&next, &upgrade, gap));
     };

@@ -92,11 +92,8 @@ pub(crate) fn check_queue(look: &Look<'_>) -> Result<Finding> {
     };
     look.measure("broker_tasks_waiting", None, queue.waiting.into());
     look.measure("broker_consumers", None, queue.consumers.into());
-    let found = format!(
-        "{} waiting, {} at work on them",
-        count_of(queue.waiting as usize, "task"),
-        count_of(queue.consumers as usize, "worker")
-    );
+    let found =
+        format!("{} waiting, {} at work on them", count_of(queue.waiting, "task"), count_of(queue.consumers, "worker"));
     let here = look.site.settings().services.wants(Service::Workers);
     Ok(match (queue.consumers, queue.waiting) {
         (0, _) if here => Finding::failed(found, "camcops-provision start workers"),

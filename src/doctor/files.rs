@@ -1,7 +1,7 @@
 //! What the plan says of the settings, of files, and of all that has no check of its own.
 
 use super::look::mended_by_install;
-use super::{Finding, Health, Look};
+use super::{Finding, Health, Look, or_well};
 use crate::drivers::release;
 use crate::engine::Planned;
 use crate::journal;
@@ -14,31 +14,21 @@ const RIGHTS: [&str; 2] = ["owner", "mode"];
 
 pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     let (recipe, plan) = look.plan().await?;
-    let mut findings = Vec::new();
-    for (_, what) in &recipe.missing {
-        findings.push(Finding::failed(what, "camcops-provision plan"));
-    }
-    for conflict in &plan.conflicts {
-        findings.push(Finding::failed(&conflict.what, "camcops-provision plan --diff"));
-    }
     let open = look.site.open_secrets();
-    for open in &open {
-        findings.push(Finding::failed(open.to_string(), open.remedy()));
-    }
     let is_told = |warning: &&String| open.iter().any(|open| warning.starts_with(&open.to_string()));
-    for warning in recipe.warnings.iter().filter(|one| !is_told(one)) {
-        findings.push(Finding::warning(warning, "camcops-provision config edit"));
-    }
+    let missing = recipe.missing.iter().map(|(_, what)| Finding::failed(what, "camcops-provision plan"));
+    let conflicts = plan.conflicts.iter().map(|one| Finding::failed(&one.what, "camcops-provision plan --diff"));
+    let secrets = open.iter().map(|open| Finding::failed(open.to_string(), open.remedy()));
+    let warnings = recipe.warnings.iter().filter(|one| !is_told(one));
+    let warnings = warnings.map(|warning| Finding::warning(warning, "camcops-provision config edit"));
+    let mut findings: Vec<Finding> = missing.chain(conflicts).chain(secrets).chain(warnings).collect();
     let is_cut = look.journal.owned().iter().any(|owned| owned.open);
     // What another run has begun is not interrupted.
     if is_cut && journal::at_work(&look.site.host).is_none() {
         findings.push(Finding::for_install("the last run was interrupted"));
     }
-    if findings.is_empty() {
-        let file = look.site.settings_file.display();
-        findings.push(Finding::ok(format!("{file}: a plan can be made")));
-    }
-    Ok(findings)
+    let file = look.site.settings_file.display();
+    Ok(or_well(findings, || Finding::ok(format!("{file}: a plan can be made"))))
 }
 
 pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {

@@ -75,7 +75,7 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
         if seen.restarts >= PATIENT {
             findings.push(Finding::warning(
-                format!("{name} has failed {}", count_of(seen.restarts as usize, "time")),
+                format!("{name} has failed {}", count_of(seen.restarts, "time")),
                 service_command(member, "logs"),
             ));
         }
@@ -182,7 +182,7 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         };
         if used.killed > 0 {
             findings.push(Finding::warning(
-                format!("{}: {} killed at its limit", member.name, count_of(used.killed as usize, "time")),
+                format!("{}: {} killed at its limit", member.name, count_of(used.killed, "time")),
                 remedy.clone(),
             ));
         }

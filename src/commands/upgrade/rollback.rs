@@ -107,23 +107,18 @@ pub(crate) async fn undo_upgrade(
 ) -> Result<()> {
     go_on_to_the_end();
     let old = with_version(global, &upgrade.from.version)?;
-    let tables = old_tables(&old, upgrade, writes).await;
-    let settled = tables.with_context(|| {
-        format!(
+    if let Err(why) = old_tables(&old, upgrade, writes).await {
+        old.close().await;
+        return Err(why.context(format!(
             "CamCOPS {} is not in use again; mend this, then run `camcops-provision rollback`",
             upgrade.from.version
-        )
-    });
-    if settled.is_err() {
-        old.close().await;
+        )));
     }
-    settled?;
     check::set_version(global, &upgrade.from.version)?;
     old.host.cut().after_write();
     upgrade_record::forget_record(&old.host, &old.instance)?;
     let converged = converge_parts(&old, writer, &Parts::default(), Interrupt::Never).await;
-    old.close().await;
-    converged.with_context(|| {
+    old.close_after(converged).await.with_context(|| {
         format!(
             "the settings ask for CamCOPS {} again; mend this, then run `camcops-provision install`",
             upgrade.from.version
