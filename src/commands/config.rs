@@ -122,29 +122,27 @@ fn set_settings(global: &Global, pairs: &[String]) -> Result<Report> {
 /// Changes keys in the administrator's file, and refuses what would make the settings wrong.
 fn change_settings(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<Report> {
     need_root(global, "change the settings")?;
-    let (file, changed) = put_settings(global, changes)?;
-    Ok(report_change(&file, changed))
+    let file = rewrite_file(global, changes)?;
+    Ok(report_change(&file.path, file.changed))
 }
 
-/// Changes them, unless they would be wrong or somebody else has the last word; gives the file, and whether it changed.
-pub(crate) fn put_settings(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<(PathBuf, bool)> {
-    let (file, _, changed) = rewrite_file(global, changes)?;
-    Ok((file, changed))
+/// The administrator's file after a change.
+pub(crate) struct RewrittenFile {
+    pub(crate) path: PathBuf,
+    pub(crate) before: Option<String>,
+    pub(crate) changed: bool,
 }
 
-/// The same, and what was in the file.
-pub(crate) fn rewrite_file(
-    global: &Global,
-    changes: &[(&str, Option<&str>)],
-) -> Result<(PathBuf, Option<String>, bool)> {
-    let file = settings_file(&open_host(global)?, global);
-    let (old, new) = edit_file(&file, changes)?;
-    let changed = old.as_deref().unwrap_or_default() != new;
+/// Changes keys in it, unless they would be wrong or somebody else has the last word.
+pub(crate) fn rewrite_file(global: &Global, changes: &[(&str, Option<&str>)]) -> Result<RewrittenFile> {
+    let path = settings_file(&open_host(global)?, global);
+    let (before, new) = edit_file(&path, changes)?;
+    let changed = before.as_deref().unwrap_or_default() != new;
     if changed {
-        check_text(global, &file, &new)?;
-        replace_file(&file, &new)?;
+        check_text(global, &path, &new)?;
+        replace_file(&path, &new)?;
     }
-    Ok((file, old, changed))
+    Ok(RewrittenFile { path, before, changed })
 }
 
 /// Whether a value comes from where this program can't change it: anywhere but in the administrator's file.

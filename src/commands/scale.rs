@@ -103,7 +103,7 @@ pub(super) fn refuse_overruled<T>(site: &Session, changes: &[(&str, T)]) -> Resu
 /// Puts it into the settings, and makes the machine follow.
 async fn converge_changes(site: &Session, global: &Global, changes: &[(&str, Option<&str>)]) -> Result<Report> {
     refuse_overruled(site, changes)?;
-    config::put_settings(global, changes)?;
+    config::rewrite_file(global, changes)?;
     install::install_site(global, &Install { yes: true, ..Install::default() }).await
 }
 

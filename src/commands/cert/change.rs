@@ -27,7 +27,6 @@ use crate::session::converge::{apply_plan, make_plan};
 use crate::settings::{Frontend, TlsMode};
 use anyhow::Result;
 use serde_json::json;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
 use zeroize::Zeroizing;
@@ -68,7 +67,7 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall) ->
     };
     let failed = match (rewritten, taken) {
         (Ok(_), Ok(())) => None,
-        (Ok((file, old, _)), Err(why)) => Some(go_back(global, &mut writer, (&file, old.as_deref()), why).await),
+        (Ok(file), Err(why)) => Some(go_back(global, &mut writer, &file, why).await),
         (Err(why), _) => Some(why),
     };
     let now = Session::open(global)?;
@@ -154,18 +153,18 @@ async fn take_certificate(global: &Global, writer: &mut Writer<'_>, certificate:
 async fn go_back(
     global: &Global,
     writer: &mut Writer<'_>,
-    (file, old): (&Path, Option<&str>),
+    file: &config::RewrittenFile,
     why: anyhow::Error,
 ) -> anyhow::Error {
     let placed = async {
-        let new = std::fs::read_to_string(file)?;
-        match old {
-            Some(old) => replace_file(file, old)?,
-            None => remove_file(file)?,
+        let new = std::fs::read_to_string(&file.path)?;
+        match &file.before {
+            Some(before) => replace_file(&file.path, before)?,
+            None => remove_file(&file.path)?,
         }
         let site = Session::open(global)?;
         if let Err(why) = place_certificate(&site, writer).await {
-            replace_file(file, &new)?;
+            replace_file(&file.path, &new)?;
             return Err(why);
         }
         Ok(site)

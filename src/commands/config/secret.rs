@@ -1,7 +1,7 @@
 //! `config set` of a secret of CamCOPS: it comes from a prompt, a file or standard input, goes into a file for root alone,
 //! and the setting names that.
 
-use super::{put_settings, report_change};
+use super::{report_change, rewrite_file};
 use crate::base::error::Exit;
 use crate::base::prompt::has_terminal;
 use crate::base::report::Report;
@@ -60,7 +60,7 @@ pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>) -> Result<R
     settings::edit_text("", &by_file, Some(&path)).map_err(|why| Exit::Settings.because(why.to_string()))?;
     let changes = [(by_file.as_str(), Some(path.as_str())), (setting, None)];
     keep_secret(&host, &secrets, (&section, &key), &secret)?;
-    let (file, changed) = match put_settings(global, &changes) {
+    let file = match rewrite_file(global, &changes) {
         Ok(done) => done,
         Err(why) => {
             match before {
@@ -71,7 +71,7 @@ pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>) -> Result<R
         }
     };
     let is_other = before != host.read(&path)?;
-    Ok(report_change(&file, changed || is_other))
+    Ok(report_change(&file.path, file.changed || is_other))
 }
 
 /// Takes it out of the settings, and removes the file if it is ours.
@@ -80,9 +80,9 @@ pub(super) fn unset_secret(global: &Global, setting: &str) -> Result<Report> {
     let host = open_host(global)?;
     let (section, key) = secret_key(setting).context("this is no secret")?;
     let by_file = format!("{setting}{BY_FILE}");
-    let (file, changed) = put_settings(global, &[(setting, None), (&by_file, None)])?;
+    let file = rewrite_file(global, &[(setting, None), (&by_file, None)])?;
     host.remove_file(&kept_in(&secrets_of(&host, global)?, &section, &key))?;
-    Ok(report_change(&file, changed))
+    Ok(report_change(&file.path, file.changed))
 }
 
 fn secrets_of(host: &Host, global: &Global) -> Result<String> {

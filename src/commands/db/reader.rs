@@ -63,7 +63,7 @@ pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly) -> Re
         refuse_undoable(&site, &recipe, &plan).await?;
         let pairs: Vec<(&str, Option<&str>)> =
             changes.iter().map(|(key, value)| (*key, Some(value.as_str()))).collect();
-        config::put_settings(global, &pairs)?;
+        config::rewrite_file(global, &pairs)?;
         let done = apply_plan(&site, &mut writer, &plan, stop).await?;
         anyhow::Ok((done.done, listening_hint(&*site.drivers.database()?, &site).await?))
     };
