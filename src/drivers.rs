@@ -30,7 +30,6 @@ pub(crate) struct Drivers {
     pub(crate) services: Option<services::ServiceManager>,
     /// How a release of the application is built.
     pub(crate) release: Option<release::ReleaseRecipe>,
-    /// The packages of the distribution.
     pub(crate) packages: Option<packages::PackageSource>,
     /// Where the site's certificate comes from, where certbot gets it.
     pub(crate) acme: Option<acme::Certbot>,
@@ -46,12 +45,10 @@ pub(crate) struct Drivers {
 }
 
 impl Drivers {
-    /// The services of the site.
     pub(crate) fn services(&self) -> Result<&services::ServiceManager> {
         asked(self.services.as_ref(), "the services can't be seen here")
     }
 
-    /// The packages of the distribution.
     pub(crate) fn packages(&self) -> Result<&packages::PackageSource> {
         asked(self.packages.as_ref(), "packages can't be looked up here")
     }
@@ -66,7 +63,6 @@ impl Drivers {
         asked(self.application.as_ref(), "the application can't be run here")
     }
 
-    /// The message broker.
     pub(crate) fn broker(&self) -> Result<Rc<broker::Broker>> {
         asked(self.broker.borrow().clone(), "the broker can't be asked here")
     }

@@ -14,7 +14,7 @@ use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
 use crate::settings::{AccountUser, BY_FILE, ConfigValue, LogMode, Mode, Service};
 use crate::site::{Certificate, ExistingState, Site};
 use anyhow::{Context, Result};
-pub(crate) use exports::{Exports, is_hidden};
+pub(crate) use exports::{is_hidden, list_folders};
 use std::collections::BTreeSet;
 
 /// What is wanted, in the order of making, and what the administrator changed and keeps.
@@ -183,15 +183,7 @@ impl<'a> Draft<'a> {
         for (key, because) in keys {
             let Some(key) = key else { continue };
             let Some(path) = &key.kept_in else { continue };
-            self.text(Text {
-                path,
-                text: format!("{}\n", key.secret.reveal()),
-                whose: Whose::Root,
-                mode: "0600",
-                part: Part::Secrets,
-                because,
-                shown: Shown::Nothing,
-            });
+            self.secret(path, format!("{}\n", key.secret.reveal()), Part::Secrets, because);
         }
     }
 
@@ -208,21 +200,9 @@ impl<'a> Draft<'a> {
             false => format!("a new self-signed certificate: {because}"),
         };
         // The key first: a certificate without its key would stop the web server.
-        let files = [
-            (&self.site.layout.key, pair.key.as_str(), "0600", Shown::Nothing),
-            (&self.site.layout.certificate, pair.certificate.as_str(), "0644", Shown::Whole),
-        ];
-        for (path, text, mode, shown) in files {
-            self.text(Text {
-                path,
-                text: text.to_owned(),
-                whose: Whose::Root,
-                mode,
-                part: Part::Certificate,
-                because: &because,
-                shown,
-            });
-        }
+        let layout = &self.site.layout;
+        self.secret(&layout.key, pair.key.to_string(), Part::Certificate, &because);
+        self.public(&layout.certificate, pair.certificate.clone(), Part::Certificate, &because);
         Ok(())
     }
 
@@ -263,37 +243,15 @@ impl<'a> Draft<'a> {
         );
         // After the configuration: before it, a service that starts between the two would seem to have read the new one.
         for (text, path) in &digests {
-            self.text(Text {
-                path,
-                text: text.clone(),
-                whose: Whose::Root,
-                mode: "0600",
-                part: Part::Configuration,
-                because: "a service restarts when what it reads of that has changed",
-                shown: Shown::Nothing,
-            });
+            let because = "a service restarts when what it reads of that has changed";
+            self.secret(path, text.clone(), Part::Configuration, because);
         }
         let login = self.rendered(Format::Mysql, template!("my.cnf.hbs"))?;
-        self.text(Text {
-            path: &layout.option_file,
-            text: login,
-            whose: Whose::RootForService,
-            mode: "0640",
-            part: Part::Configuration,
-            because: "the application's database login",
-            shown: Shown::Nothing,
-        });
+        self.secret_of_services(&layout.option_file, login, "the application's database login");
         if self.serves(Service::Monitor) {
             let monitor = self.rendered(Format::Python, template!("flower.py.hbs"))?;
-            self.text(Text {
-                path: &layout.monitor_config,
-                text: monitor,
-                whose: Whose::RootForService,
-                mode: "0640",
-                part: Part::Configuration,
-                because: "the monitor answers on this machine only, and asks for a password",
-                shown: Shown::Nothing,
-            });
+            let because = "the monitor answers on this machine only, and asks for a password";
+            self.secret_of_services(&layout.monitor_config, monitor, because);
         }
         Ok(())
     }
@@ -356,6 +314,17 @@ impl<'a> Draft<'a> {
 
     fn want(&mut self, resource: Resource, facets: Facets, part: Part, because: &str) {
         self.recipe.wanted.push(wanted(resource, facets, part, because));
+    }
+
+    /// A file for root alone, whose content is never shown.
+    fn secret(&mut self, path: &str, text: String, part: Part, because: &str) {
+        self.text(Text { path, text, whose: Whose::Root, mode: "0600", part, because, shown: Shown::Nothing });
+    }
+
+    /// The same for the services, which read it.
+    fn secret_of_services(&mut self, path: &str, text: String, because: &str) {
+        let (whose, part) = (Whose::RootForService, Part::Configuration);
+        self.text(Text { path, text, whose, mode: "0640", part, because, shown: Shown::Nothing });
     }
 
     /// A file that everybody may read.

@@ -156,7 +156,6 @@ pub enum State {
 }
 
 impl State {
-    /// The facets, if it is there.
     pub(crate) fn facets(&self) -> Option<&Facets> {
         match self {
             State::Absent => None,
@@ -164,7 +163,6 @@ impl State {
         }
     }
 
-    /// One facet, if it is there.
     pub(crate) fn get(&self, facet: &str) -> Option<&FacetValue> {
         self.facets().and_then(|facets| facets.get(facet))
     }
@@ -202,18 +200,15 @@ impl State {
 pub struct Facets(BTreeMap<String, FacetValue>);
 
 impl Facets {
-    /// None yet.
     pub(crate) fn new() -> Facets {
         Facets::default()
     }
 
-    /// With one more.
     pub(crate) fn with(mut self, facet: &str, value: impl Into<FacetValue>) -> Facets {
         self.0.insert(facet.to_owned(), value.into());
         self
     }
 
-    /// One of them.
     pub(crate) fn get(&self, facet: &str) -> Option<&FacetValue> {
         self.0.get(facet)
     }
@@ -436,11 +431,8 @@ pub struct Wanted {
 /// A resource with a state before and a state after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Change {
-    /// Which resource.
     pub(crate) resource: Resource,
-    /// What it was.
     pub(crate) before: State,
-    /// What it becomes.
     pub(crate) after: State,
 }
 

@@ -2,13 +2,13 @@
 
 use super::{Finding, Look};
 use crate::camcops_conf::Ini;
-use crate::recipe::{Exports, is_hidden};
+use crate::recipe::{is_hidden, list_folders};
 use anyhow::Result;
 
 pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     let config = site.host.read_text(&site.layout.config)?.unwrap_or_default();
-    let folders = Exports::of(&Ini::parse(&config)).folders;
+    let folders = list_folders(&Ini::parse(&config));
     if folders.is_empty() {
         return Ok(vec![Finding::not_applicable("no recipient gets files")]);
     }

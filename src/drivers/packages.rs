@@ -27,7 +27,6 @@ pub(crate) struct PackageSource {
     pub(crate) network: Internet,
     /// Where they come from, if that is a bundle.
     bundle: Option<Rc<Bundle>>,
-    /// Is told what is going on.
     pub(crate) tell: fn(&str),
     installed: RefCell<Option<BTreeSet<String>>>,
     /// What leads the package manager to other sources than the machine's own.

@@ -46,9 +46,7 @@ const PARTS: [&str; 5] = ["bin/camcops_server", "bin/celery", "bin/gunicorn", "s
 #[derive(Debug, Clone)]
 pub(crate) struct WantedRelease {
     pub(crate) id: String,
-    /// The version of CamCOPS.
     pub(crate) version: Version,
-    /// What it runs on.
     pub(crate) python: Interpreter,
 }
 
@@ -86,7 +84,6 @@ pub(crate) struct ReleaseRecipe {
     installer: crate::settings::Installer,
     network: Internet,
     magick_suffix: &'static str,
-    /// Is told what is going on.
     pub(crate) tell: fn(&str),
 }
 
@@ -197,7 +194,6 @@ pub(crate) fn observe(host: &Host, id: &str) -> Result<State> {
     Ok(State::Present(Facets::new().with("state", state).with("python", about.python)))
 }
 
-/// Whether a release is there and whole.
 pub(crate) fn is_whole(host: &Host, id: &str) -> Result<bool> {
     Ok(read_about(host, &Places::of(id), id)?.is_some())
 }
@@ -286,7 +282,6 @@ pub(crate) fn refuse_offline<'a>(
     Ok(())
 }
 
-/// Builds a release, or removes it.
 pub(crate) fn enforce(
     recipe: Option<&ReleaseRecipe>,
     host: &Host,

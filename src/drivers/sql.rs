@@ -31,12 +31,10 @@ use std::rc::Rc;
 pub(crate) struct Database {
     /// The server, with its one connection.
     pub(crate) server: Rc<DatabaseServer>,
-    /// The name of the database.
     pub(crate) database: String,
     pub(crate) instance: String,
     /// What each new connection of the application reads its password from.
     pub(crate) option_file: String,
-    /// Is told what is going on.
     pub(crate) tell: fn(&str),
     accounts: Vec<DatabaseAccount>,
 }
@@ -225,7 +223,6 @@ pub(crate) async fn refuse_undoable(
     Ok(())
 }
 
-/// The tables of a database.
 pub(crate) async fn tables_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
     server
         .texts(&format!(
@@ -254,7 +251,6 @@ pub(crate) async fn tables_among(server: &DatabaseServer, database: &str, names:
     Ok(rows.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The views of a database.
 pub(crate) async fn views_of(server: &DatabaseServer, database: &str) -> Result<Vec<String>> {
     let database = quote::quote_text(database);
     server.texts(&format!("SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {database}")).await

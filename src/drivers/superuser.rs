@@ -43,7 +43,6 @@ pub(crate) async fn observe(known: &Database, name: &str) -> Result<State> {
 /// Why a superuser stays when it is no longer wanted.
 pub(crate) const KEPT: &str = "a user is never removed";
 
-/// Makes the superuser.
 pub(crate) fn make(application: &Application, host: &Host, name: &str, password: &Secret) -> Result<Enforced> {
     (application.tell)(&format!("making the superuser {name}"));
     by_camcops(application, host, "make_superuser", name, Some(password), Exit::Settings)?;

@@ -14,9 +14,7 @@ use std::slice;
 /// How a run ended.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct RunOutcome {
-    /// How many changes were made.
     pub(crate) done: usize,
-    /// How many were planned.
     pub(crate) planned: usize,
     /// What was left as it is, and why.
     pub(crate) left: Vec<Left>,

@@ -33,9 +33,7 @@ pub(crate) enum Action {
 /// One change, and why.
 #[derive(Debug, Clone)]
 pub(crate) struct Planned {
-    /// What it does.
     pub(crate) action: Action,
-    /// Resource, before, after.
     pub(crate) change: Change,
     /// The facets that differ.
     pub(crate) facets: Vec<String>,
@@ -123,7 +121,6 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Left {
     pub(crate) resource: Resource,
-    /// Why it stays.
     pub(crate) why: String,
 }
 

@@ -13,7 +13,6 @@ use std::fmt::Write as _;
 /// Progress as lines on standard error.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
-    /// How to print.
     pub(crate) style: Style,
     /// For paths as they are seen from outside.
     pub(crate) host: &'a Host,

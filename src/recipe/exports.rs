@@ -8,29 +8,15 @@ use std::collections::BTreeSet;
 /// Where a service finds nothing that the rest of the machine sees, or may not look.
 const HIDDEN: [&str; 8] = ["/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/tmp"];
 
-/// What the recipients of a configuration have files for.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Exports {
-    /// The folders that files are written to: the part of the name before anything variable.
-    pub(crate) folders: BTreeSet<String>,
-}
-
-impl Exports {
-    /// Those of the recipients that are in use.
-    pub(crate) fn of(config: &Ini) -> Exports {
-        let mut exports = Exports::default();
-        let names = config.get("export", "RECIPIENTS").unwrap_or_default();
-        for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
-            let value = |key| config.get(&format!("recipient:{name}"), key);
-            let method = value("TRANSMISSION_METHOD").unwrap_or_default();
-            if !method.trim().eq_ignore_ascii_case("file") {
-                continue;
-            }
-            let spec = value("FILE_FILENAME_SPEC").unwrap_or_default();
-            exports.folders.extend(fixed_folder(&spec));
-        }
-        exports
-    }
+/// The folders that recipients in use have files written to: the part of the name before anything variable.
+pub(crate) fn list_folders(config: &Ini) -> BTreeSet<String> {
+    let names = config.get("export", "RECIPIENTS").unwrap_or_default();
+    let folder = |name: &str| {
+        let value = |key| config.get(&format!("recipient:{name}"), key).unwrap_or_default();
+        let by_file = value("TRANSMISSION_METHOD").trim().eq_ignore_ascii_case("file");
+        fixed_folder(&value("FILE_FILENAME_SPEC")).filter(|_| by_file)
+    };
+    names.lines().map(str::trim).filter(|name| !name.is_empty()).filter_map(folder).collect()
 }
 
 /// The folder of a name with variable parts in braces.
@@ -49,14 +35,13 @@ pub(crate) fn is_hidden(folder: &str) -> bool {
 impl Draft<'_> {
     /// The folders are made for the account of the services; those that are there stay as they are.
     pub(super) fn export_folders(&mut self, config: &Ini) {
-        let exports = Exports::of(config);
-        for folder in &exports.folders {
-            if is_hidden(folder) {
-                self.recipe.warnings.push(format!(
+        let (hidden, seen): (Vec<_>, Vec<_>) = list_folders(config).into_iter().partition(|folder| is_hidden(folder));
+        for folder in hidden {
+            self.recipe.warnings.push(format!(
                     "exports to {folder}: services have a place of their own there, or none, and the files could not be seen from outside; choose another folder in FILE_FILENAME_SPEC, such as /srv/exports"
                 ));
-                continue;
-            }
+        }
+        for folder in &seen {
             let is_there = matches!(self.host.look_into(folder), Ok(Some(_)));
             let facets = match is_there {
                 true => Facets::new(),
@@ -69,8 +54,7 @@ impl Draft<'_> {
                 "exports of a recipient are written there",
             );
         }
-        let seen = exports.folders.into_iter().filter(|folder| !is_hidden(folder));
-        self.export_folders = seen.collect();
+        self.export_folders = seen;
     }
 }
 
@@ -86,8 +70,7 @@ mod tests {
 
     #[test]
     fn folders_are_those_of_recipients_in_use() {
-        let exports = Exports::of(&Ini::parse(CONFIG));
-        assert_eq!(exports.folders, BTreeSet::from(["/srv/a/b".into()]));
+        assert_eq!(list_folders(&Ini::parse(CONFIG)), BTreeSet::from(["/srv/a/b".into()]));
     }
 
     #[test]

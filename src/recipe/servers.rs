@@ -1,13 +1,13 @@
 //! Packages, the database and the broker: what the services of a site stand on.
 
-use super::{Draft, Text, wanted};
+use super::{Draft, wanted};
 use crate::drivers::broker::{NODE_SETTINGS, all_permissions, long_enough};
 use crate::drivers::services::member::ServiceRole;
 use crate::drivers::sql::{self, AccountPurpose};
 use crate::drivers::{acme, release, tables};
-use crate::layout::{PORT_MAPPER_SETTINGS, Whose};
+use crate::layout::PORT_MAPPER_SETTINGS;
 use crate::recipe::render::Format;
-use crate::resource::{Facets, Part, Resource, Shown, Wanted};
+use crate::resource::{Facets, Part, Resource, Wanted};
 use crate::settings::{DatabaseTls, Frontend, LogMode, Mode, Source, TlsMode};
 use crate::site::facts::{Manager, Pdf};
 use anyhow::Result;
@@ -227,15 +227,7 @@ impl Draft<'_> {
 
     pub(super) fn certificate_from_certbot(&mut self, text: &str, because: &str) -> Result<()> {
         let layout = &self.site.layout;
-        self.text(Text {
-            path: &layout.certificate_with_key,
-            text: text.to_owned(),
-            whose: Whose::Root,
-            mode: "0600",
-            part: Part::Certificate,
-            because,
-            shown: Shown::Nothing,
-        });
+        self.secret(&layout.certificate_with_key, text.to_owned(), Part::Certificate, because);
         let hook = self.rendered(Format::Shell, template!("certbot-deploy.sh.hbs"))?;
         self.program(&layout.certbot_hook, hook, Part::Certificate, "brings a renewed certificate to Apache");
         Ok(())

@@ -56,7 +56,6 @@ pub(crate) struct TrialResult {
     pub(crate) refused: Vec<Problem>,
     /// What it warns of.
     pub(crate) warnings: Vec<Problem>,
-    /// How long it took.
     pub(crate) seconds: f64,
 }
 

@@ -29,7 +29,6 @@ pub(crate) enum UpgradePhase {
 /// One side of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Side {
-    /// The version of CamCOPS.
     pub(crate) version: String,
     pub(crate) release: String,
 }
@@ -37,7 +36,6 @@ pub(crate) struct Side {
 /// The last upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UpgradeRecord {
-    /// How far it came.
     pub(crate) phase: UpgradePhase,
     pub(crate) from: Side,
     pub(crate) to: Side,
@@ -58,7 +56,7 @@ pub(crate) fn record_path(instance: &str) -> String {
 
 /// What is remembered; nothing where nothing was ever upgraded.
 pub(crate) fn read_record(host: &Host, instance: &str) -> Result<Option<UpgradeRecord>> {
-    let path = layout::path_beside_journal(instance, FILE);
+    let path = record_path(instance);
     let Some(text) = host.read_text(&path)? else {
         return Ok(None);
     };
@@ -74,17 +72,12 @@ pub(crate) fn read_record(host: &Host, instance: &str) -> Result<Option<UpgradeR
 /// Remembers it for good.
 pub(crate) fn write_record(host: &Host, instance: &str, upgrade: &UpgradeRecord) -> Result<()> {
     let text = serde_json::to_string_pretty(upgrade)? + "\n";
-    let path = layout::path_beside_journal(instance, FILE);
-    host.put_file(&path, text.as_bytes(), Some((0, 0)), 0o600)
+    host.put_file(&record_path(instance), text.as_bytes(), Some((0, 0)), 0o600)
 }
 
 /// Forgets it: there is no way back any more.
 pub(crate) fn forget_record(host: &Host, instance: &str) -> Result<()> {
-    let path = layout::path_beside_journal(instance, FILE);
-    match host.stat(&path)? {
-        Some(_) => host.remove_file(&path),
-        None => Ok(()),
-    }
+    host.remove_file(&record_path(instance))
 }
 
 /// The releases that an upgrade or its way back needs.

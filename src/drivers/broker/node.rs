@@ -87,7 +87,6 @@ impl Node {
     }
 }
 
-/// Whether the broker is installed.
 pub(crate) fn is_installed(host: &Host) -> Result<bool> {
     Ok(host.stat(TOOL)?.is_some())
 }

@@ -112,7 +112,6 @@ fn at_work(held: &str) -> anyhow::Error {
         .because(format!("another package manager has been at work for 5 minutes ({held}); wait for it, and run again"))
 }
 
-/// Installs packages that are missing.
 pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&str], resumed: bool) -> Result<()> {
     if resumed {
         let finish =

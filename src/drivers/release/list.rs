@@ -16,7 +16,6 @@ pub(crate) struct Installed {
     pub(crate) python: Option<String>,
     /// What it takes on the disk, in bytes.
     pub(crate) size: u64,
-    /// When it was built.
     pub(crate) built: Option<SystemTime>,
     pub(crate) whole: bool,
     /// Whether the services use it.

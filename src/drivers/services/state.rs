@@ -34,13 +34,11 @@ pub(crate) struct ServiceState {
     pub(crate) there: bool,
     /// Whether the administrator forbade it.
     pub(crate) masked: bool,
-    /// Where it is in its life.
     pub(crate) phase: ServicePhase,
     /// More about that, in the manager's own words.
     pub(crate) detail: String,
     /// Its main process.
     pub(crate) pid: Option<u32>,
-    /// Since when it runs.
     pub(crate) since: Option<SystemTime>,
     /// When it last read its configuration again without a restart.
     pub(crate) reloaded: Option<SystemTime>,

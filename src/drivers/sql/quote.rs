@@ -13,7 +13,6 @@ pub(crate) fn quote_name(value: &str) -> String {
     format!("`{}`", value.replace('`', "``"))
 }
 
-/// A table with its database.
 pub(crate) fn quote_table(database: &str, table: &str) -> String {
     format!("{}.{}", quote_name(database), quote_name(table))
 }

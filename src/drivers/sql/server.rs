@@ -36,9 +36,7 @@ pub(crate) enum Power {
 pub(crate) struct DatabaseServer {
     /// Where it is and how we log in.
     pub(crate) endpoint: DatabaseAddress,
-    /// In whose name.
     pub(crate) power: Power,
-    /// Whether it is this machine's own.
     pub(crate) local: bool,
     connection: Mutex<Option<SessionLink>>,
     identity: OnceCell<ServerIdentity>,
@@ -47,7 +45,6 @@ pub(crate) struct DatabaseServer {
 /// What a server says about itself and about us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerIdentity {
-    /// MariaDB or MySQL.
     pub(crate) family: DatabaseFamily,
     /// The machine that we come from, as the server sees it.
     pub(crate) client: String,
@@ -122,7 +119,6 @@ impl DatabaseServer {
         })
     }
 
-    /// The rows of a query.
     pub(crate) async fn rows<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Vec<T>> {
         let rows = self.rows_if_any(query, &[]).await?;
         Ok(rows.unwrap_or_default())
@@ -156,7 +152,6 @@ impl DatabaseServer {
         Ok(rows.into_iter().map(|(text,)| text).collect())
     }
 
-    /// The first row of a query.
     pub(crate) async fn row<T: FromRow + Send + 'static>(&self, query: &str) -> Result<Option<T>> {
         Ok(self.rows(query).await?.into_iter().next())
     }
@@ -166,7 +161,6 @@ impl DatabaseServer {
         Ok(self.row(query).await?.map(|(number,)| number))
     }
 
-    /// Changes something.
     pub(crate) async fn change(&self, statement: &str) -> Result<()> {
         self.rows::<mysql_async::Row>(statement).await?;
         Ok(())

@@ -24,7 +24,6 @@ pub(crate) struct Application {
     pub(crate) dumps: String,
     /// Who alone can read those that this program needs not read again.
     pub(crate) recipient: Option<String>,
-    /// Is told what is going on.
     pub(crate) tell: fn(&str),
     /// The dump that was just made while nobody could write: a migration needs no other one.
     pub(crate) dumped: RefCell<Option<String>>,

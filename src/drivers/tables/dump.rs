@@ -74,9 +74,5 @@ pub(crate) fn begin_upgrade(host: &Host, application: &Application, database: &s
 
 /// The upgrade has come to its end, and nobody needs to go back.
 pub(crate) fn end_upgrade(host: &Host, application: &Application, database: &str) -> Result<()> {
-    let link = way_back(application, database);
-    match host.stat(&link)? {
-        Some(_) => host.remove_file(&link),
-        None => Ok(()),
-    }
+    host.remove_file(&way_back(application, database))
 }

@@ -13,7 +13,6 @@ const MIGRATIONS: &str = "site-packages/camcops_server/alembic/versions";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Revisions {
     pub(crate) head: String,
-    /// All of them.
     pub(crate) all: BTreeSet<String>,
 }
 

@@ -32,7 +32,6 @@ pub(crate) struct DumpSection {
 pub(crate) struct Dumped {
     /// Each table with the number of its rows.
     pub(crate) tables: BTreeMap<String, u64>,
-    /// Where its parts begin.
     pub(crate) sections: Vec<DumpSection>,
     /// Its size as text.
     pub(crate) text_bytes: u64,
