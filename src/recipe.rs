@@ -166,8 +166,7 @@ impl<'a> Draft<'a> {
             (&layout.static_files, "venv/static".into(), "its static files"),
             (&layout.release_strings, "venv/extra_strings".into(), "its strings"),
         ] {
-            let path = path.clone();
-            self.link(&path, &target, Part::Application, because);
+            self.link(path, &target, Part::Application, because);
         }
     }
 
@@ -369,12 +368,15 @@ impl<'a> Draft<'a> {
         self.want(Resource::Symlink(path.to_owned()), facets, part, because);
     }
 
-    /// With owner and mode. An owner that this tree does not know, or that an ordinary user can't give to, is left to the first boot.
+    /// With owner and mode.
     fn owned(&self, facets: Facets, whose: Whose, mode: &str) -> Facets {
+        self.given_to(facets.with("mode", mode), self.site.owner_of(whose))
+    }
+
+    /// With an owner. One that this tree does not know, or that an ordinary user can't give to, is left to the first boot.
+    fn given_to(&self, facets: Facets, owner: String) -> Facets {
         let facts = &self.site.facts;
-        let owner = self.site.owner_of(whose);
         let known = owner.split_once(':').is_some_and(|(user, group)| facts.can_give_to(user, group));
-        let facets = facets.with("mode", mode);
         match !facts.staged || known {
             true => facets.with("owner", owner),
             false => facets,

@@ -85,8 +85,7 @@ impl Draft<'_> {
 
     /// A socket that a service of the site's own makes needs a place where that account can write.
     pub(super) fn extra_sockets(&mut self) -> Result<()> {
-        let layout = &self.site.layout;
-        let mut directories = Vec::new();
+        let (layout, group) = (&self.site.layout, self.site.facts.flavour.web_account);
         for extra in self.site.settings().services.extras() {
             let (name, Some(socket)) = (extra.name.as_str(), &extra.socket) else {
                 continue;
@@ -101,22 +100,11 @@ impl Draft<'_> {
             }
             // systemd makes it at each start of the service.
             if directory == own && self.site.manager() == Manager::Supervisor {
-                directories.push((own, user.to_owned()));
+                let facets = Facets::new().with("type", "directory").with("mode", "0750");
+                let facets = self.given_to(facets, format!("{user}:{group}"));
+                let because = "the socket of a service of the site's own";
+                self.want(Resource::Directory(own), facets, Part::Directories, because);
             }
-        }
-        let group = self.site.facts.flavour.web_account;
-        for (directory, user) in directories {
-            let facets = Facets::new().with("type", "directory").with("mode", "0750");
-            let facets = match self.site.facts.can_give_to(&user, group) || !self.site.facts.staged {
-                true => facets.with("owner", format!("{user}:{group}")),
-                false => facets,
-            };
-            self.want(
-                Resource::Directory(directory),
-                facets,
-                Part::Directories,
-                "the socket of a service of the site's own",
-            );
         }
         Ok(())
     }
@@ -185,7 +173,7 @@ impl Draft<'_> {
     }
 
     fn systemd(&mut self) -> Result<()> {
-        let slug = self.site.layout.slug.clone();
+        let slug = &self.site.layout.slug;
         for (name, text) in UNITS {
             let path = format!("{UNIT_HOME}/{name}");
             self.public(&path, text.to_owned(), Part::Services, "started and watched by systemd");
@@ -300,9 +288,9 @@ impl Draft<'_> {
         self.apache_modules();
         let (path, because) = (self.site.layout.apache_site(), "HTTPS in front of CamCOPS");
         self.public_template(&path, Format::Apache, template!("apache-site.conf.hbs"), Part::Web, because)?;
-        let slug = self.site.layout.slug.clone();
+        let slug = &self.site.layout.slug;
         if let Some(link) = self.site.layout.apache_link() {
-            self.apache_note("site", &slug);
+            self.apache_note("site", slug);
             self.link(&link, &format!("../sites-available/{slug}.conf"), Part::Web, "the site is switched on");
         }
         Ok(())
@@ -327,7 +315,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn firewall(&mut self) -> Result<()> {
-        let slug = self.site.layout.slug.clone();
+        let slug = &self.site.layout.slug;
         let (path, because) = (format!("/etc/ufw/applications.d/{slug}"), "a name for the site's ports in ufw");
         self.public_template(&path, Format::Plain, template!("ufw.hbs"), Part::Firewall, because)?;
         let path = format!("/etc/firewalld/services/{slug}.xml");
