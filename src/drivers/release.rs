@@ -24,7 +24,7 @@ use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
 use crate::settings::{Auto, Camcops, Internet, Settings, Source, Version};
 use crate::site::facts::Facts;
 use crate::site::facts::Interpreter;
-use anyhow::{Context, Result};
+use anyhow::Result;
 pub(crate) use list::{Installed, current_release, installed_releases};
 use lock::lock;
 pub(crate) use lock::pinned_release;
@@ -296,7 +296,10 @@ pub(crate) fn enforce(
     let is_whole = before.get("state") == Some(&FacetValue::from("not cleared up"))
         && before.get("python") == wanted.get("python");
     if !is_whole {
-        let recipe = recipe.context("a release can't be built here")?;
+        // Only who takes back has none: it was there before, and was no whole one.
+        let Some(recipe) = recipe else {
+            return Ok(Enforced::LeftAlone("it was there before camcops-provision, and stays as it is now".into()));
+        };
         build::build_release(host, recipe, id, &places)?;
     }
     places.remove_passing(host)?;
@@ -337,6 +340,16 @@ mod tests {
             assert_eq!(lock.matches(" \\\n    --hash=").count(), lock.matches("--hash=").count());
         }
         assert!(release_id(Version::V2_4_23, 11).starts_with("2.4.23-py3.11-"));
+    }
+
+    #[test]
+    fn taking_back_leaves_a_release_that_was_there_before() {
+        let home = tempfile::tempdir().unwrap();
+        let host = Host::staged(home.path()).unwrap();
+        std::fs::create_dir_all(home.path().join(&Places::of("x").own[1..])).unwrap();
+        let done = enforce(None, &host, "x", &with_state("complete"), &with_state("damaged")).unwrap();
+        assert!(matches!(done, Enforced::LeftAlone(_)), "{done:?}");
+        assert_eq!(observe(&host, "x").unwrap(), with_state("damaged"));
     }
 
     #[test]

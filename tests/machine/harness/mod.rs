@@ -126,6 +126,16 @@ impl Machine {
         })
     }
 
+    /// The same with the release in its place already.
+    pub fn bare_but_release() -> Option<Machine> {
+        possible().then(|| {
+            let (release, lease) = installed::built();
+            let mut ground = installed::bare_ground();
+            ground.layers.insert(0, release);
+            Machine::on(&ground.layers, &ground.wheelhouse.unwrap(), Some(lease))
+        })
+    }
+
     fn on(layers: &[PathBuf], wheelhouse: &Path, lease: Option<Flock<File>>) -> Machine {
         let home = fresh_home();
         let layers: Vec<&str> = layers.iter().map(|layer| layer.to_str().unwrap()).collect();
