@@ -13,6 +13,7 @@ mod harness;
 
 use harness::booted::Booted;
 use harness::installed::installed;
+use harness::wheelhouse;
 
 const RUNS: u32 = 20;
 const VENV: &str = "/usr/share/camcops/venv";
@@ -145,18 +146,15 @@ fn build(machine: &Booted) {
         "camcops-provision install --yes --quiet --only application --wheelhouse /srv/wheelhouse",
         1,
     );
-    let lock = |name: &str| {
-        let path = format!("{}/requirements/{name}", env!("CARGO_MANIFEST_DIR"));
-        std::fs::write(machine.path(&format!("/root/{name}")), std::fs::read(path).unwrap()).unwrap();
-    };
-    lock("build.txt");
-    lock("python3.11.txt");
+    let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/requirements/build.txt");
+    std::fs::copy(tools, machine.path("/root/build.txt")).unwrap();
+    std::fs::write(machine.path("/root/camcops.txt"), wheelhouse::lock(wheelhouse::NEWEST, 11)).unwrap();
     let pip = "/root/plain/bin/pip install --quiet --no-index --find-links /srv/wheelhouse --no-deps";
     let plain = milliseconds(
         machine,
         &format!(
             "python3.11 -m venv /root/plain;
-             {pip} -r /root/build.txt; {pip} --no-build-isolation -r /root/python3.11.txt"
+             {pip} -r /root/build.txt; {pip} --no-build-isolation -r /root/camcops.txt"
         ),
         1,
     );

@@ -8,7 +8,7 @@ if [ ! -e "$venv/complete" ]; then
     mkdir -p "$(dirname "$venv")"
     python3.11 -m venv --clear "$venv"
     "$venv/bin/pip" install --quiet --no-deps --require-hashes -r "$lock/build.txt"
-    "$venv/bin/pip" install --quiet --no-deps --require-hashes --no-build-isolation \
-        -r "$lock/python3.11.txt"
+    "$lock/lock" 2.4.24 3.11 > "$venv/camcops.txt"
+    "$venv/bin/pip" install --quiet --no-deps --require-hashes --no-build-isolation -r "$venv/camcops.txt"
     touch "$venv/complete"
 fi

@@ -2,6 +2,7 @@
 
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
+use crate::harness::wheelhouse;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -39,16 +40,14 @@ fn the_release_fails_no_test_that_its_packages_pass() {
 
 /// What pip makes of the list of packages.
 fn make_plain(machine: &Booted) {
-    let lists = Path::new(env!("CARGO_MANIFEST_DIR")).join("requirements");
-    for name in ["build.txt", "python3.11.txt"] {
-        let text = std::fs::read(lists.join(name)).unwrap();
-        std::fs::write(machine.path(&format!("/srv/{name}")), text).unwrap();
-    }
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("requirements/build.txt");
+    std::fs::copy(build, machine.path("/srv/build.txt")).unwrap();
+    std::fs::write(machine.path("/srv/camcops.txt"), wheelhouse::lock(wheelhouse::NEWEST, 11)).unwrap();
     machine.run(&format!(
         "python3.11 -m venv {PLAIN}
          pip='{PLAIN}/bin/pip install --quiet --no-index --find-links /srv/wheelhouse --no-deps'
          $pip -r /srv/build.txt
-         $pip --no-build-isolation -r /srv/python3.11.txt"
+         $pip --no-build-isolation -r /srv/camcops.txt"
     ));
 }
 

@@ -11,7 +11,6 @@ use crate::base::error::Exit;
 use crate::host::{Child, Ended, Host};
 use crate::layout::RELEASES;
 use anyhow::{Context, Result, bail};
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Instant;
 
@@ -123,12 +122,12 @@ impl Build<'_> {
         Ok(examined)
     }
 
-    pub(super) fn lock(&self) -> Cow<'static, str> {
+    pub(super) fn lock(&self) -> String {
         lock(self.wanted.version, self.wanted.python.minor)
     }
 
     /// The same with the hashes of what was built from source for a bundle.
-    fn lock_of_files(&self) -> Result<Cow<'static, str>> {
+    fn lock_of_files(&self) -> Result<String> {
         let lock = self.lock();
         let Some(bundle) = &self.recipe.bundle else {
             return Ok(lock);
@@ -140,7 +139,7 @@ impl Build<'_> {
             let file = file.with_context(|| format!("{} has no {path}, which it names", bundle.path))?;
             let _ = writeln!(built, "{pin} \\\n    --hash=sha256:{}", file.sha256);
         }
-        Ok(replace_pins(&lock, &built).into())
+        Ok(replace_pins(&lock, &built))
     }
 
     pub(super) fn work(&self, name: &str) -> String {

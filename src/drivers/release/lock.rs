@@ -2,8 +2,8 @@
 //! built.
 
 use crate::settings::Version;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// What is known of a version before it is built.
 #[derive(Debug)]
@@ -23,35 +23,49 @@ pub(crate) fn pinned_release(version: Version) -> PinnedRelease {
     }
 }
 
-/// Its packages on a Python, with their hashes.
-pub(super) fn lock(version: Version, minor: u8) -> Cow<'static, str> {
-    let newest = match minor {
-        10 => include_str!("../../../requirements/python3.10.txt"),
-        11 => include_str!("../../../requirements/python3.11.txt"),
-        _ => include_str!("../../../requirements/python3.12.txt"),
+/// A package of the lists of releases, with the hashes of its files, by its pin: several lists have the same.
+static PACKAGES: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
+    let all = include_str!("../../../requirements/packages.txt");
+    entries_by(all, |first| first.strip_suffix(" \\").unwrap_or(first))
+});
+
+macro_rules! release_list {
+    ($name:literal) => {
+        include_str!(concat!("../../../requirements/releases/", $name, ".txt"))
     };
-    match version {
-        Version::V2_4_24 => newest.into(),
-        Version::V2_4_23 => replace_pins(newest, include_str!("../../../requirements/2.4.23.txt")).into(),
-    }
+}
+
+/// Its packages on a Python, with their hashes.
+pub(super) fn lock(version: Version, minor: u8) -> String {
+    let list = match (version, minor) {
+        (Version::V2_4_23, 10) => release_list!("2.4.23/python3.10"),
+        (Version::V2_4_23, 11) => release_list!("2.4.23/python3.11"),
+        (Version::V2_4_23, _) => release_list!("2.4.23/python3.12"),
+        (Version::V2_4_24, 10) => release_list!("2.4.24/python3.10"),
+        (Version::V2_4_24, 11) => release_list!("2.4.24/python3.11"),
+        (Version::V2_4_24, _) => release_list!("2.4.24/python3.12"),
+    };
+    // A comment stays; pip would refuse a pin without hashes.
+    list.lines().map(|line| PACKAGES.get(line).cloned().unwrap_or_else(|| format!("{line}\n"))).collect()
 }
 
 /// A lock with other packages in place of those of the same names.
 pub(super) fn replace_pins(lock: &str, others: &str) -> String {
-    let mut entries = lock_entries(lock);
-    entries.extend(lock_entries(others));
+    let name = |first| str::split_once(first, "==").map_or(first, |(name, _)| name);
+    let mut entries = entries_by(lock, name);
+    entries.extend(entries_by(others, name));
     entries.into_values().collect()
 }
 
-/// Each package by its name: its line, and those with its hashes.
-fn lock_entries(lock: &str) -> BTreeMap<&str, String> {
+/// Each package by what its first line is known by: that line, and those with its hashes.
+fn entries_by<'a>(lock: &'a str, key: impl Fn(&'a str) -> &'a str) -> BTreeMap<&'a str, String> {
     let mut entries: BTreeMap<&str, String> = BTreeMap::new();
-    let mut name = "";
+    let mut known_by = "";
     for line in lock.lines().filter(|line| !line.starts_with('#')) {
-        if let Some((first, _)) = line.split_once("==") {
-            name = first;
+        if !line.starts_with(' ') {
+            known_by = key(line);
         }
-        let entry = entries.entry(name).or_default();
+        let entry = entries.entry(known_by).or_default();
         entry.push_str(line);
         entry.push('\n');
     }

@@ -10,53 +10,61 @@ use std::process::Command;
 pub const BUILDING: [&str; 7] =
     ["ca-certificates", "gcc", "libc6-dev", "libmagickwand-6.q16-6", "python3.11", "python3.11-dev", "python3.11-venv"];
 
+/// The version that is installed where nothing else is said.
+pub const NEWEST: &str = "2.4.24";
+
 /// The files for Debian's own Python.
 pub fn kept() -> PathBuf {
     kept_for(11)
 }
 
+/// What pip installs of a version of CamCOPS on a Python.
+pub fn lock(version: &str, minor: u8) -> String {
+    let program = requirements().join("lock");
+    let told = Command::new(program).args([version, &format!("3.{minor}")]).output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    String::from_utf8(told.stdout).unwrap()
+}
+
+fn requirements() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("requirements")
+}
+
 /// The files for an interpreter of this version, which the host need not have.
 pub fn kept_for(minor: u8) -> PathBuf {
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("requirements");
-    let locks = ["build.txt", &format!("python3.{minor}.txt"), "uv.txt"];
-    let texts = locks.map(|lock| fs::read_to_string(requirements.join(lock)).unwrap());
-    let name = format!("wheelhouse-3.{minor}-{}", super::key(&texts.concat()));
-    super::kept(&name, "fetching the packages of CamCOPS", |home| {
-        let venv = home.with_extension("venv");
-        done(Command::new("python3.11").args(["-m", "venv", "--clear"]).arg(&venv));
-        let pip = |verb: &str, lock: &str| {
-            let mut pip = Command::new(venv.join("bin/pip"));
-            pip.args([verb, "--quiet", "--no-deps", "--require-hashes"])
-                .args(["--no-build-isolation", "--requirement"])
-                .arg(requirements.join(lock));
-            pip
-        };
-        done(&mut pip("install", "build.txt"));
-        for lock in locks {
-            done(pip("download", lock).args(["--python-version", &format!("3.{minor}"), "--dest"]).arg(home));
-        }
-        fs::remove_dir_all(venv).unwrap();
-    })
+    let read = |name: &str| fs::read_to_string(requirements().join(name)).unwrap();
+    let locks = [read("build.txt"), lock(NEWEST, minor), read("uv.txt")];
+    let name = format!("wheelhouse-3.{minor}-{}", super::key(&locks.concat()));
+    super::kept(&name, "fetching the packages of CamCOPS", |home| fetch(home, minor, &locks))
 }
 
 /// The files that an older version has in place of those of the newest.
 pub fn other_than_newest(version: &str) -> PathBuf {
-    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("requirements/{version}.txt"));
-    let text = fs::read_to_string(&lock).unwrap();
-    let name = format!("wheelhouse-of-{version}-{}", super::key(&text));
-    super::kept(&name, "fetching the packages of an older CamCOPS", |home| {
-        let venv = home.with_extension("venv");
-        done(Command::new("python3.11").args(["-m", "venv", "--clear"]).arg(&venv));
-        done(
-            Command::new(venv.join("bin/pip"))
-                .args(["download", "--quiet", "--no-deps", "--require-hashes"])
-                .arg("--requirement")
-                .arg(&lock)
-                .arg("--dest")
-                .arg(home),
-        );
-        fs::remove_dir_all(venv).unwrap();
-    })
+    let packages = |lock: &str| lock.replace("\n    ", "\x01").lines().map(str::to_owned).collect::<Vec<String>>();
+    let newest = packages(&lock(NEWEST, 11));
+    let others: Vec<String> = packages(&lock(version, 11)).into_iter().filter(|one| !newest.contains(one)).collect();
+    let others = others.join("\n").replace('\x01', "\n    ");
+    let name = format!("wheelhouse-of-{version}-{}", super::key(&others));
+    super::kept(&name, "fetching the packages of an older CamCOPS", |home| fetch(home, 11, &[others]))
+}
+
+/// Fetches what locks name, the first of which may be needed to look into the others.
+fn fetch(home: &Path, minor: u8, locks: &[String]) {
+    let venv = home.with_extension("venv");
+    done(Command::new("python3.11").args(["-m", "venv", "--clear"]).arg(&venv));
+    let list = venv.join("lock.txt");
+    let pip = |verb: &str| {
+        let mut pip = Command::new(venv.join("bin/pip"));
+        pip.args([verb, "--quiet", "--no-deps", "--require-hashes", "--no-build-isolation", "--requirement"]).arg(&list);
+        pip
+    };
+    fs::write(&list, fs::read(requirements().join("build.txt")).unwrap()).unwrap();
+    done(&mut pip("install"));
+    for lock in locks {
+        fs::write(&list, lock).unwrap();
+        done(pip("download").args(["--python-version", &format!("3.{minor}"), "--dest"]).arg(home));
+    }
+    fs::remove_dir_all(venv).unwrap();
 }
 
 /// Puts the files into /srv/wheelhouse of a machine.
