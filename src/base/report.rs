@@ -92,6 +92,14 @@ impl Report {
         Report { failure: Some(why.into()), code: exit as u8, ..self }
     }
 
+    /// The same if what came after it failed.
+    pub(crate) fn and_then(self, later: Result<()>) -> Report {
+        match later {
+            Ok(()) => self,
+            Err(why) => self.but_failed(Exit::of(&why), format!("{why:#}")),
+        }
+    }
+
     fn with(mut self, loudness: Loudness, text: String) -> Report {
         self.told.push((loudness, text));
         self
@@ -101,12 +109,12 @@ impl Report {
     pub(crate) fn print(self, style: Style) -> Result<u8> {
         match (style.json, self.document, self.refusal) {
             (true, Some(document), _) => terminal::print_json(&document)?,
-            (true, None, _) => {}
             (false, _, Some((exit, why))) => {
                 print_told(&self.told, style)?;
                 return Err(exit.because(why));
             }
-            (false, _, None) => print_told(&self.told, style)?,
+            // What has no document, as a plugin's line, is told to whoever asks.
+            _ => print_told(&self.told, style)?,
         }
         if let Some(why) = self.failure {
             terminal::print_note(&format!("error: {why}"));

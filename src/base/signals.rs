@@ -35,9 +35,21 @@ fn leave_question() -> ! {
 /// Whether what is done now must come to its end.
 static GOES_ON: AtomicBool = AtomicBool::new(false);
 
-/// From here on no signal ends anything: what is half-way would be worse than what was there and what is to come.
-pub(crate) fn go_on_to_the_end() {
+/// As long as this is there, no signal ends anything: what is half-way would be worse than what was there and what is to
+/// come.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct GoingOn(());
+
+pub(crate) fn go_on_to_the_end() -> GoingOn {
     GOES_ON.store(true, Ordering::SeqCst);
+    GoingOn(())
+}
+
+impl Drop for GoingOn {
+    fn drop(&mut self) {
+        GOES_ON.store(false, Ordering::SeqCst);
+    }
 }
 
 /// What a run looks at between two steps.
@@ -95,4 +107,18 @@ pub(crate) fn stop_on_signals(style: Style) -> Result<Interrupt> {
         });
     }
     Ok(Interrupt::Signals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_to_the_end_does_so_only_that_long() {
+        {
+            let _going_on = go_on_to_the_end();
+            assert!(GOES_ON.load(Ordering::SeqCst));
+        }
+        assert!(!GOES_ON.load(Ordering::SeqCst));
+    }
 }

@@ -74,7 +74,7 @@ fn report_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor) ->
     }
     if flags.monitoring {
         let (text, code) = metrics::plugin_output(outcomes);
-        return Ok(report.with_text(text).with_code(code));
+        return Ok(Report::of_code(code).with_text(text));
     }
     if flags.metrics.is_none() {
         report =

@@ -27,17 +27,12 @@ pub(crate) async fn install_or_queue(global: &Global, flags: &Install) -> Result
         return converge_instance(global, flags).await;
     }
     let report = install::install_site(global, flags).await?;
-    if flags.parts.whole() {
-        settle_pending(global)?;
-    }
-    Ok(report)
+    Ok(if flags.parts.whole() { report.and_then(settle_pending(global)) } else { report })
 }
 
 /// `uninstall`; what is not wanted any more is not pending either.
 pub(crate) async fn uninstall_or_queue(global: &Global, flags: &Uninstall) -> Result<Report> {
-    let report = install::uninstall_site(global, flags).await?;
-    settle_pending(global)?;
-    Ok(report)
+    Ok(install::uninstall_site(global, flags).await?.and_then(settle_pending(global)))
 }
 
 async fn converge_instance(global: &Global, flags: &Install) -> Result<Report> {

@@ -227,8 +227,9 @@ async fn wait_for_start(site: &Session, chosen: &[Member], what: &str) -> Result
     let Some(web) = web.filter(|_| chosen.iter().any(|member| member.role == ServiceRole::Server)) else {
         return Ok(report);
     };
-    Ok(match known.answer(&site.host, web).await? {
-        Some(Err(why)) => report.but_failed(
+    Ok(match known.answer(&site.host, web).await {
+        Err(why) => report.and_then(Err(why)),
+        Ok(Some(Err(why))) => report.but_failed(
             Exit::Unreachable,
             format!(
                 "the services are {what}, but the site does not answer: {}; `camcops-provision doctor web` says more",

@@ -32,7 +32,13 @@ pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
             )));
             continue;
         }
-        let asked = site.host.child_of(user, group, "test").args(["-w", &folder]).directory("/").end()?;
+        // With the groups that the services have, too.
+        let asked = site
+            .host
+            .child_apart("setpriv")
+            .args([format!("--reuid={user}"), format!("--regid={group}")])
+            .args(["--init-groups", "--", "test", "-w", &folder])
+            .end()?;
         let is_writable = asked.status.success();
         findings.push(match is_writable {
             true => Finding::ok(format!("{account} may write to {folder}")),

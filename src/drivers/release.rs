@@ -24,7 +24,7 @@ use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
 use crate::settings::{Auto, Camcops, Internet, Settings, Source, Version};
 use crate::site::facts::Facts;
 use crate::site::facts::Interpreter;
-use anyhow::Result;
+use anyhow::{Context, Result};
 pub(crate) use list::{Installed, current_release, installed_releases};
 use lock::lock;
 pub(crate) use lock::pinned_release;
@@ -290,16 +290,25 @@ pub(crate) fn enforce(
     after: &State,
 ) -> Result<Enforced> {
     let places = Places::of(id);
-    let State::Present(wanted) = after else {
-        return remove_release(host, id, &places);
+    let wanted = match after.text("state") {
+        None => return remove_release(host, id, &places),
+        // Taken back, to what an attempt had left before: of no use to anybody.
+        Some("half built") => {
+            return Ok(match remove_release(host, id, &places)? {
+                Enforced::Done => Enforced::LeftAlone("the unfinished one from before went with it".into()),
+                left => left,
+            });
+        }
+        // Taken back: whoever had put it there before has as much of it as then, and more.
+        Some("damaged") => {
+            return Ok(Enforced::LeftAlone("it was there before camcops-provision, and stays as it is now".into()));
+        }
+        Some(_) => after,
     };
     let is_whole = before.get("state") == Some(&FacetValue::from("not cleared up"))
         && before.get("python") == wanted.get("python");
     if !is_whole {
-        // Only who takes back has none: it was there before, and was no whole one.
-        let Some(recipe) = recipe else {
-            return Ok(Enforced::LeftAlone("it was there before camcops-provision, and stays as it is now".into()));
-        };
+        let recipe = recipe.context("a release can't be built here")?;
         build::build_release(host, recipe, id, &places)?;
     }
     places.remove_passing(host)?;
@@ -347,9 +356,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let host = Host::staged(home.path()).unwrap();
         std::fs::create_dir_all(home.path().join(&Places::of("x").own[1..])).unwrap();
-        let done = enforce(None, &host, "x", &with_state("complete"), &with_state("damaged")).unwrap();
+        let back_to = |state| enforce(None, &host, "x", &with_state("complete"), &with_state(state)).unwrap();
+        let done = back_to("damaged");
         assert!(matches!(done, Enforced::LeftAlone(_)), "{done:?}");
         assert_eq!(observe(&host, "x").unwrap(), with_state("damaged"));
+        assert!(matches!(back_to("half built"), Enforced::LeftAlone(_)));
+        assert_eq!(observe(&host, "x").unwrap(), State::Absent);
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub(crate) async fn undo_upgrade(
     upgrade: &UpgradeRecord,
     writes: Writes,
 ) -> Result<()> {
-    go_on_to_the_end();
+    let _going_on = go_on_to_the_end();
     let old = with_version(global, &upgrade.from.version)?;
     if let Err(why) = old_tables(&old, upgrade, writes).await {
         old.close().await;

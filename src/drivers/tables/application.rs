@@ -128,12 +128,13 @@ impl Application {
         }
         (self.tell)("waiting for a command of CamCOPS that an earlier run started");
         let waited = host.child("flock").args(["--timeout", OLD_RUN_S, &lock, "true"]).end()?;
-        match waited.status.success() {
-            true => Ok(()),
-            // flock says nothing when its time is over.
-            false => Err(Exit::Locked.because(format!(
+        match waited.status.code() {
+            Some(0) => Ok(()),
+            // Its way to say that its time is over.
+            Some(1) => Err(Exit::Locked.because(format!(
                 "a command of CamCOPS that an earlier run started is still at work after {OLD_RUN_S} s, and holds {lock}: wait for it, or end the process that `lslocks` names, and run again"
             ))),
+            _ => bail!("flock {lock} failed ({}): {}", waited.status, waited.last_words()),
         }
     }
 }
