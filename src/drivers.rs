@@ -214,23 +214,24 @@ impl Resource {
     pub(crate) fn holds_data(&self, host: &Host) -> bool {
         // Under another name the broker would not find its messages again.
         let stores = || host.stat(broker::STORED).is_ok_and(|found| found.is_some());
-        matches!(self, Resource::File(path) if path == broker::NODE_SETTINGS && stores())
-            || matches!(
-                self,
-                // An account is kept because files that it owns may remain; Debian's own packages do the same.
-                Resource::Group(_)
-                | Resource::User(_)
-                // Somebody else may rely on a package by now.
-                | Resource::Package(_)
-                | Resource::Schema(_)
-                | Resource::SqlAccount(_)
-                | Resource::Vhost(_)
-                | Resource::BrokerAccount(_)
-                | Resource::Tables(_)
-                | Resource::Superuser(_)
-                // An authority gives only so many in a week.
-                | Resource::AcmeCertificate(_)
-            )
-            || matches!(self, Resource::Service(name) if !services::is_ours(name))
+        // Each kind is named: what is forgotten here would be removed.
+        match self {
+            Resource::File(path) => path == broker::NODE_SETTINGS && stores(),
+            Resource::Service(name) => !services::is_ours(name),
+            // An account is kept because files that it owns may remain; Debian's own packages do the same.
+            Resource::Group(_)
+            | Resource::User(_)
+            // Somebody else may rely on a package by now.
+            | Resource::Package(_)
+            | Resource::Schema(_)
+            | Resource::SqlAccount(_)
+            | Resource::Vhost(_)
+            | Resource::BrokerAccount(_)
+            | Resource::Tables(_)
+            | Resource::Superuser(_)
+            // An authority gives only so many in a week.
+            | Resource::AcmeCertificate(_) => true,
+            Resource::Directory(_) | Resource::Symlink(_) | Resource::Release(_) | Resource::Unknown { .. } => false,
+        }
     }
 }

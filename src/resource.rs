@@ -58,7 +58,12 @@ pub enum Resource {
 impl Resource {
     /// Whether it can only be seen and made on a running machine, not in a staged tree.
     pub(crate) fn needs_live_machine(&self) -> bool {
-        !matches!(self, Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_))
+        !self.is_file()
+    }
+
+    /// Whether it stands in the file system, whatever it is there.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_))
     }
 
     /// Whether it takes its time to answer, and so is asked while the rest is looked at. The workers' answer to a ping
@@ -69,14 +74,25 @@ impl Resource {
 
     /// Whether it goes with the data of an instance, if somebody wants that.
     pub(crate) fn can_be_purged(&self) -> bool {
-        matches!(
-            self,
+        // Each kind is named: a new one has to be thought of.
+        match self {
             Resource::Schema(_)
-                | Resource::SqlAccount(_)
-                | Resource::Vhost(_)
-                | Resource::BrokerAccount(_)
-                | Resource::AcmeCertificate(_)
-        )
+            | Resource::SqlAccount(_)
+            | Resource::Vhost(_)
+            | Resource::BrokerAccount(_)
+            | Resource::AcmeCertificate(_) => true,
+            Resource::Group(_)
+            | Resource::User(_)
+            | Resource::Directory(_)
+            | Resource::File(_)
+            | Resource::Symlink(_)
+            | Resource::Package(_)
+            | Resource::Release(_)
+            | Resource::Tables(_)
+            | Resource::Superuser(_)
+            | Resource::Service(_)
+            | Resource::Unknown { .. } => false,
+        }
     }
 
     /// Whether it comes and goes with the database.

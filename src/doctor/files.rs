@@ -34,7 +34,7 @@ pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
 pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(only_rights).await?;
     let all = look.journal.owned().iter();
-    let all = all.filter(|owned| is_file(&owned.change.resource)).count();
+    let all = all.filter(|owned| owned.change.resource.is_file()).count();
     Ok(mended_by_install(pending, &format!("{all} files and directories are whose they should be")))
 }
 
@@ -72,13 +72,9 @@ fn hole_of_release(look: &Look<'_>) -> Result<Option<Finding>> {
     Ok(Some(Finding::failed(format!("release {id}: {hole}"), remedy)))
 }
 
-fn is_file(resource: &Resource) -> bool {
-    matches!(resource, Resource::Directory(_) | Resource::File(_) | Resource::Symlink(_))
-}
-
 fn only_rights(planned: &Planned) -> bool {
     let facets = &planned.facets;
-    is_file(&planned.change.resource)
+    planned.change.resource.is_file()
         && !facets.is_empty()
         && facets.iter().all(|facet| RIGHTS.contains(&facet.as_str()))
 }

@@ -26,7 +26,6 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
     let layout = &site.layout;
     let database = &settings.database;
     let broker = &settings.broker;
-    let web = &settings.web;
     let (names, served) = (site.names(), site.served_names());
     let text = |path: &Option<AbsolutePath>| path.as_ref().map_or(String::new(), |path| path.as_str().to_owned());
     let local_database = database.mode == Mode::Local;
@@ -69,30 +68,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "scheduler": serves(Service::Scheduler),
             "monitor": serves(Service::Monitor),
         },
-        "web": {
-            "server_name": url_host(&names[0]),
-            "virtual_host": virtual_host(&served, layout),
-            "redirects": served.iter().map(|name| view_of_redirect(name, layout)).collect::<Vec<_>>(),
-            "https_port": web.https_port.get(),
-            "http_port": web.http_port.get().map_or(0, |port| port.get()),
-            "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "path": web.path.prefix(),
-            // Of what such a path may contain, only the dot means something in a pattern.
-            "path_pattern": web.path.prefix().replace('.', r"\."),
-            "at_root": web.path.is_root(),
-            "timeout_s": web.timeout_s.get(),
-            "socket": web.bind == Bind::Socket,
-            "held_socket": site.has_web_socket(),
-            "backend_host": backend_address(web.bind).0,
-            "backend_port": backend_address(web.bind).1,
-            "backend_authority": backend_address(web.bind).2,
-            "backend": match web.backend { Backend::Gunicorn => "gunicorn", Backend::Cherrypy => "cherrypy" },
-            "workers": web_workers(site),
-            "trusted_proxies": web.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "worker_host": dummy_host(layout),
-            "believed": believed_headers(),
-            "max_body_bytes": u64::from(web.max_body_mb.get()) << 20,
-        },
+        "web": view_of_web(site, &names[0], &served),
         "tls": { "certificate": certificate, "key": key, "chain": chain, "lineage": format!("{}/{}", acme::LIVE, layout.slug) },
         "database": {
             "local": local_database,
@@ -135,7 +111,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "language": settings.site.language.as_str(),
             "region": settings.site.region.as_str(),
         },
-        "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get().map_or(0, |days| days.get()) },
+        "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get().map_or(0, |days| days.get()), "supervisor_rotates": settings.logging.keep_days.get().is_some() },
         "sandbox": {
             "servers_are_local": false,
             // Until the recipe has merged the configuration and knows.
@@ -155,8 +131,36 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
     let extras = settings.services.extras();
     view["extras"] = extras.map(|extra| extra_view(site, extra)).collect();
     view["extra"] = json!({});
-    view["logging"]["supervisor_rotates"] = settings.logging.keep_days.get().is_some().into();
     view
+}
+
+/// Apart from the rest also because a macro can nest only so deep.
+fn view_of_web(site: &Site, name: &str, served: &[String]) -> Value {
+    let (web, layout) = (&site.settings().web, &site.layout);
+    json!({
+        "server_name": url_host(name),
+        "virtual_host": virtual_host(served, layout),
+        "redirects": served.iter().map(|name| view_of_redirect(name, layout)).collect::<Vec<_>>(),
+        "https_port": web.https_port.get(),
+        "http_port": web.http_port.get().map_or(0, |port| port.get()),
+        "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "path": web.path.prefix(),
+        // Of what such a path may contain, only the dot means something in a pattern.
+        "path_pattern": web.path.prefix().replace('.', r"\."),
+        "at_root": web.path.is_root(),
+        "timeout_s": web.timeout_s.get(),
+        "socket": web.bind == Bind::Socket,
+        "held_socket": site.has_web_socket(),
+        "backend_host": backend_address(web.bind).0,
+        "backend_port": backend_address(web.bind).1,
+        "backend_authority": backend_address(web.bind).2,
+        "backend": match web.backend { Backend::Gunicorn => "gunicorn", Backend::Cherrypy => "cherrypy" },
+        "workers": web_workers(site),
+        "trusted_proxies": web.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "worker_host": dummy_host(layout),
+        "believed": believed_headers(),
+        "max_body_bytes": u64::from(web.max_body_mb.get()) << 20,
+    })
 }
 
 /// Where people have their own files, which services do not see.

@@ -85,11 +85,16 @@ pub(super) enum Stands {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Entry {
     pub(super) gone: bool,
+    /// It was written again as it was.
+    pub(super) anew: bool,
     pub(super) directory: bool,
     pub(super) socket: bool,
     pub(super) link: Option<String>,
     pub(super) content: Option<String>,
     pub(super) mode: Option<String>,
+    /// Which file or link it is.
+    #[serde(skip)]
+    pub(super) inode: Option<u64>,
 }
 
 /// What comes of a case.
@@ -300,8 +305,12 @@ fn json_of(value: &Value) -> Json {
 pub(super) fn changes(before: &BTreeMap<String, Entry>, after: &BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
     let mut changes = BTreeMap::new();
     for (path, entry) in after {
-        if before.get(path) != Some(entry) {
-            let mut entry = entry.clone();
+        let former = before.get(path);
+        if former != Some(entry) {
+            let mut entry = Entry { inode: None, ..entry.clone() };
+            if former.is_some_and(|former| Entry { inode: None, ..former.clone() } == entry) {
+                entry = Entry { anew: true, ..Entry::default() };
+            }
             if entry.content.as_ref().is_some_and(|text| text.len() > LONGEST) {
                 entry.content = Some("…".into());
             }

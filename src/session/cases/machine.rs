@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Accounts that are on every machine of a case. Root is whoever runs the tests: its files are theirs.
@@ -92,7 +92,8 @@ fn walk(root: &Path, directory: &Path, names: &[(String, String)], tree: &mut BT
             content: kind.is_file().then(|| text(&path)),
             link: link.map(|to| script::plain(names, &to.to_string_lossy())),
             mode: (!kind.is_symlink()).then(|| format!("{:04o}", data.permissions().mode() & 0o7777)),
-            gone: false,
+            inode: (!kind.is_dir()).then(|| data.ino()),
+            ..Entry::default()
         };
         tree.insert(script::plain(names, &inside), found);
         if kind.is_dir() {

@@ -55,7 +55,8 @@ fn fetch(home: &Path, minor: u8, locks: &[String]) {
     let list = venv.join("lock.txt");
     let pip = |verb: &str| {
         let mut pip = Command::new(venv.join("bin/pip"));
-        pip.args([verb, "--quiet", "--no-deps", "--require-hashes", "--no-build-isolation", "--requirement"]).arg(&list);
+        pip.args([verb, "--quiet", "--no-deps", "--require-hashes", "--no-build-isolation", "--requirement"])
+            .arg(&list);
         pip
     };
     fs::write(&list, fs::read(requirements().join("build.txt")).unwrap()).unwrap();
