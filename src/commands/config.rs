@@ -285,9 +285,7 @@ fn edit_copy(global: &Global, file: &Path, copy: &Path, before: &str) -> Result<
         .iter()
         .filter_map(|name| std::env::var(name).ok())
         .find(|editor| !editor.trim().is_empty())
-        .or_else(|| {
-            ["sensible-editor", "vi", "nano"].into_iter().find(|editor| which::which(editor).is_ok()).map(str::to_owned)
-        })
+        .or_else(|| ["editor", "vi", "nano"].into_iter().find(|editor| which::which(editor).is_ok()).map(str::to_owned))
         .ok_or_else(|| Exit::Unreachable.because("no editor found; set EDITOR"))?;
     let mut words = editor.split_whitespace();
     let program = words.next().context("EDITOR is empty")?;
