@@ -290,8 +290,10 @@ pub(crate) fn enforce(
     after: &State,
 ) -> Result<Enforced> {
     let places = Places::of(id);
-    let wanted = match after.text("state") {
-        None => return remove_release(host, id, &places),
+    let State::Present(wanted) = after else {
+        return remove_release(host, id, &places);
+    };
+    match wanted.text("state") {
         // Taken back, to what an attempt had left before: of no use to anybody.
         Some("half built") => {
             return Ok(match remove_release(host, id, &places)? {
@@ -303,8 +305,8 @@ pub(crate) fn enforce(
         Some("damaged") => {
             return Ok(Enforced::LeftAlone("it was there before camcops-provision, and stays as it is now".into()));
         }
-        Some(_) => after,
-    };
+        _ => {}
+    }
     let is_whole = before.get("state") == Some(&FacetValue::from("not cleared up"))
         && before.get("python") == wanted.get("python");
     if !is_whole {
