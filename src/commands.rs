@@ -38,7 +38,7 @@ use crate::commands::upgrade::rollback;
 use crate::host::take_over::become_program;
 use crate::session::Session;
 pub(crate) use crate::session::guards::{
-    begin_change, load_site, need_machine, need_root, open_installed, open_running,
+    begin_change, load_site, need_machine, need_root, open_installed, open_running, refuse_unknown_distribution,
 };
 use anyhow::Result;
 use std::process;

@@ -3,9 +3,11 @@
 //! The plan follows the Filesystem Hierarchy Standard as CamCOPS's own manual route reads it. `/usr/local` and `/opt`
 //! are not used.
 
+mod distributions;
 mod packages;
 
 use anyhow::{Result, ensure};
+pub(crate) use distributions::{DISTRIBUTION_RELEASES, DistributionRelease, family};
 pub(crate) use packages::{PackageManager, Packages, alternative_names};
 use serde::Serialize;
 

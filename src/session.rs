@@ -372,7 +372,7 @@ fn drivers(site: &Site, tell: fn(&str)) -> Drivers {
             site.account(),
             layout,
             &settings.backup,
-            facts.magick_suffix,
+            facts.magick_suffix(),
             tell,
         )),
         bundle,

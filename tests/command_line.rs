@@ -187,6 +187,32 @@ fn pending_changes_are_2_only_if_asked() {
 }
 
 #[test]
+fn a_distribution_that_is_not_known_is_69_and_its_site_can_still_be_undone() {
+    let staged = staged();
+    staged.run(&["install"]).exits(0);
+    let before = staged.tree().untimed();
+    for (os_release, name) in [
+        ("ID=debian\nVERSION_ID=\"14\"\nPRETTY_NAME=\"Debian GNU/Linux 14 (forky)\"\n", "Debian GNU/Linux 14 (forky)"),
+        ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\nVERSION_ID=22\nPRETTY_NAME=\"Linux Mint 22\"\n", "Linux Mint 22"),
+        ("ID=arch\nPRETTY_NAME=\"Arch Linux\"\n", "Arch Linux"),
+        ("", "does not say what it is"),
+    ] {
+        staged.write("etc/os-release", os_release);
+        let says = [name, "Debian 12, Debian 13, Ubuntu 22.04", "install CamCOPS on one of them"];
+        for command in ["install", "plan"] {
+            fails(|| staged.command(&[command]), 69, &says);
+            assert_eq!(Ran::of(staged.command(&[command])).err.lines().count(), 1);
+        }
+        let told = staged.run(&["status"]).exits(0);
+        assert!(told.out.contains(name) && !told.out.contains("pending"), "{told}");
+    }
+    staged.write("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian 12\"\n");
+    before.assert_same(&staged.tree().untimed(), "nothing was laid out");
+    staged.write("etc/os-release", "ID=arch\n");
+    staged.run(&["uninstall", "--yes"]).exits(0).says("uninstalled");
+}
+
+#[test]
 fn what_is_in_the_way_is_73() {
     let staged = staged();
     staged.write("etc/apache2/sites-available/camcops.conf", "# mine\n");

@@ -12,6 +12,7 @@ use crate::drivers::{packages, release};
 use crate::host::{Host, PathInfo};
 use crate::layout::Packages;
 use crate::session::Session;
+use crate::session::guards::refuse_unknown_distribution;
 use crate::site::facts::Pdf;
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -48,6 +49,7 @@ async fn create_bundle(global: &Global, flags: &BundleCreate) -> Result<Report> 
     };
     global.set.push(format!("camcops.source={source}"));
     let site = Session::open(&global)?;
+    refuse_unknown_distribution(&site)?;
     let host = &site.host;
     let out = output_path(host, &flags.out)?;
     packages::fetch::check_possible(site.drivers.packages()?)?;
@@ -150,6 +152,7 @@ fn fill_bundle(
     let [python, venv, _] = release::python::python_packages(known.manager, &wanted.python);
     let python: Vec<String> = python.into_iter().chain(venv).collect();
     let mut names: Vec<&str> = package_names(known, site.facts.pdf == Pdf::Packaged).collect();
+    names.push(site.facts.magick_library());
     names.extend(python.iter().map(String::as_str));
     let debs = packages::fetch::fetch_packages(site.drivers.packages()?, host, &names, &at(PACKAGES), &at("apt"))?;
     Interrupt::Signals.check(STOPPED)?;

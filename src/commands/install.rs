@@ -1,7 +1,7 @@
 //! `install`, `plan`, `uninstall`.
 
 use super::superuser::{ask_name, ask_password, take_file};
-use super::{cert, doctor, load_site, need_root, purge};
+use super::{cert, doctor, load_site, need_root, purge, refuse_unknown_distribution};
 use crate::archive::bundle;
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
@@ -33,6 +33,7 @@ pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags) -> Resu
     global.set.extend(overriding_sources(&flags.origin)?);
     let site = Session::open(&global)?;
     let journal = site.journal()?;
+    refuse_unknown_distribution(&site)?;
     let (recipe, plan) = make_plan(&site, &journal, &flags.parts).await?;
     site.close().await;
     let reading = trial::due_reading(&site, &recipe, &plan, &journal)?;
@@ -78,6 +79,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     }
     let mut global = with_flags(global, flags)?;
     let mut site = Session::open(&global)?;
+    refuse_unknown_distribution(&site)?;
     if site.host.staged_root().is_none() && site.host.stat(TOOL)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
             "the services call {TOOL}, and there is none: put this program there, as its package and packaging/from-source do, and run again"

@@ -248,6 +248,7 @@ impl SiteStatus {
         });
         report
             .with_row("instance", format!("{} ({}, {:?})", self.instance, facts.distribution, site.manager()))
+            .with_rows(facts.unknown_distribution().map(|why| ("distribution", why)))
             .with_row("settings", site.settings_file.display())
             .with_row("installed", self.describe_installation())
             .with_rows(release)
@@ -259,7 +260,7 @@ impl SiteStatus {
             .with_rows(self.backups.iter().map(|backups| ("backups", backups.to_string())))
             .with_row("site", site.url())
             .with_rows(report::first_boot(&self.on_first_boot).map(|line| ("first boot", line)))
-            .with_row("pending", self.describe_pending())
+            .with_rows(facts.release.map(|_| ("pending", self.describe_pending())))
     }
 
     fn describe_installation(&self) -> String {

@@ -8,7 +8,7 @@
 pub(crate) mod check;
 pub(crate) mod rollback;
 
-use super::{load_site, need_machine};
+use super::{load_site, need_machine, refuse_unknown_distribution};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::report::Report;
@@ -43,6 +43,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);
     let site = load_site(&global)?;
+    refuse_unknown_distribution(&site)?;
     if flags.check {
         let found = site.close_after(check::check_upgrade(&site, to).await).await?;
         return check::report_preflight(&site, &found, flags.exit_code);

@@ -13,6 +13,9 @@ use anyhow::Result;
 const RIGHTS: [&str; 2] = ["owner", "mode"];
 
 pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
+    if let Some(why) = look.site.facts.unknown_distribution() {
+        return Ok(vec![Finding::failed(why, "cat /etc/os-release")]);
+    }
     let (recipe, plan) = look.plan().await?;
     let open = look.site.open_secrets();
     let is_told = |warning: &&String| open.iter().any(|open| warning.starts_with(&open.to_string()));

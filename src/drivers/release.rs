@@ -83,6 +83,7 @@ pub(crate) struct ReleaseRecipe {
     bundle: Option<Rc<Bundle>>,
     installer: crate::settings::Installer,
     network: Internet,
+    magick_library: &'static str,
     magick_suffix: &'static str,
     pub(crate) tell: fn(&str),
 }
@@ -106,7 +107,8 @@ impl ReleaseRecipe {
             bundle,
             installer: camcops.installer,
             network: network.clone(),
-            magick_suffix: facts.magick_suffix,
+            magick_library: facts.magick_library(),
+            magick_suffix: facts.magick_suffix(),
             tell,
         }
     }

@@ -29,8 +29,10 @@ pub(crate) struct Packages {
     pub(crate) broker: &'static [&'static str],
     /// What watches the services where systemd does not run.
     pub(crate) supervisor: &'static [&'static str],
-    /// What CamCOPS needs to run, besides Python.
+    /// What CamCOPS needs to run, besides Python and ImageMagick.
     pub(crate) application: &'static [&'static str],
+    /// ImageMagick's library, by all the names that releases have for it.
+    pub(crate) magick: &'static [&'static str],
     /// What makes PDF files, where the distribution has it.
     pub(crate) pdf: &'static [&'static str],
     /// What gets certificates from an authority that speaks ACME.
@@ -51,7 +53,8 @@ pub(crate) const DEBIAN: Packages = Packages {
     database: &["mariadb-server | virtual-mysql-server"],
     broker: &["rabbitmq-server"],
     supervisor: &["supervisor"],
-    application: &["ca-certificates", "libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10"],
+    application: &["ca-certificates"],
+    magick: &["libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10"],
     pdf: &["wkhtmltopdf"],
     acme: &["certbot"],
     logs: &["logrotate"],
@@ -67,7 +70,8 @@ pub(crate) const RHEL: Packages = Packages {
     database: &["mariadb-server | mysql-server"],
     broker: &["rabbitmq-server"],
     supervisor: &["supervisor"],
-    application: &["ca-certificates", "ImageMagick-libs"],
+    application: &["ca-certificates"],
+    magick: &["ImageMagick-libs"],
     pdf: &["wkhtmltopdf"],
     acme: &["certbot"],
     logs: &["logrotate"],
@@ -84,6 +88,7 @@ impl Packages {
             self.broker,
             self.supervisor,
             self.application,
+            self.magick,
             self.pdf,
             self.acme,
             self.logs,

@@ -162,12 +162,14 @@ impl Draft<'_> {
     pub(super) fn packages(&mut self) {
         let (settings, facts) = (self.site.settings(), &self.site.facts);
         let names = facts.flavour.packages;
+        let magick = [facts.magick_library()];
         let roles = [
             (names.database, settings.database.mode == Mode::Local, "the database server"),
             (names.broker, settings.broker.mode == Mode::Local, "the message broker"),
             (names.web, settings.web.frontend == Frontend::Apache, "the web server"),
             (names.supervisor, self.site.manager() == Manager::Supervisor, "starts and watches the services"),
             (names.application, true, "CamCOPS needs it"),
+            (magick.as_slice(), true, "CamCOPS needs it"),
             (names.pdf, facts.pdf == Pdf::Packaged, "makes PDF documents"),
             (names.acme, settings.tls.mode == TlsMode::Certbot, "gets the site's certificate and renews it"),
             (names.logs, settings.logging.mode == LogMode::File, "log files must not grow for ever"),

@@ -53,7 +53,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
         "web_group": site.facts.flavour.web_account,
         "log_group": site.facts.flavour.log_group,
         "dedicated": site.dedicated(),
-        "magick_suffix": site.facts.magick_suffix,
+        "magick_suffix": site.facts.magick_suffix(),
         "program": "",
         "unit": "",
         "schedule": "",

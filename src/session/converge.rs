@@ -77,6 +77,15 @@ pub(crate) async fn converge_site(
     Ok((recipe, plan, outcome))
 }
 
+/// What is converged after the data was changed: all of it, but on a distribution that is not known, where nothing is laid
+/// out, only what reads the data.
+pub(crate) fn parts_with_data(site: &Session) -> Parts {
+    match site.facts.release {
+        Some(_) => Parts::default(),
+        None => Parts::only_of(&[Part::Tables, Part::Superuser, Part::Services]),
+    }
+}
+
 /// Has an authority issue the certificate, where the site is to have one and has not, and lets Apache serve it. Nothing
 /// else waits for an authority, which may be away or refuse.
 pub(crate) async fn issue_certificate(

@@ -42,6 +42,15 @@ pub(crate) fn open_running(global: &Global, command: &str) -> Result<Session> {
     Session::open(global)
 }
 
+/// Only on a release of a distribution that is known a site is laid out; one that is there is looked at, saved and undone
+/// everywhere.
+pub(crate) fn refuse_unknown_distribution(site: &Session) -> Result<()> {
+    match site.facts.unknown_distribution() {
+        Some(why) => Err(Exit::Unreachable.because(why)),
+        None => Ok(()),
+    }
+}
+
 /// The site, with all that it takes to reach its data.
 pub(crate) fn load_site(global: &Global) -> Result<Session> {
     let site = Session::open(global)?;

@@ -2,7 +2,7 @@
 
 use crate::base::kernel;
 use crate::host::{Host, PathKind};
-use crate::layout::{self, DEBIAN, Flavour, RHEL};
+use crate::layout::{self, DISTRIBUTION_RELEASES, DistributionRelease, Flavour};
 use crate::settings::Python;
 use anyhow::Result;
 use serde::Serialize;
@@ -42,6 +42,8 @@ pub struct Facts {
     pub(crate) flavour: &'static Flavour,
     /// Its distribution's own name.
     pub(crate) distribution: String,
+    /// What is known of that release of it; nothing of one that CamCOPS is not to be installed on.
+    pub(crate) release: Option<&'static DistributionRelease>,
     /// A tree that will become a machine, and not the machine itself.
     pub(crate) staged: bool,
     /// Whether files can be given to other accounts here.
@@ -62,8 +64,6 @@ pub struct Facts {
     pub(crate) timezone: String,
     /// The Pythons that CamCOPS can run on, here or among the distribution's packages.
     pub(crate) pythons: Pythons,
-    /// How the file name of ImageMagick's library goes on; empty where that is not known.
-    pub(crate) magick_suffix: &'static str,
     pub(crate) cores: u32,
     /// Memory in MiB.
     pub(crate) memory_mb: u64,
@@ -95,11 +95,10 @@ impl Facts {
     /// Reads them.
     pub(crate) fn gather(host: &Host) -> Result<Facts> {
         let staged = host.staged_root().is_some();
-        let release = os_release(host)?;
-        let value = |key: &str| release_value(&release, key);
-        let like = format!(" {} {} ", value("ID"), value("ID_LIKE"));
-        let is_rhel = ["rhel", "fedora", "centos"].iter().any(|family| like.contains(&format!(" {family} ")));
-        let flavour = if is_rhel { &RHEL } else { &DEBIAN };
+        let text = os_release(host)?;
+        let value = |key: &str| release_value(&text, key);
+        let release = DistributionRelease::find(&value("ID"), &value("ID_LIKE"), &value("VERSION_ID"));
+        let flavour = layout::family(&value("ID"), &value("ID_LIKE"));
         let (cores, memory_mb) =
             if staged { (STAGED_CORES, STAGED_MEMORY_MB) } else { (count_cores(), memory_mb(host)?) };
         let names = [flavour.web_account, flavour.log_group, "camcops", "root"];
@@ -109,20 +108,47 @@ impl Facts {
         Ok(Facts {
             flavour,
             distribution: value("PRETTY_NAME"),
+            release,
             staged,
             may_give_away: host.is_root(),
             accounts: names.iter().filter(|name| known(name)).map(|name| (*name).to_owned()).collect(),
             manager: find_manager(host, staged)?,
             database: find_database_family(host)?,
             broker_version: broker_version(host)?,
-            pdf: find_pdf(host, &value("ID"), major_number(&value("VERSION_ID")))?,
+            pdf: find_pdf(host, release)?,
             host_name: host_name(host, staged)?,
             timezone: find_timezone(host)?,
-            pythons: find_pythons(host, &value("ID"), is_rhel, &value("VERSION_ID"))?,
-            magick_suffix: magick_suffix(&value("ID"), major_number(&value("VERSION_ID"))),
+            pythons: find_pythons(host, release)?,
             cores,
             memory_mb,
         })
+    }
+
+    /// Why nothing is laid out on this machine, where its distribution is not known.
+    pub(crate) fn unknown_distribution(&self) -> Option<String> {
+        if self.release.is_some() {
+            return None;
+        }
+        let distribution = match self.distribution.as_str() {
+            "" => "a system whose /etc/os-release does not say what it is",
+            name => name,
+        };
+        let known: Vec<&str> = DISTRIBUTION_RELEASES.iter().map(|row| row.name).collect();
+        Some(format!(
+            "this machine is {distribution}, which this version of camcops-provision does not know: it knows {} (and rebuilds of Red Hat's); install CamCOPS on one of them, or take a version of camcops-provision that knows this one",
+            known.join(", ")
+        ))
+    }
+
+    /// How the file name of ImageMagick's library goes on; empty where that is not known.
+    pub(crate) fn magick_suffix(&self) -> &'static str {
+        self.release.map_or("", |release| release.magick_suffix)
+    }
+
+    /// The package of ImageMagick's library, or all that it may be called.
+    pub(crate) fn magick_library(&self) -> &'static str {
+        let names = self.flavour.packages.magick.first().copied().unwrap_or_default();
+        self.release.map_or(names, |release| release.magick_library)
     }
 
     /// Whether a file can be given to this `user:group` here and now.
@@ -220,7 +246,7 @@ fn find_timezone(host: &Host) -> Result<String> {
     Ok(zone.filter(|zone| !zone.is_empty()).unwrap_or_else(|| "Etc/UTC".into()))
 }
 
-fn find_pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -> Result<Pythons> {
+fn find_pythons(host: &Host, release: Option<&DistributionRelease>) -> Result<Pythons> {
     let mut here = Vec::new();
     for minor in Python::MINORS {
         for prefix in ["/usr", "/usr/local"] {
@@ -236,19 +262,8 @@ fn find_pythons(host: &Host, distribution: &str, is_rhel: bool, version: &str) -
             here.push(Interpreter { minor, path, whole });
         }
     }
-    Ok(Pythons { here, packaged: packaged_python(distribution, is_rhel, version) })
-}
-
-fn packaged_python(distribution: &str, is_rhel: bool, version: &str) -> Option<u8> {
-    let major = major_number(version);
-    match (distribution, version) {
-        ("debian", _) if major == 12 => Some(11),
-        ("ubuntu", "22.04") => Some(10),
-        ("ubuntu", "24.04") => Some(12),
-        ("fedora", _) => None,
-        _ if is_rhel && (8..=10).contains(&major) => Some(12),
-        _ => None,
-    }
+    let packaged = release.and_then(|release| release.python);
+    Ok(Pythons { here, packaged: packaged.filter(|minor| Python::MINORS.contains(minor)) })
 }
 
 /// Each version of the broker has a directory of its own, `rabbitmq_server-4.0.5`.
@@ -261,9 +276,8 @@ fn broker_version(host: &Host) -> Result<Option<(u32, u32)>> {
     Ok(names.iter().filter_map(version).max())
 }
 
-/// wkhtmltopdf is no longer developed: distributions drop it.
-fn find_pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
-    if matches!((distribution, major), ("debian", 1..=12) | ("ubuntu", 1..=24)) {
+fn find_pdf(host: &Host, release: Option<&DistributionRelease>) -> Result<Pdf> {
+    if release.is_some_and(|release| release.has_wkhtmltopdf) {
         return Ok(Pdf::Packaged);
     }
     for path in ["/usr/bin/wkhtmltopdf", "/usr/local/bin/wkhtmltopdf"] {
@@ -272,21 +286,6 @@ fn find_pdf(host: &Host, distribution: &str, major: u32) -> Result<Pdf> {
         }
     }
     Ok(Pdf::Missing)
-}
-
-/// The first number of a version; 0 where it has none.
-fn major_number(version: &str) -> u32 {
-    let first = version.split('.').next();
-    first.and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
-/// ImageMagick 6 as Debian and Ubuntu build it, up to the releases that moved to 7.
-fn magick_suffix(distribution: &str, major: u32) -> &'static str {
-    match (distribution, major) {
-        ("debian", 1..=12) | ("ubuntu", 1..=24) => "-6.Q16",
-        ("debian", 13..) => "-7.Q16",
-        _ => "",
-    }
 }
 
 fn count_cores() -> u32 {

@@ -9,7 +9,7 @@ use crate::base::report::Report;
 use crate::base::signals::{Interrupt, STOPPED, stop_on_signals};
 use crate::base::terminal::{Style, count_of};
 use crate::cli::{Global, Parts, Restore};
-use crate::commands::load_site;
+use crate::commands::{load_site, refuse_unknown_distribution};
 use crate::drivers::sql::copy::load::{self, DumpSource, ScratchDatabase};
 use crate::drivers::sql::{self, Database};
 use crate::drivers::{services, tables};
@@ -17,7 +17,7 @@ use crate::host::PathKind;
 use crate::journal::{self, Journal, Writer};
 use crate::resource::{Part, State};
 use crate::session::Session;
-use crate::session::converge::converge_site;
+use crate::session::converge::{converge_site, parts_with_data};
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -44,6 +44,9 @@ pub(crate) async fn run(global: &Global, flags: &Restore) -> Result<Report> {
     let mut site = Session::open(global)?;
     let input = open_input(&site, &backup_path(&site, &flags.what)?)?;
     let is_new = !Journal::read(&site.host, &site.instance)?.exists();
+    if is_new || flags.with_configuration {
+        refuse_unknown_distribution(&site)?;
+    }
     let Input::Backup(opened) = &input else {
         if is_new {
             return Err(Exit::Unreachable.because(
@@ -280,7 +283,7 @@ async fn restore_tables(
 
 /// Brings the site up again, whatever signal comes.
 async fn start_services(site: &Session, writer: &mut Writer<'_>) -> Result<()> {
-    converge_site(site, writer, &Parts::default(), Interrupt::Never).await?;
+    converge_site(site, writer, &parts_with_data(site), Interrupt::Never).await?;
     Ok(())
 }
 

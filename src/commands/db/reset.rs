@@ -9,7 +9,7 @@ use crate::base::prompt::confirm_database;
 use crate::base::report::Report;
 use crate::base::signals::Interrupt;
 use crate::base::terminal::count_of;
-use crate::cli::{Global, Parts, Reset};
+use crate::cli::{Global, Reset};
 use crate::commands::superuser::{need_password, take_file};
 use crate::commands::{begin_change, purge};
 use crate::drivers::sql::copy::load::{self, ScratchDatabase};
@@ -18,7 +18,7 @@ use crate::drivers::{services, tables};
 use crate::journal::Writer;
 use crate::resource::{Resource, State};
 use crate::session::Session;
-use crate::session::converge::converge_site;
+use crate::session::converge::{converge_site, parts_with_data};
 use anyhow::Result;
 use serde_json::json;
 
@@ -88,7 +88,7 @@ async fn reset_database(site: &Session, known: &Database, flags: &Reset, stop: I
         failed => return with_services(failed, site, &mut writer).await,
     };
     site.drivers.forget();
-    if let Err(why) = converge_site(site, &mut writer, &Parts::default(), Interrupt::Never).await {
+    if let Err(why) = converge_site(site, &mut writer, &parts_with_data(site), Interrupt::Never).await {
         let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
         return Err(why.context(format!(
             "the database {database} is empty and not yet made anew (what was there is in {before}; mend the cause and run `camcops-provision install`)"

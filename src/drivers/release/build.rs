@@ -276,7 +276,8 @@ impl Build<'_> {
         };
         match problems.iter().all(|line| line.starts_with("wand.")) && !problems.is_empty() {
             true => Exit::Unreachable.because(format!(
-                "{words}: install ImageMagick's library (libmagickwand-6.q16-6 on Debian 12) and run again"
+                "{words}: install ImageMagick's library ({}) and run again",
+                self.recipe.magick_library
             )),
             false => Exit::Failed.because(format!("the new release is not fit for use: {words}")),
         }
