@@ -25,18 +25,52 @@ tool() {
     mv "$name.txt.new" "$name.txt"
 }
 
+# hardening WHAT PYTHON: the overrides for a Python, over those without which CamCOPS can't be installed, or the additions.
+hardening() {
+    python3 -c '
+import re, sys, tomllib
+
+what, python = sys.argv[1], [int(number) for number in sys.argv[2].split(".")]
+
+def is_for(condition):
+    operator, version = re.fullmatch("(==|>=|<)(.*)", condition).groups()
+    other = [int(number) for number in version.split(".")]
+    return {"==": python == other, ">=": python >= other, "<": python < other}[operator]
+
+pins = {}
+if what == "override":
+    for line in open("overrides.txt"):
+        pin, _, marker = line.strip().partition("; python_version ")
+        if pin and not pin.startswith("#") and (not marker or is_for(re.sub("[ \"]", "", marker))):
+            pins[pin.split("==")[0]] = pin
+for row in tomllib.load(open("hardening.toml", "rb"))[what]:
+    if is_for(row.get("python", ">=3")):
+        pins[row["package"]] = row["package"] + "==" + row["version"]
+print(*pins.values(), sep="\n")' "$1" "$2"
+}
+
 tool uv "; only if uv is not on the machine already." "$@"
 tool build ", before the lock of the Python version." "$@"
-for version in 2.4.23 2.4.24; do
-    sed "s/^camcops-server==.*/camcops-server==$version/" camcops.in >"$work/in"
-    for python in 3.10 3.11 3.12; do
-        list=releases/$version/python$python.txt full=$work/$version-$python
+hardened=$(sed -n 's/^release = "\(.*\)"$/\1/p' hardening.toml)
+mkdir -p "releases/$hardened"
+for release in 2.4.23 2.4.24 "$hardened"; do
+    sed "s/^camcops-server==.*/camcops-server==${release%+*}/" camcops.in >"$work/in"
+    pythons="3.10 3.11 3.12"
+    [ "$release" != "$hardened" ] || pythons="$pythons 3.13 3.14"
+    for python in $pythons; do
+        list=releases/$release/python$python.txt full=$work/$release-$python
         # An older version has of each package what the newest has, where it may.
-        case $version in 2.4.23) cp "releases/2.4.24/python$python.txt" "$full" ;; *) cp "$list" "$full" ;; esac
-        lock "$full" "$python" "$work/in" --overrides overrides.txt --build-constraints build.txt "$@"
+        case $release in 2.4.23) cp "releases/2.4.24/python$python.txt" "$full" ;; *) [ ! -e "$list" ] || cp "$list" "$full" ;; esac
+        cp "$work/in" "$work/in-$python"
+        cp overrides.txt "$work/overrides"
+        if [ "$release" = "$hardened" ]; then
+            hardening addition "$python" >>"$work/in-$python"
+            hardening override "$python" >"$work/overrides"
+        fi
+        lock "$full" "$python" "$work/in-$python" --overrides "$work/overrides" --build-constraints build.txt "$@"
         {
             # Also these lines are part of what the names of releases are made of.
-            [ "$version" = 2.4.23 ] || printf '%s\n' "$written" \
+            [ "$release" = 2.4.23 ] || printf '%s\n' "$written" \
                 "# $pinned --no-build-isolation, after build.txt: its sdists build with that setuptools."
             awk '/^[^ #]/ { print $1 }' "$full"
         } >"$list.new"

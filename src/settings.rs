@@ -24,7 +24,7 @@ mod types;
 mod value;
 
 pub(crate) use choices::{
-    AccountUser, Backend, DatabaseTls, Environment, Frontend, Installer, LogMode, Mode, Pruning, Service,
+    AccountUser, Backend, DatabaseTls, Environment, Frontend, Hardening, Installer, LogMode, Mode, Pruning, Service,
     ServiceManager, Source, TlsMode, Version,
 };
 pub(crate) use config::{BY_FILE, ConfigSections, ConfigValue};
@@ -54,9 +54,11 @@ pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
 key::settings! {
     /// CamCOPS itself.
     camcops: Camcops {
-        /// The version of CamCOPS: "auto" is the newest that this program has been tested with.
+        /// The version of CamCOPS: "auto" is the newest that this program has been tested with. 2.4.24+1 is 2.4.24 with level 1 of newer packages, which end known flaws of those that CamCOPS asks for.
         version: Auto<Version> = Auto::Auto, example "\"2.4.24\"";
-        /// The Python that CamCOPS runs on: "auto" is the newest of 3.12, 3.11 and 3.10 that the machine has.
+        /// Whether version "auto" takes the newest level, or "off": the packages as CamCOPS asks for them.
+        hardening: Hardening = Hardening::Auto, example "\"off\"";
+        /// The Python that CamCOPS runs on: "auto" is the newest that the machine has, from 3.10 to 3.14; without a level up to 3.12.
         python: Python = Python::Auto, example "\"3.11\"";
         /// Where CamCOPS and its Python packages come from: the Python package index, a directory of files, or a bundle, which has Debian's packages too.
         source: Source = Source::Pypi, example "\"wheelhouse\"";
@@ -300,6 +302,13 @@ key::settings! {
         pip_login_file: Option<AbsolutePath> = None, example "\"/root/pip-login\"";
         /// Whether nothing may be fetched from anywhere.
         offline: bool = false, example "true";
+    }
+}
+
+impl Camcops {
+    /// What is to be installed.
+    pub(crate) fn wanted_version(&self) -> Version {
+        self.version.given().copied().unwrap_or_else(|| Version::newest(self.hardening))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::resource::{Part, Resource};
 use crate::session::Session;
 use crate::session::converge::{apply_plan, make_plan, overriding_sources, refuse_plan, unpack_bundle};
 use crate::session::upgrade_record::{self, Side, UpgradePhase, UpgradeRecord};
-use crate::settings::{Auto, Version};
+use crate::settings::Version;
 use anyhow::{Context, Result, bail};
 use check::{KEY, Preflight};
 use serde_json::json;
@@ -38,12 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
-    let to = check::target_version(flags.to.as_deref())?;
     need_machine(global, "upgrade")?;
     let mut global = global.clone();
     global.set.extend(overriding_sources(&flags.origin)?);
     let site = load_site(&global)?;
     refuse_unknown_distribution(&site)?;
+    let to = check::target_version(flags.to.as_deref(), site.settings().camcops.hardening)?;
     if flags.check {
         let found = site.close_after(check::check_upgrade(&site, to).await).await?;
         return check::report_preflight(&site, &found, flags.exit_code);
@@ -116,8 +116,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
 /// The upgrade to this version that an earlier run was cut in, if the settings say that it is to go on.
 fn begun_upgrade(site: &Session, to: Version) -> Result<Option<UpgradeRecord>> {
     let upgrade = upgrade_record::read_record(&site.host, &site.instance)?;
-    let is_asked_for = site.settings().camcops.version == Auto::Given(to)
-        || (site.settings().camcops.version == Auto::Auto && to == Version::NEWEST);
+    let is_asked_for = site.settings().camcops.wanted_version() == to;
     Ok(upgrade.filter(|upgrade| {
         upgrade.phase == UpgradePhase::Switching && upgrade.to.version == to.as_str() && is_asked_for
     }))
@@ -259,7 +258,7 @@ async fn check_site_works(site: &Session, writer: &Writer<'_>) -> Result<()> {
 }
 
 fn report_unchanged(site: &Session) -> Report {
-    let version = site.settings().camcops.version.given().copied().unwrap_or(Version::NEWEST);
+    let version = site.settings().camcops.wanted_version();
     Report::new(json!({ "instance": site.instance, "changed": false }))
         .with_line(format!("nothing to do: CamCOPS {} is in use", version.as_str()))
 }

@@ -46,7 +46,7 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
         release::WantedRelease::new(&look.site.settings().camcops, &look.site.facts).map_err(|why| anyhow!(why.0))?;
     let form = format!(
         "operation=check_device_registered&camcops_version={}&device=camcops-provision",
-        wanted.version.as_str()
+        wanted.version.of_camcops()
     );
     let endpoint = proof::visitor_address(look.services()?);
     let place = format!("{}api", endpoint.place());

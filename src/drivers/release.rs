@@ -8,6 +8,7 @@
 mod build;
 mod complaints;
 pub(crate) mod fetch;
+pub(crate) mod hardening;
 pub(super) mod index;
 mod list;
 mod lock;
@@ -21,7 +22,7 @@ use crate::base::text::encode_hex;
 use crate::host::{Host, PathKind};
 use crate::layout::RELEASES;
 use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
-use crate::settings::{Auto, Camcops, Internet, Settings, Source, Version};
+use crate::settings::{Camcops, Internet, Settings, Source, Version};
 use crate::site::facts::Facts;
 use crate::site::facts::Interpreter;
 use anyhow::{Context, Result};
@@ -53,16 +54,12 @@ pub(crate) struct WantedRelease {
 impl WantedRelease {
     /// The release that the settings ask for on this machine; or what is missing for it.
     pub(crate) fn new(camcops: &Camcops, facts: &Facts) -> Result<WantedRelease, Missing> {
-        let version = match camcops.version {
-            Auto::Auto => Version::NEWEST,
-            Auto::Given(version) => version,
-        };
-        WantedRelease::of(camcops, facts, version)
+        WantedRelease::of(camcops, facts, camcops.wanted_version())
     }
 
     /// The release of a version on this machine; or what is missing for it.
     pub(crate) fn of(camcops: &Camcops, facts: &Facts, version: Version) -> Result<WantedRelease, Missing> {
-        let python = python::choose_python(&camcops.python, facts)?;
+        let python = python::choose_python(&camcops.python, facts, version)?;
         Ok(WantedRelease { id: release_id(version, python.minor), version, python })
     }
 
@@ -342,9 +339,10 @@ mod tests {
     #[test]
     fn every_lock_pins_this_version_with_hashes() {
         let all = Version::ALL.iter();
-        for (version, minor) in all.flat_map(|version| Python::MINORS.map(|minor| (*version, minor))) {
+        for (version, minor) in all.flat_map(|version| lock::pythons_of(*version).map(|minor| (*version, minor))) {
             let lock = lock(version, minor);
-            let version = version.as_str();
+            assert!(Python::MINORS.contains(&minor));
+            let version = version.of_camcops();
             assert!(lock.contains(&format!("\ncamcops-server=={version} \\\n    --hash=sha256:")));
             let pins = build::list_pins(&lock);
             assert!(pins.iter().any(|pin| pin.starts_with("pymysql==")));
@@ -353,6 +351,7 @@ mod tests {
             assert_eq!(lock.matches(" \\\n    --hash=").count(), lock.matches("--hash=").count());
         }
         assert!(release_id(Version::V2_4_23, 11).starts_with("2.4.23-py3.11-"));
+        assert_eq!(release_id(Version::V2_4_24, 11), "2.4.24-py3.11-8abb04ce");
     }
 
     #[test]

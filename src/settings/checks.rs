@@ -1,6 +1,6 @@
 //! What no single key can tell: settings that contradict each other.
 
-use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Mode, Settings, Source, TlsMode};
+use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Hardening, Mode, Settings, Source, TlsMode};
 
 /// What the tablets and every page of CamCOPS need.
 const PATHS_OF_CAMCOPS: [&str; 5] = ["/api", "/database", "/login", "/static", "/upload"];
@@ -59,6 +59,16 @@ fn check_application(settings: &Settings, found: &mut Contradictions) {
         ["camcops.bundle", "camcops.source"],
         "camcops.source = \"bundle\"",
     );
+    if let Auto::Given(version) = camcops.version {
+        found.refuse(
+            version.is_hardened() && camcops.hardening == Hardening::Off,
+            ["camcops.version", "camcops.hardening"],
+            &format!(
+                "{} has other packages than CamCOPS asks for, and camcops.hardening = \"off\" asks for those",
+                version.as_str()
+            ),
+        );
+    }
 }
 
 fn check_network(settings: &Settings, found: &mut Contradictions) {

@@ -27,12 +27,12 @@ pub(crate) enum Python {
 
 impl Python {
     /// The versions that CamCOPS runs on, newest first.
-    pub(crate) const MINORS: [u8; 3] = [12, 11, 10];
+    pub(crate) const MINORS: [u8; 5] = [14, 13, 12, 11, 10];
 }
 
 impl Setting for Python {
     fn allowed() -> String {
-        "\"auto\", \"3.12\", \"3.11\", \"3.10\", or the absolute path of such an interpreter like /opt/python/bin/python3.12".into()
+        "\"auto\", \"3.14\", \"3.13\", \"3.12\", \"3.11\", \"3.10\", or the absolute path of such an interpreter like /opt/python/bin/python3.12".into()
     }
 
     fn read(value: &Value) -> Result<Self> {

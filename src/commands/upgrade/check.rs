@@ -5,6 +5,7 @@ use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::camcops_conf::Ini;
 use crate::cli::Global;
+use crate::drivers::release::hardening::HardeningList;
 use crate::drivers::release::{self, Missing};
 use crate::drivers::sql::Power;
 use crate::drivers::sql::copy::load;
@@ -13,7 +14,7 @@ use crate::host::DiskSpace;
 use crate::host::named_file::replace_file;
 use crate::journal;
 use crate::session::Session;
-use crate::settings::{Mode, Version};
+use crate::settings::{Hardening, Mode, Version};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -40,6 +41,8 @@ pub(crate) struct Preflight {
     pub(crate) new_keys: Vec<&'static str>,
     /// Keys of camcops.conf that the new version does not read any more, and that are set here.
     pub(crate) removed_keys: Vec<String>,
+    /// What the packages of the new release are in place of those that CamCOPS asks for.
+    pub(crate) hardening: Option<&'static HardeningList>,
     /// The room that it takes, and that there is.
     pub(crate) room: Vec<Room>,
     /// Whether there is anything to do.
@@ -89,6 +92,7 @@ impl Preflight {
             .with_rows(release)
             .with_row("tables", tables)
             .with_rows(room)
+            .with_rows(self.hardening.map(|list| ("packages", describe_hardening(list))))
             .with_row("keys", if keys.is_empty() { "the same".to_owned() } else { keys.join("; ") })
             .with_lines(self.problems.iter().map(|problem| format!("! {problem}")))
             .with_line(match (self.problems.is_empty(), self.pending) {
@@ -99,12 +103,22 @@ impl Preflight {
     }
 }
 
+fn describe_hardening(list: &HardeningList) -> String {
+    let mut names: Vec<&str> =
+        list.overrides.iter().filter(|one| !one.ends.is_empty()).map(|one| one.package.as_str()).collect();
+    names.dedup();
+    format!("{} known flaws of what CamCOPS asks for are ended by newer {}", list.ended(), names.join(", "))
+}
+
 /// The version that is asked for.
-pub(crate) fn target_version(asked: Option<&str>) -> Result<Version> {
+pub(crate) fn target_version(asked: Option<&str>, hardening: Hardening) -> Result<Version> {
     let Some(asked) = asked else {
-        return Ok(Version::NEWEST);
+        return Ok(Version::newest(hardening));
     };
     let known = Version::ALL.iter().find(|known| known.as_str() == asked);
+    if known.is_some_and(|known| known.is_hardened()) && hardening == Hardening::Off {
+        return Err(Exit::Usage.because(format!("--to {asked}: camcops.hardening is \"off\", which keeps the packages as CamCOPS asks for them: set it to \"auto\" first")));
+    }
     known.copied().ok_or_else(|| {
         Exit::Usage.because(format!(
             "--to {asked}: this camcops-provision has been tested with CamCOPS {} and knows the files of no other; a newer camcops-provision may know it",
@@ -209,6 +223,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         new_revision,
         new_keys,
         removed_keys,
+        hardening: HardeningList::of(to),
         room,
         problems,
     })
@@ -282,7 +297,7 @@ fn set_elsewhere(site: &Session) -> Option<String> {
 /// Lets the settings ask for a version; they stay as they are where they do already.
 pub(crate) fn set_version(global: &Global, version: &str) -> Result<()> {
     let site = Session::open(global)?;
-    if site.settings().camcops.version.given().copied().unwrap_or(Version::NEWEST).as_str() == version {
+    if site.settings().camcops.wanted_version().as_str() == version {
         return Ok(());
     }
     let file = &site.settings_file;

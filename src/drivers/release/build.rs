@@ -1,6 +1,7 @@
 //! How a release is built: the environment, the packages, the last touches, the check, and its own name at the end.
 
 use super::complaints::explain_failure;
+use super::hardening::HARDENING;
 use super::index::{mask_login, pip_environment};
 use super::lock::replace_pins;
 use super::python::{self, Examined, Missing};
@@ -10,6 +11,7 @@ use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
 use crate::host::{Child, Ended, Host};
 use crate::layout::RELEASES;
+use crate::settings::Version;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -252,7 +254,7 @@ impl Build<'_> {
         let lock = self.lock();
         let mut wanted = list_pins(BUILD_LOCK);
         wanted.extend(list_pins(&lock));
-        let overridden = overridden_pins();
+        let overridden = overridden_pins(self.wanted.version);
         let mut arguments = vec!["-c", CHECK];
         arguments.extend(&overridden);
         let ended = child(&arguments).input(wanted.join("\n").as_bytes()).end()?;
@@ -261,7 +263,7 @@ impl Build<'_> {
         }
         let program = format!("{}/bin/camcops_server", self.places.new);
         let ended = child(&[&program, "--version"]).end()?;
-        let version = self.wanted.version.as_str();
+        let version = self.wanted.version.of_camcops();
         if !ended.status.success() || !ended.output.contains(version) {
             bail!("the new release does not say that it is CamCOPS {version}: {}", ended.last_words());
         }
@@ -399,9 +401,10 @@ pub(super) fn list_pins(lock: &str) -> Vec<&str> {
 }
 
 /// The packages that are another version than CamCOPS asks for.
-fn overridden_pins() -> Vec<&'static str> {
+fn overridden_pins(version: Version) -> Vec<&'static str> {
     let names = OVERRIDES.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split("==").next());
-    let mut names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    let hardened = HARDENING.overrides.iter().map(|one| one.package.as_str()).filter(|_| version.is_hardened());
+    let mut names: Vec<&str> = names.filter(|name| !name.is_empty()).chain(hardened).collect();
     names.dedup();
     names
 }
@@ -412,7 +415,8 @@ mod tests {
 
     #[test]
     fn pins_are_read() {
-        assert_eq!(overridden_pins(), ["pandas", "cherrypy"]);
+        assert_eq!(overridden_pins(Version::V2_4_24), ["pandas", "cherrypy"]);
+        assert!(overridden_pins(Version::V2_4_24_1).contains(&"pypdf"));
         assert!(list_pins(BUILD_LOCK).contains(&"setuptools==80.10.2"));
     }
 }

@@ -19,7 +19,9 @@ pub(crate) struct PinnedRelease {
 /// What is known of a version.
 pub(crate) fn pinned_release(version: Version) -> PinnedRelease {
     match version {
-        Version::V2_4_23 | Version::V2_4_24 => PinnedRelease { revision: "0087", new_keys: &[], removed_keys: &[] },
+        Version::V2_4_23 | Version::V2_4_24 | Version::V2_4_24_1 => {
+            PinnedRelease { revision: "0087", new_keys: &[], removed_keys: &[] }
+        }
     }
 }
 
@@ -35,16 +37,37 @@ macro_rules! release_list {
     };
 }
 
-/// Its packages on a Python, with their hashes.
+/// The pins of a version by the minor of its Python, newest first.
+const fn lists(version: Version) -> &'static [(u8, &'static str)] {
+    match version {
+        Version::V2_4_23 => &[
+            (12, release_list!("2.4.23/python3.12")),
+            (11, release_list!("2.4.23/python3.11")),
+            (10, release_list!("2.4.23/python3.10")),
+        ],
+        Version::V2_4_24 => &[
+            (12, release_list!("2.4.24/python3.12")),
+            (11, release_list!("2.4.24/python3.11")),
+            (10, release_list!("2.4.24/python3.10")),
+        ],
+        Version::V2_4_24_1 => &[
+            (14, release_list!("2.4.24+1/python3.14")),
+            (13, release_list!("2.4.24+1/python3.13")),
+            (12, release_list!("2.4.24+1/python3.12")),
+            (11, release_list!("2.4.24+1/python3.11")),
+            (10, release_list!("2.4.24+1/python3.10")),
+        ],
+    }
+}
+
+/// The Pythons that a version runs on, as 3.MINOR, newest first.
+pub(crate) fn pythons_of(version: Version) -> impl Iterator<Item = u8> {
+    lists(version).iter().map(|(minor, _)| *minor)
+}
+
+/// Its packages on a Python, with their hashes; none on one that it does not run on.
 pub(super) fn lock(version: Version, minor: u8) -> String {
-    let list = match (version, minor) {
-        (Version::V2_4_23, 10) => release_list!("2.4.23/python3.10"),
-        (Version::V2_4_23, 11) => release_list!("2.4.23/python3.11"),
-        (Version::V2_4_23, _) => release_list!("2.4.23/python3.12"),
-        (Version::V2_4_24, 10) => release_list!("2.4.24/python3.10"),
-        (Version::V2_4_24, 11) => release_list!("2.4.24/python3.11"),
-        (Version::V2_4_24, _) => release_list!("2.4.24/python3.12"),
-    };
+    let list = lists(version).iter().find(|(known, _)| *known == minor).map_or("", |(_, list)| list);
     // A comment stays; pip would refuse a pin without hashes.
     list.lines().map(|line| PACKAGES.get(line).cloned().unwrap_or_else(|| format!("{line}\n"))).collect()
 }

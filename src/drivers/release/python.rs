@@ -1,10 +1,11 @@
 //! Which Python a release runs on.
 
+use super::lock::pythons_of;
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::layout::PackageManager;
-use crate::settings::Python;
-use crate::site::facts::{Facts, Interpreter};
+use crate::settings::{Hardening, Python, Version};
+use crate::site::facts::{Facts, Interpreter, Pythons};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
@@ -13,10 +14,15 @@ use serde::Deserialize;
 pub(crate) struct Missing(pub(crate) String);
 
 /// The Python that the settings ask for; one that the distribution's packages are about to bring is as good.
-pub(crate) fn choose_python(wanted: &Python, facts: &Facts) -> Result<Interpreter, Missing> {
-    let pythons = &facts.pythons;
+pub(crate) fn choose_python(wanted: &Python, facts: &Facts, version: Version) -> Result<Interpreter, Missing> {
+    let may_run = |minor: &u8| pythons_of(version).any(|known| known == *minor);
+    let pythons = Pythons {
+        here: facts.pythons.here.iter().filter(|one| may_run(&one.minor)).cloned().collect(),
+        packaged: facts.pythons.packaged.filter(may_run),
+    };
     let packaged = |minor| Interpreter { minor, path: format!("/usr/bin/python3.{minor}"), whole: false };
     let choice = match wanted {
+        Python::Interpreter(minor, _) | Python::Minor(minor) if !may_run(minor) => None,
         Python::Interpreter(minor, path) => Some(Interpreter { minor: *minor, path: path.clone(), whole: true }),
         Python::Minor(minor) => {
             let mut fit = pythons.here.iter().filter(|one| one.minor == *minor);
@@ -33,19 +39,36 @@ pub(crate) fn choose_python(wanted: &Python, facts: &Facts) -> Result<Interprete
             here.clone().find(usable).or_else(|| here.next()).cloned().or_else(|| pythons.packaged.map(packaged))
         }
     };
-    choice.ok_or_else(|| missing_python(wanted, facts))
+    choice.ok_or_else(|| missing_python(wanted, facts, version))
 }
 
-fn missing_python(wanted: &Python, facts: &Facts) -> Missing {
+fn missing_python(wanted: &Python, facts: &Facts, version: Version) -> Missing {
+    let known: Vec<String> = pythons_of(version).map(|minor| format!("3.{minor}")).collect();
+    let (last, others) = known.split_last().map_or(("", &known[..]), |(last, others)| (last.as_str(), others));
+    let known = format!("{} or {last}", others.join(", "));
+    let needs = format!("CamCOPS {} needs Python {known}", version.as_str());
+    let fits = |minor: &u8| pythons_of(version).any(|known| known == *minor);
+    // A level has newer packages, which run on newer Pythons.
+    let newest = Version::newest(Hardening::Auto);
+    let runs_on_newest = |minor: u8| pythons_of(newest).any(|known| known == minor);
+    let hardened =
+        format!("; {} runs on newer ones: set camcops.version and camcops.hardening to \"auto\"", newest.as_str());
     let needed = match wanted {
+        Python::Interpreter(minor, _) | Python::Minor(minor) if !fits(minor) => {
+            let instead = if runs_on_newest(*minor) { hardened.as_str() } else { "" };
+            return Missing(format!("{needs}, and camcops.python asks for 3.{minor}{instead}"));
+        }
         Python::Minor(minor) => format!("camcops.python asks for Python 3.{minor}"),
-        _ => "CamCOPS needs Python 3.12, 3.11 or 3.10".to_owned(),
+        _ => needs,
     };
     let distribution = match facts.distribution.as_str() {
         "" => "this distribution",
         name => name,
     };
     let instead = match facts.pythons.packaged {
+        Some(minor) if !fits(&minor) => {
+            return Missing(format!("{needed}, and {distribution} has Python 3.{minor}{hardened}"));
+        }
         Some(minor) => format!("set camcops.python = \"3.{minor}\", which {distribution} has"),
         None => format!(
             "{distribution} has no package of it: install one from a source that you trust, with its venv module and headers, and name its interpreter in camcops.python"
@@ -144,7 +167,8 @@ pub(super) fn examine_python(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site::facts::Pythons;
+
+    const NEWEST: Version = Version::V2_4_24_1;
 
     fn facts(here: &[(u8, bool)], packaged: Option<u8>) -> Facts {
         let mut facts = Facts::gather(&Host::live().unwrap()).unwrap();
@@ -165,8 +189,9 @@ mod tests {
 
     #[test]
     fn the_newest_usable_python_is_chosen() {
-        let minor =
-            |wanted, here: &[_], packaged| choose_python(&wanted, &facts(here, packaged)).map(|python| python.minor);
+        let minor = |wanted, here: &[_], packaged| {
+            choose_python(&wanted, &facts(here, packaged), NEWEST).map(|python| python.minor)
+        };
         assert_eq!(minor(Python::Auto, &[(12, true), (11, true)], Some(11)), Ok(12));
         assert_eq!(minor(Python::Auto, &[(12, false), (11, true)], Some(11)), Ok(11));
         assert_eq!(minor(Python::Auto, &[(12, false), (10, true)], Some(12)), Ok(12));
@@ -174,11 +199,28 @@ mod tests {
         assert_eq!(minor(Python::Auto, &[], Some(11)), Ok(11));
         assert_eq!(minor(Python::Minor(10), &[(12, true), (10, true)], None), Ok(10));
         assert_eq!(minor(Python::Minor(11), &[(12, true)], Some(11)), Ok(11));
+        assert_eq!(minor(Python::Auto, &[(14, true), (13, true)], Some(13)), Ok(14));
+    }
+
+    #[test]
+    fn upstreams_pins_run_on_no_newer_python() {
+        let pythons = facts(&[(13, true), (11, true)], Some(13));
+        assert_eq!(choose_python(&Python::Auto, &pythons, Version::V2_4_24).map(|python| python.minor), Ok(11));
+        let pythons = facts(&[(13, true)], Some(13));
+        let said = |wanted| choose_python(&wanted, &pythons, Version::V2_4_24).unwrap_err().0;
+        for wanted in [Python::Auto, Python::Minor(13), Python::Interpreter(13, "/opt/python3.13".into())] {
+            let why = said(wanted);
+            assert!(
+                why.contains("2.4.24 needs Python 3.12, 3.11 or 3.10") && why.contains("2.4.24+1 runs on"),
+                "{why}"
+            );
+        }
+        assert_eq!(choose_python(&Python::Auto, &pythons, NEWEST).map(|python| python.minor), Ok(13));
     }
 
     #[test]
     fn no_python_is_refused_with_what_to_do() {
-        let said = |wanted, packaged| choose_python(&wanted, &facts(&[], packaged)).unwrap_err().0;
+        let said = |wanted, packaged| choose_python(&wanted, &facts(&[], packaged), Version::V2_4_24).unwrap_err().0;
         let why = said(Python::Auto, None);
         assert!(why.contains("3.12, 3.11 or 3.10") && why.contains("camcops.python"), "{why}");
         assert!(why.contains("Somelinux 1 has no package"), "{why}");
