@@ -30,7 +30,7 @@ pub fn script(name: &str) -> PathBuf {
 /// The Python of the CamCOPS that judges.
 pub fn camcops_python() -> PathBuf {
     let venv =
-        std::env::var("CAMCOPS_TEST_VENV").unwrap_or_else(|_| "/var/cache/camcops-provision-tests/venv-2.4.24".into());
+        std::env::var("CAMCOPS_TEST_VENV").unwrap_or_else(|_| "/var/cache/camcops-provision-tests/venv-newest".into());
     let python = PathBuf::from(venv).join("bin/python");
     assert!(python.exists(), "no CamCOPS in {}: run tests/run, or tests/judges/venv.sh", python.display());
     python

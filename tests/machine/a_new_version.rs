@@ -1,4 +1,5 @@
-//! CamCOPS 2.4.23 with data in it becomes 2.4.24, with a failure at each step; then back again.
+//! A release as CamCOPS asks for it, with data in the site, becomes a hardened one, with a failure at each step; then back
+//! again.
 
 use crate::harness::booted::Booted;
 use crate::harness::installed::{PASSWORD, SUPERUSER, installed};
@@ -11,8 +12,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Instant;
 
-const OLD: &str = "2.4.23";
-const NEW: &str = "2.4.24";
+const OLD: &str = "2.4.24";
+const NEW: &str = "2.4.24+1";
 const ORIGIN: &str = "--offline --wheelhouse /srv/both";
 const RELEASES: &str = "/usr/share/camcops/releases";
 const DUMPS: &str = "/var/backups/camcops";
@@ -73,7 +74,9 @@ fn is_in_use(machine: &Booted, version: &str) {
     let (code, pending, _) = machine.tried("camcops-provision plan --exit-code");
     assert_eq!(code, 0, "{pending}");
     let said = machine.run("camcops-provision run -- --version 2> /dev/null");
-    assert_eq!(said.trim(), format!("CamCOPS {version}"));
+    assert_eq!(said.trim(), "CamCOPS 2.4.24");
+    let current = releases(machine).into_iter().find(|one| one["use"] == "current");
+    assert_eq!(current.unwrap()["version"], version);
     let answer = as_tablet(machine, SUPERUSER, PASSWORD);
     assert!(answer.body.contains(NO_GROUP), "{}", answer.body);
     assert_eq!(groups(machine), "ward\n");
@@ -113,11 +116,11 @@ fn refuses(machine: &Booted) {
     assert!(said.contains("2.4.23, 2.4.24"), "{said}");
     let (code, out, _) = machine.tried("camcops-provision upgrade --check --exit-code");
     assert_eq!(code, 2, "{out}");
-    assert!(out.contains("stay at revision 0087"), "{out}");
+    assert!(out.contains("stay at revision 0087") && out.contains("known flaws of what CamCOPS asks for"), "{out}");
     let (code, _, why) = machine.tried("camcops-provision rollback --yes");
     assert_eq!(code, 1, "{why}");
     assert!(why.contains("nothing to go back to"), "{why}");
-    let (code, said) = upgrade(machine, "--set camcops.version=2.4.24");
+    let (code, said) = upgrade(machine, "--set camcops.version=2.4.24+1");
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("take it out there"), "{said}");
 }
@@ -233,7 +236,7 @@ fn fails_while_the_tables_are_changed(machine: &Booted) {
     query(machine, "CREATE TABLE empsa (a INT); INSERT INTO empsa VALUES (17)");
     let (code, said) = upgrade(machine, "");
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("2.4.23 is in use again"), "{said}");
+    assert!(said.contains("2.4.24 is in use again"), "{said}");
     assert_eq!(query(machine, "SELECT a FROM empsa"), "17\n");
     assert_eq!(revision(machine), "0086\n");
     query(machine, "DROP TABLE empsa");
@@ -252,7 +255,7 @@ fn fails_when_the_workers_start(machine: &Booted) {
     machine.run(&format!("cp /srv/celery {celery}"));
     let (code, said, why) = machine.tried("camcops-provision install --yes");
     assert_eq!(code, 0, "{said}{why}");
-    assert!(why.contains("was going back to CamCOPS 2.4.23"), "{why}");
+    assert!(why.contains("was going back to CamCOPS 2.4.24"), "{why}");
     assert_eq!(revision(machine), "0086\n");
     is_in_use(machine, OLD);
     assert_eq!(query(machine, "SHOW DATABASES LIKE 'camcops%'"), "camcops\n");

@@ -11,7 +11,7 @@ pub const BUILDING: [&str; 7] =
     ["ca-certificates", "gcc", "libc6-dev", "libmagickwand-6.q16-6", "python3.11", "python3.11-dev", "python3.11-venv"];
 
 /// The version that is installed where nothing else is said.
-pub const NEWEST: &str = "2.4.24";
+pub const NEWEST: &str = "2.4.24+1";
 
 /// The files for Debian's own Python.
 pub fn kept() -> PathBuf {
