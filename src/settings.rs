@@ -22,10 +22,11 @@ mod problem;
 mod supply;
 mod types;
 mod value;
+mod version;
 
 pub(crate) use choices::{
     AccountUser, Backend, DatabaseTls, Environment, Frontend, Hardening, Installer, LogMode, Mode, Pruning, Service,
-    ServiceManager, Source, TlsMode, Version,
+    ServiceManager, Source, TlsMode,
 };
 pub(crate) use config::{BY_FILE, ConfigSections, ConfigValue};
 pub(crate) use edit::edit_text;
@@ -41,6 +42,7 @@ pub(crate) use types::{
     WebAddress, WebPath,
 };
 pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
+pub(crate) use version::Version;
 
 // To add a key, add its lines here, in the order in which an administrator would look for it:
 // * the doc comment is one or two plain sentences; they are shown as they are;

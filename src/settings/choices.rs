@@ -3,10 +3,6 @@
 use super::value::choices;
 
 choices! {
-    /// What this program can install, oldest first: a version of CamCOPS with the packages that it pins, or a hardened
-    /// level of it.
-    Version { V2_4_23 = "2.4.23", V2_4_24 = "2.4.24", V2_4_24_1 = "2.4.24+1" }
-
     /// Whether known flaws of the packages that CamCOPS pins are ended by newer ones.
     Hardening {
         /// As far as this program knows.
@@ -78,22 +74,5 @@ choices! {
         Generations = "generations",
         /// After 31 days all but those of the first of each month.
         FirstOfMonth = "first-of-month",
-    }
-}
-
-impl Version {
-    /// The newest one.
-    pub(crate) fn newest(hardening: Hardening) -> Version {
-        let may_be = |version: &&Version| hardening == Hardening::Auto || !version.is_hardened();
-        Version::ALL.iter().rfind(may_be).copied().unwrap_or(Version::V2_4_24)
-    }
-
-    /// The version that CamCOPS calls itself by.
-    pub(crate) fn of_camcops(self) -> &'static str {
-        self.as_str().split('+').next().unwrap_or_default()
-    }
-
-    pub(crate) fn is_hardened(self) -> bool {
-        self.as_str().contains('+')
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Preflight {
     /// The revision that the new release works with.
     pub(crate) new_revision: String,
     /// Keys of camcops.conf that are new.
-    pub(crate) new_keys: Vec<&'static str>,
+    pub(crate) new_keys: Vec<String>,
     /// Keys of camcops.conf that the new version does not read any more, and that are set here.
     pub(crate) removed_keys: Vec<String>,
     /// What the packages of the new release are in place of those that CamCOPS asks for.
@@ -115,11 +115,11 @@ pub(crate) fn target_version(asked: Option<&str>, hardening: Hardening) -> Resul
     let Some(asked) = asked else {
         return Ok(Version::newest(hardening));
     };
-    let known = Version::ALL.iter().find(|known| known.as_str() == asked);
+    let known = Version::named(asked);
     if known.is_some_and(|known| known.is_hardened()) && hardening == Hardening::Off {
         return Err(Exit::Usage.because(format!("--to {asked}: camcops.hardening is \"off\", which keeps the packages as CamCOPS asks for them: set it to \"auto\" first")));
     }
-    known.copied().ok_or_else(|| {
+    known.ok_or_else(|| {
         Exit::Usage.because(format!(
             "--to {asked}: this camcops-provision has been tested with CamCOPS {} and knows the files of no other; a newer camcops-provision may know it",
             version_names().join(", ")
@@ -128,12 +128,12 @@ pub(crate) fn target_version(asked: Option<&str>, hardening: Hardening) -> Resul
 }
 
 fn version_names() -> Vec<&'static str> {
-    Version::ALL.iter().map(|known| known.as_str()).collect()
+    Version::known().map(Version::as_str).collect()
 }
 
 /// Where a version stands among those that are known; older than all of them where it is not known.
 fn version_rank(version: &str) -> Option<usize> {
-    Version::ALL.iter().position(|known| known.as_str() == version)
+    Version::known().position(|known| known.as_str() == version)
 }
 
 /// Looks at everything; changes nothing.
@@ -189,7 +189,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         Some(wanted) if is_built => tables::head_of(&site.host, &wanted.id)?,
         _ => None,
     };
-    let new_revision = new_revision.unwrap_or_else(|| release::pinned_release(to).revision.to_owned());
+    let new_revision = new_revision.unwrap_or_else(|| release::pinned_release(to).revision);
     let (revision, room) = check_database(site, is_built).await?;
     if revision != new_revision && site.drivers.database()?.server.power == Power::Application {
         problems.push(
@@ -265,21 +265,21 @@ async fn check_database(site: &Session, is_built: bool) -> Result<(String, Vec<R
 }
 
 /// The keys that came and went between two versions; of those that went, those that are set here.
-fn check_keys(site: &Session, from: &str, to: Version) -> Result<(Vec<&'static str>, Vec<String>)> {
+fn check_keys(site: &Session, from: &str, to: Version) -> Result<(Vec<String>, Vec<String>)> {
     let text = site.host.read_text(&site.layout.config)?.unwrap_or_default();
     let config = Ini::parse(&text);
-    let between = |version: &&Version| {
+    let between = |version: &Version| {
         version_rank(version.as_str()) > version_rank(from)
             && version_rank(version.as_str()) <= version_rank(to.as_str())
     };
     let (mut new, mut removed) = (Vec::new(), Vec::new());
-    for version in Version::ALL.iter().filter(between) {
-        let known = release::pinned_release(*version);
+    for version in Version::known().filter(between) {
+        let known = release::pinned_release(version);
         new.extend(known.new_keys);
-        for name in known.removed_keys {
+        for name in &known.removed_keys {
             let (section, key) = name.split_once('.').unwrap_or(("site", name));
             if config.get(section, key).is_some() {
-                removed.push((*name).to_owned());
+                removed.push(name.clone());
             }
         }
     }

@@ -4,25 +4,43 @@
 use crate::settings::Version;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use toml_edit::Document;
 
 /// What is known of a version before it is built.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PinnedRelease {
     /// The revision of its tables.
-    pub(crate) revision: &'static str,
+    pub(crate) revision: String,
     /// Keys of camcops.conf that the version before does not know, as `section.KEY`.
-    pub(crate) new_keys: &'static [&'static str],
+    pub(crate) new_keys: Vec<String>,
     /// Keys that the version before knew and this one does not.
-    pub(crate) removed_keys: &'static [&'static str],
+    pub(crate) removed_keys: Vec<String>,
+}
+
+/// The files about a release, of requirements/releases.
+struct PinnedFiles {
+    version: &'static str,
+    about: &'static str,
+    /// Its pins by the minor of its Python, newest first.
+    lists: &'static [(u8, &'static str)],
+}
+
+static RELEASES: &[PinnedFiles] = include!(concat!(env!("OUT_DIR"), "/releases.rs"));
+
+fn files_of(version: Version) -> Option<&'static PinnedFiles> {
+    RELEASES.iter().find(|files| files.version == version.as_str())
 }
 
 /// What is known of a version.
 pub(crate) fn pinned_release(version: Version) -> PinnedRelease {
-    match version {
-        Version::V2_4_23 | Version::V2_4_24 | Version::V2_4_24_1 => {
-            PinnedRelease { revision: "0087", new_keys: &[], removed_keys: &[] }
-        }
-    }
+    let about = files_of(version).and_then(|files| files.about.parse::<Document<String>>().ok());
+    let Some(about) = about else { return PinnedRelease::default() };
+    let words = |key: &str| {
+        let words = about.get(key).and_then(|value| value.as_array()).into_iter().flatten();
+        words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    };
+    let revision = about.get("revision").and_then(|value| value.as_str()).unwrap_or_default();
+    PinnedRelease { revision: revision.to_owned(), new_keys: words("new_keys"), removed_keys: words("removed_keys") }
 }
 
 /// A package of the lists of releases, with the hashes of its files, by its pin: several lists have the same.
@@ -31,43 +49,16 @@ static PACKAGES: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
     entries_by(all, |first| first.strip_suffix(" \\").unwrap_or(first))
 });
 
-macro_rules! release_list {
-    ($name:literal) => {
-        include_str!(concat!("../../../requirements/releases/", $name, ".txt"))
-    };
-}
-
-/// The pins of a version by the minor of its Python, newest first.
-const fn lists(version: Version) -> &'static [(u8, &'static str)] {
-    match version {
-        Version::V2_4_23 => &[
-            (12, release_list!("2.4.23/python3.12")),
-            (11, release_list!("2.4.23/python3.11")),
-            (10, release_list!("2.4.23/python3.10")),
-        ],
-        Version::V2_4_24 => &[
-            (12, release_list!("2.4.24/python3.12")),
-            (11, release_list!("2.4.24/python3.11")),
-            (10, release_list!("2.4.24/python3.10")),
-        ],
-        Version::V2_4_24_1 => &[
-            (14, release_list!("2.4.24+1/python3.14")),
-            (13, release_list!("2.4.24+1/python3.13")),
-            (12, release_list!("2.4.24+1/python3.12")),
-            (11, release_list!("2.4.24+1/python3.11")),
-            (10, release_list!("2.4.24+1/python3.10")),
-        ],
-    }
-}
-
 /// The Pythons that a version runs on, as 3.MINOR, newest first.
 pub(crate) fn pythons_of(version: Version) -> impl Iterator<Item = u8> {
-    lists(version).iter().map(|(minor, _)| *minor)
+    let lists = files_of(version).map_or(&[][..], |files| files.lists);
+    lists.iter().map(|(minor, _)| *minor)
 }
 
 /// Its packages on a Python, with their hashes; none on one that it does not run on.
 pub(super) fn lock(version: Version, minor: u8) -> String {
-    let list = lists(version).iter().find(|(known, _)| *known == minor).map_or("", |(_, list)| list);
+    let lists = files_of(version).map_or(&[][..], |files| files.lists);
+    let list = lists.iter().find(|(known, _)| *known == minor).map_or("", |(_, list)| list);
     // A comment stays; pip would refuse a pin without hashes.
     list.lines().map(|line| PACKAGES.get(line).cloned().unwrap_or_else(|| format!("{line}\n"))).collect()
 }
@@ -98,6 +89,14 @@ fn entries_by<'a>(lock: &'a str, key: impl Fn(&'a str) -> &'a str) -> BTreeMap<&
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_release_says_what_is_known_of_it() {
+        for version in Version::known() {
+            assert!(pinned_release(version).revision.parse::<u32>().is_ok(), "{version:?}");
+            assert!(pythons_of(version).count() > 2, "{version:?}");
+        }
+    }
 
     #[test]
     fn an_older_version_has_other_packages_in_place_of_the_same() {

@@ -168,7 +168,14 @@ pub(super) fn examine_python(
 mod tests {
     use super::*;
 
-    const NEWEST: Version = Version::V2_4_24_1;
+    fn newest() -> Version {
+        Version::newest(Hardening::Auto)
+    }
+
+    /// What CamCOPS asks for itself, whatever a level of it has.
+    fn plain() -> Version {
+        Version::newest(Hardening::Off)
+    }
 
     fn facts(here: &[(u8, bool)], packaged: Option<u8>) -> Facts {
         let mut facts = Facts::gather(&Host::live().unwrap()).unwrap();
@@ -190,7 +197,7 @@ mod tests {
     #[test]
     fn the_newest_usable_python_is_chosen() {
         let minor = |wanted, here: &[_], packaged| {
-            choose_python(&wanted, &facts(here, packaged), NEWEST).map(|python| python.minor)
+            choose_python(&wanted, &facts(here, packaged), newest()).map(|python| python.minor)
         };
         assert_eq!(minor(Python::Auto, &[(12, true), (11, true)], Some(11)), Ok(12));
         assert_eq!(minor(Python::Auto, &[(12, false), (11, true)], Some(11)), Ok(11));
@@ -205,9 +212,9 @@ mod tests {
     #[test]
     fn upstreams_pins_run_on_no_newer_python() {
         let pythons = facts(&[(13, true), (11, true)], Some(13));
-        assert_eq!(choose_python(&Python::Auto, &pythons, Version::V2_4_24).map(|python| python.minor), Ok(11));
+        assert_eq!(choose_python(&Python::Auto, &pythons, plain()).map(|python| python.minor), Ok(11));
         let pythons = facts(&[(13, true)], Some(13));
-        let said = |wanted| choose_python(&wanted, &pythons, Version::V2_4_24).unwrap_err().0;
+        let said = |wanted| choose_python(&wanted, &pythons, plain()).unwrap_err().0;
         for wanted in [Python::Auto, Python::Minor(13), Python::Interpreter(13, "/opt/python3.13".into())] {
             let why = said(wanted);
             assert!(
@@ -215,12 +222,12 @@ mod tests {
                 "{why}"
             );
         }
-        assert_eq!(choose_python(&Python::Auto, &pythons, NEWEST).map(|python| python.minor), Ok(13));
+        assert_eq!(choose_python(&Python::Auto, &pythons, newest()).map(|python| python.minor), Ok(13));
     }
 
     #[test]
     fn no_python_is_refused_with_what_to_do() {
-        let said = |wanted, packaged| choose_python(&wanted, &facts(&[], packaged), Version::V2_4_24).unwrap_err().0;
+        let said = |wanted, packaged| choose_python(&wanted, &facts(&[], packaged), plain()).unwrap_err().0;
         let why = said(Python::Auto, None);
         assert!(why.contains("3.12, 3.11 or 3.10") && why.contains("camcops.python"), "{why}");
         assert!(why.contains("Somelinux 1 has no package"), "{why}");

@@ -1,0 +1,80 @@
+//! The versions of CamCOPS, and their levels.
+
+use super::choices::Hardening;
+use super::value::{Setting, list_choices, one_line};
+use anyhow::{Result, bail};
+use toml_edit::Value;
+
+/// What this program can install: a version of CamCOPS with the packages that it asks for, or a hardened level of it, as
+/// 2.4.24+1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version(&'static str);
+
+/// Those that this program has been tested with, oldest first.
+const KNOWN: &[&str] = include!(concat!(env!("OUT_DIR"), "/versions.rs"));
+
+impl Version {
+    /// Those that this program has been tested with, oldest first.
+    pub(crate) fn known() -> impl DoubleEndedIterator<Item = Version> {
+        KNOWN.iter().map(|version| Version(version))
+    }
+
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Version> {
+        Version::known().find(|known| known.as_str() == name)
+    }
+
+    /// The newest one.
+    pub(crate) fn newest(hardening: Hardening) -> Version {
+        let may_be = |version: &Version| hardening == Hardening::Auto || !version.is_hardened();
+        Version::known().rfind(may_be).unwrap_or(Version(""))
+    }
+
+    /// The word in `provision.toml`.
+    pub(crate) fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// The version that CamCOPS calls itself by.
+    pub(crate) fn of_camcops(self) -> &'static str {
+        self.0.split('+').next().unwrap_or_default()
+    }
+
+    pub(crate) fn is_hardened(self) -> bool {
+        self.0.contains('+')
+    }
+}
+
+impl Setting for Version {
+    fn allowed() -> String {
+        list_choices(KNOWN.iter().copied())
+    }
+
+    fn read(value: &Value) -> Result<Self> {
+        let word = one_line(value)?;
+        match Version::named(word) {
+            Some(version) => Ok(version),
+            None => bail!("{word:?} is not one of the choices"),
+        }
+    }
+
+    fn write(&self) -> Value {
+        self.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_newer_than_what_it_is_a_level_of() {
+        let all: Vec<&str> = Version::known().map(Version::as_str).collect();
+        let rank = |name| all.iter().position(|known| *known == name).unwrap();
+        assert!(rank("2.4.23") < rank("2.4.24") && rank("2.4.24") < rank("2.4.24+1"), "{all:?}");
+        assert!(Version::newest(Hardening::Auto).is_hardened());
+        let without = Version::newest(Hardening::Off);
+        assert!(!without.is_hardened());
+        assert_eq!(Version::newest(Hardening::Auto).of_camcops(), without.as_str());
+    }
+}
