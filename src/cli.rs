@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Look for what is wrong, by named checks, and say what mends it
     Doctor(Doctor),
+    /// Hold what the site is made of against published advisories, from files, and say what ends each
+    Vulnerabilities(Vulnerabilities),
     /// Wait until database, broker and web server answer: a real login, a real handshake, a real page
     Wait(Wait),
     /// Log in to the database as the account that runs this, without a password; `wait` uses it

@@ -27,6 +27,7 @@ pub(crate) mod support;
 pub(crate) mod traceback;
 pub(crate) mod upgrade;
 pub(crate) mod user;
+pub(crate) mod vulnerabilities;
 pub(crate) mod wait;
 
 use crate::base::error::Exit;
@@ -56,6 +57,7 @@ async fn do_command(global: &Global, command: Command) -> Result<Report> {
         Command::Plan(flags) => box_future(|| install::make_plan_report(global, &flags)).await,
         Command::Status(flags) => box_future(|| status::run(global, &flags)).await,
         Command::Doctor(flags) => box_future(|| doctor::run(global, &flags)).await,
+        Command::Vulnerabilities(flags) => vulnerabilities::run(global, &flags),
         Command::Wait(flags) => box_future(|| wait::run(global, &flags)).await,
         Command::Login { socket, user, database } => box_future(|| wait::try_login(&socket, &user, &database)).await,
         Command::Start(flags) => box_future(|| services::start_services(global, &flags)).await,

@@ -130,7 +130,7 @@ pub(crate) fn parse_instance(name: &str) -> Result<String> {
     let is_taken = bare == "all" || NOT_INSTANCES.contains(&bare) || (bare == DEFAULT_INSTANCE && bare != name);
     ensure!(
         good && !is_taken,
-        "an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `all`, `lock`, `pending` and `program` are reserved"
+        "an instance is a lower-case letter, then up to 15 of a-z, 0-9 and _; `all`, `advisories`, `lock`, `pending` and `program` are reserved"
     );
     Ok(bare.to_owned())
 }
@@ -373,9 +373,12 @@ pub(crate) const MANAGED: &str = "Managed by camcops-provision";
 /// What we say about the socket of Erlang's port mapper.
 pub(crate) const PORT_MAPPER_SETTINGS: &str = "/etc/systemd/system/epmd.socket.d/10-camcops.conf";
 
-/// What stands there beside the instances: the lock, what a package left pending, and the program that a removed package
-/// keeps for its purge.
-pub(crate) const NOT_INSTANCES: [&str; 3] = ["lock", "pending", "program"];
+/// Published advisories that the site is held against, for root alone: an administrator or a bundle brings them.
+pub(crate) const ADVISORIES: &str = "/var/lib/camcops-provision/advisories";
+
+/// What stands there beside the instances: advisories, the lock, what a package left pending, and the program that a
+/// removed package keeps for its purge.
+pub(crate) const NOT_INSTANCES: [&str; 4] = ["advisories", "lock", "pending", "program"];
 
 /// The path of what is remembered of an instance beside its journal; it goes with that.
 pub(crate) fn path_beside_journal(instance: &str, name: &str) -> String {

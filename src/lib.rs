@@ -18,6 +18,7 @@
 // `pub` is only what main.rs, the tests and the benches take.
 #![warn(unreachable_pub)]
 
+mod advisories;
 mod archive;
 mod backup;
 pub mod base;

@@ -286,6 +286,12 @@ key::settings! {
         keep_days: ZeroOr<Whole<1, 3650>> = ZeroOr(Some(Whole(14))), example "90";
     }
 
+    /// Published advisories about what the site is made of.
+    advisories: Advisories {
+        /// After how many days advisories are too old to call a site clean.
+        max_age_days: Whole<1, 365> = Whole(7), example "30";
+    }
+
     /// How this machine reaches package archives.
     network: Internet {
         /// The proxy for plain HTTP.

@@ -823,6 +823,8 @@ fn json_is_one_document_from_every_command() {
             "user enable",
             "user reset-password",
             "user superuser",
+            // Without advisories it says that there are none.
+            "vulnerabilities",
         ]
         .map(str::to_owned),
     );
@@ -1185,4 +1187,88 @@ fn secrets_that_an_earlier_version_kept_beside_the_journal_go() {
     let texts: Vec<String> = kept.map(|(_, entry)| String::from_utf8_lossy(&entry.data).into_owned()).collect();
     assert!(texts.iter().all(|text| !text.contains(cookie.trim())), "{texts:?}");
     assert!(texts.iter().any(|text| text == "# nobody's secret\n"), "{texts:?}");
+}
+
+// Advisories.
+
+/// A staged machine whose release has one package, and Debian's openssl.
+fn with_release() -> Staged {
+    let staged = staged();
+    staged.write("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=Debian\n");
+    let site = "usr/share/camcops/releases/2.4.24-py3.11-abcd/lib/python3.11/site-packages";
+    staged.write(&format!("{site}/pypdf-6.6.0.dist-info/METADATA"), "Name: pypdf\nVersion: 6.6.0\n");
+    std::os::unix::fs::symlink("releases/2.4.24-py3.11-abcd", staged.at("usr/share/camcops/venv")).unwrap();
+    staged.write(
+        "var/lib/dpkg/status",
+        "Package: libssl3\nStatus: install ok installed\nSource: openssl\nVersion: 3.0.15-1\n",
+    );
+    staged
+}
+
+fn advisory(id: &str, ecosystem: &str, package: &str, fixed: &str, modified: &str) -> String {
+    json!({
+        "id": id,
+        "modified": modified,
+        "summary": "a flaw\u{1b}[31m",
+        "affected": [{
+            "package": { "ecosystem": ecosystem, "name": package },
+            "ranges": [{ "type": "ECOSYSTEM", "events": [{ "introduced": "0" }, { "fixed": fixed }] }],
+        }],
+    })
+    .to_string()
+}
+
+#[test]
+fn what_is_open_is_told_and_what_is_not_known_is_not_clean() {
+    let staged = with_release();
+    let home = scratch();
+    let file = home.path().join("advisories.jsonl");
+    let run = |text: &str, flags: &[&str], code| {
+        fs::write(&file, text).unwrap();
+        let arguments = ["vulnerabilities", "--advisories", file.to_str().unwrap()];
+        staged.run(&[&arguments[..], flags].concat()).exits(code)
+    };
+    let before = staged.tree();
+    fails(
+        || staged.command(&["vulnerabilities"]),
+        69,
+        &["there are no advisories", "/var/lib/camcops-provision/advisories"],
+    );
+    let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
+    let others = [
+        advisory("RUSTSEC-1", "crates.io", "serde_json", "0.1.0", &now),
+        advisory("DEBIAN-CVE-1", "Debian:12", "openssl", "3.0.14-1", &now),
+    ]
+    .join("\n");
+    let clean = run(&format!("{others}\n{}", advisory("GHSA-1", "PyPI", "pypdf", "6.6.0", &now)), &[], 0);
+    assert!(
+        clean.out.contains("clean: no advisory is open") && clean.out.contains("Python packages: 1, 0 open"),
+        "{clean}"
+    );
+
+    let open =
+        [advisory("GHSA-1", "PyPI", "pypdf", "99", &now), advisory("DSA-2", "Debian:12", "openssl", "3.0.15-2", &now)];
+    let open = format!("{others}\n{}", open.join("\n"));
+    let told = run(&open, &[], 1);
+    for words in [
+        "pypdf 6.6.0 GHSA-1: a flaw",
+        "openssl 3.0.15-1 DSA-2: a flaw",
+        "ends it: `apt-get install --only-upgrade libssl3` (fixed in 3.0.15-2)",
+        "open: 2 advisories",
+    ] {
+        assert!(told.out.contains(words), "{words}: {told}");
+    }
+    assert!(!told.out.contains('\u{1b}'), "{told}");
+    let told = document(&run(&open, &["--json"], 1));
+    assert_eq!((&told["state"], &told["kinds"][0]["open"]), (&json!("open"), &json!(1)));
+    assert_eq!(told["advisories"][1]["ending"]["command"], "apt-get install --only-upgrade libssl3");
+
+    let old =
+        run(&format!("{others}\n{}", advisory("GHSA-1", "PyPI", "pypdf", "6.6.0", "2024-01-01T00:00:00Z")), &[], 69);
+    assert!(old.out.contains("not known to be clean: advisories for the Python packages are "), "{old}");
+    let lacking = run(&others, &[], 69);
+    assert!(lacking.out.contains("not known to be clean: no advisories for the Python packages"), "{lacking}");
+    let told = run("{\"id\": \"A\"}\n{\"id\": ", &[], 65);
+    assert!(told.err.contains("advisories.jsonl:2:7: EOF while parsing a value"), "{told}");
+    before.assert_same(&staged.tree(), "vulnerabilities");
 }

@@ -33,6 +33,7 @@ const ROOMS: &[&[&str]] = &[
     &["engine", "recipe"],
     &["session"],
     &["backup"],
+    &["advisories"],
     &["doctor"],
     &["commands"],
 ];
@@ -493,6 +494,16 @@ fn a_function_says_what_it_does_to_what() {
 #[test]
 fn an_error_is_more_than_a_text() {
     assert_none(&find_text_errors(&SOURCE));
+}
+
+/// The program holds it against advisories, and a package has it as its list of components.
+#[test]
+fn the_list_of_crates_is_that_of_cargo() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let made = std::process::Command::new(root.join("packaging/inventory")).args(["crates", "--offline"]).output();
+    let made = String::from_utf8(made.unwrap().stdout).unwrap();
+    let kept = fs::read_to_string(root.join("packaging/crates.txt")).unwrap();
+    assert!(made == kept, "run `packaging/inventory crates >packaging/crates.txt`");
 }
 
 mod made_up {

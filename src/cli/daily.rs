@@ -97,6 +97,21 @@ pub(crate) struct Doctor {
     pub(crate) metrics: Option<PathBuf>,
 }
 
+/// Flags of `vulnerabilities`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is fetched, but by Debian's own debsecan where that is installed and network.offline is not set. Advisories are
+JSON of OSV (PyPI's, crates.io's and the distribution's `all.zip` of osv.dev, unpacked), debsecan's data or its list. Those in
+/var/lib/camcops-provision/advisories are always read; `bundle create --advisories` brings them with a bundle.
+
+Exit codes: 0 nothing is open, and everything was held against advisories that are new enough; 1 advisories are open;
+65 a file can't be read, with its line; 69 not known: there are none, or none for a part of the site, or they are old.")]
+pub(crate) struct Vulnerabilities {
+    /// A file of advisories, or a directory of them; repeatable
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) advisories: Vec<PathBuf>,
+}
+
 /// Flags of `wait`.
 #[derive(Debug, Args)]
 pub(crate) struct Wait {

@@ -6,6 +6,7 @@
 mod apt;
 mod dnf;
 pub(crate) mod fetch;
+mod records;
 
 use crate::archive::bundle::Bundle;
 use crate::archive::bundle::manifest::BundleManifest;
@@ -15,6 +16,7 @@ use crate::layout::{PackageManager, Packages, alternative_names};
 use crate::resource::{Facets, Resource, State};
 use crate::settings::Internet;
 use anyhow::{Context, Result};
+pub(crate) use records::{DpkgRecord, list_records};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;

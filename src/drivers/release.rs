@@ -28,7 +28,7 @@ use crate::site::facts::Interpreter;
 use anyhow::{Context, Result};
 pub(crate) use list::{Installed, current_release, installed_releases};
 use lock::lock;
-pub(crate) use lock::pinned_release;
+pub(crate) use lock::{newest_pins, pinned_release};
 pub(crate) use python::Missing;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! dpkg and apt.
 
+use super::records::{RECORDS, split_records};
 use super::{PackageSource, found_nowhere};
 use crate::archive::bundle::PACKAGES;
 use crate::base::error::Exit;
@@ -11,7 +12,6 @@ use anyhow::Result;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-const RECORDS: &str = "/var/lib/dpkg/status";
 const LOCK: &str = "/var/lib/dpkg/lock-frontend";
 /// How long another package manager may be at work, here and in the options of apt.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -48,22 +48,12 @@ fn parse_installed(records: &str) -> BTreeSet<String> {
     let mut packages = Vec::new();
     // dpkg itself is of the machine's own architecture.
     let mut own = "";
-    for record in records.split("\n\n") {
-        let (mut name, mut status, mut architecture, mut provides) = ("", "", "", "");
-        for line in record.lines() {
-            match line.split_once(": ") {
-                Some(("Package", value)) => name = value,
-                Some(("Status", value)) => status = value,
-                Some(("Architecture", value)) => architecture = value,
-                Some(("Provides", value)) => provides = value,
-                _ => {}
-            }
+    for record in split_records(records) {
+        if record.name == "dpkg" {
+            own = record.architecture;
         }
-        if name == "dpkg" {
-            own = architecture;
-        }
-        if is_whole(status) {
-            packages.push((name, architecture, provides));
+        if is_whole(record.status) {
+            packages.push((record.name, record.architecture, record.provides));
         }
     }
     packages

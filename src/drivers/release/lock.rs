@@ -1,7 +1,7 @@
 //! The packages of each version that this program knows, with their hashes, and what else is known of it before it is
 //! built.
 
-use crate::settings::Version;
+use crate::settings::{Hardening, Version};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use toml_edit::Document;
@@ -61,6 +61,16 @@ pub(super) fn lock(version: Version, minor: u8) -> String {
     let list = lists.iter().find(|(known, _)| *known == minor).map_or("", |(_, list)| list);
     // A comment stays; pip would refuse a pin without hashes.
     list.lines().map(|line| PACKAGES.get(line).cloned().unwrap_or_else(|| format!("{line}\n"))).collect()
+}
+
+/// The packages of the newest release on a Python, by their names; nothing where there is none for it.
+pub(crate) fn newest_pins(minor: u8) -> Option<(String, BTreeMap<String, String>)> {
+    let newest = Version::newest(Hardening::Auto);
+    let lock = lock(newest, minor);
+    let first_lines = lock.lines().filter(|line| !line.starts_with([' ', '#']));
+    let pins = first_lines.filter_map(|line| line.trim_end_matches(" \\").split_once("=="));
+    let pins: BTreeMap<String, String> = pins.map(|(name, version)| (name.to_owned(), version.to_owned())).collect();
+    (!pins.is_empty()).then(|| (newest.as_str().to_owned(), pins))
 }
 
 /// A lock with other packages in place of those of the same names.
