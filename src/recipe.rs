@@ -145,7 +145,7 @@ impl<'a> Draft<'a> {
 
     /// The release first, and only then the links that make it the current one.
     fn application(&mut self) {
-        let wanted = match release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts) {
+        let wanted = match release::WantedRelease::new(self.site.settings(), &self.site.facts) {
             Ok(wanted) => wanted,
             // A staged tree has its Python when it runs.
             Err(_) if self.site.facts.staged => return,
@@ -154,7 +154,12 @@ impl<'a> Draft<'a> {
                 return;
             }
         };
-        let because = format!("CamCOPS {} on {}", wanted.version.as_str(), wanted.python.path);
+        let because = format!(
+            "CamCOPS {} on {}, with PDF documents by {}",
+            wanted.version.as_str(),
+            wanted.python.path,
+            wanted.pdf.name()
+        );
         self.want(Resource::Release(wanted.id.clone()), wanted.facets(), Part::Application, &because);
         if self.site.facts.staged {
             // The first boot knows which release it makes.

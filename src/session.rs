@@ -214,7 +214,7 @@ impl Session {
             config_digests: self.config_digests(journal)?,
             own_broker: self.own_broker()?,
             own_rotation,
-            release_is_whole: match release::WantedRelease::new(&self.settings().camcops, &self.facts) {
+            release_is_whole: match release::WantedRelease::new(self.settings(), &self.facts) {
                 Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
                 Err(_) => false,
             },

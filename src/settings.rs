@@ -25,8 +25,8 @@ mod value;
 mod version;
 
 pub(crate) use choices::{
-    AccountUser, Backend, DatabaseTls, Environment, Frontend, Hardening, Installer, LogMode, Mode, Pruning, Service,
-    ServiceManager, Source, TlsMode,
+    AccountUser, Backend, DatabaseTls, Environment, Frontend, Hardening, Installer, LogMode, Mode, PdfChoice, Pruning,
+    Service, ServiceManager, Source, TlsMode,
 };
 pub(crate) use config::{BY_FILE, ConfigSections, ConfigValue};
 pub(crate) use edit::edit_text;
@@ -248,6 +248,8 @@ key::settings! {
         language: Language = Language("en_GB".into()), example "\"da_DK\"";
         /// The country whose form of telephone numbers is understood without a prefix.
         region: Country = Country("GB".into()), example "\"DK\"";
+        /// What makes PDF documents: "auto" is wkhtmltopdf where this distribution has it, else WeasyPrint.
+        pdf_engine: PdfChoice = PdfChoice::Auto, example "\"weasyprint\"";
         /// Whether real patients are seen or things are only tried out.
         environment: Environment = Environment::Production, example "\"test\"";
     }

@@ -8,12 +8,13 @@ use crate::base::signals::{Interrupt, STOPPED, stop_on_signals};
 use crate::base::stack::box_future;
 use crate::base::terminal::{Style, count_of};
 use crate::cli::{BundleCommand, BundleCreate, Global};
+use crate::drivers::release::PdfEngine;
 use crate::drivers::{packages, release};
 use crate::host::{Host, PathInfo};
 use crate::layout::Packages;
 use crate::session::Session;
 use crate::session::guards::refuse_unknown_distribution;
-use crate::site::facts::Pdf;
+use crate::site::facts::{Facts, Pdf};
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
@@ -151,7 +152,8 @@ fn fill_bundle(
     let known = site.facts.flavour.packages;
     let [python, venv, _] = release::python::python_packages(known.manager, &wanted.python);
     let python: Vec<String> = python.into_iter().chain(venv).collect();
-    let mut names: Vec<&str> = package_names(known, site.facts.pdf == Pdf::Packaged).collect();
+    let mut names: Vec<&str> = package_names(known).collect();
+    names.extend(pdf_packages(&site.facts, wanted.pdf));
     names.push(site.facts.magick_library());
     names.extend(python.iter().map(String::as_str));
     let debs = packages::fetch::fetch_packages(site.drivers.packages()?, host, &names, &at(PACKAGES), &at("apt"))?;
@@ -194,12 +196,20 @@ fn fill_bundle(
 }
 
 /// What any settings may ask for, but for compilers.
-fn package_names(known: &Packages, pdf: bool) -> impl Iterator<Item = &'static str> {
-    let pdf = if pdf { known.pdf } else { &[] };
-    [known.web, known.database, known.broker, known.supervisor, known.application, known.logs, pdf]
+fn package_names(known: &Packages) -> impl Iterator<Item = &'static str> {
+    [known.web, known.database, known.broker, known.supervisor, known.application, known.logs]
         .into_iter()
         .flatten()
         .copied()
+}
+
+/// What makes PDF documents in the release of the bundle.
+fn pdf_packages(facts: &Facts, engine: PdfEngine) -> &'static [&'static str] {
+    match engine {
+        PdfEngine::Weasyprint => facts.weasyprint_packages(),
+        PdfEngine::Wkhtmltopdf if facts.pdf == Pdf::Packaged => facts.flavour.packages.wkhtmltopdf,
+        PdfEngine::Wkhtmltopdf => &[],
+    }
 }
 
 fn verify_file(file: &Path) -> Result<Report> {

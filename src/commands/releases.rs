@@ -86,7 +86,7 @@ fn find_uses(site: &Session, journal: &Journal) -> Result<Vec<(Installed, Use)>>
     let upgrade = upgrade_record::read_record(host, &site.instance)?;
     let previous =
         upgrade.as_ref().filter(|upgrade| upgrade.phase == UpgradePhase::Done).map(|upgrade| &upgrade.from.release);
-    let wanted = release::WantedRelease::new(&site.settings().camcops, &site.facts).ok().map(|wanted| wanted.id);
+    let wanted = release::WantedRelease::new(site.settings(), &site.facts).ok().map(|wanted| wanted.id);
     let kept = upgrade_record::kept_resources(host, &site.instance)?;
     let mut all = Vec::new();
     for one in release::installed_releases(host)? {

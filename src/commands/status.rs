@@ -9,6 +9,7 @@ use crate::certificate::{self, CertificateSummary};
 use crate::cli::{Cli, Global, Parts, Status};
 use crate::commands::cert::find_renewer;
 use crate::commands::services::{ServiceRow, format_row, service_rows};
+use crate::drivers::release::{self, PdfEngine};
 use crate::engine::{self, Drift, report};
 use crate::host::{Host, processes};
 use crate::journal;
@@ -76,6 +77,8 @@ fn split_command(words: &[String]) -> (Option<String>, String) {
 #[derive(Debug, Serialize)]
 struct Release {
     name: String,
+    /// What makes PDF documents in it, where it says so.
+    pdf_engine: Option<PdfEngine>,
     /// An upgrade of the distribution may have taken it away.
     has_python: bool,
 }
@@ -85,8 +88,10 @@ fn release_status(site: &Session) -> Result<Option<Release>> {
     let Some(target) = site.host.read_link(venv)? else {
         return Ok(None);
     };
+    let name = target.rsplit('/').next().unwrap_or_default().to_owned();
     Ok(Some(Release {
-        name: target.rsplit('/').next().unwrap_or_default().to_owned(),
+        pdf_engine: release::pdf_engine_of(&site.host, &name)?,
+        name,
         has_python: std::fs::metadata(format!("{venv}/bin/python3")).is_ok(),
     }))
 }
@@ -227,9 +232,10 @@ impl SiteStatus {
     /// Adds what people are told.
     fn tell(&self, report: Report, site: &Session) -> Report {
         let facts = &site.facts;
-        let release = self.release.iter().map(|Release { name, has_python }| {
+        let release = self.release.iter().map(|Release { name, pdf_engine, has_python }| {
+            let pdf = pdf_engine.map_or_else(String::new, |one| format!(", PDF documents by {}", one.name()));
             let trouble = match has_python {
-                true => "",
+                true => pdf.as_str(),
                 false => ": the Python that it runs on is gone; run `camcops-provision install`",
             };
             ("release", format!("{name}{trouble}"))

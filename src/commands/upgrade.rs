@@ -173,8 +173,8 @@ async fn prepare_upgrade(
     begun: Option<UpgradeRecord>,
 ) -> Result<UpgradeRecord> {
     let known = next.drivers.database()?;
-    let wanted = release::WantedRelease::new(&next.settings().camcops, &next.facts)
-        .map_err(|why| Exit::Unreachable.because(why.0))?;
+    let wanted =
+        release::WantedRelease::new(next.settings(), &next.facts).map_err(|why| Exit::Unreachable.because(why.0))?;
     let head =
         tables::head_of(&next.host, &wanted.id)?.with_context(|| format!("release {} has no migrations", wanted.id))?;
     let migrates = found.revision != head;

@@ -1,12 +1,15 @@
 //! What users of the site meet.
 
 use super::{Finding, Look};
-use crate::drivers::release;
+use crate::drivers::release::{self, PdfEngine};
 use crate::drivers::services::member::ServiceRole;
 use crate::drivers::services::{ServicePhase, proof};
+use crate::host::Ended;
+use crate::layout::PackageManager;
 use crate::probe::http::Request;
 use crate::settings::Frontend;
 use anyhow::{Result, anyhow};
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 /// A page may take this long.
@@ -15,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PDF_PATIENCE: Duration = Duration::from_secs(120);
 /// What a tablet is told that nobody has registered.
 const UNREGISTERED: &str = "Unregistered device";
-/// Makes a PDF as CamCOPS does, and says how long it is.
+/// Makes a PDF as CamCOPS does, looks into it, and says how long it is.
 const PDF: &str = include_str!("end_to_end/pdf.py");
 
 /// What a role of the services answers.
@@ -42,8 +45,7 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
     if look.site.settings().web.frontend != Frontend::Apache {
         return Ok(Finding::not_applicable("no Apache of ours is in front"));
     }
-    let wanted =
-        release::WantedRelease::new(&look.site.settings().camcops, &look.site.facts).map_err(|why| anyhow!(why.0))?;
+    let wanted = release::WantedRelease::new(look.site.settings(), &look.site.facts).map_err(|why| anyhow!(why.0))?;
     let form = format!(
         "operation=check_device_registered&camcops_version={}&device=camcops-provision",
         wanted.version.of_camcops()
@@ -72,14 +74,33 @@ pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Finding> {
 
 pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Finding> {
     let host = &look.site.host;
+    let current = release::current_release(host)?.unwrap_or_default();
+    let engine = release::pdf_engine_of(host, &current)?.unwrap_or(PdfEngine::Wkhtmltopdf);
     let made =
         look.site.drivers.application()?.command(host, "python3")?.args(["-c", PDF]).patience(PDF_PATIENCE).end()?;
-    let said = made.output.trim().to_owned();
-    Ok(match made.status.success() && !said.is_empty() {
-        true => Finding::ok(format!("a page of {said} bytes")),
-        false => Finding::failed(
-            format!("no PDF: {}", made.last_words()),
-            "apt-get install --reinstall wkhtmltopdf && camcops-provision install",
-        ),
-    })
+    let said = made.output.trim();
+    if made.status.success() && !said.is_empty() {
+        return Ok(Finding::ok(format!("{} makes a page of {said}", engine.name())));
+    }
+    let packages = look.site.facts.flavour.packages;
+    let names = match engine {
+        PdfEngine::Wkhtmltopdf => packages.wkhtmltopdf,
+        PdfEngine::Weasyprint => look.site.facts.weasyprint_packages(),
+    };
+    let again = match packages.manager {
+        PackageManager::Apt => "apt-get install --reinstall",
+        PackageManager::Dnf => "dnf reinstall",
+    };
+    Ok(Finding::failed(
+        format!("no PDF by {}: {}", engine.name(), why_not(&made)),
+        format!("{again} {} && camcops-provision install", names.join(" ")),
+    ))
+}
+
+/// Where a library crashes, there are no words.
+fn why_not(made: &Ended) -> String {
+    match made.status.signal() {
+        Some(signal) => format!("it was ended by signal {signal}"),
+        None => made.last_words(),
+    }
 }

@@ -58,7 +58,7 @@ pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Finding> {
 pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if look.before {
-        return Ok(vec![match release::WantedRelease::new(&site.settings().camcops, &site.facts) {
+        return Ok(vec![match release::WantedRelease::new(site.settings(), &site.facts) {
             Ok(wanted) => Finding::ok(format!("CamCOPS {} on {}", wanted.version.as_str(), wanted.python.path)),
             Err(why) => Finding::failed(why.0, "camcops-provision plan"),
         }]);

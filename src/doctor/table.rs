@@ -79,7 +79,7 @@ checks! {
         "what can't be planned can't be installed or mended";
     "packages", BOTH, ["settings"], ask machine::check_packages,
         "the packages of the distribution that the site needs",
-        "CamCOPS does not start without its libraries, and makes no PDF without wkhtmltopdf";
+        "CamCOPS does not start without its libraries, and makes no PDF documents without wkhtmltopdf or WeasyPrint";
     "python", BOTH, ["settings"], ask machine::check_python,
         "the release of CamCOPS and the Python that it runs on",
         "an upgrade of the distribution may take away the Python under a release";

@@ -12,6 +12,7 @@ pub(crate) mod hardening;
 pub(super) mod index;
 mod list;
 mod lock;
+pub(crate) mod pdf;
 pub(crate) mod python;
 mod tool;
 mod whole;
@@ -22,13 +23,14 @@ use crate::base::text::encode_hex;
 use crate::host::{Host, PathKind};
 use crate::layout::RELEASES;
 use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
-use crate::settings::{Camcops, Internet, Settings, Source, Version};
+use crate::settings::{Internet, Settings, Source, Version};
 use crate::site::facts::Facts;
 use crate::site::facts::Interpreter;
 use anyhow::{Context, Result};
 pub(crate) use list::{Installed, current_release, installed_releases};
-use lock::lock;
+use lock::lock_without;
 pub(crate) use lock::{newest_pins, pinned_release};
+pub(crate) use pdf::PdfEngine;
 pub(crate) use python::Missing;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,18 +51,25 @@ pub(crate) struct WantedRelease {
     pub(crate) id: String,
     pub(crate) version: Version,
     pub(crate) python: Interpreter,
+    pub(crate) pdf: PdfEngine,
 }
 
 impl WantedRelease {
     /// The release that the settings ask for on this machine; or what is missing for it.
-    pub(crate) fn new(camcops: &Camcops, facts: &Facts) -> Result<WantedRelease, Missing> {
-        WantedRelease::of(camcops, facts, camcops.wanted_version())
+    pub(crate) fn new(settings: &Settings, facts: &Facts) -> Result<WantedRelease, Missing> {
+        WantedRelease::of(settings, facts, settings.camcops.wanted_version())
     }
 
     /// The release of a version on this machine; or what is missing for it.
-    pub(crate) fn of(camcops: &Camcops, facts: &Facts, version: Version) -> Result<WantedRelease, Missing> {
-        let python = python::choose_python(&camcops.python, facts, version)?;
-        Ok(WantedRelease { id: release_id(version, python.minor), version, python })
+    pub(crate) fn of(settings: &Settings, facts: &Facts, version: Version) -> Result<WantedRelease, Missing> {
+        let python = python::choose_python(&settings.camcops.python, facts, version)?;
+        let pdf = PdfEngine::for_version(version, settings, facts)?;
+        Ok(WantedRelease { id: release_id(version, python.minor, pdf), version, python, pdf })
+    }
+
+    /// Its packages, with their hashes.
+    fn lock(&self) -> String {
+        lock_without(self.version, self.python.minor, self.pdf.left_out())
     }
 
     /// What is wanted of it.
@@ -87,14 +96,10 @@ pub(crate) struct ReleaseRecipe {
 
 impl ReleaseRecipe {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(
-        Settings { camcops, network, .. }: &Settings,
-        facts: &Facts,
-        bundle: Option<Rc<Bundle>>,
-        tell: fn(&str),
-    ) -> ReleaseRecipe {
+    pub(crate) fn new(settings: &Settings, facts: &Facts, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> ReleaseRecipe {
+        let Settings { camcops, network, .. } = settings;
         ReleaseRecipe {
-            wanted: WantedRelease::new(camcops, facts),
+            wanted: WantedRelease::new(settings, facts),
             source: match camcops.source {
                 Source::Pypi => None,
                 Source::Wheelhouse => camcops.wheelhouse.as_ref().map(|path| path.as_str().into()),
@@ -112,16 +117,17 @@ impl ReleaseRecipe {
 }
 
 /// The name of a release: version, Python, and a digest of what else it is made of.
-fn release_id(version: Version, minor: u8) -> String {
+fn release_id(version: Version, minor: u8, pdf: PdfEngine) -> String {
     // Several ask for it in one run, and a lock is long.
-    static NAMES: Mutex<BTreeMap<(&str, u8), String>> = Mutex::new(BTreeMap::new());
+    static NAMES: Mutex<BTreeMap<(&str, u8, PdfEngine), String>> = Mutex::new(BTreeMap::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    names.entry((version.as_str(), minor)).or_insert_with(|| name_release(version, minor)).clone()
+    names.entry((version.as_str(), minor, pdf)).or_insert_with(|| name_release(version, minor, pdf)).clone()
 }
 
-fn name_release(version: Version, minor: u8) -> String {
+fn name_release(version: Version, minor: u8, pdf: PdfEngine) -> String {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-    for text in [BUILD_LOCK, &lock(version, minor), FINISH] {
+    let lock = lock_without(version, minor, pdf.left_out());
+    for text in [BUILD_LOCK, &lock, FINISH].into_iter().chain(pdf.hook().iter().map(|(_, text)| *text)) {
         digest.update(text.as_bytes());
     }
     let digest = encode_hex(&digest.finish().as_ref()[..4]);
@@ -166,6 +172,9 @@ struct About {
     version: String,
     python: String,
     installer: String,
+    /// Releases of earlier versions know wkhtmltopdf only.
+    #[serde(default)]
+    pdf_engine: Option<PdfEngine>,
 }
 
 /// What there is of a release.
@@ -200,6 +209,12 @@ pub(crate) fn is_whole(host: &Host, id: &str) -> Result<bool> {
 /// The version that a whole release says it is.
 pub(crate) fn version_of(host: &Host, id: &str) -> Result<Option<String>> {
     Ok(read_about(host, &Places::of(id), id)?.map(|about| about.version))
+}
+
+/// What makes PDF documents in a whole release.
+pub(crate) fn pdf_engine_of(host: &Host, id: &str) -> Result<Option<PdfEngine>> {
+    let about = read_about(host, &Places::of(id), id)?;
+    Ok(about.map(|about| about.pdf_engine.unwrap_or(PdfEngine::Wkhtmltopdf)))
 }
 
 /// MiB that a release needs where releases are, and that are free there.
@@ -340,7 +355,7 @@ mod tests {
     fn every_lock_pins_this_version_with_hashes() {
         let all = Version::known();
         for (version, minor) in all.flat_map(|version| lock::pythons_of(version).map(move |minor| (version, minor))) {
-            let lock = lock(version, minor);
+            let lock = lock::lock(version, minor);
             assert!(Python::MINORS.contains(&minor));
             let version = version.of_camcops();
             assert!(lock.contains(&format!("\ncamcops-server=={version} \\\n    --hash=sha256:")));
@@ -350,8 +365,10 @@ mod tests {
             assert_eq!(hashed, 0);
             assert_eq!(lock.matches(" \\\n    --hash=").count(), lock.matches("--hash=").count());
         }
-        assert!(release_id(Version::named("2.4.23").unwrap(), 11).starts_with("2.4.23-py3.11-"));
-        assert_eq!(release_id(Version::named("2.4.24").unwrap(), 11), "2.4.24-py3.11-8abb04ce");
+        assert!(
+            release_id(Version::named("2.4.23").unwrap(), 11, PdfEngine::Wkhtmltopdf).starts_with("2.4.23-py3.11-")
+        );
+        assert_eq!(release_id(Version::named("2.4.24").unwrap(), 11, PdfEngine::Wkhtmltopdf), "2.4.24-py3.11-8abb04ce");
     }
 
     #[test]

@@ -24,13 +24,15 @@ pub(crate) struct DistributionRelease {
     pub(crate) magick_suffix: &'static str,
     /// Whether wkhtmltopdf is one of its packages: it is no longer developed, and distributions drop it.
     pub(crate) has_wkhtmltopdf: bool,
+    /// The packages that WeasyPrint needs, with a font.
+    pub(crate) weasyprint: &'static [&'static str],
 }
 
 /// All of them.
 pub(crate) const DISTRIBUTION_RELEASES: &[DistributionRelease] = &[
     debian("12", "Debian 12", 11, MAGICK_6, true),
     debian("13", "Debian 13", 13, MAGICK_7, false),
-    ubuntu("22.04", "Ubuntu 22.04", 10, MAGICK_6, true),
+    DistributionRelease { weasyprint: WITHOUT_SUBSET, ..ubuntu("22.04", "Ubuntu 22.04", 10, MAGICK_6, true) },
     ubuntu("24.04", "Ubuntu 24.04", 12, MAGICK_6_TIME_64, true),
     ubuntu("26.04", "Ubuntu 26.04", 14, MAGICK_7, false),
     red_hat("rhel", "8", "Red Hat Enterprise Linux 8", Some(12)),
@@ -46,6 +48,9 @@ const MAGICK_6: Magick = ("libmagickwand-6.q16-6", "-6.Q16");
 const MAGICK_6_TIME_64: Magick = ("libmagickwand-6.q16-7t64", "-6.Q16");
 const MAGICK_7: Magick = ("libmagickwand-7.q16-10", "-7.Q16");
 
+/// The library by which fonts are cut down to the letters in use is part of no package yet: WeasyPrint does it by itself.
+const WITHOUT_SUBSET: &[&str] = &["libpango-1.0-0", "libpangoft2-1.0-0", "fonts-dejavu-core"];
+
 const fn debian(
     version: &'static str,
     name: &'static str,
@@ -53,9 +58,17 @@ const fn debian(
     (magick_library, magick_suffix): Magick,
     has_wkhtmltopdf: bool,
 ) -> DistributionRelease {
-    let python = Some(python);
-    let (id, flavour) = ("debian", &DEBIAN);
-    DistributionRelease { id, version, name, flavour, python, magick_library, magick_suffix, has_wkhtmltopdf }
+    DistributionRelease {
+        id: "debian",
+        version,
+        name,
+        flavour: &DEBIAN,
+        python: Some(python),
+        magick_library,
+        magick_suffix,
+        has_wkhtmltopdf,
+        weasyprint: DEBIAN.packages.weasyprint,
+    }
 }
 
 const fn ubuntu(
@@ -83,6 +96,7 @@ const fn red_hat(
         magick_library: "ImageMagick-libs",
         magick_suffix: "",
         has_wkhtmltopdf: false,
+        weasyprint: RHEL.packages.weasyprint,
     }
 }
 

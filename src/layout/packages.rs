@@ -33,8 +33,10 @@ pub(crate) struct Packages {
     pub(crate) application: &'static [&'static str],
     /// ImageMagick's library, by all the names that releases have for it.
     pub(crate) magick: &'static [&'static str],
-    /// What makes PDF files, where the distribution has it.
-    pub(crate) pdf: &'static [&'static str],
+    /// What makes PDF files, where that is wkhtmltopdf and the distribution has it.
+    pub(crate) wkhtmltopdf: &'static [&'static str],
+    /// What WeasyPrint makes PDF files with, and a font.
+    pub(crate) weasyprint: &'static [&'static str],
     /// What gets certificates from an authority that speaks ACME.
     pub(crate) acme: &'static [&'static str],
     /// What keeps log files short.
@@ -55,7 +57,8 @@ pub(crate) const DEBIAN: Packages = Packages {
     supervisor: &["supervisor"],
     application: &["ca-certificates"],
     magick: &["libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10"],
-    pdf: &["wkhtmltopdf"],
+    wkhtmltopdf: &["wkhtmltopdf"],
+    weasyprint: &["libpango-1.0-0", "libpangoft2-1.0-0", "libharfbuzz-subset0", "fonts-dejavu-core"],
     acme: &["certbot"],
     logs: &["logrotate"],
     encryption: &["age"],
@@ -72,7 +75,8 @@ pub(crate) const RHEL: Packages = Packages {
     supervisor: &["supervisor"],
     application: &["ca-certificates"],
     magick: &["ImageMagick-libs"],
-    pdf: &["wkhtmltopdf"],
+    wkhtmltopdf: &["wkhtmltopdf"],
+    weasyprint: &["pango", "harfbuzz", "dejavu-sans-fonts"],
     acme: &["certbot"],
     logs: &["logrotate"],
     encryption: &["age"],
@@ -89,7 +93,8 @@ impl Packages {
             self.supervisor,
             self.application,
             self.magick,
-            self.pdf,
+            self.wkhtmltopdf,
+            self.weasyprint,
             self.acme,
             self.logs,
             self.encryption,

@@ -163,6 +163,9 @@ impl Draft<'_> {
         let (settings, facts) = (self.site.settings(), &self.site.facts);
         let names = facts.flavour.packages;
         let magick = [facts.magick_library()];
+        let engine = release::PdfEngine::of(settings, facts).ok();
+        let wkhtmltopdf = engine == Some(release::PdfEngine::Wkhtmltopdf);
+        let weasyprint = engine == Some(release::PdfEngine::Weasyprint);
         let roles = [
             (names.database, settings.database.mode == Mode::Local, "the database server"),
             (names.broker, settings.broker.mode == Mode::Local, "the message broker"),
@@ -170,7 +173,8 @@ impl Draft<'_> {
             (names.supervisor, self.site.manager() == Manager::Supervisor, "starts and watches the services"),
             (names.application, true, "CamCOPS needs it"),
             (magick.as_slice(), true, "CamCOPS needs it"),
-            (names.pdf, facts.pdf == Pdf::Packaged, "makes PDF documents"),
+            (names.wkhtmltopdf, wkhtmltopdf && facts.pdf == Pdf::Packaged, "makes PDF documents"),
+            (facts.weasyprint_packages(), weasyprint, "WeasyPrint makes PDF documents with it"),
             (names.acme, settings.tls.mode == TlsMode::Certbot, "gets the site's certificate and renews it"),
             (names.logs, settings.logging.mode == LogMode::File, "log files must not grow for ever"),
             (names.encryption, settings.backup.encrypt_to.is_some(), "encrypts backups"),
@@ -181,7 +185,7 @@ impl Draft<'_> {
                 self.want(package, Facets::new(), Part::Packages, because);
             }
         }
-        if let Ok(release) = release::WantedRelease::new(&self.site.settings().camcops, &self.site.facts) {
+        if let Ok(release) = release::WantedRelease::new(self.site.settings(), &self.site.facts) {
             let [python, for_building, for_compiling] =
                 release::python::python_packages(names.manager, &release.python);
             let compiler = names.build.iter().map(|name| (*name).to_owned());
@@ -195,7 +199,7 @@ impl Draft<'_> {
                 self.want(Resource::Package(name), Facets::new(), Part::Packages, because);
             }
         }
-        if facts.pdf == Pdf::Missing && !facts.staged {
+        if wkhtmltopdf && facts.pdf == Pdf::Missing && !facts.staged {
             self.recipe.warnings.push(
                 "PDF documents can't be made: this distribution has no package of wkhtmltopdf; put that program into /usr/local/bin".into(),
             );

@@ -2,6 +2,7 @@
 
 use crate::base::secret::Secret;
 use crate::base::text::encode_percent;
+use crate::drivers::release::PdfEngine;
 use crate::drivers::services::member::own_environment;
 use crate::drivers::sql::copy::directory;
 use crate::drivers::{acme, broker};
@@ -111,6 +112,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "language": settings.site.language.as_str(),
             "region": settings.site.region.as_str(),
         },
+        "pdf": { "wkhtmltopdf": PdfEngine::of(settings, &site.facts).is_ok_and(|one| one == PdfEngine::Wkhtmltopdf) },
         "logging": { "file": settings.logging.mode == LogMode::File, "keep_days": settings.logging.keep_days.get().map_or(0, |days| days.get()), "supervisor_rotates": settings.logging.keep_days.get().is_some() },
         "sandbox": {
             "servers_are_local": false,

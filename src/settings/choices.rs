@@ -16,6 +16,9 @@ choices! {
     /// What installs Python packages: `Auto` is uv where it can be had, else pip.
     Installer { Auto = "auto", Uv = "uv", Pip = "pip" }
 
+    /// What makes PDF documents: `Auto` is wkhtmltopdf where it can be had, else WeasyPrint.
+    PdfChoice { Auto = "auto", Wkhtmltopdf = "wkhtmltopdf", Weasyprint = "weasyprint" }
+
     /// The account that the services run as: `Auto` is the web server's.
     AccountUser { Auto = "auto", Camcops = "camcops" }
 

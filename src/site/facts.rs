@@ -151,6 +151,11 @@ impl Facts {
         self.release.map_or(names, |release| release.magick_library)
     }
 
+    /// The packages that WeasyPrint needs.
+    pub(crate) fn weasyprint_packages(&self) -> &'static [&'static str] {
+        self.release.map_or(self.flavour.packages.weasyprint, |release| release.weasyprint)
+    }
+
     /// Whether a file can be given to this `user:group` here and now.
     pub(crate) fn can_give_to(&self, user: &str, group: &str) -> bool {
         self.may_give_away && self.accounts.contains(user) && self.accounts.contains(group)

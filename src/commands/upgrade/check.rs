@@ -173,7 +173,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         ));
     }
     problems.extend(set_elsewhere(site));
-    let wanted = match release::WantedRelease::of(&site.settings().camcops, &site.facts, to) {
+    let wanted = match release::WantedRelease::of(site.settings(), &site.facts, to) {
         Ok(wanted) => Some(wanted),
         Err(Missing(why)) => {
             problems.push(why);

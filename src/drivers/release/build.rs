@@ -6,7 +6,7 @@ use super::index::{mask_login, pip_environment};
 use super::lock::replace_pins;
 use super::python::{self, Examined, Missing};
 use super::tool::Tool;
-use super::{About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, lock, whole};
+use super::{About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, whole};
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
 use crate::host::{Child, Ended, Host};
@@ -125,7 +125,7 @@ impl Build<'_> {
     }
 
     pub(super) fn lock(&self) -> String {
-        lock(self.wanted.version, self.wanted.python.minor)
+        self.wanted.lock()
     }
 
     /// The same with the hashes of what was built from source for a bundle.
@@ -211,15 +211,19 @@ impl Build<'_> {
     /// Stable names inside, the final path in its programs, bytecode, and what it says of itself.
     fn finish(&self, tool: &Tool) -> Result<()> {
         let Places { own, new, .. } = self.places;
-        let package = format!("lib/python3.{}/site-packages/camcops_server", self.wanted.python.minor);
+        let packages = format!("lib/python3.{}/site-packages", self.wanted.python.minor);
         for name in ["static", "extra_strings"] {
-            self.host.put_link(&format!("{new}/{name}"), &format!("{package}/{name}"))?;
+            self.host.put_link(&format!("{new}/{name}"), &format!("{packages}/camcops_server/{name}"))?;
+        }
+        for (name, text) in self.wanted.pdf.hook() {
+            self.host.put_file(&format!("{new}/{packages}/{name}"), text.as_bytes(), None, 0o644)?;
         }
         let about = About {
             release: self.wanted.id.clone(),
             version: self.wanted.version.as_str().to_owned(),
             python: self.wanted.python.path.clone(),
             installer: tool.name(),
+            pdf_engine: Some(self.wanted.pdf),
         };
         let mut text = serde_json::to_string_pretty(&about)?;
         text.push('\n');
@@ -276,13 +280,19 @@ impl Build<'_> {
             true => ended.last_words(),
             false => problems.join("; "),
         };
-        match problems.iter().all(|line| line.starts_with("wand.")) && !problems.is_empty() {
-            true => Exit::Unreachable.because(format!(
+        let all_of = |module: &str| !problems.is_empty() && problems.iter().all(|line| line.starts_with(module));
+        if all_of("wand.") {
+            return Exit::Unreachable.because(format!(
                 "{words}: install ImageMagick's library ({}) and run again",
                 self.recipe.magick_library
-            )),
-            false => Exit::Failed.because(format!("the new release is not fit for use: {words}")),
+            ));
         }
+        if all_of("weasyprint ") {
+            return Exit::Unreachable.because(format!(
+                "{words}: install Pango (libpango-1.0-0, libpangoft2-1.0-0 and libharfbuzz-subset0 on Debian) and run again"
+            ));
+        }
+        Exit::Failed.because(format!("the new release is not fit for use: {words}"))
     }
 
     /// Everything is on the disk before the name says that it is whole.

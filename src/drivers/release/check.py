@@ -1,6 +1,7 @@
 """Checks a release; the pins are read from standard input, and the packages that may be other than asked for are the
 arguments. Prints each problem on a line of its own."""
 
+import contextlib
 import importlib
 import re
 import sys
@@ -32,6 +33,11 @@ NEEDED = [
 problems = []
 allowed = {plain(name) for name in sys.argv[1:]}
 pins = dict(line.split("==") for line in sys.stdin.read().split())
+if "weasyprint" in pins:
+    NEEDED.append("weasyprint")
+    if "pdfkit" not in pins:
+        # CamCOPS would use no other engine while that is there.
+        allowed.add("pdfkit")
 installed = {plain(each.metadata["Name"]): each for each in metadata.distributions()}
 for name in sorted(set(pins) | set(installed)):
     found = installed[name].version if name in installed else "not there"
@@ -49,9 +55,12 @@ for name, distribution in sorted(installed.items()):
             problems.append(f"{name} needs {need}, and there is {installed[other].version}")
 for name in NEEDED:
     try:
-        importlib.import_module(name)
+        with contextlib.redirect_stdout(sys.stderr):
+            importlib.import_module(name)
     except BaseException as why:  # An import may even exit.
         first = (str(why).strip().splitlines() or [type(why).__name__])[0]
         problems.append(f"{name} can't be loaded: {first}")
+if "weasyprint" in pins and importlib.import_module("camcops_server.cc_modules.cc_constants").PDF_ENGINE != "weasyprint":
+    problems.append("CamCOPS does not make PDF documents by weasyprint")
 print("\n".join(problems))
 sys.exit(bool(problems))

@@ -4,7 +4,7 @@
 use super::build::{Build, PIP, UV_LOCK, list_pins};
 use super::complaints::{explain_failure, is_absent};
 use super::index::pip_environment;
-use super::{BUILD_LOCK, Missing, Places, ReleaseRecipe, WantedRelease, lock, python};
+use super::{BUILD_LOCK, Missing, Places, ReleaseRecipe, WantedRelease, python};
 use crate::archive::bundle::WHEELS;
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
@@ -55,7 +55,7 @@ pub(crate) fn fetch_release(
     let places = Places { own: String::new(), new: format!("{work}/venv"), old: String::new(), work: work.to_owned() };
     let build = Build { host, recipe, places: &places, wanted, way: pip_environment(host, &recipe.network)? };
     host.make_directory(&build.work("tmp"), None, 0o700)?;
-    let lock = lock(wanted.version, wanted.python.minor);
+    let lock = wanted.lock();
     for (name, text) in [("build.txt", BUILD_LOCK), ("camcops.txt", &lock), ("uv.txt", UV_LOCK)] {
         host.put_file(&build.work(name), text.as_bytes(), None, 0o600)?;
     }

@@ -51,16 +51,32 @@ static PACKAGES: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
 
 /// The Pythons that a version runs on, as 3.MINOR, newest first.
 pub(crate) fn pythons_of(version: Version) -> impl Iterator<Item = u8> {
-    let lists = files_of(version).map_or(&[][..], |files| files.lists);
-    lists.iter().map(|(minor, _)| *minor)
+    lists_of(version).iter().map(|(minor, _)| *minor)
+}
+
+/// Its pins by the minor of its Python, newest first.
+fn lists_of(version: Version) -> &'static [(u8, &'static str)] {
+    files_of(version).map_or(&[], |files| files.lists)
+}
+
+/// Whether it has a package of this name, on whatever Python.
+pub(super) fn has_package(version: Version, name: &str) -> bool {
+    let pin = format!("{name}==");
+    lists_of(version).iter().any(|(_, list)| list.lines().any(|line| line.starts_with(&pin)))
 }
 
 /// Its packages on a Python, with their hashes; none on one that it does not run on.
 pub(super) fn lock(version: Version, minor: u8) -> String {
-    let lists = files_of(version).map_or(&[][..], |files| files.lists);
-    let list = lists.iter().find(|(known, _)| *known == minor).map_or("", |(_, list)| list);
+    lock_without(version, minor, "")
+}
+
+/// The same, but for one that is left out.
+pub(super) fn lock_without(version: Version, minor: u8, name: &str) -> String {
+    let pin = format!("{name}==");
+    let list = lists_of(version).iter().find(|(known, _)| *known == minor).map_or("", |(_, list)| list);
+    let list = list.lines().filter(|line| !line.starts_with(&pin));
     // A comment stays; pip would refuse a pin without hashes.
-    list.lines().map(|line| PACKAGES.get(line).cloned().unwrap_or_else(|| format!("{line}\n"))).collect()
+    list.map(|line| PACKAGES.get(line).cloned().unwrap_or_else(|| format!("{line}\n"))).collect()
 }
 
 /// The packages of the newest release on a Python, by their names; nothing where there is none for it.

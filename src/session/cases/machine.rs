@@ -40,7 +40,7 @@ impl Machine {
         let root = tempfile::tempdir_in(home()).unwrap();
         lay_out(root.path(), case);
         let session = session(root.path(), case);
-        let id = release::WantedRelease::new(&session.settings().camcops, &session.facts)
+        let id = release::WantedRelease::new(session.settings(), &session.facts)
             .map_or_else(|_| "none".to_owned(), |one| one.id);
         let names = vec![(root.path().to_string_lossy().into_owned(), String::new()), (id.clone(), "{id}".to_owned())];
         Machine { root, session, names, id }

@@ -1,0 +1,89 @@
+"""Has CamCOPS make its PDF documents by WeasyPrint, in a release without pdfkit. Each process that runs in the release loads
+this when it starts; CamCOPS's own files stay as they are."""
+
+import sys
+
+
+def _choose_engine(module):
+    if getattr(module, "PDF_ENGINE", None) != "pdfkit":
+        # This version of CamCOPS uses WeasyPrint by itself, and its pages are made for it.
+        _changes.clear()
+        return
+    module.PDF_ENGINE = "weasyprint"
+    module.CSS_PAGED_MEDIA = True
+
+
+# For paged media, CamCOPS's pages name header, footer and page numbers in the words of another engine: here the same in those
+# of the standard. An answer stays beside its question, and a table as wide as the page. Its letters are as large as
+# wkhtmltopdf makes them.
+_STYLE = """<style>
+@page {
+    margin: 21mm 20mm 24mm;
+    @top-left { content: element(header); width: 100%; vertical-align: bottom; padding-bottom: 3mm; }
+    @bottom-left { content: element(footer); width: 100%; vertical-align: top; padding-top: 3mm; }
+}
+body { font-size: 8pt; }
+#headerContent { position: running(header); margin: 0; padding: 0; }
+#footerContent { position: running(footer); margin: 0; padding: 0; }
+pdf\\:pagenumber::before { content: counter(page); }
+pdf\\:pagecount::before { content: counter(pages); }
+tr { break-inside: avoid; }
+th, td { box-sizing: border-box; overflow-wrap: break-word; }
+</style>"""
+
+
+def _make_pages(module):
+    import logging
+    import threading
+
+    # Of each page it would say which words of the style sheet it does not know.
+    logging.getLogger("weasyprint").setLevel(logging.ERROR)
+    logging.getLogger("fontTools").setLevel(logging.ERROR)
+    # The libraries that it stands on are not made for several threads.
+    one_at_a_time = threading.Lock()
+
+    def pdf_from_html(req, html, header_html=None, footer_html=None, extra_wkhtmltopdf_options=None):
+        from weasyprint import HTML
+        from weasyprint.urls import URLFetcher
+
+        # A document has all in itself but for the logos: it must not wait for another machine, nor tell it anything.
+        fetcher = URLFetcher(allowed_protocols=("data", "file"))
+        document = HTML(string=html.replace("</head>", _STYLE + "</head>", 1), url_fetcher=fetcher)
+        with one_at_a_time:
+            # Widths of columns stand in the pages as attributes.
+            return document.write_pdf(presentational_hints=True)
+
+    module.pdf_from_html = pdf_from_html
+
+
+_changes = {
+    "camcops_server.cc_modules.cc_constants": _choose_engine,
+    "camcops_server.cc_modules.cc_pdf": _make_pages,
+}
+
+
+class _Loading:
+    """Finds these modules where everybody finds them, and changes each when it is loaded."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in _changes:
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def load_and_change(module):
+            load(module)
+            change = _changes.pop(name, None)
+            if change is not None:
+                change(module)
+
+        spec.loader.exec_module = load_and_change
+        return spec
+
+
+sys.meta_path.insert(0, _Loading)
