@@ -11,6 +11,11 @@ def _choose_engine(module):
         return
     module.PDF_ENGINE = "weasyprint"
     module.CSS_PAGED_MEDIA = True
+    # Of each page they would say how far they are, and which words of the style sheet they do not know.
+    import logging
+
+    for name in ("weasyprint", "fontTools"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 # For paged media, CamCOPS's pages name header, footer and page numbers in the words of another engine: here the same in those
@@ -33,12 +38,8 @@ th, td { box-sizing: border-box; overflow-wrap: break-word; }
 
 
 def _make_pages(module):
-    import logging
     import threading
 
-    # Of each page it would say which words of the style sheet it does not know.
-    logging.getLogger("weasyprint").setLevel(logging.ERROR)
-    logging.getLogger("fontTools").setLevel(logging.ERROR)
     # The libraries that it stands on are not made for several threads.
     one_at_a_time = threading.Lock()
 
