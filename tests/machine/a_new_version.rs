@@ -53,7 +53,11 @@ fn begin_with_the_old_version(machine: &Booted) {
     machine.run("mkdir /srv/both; ln -s /srv/wheelhouse/* /srv/both");
     for file in std::fs::read_dir(wheelhouse::other_than_newest(OLD)).unwrap() {
         let file = file.unwrap();
-        std::fs::copy(file.path(), machine.path("/srv/both").join(file.file_name())).unwrap();
+        let to = machine.path("/srv/both").join(file.file_name());
+        // What releases are built with may be in the other one's list.
+        if std::fs::symlink_metadata(&to).is_err() {
+            std::fs::copy(file.path(), to).unwrap();
+        }
     }
     machine.run(&format!(
         "camcops-provision config set camcops.version {OLD}
