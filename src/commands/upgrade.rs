@@ -45,7 +45,8 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     refuse_unknown_distribution(&site)?;
     let to = check::target_version(flags.to.as_deref(), site.settings().camcops.hardening)?;
     if flags.check {
-        let found = site.close_after(check::check_upgrade(&site, to).await).await?;
+        let mut found = site.close_after(check::check_upgrade(&site, to).await).await?;
+        found.published = Some(check::ask_index(&site));
         return check::report_preflight(&site, &found, flags.exit_code);
     }
     let stop = stop_on_signals(site.style)?;

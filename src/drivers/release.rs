@@ -13,6 +13,7 @@ pub(super) mod index;
 mod list;
 mod lock;
 pub(crate) mod pdf;
+pub(crate) mod newer;
 pub(crate) mod python;
 mod tool;
 mod whole;

@@ -30,6 +30,12 @@ impl Version {
         Version::known().rfind(may_be).unwrap_or(Version(""))
     }
 
+    /// Whether a version of CamCOPS is newer than all of these.
+    pub(crate) fn is_beyond(name: &str) -> bool {
+        let newest = Version::newest(Hardening::Off);
+        list_numbers(name).is_some_and(|numbers| Some(numbers) > list_numbers(newest.as_str()))
+    }
+
     /// The word in `provision.toml`.
     pub(crate) fn as_str(self) -> &'static str {
         self.0
@@ -43,6 +49,12 @@ impl Version {
     pub(crate) fn is_hardened(self) -> bool {
         self.0.contains('+')
     }
+}
+
+/// The numbers of a version as CamCOPS has them.
+fn list_numbers(name: &str) -> Option<[u32; 3]> {
+    let numbers: Option<Vec<u32>> = name.split('.').map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
 }
 
 impl Setting for Version {
@@ -76,5 +88,9 @@ mod tests {
         let without = Version::newest(Hardening::Off);
         assert!(!without.is_hardened());
         assert_eq!(Version::newest(Hardening::Auto).of_camcops(), without.as_str());
+        let beyond = ["2.4.100", "2.5.0", "3.0.0"];
+        assert!(beyond.into_iter().all(Version::is_beyond));
+        let others = ["2.4.24", "2.4.9", "2.4.24+1", "2.4", "2.4.100.1", "2.4.x", ""];
+        assert!(!others.into_iter().any(Version::is_beyond));
     }
 }

@@ -124,6 +124,22 @@ fn refuses(machine: &Booted) {
     let (code, _, why) = machine.tried("camcops-provision rollback --yes");
     assert_eq!(code, 1, "{why}");
     assert!(why.contains("nothing to go back to"), "{why}");
+    // The index has one that nobody knows here.
+    machine.run(
+        "mkdir -p /srv/index/simple/camcops-server; cd /srv/index/simple/camcops-server
+         touch camcops_server-2.4.24-py3-none-any.whl camcops-server-2.4.99.tar.gz camcops_server-2.4.100b1-py3-none-any.whl
+         systemd-run --quiet --unit=index python3 -m http.server --bind 127.0.0.1 --directory /srv/index 8500
+         timeout 20 bash -c 'until exec 3<> /dev/tcp/127.0.0.1/8500; do sleep 0.2; done 2> /dev/null'",
+    );
+    let asked = |more: &str| machine.tried(&format!("camcops-provision upgrade --check {more}")).1;
+    let index = "--set network.pip_index_url=http://127.0.0.1:8500/simple/";
+    let told = asked(index);
+    assert!(told.contains("has CamCOPS 2.4.99, which this camcops-provision does not know"), "{told}");
+    let told = asked(&format!("{index} --offline --wheelhouse /srv/both"));
+    assert!(told.contains("not asked, as the network is not to be used"), "{told}");
+    let told = asked("--set network.pip_index_url=http://127.0.0.1:1/simple/");
+    assert!(told.contains("could not be asked: [Errno 111] Connection refused"), "{told}");
+    machine.run("systemctl stop index");
     let (code, said) = upgrade(machine, "--set camcops.version=2.4.24+1");
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("take it out there"), "{said}");

@@ -14,7 +14,7 @@ use crate::host::DiskSpace;
 use crate::host::named_file::replace_file;
 use crate::journal;
 use crate::session::Session;
-use crate::settings::{Hardening, Mode, Version};
+use crate::settings::{Hardening, Mode, Settings, Source, Version};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -45,9 +45,34 @@ pub(crate) struct Preflight {
     pub(crate) hardening: Option<&'static HardeningList>,
     /// The room that it takes, and that there is.
     pub(crate) room: Vec<Room>,
+    /// What the package index has; where nobody has asked it, nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) published: Option<Published>,
     /// Whether there is anything to do.
     pub(crate) pending: bool,
     pub(crate) problems: Vec<String>,
+}
+
+/// The newest version of CamCOPS that the package index has, or why that is not known.
+#[derive(Debug, Serialize)]
+pub(crate) struct Published {
+    newest: Option<String>,
+    unknown_because: Option<String>,
+}
+
+impl Published {
+    fn describe(&self) -> String {
+        match (&self.newest, &self.unknown_because) {
+            (Some(newest), _) if Version::is_beyond(newest) => format!(
+                "has CamCOPS {newest}, which this camcops-provision does not know: a newer camcops-provision may know it"
+            ),
+            (Some(newest), _) => format!("has no newer CamCOPS than {newest}"),
+            (None, why) => format!(
+                "not known whether there is a newer CamCOPS: {}",
+                why.as_deref().unwrap_or("the index names no version of it")
+            ),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -92,6 +117,7 @@ impl Preflight {
             .with_rows(release)
             .with_row("tables", tables)
             .with_rows(room)
+            .with_rows(self.published.as_ref().map(|one| ("index", one.describe())))
             .with_rows(self.hardening.map(|list| ("packages", describe_hardening(list))))
             .with_row("keys", if keys.is_empty() { "the same".to_owned() } else { keys.join("; ") })
             .with_lines(self.problems.iter().map(|problem| format!("! {problem}")))
@@ -225,8 +251,28 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         removed_keys,
         hardening: HardeningList::of(to),
         room,
+        published: None,
         problems,
     })
+}
+
+/// Asks the package index which CamCOPS is the newest, unless the settings say not to.
+pub(crate) fn ask_index(site: &Session) -> Published {
+    let Settings { camcops, network, .. } = site.settings();
+    let unknown = |why: String| Published { newest: None, unknown_because: Some(why) };
+    if network.offline {
+        return unknown("not asked, as the network is not to be used (--offline or network.offline)".into());
+    }
+    if camcops.source != Source::Pypi {
+        return unknown(format!("not asked, as camcops.source is {:?}", camcops.source.as_str()));
+    }
+    let Some(python) = site.facts.pythons.here.first() else {
+        return unknown("there is no Python to ask the package index with".into());
+    };
+    match release::newer::list_published(&site.host, network, &python.path) {
+        Ok(versions) => Published { newest: versions.last().cloned(), unknown_because: None },
+        Err(why) => unknown(format!("the package index could not be asked: {why:#}")),
+    }
 }
 
 /// The revision of the tables; the room for a release, for a dump, and for the tables once more.

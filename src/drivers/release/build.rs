@@ -23,7 +23,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub(super) const NEEDED_MIB: u64 = 1536;
 const NEEDED_FILES: u64 = 80_000;
 /// Whoever owns nothing, where the machine has no such name.
-const NOBODY: u32 = 65534;
+pub(super) const NOBODY: u32 = 65534;
 /// Where pip and uv keep what they have fetched.
 const DOWNLOADS: [&str; 2] = ["pip", "uv"];
 /// How often a long list of packages is heard of.
@@ -378,7 +378,7 @@ pub(super) fn build_child<'a>(host: &'a Host, program: &str, variables: &[(Strin
     bare_child(host.child("setpriv"), program, variables)
 }
 
-fn bare_child<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, String)]) -> Child<'a> {
+pub(super) fn bare_child<'a>(setpriv: Child<'a>, program: &str, variables: &[(String, String)]) -> Child<'a> {
     let child = setpriv.bare().env("PATH", PATH).env("LANG", "C.UTF-8").envs(variables.iter().cloned());
     // An orphan would write into a tree that the next run clears away.
     child.args(["--pdeathsig", "KILL", "--", program])
