@@ -804,6 +804,7 @@ fn json_is_one_document_from_every_command() {
             "logs",
             "ports",
             "releases prune",
+            "releases test",
             "reload",
             "restart",
             "rollback",

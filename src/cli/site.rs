@@ -221,6 +221,18 @@ pub(crate) enum Releases {
     List,
     /// Remove those that nobody needs; never the current one, nor the one that rollback goes back to
     Prune(Prune),
+    /// Run CamCOPS's own tests in one, beside the site and at the lowest priority; takes five to ten minutes of one processor
+    Test(OwnTests),
+}
+
+/// Flags of `releases test`.
+#[derive(Debug, Args)]
+pub(crate) struct OwnTests {
+    /// The name of the release, as `releases list` tells it [default: the current one]
+    pub(crate) release: Option<String>,
+    /// Use a database that is made on the site's server for them, and removed after, and not one in memory
+    #[arg(long)]
+    pub(crate) server: bool,
 }
 
 /// Flags of `releases prune`.

@@ -1,5 +1,7 @@
 //! `releases`: which releases of CamCOPS are on the machine, and away with those that nobody needs.
 
+mod own_tests;
+
 use super::begin_change;
 use super::purge::is_shared;
 use crate::base::error::Exit;
@@ -21,6 +23,7 @@ pub(crate) async fn run(global: &Global, command: &Releases) -> Result<Report> {
     match command {
         Releases::List => list_releases(&Session::open(global)?),
         Releases::Prune(flags) => prune_releases(global, flags).await,
+        Releases::Test(flags) => own_tests::test_release(global, flags).await,
     }
 }
 

@@ -43,7 +43,12 @@ pub(crate) fn installed_releases(host: &Host) -> Result<Vec<Installed>> {
             ids.push(id.to_owned());
         }
     }
-    ids.sort();
+    // By number: a level is newer than what it is a level of. What is no release comes last.
+    ids.sort_by_cached_key(|id| {
+        let version = id.split("-py").next().unwrap_or(id);
+        let numbers: Option<Vec<u32>> = version.split(['.', '+']).map(|number| number.parse().ok()).collect();
+        (numbers.is_none(), numbers, id.clone())
+    });
     let one = |id: String| -> Result<Installed> {
         let places = Places::of(&id);
         let mut size = host.tree_size(&places.own)?;

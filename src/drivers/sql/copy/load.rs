@@ -6,16 +6,13 @@ use super::dump::DumpSection;
 use super::feed::{side_by_side, stream_dump};
 use super::scan::DumpScan;
 pub(crate) use super::scratch::{
-    ScratchDatabase, check_room, clear_up, compare_counts, count_rows, create_scratch, drop_scratch, hand_over,
-    need_power, refuse_others, refuse_triggers, switch_tables, were_switched,
+    ScratchDatabase, check_room, clear_up, compare_counts, count_rows, create_login, create_scratch, drop_account,
+    drop_scratch, hand_over, need_power, refuse_others, refuse_triggers, switch_tables, were_switched,
 };
-use super::scratch::{drop_account, load_account};
 use crate::base::error::Exit;
-use crate::base::secret::Secret;
 use crate::base::signals::{Interrupt, STOPPED};
-use crate::drivers::sql::{self, Database, quote};
+use crate::drivers::sql::Database;
 use crate::host::{Ends, Flow, Host};
-use crate::probe::database::Login;
 use anyhow::Result;
 use std::fs::File;
 
@@ -47,24 +44,8 @@ pub(crate) async fn load_dump(
     database: &str,
     source: DumpSource<'_>,
 ) -> Result<DumpScan> {
-    let server = &known.server;
-    let family = server.identity().await?.family;
-    drop_account(known).await?;
-    // Some servers want a letter that is none.
-    let password = Secret::new(format!("{}-Aa1", Secret::generate()?.reveal()));
-    let client = known.client().await?;
-    let user = load_account(known);
-    let account = quote::quote_account(&user, &client);
-    server.change(&format!("CREATE USER {account} IDENTIFIED BY {}", quote::quote_text(password.reveal()))).await?;
-    server
-        .change(&format!(
-            "GRANT {} ON {}.* TO {account}",
-            // A view or a routine could do in the administrator's name what this account may not.
-            sql::AccountPurpose::Application.privileges().join(", "),
-            quote::quote_name(&quote::quote_pattern(database))
-        ))
-        .await?;
-    let endpoint = server.address_of(&user, Login::Password(password), database);
+    let family = known.server.identity().await?.family;
+    let endpoint = create_login(known, database).await?;
     let way = ClientLogin::new(host, &endpoint, family, &format!("load-{}", known.database))?;
     let program = way.program(ClientPurpose::Load)?;
     let start = || {

@@ -3,8 +3,10 @@
 //! What a killed run left is known by a table of ours, and goes before the next one.
 
 use crate::base::error::Exit;
+use crate::base::secret::Secret;
 use crate::drivers::sql::{self, Database, Power, quote};
 use crate::host::Host;
+use crate::probe::database::{DatabaseAddress, Login};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -25,6 +27,18 @@ pub(crate) enum ScratchDatabase {
     Replaced,
     /// To become a copy without what says who somebody is.
     Anonymise,
+    /// For CamCOPS's own tests.
+    Tests,
+}
+
+impl ScratchDatabase {
+    const ALL: [ScratchDatabase; 5] = [
+        ScratchDatabase::Verify,
+        ScratchDatabase::Restore,
+        ScratchDatabase::Replaced,
+        ScratchDatabase::Anonymise,
+        ScratchDatabase::Tests,
+    ];
 }
 
 /// Its name: the settings allow no such name for the database of a site.
@@ -35,6 +49,7 @@ pub(crate) fn scratch_name(database: &str, purpose: ScratchDatabase) -> String {
         ScratchDatabase::Restore => "restore",
         ScratchDatabase::Replaced => "replaced",
         ScratchDatabase::Anonymise => "anonymise",
+        ScratchDatabase::Tests => "tests",
     };
     format!("{short}-{end}")
 }
@@ -159,9 +174,7 @@ pub(crate) async fn clear_up(known: &Database) -> Result<()> {
     }
     // What was cut in the middle of it holds the only copy of some tables.
     were_switched(known).await?;
-    for purpose in
-        [ScratchDatabase::Verify, ScratchDatabase::Restore, ScratchDatabase::Replaced, ScratchDatabase::Anonymise]
-    {
+    for purpose in ScratchDatabase::ALL {
         if drop_scratch(known, purpose).await? {
             (known.tell)(&format!(
                 "removed the database {}, which an earlier run left",
@@ -172,13 +185,34 @@ pub(crate) async fn clear_up(known: &Database) -> Result<()> {
     drop_account(known).await
 }
 
-pub(super) fn load_account(known: &Database) -> String {
+/// Makes the one account that may use such a database, and nothing else.
+pub(crate) async fn create_login(known: &Database, database: &str) -> Result<DatabaseAddress> {
+    let server = &known.server;
+    drop_account(known).await?;
+    // Some servers want a letter that is none.
+    let password = Secret::new(format!("{}-Aa1", Secret::generate()?.reveal()));
+    let client = known.client().await?;
+    let user = load_account(known);
+    let account = quote::quote_account(&user, &client);
+    server.change(&format!("CREATE USER {account} IDENTIFIED BY {}", quote::quote_text(password.reveal()))).await?;
+    server
+        .change(&format!(
+            "GRANT {} ON {}.* TO {account}",
+            // A view or a routine could do in the administrator's name what this account may not.
+            sql::AccountPurpose::Application.privileges().join(", "),
+            quote::quote_name(&quote::quote_pattern(database))
+        ))
+        .await?;
+    Ok(server.address_of(&user, Login::Password(password), database))
+}
+
+fn load_account(known: &Database) -> String {
     // MySQL allows 32 letters.
     let short: String = known.instance.chars().take(16).collect();
     format!("camcops-load-{short}")
 }
 
-pub(super) async fn drop_account(known: &Database) -> Result<()> {
+pub(crate) async fn drop_account(known: &Database) -> Result<()> {
     let client = known.client().await?;
     let account = quote::quote_account(&load_account(known), &client);
     known.server.change(&format!("DROP USER IF EXISTS {account}")).await
@@ -264,9 +298,7 @@ mod tests {
     #[test]
     fn names_fit_and_differ() {
         let long = "x".repeat(64);
-        for purpose in
-            [ScratchDatabase::Verify, ScratchDatabase::Restore, ScratchDatabase::Replaced, ScratchDatabase::Anonymise]
-        {
+        for purpose in ScratchDatabase::ALL {
             assert!(scratch_name(&long, purpose).len() <= 64);
         }
         assert_ne!(scratch_name("a", ScratchDatabase::Verify), scratch_name("a", ScratchDatabase::Restore));
