@@ -17,7 +17,7 @@ const DIRECTORY: &str = "/var/backups/camcops";
 const RESTORE: &str = "camcops-provision backup restore latest --confirm camcops";
 
 /// Rows whose text looks like a dump, and bytes that are no text.
-const ROWS: &str = r#"
+pub const ROWS: &str = r#"
 mysql camcops <<'END'
 SET foreign_key_checks = 0;
 INSERT INTO _security_audit (id, when_access_utc, source, details)
@@ -27,7 +27,7 @@ END
 
 /// A table without its `CHECKSUM TABLE` is one that the site itself writes to while it runs.
 const CHECKSUMS: &str = r#"
-mysql --skip-column-names --raw information_schema --execute "SELECT CONCAT('CHECKSUM TABLE ', GROUP_CONCAT('camcops.\`', REPLACE(TABLE_NAME, '\`', '\`\`'), '\`' SEPARATOR ', ')) FROM TABLES WHERE TABLE_SCHEMA = 'camcops' AND TABLE_NAME <> '_security_webviewer_sessions'" \
+mysql --skip-column-names --raw information_schema --execute "SELECT CONCAT('CHECKSUM TABLE ', GROUP_CONCAT('camcops.\`', REPLACE(TABLE_NAME, '\`', '\`\`'), '\`' SEPARATOR ', ')) FROM TABLES WHERE TABLE_SCHEMA = 'camcops' AND TABLE_NAME NOT IN ('_security_webviewer_sessions', '_server_settings')" \
     --init-command 'SET SESSION group_concat_max_len = 1000000' > /root/checksums.sql
 mysql --skip-column-names < /root/checksums.sql
 "#;
@@ -61,7 +61,7 @@ fn told(machine: &Booted, command: &str) -> Value {
     serde_json::from_str(&machine.run(&format!("camcops-provision --json {command}"))).unwrap()
 }
 
-fn checksums(machine: &Booted) -> BTreeSet<String> {
+pub fn checksums(machine: &Booted) -> BTreeSet<String> {
     let all: BTreeSet<String> = machine.run(CHECKSUMS).lines().map(str::to_owned).collect();
     assert!(all.len() > 100, "{}", all.len());
     all

@@ -65,7 +65,7 @@ fn no_secret_was_seen(seen: &Value) {
     assert_eq!(seen["in_environments"], Value::Array(vec![]), "{seen:#}");
 }
 
-fn answers(machine: &Booted) {
+pub fn answers(machine: &Booted) {
     let login = page(machine, "login", "");
     assert_eq!(login.status, 200);
     assert!(login.body.contains("name=\"password\""), "{}", login.body);
@@ -84,7 +84,7 @@ fn answers(machine: &Booted) {
     }
 }
 
-fn is_left_alone_by_a_second_install(machine: &Booted) {
+pub fn is_left_alone_by_a_second_install(machine: &Booted) {
     let before = site::processes(machine);
     assert!(before.len() >= SERVICES.len(), "{before:?}");
     let again = machine.run("camcops-provision install --yes --wheelhouse /srv/wheelhouse");
@@ -108,7 +108,7 @@ fn serves_static_files_without_the_application(machine: &Booted) {
 }
 
 /// What the services may do, who they are, and where they listen.
-fn is_locked_up(machine: &Booted) {
+pub fn is_locked_up(machine: &Booted) {
     let units = machine
         .run("systemctl list-units --plain --no-legend --type=service --state=running 'camcops*' | cut -d' ' -f1");
     let units: Vec<&str> = units.lines().collect();

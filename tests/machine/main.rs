@@ -29,6 +29,7 @@ mod resilience;
 mod secrets;
 mod supervisor;
 mod tablets;
+mod trixie;
 mod ubuntu;
 mod undone;
 mod wait;

@@ -67,7 +67,7 @@ fn install(machine: &Booted, more: &[&str]) {
     assert!(output.status.success(), "{text}{complaint}");
 }
 
-fn nothing_of_ours_is_there(machine: &Booted) {
+pub fn nothing_of_ours_is_there(machine: &Booted) {
     let units = machine.run(
         "systemctl list-unit-files --plain --no-legend 'camcops*' || true
          systemctl list-units --all --plain --no-legend 'camcops*' | grep -v ' not-found inactive ' || true",

@@ -85,6 +85,28 @@ pub fn bare_ground() -> Ground {
     Ground { layers: vec![base("bookworm", &PACKAGES)], wheelhouse: Some(wheelhouse::kept()), lease: None }
 }
 
+/// What a bare machine of another release stands on, with its Python and its package of ImageMagick's library; it can
+/// install no wkhtmltopdf where that is not packaged.
+pub fn bare_ground_of(release: &str, minor: u8, magick: &str) -> Ground {
+    let [venv, headers] = ["venv", "dev"].map(|part| format!("python3.{minor}-{part}"));
+    let mut packages = PACKAGES
+        .map(|name| match name {
+            "libmagickwand-6.q16-6" => magick,
+            "python3-venv" => &venv,
+            "python3-dev" => &headers,
+            other => other,
+        })
+        .to_vec();
+    if magick.contains("-7.") {
+        packages.retain(|name| *name != "wkhtmltopdf");
+        packages.extend(WEASYPRINT);
+    }
+    Ground { layers: vec![base(release, &packages)], wheelhouse: Some(wheelhouse::kept_for(minor)), lease: None }
+}
+
+/// What makes PDF files where wkhtmltopdf is not packaged.
+const WEASYPRINT: [&str; 4] = ["fonts-dejavu-core", "libharfbuzz-subset0", "libpango-1.0-0", "libpangoft2-1.0-0"];
+
 /// Makes it where it is not there yet; the lease keeps others from removing it.
 fn made(settings: &str) -> (PathBuf, Flock<File>) {
     let ground = bare_ground();

@@ -335,7 +335,11 @@ fn debootstrap(release: &str, root: &Path) -> Command {
     let mut make = Command::new("mmdebstrap");
     make.arg("--quiet").stdout(Stdio::null());
     make.arg(release).arg(root);
-    if ["jammy", "noble"].contains(&release) {
+    if release == "trixie" {
+        // Its other archives may have expired: it is then refused to look into them, and there is nothing in them.
+        make.arg("deb http://deb.debian.org/debian trixie main");
+    }
+    if ["jammy", "noble", "resolute"].contains(&release) {
         let keys = kept("ubuntu-keyring-2023.11.28.1", "fetching the keys of Ubuntu", |keys| {
             let package = keys.with_extension("deb");
             done(
