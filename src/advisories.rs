@@ -20,6 +20,7 @@ use crate::drivers::release::newest_pins;
 use crate::host::Host;
 use crate::layout::ADVISORIES;
 use anyhow::{Context, Result};
+use debsecan::parse_list;
 pub(crate) use ending::{FlawEnding, NewestRelease};
 use fold::{FlawReport, FoldedFlaw, fold_reports};
 use matching::{fixed_versions, is_affected};
@@ -27,7 +28,7 @@ use parts::{PartKind, SitePart, SiteParts};
 use record::OsvRecord;
 use serde::Serialize;
 pub(crate) use source::AdvisorySource;
-use source::{Advisory, AdvisoryReader};
+use source::{Advisory, AdvisoryReader, KnownData};
 use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 
@@ -93,8 +94,8 @@ pub(crate) struct KindState {
 }
 
 impl Examination {
-    /// Holds the site against what stands in the directory for it, and against these files.
-    pub(crate) fn of(host: &Host, files: &[String]) -> Result<Examination> {
+    /// Holds the site against what stands in the directory for it, against these files, and against what debsecan has said.
+    pub(crate) fn of(host: &Host, files: &[String], debsecan: Option<&str>) -> Result<Examination> {
         let parts = SiteParts::of(host)?;
         let newest = newest_release(parts.python);
         let mut matcher = Matcher { parts: &parts, newest: &newest, found: BTreeMap::new() };
@@ -113,6 +114,17 @@ impl Examination {
             }
             problems.append(&mut reader.problems);
         }
+        if let Some(list) = debsecan {
+            let flaws = parse_list(list).map_err(|why| {
+                let what = show_plain(&why.what, LONGEST_SUMMARY);
+                Exit::Unreachable.because(format!("debsecan said what it never says, in line {}: {what}", why.line))
+            })?;
+            let known =
+                KnownData { records: flaws.len().max(1), newest: Some(OffsetDateTime::now_utc()), is_whole: true };
+            flaws.into_iter().try_for_each(|flaw| matcher.take(Advisory::Listed(flaw)))?;
+            let kinds = BTreeMap::from([(PartKind::System, known)]);
+            sources.push(AdvisorySource { path: "debsecan".into(), kinds, ..AdvisorySource::default() });
+        }
         if !problems.is_empty() {
             return Err(Exit::Unusable.because(problems.join("\n")));
         }
@@ -129,7 +141,8 @@ impl Examination {
         let all = self.sources.iter().filter_map(|source| source.kinds.get(&kind));
         let advisories = all.clone().map(|known| known.records).sum();
         // A few new ones beside all the old ones do not make those any newer.
-        let newest = all.max_by_key(|known| (known.records, known.newest)).and_then(|known| known.newest);
+        let largest = all.clone().max_by_key(|known| (known.records, known.newest));
+        let newest = all.filter(|known| known.is_whole).chain(largest).filter_map(|known| known.newest).max();
         let age = newest.map(|newest| (OffsetDateTime::now_utc() - newest).max(Duration::ZERO));
         let flaws = self.flaws.iter().filter(|flaw| flaw.kind == kind);
         let (judged, open): (Vec<_>, Vec<_>) = flaws.partition(|flaw| flaw.is_judged());

@@ -15,6 +15,7 @@ mod machine;
 pub(crate) mod metrics;
 mod services;
 mod table;
+mod vulnerabilities;
 mod web;
 
 use crate::base::error::Exit;

@@ -58,6 +58,8 @@ pub(crate) struct KnownData {
     pub(crate) records: usize,
     /// When it was last worked on: what the records say, and the file's own date where they say nothing.
     pub(crate) newest: Option<OffsetDateTime>,
+    /// Whether it is all that is known of the kind: what debsecan has.
+    pub(crate) is_whole: bool,
 }
 
 impl KnownData {
@@ -159,6 +161,7 @@ impl AdvisoryReader<'_> {
             let all = source.kinds.entry(kind).or_default();
             all.records += known.records;
             all.newest = all.newest.max(known.newest);
+            all.is_whole |= known.is_whole;
         }
         Ok(())
     }
@@ -219,7 +222,9 @@ impl AdvisoryReader<'_> {
             (self.take)(one).map_err(|why| fault(format!("{why:#}")))?;
             records += 1;
         }
-        counted.kinds.entry(PartKind::System).or_default().add(records, counted.date);
+        let known = counted.kinds.entry(PartKind::System).or_default();
+        known.add(records, counted.date);
+        known.is_whole = true;
         Ok(())
     }
 }

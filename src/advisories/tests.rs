@@ -45,7 +45,7 @@ impl Trial {
 
     fn examine(&self) -> Result<Examination> {
         let path = fs::canonicalize(self.given()).unwrap();
-        Examination::of(&self.host, &[path.to_str().unwrap().to_owned()])
+        Examination::of(&self.host, &[path.to_str().unwrap().to_owned()], None)
     }
 
     fn found(&self) -> Vec<String> {
@@ -153,13 +153,34 @@ fn what_is_packed_or_of_debsecan_is_read_too() {
 }
 
 #[test]
+fn what_debsecan_says_is_new_and_may_be_nothing() {
+    let trial = Trial::new(&[("pypdf", "6.6.0")]);
+    let asked = |list: &str| Examination::of(&trial.host, &[], Some(list));
+    let state = |examination: &Examination| {
+        let kinds = examination.kinds(7);
+        kinds.iter().find(|kind| kind.kind == PartKind::System).unwrap().state
+    };
+    assert_eq!(state(&asked("").unwrap()), AdvisoryState::Clean);
+    let told =
+        asked("CVE-1 (fixed)\n  a flaw\n  installed: bash 5.2.15-2+b7\n\nCVE-2\n  x\n  installed: bash 5.2.15-2\n")
+            .unwrap();
+    assert_eq!(state(&told), AdvisoryState::Open);
+    // The second is about a version that is not installed any more.
+    assert_eq!(
+        (told.flaws.len(), told.flaws[0].ending.to_string()),
+        (1, "`apt-get install --only-upgrade bash`".into())
+    );
+    assert_eq!(Exit::of(&asked("Traceback").unwrap_err()), Exit::Unreachable);
+}
+
+#[test]
 fn the_directory_of_the_site_is_read_where_it_is_roots() {
     let trial = Trial::new(&[("pypdf", "6.6.0")]);
     let own = trial.home.path().join("root").join(&ADVISORIES[1..]);
     fs::create_dir_all(&own).unwrap();
     fs::write(own.join("one.json"), record("GHSA-1", "PyPI", "pypdf", json!([{ "introduced": "0" }])).to_string())
         .unwrap();
-    let examine = || Examination::of(&trial.host, &[]);
+    let examine = || Examination::of(&trial.host, &[], None);
     assert_eq!(examine().unwrap().flaws.len(), 1);
     // What everybody can write says nothing.
     use std::os::unix::fs::PermissionsExt;
@@ -207,7 +228,7 @@ fn a_few_new_advisories_do_not_renew_the_old_ones() {
     };
     trial.write("old.jsonl", lines(&[old("GHSA-1"), old("GHSA-2")])).write("new.json", fresh.to_string());
     let paths = ["old.jsonl", "new.json"].map(|name| trial.given().join(name).to_str().unwrap().to_owned());
-    let kinds = Examination::of(&trial.host, &paths).unwrap().kinds(7);
+    let kinds = Examination::of(&trial.host, &paths, None).unwrap().kinds(7);
     assert_eq!((kinds[0].state, kinds[0].advisories), (AdvisoryState::NotKnown, 3));
 }
 
@@ -282,7 +303,7 @@ fn what_hangs_or_grows_elsewhere_does_not_here() {
         [("pipe.json", "no regular file"), ("link.json", "no regular file"), ("absent", "no such file")]
     {
         let path = fs::canonicalize(trial.given()).unwrap().join(name);
-        let why = Examination::of(&trial.host, &[path.to_str().unwrap().to_owned()]).unwrap_err();
+        let why = Examination::of(&trial.host, &[path.to_str().unwrap().to_owned()], None).unwrap_err();
         assert!(Exit::of(&why) == Exit::Unusable && why.to_string().contains(words), "{why:#}");
     }
 }
@@ -317,7 +338,7 @@ fn of_today(release: &str, minor: u8) -> Vec<SiteFlaw> {
     let pins: Vec<(&str, &str)> = pins.iter().map(|(name, version)| (name.as_str(), version.as_str())).collect();
     let trial = Trial::on_python(minor, &pins);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/advisories/pypi-2026-11-30.jsonl");
-    Examination::of(&trial.host, &[path.to_owned()]).unwrap().flaws
+    Examination::of(&trial.host, &[path.to_owned()], None).unwrap().flaws
 }
 
 #[test]

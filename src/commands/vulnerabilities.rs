@@ -7,8 +7,10 @@ use crate::base::report::Report;
 use crate::base::terminal::count_of;
 use crate::base::text::{absolute_path, format_time};
 use crate::cli::{Global, Vulnerabilities};
+use crate::drivers::packages::{AskedDebsecan, ask_debsecan};
 use crate::layout::ADVISORIES;
 use crate::session::Session;
+use crate::site::facts::debian_codename;
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -16,14 +18,16 @@ pub(crate) fn run(global: &Global, flags: &Vulnerabilities) -> Result<Report> {
     need_root(global, "see all that the site is made of")?;
     let site = Session::open(global)?;
     let files = flags.advisories.iter().map(|file| absolute_path(file)).collect::<Result<Vec<_>>>()?;
-    let examination = Examination::of(&site.host, &files)?;
+    let (debsecan, unasked) = ask_distribution(&site)?;
+    let examination = Examination::of(&site.host, &files, debsecan.as_deref())?;
     let most_days = site.settings().advisories.max_age_days.get();
     let kinds = examination.kinds(most_days);
     let worst = kinds.iter().map(|kind| kind.state).max().unwrap_or(AdvisoryState::NotKnown);
     if kinds.iter().all(|kind| kind.advisories == 0) {
         return Err(Exit::Unreachable.because(format!(
-            "there are no advisories to hold the site against: put OSV's or debsecan's files into {}, or name them with --advisories",
-            site.host.outside(ADVISORIES)
+            "there are no advisories to hold the site against: put OSV's or debsecan's files into {}, or name them with --advisories{}",
+            site.host.outside(ADVISORIES),
+            unasked.map_or_else(String::new, |why| format!("; {why}"))
         )));
     }
     let document = document_of(&site, &examination, &kinds, worst, most_days);
@@ -33,12 +37,25 @@ pub(crate) fn run(global: &Global, flags: &Vulnerabilities) -> Result<Report> {
         .with_notes(examination.sources.iter().filter(|source| source.left_out > 0).map(|source| {
             format!("note: {} of {} read: their names are not those of advisories", count_left_out(source), source.path)
         }))
+        .with_warnings(unasked)
         .with_line(describe_verdict(&kinds, worst))
         .with_code(match worst {
             AdvisoryState::Clean => 0,
             AdvisoryState::Open => Exit::Failed as u8,
             AdvisoryState::NotKnown => Exit::Unreachable as u8,
         }))
+}
+
+/// What Debian's own tool says of this machine; and why it could not be asked.
+fn ask_distribution(site: &Session) -> Result<(Option<String>, Option<String>)> {
+    let (Some(suite), Some(known)) = (debian_codename(&site.host)?, &site.drivers.packages) else {
+        return Ok((None, None));
+    };
+    Ok(match ask_debsecan(&site.host, known, &suite)? {
+        AskedDebsecan::NotThere => (None, None),
+        AskedDebsecan::NotAsked(why) => (None, Some(why)),
+        AskedDebsecan::Told(list) => (Some(list), None),
+    })
 }
 
 fn document_of(

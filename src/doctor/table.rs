@@ -1,6 +1,8 @@
 //! The table.
 
-use super::{Finding, Look, backups, broker, database, end_to_end, exports, files, machine, services, web};
+use super::{
+    Finding, Look, backups, broker, database, end_to_end, exports, files, machine, services, vulnerabilities, web,
+};
 use anyhow::Result;
 use std::pin::Pin;
 
@@ -194,6 +196,9 @@ checks! {
     "backups", SITE, [], see backups::check_backups,
         "how old the newest backup is, and whether the last try failed",
         "what was written since the newest backup is lost with the disk";
+    "vulnerabilities", SITE, [], see vulnerabilities::check_vulnerabilities,
+        "what the site is made of against the advisories that were brought to it",
+        "a published flaw is tried on every machine that can be reached";
     "e2e.login", END_TO_END, [], ask end_to_end::check_login,
         "the login page over HTTPS",
         "the first page of every user";

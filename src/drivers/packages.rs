@@ -4,6 +4,7 @@
 //! A package has no facets: it is there, or not. Its name may be a list of alternatives ([`crate::layout::alternative_names`]).
 
 mod apt;
+mod debsecan;
 mod dnf;
 pub(crate) mod fetch;
 mod records;
@@ -16,6 +17,7 @@ use crate::layout::{PackageManager, Packages, alternative_names};
 use crate::resource::{Facets, Resource, State};
 use crate::settings::Internet;
 use anyhow::{Context, Result};
+pub(crate) use debsecan::{AskedDebsecan, ask_debsecan};
 pub(crate) use records::{DpkgRecord, list_records};
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -168,6 +168,13 @@ pub(crate) fn distribution_release(host: &Host) -> Result<(String, String)> {
     Ok((release_value(&release, "ID"), release_value(&release, "VERSION_ID")))
 }
 
+/// The code name of Debian's release, by which its own tools know it; nothing on another distribution.
+pub(crate) fn debian_codename(host: &Host) -> Result<Option<String>> {
+    let release = os_release(host)?;
+    let name = release_value(&release, "VERSION_CODENAME");
+    Ok((release_value(&release, "ID") == "debian" && !name.is_empty()).then_some(name))
+}
+
 fn release_value(release: &str, key: &str) -> String {
     release
         .lines()
