@@ -4,6 +4,7 @@
 //! PyPI, crates.io and distributions have, or debsecan's data. What is not known is never taken for good: without
 //! advisories of a kind, or with old ones, a site is not known to be clean.
 
+mod compact;
 pub(crate) mod debsecan;
 mod ending;
 mod fold;
@@ -20,6 +21,7 @@ use crate::drivers::release::newest_pins;
 use crate::host::Host;
 use crate::layout::ADVISORIES;
 use anyhow::{Context, Result};
+pub(crate) use compact::compact_advisories;
 use debsecan::parse_list;
 pub(crate) use ending::{FlawEnding, NewestRelease};
 use fold::{FlawReport, FoldedFlaw, fold_reports};
@@ -125,9 +127,7 @@ impl Examination {
             let kinds = BTreeMap::from([(PartKind::System, known)]);
             sources.push(AdvisorySource { path: "debsecan".into(), kinds, ..AdvisorySource::default() });
         }
-        if !problems.is_empty() {
-            return Err(Exit::Unusable.because(problems.join("\n")));
-        }
+        refuse_broken(&problems)?;
         let flaws = matcher.flaws();
         Ok(Examination { parts, flaws, sources })
     }
@@ -138,11 +138,7 @@ impl Examination {
     }
 
     fn kind_state(&self, kind: PartKind, most_days: u32) -> KindState {
-        let all = self.sources.iter().filter_map(|source| source.kinds.get(&kind));
-        let advisories = all.clone().map(|known| known.records).sum();
-        // A few new ones beside all the old ones do not make those any newer.
-        let largest = all.clone().max_by_key(|known| (known.records, known.newest));
-        let newest = all.filter(|known| known.is_whole).chain(largest).filter_map(|known| known.newest).max();
+        let (advisories, newest) = governing_data(&self.sources, kind);
         let age = newest.map(|newest| (OffsetDateTime::now_utc() - newest).max(Duration::ZERO));
         let flaws = self.flaws.iter().filter(|flaw| flaw.kind == kind);
         let (judged, open): (Vec<_>, Vec<_>) = flaws.partition(|flaw| flaw.is_judged());
@@ -154,6 +150,23 @@ impl Examination {
         };
         let (open, judged) = (open.len(), judged.len());
         KindState { kind, parts: self.parts.count(kind), open, judged, advisories, newest, age, is_fresh, state }
+    }
+}
+
+/// How many advisories about a kind there are, and how new they are: a few new ones beside all the old ones do not make
+/// those any newer.
+fn governing_data(sources: &[AdvisorySource], kind: PartKind) -> (usize, Option<OffsetDateTime>) {
+    let all = sources.iter().filter_map(|source| source.kinds.get(&kind));
+    let largest = all.clone().max_by_key(|known| (known.records, known.newest));
+    let whole = all.clone().filter(|known| known.is_whole);
+    let newest = whole.chain(largest).filter_map(|known| known.newest).max();
+    (all.map(|known| known.records).sum(), newest)
+}
+
+fn refuse_broken(problems: &[String]) -> Result<()> {
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Exit::Unusable.because(problems.join("\n"))),
     }
 }
 

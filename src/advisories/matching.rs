@@ -5,6 +5,11 @@ use super::record::{AffectedPackage, OsvEvent, OsvRange};
 use super::version::PartVersion;
 use anyhow::{Context, Result};
 
+/// Commits of a repository are no versions.
+pub(crate) fn is_of_versions(range: &OsvRange) -> bool {
+    range.form != "GIT"
+}
+
 /// Whether a version is one of those that an advisory is about.
 pub(crate) fn is_affected(kind: PartKind, version: &str, affected: &AffectedPackage) -> Result<bool> {
     let parsed = PartVersion::parse(kind, version);
@@ -15,7 +20,7 @@ pub(crate) fn is_affected(kind: PartKind, version: &str, affected: &AffectedPack
     if affected.versions.iter().any(is_listed) {
         return Ok(true);
     }
-    for range in affected.ranges.iter().filter(|range| range.form != "GIT") {
+    for range in affected.ranges.iter().filter(|range| is_of_versions(range)) {
         let parsed = parsed.as_ref().with_context(|| format!("the installed version {version:?} can't be compared"))?;
         if is_in_range(kind, parsed, range)? {
             return Ok(true);
@@ -27,7 +32,7 @@ pub(crate) fn is_affected(kind: PartKind, version: &str, affected: &AffectedPack
 /// The versions of an advisory that are not affected any more, and newer than this one.
 pub(crate) fn fixed_versions(kind: PartKind, version: &str, affected: &AffectedPackage) -> Vec<String> {
     let parsed = PartVersion::parse(kind, version);
-    let events = affected.ranges.iter().filter(|range| range.form != "GIT").flat_map(|range| &range.events);
+    let events = affected.ranges.iter().filter(|range| is_of_versions(range)).flat_map(|range| &range.events);
     let fixed = events.filter_map(|event| event.fixed.as_ref());
     let newer = fixed.filter(|fixed| PartVersion::parse(kind, fixed) > parsed);
     newer.cloned().collect()

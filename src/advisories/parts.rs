@@ -71,10 +71,15 @@ pub(crate) struct SiteParts {
 }
 
 impl SiteParts {
+    /// Nothing but which distribution it is.
+    pub(crate) fn of_distribution(host: &Host) -> Result<SiteParts> {
+        let (distribution, version) = distribution_release(host)?;
+        Ok(SiteParts { distribution: ecosystem_name(&distribution, &version), ..SiteParts::default() })
+    }
+
     /// Reads them.
     pub(crate) fn of(host: &Host) -> Result<SiteParts> {
-        let (distribution, version) = distribution_release(host)?;
-        let mut parts = SiteParts { distribution: ecosystem_name(&distribution, &version), ..SiteParts::default() };
+        let mut parts = SiteParts::of_distribution(host)?;
         parts.add_release(host)?;
         parts.add_crates();
         for record in packages::list_records(host)? {

@@ -2,10 +2,10 @@
 //! other. They are read as a stream: a file may be all that is known of an ecosystem.
 
 use super::debsecan::TrackedFlaw;
+pub(crate) use crate::archive::bundle::manifest::{CoveredData, Covers};
 use anyhow::{Context, Result};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -77,16 +77,6 @@ pub(crate) enum OsvItem {
     Tracked(TrackedFlaw),
     /// What a list was chosen from.
     Covers(Covers),
-}
-
-/// What a list was chosen from, by ecosystem: what is not in it is not known to be wrong.
-pub(crate) type Covers = BTreeMap<String, CoveredData>;
-
-/// How much was known of an ecosystem, and when.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct CoveredData {
-    pub(crate) records: usize,
-    pub(crate) modified: String,
 }
 
 /// Where a file is wrong, and what is.

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use time::format_description::well_known::Rfc3339;
 
 const RECORDS: &str = "Package: libssl3\nStatus: install ok installed\nSource: openssl\nVersion: 3.0.15-1~deb12u1\n\n\
     Package: openssl\nStatus: install ok installed\nVersion: 3.0.15-1~deb12u1\n\n\
@@ -174,6 +175,59 @@ fn what_debsecan_says_is_new_and_may_be_nothing() {
 }
 
 #[test]
+fn what_a_bundle_brings_says_the_same_and_what_it_was_chosen_from() {
+    let trial = Trial::new(&[("pypdf", "6.6.0")]);
+    let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+    let dated = |mut record: Value, date: &str| {
+        record["modified"] = json!(date);
+        record["details"] = json!("long ".repeat(1000));
+        record
+    };
+    let always = || json!([{ "introduced": "0" }]);
+    let mut withdrawn = record("GHSA-2", "PyPI", "pypdf", always());
+    withdrawn["withdrawn"] = json!("2026-01-01T00:00:00Z");
+    trial.write(
+        "pypi.jsonl",
+        lines(&[
+            dated(record("GHSA-1", "PyPI", "pypdf", always()), "2024-01-01T00:00:00Z"),
+            // Nothing that the site has: but it says how new the list is.
+            dated(record("GHSA-3", "PyPI", "other", always()), &now),
+            record("GHSA-4", "npm", "pypdf", always()),
+            record("DEBIAN-CVE-5", "Debian:13", "bash", always()),
+            withdrawn,
+        ]),
+    );
+    let mut compressed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    compressed.write_all(b"VERSION 1\nCVE-1,,a flaw\n\nbash,0,SHRF,5.3-1,\n\n").unwrap();
+    trial.write("bookworm", compressed.finish().unwrap());
+    let found = trial.found();
+    assert_eq!(found, ["pypdf 6.6.0 GHSA-1", "bash 5.2.15-2 CVE-1"]);
+
+    let out = trial.home.path().join("root/osv.json");
+    let given = fs::canonicalize(trial.given()).unwrap();
+    let compact = |to: &str| compact_advisories(&trial.host, &[given.to_str().unwrap().to_owned()], to);
+    let covers = compact("/osv.json").unwrap();
+    assert_eq!(covers.keys().collect::<Vec<_>>(), ["Debian:12", "PyPI"]);
+    assert_eq!((covers["PyPI"].records, &covers["PyPI"].modified[..10]), (3, &now[..10]));
+    let text = fs::read_to_string(&out).unwrap();
+    assert!(text.len() < 1500 && !text.contains("npm") && !text.contains("GHSA-2"), "{text}");
+    fs::remove_dir_all(&given).unwrap();
+    fs::create_dir(&given).unwrap();
+    fs::rename(&out, given.join("osv.json")).unwrap();
+    assert_eq!(trial.found(), found);
+    let told = trial.examine().unwrap().kinds(7);
+    assert_eq!((told[0].advisories, told[0].is_fresh, told[2].advisories), (3, true, 1));
+    // And again, of itself.
+    assert_eq!(compact("/again.json").unwrap(), covers);
+
+    trial.write("list", "CVE-1 bash\n");
+    assert!(compact("/other.json").unwrap_err().to_string().contains("is about one machine"));
+    fs::remove_file(given.join("list")).unwrap();
+    trial.write("osv.json", record("GHSA-4", "npm", "pypdf", always()).to_string());
+    assert!(compact("/none.json").unwrap_err().to_string().contains("no advisory about PyPI, crates.io or Debian:12"));
+}
+
+#[test]
 fn the_directory_of_the_site_is_read_where_it_is_roots() {
     let trial = Trial::new(&[("pypdf", "6.6.0")]);
     let own = trial.home.path().join("root").join(&ADVISORIES[1..]);
@@ -195,8 +249,7 @@ fn old_advisories_make_nothing_clean() {
     let now = OffsetDateTime::now_utc();
     let one = |id: &str, days: i64| {
         let mut one = record(id, "PyPI", "pypdf", json!([{ "introduced": "9" }]));
-        one["modified"] =
-            json!((now - Duration::days(days)).format(&time::format_description::well_known::Rfc3339).unwrap());
+        one["modified"] = json!((now - Duration::days(days)).format(&Rfc3339).unwrap());
         one
     };
     let state = || {
@@ -218,7 +271,7 @@ fn old_advisories_make_nothing_clean() {
 #[test]
 fn a_few_new_advisories_do_not_renew_the_old_ones() {
     let trial = Trial::new(&[("pypdf", "6.6.0")]);
-    let now = OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
+    let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
     let mut fresh = record("GHSA-3", "PyPI", "pypdf", json!([{ "introduced": "9" }]));
     fresh["modified"] = json!(now);
     let old = |id: &str| {

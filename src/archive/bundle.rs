@@ -4,6 +4,7 @@
 //! SHA-256, then these files in the same order. It is made for one release of one distribution, holds no secret, and has
 //! its name only when it is whole. Each of its bytes is held against the manifest before any of it is used.
 
+pub(crate) mod advisories;
 pub(crate) mod manifest;
 pub(crate) mod read;
 pub(crate) mod write;

@@ -79,6 +79,9 @@ pub(crate) struct BundleCreate {
     /// Take CamCOPS and its Python packages from the files in DIR
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) wheelhouse: Option<PathBuf>,
+    /// Advisories for `vulnerabilities`, as that takes them: a file, or a directory of them; repeatable
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) advisories: Vec<PathBuf>,
 }
 
 /// Which parts of an installation.

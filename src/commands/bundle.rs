@@ -1,12 +1,15 @@
 //! `bundle`: everything that an installation fetches, in one file, for a machine without a network.
 
-use crate::archive::bundle::manifest::{BundleMachine, BundleManifest, FORMAT};
+use crate::advisories::compact_advisories;
+use crate::archive::bundle::advisories::ADVISORY_FILE;
+use crate::archive::bundle::manifest::{BundleMachine, BundleManifest, CoveredData, Covers, format_for};
 use crate::archive::bundle::{PACKAGES, TOOL, WHEELS, read, write};
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::base::signals::{Interrupt, STOPPED, stop_on_signals};
 use crate::base::stack::box_future;
 use crate::base::terminal::{Style, count_of};
+use crate::base::text::absolute_path;
 use crate::cli::{BundleCommand, BundleCreate, Global};
 use crate::drivers::release::PdfEngine;
 use crate::drivers::{packages, release};
@@ -54,8 +57,9 @@ async fn create_bundle(global: &Global, flags: &BundleCreate) -> Result<Report> 
     let host = &site.host;
     let out = output_path(host, &flags.out)?;
     packages::fetch::check_possible(site.drivers.packages()?)?;
+    let given = flags.advisories.iter().map(|file| absolute_path(file)).collect::<Result<Vec<_>>>()?;
     let work = Work::new(host, &out)?;
-    let made = fill_bundle(&site, &work, &out);
+    let made = fill_bundle(&site, &work, &out, &given);
     work.remove()?;
     let (manifest, written) = made?;
     site.close().await;
@@ -127,7 +131,7 @@ impl Work<'_> {
                 host.remove_tree(&format!("{path}/{name}"))?;
             }
         }
-        for name in [WHEELS, PACKAGES, "python"] {
+        for name in [WHEELS, PACKAGES, "python", "advisories"] {
             host.make_directory(&format!("{path}/{name}"), None, 0o700)?;
         }
         Ok(Work { host, path, _lock: lock })
@@ -143,9 +147,15 @@ fn fill_bundle(
     site: &Session,
     work: &Work<'_>,
     out: &str,
+    given: &[String],
 ) -> Result<(BundleManifest, crate::archive::pack::PackedSum)> {
     let host = &site.host;
     let at = |name: &str| format!("{}/{name}", work.path);
+    // What is broken is told before anything is fetched.
+    let advisories = match given.is_empty() {
+        true => Covers::new(),
+        false => compact_advisories(host, given, &at(ADVISORY_FILE))?,
+    };
     let recipe = site.drivers.release.as_ref();
     let recipe = recipe.context("a release can't be built here")?;
     let wanted = release::fetch::wanted_release(host, recipe)?;
@@ -171,11 +181,12 @@ fn fill_bundle(
     };
     // The program first: with it, the rest can be used.
     let mut paths = vec![TOOL.to_owned()];
+    paths.extend((!advisories.is_empty()).then(|| ADVISORY_FILE.to_owned()));
     paths.extend(named(WHEELS, &wheels.files));
     paths.extend(named(PACKAGES, &debs.files));
     let files = paths.iter().map(|path| write::describe_file(host, &source(path), path)).collect::<Result<_>>()?;
     let manifest = BundleManifest {
-        format: FORMAT,
+        format: format_for(&advisories),
         made_at: OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?,
         tool: env!("CARGO_PKG_VERSION").into(),
         machine: BundleMachine::this(host)?,
@@ -184,6 +195,7 @@ fn fill_bundle(
         release: wanted.id.clone(),
         built: wheels.built,
         packages: debs.names,
+        advisories,
         files,
     };
     // What it says must be readable again.
@@ -224,14 +236,24 @@ fn verify_file(file: &Path) -> Result<Report> {
 
 fn describe_manifest(manifest: &BundleManifest) -> String {
     format!(
-        "CamCOPS {} on Python {} for {}; {} and {} of Python, made at {}",
+        "CamCOPS {} on Python {} for {}; {} and {} of Python{}, made at {}",
         manifest.camcops,
         manifest.python,
         manifest.machine,
         count_of(manifest.packages.len(), "package"),
         count_of(manifest.count(WHEELS), "package"),
+        describe_advisories(&manifest.advisories),
         manifest.made_at
     )
+}
+
+/// How many there are about what, and how new they are.
+fn describe_advisories(covers: &Covers) -> String {
+    let one = |(ecosystem, covered): (&String, &CoveredData)| {
+        let date = covered.modified.split('T').next().unwrap_or_default();
+        format!(", {} advisories of {ecosystem} (of {date})", covered.records)
+    };
+    covers.iter().map(one).collect()
 }
 
 fn manifest_summary(manifest: &BundleManifest, path: &str) -> serde_json::Value {
@@ -246,6 +268,7 @@ fn manifest_summary(manifest: &BundleManifest, path: &str) -> serde_json::Value 
         "packages": manifest.packages,
         "wheels": manifest.count(WHEELS),
         "built": manifest.built,
+        "advisories": manifest.advisories,
         "bytes": manifest.bytes(),
     })
 }

@@ -103,6 +103,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     if plan.changes.is_empty() {
         if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
             bundle::clear_unpacked(&site.host)?;
+            place_advisories(&site, flags)?;
         }
         site.close().await;
         return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts));
@@ -127,6 +128,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     let is_to_issue = plan.changes.iter().any(is_issued);
     let converged = async {
         let (recipe, plan, mut outcome) = converge_site(&site, &mut writer, &flags.parts, stop).await?;
+        place_advisories(&site, flags)?;
         if is_to_issue {
             let issued = issue_certificate(&site, &mut writer, &flags.parts, stop).await?;
             outcome.done += issued.done;
@@ -136,6 +138,14 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     };
     let (recipe, plan, outcome) = site.close_after(converged.await).await?;
     Ok(report_installed(&site, &recipe, &plan, Some(&outcome), &flags.parts))
+}
+
+/// Those of a bundle that was named, also where nothing else of it is needed.
+fn place_advisories(site: &Session, flags: &Install) -> Result<()> {
+    match &site.drivers.bundle {
+        Some(bundle) if flags.origin.bundle.is_some() => bundle.place_advisories(&site.host),
+        _ => Ok(()),
+    }
 }
 
 /// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.

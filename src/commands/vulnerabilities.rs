@@ -30,7 +30,7 @@ pub(crate) fn run(global: &Global, flags: &Vulnerabilities) -> Result<Report> {
             unasked.map_or_else(String::new, |why| format!("; {why}"))
         )));
     }
-    let document = document_of(&site, &examination, &kinds, worst, most_days);
+    let document = document_of(&site, &examination, &kinds, worst, most_days, unasked.as_deref());
     Ok(Report::new(document)
         .with_lines(examination.flaws.iter().flat_map(describe_flaw))
         .with_lines(kinds.iter().map(describe_kind))
@@ -64,6 +64,7 @@ fn document_of(
     kinds: &[KindState],
     worst: AdvisoryState,
     most_days: u32,
+    unasked: Option<&str>,
 ) -> Value {
     let kinds: Vec<Value> = kinds.iter().map(kind_document).collect();
     let sources: Vec<Value> = examination.sources.iter().map(source_document).collect();
@@ -73,6 +74,7 @@ fn document_of(
         "release": examination.parts.release,
         "distribution": examination.parts.distribution,
         "max_age_days": most_days,
+        "warnings": Vec::from_iter(unasked),
         "kinds": kinds,
         "sources": sources,
         "advisories": examination.flaws,

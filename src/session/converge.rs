@@ -186,7 +186,10 @@ pub(crate) fn unpack_bundle(site: &Session, plan: &Plan) -> Result<()> {
             && matches!(planned.change.resource, Resource::Package(_) | Resource::Release(_))
     });
     match &site.drivers.bundle {
-        Some(bundle) if fetched => bundle.unpacked(&site.host).map(|_| ()),
+        Some(bundle) if fetched => {
+            bundle.unpacked(&site.host)?;
+            bundle.place_advisories(&site.host)
+        }
         // An earlier run may have been cut.
         _ => bundle::clear_unpacked(&site.host),
     }

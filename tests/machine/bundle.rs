@@ -14,6 +14,7 @@ use std::process::Stdio;
 const NO_SOURCES: &str = "rm -rf /var/cache/apt/archives/* /var/lib/apt/lists/* /etc/apt/sources.list*";
 
 const FILE: &str = "/root/camcops.tar.zst";
+const ADVISORIES: &str = include_str!("../fixtures/advisories/pypi-2026-11-30.jsonl");
 
 #[test]
 #[ignore = "thorough: a whole install"]
@@ -33,6 +34,10 @@ fn from_a_bundle_alone_to_a_site() {
     let said = install(&target);
     assert!(said.contains("The CamCOPS application is running at https://machine/"), "{said}");
     wait_until_well(&target, "an install from a bundle");
+    let brought = "/var/lib/camcops-provision/advisories/bundle.json";
+    assert_eq!(target.run(&format!("stat --format %a:%U {brought}")), "600:root\n");
+    let known = "camcops-provision --json vulnerabilities | grep '\"advisories\": 108'";
+    target.run(known);
     // Neither the disk nor the machine is left with what only the building side needs.
     target.run(
         "[ ! -e /var/lib/camcops-provision/.bundle ]
@@ -43,8 +48,10 @@ fn from_a_bundle_alone_to_a_site() {
     assert_eq!(code, 0, "{pending}");
     let again = target.run("camcops-provision install --yes");
     assert!(again.starts_with("nothing to do\n"), "{again}");
+    target.run(&format!("rm {brought}"));
     let again = install(&target);
     assert!(again.starts_with("nothing to do\n"), "{again}");
+    target.run(known);
     assert_eq!(target.tried("camcops-provision plan --exit-code").0, 0);
     let failed = target.run("systemctl list-units --failed --plain --no-legend");
     assert_eq!(failed, "");
@@ -72,11 +79,13 @@ fn create(twin: &Machine) -> PathBuf {
     assert!(said.contains("archive of packages"), "{said}");
     twin.run("mv /root/sources.list /etc/apt/; [ -z \"$(ls -A /root | grep none)\" ]");
 
+    fs::write(twin.path("/root/pypi.jsonl"), ADVISORIES).unwrap();
+    let command = "bundle create --wheelhouse /srv/wheelhouse --advisories /root/pypi.jsonl --out";
     let begin = std::time::Instant::now();
-    let told: Value = serde_json::from_str(
-        &twin.run(&format!("camcops-provision --json bundle create --wheelhouse /srv/wheelhouse --out {FILE}")),
-    )
-    .unwrap();
+    let told: Value =
+        serde_json::from_str(&twin.run(&format!("camcops-provision --json {command} {FILE}; rm /root/pypi.jsonl")))
+            .unwrap();
+    assert_eq!(told["advisories"]["PyPI"]["records"], 108, "{told:#}");
     eprintln!("a bundle of {} MiB in {:.0} s", told["size"].as_u64().unwrap() >> 20, begin.elapsed().as_secs_f64());
     let built = told["built"].as_array().unwrap();
     assert!(built.iter().any(|one| one["pin"] == "py-bcrypt==0.4"), "{told:#}");

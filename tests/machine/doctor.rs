@@ -31,6 +31,7 @@ fn what_is_wrong_is_found_and_mended() {
     backups(&machine);
     wait_until_well(&machine, "all of that");
     all_is_well(&machine);
+    advisories(&machine);
     metrics(&machine);
 }
 
@@ -155,6 +156,49 @@ fn backups(machine: &Booted) {
     machine.run("mv /root/mariadb-dump /root/mysqldump /usr/bin");
     let (words, nothing) = ("the last try failed", "true");
     is_mended(machine, nothing, "backups", words);
+}
+
+/// What a real site has of published advisories, and of one that is made up for its own packages.
+fn advisories(machine: &Booted) {
+    let vulnerabilities = |arguments: &str, code: i32| -> Value {
+        let (ended, out, why) = machine.tried(&format!("camcops-provision --json vulnerabilities {arguments}"));
+        assert_eq!(ended, code, "{out}{why}");
+        serde_json::from_str(&out).unwrap()
+    };
+    assert!(vulnerabilities("", 69)["error"].as_str().unwrap().contains("there are no advisories"));
+    assert_eq!(asked(machine, "vulnerabilities").0, "not_applicable");
+    let published = include_str!("../fixtures/advisories/pypi-2026-11-30.jsonl");
+    std::fs::write(machine.path("/root/pypi.jsonl"), published).unwrap();
+    machine.run(
+        r#"now=$(date --utc +%Y-%m-%dT%H:%M:%SZ)
+         printf '{"id":"DEBIAN-CVE-1","modified":"%s","summary":"made up","affected":[{"package":{"ecosystem":"Debian:12","name":"openssl"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"fixed":"99"}]}]}]}
+{"id":"DEBIAN-CVE-2","modified":"%s","affected":[{"package":{"ecosystem":"Debian:12","name":"openssl"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"fixed":"0.1"}]}]}]}
+' $now $now > /root/debian.jsonl"#,
+    );
+    let told = vulnerabilities("--advisories /root/pypi.jsonl --advisories /root/debian.jsonl", 1);
+    let about = |package: &str| -> Vec<&str> {
+        let all = told["advisories"].as_array().unwrap();
+        all.iter().filter(|one| one["package"] == package).map(|one| one["id"].as_str().unwrap()).collect()
+    };
+    assert_eq!(about("openssl"), ["CVE-1"], "{told:#}");
+    // The newest level has what nothing ends, and nothing else.
+    let kinds = &told["kinds"];
+    assert_eq!((&kinds[0]["kind"], &kinds[0]["open"]), (&"python".into(), &0.into()), "{told:#}");
+    assert!(kinds[0]["parts"].as_u64().unwrap() > 150 && kinds[2]["parts"].as_u64().unwrap() > 150, "{kinds:#}");
+    assert_eq!(about("setuptools").len(), 2, "{told:#}");
+
+    machine.run("install -d -m 0700 /var/lib/camcops-provision/advisories; cp /root/*.jsonl /var/lib/camcops-provision/advisories");
+    let remedies = is(machine, "vulnerabilities", "warning", "1 advisory is open about packages of the distribution");
+    assert_eq!(remedies, ["camcops-provision vulnerabilities"]);
+    let metrics = machine.run("camcops-provision doctor --metrics - vulnerabilities");
+    let line = "camcops_advisories_open{instance=\"camcops\",of=\"system\"} 1\n";
+    assert!(metrics.contains(line) && metrics.contains("camcops_advisories_age_seconds{"), "{metrics}");
+    // What the account of the services puts there is not read.
+    machine.run("chown www-data /var/lib/camcops-provision/advisories/pypi.jsonl");
+    is(machine, "vulnerabilities", "warning", "belongs to www-data");
+    machine.run("chown root /var/lib/camcops-provision/advisories/pypi.jsonl; echo '{' > /var/lib/camcops-provision/advisories/broken.json");
+    is(machine, "vulnerabilities", "warning", "broken.json:2:0: EOF while parsing");
+    machine.run("rm /var/lib/camcops-provision/advisories/broken.json; camcops-provision plan --exit-code");
 }
 
 /// The timer's own sandbox sees what root sees.

@@ -1,14 +1,17 @@
 //! What a bundle says of itself.
 
+use super::advisories::ADVISORY_FILE;
 use super::{PACKAGES, TOOL, WHEELS};
 use crate::host::Host;
 use crate::site::facts;
 use anyhow::{Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The format that this version writes. A newer one is refused.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// That of bundles without advisories, which earlier versions read, too.
+const WITHOUT_ADVISORIES: u32 = 1;
 /// Its name in the archive.
 pub(crate) const MANIFEST: &str = "manifest.json";
 
@@ -31,8 +34,21 @@ pub(crate) struct BundleManifest {
     pub(crate) built: Vec<Built>,
     /// The names of the distribution's packages.
     pub(crate) packages: BTreeSet<String>,
+    /// What its advisories were chosen from, where it has any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) advisories: Covers,
     /// Every file, in the order in which they follow.
     pub(crate) files: Vec<BundledFile>,
+}
+
+/// What a list of advisories was chosen from, by ecosystem: what is not in it is not known to be wrong.
+pub(crate) type Covers = BTreeMap<String, CoveredData>;
+
+/// How much was known of an ecosystem, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CoveredData {
+    pub(crate) records: usize,
+    pub(crate) modified: String,
 }
 
 /// A kind of machine.
@@ -74,6 +90,11 @@ impl std::fmt::Display for BundleMachine {
         let BundleMachine { distribution, version, architecture } = self;
         write!(f, "{distribution} {version} on {architecture}")
     }
+}
+
+/// The format that such a bundle is written in.
+pub(crate) fn format_for(advisories: &Covers) -> u32 {
+    if advisories.is_empty() { WITHOUT_ADVISORIES } else { FORMAT }
 }
 
 impl BundleManifest {
@@ -120,7 +141,7 @@ impl BundleManifest {
 /// A plain name in one of the directories that a bundle has: it can lead nowhere else.
 fn is_allowed(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+-~!".contains(c);
-    path == TOOL
+    [TOOL, ADVISORY_FILE].contains(&path)
         || path.split_once('/').is_some_and(|(directory, name)| {
             [WHEELS, PACKAGES].contains(&directory)
                 && name.chars().all(plain)

@@ -1,5 +1,6 @@
 //! Reading a bundle: in one pass, each file held against the manifest.
 
+use super::advisories::ADVISORY_FILE;
 use super::manifest::{BundleManifest, BundledFile, MANIFEST};
 use super::{PACKAGES, TOOL, WHEELS, unusable_bundle};
 use crate::archive::pack::{PIECE, unpack_stream};
@@ -52,10 +53,46 @@ pub(crate) fn unpack_bundle(path: &str, host: &Host, directory: &str) -> Result<
         Ok(())
     };
     pass_through(path, begin, |file| match file.path.as_str() {
-        // Whoever reads this has it already.
-        TOOL => Ok(None),
+        // Whoever reads this has it already; advisories are put where they are kept.
+        TOOL | ADVISORY_FILE => Ok(None),
         inside => host.new_file(&format!("{directory}/{inside}")).map(Some),
     })
+}
+
+/// Gives one file to somebody who reads it; what comes before it is passed over.
+pub(crate) fn with_file(path: &str, wanted: &BundledFile, put: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<()> {
+    let mut archive = open_archive(path)?;
+    let (manifest, mut entries) = begin_reading(&mut archive, path)?;
+    for file in &manifest.files {
+        let entry = next_entry(&mut entries, path, &file.path)?;
+        if file == wanted {
+            let sum = digest::Context::new(&digest::SHA256);
+            let mut content = SummedReader { inner: entry.take(wanted.bytes), sum, wanted, is_damaged: false };
+            let done = put(&mut content);
+            return if content.is_damaged { Err(damaged_entry(path, &wanted.path)) } else { done };
+        }
+    }
+    Err(damaged_entry(path, &wanted.path))
+}
+
+/// Fails at the end of what is not what the manifest says, so that it is never put in place.
+struct SummedReader<'a, R> {
+    inner: R,
+    sum: digest::Context,
+    wanted: &'a BundledFile,
+    is_damaged: bool,
+}
+
+impl<R: Read> Read for SummedReader<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.sum.update(&buffer[..read]);
+        if read == 0 && encode_hex(self.sum.clone().finish().as_ref()) != self.wanted.sha256 {
+            self.is_damaged = true;
+            return Err(io::Error::other("not what the manifest says"));
+        }
+        Ok(read)
+    }
 }
 
 /// Goes through all of it: `put` may say where a file goes.

@@ -35,6 +35,7 @@ impl Small {
             release: "2.4.24-py3.11-00000000".into(),
             built: Vec::new(),
             packages: BTreeSet::from(["b".to_owned()]),
+            advisories: Covers::new(),
             files: files.to_vec(),
         };
         change(&mut manifest);
@@ -177,4 +178,51 @@ fn what_is_no_bundle_is_refused() {
     }
     refused(read::verify_bundle(&small.home.path().display().to_string()), "is no file");
     refused(read::verify_bundle("/nowhere/bundle"), "No such file");
+}
+
+/// A staged machine that takes advisories out of a bundle with these in it.
+fn placed(text: &str, change: impl FnOnce(&mut BundleManifest)) -> (tempfile::TempDir, Result<Option<String>>) {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().join("root");
+    std::fs::create_dir_all(root.join("var/lib/camcops-provision")).unwrap();
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::copy("/etc/os-release", root.join("etc/os-release")).unwrap();
+    let (live, host) = (Host::live().unwrap(), Host::staged(&root).unwrap());
+    let small = Small::new(|_| ());
+    let source = home.path().join("osv.json").display().to_string();
+    std::fs::write(&source, text).unwrap();
+    let mut manifest = small.manifest.clone();
+    manifest.files.insert(1, write::describe_file(&live, &source, advisories::ADVISORY_FILE).unwrap());
+    manifest.advisories.insert("PyPI".into(), CoveredData { records: 1, modified: "2026-11-30T00:00:00Z".into() });
+    change(&mut manifest);
+    let path = home.path().join("bundle").display().to_string();
+    let from = |path: &str| match path {
+        advisories::ADVISORY_FILE => source.clone(),
+        other => small.at(&other.replace('/', "-")).display().to_string(),
+    };
+    write::write_bundle(&live, &path, &manifest, from).unwrap();
+    let bundle = Bundle { path, tell: |_| (), manifest: OnceCell::new(), unpacked: OnceCell::new() };
+    let done = bundle.place_advisories(&host).and_then(|()| bundle.place_advisories(&host));
+    let placed = done.and_then(|()| host.read_text("/var/lib/camcops-provision/advisories/bundle.json"));
+    (home, placed)
+}
+
+#[test]
+fn advisories_are_put_where_the_site_keeps_them() {
+    let (home, text) = placed("{\"vulns\": []}", |manifest| assert_eq!(format_for(&manifest.advisories), FORMAT));
+    assert_eq!(text.unwrap().as_deref(), Some("{\"vulns\": []}"));
+    use std::os::unix::fs::PermissionsExt;
+    let directory = home.path().join("root/var/lib/camcops-provision/advisories");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&directory), mode(&directory.join("bundle.json"))), (0o700, 0o600));
+    // One that has none changes nothing.
+    let (home, text) = placed("x", |manifest| drop(manifest.files.remove(1)));
+    assert_eq!(text.unwrap(), None);
+    assert!(!home.path().join("root/var/lib/camcops-provision/advisories").exists());
+    assert_eq!(format_for(&Covers::new()), 1);
+    // What is damaged is not put in place.
+    let (home, text) = placed("x", |manifest| manifest.files[1].sha256 = "0".repeat(64));
+    let why = text.unwrap_err();
+    assert!(Exit::of(&why) == Exit::Unusable && why.to_string().contains("advisories/osv.json"), "{why:#}");
+    assert!(!home.path().join("root/var/lib/camcops-provision/advisories/bundle.json").exists());
 }

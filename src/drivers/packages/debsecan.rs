@@ -41,3 +41,51 @@ pub(crate) fn ask_debsecan(host: &Host, known: &PackageSource, suite: &str) -> R
         Err(why) => AskedDebsecan::NotAsked(format!("{why:#}")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::script::{Playing, Step};
+    use crate::layout::DEBIAN;
+    use crate::settings::{Settings, Sources};
+
+    fn asked(overrides: &[&str], lacks: &[&str], answer: Option<Step>) -> (AskedDebsecan, Vec<Step>) {
+        let home = tempfile::tempdir().unwrap();
+        let host = Host::staged(home.path()).unwrap();
+        let all = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+        let sources = Sources { overrides: all(overrides), ..Sources::default() };
+        let settings = Settings::resolve(&sources).unwrap().settings;
+        let known = PackageSource::new(DEBIAN.packages, &settings.network, None, |_| ());
+        let playing = Playing::begin(home.path(), &[], &all(lacks), &answer.into_iter().collect::<Vec<_>>(), false);
+        let asked = ask_debsecan(&host, &known, "bookworm").unwrap();
+        let (steps, left) = playing.end();
+        assert!(left.is_empty(), "{left:?}");
+        (asked, steps)
+    }
+
+    fn question() -> Step {
+        Step { run: Some("debsecan --suite bookworm --format detail".into()), ..Step::default() }
+    }
+
+    #[test]
+    fn it_is_asked_by_the_way_that_leads_out_and_never_offline() {
+        let proxy = "network.https_proxy=http://proxy.example.org:3128";
+        let mut step = Step { output: Some("CVE-2026-1 bash\n".into()), ..question() };
+        step.env.insert("https_proxy".into(), "http://proxy.example.org:3128".into());
+        step.env.insert("SSL_CERT_FILE".into(), "/etc/ssl/own.pem".into());
+        let (told, _) = asked(&[proxy, "network.ca_bundle=/etc/ssl/own.pem"], &[], Some(step));
+        assert!(matches!(told, AskedDebsecan::Told(list) if list == "CVE-2026-1 bash\n"));
+        let (told, steps) = asked(&["network.offline=true"], &[], None);
+        assert!(steps.is_empty() && matches!(told, AskedDebsecan::NotAsked(why) if why.contains("network.offline")));
+        assert!(matches!(asked(&[], &["debsecan"], None).0, AskedDebsecan::NotThere));
+    }
+
+    #[test]
+    fn what_it_could_not_fetch_is_told() {
+        let complaint = Some("error: while downloading https://x/:\nerror: no route\n".into());
+        let (told, _) = asked(&[], &[], Some(Step { status: Some(1), complaint, ..question() }));
+        assert!(
+            matches!(told, AskedDebsecan::NotAsked(why) if why.contains("exit status: 1") && why.contains("no route"))
+        );
+    }
+}
