@@ -82,7 +82,10 @@ pub(crate) fn parse_data(text: &str) -> Result<Vec<TrackedFlaw>, FileFault> {
         }
     }
     let mut flaws = Vec::new();
-    for (at, line) in lines.take_while(|(_, line)| !line.is_empty()) {
+    for (at, line) in lines {
+        if line.is_empty() {
+            return Ok(flaws);
+        }
         let flaw = parse_flaw(line, &names);
         flaws.push(
             flaw.ok_or_else(|| {
@@ -90,7 +93,8 @@ pub(crate) fn parse_data(text: &str) -> Result<Vec<TrackedFlaw>, FileFault> {
             })?,
         );
     }
-    Ok(flaws)
+    // zlib does not say that its end is missing.
+    Err(broken_line(text.lines().count(), "debsecan's data are cut short: fetch them again"))
 }
 
 fn parse_flaw(line: &str, names: &[(&str, &str)]) -> Option<TrackedFlaw> {
@@ -180,6 +184,19 @@ fn broken_line(at: usize, what: &str) -> FileFault {
 mod tests {
     use super::super::parts::tests::staged_machine;
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_read_stops_the_program(text in "(VERSION 1\n)?([A-Z]{3}-[0-9],|[a-z ]{0,4}|,|\n|\\(|\\)|[0-9.:~+-]{1,4}|\\PC){0,40}") {
+            let _ = (parse_data(&text), parse_list(&text));
+            for kind in PartKind::ALL {
+                let other = text.chars().rev().collect::<String>();
+                let (one, other) = (PartVersion::parse(kind, &text), PartVersion::parse(kind, &other));
+                prop_assert_eq!(one.cmp(&other), other.cmp(&one).reverse());
+            }
+        }
+    }
 
     const DATA: &str = "VERSION 1\n\
         CVE-2026-1,,a flaw, with a comma\nCVE-2026-2,,another\nCVE-2026-3,,of one package\n\n\
@@ -240,6 +257,8 @@ mod tests {
             ("VERSION 1\nCVE-1,,x\n\nopenssl,0,S   ,1,\nopenssl,0,S,1,\n", 5),
             ("VERSION 1\nCVE-1,,x\n\nopenssl,0,S   ,a_b,\n", 4),
             ("VERSION 1\nCVE-1,,x\n\nopenssl,0,S   \n", 4),
+            ("VERSION 1\nCVE-1,,x\n\nopenssl,0,S   ,1,\n", 5),
+            ("VERSION 1\nCVE-1,,x\n", 3),
         ] {
             assert_eq!(parse_data(text).unwrap_err().line, line, "{text}");
         }

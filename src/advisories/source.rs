@@ -6,7 +6,7 @@ use super::record::{Covers, FileFault, OsvItem, OsvRecord, parse_date, read_item
 use crate::base::text::show_plain;
 use crate::host::{Host, PathInfo, PathKind};
 use anyhow::Result;
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use serde_json::de::{IoRead, SliceRead};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -124,7 +124,9 @@ impl AdvisoryReader<'_> {
         }
         for name in self.host.list(path)?.unwrap_or_default() {
             let inside = format!("{path}/{name}");
+            // Its name is no text, or it is gone.
             let Some(found) = self.host.stat(&inside)? else {
+                source.left_out += 1;
                 continue;
             };
             let is_meant = !name.contains('.') || ENDINGS.iter().any(|ending| name.ends_with(ending));
@@ -275,7 +277,7 @@ fn unpacked_stream(mut file: File) -> Result<(Box<dyn Read>, bool), FileFault> {
     let length = read_fully(&mut file, &mut magic).map_err(unreadable)?;
     let whole = Cursor::new(magic[..length].to_vec()).chain(file);
     match magic {
-        [0x1f, 0x8b, ..] => Ok((Box::new(GzDecoder::new(whole)), true)),
+        [0x1f, 0x8b, ..] => Ok((Box::new(MultiGzDecoder::new(whole)), true)),
         [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => Ok((Box::new(ZlibDecoder::new(whole)), true)),
         [b'P', b'K', 3 | 5, 4 | 6] => {
             Err(fault("it is a zip archive: unpack it with `unzip FILE -d DIRECTORY`, and name the directory".into()))

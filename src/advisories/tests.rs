@@ -313,6 +313,13 @@ fn broken_files_are_told_with_their_lines() {
         let trial = Trial::new(&[("pypdf", "6.6.0")]);
         trial.write(name, text).refused(name, words);
     }
+    // What was cut on its way.
+    let trial = Trial::new(&[("pypdf", "6.6.0")]);
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(format!("VERSION 1\nCVE-1,,x\n\n{}\n", "bash,0,S   ,1,\n".repeat(90_000)).as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    trial.write("bookworm", &packed).examine().unwrap();
+    trial.write("bookworm", &packed[..packed.len() / 2]).refused("bookworm", "");
     let trial = Trial::new(&[]);
     trial.write("a.gz", b"\x1f\x8bnot packed").write("b.json", b"\xff\xfe").write("c", b"CVE-1 bash\n\xff\n");
     for words in ["a.gz:1:1: ", "b.json:1:1: it is not UTF-8", "c:2:1: it is not UTF-8"] {

@@ -5,7 +5,7 @@ use crate::base::report::Report;
 use crate::cli::Cli;
 use crate::drivers::services::member::list_members;
 use crate::host::named_file::{create_directory, write_output};
-use crate::layout::{PlannedKind, Row, Whose};
+use crate::layout::{ADVISORIES, PlannedKind, Row, Whose};
 use crate::session::Session;
 use crate::settings::{self, LogMode};
 use crate::site::facts::Manager;
@@ -49,6 +49,7 @@ fn other_paths(site: &Session) -> Vec<Row> {
             "more of them, in files that end with .toml",
         ),
         row(backups, PlannedKind::Directory, "0700", "backups and dumps"),
+        row(ADVISORIES.to_owned(), PlannedKind::Directory, "0700", "published advisories, for vulnerabilities"),
     ];
     match site.manager() {
         Manager::Systemd => {
