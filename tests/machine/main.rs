@@ -23,6 +23,7 @@ mod own_tests;
 mod package;
 mod package_pending;
 mod package_site;
+mod pdf;
 mod refused_settings;
 mod release;
 mod resilience;

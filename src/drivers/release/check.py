@@ -56,7 +56,8 @@ for name, distribution in sorted(installed.items()):
 for name in NEEDED:
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            importlib.import_module(name)
+            # WeasyPrint is loaded when something of it is used.
+            getattr(importlib.import_module(name), "HTML", None)
     except BaseException as why:  # An import may even exit.
         first = (str(why).strip().splitlines() or [type(why).__name__])[0]
         problems.append(f"{name} can't be loaded: {first}")

@@ -8,6 +8,7 @@ def _choose_engine(module):
     if getattr(module, "PDF_ENGINE", None) != "pdfkit":
         # This version of CamCOPS uses WeasyPrint by itself, and its pages are made for it.
         _changes.clear()
+        _load()
         return
     module.PDF_ENGINE = "weasyprint"
     module.CSS_PAGED_MEDIA = True
@@ -37,19 +38,72 @@ th, td { box-sizing: border-box; overflow-wrap: break-word; }
 </style>"""
 
 
+def _serves():
+    """Whether other processes are made of this one: they share what it has loaded, and their first page comes at once."""
+    return "worker" in sys.argv or any(word.startswith("serve_") for word in sys.argv[1:2])
+
+
+_waits = True
+
+
+def _load():
+    """WeasyPrint itself."""
+    global _waits
+    if _waits:
+        _waits = False
+        sys.modules.pop("weasyprint", None)
+    try:
+        import weasyprint
+        import weasyprint.urls
+    except (ImportError, OSError):
+        # Half of it is of no use, and what it lacks may come.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "weasyprint"]:
+            del sys.modules[name]
+        raise
+    return weasyprint
+
+
+class _StandIn:
+    """CamCOPS loads WeasyPrint whenever it starts, which takes more than a second: this is what it gets until it is used."""
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @staticmethod
+    def exec_module(module):
+        def load(name):
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return getattr(_load(), name)
+
+        module.__getattr__ = load
+
+
+def _load_ahead():
+    try:
+        _load()
+    except (ImportError, OSError) as why:
+        # A site without PDF documents is better than none.
+        import logging
+
+        log = logging.getLogger("camcops_provision")
+        log.error(f"PDF documents can't be made: {why}; see `camcops-provision doctor packages e2e.pdf`")
+
+
 def _make_pages(module):
     import threading
 
     # The libraries that it stands on are not made for several threads.
     one_at_a_time = threading.Lock()
+    if _serves():
+        _load_ahead()
 
     def pdf_from_html(req, html, header_html=None, footer_html=None, extra_wkhtmltopdf_options=None):
-        from weasyprint import HTML
-        from weasyprint.urls import URLFetcher
-
+        weasyprint = _load()
         # A document has all in itself but for the logos: it must not wait for another machine, nor tell it anything.
-        fetcher = URLFetcher(allowed_protocols=("data", "file"))
-        document = HTML(string=html.replace("</head>", _STYLE + "</head>", 1), url_fetcher=fetcher)
+        fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data", "file"))
+        document = weasyprint.HTML(string=html.replace("</head>", _STYLE + "</head>", 1), url_fetcher=fetcher)
         with one_at_a_time:
             # Widths of columns stand in the pages as attributes.
             return document.write_pdf(presentational_hints=True)
@@ -64,17 +118,20 @@ _changes = {
 
 
 class _Loading:
-    """Finds these modules where everybody finds them, and changes each when it is loaded."""
+    """Finds modules where everybody finds them, and changes each when it is loaded."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name not in _changes:
+        stands_in = name == "weasyprint" and _waits
+        if name not in _changes and not stands_in:
             return None
-        from importlib.machinery import PathFinder
+        from importlib.machinery import ModuleSpec, PathFinder
 
         spec = PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
             return None
+        if stands_in:
+            return ModuleSpec(name, _StandIn)
         load = spec.loader.exec_module
 
         def load_and_change(module):
