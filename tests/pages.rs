@@ -150,3 +150,28 @@ fn the_doctor_looks_into_the_page() {
     let said = judged("wkhtmltopdf", &[("PATH", home.path())]);
     assert!(!said.success && said.err.contains("No wkhtmltopdf executable found"), "{}", said.all());
 }
+
+/// Kilobytes that a process of the web server has more of after twenty more documents.
+const GROWTH: &str = "
+import sys
+sys.argv = ['camcops_server', 'serve_gunicorn']
+from camcops_server.cc_modules.cc_pdf import pdf_from_html
+def make(number):
+    for _ in range(number):
+        pdf_from_html(None, '<html><head></head><body>A page</body></html>')
+def resident():
+    with open('/proc/self/statm') as file:
+        return int(file.read().split()[1]) * 4
+make(5)
+before = resident()
+make(20)
+print(resident() - before)";
+
+#[test]
+fn a_process_does_not_grow_with_each_document() {
+    let (_home, mut command) = python("weasyprint");
+    let said = Said::by(command.args(["-c", GROWTH]));
+    assert!(said.success, "{}", said.all());
+    let grown: i64 = said.out.trim().parse().unwrap();
+    assert!(grown < 2000, "{grown} kB");
+}

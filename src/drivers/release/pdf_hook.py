@@ -54,6 +54,7 @@ def _load():
         sys.modules.pop("weasyprint", None)
     try:
         import weasyprint
+        import weasyprint.text.fonts
         import weasyprint.urls
     except (ImportError, OSError):
         # Half of it is of no use, and what it lacks may come.
@@ -96,6 +97,7 @@ def _make_pages(module):
 
     # The libraries that it stands on are not made for several threads.
     one_at_a_time = threading.Lock()
+    fonts = []
     if _serves():
         _load_ahead()
 
@@ -105,8 +107,11 @@ def _make_pages(module):
         fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data", "file"))
         document = weasyprint.HTML(string=html.replace("</head>", _STYLE + "</head>", 1), url_fetcher=fetcher)
         with one_at_a_time:
+            # What fontconfig has read once for each document, it would never give back.
+            if not fonts:
+                fonts.append(weasyprint.text.fonts.FontConfiguration())
             # Widths of columns stand in the pages as attributes.
-            return document.write_pdf(presentational_hints=True)
+            return document.write_pdf(presentational_hints=True, font_config=fonts[0])
 
     module.pdf_from_html = pdf_from_html
 
