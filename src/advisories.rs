@@ -238,7 +238,8 @@ impl<'a> Matcher<'a> {
                     summary: record.summary.clone(),
                     // What only subscribers get is no package that apt has for everybody.
                     has_fix: !fixed.is_empty() && !package.ecosystem.contains(":Pro:"),
-                    is_ended: kind == PartKind::Python && self.newest.is_without(name, affected)?,
+                    is_ended: kind == PartKind::Python
+                        && self.newest.is_without(name, record).with_context(in_record)?,
                     fixed,
                 });
             }

@@ -3,7 +3,7 @@
 use super::fold::FoldedFlaw;
 use super::matching::is_affected;
 use super::parts::{PartKind, SitePart, normal_name};
-use super::record::AffectedPackage;
+use super::record::{OsvPackage, OsvRecord};
 use crate::drivers::release::hardening::Remainder;
 use anyhow::Result;
 use serde::Serialize;
@@ -43,12 +43,18 @@ pub(crate) struct NewestRelease {
 }
 
 impl NewestRelease {
-    /// Whether it does not have what an advisory is about.
-    pub(crate) fn is_without(&self, package: &str, affected: &AffectedPackage) -> Result<bool> {
-        match self.pins.get(package) {
-            Some(version) => Ok(!is_affected(PartKind::Python, version, affected)?),
-            None => Ok(!self.pins.is_empty()),
+    /// Whether it does not have what an advisory is about, in any of the places where that names the package.
+    pub(crate) fn is_without(&self, package: &str, record: &OsvRecord) -> Result<bool> {
+        let Some(version) = self.pins.get(package) else {
+            return Ok(!self.pins.is_empty());
+        };
+        for affected in &record.affected {
+            let is_meant = |named: &OsvPackage| named.ecosystem == "PyPI" && normal_name(&named.name) == package;
+            if affected.package.as_ref().is_some_and(is_meant) && is_affected(PartKind::Python, version, affected)? {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
     /// What ends a flaw of a part.

@@ -138,6 +138,20 @@ fn a_site_has_exactly_what_is_about_its_versions() {
 }
 
 #[test]
+fn a_flaw_that_came_back_is_not_ended_by_what_has_it_again() {
+    let trial = Trial::new(&[("pypdf", "6.6.0")]);
+    let mut one = record("GHSA-1", "PyPI", "pypdf", json!([{ "introduced": "0" }, { "fixed": "6.7" }]));
+    let ending = |one: &Value| {
+        trial.write("a.json", one.to_string());
+        trial.examine().unwrap().flaws.remove(0).ending
+    };
+    assert!(matches!(ending(&one), FlawEnding::Release { version: Some(_), .. }));
+    let again = record("GHSA-1", "PyPI", "PyPDF", json!([{ "introduced": "7.0" }]));
+    one["affected"].as_array_mut().unwrap().push(again["affected"][0].clone());
+    assert_eq!(ending(&one), FlawEnding::Nothing);
+}
+
+#[test]
 fn what_is_packed_or_of_debsecan_is_read_too() {
     let trial = Trial::new(&[("pypdf", "6.6.0")]);
     let text = record("GHSA-1", "PyPI", "pypdf", json!([{ "introduced": "0" }])).to_string();
