@@ -72,7 +72,8 @@ impl Session {
         let settings_file = settings_file(&host, global);
         let sources = read_sources(&host, &settings_file, global)?;
         let resolved = Settings::resolve(&sources).map_err(|problems| Exit::Settings.because(problems.to_string()))?;
-        let facts = Facts::gather(&host)?;
+        let mut facts = Facts::gather(&host)?;
+        facts.untested = release::untested::read_lists(&host, &global.instance)?;
         let layout = Layout::new(facts.flavour, &global.instance);
         let site = Site { instance: global.instance.clone(), settings_file, resolved, facts, layout };
         check_environment(&site)?;

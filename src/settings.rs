@@ -42,7 +42,7 @@ pub(crate) use types::{
     WebAddress, WebPath,
 };
 pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
-pub(crate) use version::Version;
+pub(crate) use version::{Version, list_numbers};
 
 // To add a key, add its lines here, in the order in which an administrator would look for it:
 // * the doc comment is one or two plain sentences; they are shown as they are;

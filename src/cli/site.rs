@@ -186,6 +186,10 @@ pub(crate) struct UpgradeFlags {
     /// The version [default: the newest that this program knows]
     #[arg(long, value_name = "V")]
     pub(crate) to: Option<String>,
+    /// Try a version that is newer than this program knows: its packages are found in the package index, and what it does to
+    /// the tables is seen when it is done
+    #[arg(long, requires = "to")]
+    pub(crate) untested: bool,
     /// Only tell what would be done, and what stands in the way
     #[arg(long)]
     pub(crate) check: bool,

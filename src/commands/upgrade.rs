@@ -18,7 +18,7 @@ use crate::cli::{Global, Parts, UpgradeFlags as Flags};
 use crate::commands::upgrade::rollback::Writes;
 use crate::drivers::{release, services, tables};
 use crate::engine::Plan;
-use crate::journal::Writer;
+use crate::journal::{self, Writer};
 use crate::probe::{Backend, Endpoint};
 use crate::resource::{Part, Resource};
 use crate::session::Session;
@@ -43,9 +43,13 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     global.set.extend(overriding_sources(&flags.origin)?);
     let site = load_site(&global)?;
     refuse_unknown_distribution(&site)?;
-    let to = check::target_version(flags.to.as_deref(), site.settings().camcops.hardening)?;
+    let to = check::target_version(flags.to.as_deref(), flags.untested, site.settings().camcops.hardening)?;
     if flags.check {
-        let mut found = site.close_after(check::check_upgrade(&site, to).await).await?;
+        // What is found of an unknown version is put where releases are built.
+        let lock = (!to.is_known()).then(|| journal::try_lock(&site.host)).transpose()?;
+        let facts = check::with_untested(&site, to, false)?;
+        drop(lock);
+        let mut found = site.close_after(check::check_upgrade(&site, &facts, to).await).await?;
         found.published = Some(check::ask_index(&site));
         return check::report_preflight(&site, &found, flags.exit_code);
     }
@@ -56,22 +60,27 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
         );
     }
     let mut writer = Writer::open(&site.host, &site.instance, "upgrade")?;
-    let found = check::check_upgrade(&site, to).await?;
+    let begun = begun_upgrade(&site, to)?;
+    let facts = check::with_untested(&site, to, begun.is_some())?;
+    let found = check::check_upgrade(&site, &facts, to).await?;
     if !found.problems.is_empty() {
         return Err(Exit::Failed.because(found.problems.join("\n")));
     }
-    let begun = begun_upgrade(&site, to)?;
     if !found.pending && begun.is_none() {
         site.close().await;
         check::set_version(&global, to.as_str())?;
         return Ok(report_unchanged(&site));
     }
-    let question = format!("CamCOPS {} -> {}", found.from, to.as_str());
+    let known = if to.is_known() { "" } else { ", which this camcops-provision was never tested with" };
+    let question = format!("CamCOPS {} -> {}{known}", found.from, to.as_str());
     ask_to_agree(&Question::new(&question, Enter::No), flags.yes, site.style)?;
     let writes = match begun {
         Some(_) => Writes::Anybodys,
         None => Writes::Ours,
     };
+    for list in facts.untested.iter().filter(|list| list.version == to.as_str()) {
+        release::untested::keep_list(&site.host, &site.instance, list)?;
+    }
     let next = with_version(&global, to.as_str())?;
     build_release(&next, &mut writer, stop).await?;
     let visitor = Visitor::begin(&next)?;

@@ -71,7 +71,14 @@ pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(vec![match Path::new(&python).metadata() {
         Ok(_) => {
             let target = site.host.read_link(&site.layout.venv)?.unwrap_or_default();
-            Finding::ok(target.rsplit('/').next().unwrap_or_default())
+            let name = target.rsplit('/').next().unwrap_or_default();
+            match site.settings().camcops.wanted_version().is_known() {
+                true => Finding::ok(name),
+                false => Finding::warning(
+                    format!("{name}: this camcops-provision was never tested with that CamCOPS"),
+                    "apt-get install --only-upgrade camcops-provision",
+                ),
+            }
         }
         Err(why) => Finding::for_install(format!("{python}: {why}: the Python under the release is gone")),
     }])

@@ -16,6 +16,7 @@ pub(crate) mod newer;
 pub(crate) mod pdf;
 pub(crate) mod python;
 mod tool;
+pub(crate) mod untested;
 mod whole;
 
 use crate::archive::bundle::Bundle;
@@ -53,6 +54,8 @@ pub(crate) struct WantedRelease {
     pub(crate) version: Version,
     pub(crate) python: Interpreter,
     pub(crate) pdf: PdfEngine,
+    /// Its packages, where no list of this program has them.
+    untested: Option<Rc<str>>,
 }
 
 impl WantedRelease {
@@ -63,14 +66,24 @@ impl WantedRelease {
 
     /// The release of a version on this machine; or what is missing for it.
     pub(crate) fn of(settings: &Settings, facts: &Facts, version: Version) -> Result<WantedRelease, Missing> {
+        refuse_unknown(version, facts)?;
         let python = python::choose_python(&settings.camcops.python, facts, version)?;
         let pdf = PdfEngine::for_version(version, settings, facts)?;
-        Ok(WantedRelease { id: release_id(version, python.minor, pdf), version, python, pdf })
+        let untested = lock::untested_lists(version, facts).find(|list| list.minor == python.minor);
+        let untested = untested.map(|list| list.lock.clone());
+        let id = match &untested {
+            None => release_id(version, python.minor, pdf),
+            Some(list) => name_release(version, python.minor, pdf, &lock::leave_out(list, pdf.left_out())),
+        };
+        Ok(WantedRelease { id, version, python, pdf, untested })
     }
 
     /// Its packages, with their hashes.
     fn lock(&self) -> String {
-        lock_without(self.version, self.python.minor, self.pdf.left_out())
+        match &self.untested {
+            None => lock_without(self.version, self.python.minor, self.pdf.left_out()),
+            Some(list) => lock::leave_out(list, self.pdf.left_out()),
+        }
     }
 
     /// What is wanted of it.
@@ -122,17 +135,30 @@ fn release_id(version: Version, minor: u8, pdf: PdfEngine) -> String {
     // Several ask for it in one run, and a lock is long.
     static NAMES: Mutex<BTreeMap<(&str, u8, PdfEngine), String>> = Mutex::new(BTreeMap::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    names.entry((version.as_str(), minor, pdf)).or_insert_with(|| name_release(version, minor, pdf)).clone()
+    names
+        .entry((version.as_str(), minor, pdf))
+        .or_insert_with(|| name_release(version, minor, pdf, &lock_without(version, minor, pdf.left_out())))
+        .clone()
 }
 
-fn name_release(version: Version, minor: u8, pdf: PdfEngine) -> String {
+fn name_release(version: Version, minor: u8, pdf: PdfEngine, lock: &str) -> String {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-    let lock = lock_without(version, minor, pdf.left_out());
-    for text in [BUILD_LOCK, &lock, FINISH].into_iter().chain(pdf.hook().iter().map(|(_, text)| *text)) {
+    for text in [BUILD_LOCK, lock, FINISH].into_iter().chain(pdf.hook().iter().map(|(_, text)| *text)) {
         digest.update(text.as_bytes());
     }
     let digest = encode_hex(&digest.finish().as_ref()[..4]);
     format!("{}-py3.{minor}-{digest}", version.as_str())
+}
+
+/// Refuses a version of which nothing is known here.
+fn refuse_unknown(version: Version, facts: &Facts) -> Result<(), Missing> {
+    if version.is_known() || lock::untested_lists(version, facts).next().is_some() {
+        return Ok(());
+    }
+    Err(Missing(format!(
+        "camcops.version asks for CamCOPS {0}, which this camcops-provision does not know: a newer camcops-provision may know it, and `camcops-provision upgrade --to {0} --untested` tries it all the same",
+        version.as_str()
+    )))
 }
 
 /// The places of one release: its own, and those that are there only while it is made or removed.

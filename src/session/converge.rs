@@ -26,7 +26,9 @@ pub(crate) async fn make_plan(site: &Session, journal: &Journal, parts: &Parts) 
     let mut recipe = site.recipe(&found)?;
     keep_parts(&mut recipe.wanted, parts);
     recipe.missing.retain(|(part, _)| parts.include(*part));
-    let scope = Scope { instance: &site.instance, adopt: parts.adopt, whole: parts.whole() };
+    // Where something is missing, what depends on it is not in the recipe, and wanted all the same.
+    let whole = parts.whole() && recipe.missing.is_empty();
+    let scope = Scope { instance: &site.instance, adopt: parts.adopt, whole };
     let plan = engine::make_plan(&site.host, &site.drivers, journal, &recipe.wanted, scope).await?;
     Ok((recipe, plan))
 }

@@ -3,6 +3,8 @@
 use super::choices::Hardening;
 use super::value::{Setting, list_choices, one_line};
 use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use toml_edit::Value;
 
 /// What this program can install: a version of CamCOPS with the packages that it asks for, or a hardened level of it, as
@@ -30,6 +32,27 @@ impl Version {
         Version::known().rfind(may_be).unwrap_or(Version(""))
     }
 
+    /// One that is newer than all of these, by its name.
+    pub(crate) fn beyond(name: &str) -> Option<Version> {
+        // A few letters for each name that a run ever meets.
+        static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        if !Version::is_beyond(name) {
+            return None;
+        }
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names.get(name).copied();
+        Some(Version(known.unwrap_or_else(|| {
+            let name: &'static str = Box::leak(name.into());
+            names.insert(name);
+            name
+        })))
+    }
+
+    /// Whether this program has been tested with it.
+    pub(crate) fn is_known(self) -> bool {
+        KNOWN.contains(&self.0)
+    }
+
     /// Whether a version of CamCOPS is newer than all of these.
     pub(crate) fn is_beyond(name: &str) -> bool {
         let newest = Version::newest(Hardening::Off);
@@ -52,7 +75,7 @@ impl Version {
 }
 
 /// The numbers of a version as CamCOPS has them.
-fn list_numbers(name: &str) -> Option<[u32; 3]> {
+pub(crate) fn list_numbers(name: &str) -> Option<[u32; 3]> {
     let numbers: Option<Vec<u32>> = name.split('.').map(|number| number.parse().ok()).collect();
     numbers?.try_into().ok()
 }
@@ -64,7 +87,8 @@ impl Setting for Version {
 
     fn read(value: &Value) -> Result<Self> {
         let word = one_line(value)?;
-        match Version::named(word) {
+        // A newer one is refused where it is to be installed, unless its packages were found before.
+        match Version::named(word).or_else(|| Version::beyond(word)) {
             Some(version) => Ok(version),
             None => bail!("{word:?} is not one of the choices"),
         }
@@ -92,5 +116,8 @@ mod tests {
         assert!(beyond.into_iter().all(Version::is_beyond));
         let others = ["2.4.24", "2.4.9", "2.4.24+1", "2.4", "2.4.100.1", "2.4.x", ""];
         assert!(!others.into_iter().any(Version::is_beyond));
+        let newer = Version::beyond("2.4.100").unwrap();
+        assert!(!newer.is_known() && newer == Version::read(&"2.4.100".into()).unwrap());
+        assert!(Version::beyond("2.4.24+2").is_none() && Version::read(&"2.4.24+2".into()).is_err());
     }
 }

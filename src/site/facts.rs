@@ -7,6 +7,7 @@ use crate::settings::Python;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// Who starts services on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -64,9 +65,21 @@ pub struct Facts {
     pub(crate) timezone: String,
     /// The Pythons that CamCOPS can run on, here or among the distribution's packages.
     pub(crate) pythons: Pythons,
+    /// What is known here of versions that are newer than this program.
+    #[serde(skip)]
+    pub(crate) untested: Vec<UntestedList>,
     pub(crate) cores: u32,
     /// Memory in MiB.
     pub(crate) memory_mb: u64,
+}
+
+/// The packages of a version that this program was never tested with, as they were found here.
+#[derive(Debug, Clone)]
+pub(crate) struct UntestedList {
+    pub(crate) version: String,
+    pub(crate) minor: u8,
+    /// With their hashes.
+    pub(crate) lock: Rc<str>,
 }
 
 /// The Pythons of a machine.
@@ -119,6 +132,7 @@ impl Facts {
             host_name: host_name(host, staged)?,
             timezone: find_timezone(host)?,
             pythons: find_pythons(host, release)?,
+            untested: Vec::new(),
             cores,
             memory_mb,
         })

@@ -124,6 +124,12 @@ fn refuses(machine: &Booted) {
     let (code, _, why) = machine.tried("camcops-provision rollback --yes");
     assert_eq!(code, 1, "{why}");
     assert!(why.contains("nothing to go back to"), "{why}");
+    // What can't be built takes away nothing of what there is.
+    let unknown = "--set camcops.version=2.4.99";
+    let plan = machine.run(&format!("camcops-provision plan {unknown}"));
+    assert!(plan.contains("does not know") && !plan.contains("remove"), "{plan}");
+    let (code, _, why) = machine.tried(&format!("camcops-provision install --yes {unknown}"));
+    assert!(code == 69 && why.contains("--to 2.4.99 --untested"), "{code} {why}");
     // The index has one that nobody knows here.
     machine.run(
         "mkdir -p /srv/index/simple/camcops-server; cd /srv/index/simple/camcops-server

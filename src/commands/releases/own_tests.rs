@@ -63,13 +63,13 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn take(&mut self, line: &str) {
+    fn take(&mut self, line: &str, server: bool) {
         match serde_json::from_str(line) {
             Ok(Line::Found { found }) => self.found = found,
             Ok(Line::Ended { ended }) => self.ended = Some(ended),
             Ok(Line::Test { outcome, .. }) if outcome == "passed" => self.passed += 1,
             Ok(Line::Test { outcome, .. }) if outcome == "skipped" => self.skipped += 1,
-            Ok(Line::Test { test, why, .. }) => match known_reason(&test) {
+            Ok(Line::Test { test, why, .. }) => match known_reason(&test, server) {
                 Some(reason) => self.known.push(FailedTest { test, why: reason.to_owned() }),
                 None => {
                     let why = why.unwrap_or_default();
@@ -87,15 +87,17 @@ impl Outcome {
 }
 
 /// Why a test fails in every release.
-fn known_reason(test: &str) -> Option<&'static str> {
-    static ROWS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+fn known_reason(test: &str, server: bool) -> Option<&'static str> {
+    static ROWS: LazyLock<Vec<(String, bool, String)>> = LazyLock::new(|| {
         let Ok(file) = KNOWN.parse::<Document<String>>() else { return Vec::new() };
         let rows = file.get("known").and_then(|rows| rows.as_array_of_tables()).into_iter().flatten();
         let text = |row: &toml_edit::Table, key| Some(row.get(key)?.as_str()?.to_owned());
-        rows.filter_map(|row| Some((text(row, "test")?, text(row, "reason")?))).collect()
+        let server = |row: &toml_edit::Table| row.get("server").and_then(|value| value.as_bool()).unwrap_or(false);
+        rows.filter_map(|row| Some((text(row, "test")?, server(row), text(row, "reason")?))).collect()
     });
     let name = test.rsplit("::").next().unwrap_or(test);
-    ROWS.iter().find(|(known, _)| known == name).map(|(_, reason)| reason.as_str())
+    let mut rows = ROWS.iter();
+    rows.find(|(known, on_server, _)| known == name && (server || !on_server)).map(|(_, _, reason)| reason.as_str())
 }
 
 pub(crate) async fn test_release(global: &Global, flags: &OwnTests) -> Result<Report> {
@@ -175,7 +177,7 @@ fn run_tests(site: &Session, id: &str, login: Option<&DatabaseAddress>) -> Resul
         .input(order.to_string().as_bytes())
         .patience(PATIENCE)
         .end_telling(|line| {
-            outcome.take(line);
+            outcome.take(line, login.is_some());
             let part = (outcome.done() * NEWS).checked_div(outcome.found).unwrap_or(0);
             if part > told && part < NEWS {
                 told = part;
@@ -253,18 +255,21 @@ mod tests {
     fn what_fails_everywhere_is_told_apart() {
         let mut outcome = Outcome::default();
         for line in [
-            r#"{"found": 4}"#,
+            r#"{"found": 5}"#,
             r#"{"test": "a.py::ATests::test_all_tasks", "outcome": "failed", "why": "no folder"}"#,
             r#"{"test": "a.py::ATests::test_other", "outcome": "failed", "why": "\n  AssertionError: x\u001b[31m\n y"}"#,
+            r#"{"test": "a.py::ATests::test_exported_task_saved", "outcome": "passed"}"#,
             r#"{"test": "a.py::ATests::test_well", "outcome": "passed"}"#,
             r#"{"test": "a.py::ATests::test_no", "outcome": "skipped"}"#,
             "a line of somebody else",
             r#"{"ended": 1}"#,
         ] {
-            outcome.take(line);
+            outcome.take(line, false);
         }
-        assert_eq!((outcome.found, outcome.done(), outcome.passed, outcome.skipped), (4, 4, 1, 1));
+        assert_eq!((outcome.found, outcome.done(), outcome.passed, outcome.skipped), (5, 5, 2, 1));
         assert_eq!(outcome.ended, Some(1));
+        assert!(known_reason("a.py::B::test_exported_task_saved", false).is_none());
+        assert!(known_reason("a.py::B::test_exported_task_saved", true).is_some());
         assert!(outcome.known[0].why.contains("documentation"));
         assert_eq!(outcome.failed[0].test, "a.py::ATests::test_other");
         assert!(outcome.failed[0].why.starts_with("AssertionError: x") && !outcome.failed[0].why.contains('\u{1b}'));

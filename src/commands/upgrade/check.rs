@@ -6,6 +6,7 @@ use crate::base::report::Report;
 use crate::camcops_conf::Ini;
 use crate::cli::Global;
 use crate::drivers::release::hardening::HardeningList;
+use crate::drivers::release::untested::{self, UntestedChanges};
 use crate::drivers::release::{self, Missing};
 use crate::drivers::sql::Power;
 use crate::drivers::sql::copy::load;
@@ -14,7 +15,8 @@ use crate::host::DiskSpace;
 use crate::host::named_file::replace_file;
 use crate::journal;
 use crate::session::Session;
-use crate::settings::{Hardening, Mode, Settings, Source, Version};
+use crate::settings::{Hardening, Mode, Settings, Source, Version, list_numbers};
+use crate::site::facts::Facts;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -36,7 +38,10 @@ pub(crate) struct Preflight {
     pub(crate) python: Option<String>,
     pub(crate) revision: String,
     /// The revision that the new release works with.
-    pub(crate) new_revision: String,
+    pub(crate) new_revision: Option<String>,
+    /// What is another in a version that this program was never tested with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) untested: Option<UntestedChanges>,
     /// Keys of camcops.conf that are new.
     pub(crate) new_keys: Vec<String>,
     /// Keys of camcops.conf that the new version does not read any more, and that are set here.
@@ -84,11 +89,6 @@ pub(crate) struct Room {
 }
 
 impl Preflight {
-    /// Whether the tables are changed.
-    pub(crate) fn migrates(&self) -> bool {
-        self.revision != self.new_revision
-    }
-
     /// Adds what people are told.
     fn tell(&self, report: Report) -> Report {
         let Preflight { from, to, revision, new_revision, .. } = self;
@@ -99,11 +99,14 @@ impl Preflight {
             };
             ("release", format!("{release} on {python} {built}"))
         });
-        let tables = match self.migrates() {
-            true => {
+        let tables = match new_revision {
+            None => format!(
+                "at revision {revision}; the one of CamCOPS {to} is seen when it is built: the site may stop while they are dumped and changed"
+            ),
+            Some(new_revision) if new_revision != revision => {
                 format!("from revision {revision} to {new_revision}: the site stops while they are dumped and changed")
             }
-            false => format!("stay at revision {revision}: visitors wait while the services start anew"),
+            Some(_) => format!("stay at revision {revision}: visitors wait while the services start anew"),
         };
         let room = self.room.iter().map(|one| {
             ("room", format!("{}: {} MiB of {} MiB in {}", one.what, one.needed_mib, one.free_mib, one.path))
@@ -119,6 +122,8 @@ impl Preflight {
             .with_rows(room)
             .with_rows(self.published.as_ref().map(|one| ("index", one.describe())))
             .with_rows(self.hardening.map(|list| ("packages", describe_hardening(list))))
+            .with_rows(self.untested.as_ref().map(|changes| ("packages", describe_changes(changes))))
+            .with_rows(self.untested.as_ref().map(|_| ("unknown", format!("this camcops-provision was never tested with CamCOPS {to}: which keys of camcops.conf came and went, and what it needs of the machine, is not known"))))
             .with_row("keys", if keys.is_empty() { "the same".to_owned() } else { keys.join("; ") })
             .with_lines(self.problems.iter().map(|problem| format!("! {problem}")))
             .with_line(match (self.problems.is_empty(), self.pending) {
@@ -129,6 +134,20 @@ impl Preflight {
     }
 }
 
+fn describe_changes(changes: &UntestedChanges) -> String {
+    let UntestedChanges { changed, added, removed } = changes;
+    let removed = removed.iter().map(|name| format!("without {name}"));
+    let all: Vec<String> = changed.iter().chain(added).cloned().chain(removed).collect();
+    format!(
+        "{} from those of the newest release that is known: {}",
+        match all.len() {
+            1 => "one differs".to_owned(),
+            many => format!("{many} differ"),
+        },
+        all.join(", ")
+    )
+}
+
 fn describe_hardening(list: &HardeningList) -> String {
     let mut names: Vec<&str> =
         list.overrides.iter().filter(|one| !one.ends.is_empty()).map(|one| one.package.as_str()).collect();
@@ -137,7 +156,7 @@ fn describe_hardening(list: &HardeningList) -> String {
 }
 
 /// The version that is asked for.
-pub(crate) fn target_version(asked: Option<&str>, hardening: Hardening) -> Result<Version> {
+pub(crate) fn target_version(asked: Option<&str>, untested: bool, hardening: Hardening) -> Result<Version> {
     let Some(asked) = asked else {
         return Ok(Version::newest(hardening));
     };
@@ -145,10 +164,12 @@ pub(crate) fn target_version(asked: Option<&str>, hardening: Hardening) -> Resul
     if known.is_some_and(|known| known.is_hardened()) && hardening == Hardening::Off {
         return Err(Exit::Usage.because(format!("--to {asked}: camcops.hardening is \"off\", which keeps the packages as CamCOPS asks for them: set it to \"auto\" first")));
     }
-    known.ok_or_else(|| {
+    let beyond = Version::beyond(asked);
+    known.or(beyond.filter(|_| untested)).ok_or_else(|| {
         Exit::Usage.because(format!(
-            "--to {asked}: this camcops-provision has been tested with CamCOPS {} and knows the files of no other; a newer camcops-provision may know it",
-            version_names().join(", ")
+            "--to {asked}: this camcops-provision has been tested with CamCOPS {} and knows the files of no other; a newer camcops-provision may know it{}",
+            version_names().join(", "),
+            if beyond.is_some() { ", and --untested tries it all the same" } else { "" }
         ))
     })
 }
@@ -158,12 +179,14 @@ fn version_names() -> Vec<&'static str> {
 }
 
 /// Where a version stands among those that are known; older than all of them where it is not known.
-fn version_rank(version: &str) -> Option<usize> {
-    Version::known().position(|known| known.as_str() == version)
+fn version_rank(version: &str) -> Option<(usize, Option<[u32; 3]>)> {
+    let known = Version::known().position(|known| known.as_str() == version).map(|rank| (rank, None));
+    // What is newer than all that are known stands by its numbers.
+    known.or_else(|| Version::is_beyond(version).then(|| (usize::MAX, list_numbers(version))))
 }
 
 /// Looks at everything; changes nothing.
-pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflight> {
+pub(crate) async fn check_upgrade(site: &Session, facts: &Facts, to: Version) -> Result<Preflight> {
     let host = &site.host;
     let not_installed = || {
         Exit::Failed.because(
@@ -199,7 +222,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         ));
     }
     problems.extend(set_elsewhere(site));
-    let wanted = match release::WantedRelease::of(site.settings(), &site.facts, to) {
+    let wanted = match release::WantedRelease::of(site.settings(), facts, to) {
         Ok(wanted) => Some(wanted),
         Err(Missing(why)) => {
             problems.push(why);
@@ -215,16 +238,16 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         Some(wanted) if is_built => tables::head_of(&site.host, &wanted.id)?,
         _ => None,
     };
-    let new_revision = new_revision.unwrap_or_else(|| release::pinned_release(to).revision);
+    let pinned = Some(release::pinned_release(to).revision).filter(|revision| !revision.is_empty());
+    let new_revision = new_revision.or(pinned);
     let (revision, room) = check_database(site, is_built).await?;
-    if revision != new_revision && site.drivers.database()?.server.power == Power::Application {
+    let may_migrate = new_revision.as_ref() != Some(&revision);
+    if may_migrate && site.drivers.database()?.server.power == Power::Application {
         problems.push(
             "the tables have to be changed, and without an administrator of the database they could not be brought back: set database.admin_defaults_file".into(),
         );
     }
-    if revision != new_revision
-        && let Err(why) = load::refuse_triggers(&*site.drivers.database()?).await
-    {
+    if may_migrate && let Err(why) = load::refuse_triggers(&*site.drivers.database()?).await {
         problems.push(why.to_string());
     }
     for one in &room {
@@ -235,9 +258,12 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
             ));
         }
     }
+    let lists = wanted.as_ref().filter(|_| !to.is_known()).and_then(|wanted| {
+        facts.untested.iter().find(|list| list.version == to.as_str() && list.minor == wanted.python.minor)
+    });
     let (new_keys, removed_keys) = check_keys(site, &from, to)?;
     Ok(Preflight {
-        pending: to_release.as_ref() != Some(&from_release) || revision != new_revision,
+        pending: to_release.as_ref() != Some(&from_release) || may_migrate,
         from,
         from_release,
         to: to.as_str(),
@@ -247,6 +273,7 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         python: wanted.map(|wanted| wanted.python.path),
         revision,
         new_revision,
+        untested: lists.map(untested::compare_list),
         new_keys,
         removed_keys,
         hardening: HardeningList::of(to),
@@ -254,6 +281,25 @@ pub(crate) async fn check_upgrade(site: &Session, to: Version) -> Result<Preflig
         published: None,
         problems,
     })
+}
+
+/// The facts, with the packages of a version that this program does not know: as they are found now, unless it is in use.
+pub(crate) fn with_untested(site: &Session, to: Version, is_begun: bool) -> Result<Facts> {
+    let mut facts = site.facts.clone();
+    if to.is_known() {
+        return Ok(facts);
+    }
+    let host = &site.host;
+    let current = release::current_release(host)?.unwrap_or_default();
+    let in_use = is_begun || release::version_of(host, &current)?.as_deref() == Some(to.as_str());
+    if in_use && facts.untested.iter().any(|list| list.version == to.as_str()) {
+        return Ok(facts);
+    }
+    let recipe = site.drivers.release.as_ref().context("a release can't be built here")?;
+    let list = untested::find_packages(host, recipe, site.settings(), &site.facts, to)?;
+    facts.untested.retain(|other| other.version != list.version || other.minor != list.minor);
+    facts.untested.push(list);
+    Ok(facts)
 }
 
 /// Asks the package index which CamCOPS is the newest, unless the settings say not to.

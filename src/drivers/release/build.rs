@@ -413,7 +413,11 @@ pub(super) fn list_pins(lock: &str) -> Vec<&str> {
 /// The packages that are another version than CamCOPS asks for.
 fn overridden_pins(version: Version) -> Vec<&'static str> {
     let names = OVERRIDES.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split("==").next());
-    let hardened = HARDENING.overrides.iter().map(|one| one.package.as_str()).filter(|_| version.is_hardened());
+    let hardened = HARDENING
+        .overrides
+        .iter()
+        .map(|one| one.package.as_str())
+        .filter(|_| version.is_hardened() || !version.is_known());
     let mut names: Vec<&str> = names.filter(|name| !name.is_empty()).chain(hardened).collect();
     names.dedup();
     names

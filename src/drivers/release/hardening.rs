@@ -31,6 +31,8 @@ pub(crate) struct Remainder {
 pub(crate) struct HardeningList {
     pub(crate) release: String,
     pub(crate) overrides: Vec<Override>,
+    /// What CamCOPS does not ask for.
+    pub(crate) additions: Vec<Override>,
     pub(crate) left: Vec<Remainder>,
 }
 
@@ -56,16 +58,19 @@ pub(crate) static HARDENING: LazyLock<HardeningList> = LazyLock::new(|| {
         let words = row.get(key).and_then(|value| value.as_array()).into_iter().flatten();
         words.filter_map(|word| word.as_str().map(str::to_owned)).collect()
     };
+    let packages = |name: &str| {
+        let one = |row: &Table| Override {
+            package: text(row, "package"),
+            version: text(row, "version"),
+            reason: text(row, "reason"),
+            ends: words(row, "ends"),
+        };
+        rows(name).map(one).collect()
+    };
     HardeningList {
         release: text(&file, "release"),
-        overrides: rows("override")
-            .map(|row| Override {
-                package: text(row, "package"),
-                version: text(row, "version"),
-                reason: text(row, "reason"),
-                ends: words(row, "ends"),
-            })
-            .collect(),
+        overrides: packages("override"),
+        additions: packages("addition"),
         left: rows("left")
             .map(|row| Remainder {
                 package: text(row, "package"),
@@ -88,7 +93,8 @@ mod tests {
         assert_eq!(HARDENING.release, newest.as_str());
         let locks: String = pythons_of(newest).map(|minor| lock(newest, minor)).collect();
         assert!(!HARDENING.overrides.is_empty());
-        for one in &HARDENING.overrides {
+        assert!(!HARDENING.additions.is_empty());
+        for one in HARDENING.overrides.iter().chain(&HARDENING.additions) {
             assert!(locks.contains(&format!("{}=={} \\\n", one.package, one.version)), "{one:?}");
             assert!(!one.reason.is_empty(), "{one:?}");
         }

@@ -2,6 +2,7 @@
 //! built.
 
 use crate::settings::{Hardening, Version};
+use crate::site::facts::{Facts, UntestedList};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use toml_edit::Document;
@@ -59,10 +60,23 @@ fn lists_of(version: Version) -> &'static [(u8, &'static str)] {
     files_of(version).map_or(&[], |files| files.lists)
 }
 
+/// The lists of a version that were made here.
+pub(super) fn untested_lists(version: Version, facts: &Facts) -> impl Iterator<Item = &UntestedList> {
+    facts.untested.iter().filter(move |list| !version.is_known() && list.version == version.as_str())
+}
+
 /// Whether it has a package of this name, on whatever Python.
-pub(super) fn has_package(version: Version, name: &str) -> bool {
+pub(super) fn has_package(version: Version, facts: &Facts, name: &str) -> bool {
     let pin = format!("{name}==");
-    lists_of(version).iter().any(|(_, list)| list.lines().any(|line| line.starts_with(&pin)))
+    let has = |list: &str| list.lines().any(|line| line.starts_with(&pin));
+    lists_of(version).iter().any(|(_, list)| has(list)) || untested_lists(version, facts).any(|list| has(&list.lock))
+}
+
+/// A lock without one of its packages.
+pub(super) fn leave_out(lock: &str, name: &str) -> String {
+    let mut entries = entries_by(lock, |first| first.split_once("==").map_or(first, |(name, _)| name));
+    entries.remove(name);
+    entries.into_values().collect()
 }
 
 /// Its packages on a Python, with their hashes; none on one that it does not run on.

@@ -32,7 +32,8 @@ impl PdfEngine {
 
     /// The same for another version than the settings'.
     pub(super) fn for_version(version: Version, settings: &Settings, facts: &Facts) -> Result<PdfEngine, Missing> {
-        let known = [PdfEngine::Wkhtmltopdf, PdfEngine::Weasyprint].map(|one| has_package(version, one.package()));
+        let known =
+            [PdfEngine::Wkhtmltopdf, PdfEngine::Weasyprint].map(|one| has_package(version, facts, one.package()));
         choose_engine(settings.site.pdf_engine, known, facts.pdf).map_err(|why| match why {
             Refusal::Unknown(PdfEngine::Weasyprint) => Missing(format!(
                 "site.pdf_engine asks for WeasyPrint, which is no part of CamCOPS {0}: take a hardened release (camcops.hardening = \"auto\", and camcops.version not {0:?}), or set site.pdf_engine = \"auto\"",

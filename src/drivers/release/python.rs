@@ -1,6 +1,6 @@
 //! Which Python a release runs on.
 
-use super::lock::pythons_of;
+use super::lock::{pythons_of, untested_lists};
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::layout::PackageManager;
@@ -15,7 +15,7 @@ pub(crate) struct Missing(pub(crate) String);
 
 /// The Python that the settings ask for; one that the distribution's packages are about to bring is as good.
 pub(crate) fn choose_python(wanted: &Python, facts: &Facts, version: Version) -> Result<Interpreter, Missing> {
-    let may_run = |minor: &u8| pythons_of(version).any(|known| known == *minor);
+    let may_run = |minor: &u8| runs_on(version, facts, *minor);
     let pythons = Pythons {
         here: facts.pythons.here.iter().filter(|one| may_run(&one.minor)).cloned().collect(),
         packaged: facts.pythons.packaged.filter(may_run),
@@ -42,12 +42,21 @@ pub(crate) fn choose_python(wanted: &Python, facts: &Facts, version: Version) ->
     choice.ok_or_else(|| missing_python(wanted, facts, version))
 }
 
+/// The Pythons that a version runs on, as 3.MINOR, newest first.
+fn list_pythons(version: Version, facts: &Facts) -> impl Iterator<Item = u8> {
+    pythons_of(version).chain(untested_lists(version, facts).map(|list| list.minor))
+}
+
+fn runs_on(version: Version, facts: &Facts, minor: u8) -> bool {
+    list_pythons(version, facts).any(|known| known == minor)
+}
+
 fn missing_python(wanted: &Python, facts: &Facts, version: Version) -> Missing {
-    let known: Vec<String> = pythons_of(version).map(|minor| format!("3.{minor}")).collect();
+    let known: Vec<String> = list_pythons(version, facts).map(|minor| format!("3.{minor}")).collect();
     let (last, others) = known.split_last().map_or(("", &known[..]), |(last, others)| (last.as_str(), others));
-    let known = format!("{} or {last}", others.join(", "));
+    let known = if others.is_empty() { last.to_owned() } else { format!("{} or {last}", others.join(", ")) };
     let needs = format!("CamCOPS {} needs Python {known}", version.as_str());
-    let fits = |minor: &u8| pythons_of(version).any(|known| known == *minor);
+    let fits = |minor: &u8| runs_on(version, facts, *minor);
     // A level has newer packages, which run on newer Pythons.
     let newest = Version::newest(Hardening::Auto);
     let runs_on_newest = |minor: u8| pythons_of(newest).any(|known| known == minor);
