@@ -49,6 +49,51 @@ fn a_site_is_upgraded_and_brought_back() {
     eprintln!("all of it {:.0} s", start.elapsed().as_secs_f64());
 }
 
+/// A CamCOPS that came out after this program: tried with a word, known as such, and left again.
+#[test]
+#[ignore = "thorough: builds a release"]
+fn a_version_that_nobody_knows_is_tried() {
+    const UNKNOWN: &str = "2.4.99";
+    const INDEX: &str = "--set network.pip_index_url=http://127.0.0.1:8500/simple/";
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    std::fs::write(machine.path("/root/make_index.py"), include_str!("harness/make_index.py")).unwrap();
+    machine.run(&format!("python3 /root/make_index.py /srv/wheelhouse /srv/index {UNKNOWN}"));
+    serve_index(&machine);
+    let beside = format!("ls -A {RELEASES} /var/lib/camcops-provision/camcops");
+    let before = machine.run(&beside);
+    let told = machine.run(&format!("camcops-provision upgrade --check --to {UNKNOWN} --untested {INDEX}"));
+    for words in ["camcops-server 2.4.24 -> 2.4.99", "was never tested with CamCOPS 2.4.99", "is seen when it is built"]
+    {
+        assert!(told.contains(words), "{told}");
+    }
+    assert_eq!(machine.run(&beside), before);
+    let offline = format!("camcops-provision upgrade --yes --to {UNKNOWN} --untested --offline {INDEX}");
+    let (code, _, why) = machine.tried(&offline);
+    assert!(code == 69 && why.contains("package index"), "{code} {why}");
+    let (code, out, why) = machine.tried(&format!("camcops-provision upgrade --yes --to {UNKNOWN} --untested {INDEX}"));
+    assert_eq!(code, 0, "{out}{why}");
+    let said = machine.run("camcops-provision run -- --version 2> /dev/null");
+    assert_eq!(said.trim(), format!("CamCOPS {UNKNOWN}"));
+    assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
+    let told = machine.tried("camcops-provision doctor machine").1;
+    assert!(told.contains("was never tested with that CamCOPS"), "{told}");
+    machine.run("camcops-provision rollback --yes");
+    let said = machine.run("camcops-provision run -- --version 2> /dev/null");
+    assert_eq!(said.trim(), "CamCOPS 2.4.24");
+    assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
+}
+
+/// What stands in /srv/index, at port 8500.
+fn serve_index(machine: &Booted) {
+    machine.run(
+        "systemd-run --quiet --unit=index python3 -m http.server --bind 127.0.0.1 --directory /srv/index 8500
+         timeout 20 bash -c 'until exec 3<> /dev/tcp/127.0.0.1/8500; do sleep 0.2; done 2> /dev/null'",
+    );
+}
+
 fn begin_with_the_old_version(machine: &Booted) {
     machine.run("mkdir /srv/both; ln -s /srv/wheelhouse/* /srv/both");
     for file in std::fs::read_dir(wheelhouse::other_than_newest(OLD)).unwrap() {
@@ -133,10 +178,9 @@ fn refuses(machine: &Booted) {
     // The index has one that nobody knows here.
     machine.run(
         "mkdir -p /srv/index/simple/camcops-server; cd /srv/index/simple/camcops-server
-         touch camcops_server-2.4.24-py3-none-any.whl camcops-server-2.4.99.tar.gz camcops_server-2.4.100b1-py3-none-any.whl
-         systemd-run --quiet --unit=index python3 -m http.server --bind 127.0.0.1 --directory /srv/index 8500
-         timeout 20 bash -c 'until exec 3<> /dev/tcp/127.0.0.1/8500; do sleep 0.2; done 2> /dev/null'",
+         touch camcops_server-2.4.24-py3-none-any.whl camcops-server-2.4.99.tar.gz camcops_server-2.4.100b1-py3-none-any.whl",
     );
+    serve_index(machine);
     let asked = |more: &str| machine.tried(&format!("camcops-provision upgrade --check {more}")).1;
     let index = "--set network.pip_index_url=http://127.0.0.1:8500/simple/";
     let told = asked(index);
