@@ -78,7 +78,7 @@ fn a_version_that_nobody_knows_is_tried() {
     let said = machine.run("camcops-provision run -- --version 2> /dev/null");
     assert_eq!(said.trim(), format!("CamCOPS {UNKNOWN}"));
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
-    let told = machine.tried("camcops-provision doctor machine").1;
+    let told = machine.tried("camcops-provision doctor python").1;
     assert!(told.contains("was never tested with that CamCOPS"), "{told}");
     machine.run("camcops-provision rollback --yes");
     let said = machine.run("camcops-provision run -- --version 2> /dev/null");
