@@ -50,6 +50,9 @@ class Listener:
 def count_from_afar(metadata, connection, tables=(), **_):
     """The tests give numbers to some rows themselves, and let the database number others. A server goes on after the highest,
     also when the transaction did not last: the next number that a test gives would be taken."""
+    if connection.dialect.name != "mysql":
+        # One test makes databases of its own.
+        return
     for table in tables or ():
         if table.autoincrement_column is not None:
             name = connection.dialect.identifier_preparer.quote(table.name)
