@@ -148,7 +148,7 @@ impl<'a> Draft<'a> {
         let wanted = match release::WantedRelease::new(self.site.settings(), &self.site.facts) {
             Ok(wanted) => wanted,
             // A staged tree has its Python when it runs.
-            Err(_) if self.site.facts.staged => return,
+            Err(_) if self.site.facts.staged && self.has_pdf_engine() => return,
             Err(release::Missing(what)) => {
                 self.recipe.missing.push((Part::Application, what));
                 return;
@@ -173,6 +173,10 @@ impl<'a> Draft<'a> {
         ] {
             self.link(path, &target, Part::Application, because);
         }
+    }
+
+    fn has_pdf_engine(&self) -> bool {
+        release::PdfEngine::of(self.site.settings(), &self.site.facts).is_ok()
     }
 
     fn secrets(&mut self) {

@@ -1190,6 +1190,25 @@ fn secrets_that_an_earlier_version_kept_beside_the_journal_go() {
     assert!(texts.iter().any(|text| text == "# nobody's secret\n"), "{texts:?}");
 }
 
+#[test]
+fn an_engine_of_pdf_documents_that_a_release_does_not_have_is_69() {
+    let staged = staged();
+    staged.write("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=Debian\n");
+    let before = staged.tree().untimed();
+    for (settings, why) in [
+        (["camcops.version=2.4.24", "site.pdf_engine=weasyprint"], "which is no part of CamCOPS 2.4.24"),
+        (["camcops.hardening=off", "site.pdf_engine=weasyprint"], "camcops.hardening = \"auto\""),
+    ] {
+        let install = || {
+            let mut command = staged.command(&["install"]);
+            command.args(settings.iter().flat_map(|setting| ["--set", *setting]));
+            command
+        };
+        fails(install, 69, &["site.pdf_engine asks for WeasyPrint", why]);
+        before.assert_same(&staged.tree().untimed(), "nothing was laid out");
+    }
+}
+
 // Advisories.
 
 /// A staged machine whose release has one package, and Debian's openssl.

@@ -2,6 +2,7 @@
 
 use super::{Draft, wanted};
 use crate::drivers::broker::{NODE_SETTINGS, all_permissions, long_enough};
+use crate::drivers::release::pdf::{given_program, where_wkhtmltopdf_is};
 use crate::drivers::services::member::ServiceRole;
 use crate::drivers::sql::{self, AccountPurpose};
 use crate::drivers::{acme, release, tables};
@@ -199,9 +200,15 @@ impl Draft<'_> {
                 self.want(Resource::Package(name), Facets::new(), Part::Packages, because);
             }
         }
-        if wkhtmltopdf && facts.pdf == Pdf::Missing && !facts.staged {
+        if wkhtmltopdf && where_wkhtmltopdf_is(settings, facts) == Pdf::Missing && !facts.staged {
             self.recipe.warnings.push(
                 "PDF documents can't be made: this distribution has no package of wkhtmltopdf; put that program into /usr/local/bin".into(),
+            );
+        }
+        if weasyprint && given_program(settings).is_some() {
+            self.recipe.warnings.push(
+                "config.site.WKHTMLTOPDF_FILENAME: nothing uses that program, as WeasyPrint makes the PDF documents"
+                    .into(),
             );
         }
     }

@@ -7,7 +7,7 @@ use crate::camcops_conf::Ini;
 use crate::cli::Global;
 use crate::drivers::release::hardening::HardeningList;
 use crate::drivers::release::untested::{self, UntestedChanges};
-use crate::drivers::release::{self, Missing};
+use crate::drivers::release::{self, Missing, PdfEngine};
 use crate::drivers::sql::Power;
 use crate::drivers::sql::copy::load;
 use crate::drivers::tables;
@@ -222,6 +222,13 @@ pub(crate) async fn check_upgrade(site: &Session, facts: &Facts, to: Version) ->
         ));
     }
     problems.extend(set_elsewhere(site));
+    if let Some(version) = Version::named(&from)
+        && PdfEngine::for_version(version, site.settings(), facts).is_err()
+    {
+        problems.push(format!(
+            "site.pdf_engine: CamCOPS {from} does not have it, and there would be no way back: set it to \"auto\" until the upgrade is done"
+        ));
+    }
     let wanted = match release::WantedRelease::of(site.settings(), facts, to) {
         Ok(wanted) => Some(wanted),
         Err(Missing(why)) => {

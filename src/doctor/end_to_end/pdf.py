@@ -24,7 +24,6 @@ parser = configparser.ConfigParser()
 parser.read(os.environ["CAMCOPS_CONFIG_FILE"], encoding="utf8")
 program = parser.get("site", "WKHTMLTOPDF_FILENAME", fallback="", raw=True)
 
-from camcops_server.cc_modules import cc_constants
 from camcops_server.cc_modules.cc_pdf import pdf_from_html
 from pypdf import PdfReader
 
@@ -33,7 +32,7 @@ request = types.SimpleNamespace(config=types.SimpleNamespace(wkhtmltopdf_filenam
 page = f"<!DOCTYPE html><html><head><meta charset='utf-8'></head><body><h1>{WORDS}</h1></body></html>"
 made = pdf_from_html(request, page)
 if not made or made[:5] != b"%PDF-":
-    sys.exit(f"what {cc_constants.PDF_ENGINE} made is no PDF")
+    sys.exit("what was made is no PDF")
 
 
 def fonts(resources):

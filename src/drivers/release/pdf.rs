@@ -5,7 +5,7 @@
 
 use super::Missing;
 use super::lock::has_package;
-use crate::settings::{PdfChoice, Settings, Version};
+use crate::settings::{ConfigValue, PdfChoice, Settings, Version};
 use crate::site::facts::{Facts, Pdf};
 use serde::{Deserialize, Serialize};
 
@@ -31,10 +31,10 @@ impl PdfEngine {
     }
 
     /// The same for another version than the settings'.
-    pub(super) fn for_version(version: Version, settings: &Settings, facts: &Facts) -> Result<PdfEngine, Missing> {
+    pub(crate) fn for_version(version: Version, settings: &Settings, facts: &Facts) -> Result<PdfEngine, Missing> {
         let known =
             [PdfEngine::Wkhtmltopdf, PdfEngine::Weasyprint].map(|one| has_package(version, facts, one.package()));
-        choose_engine(settings.site.pdf_engine, known, facts.pdf).map_err(|why| match why {
+        choose_engine(settings.site.pdf_engine, known, where_wkhtmltopdf_is(settings, facts)).map_err(|why| match why {
             Refusal::Unknown(PdfEngine::Weasyprint) => Missing(format!(
                 "site.pdf_engine asks for WeasyPrint, which is no part of CamCOPS {0}: take a hardened release (camcops.hardening = \"auto\", and camcops.version not {0:?}), or set site.pdf_engine = \"auto\"",
                 version.as_str(),
@@ -44,7 +44,7 @@ impl PdfEngine {
                 version.as_str(),
             )),
             Refusal::NotHere => Missing(
-                "site.pdf_engine asks for wkhtmltopdf, and this distribution has no package of it: put that program into /usr/local/bin, or set site.pdf_engine = \"weasyprint\""
+                "site.pdf_engine asks for wkhtmltopdf, and this distribution has no package of it: put that program into /usr/local/bin, or name it in config.site.WKHTMLTOPDF_FILENAME, or set site.pdf_engine = \"weasyprint\""
                     .into(),
             ),
         })
@@ -80,6 +80,24 @@ impl PdfEngine {
             PdfEngine::Wkhtmltopdf => PdfEngine::Weasyprint.package(),
             PdfEngine::Weasyprint => PdfEngine::Wkhtmltopdf.package(),
         }
+    }
+}
+
+/// Where wkhtmltopdf is to be had: the administrator may have put it anywhere, and say so to CamCOPS.
+pub(crate) fn where_wkhtmltopdf_is(settings: &Settings, facts: &Facts) -> Pdf {
+    // What runs in a staged tree is not there yet.
+    let comes = facts.staged && settings.site.pdf_engine == PdfChoice::Wkhtmltopdf;
+    match facts.pdf {
+        Pdf::Missing if comes || given_program(settings).is_some() => Pdf::Present,
+        known => known,
+    }
+}
+
+/// The program that CamCOPS is told to use.
+pub(crate) fn given_program(settings: &Settings) -> Option<&str> {
+    match settings.config.get("site")?.get("WKHTMLTOPDF_FILENAME")? {
+        ConfigValue::Line(path) => Some(path.trim()).filter(|path| !path.is_empty()),
+        ConfigValue::List(_) => None,
     }
 }
 
