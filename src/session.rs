@@ -309,8 +309,9 @@ impl Session {
         };
         let settings = ours(crate::drivers::broker::NODE_SETTINGS)?;
         let stored = host.list(crate::drivers::broker::STORED)?.unwrap_or_default();
-        let own = crate::drivers::broker::NODE;
-        let others = stored.iter().any(|name| name.contains('@') && !name.starts_with(own));
+        let own = crate::drivers::broker::NODES;
+        let is_own = |name: &str| own.iter().any(|own| name.starts_with(own));
+        let others = stored.iter().any(|name| name.contains('@') && !is_own(name));
         let untouched = settings != Some(true)
             && host.staged_root().is_none()
             && self.settings().broker.mode == Mode::Local
@@ -321,7 +322,17 @@ impl Session {
                 Some(ours) => ours,
                 None => crate::drivers::broker::may_hide_mapper(host)?,
             };
-        Ok(OwnBroker { node, port_mapper })
+        let version = self.facts.broker_version;
+        let is_local = self.settings().broker.mode == Mode::Local;
+        Ok(OwnBroker {
+            node,
+            name: crate::drivers::broker::choose_node(host, version)?,
+            unreadable: match is_local {
+                true => crate::drivers::broker::find_unreadable(host, version)?,
+                false => None,
+            },
+            port_mapper,
+        })
     }
 
     /// Whether CamCOPS could read its configuration at all: what it can't read can't be merged.

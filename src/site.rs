@@ -257,10 +257,14 @@ pub struct ExistingState {
 }
 
 /// How much of a broker on this machine is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnBroker {
     /// Its node, where there was none before us.
     pub(crate) node: bool,
+    /// What that is called.
+    pub(crate) name: &'static str,
+    /// Where the node that is set up has stored what the broker does not start on.
+    pub(crate) unreadable: Option<String>,
     /// Erlang's port mapper, where there was none before us.
     pub(crate) port_mapper: bool,
 }

@@ -36,13 +36,13 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
             }
             Finding::ok(format!("{answer} at {}", endpoint.address))
         }
-        Err(why) => Finding::failed(
-            why.text,
-            match mode {
-                Mode::Local => "camcops-provision install",
-                Mode::External => "camcops-provision wait --for broker",
-            },
-        ),
+        Err(why) if mode == Mode::External => Finding::failed(why.text, "camcops-provision wait --for broker"),
+        Err(why) => Finding::for_install(match site.own_broker()?.unreadable {
+            Some(stored) => {
+                format!("this RabbitMQ does not start on what an earlier one has stored in {stored} ({})", why.text)
+            }
+            None => why.text,
+        }),
     })
 }
 

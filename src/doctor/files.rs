@@ -18,7 +18,12 @@ pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let (recipe, plan) = look.plan().await?;
     let open = look.site.open_secrets();
-    let is_told = |warning: &&String| open.iter().any(|open| warning.starts_with(&open.to_string()));
+    // What the check of the broker tells, with what to do about it.
+    let stored = look.site.own_broker()?.unreadable;
+    let is_told = |warning: &&String| {
+        open.iter().any(|open| warning.starts_with(&open.to_string()))
+            || stored.as_ref().is_some_and(|stored| warning.contains(stored))
+    };
     let missing = recipe.missing.iter().map(|(_, what)| Finding::failed(what, "camcops-provision plan"));
     let conflicts = plan.conflicts.iter().map(|one| Finding::failed(&one.what, "camcops-provision plan --diff"));
     let secrets = open.iter().map(|open| Finding::failed(open.to_string(), open.remedy()));

@@ -7,6 +7,7 @@
 
 mod node;
 mod settings;
+mod stored;
 
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
@@ -21,6 +22,7 @@ use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+pub(crate) use stored::{choose_node, find_unreadable};
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
@@ -32,8 +34,9 @@ pub(crate) const STORED: &str = "/var/lib/rabbitmq/mnesia";
 pub(crate) const MORE_SETTINGS: &str = "/etc/rabbitmq/conf.d";
 /// Erlang's port mapper; every program that is written in Erlang uses the same one.
 const PORT_MAPPER: &str = "/usr/bin/epmd";
-/// The name of the node that this program sets up: it stays the same whatever the machine is called.
-pub(crate) const NODE: &str = "rabbit@localhost";
+/// The names of the nodes that this program sets up: they stay the same whatever the machine is called. The second is of a
+/// broker that does not start on what the first has stored.
+pub(crate) const NODES: [&str; 2] = ["rabbit@localhost", "rabbit4@localhost"];
 
 /// Holds an account while the broker reads it.
 const DEFINITIONS: &str = "broker.json";

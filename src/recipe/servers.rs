@@ -143,7 +143,10 @@ impl Draft<'_> {
         if self.site.settings().broker.mode != Mode::Local {
             return Ok(());
         }
-        let (own, path) = (self.found.own_broker, self.site.layout.broker_drop_in());
+        let (own, path) = (self.found.own_broker.clone(), self.site.layout.broker_drop_in());
+        if let Some(stored) = &own.unreadable {
+            self.unreadable_broker(own.node, own.name, stored);
+        }
         let because = "tasks may wait long for their next attempt";
         let mut files = vec![(path.as_str(), template!("rabbitmq.conf.hbs"), because)];
         if own.node {
@@ -158,6 +161,20 @@ impl Draft<'_> {
             self.public_template(path, Format::Plain, template, Part::Broker, because)?;
         }
         Ok(())
+    }
+
+    /// After an upgrade of the distribution: the broker's package could not start it, and it does not start by itself.
+    fn unreadable_broker(&mut self, is_own: bool, name: &str, stored: &str) {
+        let refuses = format!("this RabbitMQ does not start on what an earlier one has stored in {stored}");
+        if is_own {
+            self.recipe.warnings.push(format!(
+                "{refuses}: it starts empty, as {name}, and its vhost and account are made again; tasks that waited there are not taken over, and that directory stays until you remove it"
+            ));
+        } else {
+            self.recipe.missing.push((Part::Broker, format!(
+                "{refuses}, and others use it too: move that directory and {stored}-feature_flags away, or bring the earlier one back and upgrade it by way of 3.13 (https://www.rabbitmq.com/docs/upgrade), and run again"
+            )));
+        }
     }
 
     pub(super) fn packages(&mut self) {

@@ -2,10 +2,10 @@
 
 use crate::base::secret::Secret;
 use crate::base::text::encode_percent;
+use crate::drivers::acme;
 use crate::drivers::release::PdfEngine;
 use crate::drivers::services::member::own_environment;
 use crate::drivers::sql::copy::directory;
-use crate::drivers::{acme, broker};
 use crate::layout::{self, DEFAULT_INSTANCE, Layout, MANAGED, PYTHON_HOME};
 use crate::settings::{
     AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Origin, Service, Settings, WebAddress,
@@ -88,7 +88,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "local": local_broker,
             "loopback": local_broker && found.own_broker.node,
             "permits": site.facts.broker_version.is_some_and(|version| version >= NEEDS_PERMITS),
-            "node": broker::NODE,
+            "node": found.own_broker.name,
             "port": broker.port_number(),
             "url": broker_url(site, &found.broker.secret),
             "tls_ca": text(&broker.tls_ca),

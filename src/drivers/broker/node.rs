@@ -2,7 +2,7 @@
 //!
 //! Erlang's own small tool asks in 10 ms; where it is not there, the broker's tool asks the same in a second.
 
-use super::{MORE_SETTINGS, NODE, NODE_SETTINGS, TOOL_PATIENCE};
+use super::{MORE_SETTINGS, NODE_SETTINGS, NODES, TOOL_PATIENCE};
 use crate::base::error::Exit;
 use crate::base::text::sets_nothing;
 use crate::host::{Ended, Host};
@@ -117,14 +117,15 @@ pub(crate) fn is_only_node(host: &Host) -> bool {
     // Where it does not run, nobody does.
     ended.is_ok_and(|ended| {
         let mut names = ended.output.lines();
-        names.all(|line| !line.starts_with("name ") || line.starts_with("name rabbit at "))
+        let is_broker = |line: &str| NODES.iter().any(|node| line.starts_with(&format!("name {} at ", short_of(node))));
+        names.all(|line| !line.starts_with("name ") || is_broker(line))
     })
 }
 
 /// Stops a node that still runs under the name that its package gave it: without systemd, the script that stops the
 /// broker looks only for the name that our settings have given it since.
 pub(crate) fn stop_former(host: &Host) -> Result<()> {
-    if node_name(host)?.as_deref() != Some(NODE) {
+    if !node_name(host)?.is_some_and(|name| NODES.contains(&name.as_str())) {
         return Ok(());
     }
     let name = format!("rabbit@{}", short_name()?);
@@ -190,8 +191,13 @@ pub(crate) fn ask_quickly(host: &Host) -> Result<Option<Node>> {
     Ok(ended.ok().and_then(|ended| parse_answer(&ended.output).ok()))
 }
 
+/// What the port mapper calls a node.
+fn short_of(node: &str) -> &str {
+    node.split('@').next().unwrap_or(node)
+}
+
 /// The name under which the node is known to Erlang, where it has a short one.
-fn node_name(host: &Host) -> Result<Option<String>> {
+pub(super) fn node_name(host: &Host) -> Result<Option<String>> {
     let settings = host.read_text(NODE_SETTINGS)?.unwrap_or_default();
     let name = settings
         .lines()
