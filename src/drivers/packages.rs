@@ -1,5 +1,6 @@
 //! Packages of the distribution: looked up in the package manager's own records, read once, and all that are missing
-//! installed by one call of it. Nothing is ever removed, and no source of packages is ever added.
+//! installed by one call of it. Nothing is ever removed but the library of an earlier release of the distribution that the one
+//! of this release replaces, and no source of packages is ever added.
 //!
 //! A package has no facets: it is there, or not. Its name may be a list of alternatives ([`crate::layout::alternative_names`]).
 

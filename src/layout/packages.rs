@@ -33,6 +33,8 @@ pub(crate) struct Packages {
     pub(crate) application: &'static [&'static str],
     /// ImageMagick's library, by all the names that releases have for it.
     pub(crate) magick: &'static [&'static str],
+    /// What an upgrade of the distribution leaves behind of the former one, which can't stand beside the new one.
+    pub(crate) replaced: &'static [&'static str],
     /// What makes PDF files, where that is wkhtmltopdf and the distribution has it.
     pub(crate) wkhtmltopdf: &'static [&'static str],
     /// What WeasyPrint makes PDF files with, and a font.
@@ -57,6 +59,13 @@ pub(crate) const DEBIAN: Packages = Packages {
     supervisor: &["supervisor"],
     application: &["ca-certificates"],
     magick: &["libmagickwand-6.q16-6 | libmagickwand-6.q16-7t64 | libmagickwand-7.q16-10"],
+    replaced: &[
+        "imagemagick-6-common",
+        "libmagickcore-6.q16-6",
+        "libmagickcore-6.q16-7t64",
+        "libmagickwand-6.q16-6",
+        "libmagickwand-6.q16-7t64",
+    ],
     wkhtmltopdf: &["wkhtmltopdf"],
     weasyprint: &["libpango-1.0-0", "libpangoft2-1.0-0", "libharfbuzz-subset0", "fonts-dejavu-core"],
     acme: &["certbot"],
@@ -75,6 +84,7 @@ pub(crate) const RHEL: Packages = Packages {
     supervisor: &["supervisor"],
     application: &["ca-certificates"],
     magick: &["ImageMagick-libs"],
+    replaced: &[],
     wkhtmltopdf: &["wkhtmltopdf"],
     weasyprint: &["pango", "harfbuzz", "dejavu-sans-fonts"],
     acme: &["certbot"],

@@ -109,7 +109,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         // What it can't mend, apt says more clearly.
         finish.end_telling(|line| tell_progress(known, missing, line))?;
     }
-    let mut fresh = false;
+    let (mut fresh, mut replaces) = (false, false);
     if !has_lists(host, known)? {
         update_lists(host, known)?;
         fresh = true;
@@ -125,15 +125,11 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
             }
         };
         let mut last = String::new();
+        // What conflicts with somebody else's package is not installed.
+        let removing: &[&str] = if replaces { &[] } else { &["--no-remove"] };
         let ended = apt_child(host, known, "apt-get")?
-            .args([
-                "install",
-                "--yes",
-                "--quiet",
-                "--no-install-recommends",
-                // What conflicts with somebody else's package is not installed.
-                "--no-remove",
-            ])
+            .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+            .args(removing)
             .args(OPTIONS)
             .args(&chosen)
             .end_telling(|line| {
@@ -150,6 +146,12 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         if !fresh && is_gone(&ended.output) {
             update_lists(host, known)?;
             fresh = true;
+            continue;
+        }
+        let removed = list_removed(&ended.output);
+        if !replaces && !removed.is_empty() && removed.iter().all(|name| known.names.replaced.contains(name)) {
+            (known.tell)(&format!("replacing {}, of an earlier release of this distribution", removed.join(", ")));
+            replaces = true;
             continue;
         }
         return Err(explain_failure(&ended));
@@ -292,7 +294,10 @@ pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
     if said(&["packages need to be removed but remove is disabled", "Packages need to be removed"]) {
         return Exit::CannotCreate.because(format!(
             "packages that are needed conflict with {}; none is removed: choose which to keep, and run again",
-            list_removed(output)
+            match list_removed(output).as_slice() {
+                [] => "others".to_owned(),
+                names => names.join(", "),
+            }
         ));
     }
     if said(&["Unmet dependencies", "have unmet dependencies", "held broken packages"]) {
@@ -345,18 +350,14 @@ fn find_broken(output: &str) -> Option<String> {
 }
 
 /// The packages that would go, from the list that follows the heading.
-fn list_removed(output: &str) -> String {
-    let listed = output
+fn list_removed(output: &str) -> Vec<&str> {
+    output
         .lines()
         .skip_while(|line| !line.starts_with("The following packages will be REMOVED"))
         .skip(1)
         .take_while(|line| line.starts_with(' '))
-        .flat_map(str::split_whitespace);
-    let names: Vec<&str> = listed.collect();
-    match names.is_empty() {
-        true => "others".into(),
-        false => names.join(", "),
-    }
+        .flat_map(str::split_whitespace)
+        .collect()
 }
 
 /// The first unmet dependency, as apt words it.
