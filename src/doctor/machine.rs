@@ -63,24 +63,26 @@ pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
             Err(why) => Finding::failed(why.0, "camcops-provision plan"),
         }]);
     }
+    let mut findings = Vec::new();
+    let python = format!("{}/bin/python3", site.layout.venv);
+    if let Err(why) = Path::new(&python).metadata() {
+        findings.push(Finding::for_install(format!("{python}: {why}: the Python under the release is gone")));
+    }
     let pending = look.pending(|planned| matches!(planned.change.resource, Resource::Release(_))).await?;
     if !pending.is_empty() {
-        return Ok(mended_by_install(pending, ""));
+        findings.extend(mended_by_install(pending, ""));
     }
-    let python = format!("{}/bin/python3", site.layout.venv);
-    Ok(vec![match Path::new(&python).metadata() {
-        Ok(_) => {
-            let target = site.host.read_link(&site.layout.venv)?.unwrap_or_default();
-            let name = target.rsplit('/').next().unwrap_or_default();
-            match site.settings().camcops.wanted_version().is_known() {
-                true => Finding::ok(name),
-                false => Finding::warning(
-                    format!("{name}: this camcops-provision was never tested with that CamCOPS"),
-                    "apt-get install --only-upgrade camcops-provision",
-                ),
-            }
-        }
-        Err(why) => Finding::for_install(format!("{python}: {why}: the Python under the release is gone")),
+    if !findings.is_empty() {
+        return Ok(findings);
+    }
+    let target = site.host.read_link(&site.layout.venv)?.unwrap_or_default();
+    let name = target.rsplit('/').next().unwrap_or_default();
+    Ok(vec![match site.settings().camcops.wanted_version().is_known() {
+        true => Finding::ok(name),
+        false => Finding::warning(
+            format!("{name}: this camcops-provision was never tested with that CamCOPS"),
+            "apt-get install --only-upgrade camcops-provision",
+        ),
     }])
 }
 

@@ -256,6 +256,8 @@ pub(crate) async fn find_drift(
         let facets = match plan.seen.get(resource) {
             Some(seen) => owned.change.after.differences(seen),
             None if !can_be_asked(resource) => continue,
+            // An upgrade of the distribution may have taken it, and nothing of the site needs it any more.
+            None if matches!(resource, Resource::Package(_)) => continue,
             None => {
                 let seen = drivers.observe(host, resource).await?;
                 owned.change.after.differences(&seen)
