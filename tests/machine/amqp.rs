@@ -1,6 +1,7 @@
 //! Packages and the broker on a machine that has booted: from bare Debian to an account that sends and receives.
 
 use crate::harness::booted::Booted;
+use crate::harness::installed::WEASYPRINT;
 
 const PARTS: &str = "--only packages,directories,secrets,broker";
 
@@ -45,8 +46,17 @@ fn rabbitmq_of_debian_12() {
 #[test]
 #[ignore = "thorough: another release of Debian"]
 fn rabbitmq_of_debian_13() {
-    let packages = ["rabbitmq-server", "ca-certificates", "libmagickwand-7.q16-10"];
-    let Some(machine) = Booted::start("trixie", &packages) else {
+    let packages = [
+        "rabbitmq-server",
+        "ca-certificates",
+        "libmagickwand-7.q16-10",
+        "python3.13",
+        "python3.13-venv",
+        "python3.13-dev",
+        "gcc",
+        "libc6-dev",
+    ];
+    let Some(machine) = Booted::start("trixie", &[&packages[..], &WEASYPRINT].concat()) else {
         return;
     };
     machine.run("apt-get install --quiet --yes --no-install-recommends rabbitmq-server");

@@ -53,6 +53,12 @@ fn a_service_reaches_only_what_it_needs_under_systemd_257() {
     reaches_only_what_it_needs_on("trixie");
 }
 
+#[test]
+#[ignore = "thorough: the systemd of Ubuntu 26.04"]
+fn a_service_reaches_only_what_it_needs_under_systemd_259() {
+    reaches_only_what_it_needs_on("resolute");
+}
+
 /// The unit files alone, without CamCOPS.
 fn reaches_only_what_it_needs_on(release: &str) {
     let Some(machine) = Booted::start(release, &["python3"]) else {

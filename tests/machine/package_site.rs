@@ -1,9 +1,9 @@
 //! The Debian package on machines that have booted: one call of apt, or a boot, ends with a site; and a new version of the
 //! package disturbs nobody who is at work on it.
 
-use crate::harness::booted::{Booted, possible};
+use crate::harness::booted::{Booted, Ground, possible};
 use crate::harness::browser::Browser;
-use crate::harness::installed::{PASSWORD, SUPERUSER, bare_ground, installed};
+use crate::harness::installed::{PASSWORD, SUPERUSER, bare_ground, bare_ground_of, installed};
 use crate::harness::site::{self, URL, all_were_answered, as_tablet, page, visit, wait_until_well};
 use crate::harness::tablet::Tablets;
 use crate::package::PACKAGE;
@@ -14,6 +14,11 @@ use std::time::{Duration, Instant};
 const INSTALL: &str = "export DEBIAN_FRONTEND=noninteractive
     apt-get install --quiet --yes --no-install-recommends /root/package.deb apache2 ca-certificates libmagickwand-6.q16-6 \
         mariadb-server python3-venv rabbitmq-server 2>&1";
+
+/// The same program as a later version.
+const NEWER: &str = "cd /root; dpkg-deb --raw-extract package.deb newer
+    sed --in-place 's/^Version: .*/Version: 99.0-1/' newer/DEBIAN/control
+    dpkg-deb --build newer newer.deb > /dev/null";
 
 /// There is no network: the application comes from a directory.
 const SOURCE: &str = "[camcops]\nsource = 'wheelhouse'\nwheelhouse = '/srv/wheelhouse'\n";
@@ -46,7 +51,7 @@ os.rename("/run/uploads", "/run/all-uploads")
 
 #[test]
 fn one_call_of_apt_ends_with_a_site_that_outlives_the_next_version() {
-    let Some(machine) = bare() else { return };
+    let Some(machine) = bare(bare_ground) else { return };
     let said = machine.run(INSTALL);
     assert!(!said.contains(PASSWORD), "{said}");
     wait_until_done(&machine);
@@ -54,6 +59,25 @@ fn one_call_of_apt_ends_with_a_site_that_outlives_the_next_version() {
     is_a_site(&machine);
     machine.run(&format!("! grep --recursive {PASSWORD} /var/cache/debconf /var/log /var/lib/dpkg"));
     disturbs_nobody(&machine);
+}
+
+/// The package that is built on Debian 12.
+#[test]
+#[ignore = "thorough: a whole install"]
+fn on_debian_13_too_it_ends_with_a_site_that_outlives_the_next_version() {
+    let ground = || bare_ground_of("trixie", 13, "libmagickwand-7.q16-10");
+    let Some(machine) = bare(ground) else { return };
+    machine.run(
+        &INSTALL.replace("libmagickwand-6.q16-6", "libmagickwand-7.q16-10").replace("python3-venv", "python3.13-venv"),
+    );
+    wait_until_done(&machine);
+    wait_until_well(&machine, "the package was installed");
+    is_a_site(&machine);
+    let before = site::processes(&machine);
+    machine.run(NEWER);
+    machine.run("apt-get install --quiet --yes --no-install-recommends /root/newer.deb 2>&1");
+    assert_eq!(site::processes(&machine), before, "the same again restarts nothing");
+    assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
 }
 
 /// A database or a broker that is not to run, or a policy against starting anything, is no reason for dpkg to fail.
@@ -91,9 +115,9 @@ fn what_cannot_be_done_is_pending_and_completed_by_the_next_boot() {
 }
 
 /// A machine with nothing but Debian, the package lying in it, and the answers to its questions.
-fn bare() -> Option<Booted> {
+fn bare(ground: impl FnOnce() -> Ground) -> Option<Booted> {
     PACKAGE.as_ref().filter(|_| possible())?;
-    let machine = Booted::on(bare_ground());
+    let machine = Booted::on(ground());
     put_package(&machine);
     machine.run("rm /usr/bin/camcops-provision; mkdir --parents /etc/camcops/provision.d");
     fs::write(machine.path("/etc/camcops/provision.d/source.toml"), SOURCE).unwrap();
@@ -142,10 +166,7 @@ fn disturbs_nobody(machine: &Booted) {
     let browser = Browser::open(machine);
     browser.log_in();
 
-    machine.run(
-        "cd /root; dpkg-deb --raw-extract package.deb newer; sed --in-place 's/^Version: .*/Version: 99.0-1/' newer/DEBIAN/control
-         dpkg-deb --build newer newer.deb > /dev/null",
-    );
+    machine.run(NEWER);
     fs::write(machine.path("/root/uploads.py"), UPLOADS).unwrap();
     machine.run("python3 /root/uploads.py > /dev/null 2> /run/uploads.err < /dev/null &");
     let tablets = Tablets::few(machine);

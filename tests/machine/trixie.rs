@@ -35,6 +35,8 @@ pub fn lives(machine: &Booted, minor: u8) {
     assert_eq!(failed, "");
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
     machine.run("camcops-provision uninstall --yes");
+    // Where it came as one.
+    machine.run("! dpkg --status camcops-provision > /dev/null 2>&1 || dpkg --purge camcops-provision > /dev/null");
     undone::nothing_of_ours_is_there(machine);
 }
 

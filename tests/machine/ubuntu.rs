@@ -1,10 +1,10 @@
 //! The same on Ubuntu, with the Python, the servers and the systemd that it has.
 
-use crate::harness::booted::{Booted, Ground, base, possible};
-use crate::harness::installed::{COMMAND, PACKAGES, PASSWORD, SUPERUSER, install};
+use crate::harness::booted::{Booted, possible};
+use crate::harness::installed::{COMMAND, PASSWORD, SUPERUSER, bare_ground_of, install};
 use crate::harness::site::{self, as_tablet, page, processes, wait_until_well};
-use crate::harness::wheelhouse;
 use crate::package::PACKAGE;
+use crate::trixie;
 
 #[test]
 #[ignore = "thorough: a whole install"]
@@ -18,26 +18,18 @@ fn runs_on_24_04_with_python_3_12() {
     runs_on("noble", 12, "libmagickwand-6.q16-7t64");
 }
 
-fn runs_on(release: &str, minor: u8, magick: &str) {
-    if !possible() {
-        return;
+#[test]
+#[ignore = "thorough: a whole install"]
+fn runs_on_26_04_with_python_3_14() {
+    if let Some(machine) = installed_by_package("resolute", 14, "libmagickwand-7.q16-10") {
+        trixie::lives(&machine, 14);
     }
-    let [venv, headers] = ["venv", "dev"].map(|part| format!("python3.{minor}-{part}"));
-    let packages = PACKAGES.map(|name| match name {
-        "libmagickwand-6.q16-6" => magick,
-        "python3-venv" => &venv,
-        "python3-dev" => &headers,
-        other => other,
-    });
-    let machine = Booted::on(Ground {
-        layers: vec![base(release, &packages)],
-        wheelhouse: Some(wheelhouse::kept_for(minor)),
-        lease: None,
-    });
+}
+
+fn installed_by_package(release: &str, minor: u8, magick: &str) -> Option<Booted> {
     // The package that is built on Debian 12.
-    let Some(package) = PACKAGE.as_ref() else {
-        return;
-    };
+    let package = PACKAGE.as_ref().filter(|_| possible())?;
+    let machine = Booted::on(bare_ground_of(release, minor, magick));
     std::fs::copy(package, machine.path("/root/package.deb")).unwrap();
     machine.run(
         "rm /usr/bin/camcops-provision
@@ -45,6 +37,13 @@ fn runs_on(release: &str, minor: u8, magick: &str) {
          camcops-provision --version",
     );
     install(machine.command(COMMAND[0]));
+    Some(machine)
+}
+
+fn runs_on(release: &str, minor: u8, magick: &str) {
+    let Some(machine) = installed_by_package(release, minor, magick) else {
+        return;
+    };
     machine.run("apt-get install --quiet --yes --no-install-recommends curl > /dev/null");
     let python = machine.run("readlink --canonicalize /usr/share/camcops/venv/bin/python");
     assert_eq!(python, format!("/usr/bin/python3.{minor}\n"));

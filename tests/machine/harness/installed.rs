@@ -105,7 +105,7 @@ pub fn bare_ground_of(release: &str, minor: u8, magick: &str) -> Ground {
 }
 
 /// What makes PDF files where wkhtmltopdf is not packaged.
-const WEASYPRINT: [&str; 4] = ["fonts-dejavu-core", "libharfbuzz-subset0", "libpango-1.0-0", "libpangoft2-1.0-0"];
+pub const WEASYPRINT: [&str; 4] = ["fonts-dejavu-core", "libharfbuzz-subset0", "libpango-1.0-0", "libpangoft2-1.0-0"];
 
 /// Makes it where it is not there yet; the lease keeps others from removing it.
 fn made(settings: &str) -> (PathBuf, Flock<File>) {
