@@ -21,7 +21,8 @@ use crate::layout::{RUNTIME, TOOL};
 use crate::recipe::Recipe;
 use crate::resource::{Part, State};
 use crate::session::converge::{
-    converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle, overriding_sources, refuse_undoable,
+    converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle, overriding_sources, place_advisories,
+    refuse_undoable,
 };
 use crate::session::{Session, open_host, trial};
 use anyhow::{Context, Result};
@@ -103,7 +104,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     if plan.changes.is_empty() {
         if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
             bundle::clear_unpacked(&site.host)?;
-            place_advisories(&site, flags)?;
+            place_advisories(&site, &flags.origin)?;
         }
         site.close().await;
         return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts));
@@ -128,7 +129,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     let is_to_issue = plan.changes.iter().any(is_issued);
     let converged = async {
         let (recipe, plan, mut outcome) = converge_site(&site, &mut writer, &flags.parts, stop).await?;
-        place_advisories(&site, flags)?;
+        place_advisories(&site, &flags.origin)?;
         if is_to_issue {
             let issued = issue_certificate(&site, &mut writer, &flags.parts, stop).await?;
             outcome.done += issued.done;
@@ -138,14 +139,6 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     };
     let (recipe, plan, outcome) = site.close_after(converged.await).await?;
     Ok(report_installed(&site, &recipe, &plan, Some(&outcome), &flags.parts))
-}
-
-/// Those of a bundle that was named, also where nothing else of it is needed.
-fn place_advisories(site: &Session, flags: &Install) -> Result<()> {
-    match &site.drivers.bundle {
-        Some(bundle) if flags.origin.bundle.is_some() => bundle.place_advisories(&site.host),
-        _ => Ok(()),
-    }
 }
 
 /// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.

@@ -22,7 +22,9 @@ use crate::journal::{self, Writer};
 use crate::probe::{Backend, Endpoint};
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::{apply_plan, make_plan, overriding_sources, refuse_plan, unpack_bundle};
+use crate::session::converge::{
+    apply_plan, make_plan, overriding_sources, place_advisories, refuse_plan, unpack_bundle,
+};
 use crate::session::upgrade_record::{self, Side, UpgradePhase, UpgradeRecord};
 use crate::settings::Version;
 use anyhow::{Context, Result, bail};
@@ -67,6 +69,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
         return Err(Exit::Failed.because(found.problems.join("\n")));
     }
     if !found.pending && begun.is_none() {
+        place_advisories(&site, &flags.origin)?;
         site.close().await;
         check::set_version(&global, to.as_str())?;
         return Ok(report_unchanged(&site));
@@ -83,6 +86,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     }
     let next = with_version(&global, to.as_str())?;
     build_release(&next, &mut writer, stop).await?;
+    place_advisories(&next, &flags.origin)?;
     let visitor = Visitor::begin(&next)?;
     let upgrade = prepare_upgrade(&site, &next, &found, begun).await;
     let mut upgrade = match site.close_after(upgrade).await {

@@ -196,3 +196,12 @@ pub(crate) fn unpack_bundle(site: &Session, plan: &Plan) -> Result<()> {
         _ => bundle::clear_unpacked(&site.host),
     }
 }
+
+/// Puts the advisories of a bundle that was named where the site keeps them, also where nothing else of it is needed; the
+/// lock is ours.
+pub(crate) fn place_advisories(site: &Session, origin: &SourceFlags) -> Result<()> {
+    match &site.drivers.bundle {
+        Some(bundle) if origin.bundle.is_some() => bundle.place_advisories(&site.host),
+        _ => Ok(()),
+    }
+}

@@ -52,6 +52,7 @@ fn from_a_bundle_alone_to_a_site() {
     let again = install(&target);
     assert!(again.starts_with("nothing to do\n"), "{again}");
     target.run(known);
+    target.run(&format!("rm {brought}; camcops-provision upgrade --yes --offline --bundle {FILE}; {known}"));
     assert_eq!(target.tried("camcops-provision plan --exit-code").0, 0);
     let failed = target.run("systemctl list-units --failed --plain --no-legend");
     assert_eq!(failed, "");
