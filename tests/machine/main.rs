@@ -33,4 +33,5 @@ mod tablets;
 mod trixie;
 mod ubuntu;
 mod undone;
+mod upgraded_ground;
 mod wait;

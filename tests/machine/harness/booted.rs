@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// Until everything that starts at boot is there, on a machine that has other things to do too.
 const LONGEST_START: Duration = Duration::from_secs(300);
 
+/// Everything has been started, or has failed.
+const IS_UP: &str = "case $(systemctl is-system-running) in running | degraded) ;; *) exit 1 ;; esac";
+
 /// Stays until the test ends, however it does; then all of the machine goes with its namespaces.
 const KEEPER: &str = include_str!("booted.sh");
 
@@ -71,7 +74,7 @@ impl Booted {
             .spawn()
             .unwrap();
         let machine = Booted { keeper, home, name, _lease: ground.lease };
-        machine.wait_until_up(0);
+        machine.wait_until_up(0, IS_UP);
         machine
     }
 
@@ -101,9 +104,14 @@ impl Booted {
 
     /// Boots it again, with whatever it has on its disk.
     pub fn reboot(&self) {
+        self.reboot_until(IS_UP);
+    }
+
+    /// The same where not everything comes up: until a script succeeds.
+    pub fn reboot_until(&self, script: &str) {
         let before = self.first().unwrap();
         self.command("systemctl").arg("reboot").output().unwrap();
-        self.wait_until_up(before);
+        self.wait_until_up(before, script);
     }
 
     /// A path inside, as the host sees it.
@@ -158,14 +166,11 @@ impl Booted {
         let _ = self.keeper.wait();
     }
 
-    fn wait_until_up(&self, unlike: u32) {
+    fn wait_until_up(&self, unlike: u32, script: &str) {
         let start = Instant::now();
         loop {
-            if self.first().is_some_and(|first| first != unlike) {
-                let (_, state, _) = self.tried("systemctl is-system-running");
-                if ["running", "degraded"].contains(&state.trim()) {
-                    return;
-                }
+            if self.first().is_some_and(|first| first != unlike) && self.tried(script).0 == 0 {
+                return;
             }
             if start.elapsed() > LONGEST_START {
                 let console = fs::read(self.home.join("console")).unwrap_or_default();
@@ -224,6 +229,51 @@ pub fn archives(packages: &[&str]) -> PathBuf {
         },
     )
 }
+
+/// A layer for a machine that stands on this ground and has these packages: its sources are those of Debian 13, and apt has
+/// what an upgrade to that fetches, and these others.
+pub fn newer_archives(ground: &Path, packages: &[&str], others: &[&str]) -> PathBuf {
+    let [packages, others] = [packages, others].map(|list| list.join(" "));
+    let name = ground.file_name().unwrap().to_str().unwrap();
+    super::kept(
+        &format!("trixie-upgrade-{}", super::key(&format!("{name} {packages} {others}"))),
+        "fetching what an upgrade to Debian 13 takes",
+        |home| {
+            fs::create_dir_all(home.join("work")).unwrap();
+            super::done(
+                Command::new("unshare")
+                    .args(["--mount", "--propagation", "private"])
+                    .args(["bash", "-euc", FETCH_UPGRADE, "fetch", &packages, &others])
+                    .args([ground, home])
+                    .stdout(Stdio::null()),
+            );
+        },
+    )
+}
+
+const FETCH_UPGRADE: &str = r#"
+packages=$1 others=$2 ground=$3 home=$4 root=$4/work/root
+export DEBIAN_FRONTEND=noninteractive
+mkdir "$home/work/upper" "$home/work/work" "$root"
+mount -t overlay fetch -o "lowerdir=$ground,upperdir=$home/work/upper,workdir=$home/work/work" "$root"
+mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
+mount -t proc proc "$root/proc"
+mount --bind /dev "$root/dev"
+printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
+chmod 755 "$root/usr/sbin/policy-rc.d"
+apt() { chroot "$root" apt-get --quiet --yes --option 'Acquire::Check-Valid-Until=false' "$@"; }
+apt install --no-install-recommends --no-download $packages
+echo 'deb http://deb.debian.org/debian trixie main' > "$root/etc/apt/sources.list"
+apt update
+apt full-upgrade --download-only
+apt install --download-only --no-install-recommends $others
+umount "$root/dev" "$root/proc" "$root/etc/resolv.conf" "$root"
+mkdir -p "$home/var/cache/apt" "$home/var/lib/apt" "$home/etc/apt"
+mv "$home/work/upper/var/cache/apt/archives" "$home/var/cache/apt"
+mv "$home/work/upper/var/lib/apt/lists" "$home/var/lib/apt"
+mv "$home/work/upper/etc/apt/sources.list" "$home/etc/apt"
+rm -r "$home/work"
+"#;
 
 const FETCH: &str = r#"
 list=$1 ground=$2 home=$3

@@ -1,7 +1,7 @@
 //! A machine on which the program has installed CamCOPS, by one command on a bare Debian. It is made once per program and
 //! settings and kept in the cache; each test boots an overlay on it.
 
-use super::booted::{Booted, Ground, base, possible};
+use super::booted::{self, Booted, Ground, base, possible};
 use super::watch::Watch;
 use super::{cache, done, key, wheelhouse};
 use nix::fcntl::{Flock, FlockArg};
@@ -102,6 +102,22 @@ pub fn bare_ground_of(release: &str, minor: u8, magick: &str) -> Ground {
         packages.extend(WEASYPRINT);
     }
     Ground { layers: vec![base(release, &packages)], wheelhouse: Some(wheelhouse::kept_for(minor)), lease: None }
+}
+
+/// A machine with CamCOPS on Debian 12 whose archives are those of Debian 13: all that an upgrade of the distribution
+/// fetches, and the files of CamCOPS for its Python.
+pub fn upgradable() -> Option<Booted> {
+    possible().then(|| {
+        let (home, lease) = made("");
+        let mut ground = bare_ground();
+        let ours = ["python3.13", "python3.13-dev", "python3.13-venv", "libmagickwand-7.q16-10"];
+        let archives = booted::newer_archives(&ground.layers[0], &PACKAGES, &[&ours[..], &WEASYPRINT].concat());
+        ground.layers.insert(0, home.join("disk"));
+        ground.layers.insert(0, archives);
+        ground.wheelhouse = Some(wheelhouse::kept_for(13));
+        ground.lease = Some(lease);
+        Booted::on(ground)
+    })
 }
 
 /// What makes PDF files where wkhtmltopdf is not packaged.
