@@ -101,6 +101,6 @@ pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Finding> {
 fn why_not(made: &Ended) -> String {
     match made.status.signal() {
         Some(signal) => format!("it was ended by signal {signal}"),
-        None => made.last_words(),
+        None => format!("{} ({})", made.last_words(), made.status),
     }
 }

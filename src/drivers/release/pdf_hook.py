@@ -93,6 +93,7 @@ def _load_ahead():
 
 
 def _make_pages(module):
+    import atexit
     import threading
 
     # The libraries that it stands on are not made for several threads.
@@ -110,6 +111,8 @@ def _make_pages(module):
             # What fontconfig has read once for each document, it would never give back.
             if not fonts:
                 fonts.append(weasyprint.text.fonts.FontConfiguration())
+                # Later, the libraries that it is freed by may be gone before it.
+                atexit.register(fonts.clear)
             # Widths of columns stand in the pages as attributes.
             return document.write_pdf(presentational_hints=True, font_config=fonts[0])
 
