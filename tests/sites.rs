@@ -637,7 +637,12 @@ fn camcops_reads_every_configuration_without_a_complaint() {
     let text = String::from_utf8(judged.stdout).unwrap();
     for line in text.lines() {
         let verdict: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(verdict["complaints"], json!([]), "{line}");
+        // Where there is no wkhtmltopdf, WeasyPrint makes the PDF documents, and that key says nothing.
+        let left_out = match verdict["file"].as_str().unwrap().contains("/true-") {
+            true => json!(["[site] WKHTMLTOPDF_FILENAME is missing"]),
+            false => json!([]),
+        };
+        assert_eq!(verdict["complaints"], left_out, "{line}");
     }
     assert_eq!(text.lines().count(), files.len());
     assert!(judged.status.success());
