@@ -634,6 +634,8 @@ fn camcops_reads_every_configuration_without_a_complaint() {
         }
     }
     let judged = Command::new(camcops_python()).arg(script("camcops_config.py")).args(&files).output().unwrap();
+    // 1 is its word for a complaint, and there are those that are expected.
+    assert!(matches!(judged.status.code(), Some(0 | 1)), "{judged:?}");
     let text = String::from_utf8(judged.stdout).unwrap();
     for line in text.lines() {
         let verdict: Value = serde_json::from_str(line).unwrap();
@@ -645,5 +647,4 @@ fn camcops_reads_every_configuration_without_a_complaint() {
         assert_eq!(verdict["complaints"], left_out, "{line}");
     }
     assert_eq!(text.lines().count(), files.len());
-    assert!(judged.status.success());
 }
