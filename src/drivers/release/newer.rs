@@ -2,6 +2,7 @@
 
 use super::build::{NOBODY, bare_child};
 use super::index::{mask_login, pip_environment};
+use crate::base::terminal::strip_controls;
 use crate::host::Host;
 use crate::settings::Internet;
 use anyhow::{Result, bail};
@@ -36,7 +37,8 @@ pub(crate) fn list_published(host: &Host, network: &Internet, python: &str) -> R
         .patience(PATIENCE * 2)
         .end()?;
     if !ended.status.success() {
-        bail!("{}", mask_login(&ended.last_words()));
+        // The index may have said it, and it comes to a terminal.
+        bail!("{}", strip_controls(&mask_login(&ended.last_words())));
     }
     Ok(ended.output.lines().map(str::to_owned).collect())
 }
