@@ -77,7 +77,9 @@ fn cut_everywhere(start: &Staged, arguments: &[&str], points: &str, share: Share
             scope.spawn(work);
         }
     });
-    assert!(cuts.into_inner() * share.step > 10, "hardly anything was cut");
+    // A share that begins late has one cut less: what counts is how far it came.
+    let cuts = cuts.into_inner();
+    assert!(cuts > 0 && share.first + cuts * share.step > 10, "hardly anything was cut");
 }
 
 /// After a cut of `install`: continuing leads to the whole, and undoing to the beginning.
