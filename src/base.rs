@@ -2,6 +2,7 @@
 
 pub mod error;
 pub(crate) mod kernel;
+pub(crate) mod progress;
 pub(crate) mod prompt;
 pub(crate) mod report;
 pub(crate) mod secret;

@@ -4,6 +4,7 @@ mod daily;
 mod data;
 mod site;
 
+use crate::base::progress::ProgressMode;
 use crate::base::terminal::{Color, Style};
 use crate::layout;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -63,6 +64,9 @@ pub struct Global {
     /// Only results and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+    /// How to show the progress of long work
+    #[arg(long, global = true, value_enum, value_name = "HOW", default_value = "auto")]
+    pub(crate) progress: ProgressMode,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value = "auto")]
     pub(crate) color: Color,

@@ -31,6 +31,7 @@ pub(crate) mod vulnerabilities;
 pub(crate) mod wait;
 
 use crate::base::error::Exit;
+use crate::base::progress;
 use crate::base::report::Report;
 use crate::base::stack::box_future;
 use crate::base::terminal::Style;
@@ -47,6 +48,7 @@ use std::process;
 /// Runs a command and tells what came of it; the number is its exit code.
 pub async fn run(cli: Cli) -> Result<u8> {
     let style = Style::of(&cli.global);
+    progress::show_as(cli.global.progress, style.quiet || style.json);
     do_command(&cli.global, cli.command).await?.print(style)
 }
 

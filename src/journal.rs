@@ -27,9 +27,11 @@ use std::fs::File;
 use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use times::{Clocks, Times};
 
 mod contents;
 pub(crate) mod home;
+mod times;
 
 /// The format that this version writes. Every older one is read; a newer one is refused.
 pub(crate) const FORMAT: u32 = 1;
@@ -58,6 +60,9 @@ enum JournalLine {
     },
     Done {
         number: u64,
+        /// The milliseconds that it took, where that may be long.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took_ms: Option<u64>,
     },
     /// An event that a newer version of the same format added.
     #[serde(other)]
@@ -121,6 +126,8 @@ pub struct Journal {
     whole: u64,
     exists: bool,
     since: Option<String>,
+    /// How long its changes took.
+    pub(crate) times: Times,
 }
 
 impl Journal {
@@ -181,8 +188,11 @@ impl Journal {
                     journal.note(&change, base.as_ref(), undo, true);
                     open.insert(number, (change, base, undo));
                 }
-                JournalLine::Done { number } => {
+                JournalLine::Done { number, took_ms } => {
                     if let Some((change, base, undo)) = open.remove(&number) {
+                        if let Some(took) = took_ms {
+                            journal.times.note(&change, undo, took);
+                        }
                         journal.note(&change, base.as_ref(), undo, false);
                     }
                 }
@@ -242,6 +252,7 @@ pub(crate) struct Writer<'a> {
     /// What the journal says, kept up to date.
     pub(crate) journal: Journal,
     announced: Option<JournalLine>,
+    clocks: Clocks,
 }
 
 impl<'a> Writer<'a> {
@@ -285,6 +296,7 @@ impl<'a> Writer<'a> {
                 command: command.to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
+            clocks: Clocks::default(),
         };
         writer.forget_superseded()?;
         Ok(writer)
@@ -313,13 +325,18 @@ impl<'a> Writer<'a> {
         self.host.cut().after_intent();
         self.journal.next += 1;
         self.journal.note(change, base, undo, true);
+        self.clocks.begin(number);
         Ok(number)
     }
 
     /// Says that it is done.
     pub(crate) fn done(&mut self, number: u64, change: &Change, base: Option<&Content>, undo: bool) -> Result<()> {
-        self.host.append(&self.file, &format_line(&JournalLine::Done { number })?)?;
+        let took_ms = self.clocks.end(number, change);
+        self.host.append(&self.file, &format_line(&JournalLine::Done { number, took_ms })?)?;
         self.journal.note(change, base, undo, false);
+        if let Some(took) = took_ms {
+            self.journal.times.note(change, undo, took);
+        }
         Ok(())
     }
 
@@ -391,7 +408,7 @@ mod tests {
             undo: false,
             base: None,
         };
-        let lines = [intent(0, "a"), intent(1, "b"), JournalLine::Done { number: 0 }];
+        let lines = [intent(0, "a"), intent(1, "b"), JournalLine::Done { number: 0, took_ms: None }];
         let lines = lines.iter().map(|one| format_line(one).unwrap());
         let text = std::iter::once(first_line("camcops").unwrap()).chain(lines);
         let journal = Journal::parse(&text.collect::<String>(), "camcops").unwrap();

@@ -2,6 +2,7 @@
 
 use crate::archive::bundle::Bundle;
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::base::secret::Secret;
 use crate::base::terminal::{self, Style};
 use crate::camcops_conf;
@@ -78,13 +79,9 @@ impl Session {
         let site = Site { instance: global.instance.clone(), settings_file, resolved, facts, layout };
         check_environment(&site)?;
         site.check_secrets()?;
-        let tell: fn(&str) = match global.quiet || global.json {
-            true => |_| {},
-            false => |line| terminal::print_note(&format!("  {line}")),
-        };
         let drivers = match host.staged_root() {
             Some(_) => Drivers::default(),
-            None => drivers(&site, tell),
+            None => drivers(&site, Tell::SHOWN),
         };
         Ok(Session {
             site,
@@ -371,7 +368,7 @@ impl Session {
 }
 
 /// All of them, for the machine that the program runs on; nothing is asked or read yet.
-fn drivers(site: &Site, tell: fn(&str)) -> Drivers {
+fn drivers(site: &Site, tell: Tell) -> Drivers {
     let (settings, facts, layout) = (site.settings(), &site.facts, &site.layout);
     let network = &settings.network;
     let bundle = Bundle::of(&settings.camcops, tell).map(Rc::new);

@@ -10,6 +10,7 @@ pub(crate) mod read;
 pub(crate) mod write;
 
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::host::Host;
 use crate::layout::HOME;
 use crate::settings::{Camcops, Source};
@@ -28,14 +29,14 @@ pub(crate) const TOOL: &str = "tool/camcops-provision";
 #[derive(Debug)]
 pub(crate) struct Bundle {
     pub(crate) path: String,
-    tell: fn(&str),
+    tell: Tell,
     manifest: OnceCell<BundleManifest>,
     unpacked: OnceCell<()>,
 }
 
 impl Bundle {
     /// The one that the settings name; `tell` is told what is going on.
-    pub(crate) fn of(camcops: &Camcops, tell: fn(&str)) -> Option<Bundle> {
+    pub(crate) fn of(camcops: &Camcops, tell: Tell) -> Option<Bundle> {
         let path = camcops.bundle.as_ref()?.as_str().to_owned();
         (camcops.source == Source::Bundle).then(|| Bundle {
             path,
@@ -78,7 +79,7 @@ impl Bundle {
         if self.unpacked.get().is_none() || !is_there {
             self.manifest(host)?;
             clear_unpacked(host)?;
-            (self.tell)(&format!("checking and unpacking {}", self.path));
+            self.tell.line(&format!("checking and unpacking {}", self.path));
             let unpacked = read::unpack_bundle(&self.path, host, UNPACKED);
             if unpacked.is_err() {
                 clear_unpacked(host)?;

@@ -4,6 +4,7 @@ use super::manifest::{self, BackupManifest, DumpedDatabase, FORMAT, MANIFEST, SU
 use super::{DATABASE, DATABASE_ENCRYPTED, FILES, FILES_ENCRYPTED, UNFINISHED, files};
 use crate::archive::pack::{PackedSum, Packer};
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::base::text::sha256_hex;
 use crate::drivers::sql::copy::directory::{enter_directory, remember_directory, time_stamp};
 use crate::drivers::sql::copy::dump;
@@ -27,11 +28,11 @@ pub(crate) struct MadeBackup {
 }
 
 /// Removes what runs before this one left unfinished, and says so. The lock is ours, so that none is at work.
-fn clear_up(host: &Host, site: &Site, directory: &str, tell: fn(&str)) -> Result<u64> {
+fn clear_up(host: &Host, site: &Site, directory: &str, tell: Tell) -> Result<u64> {
     let mut freed = 0;
     for found in list_site_backups(host, site.settings(), &site.layout.slug)? {
         if found.what == super::BackupKind::Unfinished {
-            tell(&format!("removing {directory}/{}, which an earlier run did not finish", found.name));
+            tell.line(&format!("removing {directory}/{}, which an earlier run did not finish", found.name));
             host.remove_tree(&format!("{directory}/{}", found.name))?;
             freed += found.bytes;
         }
@@ -72,7 +73,7 @@ pub(crate) async fn make_backup(
     if host.stat(&path)?.is_some() {
         return Err(Exit::CannotCreate.because(format!("{path} was made in this very second; wait for the next one")));
     }
-    (known.tell)(&format!("backing up {} to {path}", known.database));
+    known.tell.line(&format!("backing up {} to {path}", known.database));
     let unfinished = format!("{path}{UNFINISHED}");
     host.make_directory(&unfinished, Some((0, 0)), 0o700)?;
     let written = write_backup(host, site, known, &unfinished, &all, size, before).await;

@@ -2,14 +2,27 @@
 
 use crate::base::error::Exit;
 use anyhow::Result;
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::{Map, json};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The version of every JSON document.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// Where nobody knows how wide a terminal is.
+const USUAL_WIDTH: u16 = 80;
+/// Back to the first column, and nothing from there on.
+const WIPE: &str = "\r\x1b[K";
+
+/// The last line on standard error, where that is one that is drawn again and again.
+static LIVE: Mutex<Option<String>> = Mutex::new(None);
+/// Whether standard error is read by a program, event by event.
+static EVENTS: AtomicBool = AtomicBool::new(false);
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,8 +94,52 @@ pub(crate) fn copy_streams() -> io::Result<[OwnedFd; 3]> {
     ])
 }
 
+/// Whether a line on standard error can be drawn again and again.
+pub(crate) fn can_redraw() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// How wide the terminal is that complaints go to.
+pub(crate) fn complaint_width() -> u16 {
+    let width = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+    if width == 0 { USUAL_WIDTH } else { width }
+}
+
+/// Draws the line that lives, in place of what it was before.
+pub(crate) fn draw_live(line: &str) {
+    let line = strip_controls(line);
+    let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    if live.as_deref() != Some(&*line) {
+        let mut out = io::stderr().lock();
+        let _ = write!(out, "{WIPE}{line}").and_then(|()| out.flush());
+        *live = Some(line);
+    }
+}
+
+/// Takes the line that lives away.
+pub(crate) fn wipe_live() {
+    let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    if live.take().is_some() {
+        let mut out = io::stderr().lock();
+        let _ = write!(out, "{WIPE}").and_then(|()| out.flush());
+    }
+}
+
+/// From now on all that is said on standard error are events, one JSON document a line.
+pub(crate) fn speak_in_events(yes: bool) {
+    EVENTS.store(yes, Ordering::SeqCst);
+}
+
+/// Says an event on standard error.
+pub(crate) fn print_event(event: &impl Serialize) {
+    if let Ok(event) = with_version(event) {
+        let _ = writeln!(io::stderr().lock(), "{event}");
+    }
+}
+
 /// Prints a result. A reader that went away is no error.
 pub(crate) fn print(text: &str) -> Result<()> {
+    wipe_live();
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -130,7 +187,11 @@ pub(crate) fn print_json(document: &impl Serialize) -> Result<()> {
 
 /// Says what failed: one line, or one JSON document where that was asked for.
 pub fn report_failure(why: &anyhow::Error, exit: Exit, json: bool) {
-    print_note(&format!("error: {why:#}"));
+    if EVENTS.load(Ordering::SeqCst) {
+        print_event(&json!({ "event": "error", "text": format!("{why:#}"), "exit_code": exit as u8 }));
+    } else {
+        print_note(&format!("error: {why:#}"));
+    }
     if json {
         failure_document(&format!("{why:#}"), exit);
     }
@@ -144,6 +205,10 @@ pub fn failure_document(why: &str, exit: Exit) {
 
 /// Says something on standard error.
 pub(crate) fn print_note(text: &str) {
+    if EVENTS.load(Ordering::SeqCst) {
+        return print_event(&json!({ "event": "note", "text": text.trim_start() }));
+    }
+    wipe_live();
     // There is nobody left to tell if standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

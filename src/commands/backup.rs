@@ -266,7 +266,7 @@ async fn load_beside(
     load::need_power(known, ", or look at it without: --quick")?;
     known.server.started(host).await?;
     load::check_room(host, known, database.data_bytes).await?;
-    (site.drivers.application()?.tell)(&format!("loading {} into a database of its own", opened.path));
+    site.drivers.application()?.tell.line(&format!("loading {} into a database of its own", opened.path));
     let name = load::create_scratch(known, purpose, &database.charset, &database.collation).await?;
     let payload = open_database(host, opened, identity)?;
     let source = match payload.decrypted {

@@ -218,7 +218,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall) -> Result
     let question = Question { name: Some(instance), plan: Some(&shown), ..Question::new(&what, Enter::No) };
     ask_to_agree(&question, flags.yes, Style::of(global))?;
     let mut writer = Writer::open(host, instance, "uninstall")?;
-    let mut lines = Lines { style: Style::of(global), host };
+    let mut lines = Lines::new(Style::of(global), host);
     let slug = crate::layout::instance_slug(instance);
     services::before_undoing(services, host, &slug)?;
     let dumps = match &site {

@@ -143,7 +143,7 @@ async fn prune_releases(global: &Global, flags: &Prune) -> Result<Report> {
         stop.check("stopped by a signal; run again to continue")?;
         let resource = Resource::Release(one.id.clone());
         if !flags.dry_run {
-            let mut lines = Lines { style: site.style, host: &site.host };
+            let mut lines = Lines::new(site.style, &site.host);
             if writer.journal.find(&resource).is_none() {
                 left.push(Left { resource, why: "another instance made it: prune there, with --instance".into() });
                 continue;

@@ -138,6 +138,6 @@ fn wanted_password(site: &Session, flags: &PasswordFlags, name: &str) -> Result<
 /// Does it by CamCOPS's own command.
 fn ask_camcops(site: &Session, verb: &str, name: &str, password: Option<&Secret>) -> Result<()> {
     let application = site.drivers.application()?;
-    (application.tell)(&format!("CamCOPS's {verb}, which takes some seconds"));
+    application.tell.line(&format!("CamCOPS's {verb}, which takes some seconds"));
     superuser::by_camcops(site.drivers.application()?, &site.host, verb, name, password, Exit::Unusable)
 }

@@ -6,6 +6,7 @@
 use super::release::index::proxy_variables;
 use super::services;
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::base::terminal::strip_controls;
 use crate::certificate;
 use crate::host::{Ended, Host, processes};
@@ -51,12 +52,12 @@ pub(crate) struct Certbot {
     server: String,
     email: Option<String>,
     network: Internet,
-    tell: fn(&str),
+    tell: Tell,
 }
 
 impl Certbot {
     /// For the names of a site; `tell` is told what is going on.
-    pub(crate) fn new(names: Vec<String>, tls: &Tls, network: &Internet, tell: fn(&str)) -> Certbot {
+    pub(crate) fn new(names: Vec<String>, tls: &Tls, network: &Internet, tell: Tell) -> Certbot {
         Certbot {
             names,
             server: tls.acme_server.as_str().to_owned(),
@@ -112,7 +113,7 @@ pub(crate) fn issue(known: &Certbot, host: &Host, name: &str) -> Result<Enforced
             "an authority gives no certificate without the network (--offline): until then the site has the certificate that it has; run again when the authority can be reached",
         ));
     }
-    (known.tell)(&format!("asking {} for a certificate for {}", known.server, known.names.join(", ")));
+    known.tell.line(&format!("asking {} for a certificate for {}", known.server, known.names.join(", ")));
     let mut arguments = vec!["certonly", "--non-interactive", "--webroot"];
     arguments.extend(["--webroot-path", ACME, "--cert-name", name]);
     arguments.extend(["--server", &known.server, "--agree-tos"]);

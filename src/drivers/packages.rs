@@ -13,6 +13,7 @@ mod records;
 use crate::archive::bundle::Bundle;
 use crate::archive::bundle::manifest::BundleManifest;
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::host::Host;
 use crate::layout::{PackageManager, Packages, alternative_names};
 use crate::resource::{Facets, Resource, State};
@@ -32,7 +33,7 @@ pub(crate) struct PackageSource {
     pub(crate) network: Internet,
     /// Where they come from, if that is a bundle.
     bundle: Option<Rc<Bundle>>,
-    pub(crate) tell: fn(&str),
+    pub(crate) tell: Tell,
     installed: RefCell<Option<BTreeSet<String>>>,
     /// What leads the package manager to other sources than the machine's own.
     aside: RefCell<Vec<String>>,
@@ -44,7 +45,7 @@ impl PackageSource {
         names: &'static Packages,
         network: &Internet,
         bundle: Option<Rc<Bundle>>,
-        tell: fn(&str),
+        tell: Tell,
     ) -> PackageSource {
         PackageSource {
             names,
@@ -131,7 +132,7 @@ pub(crate) fn install_packages(known: &PackageSource, host: &Host, names: &[&str
         None if known.network.offline => return Err(not_offline(known, &missing)),
         None => {}
     }
-    (known.tell)(&format!("installing {}", best_names(&missing)));
+    known.tell.line(&format!("installing {}", best_names(&missing)));
     let made = match known.names.manager {
         PackageManager::Apt => apt::install_packages(host, known, &missing, resumed),
         PackageManager::Dnf => dnf::install_packages(host, known, &missing),

@@ -21,6 +21,7 @@ mod whole;
 
 use crate::archive::bundle::Bundle;
 use crate::archive::bundle::{UNPACKED, WHEELS};
+use crate::base::progress::Tell;
 use crate::base::text::encode_hex;
 use crate::host::{Host, PathKind};
 use crate::layout::RELEASES;
@@ -105,12 +106,12 @@ pub(crate) struct ReleaseRecipe {
     network: Internet,
     magick_library: &'static str,
     magick_suffix: &'static str,
-    pub(crate) tell: fn(&str),
+    pub(crate) tell: Tell,
 }
 
 impl ReleaseRecipe {
     /// For a site; `tell` is told what is going on.
-    pub(crate) fn new(settings: &Settings, facts: &Facts, bundle: Option<Rc<Bundle>>, tell: fn(&str)) -> ReleaseRecipe {
+    pub(crate) fn new(settings: &Settings, facts: &Facts, bundle: Option<Rc<Bundle>>, tell: Tell) -> ReleaseRecipe {
         let Settings { camcops, network, .. } = settings;
         ReleaseRecipe {
             wanted: WantedRelease::new(settings, facts),

@@ -14,6 +14,7 @@ pub(crate) mod schema;
 mod server;
 
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::base::secret::Secret;
 use crate::host::Host;
 use crate::probe::database::{DatabaseAddress, Login};
@@ -35,7 +36,7 @@ pub(crate) struct Database {
     pub(crate) instance: String,
     /// What each new connection of the application reads its password from.
     pub(crate) option_file: String,
-    pub(crate) tell: fn(&str),
+    pub(crate) tell: Tell,
     accounts: Vec<DatabaseAccount>,
 }
 
@@ -68,7 +69,7 @@ impl Database {
         site: &Site,
         found: &ExistingState,
         earlier: Option<&Database>,
-        tell: fn(&str),
+        tell: Tell,
     ) -> Result<Database> {
         let settings = &site.settings().database;
         let slug = &site.layout.slug;

@@ -44,7 +44,7 @@ pub(crate) async fn observe(known: &Database, name: &str) -> Result<State> {
 pub(crate) const KEPT: &str = "a user is never removed";
 
 pub(crate) fn make(application: &Application, host: &Host, name: &str, password: &Secret) -> Result<Enforced> {
-    (application.tell)(&format!("making the superuser {name}"));
+    application.tell.line(&format!("making the superuser {name}"));
     by_camcops(application, host, "make_superuser", name, Some(password), Exit::Settings)?;
     Ok(Enforced::Done)
 }

@@ -5,11 +5,12 @@ use super::put_back::{self, FormerContents};
 use crate::base::error::Exit;
 use crate::base::signals::Interrupt;
 use crate::drivers::{Drivers, packages};
-use crate::journal::Writer;
+use crate::journal::{Journal, Writer};
 use crate::resource::{Content, Enforced, Resource, Shown};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::slice;
+use std::time::Duration;
 
 /// How a run ended.
 #[derive(Debug, Default, Serialize)]
@@ -20,9 +21,11 @@ pub(crate) struct RunOutcome {
     pub(crate) left: Vec<Left>,
 }
 
-/// Told of every change that was made.
+/// Told of every change.
 pub(crate) trait Progress {
-    /// One more.
+    /// The next one; all that is left took so long the last time.
+    fn begins(&mut self, planned: &Planned, index: usize, all: usize, left: Option<Duration>);
+    /// One more was made.
     fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>);
     /// Something that was not planned.
     fn note(&mut self, text: &str);
@@ -54,6 +57,8 @@ pub(crate) async fn apply_plan(
                 plan.changes.len() - done
             )
         };
+        let left_over = plan.changes.get(outcome.done..).unwrap_or_default();
+        progress.begins(&batch[0], outcome.done + 1, plan.changes.len(), expect_time(&writer.journal, left_over));
         let numbers = record_intents(drivers, writer, batch).with_context(|| stopped_at(&batch[0], outcome.done))?;
         for (planned, number) in batch.iter().zip(numbers) {
             let left = match carry_out(drivers, writer, planned, number).await {
@@ -73,6 +78,11 @@ pub(crate) async fn apply_plan(
         }
     }
     Ok(outcome)
+}
+
+/// How long these changes may take, from how long they took before.
+fn expect_time(journal: &Journal, changes: &[Planned]) -> Option<Duration> {
+    journal.times.expect(changes.iter().map(|planned| (&planned.change, planned.undo())))
 }
 
 pub(super) fn stopped_midway(done: usize, all: usize) -> anyhow::Error {

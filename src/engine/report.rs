@@ -4,35 +4,56 @@
 
 use super::apply::{Progress, RunOutcome};
 use super::plan::{Action, Left, Plan, Planned};
-use crate::base::terminal::{Style, count_of, print_note};
+use crate::base::progress::{self, ShownRun, ShownStep, Tell};
+use crate::base::terminal::{Style, count_of};
 use crate::camcops_conf::kept;
 use crate::host::Host;
 use crate::resource::{FacetValue, Resource, Shown, State};
 use std::fmt::Write as _;
+use std::time::Duration;
 
-/// Progress as lines on standard error.
+/// The progress of a run, on standard error.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
-    pub(crate) style: Style,
+    style: Style,
     /// For paths as they are seen from outside.
-    pub(crate) host: &'a Host,
+    host: &'a Host,
+    run: Option<ShownRun>,
+}
+
+impl Lines<'_> {
+    pub(crate) fn new(style: Style, host: &Host) -> Lines<'_> {
+        Lines { style, host, run: None }
+    }
+
+    fn shown(&mut self, all: usize) -> &ShownRun {
+        self.run.get_or_insert_with(|| progress::begin_run(all))
+    }
 }
 
 impl Progress for Lines<'_> {
+    fn begins(&mut self, planned: &Planned, index: usize, all: usize, left: Option<Duration>) {
+        let (part, what) = (part_of(planned), describe_change(self.host, planned));
+        self.shown(all).begins(ShownStep { index, all, part: &part, what: &what }, left);
+    }
+
     fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>) {
-        if self.style.quiet || self.style.json {
-            return;
-        }
-        let width = all.to_string().len();
-        let left = left.map(|left| format!(" (left: {})", left.why)).unwrap_or_default();
-        print_note(&format!("[{index:width$}/{all}] {}{left}", describe_change(self.host, planned)));
+        let (part, what, verbose) = (part_of(planned), describe_change(self.host, planned), self.style.verbose);
+        let remark = left.map(|left| format!("left: {}", left.why));
+        self.shown(all).made(ShownStep { index, all, part: &part, what: &what }, remark.as_deref(), verbose);
     }
 
     fn note(&mut self, text: &str) {
-        if !self.style.quiet && !self.style.json {
-            print_note(&format!("  {text}"));
+        match &self.run {
+            Some(run) => run.note(text),
+            None => Tell::SHOWN.line(text),
         }
     }
+}
+
+/// The part of the installation that a change belongs to; of what is taken back, its kind.
+fn part_of(planned: &Planned) -> String {
+    planned.part.map_or_else(|| planned.change.resource.kind().replace('_', " "), |part| part.to_string())
 }
 
 /// A resource as it is called in messages: a path as it is seen from outside.

@@ -40,6 +40,7 @@ pub(crate) async fn undo_all(
                     return Ok(Err(why + &beside.unwrap_or_default()));
                 }
             };
+            progress.begins(&planned, index + 1, outcome.planned, None);
             let left = make_change(drivers, writer, &planned).await?;
             Ok(Ok((planned, left)))
         };

@@ -55,7 +55,7 @@ pub(crate) async fn apply_plan(
     plan: &Plan,
     stop: Interrupt,
 ) -> Result<engine::RunOutcome> {
-    let mut lines = Lines { style: site.style, host: &site.host };
+    let mut lines = Lines::new(site.style, &site.host);
     engine::apply_plan(&site.drivers, writer, plan, stop, &mut lines).await
 }
 

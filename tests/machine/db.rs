@@ -324,7 +324,7 @@ fn is_made_anew(machine: &Booted) {
          age-keygen --output /root/reader 2> /dev/null; age-keygen -y /root/reader",
     );
     let encrypted = format!("--set backup.encrypt_to={} {reset}", recipient.trim());
-    killed(machine, &encrypted, "revision 0018");
+    killed(machine, &encrypted, "revisions: 18 of 87");
     let dump = machine.run(&format!("ls {DUMPS}/*-before-reset.sql.zst.age"));
     machine.run(&format!("age --decrypt --identity /root/reader --output /root/reset.sql.zst {dump}"));
     assert!(dump_of(machine, "/root/reset.sql.zst").contains("Sentinel"));

@@ -1,6 +1,7 @@
 use super::manifest::*;
 use super::*;
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -162,7 +163,8 @@ fn another_kind_of_machine_or_format_is_refused() {
         let manifest = read::verify_bundle(&small.path()).unwrap();
         let why = manifest.misfit(&small.host).unwrap().unwrap();
         assert!(why.contains(words), "{why}");
-        let bundle = Bundle { path: small.path(), tell: |_| (), manifest: OnceCell::new(), unpacked: OnceCell::new() };
+        let bundle =
+            Bundle { path: small.path(), tell: Tell::NOBODY, manifest: OnceCell::new(), unpacked: OnceCell::new() };
         refused(bundle.manifest(&small.host).cloned(), words);
     }
     let newer = Small::new(|manifest| manifest.format = FORMAT + 1);
@@ -201,7 +203,7 @@ fn placed(text: &str, change: impl FnOnce(&mut BundleManifest)) -> (tempfile::Te
         other => small.at(&other.replace('/', "-")).display().to_string(),
     };
     write::write_bundle(&live, &path, &manifest, from).unwrap();
-    let bundle = Bundle { path, tell: |_| (), manifest: OnceCell::new(), unpacked: OnceCell::new() };
+    let bundle = Bundle { path, tell: Tell::NOBODY, manifest: OnceCell::new(), unpacked: OnceCell::new() };
     let done = bundle.place_advisories(&host).and_then(|()| bundle.place_advisories(&host));
     let placed = done.and_then(|()| host.read_text("/var/lib/camcops-provision/advisories/bundle.json"));
     (home, placed)

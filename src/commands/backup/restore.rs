@@ -124,7 +124,7 @@ async fn restore_data(
 }
 
 fn tell_step(site: &Session, text: &str) -> Result<()> {
-    (site.drivers.application()?.tell)(text);
+    site.drivers.application()?.tell.line(text);
     Ok(())
 }
 

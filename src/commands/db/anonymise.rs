@@ -10,6 +10,7 @@ mod structure;
 
 use super::reach_database;
 use crate::base::error::Exit;
+use crate::base::progress::{Amount, Tell, Unit};
 use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::signals::{Interrupt, stop_on_signals};
@@ -85,7 +86,7 @@ async fn make_copy(site: &Session, known: &Database, to: &str, stop: Interrupt) 
     tables::refuse_unknown(site.drivers.application()?, &site.host, revision.as_deref(), &what)?;
     load::check_room(host, known, tables::database_size(known).await?).await?;
     let tell = site.drivers.application()?.tell;
-    tell("asking CamCOPS what it declares of its columns, which takes some seconds");
+    tell.line("asking CamCOPS what it declares of its columns, which takes some seconds");
     let dictionary = read_dictionary(site)?;
     let beside = load::create_scratch(known, ScratchDatabase::Anonymise, CHARSET, COLLATION).await?;
     let copied = copy_tables(known, &beside, &dictionary, stop, tell).await;
@@ -142,7 +143,7 @@ async fn copy_tables(
     beside: &str,
     dictionary: &Dictionary,
     stop: Interrupt,
-    tell: fn(&str),
+    tell: Tell,
 ) -> Result<AnonymousCopy> {
     let server = &known.server;
     let all = columns_of(known).await?;
@@ -176,9 +177,7 @@ async fn copy_tables(
     let number = wanted.len();
     for (at, table) in wanted.into_iter().enumerate() {
         stop.check("stopped by a signal: there is no copy")?;
-        if at % 40 == 0 {
-            tell(&format!("copying table {} of {number}", at + 1));
-        }
+        tell.amount(Amount { what: "copying tables", done: at as u64, all: number as u64, unit: Unit::Items });
         let Some(plan) = columns::plan_columns(table, &all[table], dictionary) else {
             made.empty.push(table.clone());
             continue;

@@ -2,6 +2,7 @@
 
 use super::{reach_database, with_services};
 use crate::base::error::Exit;
+use crate::base::progress::{Amount, Unit};
 use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::{self, Style, count_of};
 use crate::cli::Global;
@@ -57,9 +58,7 @@ async fn convert_tables(site: &Session, known: &Database, wrong: &[(String, Stri
                 count_of(wrong.len(), "table")
             )));
         }
-        if at % 20 == 0 {
-            tell(&format!("converting table {} of {}", at + 1, wrong.len()));
-        }
+        tell.amount(Amount { what: "converting tables", done: at as u64, all: wrong.len() as u64, unit: Unit::Items });
         let table = quote::quote_name(table);
         server.change(&format!("ALTER TABLE {quoted}.{table} CONVERT TO {like}")).await?;
     }

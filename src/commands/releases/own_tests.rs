@@ -131,7 +131,7 @@ async fn test_with_server(site: &Session, id: &str) -> Result<Outcome> {
     let name = load::create_scratch(&known, ScratchDatabase::Tests, CHARSET, COLLATION).await?;
     let outcome = async {
         let login = load::create_login(&known, &name).await?;
-        (known.tell)(&format!("the tests have the database {name}"));
+        known.tell.line(&format!("the tests have the database {name}"));
         run_tests(site, id, Some(&login))
     };
     let outcome = outcome.await;
@@ -180,7 +180,7 @@ fn run_tests(site: &Session, id: &str, login: Option<&DatabaseAddress>) -> Resul
             let part = (outcome.done() * NEWS).checked_div(outcome.found).unwrap_or(0);
             if part > told && part < NEWS {
                 told = part;
-                (application.tell)(&format!("{} of {}", outcome.done(), count_of(outcome.found as u64, "test")));
+                application.tell.line(&format!("{} of {}", outcome.done(), count_of(outcome.found as u64, "test")));
             }
         });
     let cleared = host.remove_tree(&home);

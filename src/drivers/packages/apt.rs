@@ -1,5 +1,7 @@
 //! dpkg and apt.
 
+mod heard;
+
 use super::records::{RECORDS, split_records};
 use super::{PackageSource, found_nowhere};
 use crate::archive::bundle::PACKAGES;
@@ -9,6 +11,7 @@ use crate::host::{Child, Ended, Host};
 use crate::journal::lock_holder;
 use crate::layout::alternative_names;
 use anyhow::Result;
+use heard::HeardApt;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -89,7 +92,7 @@ pub(crate) fn wait_for_others(host: &Host, known: &PackageSource) -> Result<()> 
             return Err(at_work(&format!("process {process} holds {LOCK}")));
         }
         if !told {
-            (known.tell)(&format!("waiting for another package manager to end (process {process})"));
+            known.tell.line(&format!("waiting for another package manager to end (process {process})"));
             told = true;
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -107,7 +110,8 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         let finish =
             apt_child(host, known, "dpkg")?.args(["--configure", "--pending", "--force-confdef", "--force-confold"]);
         // What it can't mend, apt says more clearly.
-        finish.end_telling(|line| tell_progress(known, missing, line))?;
+        let mut heard = HeardApt::new(known.tell, missing);
+        finish.end_telling(|line| heard.hear(line))?;
     }
     let (mut fresh, mut replaces) = (false, false);
     if !has_lists(host, known)? {
@@ -124,7 +128,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
                 continue;
             }
         };
-        let mut last = String::new();
+        let mut heard = HeardApt::new(known.tell, &chosen);
         // What conflicts with somebody else's package is not installed.
         let removing: &[&str] = if replaces { &[] } else { &["--no-remove"] };
         let ended = apt_child(host, known, "apt-get")?
@@ -132,13 +136,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
             .args(removing)
             .args(OPTIONS)
             .args(&chosen)
-            .end_telling(|line| {
-                // While it waits it says so each second.
-                if line != last {
-                    tell_progress(known, &chosen, line);
-                    line.clone_into(&mut last);
-                }
-            })?;
+            .end_telling(|line| heard.hear(line))?;
         if ended.status.success() {
             return Ok(());
         }
@@ -150,7 +148,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         }
         let removed = list_removed(&ended.output);
         if !replaces && !removed.is_empty() && removed.iter().all(|name| known.names.replaced.contains(name)) {
-            (known.tell)(&format!("replacing {}, of an earlier release of this distribution", removed.join(", ")));
+            known.tell.line(&format!("replacing {}, of an earlier release of this distribution", removed.join(", ")));
             replaces = true;
             continue;
         }
@@ -208,7 +206,7 @@ fn has_lists(host: &Host, known: &PackageSource) -> Result<bool> {
 }
 
 pub(super) fn update_lists(host: &Host, known: &PackageSource) -> Result<()> {
-    (known.tell)("reading the lists of packages anew");
+    known.tell.line("reading the lists of packages anew");
     let ended = apt_child(host, known, "apt-get")?.args(["update", "--quiet", "--error-on=any"]).args(OPTIONS).end()?;
     match ended.status.success() {
         true => Ok(()),
@@ -254,18 +252,6 @@ fn parse_candidates(policy: &str) -> BTreeSet<&str> {
         }
     }
     found
-}
-
-/// What is worth a line on the way: how much comes, which of the wanted ones is being set up, what is waited for.
-fn tell_progress(known: &PackageSource, wanted: &[&str], line: &str) {
-    let set_up = line.strip_prefix("Setting up ").is_some_and(|rest| {
-        let name = rest.split([' ', ':']).next().unwrap_or_default();
-        wanted.contains(&name)
-    });
-    let worth = ["Need to get ", "Fetched ", "Waiting for cache lock", "dpkg: error"];
-    if set_up || worth.iter().any(|start| line.starts_with(start)) {
-        (known.tell)(line.trim_end_matches(" ..."));
-    }
 }
 
 fn is_gone(output: &str) -> bool {

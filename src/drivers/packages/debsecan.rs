@@ -29,7 +29,7 @@ pub(crate) fn ask_debsecan(host: &Host, known: &PackageSource, suite: &str) -> R
     if known.network.offline {
         return Ok(AskedDebsecan::NotAsked("debsecan fetches what it knows, and network.offline is set".into()));
     }
-    (known.tell)("asking debsecan");
+    known.tell.line("asking debsecan");
     let mut child = host.child("debsecan").envs(proxy_variables(host, &known.network)?).patience(PATIENCE);
     if let Some(bundle) = &known.network.ca_bundle {
         child = child.env("SSL_CERT_FILE", bundle.as_str());
@@ -45,6 +45,7 @@ pub(crate) fn ask_debsecan(host: &Host, known: &PackageSource, suite: &str) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::progress::Tell;
     use crate::host::script::{Playing, Step};
     use crate::layout::DEBIAN;
     use crate::settings::{Settings, Sources};
@@ -55,7 +56,7 @@ mod tests {
         let all = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
         let sources = Sources { overrides: all(overrides), ..Sources::default() };
         let settings = Settings::resolve(&sources).unwrap().settings;
-        let known = PackageSource::new(DEBIAN.packages, &settings.network, None, |_| ());
+        let known = PackageSource::new(DEBIAN.packages, &settings.network, None, Tell::NOBODY);
         let playing = Playing::begin(home.path(), &[], &all(lacks), &answer.into_iter().collect::<Vec<_>>(), false);
         let asked = ask_debsecan(&host, &known, "bookworm").unwrap();
         let (steps, left) = playing.end();

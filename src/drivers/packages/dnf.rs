@@ -29,7 +29,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         .envs(proxy_variables(host, &known.network)?);
     let ended = child.end_telling(|line| {
         if line.starts_with("  Installing") || line.starts_with("Error") {
-            (known.tell)(line.trim());
+            known.tell.line(line.trim());
         }
     })?;
     if ended.status.success() {

@@ -66,7 +66,7 @@ fn fetch_aside(host: &Host, known: &PackageSource, names: &[&str], directory: &s
         return Err(explain_failure(&ended));
     }
     let all = parse_versions(&ended.output);
-    (known.tell)(&format!("fetching {} packages", all.len()));
+    known.tell.line(&format!("fetching {} packages", all.len()));
     let pins: Vec<String> = all.iter().map(|(name, version)| format!("{name}={version}")).collect();
     let ended =
         apt_child(host, known, "apt-get")?.args(["download", "--quiet"]).args(&pins).directory(directory).end()?;

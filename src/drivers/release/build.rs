@@ -9,6 +9,7 @@ use super::tool::Tool;
 use super::{About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, whole};
 use crate::archive::bundle::manifest::Built;
 use crate::base::error::Exit;
+use crate::base::progress::{Amount, Unit};
 use crate::host::{Child, Ended, Host};
 use crate::layout::RELEASES;
 use crate::settings::Version;
@@ -26,8 +27,6 @@ const NEEDED_FILES: u64 = 80_000;
 pub(super) const NOBODY: u32 = 65534;
 /// Where pip and uv keep what they have fetched.
 const DOWNLOADS: [&str; 2] = ["pip", "uv"];
-/// How often a long list of packages is heard of.
-const NEWS: usize = 30;
 
 /// A build under way.
 pub(super) struct Build<'a> {
@@ -73,7 +72,12 @@ pub(super) fn refuse_offline(recipe: &ReleaseRecipe, id: &str) -> Result<()> {
 
 impl Build<'_> {
     pub(super) fn tell(&self, what: &str) {
-        (self.recipe.tell)(&format!("release {}: {what}", self.wanted.id));
+        self.recipe.tell.line(&format!("release {}: {what}", self.wanted.id));
+    }
+
+    fn tell_amount(&self, what: &str, done: usize, all: usize) {
+        let what = format!("release {}: {what}", self.wanted.id);
+        self.recipe.tell.amount(Amount { what: &what, done: done as u64, all: all as u64, unit: Unit::Items });
     }
 
     fn make(&self) -> Result<()> {
@@ -181,9 +185,7 @@ impl Build<'_> {
             let ended = child.end_telling(|line| {
                 if line.starts_with("Collecting ") {
                     fetched += 1;
-                    if fetched % NEWS == 0 {
-                        self.tell(&format!("{fetched} of {all} packages looked at"));
-                    }
+                    self.tell_amount("packages", fetched.min(all), all);
                 } else if line.starts_with("Downloading ") {
                     self.tell(&mask_login(&line.replacen('D', "d", 1)));
                 } else if line.starts_with("Installing collected") {

@@ -2,6 +2,7 @@
 
 use super::revisions::Revisions;
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::base::terminal::strip_controls;
 use crate::host::{Child, Ended, Host};
 use crate::layout::{Layout, PYTHON_HOME};
@@ -24,7 +25,7 @@ pub(crate) struct Application {
     pub(crate) dumps: String,
     /// Who alone can read those that this program needs not read again.
     pub(crate) recipient: Option<String>,
-    pub(crate) tell: fn(&str),
+    pub(crate) tell: Tell,
     /// The dump that was just made while nobody could write: a migration needs no other one.
     pub(crate) dumped: RefCell<Option<String>>,
     pub(super) layout: Layout,
@@ -33,13 +34,7 @@ pub(crate) struct Application {
 
 impl Application {
     /// The account of the services runs them; `tell` is told what is going on.
-    pub(crate) fn new(
-        account: &str,
-        layout: &Layout,
-        backup: &Backup,
-        magick_suffix: &str,
-        tell: fn(&str),
-    ) -> Application {
+    pub(crate) fn new(account: &str, layout: &Layout, backup: &Backup, magick_suffix: &str, tell: Tell) -> Application {
         let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut environment = vec![
             variable("CAMCOPS_CONFIG_FILE", &layout.config),
@@ -126,7 +121,7 @@ impl Application {
         if host.child("flock").args(arguments).end()?.status.success() {
             return Ok(());
         }
-        (self.tell)("waiting for a command of CamCOPS that an earlier run started");
+        self.tell.line("waiting for a command of CamCOPS that an earlier run started");
         let waited = host.child("flock").args(["--timeout", OLD_RUN_S, &lock, "true"]).end()?;
         match waited.status.code() {
             Some(0) => Ok(()),

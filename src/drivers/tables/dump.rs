@@ -41,7 +41,7 @@ pub(crate) async fn make_dump(
         recipient.map_or("", |_| ".age")
     );
     let unfinished = format!("{path}.unfinished");
-    (application.tell)(&format!("dumping the database {database} to {path}"));
+    application.tell.line(&format!("dumping the database {database} to {path}"));
     host.remove_file(&unfinished)?;
     let file = host.new_file(&unfinished)?;
     if let Err(why) = dump::write_dump(host, known, tables, size, file, recipient).await {

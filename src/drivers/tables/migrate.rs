@@ -4,6 +4,7 @@ use super::application::{Application, check_success};
 use super::revisions::Revisions;
 use super::{REVISION, Reader, UNFINISHED, dump, holds_anything, newest_revision, read_table_state, unusable_tables};
 use crate::base::error::Exit;
+use crate::base::progress::{Amount, Tell, Unit};
 use crate::base::terminal::strip_controls;
 use crate::drivers::sql::{self, Database, quote};
 use crate::host::Host;
@@ -34,7 +35,7 @@ pub(crate) async fn make(known: &Database, application: &Application, host: &Hos
     if tables.is_empty() || unfinished && !at_head {
         make_first(known, application, host, name, &revisions).await?;
     } else if unfinished {
-        (application.tell)("the tables were finished by an earlier run");
+        application.tell.line("the tables were finished by an earlier run");
     } else {
         let Some(found) = found else {
             return Err(match tables.iter().any(|table| table == REVISION) {
@@ -76,15 +77,15 @@ async fn make_first(
     // Nothing is there that could be indexed.
     let arguments = ["upgrade_db", "--no_reindex", "--config", &application.layout.config];
     let child = application.command(host, "python")?.args(["-"]).args(arguments).input(FIRST_TABLES.as_bytes());
-    let mut steps = Steps::new(application, revisions);
+    let steps = Steps::new(application, revisions);
     let mut ended = child.end_telling(|line| steps.hear(line))?;
     if !ended.status.success() {
         // A release that this program does not know may not like its changes put together.
-        (application.tell)("that failed; once more, one small change at a time");
+        application.tell.line("that failed; once more, one small change at a time");
         let tables = sql::tables_of(&known.server, database).await?;
         drop_unfinished(known, database, &tables).await?;
         let child = application.command(host, "camcops_server")?.args(arguments);
-        let mut steps = Steps::new(application, revisions);
+        let steps = Steps::new(application, revisions);
         ended = child.end_telling(|line| steps.hear(line))?;
     }
     check_success(&ended, "upgrade_db", "run again: the tables are then made anew")
@@ -127,40 +128,37 @@ async fn migrate_tables(
     }
     let child =
         application.command(host, "camcops_server")?.args(["upgrade_db", "--config", &application.layout.config]);
-    let mut steps = Steps::new(application, revisions);
+    let steps = Steps::new(application, revisions);
     let ended = child.end_telling(|line| steps.hear(line))?;
     check_success(&ended, "upgrade_db", &way_back)?;
     dump::end_upgrade(host, application, database)
 }
 
-/// How far the migrations are, told about ten times.
+/// How far the migrations are.
 struct Steps<'a> {
-    tell: fn(&str),
+    tell: Tell,
     revisions: &'a Revisions,
-    seen: usize,
 }
 
 impl<'a> Steps<'a> {
-    const TOLD: usize = 10;
-
     fn new(application: &'a Application, revisions: &'a Revisions) -> Steps<'a> {
-        Steps { tell: application.tell, revisions, seen: 0 }
+        Steps { tell: application.tell, revisions }
     }
 
-    fn hear(&mut self, line: &str) {
-        if let Some(step) = self.worth_telling(line) {
-            (self.tell)(&step);
+    fn hear(&self, line: &str) {
+        if let Some(done) = self.count_revision(line) {
+            let all = self.revisions.all.len() as u64;
+            self.tell.amount(Amount { what: "table revisions", done, all, unit: Unit::Items });
         }
     }
 
-    fn worth_telling(&mut self, line: &str) -> Option<String> {
+    /// Which of the revisions the tables have now, from one.
+    fn count_revision(&self, line: &str) -> Option<u64> {
         let plain = strip_controls(line);
         let (_, step) = plain.split_once("Running upgrade ")?;
         let revision = step.split([' ', ',']).nth(2)?;
-        self.seen += 1;
-        let every = self.revisions.all.len().div_ceil(Self::TOLD);
-        let head = &self.revisions.head;
-        (self.seen.is_multiple_of(every) || revision == head).then(|| format!("tables: revision {revision} of {head}"))
+        let before = self.revisions.all.iter().position(|known| known == revision)?;
+        Some(before as u64 + 1)
     }
 }
 
@@ -183,23 +181,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_migrations_about_ten_are_told() {
+    fn a_migration_is_told_by_its_place_among_all() {
         let revisions = Revisions { head: "0087".into(), all: (1..=87).map(|number| format!("{number:04}")).collect() };
-        let told = |numbers: std::ops::RangeInclusive<u32>| {
-            let mut steps = Steps { tell: |_| {}, revisions: &revisions, seen: 0 };
-            let lines =
-                numbers.map(|to| format!("\u{1b}[37mINFO: Running upgrade {:04} -> {to:04}, more -> words", to - 1));
-            lines.filter_map(|line| steps.worth_telling(&line)).collect::<Vec<_>>()
-        };
-        let all = told(1..=87);
-        assert!((8..=11).contains(&all.len()), "{all:?}");
-        assert_eq!(all[0], "tables: revision 0009 of 0087");
-        assert_eq!(all[all.len() - 1], "tables: revision 0087 of 0087");
-        assert_eq!(told(86..=87), ["tables: revision 0087 of 0087"]);
-    }
-
-    #[test]
-    fn colours_go_and_words_stay() {
-        assert_eq!(strip_controls("\u{1b}[37mINFO: \u{1b}[0mdone\u{1b}[1;33m!"), "INFO: done!");
+        let steps = Steps { tell: Tell::NOBODY, revisions: &revisions };
+        let counted =
+            |to: &str| steps.count_revision(&format!("\u{1b}[37mINFO: Running upgrade 0000 -> {to}, more -> words"));
+        assert_eq!(counted("0009"), Some(9));
+        assert_eq!(counted("0087"), Some(87));
+        assert_eq!(counted("0088"), None);
+        assert_eq!(steps.count_revision("INFO: something else"), None);
     }
 }

@@ -49,7 +49,7 @@ pub(crate) async fn bring_back(
     let were_switched = load::were_switched(known).await?;
     if !(were_switched && is_at(read_table_state(known, database).await?)) {
         load::clear_up(known).await?;
-        (application.tell)(&format!("loading {dump} beside the database {database}"));
+        application.tell.line(&format!("loading {dump} beside the database {database}"));
         let Some((_, file)) = host.open_file(dump)? else {
             bail!("the dump {dump} is not a file");
         };
@@ -64,7 +64,7 @@ pub(crate) async fn bring_back(
             bail!("the tables in the dump {dump} are not at revision {revision}");
         }
         let aside = load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
-        (application.tell)("putting them in the place of the others");
+        application.tell.line("putting them in the place of the others");
         load::switch_tables(known, &beside, &aside).await?;
     }
     load::clear_up(known).await?;

@@ -1,6 +1,7 @@
 //! The machine of a case: a directory that stands for its root, the settings, and every driver as a live site has them.
 
 use super::file::{Case, Entry, Stands};
+use crate::base::progress::{Tell, Told};
 use crate::base::secret::Secret;
 use crate::drivers::release;
 use crate::host::Host;
@@ -208,7 +209,7 @@ fn session(root: &Path, case: &Case) -> Session {
         layout,
     };
     let session = Session {
-        drivers: crate::session::drivers(&site, tell),
+        drivers: crate::session::drivers(&site, Tell(tell)),
         site,
         host,
         style: Default::default(),
@@ -235,8 +236,13 @@ fn session(root: &Path, case: &Case) -> Session {
     session
 }
 
-fn tell(line: &str) {
-    script::note("tell", line);
+/// An amount is worth a line in a case when it is whole.
+fn tell(told: Told<'_>) {
+    match told {
+        Told::Line(line) => script::note("tell", line),
+        Told::Amount(amount) if amount.done == amount.all => script::note("tell", &amount.line()),
+        Told::Amount(_) => {}
+    }
 }
 
 /// The journal of what was made, each as it was not before.

@@ -142,7 +142,7 @@ fn upgrades(machine: &Machine) {
     machine.run("mv /hidden/* /usr/bin");
 
     provision(machine, &arguments("plan")).is(2, &["tables camcops"]);
-    install(machine).is(0, &["dumping the database camcops", "tables: revision 0087 of 0087"]);
+    install(machine).is(0, &["dumping the database camcops", "table revisions: 87 of 87"]);
     at_head(machine);
     let dump = dumps();
     assert!(dump.trim().ends_with("-0086-before-0087.sql.zst") && dump.lines().count() == 1, "{dump}");
@@ -227,7 +227,7 @@ fn on_another_machine(here: &Machine, server: Server, authority: &Authority, ins
     let said = install().is(0, &["making the superuser boss"]);
     eprintln!("tables on {instance}: {:?}", begin.elapsed());
     assert!(begin.elapsed() < Duration::from_secs(600));
-    let told = said.lines().filter(|line| line.contains("tables: revision")).count();
+    let told = said.lines().filter(|line| line.contains("table revisions: ")).count();
     assert!((5..=11).contains(&told), "{said}");
     install().is(0, &["nothing to do"]);
     let database = format!("camcops_{instance}");

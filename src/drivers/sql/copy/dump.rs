@@ -5,6 +5,7 @@ use super::client::{ClientLogin, ClientPurpose};
 use super::scan::{Begins, DumpScan};
 use crate::archive::pack::{PIECE, PackedSum, Packer};
 use crate::base::error::Exit;
+use crate::base::progress::{Amount, Tell, Unit};
 use crate::base::signals::{Interrupt, STOPPED};
 use crate::drivers::sql::{self, Database, quote};
 use crate::host::{Ends, Host};
@@ -14,9 +15,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-
-/// Each dump says about this often how far it is.
-const TOLD: u64 = 8;
 
 /// A part of a dump that can be read by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,12 +118,10 @@ fn pump_output(
     packer: &mut Packer<'_>,
     scan: &mut DumpScan,
     size: u64,
-    tell: fn(&str),
+    tell: Tell,
 ) -> Result<Vec<DumpSection>> {
     let mut sections = vec![DumpSection { offset: 0, table: None }];
     let mut piece = vec![0; PIECE];
-    let every = (size / TOLD).max(64 << 20);
-    let mut told = every;
     loop {
         let read = output.read(&mut piece)?;
         Interrupt::Signals.check(STOPPED)?;
@@ -147,10 +143,9 @@ fn pump_output(
                 },
             });
         }
-        if packer.given >= told {
-            told += every;
-            tell(&format!("dumped {} MiB, {} tables so far", packer.given >> 20, scan.tables.len()));
-        }
+        // The estimate is of what the tables take, and their text may be more.
+        let all = if size > packer.given { size } else { 0 };
+        tell.amount(Amount { what: "dumping the database", done: packer.given, all, unit: Unit::Bytes });
     }
 }
 

@@ -5,6 +5,7 @@ use super::dump::DumpSection;
 use super::scan::DumpScan;
 use crate::archive::pack::{PIECE, unpack_stream};
 use crate::base::error::Exit;
+use crate::base::progress::{Amount, Tell, Unit};
 use crate::base::signals::Interrupt;
 use crate::host::{Flow, Host};
 use anyhow::{Context, Result, anyhow};
@@ -13,9 +14,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::process::ChildStdin;
 use std::sync::Mutex;
-
-/// Each load says about this often how far it is.
-const TOLD: u64 = 8;
 
 /// What stands before the first table of a dump is some lines.
 const LARGEST_HEAD: u64 = 1 << 20;
@@ -39,24 +37,16 @@ fn go_on() -> io::Result<()> {
 
 /// How far it is.
 struct LoadProgress {
-    tell: fn(&str),
+    tell: Tell,
     done: u64,
     all: u64,
-    told: u64,
 }
 
 impl LoadProgress {
     fn add(&mut self, bytes: u64) {
         self.done += bytes;
-        let every = (self.all / TOLD).max(64 << 20);
-        if self.done >= self.told + every {
-            self.told = self.done;
-            let line = match self.all {
-                0 => format!("loaded {} MiB", self.done >> 20),
-                all => format!("loaded {} of {} MiB", (self.done >> 20).min(all >> 20), all >> 20),
-            };
-            (self.tell)(&line);
-        }
+        let (done, all) = (self.done, self.all);
+        self.tell.amount(Amount { what: "loading the database", done, all, unit: Unit::Bytes });
     }
 }
 
@@ -65,9 +55,9 @@ pub(super) fn stream_dump(
     mut client: Flow,
     file: &File,
     mut decrypted: Option<Flow>,
-    tell: fn(&str),
+    tell: Tell,
 ) -> Result<DumpScan> {
-    let mut progress = LoadProgress { tell, done: 0, all: 0, told: 0 };
+    let mut progress = LoadProgress { tell, done: 0, all: 0 };
     let mut scan = DumpScan::default();
     let mut input = client.input.take().context("the client reads nothing")?;
     let output = decrypted.as_mut().and_then(|flow| flow.output.take());
@@ -169,7 +159,7 @@ pub(super) fn side_by_side(
     file: &File,
     sections: &[DumpSection],
     text_bytes: u64,
-    tell: fn(&str),
+    tell: Tell,
 ) -> Result<DumpScan> {
     let end = file.metadata()?.len();
     let parts = sections.iter().enumerate().map(|(at, section)| {
@@ -190,7 +180,7 @@ pub(super) fn side_by_side(
     // The largest first: the last ones to be loaded should be small.
     tables.sort_by_key(|part| part.to - part.from);
     let queue = Mutex::new(tables);
-    let progress = Mutex::new(LoadProgress { tell, done: 0, all: text_bytes, told: 0 });
+    let progress = Mutex::new(LoadProgress { tell, done: 0, all: text_bytes });
     let inputs: Vec<ChildStdin> = clients
         .iter_mut()
         .map(|client| client.input.take().context("the client reads nothing"))

@@ -176,7 +176,7 @@ pub(crate) async fn clear_up(known: &Database) -> Result<()> {
     were_switched(known).await?;
     for purpose in ScratchDatabase::ALL {
         if drop_scratch(known, purpose).await? {
-            (known.tell)(&format!(
+            known.tell.line(&format!(
                 "removed the database {}, which an earlier run left",
                 scratch_name(&known.database, purpose)
             ));
