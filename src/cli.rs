@@ -116,6 +116,9 @@ pub(crate) enum Command {
     /// Switch services on and off, now and for good
     #[command(subcommand)]
     Service(ServiceSwitch),
+    /// Show visitors a maintenance page for a limited time
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
     /// Read what the services have logged
     Logs(Logs),
     /// Show what the services use, again and again on a terminal, else once

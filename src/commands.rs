@@ -13,6 +13,7 @@ mod exports;
 pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod logs;
+pub(crate) mod maintenance;
 pub(crate) mod package_hook;
 pub(crate) mod ports;
 pub(crate) mod purge;
@@ -68,6 +69,7 @@ async fn do_command(global: &Global, command: Command) -> Result<Report> {
         Command::Reload(flags) => box_future(|| services::reload_services(global, &flags)).await,
         Command::Bundle(command) => box_future(|| bundle::run(global, &command)).await,
         Command::Db(command) => box_future(|| db::run(global, &command)).await,
+        Command::Maintenance(command) => box_future(|| maintenance::run(global, &command)).await,
         Command::Logs(flags) => logs::run(global, &flags),
         Command::Cert(command) => box_future(|| cert::run(global, &command)).await,
         Command::Scale { wishes } => box_future(|| scale::scale_services(global, &wishes)).await,

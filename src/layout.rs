@@ -290,6 +290,8 @@ layout! {
     pub(crate) static_files = "/usr/share/camcops/static";
     pub(crate) release_strings = "/usr/share/camcops/extra_strings";
     pub(crate) tool = TOOL;
+    /// What Apache shows by itself, made while the site runs.
+    pub(crate) pages = "/var/lib/@-pages";
     /// For ACME clients.
     pub(crate) acme = ACME;
 }
@@ -341,6 +343,7 @@ impl Layout {
             row(RELEASES, Directory, Root, "0755", "its releases"),
             row(&self.venv, Elsewhere, Root, "", "the current release"),
             row(&self.static_files, Elsewhere, Root, "", "its static files"),
+            row(&self.pages, Directory, Root, "0755", "pages that Apache shows by itself, as during maintenance"),
             row(ACME, Directory, Root, "0755", "answers for an ACME client"),
         ]
     }

@@ -169,7 +169,7 @@ impl Endpoint {
                 let settings = site.settings();
                 let front = (settings.web.frontend == Frontend::Apache).then(|| {
                     let (certificate, ..) = site.certificate_files();
-                    site::SiteAddress::of(settings, &site.names()[0], &certificate)
+                    site::SiteAddress::of(settings, &site.layout, &site.names()[0], &certificate)
                 });
                 Endpoint::Web(web::WebAddress::of(settings, &site.layout), front)
             }

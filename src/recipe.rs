@@ -11,7 +11,7 @@ use crate::layout::{DEDICATED_ACCOUNT, PlannedKind, Whose};
 use crate::recipe::render::{Format, Renderer};
 use crate::recipe::view::template_view;
 use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
-use crate::settings::{AccountUser, BY_FILE, ConfigValue, LogMode, Mode, Service};
+use crate::settings::{AccountUser, BY_FILE, ConfigValue, Frontend, LogMode, Mode, Service};
 use crate::site::{Certificate, ExistingState, Site};
 use anyhow::{Context, Result};
 pub(crate) use exports::{is_hidden, list_folders};
@@ -133,8 +133,10 @@ impl<'a> Draft<'a> {
     fn directories(&mut self) {
         let logs = &self.site.layout.logs;
         let log_files = self.site.settings().logging.mode == LogMode::File;
+        let has_apache = self.site.settings().web.frontend == Frontend::Apache;
+        let pages = &self.site.layout.pages;
         for row in self.site.layout.rows(self.site.socket_maker()) {
-            let unused = row.path == *logs && !log_files;
+            let unused = row.path == *logs && !log_files || row.path == *pages && !has_apache;
             if row.what != PlannedKind::Directory || unused || row.mode.is_empty() {
                 continue;
             }

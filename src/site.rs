@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 pub(crate) mod facts;
 mod given;
+pub(crate) mod maintenance;
 pub(crate) mod ports;
 mod warnings;
 

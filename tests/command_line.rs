@@ -802,6 +802,8 @@ fn json_is_one_document_from_every_command() {
             "db upgrade",
             "exec",
             "logs",
+            "maintenance off",
+            "maintenance on",
             "ports",
             "releases prune",
             "releases test",
@@ -1048,7 +1050,9 @@ fn the_readme_names_the_commands_that_there_are() {
         let row = format!("`{row}");
         let (first, second) = row.split_once(" | ").unwrap();
         let names = quoted(first);
-        for group in ["backup", "bundle", "cert", "config", "db", "releases", "secret", "service", "user"] {
+        for group in
+            ["backup", "bundle", "cert", "config", "db", "maintenance", "releases", "secret", "service", "user"]
+        {
             if names.contains(group) {
                 let subcommands = quoted(second);
                 named.extend(subcommands.iter().map(|name| format!("{group} {name}")));

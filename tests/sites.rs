@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const SERVICES: [&str; 4] = ["server", "workers", "scheduler", "monitor"];
 /// systemd's own measure of what a service may still do: 10 is everything.
@@ -399,6 +400,10 @@ const BELIEVED: [&str; 20] = [
 
 /// A machine with one site, served at two names and an address, and an extra service beside CamCOPS.
 fn with_one_site() -> Machine {
+    with_one_site_at("/")
+}
+
+fn with_one_site_at(path: &str) -> Machine {
     let machine = Machine::new();
     for program in ["camcops_server", "celery"] {
         let path = format!("/usr/share/camcops/venv/bin/{program}");
@@ -407,8 +412,10 @@ fn with_one_site() -> Machine {
     machine.write("/usr/share/camcops/static/a.txt", "static");
     machine.write(
         "/root/provision.toml",
-        "[web]\nserver_names = [\"one.example.org\", \"10.1.2.3\", \"fd00:0::1\"]\n[tls]\ndns_names = [\"inside.example.org\"]\n\
-         [[services.extra]]\nname = \"api\"\ncommand = [\"/usr/bin/python3\", \"-m\", \"api\"]\nport = 8300\npath = \"/extra\"\n",
+        &format!(
+            "[web]\nserver_names = [\"one.example.org\", \"10.1.2.3\", \"fd00:0::1\"]\npath = \"{path}\"\n[tls]\ndns_names = [\"inside.example.org\"]\n\
+             [[services.extra]]\nname = \"api\"\ncommand = [\"/usr/bin/python3\", \"-m\", \"api\"]\nport = 8300\npath = \"/extra\"\n"
+        ),
     );
     machine.install(&["--config=/mnt/root/root/provision.toml"]);
     switch_on(&machine);
@@ -552,6 +559,90 @@ fn only_known_names_and_methods_get_through() {
     }
     assert_eq!(answers[last + 2]["body"]["backend"], 8300);
     assert_eq!(answers[last + 4]["body"].as_str().unwrap().trim(), "zoo-two");
+}
+
+#[test]
+fn during_maintenance_apache_answers_by_itself_until_its_end() {
+    for path in ["/", "/base"] {
+        maintenance_answers(path.trim_end_matches('/'), &with_one_site_at(path));
+    }
+}
+
+fn maintenance_answers(base: &str, machine: &Machine) {
+    const PAGES: &str = "/var/lib/camcops-pages";
+    const END: &str = "Mon, 30 Nov 2026 18:00:00 GMT";
+    const TOLD: &str = "success:0\nerror:Größe\nsession_id:\nsession_token:\n";
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let state = |from: i64, to: i64| format!("{}000000 {}000000 w0rd {END}\n", now + from, now + to);
+    let get = |path: &str| json!({ "host": "one.example.org", "path": format!("{base}{path}") });
+    let with = |path: &str, headers: Value| json!({ "host": "one.example.org", "path": format!("{base}{path}"), "headers": headers });
+    let sent = |method: &str, path: &str| {
+        let mut asked = with(path, json!({ "Content-Length": "0" }));
+        asked["method"] = json!(method);
+        asked
+    };
+    let after = |text: &str, mut asked: Value| {
+        asked["write"] = json!({ format!("{PAGES}/maintenance"): text });
+        asked
+    };
+    let mut first = get("/login");
+    first["start"] = json!([BACKEND, 8300]);
+    let mut begins = after(&state(-60, 3600), get("/login"));
+    begins["write"][format!("{PAGES}/maintenance.html")] = json!("<p>Größe");
+    begins["write"][format!("{PAGES}/maintenance.txt")] = json!(TOLD);
+    let earlier = json!({ "X-Camcops-Received": format!("t={}000000", now - 7000) });
+    let cases = [
+        (first, 200),
+        (begins, 503),
+        (sent("POST", "/login"), 503),
+        (sent("POST", "/api"), 299),
+        (sent("POST", "/database"), 299),
+        (get("/api"), 503),
+        (sent("POST", "/api/x"), 503),
+        (sent("PUT", "/login"), 405),
+        (get("/static/a.txt"), 503),
+        (json!({ "host": "one.example.org", "path": "/extra/x" }), 503),
+        (get("/camcops-maintenance"), 403),
+        (get("/camcops-maintenance/x"), 403),
+        (with("/login", json!({ "X-Camcops-Maintenance": "word" })), 503),
+        (with("/login", json!({ "X-Camcops-Maintenance": "w0rd" })), 200),
+        (with("/login", earlier), 503),
+        (after(&state(-3600, -1), get("/login")), 200),
+        (with("/login", json!({ "X-Camcops-Received": format!("t={}000000", now - 60) })), 200),
+        (sent("POST", "/api"), 200),
+        (get("/camcops-maintenance"), 403),
+        (after(&state(60, 3600), get("/login")), 200),
+        (after("", get("/login")), 200),
+        (after("0 99999999999999999", get("/login")), 200),
+    ];
+    let asked: Vec<Value> = cases.iter().map(|(asked, _)| asked.clone()).collect();
+    let answers = answers(machine, &["apache2ctl", "-DFOREGROUND"], &asked);
+    for ((asked, expected), answer) in cases.iter().zip(&answers) {
+        let headers = &answer["headers"];
+        let seen = answer["status"].as_u64().unwrap();
+        match expected {
+            // CamCOPS itself, which never sees what is between the two of us.
+            200 => {
+                assert!(answer["body"]["backend"].is_string(), "{asked}\n{answer}");
+                assert!(!answer["body"]["headers"].to_string().contains("camcops-"), "{asked}\n{answer}");
+            }
+            299 => {
+                assert_eq!(answer["body"], TOLD, "{asked}\n{answer}");
+                assert_eq!(headers["content-type"], json!(["text/plain; charset=utf-8"]), "{asked}\n{answer}");
+            }
+            503 => {
+                assert_eq!(answer["body"], "<p>Größe", "{asked}\n{answer}");
+                assert_eq!(headers["content-type"], json!(["text/html; charset=utf-8"]), "{asked}\n{answer}");
+                assert_eq!(headers["retry-after"], json!([END]), "{asked}\n{answer}");
+            }
+            _ => {}
+        }
+        if [299, 503].contains(expected) {
+            assert_eq!(headers["cache-control"], json!(["no-store"]), "{asked}\n{answer}");
+        }
+        let expected = if *expected == 299 { 200 } else { *expected };
+        assert_eq!(seen, expected, "{asked}\n{answer}");
+    }
 }
 
 #[test]

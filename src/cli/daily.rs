@@ -52,6 +52,32 @@ pub(crate) struct Top {
     pub(crate) once: bool,
 }
 
+/// What to do with maintenance.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaintenanceCommand {
+    /// Show visitors a maintenance page, and tablets a message, until a time
+    #[command(after_help = "\
+Apache answers visitors with status 503, Retry-After and a page. Tablets show the text as an error of the server and keep
+their data. The services go on running, and `install`, `upgrade` and `doctor` still reach the site through Apache.
+
+Apache compares the end with its own clock: maintenance ends on time, also after a reboot.
+
+Examples:
+  camcops-provision maintenance on
+  camcops-provision maintenance on --until 18:30 --message \"New disks are being built in.\"
+  camcops-provision maintenance on --until 2h")]
+    On {
+        /// When it ends: "18:30", "2026-12-01 06:00", 30min, 2h, "tomorrow 07:00"; at most 7 days from now
+        #[arg(long, value_name = "T", default_value = "1h")]
+        until: String,
+        /// What visitors and tablets are told
+        #[arg(long, value_name = "TEXT", default_value = "CamCOPS is down for maintenance.")]
+        message: String,
+    },
+    /// Let visitors and tablets in again
+    Off,
+}
+
 /// Flags of `support-bundle`.
 #[derive(Debug, Args)]
 pub(crate) struct Support {

@@ -7,7 +7,7 @@ use crate::drivers::services::member::list_members;
 use crate::host::named_file::{create_directory, write_output};
 use crate::layout::{ADVISORIES, PlannedKind, Row, Whose};
 use crate::session::Session;
-use crate::settings::{self, LogMode};
+use crate::settings::{self, Frontend, LogMode};
 use crate::site::facts::Manager;
 use anyhow::Result;
 use clap::CommandFactory;
@@ -20,6 +20,9 @@ pub(crate) fn list_paths(site: &Session) -> Result<Report> {
     let mut rows = site.layout.rows(site.socket_maker());
     if site.settings().logging.mode != LogMode::File {
         rows.retain(|row| row.path != site.layout.logs);
+    }
+    if site.settings().web.frontend != Frontend::Apache {
+        rows.retain(|row| row.path != site.layout.pages);
     }
     rows.extend(other_paths(site));
     let owner = |row: &Row| site.owner_of(row.whose);

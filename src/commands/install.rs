@@ -17,7 +17,7 @@ use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
 use crate::host::named_file::write_output;
 use crate::journal::{self, Journal, Owned, Writer};
-use crate::layout::{RUNTIME, TOOL};
+use crate::layout::{DEBIAN, Layout, RUNTIME, TOOL};
 use crate::recipe::Recipe;
 use crate::resource::{Part, State};
 use crate::session::converge::{
@@ -25,6 +25,7 @@ use crate::session::converge::{
     refuse_undoable,
 };
 use crate::session::{Session, open_host, trial};
+use crate::site::maintenance::Maintenance;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -226,6 +227,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall) -> Result
         None => Vec::new(),
     };
     let parked = cert::remove_parked(global)?;
+    Maintenance::end(host, &Layout::new(&DEBIAN, instance))?;
     let outcome = engine::undo_all(drivers, &mut writer, instance, data, stop, &mut lines).await;
     if let Some(site) = &site {
         site.close().await;

@@ -20,11 +20,13 @@ use crate::session::Session;
 use crate::session::converge::make_plan;
 use crate::settings::TlsMode;
 use crate::site::Certificate;
+use crate::site::maintenance::Maintenance;
 use anyhow::Result;
 use clap::CommandFactory;
 use serde::Serialize;
 use serde_json::json;
 use std::time::{Duration, SystemTime};
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 /// A server that takes longer does not answer. All are asked at once, so that what is known is told soon all the same.
@@ -168,6 +170,7 @@ struct SiteStatus {
     kept: Vec<KeptSetting>,
     certificate: Option<CertificateSummary>,
     certificate_renewed_by: Option<String>,
+    maintenance: Option<MaintenanceRow>,
     on_first_boot: Vec<Resource>,
 }
 
@@ -212,10 +215,27 @@ pub(crate) async fn run(global: &Global, flags: &Status) -> Result<Report> {
         kept: recipe.kept,
         certificate: summarize_certificate(&site, &found.certificate)?,
         certificate_renewed_by: find_renewer(&site)?,
+        maintenance: maintenance_row(&site)?,
         on_first_boot: plan.on_first_boot,
     };
     let code = if flags.exit_code && status.pending > 0 { Exit::Pending as u8 } else { 0 };
     Ok(status.tell(Report::new(json!(status)).with_warnings(recipe.warnings).with_code(code), &site))
+}
+
+/// That visitors see a page in place of the site.
+#[derive(Debug, Serialize)]
+struct MaintenanceRow {
+    #[serde(with = "time::serde::rfc3339")]
+    until: OffsetDateTime,
+    /// In the time of the machine.
+    #[serde(skip)]
+    shown: String,
+}
+
+fn maintenance_row(site: &Session) -> Result<Option<MaintenanceRow>> {
+    let found = Maintenance::now(&site.host, &site.layout)?;
+    let row = found.map(|one| Ok(MaintenanceRow { until: one.until, shown: one.shown_end(&site.host)? }));
+    row.transpose()
 }
 
 fn summarize_certificate(site: &Session, certificate: &Certificate) -> Result<Option<CertificateSummary>> {
@@ -264,6 +284,10 @@ impl SiteStatus {
             .with_rows(self.kept.iter().map(|kept| ("kept", kept.to_string())))
             .with_row("certificate", self.describe_certificate(site.settings().tls.mode == TlsMode::Certbot))
             .with_rows(self.backups.iter().map(|backups| ("backups", backups.to_string())))
+            .with_rows(self.maintenance.iter().map(|row| {
+                let what = format!("on until {}; `camcops-provision maintenance off` ends it now", row.shown);
+                ("maintenance", what)
+            }))
             .with_row("site", site.url())
             .with_rows(report::first_boot(&self.on_first_boot).map(|line| ("first boot", line)))
             .with_rows(facts.release.map(|_| ("pending", self.describe_pending())))

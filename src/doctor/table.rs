@@ -190,6 +190,9 @@ checks! {
     "web.headers", SITE, ["web.app", "web.socket", "web.apache"], ask web::check_headers,
         "whether CamCOPS takes scheme and host from Apache, and from nobody else",
         "with the wrong scheme users are logged out at once; believed from anybody, addresses in the audit trail are worth nothing";
+    "maintenance", SITE, [], see web::check_maintenance,
+        "whether visitors see the maintenance page, and until when",
+        "until it ends users can't work and tablets can't upload";
     "certificate", SITE, [], see web::check_certificate,
         "the certificate: names, chain, days left",
         "tablets refuse to upload on the day after it has expired";

@@ -11,6 +11,7 @@ use crate::probe::http::Request;
 use crate::probe::site::SiteAddress;
 use crate::probe::{Cause, Trouble};
 use crate::settings::{Bind, Frontend};
+use crate::site::maintenance::Maintenance;
 use anyhow::Result;
 pub(crate) use certificate::check_certificate;
 pub(crate) use config::check_config;
@@ -88,6 +89,19 @@ pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Finding> {
         }
     }
     Ok(Finding::ok(format!("{socket} leads to CamCOPS")))
+}
+
+pub(crate) fn check_maintenance(look: &Look<'_>) -> Result<Finding> {
+    if look.site.settings().web.frontend != Frontend::Apache {
+        return Ok(Finding::not_applicable("no Apache of ours is in front"));
+    }
+    Ok(match Maintenance::now(&look.site.host, &look.site.layout)? {
+        Some(found) => Finding::warning(
+            format!("maintenance is on until {}: visitors see a page that says so", found.shown_end(&look.site.host)?),
+            "camcops-provision maintenance off",
+        ),
+        None => Finding::ok("maintenance is off"),
+    })
 }
 
 fn visitor_address(look: &Look<'_>) -> Result<SiteAddress> {

@@ -2,7 +2,9 @@
 
 use super::http::{Page, Request};
 use super::{Answer, Cause, Patience, Trouble, connect_to, find_cause, io_trouble, no_answer, tls};
+use crate::layout::Layout;
 use crate::settings::{Listen, Settings};
+use crate::site::maintenance::{self, PAGE_MARK};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, Error};
@@ -23,11 +25,13 @@ pub(crate) struct SiteAddress {
     pub(crate) path: String,
     /// The file with its certificate.
     pub(crate) certificate: String,
+    /// The file that says how to get through during maintenance.
+    pub(crate) maintenance: String,
 }
 
 impl SiteAddress {
     /// What the settings of a site say: as a visitor on this machine finds it.
-    pub(crate) fn of(settings: &Settings, name: &str, certificate: &str) -> SiteAddress {
+    pub(crate) fn of(settings: &Settings, layout: &Layout, name: &str, certificate: &str) -> SiteAddress {
         let web = &settings.web;
         SiteAddress {
             host: match web.listen.first() {
@@ -38,7 +42,13 @@ impl SiteAddress {
             name: name.to_owned(),
             path: web.path.prefix().to_owned(),
             certificate: certificate.to_owned(),
+            maintenance: maintenance::state_file(layout),
         }
+    }
+
+    /// As all others find it, during maintenance too.
+    pub(crate) fn for_strangers(self) -> SiteAddress {
+        SiteAddress { maintenance: String::new(), ..self }
     }
 
     /// Asks for the login page once.
@@ -52,6 +62,7 @@ impl SiteAddress {
         let page = self.ask(Request::get("/login"), patience).await?;
         match page.status() {
             _ if page.is_login() => Ok(Answer { product: "CamCOPS".into(), version: None }),
+            Some(503) if page.0.contains(PAGE_MARK) => tell(Cause::Busy, "the site shows its maintenance page".into()),
             Some(code @ 502..=504) => {
                 tell(Cause::Busy, format!("Apache answers, but CamCOPS behind it does not ({code})"))
             }
@@ -86,7 +97,8 @@ impl SiteAddress {
             Err(_) => return Err(no_answer(&place, patience)),
         };
         let path = format!("{}{}", self.path, request.path);
-        let request = Request { path: &path, ..request };
+        let header = format!("{}{}", request.header, maintenance::pass_header(&self.maintenance));
+        let request = Request { path: &path, header: &header, ..request };
         patience.bears_io(&place, request.send(&self.authority(), stream)).await
     }
 

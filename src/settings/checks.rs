@@ -2,8 +2,8 @@
 
 use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Hardening, Mode, Settings, Source, TlsMode};
 
-/// What the tablets and every page of CamCOPS need.
-const PATHS_OF_CAMCOPS: [&str; 5] = ["/api", "/database", "/login", "/static", "/upload"];
+/// What the tablets and every page of CamCOPS need, and what Apache shows by itself.
+const PATHS_OF_CAMCOPS: [&str; 6] = ["/api", "/camcops-maintenance", "/database", "/login", "/static", "/upload"];
 
 const EXTRA: &str = super::extra::EXTRA;
 

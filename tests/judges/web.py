@@ -1,7 +1,7 @@
 """Starts Apache and stand-ins for its backends, asks what it is told to ask, and prints the answers.
 
 Standard input: {"apache": [command], "requests": [{"port", "host", "method", "path", "headers",
-"start": backends to start before it, each a socket path or a port}, ...]}. A request may have "raw", the text that is
+"start": backends to start before it, each a socket path or a port, "write": files to write before it}, ...]}. A request may have "raw", the text that is
 sent as it is, and "sni", the name that TLS is told (nothing: none). Standard output: one {"status", "headers", "body"} per request; a
 stand-in answers with what it was asked, as JSON. What Apache says goes to standard error.
 """
@@ -141,6 +141,9 @@ def main():
             # So that what happens without a backend can be asked before.
             for backend in request.pop("start", []):
                 serve(backend)
+            for path, text in request.pop("write", {}).items():
+                with open(path, "w", encoding="utf8") as file:
+                    file.write(text)
             print(json.dumps(ask(request)), flush=True)
     finally:
         # The script that starts it may not pass a signal on.

@@ -98,7 +98,7 @@ async fn ask_monitor(host: &Host, known: &ServiceManager) -> ProofResult {
 /// The site as a visitor on this machine finds it.
 pub(crate) fn visitor_address(known: &ServiceManager) -> site::SiteAddress {
     let name = known.names.first().map_or("", String::as_str);
-    site::SiteAddress::of(&known.settings, name, &known.certificate)
+    site::SiteAddress::of(&known.settings, &known.layout, name, &known.certificate)
 }
 
 /// Somebody takes the connection; nothing where the settings name no place to connect to.
