@@ -2,8 +2,10 @@
 
 use crate::base::error::Exit;
 use crate::base::terminal::{self, Style};
+use crate::base::text::wrap_lines;
 use anyhow::Result;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt::Display;
 
 /// What a command has to tell: a document for programs, a text for people, and an exit code for both.
@@ -22,6 +24,8 @@ pub(crate) struct Report {
 enum Loudness {
     /// A result: always, on standard output.
     Result,
+    /// A result in columns, which a terminal that is too narrow does not break anywhere.
+    Table,
     /// On standard output, but not to who asks for results only.
     Remark,
     /// On standard error, but not to who asks for results only.
@@ -52,9 +56,14 @@ impl Report {
         lines.into_iter().fold(self, Report::with_line)
     }
 
+    /// Lines in columns.
+    pub(crate) fn with_table(self, text: impl Into<String>) -> Report {
+        self.with(Loudness::Table, text.into())
+    }
+
     /// What something is, behind its name.
     pub(crate) fn with_row(self, name: &str, what: impl Display) -> Report {
-        self.with_text(format_named(name, what))
+        self.with_table(format_named(name, what))
     }
 
     pub(crate) fn with_rows<'a>(self, rows: impl IntoIterator<Item = (&'a str, String)>) -> Report {
@@ -123,6 +132,14 @@ impl Report {
     }
 }
 
+/// As wide as the terminal, if it goes to one.
+fn fit_terminal(text: &str) -> Cow<'_, str> {
+    match terminal::output_width() {
+        Some(width) => wrap_lines(text, width.into()).into(),
+        None => text.into(),
+    }
+}
+
 /// A line that says what something is, behind its name.
 pub(crate) fn format_named(name: &str, what: impl Display) -> String {
     format!("{name:<12} {what}\n")
@@ -132,6 +149,7 @@ fn print_told(told: &[(Loudness, String)], style: Style) -> Result<()> {
     for (loudness, text) in told {
         match loudness {
             Loudness::Result => terminal::print(text)?,
+            Loudness::Table => terminal::print(&fit_terminal(text))?,
             _ if style.quiet => {}
             Loudness::Remark => terminal::print(text)?,
             Loudness::Note => terminal::print_note(text),

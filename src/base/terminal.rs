@@ -62,15 +62,13 @@ pub(crate) enum Color {
 impl Color {
     /// Whether to use them on standard output.
     pub(crate) fn wanted(self) -> bool {
-        let unwanted = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
         match self {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => {
-                io::stdout().is_terminal()
-                    && !unwanted("NO_COLOR")
-                    && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-            }
+            Color::Auto if is_set("NO_COLOR") => false,
+            Color::Auto if is_set("CLICOLOR_FORCE") => true,
+            Color::Auto => io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
         }
     }
 }
@@ -135,6 +133,12 @@ pub(crate) fn print_event(event: &impl Serialize) {
     if let Ok(event) = with_version(event) {
         let _ = writeln!(io::stderr().lock(), "{event}");
     }
+}
+
+/// How wide the terminal is that results go to, where it is one.
+pub(crate) fn output_width() -> Option<u16> {
+    let width = tcgetwinsize(io::stdout()).ok()?.ws_col;
+    Some(if width == 0 { USUAL_WIDTH } else { width })
 }
 
 /// Prints a result. A reader that went away is no error.

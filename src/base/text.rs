@@ -52,6 +52,76 @@ pub(crate) fn show_plain(text: &str, most: usize) -> String {
     plain
 }
 
+/// The columns that a text takes on a terminal: escape sequences take none.
+fn columns_of(text: &str) -> usize {
+    let mut columns = 0;
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' => drop(rest.by_ref().find(char::is_ascii_alphabetic)),
+            _ => columns += 1,
+        }
+    }
+    columns
+}
+
+/// Breaks lines that are wider than a terminal between words. What goes on stands below the last column of its line, or a
+/// little to the right of its beginning where there are no columns.
+pub(crate) fn wrap_lines(text: &str, width: usize) -> String {
+    text.split_inclusive('\n').map(|line| wrap_line(line, width)).collect()
+}
+
+/// What is left of a line that goes on, where its column is kept.
+const LEAST_ROOM: usize = 10;
+
+fn wrap_line(line: &str, width: usize) -> String {
+    if columns_of(line.trim_end()) <= width {
+        return line.to_owned();
+    }
+    let indent = hanging_indent(line).filter(|indent| indent + LEAST_ROOM <= width).unwrap_or_else(|| {
+        let begin = line.len() - line.trim_start().len();
+        (begin + 2).min(width / 2)
+    });
+    let (mut wrapped, mut column) = (String::new(), 0);
+    for word in line.trim_end().split_inclusive(' ') {
+        let columns = columns_of(word.trim_end());
+        if column > indent && column + columns > width {
+            wrapped.truncate(wrapped.trim_end().len());
+            wrapped.push('\n');
+            wrapped.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        }
+        wrapped.push_str(word);
+        column += columns_of(word);
+    }
+    wrapped.push('\n');
+    wrapped
+}
+
+/// Where the last column of a line of a table begins: behind the last gap of two blanks or more in its first half.
+fn hanging_indent(line: &str) -> Option<usize> {
+    const FIRST: usize = 40;
+    let (mut column, mut blanks, mut found) = (0, 0, None);
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' => drop(rest.by_ref().find(char::is_ascii_alphabetic)),
+            _ if column > FIRST => break,
+            ' ' => {
+                blanks += 1;
+                column += 1;
+            }
+            _ => {
+                if blanks > 1 {
+                    found = Some(column);
+                }
+                (blanks, column) = (0, column + 1);
+            }
+        }
+    }
+    found
+}
+
 /// The SHA-256 of bytes, as `sha256sum` writes it.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     encode_hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
@@ -72,6 +142,24 @@ pub(crate) fn shell_word(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_wide_goes_on_below_its_column() {
+        let row = "failed   disk                  /var: 12 of 20000 MiB free\n         why: a full disk stops it\n";
+        assert_eq!(wrap_lines(row, 80), row);
+        assert_eq!(
+            wrap_lines("failed   disk                  /var: 12 of 20000 MiB free\nnext\n", 50),
+            "failed   disk                  /var: 12 of 20000\n                               MiB free\nnext\n"
+        );
+        let colour = "\u{1b}[31mfailed\u{1b}[0m   one two three\n";
+        assert_eq!(wrap_lines(colour, 22), colour);
+        assert_eq!(wrap_lines(colour, 19), "\u{1b}[31mfailed\u{1b}[0m   one two\n         three\n");
+        // A word that fits nowhere is not torn.
+        assert_eq!(
+            wrap_lines("+ create /a/very/long/path (because)\n", 16),
+            "+ create\n  /a/very/long/path\n  (because)\n"
+        );
+    }
 
     #[test]
     fn what_others_wrote_is_one_harmless_line() {

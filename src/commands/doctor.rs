@@ -3,7 +3,7 @@
 use super::open_running;
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::terminal::{self, Style};
+use crate::base::terminal::{self, Style, count_of};
 use crate::cli::{Doctor, Global};
 use crate::doctor::{self, CHECKS, CheckOutcome, Health, Look, Occasion, metrics};
 use crate::session::Session;
@@ -77,10 +77,32 @@ fn report_outcomes(site: &Session, outcomes: &[CheckOutcome], flags: &Doctor) ->
         return Ok(Report::of_code(code).with_text(text));
     }
     if flags.metrics.is_none() {
-        report =
-            report.with_text(outcomes.iter().map(|outcome| describe_outcome(outcome, site.style)).collect::<String>());
+        report = report.with_table(describe_outcomes(outcomes, site.style)).with_remark(count_outcomes(outcomes));
     }
     Ok(report.with_code(if worst == Health::Failed { Exit::Failed as u8 } else { 0 }))
+}
+
+/// What is wrong comes last: that is what stays on the screen.
+fn describe_outcomes(outcomes: &[CheckOutcome], style: Style) -> String {
+    let mut sorted: Vec<&CheckOutcome> = outcomes.iter().collect();
+    sorted.sort_by_key(|outcome| outcome.state.max(Health::Ok));
+    sorted.into_iter().map(|outcome| describe_outcome(outcome, style)).collect()
+}
+
+/// `41 checks: 1 failed, 1 warning`
+fn count_outcomes(outcomes: &[CheckOutcome]) -> String {
+    let number = |state: Health| outcomes.iter().filter(|outcome| outcome.state == state).count();
+    let mut counts = Vec::new();
+    if number(Health::Failed) > 0 {
+        counts.push(format!("{} failed", number(Health::Failed)));
+    }
+    if number(Health::Warning) > 0 {
+        counts.push(count_of(number(Health::Warning), "warning"));
+    }
+    if counts.is_empty() {
+        counts.push("no problem found".into());
+    }
+    format!("{}: {}", count_of(outcomes.len(), "check"), counts.join(", "))
 }
 
 fn describe_outcome(outcome: &CheckOutcome, style: Style) -> String {

@@ -68,7 +68,7 @@ pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags) -> Resu
     Ok(Report::new(document)
         .with_warnings(&warnings)
         .with_lines(missing.iter().chain(&refused).map(|what| format!("! {what}")))
-        .with_text(describe_plan(&site.host, &plan, &recipe.kept, flags.diff, site.style))
+        .with_table(describe_plan(&site.host, &plan, &recipe.kept, flags.diff, site.style))
         .with_code(code))
 }
 

@@ -116,7 +116,7 @@ fn list_releases(site: &Session) -> Result<Report> {
     let report = Report::new(json!({ "instance": site.instance, "releases": rows }));
     Ok(match rows.is_empty() {
         true => report.with_line("there is no release of CamCOPS on this machine"),
-        false => report.with_lines(rows.iter().map(ReleaseRow::line)),
+        false => report.with_table(rows.iter().map(|row| row.line() + "\n").collect::<String>()),
     })
 }
 

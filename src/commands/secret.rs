@@ -90,7 +90,8 @@ fn list_secrets(global: &Global) -> Result<Report> {
     need_root(global, "look at where the secrets are")?;
     let site = Session::open(global)?;
     let all = SecretName::ALL.into_iter().map(|name| secret_report(&site, name)).collect::<Result<Vec<_>>>()?;
-    Ok(Report::new(json!({ "instance": site.instance, "secrets": all })).with_lines(all.iter().map(format_secret)))
+    Ok(Report::new(json!({ "instance": site.instance, "secrets": all }))
+        .with_table(all.iter().map(|one| format_secret(one) + "\n").collect::<String>()))
 }
 
 fn format_secret(secret: &SecretReport) -> String {

@@ -50,11 +50,11 @@ pub(crate) async fn measure_processes(global: &Global) -> Result<Report> {
     need_machine(global, "measure the services")?;
     let site = load_site(global)?;
     let measured = site.close_after(measure_site(&site).await).await?;
-    Ok(report_measured(&site, &measured).with_text(format_processes(&measured)))
+    Ok(report_measured(&site, &measured).with_table(format_processes(&measured)))
 }
 
 fn report_measured(site: &Session, measured: &Measured) -> Report {
-    Report::new(json!({ "instance": site.instance, "stats": measured })).with_text(format_table(site, measured))
+    Report::new(json!({ "instance": site.instance, "stats": measured })).with_table(format_table(site, measured))
 }
 
 async fn measure_site(site: &Session) -> Result<Measured> {
@@ -303,8 +303,10 @@ struct Connections {
 }
 
 fn format_table(site: &Session, measured: &Measured) -> String {
+    let name = |service: &Service| service.name.trim_end_matches(".service").to_owned();
+    let width = measured.services.iter().map(|service| name(service).len()).max().unwrap_or(0).max(7);
     let mut text = format!(
-        "{:<34} {:<9} {:>7} {:>10} {:>9} {:>8}\n",
+        "{:<width$} {:<8} {:>6} {:>9} {:>9} {:>8}\n",
         "SERVICE", "STATE", "CPU %", "MEMORY", "PROCESSES", "RESTARTS"
     );
     for service in &measured.services {
@@ -312,8 +314,8 @@ fn format_table(site: &Session, measured: &Measured) -> String {
         let state = format!("{:?}", service.state).to_lowercase();
         let _ = writeln!(
             text,
-            "{:<34} {state:<9} {:>7.1} {memory:>10} {:>9} {:>8}",
-            service.name,
+            "{:<width$} {state:<8} {:>6.1} {memory:>9} {:>9} {:>8}",
+            name(service),
             service.cpu_percent,
             service.processes.len(),
             service.restarts
