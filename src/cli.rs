@@ -77,13 +77,13 @@ pub struct Global {
 pub(crate) enum Command {
     /// Ask a few questions and write the settings file (on a terminal)
     Init,
-    /// Make the machine what the settings say; run it again at any time
+    /// Install CamCOPS, or bring the machine in line with the settings
     Install(Install),
     /// Show what install would do, and why; changes nothing
     Plan(PlanFlags),
     /// Show what is installed, and what differs from the plan
     Status(Status),
-    /// Look for what is wrong, by named checks, and say what mends it
+    /// Find problems and say how to fix them
     Doctor(Doctor),
     /// Hold what the site is made of against published advisories, from files, and say what ends each
     Vulnerabilities(Vulnerabilities),
@@ -109,7 +109,7 @@ pub(crate) enum Command {
     Reload(Services),
     /// Change how many processes the web server or the workers have, now and for good
     Scale {
-        /// server=N or workers=N; auto is what the machine bears
+        /// server=N or workers=N; auto: as many as the machine can carry
         #[arg(required = true, value_name = "SERVICE=N", value_parser = parse_wish)]
         wishes: Vec<Wish>,
     },
@@ -142,13 +142,13 @@ pub(crate) enum Command {
         #[arg(last = true, value_name = "ARGS", required = true)]
         arguments: Vec<OsString>,
     },
-    /// Run any program in the surroundings of the services
+    /// Run any program as the services run: same account, environment and Python
     Exec {
         /// The program and what it is given
         #[arg(last = true, value_name = "CMD", required = true)]
         words: Vec<OsString>,
     },
-    /// Open a shell in the surroundings of the services
+    /// Open a shell as the services run: same account, environment and Python
     Shell {
         /// As root instead of the account of the services
         #[arg(long)]
@@ -159,7 +159,7 @@ pub(crate) enum Command {
     /// One file with all that an installation fetches, for a machine without a network
     #[command(subcommand)]
     Bundle(BundleCommand),
-    /// What concerns the database
+    /// Manage the database
     #[command(subcommand)]
     Db(Db),
     /// Help users of CamCOPS who can't log in

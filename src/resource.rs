@@ -100,7 +100,19 @@ impl Resource {
         matches!(self, Resource::Tables(_) | Resource::Superuser(_))
     }
 
-    /// The kind in one word.
+    /// The kind as it is called in messages.
+    pub(crate) fn noun(&self) -> &str {
+        match self {
+            Resource::Schema(_) => "database",
+            Resource::SqlAccount(_) => "database account",
+            Resource::Vhost(_) => "RabbitMQ vhost",
+            Resource::BrokerAccount(_) => "RabbitMQ account",
+            Resource::AcmeCertificate(_) => "certbot certificate",
+            _ => self.kind(),
+        }
+    }
+
+    /// The kind in one word, as the journal and JSON documents have it.
     pub fn kind(&self) -> &str {
         match self {
             Resource::Group(_) => "group",
@@ -147,7 +159,10 @@ impl Resource {
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind(), self.name())
+        match self {
+            Resource::Tables(database) => write!(f, "tables in database {database}"),
+            _ => write!(f, "{} {}", self.noun(), self.name()),
+        }
     }
 }
 

@@ -359,9 +359,9 @@ fn a_question_can_be_left() {
     let mut told = String::new();
     let mut part = [0; 1024];
     while let Ok(size @ 1..) = master.read(&mut part) {
-        let asked = told.contains("go on?");
+        let asked = told.contains("? [y/N");
         told += &String::from_utf8_lossy(&part[..size]);
-        if !asked && told.contains("go on?") {
+        if !asked && told.contains("? [y/N") {
             kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
         }
     }
@@ -697,10 +697,10 @@ fn who_says_no_changes_nothing() {
     let staged = staged();
     let before = staged.tree();
     // Whatever is no answer is asked about again, until no more comes.
-    for keys in ["n\n", "No\n", "\x04", "what would go?\n\x04", "ja\nq\nn\n"] {
+    for keys in ["\n", "n\n", "No\n", "\x04", "what would go?\n\x04", "ja\nq\nn\n"] {
         let (code, said) = answered(&staged, &["install"], keys);
         assert_eq!(code, 1, "{keys:?}: {said}");
-        assert!(said.contains("go on? [Y/n/p]") && said.contains("nothing was changed"), "{said}");
+        assert!(said.contains("? [y/N, p = show plan]") && said.contains("nothing was changed"), "{said}");
     }
     let (_, said) = answered(&staged, &["install"], "p\nn\n");
     assert!(said.contains("+ create ") && said.contains("/etc/camcops/camcops.conf"), "{said}");
@@ -725,7 +725,7 @@ fn what_removes_needs_more_than_enter() {
     for keys in ["\n", "sure\n\n"] {
         let (code, said) = answered(&staged, &["install"], keys);
         assert_eq!(code, 1, "{keys:?}: {said}");
-        assert!(said.contains("go on? [y/N/p]"), "{said}");
+        assert!(said.contains("? [y/N, p = show plan]"), "{said}");
     }
     changed.assert_same(&staged.tree(), "an answer that is none");
     fs::remove_file(staged.at(SETTINGS)).unwrap();

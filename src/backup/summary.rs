@@ -99,17 +99,46 @@ impl fmt::Display for BackupSummary {
                 };
                 write!(f, "{} in {}, the newest is {age} old ({})", self.number, self.directory, newest.name)?;
             }
-            None => write!(f, "none in {}", self.directory)?,
+            None => write!(f, "no backup in {} yet", self.directory)?,
         }
-        match &self.schedule {
-            Some(when) => write!(f, ", made {when}")?,
-            None => f.write_str(", no timer")?,
+        match (&self.schedule, &self.newest) {
+            (Some(when), None) if self.absence.is_none() => {
+                write!(f, "; the first is made {}", tell_schedule(when, true))?
+            }
+            (Some(when), _) => write!(f, ", made {}", tell_schedule(when, false))?,
+            (None, _) => f.write_str(", none is made by itself (backup.schedule is not set)")?,
         }
         if let Some(failure) = &self.last_failure {
             let at = failure.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
-            write!(f, "; the last try failed at {at}: {}", failure.why)?;
+            write!(f, "; the last attempt failed at {at}: {}", failure.why)?;
         }
         Ok(())
+    }
+}
+
+/// When a schedule's next backup is made, or each of them: in words where it is a time of every day, else as it is written.
+pub(crate) fn tell_schedule(schedule: &str, is_next: bool) -> String {
+    let time = match schedule.split_whitespace().collect::<Vec<_>>()[..] {
+        ["daily"] => Some((0, 0)),
+        ["*-*-*", time] | [time] => parse_time(time),
+        // As crontab(5) has it.
+        [minute, hour, "*", "*", "*"] => hour.parse().ok().zip(minute.parse().ok()),
+        _ => None,
+    };
+    match time {
+        Some((hour @ (0..6 | 20..24), minute)) if is_next => format!("tonight at {hour:02}:{minute:02}"),
+        Some((hour, minute)) if is_next => format!("at {hour:02}:{minute:02}"),
+        Some((hour, minute)) => format!("every day at {hour:02}:{minute:02}"),
+        None => format!("by the schedule {schedule}"),
+    }
+}
+
+/// `02:30` or `02:30:00`
+fn parse_time(time: &str) -> Option<(u8, u8)> {
+    let mut numbers = time.split(':').map(|number| number.parse::<u8>().ok());
+    match (numbers.next()??, numbers.next()??, numbers.next()) {
+        (hour @ 0..24, minute @ 0..60, None | Some(Some(0))) => Some((hour, minute)),
+        _ => None,
     }
 }
 
@@ -134,6 +163,27 @@ pub(crate) fn record_result(host: &Host, instance: &str, why: Option<&anyhow::Er
                 FailedBackup { at: OffsetDateTime::now_utc().replace_nanosecond(0)?, why: format!("{why:#}") };
             let text = serde_json::to_vec(&failure)?;
             host.put_file(&path, &text, Some((0, 0)), 0o600)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_told_in_words_where_it_can_be() {
+        for (schedule, next, each) in [
+            ("*-*-* 02:30", "tonight at 02:30", "every day at 02:30"),
+            ("*-*-* 21:05:00", "tonight at 21:05", "every day at 21:05"),
+            ("12:15", "at 12:15", "every day at 12:15"),
+            ("daily", "tonight at 00:00", "every day at 00:00"),
+            ("30 2 * * *", "tonight at 02:30", "every day at 02:30"),
+            ("30 2 * * 0", "by the schedule 30 2 * * 0", "by the schedule 30 2 * * 0"),
+            ("*-*-* 02:30..40", "by the schedule *-*-* 02:30..40", "by the schedule *-*-* 02:30..40"),
+            ("weekly", "by the schedule weekly", "by the schedule weekly"),
+        ] {
+            assert_eq!((tell_schedule(schedule, true).as_str(), tell_schedule(schedule, false).as_str()), (next, each));
         }
     }
 }

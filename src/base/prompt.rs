@@ -20,7 +20,7 @@ pub(crate) enum Enter {
 
 /// A question before something is done.
 pub(crate) struct Question<'a> {
-    /// What would be done.
+    /// What would be done, as a sentence to which yes is an answer.
     pub(crate) what: &'a str,
     /// What Enter alone means.
     pub(crate) enter: Enter,
@@ -46,14 +46,13 @@ impl<'a> Question<'a> {
     }
 
     fn prompt(&self) -> String {
-        let plan = if self.plan.is_some() { "/p" } else { "" };
+        let plan = if self.plan.is_some() { ", p = show plan" } else { "" };
         match (self.name, self.enter) {
             (Some(name), _) => {
-                let plan = if plan.is_empty() { "" } else { ", or p for the list" };
-                format!("{}: to go on, type the instance's name ({name}){plan}: ", self.what)
+                format!("{}? Type the name of the instance to confirm [{name}{plan}]: ", self.what)
             }
-            (None, Enter::Yes) => format!("{}: go on? [Y/n{plan}] ", self.what),
-            (None, Enter::No) => format!("{}: go on? [y/N{plan}] ", self.what),
+            (None, Enter::Yes) => format!("{}? [Y/n{plan}] ", self.what),
+            (None, Enter::No) => format!("{}? [y/N{plan}] ", self.what),
         }
     }
 
@@ -76,18 +75,18 @@ impl<'a> Question<'a> {
 
     fn help(&self) -> String {
         let plan = match self.plan {
-            Some(_) => ", p shows what would be done",
+            Some(_) => ", p shows the plan",
             None => "",
         };
         let yes = match self.name {
-            Some(name) => format!("only {name} means yes"),
-            None => "y or yes means yes".to_owned(),
+            Some(name) => format!("type {name} for yes"),
+            None => "type y or yes for yes".to_owned(),
         };
         let enter = match (self.name, self.enter) {
             (None, Enter::Yes) => "yes",
             _ => "no",
         };
-        format!("{yes}, n or no means no, Enter alone means {enter}{plan}")
+        format!("{yes}, n or no for no; Enter alone means {enter}{plan}")
     }
 }
 
@@ -99,7 +98,7 @@ pub(crate) fn ask_to_agree(question: &Question<'_>, yes: bool, style: Style) -> 
     }
     if style.json || !has_terminal() {
         return Err(Exit::Usage.because(format!(
-            "{}: this is asked about on a terminal; without one, or with --json, add --yes to go on; nothing was changed",
+            "{}? Nobody can be asked without a terminal or with --json: add --yes to confirm; nothing was changed",
             question.what
         )));
     }
@@ -125,7 +124,7 @@ pub(crate) fn ask_to_agree(question: &Question<'_>, yes: bool, style: Style) -> 
 pub(crate) fn is_confirmed(given: Option<&str>, name: &str, what: &str) -> Result<bool> {
     match given {
         Some(given) if given != name => {
-            Err(Exit::Usage.because(format!("--confirm {given}: {what} is called {name}; nothing was changed")))
+            Err(Exit::Usage.because(format!("--confirm {given}: the name of {what} is {name}; nothing was changed")))
         }
         given => Ok(given.is_some()),
     }
@@ -136,7 +135,7 @@ pub(crate) fn confirm_database(given: Option<&str>, name: &str, verb: &str, done
     match is_confirmed(given, name, &format!("the database that would be {done}"))? {
         true => Ok(()),
         false => Err(Exit::Usage.because(format!(
-            "this {verb} everything in the database {name}: if that is meant, say --confirm {name}; nothing was changed"
+            "this {verb} everything in the database {name}: add --confirm {name} to confirm; nothing was changed"
         ))),
     }
 }
@@ -190,11 +189,11 @@ pub(crate) fn show_typing() {
 pub(crate) fn read_secret() -> Result<Secret> {
     let mut line = Zeroizing::new(String::new());
     if io::stdin().lock().read_line(&mut line)? == 0 {
-        return Err(Exit::Failed.because("there is no password on standard input"));
+        return Err(Exit::Failed.because("no password on standard input"));
     }
     let password = line.trim_end_matches(['\n', '\r']);
     match password.chars().any(char::is_control) {
-        true => Err(Exit::Usage.because("the password has control characters")),
+        true => Err(Exit::Usage.because("the password contains control characters")),
         false => Ok(Secret::new(password.to_owned())),
     }
 }
@@ -205,8 +204,8 @@ mod tests {
 
     #[test]
     fn only_yes_is_yes() {
-        let careful = Question::new("138 changes to /", Enter::No);
-        assert_eq!(careful.prompt(), "138 changes to /: go on? [y/N] ");
+        let careful = Question::new("Make 138 changes to this machine", Enter::No);
+        assert_eq!(careful.prompt(), "Make 138 changes to this machine? [y/N] ");
         for yes in ["y", "Y", "yes", " YES \n"] {
             assert_eq!(careful.understood(yes), Reply::Yes, "{yes}");
         }
@@ -216,7 +215,7 @@ mod tests {
         for other in ["what would go?", "yes please", "nein", "q", "p", "ys", "1"] {
             assert_eq!(careful.understood(other), Reply::Other, "{other}");
         }
-        let easy = Question::new("write this to /x", Enter::Yes);
+        let easy = Question::new("Write this to /x", Enter::Yes);
         assert_eq!(easy.understood("\n"), Reply::Yes);
         assert_eq!(easy.understood("what?"), Reply::Other);
     }
@@ -225,10 +224,10 @@ mod tests {
     fn a_name_is_typed_as_it_is() {
         let plan = || Ok("- file /x\n".to_owned());
         let question =
-            Question { name: Some("camcops"), plan: Some(&plan), ..Question::new("undo 138 changes in /", Enter::No) };
+            Question { name: Some("camcops"), plan: Some(&plan), ..Question::new("Undo 138 changes", Enter::No) };
         assert_eq!(
             question.prompt(),
-            "undo 138 changes in /: to go on, type the instance's name (camcops), or p for the list: "
+            "Undo 138 changes? Type the name of the instance to confirm [camcops, p = show plan]: "
         );
         assert_eq!(question.understood("camcops"), Reply::Yes);
         assert_eq!(question.understood("p"), Reply::Plan);

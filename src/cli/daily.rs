@@ -44,7 +44,7 @@ pub(crate) struct Logs {
 /// Flags of `top`.
 #[derive(Debug, Args)]
 pub(crate) struct Top {
-    /// Measure anew every S seconds
+    /// Refresh every S seconds
     #[arg(short = 'd', long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
     /// Print it once, on a terminal too

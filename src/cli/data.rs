@@ -26,7 +26,7 @@ pub(crate) enum Db {
     },
     /// Make the account that may only read, for whoever analyses the data
     GrantReadonly(GrantReadonly),
-    /// Remove everything in the database, after a dump, and make it anew as install does
+    /// Empty the database, after a dump, and create its tables again
     Reset(Reset),
     /// Copy the database for research or training, without what says who a patient is; never in place
     Anonymise(Anonymise),
@@ -89,7 +89,7 @@ pub(crate) struct Reset {
 pub(crate) enum SecretCommand {
     /// Show where each secret is kept, since when, and whose it is; never the secret
     List,
-    /// Make a secret anew and bring it everywhere, while the site is in use: broker lets visitors wait some seconds, cookie logs everybody out
+    /// Replace a password everywhere, while the site is in use; broker delays visitors by some seconds, cookie logs everybody out
     Rotate {
         /// Which one
         #[arg(value_enum)]

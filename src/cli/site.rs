@@ -17,7 +17,7 @@ pub(crate) enum Cert {
     },
     /// Check a certificate that an authority issued, and serve it from now on
     Install(CertInstall),
-    /// Make the self-signed certificate anew, or have certbot renew its one where that is due
+    /// Replace the self-signed certificate, or have certbot renew its certificate if that is due
     Renew {
         /// With a new key
         #[arg(long)]
@@ -62,7 +62,7 @@ pub(crate) enum BundleCommand {
 The sums in a bundle show what was damaged on its way. That nobody has exchanged it, show the SHA-256 that is printed
 here, compared by other means, or a signature: whoever can change it decides what is installed.")]
     Create(BundleCreate),
-    /// Hold every file in a bundle against its sum, and say whether it is for this machine
+    /// Check every file's checksum, and whether the bundle is for this machine
     Verify {
         /// The bundle
         #[arg(value_hint = ValueHint::FilePath)]

@@ -230,7 +230,7 @@ async fn verify_backup(global: &Global, name: Option<&str>, quick: bool, identit
         "rows": rows,
     }));
     Ok(report.with_remark(format!(
-        "{path} is well: {how} ({} in {}, {:.1} s)",
+        "{path} can be restored: {how} ({} in {}, {:.1} s)",
         count_of(rows, "row"),
         count_of(tables.len(), "table"),
         begin.elapsed().as_secs_f64()

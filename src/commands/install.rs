@@ -4,14 +4,14 @@ use super::superuser::{ask_name, ask_password, take_file};
 use super::{cert, doctor, load_site, need_root, purge, refuse_unknown_distribution};
 use crate::archive::bundle;
 use crate::base::error::Exit;
-use crate::base::prompt::{Enter, Question, ask_to_agree};
+use crate::base::prompt::{Enter, Question, ask_to_agree, has_terminal};
 use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{self, Style, count_of};
 use crate::cli::{Global, Install, Parts, PlanFlags, Uninstall};
 use crate::commands::upgrade::rollback;
 use crate::doctor::find_nameless;
-use crate::drivers::{Drivers, services};
+use crate::drivers::{Drivers, packages, services};
 use crate::engine::report::{Lines, describe_outcome, describe_plan, first_boot, shown_name};
 use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
@@ -19,12 +19,13 @@ use crate::host::named_file::write_output;
 use crate::journal::{self, Journal, Owned, Writer};
 use crate::layout::{DEBIAN, Layout, RUNTIME, TOOL};
 use crate::recipe::Recipe;
-use crate::resource::{Part, State};
+use crate::resource::{Part, Resource, State};
 use crate::session::converge::{
     converge_site, is_issued, issue_certificate, make_plan, missing_from_bundle, overriding_sources, place_advisories,
     refuse_undoable,
 };
 use crate::session::{Session, open_host, trial};
+use crate::settings::Source;
 use crate::site::maintenance::Maintenance;
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -123,8 +124,11 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     ask_password(&site, &plan)?;
     let shown = || Ok(describe_plan(&site.host, &plan, &recipe.kept, false, site.style));
     let changes = count_of(plan.changes.len(), "change");
-    let what = format!("{changes} to {}", site.host.outside("/"));
-    let question = Question { plan: Some(&shown), ..Question::new(&what, default_answer(&plan)) };
+    let place = place_of(&site.host);
+    // How much there is to fetch takes a moment to find out, and only who is asked needs to know.
+    let fetched = if flags.yes || !has_terminal() { String::new() } else { describe_fetching(&site, &plan) };
+    let what = format!("Make {changes} to {place}{fetched}");
+    let question = Question { plan: Some(&shown), ..Question::new(&what, Enter::No) };
     ask_to_agree(&question, flags.yes, site.style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
     let is_to_issue = plan.changes.iter().any(is_issued);
@@ -142,10 +146,27 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     Ok(report_installed(&site, &recipe, &plan, Some(&outcome), &flags.parts))
 }
 
-/// Enter alone is enough where all is new: nothing is replaced, removed or restarted then.
-fn default_answer(plan: &Plan) -> Enter {
-    let is_new = |planned: &engine::Planned| matches!(planned.action, Action::Create | Action::Share);
-    if plan.changes.iter().all(is_new) { Enter::Yes } else { Enter::No }
+/// Where changes are made, in a question.
+fn place_of(host: &Host) -> String {
+    match host.staged_root() {
+        Some(_) => host.outside("/"),
+        None => "this machine".to_owned(),
+    }
+}
+
+/// How much a plan would fetch, in brackets, as far as that is known without fetching anything.
+fn describe_fetching(site: &Session, plan: &Plan) -> String {
+    let resources = || plan.changes.iter().filter(|one| one.action == Action::Create).map(|one| &one.change.resource);
+    let is_fetched = !site.settings().network.offline && site.settings().camcops.source == Source::Pypi;
+    let packages =
+        site.drivers.packages().ok().and_then(|known| packages::size_to_fetch(known, &site.host, resources()));
+    let packages = packages.map(|bytes| format!("{} MB of packages", bytes.div_ceil(1_000_000)));
+    let mut releases = resources().filter(|resource| matches!(resource, Resource::Release(_)));
+    let release = releases.next().filter(|_| is_fetched).map(|_| "CamCOPS from the Python package index".to_owned());
+    match [packages, release].into_iter().flatten().collect::<Vec<_>>().join(" and ") {
+        nothing if nothing.is_empty() => nothing,
+        some => format!(" ({some} to fetch)"),
+    }
 }
 
 /// Flags that are settings for this one run.
@@ -215,7 +236,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall) -> Result
     let journal = Journal::read(host, instance)?;
     let changes = count_of(journal.owned().len(), "change");
     let shown = || Ok(describe_undoing(host, journal.owned(), data));
-    let what = format!("undo {changes} in {}", host.outside("/"));
+    let what = format!("Undo {changes} to {}", place_of(host));
     let question = Question { name: Some(instance), plan: Some(&shown), ..Question::new(&what, Enter::No) };
     ask_to_agree(&question, flags.yes, Style::of(global))?;
     let mut writer = Writer::open(host, instance, "uninstall")?;

@@ -164,7 +164,7 @@ async fn prune_releases(global: &Global, flags: &Prune) -> Result<Report> {
         "bytes": bytes,
         "left": left,
     }));
-    Ok(report.with_lines(left.iter().map(|one| format!("left: {}: {}", one.resource.name(), one.why))).with_line(
+    Ok(report.with_lines(left.iter().map(|one| format!("kept: {} ({})", one.resource.name(), one.why))).with_line(
         match (removed.as_slice(), flags.dry_run) {
             ([], _) => "nothing to remove: every release is needed or kept".to_owned(),
             (names, true) => format!("would remove {}: {} MiB", names.join(", "), bytes >> 20),

@@ -139,7 +139,7 @@ async fn rotate_secret(global: &Global, name: SecretName, yes: bool) -> Result<R
     refuse_rotation(&site, name)?;
     if name == SecretName::Cookie {
         // Nobody loses data, but everybody notices.
-        let what = "a new secret of the cookies logs everybody out, whatever they are at";
+        let what = "Replace the cookie secret, which logs everybody out at once";
         ask_to_agree(&Question::new(what, Enter::No), yes, site.style)?;
     }
     let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;

@@ -81,7 +81,7 @@ pub(crate) fn refuse_unknown(site: &Session, services: &[ServiceName]) -> Result
     let names = site.settings().services.names();
     match services.iter().find(|one| !names.contains(&one.as_str())) {
         Some(unknown) => {
-            Err(Exit::Usage.because(format!("{unknown} is none of the services: choose from {}", names.join(", "))))
+            Err(Exit::Usage.because(format!("there is no service \"{unknown}\"; there are {}", names.join(", "))))
         }
         None => Ok(()),
     }

@@ -268,10 +268,7 @@ impl SiteStatus {
             let drop_ins = row.drop_ins.iter().map(|path| ("", format!("with your {path}")));
             [("service", format_row(row))].into_iter().chain(drop_ins)
         });
-        let drift = self.drift.iter().map(|drift| match drift.facets.join(", ").as_str() {
-            "presence" => ("drift", format!("{}: not to be seen", drift.resource)),
-            facets => ("drift", format!("{}: {facets} changed since", drift.resource)),
-        });
+        let drift = self.drift.iter().map(|drift| ("drift", report::describe_drift(&drift.resource, &drift.facets)));
         report
             .with_row("instance", format!("{} ({}, {:?})", self.instance, facts.distribution, site.manager()))
             .with_rows(facts.unknown_distribution().map(|why| ("distribution", why)))
@@ -299,8 +296,11 @@ impl SiteStatus {
                 format!("{} is running, process {}", running.command, running.process)
             }
             _ if !self.installed => "not installed".to_owned(),
-            (_, true) => "the last run was interrupted; run install to finish it, or uninstall to undo it".to_owned(),
-            (_, false) => format!("{} things in place", self.owned),
+            (_, true) => {
+                "the last run was interrupted; run `camcops-provision install` to finish it, or `uninstall` to undo it"
+                    .to_owned()
+            }
+            (_, false) => format!("{} items", self.owned),
         }
     }
 
@@ -311,11 +311,12 @@ impl SiteStatus {
         let kind = match (summary.self_signed, is_certbots) {
             (true, _) => "self-signed",
             (false, true) => "from certbot",
-            (false, false) => "given",
+            (false, false) => "from your files",
         };
         let renewer = match (is_certbots, &self.certificate_renewed_by) {
             (false, _) => String::new(),
-            (true, renewer) => format!(", renewed by {}", renewer.as_deref().unwrap_or("nobody")),
+            (true, Some(renewer)) => format!(", renewed by {renewer}"),
+            (true, None) => ", not renewed by anything (no timer of certbot)".to_owned(),
         };
         format!("{kind}, for {}, {}{renewer}", summary.names.join(", "), summary.left())
     }
@@ -325,7 +326,7 @@ impl SiteStatus {
             [] => String::new(),
             parts => {
                 let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
-                format!(" (not looked at, for want of an answer: {})", parts.join(", "))
+                format!(" (not checked, their servers do not answer: {})", parts.join(", "))
             }
         };
         match self.pending {

@@ -101,7 +101,7 @@ pub(crate) fn run(global: &Global, flags: &Support) -> Result<Report> {
     if !global.json && !global.quiet {
         terminal::print(&list)?;
     }
-    let what = format!("write this to {out}");
+    let what = format!("Write this to {out}");
     ask_to_agree(&Question::new(&what, Enter::Yes), flags.yes, site.style)?;
     pieces.insert(0, Piece::new("README", list));
     let bytes = pack_pieces(&name, &pieces, now.unix_timestamp())?;

@@ -74,8 +74,8 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
         check::set_version(&global, to.as_str())?;
         return Ok(report_unchanged(&site));
     }
-    let known = if to.is_known() { "" } else { ", which this camcops-provision was never tested with" };
-    let question = format!("CamCOPS {} -> {}{known}", found.from, to.as_str());
+    let known = if to.is_known() { "" } else { ", which was never tested with this camcops-provision" };
+    let question = format!("Upgrade CamCOPS {} to {}{known}", found.from, to.as_str());
     ask_to_agree(&Question::new(&question, Enter::No), flags.yes, site.style)?;
     let writes = match begun {
         Some(_) => Writes::Anybodys,

@@ -43,7 +43,7 @@ pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(only_rights).await?;
     let all = look.journal.owned().iter();
     let all = all.filter(|owned| owned.change.resource.is_file()).count();
-    Ok(mended_by_install(pending, &format!("{all} files and directories are whose they should be")))
+    Ok(mended_by_install(pending, &format!("owners and modes of {all} files and directories are right")))
 }
 
 pub(crate) async fn check_files(look: &Look<'_>) -> Result<Vec<Finding>> {
@@ -55,7 +55,7 @@ pub(crate) async fn check_files(look: &Look<'_>) -> Result<Vec<Finding>> {
         })
         .await?;
     let all = look.journal.owned().len();
-    let mut findings = mended_by_install(pending, &format!("{all} things are as install made them"));
+    let mut findings = mended_by_install(pending, &format!("{all} items unchanged since install"));
     if let Some(hole) = hole_of_release(look)? {
         findings.retain(|finding| finding.state > Health::Ok);
         findings.push(hole);

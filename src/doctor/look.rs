@@ -75,8 +75,8 @@ impl<'a> Look<'a> {
     pub(super) async fn pending(&self, concerns: impl Fn(&Planned) -> bool) -> Result<Vec<String>> {
         let (_, plan) = self.plan().await?;
         let told = |planned: &Planned| match planned.facets.as_slice() {
-            [one] if one == "presence" => format!("{} is not there", planned.change.resource),
-            facets => format!("{} differs in its {}", planned.change.resource, facets.join(" and ")),
+            [one] if one == "presence" => format!("{} is missing", planned.change.resource),
+            facets => format!("{} differs from the plan ({})", planned.change.resource, facets.join(", ")),
         };
         let changes = plan.changes.iter();
         Ok(changes.filter(|planned| concerns(planned)).map(told).collect())

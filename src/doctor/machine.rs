@@ -181,7 +181,7 @@ pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     if now.unwrap_or_default() < MADE {
         return Ok(Finding::failed(
-            "the clock shows a day before this program was made",
+            "the clock shows a date before this program was released",
             "timedatectl set-time 'YYYY-MM-DD hh:mm:ss'",
         ));
     }
@@ -194,18 +194,18 @@ pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {
         .end();
     let said = asked.map(|ended| ended.output).unwrap_or_default();
     Ok(match said.trim() {
-        "NTPSynchronized=yes" => Finding::ok("the clock is kept by another one"),
+        "NTPSynchronized=yes" => Finding::ok("the clock is synchronised"),
         "NTPSynchronized=no" => match Path::new("/run/systemd/container").exists() {
             true => Finding::warning(
-                "nobody keeps the clock right, as far as a container can tell",
-                "timedatectl status   # on the machine around the container",
+                "no time synchronisation found (seen from inside a container)",
+                "timedatectl status   # on the host of the container",
             ),
             false => Finding::warning(
-                "nobody keeps the clock right",
+                "no time synchronisation found",
                 "apt-get install systemd-timesyncd && timedatectl set-ntp true",
             ),
         },
-        _ => Finding::not_applicable("there is nobody to ask (timedatectl)"),
+        _ => Finding::not_applicable("cannot be checked: timedatectl does not answer"),
     })
 }
 

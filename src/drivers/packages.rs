@@ -150,6 +150,25 @@ pub(crate) fn install_packages(known: &PackageSource, host: &Host, names: &[&str
     }
 }
 
+/// How many bytes apt would fetch for the packages among these; nothing where that is not known without fetching its lists.
+pub(crate) fn size_to_fetch<'a>(
+    known: &PackageSource,
+    host: &Host,
+    planned: impl Iterator<Item = &'a Resource>,
+) -> Option<u64> {
+    let names: Vec<&str> = planned
+        .filter_map(|resource| match resource {
+            Resource::Package(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let is_known = known.names.manager == PackageManager::Apt && known.bundle().is_none() && !known.network.offline;
+    if names.is_empty() || !is_known || host.staged_root().is_some() {
+        return None;
+    }
+    apt::size_to_fetch(host, known, &names).ok().flatten().filter(|bytes| *bytes > 0)
+}
+
 /// Refuses what a bundle does not have.
 fn refuse_absent(manifest: &BundleManifest, path: &str, missing: &[&str]) -> Result<()> {
     let absent: Vec<&str> = missing

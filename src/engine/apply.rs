@@ -51,7 +51,7 @@ pub(crate) async fn apply_plan(
         }
         let stopped_at = |planned: &Planned, done: usize| {
             format!(
-                "stopped at {} ({done} of {} changes done, {} left; what is done stays: mend the cause and run again to continue)",
+                "stopped at {} ({done} of {} changes done, {} left; they are kept: fix the cause, then run this again to continue)",
                 planned.change.resource,
                 plan.changes.len(),
                 plan.changes.len() - done
@@ -87,7 +87,7 @@ fn expect_time(journal: &Journal, changes: &[Planned]) -> Option<Duration> {
 
 pub(super) fn stopped_midway(done: usize, all: usize) -> anyhow::Error {
     Exit::Failed.because(format!(
-        "stopped by a signal: {done} of {all} changes done, {} left; run again to continue",
+        "stopped by a signal: {done} of {all} changes done, {} left; run this again to continue",
         all - done
     ))
 }
@@ -165,7 +165,7 @@ async fn carry_out(drivers: &Drivers, writer: &mut Writer<'_>, planned: &Planned
             Enforced::Done => {
                 let now = drivers.observe(host, &change.resource).await?;
                 if let Some(facet) = change.after.differences(&now).first() {
-                    bail!("its {facet} was set, but reads back as something else: is somebody else changing it?");
+                    bail!("its {facet} was set, but reads back differently: does something else change it?");
                 }
             }
             Enforced::LeftAlone(why) => {

@@ -297,7 +297,7 @@ async fn plan_removals(
         }
         match plan_undoing(host, drivers, scope.instance, owned, others, Data::Stays).await? {
             Undoing::Restore(change) => {
-                plan.changes.push(Planned::removal(change, "the settings no longer want it"));
+                plan.changes.push(Planned::removal(change, "no longer in the settings"));
             }
             Undoing::Leave(why) => plan.left.push(Left { resource: resource.clone(), why }),
         }
@@ -328,7 +328,7 @@ fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> 
     let path = host.outside(wanted.resource.name());
     conflict(
         format!(
-            "{path} was not written by camcops-provision; move it away, or take it over with --adopt (uninstall brings it back)"
+            "{path} was not written by camcops-provision; move it away, or take it over with --adopt (uninstall restores it)"
         ),
         true,
     )

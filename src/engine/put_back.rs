@@ -46,16 +46,16 @@ pub(super) async fn after_failure(
     let outside = |planned: &&Planned| writer.host().outside(planned.change.resource.name());
     let files: Vec<String> = replaced.iter().rev().map(outside).collect();
     let former_files = match files.len() {
-        1 => "the former file",
-        _ => "the former files",
+        1 => "the previous file",
+        _ => "the previous files",
     };
     let files = files.join(", ");
     let trouble = first_cause(&format!("{why:#}"));
-    progress.note(&format!("{service} does not start with the new {files}: bringing back {former_files}"));
+    progress.note(&format!("{service} does not start with the new {files}: restoring {former_files}"));
     let begun = &changes[..=failed];
     let then = match restore_replaced(drivers, writer, begun, &replaced, former).await {
-        Ok(()) => format!("the services run with {former_files} again; correct the settings and run again"),
-        Err(again) => format!("they don't start with {former_files} either: {again:#}"),
+        Ok(()) => format!("the services run with {former_files} again; correct the settings, then run this again"),
+        Err(again) => format!("they do not start with {former_files} either: {again:#}"),
     };
     // The cause has not become another one by what was put back.
     Some(Exit::of(why).because(format!("{service} does not start with the new {files}: {trouble}\n{then}")))
@@ -135,7 +135,7 @@ fn reverse_change(planned: &Planned, former: &FormerContents) -> Planned {
             after: planned.change.before.clone(),
         },
         facets: vec!["content".into()],
-        because: "a service does not start with what replaced it".into(),
+        because: "a service does not start with the new content".into(),
         part: planned.part,
         // It is of no use to anybody.
         shown: Shown::Nothing,

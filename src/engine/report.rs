@@ -4,6 +4,7 @@
 
 use super::apply::{Progress, RunOutcome};
 use super::plan::{Action, Left, Plan, Planned};
+use super::reverse::ALL_DATA;
 use crate::base::progress::{self, ShownRun, ShownStep, Tell};
 use crate::base::terminal::{Style, count_of};
 use crate::camcops_conf::kept;
@@ -39,7 +40,7 @@ impl Progress for Lines<'_> {
 
     fn made(&mut self, planned: &Planned, index: usize, all: usize, left: Option<&Left>) {
         let (part, what, verbose) = (part_of(planned), describe_change(self.host, planned), self.style.verbose);
-        let remark = left.map(|left| format!("left: {}", left.why));
+        let remark = left.map(|left| format!("kept: {}", left.why));
         self.shown(all).made(ShownStep { index, all, part: &part, what: &what }, remark.as_deref(), verbose);
     }
 
@@ -67,41 +68,87 @@ pub(crate) fn shown_name(host: &Host, resource: &Resource) -> String {
 
 fn describe_change(host: &Host, planned: &Planned) -> String {
     let name = shown_name(host, &planned.change.resource);
+    let is_only = |facet: &str| planned.facets == [facet];
     match (planned.action, &planned.change.after) {
         (Action::Create | Action::Again, _) if matches!(planned.change.resource, Resource::Service(_)) => {
             format!("start {}", planned.change.resource.name())
         }
-        (Action::Update, _)
-            if matches!(planned.change.resource, Resource::Service(_)) && planned.facets == ["fresh"] =>
-        {
-            format!("let {} read what changed", planned.change.resource.name())
+        (Action::Update, _) if matches!(planned.change.resource, Resource::Service(_)) && is_only("fresh") => {
+            let service = planned.change.resource.name();
+            match service {
+                "apache2.service" | "httpd.service" => format!("reload {service}: its configuration changed"),
+                _ => format!("restart {service}: its configuration changed"),
+            }
         }
+        (Action::Update, _) if matches!(planned.change.resource, Resource::Service(_)) && is_only("answers") => {
+            format!("restart {}: it does not answer", planned.change.resource.name())
+        }
+        (Action::Update, _) if matches!(planned.change.resource, Resource::Service(_)) && is_only("enabled") => {
+            format!("enable {} at boot", planned.change.resource.name())
+        }
+        (Action::Create, _) if matches!(planned.change.resource, Resource::Package(_)) => format!("install {name}"),
         (Action::Create, State::Present(facets)) => match facets.text("target") {
             Some(target) => format!("create {name} -> {target}"),
             None => format!("create {name}"),
         },
         (Action::Create, State::Absent) => format!("create {name}"),
-        (Action::Again, _) => format!("look again for {name}"),
+        (Action::Again, _) => format!("re-check {name}: it was not found, or its server did not answer"),
         (Action::Update, _) => format!("change {name}: {}", describe_differences(planned)),
         (Action::Remove, State::Absent) => format!("remove {name}"),
-        (Action::Remove, State::Present(_)) => format!("give back {name}"),
-        (Action::Share, _) => format!("share {name}"),
-        (Action::Finish, _) => format!("finish {name}"),
+        (Action::Remove, State::Present(_)) => format!("restore {name}"),
+        (Action::Share, _) => format!("share {name} with another instance"),
+        (Action::Finish, _) => format!("finish {name}: the last run was interrupted there"),
     }
 }
 
 /// `mode 0644 -> 0640, content`
 fn describe_differences(planned: &Planned) -> String {
+    let is_account = matches!(planned.change.resource, Resource::SqlAccount(_) | Resource::BrokerAccount(_));
     let one = |facet: &String| {
         let value = |state: &State| state.get(facet).map(FacetValue::to_string);
         match (facet.as_str(), value(&planned.change.before), value(&planned.change.after)) {
+            (_, _, after) if is_account => return describe_account_change(planned, facet, after.as_deref()),
             ("content", ..) => "content".to_owned(),
             (_, Some(before), Some(after)) => format!("{facet} {before} -> {after}"),
             _ => facet.clone(),
         }
+        .into()
     };
-    let all: Vec<String> = planned.facets.iter().map(one).collect();
+    let all: Vec<String> = planned.facets.iter().filter_map(one).collect();
     all.join(", ")
+}
+
+/// What is done to an account of a server, in the words of its administrator; nothing where another facet says it.
+fn describe_account_change(planned: &Planned, facet: &str, after: Option<&str>) -> Option<String> {
+    let has = |other: &str| planned.facets.iter().any(|one| one == other);
+    let text = match (facet, after) {
+        ("passwords", Some("two")) => "add the new password beside the old one",
+        ("passwords", _) => "drop the old password",
+        ("login" | "former", _) if has("passwords") => return None,
+        ("login" | "former", _) => "set its password",
+        ("method", Some("socket")) => "log in by the socket, without a password",
+        ("method", _) => "log in by password",
+        ("tls", _) => "require TLS",
+        ("grants" | "permissions", _) => "set its privileges",
+        ("tags", _) => "remove its administrator tags",
+        (other, _) => other,
+    };
+    Some(text.to_owned())
+}
+
+/// What differs from what install made, in the words of an administrator.
+pub(crate) fn describe_drift(resource: &Resource, facets: &[String]) -> String {
+    let is_only = |facet: &str| facets == [facet];
+    match resource {
+        _ if is_only("presence") => format!("{resource}: missing"),
+        Resource::Service(name) if is_only("fresh") => format!("{name} still runs with the old configuration"),
+        Resource::Service(name) if is_only("answers") => format!("{name} does not answer"),
+        Resource::Service(name) if is_only("enabled") => format!("{name} is not enabled at boot"),
+        Resource::SqlAccount(_) | Resource::BrokerAccount(_) if is_only("login") => {
+            format!("{resource}: cannot log in")
+        }
+        _ => format!("{resource}: {} changed since install", facets.join(", ")),
+    }
 }
 
 /// The plan for people: a line per change with its reason, and the diff of every file if asked.
@@ -132,7 +179,7 @@ pub(crate) fn describe_plan(host: &Host, plan: &Plan, kept: &[kept::KeptSetting]
         let _ = writeln!(text, "{red}! {}{reset}", conflict.what);
     }
     for left in &plan.left {
-        let _ = writeln!(text, "= leave {}: {}", shown_name(host, &left.resource), left.why);
+        let _ = writeln!(text, "= keep {} ({})", shown_name(host, &left.resource), left.why);
     }
     if let Some(line) = first_boot(&plan.on_first_boot)
         && !plan.changes.is_empty()
@@ -148,7 +195,7 @@ fn count_actions(plan: &Plan) -> String {
         (0, 0) => "nothing to do\n".into(),
         (changes, 0) => format!("{} pending\n", count_of(changes, "change")),
         (changes, conflicts) => {
-            format!("{} pending, {} in the way\n", count_of(changes, "change"), count_of(conflicts, "thing"))
+            format!("{} pending, {}\n", count_of(changes, "change"), count_of(conflicts, "conflict"))
         }
     }
 }
@@ -157,10 +204,10 @@ fn count_actions(plan: &Plan) -> String {
 pub(crate) fn first_boot(left: &[Resource]) -> Option<String> {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for resource in left {
-        let kind = resource.kind().replace('_', " ");
-        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+        let noun = resource.noun();
+        match kinds.iter_mut().find(|(known, _)| known == noun) {
             Some((_, number)) => *number += 1,
-            None => kinds.push((kind, 1)),
+            None => kinds.push((noun.to_owned(), 1)),
         }
     }
     let named: Vec<String> = kinds
@@ -188,7 +235,7 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
         Shown::Whole | Shown::Nothing => text.unwrap_or_default(),
     };
     if planned.shown == Shown::Nothing {
-        return "    (content not shown: it is secret or not for everybody, or goes)\n".into();
+        return "    (content not shown: it is secret, not readable by everybody, or removed)\n".into();
     }
     let (old, new) = (masked(content(&planned.change.before)), masked(after));
     if old == new {
@@ -210,11 +257,20 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
     shown
 }
 
+/// Something that stays, and why.
+fn describe_left(host: &Host, left: &Left) -> String {
+    let name = shown_name(host, &left.resource);
+    match left.resource {
+        Resource::Schema(_) if left.why == ALL_DATA => format!("{name} {ALL_DATA}"),
+        _ => format!("{name} ({})", left.why),
+    }
+}
+
 /// The closing lines of a run.
 pub(crate) fn describe_outcome(host: &Host, what: &str, outcome: &RunOutcome) -> String {
     let mut text = String::new();
     for left in &outcome.left {
-        let _ = writeln!(text, "left: {}: {}", shown_name(host, &left.resource), left.why);
+        let _ = writeln!(text, "kept: {}", describe_left(host, left));
     }
     match outcome.done {
         0 => text.push_str("nothing to do\n"),

@@ -7,6 +7,9 @@ use crate::resource::{Change, Resource, State};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
+/// Why a database of ours stays.
+pub(super) const ALL_DATA: &str = "with all patient data (--purge removes it)";
+
 /// What becomes of a database and of a vhost that we made when everything is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Data {
@@ -37,19 +40,16 @@ pub(super) async fn plan_undoing(
     };
     let purged = data == Data::Goes && resource.can_be_purged();
     if purged && *original != State::Absent {
-        return Ok(Undoing::Leave("it was here before".into()));
+        return Ok(Undoing::Leave("it was there before the installation".into()));
     }
     if resource.holds_data(host) && !purged {
         return Ok(Undoing::Leave(match data {
-            Data::Goes if resource.is_in_the_database() => "it is in the database".into(),
-            _ if matches!(resource, Resource::AcmeCertificate(_)) => {
-                format!("certbot goes on renewing it; `certbot delete --cert-name {}` removes it", resource.name())
-            }
-            _ => "it may still be needed; it is never removed".into(),
+            Data::Goes if resource.is_in_the_database() => "removed with the database".into(),
+            _ => why_kept(resource),
         }));
     }
     if let Some((other, _)) = others.find(resource) {
-        return Ok(Undoing::Leave(format!("instance {other} needs it")));
+        return Ok(Undoing::Leave(format!("instance {other} uses it")));
     }
     let observed = drivers.observe(host, resource).await?;
     let found = |facet| observed.get(facet);
@@ -66,15 +66,33 @@ pub(super) async fn plan_undoing(
         State::Present(_) => original.is_met_by(&observed) || ours.is_met_by(&observed) || (owned.open && same_thing),
     };
     if !untouched {
-        return Ok(Undoing::Leave("it was changed since".into()));
+        return Ok(Undoing::Leave("it was changed since install".into()));
     }
     let after = journal::recalled_state(host, instance, original)?;
     if let Some(lost) = after.content().filter(|content| content.bytes().is_none())
         && observed.content() != Some(lost)
     {
-        return Ok(Undoing::Leave("what was there before is not in the journal's directory any more".into()));
+        return Ok(Undoing::Leave("its original content is missing from the journal's directory".into()));
     }
     Ok(Undoing::Restore(Change { resource: resource.clone(), before: observed, after }))
+}
+
+/// Why `uninstall` keeps what holds data, or what others may rely on.
+fn why_kept(resource: &Resource) -> String {
+    match resource {
+        Resource::Schema(_) => ALL_DATA.into(),
+        Resource::Tables(_) | Resource::Superuser(_) => "part of the database, which is kept".into(),
+        Resource::SqlAccount(_) => "logs in to the database, which is kept; --purge removes it".into(),
+        Resource::Vhost(_) => "may hold unfinished tasks; --purge removes it".into(),
+        Resource::BrokerAccount(_) => "logs in to the vhost, which is kept; --purge removes it".into(),
+        Resource::AcmeCertificate(name) => {
+            format!("certbot goes on renewing it; `certbot delete --cert-name {name}` removes it")
+        }
+        Resource::Package(_) => "other software may rely on it; apt or dnf removes it".into(),
+        Resource::User(_) | Resource::Group(_) => "files may still belong to it".into(),
+        Resource::Service(_) => "not part of CamCOPS; it goes on running".into(),
+        _ => "it may still be needed".into(),
+    }
 }
 
 /// What the other instances' journals say: shared things stay while one of them names them.

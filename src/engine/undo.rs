@@ -36,7 +36,7 @@ pub(crate) async fn undo_all(
                 Undoing::Restore(change) => Planned::removal(change, "uninstall"),
                 Undoing::Leave(why) => {
                     let beside = keep_original(host, instance, owned)?;
-                    let beside = beside.map(|name| format!("; what it was before is in {name}"));
+                    let beside = beside.map(|name| format!("; the original is in {name}"));
                     return Ok(Err(why + &beside.unwrap_or_default()));
                 }
             };
@@ -46,7 +46,7 @@ pub(crate) async fn undo_all(
         };
         let made = step.await.with_context(|| {
             format!(
-                "stopped at {} ({index} of {} undone; mend the cause and run again to continue)",
+                "stopped at {} ({index} of {} undone; fix the cause, then run this again to continue)",
                 owned.change.resource, outcome.planned
             )
         })?;
@@ -79,10 +79,10 @@ pub(crate) async fn undo_resource(
         Undoing::Restore(change) => change,
         Undoing::Leave(why) => return Ok(Some(Left { resource: resource.clone(), why })),
     };
-    let planned = Planned::removal(change, "it is not needed any more");
+    let planned = Planned::removal(change, "no longer needed");
     let left = make_change(drivers, writer, &planned)
         .await
-        .with_context(|| format!("stopped at {resource}; run again to continue"))?;
+        .with_context(|| format!("stopped at {resource}; run this again to continue"))?;
     progress.made(&planned, usize::from(left.is_none()), 1, left.as_ref());
     Ok(left)
 }

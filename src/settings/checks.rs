@@ -248,7 +248,8 @@ fn check_services(settings: &Settings, found: &mut Contradictions) {
     let services = &settings.services;
     let names = services.names();
     for disabled in &services.disabled {
-        let what = format!("names {:?}, which is none of the services: {}", disabled.as_str(), names.join(", "));
+        let what =
+            format!("names {:?}, but there is no such service; there are {}", disabled.as_str(), names.join(", "));
         found.refuse(!names.contains(&disabled.as_str()), ["services.disabled", EXTRA], &what);
     }
     for (index, extra) in services.extra.iter().enumerate() {

@@ -142,7 +142,7 @@ fn makes_one(machine: &Booted) {
     assert_eq!(listed["backups"][0]["what"], "backup");
     assert_eq!(listed["backups"][0]["revision"], "0087");
     let verified = machine.run("camcops-provision backup verify");
-    assert!(verified.contains("is well"), "{verified}");
+    assert!(verified.contains("can be restored: "), "{verified}");
     machine.run("camcops-provision backup verify --quick latest");
     assert_eq!(databases(machine), ONLY_OURS);
     refused(machine, RESTORE, 73, "(trigger seen)");
@@ -173,7 +173,7 @@ fn is_refused_when_damaged(machine: &Booted) {
 fn refuses_what_it_can_not_bring_back(machine: &Booted) {
     let restore = "camcops-provision backup restore latest";
     refused(machine, restore, 64, "--confirm camcops");
-    refused(machine, &format!("{restore} --confirm camcop"), 64, "is called camcops");
+    refused(machine, &format!("{restore} --confirm camcop"), 64, "is camcops");
     refused(machine, "camcops-provision backup restore nothing --confirm camcops", 65, "there is no backup");
     machine.run(&format!(
         "cp --recursive {DIRECTORY}/$(ls {DIRECTORY} | head -n 1) /root/newer
@@ -213,7 +213,7 @@ fn tells_when_it_fails(machine: &Booted) {
     refused(machine, RESTORE, 73, "mariadb.service is masked");
     machine.run("systemctl unmask --quiet --runtime mariadb; systemctl start mariadb");
     let told = machine.run("camcops-provision status");
-    assert!(told.contains("the last try failed at"), "{told}");
+    assert!(told.contains("the last attempt failed at"), "{told}");
     machine.run("echo /mnt/gone/backups > /var/lib/camcops-provision/camcops/backups-in");
     let gone = "--set backup.directory=/mnt/gone/backups";
     refused(machine, &format!("{create} {gone}"), 74, "had backups, and is not there any more");

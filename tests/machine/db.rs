@@ -181,7 +181,7 @@ END
     let reindex = "camcops-provision run -- reindex --config /etc/camcops/camcops.conf";
     for words in [
         "phq9 has columns in utf8mb4_general_ci",
-        "schema camcops differs in its collation",
+        "database camcops differs from the plan (collation)",
         "innodb_strict_mode is off",
         "missing or wrong",
         "do:  camcops-provision db check --fix-collation",
@@ -314,7 +314,7 @@ fn copies(machine: &Booted) {
 
 fn is_made_anew(machine: &Booted) {
     refused(machine, "db reset", 64, "--confirm camcops");
-    refused(machine, "db reset --confirm camcop", 64, "is called camcops");
+    refused(machine, "db reset --confirm camcop", 64, "is camcops");
     refused(machine, "db reset --confirm camcops", 1, "--destroy-clinical-data");
     let reset = "db reset --confirm camcops --destroy-clinical-data";
     refused(machine, &format!("{reset} --superuser boss"), 78, "needs a password");

@@ -241,13 +241,13 @@ fn database(machine: &Booted) {
         machine,
         "mysql --execute 'REVOKE DROP ON camcops.* FROM camcops@localhost'",
         "database.grants",
-        "camcops@localhost differs in its grants",
+        "camcops@localhost differs from the plan (grants)",
     );
     let revision = |change: &str| {
         machine.run(&format!("mysql camcops --execute 'UPDATE _alembic_version SET version_num = {change}'"));
     };
     revision("\"0086\"");
-    is(machine, "database.schema", "failed", "differs in its revision");
+    is(machine, "database.schema", "failed", "differs from the plan (revision)");
     revision("\"0087\"");
     is(machine, "database.schema", "ok", "");
 
@@ -271,7 +271,7 @@ fn broker(machine: &Booted) {
         machine,
         "rabbitmqctl --quiet set_permissions -p camcops camcops '' '' ''",
         "broker.rights",
-        "broker_account camcops",
+        "RabbitMQ account camcops",
     );
 }
 
@@ -328,9 +328,9 @@ fn files(machine: &Booted) {
         machine,
         "chmod 0600 /etc/camcops/camcops.conf; chown root:root /etc/camcops/camcops.conf",
         "permissions",
-        "/etc/camcops/camcops.conf differs in its",
+        "/etc/camcops/camcops.conf differs from the plan",
     );
-    is_mended(machine, "rm /etc/camcops/camcops.my.cnf", "files", "/etc/camcops/camcops.my.cnf is not there");
+    is_mended(machine, "rm /etc/camcops/camcops.my.cnf", "files", "/etc/camcops/camcops.my.cnf is missing");
     let holder = "machine-7f00aa40.4194304-12345";
     is_mended(
         machine,
@@ -403,7 +403,7 @@ fn web(machine: &Booted) {
         "web.headers",
         "believes whoever asks what host or path it was asked by",
     );
-    is_mended(machine, "a2dismod --quiet --force proxy_http", "web.config", "proxy_http.load is not there");
+    is_mended(machine, "a2dismod --quiet --force proxy_http", "web.config", "proxy_http.load is missing");
     let other = "/etc/apache2/sites-enabled/other.conf";
     for (line, words) in [
         (

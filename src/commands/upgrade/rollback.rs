@@ -55,7 +55,7 @@ pub(crate) async fn roll_back(global: &Global, flags: &Rollback) -> Result<Repor
             upgrade.from.version
         )));
     }
-    let question = format!("CamCOPS {} -> {}", upgrade.to.version, upgrade.from.version);
+    let question = format!("Go back from CamCOPS {} to {}", upgrade.to.version, upgrade.from.version);
     ask_to_agree(&Question::new(&question, Enter::No), flags.yes, site.style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "rollback")?;
     let writes = match (is_given_up, upgrade.phase) {
@@ -87,11 +87,11 @@ pub(crate) async fn finish_begun(global: &Global, yes: bool) -> Result<bool> {
     if upgrade.phase != UpgradePhase::GoingBack {
         return Ok(false);
     }
-    let question =
-        format!("an earlier run was going back to CamCOPS {}, and that is finished first", upgrade.from.version);
+    let version = &upgrade.from.version;
+    let question = format!("The return to CamCOPS {version} was interrupted: finish it first");
     ask_to_agree(&Question::new(&question, Enter::No), yes, Style::of(global))?;
     if !global.quiet {
-        terminal::print_note(&format!("  {question}"));
+        terminal::print_note(&format!("  finishing the interrupted return to CamCOPS {version}"));
     }
     let mut writer = Writer::open(&host, &global.instance, "rollback")?;
     undo_upgrade(global, &mut writer, &upgrade, Writes::Anybodys).await?;

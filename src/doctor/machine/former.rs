@@ -67,7 +67,7 @@ pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
             format!("apt-get remove {PACKAGE}"),
         ));
     }
-    Ok(or_well(findings, || Finding::ok("there is none")))
+    Ok(or_well(findings, || Finding::ok("no other CamCOPS installation found")))
 }
 
 enum FormerPlace {

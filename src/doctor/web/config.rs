@@ -1,5 +1,6 @@
 //! Apache's configuration, and the classic mistakes of a proxy in it.
 
+use crate::base::terminal::count_of;
 use crate::camcops_conf::Ini;
 use crate::doctor::{Finding, Look, or_well};
 use crate::drivers::services::apache::find_complaint;
@@ -26,11 +27,11 @@ pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
         // Where no plan can be made, `settings` tells why.
         .unwrap_or_default();
     for module in missing {
-        findings.push(Finding::for_install(format!("a module of Apache is switched off: {module}")));
+        findings.push(Finding::for_install(format!("an Apache module is disabled: {module}")));
     }
     if let Some(why) = find_complaint(&site.host, flavour)? {
         findings.push(Finding::failed(
-            format!("Apache does not like its configuration: {why}"),
+            format!("Apache's configuration is broken: {why}"),
             format!("{} -t", flavour.apache_control),
         ));
     }
@@ -40,7 +41,7 @@ pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     findings.extend(check_timeouts(look)?);
     Ok(or_well(findings, || {
-        Finding::ok(format!("Apache likes it, and {} sites have no mistake that is known", sites.len()))
+        Finding::ok(format!("configtest passes; no known problem in {}", count_of(sites.len(), "site")))
     }))
 }
 

@@ -156,6 +156,29 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
     }
 }
 
+/// How many bytes apt would fetch for these; nothing where its lists are missing or do not have them all.
+pub(super) fn size_to_fetch(host: &Host, known: &PackageSource, missing: &[&str]) -> Result<Option<u64>> {
+    if !has_lists(host, known)? {
+        return Ok(None);
+    }
+    let Ok(chosen) = choose_candidates(host, known, missing)? else {
+        return Ok(None);
+    };
+    let ended = apt_child(host, known, "apt-get")?
+        .args(["install", "--print-uris", "--yes", "--no-install-recommends"])
+        .args(apt_option("Debug::NoLocking", "true"))
+        .args(&chosen)
+        .patience(Duration::from_secs(20))
+        .end()?;
+    Ok(ended.status.success().then(|| parse_sizes(&ended.output)))
+}
+
+/// The sum of the sizes in lines such as `'http://…/x.deb' x.deb 1234 SHA256:…`.
+fn parse_sizes(printed: &str) -> u64 {
+    let files = printed.lines().filter(|line| line.starts_with('\''));
+    files.filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum()
+}
+
 pub(super) fn apt_child<'a>(host: &'a Host, known: &PackageSource, program: &'a str) -> Result<Child<'a>> {
     let child = host.child(program).envs(ENVIRONMENT).envs(proxy_variables(host, &known.network)?);
     Ok(match program.starts_with("apt") {

@@ -220,7 +220,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "services.disabled = ['monitr']",
-        "1: services.disabled: names \"monitr\", which is none of the services: server, workers",
+        "1: services.disabled: names \"monitr\", but there is no such service; there are server, workers",
     ),
     ("services.manager = 'x'", "allowed: \"auto\", \"systemd\" or \"supervisor\""),
 ];

@@ -58,7 +58,7 @@ fn lifecycle(server: Server) {
         install(&machine).is(69, &["mysql is not known on this machine"]);
         server.start(&machine);
     }
-    install(&machine).is(0, &["sql_account cam_cops@localhost"]);
+    install(&machine).is(0, &["database account cam_cops@localhost"]);
     install(&machine).is(0, &["nothing to do"]);
     assert!(sql(&machine, "SELECT VERSION()").starts_with(server.version));
 
@@ -72,7 +72,7 @@ fn lifecycle(server: Server) {
     }
 
     sql(&machine, "CREATE TABLE cam_cops.kept (a INT); INSERT INTO cam_cops.kept VALUES (7);");
-    provision(&machine, "uninstall").is(0, &["schema cam_cops", US]);
+    provision(&machine, "uninstall").is(0, &["database cam_cops", US]);
     machine.run("test ! -e /etc/camcops/camcops.my.cnf");
     // The reader's password has gone with its file; the journal still knows that both accounts are ours.
     machine.write(PASSWORD_FILE, "Another one, 2nd\n", 0o600);
@@ -130,11 +130,11 @@ fn what_drifts_is_mended(server: Server, machine: &Machine) {
         ("GRANT SELECT (User) ON mysql.user TO cam_cops@localhost", "grants"),
         ("CREATE ROLE `power full`; GRANT `power full` TO cam_cops@localhost", "grants"),
         ("GRANT INSERT ON `cam\\_cops`.* TO cam_reports@localhost", "cam_reports"),
-        ("DROP USER cam_cops@localhost, cam_reports@localhost", "look again for sql_account"),
+        ("DROP USER cam_cops@localhost, cam_reports@localhost", "re-check database account"),
         ("ALTER DATABASE cam_cops CHARACTER SET latin1 COLLATE latin1_swedish_ci", "utf8mb4_unicode_ci"),
         ("SET GLOBAL max_allowed_packet = 16777216", "16 MiB -> at least 64 MiB"),
         ("SET GLOBAL innodb_flush_log_at_trx_commit = 1", "flush 1 -> 2"),
-        ("DROP DATABASE cam_cops", "look again for schema cam_cops"),
+        ("DROP DATABASE cam_cops", "re-check database cam_cops"),
     ];
     for (damage, words) in cases {
         sql(machine, damage);

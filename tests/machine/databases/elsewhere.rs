@@ -102,7 +102,7 @@ fn administered(here: &Machine, there: &Machine) {
     refused("[client]\n".into(), 0o600, 78, &["names no user"]);
 
     here.write("/root/admin.cnf", &administrator(), 0o600);
-    install(here, &full).is(0, &["sql_account camcops@10.77.0.1"]);
+    install(here, &full).is(0, &["database account camcops@10.77.0.1"]);
     install(here, &full).is(0, &["nothing to do"]);
     let account = "camcops@'10.77.0.1'";
     assert!(sql(there, &format!("SHOW CREATE USER {account}")).contains("REQUIRE SSL"));

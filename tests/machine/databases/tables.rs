@@ -141,7 +141,7 @@ fn upgrades(machine: &Machine) {
     assert_eq!((revision(machine).as_str(), dumps().as_str()), ("0086\n", ""));
     machine.run("mv /hidden/* /usr/bin");
 
-    provision(machine, &arguments("plan")).is(2, &["tables camcops"]);
+    provision(machine, &arguments("plan")).is(2, &["tables in database camcops"]);
     install(machine).is(0, &["dumping the database camcops", "table revisions: 87 of 87"]);
     at_head(machine);
     let dump = dumps();
@@ -174,7 +174,7 @@ fn refusals(machine: &Machine) {
     install(machine).is(65, &["revision 9999", "newer CamCOPS"]);
     assert_eq!(revision(machine), "9999\n");
     sql(machine, "UPDATE camcops._alembic_version SET version_num = '0087'");
-    install(machine).is(0, &["finish tables camcops"]);
+    install(machine).is(0, &["finish tables in database camcops"]);
     at_head(machine);
     sql(machine, "CREATE DATABASE wards; CREATE TABLE wards.beds (a INT)");
     let arguments = arguments("install");

@@ -124,3 +124,11 @@ fn only_what_is_gone_from_the_archive_asks_for_new_lists() {
         "E: Failed to fetch http://archive.example/a.deb  Temporary failure resolving 'archive.example'\n"
     ));
 }
+
+#[test]
+fn the_sizes_of_what_would_be_fetched_are_summed() {
+    let printed = "Reading package lists...\n'http://archive.example/a%7e1.deb' a_1~1.deb 1200 SHA256:11\n\
+        'http://archive.example/b.deb' b_1.deb 34 \nThe following NEW packages: 7 9 11\n";
+    assert_eq!(parse_sizes(printed), 1234);
+    assert_eq!(parse_sizes("Reading package lists...\n"), 0);
+}
