@@ -119,7 +119,7 @@ impl Examination {
         if let Some(list) = debsecan {
             let flaws = parse_list(list).map_err(|why| {
                 let what = show_plain(&why.what, LONGEST_SUMMARY);
-                Exit::Unreachable.because(format!("debsecan said what it never says, in line {}: {what}", why.line))
+                Exit::Unreachable.because(format!("unexpected output of debsecan in line {}: {what}", why.line))
             })?;
             let known =
                 KnownData { records: flaws.len().max(1), newest: Some(OffsetDateTime::now_utc()), is_whole: true };

@@ -167,12 +167,12 @@ pub(crate) struct Opened {
 pub(crate) fn open_backup(host: &Host, path: &str) -> Result<Opened> {
     let sums = read_small_file(host, path, SUMS)?;
     let Some(sums) = manifest::parse_sums(&sums) else {
-        return Err(unusable_backup(path, &format!("has a {SUMS} that is damaged")));
+        return Err(unusable_backup(path, &format!("has a damaged {SUMS}")));
     };
     let check = |name: &str, sum: &str| -> Result<()> {
         match sums.get(name).is_some_and(|wanted| wanted == sum) {
             true => Ok(()),
-            false => Err(unusable_backup(path, &format!("is damaged: {name} is not what {SUMS} says"))),
+            false => Err(unusable_backup(path, &format!("is damaged: {name} does not match {SUMS}"))),
         }
     };
     let said = read_small_file(host, path, MANIFEST)?;

@@ -178,10 +178,10 @@ pub(crate) fn new_key() -> Result<Zeroizing<String>> {
 
 /// Asks an authority for a certificate for a key: a request, as PEM text.
 pub(crate) fn create_request(key_pem: &str, subject: &Subject) -> Result<String> {
-    let key = KeyPair::from_pem(key_pem).context("this kind of key can't sign a request here; take --new-key")?;
+    let key = KeyPair::from_pem(key_pem).context("this type of key can't sign a request here; use --new-key")?;
     ensure!(
         key.algorithm() != &rcgen::PKCS_ED25519,
-        "it is an Ed25519 key, which browsers refuse in a certificate; take --new-key"
+        "it is an Ed25519 key, which browsers refuse in a certificate; use --new-key"
     );
     let request = subject.parameters()?.serialize_request(&key)?;
     Ok(request.pem()?)
@@ -244,7 +244,7 @@ fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<(
             let shown = |field: Option<&str>| {
                 field.map_or("empty".into(), |text| format!("\"{}\"", read::printable_text(text)))
             };
-            bail!("its {what} is {}, and now {} is wanted", shown(has), shown(wants));
+            bail!("its {what} is {}, but should be {}", shown(has), shown(wants));
         }
     }
     Ok(())
@@ -260,7 +260,11 @@ fn in_time(certificate: &X509Certificate<'_>, now: SystemTime) -> Result<()> {
     let (begins, ends) = validity_times(certificate);
     let life = ends - begins;
     let early: Duration = (life / 12i32).max(Duration::days(7)).min(life / 2i32);
-    ensure!(now >= begins, "it is valid only from {}: the clock was wrong when it was made, or is now", begins.date());
+    ensure!(
+        now >= begins,
+        "it is valid only from {}: the clock was wrong when it was made, or is wrong now",
+        begins.date()
+    );
     ensure!(now <= ends, "it expired on {}", ends.date());
     ensure!(now <= ends - early, "it expires on {}", ends.date());
     Ok(())

@@ -2,20 +2,24 @@
 
 mod daily;
 mod data;
+mod examples;
+mod hints;
 mod site;
 
 use crate::base::progress::ProgressMode;
 use crate::base::terminal::{Color, Style};
 use crate::layout;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::error::Error;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub(crate) use daily::*;
 pub(crate) use data::*;
+pub(crate) use examples::examples_of;
 pub(crate) use site::*;
 
-/// Installs and operates a CamCOPS server natively: files by the FHS, systemd or supervisor, Apache, without containers.
+/// Installs and operates a CamCOPS server without containers: packages, database, broker, services and Apache
 #[derive(Debug, Parser)]
 #[command(
     name = "camcops-provision",
@@ -25,11 +29,11 @@ pub(crate) use site::*;
     propagate_version = true
 )]
 #[command(after_help = "\
-Exit codes: 0 done, or nothing to do; 1 something failed; 2 changes are pending (--exit-code);
+Exit status: 0 done, or nothing to do; 1 something failed; 2 changes are pending (--exit-code);
 64 usage; 65 unusable input; 69 unreachable; 73 something is in the way; 74 I/O;
 75 another run holds the lock; 77 not root; 78 bad settings.
 
-On a new machine begin with `camcops-provision plan`: it changes nothing. Where a site is broken, with `doctor`.")]
+On a new machine start with `camcops-provision plan`, which changes nothing. If a site is broken, start with `doctor`.")]
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -39,29 +43,50 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
+/// The commands with their flags, and with examples in their help.
+pub(crate) fn build_command() -> clap::Command {
+    examples::add_examples(Cli::command(), "")
+}
+
+impl Cli {
+    /// Reads a command line. Help and the version are an error that is for standard output.
+    pub fn parse_words(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, Error> {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let texts = || words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        let matches = match build_command().try_get_matches_from(&words) {
+            Err(why) if hints::asks_for_version(&why, &texts()) => {
+                build_command().try_get_matches_from(["camcops-provision", "--version"])
+            }
+            matches => matches,
+        };
+        let matches = matches.map_err(|why| hints::improve_error(why, &texts()))?;
+        Cli::from_arg_matches(&matches)
+    }
+}
+
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Settings file [default: /etc/camcops/provision.toml; for instance NAME provision_NAME.toml]; *.toml in the folder of the same name ending in .d are merged in
+    /// Settings file [default: /etc/camcops/provision.toml, or provision_NAME.toml for instance NAME]; *.toml files in the directory of the same name ending in .d are merged in
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
-    /// Override one setting (dotted key); repeatable
+    /// Override one setting for this run (dotted key); repeatable
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Which instance, by its name
+    /// Name of the instance
     #[arg(long, global = true, value_name = "NAME", default_value = layout::DEFAULT_INSTANCE, value_parser = layout::parse_instance)]
     pub(crate) instance: String,
-    /// Act on a staged tree under DIR: files only; what needs a running machine is listed for the first boot
+    /// Work on a file tree under DIR, such as an image: files only; what needs a running machine is left to its first boot
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) root: Option<PathBuf>,
-    /// One JSON document on standard output
+    /// Print one JSON document on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more
+    /// Print more details
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
-    /// Only results and errors
+    /// Print only results and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// How to show the progress of long work
@@ -79,17 +104,17 @@ pub(crate) enum Command {
     Init,
     /// Install CamCOPS, or bring the machine in line with the settings
     Install(Install),
-    /// Show what install would do, and why; changes nothing
+    /// Show what install would do and why, without changing anything
     Plan(PlanFlags),
-    /// Show what is installed, and what differs from the plan
+    /// Show what is installed and running, and what differs from the settings
     Status(Status),
     /// Find problems and say how to fix them
     Doctor(Doctor),
-    /// Hold what the site is made of against published advisories, from files, and say what ends each
+    /// Check the site's packages against published security advisories, read from files, and say how to fix each
     Vulnerabilities(Vulnerabilities),
-    /// Wait until database, broker and web server answer: a real login, a real handshake, a real page
+    /// Wait until database, broker and web server answer a login, a handshake and a request for a page
     Wait(Wait),
-    /// Log in to the database as the account that runs this, without a password; `wait` uses it
+    /// Log in to the database by its socket, as the account that runs this; `wait` uses it
     #[command(hide = true)]
     Login {
         /// The socket of the database server
@@ -99,107 +124,107 @@ pub(crate) enum Command {
         /// The database
         database: String,
     },
-    /// Start the services of the instance and wait until they answer
+    /// Start services and wait until they answer
     Start(Services),
-    /// Stop the services of the instance
+    /// Stop services
     Stop(Services),
-    /// Restart the services of the instance and wait until they answer; visitors wait meanwhile
+    /// Restart services and wait until they answer; requests wait meanwhile
     Restart(Services),
-    /// Let services read what has changed since they started; those that are up to date go on undisturbed
+    /// Restart only those running services whose configuration has changed since they started
     Reload(Services),
-    /// Change how many processes the web server or the workers have, now and for good
+    /// Change the number of processes of the web server or the workers, now and permanently
     Scale {
         /// server=N or workers=N; auto: as many as the machine can carry
         #[arg(required = true, value_name = "SERVICE=N", value_parser = parse_wish)]
         wishes: Vec<Wish>,
     },
-    /// Switch services on and off, now and for good
+    /// Enable or disable services, now and permanently
     #[command(subcommand)]
     Service(ServiceSwitch),
     /// Show visitors a maintenance page for a limited time
     #[command(subcommand)]
     Maintenance(MaintenanceCommand),
-    /// Read what the services have logged
+    /// Show the logs of the services
     Logs(Logs),
-    /// Show what the services use, again and again on a terminal, else once
+    /// Show what the services use, refreshed on a terminal, otherwise once
     Top(Top),
-    /// Tell what the services use, process by process, with the queue and the connections to the database
+    /// Show what each process of the services uses, the task queue and the database connections
     Stats,
-    /// Show where in its code each process of the services is, for one that is stuck
+    /// Show where in its code each process of the services is, for one that hangs
     Traceback(Services),
-    /// Break export locks whose owners are dead; the services run it before they start, and a timer
+    /// Remove export locks of processes that have ended; services and a timer run it
     #[command(hide = true)]
     BreakLocks,
-    /// Send exports that the broker could not be told of in time; a timer runs it
+    /// Queue exports that were missed while the broker was down; a timer runs it
     #[command(hide = true)]
     CatchUp,
-    /// Start a service as its account with the administrator's own variables; supervisor runs it
+    /// Start a service with the administrator's environment variables; supervisor runs it
     #[command(hide = true)]
     WithEnvironment(WithEnvironment),
-    /// Run a command of CamCOPS with the configuration of the instance, as the account of the services
+    /// Run camcops_server with the configuration of the instance, as the account of the services
     Run {
-        /// What camcops_server is given
+        /// Arguments of camcops_server
         #[arg(last = true, value_name = "ARGS", required = true)]
         arguments: Vec<OsString>,
     },
     /// Run any program as the services run: same account, environment and Python
     Exec {
-        /// The program and what it is given
+        /// The program and its arguments
         #[arg(last = true, value_name = "CMD", required = true)]
         words: Vec<OsString>,
     },
     /// Open a shell as the services run: same account, environment and Python
     Shell {
-        /// As root instead of the account of the services
+        /// Run as root instead of the account of the services
         #[arg(long)]
         as_root: bool,
     },
-    /// Write what a helper needs to know of the site into one file: no password, nothing of a patient
+    /// Collect versions, status, configuration and logs in one file for support, without passwords and patient data
     SupportBundle(Support),
-    /// One file with all that an installation fetches, for a machine without a network
+    /// Prepare one file with everything that an installation downloads, for a machine without internet access
     #[command(subcommand)]
     Bundle(BundleCommand),
     /// Manage the database
     #[command(subcommand)]
     Db(Db),
-    /// Help users of CamCOPS who can't log in
+    /// Help CamCOPS users who cannot log in
     #[command(subcommand)]
     User(User),
-    /// The certificate that the site shows to tablets and browsers
+    /// Manage the TLS certificate of the site
     #[command(subcommand)]
     Cert(Cert),
-    /// The passwords of a site, and the secret of its cookies
+    /// Manage the passwords of the site and the secret that signs its cookies
     #[command(subcommand)]
     Secret(SecretCommand),
-    /// Make, check, bring back and clear away backups of the site
+    /// Create, check, restore and delete backups of the site
     #[command(subcommand)]
     Backup(Backup),
-    /// Change to another version of CamCOPS, and back by itself if that does not work
+    /// Upgrade CamCOPS, and return to the old version if that fails
     Upgrade(UpgradeFlags),
-    /// Go back to the release from before the last upgrade
+    /// Return to the release from before the last upgrade
     Rollback(Rollback),
-    /// Which releases of CamCOPS are on this machine
+    /// Manage the releases of CamCOPS on this machine
     #[command(subcommand)]
     Releases(Releases),
-    /// Undo everything that install made and that is still as it made it
+    /// Undo what install did; data and files changed since are kept
     Uninstall(Uninstall),
     /// Read, check and change the settings
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Show where everything is
+    /// Show the files and directories of the site
     Paths,
     /// Show the addresses of the site
     Urls,
-    /// Show the ports that the settings name, and who listens there
+    /// Show the ports of the site, and which process listens on each
     Ports,
     /// Print a completion script for a shell
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
-    /// Write the manual pages into a directory
+    /// Write the manual pages to a directory
     Man {
-        /// Where to; it is made if needed
+        /// The directory; it is created if it does not exist
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
@@ -208,9 +233,9 @@ pub(crate) enum Command {
 /// What to do with the settings.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Show every setting with its value and where that comes from
+    /// Show every setting with its value and its source
     Show {
-        /// Only those that somebody set
+        /// Only settings that differ from their defaults
         #[arg(long)]
         changed: bool,
     },
@@ -219,33 +244,33 @@ pub(crate) enum ConfigCommand {
         /// Dotted key, such as web.https_port
         key: String,
     },
-    /// Change settings in the file, all of them or none; comments and order stay
+    /// Change settings in the file, keeping its comments and order; if one is wrong, none is changed
     #[command(after_help = "\
 A secret of CamCOPS, such as config.site.EMAIL_HOST_PASSWORD, is never an argument: `config set KEY` asks for it, `config set KEY -`
-reads it from standard input. It is put into a file for root alone, and the setting KEY_file names that.")]
+reads it from standard input. It is stored in a file that only root can read, and the setting KEY_file names that file.")]
     Set {
-        /// Dotted key and new value; repeatable. A secret has no value here
+        /// Dotted key and new value; repeatable; for a secret the key alone
         #[arg(required = true, num_args = 1.., value_names = ["KEY", "VALUE"])]
         pairs: Vec<String>,
-        /// Take one secret from this file (- for standard input)
+        /// Read one secret from this file (- for standard input)
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         from_file: Option<PathBuf>,
     },
-    /// Take one setting out of the file, back to its default
+    /// Remove one setting from the file, so that its default applies
     Unset {
         /// Dotted key
         key: String,
     },
-    /// Open the file in your editor and check it before it is saved
+    /// Open the file in your editor, and check it before it is saved
     Edit,
-    /// Check the settings; all problems at once
+    /// Check the settings and list all problems
     Validate,
-    /// Print a file as install would write it, secrets masked
+    /// Print a file as install would write it, with secrets masked
     Render {
-        /// Its path, or the end of it [default: CamCOPS's own configuration]
+        /// Path of the file, or the end of its path [default: camcops.conf]
         path: Option<String>,
     },
-    /// Print the settings file with every key, its meaning and its default
+    /// Print an example settings file with every key, its meaning and its default
     Keys,
 }
 

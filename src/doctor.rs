@@ -49,7 +49,7 @@ fn unknown_check(asked: &str) -> anyhow::Error {
     let near = |name: &&str| strsim::jaro_winkler(asked, name);
     let nearest = names.max_by(|one, other| near(one).total_cmp(&near(other)));
     Exit::Usage.because(format!(
-        "there is no check {asked}; nearest: {}; `camcops-provision doctor --list` shows them all",
+        "there is no check {asked}; nearest: {}; `camcops-provision doctor --list` shows all",
         nearest.unwrap_or_default()
     ))
 }
@@ -64,7 +64,7 @@ pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check]) -> Ve
             .iter()
             .find(|id| outcomes.iter().any(|outcome| outcome.id == **id && outcome.state == Health::Failed));
         let findings = match broken {
-            Some(id) => vec![Finding::not_applicable(format!("not asked: {id} failed"))],
+            Some(id) => vec![Finding::not_applicable(format!("not checked: {id} failed"))],
             None => check.findings(look).await.unwrap_or_else(|why| {
                 vec![match why.downcast_ref() {
                     Some(NotApplicable(why)) => Finding::not_applicable(*why),

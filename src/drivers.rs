@@ -187,7 +187,7 @@ impl Drivers {
             Resource::AcmeCertificate(name) if goes => acme::forget_certificate(host, name),
             Resource::AcmeCertificate(name) => acme::issue(self.acme()?, host, name),
             Resource::Service(name) => services::enforce(services, host, name, after).await,
-            Resource::Unknown { .. } => left_alone("a newer version made it; use that version"),
+            Resource::Unknown { .. } => left_alone("created by a newer version of camcops-provision; use that version"),
         }
     }
 }

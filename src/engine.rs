@@ -13,7 +13,7 @@ pub(crate) mod report;
 mod reverse;
 mod undo;
 
-pub(crate) use apply::{RunOutcome, apply_plan};
+pub(crate) use apply::{RunOutcome, apply_plan, expect_time};
 pub(crate) use plan::{Action, Drift, Left, Plan, Planned, Scope, find_drift, make_plan};
 pub(crate) use reverse::Data;
 pub(crate) use undo::{undo_all, undo_resource};

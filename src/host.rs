@@ -89,7 +89,7 @@ impl Host {
     pub fn staged(root: &Path) -> Result<Host> {
         let root = root.canonicalize().map_err(|why| {
             Exit::Unusable
-                .because(format!("--root {}: {why}; make the directory first, it may be empty", root.display()))
+                .because(format!("--root {}: {why}; create the directory first; it may be empty", root.display()))
         })?;
         if !root.is_dir() {
             return Err(Exit::Unusable

@@ -150,7 +150,7 @@ impl Journal {
             Some(text) => {
                 Journal::parse(&text, instance).map_err(|why| {
                     Exit::Unusable.because(format!(
-                        "can't use {}: {why:#}; bring it back from a backup, or move it away: what was installed is then nobody's",
+                        "can't use {}: {why:#}; restore it from a backup, or move it away (camcops-provision then no longer knows what it installed)",
                         host.outside(&path)
                     ))
                 })
@@ -168,7 +168,7 @@ impl Journal {
             Some(Ok(JournalLine::Journal { instance: of, .. })) => {
                 bail!("it is the journal of instance {of}")
             }
-            _ => bail!("it does not begin as a journal does"),
+            _ => bail!("it does not start like a journal"),
         }
         // Packages are made several at once: the intents of all of them come first.
         let mut open: BTreeMap<u64, (Change, Option<Content>, bool)> = BTreeMap::new();
@@ -376,7 +376,7 @@ fn check_directory(host: &Host, path: &str) -> Result<()> {
 
 fn not_ours(host: &Host, path: &str) -> anyhow::Error {
     Exit::CannotCreate.because(format!(
-        "{} is not what camcops-provision made, or others can write to it; look at what it holds, then move it away and run again",
+        "{} was not created by camcops-provision, or others can write to it; check its content, then move it away and run again",
         host.outside(path)
     ))
 }

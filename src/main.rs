@@ -4,11 +4,10 @@ use camcops_provision::base::error::Exit;
 use camcops_provision::base::terminal;
 use camcops_provision::cli::Cli;
 use camcops_provision::commands;
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::parse_words(std::env::args_os()) {
         Ok(cli) => cli,
         Err(why) => {
             // Help and version are answers, not errors.

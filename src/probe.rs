@@ -34,11 +34,11 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Backend {
-    /// The database: the application's own login, and its database is there.
+    /// The database: a login as the application to its database.
     Database,
-    /// The broker: the application's own login, and a channel on its vhost.
+    /// The broker: a login as the application, and a channel on its vhost.
     Broker,
-    /// The web site: the login page, of CamCOPS's own web server and through Apache.
+    /// The web site: the login page, from CamCOPS's own web server and through Apache.
     Web,
 }
 
@@ -305,7 +305,7 @@ fn read_password(
     match key {
         Ok(Some(key)) => Ok(key.secret),
         Ok(None) => Err(Exit::Failed.because(format!(
-            "the {name} password is not there yet ({secrets}/{name}): run `camcops-provision install` first"
+            "the {name} password does not exist yet ({secrets}/{name}): run `camcops-provision install` first"
         ))),
         Err(why) if not_allowed(&why) => Err(Exit::NoPermission.because(format!("{why:#}; run it as root"))),
         Err(why) => Err(why),
@@ -376,18 +376,18 @@ fn io_trouble(place: &str, why: &io::Error) -> Trouble {
             (Cause::Closed, "connection refused; is the service started, and does it listen there?")
         }
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-            (Cause::Unreachable, "there is no way to that machine; check the network")
+            (Cause::Unreachable, "no route to that machine; check the network")
         }
         ErrorKind::TimedOut => {
             (Cause::Silent, "no answer; is the machine up, and does a firewall drop the connection?")
         }
-        ErrorKind::PermissionDenied => (Cause::Denied, "this account may not use the socket; run it as root"),
+        ErrorKind::PermissionDenied => (Cause::Denied, "this account may not use the socket; run this as root"),
         ErrorKind::ConnectionReset
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
         | ErrorKind::UnexpectedEof => (
             Cause::Busy,
-            "the connection was closed at once; is the service starting, or is something else listening there?",
+            "the connection was closed at once; is the service starting, or does another program listen there?",
         ),
         _ => return Trouble::new(Cause::Other, place, why),
     };

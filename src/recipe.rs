@@ -121,7 +121,7 @@ impl<'a> Draft<'a> {
         if self.site.settings().account.user != AccountUser::Camcops {
             return;
         }
-        let because = "the services run as an account of their own";
+        let because = "the services run as a dedicated account";
         self.want(Resource::Group(DEDICATED_ACCOUNT.into()), Facets::new(), Part::Accounts, because);
         let facets = match self.site.settings().account.uid.given() {
             Some(uid) => Facets::new().with("uid", uid.get().to_string()),
@@ -186,7 +186,7 @@ impl<'a> Draft<'a> {
         let keys = [
             (Some(&found.cookie), "signs the session cookies"),
             (found.database.as_ref(), "the application's database password"),
-            (found.readonly.as_ref(), "the password of the database account that only reads"),
+            (found.readonly.as_ref(), "the password of the read-only database account"),
             (Some(&found.broker), "the application's broker password"),
             (Some(&found.monitor), "the monitor's password"),
         ];
@@ -206,7 +206,7 @@ impl<'a> Draft<'a> {
             Certificate::Given { .. } => return Ok(()),
         };
         let because = match because.is_empty() {
-            true => "a certificate that is signed by itself, until you have a better one".to_owned(),
+            true => "self-signed, until you install one from an authority".to_owned(),
             false => format!("a new self-signed certificate: {because}"),
         };
         // The key first: a certificate without its key would stop the web server.
@@ -287,13 +287,13 @@ impl<'a> Draft<'a> {
                     ConfigValue::List(lines) => camcops_conf::escape_value(&camcops_conf::join_list(lines)),
                 };
                 file.set(section, key, &value)
-                    .with_context(|| format!("config.{section}.{key} can't stand in camcops.conf"))?;
+                    .with_context(|| format!("config.{section}.{key} can't be written to camcops.conf"))?;
             }
         }
         for ((section, key), secret) in &self.found.given {
             let value = camcops_conf::escape_value(secret.reveal());
             file.set(section, key, &value).with_context(|| {
-                format!("the content of config.{section}.{key}{BY_FILE} can't stand in camcops.conf")
+                format!("the content of config.{section}.{key}{BY_FILE} can't be written to camcops.conf")
             })?;
         }
         Ok(file.to_string())
@@ -409,7 +409,7 @@ impl<'a> Draft<'a> {
             if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) = &wanted.resource {
                 for parent in parent_directories(path) {
                     if known.insert(parent.clone()) {
-                        let because = "something of ours stands in it";
+                        let because = "it contains something of CamCOPS";
                         all.push(self::wanted(Resource::Directory(parent), Facets::new(), wanted.part, because));
                     }
                 }

@@ -403,15 +403,15 @@ pub(crate) enum Shown {
 pub(crate) enum Part {
     /// Packages of the distribution.
     Packages,
-    /// The dedicated account, if one is asked for.
+    /// The dedicated account, if account.user asks for one.
     Accounts,
-    /// Every directory of the file plan.
+    /// The directories of the site.
     Directories,
     /// Passwords and the cookie secret.
     Secrets,
     /// The TLS certificate and its key.
     Certificate,
-    /// What CamCOPS itself reads.
+    /// The configuration of CamCOPS.
     Configuration,
     /// The commands in /usr/bin and their manual pages.
     Launchers,
@@ -429,7 +429,7 @@ pub(crate) enum Part {
     Services,
     /// The web server's site.
     Web,
-    /// Descriptions for ufw and firewalld.
+    /// Port descriptions for ufw and firewalld.
     Firewall,
 }
 

@@ -288,7 +288,7 @@ impl Session {
             }
             if self.resolved.origins.get("logging.keep_days") != Some(&Origin::Default) {
                 warnings.push(format!(
-                    "logging.keep_days: {path} rotates these logs, and not we; take it away, or set logging.keep_days to 0"
+                    "logging.keep_days: {path} rotates these logs already; remove it, or set logging.keep_days to 0"
                 ));
             }
             return Ok(Some(path));
@@ -347,7 +347,7 @@ impl Session {
             return Ok(());
         }
         Err(Exit::Unusable.because(format!(
-            "{}\nCamCOPS can't read this file; mend it, or move it away to have a new one written",
+            "{}\nCamCOPS can't read this file; correct it, or move it away to have a new one written",
             problems.join("\n")
         )))
     }
@@ -403,7 +403,7 @@ fn check_environment(site: &Site) -> Result<()> {
         })
         .map(|(section, key, why)| {
             format!(
-                "config.{section}.{key}: {why}, and site.environment is \"production\"; take it out, or set site.environment = \"test\" if no real patients are seen"
+                "config.{section}.{key}: {why}, and site.environment is \"production\"; remove it, or set site.environment = \"test\" if there are no real patients"
             )
         })
         .collect();
@@ -446,11 +446,11 @@ pub(crate) fn fit_for_option_file(key: KeptSecret) -> Result<KeptSecret> {
 
 /// What is for trying out only, and why.
 pub(crate) const NOT_IN_PRODUCTION: [(&str, &str, &str); 5] = [
-    ("site", "DB_ECHO", "it writes patients' data into the log"),
+    ("site", "DB_ECHO", "it writes patient data to the log"),
     ("site", "ALLOW_INSECURE_COOKIES", "it sends cookies unencrypted"),
-    ("server", "DEBUG_TOOLBAR", "it shows the server's inside to whoever looks"),
-    ("server", "SHOW_RESPONSE", "it writes patients' data into the log"),
-    ("server", "GUNICORN_DEBUG_RELOAD", "it restarts the server while it works"),
+    ("server", "DEBUG_TOOLBAR", "it shows internals of the server to anybody"),
+    ("server", "SHOW_RESPONSE", "it writes patient data to the log"),
+    ("server", "GUNICORN_DEBUG_RELOAD", "it restarts the server during use"),
 ];
 
 pub(crate) fn is_true(value: &str) -> bool {

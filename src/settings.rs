@@ -56,25 +56,25 @@ pub(crate) use version::{Version, list_numbers};
 key::settings! {
     /// CamCOPS itself.
     camcops: Camcops {
-        /// The version of CamCOPS: "auto" is the newest that this program has been tested with. 2.4.24+1 is 2.4.24 with level 1 of newer packages, which end known flaws of those that CamCOPS asks for.
+        /// The version of CamCOPS: "auto" is the newest that this program has been tested with. 2.4.24+1 is 2.4.24 with level 1 of newer packages, which fix known flaws in those that CamCOPS asks for.
         version: Auto<Version> = Auto::Auto, example "\"2.4.24\"";
-        /// Whether version "auto" takes the newest level, or "off": the packages as CamCOPS asks for them.
+        /// Whether version "auto" uses the newest level of fixed packages; "off" installs the packages that CamCOPS asks for.
         hardening: Hardening = Hardening::Auto, example "\"off\"";
-        /// The Python that CamCOPS runs on: "auto" is the newest that the machine has, from 3.10 to 3.14; without a level up to 3.12.
+        /// The Python for CamCOPS: "auto" is the newest on the machine, from 3.10 to 3.14, or to 3.12 without a level of fixed packages.
         python: Python = Python::Auto, example "\"3.11\"";
-        /// Where CamCOPS and its Python packages come from: the Python package index, a directory of files, or a bundle, which has Debian's packages too.
+        /// The source of CamCOPS and its Python packages: the Python package index, a directory of files, or a bundle, which contains Debian's packages too.
         source: Source = Source::Pypi, example "\"wheelhouse\"";
         /// The directory with the files, for source "wheelhouse".
         wheelhouse: Option<Directory> = None, example "\"/srv/wheelhouse\"";
-        /// The file that `bundle create` made, for source "bundle".
+        /// The file from `bundle create`, for source "bundle".
         bundle: Option<AbsolutePath> = None, example "\"/srv/camcops.tar.zst\"";
-        /// What installs the Python packages: "auto" is uv where it can be had, else pip.
+        /// The installer of the Python packages: "auto" is uv where it is available, otherwise pip.
         installer: Installer = Installer::Auto, example "\"pip\"";
     }
 
     /// The account that the services run as.
     account: Account {
-        /// Who the services run as: "auto" is the web server's account, "camcops" a dedicated one.
+        /// The account of the services: "auto" is that of the web server, "camcops" a dedicated one.
         user: AccountUser = AccountUser::Auto, example "\"camcops\"";
         /// The user id of the dedicated account.
         uid: Auto<Whole<1, 999_999>> = Auto::Auto, example "990", shown "auto: a free one";
@@ -82,9 +82,9 @@ key::settings! {
 
     /// The MySQL or MariaDB database.
     database: Database {
-        /// Whether the database is set up on this machine or looked after elsewhere.
+        /// Whether the database is installed on this machine ("local") or is on a server that others administer ("external").
         mode: Mode = Mode::Local, example "\"external\"";
-        /// The machine of an external database.
+        /// The host of an external database.
         host: Host = Host("localhost".into()), example "\"db.example.org\"";
         /// The port of an external database.
         port: PortNumber = PortNumber(3306), example "3307";
@@ -96,31 +96,31 @@ key::settings! {
         user: Option<DatabaseUser> = None, example "\"camcops\"", shown "the same as database.name";
         /// A file with the account's password, which only root can read.
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-database-password\"";
-        /// An option file with the user and the password of the server's administrator; without it a local server is administered by root over its socket, and in an external one everything has to be there already.
+        /// An option file with the user and the password of the server's administrator. Without it, a local server is administered by root over its socket, and on an external one database and account must exist already.
         admin_defaults_file: Option<AbsolutePath> = None, example "\"/root/database-administrator.cnf\"";
-        /// Where the accounts come from, as an external server sees this machine; % stands for anything.
+        /// The host part of the accounts, as an external server sees this machine; % matches anything.
         client_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the server sees it";
-        /// A further account that may only read, for reports.
+        /// An additional account that can only read, for reports.
         readonly_user: Option<DatabaseUser> = None, example "\"camcops_reports\"";
-        /// Where that account comes from, if not from where the application's comes; % stands for anything.
+        /// The host part of that account, if it differs from the application's account; % matches anything.
         readonly_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the application's account";
         /// A file with that account's password, which only root can read.
         readonly_password_file: Option<AbsolutePath> = None, example "\"/root/camcops-reports-password\"";
-        /// How the connection to an external database is encrypted; "verify" also checks who answers.
+        /// Whether the connection to an external database is encrypted; "verify" also checks the server's certificate.
         tls: DatabaseTls = DatabaseTls::Off, example "\"verify\"";
         /// The certificate of the authority that signed the database's certificate.
         tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/database-ca.pem\"";
-        /// Whether a local database is tuned for CamCOPS, such as for large uploads.
+        /// Whether a local database is configured for CamCOPS, such as for large uploads.
         tuning: bool = true, example "false";
-        /// When a local database writes to the disk: 1 with each transaction, 2 each second (faster, but a power cut loses the last second).
+        /// When a local database flushes to disk: 1 at each transaction, 2 each second (faster, but a power failure loses the last second).
         flush_log_at_trx_commit: Whole<1, 2> = Whole(1), example "2";
     }
 
     /// The RabbitMQ broker that passes tasks to the workers.
     broker: Broker {
-        /// Whether the broker is set up on this machine or looked after elsewhere.
+        /// Whether the broker is installed on this machine ("local") or is on a server that others administer ("external").
         mode: Mode = Mode::Local, example "\"external\"";
-        /// The machine of an external broker.
+        /// The host of an external broker.
         host: Host = Host("localhost".into()), example "\"mq.example.org\"";
         /// The port of the broker.
         port: Auto<PortNumber> = Auto::Auto, example "5673", shown "auto: 5672, or 5671 with broker.tls";
@@ -140,11 +140,11 @@ key::settings! {
 
     /// The web site.
     web: Web {
-        /// The web server that is set up in front of CamCOPS.
+        /// The web server in front of CamCOPS; "none" if you run your own.
         frontend: Frontend = Frontend::Apache, example "\"none\"";
-        /// The program that serves CamCOPS to the web server.
+        /// The application server of CamCOPS, behind the web server.
         backend: Backend = Backend::Gunicorn, example "\"cherrypy\"";
-        /// Where that program listens: a unix socket, or a port that only this machine can reach.
+        /// Where the application server listens: a unix socket, or a port on the loopback interface.
         bind: Bind = Bind::Socket, example "\"127.0.0.1:8000\"";
         /// The names or addresses of the site, the main one first.
         server_names: Vec<Host> = Vec::new(), example "[\"camcops.example.org\"]", shown "the full host name of the machine";
@@ -156,11 +156,11 @@ key::settings! {
         http_port: ZeroOr<PortNumber> = ZeroOr(Some(PortNumber(80))), example "8080";
         /// The path of CamCOPS on the site.
         path: WebPath = WebPath("/".into()), example "\"/camcops\"";
-        /// How many requests are worked on at the same time.
+        /// How many requests are processed at the same time; "auto": as many as the machine can carry.
         workers: Auto<Whole<1, 256>> = Auto::Auto, example "4";
         /// How many seconds a request may take.
         timeout_s: Whole<30, 3600> = Whole(300), example "600";
-        /// The machines in front of the web server whose word on the client's address is believed.
+        /// The reverse proxies in front of the web server whose X-Forwarded-For is trusted.
         trusted_proxies: Vec<Network> = Vec::new(), example "[\"192.0.2.0/24\"]";
         /// How large an upload may be, in MiB.
         max_body_mb: Whole<1, 2047> = Whole(64), example "128";
@@ -168,13 +168,13 @@ key::settings! {
 
     /// The certificate of the web site.
     tls: Tls {
-        /// Whether the certificate is made here and signed by itself, given as files, or had by certbot from an authority that speaks ACME.
+        /// The source of the certificate: "self-signed" generates one, "files" uses your own, "certbot" requests one from an ACME authority.
         mode: TlsMode = TlsMode::SelfSigned, example "\"files\"";
         /// The certificate file, for mode "files".
         certificate: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/camcops.example.org.pem\"";
         /// The key file, for mode "files".
         key: Option<AbsolutePath> = None, example "\"/etc/ssl/private/camcops.example.org.key\"";
-        /// The file with the intermediate certificates, unless the certificate file holds them.
+        /// The file with the intermediate certificates, unless the certificate file contains them.
         chain: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/chain.pem\"";
         /// The country in a self-signed certificate.
         country: Option<Country> = None, example "\"GB\"";
@@ -190,29 +190,29 @@ key::settings! {
         days: Whole<1, 825> = Whole(365), example "90";
         /// The directory of the ACME authority, for mode "certbot"; the machine has to trust its certificate.
         acme_server: AcmeServer = AcmeServer("https://acme-v02.api.letsencrypt.org/directory".into()), example "\"https://acme.example.org/directory\"";
-        /// Where the ACME authority writes to about the certificate.
+        /// The e-mail address that the ACME authority writes to about the certificate.
         acme_email: Option<Mailbox> = None, example "\"camcops@example.org\"";
-        /// Whether you agree to the terms of the ACME authority; it gives no certificate without that.
+        /// Whether you agree to the terms of the ACME authority; without that it issues no certificate.
         acme_agree_tos: bool = false, example "true";
     }
 
     /// The services of the instance.
     services: Services {
-        /// What starts and watches the services: "auto" is systemd where it runs.
+        /// The service manager: "auto" is systemd where it runs, otherwise supervisor.
         manager: ServiceManager = ServiceManager::Auto, example "\"supervisor\"";
-        /// The services that are not wanted on this machine.
+        /// The services that do not run on this machine.
         disabled: Vec<ServiceName> = Vec::new(), example "[\"monitor\"]";
-        /// Services of the site's own beside those of CamCOPS, each a table [[services.extra]]: started, watched and logged like them. One of the same name in a later file takes the place of an earlier one.
+        /// Additional services of the site, each a table [[services.extra]]: started, supervised and logged like those of CamCOPS. One of the same name in a later file replaces an earlier one.
         extra: Vec<ExtraService> = Vec::new(), example "[{ name = \"listener\", command = [\"/usr/local/bin/listener\", \"--port\", \"9000\"], path = \"/listener\", port = 9000 }]";
     }
 
     /// The workers that do background tasks.
     workers: Workers {
-        /// How many tasks are worked on at the same time.
+        /// How many tasks are processed at the same time; "auto": as many as the machine can carry.
         concurrency: Auto<Whole<1, 256>> = Auto::Auto, example "2";
-        /// After how many tasks a worker process is replaced.
+        /// The number of tasks after which a worker process is replaced.
         max_tasks_per_child: Whole<1, 1_000_000> = Whole(1000), example "200";
-        /// Beyond how much memory, in kB, a worker process is replaced; 0 for no limit. A process needs about 390 MB, so a small cap would replace it after every task.
+        /// The memory in kB beyond which a worker process is replaced; 0 for no limit. A process needs about 390 MB, so a small limit would replace it after every task.
         max_memory_kb: ZeroOr<MemoryCap> = ZeroOr(None), example "1000000";
     }
 
@@ -224,7 +224,7 @@ key::settings! {
         user: AccountName = AccountName("camcops".into()), example "\"admin\"";
         /// A file with the password that the monitor asks for, which only root can read.
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-monitor-password\"";
-        /// A file for the textfile collector of Prometheus' node exporter that says how the site is, renewed every five minutes.
+        /// A file with metrics of the site for the textfile collector of Prometheus' node exporter, updated every five minutes.
         metrics_file: Option<AbsolutePath> = None, example "\"/var/lib/prometheus/node-exporter/camcops.prom\"";
     }
 
@@ -234,7 +234,7 @@ key::settings! {
         institution_url: Option<WebAddress> = None, example "\"https://www.example.org/\"";
         /// The picture file of the institution's logo.
         logo: Option<AbsolutePath> = None, example "\"/srv/camcops/images/logo.png\"", shown "the logo of CamCOPS";
-        /// Further files of task texts, besides those of CamCOPS; * stands for anything.
+        /// Additional files of task texts, besides those of CamCOPS; * matches anything.
         extra_strings: Vec<AbsolutePath> = Vec::new(), example "[\"/srv/camcops/extra_strings/*.xml\"]";
         /// The SNOMED CT codes for tasks, which need a licence.
         snomed_task_xml: Option<AbsolutePath> = None, example "\"/srv/camcops/snomed/tasks.xml\"";
@@ -246,15 +246,15 @@ key::settings! {
         timezone: Option<Timezone> = None, example "\"Europe/London\"", shown "the machine's";
         /// The language of the web pages.
         language: Language = Language("en_GB".into()), example "\"da_DK\"";
-        /// The country whose form of telephone numbers is understood without a prefix.
+        /// The country of telephone numbers without a country prefix.
         region: Country = Country("GB".into()), example "\"DK\"";
-        /// What makes PDF documents: "auto" is wkhtmltopdf where this distribution has it, else WeasyPrint.
+        /// The program that makes PDF documents: "auto" is wkhtmltopdf where this distribution has it, otherwise WeasyPrint.
         pdf_engine: PdfChoice = PdfChoice::Auto, example "\"weasyprint\"";
-        /// Whether real patients are seen or things are only tried out.
+        /// The use of the site: "production" for real patients, "test" for trying things out.
         environment: Environment = Environment::Production, example "\"test\"";
     }
 
-    /// The first user of CamCOPS, who may do everything. One that exists is kept.
+    /// The first user of CamCOPS, a superuser. An existing user is not changed.
     superuser: Superuser {
         /// The name of the user.
         username: Option<UserName> = None, example "\"admin\"";
@@ -262,39 +262,39 @@ key::settings! {
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-superuser-password\"", shown "asked for on a terminal";
     }
 
-    /// Backups of the database, with all that makes up the site.
+    /// Backups of the database, configuration, secrets and files of the site.
     backup: Backup {
-        /// Where backups go; only root may enter it.
+        /// The directory of the backups; only root can enter it.
         directory: AbsolutePath = AbsolutePath("/var/backups/camcops".into()), example "\"/mnt/backups/camcops\"";
-        /// When a backup is made, as systemd.time(7) writes it (under supervisor: five fields of crontab(5)); "never" for no timer.
+        /// When a backup is made, in the format of systemd.time(7) (under supervisor: five fields of crontab(5)); "never" for no timer.
         schedule: Schedule = Schedule("*-*-* 02:30".into()), example "\"daily\"", shown "each night at half past two";
-        /// What the timer removes after each backup: nothing, what is beyond the keep_ settings, or after 31 days all but those of the first of each month; never the newest, nor any of the last 24 hours. What a restore has replaced goes after 31 days, unless nothing does.
+        /// What the timer deletes after each backup: "never" nothing, "generations" what exceeds the keep_ settings, "first-of-month" all older than 31 days except the first of each month; never the newest, nor those of the last 24 hours. Backups of data that a restore replaced are deleted after 31 days, except with "never".
         prune: Pruning = Pruning::Generations, example "\"never\"";
-        /// Of how many days the newest backup is kept.
+        /// The number of days of which the newest backup is kept.
         keep_daily: Whole<1, 3650> = Whole(7), example "14";
-        /// Of how many weeks the newest backup is kept.
+        /// The number of weeks of which the newest backup is kept.
         keep_weekly: Whole<0, 520> = Whole(5), example "8";
-        /// Of how many months the newest backup is kept.
+        /// The number of months of which the newest backup is kept.
         keep_monthly: Whole<0, 600> = Whole(12), example "24";
-        /// The recipient of age who can read the backups; without one they are not encrypted. Make the pair on another machine with `age-keygen -o FILE`: what it prints goes here, and without FILE no backup can be read. The dump before an upgrade is not encrypted: the way back has to read it.
+        /// The age recipient that backups are encrypted for; without one they are not encrypted. Create the key pair on another machine with `age-keygen -o FILE`: the public key that it prints goes here, and without FILE no backup can be read. The dump before an upgrade is not encrypted, because a rollback has to read it.
         encrypt_to: Option<Recipient> = None, example "\"ssh-ed25519 AAAA... backup@example.org\"";
     }
 
-    /// Where the services log to.
+    /// The logs of the services.
     logging: Logging {
         /// Whether the services log to the journal or to files.
         mode: LogMode = LogMode::Journal, example "\"file\"";
-        /// How many days log files are kept; 0 for ever, or until something of your own rotates them. The journal has its limits in journald.conf(5).
+        /// How many days log files are kept; 0 to keep them for ever, or to rotate them yourself. The journal has its limits in journald.conf(5).
         keep_days: ZeroOr<Whole<1, 3650>> = ZeroOr(Some(Whole(14))), example "90";
     }
 
-    /// Published advisories about what the site is made of.
+    /// Published security advisories about the site's packages.
     advisories: Advisories {
-        /// After how many days advisories are too old to call a site clean.
+        /// The number of days after which advisories are too old to rely on.
         max_age_days: Whole<1, 365> = Whole(7), example "30";
     }
 
-    /// How this machine reaches package archives.
+    /// Access to package archives and to the Python package index.
     network: Internet {
         /// The proxy for plain HTTP.
         http_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"";
@@ -302,15 +302,15 @@ key::settings! {
         https_proxy: Option<ProxyAddress> = None, example "\"http://proxy.example.org:3128\"";
         /// A file with USER:PASSWORD for both proxies, which only root can read.
         proxy_login_file: Option<AbsolutePath> = None, example "\"/root/proxy-login\"";
-        /// What is reached without a proxy.
+        /// Hosts and networks that are reached without a proxy.
         no_proxy: Vec<ProxyException> = Vec::new(), example "[\"localhost\", \".example.org\"]", shown "nothing";
-        /// The certificates of the authorities that package archives or the proxy are signed by.
+        /// The CA certificates of package archives or of the proxy.
         ca_bundle: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/example-ca.pem\"", shown "the machine's own";
         /// The Python package index.
-        pip_index_url: Option<IndexAddress> = None, example "\"https://pypi.example.org/simple/\"", shown "the machine's own choice in /etc/pip.conf, else PyPI";
+        pip_index_url: Option<IndexAddress> = None, example "\"https://pypi.example.org/simple/\"", shown "index-url in /etc/pip.conf, otherwise PyPI";
         /// A file with USER:PASSWORD for the Python package index, which only root can read.
         pip_login_file: Option<AbsolutePath> = None, example "\"/root/pip-login\"";
-        /// Whether nothing may be fetched from anywhere.
+        /// Whether all downloads are forbidden.
         offline: bool = false, example "true";
     }
 }

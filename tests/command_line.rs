@@ -120,10 +120,10 @@ fn a_wrong_command_line_is_64() {
         (&["config", "get", "web.https_prt"], "nearest: web.https_port"),
         (&["config", "get", "config.site.NOTHING"], "config set"),
         (&["config", "render", "nowhere"], "/etc/camcops/camcops.conf"),
-        (&["wait"], "leave --root out"),
-        (&["bundle", "verify", "/x"], "leave --root out"),
-        (&["bundle", "create", "--out", "/x"], "leave --root out"),
-        (&["doctor"], "leave --root out"),
+        (&["wait"], "without --root"),
+        (&["bundle", "verify", "/x"], "without --root"),
+        (&["bundle", "create", "--out", "/x"], "without --root"),
+        (&["doctor"], "without --root"),
         (&["doctor", "disc"], "nearest: disk"),
         (&["doctor", "--preflight", "--end-to-end"], "cannot be used with"),
     ];
@@ -132,6 +132,11 @@ fn a_wrong_command_line_is_64() {
     }
     fails(|| staged.command(&["init"]), 64, &["terminal", "config keys"]);
     fails(|| staged.command(&["config", "edit"]), 64, &["terminal", "config set"]);
+    fails(|| staged.command(&["install", "--dry-run"]), 64, &["tip: ", "camcops-provision plan"]);
+    fails(|| staged.command(&["update"]), 64, &["tip: ", "camcops-provision upgrade"]);
+    fails(|| staged.command(&["stauts"]), 64, &["tip: ", "'status'"]);
+    let version = staged.run(&["--version"]).exits(0).out;
+    assert_eq!(staged.run(&["version"]).exits(0).out, version);
     // Who gives no command at all is shown what there is.
     let ran = Ran::of(program(Who::Ordinary)).exits(64);
     assert!(ran.out.is_empty() && ran.err.contains("Commands:"), "{ran}");
@@ -145,7 +150,7 @@ fn unusable_input_is_65() {
         command.args(["plan", "--root", "/nowhere/at/all"]);
         command
     };
-    fails(nowhere, 65, &["--root /nowhere/at/all", "make the directory first"]);
+    fails(nowhere, 65, &["--root /nowhere/at/all", "create the directory first"]);
     let file = staged.at("etc/hostname");
     let no_directory = || {
         let mut command = program(Who::Ordinary);
@@ -162,11 +167,11 @@ fn unusable_input_is_65() {
     fails(
         || staged.command(&[&["install"], &given[..]].concat()),
         65,
-        &["srv/site.pem", "put the certificate and its key there"],
+        &["srv/site.pem", "copy the certificate and its key there"],
     );
 
     staged.write("etc/camcops/camcops.conf", "[site]\nX = 1\nno key\n");
-    fails(|| staged.command(&["install"]), 65, &["etc/camcops/camcops.conf:3", "mend it"]);
+    fails(|| staged.command(&["install"]), 65, &["etc/camcops/camcops.conf:3", "correct it"]);
 }
 
 #[test]
@@ -195,7 +200,7 @@ fn a_distribution_that_is_not_known_is_69_and_its_site_can_still_be_undone() {
         ("ID=debian\nVERSION_ID=\"14\"\nPRETTY_NAME=\"Debian GNU/Linux 14 (forky)\"\n", "Debian GNU/Linux 14 (forky)"),
         ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\nVERSION_ID=22\nPRETTY_NAME=\"Linux Mint 22\"\n", "Linux Mint 22"),
         ("ID=arch\nPRETTY_NAME=\"Arch Linux\"\n", "Arch Linux"),
-        ("", "does not say what it is"),
+        ("", "/etc/os-release does not identify"),
     ] {
         staged.write("etc/os-release", os_release);
         let says = [name, "Debian 12, Debian 13, Ubuntu 22.04", "install CamCOPS on one of them"];
@@ -471,7 +476,7 @@ fn a_change_that_would_be_wrong_is_refused() {
     let cases: [(&[&str], &str); 6] = [
         (&["set", "web.https_prt", "1"], "nearest: web.https_port"),
         (&["set", "web.https_port", "0"], "allowed: 1 to 65535"),
-        (&["set", "web.http_port", "8443"], "as web.http"),
+        (&["set", "web.http_port", "8443"], "also web.http"),
         (&["set", "database.mode", "external"], "database.host"),
         (&["set", "database.password", "hushhush"], "password_file"),
         (&["unset", "web.https_prt"], "nearest: web.https_port"),
@@ -612,7 +617,7 @@ fn the_example_with_every_key_is_right() {
         })
         .collect();
     staged.write(SETTINGS, &uncommented);
-    staged.run(&["config", "validate"]).exits(0).says("the settings are right");
+    staged.run(&["config", "validate"]).exits(0).says("the settings are valid");
     let shown = staged.run(&["config", "show", "--changed"]).exits(0).out;
     for key in settings::all_keys() {
         assert!(shown.lines().any(|line| line.starts_with(&format!("{} = ", key.name))), "{}", key.name);
@@ -625,7 +630,7 @@ fn the_example_with_every_key_is_right() {
 fn enter_alone_takes_every_default() {
     let staged = staged();
     let ran = typed(staged.command(&["init"]), &"\n".repeat(20)).exits(0);
-    let written = format!("{} is written; ", staged.at(SETTINGS).display());
+    let written = format!("{} saved; ", staged.at(SETTINGS).display());
     assert!(ran.err.contains(&written), "{ran}");
     assert!(ran.err.contains("[trial.example.org]: "), "{ran}");
     let changed = staged.run(&["config", "show", "--changed", "--json"]).exits(0).json();
@@ -1040,6 +1045,46 @@ fn everything_has_a_help_text_without_a_period() {
     }
 }
 
+/// What bash proposes after these words, the last one unfinished.
+fn completed(script: &Path, words: &[&str]) -> BTreeSet<String> {
+    let ask = r#"source "$0"
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        known=$(complete -p camcops-provision)
+        known=${known#* -F }
+        "${known%% *}" camcops-provision "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-c", ask]).arg(script).args(words).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = Ran::of(command).exits(0);
+    assert_eq!(ran.err, "", "{ran}");
+    ran.out.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_every_word() {
+    let mut command = program(Who::Ordinary);
+    command.args(["completions", "bash"]);
+    let home = scratch();
+    let script = home.path().join("completion");
+    fs::write(&script, Ran::of(command).exits(0).out).unwrap();
+    let proposed = |words: &[&str]| completed(&script, &[&["camcops-provision"], words].concat());
+    let backup = proposed(&["backup", ""]);
+    for name in ["create", "list", "verify", "restore", "prune"] {
+        assert!(backup.contains(name), "{name} is not in {backup:?}");
+    }
+    let is = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(proposed(&["cert", "re"]), is(&["renew"]));
+    assert_eq!(proposed(&["install", "--o"]), is(&["--offline", "--only"]));
+    assert_eq!(proposed(&["support-bundle", "--o"]), is(&["--out"]));
+    let all = proposed(&[""]);
+    assert!(all.contains("install") && all.contains("backup"), "{all:?}");
+    for hidden in ["login", "break-locks", "catch-up", "with-environment"] {
+        assert!(!all.contains(hidden), "{hidden} is in {all:?}");
+    }
+    assert!(!proposed(&["install", "--"]).contains("--from-package"));
+}
+
 #[test]
 fn the_readme_names_the_commands_that_there_are() {
     let readme = read_repository("README.md");
@@ -1100,8 +1145,8 @@ fn a_secret_is_never_an_argument() {
     staged.run(&["config", "set", "config.site.DB_URL", plain]).exits(0);
     let by_file = "config.site.EMAIL_HOST_file";
     staged.run(&["config", "set", by_file, "/root/x"]).exits(0);
-    fails(|| staged.command(&["plan"]), 78, &[by_file, "EMAIL_HOST is none"]);
-    fails(|| staged.command(&["config", "set", "tls.days", "--from-file", "/root/x"]), 64, &["tls.days is none"]);
+    fails(|| staged.command(&["plan"]), 78, &[by_file, "EMAIL_HOST is not one"]);
+    fails(|| staged.command(&["config", "set", "tls.days", "--from-file", "/root/x"]), 64, &["tls.days is not one"]);
     fails(|| staged.command(&["config", "set", MAIL_PASSWORD]), 64, &["run on a terminal"]);
     let elsewhere = "config.\"../../../etc/cron.d/x\".PASSWORD";
     staged.write("root/word", "hush\n");
@@ -1124,7 +1169,7 @@ fn a_secret_is_kept_for_root_alone_and_nowhere_else() {
     let conf = || staged.read("etc/camcops/camcops.conf");
     staged.write(SETTINGS, "[config.site]\nEMAIL_HOST_PASSWORD = \"hush-open\"\n");
     let plan = staged.run(&["plan"]).exits(0);
-    let words = format!("{MAIL_PASSWORD}: this secret stands openly in ");
+    let words = format!("{MAIL_PASSWORD}: this secret is in plain text in ");
     assert!(plan.err.contains(&words), "{plan}");
     staged.run(&["install"]).exits(0);
     assert!(conf().contains("EMAIL_HOST_PASSWORD = hush-open\n"));
@@ -1137,7 +1182,7 @@ fn a_secret_is_kept_for_root_alone_and_nowhere_else() {
     assert_eq!(settings, format!("[config.site]\nEMAIL_HOST_PASSWORD_file = \"/{kept}\"\n"));
     assert!(conf().contains("EMAIL_HOST_PASSWORD = 100%% hush-first\n"));
     let plan = staged.run(&["plan", "--exit-code"]).exits(0);
-    assert!(!plan.err.contains("openly"), "{plan}");
+    assert!(!plan.err.contains("plain text"), "{plan}");
     let edited = conf().replace("SESSION_TIMEOUT_MINUTES = 30", "SESSION_TIMEOUT_MINUTES = 7");
     staged.write("etc/camcops/camcops.conf", &edited);
     put("hush-second\n");
@@ -1200,7 +1245,7 @@ fn an_engine_of_pdf_documents_that_a_release_does_not_have_is_69() {
     staged.write("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=Debian\n");
     let before = staged.tree().untimed();
     for (settings, why) in [
-        (["camcops.version=2.4.24", "site.pdf_engine=weasyprint"], "which is no part of CamCOPS 2.4.24"),
+        (["camcops.version=2.4.24", "site.pdf_engine=weasyprint"], "which is not part of CamCOPS 2.4.24"),
         (["camcops.hardening=off", "site.pdf_engine=weasyprint"], "camcops.hardening = \"auto\""),
     ] {
         let install = || {

@@ -30,7 +30,7 @@ pub(crate) fn compact_advisories(host: &Host, files: &[String], out: &str) -> Re
             }
             Advisory::Tracked(flaw) => tracked.push(flaw),
             Advisory::Listed(_) => {
-                bail!("a list of debsecan's is about one machine: give what debsecan fetches for all of them")
+                bail!("a list from debsecan is about one machine: give the data that debsecan downloads")
             }
         }
         Ok(())

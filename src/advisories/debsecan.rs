@@ -135,7 +135,7 @@ pub(crate) fn parse_list(text: &str) -> Result<Vec<ListedFlaw>, FileFault> {
         }
         // What is indented belongs to the flaw above it, in the format `detail`.
         let Some(flaw) = flaws.last_mut() else {
-            return Err(broken_line(at, "it belongs to no flaw: the list of debsecan has lost its beginning"));
+            return Err(broken_line(at, "it belongs to no advisory: the start of debsecan's list is missing"));
         };
         let line = line.trim();
         if let Some(installed) = line.strip_prefix("installed: ") {

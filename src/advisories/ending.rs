@@ -92,11 +92,11 @@ impl fmt::Display for FlawEnding {
             FlawEnding::Release { version: Some(version), command, .. } => {
                 write!(f, "`{command}`, which has {version}")
             }
-            FlawEnding::Release { version: None, command, .. } => write!(f, "`{command}`, which does without it"),
+            FlawEnding::Release { version: None, command, .. } => write!(f, "`{command}`, which does not need it"),
             FlawEnding::Package { command } => write!(f, "`{command}`"),
             FlawEnding::Program => f.write_str("a newer version of camcops-provision"),
-            FlawEnding::Judged { reason } => write!(f, "nothing; judged: {reason}"),
-            FlawEnding::Nothing => f.write_str("nothing that is known here"),
+            FlawEnding::Judged { reason } => write!(f, "no fix; judged: {reason}"),
+            FlawEnding::Nothing => f.write_str("no known fix"),
         }
     }
 }

@@ -83,7 +83,7 @@ fn is_in_range(kind: PartKind, version: &PartVersion, range: &OsvRange) -> Resul
 }
 
 fn parse_event(kind: PartKind, text: &str) -> Result<PartVersion> {
-    PartVersion::parse(kind, text).with_context(|| format!("{text:?} is no version of {}", kind.plural()))
+    PartVersion::parse(kind, text).with_context(|| format!("{text:?} is not a version of {}", kind.plural()))
 }
 
 #[cfg(test)]
@@ -163,7 +163,7 @@ mod tests {
             json!({ "ranges": [{ "type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "next week"}] }] }),
         );
         let why = is_affected(PartKind::Python, "1.0", &one).unwrap_err();
-        assert_eq!(why.to_string(), "\"next week\" is no version of Python packages");
+        assert_eq!(why.to_string(), "\"next week\" is not a version of Python packages");
         assert!(is_affected(PartKind::Python, "a b", &one).is_err());
     }
 

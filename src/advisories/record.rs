@@ -199,7 +199,7 @@ impl OsvRecord {
 }
 
 pub(crate) fn parse_date(text: &str) -> Result<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).with_context(|| format!("{text:?} is no time like 2026-11-30T00:00:00Z"))
+    OffsetDateTime::parse(text, &Rfc3339).with_context(|| format!("{text:?} is not a time like 2026-11-30T00:00:00Z"))
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl AdvisoryReader<'_> {
         match self.host.stat(&path)? {
             Some(found) if found.kind == PathKind::Directory => self.read_directory(&path, &mut source, 0)?,
             Some(found) if found.kind == PathKind::File => self.read_file(&path, &mut source)?,
-            Some(_) => self.complain(&path, "it is no regular file, and no directory"),
+            Some(_) => self.complain(&path, "it is neither a regular file nor a directory"),
             None => self.complain(&path, "there is no such file"),
         }
         Ok(source)
@@ -119,7 +119,7 @@ impl AdvisoryReader<'_> {
 
     fn read_directory(&mut self, path: &str, source: &mut AdvisorySource, level: usize) -> Result<()> {
         if level > MOST_LEVELS {
-            self.complain(path, "there are too many directories in each other");
+            self.complain(path, "the directories are nested too deeply");
             return Ok(());
         }
         for name in self.host.list(path)?.unwrap_or_default() {
@@ -145,7 +145,7 @@ impl AdvisoryReader<'_> {
 
     fn read_file(&mut self, path: &str, source: &mut AdvisorySource) -> Result<()> {
         let Some((found, file)) = self.host.open_file(path)? else {
-            self.complain(path, "it is no regular file any more");
+            self.complain(path, "it is no longer a regular file");
             return Ok(());
         };
         self.refuse_foreign(path, &found)?;
@@ -171,7 +171,7 @@ impl AdvisoryReader<'_> {
     fn read_content(&mut self, file: File, counted: &mut FileCounts) -> Result<(), FileFault> {
         let size = file.metadata().map_err(unreadable)?.len();
         if size > LARGEST_FILE {
-            return Err(fault(format!("it has {size} bytes, far more than all advisories have")));
+            return Err(fault(format!("it has {size} bytes, far more than expected")));
         }
         let left = Rc::new(Cell::new(LARGEST_RECORD));
         let (inner, is_packed) = unpacked_stream(file)?;
@@ -336,7 +336,7 @@ impl Read for BoundedStream {
                 self.total = total;
                 Ok(length)
             }
-            _ => Err(io::Error::other("it goes on for longer than any advisory does")),
+            _ => Err(io::Error::other("it is larger than any advisory")),
         }
     }
 }

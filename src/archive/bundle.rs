@@ -67,7 +67,7 @@ impl Bundle {
         Err(unusable_bundle(
             &self.path,
             &format!(
-                "has release {} (CamCOPS {} on Python {}, by camcops-provision {}), and this machine wants {release}: set camcops.version and camcops.python to what it has, or make one with this version of the program",
+                "has release {} (CamCOPS {} on Python {}, by camcops-provision {}), but this machine needs {release}: set camcops.version and camcops.python to match, or create a bundle with this version of the program",
                 manifest.release, manifest.camcops, manifest.python, manifest.tool
             ),
         ))

@@ -182,12 +182,12 @@ impl SeenPaths {
         let refused = |what: &str| {
             let name = String::from_utf8_lossy(inside);
             Err(Exit::Unusable.because(format!(
-                "the files of the backup have {name:?}, {what}: it was not made by camcops-provision, or it was changed since; nothing was changed"
+                "the files of the backup have {name:?}, {what}: it was not made by camcops-provision, or was modified; nothing was changed"
             )))
         };
         let is_directory = kind == EntryType::Directory;
         if !is_directory && !matches!(kind, EntryType::Regular | EntryType::Symlink) {
-            return refused("which is neither a file nor a directory nor a symbolic link");
+            return refused("which is neither a file, a directory nor a symbolic link");
         }
         let Ok(text) = std::str::from_utf8(inside) else {
             return refused("whose name is not UTF-8");
@@ -195,7 +195,7 @@ impl SeenPaths {
         let text = if is_directory { text.strip_suffix('/').unwrap_or(text) } else { text };
         let strange = |part: &str| ["", ".", ".."].contains(&part);
         if text.split('/').any(strange) || text.chars().any(char::is_control) {
-            return refused("which is no path of a site");
+            return refused("which is not a path of a site");
         }
         let path = format!("/{text}");
         for (end, _) in path.match_indices('/').skip(1) {
@@ -316,12 +316,12 @@ fn refuse_unfit(host: &Host, item: &Item<'_>) -> Result<()> {
             Some(PathKind::Symlink) if is_place => {}
             Some(PathKind::Symlink) => {
                 return Err(Exit::CannotCreate.because(format!(
-                    "{parent} is a symbolic link here, and the backup has {path}: nothing is written through a link; nothing was changed: move the link away, and run again"
+                    "{parent} is a symbolic link here, and the backup contains {path}: links are not followed; nothing was changed: move the link away, and run again"
                 )));
             }
             Some(_) => {
                 return Err(Exit::CannotCreate.because(format!(
-                    "{parent} is no directory here, and the backup has {path}; nothing was changed: move it away, and run again"
+                    "{parent} is not a directory here, but the backup contains {path}; nothing was changed: move it away, and run again"
                 )));
             }
         }
@@ -336,7 +336,7 @@ fn refuse_unfit(host: &Host, item: &Item<'_>) -> Result<()> {
     match fits {
         true => Ok(()),
         false => Err(Exit::CannotCreate.because(format!(
-            "what stands at {path} here is of another kind than what the backup has there; nothing was changed: move it away, and run again"
+            "{path} is of another type here than in the backup; nothing was changed: move it away, and run again"
         ))),
     }
 }

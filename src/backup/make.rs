@@ -32,7 +32,7 @@ fn clear_up(host: &Host, site: &Site, directory: &str, tell: Tell) -> Result<u64
     let mut freed = 0;
     for found in list_site_backups(host, site.settings(), &site.layout.slug)? {
         if found.what == super::BackupKind::Unfinished {
-            tell.line(&format!("removing {directory}/{}, which an earlier run did not finish", found.name));
+            tell.line(&format!("removing the unfinished {directory}/{}", found.name));
             host.remove_tree(&format!("{directory}/{}", found.name))?;
             freed += found.bytes;
         }
@@ -71,7 +71,7 @@ pub(crate) async fn make_backup(
     let name = format!("{}-{}", site.layout.slug, time_stamp()?);
     let path = format!("{directory}/{name}");
     if host.stat(&path)?.is_some() {
-        return Err(Exit::CannotCreate.because(format!("{path} was made in this very second; wait for the next one")));
+        return Err(Exit::CannotCreate.because(format!("{path} was made in this second; wait for the next one")));
     }
     known.tell.line(&format!("backing up {} to {path}", known.database));
     let unfinished = format!("{path}{UNFINISHED}");
@@ -114,7 +114,7 @@ async fn write_backup(
             quote::quote_text(&known.database)
         ))
         .await?;
-    let (charset, collation, server) = like.context("the database has just gone")?;
+    let (charset, collation, server) = like.context("the database has disappeared")?;
     let revision = tables::read_revision(known, &known.database).await?;
     let left_out = sql::others_of(&known.server, &known.database).await?;
     let file = host.new_file(&format!("{path}/{}", names.0))?;

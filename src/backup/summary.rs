@@ -106,7 +106,7 @@ impl fmt::Display for BackupSummary {
                 write!(f, "; the first is made {}", tell_schedule(when, true))?
             }
             (Some(when), _) => write!(f, ", made {}", tell_schedule(when, false))?,
-            (None, _) => f.write_str(", none is made by itself (backup.schedule is not set)")?,
+            (None, _) => f.write_str(", not scheduled (backup.schedule)")?,
         }
         if let Some(failure) = &self.last_failure {
             let at = failure.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();

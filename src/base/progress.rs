@@ -22,14 +22,14 @@ const FEW_ITEMS: u64 = 30;
 /// How the progress of long work is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum ProgressMode {
-    /// One line that lives on a terminal, plain lines elsewhere
+    /// A progress line on a terminal, plain lines elsewhere
     #[default]
     Auto,
-    /// One line that is drawn again and again
+    /// A progress line that is redrawn
     Bar,
     /// A line for each change
     Lines,
-    /// One JSON event a line, on standard error
+    /// One JSON event per line, on standard error
     Json,
     /// Nothing
     None,

@@ -98,7 +98,7 @@ pub(crate) fn ask_to_agree(question: &Question<'_>, yes: bool, style: Style) -> 
     }
     if style.json || !has_terminal() {
         return Err(Exit::Usage.because(format!(
-            "{}? Nobody can be asked without a terminal or with --json: add --yes to confirm; nothing was changed",
+            "{}? To confirm without a terminal or with --json, add --yes; nothing was changed",
             question.what
         )));
     }

@@ -40,7 +40,7 @@ impl Secret {
         let mut text = Zeroizing::new(String::with_capacity(LENGTH));
         while text.len() < LENGTH {
             let mut bytes = Zeroizing::new([0u8; 64]);
-            random.fill(&mut *bytes).map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+            random.fill(&mut *bytes).map_err(|_| anyhow::anyhow!("the system provides no random numbers"))?;
             // Bytes past the last whole multiple of 62 would make some letters likelier.
             for byte in bytes.iter().filter(|byte| **byte < 248) {
                 if text.len() < LENGTH {

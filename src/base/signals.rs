@@ -62,7 +62,7 @@ pub(crate) enum Interrupt {
 }
 
 /// What a command says that ends for that, where it has no more to say.
-pub(crate) const STOPPED: &str = "stopped by a signal; the site's data is as it was: run again when it suits";
+pub(crate) const STOPPED: &str = "stopped by a signal; the site's data is unchanged: run this again later";
 
 impl Interrupt {
     /// Whether it is time to stop.
@@ -99,8 +99,8 @@ pub(crate) fn stop_on_signals(style: Style) -> Result<Interrupt> {
                 }
                 if !again {
                     style.warn(&[match GOES_ON.load(Ordering::SeqCst) {
-                        true => "going on to the end: half-way would be worse than either".to_owned(),
-                        false => "stopping once this step is done".to_owned(),
+                        true => "continuing to the end: stopping half-way would leave the site broken".to_owned(),
+                        false => "stopping after this step".to_owned(),
                     }]);
                 }
             }

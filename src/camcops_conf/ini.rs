@@ -371,7 +371,7 @@ impl IniScan {
         let mut refuse = |reason| self.problems.push(IniProblem { line: at + 1, reason });
         if let Some(name) = section_header(text) {
             if !seen.insert((name.to_owned(), None)) && name != "DEFAULT" {
-                refuse("the section stands twice in the file");
+                refuse("the section occurs twice in the file");
             }
             self.close(open);
             self.headers.push((name.to_owned(), at));
@@ -392,7 +392,7 @@ impl IniScan {
             return LineKind::Garbage;
         }
         if !seen.insert((section.clone(), Some(key.to_lowercase()))) {
-            refuse("the key stands twice in the section");
+            refuse("the key occurs twice in the section");
         }
         let section = section.clone();
         self.close(open);

@@ -53,7 +53,7 @@ impl fmt::Display for KeptSetting {
         };
         write!(
             f,
-            "{} [{}] {} = {} as you set it; the settings would make it {}",
+            "{} [{}] {} = {} set by you; the settings would make it {}",
             self.path,
             self.section,
             self.key,

@@ -56,7 +56,7 @@ pub(crate) fn holds_secrets(text: &str) -> bool {
 
 fn seal_value(value: &str) -> Result<String> {
     let mut salt = [0; SALT];
-    SystemRandom::new().fill(&mut salt).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    SystemRandom::new().fill(&mut salt).map_err(|_| anyhow!("the system provides no random numbers"))?;
     let mut sum = [0; SUM];
     pbkdf2::derive(PBKDF2_HMAC_SHA256, ROUNDS, &salt, value.as_bytes(), &mut sum);
     Ok(format!("{MARK}{}:{}", encode_hex(&salt), encode_hex(&sum)))

@@ -20,7 +20,7 @@ pub fn check_value(value: &str) -> Result<()> {
             bail!("a line break other than a plain newline can't be kept in camcops.conf");
         }
         if trim_space(line) != line {
-            bail!("blanks at the start or the end of a line get lost in camcops.conf");
+            bail!("spaces at the start or the end of a line get lost in camcops.conf");
         }
         if number > 0 && line.starts_with(['#', ';']) {
             bail!("a line that starts with # or ; would be read as a comment in camcops.conf");

@@ -212,7 +212,7 @@ impl Findings {
                 Err(_) => self.refuse(
                     file,
                     format!("has a damaged certificate (number {} in it)", index + 1),
-                    "copy it once more from where it came from",
+                    "copy it again from its source",
                 ),
             }
         }
@@ -263,7 +263,7 @@ impl Findings {
             self.refuse(
                 link.file,
                 format!(
-                    "has the server's certificate ({}) in place {}, and it has to come first",
+                    "has the server's certificate ({}) in position {}, but it has to come first",
                     link.called(),
                     server + 1
                 ),
@@ -287,7 +287,7 @@ impl Findings {
         if certificate.is_ca() && self_signed && signs {
             self.refuse(
                 file,
-                "may issue certificates (CA:TRUE), so whoever trusts it trusts whatever its key signs",
+                "may issue certificates (CA:TRUE), so clients that trust it also trust everything its key signs",
                 "make it with basicConstraints=CA:FALSE, or with `camcops-provision config unset tls.mode` and \
                 `camcops-provision install`",
             );
@@ -343,7 +343,7 @@ impl Findings {
             self.refuse(
                 leaf.file,
                 format!(
-                    "is for {}, and no client takes a wildcard that stands for the servers of many",
+                    "is for {}, and no client accepts a wildcard that covers the servers of many",
                     list_names(wide)
                 ),
                 "have it reissued for the names of this server",
@@ -373,7 +373,7 @@ impl Findings {
             self.refuse(
                 leaf.file,
                 format!("does not cover {} (it covers {})", missing.join(", "), list_names(has.iter())),
-                "have it reissued with these names too, or take them out of web.server_names",
+                "have it reissued with these names too, or remove them from web.server_names",
             );
         }
         if !textual.is_empty() {

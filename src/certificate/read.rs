@@ -155,7 +155,7 @@ pub(super) fn read_blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
     }
     // Whoever reads PEM passes over such a line, and over the certificate below it.
     if contains_bytes(file, b"\xef\xbb\xbf-----BEGIN ") {
-        return Err(Unreadable::Damaged("a byte order mark (EF BB BF) stands before -----BEGIN"));
+        return Err(Unreadable::Damaged("a byte order mark (EF BB BF) precedes -----BEGIN"));
     }
     let mut blocks = Vec::new();
     let mut rest = file;
@@ -179,7 +179,7 @@ pub(super) fn read_blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
                 } else if file[0] == 0x30 && parse_der(file).is_ok() {
                     Unreadable::Binary
                 } else if contains_bytes(file, b"-----BEGIN ") {
-                    Unreadable::Damaged("-----BEGIN does not stand at the start of a line")
+                    Unreadable::Damaged("-----BEGIN is not at the start of a line")
                 } else {
                     Unreadable::NotPem
                 });
@@ -188,7 +188,7 @@ pub(super) fn read_blocks(file: &[u8]) -> Result<Vec<Pem>, Unreadable> {
                 return Err(Unreadable::Damaged("the last -----END line is missing"));
             }
             Err(_) => {
-                return Err(Unreadable::Damaged("what stands between -----BEGIN and -----END is not base64"));
+                return Err(Unreadable::Damaged("the text between -----BEGIN and -----END is not base64"));
             }
         }
     }

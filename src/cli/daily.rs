@@ -10,13 +10,13 @@ use std::path::PathBuf;
 /// What to do with a service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceSwitch {
-    /// Start a service, now and at boot
+    /// Start a service now and at boot
     Enable {
         /// server, workers, scheduler, monitor, or one of services.extra
         #[arg(value_name = "NAME", value_parser = one_service)]
         service: ServiceName,
     },
-    /// Stop a service, and leave it out from now on
+    /// Stop a service and no longer start it
     Disable {
         /// server, workers, scheduler, monitor, or one of services.extra
         #[arg(value_name = "NAME", value_parser = one_service)]
@@ -30,13 +30,13 @@ pub(crate) struct Logs {
     /// Which services.
     #[command(flatten)]
     pub(crate) chosen: Services,
-    /// Go on with what they log from now on, until interrupted
+    /// Keep printing new lines until interrupted
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only what was logged since then: "09:30", "2026-11-21 09:30", "1 hour ago", today
+    /// Only lines since T, such as "09:30", "2026-11-21 09:30", "1 hour ago" or today
     #[arg(long, value_name = "T")]
     pub(crate) since: Option<String>,
-    /// No more than the last N lines [default: 100, or all since T]
+    /// Only the last N lines [default: 100, or all since T]
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) lines: Option<u32>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct Top {
     /// Refresh every S seconds
     #[arg(short = 'd', long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
-    /// Print it once, on a terminal too
+    /// Print once, even on a terminal
     #[arg(long)]
     pub(crate) once: bool,
 }
@@ -60,12 +60,7 @@ pub(crate) enum MaintenanceCommand {
 Apache answers visitors with status 503, Retry-After and a page. Tablets show the text as an error of the server and keep
 their data. The services go on running, and `install`, `upgrade` and `doctor` still reach the site through Apache.
 
-Apache compares the end with its own clock: maintenance ends on time, also after a reboot.
-
-Examples:
-  camcops-provision maintenance on
-  camcops-provision maintenance on --until 18:30 --message \"New disks are being built in.\"
-  camcops-provision maintenance on --until 2h")]
+Apache compares the end with its own clock: maintenance ends on time, also after a reboot.")]
     On {
         /// When it ends: "18:30", "2026-12-01 06:00", 30min, 2h, "tomorrow 07:00"; at most 7 days from now
         #[arg(long, value_name = "T", default_value = "1h")]
@@ -81,10 +76,10 @@ Examples:
 /// Flags of `support-bundle`.
 #[derive(Debug, Args)]
 pub(crate) struct Support {
-    /// Where to [default: camcops-support-INSTANCE-TIME.tar.gz here]
+    /// Output file [default: camcops-support-INSTANCE-TIME.tar.gz in the current directory]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) out: Option<PathBuf>,
-    /// Don't ask before it is written
+    /// Do not ask before the file is written
     #[arg(short, long)]
     pub(crate) yes: bool,
 }
@@ -100,25 +95,25 @@ pub(crate) struct Status {
 /// Flags of `doctor`.
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
-Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.
-With --monitoring, as monitoring plugins do: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
+Exit status: 0 no check failed, though there may be warnings; 1 a check failed.
+With --monitoring, that of a monitoring plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
 pub(crate) struct Doctor {
-    /// Which checks, by id or by the first word of several, such as web [default: all but e2e (--end-to-end) and database.index (name it)]
+    /// Checks to run, by id or by the first word of several, such as web [default: all except e2e (--end-to-end) and database.index]
     #[arg(value_name = "CHECK")]
     pub(crate) checks: Vec<String>,
-    /// What can be known before an install; install itself asks it of a new machine
+    /// Run the checks that make sense before an install; install runs them on a new machine
     #[arg(long, conflicts_with = "end_to_end")]
     pub(crate) preflight: bool,
-    /// What users meet: the login page, a tablet's question, workers, scheduler, a PDF
+    /// Check the site as its users see it: login page, tablet request, workers, scheduler, PDF
     #[arg(long)]
     pub(crate) end_to_end: bool,
-    /// Name the checks and run none
+    /// List the checks without running them
     #[arg(long)]
     pub(crate) list: bool,
-    /// One line and the exit codes of a monitoring plugin, for Nagios, Icinga and their like
+    /// Print one line and exit as a monitoring plugin, for Nagios, Icinga and similar
     #[arg(long, conflicts_with = "json")]
     pub(crate) monitoring: bool,
-    /// Write what was found in Prometheus' text format, for its textfile collector; - is standard output
+    /// Write the results in Prometheus' text format, for its textfile collector (- for standard output)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 0..=1, default_missing_value = "-")]
     pub(crate) metrics: Option<PathBuf>,
 }
@@ -126,14 +121,14 @@ pub(crate) struct Doctor {
 /// Flags of `vulnerabilities`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is fetched, but by Debian's own debsecan where that is installed and network.offline is not set. Advisories are
-JSON of OSV (PyPI's, crates.io's and the distribution's `all.zip` of osv.dev, unpacked), debsecan's data or its list. Those in
-/var/lib/camcops-provision/advisories are always read; `bundle create --advisories` brings them with a bundle.
+Nothing is downloaded, except by debsecan where that is installed and network.offline is not set. Advisories are OSV's JSON
+(`all.zip` of PyPI, crates.io and the distribution from osv.dev, unpacked), debsecan's data or its list. Those in
+/var/lib/camcops-provision/advisories are always read; `bundle create --advisories` adds them to a bundle.
 
-Exit codes: 0 nothing is open, and everything was held against advisories that are new enough; 1 advisories are open;
-65 a file can't be read, with its line; 69 not known: there are none, or none for a part of the site, or they are old.")]
+Exit status: 0 no advisory is open, and all parts were checked against advisories that are recent enough; 1 advisories are open;
+65 a file cannot be read (its line is named); 69 unknown: no advisories, none for a part of the site, or they are too old.")]
 pub(crate) struct Vulnerabilities {
-    /// A file of advisories, or a directory of them; repeatable
+    /// File or directory with advisories; repeatable
     #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) advisories: Vec<PathBuf>,
 }
@@ -141,10 +136,10 @@ pub(crate) struct Vulnerabilities {
 /// Flags of `wait`.
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// What to wait for [default: all that this machine serves]
+    /// What to wait for [default: everything that this machine serves]
     #[arg(long = "for", value_enum, value_delimiter = ',', value_name = "ROLE,..")]
     pub(crate) roles: Vec<Backend>,
-    /// Give up after S seconds, with exit code 69; 0 tries once
+    /// Give up after S seconds with exit status 69; 0 tries once
     #[arg(long, value_name = "S", default_value_t = 120)]
     pub(crate) timeout: u32,
 }
@@ -199,7 +194,7 @@ pub(crate) fn parse_wish(text: &str) -> Result<Wish> {
     let service = match service {
         "server" => Service::Server,
         "workers" => Service::Workers,
-        "scheduler" | "monitor" => bail!("there is one {service}, and more would do its work twice"),
+        "scheduler" | "monitor" => bail!("the {service} has exactly one process"),
         _ => bail!(allowed),
     };
     let processes = match number {

@@ -9,37 +9,37 @@ use std::path::PathBuf;
 /// What concerns the database.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Db {
-    /// Open the client of the database, logged in as the application
+    /// Open a database client, logged in as the application
     Shell,
-    /// Bring the tables to the revision of the installed release, after a dump
+    /// Upgrade the tables to the revision of the installed release, after a dump
     Upgrade {
-        /// Only show the SQL that CamCOPS would run
+        /// Only print the SQL that CamCOPS would run
         #[arg(long)]
         show_sql: bool,
     },
-    /// Look at the database as doctor does, and at CamCOPS's own index too
-    #[command(after_help = "Exit codes: 0 nothing has failed, though there may be warnings; 1 a check has failed.")]
+    /// Run doctor's checks of the database, and check CamCOPS's own index too
+    #[command(after_help = "Exit status: 0 no check failed, though there may be warnings; 1 a check failed.")]
     Check {
-        /// First give every table the collation of CamCOPS, after a dump; the services are stopped meanwhile
+        /// First convert every table to the collation of CamCOPS, after a dump; the services are stopped meanwhile
         #[arg(long)]
         fix_collation: bool,
     },
-    /// Make the account that may only read, for whoever analyses the data
+    /// Create an account that can only read, for data analysts
     GrantReadonly(GrantReadonly),
     /// Empty the database, after a dump, and create its tables again
     Reset(Reset),
-    /// Copy the database for research or training, without what says who a patient is; never in place
+    /// Copy the database for research or training, without what identifies patients
     Anonymise(Anonymise),
 }
 
 /// Flags of `db anonymise`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The site goes on meanwhile. Only administrators of the server can read the copy, until they give it away by a dump or a grant;
-DROP DATABASE removes it. Dates, rare diagnoses and small groups may still tell who somebody is: treat the copy as your rules
-for pseudonymised data say.")]
+The site keeps running. Only administrators of the server can read the copy, until they share it by a dump or a grant;
+DROP DATABASE removes it. Dates, rare diagnoses and small groups may still identify somebody: treat the copy by your rules
+for pseudonymised data.")]
 pub(crate) struct Anonymise {
-    /// The name of the copy, a database that is not there yet
+    /// Name of the copy; a database that does not exist yet
     #[arg(long, value_name = "DATABASE")]
     pub(crate) to: String,
 }
@@ -50,7 +50,7 @@ pub(crate) struct GrantReadonly {
     /// The account [default: the one in database.readonly_user, or the application's with _reports]
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// Where it comes from, such as 10.0.0.5 or 10.0.0.% [default: this machine]
+    /// Where it logs in from, such as 10.0.0.5 or 10.0.0.% [default: this machine]
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
     /// Where its password comes from.
@@ -61,8 +61,8 @@ pub(crate) struct GrantReadonly {
 /// A password that may be given, and is made otherwise.
 #[derive(Debug, Args)]
 pub(crate) struct GivenPassword {
-    /// A file that only root can read and that holds the password, or - for standard input or the terminal [default: the
-    /// one that is kept, or a new one]
+    /// File with the password, readable by root alone, or - for standard input or the terminal [default: the
+    /// stored password, or a new one]
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
     pub(crate) password_file: Option<PathBuf>,
 }
@@ -70,16 +70,16 @@ pub(crate) struct GivenPassword {
 /// Flags of `db reset`.
 #[derive(Debug, Args)]
 pub(crate) struct Reset {
-    /// The name of the database that is to be emptied
+    /// Name of the database to empty, as a confirmation
     #[arg(long, value_name = "DATABASE")]
     pub(crate) confirm: Option<String>,
-    /// Also if there are patients or tasks in it
+    /// Empty it even if it contains patients or tasks
     #[arg(long)]
     pub(crate) destroy_clinical_data: bool,
-    /// Make this user of CamCOPS, who may do everything
+    /// Create this CamCOPS superuser
     #[arg(long, value_name = "NAME")]
     pub(crate) superuser: Option<String>,
-    /// The password of that user, the first line of a file; - is standard input
+    /// File whose first line is the password of that user (- for standard input)
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
     pub(crate) superuser_password_file: Option<PathBuf>,
 }
@@ -87,14 +87,14 @@ pub(crate) struct Reset {
 /// What to do with secrets.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretCommand {
-    /// Show where each secret is kept, since when, and whose it is; never the secret
+    /// Show where each secret is stored, its age and its purpose, never the secret itself
     List,
     /// Replace a password everywhere, while the site is in use; broker delays visitors by some seconds, cookie logs everybody out
     Rotate {
-        /// Which one
+        /// The secret to replace
         #[arg(value_enum)]
         name: secrets::SecretName,
-        /// Don't ask before everybody is logged out
+        /// Do not ask before everybody is logged out
         #[arg(short, long)]
         yes: bool,
     },
@@ -105,32 +105,32 @@ pub(crate) enum SecretCommand {
 pub(crate) enum Backup {
     /// Back up the database, with configuration, secrets, certificate and the site's own files, while the site runs
     Create {
-        /// For the timer: clear away afterwards what backup.prune says
+        /// For the timer: delete old backups afterwards, by backup.prune
         #[arg(long, hide = true)]
         scheduled: bool,
     },
-    /// Show the backups that there are
+    /// Show the existing backups
     List,
-    /// Check a backup: its sums, and whether it can be loaded, in a database of its own
+    /// Check a backup: its checksums, and whether it loads into a temporary database
     Verify {
-        /// Which one: its name, its path, or latest [default: latest]
+        /// The backup: its name, its path, or latest [default: latest]
         #[arg(value_name = "NAME", value_hint = ValueHint::DirPath)]
         name: Option<String>,
-        /// Check sums and contents only, without a database
+        /// Check only checksums and contents, without a database
         #[arg(long)]
         quick: bool,
         /// Who can read it.
         #[command(flatten)]
         identity: IdentityFlags,
     },
-    /// Put what a backup has in the place of what is there; on a machine without a site, make the site again
+    /// Replace the data by that of a backup; on a new machine, install the whole site from it
     Restore(Restore),
-    /// Clear away backups that are no longer wanted, never the newest one
+    /// Delete old backups, never the newest one
     Prune {
-        /// Only show what would go
+        /// Only show what would be deleted
         #[arg(long)]
         dry_run: bool,
-        /// Which ones stay [default: as backup.prune says] [possible values: never, generations, first-of-month]
+        /// Which ones to keep [default: backup.prune] [possible values: never, generations, first-of-month]
         #[arg(long, value_name = "RULE", value_parser = one_rule)]
         rule: Option<Pruning>,
     },
@@ -143,7 +143,7 @@ pub(crate) fn one_rule(name: &str) -> Result<Pruning> {
 /// Who can read an encrypted backup.
 #[derive(Debug, Args)]
 pub(crate) struct IdentityFlags {
-    /// The file with the identity of age that can read it
+    /// File with the age identity that decrypts it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) identity: Option<PathBuf>,
 }
@@ -153,15 +153,15 @@ pub(crate) struct IdentityFlags {
 #[command(after_help = "\
 On a new machine: install camcops-provision, copy the whole directory of the backup there, and restore it by its path, with
 --confirm; settings, secrets and certificate come from the backup, and everything is installed.
-A backup decides what runs here, as settings do: restore none whose way you don't know.")]
+A backup decides what runs here, as the settings do: only restore backups from a source that you trust.")]
 pub(crate) struct Restore {
-    /// A backup: its name, its path, or latest; or a dump of the database, plain, by gzip or by zstd
+    /// A backup: its name, its path, or latest; or a dump of the database, plain or compressed by gzip or zstd
     #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
     pub(crate) what: String,
-    /// The name of the database that is to be replaced; always wanted
+    /// Name of the database to replace, as a confirmation; always required
     #[arg(long, value_name = "DATABASE")]
     pub(crate) confirm: Option<String>,
-    /// Also replace settings, secrets, certificate and the site's own files by those of the backup
+    /// Also replace settings, secrets, certificate and the site's files by those of the backup
     #[arg(long)]
     pub(crate) with_configuration: bool,
     /// Who can read it.
@@ -172,7 +172,7 @@ pub(crate) struct Restore {
 /// What to do for a user of CamCOPS.
 #[derive(Debug, Subcommand)]
 pub(crate) enum User {
-    /// Make a superuser; a user that is there becomes one and keeps the password
+    /// Create a superuser; an existing user becomes one and keeps the password
     Superuser {
         /// Which user.
         #[command(flatten)]
@@ -190,7 +190,7 @@ pub(crate) enum User {
         #[command(flatten)]
         password: PasswordFlags,
     },
-    /// Let a user in again who was locked out after too many wrong passwords
+    /// Unlock a user who was locked out after too many wrong passwords
     Enable {
         /// Which user.
         #[command(flatten)]
@@ -201,14 +201,14 @@ pub(crate) enum User {
 /// Which user.
 #[derive(Debug, Args)]
 pub(crate) struct UserFlags {
-    /// The user's name
+    /// Name of the user
     pub(crate) name: String,
 }
 
 /// Where a password comes from.
 #[derive(Debug, Args)]
 pub(crate) struct PasswordFlags {
-    /// A file that only root can read and that holds the password, or - for standard input [default: asked for on the
+    /// File with the password, readable by root alone, or - for standard input [default: asked for on the
     /// terminal]
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
     pub(crate) password_file: Option<PathBuf>,

@@ -72,8 +72,7 @@ async fn create_backup(global: &Global, scheduled: bool) -> Result<Report> {
         "left_out": database.left_out,
         "pruned": gone.iter().map(|found| &found.name).collect::<Vec<_>>(),
     }));
-    let left_out = (!database.left_out.is_empty())
-        .then(|| format!("left out, as CamCOPS has none of its own: {}", database.left_out.join(", ")));
+    let left_out = (!database.left_out.is_empty()).then(|| format!("not included: {}", database.left_out.join(", ")));
     Ok(report
         .with_line(format!(
             "{}: {} in {}, {} MiB, {:.1} s",
@@ -84,14 +83,14 @@ async fn create_backup(global: &Global, scheduled: bool) -> Result<Report> {
             begin.elapsed().as_secs_f64()
         ))
         .with_lines(left_out)
-        .with_lines(gone.iter().map(|found| format!("removed {}, as backup.prune says", found.name))))
+        .with_lines(gone.iter().map(|found| format!("removed {} (backup.prune)", found.name))))
 }
 
 /// The site, even where its journal can't be read: what is wrong there is no reason to lose the patients' data.
 fn saved_site(global: &Global) -> Result<Session> {
     let site = Session::open(global)?;
     let journal = site.journal().unwrap_or_else(|why| {
-        site.style.warn(&[format!("{why:#}; a backup is made all the same")]);
+        site.style.warn(&[format!("{why:#}; the backup is made nevertheless")]);
         Journal::default()
     });
     site.load_secrets(&site.read_existing(&journal)?)?;
@@ -124,7 +123,7 @@ impl Payload {
         let Some(flow) = &mut self.decrypted else {
             return read(&mut self.file);
         };
-        let mut output = flow.output.take().context("age writes nothing")?;
+        let mut output = flow.output.take().context("age printed nothing")?;
         let done = read(&mut output);
         // What is behind the end is of no interest.
         let _ = std::io::copy(&mut output, &mut std::io::sink());
@@ -146,14 +145,15 @@ fn open_payload(host: &Host, file: &File, encrypted: bool, identity: Option<&Pat
             let identity = std::path::absolute(identity)?;
             let age = host.child("age").args(["--decrypt", "--identity"]);
             let flow = age.args([&identity]).stdin(file.try_clone()?).flow(Ends::Output);
-            Some(flow.context("the backup is encrypted, and age decrypts it; install its package")?)
+            Some(flow.context("the backup is encrypted; install the package age to decrypt it")?)
         }
     };
     Ok(Payload { file, decrypted })
 }
 
 fn identity_needed() -> anyhow::Error {
-    Exit::Usage.because("the backup is encrypted: name the file of the identity that can read it, --identity FILE")
+    Exit::Usage
+        .because("the backup is encrypted: give the file of the age identity that decrypts it, with --identity FILE")
 }
 
 /// The path of a backup by its name, or the path that is given.
@@ -195,7 +195,7 @@ async fn verify_backup(global: &Global, name: Option<&str>, quick: bool, identit
             let wanted = opened.manifest.files.iter().map(|kept| &kept.path);
             match kept.iter().eq(wanted) {
                 true => Ok(()),
-                false => Err(Exit::Unusable.because(format!("{path}: the files are not those of its manifest"))),
+                false => Err(Exit::Unusable.because(format!("{path}: the files do not match its manifest"))),
             }
         })?;
     }
@@ -216,9 +216,9 @@ async fn verify_backup(global: &Global, name: Option<&str>, quick: bool, identit
         site.close_after(loaded.and(cleared)).await?;
     }
     let how = match (quick, looked_into) {
-        (true, false) => "its sums are right; it is encrypted, and was not looked into",
-        (true, true) => "its sums are right, and it has what it says",
-        (false, _) => "it was loaded into a database of its own, and has what it says",
+        (true, false) => "its checksums are right; it is encrypted, and its contents were not checked",
+        (true, true) => "its checksums and its contents are right",
+        (false, _) => "it was loaded into a temporary database, and its contents are right",
     };
     let rows = opened.manifest.database.rows();
     let report = Report::new(json!({
@@ -250,7 +250,7 @@ fn scan_dump(packed: &mut dyn Read, path: &str) -> Result<DumpScan> {
             some => scan.feed(&piece[..some]),
         }
     }
-    if scan.complete { Ok(scan) } else { Err(damaged("does not come to its end".into())) }
+    if scan.complete { Ok(scan) } else { Err(damaged("is incomplete".into())) }
 }
 
 /// Loads the database of a backup into one that is made for it.
@@ -263,10 +263,10 @@ async fn load_beside(
 ) -> Result<String> {
     let host = &site.host;
     let database = &opened.manifest.database;
-    load::need_power(known, ", or look at it without: --quick")?;
+    load::need_power(known, ", or check it without a database: --quick")?;
     known.server.started(host).await?;
     load::check_room(host, known, database.data_bytes).await?;
-    site.drivers.application()?.tell.line(&format!("loading {} into a database of its own", opened.path));
+    site.drivers.application()?.tell.line(&format!("loading {} into a temporary database", opened.path));
     let name = load::create_scratch(known, purpose, &database.charset, &database.collation).await?;
     let payload = open_database(host, opened, identity)?;
     let source = match payload.decrypted {
@@ -293,7 +293,7 @@ fn list_backups(site: &Session) -> Result<Report> {
 fn format_entry(found: &BackupEntry) -> String {
     let what = match (found.what, &found.manifest) {
         (BackupKind::Unfinished, _) => "unfinished: the next `backup create` or `prune` removes it".to_owned(),
-        (BackupKind::Dump, _) => "the database alone".to_owned(),
+        (BackupKind::Dump, _) => "database only".to_owned(),
         (BackupKind::Backup, None) => "its manifest can't be read".to_owned(),
         (BackupKind::Backup, Some(manifest)) => format!(
             "CamCOPS {}, revision {}, {} by {}{}{}",
@@ -302,7 +302,7 @@ fn format_entry(found: &BackupEntry) -> String {
             count_of(manifest.database.rows(), "row"),
             manifest.server,
             if manifest.encrypted_to.is_some() { ", encrypted" } else { "" },
-            found.before().map_or_else(String::new, |before| format!(", from before {before}: not the latest"))
+            found.before().map_or_else(String::new, |before| format!(", made before {before}: not the latest"))
         ),
     };
     format!("{}  {:>9} MiB  {what}", found.name, format_mib(found.bytes))
@@ -387,6 +387,6 @@ fn report_pruned(site: &Session, gone: &[BackupEntry], dry_run: bool) -> Report 
         .with_lines(gone.iter().map(|found| format!("{verb} {}, {} MiB", found.name, format_mib(found.bytes))))
         .with_remark(match gone.is_empty() {
             true => "nothing to remove".to_owned(),
-            false => format!("{verb} {} MiB altogether", format_mib(freed)),
+            false => format!("{verb} {} MiB in total", format_mib(freed)),
         })
 }

@@ -27,9 +27,7 @@ use time::format_description::well_known::Rfc3339;
 
 pub(crate) async fn run(global: &Global, command: &BundleCommand) -> Result<Report> {
     if global.root.is_some() {
-        return Err(
-            Exit::Usage.because("a bundle is for a machine, and a staged tree has no packages; leave --root out")
-        );
+        return Err(Exit::Usage.because("a staged tree has no packages to bundle; run without --root"));
     }
     match command {
         BundleCommand::Create(flags) => box_future(|| create_bundle(global, flags)).await,
@@ -74,7 +72,7 @@ async fn create_bundle(global: &Global, flags: &BundleCreate) -> Result<Report> 
             written.sha256
         ))
         .with_line(
-            "there: `camcops-provision bundle verify FILE`, then `camcops-provision install --offline --bundle FILE`",
+            "on the other machine: `camcops-provision bundle verify FILE`, then `camcops-provision install --offline --bundle FILE`",
         ))
 }
 
@@ -86,15 +84,15 @@ fn output_path(host: &Host, out: &Path) -> Result<String> {
     let directory = out.rsplit_once('/').map_or("", |(directory, _)| directory);
     let directory = if directory.is_empty() { "/" } else { directory };
     let Some(found) = host.look_into(directory)? else {
-        return Err(cant(format!("there is no directory {directory}; make it, or name another file")));
+        return Err(cant(format!("there is no directory {directory}; create it, or choose another file")));
     };
     // Where only owners may rename and remove, nobody exchanges what is made here.
     let sticky = host.is_ours(&PathInfo { mode: 0, ..found.clone() }) && found.mode & 0o1000 != 0;
     if !sticky && !host.is_ours(&found) {
-        return Err(cant(format!("others can change what is in {directory}; name a file in a directory of yours")));
+        return Err(cant(format!("other accounts can write to {directory}; choose a file in a directory of yours")));
     }
     match host.stat(out)? {
-        Some(_) => Err(cant("it is there already; choose another name".into())),
+        Some(_) => Err(cant("it exists already; choose another name".into())),
         None => Ok(out.to_owned()),
     }
 }
@@ -115,16 +113,15 @@ impl Work<'_> {
         if host.stat(&path)?.is_none() {
             host.make_directory(&path, None, 0o700)?;
         } else if !host.stat(&path)?.is_some_and(|found| host.is_ours(&found)) {
-            return Err(
-                Exit::CannotCreate.because(format!("{path} is somebody else's; move it away, or name another file"))
-            );
+            return Err(Exit::CannotCreate
+                .because(format!("{path} belongs to another account; move it away, or choose another file")));
         }
         if host.stat(&lock)?.is_none() {
             host.put_file(&lock, b"", None, 0o600)?;
         }
         let file = host.open_for_appending(&lock)?.with_context(|| format!("{lock} is gone"))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| Exit::Locked.because(format!("another run makes {out} just now; wait for it")))?;
+            .map_err(|_| Exit::Locked.because(format!("another run is writing {out}; wait for it")))?;
         // What is left of one that was killed.
         for name in host.list(&path)?.unwrap_or_default() {
             if name != "lock" {
@@ -157,7 +154,7 @@ fn fill_bundle(
         false => compact_advisories(host, given, &at(ADVISORY_FILE))?,
     };
     let recipe = site.drivers.release.as_ref();
-    let recipe = recipe.context("a release can't be built here")?;
+    let recipe = recipe.context("a release can't be built on this machine")?;
     let wanted = release::fetch::wanted_release(host, recipe)?;
     let known = site.facts.flavour.packages;
     let [python, venv, _] = release::python::python_packages(known.manager, &wanted.python);
@@ -228,10 +225,10 @@ fn verify_file(file: &Path) -> Result<Report> {
     let path = file.display().to_string();
     let manifest = read::verify_bundle(&path)?;
     if let Some(why) = manifest.misfit(&Host::live()?)? {
-        return Err(Exit::Unusable.because(format!("the bundle {path} is whole, but {why}")));
+        return Err(Exit::Unusable.because(format!("the bundle {path} is complete, but {why}")));
     }
     Ok(Report::new(manifest_summary(&manifest, &path))
-        .with_line(format!("{path} is whole: {}", describe_manifest(&manifest))))
+        .with_line(format!("{path} is complete: {}", describe_manifest(&manifest))))
 }
 
 fn describe_manifest(manifest: &BundleManifest) -> String {

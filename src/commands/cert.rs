@@ -94,7 +94,7 @@ fn show_certificate(site: &Session) -> Result<Report> {
         ("chain", format!("{}, issued by {}, until {}", link.subject, link.issuer, link.not_after))
     };
     let renewed = (site.settings().tls.mode == TlsMode::Certbot)
-        .then(|| ("renewed by", renewer.unwrap_or_else(|| "nobody: certbot's timer is not active".into())));
+        .then(|| ("renewed by", renewer.unwrap_or_else(|| "nothing: certbot's timer is not active".into())));
     let before = |one: &FormerCertificate| ("before", format!("{}, made {}", one.fingerprint_sha256, one.not_before));
     Ok(report
         .with_row("file", path)
@@ -159,7 +159,7 @@ fn request_certificate(global: &Global, new_key: bool) -> Result<Report> {
         }
         None => {
             return Err(Exit::Unreachable
-                .because(format!("there is no key at {shown}: run `camcops-provision install`, or take --new-key")));
+                .because(format!("there is no key at {shown}: run `camcops-provision install`, or use --new-key")));
         }
     };
     let request = certificate::create_request(&key, &site.subject())
@@ -167,6 +167,6 @@ fn request_certificate(global: &Global, new_key: bool) -> Result<Report> {
     Ok(Report::new(json!({ "instance": site.instance, "request": request, "key_file": shown }))
         .with_text(request)
         .with_note(format!(
-            "the key stays in {shown}; when the authority has signed: `camcops-provision cert install --cert FILE --chain FILE`"
+            "the key stays in {shown}; when you have the signed certificate: `camcops-provision cert install --cert FILE --chain FILE`"
         )))
 }

@@ -65,7 +65,7 @@ fn get_setting(site: &Session, key: &str) -> Result<Report> {
         Exit::Usage.because(match (why, site.settings().get(&by_file)) {
             (Some(why), _) => why.to_string(),
             (None, Some(path)) if is_secret => {
-                format!("{key}: it is in the file {} ({by_file}), and is not shown", path.trim())
+                format!("{key}: stored in the file {} ({by_file}), not shown", path.trim())
             }
             (None, _) if is_secret => {
                 format!("{key}: not set; `camcops-provision config set {key}` asks for it")
@@ -168,9 +168,7 @@ pub(crate) fn edit_file(file: &Path, changes: &[(&str, Option<&str>)]) -> Result
 pub(crate) fn report_change(file: &Path, changed: bool) -> Report {
     let file = file.display().to_string();
     Report::new(json!({ "file": file, "changed": changed })).with_notes(changed.then(|| {
-        format!(
-            "{file} is written; `camcops-provision plan` shows what that means, `camcops-provision install` does it"
-        )
+        format!("{file} saved; `camcops-provision plan` shows what changes, `camcops-provision install` applies it")
     }))
 }
 
@@ -203,17 +201,17 @@ fn validate_settings(global: &Global) -> Result<Report> {
     }
     Ok(report.with_line(match &verdict {
         Verdict::Read(reading) => format!(
-            "the settings are right, and the installed CamCOPS can start with them (it took {:.0} s to see)",
+            "the settings are valid, and the installed CamCOPS can start with them (checked in {:.0} s)",
             reading.seconds
         ),
-        Verdict::NotAsked(why) => format!("the settings are right; CamCOPS itself was not asked: {why}"),
+        Verdict::NotAsked(why) => format!("the settings are valid; not checked with CamCOPS itself: {why}"),
     }))
 }
 
 /// What the installed CamCOPS says of the configuration that the settings make.
 fn try_settings(site: &Session) -> Result<Verdict> {
     if site.host.staged_root().is_some() || !site.host.is_root() {
-        return Ok(Verdict::NotAsked("only root can, and only on the machine that runs it".into()));
+        return Ok(Verdict::NotAsked("only root can, and only on the machine itself".into()));
     }
     let recipe = site.recipe(&site.read_existing(&site.journal()?)?)?;
     trial::try_configuration(site, &recipe)
@@ -233,7 +231,7 @@ fn render_file(site: &Session, path: Option<&str>) -> Result<Report> {
         .collect();
     let [wanted] = fits[..] else {
         let names: Vec<&str> = files.iter().map(|wanted| wanted.resource.name()).collect();
-        let what = if fits.is_empty() { "is none of" } else { "is more than one of" };
+        let what = if fits.is_empty() { "is not one of" } else { "matches more than one of" };
         return Err(Exit::Usage.because(format!("{wanted_path} {what}:\n  {}", names.join("\n  "))));
     };
     let bytes = wanted
@@ -241,7 +239,7 @@ fn render_file(site: &Session, path: Option<&str>) -> Result<Report> {
         .facets()
         .and_then(|facets| facets.content())
         .and_then(|content| content.bytes())
-        .context("a file without content")?;
+        .context("an empty file")?;
     let text = String::from_utf8_lossy(bytes);
     let text = match wanted.shown {
         Shown::Whole => text.into_owned(),
@@ -257,14 +255,14 @@ fn render_file(site: &Session, path: Option<&str>) -> Result<Report> {
 fn edit_settings(global: &Global) -> Result<Report> {
     need_root(global, "change the settings")?;
     if !terminal::is_input() {
-        return Err(Exit::Usage.because("config edit needs a terminal; config set KEY VALUE works without one"));
+        return Err(Exit::Usage.because("config edit needs a terminal; use config set KEY VALUE without one"));
     }
     let file = settings_file(&open_host(global)?, global);
     let old = read_settings_file(&file)?;
     let copy = hidden_beside(&file, "edit");
     let text = old.clone().unwrap_or_else(settings::example);
     if copy.exists() {
-        terminal::print_note(&format!("this goes on with {}, which was not saved last time", copy.display()));
+        terminal::print_note(&format!("continuing with {}, which was not saved last time", copy.display()));
     } else {
         write_private(&copy, &text)?;
     }
@@ -274,7 +272,11 @@ fn edit_settings(global: &Global) -> Result<Report> {
         remove_file(&copy).with_context(|| format!("can't remove {}", copy.display()))?;
     }
     let changed = result.with_context(|| {
-        format!("{} is unchanged; your text is in {}, and config edit goes on with it", file.display(), copy.display())
+        format!(
+            "{} is unchanged; your text is in {}, and config edit continues with it",
+            file.display(),
+            copy.display()
+        )
     })?;
     Ok(report_change(&file, changed))
 }

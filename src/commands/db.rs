@@ -83,7 +83,7 @@ async fn upgrade_database(global: &Global) -> Result<Report> {
     }
     Ok(report
         .with_line(format!("the tables of {}: revision {before} -> {after}", known.database))
-        .with_lines(dump.map(|dump| format!("the data from before is in {dump}"))))
+        .with_lines(dump.map(|dump| format!("the old data is in {dump}"))))
 }
 
 struct Migrated {
@@ -125,7 +125,7 @@ async fn migrate_database(site: &Session, known: &Database, stop: Interrupt) -> 
             };
             // Services would write to tables that are half-way.
             return match begun {
-                true => Err(why.context("the services are stopped, as the tables are half-way")),
+                true => Err(why.context("the services are stopped, because the tables are only partly converted")),
                 false => with_services(Err(why), site, &mut writer).await,
             };
         }

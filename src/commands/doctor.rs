@@ -35,7 +35,7 @@ async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Session, Vec<C
     let journal = site.journal()?;
     if !journal.exists() && !flags.preflight {
         return Err(Exit::Failed.because(format!(
-            "the instance {} is not installed; `camcops-provision doctor --preflight` says whether it could be",
+            "the instance {} is not installed; `camcops-provision doctor --preflight` checks whether it can be",
             site.instance
         )));
     }
@@ -162,6 +162,6 @@ pub(crate) async fn before_install(site: &Session) -> Result<()> {
     match lines(Health::Failed) {
         failed if failed.is_empty() => Ok(()),
         failed => Err(Exit::CannotCreate
-            .because(format!("this machine is not ready, and nothing was changed:\n{}", failed.join("\n")))),
+            .because(format!("this machine is not ready; nothing was changed:\n{}", failed.join("\n")))),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn run(global: &Global, flags: &WithEnvironment) -> Result<Report> {
     let (variables, wrong) = parse_variables(&text);
     for line in wrong {
         // What stands there may be a secret.
-        terminal::print_note(&format!("{path}:{line}: is no NAME=VALUE, and is ignored"));
+        terminal::print_note(&format!("{path}:{line}: not NAME=VALUE, ignored"));
     }
     let account = &flags.account;
     let user = nix::unistd::User::from_name(account)?

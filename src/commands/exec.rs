@@ -32,7 +32,7 @@ pub(crate) async fn run(global: &Global, arguments: &[OsString]) -> Result<Repor
         && site.settings().site.environment == Environment::Production
     {
         return Err(Exit::Settings.because(format!(
-            "{DEMONSTRATION} puts invented patients among those of a site that is in use: where it is not, say so first with `camcops-provision config set site.environment test`",
+            "{DEMONSTRATION} adds invented patients to a site that is in use; if this is a test site, run `camcops-provision config set site.environment test` first",
         )));
     }
     camcops_server(&site, arguments).await
@@ -80,16 +80,14 @@ pub(crate) async fn run_database(global: &Global) -> Result<Report> {
         .find_map(|name| which::which_in(name, Some("/usr/bin:/usr/local/bin"), "/").ok())
         .ok_or_else(|| {
             Exit::Unreachable.because(match site.settings().database.mode {
-                Mode::Local => "the client of the database is not installed; run `camcops-provision install`",
-                Mode::External => {
-                    "the client of the database is not installed: on Debian its package is mariadb-client"
-                }
+                Mode::Local => "the database client is not installed; run `camcops-provision install`",
+                Mode::External => "the database client is not installed; on Debian its package is mariadb-client",
             })
         })?;
     let options = &site.layout.option_file;
     if site.host.stat(options)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
-            "there is no {options}, which holds the application's login: run `camcops-provision install`"
+            "there is no {options}, which contains the application's login: run `camcops-provision install`"
         )));
     }
     let name = site.settings().database.name_or(&site.layout.slug);

@@ -20,17 +20,17 @@ type InitQuestion = (&'static str, &'static str, Option<(&'static str, &'static 
 const QUESTIONS: [InitQuestion; 13] = [
     ("web.server_names", "Name of the site, as users will type it", None),
     ("web.path", "Path of CamCOPS on that site", None),
-    ("account.user", "Account of the services: auto (the web server's) or camcops (their own)", None),
+    ("account.user", "Account of the services: auto (that of the web server) or camcops (a dedicated one)", None),
     ("database.mode", "Database: local or external", None),
-    ("database.host", "Machine of the database", Some(("database.mode", "external"))),
+    ("database.host", "Host of the database", Some(("database.mode", "external"))),
     ("database.password_file", "File with the database password", Some(("database.mode", "external"))),
     ("broker.mode", "RabbitMQ broker: local or external", None),
-    ("broker.host", "Machine of the broker", Some(("broker.mode", "external"))),
+    ("broker.host", "Host of the broker", Some(("broker.mode", "external"))),
     ("broker.password_file", "File with the broker password", Some(("broker.mode", "external"))),
     ("tls.mode", "Certificate: self-signed or files", None),
     ("tls.certificate", "Certificate file", Some(("tls.mode", "files"))),
     ("tls.key", "Key file", Some(("tls.mode", "files"))),
-    ("site.environment", "Real patients (production) or trying out (test)", None),
+    ("site.environment", "Use: production (real patients) or test", None),
 ];
 
 pub(crate) fn run(global: &Global) -> Result<Report> {
@@ -43,7 +43,7 @@ pub(crate) fn run(global: &Global) -> Result<Report> {
     }
     if !terminal::is_input() {
         return Err(Exit::Usage.because(format!(
-            "init asks questions and needs a terminal; without one, write {} yourself: `camcops-provision config keys` prints every key",
+            "init asks questions and needs a terminal; without one, write {} yourself (`camcops-provision config keys` prints every key)",
             file.display()
         )));
     }
@@ -82,7 +82,7 @@ pub(crate) fn run(global: &Global) -> Result<Report> {
     }
     let sources = settings::Sources { files: vec![(file.clone(), text.clone())], ..settings::Sources::default() };
     settings::Settings::resolve(&sources).map_err(|problems| {
-        Exit::Settings.because(format!("nothing was written, because together the answers are wrong:\n{problems}"))
+        Exit::Settings.because(format!("nothing was written, because the answers contradict each other:\n{problems}"))
     })?;
     replace_file(&file, &text)?;
     Ok(report_change(&file, true))

@@ -1,5 +1,7 @@
 //! `install`, `plan`, `uninstall`.
 
+mod next_steps;
+
 use super::superuser::{ask_name, ask_password, take_file};
 use super::{cert, doctor, load_site, need_root, purge, refuse_unknown_distribution};
 use crate::archive::bundle;
@@ -85,7 +87,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     refuse_unknown_distribution(&site)?;
     if site.host.staged_root().is_none() && site.host.stat(TOOL)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
-            "the services call {TOOL}, and there is none: put this program there, as its package and packaging/from-source do, and run again"
+            "the services call {TOOL}, which does not exist: install this program there, as its package and packaging/from-source do, and run again"
         )));
     }
     let (mut recipe, mut plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
@@ -111,6 +113,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
         site.close().await;
         return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts));
     }
+    let is_first = next_steps::is_first(&plan);
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
         site.drivers.refuse_unfit_apache(&site.host)?;
     }
@@ -126,8 +129,8 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     let changes = count_of(plan.changes.len(), "change");
     let place = place_of(&site.host);
     // How much there is to fetch takes a moment to find out, and only who is asked needs to know.
-    let fetched = if flags.yes || !has_terminal() { String::new() } else { describe_fetching(&site, &plan) };
-    let what = format!("Make {changes} to {place}{fetched}");
+    let cost = if flags.yes || !has_terminal() { String::new() } else { describe_cost(&site, &plan)? };
+    let what = format!("Make {changes} to {place}{cost}");
     let question = Question { plan: Some(&shown), ..Question::new(&what, Enter::No) };
     ask_to_agree(&question, flags.yes, site.style)?;
     let mut writer = Writer::open(&site.host, &site.instance, "install")?;
@@ -143,7 +146,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
         anyhow::Ok((recipe, plan, outcome))
     };
     let (recipe, plan, outcome) = site.close_after(converged.await).await?;
-    Ok(report_installed(&site, &recipe, &plan, Some(&outcome), &flags.parts))
+    Ok(report_installed(&site, &recipe, &plan, Some((&outcome, is_first)), &flags.parts))
 }
 
 /// Where changes are made, in a question.
@@ -154,8 +157,14 @@ fn place_of(host: &Host) -> String {
     }
 }
 
-/// How much a plan would fetch, in brackets, as far as that is known without fetching anything.
-fn describe_fetching(site: &Session, plan: &Plan) -> String {
+/// How long a plan takes and how much it fetches, in brackets, as far as that is known from earlier runs and without
+/// fetching anything.
+fn describe_cost(site: &Session, plan: &Plan) -> Result<String> {
+    let time = engine::expect_time(&site.journal()?, &plan.changes);
+    let time = time.filter(|time| time.as_secs() > 0).map(|time| match time.as_secs() {
+        seconds @ ..60 => format!("about {seconds} s"),
+        seconds => format!("about {} min", seconds.div_ceil(60)),
+    });
     let resources = || plan.changes.iter().filter(|one| one.action == Action::Create).map(|one| &one.change.resource);
     let is_fetched = !site.settings().network.offline && site.settings().camcops.source == Source::Pypi;
     let packages =
@@ -163,10 +172,14 @@ fn describe_fetching(site: &Session, plan: &Plan) -> String {
     let packages = packages.map(|bytes| format!("{} MB of packages", bytes.div_ceil(1_000_000)));
     let mut releases = resources().filter(|resource| matches!(resource, Resource::Release(_)));
     let release = releases.next().filter(|_| is_fetched).map(|_| "CamCOPS from the Python package index".to_owned());
-    match [packages, release].into_iter().flatten().collect::<Vec<_>>().join(" and ") {
+    let fetched = match [packages, release].into_iter().flatten().collect::<Vec<_>>().join(" and ") {
+        nothing if nothing.is_empty() => None,
+        some => Some(format!("{some} to fetch")),
+    };
+    Ok(match [time, fetched].into_iter().flatten().collect::<Vec<_>>().join(", ") {
         nothing if nothing.is_empty() => nothing,
-        some => format!(" ({some} to fetch)"),
-    }
+        some => format!(" ({some})"),
+    })
 }
 
 /// Flags that are settings for this one run.
@@ -183,10 +196,11 @@ fn report_installed(
     site: &Session,
     recipe: &Recipe,
     plan: &Plan,
-    outcome: Option<&engine::RunOutcome>,
+    made: Option<(&engine::RunOutcome, bool)>,
     parts: &Parts,
 ) -> Report {
     let nothing = engine::RunOutcome::default();
+    let (outcome, is_first) = made.map_or((None, false), |(outcome, is_first)| (Some(outcome), is_first));
     let mut report = Report::new(json!({
         "instance": site.instance,
         "changed": outcome.map_or(0, |outcome| outcome.done),
@@ -206,6 +220,9 @@ fn report_installed(
     }
     // Every service was seen to answer by now, or this run would not have come so far.
     if site.host.staged_root().is_none() && parts.whole() {
+        if is_first {
+            report = report.with_rows(next_steps::list_next_steps(site));
+        }
         report = report.with_line(format!("The CamCOPS application is running at {}", site.url()));
     }
     report
@@ -282,5 +299,5 @@ fn describe_undoing(host: &Host, owned: &[Owned], data: Data) -> String {
 fn report_uninstalled(host: &Host, instance: &str, outcome: &engine::RunOutcome, dumps: &[String]) -> Report {
     Report::new(json!({ "instance": instance, "undone": outcome.done, "left": outcome.left, "dumps": dumps }))
         .with_text(describe_outcome(host, "uninstalled", outcome))
-        .with_lines(dumps.iter().map(|dump| format!("the data is in {dump}")))
+        .with_lines(dumps.iter().map(|dump| format!("the data is kept in {dump}")))
 }

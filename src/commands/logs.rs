@@ -37,10 +37,10 @@ struct LogSource {
 pub(crate) fn run(global: &Global, flags: &Logs) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
-        return Err(Exit::Usage.because("a staged tree has no logs; leave --root out"));
+        return Err(Exit::Usage.because("a staged tree has no logs; run without --root"));
     }
     if flags.follow && global.json {
-        return Err(Exit::Usage.because("--follow has no end, and --json makes one document"));
+        return Err(Exit::Usage.because("--follow cannot be used with --json, which prints one document"));
     }
     let sources = log_sources(&site, &flags.chosen.services)?;
     let in_journal = site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
@@ -75,7 +75,7 @@ fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<R
         let read = site.host.child("systemd-analyze").args(["timestamp", "--", since]).end();
         if read.is_ok_and(|read| !read.status.success()) {
             return Err(Exit::Usage.because(format!(
-                "--since: \"{since}\" is no time; these are: 09:30, \"2026-11-21 09:30\", \"1 hour ago\", today"
+                "--since: \"{since}\" is not a time; examples: 09:30, \"2026-11-21 09:30\", \"1 hour ago\", today"
             )));
         }
         arguments.push(format!("--since={since}"));
@@ -121,7 +121,7 @@ fn parse_entry(line: &str, sources: &[LogSource]) -> Option<LogLine> {
 
 fn show_files(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<Report> {
     if flags.since.is_some() {
-        return Err(Exit::Usage.because("--since needs the journal, and these services log into files; use --lines"));
+        return Err(Exit::Usage.because("--since needs the journal, but these services log to files; use --lines"));
     }
     let mut there = Vec::new();
     for source in sources {
@@ -131,7 +131,7 @@ fn show_files(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<Rep
     }
     if there.is_empty() {
         let names: Vec<&str> = sources.iter().map(|source| source.file.as_str()).collect();
-        return Err(Exit::Unreachable.because(format!("nothing was logged yet: there is no {}", names.join(", "))));
+        return Err(Exit::Unreachable.because(format!("nothing logged yet: {} does not exist", names.join(", "))));
     }
     let lines = flags.lines.unwrap_or(LINES);
     if site.style.json {

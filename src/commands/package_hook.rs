@@ -72,7 +72,7 @@ async fn converge_instance(global: &Global, flags: &Install) -> Result<Report> {
             layout::DEFAULT_INSTANCE => String::new(),
             other => format!(" --instance {other}"),
         };
-        format!("pending: {why} (then run: camcops-provision{flag} install; a boot with systemd does it by itself)")
+        format!("pending: {why} (then run: camcops-provision{flag} install; the next boot with systemd does it too)")
     });
     let code = if flags.from_package { 0 } else { exit };
     Ok(Report::new(json!({ "pending": document })).with_lines(lines).with_code(code))

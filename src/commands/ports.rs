@@ -9,7 +9,7 @@ use serde_json::json;
 
 pub(crate) fn run(site: &Session) -> Result<Report> {
     if site.host.staged_root().is_some() {
-        return Err(Exit::Usage.because("ports looks at a running machine; leave --root out"));
+        return Err(Exit::Usage.because("ports needs a running machine; run without --root"));
     }
     let ports = ports::observe_ports(site)?;
     Ok(Report::new(json!({ "instance": site.instance, "ports": ports })).with_lines(ports.iter().map(format_port)))
@@ -28,7 +28,7 @@ fn format_port(port: &UsedPort) -> String {
         (false, _) => listening.join(", "),
         (true, None) if port.hidden => "only root can see it".into(),
         (true, None) if !port.declared.starts_with('/') => "on another machine".into(),
-        (true, _) => "nobody listens".into(),
+        (true, _) => "nothing listens".into(),
     };
     format!("{:<12} {:<34} {listening}", port.purpose, port.declared)
 }

@@ -72,12 +72,12 @@ impl ReleaseRow {
     fn line(&self) -> String {
         let purpose = match self.purpose {
             Use::Current => "current",
-            Use::Previous => "previous: rollback goes back to it",
-            Use::Next => "wanted: install or upgrade makes it the current one",
+            Use::Previous => "previous: for rollback",
+            Use::Next => "next: for install or upgrade",
             Use::Unused => "unused: releases prune removes it",
             Use::NotOurs => "not made by camcops-provision",
         };
-        let whole = if self.whole { "" } else { ", not whole" };
+        let whole = if self.whole { "" } else { ", incomplete" };
         let built = self.built.as_ref().map_or_else(String::new, |built| format!(", built {built}"));
         let python = self.python.as_ref().map_or_else(String::new, |python| format!(", on {python}"));
         format!("{:<28} {:>5} MiB{built}{python}{whole}; {purpose}", self.name, self.bytes >> 20)
@@ -115,7 +115,7 @@ fn list_releases(site: &Session) -> Result<Report> {
     let rows: Vec<ReleaseRow> = all.into_iter().map(|(one, purpose)| ReleaseRow::new(one, purpose)).collect();
     let report = Report::new(json!({ "instance": site.instance, "releases": rows }));
     Ok(match rows.is_empty() {
-        true => report.with_line("there is no release of CamCOPS on this machine"),
+        true => report.with_line("no release of CamCOPS on this machine"),
         false => report.with_table(rows.iter().map(|row| row.line() + "\n").collect::<String>()),
     })
 }
@@ -124,10 +124,7 @@ async fn prune_releases(global: &Global, flags: &Prune) -> Result<Report> {
     let stop = begin_change(global, "remove releases")?;
     let site = Session::open(global)?;
     if !site.journal()?.exists() {
-        return Err(Exit::Usage.because(format!(
-            "instance {} is not installed here, so there is nothing of it to remove",
-            site.instance
-        )));
+        return Err(Exit::Usage.because(format!("instance {} is not installed on this machine", site.instance)));
     }
     // A build or an upgrade under way needs what nobody seems to need.
     let mut writer = Writer::open(&site.host, &site.instance, "releases prune")?;
@@ -145,7 +142,10 @@ async fn prune_releases(global: &Global, flags: &Prune) -> Result<Report> {
         if !flags.dry_run {
             let mut lines = Lines::new(site.style, &site.host);
             if writer.journal.find(&resource).is_none() {
-                left.push(Left { resource, why: "another instance made it: prune there, with --instance".into() });
+                left.push(Left {
+                    resource,
+                    why: "created by another instance: prune it there, with --instance".into(),
+                });
                 continue;
             }
             let undone = engine::undo_resource(&site.drivers, &mut writer, &site.instance, &resource, &mut lines);
@@ -166,7 +166,7 @@ async fn prune_releases(global: &Global, flags: &Prune) -> Result<Report> {
     }));
     Ok(report.with_lines(left.iter().map(|one| format!("kept: {} ({})", one.resource.name(), one.why))).with_line(
         match (removed.as_slice(), flags.dry_run) {
-            ([], _) => "nothing to remove: every release is needed or kept".to_owned(),
+            ([], _) => "nothing to remove: every release is in use or kept".to_owned(),
             (names, true) => format!("would remove {}: {} MiB", names.join(", "), bytes >> 20),
             (names, false) => format!("removed {}: {} MiB", names.join(", "), bytes >> 20),
         },

@@ -46,7 +46,7 @@ async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> 
     let there = site.facts.memory_mb;
     if after.memory_mb > there && after.memory_mb > before.memory_mb {
         return Err(Exit::Settings.because(format!(
-            "{told} may need {} MiB together, and this machine has {there} MiB; choose fewer",
+            "{told} may need {} MiB together, but this machine has {there} MiB; choose fewer",
             after.memory_mb
         )));
     }
@@ -63,7 +63,7 @@ async fn check_fit(site: &Session, before: &Needs, after: &Needs) -> Result<()> 
     let needed = after.connections + others + SPARE;
     if needed > most {
         return Err(Exit::Settings.because(format!(
-            "{told} may need {} connections to the database; with those of others that makes {needed}, and the server takes {most}: raise max_connections there, or choose fewer",
+            "{told} may need {} database connections; with those of others that makes {needed}, but the server accepts {most}: raise max_connections there, or choose fewer",
             after.connections
         )));
     }
@@ -94,7 +94,7 @@ pub(super) fn refuse_overruled<T>(site: &Session, changes: &[(&str, T)]) -> Resu
     });
     if let Some((key, origin)) = overruled {
         return Err(Exit::Settings.because(format!(
-            "{key} is said by {origin}, which has the last word: change it there, and run `camcops-provision install`"
+            "{key} is set by {origin}, which takes precedence: change it there, and run `camcops-provision install`"
         )));
     }
     Ok(())
@@ -120,6 +120,6 @@ mod tests {
         for wrong in ["server", "server=0", "server=257", "workers=2x4", "web=1", "=", ""] {
             assert!(read(wrong).unwrap_err().to_string().contains("server=N"), "{wrong}");
         }
-        assert!(read("monitor=2").unwrap_err().to_string().contains("there is one"));
+        assert!(read("monitor=2").unwrap_err().to_string().contains("exactly one process"));
     }
 }

@@ -78,11 +78,11 @@ fn secret_purpose(site: &Session, name: SecretName) -> Result<String> {
         }
         SecretName::Readonly => match reader {
             Some(user) => Ok(format!("reports are read from the database as {}", user.as_str())),
-            None => Err(anyhow!("no account only reads from the database: database.readonly_user names one")),
+            None => Err(anyhow!("there is no read-only database account: set database.readonly_user")),
         },
         SecretName::Broker => Ok(format!("the services log in to the broker as {}", settings.broker.user_or(slug))),
-        SecretName::Monitor => Ok(format!("the monitor's pages are for {}", settings.monitor.user.as_str())),
-        SecretName::Cookie => Ok("signs the cookies of those who are logged in".into()),
+        SecretName::Monitor => Ok(format!("login of {} to the monitor's pages", settings.monitor.user.as_str())),
+        SecretName::Cookie => Ok("signs the session cookies".into()),
     }
 }
 
@@ -189,18 +189,18 @@ async fn apply_rotation(
 fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {
     match name {
         SecretName::Database => format!(
-            "the application logs in to the database by a new password, kept in {file}; nobody was turned away, and the former one is refused now"
+            "the application logs in to the database with a new password, stored in {file}; the site was available throughout, and the old password no longer works"
         ),
-        SecretName::Readonly => format!(
-            "the account that only reads from the database has a new password, in {file}; whoever reads needs it from now on"
-        ),
+        SecretName::Readonly => {
+            format!("the read-only database account has a new password, in {file}; its users need it from now on")
+        }
         SecretName::Broker => format!(
-            "the services log in to the broker by a new password, kept in {file}; the former one is refused now"
+            "the services log in to the broker with a new password, stored in {file}; the old password no longer works"
         ),
         SecretName::Monitor => {
-            format!("the monitor asks {} for a new password, in {file}", site.settings().monitor.user.as_str())
+            format!("the monitor has a new password for {}, in {file}", site.settings().monitor.user.as_str())
         }
-        SecretName::Cookie => "the cookies have a new secret: everybody has to log in again".to_owned(),
+        SecretName::Cookie => "the cookie secret was replaced: all users have to log in again".to_owned(),
     }
 }
 
@@ -238,7 +238,7 @@ fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
     }
     if let (setting, Some(path)) = given_file(site, name) {
         return Err(Exit::Settings.because(format!(
-            "the secret {} is your own, in {}: change it where it is asked for, write it into that file, and run `camcops-provision install`; or take {setting} out of the settings to have one made and kept here",
+            "the secret {} is in a file of yours, {}: change it on its server, write it to that file, and run `camcops-provision install`; or unset {setting} to have one generated",
             name.as_str(),
             path.as_str()
         )));
@@ -249,22 +249,22 @@ fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
         SecretName::Database | SecretName::Readonly
             if database.mode == Mode::External && database.admin_defaults_file.is_none() =>
         {
-            Some(("database", "or set database.admin_defaults_file, and camcops-provision does it"))
+            Some(("database", "or set database.admin_defaults_file to let camcops-provision do it"))
         }
         SecretName::Broker if settings.broker.mode == Mode::External => {
-            Some(("broker", "which camcops-provision only logs in to"))
+            Some(("broker", "camcops-provision does not administer that server"))
         }
         _ => None,
     };
     if let Some((server, more)) = elsewhere {
         let (setting, _) = given_file(site, name);
         return Err(Exit::Settings.because(format!(
-            "the account is on a {server} server that others look after: have them give it another password, write that into a file that only root can read, name the file in {setting}, and run `camcops-provision install` ({more})"
+            "the account is on a {server} server that this program does not administer: have its password changed there, write it to a file that only root can read, set {setting} to that file, and run `camcops-provision install` ({more})"
         )));
     }
     if !site.journal()?.exists() {
         return Err(Exit::Unreachable
-            .because("nothing is installed here yet, so no secret is in use: run `camcops-provision install`"));
+            .because("nothing is installed yet, so no secret is in use: run `camcops-provision install`"));
     }
     Ok(())
 }
@@ -281,7 +281,7 @@ fn refuse_kept(site: &Session, name: SecretName, recipe: &Recipe) -> Result<()> 
     let by_file = format!("{needed}{}", settings::BY_FILE);
     if passed.is_some_and(|values| values.contains_key(needed) || values.contains_key(&by_file)) {
         return Err(Exit::Settings.because(format!(
-            "config.{section}.{needed} in the settings says what is used instead: change it there and run `camcops-provision install`, or take it out first"
+            "config.{section}.{needed} in the settings overrides it: change it there and run `camcops-provision install`, or unset it first"
         )));
     }
     let Some(kept) = recipe.kept.iter().find(|kept| kept.key.eq_ignore_ascii_case(needed)) else {
@@ -294,7 +294,7 @@ fn refuse_kept(site: &Session, name: SecretName, recipe: &Recipe) -> Result<()> 
         return Ok(());
     }
     Err(Exit::Settings.because(format!(
-        "{} in {} is as you set it, so a new secret would not be used: change it there, or take that line out and run `camcops-provision install` first",
+        "{} in {} was set by you, so a new secret would not be used: change it there, or remove that line and run `camcops-provision install` first",
         kept.key, kept.path
     )))
 }

@@ -60,7 +60,7 @@ pub(crate) async fn reload_services(global: &Global, flags: &Services) -> Result
 
 pub(super) fn known(site: &Session) -> Result<&ServiceManager> {
     let known = site.drivers.services.as_ref();
-    known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; leave --root out"))
+    known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; run without --root"))
 }
 
 fn choose_services(global: &Global, flags: &Services, what: &str) -> Result<(Session, Vec<Member>)> {
@@ -93,7 +93,7 @@ pub(crate) fn refuse_unwanted(site: &Session, services: &[ServiceName]) -> Resul
     let settings = &site.settings().services;
     match services.iter().find(|one| settings.is_disabled(one.as_str())) {
         Some(service) => Err(Exit::Settings
-            .because(format!("{service} is not wanted on this machine: it is named in services.disabled"))),
+            .because(format!("{service} is disabled on this machine (services.disabled); `camcops-provision service enable {service}` enables it"))),
         None => Ok(()),
     }
 }
@@ -152,7 +152,7 @@ async fn service_row(
         _ if keeps_failing.is_some() => keeps_failing.clone(),
         (Some(Err(why)), _) => Some(why.text.clone()),
         (None, ServicePhase::Running) if member.role == ServiceRole::Socket && !services::has_socket(known, host) => {
-            Some("nobody finds it any more: run `camcops-provision install`".into())
+            Some("its file is gone: run `camcops-provision install`".into())
         }
         (_, ServicePhase::Failed) => Some(format!("{} {}", seen.result, seen.detail).trim().to_owned()),
         (_, ServicePhase::Stopped) if !seen.there => Some("not installed".into()),
@@ -190,7 +190,7 @@ pub(crate) fn format_row(told: &ServiceRow) -> String {
     let state = match (told.state, told.answers, told.fresh) {
         (ServicePhase::Running, Some(false), _) => "runs, but does not answer",
         (ServicePhase::Running, None, _) if told.trouble.is_some() => "is lost",
-        (ServicePhase::Running, _, Some(false)) => "runs, but has not read its newest configuration",
+        (ServicePhase::Running, _, Some(false)) => "still runs with the old configuration",
         (ServicePhase::Running, Some(true), _) => "answers",
         (ServicePhase::Running, None, _) => "runs",
         (ServicePhase::Starting, ..) => "is starting",
@@ -232,7 +232,7 @@ async fn wait_for_start(site: &Session, chosen: &[Member], what: &str) -> Result
         Ok(Some(Err(why))) => report.but_failed(
             Exit::Unreachable,
             format!(
-                "the services are {what}, but the site does not answer: {}; `camcops-provision doctor web` says more",
+                "the services are {what}, but the site does not answer: {}; see `camcops-provision doctor web`",
                 why.text
             ),
         ),
@@ -245,7 +245,7 @@ async fn report_services(site: &Session, chosen: &[Member], what: &str) -> Resul
     let rows = service_rows(site, |member| chosen.iter().any(|one| one.name == member.name)).await?;
     let report = Report::new(json!({ "instance": site.instance, "services": rows }));
     Ok(match rows.is_empty() {
-        true => report.with_remark(format!("nothing to be {what}")),
+        true => report.with_remark(format!("no service to be {what}")),
         false => rows.iter().map(format_row).fold(report, Report::with_remark),
     })
 }

@@ -325,7 +325,7 @@ fn format_table(site: &Session, measured: &Measured) -> String {
     let requests = measured.requests_per_second.map(|number| format!("{number:.1} per second to {}", site.url()));
     let queue = queue.as_ref().map(|queue| {
         let (waiting, consumers) = (count_of(queue.waiting, "task"), count_of(queue.consumers, "consumer"));
-        format!("{waiting} waiting, taken by {consumers}")
+        format!("{waiting} waiting, {consumers} connected")
     });
     let database = database
         .as_ref()

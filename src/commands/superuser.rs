@@ -95,13 +95,13 @@ pub(crate) fn asked_twice(question: &str) -> Result<Secret> {
         match superuser::check_password(&first) {
             Err(why) => print_note(&format!("the password {why}")),
             Ok(()) if is_typed_again(&first)? => return Ok(first),
-            Ok(()) => print_note("these are two different passwords"),
+            Ok(()) => print_note("the two passwords differ"),
         }
     }
 }
 
 fn is_typed_again(first: &Secret) -> Result<bool> {
-    Ok(*first == ask_hidden("The same again: ")?)
+    Ok(*first == ask_hidden("Repeat it: ")?)
 }
 
 /// A secret of somebody else that is typed at the terminal, whatever it looks like.
@@ -109,12 +109,12 @@ pub(crate) fn typed_twice(question: &str) -> Result<Secret> {
     loop {
         let first = ask_hidden(question)?;
         if first.reveal().is_empty() {
-            return Err(Exit::Failed.because("nothing was typed; nothing was changed"));
+            return Err(Exit::Failed.because("empty password; nothing was changed"));
         }
         if is_typed_again(&first)? {
             return Ok(first);
         }
-        print_note("these are two different ones");
+        print_note("the two inputs differ");
     }
 }
 

@@ -75,7 +75,7 @@ impl Piece {
 
 /// Collects it, shows what it is, and writes it.
 pub(crate) fn run(global: &Global, flags: &Support) -> Result<Report> {
-    let site = open_running(global, "collect what a helper needs")?;
+    let site = open_running(global, "collect data for support")?;
     let now = OffsetDateTime::now_utc();
     let name = format!(
         "camcops-support-{}-{}",
@@ -88,12 +88,12 @@ pub(crate) fn run(global: &Global, flags: &Support) -> Result<Report> {
     };
     let out = out.to_str().context("--out: the name of the file is not UTF-8")?;
     if site.host.stat(out)?.is_some() {
-        return Err(Exit::CannotCreate.because(format!("{out} is there already; choose another name")));
+        return Err(Exit::CannotCreate.because(format!("{out} exists already; choose another name")));
     }
     let directory = out.rsplit_once('/').map_or("/", |(directory, _)| directory);
     if !directory.is_empty() && site.host.look_into(directory)?.is_none() {
         return Err(Exit::CannotCreate
-            .because(format!("--out {out}: there is no directory {directory}; make it, or name another file")));
+            .because(format!("--out {out}: there is no directory {directory}; create it, or choose another file")));
     }
     let mut pieces = collect_pieces(&site, global)?;
     let hidden = hide_secrets(&mut pieces, &read_secrets(&site)?);
@@ -112,14 +112,14 @@ pub(crate) fn run(global: &Global, flags: &Support) -> Result<Report> {
 }
 
 fn list_pieces(pieces: &[Piece], hidden: usize) -> String {
-    let mut text = "What is in it: no password, no key, nothing of a patient. Of logs, only times, places in the code and known words of the services themselves.\n".to_owned();
+    let mut text = "Contents (no passwords, keys or patient data; of the logs only times, places in the code and known messages of the services):\n".to_owned();
     for Piece { name, text: content } in pieces {
         let _ = writeln!(text, "  {:>9}  {name}", content.len());
     }
     if hidden > 0 {
         let _ = writeln!(
             text,
-            "A password stood where none should: {}, masked here; please tell whoever looks after camcops-provision",
+            "a password was found where none should be: {}, masked here; please report this to the maintainers of camcops-provision",
             terminal::count_of(hidden, "time")
         );
     }

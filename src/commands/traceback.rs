@@ -106,7 +106,7 @@ pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
         }
     }
     if all.is_empty() {
-        return Err(Exit::Unreachable.because("none of these services runs: `camcops-provision status` says why"));
+        return Err(Exit::Unreachable.because("none of these services is running: see `camcops-provision status`"));
     }
     let failed = all.iter().all(|process| process.trouble.is_some());
     Ok(Report::new(json!({ "instance": site.instance, "processes": all }))
@@ -122,7 +122,7 @@ async fn ask_process(pid: u32) -> Result<String> {
     // Whoever does not listen would die of the signal.
     let (true, Some(file)) = (is_listening(&status), memory) else {
         bail!(
-            "it does not tell: it is no Python of CamCOPS, or it started before an upgrade of camcops-provision (restart the service then)"
+            "no answer: it is not a Python process of CamCOPS, or it started before an upgrade of camcops-provision (then restart the service)"
         );
     };
     let before = file.metadata().map_err(|_| gone())?.size();
@@ -281,7 +281,7 @@ mod tests {
         assert!(!is_listening(""));
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        assert!(runtime.block_on(ask_process(child.id())).unwrap_err().to_string().contains("does not tell"));
+        assert!(runtime.block_on(ask_process(child.id())).unwrap_err().to_string().contains("no answer"));
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -57,9 +57,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     }
     let stop = stop_on_signals(site.style)?;
     if rollback::finish_begun(&global, flags.yes).await? {
-        return Err(
-            Exit::Failed.because("an earlier upgrade was being undone, and that is finished now; run again to upgrade")
-        );
+        return Err(Exit::Failed.because("an interrupted rollback is finished now; run this again to upgrade"));
     }
     let mut writer = Writer::open(&site.host, &site.instance, "upgrade")?;
     let begun = begun_upgrade(&site, to)?;
@@ -294,9 +292,9 @@ fn report_upgraded(site: &Session, upgrade: &UpgradeRecord, gap: Duration) -> Re
             upgrade.to.version,
             gap.as_secs_f64()
         ))
-        .with_lines(upgrade.dump.as_ref().map(|dump| format!("the data from before is in {dump}")))
+        .with_lines(upgrade.dump.as_ref().map(|dump| format!("the old data is in {dump}")))
         .with_line(
-            "`camcops-provision rollback` goes back; `camcops-provision releases prune` keeps the release for that",
+            "`camcops-provision rollback` returns to the old release; `camcops-provision releases prune` keeps it for that",
         )
 }
 

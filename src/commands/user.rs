@@ -55,7 +55,7 @@ async fn change_user(site: &Session, command: &User, name: &str) -> Result<Repor
                 let password = wanted_password(site, password, name)?;
                 ask_camcops(site, "make_superuser", name, Some(&password))?;
                 confirm_change(find_user(site, name).await?.is_some_and(|now| now.superuser))?;
-                tell(true, format!("there is a new superuser {name}"))
+                tell(true, format!("superuser {name} created"))
             }
         },
         User::ResetPassword { password, .. } => {
@@ -96,7 +96,7 @@ fn confirm_change(is_so: bool) -> Result<()> {
     match is_so {
         true => Ok(()),
         false => Err(Exit::Failed.because(
-            "CamCOPS's command ended well, but the database does not show what it should have done; `camcops-provision logs server` may say more",
+            "CamCOPS's command succeeded, but the database does not show its result; see `camcops-provision logs server`",
         )),
     }
 }
@@ -138,6 +138,6 @@ fn wanted_password(site: &Session, flags: &PasswordFlags, name: &str) -> Result<
 /// Does it by CamCOPS's own command.
 fn ask_camcops(site: &Session, verb: &str, name: &str, password: Option<&Secret>) -> Result<()> {
     let application = site.drivers.application()?;
-    application.tell.line(&format!("CamCOPS's {verb}, which takes some seconds"));
+    application.tell.line(&format!("running CamCOPS's {verb} (some seconds)"));
     superuser::by_camcops(site.drivers.application()?, &site.host, verb, name, password, Exit::Unusable)
 }

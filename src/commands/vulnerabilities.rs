@@ -25,7 +25,7 @@ pub(crate) fn run(global: &Global, flags: &Vulnerabilities) -> Result<Report> {
     let worst = kinds.iter().map(|kind| kind.state).max().unwrap_or(AdvisoryState::NotKnown);
     if kinds.iter().all(|kind| kind.advisories == 0) {
         return Err(Exit::Unreachable.because(format!(
-            "there are no advisories to hold the site against: put OSV's or debsecan's files into {}, or name them with --advisories{}",
+            "there are no advisories to check the site against: copy OSV's or debsecan's files to {}, or name them with --advisories{}",
             site.host.outside(ADVISORIES),
             unasked.map_or_else(String::new, |why| format!("; {why}"))
         )));

@@ -38,7 +38,7 @@ struct AnsweredRole {
 pub(crate) async fn run(global: &Global, flags: &Wait) -> Result<Report> {
     let site = Session::open(global)?;
     if site.host.staged_root().is_some() {
-        return Err(Exit::Usage.because("wait talks to running services; leave --root out"));
+        return Err(Exit::Usage.because("wait needs running services; run without --root"));
     }
     let limit = Duration::from_secs(flags.timeout.into());
     let start = Instant::now();

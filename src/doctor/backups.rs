@@ -28,7 +28,7 @@ pub(crate) fn check_backups(look: &Look<'_>) -> Result<Finding> {
     let Some(schedule) = &summary.schedule else {
         return Ok(match age {
             Some(_) => Finding::ok(said),
-            None => Finding::not_applicable(format!("{said}: they are left to others")),
+            None => Finding::not_applicable(said),
         });
     };
     let late = longest_gap(schedule) + GRACE;

@@ -20,12 +20,12 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     let mode = site.settings().broker.mode;
     if look.before && mode == Mode::Local {
-        return Ok(Finding::not_applicable("install brings it"));
+        return Ok(Finding::not_applicable("install sets it up"));
     }
     let endpoint = match BrokerAddress::of(&site.host, site.settings(), &site.layout) {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
-            return Ok(Finding::not_applicable("its password is not there yet"));
+            return Ok(Finding::not_applicable("its password does not exist yet"));
         }
         Err(why) => return Err(why),
     };
@@ -39,7 +39,7 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
         Err(why) if mode == Mode::External => Finding::failed(why.text, "camcops-provision wait --for broker"),
         Err(why) => Finding::for_install(match site.own_broker()?.unreadable {
             Some(stored) => {
-                format!("this RabbitMQ does not start on what an earlier one has stored in {stored} ({})", why.text)
+                format!("this RabbitMQ does not start with the data of an earlier version in {stored} ({})", why.text)
             }
             None => why.text,
         }),
@@ -54,14 +54,14 @@ pub(crate) async fn check_rights(look: &Look<'_>) -> Result<Vec<Finding>> {
             _ => false,
         })
         .await?;
-    Ok(mended_by_install(pending, "the account may use its vhost, and no other"))
+    Ok(mended_by_install(pending, "the account can use its own vhost only"))
 }
 
 pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Finding> {
     let (_, plan) = look.plan().await?;
     let broker = &look.site.settings().broker;
     if broker.mode == Mode::External {
-        return Ok(Finding::not_applicable("only its own administrator can see that"));
+        return Ok(Finding::not_applicable("only the broker's administrator can see that"));
     }
     let wanted = broker.consumer_timeout_ms.get();
     let short = plan.changes.iter().find(|planned| {
@@ -77,7 +77,7 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Finding> {
     let is_written = !plan.changes.iter().any(|planned| planned.change.resource.name() == drop_in);
     Ok(Finding::failed(
         format!(
-            "the running broker ends a task after {}, and broker.consumer_timeout_ms is {wanted}",
+            "the running broker aborts a task after {}, and broker.consumer_timeout_ms is {wanted}",
             now.unwrap_or_default()
         ),
         if is_written { "systemctl restart rabbitmq-server" } else { "camcops-provision install" },
@@ -87,13 +87,13 @@ pub(crate) async fn check_timeout(look: &Look<'_>) -> Result<Finding> {
 pub(crate) fn check_queue(look: &Look<'_>) -> Result<Finding> {
     let Some(queue) = look.queue() else {
         return Ok(Finding::not_applicable(
-            "no worker has ever made the queue of this vhost, or broker.login was not asked",
+            "no worker has created the queue of this vhost yet, or broker.login was not checked",
         ));
     };
     look.measure("broker_tasks_waiting", None, queue.waiting.into());
     look.measure("broker_consumers", None, queue.consumers.into());
     let found =
-        format!("{} waiting, {} at work on them", count_of(queue.waiting, "task"), count_of(queue.consumers, "worker"));
+        format!("{} waiting, {} connected", count_of(queue.waiting, "task"), count_of(queue.consumers, "worker"));
     let here = look.site.settings().services.wants(Service::Workers);
     Ok(match (queue.consumers, queue.waiting) {
         (0, _) if here => Finding::failed(found, "camcops-provision start workers"),

@@ -29,13 +29,13 @@ const SHOWN: usize = 5;
 pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     if look.before && site.settings().database.mode == Mode::Local {
-        return Ok(Finding::not_applicable("install brings it"));
+        return Ok(Finding::not_applicable("install sets it up"));
     }
     let endpoint = match DatabaseAddress::of(&site.host, &site.settings().database, &site.layout, site.socket_account())
     {
         Ok(endpoint) => endpoint,
         Err(_) if look.before => {
-            return Ok(Finding::not_applicable("its account is only made by install"));
+            return Ok(Finding::not_applicable("its account is created by install"));
         }
         Err(why) => return Err(why),
     };
@@ -56,7 +56,7 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     Ok(match oldest {
         Some((_, oldest)) if number < *oldest => Finding::failed(
             format!("{answer} is older than {}.{}", oldest.0, oldest.1),
-            "apt-get install mariadb-server   # from a release of the distribution that is still cared for",
+            "apt-get install mariadb-server   # from a supported release of the distribution",
         ),
         _ => Finding::ok(format!("{answer} at {}", endpoint.address)),
     })
@@ -76,7 +76,7 @@ fn by_client(look: &Look<'_>, statement: &str) -> String {
 pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Finding> {
     let known = look.database().await?;
     let packet = known.server.number("SELECT @@GLOBAL.max_allowed_packet").await?;
-    let packet = packet.context("the server does not tell its max_allowed_packet")?;
+    let packet = packet.context("the server does not report max_allowed_packet")?;
     let found = format!("max_allowed_packet is {} MiB", packet >> 20);
     if packet >= LEAST_PACKET {
         return Ok(Finding::ok(found));
@@ -92,7 +92,7 @@ pub(crate) async fn check_packet(look: &Look<'_>) -> Result<Finding> {
 pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Finding> {
     let known = look.database().await?;
     let most = known.server.number("SELECT @@GLOBAL.max_connections").await?;
-    let most = most.context("the server does not tell its max_connections")?;
+    let most = most.context("the server does not report max_connections")?;
     let status: Vec<(String, String)> = known
         .server
         .rows("SHOW GLOBAL STATUS WHERE Variable_name IN ('Max_used_connections', 'Threads_connected')")
@@ -104,11 +104,10 @@ pub(crate) async fn check_connections(look: &Look<'_>) -> Result<Finding> {
     look.measure("database_connections", None, now as f64);
     look.measure("database_connections_max", None, most as f64);
     let needed = view::needs_of_site(look.site).connections + OTHERS;
-    let found =
-        format!("{now} of {most} connections, {used} at most so far; the processes of the site may open {needed}");
+    let found = format!("{now} of {most} connections in use, {used} at most so far; the site may open {needed}");
     let more = (needed * 2).max(151);
     let remedy = format!(
-        "{}   # and `max_connections = {more}` in the server's settings, for its next start",
+        "{}   # and set `max_connections = {more}` in the server's configuration",
         by_client(look, &format!("SET GLOBAL max_connections = {more}"))
     );
     Ok(if most < needed {
@@ -163,9 +162,9 @@ pub(crate) async fn check_tables(look: &Look<'_>) -> Result<Vec<Finding>> {
             alter_statement(look, &known, table, "ENGINE = InnoDB ROW_FORMAT = DYNAMIC"),
         ));
     }
-    count_the_rest(&mut findings, old.len(), "of an old kind");
+    count_the_rest(&mut findings, old.len(), "of an old type");
     Ok(or_well(findings, || {
-        Finding::ok(format!("{}, all InnoDB with room for wide rows, all {COLLATION}", count_of(all, "table")))
+        Finding::ok(format!("{}, all InnoDB with dynamic rows and {COLLATION}", count_of(all, "table")))
     }))
 }
 
@@ -198,7 +197,7 @@ fn count_the_rest(findings: &mut Vec<Finding>, all: usize, what: &str) {
     if let Some(rest @ 1..) = all.checked_sub(SHOWN) {
         findings.push(Finding::failed(
             format!("{rest} more {what}"),
-            "camcops-provision doctor database.tables   # again, when these are mended",
+            "camcops-provision doctor database.tables   # again, once these are fixed",
         ));
     }
 }
@@ -207,13 +206,13 @@ pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
     let known = look.database().await?;
     let row: Option<(bool, String)> =
         known.server.row("SELECT @@GLOBAL.innodb_strict_mode, @@GLOBAL.innodb_default_row_format").await?;
-    let (strict, format) = row.context("the server does not tell its innodb_strict_mode")?;
+    let (strict, format) = row.context("the server does not report innodb_strict_mode")?;
     let mut findings = Vec::new();
     if !strict {
         findings.push(Finding::warning(
             "innodb_strict_mode is off",
             format!(
-                "{}   # and take innodb_strict_mode out of the server's settings",
+                "{}   # and remove innodb_strict_mode from the server's configuration",
                 by_client(look, "SET GLOBAL innodb_strict_mode = ON")
             ),
         ));
@@ -222,12 +221,12 @@ pub(crate) async fn check_strict(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.push(Finding::failed(
             format!("new tables get the row format {format}"),
             format!(
-                "{}   # and take innodb_default_row_format out of the server's settings",
+                "{}   # and remove innodb_default_row_format from the server's configuration",
                 by_client(look, "SET GLOBAL innodb_default_row_format = dynamic")
             ),
         ));
     }
-    Ok(or_well(findings, || Finding::ok("strict, and new tables have room for wide rows")))
+    Ok(or_well(findings, || Finding::ok("strict mode is on, and new tables get dynamic rows")))
 }
 
 pub(crate) fn check_index(look: &Look<'_>) -> Result<Finding> {
@@ -240,12 +239,12 @@ pub(crate) fn check_index(look: &Look<'_>) -> Result<Finding> {
         .args(["check_index", "--show_all_bad", "--config", &look.site.layout.config])
         .end()?;
     if ended.status.success() {
-        return Ok(Finding::ok("it has every task and every number, once"));
+        return Ok(Finding::ok("complete, without duplicates"));
     }
     let lines: Vec<String> = ended.complaint.lines().map(strip_controls).collect();
     let says_bad = lines.iter().any(|line| line.contains("index is bad"));
     if !says_bad {
-        check_success(&ended, "check_index", "mend the cause and run again")?;
+        check_success(&ended, "check_index", "fix the cause and run again")?;
     }
     let errors = lines.iter().filter(|line| line.contains(":ERROR:"));
     let wrong = errors.filter(|line| !line.contains("index is bad")).count();
@@ -275,23 +274,23 @@ pub(crate) async fn check_accounts(look: &Look<'_>) -> Result<Vec<Finding>> {
         .iter()
         .map(|(user, host)| {
             let found = match user.is_empty() {
-                true => format!("anybody may log in from {host} without giving a name"),
-                false if user == "root" => format!("{user} may log in from {host}"),
-                false => format!("{user} may log in from {host} without a password"),
+                true => format!("anybody can log in from {host} without a user name"),
+                false if user == "root" => format!("{user} can log in from {host}"),
+                false => format!("{user} can log in from {host} without a password"),
             };
             let account = format!("{}@{}", quote::quote_name(user), quote::quote_name(host));
             Finding::warning(found, by_client(look, &format!("DROP USER {account}")))
         })
         .collect();
     Ok(match findings.is_empty() {
-        true => vec![Finding::ok("every account has a name and a password, and root comes from this machine alone")],
+        true => vec![Finding::ok("every account has a name and a password; root logs in from this machine only")],
         false => findings,
     })
 }
 
 pub(crate) async fn check_grants(look: &Look<'_>) -> Result<Vec<Finding>> {
     let pending = look.pending(|planned| matches!(planned.change.resource, Resource::SqlAccount(_))).await?;
-    Ok(mended_by_install(pending, "each account has its rights, and no more"))
+    Ok(mended_by_install(pending, "each account has the privileges that it needs, and no more"))
 }
 
 pub(crate) async fn check_schema(look: &Look<'_>) -> Result<Vec<Finding>> {

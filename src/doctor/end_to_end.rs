@@ -24,7 +24,7 @@ const PDF: &str = include_str!("end_to_end/pdf.py");
 /// What a role of the services answers.
 async fn check_role(look: &Look<'_>, role: ServiceRole, well: &str) -> Result<Finding> {
     let Some((member, seen)) = look.service(role)? else {
-        return Ok(Finding::not_applicable("this service is not wanted on this machine"));
+        return Ok(Finding::not_applicable("this service is disabled on this machine"));
     };
     let remedy = "camcops-provision doctor services web";
     if seen.phase != ServicePhase::Running {
@@ -38,12 +38,12 @@ async fn check_role(look: &Look<'_>, role: ServiceRole, well: &str) -> Result<Fi
 
 pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let url = look.site.url();
-    check_role(look, ServiceRole::Web, &format!("{url}login has its form")).await
+    check_role(look, ServiceRole::Web, &format!("{url}login shows the login form")).await
 }
 
 pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(Finding::not_applicable("no Apache of ours is in front"));
+        return Ok(Finding::not_applicable("not served by Apache (web.frontend)"));
     }
     let wanted = release::WantedRelease::new(look.site.settings(), &look.site.facts).map_err(|why| anyhow!(why.0))?;
     let form = format!(
@@ -54,12 +54,15 @@ pub(crate) async fn check_api(look: &Look<'_>) -> Result<Finding> {
     let place = format!("{}api", endpoint.place());
     let answer = endpoint.ask(Request { method: "POST", form: &form, ..Request::get("/api") }, PATIENCE).await?;
     if answer.0.contains(UNREGISTERED) {
-        return Ok(Finding::ok(format!("{place} answers as to a tablet")));
+        return Ok(Finding::ok(format!("{place} answers tablets")));
     }
     let who = answer.0.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("Server: "));
-    let code = answer.status().map_or_else(|| "nothing of the web".into(), |code| code.to_string());
+    let code = answer.status().map_or_else(|| "no web server".into(), |code| code.to_string());
     Ok(Finding::failed(
-        format!("{place} answers {code}, and not as CamCOPS; who answers calls itself {}", who.unwrap_or("nothing")),
+        format!(
+            "{place} answers {code}, but not as CamCOPS; the server identifies itself as {}",
+            who.unwrap_or("nothing")
+        ),
         "camcops-provision doctor web",
     ))
 }
@@ -69,7 +72,7 @@ pub(crate) async fn check_workers(look: &Look<'_>) -> Result<Finding> {
 }
 
 pub(crate) async fn check_scheduler(look: &Look<'_>) -> Result<Finding> {
-    check_role(look, ServiceRole::Scheduler, "the scheduler has its schedule open").await
+    check_role(look, ServiceRole::Scheduler, "the scheduler keeps its schedule").await
 }
 
 pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Finding> {
@@ -80,7 +83,7 @@ pub(crate) fn check_pdf(look: &Look<'_>) -> Result<Finding> {
         look.site.drivers.application()?.command(host, "python3")?.args(["-c", PDF]).patience(PDF_PATIENCE).end()?;
     let said = made.output.trim();
     if made.status.success() && !said.is_empty() {
-        return Ok(Finding::ok(format!("{} makes a page of {said}", engine.name())));
+        return Ok(Finding::ok(format!("{} makes a PDF of {said}", engine.name())));
     }
     let packages = look.site.facts.flavour.packages;
     let names = match engine {

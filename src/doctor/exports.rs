@@ -10,7 +10,7 @@ pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
     let config = site.host.read_text(&site.layout.config)?.unwrap_or_default();
     let folders = list_folders(&Ini::parse(&config));
     if folders.is_empty() {
-        return Ok(vec![Finding::not_applicable("no recipient gets files")]);
+        return Ok(vec![Finding::not_applicable("no recipient exports files")]);
     }
     let account = site.account();
     let accounts = &site.host.accounts;
@@ -21,14 +21,14 @@ pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
     for folder in folders {
         if is_hidden(&folder) {
             findings.push(Finding::failed(
-                format!("{folder}: services don't see this place of the machine"),
+                format!("{folder}: the services have no access to this directory"),
                 "camcops-provision config edit",
             ));
             continue;
         }
         if site.host.look_into(&folder)?.is_none() {
             findings.push(Finding::for_install(format!(
-                "{folder} does not exist, or is reached by a link that others can change"
+                "{folder} does not exist, or is reached by a link that other accounts can change"
             )));
             continue;
         }
@@ -41,9 +41,9 @@ pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {
             .end()?;
         let is_writable = asked.status.success();
         findings.push(match is_writable {
-            true => Finding::ok(format!("{account} may write to {folder}")),
+            true => Finding::ok(format!("{account} can write to {folder}")),
             false => Finding::failed(
-                format!("{folder}: the services' account {account} may not write to it"),
+                format!("{folder}: the services' account {account} cannot write to it"),
                 format!("chown {account}: {folder}"),
             ),
         });

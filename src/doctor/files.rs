@@ -36,7 +36,7 @@ pub(crate) async fn check_settings(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.push(Finding::for_install("the last run was interrupted"));
     }
     let file = look.site.settings_file.display();
-    Ok(or_well(findings, || Finding::ok(format!("{file}: a plan can be made"))))
+    Ok(or_well(findings, || Finding::ok(format!("{file}: settings are valid"))))
 }
 
 pub(crate) async fn check_permissions(look: &Look<'_>) -> Result<Vec<Finding>> {

@@ -108,7 +108,7 @@ impl<'a> Look<'a> {
     pub(super) async fn database(&self) -> Result<Rc<sql::Database>> {
         let _ = self.plan().await;
         let database = self.site.drivers.database();
-        database.map_err(|_| NotApplicable("not asked: no plan can be made, and `settings` tells why").into())
+        database.map_err(|_| NotApplicable("not checked: no plan can be made, see the check `settings`").into())
     }
 
     pub(super) fn keep_queue(&self, queue: Queue) {

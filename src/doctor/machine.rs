@@ -42,7 +42,7 @@ pub(crate) async fn check_packages(look: &Look<'_>) -> Result<Finding> {
         .filter(|resource| matches!(resource, Resource::Package(_)))
         .collect();
     if missing.is_empty() {
-        return Ok(Finding::ok("all are installed"));
+        return Ok(Finding::ok("all packages are installed"));
     }
     let names: Vec<&str> = missing.iter().map(|resource| resource.name()).collect();
     let names = names.join(", ");
@@ -66,7 +66,7 @@ pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let python = format!("{}/bin/python3", site.layout.venv);
     if let Err(why) = Path::new(&python).metadata() {
-        findings.push(Finding::for_install(format!("{python}: {why}: the Python under the release is gone")));
+        findings.push(Finding::for_install(format!("{python}: {why}: the Python of the release is gone")));
     }
     let pending = look.pending(|planned| matches!(planned.change.resource, Resource::Release(_))).await?;
     if !pending.is_empty() {
@@ -80,7 +80,7 @@ pub(crate) async fn check_python(look: &Look<'_>) -> Result<Vec<Finding>> {
     Ok(vec![match site.settings().camcops.wanted_version().is_known() {
         true => Finding::ok(name),
         false => Finding::warning(
-            format!("{name}: this camcops-provision was never tested with that CamCOPS"),
+            format!("{name}: this camcops-provision was not tested with that version of CamCOPS"),
             "apt-get install --only-upgrade camcops-provision",
         ),
     }])
@@ -123,7 +123,7 @@ pub(crate) fn check_disk(look: &Look<'_>) -> Result<Vec<Finding>> {
             format!("du --one-file-system --human-readable --max-depth=2 {place} | sort --human-numeric-sort | tail");
         let space = format!("{place}: {} of {} MiB free", free / MIB, all / MIB);
         findings.push(if look.before && Some(device) == releases && free < TO_INSTALL {
-            Finding::failed(format!("{space}, and an installation takes {} MiB", TO_INSTALL / MIB), remedy)
+            Finding::failed(format!("{space}, but an installation needs {} MiB", TO_INSTALL / MIB), remedy)
         } else if is_below(free, all, FULL) {
             Finding::failed(space, remedy)
         } else if inodes > 0 && is_below(left, inodes, (FULL.0, u64::MAX)) {
@@ -152,7 +152,7 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     look.measure("memory_available_bytes", None, (free * MIB) as f64);
     let found = format!("{free} of {all} MiB free");
     if look.before {
-        let more = "give the machine more memory, or leave services to another one (services.disabled)";
+        let more = "add memory, or run some services on another machine (services.disabled)";
         return Ok(vec![if all + swap < LEAST_MEMORY_MB {
             Finding::failed(format!("{found}: the site would not start"), more)
         } else if all + swap < SMALL_MEMORY_MB {
@@ -170,7 +170,7 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
     let killed = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
     if let Some(killed @ 1_u64..) = kernel::value_of(&killed, "oom_kill ").and_then(|killed| killed.parse().ok()) {
         findings.push(Finding::warning(
-            format!("killed for want of memory since the start of the machine: {killed}"),
+            format!("processes killed for lack of memory since boot: {killed}"),
             "journalctl --dmesg --grep 'Out of memory|oom-kill'",
         ));
     }
@@ -220,7 +220,7 @@ pub(crate) fn check_selinux(look: &Look<'_>) -> Result<Finding> {
     let ended = asked.args(["-n", "-R", "-v"]).args(places).end()?;
     let wrong = ended.output.lines().filter(|line| !line.is_empty()).count();
     Ok(match wrong {
-        0 => Finding::ok("every label is right"),
+        0 => Finding::ok("all labels are right"),
         some => Finding::failed(
             format!("{} with a wrong label", count_of(some, "file")),
             format!("restorecon -R -v {}", places.join(" ")),

@@ -23,7 +23,7 @@ pub(crate) fn plugin_output(outcomes: &[CheckOutcome]) -> (String, u8) {
     let mut text = format!("CAMCOPS {word}: ");
     match wrong.as_slice() {
         [] => {
-            let _ = write!(text, "{} checks are well", outcomes.len());
+            let _ = write!(text, "{} checks passed", outcomes.len());
         }
         some => {
             let named: Vec<String> = some.iter().map(|outcome| format!("{} {}", outcome.id, outcome.state)).collect();
@@ -56,7 +56,7 @@ pub(crate) fn prometheus_text(instance: &str, outcomes: &[CheckOutcome]) -> Stri
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
     };
     let name = "camcops_check_state";
-    head(&mut text, name, "0 well or not applicable, 1 warning, 2 failed.");
+    head(&mut text, name, "0 ok or not applicable, 1 warning, 2 failed.");
     for outcome in outcomes {
         let state = plugin_state(outcome.state).0;
         let _ = writeln!(text, "{name}{{instance=\"{instance}\",check=\"{}\"}} {state}", outcome.id);

@@ -55,10 +55,10 @@ pub(crate) async fn check_running(look: &Look<'_>) -> Result<Vec<Finding>> {
             continue;
         }
         if member.role == ServiceRole::Socket && !services::has_socket(look.services()?, &look.site.host) {
-            findings.push(Finding::for_install(format!("{name}: nobody finds the socket any more")));
+            findings.push(Finding::for_install(format!("{name}: its socket file is gone")));
         } else if !services::is_fresh(look.services()?, &look.site.host, member, seen)? {
             findings.push(Finding::warning(
-                format!("{name} has not read its newest configuration"),
+                format!("{name} still runs with the old configuration"),
                 "camcops-provision install",
             ));
         }
@@ -87,10 +87,7 @@ fn stopped_service(look: &Look<'_>, member: &Member, seen: &ServiceState) -> Fin
     let name = &member.name;
     let start = service_command(member, "start");
     if seen.masked {
-        return Finding::failed(
-            format!("{name} is masked: somebody forbade it"),
-            format!("systemctl unmask {name} && {start}"),
-        );
+        return Finding::failed(format!("{name} is masked"), format!("systemctl unmask {name} && {start}"));
     }
     if !seen.there {
         return Finding::for_install(format!("{name} is not installed"));
@@ -117,7 +114,7 @@ pub(crate) fn check_enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
     for (member, seen) in &all {
         if seen.there && seen.enabled == Some(false) {
             findings.push(Finding::failed(
-                format!("{} does not come back at boot", member.name),
+                format!("{} is not enabled at boot", member.name),
                 match member.role.is_ours() {
                     true => "camcops-provision install".to_owned(),
                     false => service_command(member, "enable"),
@@ -125,7 +122,7 @@ pub(crate) fn check_enabled(look: &Look<'_>) -> Result<Vec<Finding>> {
             ));
         }
     }
-    Ok(or_well(findings, || Finding::ok(format!("all {} come back at boot", all.len()))))
+    Ok(or_well(findings, || Finding::ok(format!("all {} are enabled at boot", all.len()))))
 }
 
 pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
@@ -150,15 +147,15 @@ pub(crate) fn check_account(look: &Look<'_>) -> Result<Vec<Finding>> {
             findings.push(Finding::failed(
                 format!("{} runs as {whose}, not as {account}", member.name),
                 format!(
-                    "systemctl cat {}   # the drop-in that says User= is not ours: take it out, then camcops-provision install",
+                    "systemctl cat {}   # remove the drop-in with User=, then run camcops-provision install",
                     member.name
                 ),
             ));
         }
     }
     Ok(or_well(findings, || match count {
-        0 => Finding::not_applicable("none of them runs"),
-        _ if others => Finding::ok(format!("all {count} run as {usual}, or as services.extra says")),
+        0 => Finding::not_applicable("no service is running"),
+        _ if others => Finding::ok(format!("all {count} run as {usual}, or as set in services.extra")),
         _ => Finding::ok(format!("all {count} run as {usual}")),
     }))
 }
@@ -194,7 +191,7 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
     }
     Ok(or_well(findings, || match limited.is_empty() {
-        true => Finding::not_applicable("no service has a limit that the kernel watches"),
+        true => Finding::not_applicable("no service has a memory limit"),
         false => Finding::ok(limited.join(", ")),
     }))
 }
@@ -224,7 +221,7 @@ pub(crate) fn check_locks(look: &Look<'_>) -> Result<Vec<Finding>> {
     let directory = export_locks::lock_directory(host, &look.site.layout)?;
     let stale = export_locks::stale_locks(host, &directory)?;
     if stale.is_empty() {
-        return Ok(vec![Finding::ok(format!("{directory}: none is stale"))]);
+        return Ok(vec![Finding::ok(format!("{directory}: no stale locks"))]);
     }
     let remedy = match look.site.instance.as_str() {
         crate::layout::DEFAULT_INSTANCE => "camcops-provision break-locks".to_owned(),
@@ -252,13 +249,16 @@ pub(super) fn check_exports(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     let retry = match look.site.manager() {
         Manager::Systemd => format!("systemctl start camcops-exports@{}.service", layout.slug),
-        Manager::Supervisor => "wait five minutes: cron tries it again".to_owned(),
+        Manager::Supervisor => "wait five minutes: cron tries again".to_owned(),
     };
     Ok(vec![match oldest {
-        None => Finding::ok("none waits to be sent"),
-        Some(age) if age < UNSENT => Finding::ok("some wait to be sent, as the broker was away"),
+        None => Finding::ok("none pending"),
+        Some(age) if age < UNSENT => Finding::ok("some are pending, because the broker was down"),
         Some(age) => Finding::warning(
-            format!("exports of uploads wait to be sent for {} minutes, as the broker was away", age.as_secs() / 60),
+            format!(
+                "exports of uploads have been pending for {} minutes, because the broker was down",
+                age.as_secs() / 60
+            ),
             retry,
         ),
     }])
@@ -269,12 +269,12 @@ const HOOKS: [(&str, &str, &str); 2] = [
     (
         "cc_request.py",
         "def _process_pending_export_push_requests(self)",
-        "this release of CamCOPS tells the broker of uploads by another name than is known here: an upload that comes while the broker is away may be stored twice",
+        "this release of CamCOPS queues exports in an unknown way: an upload while the broker is down may be stored twice",
     ),
     (
         "client_api.py",
         "resultdict = main_client_api(req)",
-        "this release of CamCOPS answers tablets by another name than is known here: what an upload has stored before it fails may be stored twice",
+        "this release of CamCOPS handles uploads in an unknown way: data of an upload that fails may be stored twice",
     ),
 ];
 

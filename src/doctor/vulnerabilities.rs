@@ -48,7 +48,7 @@ fn judge_state(kinds: &[KindState], flaws: &[SiteFlaw]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = ended
         .into_iter()
         .map(|(kind, number)| {
-            Finding::warning(format!("{} about {kind}, which can be ended", count_open(number)), REMEDY)
+            Finding::warning(format!("{} about {kind}, for which there is a fix", count_open(number)), REMEDY)
         })
         .collect();
     for kind in kinds.iter().filter(|kind| kind.advisories > 0 && !kind.is_fresh) {
@@ -56,16 +56,13 @@ fn judge_state(kinds: &[KindState], flaws: &[SiteFlaw]) -> Vec<Finding> {
             || "of an unknown date".to_owned(),
             |age| format!("{} old", count_of(age.whole_days(), "day")),
         );
-        let found = format!(
-            "the advisories for the {} are {age}: whether the site has newer flaws is not known",
-            kind.kind.plural()
-        );
-        findings.push(Finding::warning(found, format!("put newer ones into {ADVISORIES}")));
+        let found = format!("the advisories for the {} are {age}: newer flaws are not known", kind.kind.plural());
+        findings.push(Finding::warning(found, format!("copy newer ones to {ADVISORIES}")));
     }
     or_well(findings, || {
         let known = kinds.iter().filter(|kind| kind.advisories > 0).map(|kind| kind.kind.plural());
         Finding::ok(format!(
-            "none is open that something ends, of {}; {unending} that nothing ends, {judged} judged",
+            "no fixable advisory is open, of {}; {unending} without a fix, {judged} judged not to apply",
             known.collect::<Vec<_>>().join(", ")
         ))
     })
@@ -121,7 +118,7 @@ mod tests {
         let well = judge_state(&kinds, &[flaw(PartKind::Python, judged), flaw(PartKind::System, FlawEnding::Nothing)]);
         assert_eq!(well.len(), 1);
         assert_eq!(well[0].state, Health::Ok);
-        assert!(well[0].found.ends_with("1 that nothing ends, 1 judged"), "{well:?}");
+        assert!(well[0].found.ends_with("1 without a fix, 1 judged not to apply"), "{well:?}");
         let command = FlawEnding::Package { command: "x".into() };
         let open =
             judge_state(&kinds, &[flaw(PartKind::System, command), flaw(PartKind::Program, FlawEnding::Program)]);

@@ -29,7 +29,7 @@ fn web_server(look: &Look<'_>) -> Result<Option<(Member, ServiceState)>> {
 }
 
 fn served_elsewhere() -> Finding {
-    Finding::not_applicable("the web server is not wanted on this machine")
+    Finding::not_applicable("the web server is disabled on this machine")
 }
 
 /// Whether it is the way to CamCOPS that fails, and not CamCOPS itself.
@@ -58,7 +58,7 @@ pub(crate) async fn check_app(look: &Look<'_>) -> Result<Finding> {
     };
     Ok(match look.answer(&member).await? {
         Some(Err(why)) if !is_on_the_way(&why) => Finding::failed(why.text, "camcops-provision logs server"),
-        Some(Ok(())) => Finding::ok(format!("{} makes its login page", member.name)),
+        Some(Ok(())) => Finding::ok(format!("{} shows its login page", member.name)),
         _ => Finding::ok(format!("{} runs as process {pid}", member.name)),
     })
 }
@@ -75,7 +75,7 @@ pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     let web = &site.settings().web;
     let Bind::Socket = web.bind else {
-        return Ok(Finding::ok("CamCOPS answers at its port"));
+        return Ok(Finding::ok("CamCOPS answers on its port"));
     };
     let (socket, account) = (&site.layout.socket, site.facts.flavour.web_account);
     let accounts = &site.host.accounts;
@@ -85,15 +85,15 @@ pub(crate) async fn check_socket(look: &Look<'_>) -> Result<Finding> {
         let asked = site.host.child_of(user, group, "test");
         let ended = asked.args(["-w", socket]).end()?;
         if !ended.status.success() {
-            return Ok(Finding::for_install(format!("{socket}: Apache's account {account} may not use it")));
+            return Ok(Finding::for_install(format!("{socket}: Apache's account {account} cannot access it")));
         }
     }
-    Ok(Finding::ok(format!("{socket} leads to CamCOPS")))
+    Ok(Finding::ok(format!("CamCOPS answers on {socket}")))
 }
 
 pub(crate) fn check_maintenance(look: &Look<'_>) -> Result<Finding> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(Finding::not_applicable("no Apache of ours is in front"));
+        return Ok(Finding::not_applicable("not served by Apache (web.frontend)"));
     }
     Ok(match Maintenance::now(&look.site.host, &look.site.layout)? {
         Some(found) => Finding::warning(
@@ -110,7 +110,7 @@ fn visitor_address(look: &Look<'_>) -> Result<SiteAddress> {
 
 pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Finding> {
     let Some((member, seen)) = look.service(ServiceRole::Web)? else {
-        return Ok(Finding::not_applicable("Apache is not wanted (web.frontend)"));
+        return Ok(Finding::not_applicable("not served by Apache (web.frontend)"));
     };
     let service = look.site.facts.flavour.apache_service;
     if seen.phase != ServicePhase::Running {
@@ -130,7 +130,7 @@ pub(crate) async fn check_apache(look: &Look<'_>) -> Result<Finding> {
 
 pub(crate) async fn check_public(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);
+        return Ok(vec![Finding::not_applicable("not served by Apache (web.frontend)")]);
     }
     let mut findings = Vec::new();
     for name in look.site.names() {
@@ -155,7 +155,7 @@ pub(crate) async fn check_public(look: &Look<'_>) -> Result<Vec<Finding>> {
 
 pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     if look.site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable("no Apache of ours is in front")]);
+        return Ok(vec![Finding::not_applicable("not served by Apache (web.frontend)")]);
     }
     let endpoint = visitor_address(look)?;
     let lies = format!(
@@ -180,25 +180,28 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if page.0.contains(STRANGER) {
         findings.push(Finding::failed(
-            "CamCOPS believes whoever asks what host or path it was asked by: Apache passes X-Forwarded-* or X-Script-Name on",
+            "CamCOPS believes host and path headers of any client: Apache passes X-Forwarded-* or X-Script-Name on",
             install,
         ));
     }
     let stranger = SiteAddress { name: STRANGER.to_owned(), ..endpoint.clone() };
     if stranger.answers(PATIENCE).await.is_ok() {
         findings.push(Finding::failed(
-            format!("CamCOPS answers to any name (asked for {STRANGER}), and puts it into its links: Apache should refuse all but web.server_names"),
+            format!("CamCOPS answers to any name (such as {STRANGER}) and uses it in its links: Apache should refuse all except web.server_names"),
             install,
         ));
     }
     if body.contains(&wrong) {
         findings.push(Finding::failed(
-            format!("the links of the page begin with http:// although it was asked by https ({authority}): CamCOPS does not believe Apache's X-Forwarded-Proto"),
+            format!("the links of the page start with http:// although it was requested by https ({authority}): CamCOPS does not accept Apache's X-Forwarded-Proto"),
             install,
         ));
     } else if !page.0.contains(STRANGER) && !body.contains(&right) {
         findings.push(Finding::failed(
-            format!("no link of the page begins with https://{authority}{}/: CamCOPS does not know by what name or path it was asked", endpoint.path),
+            format!(
+                "no link of the page starts with https://{authority}{}/: CamCOPS does not know its own name or path",
+                endpoint.path
+            ),
             install,
         ));
     }
@@ -208,11 +211,14 @@ pub(crate) async fn check_headers(look: &Look<'_>) -> Result<Vec<Finding>> {
     });
     if cookies.count() > 0 {
         findings.push(Finding::failed(
-            "a cookie may go over plain HTTP, too: browsers that were asked by https drop it, and users are logged out at once",
+            "cookies are allowed over plain HTTP: browsers drop them on https, and users are logged out at once",
             "camcops-provision config unset config.site.ALLOW_INSECURE_COOKIES && camcops-provision install",
         ));
     }
     Ok(or_well(findings, || {
-        Finding::ok(format!("CamCOPS knows that it is https://{authority}{}/, whatever visitors say", endpoint.path))
+        Finding::ok(format!(
+            "CamCOPS knows that it is https://{authority}{}/, whatever headers clients send",
+            endpoint.path
+        ))
     }))
 }

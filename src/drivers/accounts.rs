@@ -37,7 +37,7 @@ pub(crate) fn enforce_user(host: &Host, name: &str, after: &State) -> Result<Enf
     };
     if let Some(now) = host.accounts.uid(name) {
         return Err(crate::base::error::Exit::CannotCreate.because(format!(
-            "account {name} has number {now}, not {} as account.uid asks; renumber it with usermod, or change the setting",
+            "account {name} has user id {now}, not {} as in account.uid; change its id with usermod, or change the setting",
             facets.text("uid").unwrap_or("?")
         )));
     }

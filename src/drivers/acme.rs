@@ -110,10 +110,10 @@ fn recorded_value<'a>(records: &'a str, key: &str) -> Option<&'a str> {
 pub(crate) fn issue(known: &Certbot, host: &Host, name: &str) -> Result<Enforced> {
     if known.network.offline {
         return Err(Exit::Unreachable.because(
-            "an authority gives no certificate without the network (--offline): until then the site has the certificate that it has; run again when the authority can be reached",
+            "no certificate can be requested with --offline: the site keeps its present certificate; run again when the authority can be reached",
         ));
     }
-    known.tell.line(&format!("asking {} for a certificate for {}", known.server, known.names.join(", ")));
+    known.tell.line(&format!("requesting a certificate for {} from {}", known.names.join(", "), known.server));
     let mut arguments = vec!["certonly", "--non-interactive", "--webroot"];
     arguments.extend(["--webroot-path", ACME, "--cert-name", name]);
     arguments.extend(["--server", &known.server, "--agree-tos"]);
@@ -127,18 +127,18 @@ pub(crate) fn issue(known: &Certbot, host: &Host, name: &str) -> Result<Enforced
         arguments.extend(["--domain", name]);
     }
     let said = run_certbot(known, host, &arguments)?;
-    check_success(&said, "the site goes on with the certificate that it has; mend the cause and run again")?;
+    check_success(&said, "the site keeps its present certificate; fix the cause and run again")?;
     Ok(Enforced::Done)
 }
 
 /// Has certbot forget it.
 pub(crate) fn forget_certificate(host: &Host, name: &str) -> Result<Enforced> {
     if !host.has_program("certbot") {
-        return Ok(Enforced::LeftAlone("there is no certbot any more".into()));
+        return Ok(Enforced::LeftAlone("certbot is no longer installed".into()));
     }
     let said =
         host.child("certbot").args(["delete", "--non-interactive", "--cert-name", name]).patience(PATIENCE).end()?;
-    check_success(&said, "mend the cause and run again")?;
+    check_success(&said, "fix the cause and run again")?;
     Ok(Enforced::Done)
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn renew_certificate(known: &Certbot, host: &Host, name: &str, how: R
     let current = || host.followed(&format!("{LIVE}/{name}/cert.pem"));
     let before = current()?;
     let said = run_certbot(known, host, &arguments)?;
-    check_success(&said, "the site goes on with the certificate that it has; mend the cause and run again")?;
+    check_success(&said, "the site keeps its present certificate; fix the cause and run again")?;
     Ok(current()? != before)
 }
 
@@ -183,7 +183,7 @@ fn check_success(said: &Ended, next: &str) -> Result<()> {
         return Ok(());
     }
     Err(Exit::Unreachable.because(format!(
-        "certbot got no certificate: {}; {next} (certbot tells more in /var/log/letsencrypt/letsencrypt.log)",
+        "certbot got no certificate: {}; {next} (see /var/log/letsencrypt/letsencrypt.log)",
         refusal_reason(&format!("{}\n{}", said.output, said.complaint))
     )))
 }
@@ -218,7 +218,7 @@ fn refusal_reason(said: &str) -> String {
         reasons.drain(..reasons.len().saturating_sub(3));
     }
     match reasons.is_empty() {
-        true => "it does not say why".to_owned(),
+        true => "no reason given".to_owned(),
         false => reasons.join(" / "),
     }
 }
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(refusal_reason(said), "b.example.org: no such name");
         let said = "Saving debug log to /x\nAn unexpected error occurred:\nError creating new order :: too many certificates already issued\nAsk for help";
         assert_eq!(refusal_reason(said), "Error creating new order :: too many certificates already issued");
-        assert_eq!(refusal_reason("Saving debug log to /x\n"), "it does not say why");
+        assert_eq!(refusal_reason("Saving debug log to /x\n"), "no reason given");
         let said = "Processing /etc/letsencrypt/renewal/camcops.conf\n\
             Failed to renew certificate camcops with error: Connection refused\n\
             All renewals failed. The following certificates could not be renewed:\n1 renew failure(s)";

@@ -160,7 +160,7 @@ pub(crate) async fn enforce_vhost(
         };
         if let Some(other) = settings::overriding_file(host)? {
             return Err(Exit::Failed.because(format!(
-                "the running broker ends a task after {allowed} ms, and broker.consumer_timeout_ms is {}: {other} sets consumer_timeout otherwise; take that line out, and run again",
+                "the running broker aborts a task after {allowed} ms, and broker.consumer_timeout_ms is {}: {other} sets consumer_timeout to another value; remove that line, and run again",
                 known.consumer_timeout_ms
             )));
         }
@@ -249,7 +249,7 @@ pub(crate) async fn enforce_account(
             None => "has the tags of an administrator".to_owned(),
         };
         return Err(Exit::CannotCreate.because(format!(
-            "the broker already has an account {name} that {what}, and whose password is another one: it is somebody else's; choose another broker.user, or set broker.password_file to its password"
+            "the broker already has an account {name} that {what}, and a different password, so it belongs to somebody else; choose another broker.user, or set broker.password_file to its password"
         )));
     }
     if tags.is_some() && login == Some("denied") {
@@ -307,7 +307,7 @@ async fn start_node(host: &Host, known: &Broker) -> Result<Rc<Node>> {
         }
         if begin.elapsed() > START || !node::is_installed(host)? {
             return Err(Exit::Unreachable.because(format!(
-                "RabbitMQ does not run on this machine (nothing listens on {}): install rabbitmq-server, start it, look into /var/log/rabbitmq if it does not stay up, and run again",
+                "RabbitMQ is not running on this machine (nothing listens on {}): install rabbitmq-server and start it, see /var/log/rabbitmq if it does not keep running, and run again",
                 known.endpoint.address
             )));
         }

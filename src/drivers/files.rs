@@ -113,7 +113,7 @@ fn remove_file(host: &Host, path: &str, old: Option<&str>) -> Result<Enforced> {
         }
         Some("directory") => {}
         Some("special") => {
-            return Ok(Enforced::LeftAlone("it is not a file of ours".into()));
+            return Ok(Enforced::LeftAlone("camcops-provision did not create it".into()));
         }
         Some(_) => host.remove_file(path)?,
     }

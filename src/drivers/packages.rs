@@ -104,7 +104,7 @@ pub(crate) fn observe(known: &PackageSource, host: &Host, name: &str) -> Result<
 }
 
 /// Why a package stays when it is no longer wanted.
-pub(crate) const KEPT: &str = "a package is kept: something else may rely on it";
+pub(crate) const KEPT: &str = "a package is kept: other software may rely on it";
 
 /// Installs, in one call, those of the packages that are missing. Where an earlier run of this program was cut in the
 /// middle of it (`resumed`), what that one left half-configured is finished first.
@@ -142,7 +142,7 @@ pub(crate) fn install_packages(known: &PackageSource, host: &Host, names: &[&str
     match known.bundle() {
         Some(bundle) => made.with_context(|| {
             format!(
-                "the packages in {} can't be installed (if this machine has newer ones, make the bundle anew)",
+                "the packages in {} can't be installed (if this machine has newer ones, create the bundle again)",
                 bundle.path
             )
         }),
@@ -179,7 +179,7 @@ fn refuse_absent(manifest: &BundleManifest, path: &str, missing: &[&str]) -> Res
     match absent.is_empty() {
         true => Ok(()),
         false => Err(Exit::Unreachable.because(format!(
-            "these packages are missing, and the bundle {path} does not have them: {}; install them yourself, or make the bundle anew with the settings of this machine",
+            "these packages are missing, and the bundle {path} does not have them: {}; install them yourself, or create the bundle again with the settings of this machine",
             absent.join(", ")
         ))),
     }
@@ -207,7 +207,7 @@ pub(crate) fn refuse_offline<'a>(
 
 fn not_offline(known: &PackageSource, missing: &[&str]) -> anyhow::Error {
     Exit::Unreachable.because(format!(
-        "these packages are missing, and without the network (--offline, or dpkg is at work) they can't be fetched: {}; install them yourself with `{}`, and run again",
+        "these packages are missing, and they can't be downloaded now (--offline, or dpkg is running): {}; install them yourself with `{}`, and run again",
         missing.join(", "),
         known.command_for(missing)
     ))
@@ -216,7 +216,7 @@ fn not_offline(known: &PackageSource, missing: &[&str]) -> anyhow::Error {
 /// Packages that no source has, all of them in one line.
 fn found_nowhere(known: &PackageSource, missing: &[&str]) -> anyhow::Error {
     Exit::Unreachable.because(format!(
-        "no source of packages on this machine has {}; add one that you trust, or install an equivalent yourself, and run again (`{}` must work)",
+        "no package repository of this machine has {}; add one that you trust, or install an equivalent yourself, and run again (`{}` must work)",
         missing.join(", "),
         known.command_for(missing)
     ))

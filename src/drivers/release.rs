@@ -157,7 +157,7 @@ fn refuse_unknown(version: Version, facts: &Facts) -> Result<(), Missing> {
         return Ok(());
     }
     Err(Missing(format!(
-        "camcops.version asks for CamCOPS {0}, which this camcops-provision does not know: a newer camcops-provision may know it, and `camcops-provision upgrade --to {0} --untested` tries it all the same",
+        "camcops.version asks for CamCOPS {0}, which this camcops-provision does not know; a newer one may know it, or try `camcops-provision upgrade --to {0} --untested`",
         version.as_str()
     )))
 }
@@ -339,20 +339,20 @@ pub(crate) fn enforce(
         // Taken back, to what an attempt had left before: of no use to anybody.
         Some("half built") => {
             return Ok(match remove_release(host, id, &places)? {
-                Enforced::Done => Enforced::LeftAlone("the unfinished one from before went with it".into()),
+                Enforced::Done => Enforced::LeftAlone("an unfinished earlier one was removed too".into()),
                 left => left,
             });
         }
         // Taken back: whoever had put it there before has as much of it as then, and more.
         Some("damaged") => {
-            return Ok(Enforced::LeftAlone("it was there before camcops-provision, and stays as it is now".into()));
+            return Ok(Enforced::LeftAlone("it was there before camcops-provision, and is left as it is".into()));
         }
         _ => {}
     }
     let is_whole = before.get("state") == Some(&FacetValue::from("not cleared up"))
         && before.get("python") == wanted.get("python");
     if !is_whole {
-        let recipe = recipe.context("a release can't be built here")?;
+        let recipe = recipe.context("a release can't be built on this machine")?;
         build::build_release(host, recipe, id, &places)?;
     }
     places.remove_passing(host)?;
@@ -363,7 +363,7 @@ fn remove_release(host: &Host, id: &str, places: &Places) -> Result<Enforced> {
     let current = format!("{}/venv", crate::layout::APPLICATION);
     let target = host.read_link(&current)?.unwrap_or_default();
     if target.rsplit('/').next() == Some(id) {
-        return Ok(Enforced::LeftAlone(format!("{} still leads to it", host.outside(&current))));
+        return Ok(Enforced::LeftAlone(format!("{} still points to it", host.outside(&current))));
     }
     host.remove_tree(&places.old)?;
     if host.stat(&places.own)?.is_some() {

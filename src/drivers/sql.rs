@@ -116,10 +116,8 @@ impl Database {
     pub(crate) async fn need_server(&self) -> Result<()> {
         match self.server.is_there().await? {
             true => Ok(()),
-            false => {
-                Err(Exit::Unreachable
-                    .because("the database server does not run on this machine: start it, and run again"))
-            }
+            false => Err(Exit::Unreachable
+                .because("the database server is not running on this machine: start it, and run again")),
         }
     }
 
@@ -185,7 +183,7 @@ fn checked_only(server: &DatabaseServer) -> bool {
 }
 
 fn for_others(what: String) -> anyhow::Error {
-    Exit::NoPermission.because(format!("{what} (or set database.admin_defaults_file, and camcops-provision does it)"))
+    Exit::NoPermission.because(format!("{what} (or set database.admin_defaults_file to let camcops-provision do it)"))
 }
 
 /// Refuses, before anything is done, what could not be brought to its end: what others have to do on a server that we
@@ -246,7 +244,7 @@ pub(crate) async fn tables_among(server: &DatabaseServer, database: &str, names:
         .await?;
     if let Some((name, kind)) = rows.iter().find(|(_, kind)| kind != "BASE TABLE") {
         return Err(Exit::Unusable.because(format!(
-            "{name} in the database {database} is no table ({kind}): it took the place of CamCOPS's own table; look at it by SHOW CREATE VIEW, drop it, and restore a backup"
+            "{name} in the database {database} is not a table ({kind}) and replaces CamCOPS's own table; examine it with SHOW CREATE VIEW, drop it, and restore a backup"
         )));
     }
     Ok(rows.into_iter().map(|(name, _)| name).collect())

@@ -41,7 +41,7 @@ pub(crate) async fn observe(known: &Database, name: &str) -> Result<State> {
 }
 
 /// Why a superuser stays when it is no longer wanted.
-pub(crate) const KEPT: &str = "a user is never removed";
+pub(crate) const KEPT: &str = "users are never removed";
 
 pub(crate) fn make(application: &Application, host: &Host, name: &str, password: &Secret) -> Result<Enforced> {
     application.tell.line(&format!("making the superuser {name}"));
@@ -68,10 +68,10 @@ pub(crate) fn by_camcops(
         .end()?;
     if !ended.status.success() && strip_controls(&ended.complaint).contains("used too commonly") {
         return Err(refusal.because(format!(
-            "CamCOPS refuses the password of {name}: it is one that many people use; choose another one, and run again"
+            "CamCOPS refuses the password of {name} because it is too common; choose another one, and run again"
         )));
     }
-    check_success(&ended, verb, "mend the cause and run again")
+    check_success(&ended, verb, "fix the cause and run again")
 }
 
 /// What is missing, and where it can come from.

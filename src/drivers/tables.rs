@@ -99,7 +99,7 @@ pub(crate) fn refuse_unknown(application: &Application, host: &Host, revision: O
         return Ok(());
     }
     Err(Exit::Unusable.because(format!(
-        "{what} has tables at revision {revision}, which the installed release does not know (its newest is {}): a newer CamCOPS made them; nothing was changed: install that one first",
+        "{what} has tables at revision {revision}, which the installed release does not know (its newest is {}): they are from a newer CamCOPS; nothing was changed: install that version first",
         revisions.head
     )))
 }
@@ -145,7 +145,7 @@ pub(crate) async fn has_data(known: &Database, database: &str) -> Result<bool> {
 
 fn unusable_tables(database: &str, what: &str) -> anyhow::Error {
     Exit::Unusable.because(format!(
-        "the tables of the database {database} {what}: an upgrade of them was cut or is at work; wait for it, or bring back a dump from before it, and run again"
+        "the tables of the database {database} {what}: an upgrade of them was interrupted or is running; wait for it, or restore a dump from before it, and run again"
     ))
 }
 

@@ -81,7 +81,7 @@ pub(crate) async fn apply_plan(
 }
 
 /// How long these changes may take, from how long they took before.
-fn expect_time(journal: &Journal, changes: &[Planned]) -> Option<Duration> {
+pub(crate) fn expect_time(journal: &Journal, changes: &[Planned]) -> Option<Duration> {
     journal.times.expect(changes.iter().map(|planned| (&planned.change, planned.undo())))
 }
 

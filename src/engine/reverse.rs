@@ -86,11 +86,11 @@ fn why_kept(resource: &Resource) -> String {
         Resource::Vhost(_) => "may hold unfinished tasks; --purge removes it".into(),
         Resource::BrokerAccount(_) => "logs in to the vhost, which is kept; --purge removes it".into(),
         Resource::AcmeCertificate(name) => {
-            format!("certbot goes on renewing it; `certbot delete --cert-name {name}` removes it")
+            format!("certbot keeps renewing it; `certbot delete --cert-name {name}` removes it")
         }
         Resource::Package(_) => "other software may rely on it; apt or dnf removes it".into(),
         Resource::User(_) | Resource::Group(_) => "files may still belong to it".into(),
-        Resource::Service(_) => "not part of CamCOPS; it goes on running".into(),
+        Resource::Service(_) => "not part of CamCOPS; it keeps running".into(),
         _ => "it may still be needed".into(),
     }
 }

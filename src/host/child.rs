@@ -354,7 +354,7 @@ impl RunningChild {
     fn given_up(&self) -> anyhow::Error {
         end_group(self.group);
         Exit::Unreachable.because(format!(
-            "{} did not come to an end within {} s",
+            "{} did not finish within {} s",
             self.program,
             self.begin.elapsed().as_secs()
         ))
@@ -386,7 +386,7 @@ pub(super) fn read_output(program: &str, file: &File) -> Result<String> {
 
 fn too_much(program: &str) -> anyhow::Error {
     Exit::Unusable.because(format!(
-        "{program} writes more than {} MiB, so it was stopped; run it by hand to see what it says",
+        "{program} printed more than {} MiB and was stopped; run it by hand to see its output",
         LARGEST_OUTPUT >> 20
     ))
 }

@@ -160,7 +160,7 @@ fn judge_all(host: &Host, directory: &str) -> Result<Vec<Judged>> {
                 path: format!("{directory}/{name}"),
                 verdict: match &holder {
                     // It would be waited for like any other.
-                    None if lock.kind != PathKind::File => LockVerdict::stale("it is no file: no owner made it"),
+                    None if lock.kind != PathKind::File => LockVerdict::stale("it is not a regular file"),
                     None => without_owner(lock),
                     Some(holder) => judge_lock(holder, lock, &here, Living::look_up),
                 },
@@ -205,8 +205,8 @@ impl Living {
 fn without_owner(lock: &PathInfo) -> LockVerdict {
     let age = lock.changed.elapsed().unwrap_or_default();
     match age > LEAVING {
-        true => LockVerdict::stale("its owner left it behind"),
-        false => LockVerdict::held("its owner is just leaving it"),
+        true => LockVerdict::stale("left behind by its owner"),
+        false => LockVerdict::held("its owner is releasing it"),
     }
 }
 
@@ -215,11 +215,11 @@ fn judge_lock(holder: &str, lock: &PathInfo, here: &str, look_up: impl Fn(u32) -
         Some((host, _)) if host != here => LockVerdict::held(format!("its owner is on another machine, {host}")),
         Some((_, candidates)) if !candidates.is_empty() => {
             match candidates.into_iter().find(|candidate| may_hold(*candidate, lock, look_up(candidate.pid))) {
-                Some(Candidate { pid, .. }) => LockVerdict::held(format!("its owner, process {pid}, is alive")),
-                None => LockVerdict::stale("its owner is dead"),
+                Some(Candidate { pid, .. }) => LockVerdict::held(format!("its owner, process {pid}, is running")),
+                None => LockVerdict::stale("its owner has ended"),
             }
         }
-        _ => LockVerdict::held(format!("its owner {holder} is not understood")),
+        _ => LockVerdict::held(format!("its owner {holder} is not recognised")),
     }
 }
 

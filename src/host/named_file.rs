@@ -58,7 +58,7 @@ fn follow_link(file: &Path) -> Result<PathBuf> {
             file.display()
         )));
     }
-    fs::canonicalize(file).with_context(|| format!("{} is a link that leads nowhere", file.display()))
+    fs::canonicalize(file).with_context(|| format!("{} is a dangling link", file.display()))
 }
 
 /// A name in the same directory, so that it can take the place of the file in one step.

@@ -87,7 +87,7 @@ impl Host {
             };
         }
         Err(Exit::CannotCreate.because(format!(
-            "{} is a symbolic link that is not followed: others can change where it leads, or it leads nowhere",
+            "{} is a symbolic link that is not followed: other accounts can change its target, or it is dangling",
             self.outside(&path)
         )))
     }

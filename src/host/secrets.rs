@@ -14,13 +14,13 @@ const LARGEST: u64 = 1 << 16;
 pub(crate) enum SecretName {
     /// The application's database password.
     Database,
-    /// The password of the database account that only reads.
+    /// The password of the read-only database account.
     Readonly,
     /// The application's broker password.
     Broker,
     /// The monitor's password.
     Monitor,
-    /// Signs the session cookies.
+    /// The secret that signs the session cookies.
     Cookie,
 }
 
@@ -77,7 +77,7 @@ impl KeptSecret {
         };
         let secret = Secret::checked(text).map_err(|why| {
             Exit::Unusable.because(format!(
-                "{} {why}; put the secret that is in use back, or remove the file to have a new one made",
+                "{} {why}; restore the secret that is in use, or remove the file to have a new one generated",
                 host.outside(&path)
             ))
         })?;
@@ -89,7 +89,7 @@ impl KeptSecret {
         let wrong = |what: &str| Exit::Settings.because(format!("{setting}: {} {what}", host.outside(path)));
         let followed = host.followed(path)?;
         let path = followed.as_str();
-        let missing = || wrong("does not exist; write the password into it");
+        let missing = || wrong("does not exist; write the password to it");
         let (entry, mut file) = match host.open_file(path)? {
             Some(opened) => opened,
             None if host.stat(path)?.is_none() => return Err(missing()),
@@ -100,7 +100,7 @@ impl KeptSecret {
             host.refuse_foreign(path, &entry).with_context(|| setting.to_owned())?;
         }
         if entry.mode & 0o007 != 0 {
-            return Err(wrong("can be read by everybody; chmod 600 it"));
+            return Err(wrong("can be read by everybody; run chmod 600 on it"));
         }
         let mut text = String::new();
         (&mut file).take(LARGEST).read_to_string(&mut text).map_err(|_| wrong("is not UTF-8 text"))?;

@@ -97,7 +97,7 @@ impl Trust<'_> {
             (false, false) => return Ok(()),
         };
         Err(Exit::CannotCreate.because(format!(
-            "{path}{what} {how}, and root follows what it says; nothing was changed: look at what is there, then `{command}`, and run again"
+            "{path}{what} {how}, and root acts on its content; nothing was changed: check its content, then run `{command}`, and try again"
         )))
     }
 }

@@ -29,10 +29,8 @@ pub(super) struct OpenedPlace {
 impl Host {
     pub(super) fn place_for_writing(&self, path: &str) -> Result<OpenedPlace> {
         self.place(path)?.ok_or_else(|| {
-            Exit::CannotCreate.because(format!(
-                "the directory of {} does not exist, or something else stands there",
-                self.outside(path)
-            ))
+            Exit::CannotCreate
+                .because(format!("the directory of {} does not exist, or is not a directory", self.outside(path)))
         })
     }
 

@@ -61,7 +61,7 @@ impl Host {
             self.cut.after_write();
             let handle = openat(directory, unfinished, flags, Mode::empty())?;
             if fstat(&handle)?.st_uid != self.me.as_raw() {
-                return Err(Exit::CannotCreate.because("somebody else put another one in its place"));
+                return Err(Exit::CannotCreate.because("something else replaced it"));
             }
             self.give(&handle, owner, mode)
         })
@@ -119,7 +119,7 @@ impl Host {
             let plain = now.kind == PathKind::Directory || stat.st_nlink == 1;
             if !plain || !rightful {
                 return Err(Exit::CannotCreate.because(format!(
-                    "{} belongs to {} and stands in a directory that others can write to; it is left alone: move it away and run again",
+                    "{} belongs to {} and is in a directory that others can write to; it was not touched: move it away and run again",
                     self.outside(path),
                     self.accounts.owner_name(now.uid, now.gid)
                 )));
@@ -253,7 +253,7 @@ impl Host {
         self.discard(place, &unfinished_name(&place.name)).map_err(|why| match why.downcast_ref() {
             // An interrupted run leaves a file, a link or an empty directory.
             Some(Errno::ENOTEMPTY | Errno::EEXIST) => Exit::CannotCreate.because(format!(
-                "{} is a directory of somebody else where {} would be made; move it away and run again",
+                "{} is a directory of another account where {} would be created; move it away and run again",
                 self.outside(&unfinished_path(path)),
                 self.outside(path)
             )),

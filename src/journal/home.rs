@@ -133,7 +133,7 @@ pub(super) fn take_lock(host: &Host, lock: File) -> Result<Flock<File>> {
         Err((lock, Errno::EWOULDBLOCK)) => {
             let holder = lock_holder(&lock)?.map_or("another process".into(), |pid| format!("process {pid}"));
             Err(Exit::Locked.because(format!(
-                "{holder} is already at work here and holds {}; wait for it to end and run again",
+                "{holder} is already running here and holds the lock {}; wait for it to finish and run again",
                 host.outside(&lock_path())
             )))
         }

@@ -253,7 +253,7 @@ impl BrokerAddress {
                 Cause::SomethingElse,
                 &place,
                 format_args!(
-                    "something listens there but does not answer as a broker does, within {}; check broker.host and broker.port",
+                    "something listens there but does not answer like a broker within {}; check broker.host and broker.port",
                     patience
                 ),
             )),
@@ -317,7 +317,7 @@ impl BrokerAddress {
                 Cause::NoVhost,
                 place,
                 format_args!(
-                    "the account {} may log in, but a message does not get through its vhost {}: {said}; give it the permissions to configure, write and read there (`.*` each)",
+                    "the account {} can log in, but a test message does not get through its vhost {}: {said}; give it the permissions to configure, write and read there (`.*` each)",
                     self.user, self.vhost
                 ),
             )
@@ -339,7 +339,7 @@ impl BrokerAddress {
             false => Err(Trouble::new(
                 Cause::Other,
                 place,
-                "a message was taken, but did not come back; look into the broker's log",
+                "a test message was accepted but not delivered; see the broker's log",
             )),
         }
     }
@@ -350,7 +350,7 @@ impl BrokerAddress {
         if let Some(what) = greeting.strange() {
             return tell(
                 Cause::SomethingElse,
-                format!("what listens there is {what}; check broker.host, broker.port and broker.tls"),
+                format!("{what} listens there; check broker.host, broker.port and broker.tls"),
             );
         }
         let refusal = match why.kind() {
@@ -377,7 +377,7 @@ impl BrokerAddress {
                 ),
             ),
             AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
-                tell(Cause::Busy, format!("the broker takes no more connections: {said}"))
+                tell(Cause::Busy, format!("the broker accepts no more connections: {said}"))
             }
             AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED | AMQPHardError::INTERNALERROR) => {
                 tell(Cause::Busy, format!("the broker is starting or stopping: {said}"))

@@ -230,7 +230,7 @@ impl DatabaseAddress {
             Err(_) => Err(no_answer(socket, patience)),
             Ok(Err(why)) => Err(other(&format!("a process of the account {} can't be started: {why}", self.user))),
             Ok(Ok(said)) => serde_json::from_slice(&said)
-                .unwrap_or_else(|_| Err(other(&format!("the process of the account {} gave no answer", self.user)))),
+                .unwrap_or_else(|_| Err(other(&format!("the process of the account {} did not answer", self.user)))),
         }
     }
 
@@ -241,7 +241,7 @@ impl DatabaseAddress {
         let something_else = || {
             tell(
                 Cause::SomethingElse,
-                "what listens there is no MySQL or MariaDB server; check database.host and database.port".into(),
+                "what listens there is not a MySQL or MariaDB server; check database.host and database.port".into(),
             )
         };
         if let Some(why) = find_cause::<rustls::Error>(why) {
@@ -250,11 +250,14 @@ impl DatabaseAddress {
         match why {
             E::Server(why) => self.refusal(place, why),
             E::Driver(DriverError::NoClientSslFlagFromServer) => {
-                tell(Cause::NoTls, "the server does not offer TLS; switch it on there, or change database.tls".into())
+                tell(Cause::NoTls, "the server does not offer TLS; enable it there, or change database.tls".into())
             }
             E::Driver(DriverError::UnknownAuthPlugin { name }) => tell(
                 Cause::Denied,
-                format!("the account {} logs in by {name}, which is not known here; give it a password", self.user),
+                format!(
+                    "the account {} uses the authentication plugin {name}, which is not supported; give it a password",
+                    self.user
+                ),
             ),
             E::Driver(DriverError::ConnectionClosed) => io_trouble(place, &io::ErrorKind::UnexpectedEof.into()),
             E::Driver(
@@ -286,7 +289,7 @@ impl DatabaseAddress {
             1044 => (
                 Cause::NoDatabase,
                 format!(
-                    "the account {user} may not use the database {database}, or there is none; run `camcops-provision install`, or grant it there"
+                    "the account {user} may not use the database {database}, or it does not exist; run `camcops-provision install`, or grant it there"
                 ),
             ),
             1049 => (
@@ -301,11 +304,11 @@ impl DatabaseAddress {
             ),
             1130 => (
                 Cause::Denied,
-                format!("the server does not take connections from this machine ({said}); allow it there"),
+                format!("the server does not accept connections from this machine ({said}); allow them there"),
             ),
             3159 | 4031 => (
                 Cause::NoTls,
-                "the server asks for TLS; set database.tls".into(),
+                "the server requires TLS; set database.tls".into(),
             ),
             1045 | 1698 => (
                 Cause::Denied,
@@ -314,7 +317,7 @@ impl DatabaseAddress {
                         "the server refuses the account {user} or its password; check database.user and the password file, or run `camcops-provision install`"
                     ),
                     Login::Account { .. } => format!(
-                        "the server does not let the account {user} in by its socket alone; run it as root, or run `camcops-provision install`"
+                        "the server does not accept the account {user} by the socket; run this as root, or run `camcops-provision install`"
                     ),
                 },
             ),
@@ -334,7 +337,7 @@ impl DatabaseAddress {
                 Cause::SomethingElse,
                 place,
                 format_args!(
-                    "something listens there but does not greet as a MySQL or MariaDB server does, within {}; check database.host and database.port",
+                    "something listens there but does not answer like a MySQL or MariaDB server within {}; check database.host and database.port",
                     patience
                 ),
             ),

@@ -54,9 +54,9 @@ impl SupervisorSocket {
         match self.status(&place, &login, patience).await? {
             Some(200) => {}
             Some(401) => {
-                return tell(Cause::Denied, "it refuses the password of the settings".into());
+                return tell(Cause::Denied, "it refuses the password from the settings".into());
             }
-            _ => return tell(Cause::Other, "it fails to make its page".into()),
+            _ => return tell(Cause::Other, "it fails to show its page".into()),
         }
         // The kernel walks through all connections for that.
         let listeners = tokio::task::spawn_blocking(processes::list_listeners).await;

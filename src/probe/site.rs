@@ -68,9 +68,9 @@ impl SiteAddress {
             }
             Some(code) => tell(
                 Cause::SomethingElse,
-                format!("Apache answers {code} and not with CamCOPS's login page; is another site in the way?"),
+                format!("Apache answers {code}, not CamCOPS's login page; does another site answer to this name?"),
             ),
-            None => tell(Cause::SomethingElse, "what answers there is no web server".into()),
+            None => tell(Cause::SomethingElse, "what answers there is not a web server".into()),
         }
     }
 
@@ -125,7 +125,7 @@ impl SiteAddress {
                 Some(Error::InvalidCertificate(_)) => trouble(
                     Cause::WrongName,
                     format!(
-                        "Apache shows another certificate than {}; another site answers to this name",
+                        "Apache serves another certificate than {}; another site answers to this name",
                         self.certificate
                     ),
                 ),

@@ -154,7 +154,7 @@ pub(super) fn tls_trouble(place: &str, section: &str, host: &str, why: &rustls::
         E::BadSignature | E::UnsupportedSignatureAlgorithmContext { .. } => tell(
             Cause::UnknownAuthority,
             format!(
-                "TLS: the signature of the server's certificate does not fit the authority's ({certificate}); check {section}.tls_ca"
+                "TLS: the signature of the server's certificate does not match the authority's ({certificate}); check {section}.tls_ca"
             ),
         ),
         E::NotValidForName | E::NotValidForNameContext { .. } => tell(
@@ -177,7 +177,7 @@ pub(super) fn tls_trouble(place: &str, section: &str, host: &str, why: &rustls::
             if other.contains("CaUsedAsEndEntity") {
                 return tell(
                     Cause::Tls,
-                    "TLS: the server shows an authority's own certificate; it needs one of its own, signed by that authority"
+                    "TLS: the server uses the authority's certificate; it needs its own, signed by that authority"
                         .into(),
                 );
             }

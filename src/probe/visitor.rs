@@ -27,7 +27,7 @@ pub(crate) async fn meet_server(host: &str, port: u16, patience: Duration) -> Re
     let name = ServerName::try_from(host.to_owned()).map_err(|why| other(why.to_string()))?;
     tls::use_ring();
     let inner = WebPkiServerVerifier::builder(Arc::new(tls::system_roots())).build().map_err(|why| {
-        other(format!("this machine trusts no authority ({why}); install the package ca-certificates"))
+        other(format!("this machine trusts no certificate authority ({why}); install the package ca-certificates"))
     })?;
     // Judged as the system does, and what was shown is remembered.
     let seen = Arc::new(Mutex::new(Vec::new()));

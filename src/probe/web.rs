@@ -59,7 +59,7 @@ impl WebAddress {
         Err(Trouble::new(
             Cause::Other,
             &self.address.to_string(),
-            format_args!("CamCOPS does not answer tablets as it should; look at the log of {}", self.service),
+            format_args!("CamCOPS does not answer tablets correctly; see the log of {}", self.service),
         ))
     }
 
@@ -86,7 +86,7 @@ impl WebAddress {
                 Cause::Silent,
                 &place,
                 format_args!(
-                    "no page within {}; all its workers may be busy: look at the log of {}",
+                    "no page within {}; all its workers may be busy: see the log of {}",
                     patience, self.service
                 ),
             )),
@@ -100,7 +100,7 @@ impl WebAddress {
             Some(code @ 500..) => tell(
                 Cause::Other,
                 format!(
-                    "CamCOPS fails to make its login page ({code}); is the database there? Look at the log of {}",
+                    "CamCOPS fails to show its login page ({code}); is the database running? See the log of {}",
                     self.service
                 ),
             ),
@@ -108,7 +108,7 @@ impl WebAddress {
                 Cause::SomethingElse,
                 format!("what answers there ({code}) is not CamCOPS's login page; check web.bind"),
             ),
-            None => tell(Cause::SomethingElse, "what answers there is no web server; check web.bind".into()),
+            None => tell(Cause::SomethingElse, "what answers there is not a web server; check web.bind".into()),
         }
     }
 }

@@ -38,7 +38,7 @@ impl Draft<'_> {
         let (hidden, seen): (Vec<_>, Vec<_>) = list_folders(config).into_iter().partition(|folder| is_hidden(folder));
         for folder in hidden {
             self.recipe.warnings.push(format!(
-                    "exports to {folder}: services have a place of their own there, or none, and the files could not be seen from outside; choose another folder in FILE_FILENAME_SPEC, such as /srv/exports"
+                    "exports to {folder}: services see a private directory or none there, so the files would not be visible outside; choose another folder in FILE_FILENAME_SPEC, such as /srv/exports"
                 ));
         }
         for folder in &seen {

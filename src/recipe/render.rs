@@ -91,7 +91,7 @@ impl Format {
             Format::Python => backslashed(value),
             Format::Shell => value.replace('\'', r"'\''"),
             Format::Xml if value.contains(['\u{fffe}', '\u{ffff}']) => {
-                return Err(UncarriedValue::Misread("has a character that is none"));
+                return Err(UncarriedValue::Misread("contains an invalid character"));
             }
             Format::Xml => value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
             Format::Plain => value.to_owned(),

@@ -40,7 +40,7 @@ impl Draft<'_> {
             Resource::SqlAccount(format!("{user}@{from}")),
             account,
             Part::Database,
-            "the application gets in by its new password, and still by the former one",
+            "the application can log in with the new password and with the old one",
         );
     }
 
@@ -55,13 +55,13 @@ impl Draft<'_> {
         let made = self.found.database.as_ref().and_then(|key| key.kept_in.as_ref());
         if let Some(path) = made.filter(|_| checked_only) {
             self.recipe.warnings.push(format!(
-                "database.password_file: is not set, so the password of {} is made here, in {path}: the administrator of {host} has to give the account that one",
+                "database.password_file: is not set, so the password of {} was generated in {path}: the administrator of {host} has to set it for the account",
                 settings.user_or(slug)
             ));
         }
         if !local && !settings.host.is_loopback() && settings.tls == DatabaseTls::Off {
             self.recipe.warnings.push(format!(
-                "database.tls: is \"off\", so whatever patients said goes to {host} in plain text: set \"required\", or \"verify\" with database.tls_ca"
+                "database.tls: is \"off\", so patients' data goes to {host} unencrypted: set \"required\", or \"verify\" with database.tls_ca"
             ));
         }
         let mut schema = Facets::new().with("charset", sql::CHARSET).with("collation", sql::COLLATION);
@@ -122,7 +122,7 @@ impl Draft<'_> {
             .cloned()
             .collect();
         let revision = Facets::new().with("revision", tables::HEAD);
-        let because = "what the installed release works with";
+        let because = "the revision of the installed release";
         let tables = wanted(Resource::Tables(name.to_owned()), revision, Part::Tables, because);
         self.recipe.wanted.push(Wanted { inputs, ..tables });
     }
@@ -133,7 +133,7 @@ impl Draft<'_> {
                 Resource::Superuser(name.as_str().to_owned()),
                 Facets::new(),
                 Part::Superuser,
-                "the first to log in, who lets the others in",
+                "the first user, who creates the others",
             );
         }
     }
@@ -165,14 +165,14 @@ impl Draft<'_> {
 
     /// After an upgrade of the distribution: the broker's package could not start it, and it does not start by itself.
     fn unreadable_broker(&mut self, is_own: bool, name: &str, stored: &str) {
-        let refuses = format!("this RabbitMQ does not start on what an earlier one has stored in {stored}");
+        let refuses = format!("this RabbitMQ does not start with the data of an earlier version in {stored}");
         if is_own {
             self.recipe.warnings.push(format!(
-                "{refuses}: it starts empty, as {name}, and its vhost and account are made again; tasks that waited there are not taken over, and that directory stays until you remove it"
+                "{refuses}: it starts empty, as {name}, and its vhost and account are created again; tasks waiting there are lost, and that directory is kept until you remove it"
             ));
         } else {
             self.recipe.missing.push((Part::Broker, format!(
-                "{refuses}, and others use it too: move that directory and {stored}-feature_flags away, or bring the earlier one back and upgrade it by way of 3.13 (https://www.rabbitmq.com/docs/upgrade), and run again"
+                "{refuses}, and others use it too: move that directory and {stored}-feature_flags away, or reinstall the earlier version and upgrade it via 3.13 (https://www.rabbitmq.com/docs/upgrade), and run again"
             )));
         }
     }
@@ -194,7 +194,7 @@ impl Draft<'_> {
             (names.wkhtmltopdf, wkhtmltopdf && facts.pdf == Pdf::Packaged, "makes PDF documents"),
             (facts.weasyprint_packages(), weasyprint, "WeasyPrint makes PDF documents with it"),
             (names.acme, settings.tls.mode == TlsMode::Certbot, "gets the site's certificate and renews it"),
-            (names.logs, settings.logging.mode == LogMode::File, "log files must not grow for ever"),
+            (names.logs, settings.logging.mode == LogMode::File, "rotates the log files"),
             (names.encryption, settings.backup.encrypt_to.is_some(), "encrypts backups"),
         ];
         for (names, is_needed, because) in roles {
@@ -219,12 +219,12 @@ impl Draft<'_> {
         }
         if wkhtmltopdf && where_wkhtmltopdf_is(settings, facts) == Pdf::Missing && !facts.staged {
             self.recipe.warnings.push(
-                "PDF documents can't be made: this distribution has no package of wkhtmltopdf; put that program into /usr/local/bin".into(),
+                "PDF documents can't be made: this distribution has no package wkhtmltopdf; install that program in /usr/local/bin".into(),
             );
         }
         if weasyprint && given_program(settings).is_some() {
             self.recipe.warnings.push(
-                "config.site.WKHTMLTOPDF_FILENAME: nothing uses that program, as WeasyPrint makes the PDF documents"
+                "config.site.WKHTMLTOPDF_FILENAME: that program is not used, because WeasyPrint makes the PDF documents"
                     .into(),
             );
         }
@@ -278,14 +278,14 @@ impl Draft<'_> {
             Resource::AcmeCertificate(self.site.layout.slug.clone()),
             facets,
             Part::Certificate,
-            "an authority vouches for the site",
+            "certificate from the authority",
         );
         let is_public = settings.tls.acme_server.as_str().contains(".letsencrypt.org");
         let names = self.site.names();
         if let Some(name) = names.iter().find(|name| is_public && !name.contains('.')) {
             self.recipe.missing.push((
                 Part::Certificate,
-                format!("web.server_names: Let's Encrypt gives certificates for full names of the public network, and {name} is none: set names such as camcops.example.org"),
+                format!("web.server_names: Let's Encrypt gives certificates for full names of the public network, which {name} is not: set names such as camcops.example.org"),
             ));
         }
         let network = &settings.network;
@@ -294,9 +294,9 @@ impl Draft<'_> {
             (network.https_proxy.is_some(), "network.https_proxy"),
         ];
         for (_, key) in ways.iter().filter(|(is_set, _)| *is_set) {
-            self.recipe.warnings.push(format!(
-                "{key}: the timer that renews certbot's certificates does not know it; what it says has to hold for the whole machine, too"
-            ));
+            self.recipe
+                .warnings
+                .push(format!("{key}: certbot's renewal timer does not use it; set it for the whole machine too"));
         }
     }
 }

@@ -37,9 +37,9 @@ const UNITS: [(&str, &str); 13] = [
 impl Draft<'_> {
     /// Before the first command of CamCOPS is run, as it starts faster with it.
     pub(super) fn python_hook(&mut self) -> Result<()> {
-        let because = "its processes start faster, share memory, and no database connections; an upload is no failure while the broker is away, and stores nothing when it fails";
+        let because = "its processes start faster, share memory, and no database connections; uploads succeed while the broker is down, and store nothing if they fail";
         self.of_services(PYTHON_HOOK, Format::Plain, template!("sitecustomize.py.hbs"), because)?;
-        let because = "exports that the broker could not be told of are sent later";
+        let because = "sends exports that were missed while the broker was down";
         self.of_services(UNSENT_SENDER, Format::Plain, template!("camcops_unsent.py.hbs"), because)
     }
 
@@ -54,7 +54,7 @@ impl Draft<'_> {
         }
         if self.rotates() {
             let path = format!("/etc/logrotate.d/{}", self.site.layout.slug);
-            let because = "log files must not grow for ever";
+            let because = "rotates the log files";
             self.of_services(&path, Format::Systemd, template!("logrotate.hbs"), because)?;
         }
         Ok(())
@@ -63,14 +63,14 @@ impl Draft<'_> {
     /// CamCOPS's web server, then Apache, then the others: where the path or the socket of the site changes, what one of
     /// the two says is wrong until the other has read it, too.
     pub(super) fn all_running(&mut self) {
-        let because = "started, and again whenever what it reads has changed";
+        let because = "running, restarted when its configuration changes";
         let is_server = |role| matches!(role, ServiceRole::Socket | ServiceRole::Server);
         self.running(is_server, Part::Services, because);
         if self.site.settings().web.frontend == Frontend::Apache {
             self.running(
                 |role| role == ServiceRole::Web,
                 Part::Web,
-                "Apache serves the site, and reads its configuration again when that changed",
+                "Apache serves the site, reloaded when its configuration changes",
             );
         }
         let is_other = |role: ServiceRole| role.is_ours() && !is_server(role) && role != ServiceRole::Extra;
@@ -95,7 +95,7 @@ impl Draft<'_> {
             let user = extra.user.as_ref().map_or(self.site.account(), |user| user.as_str());
             if directory == layout.socket_dir && self.site.has_web_socket() && user != "root" {
                 return Err(Exit::Settings.because(format!(
-                    "services.extra[{name}].socket: {directory} belongs to root, because systemd makes the web server's socket there; use {own}/{name}.socket"
+                    "services.extra[{name}].socket: {directory} belongs to root, because systemd creates the web server's socket there; use {own}/{name}.socket"
                 )));
             }
             // systemd makes it at each start of the service.
@@ -120,7 +120,7 @@ impl Draft<'_> {
                 self.recipe.missing.push((
                     Part::Services,
                     format!(
-                        "services.extra[{}].user: this machine has no account {user}; make it, for example with `adduser --system --group {user}`",
+                        "services.extra[{}].user: this machine has no account {user}; create it, for example with `adduser --system --group {user}`",
                         extra.name
                     ),
                 ));
@@ -129,7 +129,7 @@ impl Draft<'_> {
         self.running(
             |role| role == ServiceRole::Extra,
             Part::Services,
-            "a service of the site's own, as services.extra says",
+            "a service of the site's own, as set in services.extra",
         );
     }
 
@@ -196,16 +196,12 @@ impl Draft<'_> {
             };
             self.view["sandbox"]["local_only"] = local_only.into();
             self.view["sandbox"]["write_paths"] = self.write_paths(service);
-            self.drop_in(&unit, template!("unit-drop-in.conf.hbs"), "what the settings say about this service")?;
+            self.drop_in(&unit, template!("unit-drop-in.conf.hbs"), "settings of this service")?;
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
         if self.serves(Service::Server) && self.site.has_web_socket() {
             let unit = format!("camcops-server@{slug}.socket");
-            self.drop_in(
-                &unit,
-                template!("socket-drop-in.conf.hbs"),
-                "visitors wait here while the web server starts",
-            )?;
+            self.drop_in(&unit, template!("socket-drop-in.conf.hbs"), "holds requests while the web server starts")?;
             links.push(link(&format!("camcops@{slug}.target"), &unit));
         }
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
@@ -219,12 +215,12 @@ impl Draft<'_> {
         }
         self.view["sandbox"]["local_only"] = (self.site.settings().broker.mode == Mode::Local).into();
         let service = format!("camcops-exports@{slug}.service");
-        self.drop_in(&service, template!("exports-service.conf.hbs"), "whose exports these are")?;
+        self.drop_in(&service, template!("exports-service.conf.hbs"), "which exports are sent")?;
         let timer = format!("camcops-exports@{slug}.timer");
         links.push(link("timers.target", &timer));
         if self.site.settings().monitor.metrics_file.is_some() {
             let service = format!("camcops-metrics@{slug}.service");
-            self.drop_in(&service, template!("metrics-service.conf.hbs"), "where Prometheus looks")?;
+            self.drop_in(&service, template!("metrics-service.conf.hbs"), "metrics for Prometheus")?;
             let timer = format!("camcops-metrics@{slug}.timer");
             links.push(link("timers.target", &timer));
         }
@@ -241,12 +237,13 @@ impl Draft<'_> {
         }
         self.extra_units()?;
         let path = format!("/etc/tmpfiles.d/{slug}.conf");
-        self.of_services(&path, Format::Systemd, template!("tmpfiles.conf.hbs"), "made again at each boot")?;
+        self.of_services(&path, Format::Systemd, template!("tmpfiles.conf.hbs"), "recreated at each boot")?;
         if self.site.dedicated() {
             let (path, because) = ("/etc/sysusers.d/camcops.conf", "the account, for a first boot");
             self.of_services(path, Format::Systemd, template!("sysusers.conf.hbs"), because)?;
         }
-        let (path, because) = ("/etc/needrestart/conf.d/camcops.conf", "a package upgrade must not cut off an upload");
+        let (path, because) =
+            ("/etc/needrestart/conf.d/camcops.conf", "a package upgrade must not interrupt an upload");
         self.of_services(path, Format::Plain, template!("needrestart.conf.hbs"), because)
     }
 
@@ -254,20 +251,20 @@ impl Draft<'_> {
         if let Some(schedule) = self.site.settings().backup.schedule.given() {
             let Some(crontab) = cron_times(schedule) else {
                 return Err(Exit::Settings.because(format!(
-                    "backup.schedule: cron can't follow {schedule:?}; say hourly, daily, weekly, monthly, *-*-* HH:MM, the five fields of crontab(5), or never"
+                    "backup.schedule: not possible with cron: {schedule:?}; use hourly, daily, weekly, monthly, *-*-* HH:MM, the five fields of crontab(5), or never"
                 )));
             };
             self.view["schedule"] = crontab.into();
             self.cron_file("backup", template!("backup.cron.hbs"), "when backups are made")?;
         }
-        self.cron_file("exports", template!("exports.cron.hbs"), "exports that were left behind")?;
+        self.cron_file("exports", template!("exports.cron.hbs"), "sends missed exports")?;
         if let Some(file) = &self.site.settings().monitor.metrics_file {
             if let Some(sign) = file.as_str().chars().find(|sign| "%\"$`\\".contains(*sign)) {
                 return Err(Exit::Settings.because(format!(
-                    "monitor.metrics_file: {sign} has a meaning of its own in a line of cron; choose a path without it"
+                    "monitor.metrics_file: {sign} has a special meaning in crontab; choose a path without it"
                 )));
             }
-            self.cron_file("metrics", template!("metrics.cron.hbs"), "how the site is, for Prometheus")?;
+            self.cron_file("metrics", template!("metrics.cron.hbs"), "metrics for Prometheus")?;
         }
         let (path, because) = (self.site.layout.supervisor_programs(), "started and watched by supervisor");
         self.of_services(&path, Format::Supervisor, template!("supervisor.conf.hbs"), because)?;
@@ -291,7 +288,7 @@ impl Draft<'_> {
         let slug = &self.site.layout.slug;
         if let Some(link) = self.site.layout.apache_link() {
             self.apache_note("site", slug);
-            self.link(&link, &format!("../sites-available/{slug}.conf"), Part::Web, "the site is switched on");
+            self.link(&link, &format!("../sites-available/{slug}.conf"), Part::Web, "the site is enabled");
         }
         Ok(())
     }
@@ -310,16 +307,16 @@ impl Draft<'_> {
     fn apache_note(&mut self, kind: &str, name: &str) {
         if let Some(notes) = self.site.facts.flavour.apache_notes {
             let path = format!("{notes}/{kind}/enabled_by_admin/{name}");
-            self.public(&path, String::new(), Part::Web, "Debian's own note that the administrator wants it");
+            self.public(&path, String::new(), Part::Web, "Debian's record that it is enabled");
         }
     }
 
     pub(super) fn firewall(&mut self) -> Result<()> {
         let slug = &self.site.layout.slug;
-        let (path, because) = (format!("/etc/ufw/applications.d/{slug}"), "a name for the site's ports in ufw");
+        let (path, because) = (format!("/etc/ufw/applications.d/{slug}"), "the site's ports as a ufw profile");
         self.public_template(&path, Format::Plain, template!("ufw.hbs"), Part::Firewall, because)?;
         let path = format!("/etc/firewalld/services/{slug}.xml");
-        let because = "a name for the site's ports in firewalld";
+        let because = "the site's ports as a firewalld service";
         self.public_template(&path, Format::Xml, template!("firewalld.xml.hbs"), Part::Firewall, because)
     }
 

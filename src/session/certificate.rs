@@ -57,7 +57,7 @@ impl Session {
         if let Some(pair) = &self.new_certificate {
             return Ok(Certificate::Issued {
                 text: join_pair(&pair.key, &pair.certificate),
-                because: "the former certificate, again".to_owned(),
+                because: "the previous certificate again".to_owned(),
                 warnings: Vec::new(),
             });
         }
@@ -66,11 +66,11 @@ impl Session {
             Some(Ok(text)) => {
                 return Ok(Certificate::Issued {
                     text,
-                    because: "what certbot got from the authority".to_owned(),
+                    because: "the certificate from the authority".to_owned(),
                     warnings,
                 });
             }
-            Some(Err(why)) => warnings.push(format!("certbot's certificate is not served: {why}")),
+            Some(Err(why)) => warnings.push(format!("certbot's certificate is not used: {why}")),
             None => {}
         }
         let (text, because) = self.until_it_is_issued()?;
@@ -91,7 +91,7 @@ impl Session {
         };
         let read = |path: &str| -> Result<Option<Zeroizing<String>>> { Ok(host.read_text(path)?.map(Zeroizing::new)) };
         if let Some(text) = read(&layout.certificate_with_key)?.filter(|text| serves(text)) {
-            return Ok((text, "served until certbot has another one".to_owned()));
+            return Ok((text, "used until certbot has another one".to_owned()));
         }
         if let (Some(key), Some(certificate)) = (read(&layout.key)?, read(&layout.certificate)?) {
             let text = join_pair(&key, &certificate);
@@ -102,7 +102,7 @@ impl Session {
         }
         let pair = certificate::self_signed(&subject, now)
             .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
-        let because = "a certificate that is signed by itself, until certbot has one";
+        let because = "self-signed, until certbot has one";
         Ok((join_pair(&pair.key, &pair.certificate), because.to_owned()))
     }
 
@@ -133,7 +133,7 @@ impl Session {
                 let serves = certificate::still_serves(certificate, key, &subject, now);
                 serves.err().map(|why| why.to_string()).unwrap_or_default()
             }
-            _ => "there is none yet".to_owned(),
+            _ => "none exists yet".to_owned(),
         };
         let pair = match (certificate, key) {
             (Some(certificate), Some(key)) if because.is_empty() => Ok(Pair { certificate, key }),
@@ -150,7 +150,7 @@ impl Session {
             let followed = self.host.followed(path)?;
             self.host.read(&followed)?.ok_or_else(|| {
                 Exit::Unusable.because(format!(
-                    "{}: there is no such file; put the certificate and its key there, or change the [tls] settings",
+                    "{}: no such file; copy the certificate and its key there, or change the [tls] settings",
                     self.host.outside(path)
                 ))
             })

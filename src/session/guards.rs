@@ -22,7 +22,9 @@ pub(crate) fn need_root(global: &Global, command: &str) -> Result<()> {
 /// For what is done with services that run: a staged tree has none.
 pub(crate) fn need_machine(global: &Global, command: &str) -> Result<()> {
     if global.root.is_some() {
-        return Err(Exit::Usage.because("a staged tree does not run; leave --root out on the machine that it becomes"));
+        return Err(
+            Exit::Usage.because("a staged tree does not run; use this command without --root on the running machine")
+        );
     }
     match open_host(global)?.is_root() {
         true => Ok(()),

@@ -27,7 +27,7 @@ pub(crate) fn read_sources(host: &Host, file: &Path, global: &Global) -> Result<
     match read_settings(host, file)? {
         Some(text) => files.push((file.to_owned(), text)),
         None if global.config.is_some() => {
-            return Err(Exit::Settings.because(format!("--config {}: there is no such file", file.display())));
+            return Err(Exit::Settings.because(format!("--config {}: no such file", file.display())));
         }
         None => {}
     }
@@ -73,7 +73,7 @@ fn read_settings(host: &Host, file: &Path) -> Result<Option<String>> {
     let found = handle.metadata().map_err(|why| unreadable_file(file, &why))?;
     if !found.is_file() {
         return Err(Exit::Settings.because(format!(
-            "{} is not a regular file; move it away, settings are read from files only",
+            "{} is not a regular file; move it away; settings must be regular files",
             file.display()
         )));
     }
@@ -93,7 +93,7 @@ fn unreadable_file(file: &Path, why: &std::io::Error) -> anyhow::Error {
         ErrorKind::PermissionDenied => Exit::NoPermission.because(format!("{file}: {why}; run it as root")),
         ErrorKind::InvalidData => Exit::Settings.because(format!("{file} is not UTF-8 text; save it as UTF-8")),
         ErrorKind::NotADirectory => Exit::CannotCreate
-            .because(format!("{file}: something else stands where one of its directories should; move it away")),
+            .because(format!("{file}: a file is where one of its directories should be; move it away")),
         _ => Exit::Io.because(format!("{file}: {why}")),
     }
 }

@@ -79,23 +79,20 @@ pub(crate) fn try_configuration(site: &Session, recipe: &Recipe) -> Result<Verdi
         return not_asked("a staged tree does not run");
     }
     if !site.host.is_root() {
-        return not_asked("only root can let the account of the services read it");
+        return not_asked("only root can run this check");
     }
     let Some(text) = wanted_configuration(site, recipe).and_then(Content::bytes) else {
         return not_asked("the configuration is not among the chosen parts");
     };
     let text = String::from_utf8_lossy(text);
     if site.host.stat(&path_to_python(site))?.is_none() {
-        return not_asked("no CamCOPS is installed yet");
+        return not_asked("CamCOPS is not installed yet");
     }
     let begin = Instant::now();
     let ended = match ask_camcops(site, text.as_bytes()) {
         Ok(ended) => ended,
         Err(_) if begin.elapsed() >= PATIENCE => {
-            return not_asked(&format!(
-                "it did not answer within {} s; is this machine overloaded?",
-                PATIENCE.as_secs()
-            ));
+            return not_asked(&format!("no answer within {} s; is this machine overloaded?", PATIENCE.as_secs()));
         }
         Err(why) => return not_asked(&format!("{why:#}")),
     };
@@ -130,7 +127,7 @@ pub(crate) fn refuse_verdict(site: &Session, recipe: &Recipe, plan: &Plan, journ
         return Ok(());
     }
     Err(Exit::Unusable.because(format!(
-        "{}\nCamCOPS would not start with this, so nothing was changed and the site goes on as it is; correct it and run again",
+        "{}\nCamCOPS would not start with this, so nothing was changed; correct it and run again",
         problem_lines(&reading.refused).join("\n")
     )))
 }
@@ -153,7 +150,7 @@ pub(crate) fn due_reading(
     match try_configuration(site, recipe)? {
         Verdict::Read(reading) => Ok(Some(reading)),
         Verdict::NotAsked(why) => {
-            site.style.warn(&[format!("CamCOPS itself was not asked about the new {}: {why}", site.layout.config)]);
+            site.style.warn(&[format!("not checked with CamCOPS itself: the new {}: {why}", site.layout.config)]);
             Ok(None)
         }
     }

@@ -62,7 +62,7 @@ pub(crate) fn read_record(host: &Host, instance: &str) -> Result<Option<UpgradeR
     };
     let upgrade = serde_json::from_str(&text).map_err(|why| {
         Exit::Unusable.because(format!(
-            "can't use {}: {why}; a newer version of camcops-provision may have written it; move it away: then there is no rollback",
+            "can't use {}: {why}; a newer version of camcops-provision may have written it; move it away (then rollback is impossible)",
             host.outside(&path)
         ))
     })?;

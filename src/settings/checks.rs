@@ -63,10 +63,7 @@ fn check_application(settings: &Settings, found: &mut Contradictions) {
         found.refuse(
             version.is_hardened() && camcops.hardening == Hardening::Off,
             ["camcops.version", "camcops.hardening"],
-            &format!(
-                "{} has other packages than CamCOPS asks for, and camcops.hardening = \"off\" asks for those",
-                version.as_str()
-            ),
+            &format!("{} has newer packages than CamCOPS asks for, but camcops.hardening is \"off\"", version.as_str()),
         );
     }
 }
@@ -149,7 +146,7 @@ fn check_database(settings: &Settings, found: &mut Contradictions) {
     found.refuse(
         database.user.is_none() && name.eq_ignore_ascii_case("root"),
         ["database.name", "database.user"],
-        "would make root the user: that needs another database.user",
+        "would make root the user: set another database.user",
     );
 }
 
@@ -173,7 +170,7 @@ fn check_site(settings: &Settings, found: &mut Contradictions) {
     found.refuse(
         settings.web.listen.is_empty(),
         ["web.listen", "web.frontend"],
-        "is empty, so that nobody could reach the site",
+        "is empty, so the site could not be reached",
     );
     let tls = &settings.tls;
     let files = tls.mode == TlsMode::Files;
@@ -185,22 +182,22 @@ fn check_site(settings: &Settings, found: &mut Contradictions) {
     found.refuse(
         certbot && web.frontend != Frontend::Apache,
         ["tls.mode", "web.frontend"],
-        "is for a site that Apache serves: the reverse proxy in front of it has its certificate",
+        "needs web.frontend = \"apache\": otherwise the certificate belongs to the reverse proxy in front",
     );
     found.refuse(
         certbot && web.http_port.get().is_none(),
         ["web.http_port", "tls.mode"],
-        "is 0, but the ACME authority asks there whether this is the site: tls.mode = \"certbot\" needs one that it reaches as port 80",
+        "is 0, but the ACME authority checks the site there: tls.mode = \"certbot\" needs a port that it reaches as port 80",
     );
     found.refuse(
         certbot && !tls.acme_agree_tos,
         ["tls.acme_agree_tos", "tls.mode"],
-        "is false, and without your agreement to its terms the ACME authority gives no certificate: read them, and say true",
+        "is false, and the ACME authority issues no certificate without your agreement to its terms: read them, and set true",
     );
     found.refuse(
         certbot && web.server_names.iter().any(|name| name.ip().is_some()),
         ["web.server_names", "tls.mode"],
-        "has an address in it, and tls.mode = \"certbot\" is for names only",
+        "contains an address, and tls.mode = \"certbot\" needs names",
     );
 }
 
@@ -232,14 +229,14 @@ fn check_ports(settings: &Settings, found: &mut Contradictions) {
         };
         let others = all.iter().filter(|(_, taken)| *taken == Some(port));
         for (other, _) in others {
-            let what = format!("{} has port {port}, as {other} has", extra.name);
+            let what = format!("{} uses port {port}, which is also {other}", extra.name);
             found.refuse(true, [EXTRA, other], &what);
         }
     }
     for (index, (key, port)) in all.iter().enumerate() {
         let Some(port) = port else { continue };
         if let Some((other, _)) = all[..index].iter().find(|(_, taken)| *taken == Some(*port)) {
-            found.refuse(true, [key, other], &format!("has port {port}, as {other} has"));
+            found.refuse(true, [key, other], &format!("is {port}, which is also {other}"));
         }
     }
 }
@@ -265,7 +262,7 @@ fn check_services(settings: &Settings, found: &mut Contradictions) {
                 ("socket", extra.socket.is_some() && extra.socket == earlier.socket),
             ];
             for (field, _) in shared.into_iter().filter(|(_, is_same)| *is_same) {
-                refuse("services.disabled", format!("its {field} is that of {}, too", earlier.name));
+                refuse("services.disabled", format!("its {field} is also that of {}", earlier.name));
             }
         }
         let Some(path) = &extra.path else { continue };
@@ -278,7 +275,7 @@ fn check_services(settings: &Settings, found: &mut Contradictions) {
         if path.as_str() == settings.web.path.as_str() {
             refuse("web.path", "its path is that of CamCOPS".into());
         } else if taken.iter().any(|known| is_below(known)) {
-            refuse("web.path", format!("{path} is a path that CamCOPS itself needs"));
+            refuse("web.path", format!("{path} is used by CamCOPS itself"));
         }
     }
 }

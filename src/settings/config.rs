@@ -93,7 +93,7 @@ pub(super) fn check_names(section: &str, key: &str) -> Result<(), Problem> {
     Err(Problem {
         allowed: Some("A-Z 0-9 _".into()),
         nearest: is_fine(&upper).then(|| join_name(&["config", section, &upper])),
-        ..Problem::new(join_name(&["config", section, key]), "is not how a key of camcops.conf is written")
+        ..Problem::new(join_name(&["config", section, key]), "is not a valid key of camcops.conf")
     })
 }
 

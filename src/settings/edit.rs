@@ -204,10 +204,7 @@ fn confirm_edit(
 }
 
 fn only_an_editor(path: &[&str]) -> Problem {
-    Problem::new(
-        join_name(path),
-        "stands in the file in a way that only an editor can change: `camcops-provision config edit`",
-    )
+    Problem::new(join_name(path), "is written in a way that only an editor can change: `camcops-provision config edit`")
 }
 
 /// Whether the text has tables of this name, which are no value.

@@ -5,13 +5,13 @@ use super::key::{Key, all_keys};
 
 const INTRODUCTION: &str = "\
 # Settings of camcops-provision. Every key is shown with its default, or with
-# an example where the default is empty; take away the # to set it.
-# Files in provision.d beside this one, environment variables and --set win
-# over this file, in this order. A password is never a setting: name a file.
+# an example where the default is empty; remove the # to set it.
+# Files in provision.d beside this one, environment variables and --set
+# override this file, in this order. Passwords are never settings: name a file.
 ";
 
 const CONFIG: &str = "
-# What goes into camcops.conf as it is: [config.site], [config.server],
+# Values copied to camcops.conf as they are: [config.site], [config.server],
 # [config.export] and [config.\"recipient:NAME\"], with the keys of camcops.conf.
 [config.site]
 #PERMIT_IMMEDIATE_DOWNLOADS = false
@@ -40,8 +40,7 @@ fn describe_key(key: &Key) -> String {
     };
     let mut text = format!("\n{doc}{limits}#{} = {value}\n", key.short_name());
     if key.name == EXTRA {
-        text +=
-            "# Or as a table at the end of the file; provision.toml(5) says what each means:\n# [[services.extra]]\n";
+        text += "# Or as a table at the end of the file; provision.toml(5) explains the keys:\n# [[services.extra]]\n";
         for field in FIELDS.iter().filter(|field| field.name != "socket") {
             text += &format!("# {} = {}\n", field.name, field.example);
         }

@@ -29,7 +29,7 @@ checked_text! {
     /// The name of an extra service.
     ExtraName, allowed "up to 24 of a-z 0-9 -, first a letter, that no other service has", |name| {
         let is_ours = Service::ALL.iter().any(|service| service.as_str() == name);
-        ensure!(!is_ours && !TAKEN.contains(&name), "{name:?} means something else already");
+        ensure!(!is_ours && !TAKEN.contains(&name), "{name:?} is reserved");
         check_slug(name)?;
     }
 }
@@ -38,7 +38,7 @@ fn check_slug(name: &str) -> Result<()> {
     let is_fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
     let is_slug = begins && name.len() <= 24 && !name.ends_with('-') && name.bytes().all(is_fine);
-    ensure!(is_slug, "{name:?} is not such a name");
+    ensure!(is_slug, "{name:?} is not a valid name");
     Ok(())
 }
 
@@ -81,7 +81,7 @@ impl Setting for Words {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-".contains(&b);
         ensure!(
             !program.is_empty() && program.bytes().all(is_plain),
-            "{program:?} has a character that the path of a program may not have here"
+            "{program:?} contains a character that is not allowed in the path of a program here"
         );
         match program.starts_with('/') || !program.contains('/') {
             true if !program.ends_with('/') && !program.starts_with(['-', '.', '+']) => Ok(Self(words)),
@@ -169,20 +169,20 @@ macro_rules! fields {
 fields! {
     /// Its name, in commands, units, logs, and /etc/camcops/env.d/INSTANCE-NAME.env.
     name: ExtraName, example "\"listener\"";
-    /// The program and what it is given, word by word; no shell reads it. A program without a path is one of the release.
+    /// The program and its arguments, word by word, without a shell. A program without a path is one of the release.
     command: Words, example "[\"/usr/local/bin/listener\", \"--port\", \"9000\"]";
     optional
-    /// Who it runs as; root only if it is named here.
+    /// The account that it runs as; root only if it is named here.
     user: ServiceAccount, example "\"listener\"", shown "the account of the services";
-    /// The directory that it starts in, and may write to.
-    directory: Directory, example "\"/srv/listener\"", shown "/, and nothing may be written but temporary files";
-    /// The path of the web site that leads to it, by port or socket; it gets the rest of the path. Its pages see the cookies of CamCOPS.
+    /// The directory that it starts in and can write to.
+    directory: Directory, example "\"/srv/listener\"", shown "/, and only temporary files can be written";
+    /// The path of the web site that is passed to its port or socket; it receives the rest of the path. Its pages can see the cookies of CamCOPS.
     path: WebPath, example "\"/listener\"", shown "none";
     /// The port that it listens on, on 127.0.0.1.
     port: PortNumber, example "9000", shown "none";
-    /// The unix socket that it listens on. A directory /run/camcops-NAME is made for the service of that name.
+    /// The unix socket that it listens on. The directory /run/camcops-NAME is created for the service of that name.
     socket: AbsolutePath, example "\"/run/camcops-listener/listener.socket\"", shown "none";
-    /// How much memory it may have under systemd, in MiB; beyond that it is restarted.
+    /// Its memory limit under systemd, in MiB; beyond that it is restarted.
     memory_max_mb: Whole<16, 1_000_000>, example "512", shown "no limit";
 }
 
@@ -238,10 +238,10 @@ pub(super) fn read_service(table: &dyn TableLike) -> Result<ExtraService, Vec<Pr
 fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Problem>) {
     let mut refuse = |field: &str, what: &str| wrongs.push(Problem::new(field, what));
     if entry.port.is_some() && entry.socket.is_some() {
-        refuse("socket", "is given beside port: one of them is enough");
+        refuse("socket", "is set together with port: use one of them");
     }
     if entry.path.is_some() && !entry.listens() {
-        refuse("path", "needs a port or a socket that it leads to");
+        refuse("path", "needs a port or a socket to pass requests to");
     }
     // Apache, systemd and supervisor each have their own way with the rest.
     let is_plain = |path: &str| path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._+@-".contains(&b));
@@ -259,7 +259,7 @@ fn find_contradictions(entry: &ExtraService, wrongs: &mut Vec<Problem>) {
         refuse("port", "is below 1024, which only root may open");
     }
     if entry.path.as_ref().is_some_and(WebPath::is_root) {
-        refuse("path", "is that of the whole site");
+        refuse("path", "is the path of the whole site");
     }
 }
 

@@ -285,7 +285,7 @@ fn refuse_password(name: String, section: &str) -> Problem {
         ..Problem::new(
             name,
             format!(
-                "a password is never a setting: put it into a file that only root can read and name the file in {file}"
+                "passwords are not settings: write it to a file that only root can read, and name the file in {file}"
             ),
         )
     }

@@ -143,7 +143,7 @@ impl Loader {
         if let Some(meant) = meant {
             let problem = Problem::new(
                 meant.name,
-                format!("a section and its key have two underscores between them: {}", meant.variable()),
+                format!("section and key are separated by two underscores: {}", meant.variable()),
             );
             self.problems.push(problem.at(Origin::Environment(variable.into())));
         }
@@ -215,7 +215,7 @@ impl Loader {
 pub(super) fn syntax_problem(error: &toml_edit::TomlError, text: &str) -> Problem {
     // toml_edit has no other sign of a duplicate, and its span is the second key's name.
     match (error.message(), error.span().and_then(|span| text.get(span))) {
-        ("duplicate key", Some(name)) => Problem::new("", format!("{name} is given a second time in this file")),
+        ("duplicate key", Some(name)) => Problem::new("", format!("{name} is set twice in this file")),
         (message, _) => Problem::new("", format!("is not TOML: {message}")),
     }
 }
@@ -281,7 +281,7 @@ impl File<'_> {
             match extra::read_service(table) {
                 Ok(entry) if here.contains(&label) => {
                     let name = format!("{EXTRA}[{}].name", entry.name);
-                    let problem = Problem::new(name, "is the name of two of them in this file");
+                    let problem = Problem::new(name, "is used twice in this file");
                     self.problem(problem, table, "name");
                 }
                 Ok(entry) => {

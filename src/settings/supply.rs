@@ -50,7 +50,7 @@ impl Setting for Python {
         let name = text.rsplit('/').next().unwrap_or_default();
         match name.strip_prefix("python").and_then(minor_of) {
             Some(minor) if text.starts_with('/') => Ok(Self::Interpreter(minor, text.to_owned())),
-            _ => bail!("{text:?} is none of these"),
+            _ => bail!("{text:?} is not one of these"),
         }
     }
 
@@ -68,7 +68,7 @@ checked_text! {
     ProxyAddress, allowed "http://HOST:PORT or https://HOST:PORT", |address| {
         bare_address(address, "network.proxy_login_file")?;
         let host = address.trim_end_matches('/').split_once("://").map_or("", |(_, host)| host);
-        ensure!(!host.contains('/'), "has a path, which no proxy has");
+        ensure!(!host.contains('/'), "contains a path, but a proxy has none");
     }
 }
 
@@ -77,7 +77,7 @@ checked_text! {
     ProxyException, allowed "a host name, .domain, an IP address or a network like 10.0.0.0/8", |text| {
         let name = text.strip_prefix('.').unwrap_or(text);
         let is_network = || Network::read(&text.into()).is_ok();
-        ensure!(is_host_name(name) || text.parse::<IpAddr>().is_ok() || is_network(), "{text:?} is none of these");
+        ensure!(is_host_name(name) || text.parse::<IpAddr>().is_ok() || is_network(), "{text:?} is not one of these");
     }
 }
 
@@ -98,7 +98,7 @@ fn bare_address(address: &str, login: &str) -> Result<()> {
     // The text is not shown: what stands before the @ may be a password.
     ensure!(
         !host.contains('@'),
-        "has a login, but a password is never a setting: put USER:PASSWORD into a file that only root can read and name it in {login}"
+        "has a login, but passwords are not settings: write USER:PASSWORD to a file that only root can read and name it in {login}"
     );
     let is_plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{|}@".contains(c);
     ensure!(!host.is_empty() && rest.chars().all(is_plain), "is not an address");

@@ -90,7 +90,7 @@ checked_text! {
     Schedule, allowed "a calendar of systemd such as daily or *-*-* 02:30, or never", |when| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || " *-:,./~+_".contains(c);
         let is_time = !when.trim().is_empty() && when.len() <= 100 && when.chars().all(is_fine);
-        ensure!(is_time, "{when:?} is not when something can be done");
+        ensure!(is_time, "{when:?} is not a valid schedule");
     }
 }
 
@@ -126,7 +126,7 @@ checked_text! {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || " +/=@._-".contains(c);
         let is_of_ssh = || ["ssh-ed25519 ", "ssh-rsa "].iter().any(|one| recipient.starts_with(one)) && recipient.chars().all(is_fine);
         // A private key may stand there by mistake: it is not repeated.
-        ensure!(is_of_age(recipient) || is_of_ssh(), "is not who can read what age encrypts");
+        ensure!(is_of_age(recipient) || is_of_ssh(), "is not a recipient of age");
     }
 }
 
@@ -134,7 +134,7 @@ checked_text! {
     /// Where an account of MySQL or MariaDB comes from.
     ClientHost, allowed "a host name, an IP address, or one with % for any part", |host| {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || ".:-_%/".contains(c);
-        ensure!(host.len() <= 60 && host.chars().all(is_fine), "{host:?} is not where an account can come from");
+        ensure!(host.len() <= 60 && host.chars().all(is_fine), "{host:?} is not a host that an account can log in from");
     }
 }
 
@@ -176,12 +176,12 @@ checked_text! {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
         for segment in segments.split('/').filter(|_| path != "/") {
             ensure!(!segment.is_empty(), "has an empty segment or a slash at the end");
-            ensure!(![".", ".."].contains(&segment), "has a segment that means another directory");
+            ensure!(![".", ".."].contains(&segment), "contains a segment . or ..");
             ensure!(segment.bytes().all(is_plain), "has a character that needs escaping in a URL");
         }
         ensure!(
             segments.split('/').next() != Some(".well-known"),
-            "/.well-known belongs to the whole host, certificate challenges among others"
+            "/.well-known is reserved, for certificate challenges among others"
         );
     }
 }
@@ -205,7 +205,7 @@ fn is_country(code: &str) -> bool {
 checked_text! {
     /// A country by its two letters.
     Country, allowed "two capital letters", |code| {
-        ensure!(is_country(code), "{code:?} is not a country's two letters");
+        ensure!(is_country(code), "{code:?} is not a country code of two letters");
     }
 }
 
@@ -242,7 +242,7 @@ checked_text! {
     WebAddress, allowed "an address that begins with https:// or http://", |address| {
         let rest = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
         let has_user = |rest: &str| rest.split('/').next().is_some_and(|host| host.contains('@'));
-        ensure!(!rest.is_some_and(has_user), "has a user name in it, and every page of CamCOPS shows this address");
+        ensure!(!rest.is_some_and(has_user), "contains a user name, but every page of CamCOPS shows this address");
         let is_plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{|}".contains(c);
         ensure!(rest.is_some_and(|rest| is_address(rest, is_plain)), "is not the address of a web page");
     }
@@ -307,7 +307,7 @@ impl Setting for Bind {
         let address: SocketAddr = text.parse().map_err(|_| anyhow!("{text:?} is not an address and a port"))?;
         ensure!(
             address.ip().is_loopback(),
-            "{} can be reached from other machines, but the backend does not encrypt and believes the forwarding headers of whoever connects",
+            "{} can be reached from other machines, but the backend does not encrypt and accepts forwarding headers from any client",
             address.ip()
         );
         ensure!(address.port() >= 1024, "the backend does not run as root, so it cannot open port {}", address.port());
@@ -385,7 +385,7 @@ impl Setting for Network {
         let digits = prefix.bytes().all(|b| b.is_ascii_digit());
         let length: u8 = prefix.parse().map_err(|_| wrong())?;
         let first = first_address(address, length).filter(|_| digits).ok_or_else(wrong)?;
-        ensure!(first == address, "{text} is a machine in a network; the network is {first}/{length}");
+        ensure!(first == address, "{text} is a host address; the network is {first}/{length}");
         Ok(Self { address, prefix: Some(length) })
     }
 
@@ -440,7 +440,7 @@ impl Setting for MemoryCap {
         let cap = Whole::<0, { u32::MAX }>::read(value)?.get();
         ensure!(
             cap >= Self::LEAST,
-            "{cap} would restart a worker process after every task, since each one needs about 390 MB"
+            "{cap} would restart a worker process after every task, because each one needs about 390 MB"
         );
         Ok(Self(cap))
     }

@@ -49,10 +49,7 @@ pub(super) fn one_line(value: &Value) -> Result<&str> {
     let text = value.as_str().ok_or_else(|| wrong_type(value, "a string"))?;
     let ends_a_line = |c: &char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     if let Some(control) = text.chars().find(ends_a_line) {
-        bail!(
-            "contains the control character U+{:04X}, and each value must fit on one line of a configuration file",
-            u32::from(control)
-        );
+        bail!("contains the control character U+{:04X}; a value must fit on one line", u32::from(control));
     }
     Ok(text)
 }

@@ -144,12 +144,12 @@ impl Facts {
             return None;
         }
         let distribution = match self.distribution.as_str() {
-            "" => "a system whose /etc/os-release does not say what it is",
+            "" => "a system that /etc/os-release does not identify",
             name => name,
         };
         let known: Vec<&str> = DISTRIBUTION_RELEASES.iter().map(|row| row.name).collect();
         Some(format!(
-            "this machine is {distribution}, which this version of camcops-provision does not know: it knows {} (and rebuilds of Red Hat's); install CamCOPS on one of them, or take a version of camcops-provision that knows this one",
+            "this machine is {distribution}, which this version of camcops-provision does not support; supported are {} (and rebuilds of Red Hat); install CamCOPS on one of them, or use a version of camcops-provision that supports this one",
             known.join(", ")
         ))
     }

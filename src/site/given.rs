@@ -31,7 +31,7 @@ impl OpenSecret {
 
 impl fmt::Display for OpenSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: this secret stands openly in {}", self.key, self.origin)
+        write!(f, "{}: this secret is in plain text in {}", self.key, self.origin)
     }
 }
 
@@ -67,7 +67,7 @@ impl Site {
                 let name = format!("config.{section}.{base}");
                 if !camcops_conf::may_be_secret(section, base) {
                     refused.push(format!(
-                        "{name}{BY_FILE}: only a secret is given by a file, and {base} is none: set {name} itself"
+                        "{name}{BY_FILE}: only a secret is given by a file, but {base} is not one: set {name} itself"
                     ));
                 } else if values.contains_key(base) {
                     refused.push(format!(
@@ -133,7 +133,7 @@ impl Site {
 /// What to do instead of giving a secret as an argument.
 pub(crate) fn on_command_line(setting: &str) -> anyhow::Error {
     Exit::Usage.because(format!(
-        "{setting} is a secret, and everybody on this machine can see a command line; nothing was changed: `camcops-provision config set {setting}` asks for it, and with `--from-file FILE` (- for standard input) it comes from there"
+        "{setting} is a secret, and command lines are visible to all users; nothing was changed: `camcops-provision config set {setting}` asks for it, or use `--from-file FILE` (- for standard input)"
     ))
 }
 

@@ -13,7 +13,7 @@ impl Site {
         let mut warnings: Vec<String> = self
             .open_secrets()
             .iter()
-            .map(|open| format!("{open}; `{}` puts it into a file for root alone", open.remedy()))
+            .map(|open| format!("{open}; `{}` stores it in a file that only root can read", open.remedy()))
             .collect();
         for (section, values) in &self.settings().config {
             for (key, value) in values {
@@ -37,7 +37,7 @@ impl Site {
                     ValueKind::Bool if !BOOLEANS.contains(&line.to_lowercase().as_str()) => "true or false",
                     _ => continue,
                 };
-                warnings.push(format!("{name}: is not {needed}; CamCOPS would silently take its default"));
+                warnings.push(format!("{name}: is not {needed}; CamCOPS would silently use its default"));
             }
         }
         warnings

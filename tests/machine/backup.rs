@@ -200,11 +200,11 @@ fn tells_when_it_fails(machine: &Booted) {
     let create = "camcops-provision backup create";
     machine.run("mkdir /mnt/small; mount -t tmpfs -o size=1M,mode=700 tmpfs /mnt/small");
     let small = "--set backup.directory=/mnt/small";
-    refused(machine, &format!("{create} {small}"), 74, "make room there");
+    refused(machine, &format!("{create} {small}"), 74, "free some space there");
     assert_eq!(machine.run("ls -A /mnt/small"), "");
     machine.run("umount /mnt/small");
     let failure = told(machine, "status")["backups"]["last_failure"]["why"].to_string();
-    assert!(failure.contains("make room"), "{failure}");
+    assert!(failure.contains("free some space"), "{failure}");
     is_made_without_a_journal(machine);
     machine.run("systemctl stop mariadb");
     refused(machine, create, 69, "database");
@@ -216,7 +216,7 @@ fn tells_when_it_fails(machine: &Booted) {
     assert!(told.contains("the last attempt failed at"), "{told}");
     machine.run("echo /mnt/gone/backups > /var/lib/camcops-provision/camcops/backups-in");
     let gone = "--set backup.directory=/mnt/gone/backups";
-    refused(machine, &format!("{create} {gone}"), 74, "had backups, and is not there any more");
+    refused(machine, &format!("{create} {gone}"), 74, "had backups, but is missing now");
     machine.run("test ! -e /mnt/gone; chmod 777 /mnt/small");
     refused(machine, &format!("{create} {small}"), 73, "others than root");
 }
@@ -228,7 +228,7 @@ fn is_made_without_a_journal(machine: &Booted) {
     refused(machine, "camcops-provision plan", 65, "can't use");
     let (code, out, why) = machine.tried("camcops-provision backup create");
     assert_eq!(code, 0, "{out}{why}");
-    assert!(why.contains("a backup is made all the same"), "{why}");
+    assert!(why.contains("the backup is made nevertheless"), "{why}");
     machine.run(&format!(
         "cp --archive /root/journal {journal}; camcops-provision backup verify --quick; rm --recursive {DIRECTORY}/$(ls {DIRECTORY} | tail -n 1)"
     ));
@@ -296,9 +296,9 @@ fn takes_dumps_of_others(machine: &Booted) {
     for (file, words) in [
         ("cut.sql.gz", "nothing was changed"),
         ("broken.sql.gz", "nothing was changed"),
-        ("greedy.sql", "wants more than to fill one database"),
-        ("view.sql", "wants more than to fill one database"),
-        ("function.sql", "wants more than to fill one database"),
+        ("greedy.sql", "contains more than one database"),
+        ("view.sql", "contains more than one database"),
+        ("function.sql", "contains more than one database"),
         ("strange.sql", "has no tables of CamCOPS"),
         ("command.sql", "can't be loaded"),
     ] {
@@ -357,7 +357,7 @@ fn is_for_one_reader(machine: &Booted) {
         machine,
         "camcops-provision config set backup.encrypt_to age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8q",
         78,
-        "is not who can read",
+        "is not a recipient of age",
     );
     // Some recipient, to get the program; then one whose identity is known.
     machine.run(

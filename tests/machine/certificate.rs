@@ -73,16 +73,16 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     let second = served(&machine);
     assert_ne!(second, first);
     nothing_is_pending(&machine);
-    refused(&machine, "cert verify", 65, "nobody that this machine trusts");
+    refused(&machine, "cert verify", 65, "not from an authority that this machine trusts");
     machine.run(
         "cp /root/ca/root.crt /usr/local/share/ca-certificates/; update-ca-certificates > /dev/null
          camcops-provision cert verify
          echo '127.0.0.1 elsewhere.example.org' >> /etc/hosts",
     );
     refused(&machine, "cert verify --host elsewhere.example.org", 65, "not for elsewhere");
-    refused(&machine, "cert verify --port 1", 69, "can't be met");
+    refused(&machine, "cert verify --port 1", 69, "can't connect to the site");
     refused(&machine, "cert verify --port 5672", 65, "does not speak TLS");
-    refused(&machine, "cert verify --host 'a b'", 64, "neither the name");
+    refused(&machine, "cert verify --host 'a b'", 64, "neither a host name");
     refused(&machine, "cert renew", 78, "cert csr");
     assert_eq!(machine.run("ls /etc/camcops/tls | wc -l").trim(), "2");
 
@@ -187,7 +187,7 @@ fn without_the_application_or_apache(machine: &Booted) {
     machine.run(SIGN);
     machine.run("systemctl stop apache2; systemctl mask --quiet apache2");
     let arguments = INSTALL.split_once(' ').unwrap().1;
-    refused(machine, arguments, 69, "was not taken");
+    refused(machine, arguments, 69, "was refused");
     machine.run("systemctl unmask --quiet apache2; systemctl start apache2");
     assert_eq!(served(machine), second);
     nothing_is_pending(machine);
@@ -238,7 +238,7 @@ fn what_does_not_fit_changes_nothing(machine: &Booted, first: &str) {
     let ca = "/root/ca";
     for (arguments, code, words) in [
         (format!("--cert {ca}/none.crt"), 65, "no such file"),
-        (format!("--cert {ca}"), 65, "not an ordinary file"),
+        (format!("--cert {ca}"), 65, "not a regular file"),
         (format!("--cert {ca}/leaf.ext"), 65, "no certificate"),
         (format!("--cert {ca}/leaf.der"), 65, "no certificate"),
         (format!("--cert {ca}/half.crt"), 65, "no certificate"),
@@ -250,7 +250,7 @@ fn what_does_not_fit_changes_nothing(machine: &Booted, first: &str) {
             65,
             "can be read or written by every account",
         ),
-        (format!("--cert {ca}/other.crt"), 65, "no key of this site fits"),
+        (format!("--cert {ca}/other.crt"), 65, "no key of this site matches"),
         (format!("--cert {ca}/other.crt --chain {ca}/below.crt --key {ca}/other.key"), 65, "does not cover machine"),
         (format!("--cert {ca}/leaf.crt --chain {ca}/below.crt --key {ca}/other.key"), 65, "is not the key of"),
     ] {

@@ -232,7 +232,7 @@ fn outlives_its_own_account(machine: &Booted) {
     ] {
         machine.run(&spoilt);
         let told = machine.run("camcops-provision status");
-        assert!(told.contains("nobody finds it any more"), "{told}");
+        assert!(told.contains("its file is gone"), "{told}");
         machine.run(&format!("camcops-provision {mended}"));
         assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
     }
@@ -333,7 +333,7 @@ fn grows(machine: &Booted, tablets: &Tablets<'_>) {
     machine.run("camcops-provision scale server=4 workers=1");
     assert_eq!((processes("server"), processes("workers")), (5, 2));
     for (wish, code, why) in
-        [("server=4 server=5", 64, "named twice"), ("monitor=2", 64, "there is one monitor"), ("server=250", 78, "MiB")]
+        [("server=4 server=5", 64, "named twice"), ("monitor=2", 64, "exactly one process"), ("server=250", 78, "MiB")]
     {
         let (told, complaint) = refused_shortly(machine, &format!("scale {wish}"));
         assert_eq!(told, code, "{wish}: {complaint}");

@@ -158,7 +158,7 @@ fn upgrades(machine: &Booted) {
     machine.run(OLDER);
     let told = machine.run("camcops-provision db upgrade");
     assert!(told.contains("revision 0086 -> 0087"), "{told}");
-    let (_, dump) = told.split_once("the data from before is in ").unwrap();
+    let (_, dump) = told.split_once("the old data is in ").unwrap();
     assert!(dump_of(machine, dump.trim()).contains("Sentinel"));
     wait_until_well(machine, "an upgrade of the tables");
 }
@@ -220,7 +220,7 @@ fn finds_open_secrets(machine: &Booted) {
     machine.run("install --directory /etc/camcops/provision.d; printf '[config.site]\nEMAIL_HOST_PASSWORD = \"hush\"\n' > /etc/camcops/provision.d/open.toml");
     let (code, out, why) = machine.tried(doctor);
     assert_eq!(code, 1, "{out}{why}");
-    let words = "stands openly in /etc/camcops/provision.d/open.toml:2";
+    let words = "is in plain text in /etc/camcops/provision.d/open.toml:2";
     assert!(out.contains(words) && !out.contains("hush\n"), "{out}{why}");
     assert!(out.contains("do:  camcops-provision config set config.site.EMAIL_HOST_PASSWORD"), "{out}");
     machine.run("rm -r /etc/camcops/provision.d");
@@ -288,7 +288,7 @@ fn copies(machine: &Booted) {
     assert_eq!(of("patient")["pseudonyms"].as_array().unwrap().len(), 3);
     assert!(of("phq9")["kept"].as_array().unwrap().iter().any(|one| one == "q1"));
     assert_eq!(databases(machine).replace("research ", ""), before);
-    refused(machine, "db anonymise --to research", 73, "there is such a database already");
+    refused(machine, "db anonymise --to research", 73, "this database exists already");
 
     assert_eq!(rights(machine), allowed);
     // Nothing of anybody, in any table, as text or as bytes.

@@ -154,7 +154,7 @@ fn backups(machine: &Booted) {
     machine.run("mv /usr/bin/mariadb-dump /usr/bin/mysqldump /root");
     machine.tried(create);
     machine.run("mv /root/mariadb-dump /root/mysqldump /usr/bin");
-    let (words, nothing) = ("the last try failed", "true");
+    let (words, nothing) = ("the last attempt failed", "true");
     is_mended(machine, nothing, "backups", words);
 }
 
@@ -296,7 +296,7 @@ fn machine_itself(machine: &Booted) {
          systemd-run --quiet --unit=other /usr/share/camcops/venv/bin/python3 -m http.server 443
          until (exec 3<> /dev/tcp/127.0.0.1/443) 2> /dev/null; do sleep 0.1; done",
     );
-    let remedies = is(machine, "ports", "failed", "https at 0.0.0.0:443 is held by python3");
+    let remedies = is(machine, "ports", "failed", "https at 0.0.0.0:443 is in use by python3");
     assert!(remedies[0].starts_with("systemctl disable --now other.service "), "{remedies:?}");
     assert!(remedies[0].contains("config set web.https_port"), "{remedies:?}");
     is(machine, "web.apache", "failed", "does not run");
@@ -340,7 +340,7 @@ fn files(machine: &Booted) {
              setpriv --reuid=33 --regid=33 --clear-groups ln {holder} camcops_master_export_recipient.lock"
         ),
         "locks",
-        "camcops_master_export_recipient.lock: its owner is dead",
+        "camcops_master_export_recipient.lock: its owner has ended",
     );
 }
 
@@ -356,7 +356,7 @@ fn services(machine: &Booted) {
         machine,
         "systemctl disable --quiet mariadb",
         "services.enabled",
-        "mariadb.service does not come back at boot",
+        "mariadb.service is not enabled at boot",
     );
     machine.run(
         "mkdir -p /run/systemd/system/camcops-monitor@camcops.service.d
@@ -388,7 +388,7 @@ fn web(machine: &Booted) {
     first("web.socket", "there is no such socket");
     machine.run(&format!("{INSTALL} --yes"));
     machine.run("chmod 0700 /run/camcops; setpriv --reuid=33 --regid=33 --clear-groups sh -c '! test -w /run/camcops/camcops.socket'");
-    first("web.socket", "Apache's account www-data may not use it");
+    first("web.socket", "Apache's account www-data cannot access it");
     machine.run(&format!("{INSTALL} --yes"));
     machine.run("mv /etc/apache2/sites-enabled/camcops.conf /root/; systemctl reload apache2; sleep 1");
     first("web.apache", "https://machine/");
@@ -401,7 +401,7 @@ fn web(machine: &Booted) {
         machine,
         "sed -i '/unset X-Forwarded-Host/d' /etc/apache2/sites-available/camcops.conf; systemctl reload apache2; sleep 1",
         "web.headers",
-        "believes whoever asks what host or path it was asked by",
+        "believes host and path headers of any client",
     );
     is_mended(machine, "a2dismod --quiet --force proxy_http", "web.config", "proxy_http.load is missing");
     let other = "/etc/apache2/sites-enabled/other.conf";
@@ -469,10 +469,10 @@ fn an_unfit_machine_is_refused_before_the_first_change() {
     assert!(refused.2.contains(line), "{}", refused.2);
     let (code, out, _) = machine.tried("camcops-provision doctor --preflight ports");
     assert_eq!(code, 1, "{out}");
-    assert!(out.contains("http at 0.0.0.0:80 is held by"), "{out}");
+    assert!(out.contains("http at 0.0.0.0:80 is in use by"), "{out}");
     let (code, _, why) = machine.tried("camcops-provision install --yes --wheelhouse /srv/wheelhouse");
     assert_eq!(code, 73, "{why}");
-    assert!(why.contains("not ready, and nothing was changed"), "{why}");
-    assert!(why.contains("http at 0.0.0.0:80 is held by"), "{why}");
+    assert!(why.contains("not ready; nothing was changed"), "{why}");
+    assert!(why.contains("http at 0.0.0.0:80 is in use by"), "{why}");
     assert_eq!(machine.run("ls /var/lib/camcops-provision 2> /dev/null || echo none"), "none\n");
 }

@@ -34,12 +34,17 @@ fn was_told(seen: &Value) {
     let out = seen["out"].as_str().unwrap();
     let last = out.trim_end().lines().last().unwrap();
     assert_eq!(last, format!("The CamCOPS application is running at {URL}"), "{out}");
+    // What an administrator needs next, in no more than ten lines.
+    assert!(out.trim_end().lines().count() <= 10, "{out}");
+    for what in [format!("{URL}login as "), "path api".into(), "self-signed".into(), "/var/backups/camcops".into()] {
+        assert!(out.contains(&what), "{what} is not in:\n{out}");
+    }
     let told = seen["err"].as_str().unwrap();
     for what in [
-        "create package",
+        "install package",
         "create release",
-        "create schema",
-        "create vhost",
+        "create database",
+        "create RabbitMQ vhost",
         "create tables",
         "create superuser",
         "start camcops-server@camcops.service",

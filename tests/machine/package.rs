@@ -176,7 +176,7 @@ fn answers_become_settings_and_what_cannot_be_done_yet_is_pending() {
     let said = dpkg(&machine, INSTALL);
     let pending_lines = said.lines().filter(|line| line.contains("pending: "));
     assert_eq!(pending_lines.count(), 1, "{said}");
-    assert!(said.contains("policy-rc.d lets nothing be started"), "{said}");
+    assert!(said.contains("policy-rc.d does not allow services to be started"), "{said}");
     assert!(!said.contains(PASSWORD));
     assert_eq!(state(&machine), "ii ");
     assert_eq!(pending(&machine), "camcops\n");

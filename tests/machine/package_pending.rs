@@ -27,7 +27,7 @@ fn each_part_that_is_missing_is_named_with_the_command_that_completes_it() {
     dpkg(&machine, &format!("apt-get install --quiet --yes --no-install-recommends {} 2>&1", PACKAGES.join(" ")));
     names(&machine, "nothing may be started", "policy-rc.d");
     allow(&machine);
-    names(&machine, "there is no network", "fetched");
+    names(&machine, "there is no network", "downloaded");
     machine.write("/etc/camcops/provision.d/source.toml", SOURCE, 0o644);
     hold(&machine, "mariadb");
     hold(&machine, "rabbitmq-server");

@@ -111,7 +111,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
     wheelhouse::put_into(&machine);
     machine.run("mount -o remount,noexec /tmp");
 
-    install(&machine, "", &["--offline"]).is(69, &["(--offline, or dpkg is at work)", "--wheelhouse DIR"]);
+    install(&machine, "", &["--offline"]).is(69, &["(--offline, or dpkg is running)", "--wheelhouse DIR"]);
     install(&machine, "camcops.python = '3.12'", &OFFLINE).is(69, &["Python 3.12", "camcops.python = \"3.11\""]);
     let said = install(&machine, "", &[]).is(69, &["can't be reached", "name resolution"]);
     assert_eq!(said.lines().filter(|line| line.starts_with("error")).count(), 1);
@@ -204,14 +204,14 @@ fn the_way_to_the_index_is_the_administrators() {
     );
     for installer in ["pip", "uv"] {
         let more = format!("{login}{ca}camcops.installer = '{installer}'\n");
-        install(&machine, &settings(&more), &[]).is(65, &["alabaster==0.7.12", "not the one"]);
+        install(&machine, &settings(&more), &[]).is(65, &["alabaster==0.7.12", "differs from the one"]);
     }
     machine.run("cd /srv/wheelhouse; cp /srv/good alabaster-*.whl; test ! -e /usr/share/camcops/venv");
 
     // Not enough room.
     machine.run(&format!("mount -t tmpfs -o size=1g small {RELEASES}"));
     let more = format!("{login}{ca}");
-    install(&machine, &settings(&more), &[]).is(74, &["1536 MiB", "make room"]);
+    install(&machine, &settings(&more), &[]).is(74, &["1536 MiB", "free some space"]);
     machine.run(&format!("umount {RELEASES}"));
 
     // Through a proxy that asks for a login too.

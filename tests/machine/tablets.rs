@@ -56,7 +56,7 @@ fn the_broker_comes_and_goes() {
     wait_until_well(machine, "a broker that was away");
     everything_is_exported_once(machine);
     let doctor = machine.tried("camcops-provision doctor exports locks").1;
-    assert!(doctor.contains("none waits to be sent"), "{doctor}");
+    assert!(doctor.contains("none pending"), "{doctor}");
     assert_eq!(machine.tried("camcops-provision plan --exit-code").0, 0);
 }
 
@@ -245,7 +245,7 @@ fn done(machine: &Booted, command: &str) {
     let run = || machine.tried(&format!("camcops-provision {command}"));
     let (mut code, mut out, mut why) = run();
     // Between half past two and ten to three it may be the timer's backup.
-    while code == 75 && why.contains("is already at work") && start.elapsed() < LOCKED {
+    while code == 75 && why.contains("is already running") && start.elapsed() < LOCKED {
         eprint!("{command}: {why}");
         std::thread::sleep(Duration::from_secs(2));
         (code, out, why) = run();

@@ -72,6 +72,6 @@ fn is_told(machine: &Booted) {
     let (code, found, _) = machine.tried("camcops-provision doctor");
     eprintln!("{found}");
     assert_eq!(code, 1, "{found}");
-    assert!(found.contains("the Python under the release is gone"), "{found}");
+    assert!(found.contains("the Python of the release is gone"), "{found}");
     assert!(found.contains(stored), "{found}");
 }

@@ -174,7 +174,7 @@ fn nothing_there_is_told_and_the_time_is_kept() {
     assert!(!said.out.contains("web server"), "{said:#?}");
 
     machine.run("rm /etc/camcops/secrets/camcops/broker");
-    wait(&machine, "", &BROKER).is(1, &["is not there yet", "run `camcops-provision install` first"]);
+    wait(&machine, "", &BROKER).is(1, &["does not exist yet", "run `camcops-provision install` first"]);
     wait(&machine, "", &["--for", "nonsense"]).is(64, &["nonsense"]);
 }
 
@@ -195,15 +195,15 @@ fn each_trouble_with_the_database_has_its_own_words() {
     let elsewhere = "database.mode = 'external'\ndatabase.host = 'nowhere.invalid'\n";
     wait(machine, elsewhere, &DATABASE).is(69, &["the name nowhere.invalid does not resolve", "database.host"]);
     wait(machine, "database.mode = 'external'\ndatabase.host = '192.0.2.1'\n", &DATABASE)
-        .is(69, &["192.0.2.1:3306: there is no way to that machine"]);
+        .is(69, &["192.0.2.1:3306: no route to that machine"]);
 
     listen(machine, 4001, "pass");
-    named("database.port = 4001\n").is(69, &["does not greet as a MySQL or MariaDB server"]);
+    named("database.port = 4001\n").is(69, &["does not answer like a MySQL or MariaDB server"]);
     listen(machine, 4002, "c.sendall(b'SSH-2.0-OpenSSH_9.2p1 Debian-2\\r\\n')");
-    named("database.port = 4002\n").is(69, &["is no MySQL or MariaDB server"]);
+    named("database.port = 4002\n").is(69, &["is not a MySQL or MariaDB server"]);
     listen(machine, 4003, "kept.pop().close()");
     named("database.port = 4003\n").is(69, &["the connection was closed at once"]);
-    named("database.port = 5672\n").is(69, &["does not greet as"]);
+    named("database.port = 5672\n").is(69, &["does not answer like"]);
 }
 
 #[test]
@@ -219,14 +219,14 @@ fn each_trouble_with_the_broker_has_its_own_words() {
         .is(69, &["the name nowhere.invalid does not resolve", "broker.host"]);
 
     listen(machine, 4011, "pass");
-    named("broker.port = 4011\n").is(69, &["does not answer as a broker does"]);
+    named("broker.port = 4011\n").is(69, &["does not answer like a broker"]);
     listen(machine, 4012, "c.sendall(b'HTTP/1.1 400 Bad Request\\r\\n\\r\\n')");
-    named("broker.port = 4012\n").is(69, &["what listens there is a web server"]);
+    named("broker.port = 4012\n").is(69, &["a web server listens there"]);
     // Plain AMQP to the port with TLS, and the other way round.
-    named("broker.port = 5671\n").is(69, &["what listens there is a server that wants TLS"]);
+    named("broker.port = 5671\n").is(69, &["a server that requires TLS listens there"]);
     named("broker.tls = true\nbroker.port = 5672\nbroker.tls_ca = '/etc/test-tls/authority.crt'\n")
         .is(69, &["does not speak TLS"]);
-    named("broker.port = 3306\n").is(69, &["no AMQP broker"]);
+    named("broker.port = 3306\n").is(69, &["not an AMQP broker"]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl Bundle {
         if is_there(host, wanted)? {
             return Ok(());
         }
-        self.tell.line(&format!("putting the advisories of {} into {ADVISORIES}", self.path));
+        self.tell.line(&format!("copying the advisories of {} to {ADVISORIES}", self.path));
         if host.stat(ADVISORIES)?.is_none() {
             host.make_directory(ADVISORIES, Some((0, 0)), 0o700)?;
         }

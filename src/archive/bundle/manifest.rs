@@ -112,7 +112,7 @@ impl BundleManifest {
         for BundledFile { path, .. } in &manifest.files {
             ensure!(
                 is_allowed(path) && seen.insert(path),
-                "is damaged: {MANIFEST} names {path:?}, which no bundle has, or has it twice"
+                "is damaged: {MANIFEST} names {path:?}, which no bundle contains, or twice"
             );
         }
         Ok(manifest)
@@ -122,7 +122,7 @@ impl BundleManifest {
     pub(crate) fn misfit(&self, host: &Host) -> Result<Option<String>> {
         let here = BundleMachine::this(host)?;
         Ok((here != self.machine).then(|| {
-            format!("is for {}, and this machine is {here}: make one on a machine like this one", self.machine)
+            format!("is for {}, but this machine is {here}: create one on a machine like this one", self.machine)
         }))
     }
 

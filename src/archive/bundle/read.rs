@@ -40,7 +40,7 @@ pub(crate) fn unpack_bundle(path: &str, host: &Host, directory: &str) -> Result<
         let needed = manifest.bytes() + RESERVE;
         if free < needed {
             return Err(Exit::Io.because(format!(
-                "to unpack {path} takes {} MiB in {}, and {} MiB are free; make room and run again",
+                "unpacking {path} needs {} MiB in {}, but {} MiB are free; free some space and run again",
                 needed >> 20,
                 host.outside(parent),
                 free >> 20
@@ -116,7 +116,7 @@ fn pass_through(
     }
     if let Some(more) = entries.next() {
         more.map_err(|why| failed_reading(path, why))?;
-        return Err(unusable_bundle(path, "is damaged: it has more than its manifest says"));
+        return Err(unusable_bundle(path, "is damaged: it contains files that its manifest does not list"));
     }
     // The sum of zstd's own comes last.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|why| failed_reading(path, why))?;
@@ -126,7 +126,7 @@ fn pass_through(
 fn open_archive(path: &str) -> Result<Archive<Stream>> {
     let cant = |why: io::Error| Exit::Unusable.because(format!("the bundle {path}: {why}"));
     if !Path::new(path).metadata().map_err(cant)?.is_file() {
-        return Err(unusable_bundle(path, "is no file"));
+        return Err(unusable_bundle(path, "is not a file"));
     }
     let file = File::open(path).map_err(cant)?;
     let stream = unpack_stream(file).map_err(|why| failed_reading(path, why))?;
@@ -134,7 +134,7 @@ fn open_archive(path: &str) -> Result<Archive<Stream>> {
 }
 
 fn begin_reading<'a>(archive: &'a mut Archive<Stream>, path: &str) -> Result<(BundleManifest, Entries<'a, Stream>)> {
-    let is_none = || unusable_bundle(path, "is no bundle of camcops-provision, or is damaged");
+    let is_none = || unusable_bundle(path, "is not a bundle of camcops-provision, or is damaged");
     let mut entries = archive.entries().map_err(|why| failed_reading(path, why))?;
     let entry = next_entry(&mut entries, path, MANIFEST).map_err(|_| is_none())?;
     if entry.size() > LARGEST_MANIFEST {
@@ -175,13 +175,13 @@ fn copy_entry(mut from: impl Read, mut to: Option<File>, path: &str) -> Result<S
 }
 
 fn damaged_entry(path: &str, name: &str) -> anyhow::Error {
-    unusable_bundle(path, &format!("is damaged: {name} is not what its manifest says; copy it again, or make it anew"))
+    unusable_bundle(path, &format!("is damaged: {name} does not match its manifest; copy it again, or create it again"))
 }
 
 /// What the disk itself can't do is no fault of the bundle.
 fn failed_reading(path: &str, why: io::Error) -> anyhow::Error {
     match why.raw_os_error() {
         Some(_) => anyhow::Error::new(why).context(format!("can't read {path}")),
-        None => unusable_bundle(path, &format!("is damaged: {why}; copy it again, or make it anew")),
+        None => unusable_bundle(path, &format!("is damaged: {why}; copy it again, or create it again")),
     }
 }

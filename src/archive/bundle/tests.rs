@@ -176,9 +176,9 @@ fn what_is_no_bundle_is_refused() {
     let small = Small::new(|_| ());
     for text in ["", "nothing", "\u{1f}\u{8b}"] {
         std::fs::write(small.path(), text).unwrap();
-        refused(read::verify_bundle(&small.path()), "is no bundle");
+        refused(read::verify_bundle(&small.path()), "is not a bundle");
     }
-    refused(read::verify_bundle(&small.home.path().display().to_string()), "is no file");
+    refused(read::verify_bundle(&small.home.path().display().to_string()), "is not a file");
     refused(read::verify_bundle("/nowhere/bundle"), "No such file");
 }
 

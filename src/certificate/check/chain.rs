@@ -12,7 +12,7 @@ impl Findings {
                 self.warn(
                     link.file,
                     format!("repeats the certificate of {}", link.called()),
-                    "leave it in one place only",
+                    "keep it in one place only",
                 );
             } else {
                 rest.push(link);
@@ -43,7 +43,7 @@ impl Findings {
                                 namesake.called(),
                                 tip.called()
                             ),
-                            "fetch the authority's chain anew: it may have changed its key and kept its name",
+                            "download the authority's chain again: it may have a new key under the same name",
                         );
                     }
                     break;
@@ -79,13 +79,13 @@ impl Findings {
                 self.warn(
                     stranger.file,
                     format!("has certificates that do not belong to the chain: {}", names.join(", ")),
-                    "take them out",
+                    "remove them",
                 );
             } else {
                 self.refuse(
                     stranger.file,
                     format!("has a broken chain: {issuer}, which issued {}, is missing", tip.called()),
-                    format!("add its certificate, or take out {} if it does not belong here", names.join(", ")),
+                    format!("add its certificate, or remove {} if it does not belong here", names.join(", ")),
                 );
             }
         }
@@ -106,7 +106,7 @@ impl Findings {
             self.warn(
                 tip.file,
                 format!("includes the root ({}), which clients take from their own store", tip.called()),
-                "leave it out: it only makes every connection slower",
+                "remove it: it only makes every connection slower",
             );
         }
     }

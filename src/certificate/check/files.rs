@@ -14,12 +14,12 @@ impl Findings {
     fn unreadable(&mut self, file: &Path, problem: Unreadable, holds: &str) {
         match problem {
             Unreadable::Damaged(how) => {
-                self.refuse(file, format!("is damaged: {how}"), "copy it once more from where it came from")
+                self.refuse(file, format!("is damaged: {how}"), "copy it again from its source")
             }
             Unreadable::Empty => self.refuse(file, "is empty", format!("put {holds} into it, in PEM form")),
             Unreadable::TooLong(how) => self.refuse(
                 file,
-                format!("is no file of {holds}: {how}"),
+                format!("is not a file of {holds}: {how}"),
                 format!("put {holds} into it and nothing else"),
             ),
             Unreadable::Utf16 => {
@@ -43,7 +43,7 @@ impl Findings {
         let (path, bytes) = given.key;
         let (word, plain) = (shell_word(path), shell_word(&file_beside(path, "plain.key")));
         let encrypted = (
-            "is encrypted, and nobody is there to type its passphrase when Apache starts",
+            "is encrypted, but Apache starts without anybody to type its passphrase",
             format!(
                 "write it without one, `(umask 077; openssl pkey -in {word} -out {plain})`, and set tls.key to \
                 that file"
@@ -180,7 +180,7 @@ impl Findings {
             self.warn(
                 path,
                 "holds a private key as well, and certificate files are often readable by every account",
-                "take the key out of it; `camcops-provision cert install` copies the certificates only",
+                "remove the key from it; `camcops-provision cert install` copies the certificates only",
             );
         }
         blocks

@@ -27,7 +27,7 @@ fn chains_out_of_order() {
     );
     finds(
         &chain.files(&[issuing, middle, leaf]),
-        &["refuse server.crt has the server's certificate (\"camcops.example.org\") in place 3"],
+        &["refuse server.crt has the server's certificate (\"camcops.example.org\") in position 3"],
     );
     finds(
         &chain.files(&[leaf, middle]),
@@ -209,10 +209,8 @@ fn files_of_the_wrong_kind() {
     for key in ["rsa-encrypted.key", "rsa-pkcs1-encrypted.key"] {
         finds(
             &Files::fixture("rsa.crt", key),
-            &[
-                "refuse my server.key is encrypted, and nobody is there to type its passphrase when Apache starts: write \
-               it without one, `(umask 077; openssl pkey -in 'my server.key' -out 'my server.plain.key')`, and set tls.key",
-            ],
+            &["refuse my server.key is encrypted, but Apache starts without anybody to type its passphrase: write \
+               it without one, `(umask 077; openssl pkey -in 'my server.key' -out 'my server.plain.key')`, and set tls.key"],
         );
     }
     finds(
@@ -247,7 +245,7 @@ fn files_of_the_wrong_kind() {
     let marked = ["\u{feff}".as_bytes(), &certificate].concat();
     finds(&with(&marked, &key), &["refuse server.crt is damaged: a byte order mark"]);
     let bad = String::from_utf8(certificate.clone()).unwrap().replacen("MII", "M!I", 1);
-    finds(&with(bad.as_bytes(), &key), &["refuse server.crt is damaged: what stands between"]);
+    finds(&with(bad.as_bytes(), &key), &["refuse server.crt is damaged: the text between"]);
     let wrong = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
     finds(&with(wrong.as_bytes(), &key), &["refuse server.crt has a damaged certificate (number 1 in it)"]);
     let request = wrong.replace("CERTIFICATE", "CERTIFICATE REQUEST");

@@ -188,7 +188,7 @@ fn a_pair_serves_until_something_changes() {
     assert_eq!(because(&more, now()), "it does not cover b.example.org");
     let mut moved = wanted.clone();
     moved.locality = Some("Ely".into());
-    assert_eq!(because(&moved, now()), "its locality is empty, and now \"Ely\" is wanted");
+    assert_eq!(because(&moved, now()), "its locality is empty, but should be \"Ely\"");
     moved.locality = Some("  ".into());
     verdict(&moved, now()).unwrap();
 

@@ -75,7 +75,7 @@ fn what_is_too_much_is_refused_in_no_time() {
         let long = vec![chain.issuing.pem(); count].concat();
         finds(
             &chain.files(&[&chain.leaf]).with_chain(&[&long]),
-            &["refuse chain.pem is no file of the certificate: it has more than"],
+            &["refuse chain.pem is not a file of the certificate: it has more than"],
         );
         let both = format!("{}{long}", chain.leaf);
         assert!(summarize_all(both.as_bytes(), now()).is_err());
@@ -84,7 +84,7 @@ fn what_is_too_much_is_refused_in_no_time() {
     let huge = [chain.leaf.as_bytes(), &vec![b' '; 2 << 20]].concat();
     let mut files = chain.files(&[]);
     files.certificate = huge;
-    finds(&files, &["refuse server.crt is no file of the certificate: it has more than 2 MiB"]);
+    finds(&files, &["refuse server.crt is not a file of the certificate: it has more than 2 MiB"]);
     assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
 }
 

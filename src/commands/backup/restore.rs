@@ -50,7 +50,7 @@ pub(crate) async fn run(global: &Global, flags: &Restore) -> Result<Report> {
     let Input::Backup(opened) = &input else {
         if is_new {
             return Err(Exit::Unreachable.because(
-                "there is no site on this machine, and a dump of a database alone makes none: run `camcops-provision install` first",
+                "there is no site on this machine, and a database dump alone is not enough to create one: run `camcops-provision install` first",
             ));
         }
         return restore_data(global, site, &input, flags, stop, begin).await;
@@ -112,9 +112,9 @@ async fn restore_data(
         "url": site.url(),
     }));
     Ok(report
-        .with_lines(restored.safety.map(|safety| format!("what was there before is in {safety}")))
+        .with_lines(restored.safety.map(|safety| format!("the old data is in {safety}")))
         .with_line(format!(
-            "restored {} in {} into {database}: {:.0} s, {:.0} s of them without a site",
+            "restored {} in {} into {database}: {:.0} s, the site was down for {:.0} s",
             count_of(restored.rows, "row"),
             count_of(restored.tables, "table"),
             begin.elapsed().as_secs_f64(),
@@ -142,7 +142,7 @@ fn open_input(site: &Session, path: &str) -> Result<Input> {
         }
         Some(entry) if entry.kind == PathKind::File => Ok(Input::Dump(followed)),
         _ => Err(Exit::Unusable
-            .because(format!("there is no backup {path}; `camcops-provision backup list` shows those that there are"))),
+            .because(format!("there is no backup {path}; `camcops-provision backup list` shows the existing ones"))),
     }
 }
 
@@ -160,7 +160,7 @@ async fn before_files(
     let instance = &opened.manifest.instance;
     if *instance != site.instance {
         return Err(Exit::Usage.because(format!(
-            "the backup is of the instance {instance}, and its configuration can only be brought back there: --instance {instance}"
+            "the backup is of the instance {instance}, and its configuration can only be restored there: --instance {instance}"
         )));
     }
     open_files(&site.host, opened, identity)?.read(&site.host, |packed| files::check_archive(&site.host, packed))?;
@@ -169,7 +169,7 @@ async fn before_files(
             .read(&site.host, |packed| files::find_differing(&site.host, packed))?;
         if !differing.is_empty() {
             return Err(Exit::CannotCreate.because(format!(
-                "what stands here is not what the backup has, and nothing is replaced on a machine without a site: move away {}, and run again",
+                "existing files differ from those in the backup, and nothing is overwritten on a machine without a site: move {} away, and run again",
                 differing.join(", ")
             )));
         }
@@ -186,7 +186,7 @@ async fn before_files(
     load::compare_counts(&opened.manifest.database.tables, &scan.tables)?;
     let before = make_safety_copy(site, &known).await?;
     if let Some(path) = &before {
-        tell_step(site, &format!("what is there now is in {path}"))?;
+        tell_step(site, &format!("the present data is in {path}"))?;
     }
     site.close().await;
     Ok(before)
@@ -197,9 +197,12 @@ fn with_files(global: &Global, site: &mut Session, opened: &Opened, flags: &Rest
     let identity = flags.identity.identity.as_deref();
     let brought =
         open_files(&site.host, opened, identity)?.read(&site.host, |packed| files::bring_back(&site.host, packed))?;
-    tell_step(site, &format!("brought back {}", count_of(brought.number, "file")))?;
+    tell_step(site, &format!("restored {}", count_of(brought.number, "file")))?;
     if !brought.left_out.is_empty() {
-        tell_step(site, &format!("left out, as nothing of a site is kept there: {}", brought.left_out.join(", ")))?;
+        tell_step(
+            site,
+            &format!("not restored, because a site stores nothing there: {}", brought.left_out.join(", ")),
+        )?;
     }
     *site = Session::open(global)?;
     Ok(())
@@ -259,21 +262,21 @@ async fn restore_tables(
             let were_switched = load::were_switched(known).await;
             if !matches!(were_switched, Ok(false)) {
                 return Err(why.context(
-                    "the services are stopped, and the tables may have changed places: both the old and the new ones are kept; see that the database server runs, then run the same command again",
+                    "the services are stopped, and the tables may be replaced already; both old and new ones are kept: make sure that the database server runs, then run the same command again",
                 ));
             }
             load::drop_scratch(known, ScratchDatabase::Restore).await?;
             load::drop_scratch(known, ScratchDatabase::Replaced).await?;
             start_services(site, writer).await?;
-            return Err(why.context("the database is as it was, and the site runs again"));
+            return Err(why.context("the database is unchanged, and the site runs again"));
         }
     };
-    tell_step(site, "the tables have changed places; starting the site")?;
+    tell_step(site, "the tables are replaced; starting the site")?;
     load::drop_scratch(known, ScratchDatabase::Restore).await?;
     if let Err(why) = start_services(site, writer).await {
-        let before = safety.as_deref().unwrap_or("no backup, as it was nothing");
+        let before = safety.as_deref().unwrap_or("no backup, because it was empty");
         return Err(why.context(format!(
-            "the data was restored, but the site does not run with it (what was there before is in {before}; mend the cause and run `camcops-provision install`)"
+            "the data was restored, but the site does not run with it (the old data is in {before}; fix the cause and run `camcops-provision install`)"
         )));
     }
     let downtime = begin.elapsed();
@@ -305,7 +308,7 @@ async fn charset_of(known: &Database) -> Result<(String, String)> {
             sql::quote::quote_text(&known.database)
         ))
         .await?;
-    like.ok_or_else(|| Exit::Unreachable.because(format!("the database {} is not there", known.database)))
+    like.ok_or_else(|| Exit::Unreachable.because(format!("the database {} does not exist", known.database)))
 }
 
 /// Loads it beside the site's database, and looks at what came: its name, and the rows of its tables.
@@ -331,20 +334,18 @@ async fn load_beside_live(
         }
         Input::Dump(path) => {
             let Some((_, file)) = host.open_file(path)? else {
-                return Err(Exit::Unusable.because(format!("{path} is not a file any more")));
+                return Err(Exit::Unusable.because(format!("{path} is no longer a file")));
             };
             let identity = flags.identity.identity.as_deref();
             let payload = super::open_payload(host, &file, pack::is_encrypted(&file)?, identity)?;
             load::check_room(host, known, file.metadata()?.len()).await?;
-            tell_step(site, &format!("loading {path} into a database of its own"))?;
+            tell_step(site, &format!("loading {path} into a temporary database"))?;
             let (charset, collation) = charset_of(known).await?;
             let name = load::create_scratch(known, ScratchDatabase::Restore, &charset, &collation).await?;
             let source = DumpSource::Stream { file: &payload.file, decrypted: payload.decrypted };
             let scan = load::load_dump(host, known, &name, source).await?;
             if scan.by_a_client && !scan.complete {
-                return Err(
-                    Exit::Unusable.because(format!("{path} does not come to its end: it was cut; nothing was changed"))
-                );
+                return Err(Exit::Unusable.because(format!("{path} is incomplete; nothing was changed")));
             }
             // Other tools write in ways of their own.
             (name, scan.by_a_client.then_some(scan.tables), path)
@@ -353,7 +354,7 @@ async fn load_beside_live(
     let more = sql::others_of(&known.server, &name).await?;
     if more.iter().any(|what| what.starts_with(sql::TRIGGER)) {
         return Err(Exit::Unusable.because(format!(
-            "{what} has triggers, and the server moves no table that has one; nothing was changed: make a dump with --skip-triggers"
+            "{what} has triggers, and the server can't rename tables with triggers; nothing was changed: make a dump with --skip-triggers"
         )));
     }
     let found = load::count_rows(known, &name).await?;

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn install_certbot(global: &Global) -> Result<Report> {
     begin_change(global, "change the certificate")?;
-    deploy_certificate(global, "is served now").await
+    deploy_certificate(global, "is in use now").await
 }
 
 /// Has certbot renew it, and serves what it has then.
@@ -34,8 +34,8 @@ pub(crate) async fn renew_certificate(global: &Global, site: &Session, how: acme
     site.drivers.refuse_unfit_apache(&site.host)?;
     // Without the lock: certbot calls this program, which takes it.
     let what = match acme::renew_certificate(site.drivers.acme()?, &site.host, &site.layout.slug, how)? {
-        true => "is served now",
-        false => "is served; it is not due yet, and --force renews it all the same",
+        true => "is in use now",
+        false => "is in use; it is not due for renewal yet, --force renews it nevertheless",
     };
     deploy_certificate(global, what).await
 }
@@ -45,7 +45,7 @@ async fn deploy_certificate(global: &Global, what: &str) -> Result<Report> {
     refuse_managed(&site)?;
     if site.settings().tls.mode != TlsMode::Certbot {
         return Err(Exit::Settings
-            .because("tls.mode is not \"certbot\": set it and run `camcops-provision install`, or take --cert"));
+            .because("tls.mode is not \"certbot\": set it and run `camcops-provision install`, or use --cert"));
     }
     let text = read_issued(&site)?;
     let summary = certificate::summarize_first(text.as_bytes(), SystemTime::now())?;
@@ -75,8 +75,8 @@ async fn deploy_certificate(global: &Global, what: &str) -> Result<Report> {
         serve_certificate(&site, &writer).await
     };
     Err(why.context(match back.await {
-        Ok(()) => "the certificate was not taken, and the former one is served as before",
-        Err(_) => "the certificate was not taken; mend the cause and run `camcops-provision install`",
+        Ok(()) => "the certificate was refused, and the old one stays in use",
+        Err(_) => "the certificate was refused; fix the cause and run `camcops-provision install`",
     }))
 }
 
@@ -85,7 +85,7 @@ fn read_issued(site: &Session) -> Result<Zeroizing<String>> {
         Some(Ok(text)) => Ok(text),
         Some(Err(why)) => {
             Err(Exit::Unusable
-                .because(format!("certbot's certificate can't be served, and the former one stays: {why}")))
+                .because(format!("certbot's certificate can't be used, and the old one stays in use: {why}")))
         }
         None => Err(Exit::Unreachable.because(format!(
             "certbot has no certificate in {}/{} yet: run `camcops-provision install`",

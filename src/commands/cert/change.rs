@@ -87,13 +87,13 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall) ->
     if former.host.read(&waiting)?.as_deref() == Some(&brought.key[..]) {
         former.host.remove_file(&waiting)?;
     }
-    Ok(report_change(&now, &summary, "is served now"))
+    Ok(report_change(&now, &summary, "is in use now"))
 }
 
 pub(super) fn refuse_managed(site: &Session) -> Result<()> {
     if site.settings().web.frontend != Frontend::Apache {
         return Err(Exit::Settings.because(
-            "web.frontend says that Apache does not serve this site: the reverse proxy in front of it has its certificate",
+            "Apache does not serve this site (web.frontend = \"none\"): the certificate belongs to the reverse proxy in front of it",
         ));
     }
     match site.journal()?.exists() {
@@ -141,7 +141,7 @@ async fn take_certificate(global: &Global, writer: &mut Writer<'_>, certificate:
     let (named, ..) = site.certificate_files();
     if named != certificate {
         return Err(Exit::Settings.because(format!(
-            "the settings still name {named}: a file in provision.d, the environment or --set says so, and goes before {}",
+            "the settings still name {named}: a file in provision.d, the environment or --set overrides {}",
             site.settings_file.display()
         )));
     }
@@ -171,13 +171,13 @@ async fn go_back(
     };
     why.context(match placed.await {
         Ok(site) => match serve_certificate(&site, writer).await {
-            Ok(()) => "the certificate was not taken, and the former one is served as before",
+            Ok(()) => "the certificate was refused, and the old one stays in use",
             Err(_) => {
-                "the certificate was not taken; Apache's site names the former one again, but that is not served either"
+                "the certificate was refused; Apache's site uses the old one again, but Apache does not serve that either"
             }
         },
         Err(_) => {
-            "the certificate is in its place, but not served yet; mend the cause and run `camcops-provision install`"
+            "the certificate is installed, but not in use yet; fix the cause and run `camcops-provision install`"
         }
     })
 }
@@ -291,7 +291,7 @@ pub(crate) fn remove_parked(global: &Global) -> Result<Vec<Left>> {
     let named = remove_unnamed(&site, &site.host)?;
     let left = named.into_iter().map(|path| Left {
         resource: Resource::File(path),
-        why: "it is of the certificate that your settings name".to_owned(),
+        why: "it belongs to the certificate in your settings".to_owned(),
     });
     Ok(left.collect())
 }
@@ -304,7 +304,7 @@ fn is_named(site: &Session, path: &str) -> bool {
 fn tell_cleared(site: &Session, cleared: Result<()>) {
     if let Err(why) = cleared {
         site.style.warn(&[format!(
-            "the former certificate and its key are still there, and `camcops-provision install` removes them: {why:#}"
+            "the old certificate and its key are still there; `camcops-provision install` removes them: {why:#}"
         )]);
     }
 }
@@ -322,7 +322,7 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal) -> Re
         return Err(Exit::Settings.because(match path.starts_with("/etc/letsencrypt/") {
             true => format!("{path} is certbot's: run `certbot renew`, then `camcops-provision reload`"),
             false => format!(
-                "{path} was issued by an authority, which renews it: send it the request of `camcops-provision cert csr`, then run `camcops-provision cert install`"
+                "{path} was issued by an authority, which has to renew it: send it the request of `camcops-provision cert csr`, then run `camcops-provision cert install`"
             ),
         }));
     }
@@ -351,7 +351,7 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal) -> Re
     place_certificate(&site, &mut writer).await?;
     serve_certificate(&site, &writer).await?;
     tell_cleared(&site, clear_up(&site, &mut writer).await);
-    let what = "is served now; tablets that were told to trust the former one have to be told again";
+    let what = "is in use now; tablets that were told to trust the old one have to be told again";
     Ok(report_change(&site, &summary, what))
 }
 

@@ -68,7 +68,7 @@ impl ImportedPair {
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         if flags.key.is_none() && key_path == file {
             warnings.push(format!(
-                "--cert {}: the private key in it goes into a file of its own, which only root can read",
+                "--cert {}: the private key in it is stored in a separate file, which only root can read",
                 file.display()
             ));
         }
@@ -85,8 +85,8 @@ fn read_bytes(host: &Host, flag: &str, path: &Path) -> Result<(PathInfo, Vec<u8>
     let path = absolute_path(path)?;
     match host.look_and_read(&host.followed(&path)?)? {
         Some((entry, Some(bytes))) => Ok((entry, bytes)),
-        Some((_, None)) => Err(Exit::Unusable.because(format!("{flag} {path}: this is not an ordinary file"))),
-        None => Err(Exit::Unusable.because(format!("{flag} {path}: there is no such file"))),
+        Some((_, None)) => Err(Exit::Unusable.because(format!("{flag} {path}: not a regular file"))),
+        None => Err(Exit::Unusable.because(format!("{flag} {path}: no such file"))),
     }
 }
 
@@ -113,6 +113,6 @@ fn present_key(site: &Session, path: &Path, certificate: &[u8]) -> Result<(PathB
         return Ok((path.to_path_buf(), key));
     }
     Err(Exit::Unusable.because(format!(
-        "--cert {file}: no key of this site fits it; name its key with --key, or have the request of `camcops-provision cert csr` signed"
+        "--cert {file}: no key of this site matches it; give its key with --key, or have the request of `camcops-provision cert csr` signed"
     )))
 }

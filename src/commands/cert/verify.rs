@@ -18,13 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Goes there, and says what a tablet would say.
 pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Option<u16>) -> Result<Report> {
     if global.root.is_some() {
-        return Err(Exit::Usage.because("a staged tree does not run; leave --root out on the machine that it becomes"));
+        return Err(
+            Exit::Usage.because("a staged tree does not run; use this command without --root on the running machine")
+        );
     }
     let site = Session::open(global)?;
     let host = host.map_or_else(|| site.names()[0].clone(), str::to_owned);
     let port = port.unwrap_or(site.settings().web.https_port.get());
     if ServerName::try_from(host.as_str()).is_err() {
-        return Err(Exit::Usage.because(format!("--host {host}: neither the name of a server nor an address")));
+        return Err(Exit::Usage.because(format!("--host {host}: neither a host name nor an address")));
     }
     let met = visitor::meet_server(&host, port, PATIENCE).await.map_err(|why| {
         let exit = match why.cause {
@@ -32,7 +34,7 @@ pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Opt
             Cause::Other => Exit::Failed,
             _ => Exit::Unreachable,
         };
-        exit.because(format!("the site can't be met: {why}"))
+        exit.because(format!("can't connect to the site: {why}"))
     })?;
     let now = SystemTime::now();
     let chain: Vec<CertificateSummary> =
@@ -57,7 +59,7 @@ pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Opt
     }
     let left = chain.first().map(CertificateSummary::left).unwrap_or_default();
     Ok(report.with_remark(format!(
-        "a tablet trusts {host}:{port}: TLS 1.2, the name is in the certificate, its chain of {} is complete, {left}",
+        "a tablet trusts {host}:{port}: TLS 1.2, name in the certificate, complete chain of {}, {left}",
         chain.len()
     )))
 }
@@ -76,7 +78,7 @@ fn explain_refusal(host: &str, port: u16, met: &visitor::Met, now: SystemTime) -
 fn describe_complaint(met: &visitor::Met, why: &rustls::Error, chain: &[CertificateSummary], host: &str) -> String {
     let Some(own) = chain.first() else {
         return format!(
-            "no TLS 1.2: {why}; tablets with iOS know nothing newer, so let SSLProtocol in Apache's configuration allow it"
+            "no TLS 1.2: {why}; tablets with iOS support nothing newer, so allow it with SSLProtocol in Apache's configuration"
         );
     };
     if own.days_left < 0 {
@@ -93,17 +95,17 @@ fn describe_complaint(met: &visitor::Met, why: &rustls::Error, chain: &[Certific
     }
     if met.is_other_name() {
         return format!(
-            "the certificate is for {} and not for {host}: go there by its name, or have one issued for this name",
+            "the certificate is for {} and not for {host}: use its name, or have one issued for this name",
             own.names.join(", ")
         );
     }
     match chain.last() {
         Some(last) if met.is_unknown() && !last.self_signed => format!(
-            "nobody that this machine trusts has issued it, or its chain is not complete: the last certificate that is sent is of {}, issued by {}; give the missing ones with `camcops-provision cert install --chain`",
+            "it is not from an authority that this machine trusts, or its chain is incomplete: the last certificate sent is that of {}, issued by {}; add the missing ones with `camcops-provision cert install --chain`",
             last.subject, last.issuer
         ),
         Some(last) if met.is_unknown() => format!(
-            "it was issued by {}, which this machine does not trust; each tablet has to be told to",
+            "it was issued by {}, which this machine does not trust; each tablet has to be told to trust it",
             last.subject
         ),
         _ => format!("{why}"),

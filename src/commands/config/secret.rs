@@ -38,7 +38,7 @@ pub(super) fn wanted_secret<'a>(pairs: &'a [String], from_file: Option<&'a Path>
         ([_, value], None) if is_secret && value == STANDARD_INPUT => Some(Path::new(STANDARD_INPUT)),
         (_, Some(_)) => {
             return Err(Exit::Usage.because(format!(
-                "{FLAG} is for one secret of CamCOPS, such as config.site.EMAIL_HOST_PASSWORD, and {setting} is none or not alone; nothing was changed: `camcops-provision config set KEY VALUE` sets others"
+                "{FLAG} is for one secret of CamCOPS, such as config.site.EMAIL_HOST_PASSWORD, but {setting} is not one, or not the only one; nothing was changed: `camcops-provision config set KEY VALUE` sets others"
             )));
         }
         (_, None) => return Ok(None),
@@ -50,7 +50,7 @@ pub(super) fn wanted_secret<'a>(pairs: &'a [String], from_file: Option<&'a Path>
 pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>) -> Result<Report> {
     need_root(global, "change the settings")?;
     let (host, setting) = (open_host(global)?, wanted.setting);
-    let (section, key) = secret_key(setting).context("this is no secret")?;
+    let (section, key) = secret_key(setting).context("this is not a secret")?;
     let secrets = secrets_of(&host, global)?;
     let secret = read_given(&host, global, wanted)?;
     let path = kept_in(&secrets, &section, &key);
@@ -78,7 +78,7 @@ pub(super) fn set_secret(global: &Global, wanted: &WantedSecret<'_>) -> Result<R
 pub(super) fn unset_secret(global: &Global, setting: &str) -> Result<Report> {
     need_root(global, "change the settings")?;
     let host = open_host(global)?;
-    let (section, key) = secret_key(setting).context("this is no secret")?;
+    let (section, key) = secret_key(setting).context("this is not a secret")?;
     let by_file = format!("{setting}{BY_FILE}");
     let file = rewrite_file(global, &[(setting, None), (&by_file, None)])?;
     host.remove_file(&kept_in(&secrets_of(&host, global)?, &section, &key))?;

@@ -53,12 +53,12 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise) -> Result<Report> {
     let of_tables =
         made.copied.iter().filter(|copied| copied.rows > 0).map(|copied| strip_controls(&copied.to_string()));
     let left_out = (!made.left_out.is_empty()).then(|| {
-        format!("left out, as this release does not know them: {}", strip_controls(&made.left_out.join(", ")))
+        format!("not copied, because this release does not know them: {}", strip_controls(&made.left_out.join(", ")))
     });
     Ok(report
         .with_lines(of_tables)
         .with_line(format!(
-            "{} of {} are in the database {}; {} made and left empty; only the server's administrator may read it so far",
+            "{} of {} copied to the database {}; {} created empty; only the server's administrator can read it so far",
             count_of(rows, "row"),
             known.database,
             flags.to,
@@ -66,7 +66,7 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise) -> Result<Report> {
         ))
         .with_lines(left_out)
         .with_warnings([
-            "the copy has no names, numbers, contacts, texts, pictures or users, but it has every answer with its time and the internal numbers of the records: whoever can read the original can still find a person in it, so treat it as pseudonymous",
+            "the copy has no names, numbers, contacts, texts, pictures or users, but it has every answer with its time and the internal numbers of the records: those who can read the original can still identify a person, so treat it as pseudonymised",
         ]))
 }
 
@@ -86,7 +86,7 @@ async fn make_copy(site: &Session, known: &Database, to: &str, stop: Interrupt) 
     tables::refuse_unknown(site.drivers.application()?, &site.host, revision.as_deref(), &what)?;
     load::check_room(host, known, tables::database_size(known).await?).await?;
     let tell = site.drivers.application()?.tell;
-    tell.line("asking CamCOPS what it declares of its columns, which takes some seconds");
+    tell.line("reading CamCOPS's declarations of its columns (some seconds)");
     let dictionary = read_dictionary(site)?;
     let beside = load::create_scratch(known, ScratchDatabase::Anonymise, CHARSET, COLLATION).await?;
     let copied = copy_tables(known, &beside, &dictionary, stop, tell).await;
@@ -114,7 +114,7 @@ async fn refuse_taken(known: &Database, to: &str) -> Result<()> {
         Some(0) if !to.eq_ignore_ascii_case(&known.database) => Ok(()),
         None => Ok(()),
         Some(_) => Err(Exit::CannotCreate.because(format!(
-            "--to {to}: there is such a database already, and a copy goes only into a new one; nothing was changed"
+            "--to {to}: this database exists already, and a copy needs a new one; nothing was changed"
         ))),
     }
 }
@@ -122,9 +122,9 @@ async fn refuse_taken(known: &Database, to: &str) -> Result<()> {
 fn read_dictionary(site: &Session) -> Result<Dictionary> {
     let host = &site.host;
     let ended = site.drivers.application()?.command(host, "python")?.args(["-"]).input(DICTIONARY.as_bytes()).end()?;
-    tables::check_success(&ended, "is asked for its tables, which", "mend the cause and run again")?;
+    tables::check_success(&ended, "is asked for its tables, which", "fix the cause and run again")?;
     let dictionary: Dictionary =
-        serde_json::from_str(&ended.output).context("what the release declares of its tables can't be read")?;
+        serde_json::from_str(&ended.output).context("the release's declarations of its tables can't be read")?;
     let declares = |table: &str, column: &str| {
         let kind = dictionary.get(table).and_then(|table| table.get(column));
         kind.is_some_and(|kind| kind == columns::IDENTIFYING)
@@ -134,7 +134,7 @@ fn read_dictionary(site: &Session) -> Result<Dictionary> {
         return Ok(dictionary);
     }
     Err(Exit::Unusable.because(
-        "the installed release does not declare a patient's name as identifying, so this program does not know what is: nothing was changed",
+        "the installed release does not declare a patient's name as identifying, so identifying columns can't be recognised: nothing was changed",
     ))
 }
 
@@ -176,7 +176,7 @@ async fn copy_tables(
     let mut made = AnonymousCopy { copied: Vec::new(), empty: Vec::new(), left_out };
     let number = wanted.len();
     for (at, table) in wanted.into_iter().enumerate() {
-        stop.check("stopped by a signal: there is no copy")?;
+        stop.check("stopped by a signal: no copy was made")?;
         tell.amount(Amount { what: "copying tables", done: at as u64, all: number as u64, unit: Unit::Items });
         let Some(plan) = columns::plan_columns(table, &all[table], dictionary) else {
             made.empty.push(table.clone());
@@ -200,9 +200,8 @@ async fn copy_tables(
     let same: Option<(u64, bool)> =
         server.row(&format!("SELECT CONNECTION_ID(), {} IS NOT NULL", columns::KEY)).await?;
     if same != Some((session, true)) {
-        return Err(
-            Exit::Unreachable.because("the server went away while the copy was made, and there is no copy: run again")
-        );
+        return Err(Exit::Unreachable
+            .because("the server stopped while the copy was made, and the copy was removed: run again"));
     }
     server.change(&format!("SET {} = NULL", columns::KEY)).await?;
     Ok(made)
@@ -218,7 +217,7 @@ async fn begin_session(known: &Database) -> Result<u64> {
         let by_us = format!("SET {} = {}", columns::KEY, quote::quote_text(key.reveal()));
         server.change(&by_us).await?;
     }
-    server.number("SELECT CONNECTION_ID()").await?.context("the server does not tell its session")
+    server.number("SELECT CONNECTION_ID()").await?.context("the server does not report its session")
 }
 
 fn quoted_table(database: &str, table: &str) -> String {

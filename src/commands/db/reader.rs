@@ -25,7 +25,7 @@ const HOST: &str = "database.readonly_host";
 
 /// Makes the account, or mends it, and says where its password is.
 pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly) -> Result<Report> {
-    let stop = begin_change(global, "make an account of the database")?;
+    let stop = begin_change(global, "create a database account")?;
     let before = open_installed(global)?;
     let mut changes = wanted_settings(&before, flags)?;
     scale::refuse_overruled(&before, &changes)?;
@@ -90,7 +90,7 @@ fn wanted_settings(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'stati
     {
         let from = host.unwrap_or("this machine");
         return Err(Exit::Settings.because(format!(
-            "the account that only reads is {there}, from {from}, and a site has one: share it, or `camcops-provision config unset {USER}`{}, drop that account on the server, and run again",
+            "the read-only account is {there}, from {from}, and a site has one only: share it, or `camcops-provision config unset {USER}`{}, drop that account on the server, and run again",
             match host {
                 Some(_) => format!(" and {HOST}"),
                 None => String::new(),
@@ -110,13 +110,13 @@ fn read_password(site: &Session, flags: &GrantReadonly) -> Result<Option<Secret>
     };
     if let Some(own) = &site.settings().database.readonly_password_file {
         return Err(Exit::Settings.because(format!(
-            "{FLAG}: database.readonly_password_file says that the password is your own, in {}: write it there, or take that setting out",
+            "{FLAG}: database.readonly_password_file names a file with the password, {}: write it there, or unset that setting",
             own.as_str()
         )));
     }
     let by_hand = file.as_os_str() == "-" && !site.style.json && has_terminal();
     match by_hand {
-        true => asked_twice("Password of the account that only reads: ").map(Some),
+        true => asked_twice("Password of the read-only account: ").map(Some),
         false => from_file(&site.host, FLAG, file).map(Some),
     }
 }
@@ -156,7 +156,7 @@ fn report_granted(site: &Session, known: &Database, changed: usize, alone: Optio
     let from = settings.readonly_host.as_ref().map(|host| host.as_str());
     let warning = alone.map(|address| {
         format!(
-            "the database server listens on {address}, so that nobody comes in from {}: that is its setting bind-address",
+            "the database server listens on {address} only, so {} can't connect: change bind-address in its settings",
             from.unwrap_or("elsewhere")
         )
     });
@@ -171,7 +171,7 @@ fn report_granted(site: &Session, known: &Database, changed: usize, alone: Optio
     }));
     let nothing = if changed == 0 { "nothing to do: " } else { "" };
     report.with_warnings(warning).with_remark(format!(
-        "{nothing}{user}{} may read {} and nothing else; its password is in {file}",
+        "{nothing}{user}{} can read {} and nothing else; its password is in {file}",
         from.map(|host| format!("@{host}")).unwrap_or_default(),
         known.database
     ))

@@ -26,7 +26,7 @@ use serde_json::json;
 const PATIENTS: &str = "patient";
 
 pub(crate) async fn run(global: &Global, flags: &Reset) -> Result<Report> {
-    let stop = begin_change(global, "make the database anew")?;
+    let stop = begin_change(global, "reset the database")?;
     let mut global = global.clone();
     if let Some(name) = &flags.superuser {
         global.set.push(format!("superuser.username={name}"));
@@ -41,10 +41,10 @@ pub(crate) async fn run(global: &Global, flags: &Reset) -> Result<Report> {
         "superuser": superuser,
         "url": site.url(),
     }));
-    Ok(report.with_lines(dump.map(|dump| format!("what was there before is in {dump}"))).with_line(match superuser {
-        Some(name) => format!("the database {} is new and empty, and {name} is its superuser", known.database),
+    Ok(report.with_lines(dump.map(|dump| format!("the old data is in {dump}"))).with_line(match superuser {
+        Some(name) => format!("the database {} is new and empty, with the superuser {name}", known.database),
         None => format!(
-            "the database {} is new and empty; `camcops-provision user superuser NAME` makes the first who can log in",
+            "the database {} is new and empty; `camcops-provision user superuser NAME` creates the first user",
             known.database
         ),
     }))
@@ -57,7 +57,7 @@ async fn reset_database(site: &Session, known: &Database, flags: &Reset, stop: I
     load::need_power(known, "")?;
     if purge::is_shared(site, &Resource::Schema(database.clone()))? {
         return Err(Exit::CannotCreate
-            .because(format!("another instance uses the database {database} too; nothing was changed")));
+            .because(format!("another instance also uses the database {database}; nothing was changed")));
     }
     let tables = sql::tables_of(&known.server, database).await?;
     if !tables.is_empty() && !tables::are_ours(&tables) {
@@ -89,9 +89,9 @@ async fn reset_database(site: &Session, known: &Database, flags: &Reset, stop: I
     };
     site.drivers.forget();
     if let Err(why) = converge_site(site, &mut writer, &parts_with_data(site), Interrupt::Never).await {
-        let before = dump.as_deref().unwrap_or("no dump, as it was nothing");
+        let before = dump.as_deref().unwrap_or("no dump, because it was empty");
         return Err(why.context(format!(
-            "the database {database} is empty and not yet made anew (what was there is in {before}; mend the cause and run `camcops-provision install`)"
+            "the database {database} is empty and not set up again yet (its old content is in {before}; fix the cause and run `camcops-provision install`)"
         )));
     }
     Ok(dump)
@@ -110,7 +110,7 @@ async fn refuse_patients(known: &Database, flags: &Reset) -> Result<()> {
         return Ok(());
     }
     Err(Exit::Failed.because(format!(
-        "the database {} has {} of patients and {} of what tablets and users have entered, in {}: if all of that is to go, say --destroy-clinical-data too; nothing was changed",
+        "the database {} contains {} of patients and {} of other clinical data, in {}: to delete all of that, add --destroy-clinical-data; nothing was changed",
         known.database,
         count_of(patients, "record"),
         count_of(rows, "row"),

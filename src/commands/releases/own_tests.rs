@@ -111,7 +111,7 @@ pub(crate) async fn test_release(global: &Global, flags: &OwnTests) -> Result<Re
     };
     if !release::is_whole(&site.host, &id)? {
         return Err(Exit::Usage.because(format!(
-            "{id} is no whole release on this machine: `camcops-provision releases list` names those that there are"
+            "{id} is not a complete release on this machine: `camcops-provision releases list` shows them"
         )));
     }
     let begin = Instant::now();
@@ -188,7 +188,7 @@ fn run_tests(site: &Session, id: &str, login: Option<&DatabaseAddress>) -> Resul
     cleared?;
     if outcome.ended.is_none() {
         return Err(Exit::Failed.because(format!(
-            "CamCOPS's own tests did not come to their end ({}): {}",
+            "CamCOPS's own tests did not finish ({}): {}",
             ended.status,
             strip_controls(&ended.last_words())
         )));
@@ -218,7 +218,7 @@ fn database_url(login: &DatabaseAddress, authority: &str) -> String {
 
 fn report_outcome(site: &Session, id: &str, server: bool, outcome: &Outcome, took: Duration) -> Result<Report> {
     let is_well = outcome.failed.is_empty() && outcome.passed > 0;
-    let place = if server { "in a database of the site's server" } else { "in a database in memory" };
+    let place = if server { "in a temporary database on the site's server" } else { "in a database in memory" };
     let report = Report::new(json!({
         "instance": site.instance,
         "release": id,
@@ -236,7 +236,7 @@ fn report_outcome(site: &Session, id: &str, server: bool, outcome: &Outcome, too
         .with_lines(lines(&outcome.known, "fails in every release"))
         .with_lines(lines(&outcome.failed, "failed"))
         .with_line(format!(
-            "{id}, {place}: of CamCOPS's own tests {} passed, {} failed, {} skipped, {} known to fail in every release ({} s)",
+            "{id}, {place}: CamCOPS's own tests: {} passed, {} failed, {} skipped, {} known to fail in every release ({} s)",
             outcome.passed,
             outcome.failed.len(),
             outcome.skipped,

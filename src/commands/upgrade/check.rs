@@ -68,13 +68,13 @@ pub(crate) struct Published {
 impl Published {
     fn describe(&self) -> String {
         match (&self.newest, &self.unknown_because) {
-            (Some(newest), _) if Version::is_beyond(newest) => format!(
-                "has CamCOPS {newest}, which this camcops-provision does not know: a newer camcops-provision may know it"
-            ),
+            (Some(newest), _) if Version::is_beyond(newest) => {
+                format!("has CamCOPS {newest}, which this camcops-provision does not know; a newer one may")
+            }
             (Some(newest), _) => format!("has no newer CamCOPS than {newest}"),
             (None, why) => format!(
-                "not known whether there is a newer CamCOPS: {}",
-                why.as_deref().unwrap_or("the index names no version of it")
+                "could not check for a newer CamCOPS: {}",
+                why.as_deref().unwrap_or("the index lists no version of it")
             ),
         }
     }
@@ -94,40 +94,40 @@ impl Preflight {
         let Preflight { from, to, revision, new_revision, .. } = self;
         let release = self.to_release.as_ref().zip(self.python.as_ref()).map(|(release, python)| {
             let built = match self.is_built {
-                true => "is there already",
-                false => "would be built beside the one in use, while the site runs",
+                true => "exists already",
+                false => "is built beside the current one, while the site runs",
             };
             ("release", format!("{release} on {python} {built}"))
         });
         let tables = match new_revision {
             None => format!(
-                "at revision {revision}; the one of CamCOPS {to} is seen when it is built: the site may stop while they are dumped and changed"
+                "at revision {revision}; that of CamCOPS {to} is known once it is built: the site may stop while they are dumped and upgraded"
             ),
             Some(new_revision) if new_revision != revision => {
-                format!("from revision {revision} to {new_revision}: the site stops while they are dumped and changed")
+                format!("from revision {revision} to {new_revision}: the site stops while they are dumped and upgraded")
             }
-            Some(_) => format!("stay at revision {revision}: visitors wait while the services start anew"),
+            Some(_) => format!("stay at revision {revision}: requests wait while the services restart"),
         };
         let room = self.room.iter().map(|one| {
             ("room", format!("{}: {} MiB of {} MiB in {}", one.what, one.needed_mib, one.free_mib, one.path))
         });
         let new = (!self.new_keys.is_empty()).then(|| format!("new: {}", self.new_keys.join(", ")));
         let removed = (!self.removed_keys.is_empty())
-            .then(|| format!("set here and not read any more: {}", self.removed_keys.join(", ")));
+            .then(|| format!("set here, but no longer read: {}", self.removed_keys.join(", ")));
         let keys: Vec<String> = new.into_iter().chain(removed).collect();
         report
-            .with_row("CamCOPS", format!("{from} is in use, {to} is wanted; known: {}", self.known.join(", ")))
+            .with_row("CamCOPS", format!("{from} is in use, upgrade to {to}; known versions: {}", self.known.join(", ")))
             .with_rows(release)
             .with_row("tables", tables)
             .with_rows(room)
             .with_rows(self.published.as_ref().map(|one| ("index", one.describe())))
             .with_rows(self.hardening.map(|list| ("packages", describe_hardening(list))))
             .with_rows(self.untested.as_ref().map(|changes| ("packages", describe_changes(changes))))
-            .with_rows(self.untested.as_ref().map(|_| ("unknown", format!("this camcops-provision was never tested with CamCOPS {to}: which keys of camcops.conf came and went, and what it needs of the machine, is not known"))))
+            .with_rows(self.untested.as_ref().map(|_| ("unknown", format!("this camcops-provision was not tested with CamCOPS {to}: its keys of camcops.conf and its requirements are not known"))))
             .with_row("keys", if keys.is_empty() { "the same".to_owned() } else { keys.join("; ") })
             .with_lines(self.problems.iter().map(|problem| format!("! {problem}")))
             .with_line(match (self.problems.is_empty(), self.pending) {
-                (false, _) => "this stands in the way of an upgrade".to_owned(),
+                (false, _) => "this prevents an upgrade".to_owned(),
                 (true, true) => format!("`camcops-provision upgrade --to {to}` does it"),
                 (true, false) => format!("nothing to do: CamCOPS {to} is in use"),
             })
@@ -152,7 +152,11 @@ fn describe_hardening(list: &HardeningList) -> String {
     let mut names: Vec<&str> =
         list.overrides.iter().filter(|one| !one.ends.is_empty()).map(|one| one.package.as_str()).collect();
     names.dedup();
-    format!("{} known flaws of what CamCOPS asks for are ended by newer {}", list.ended(), names.join(", "))
+    format!(
+        "{} known flaws in the packages that CamCOPS asks for are fixed by newer {}",
+        list.ended(),
+        names.join(", ")
+    )
 }
 
 /// The version that is asked for.
@@ -167,9 +171,9 @@ pub(crate) fn target_version(asked: Option<&str>, untested: bool, hardening: Har
     let beyond = Version::beyond(asked);
     known.or(beyond.filter(|_| untested)).ok_or_else(|| {
         Exit::Usage.because(format!(
-            "--to {asked}: this camcops-provision has been tested with CamCOPS {} and knows the files of no other; a newer camcops-provision may know it{}",
+            "--to {asked}: this camcops-provision has been tested with CamCOPS {} and no other; a newer camcops-provision may know it{}",
             version_names().join(", "),
-            if beyond.is_some() { ", and --untested tries it all the same" } else { "" }
+            if beyond.is_some() { ", and --untested tries it nevertheless" } else { "" }
         ))
     })
 }
@@ -190,7 +194,7 @@ pub(crate) async fn check_upgrade(site: &Session, facts: &Facts, to: Version) ->
     let host = &site.host;
     let not_installed = || {
         Exit::Failed.because(
-            "CamCOPS is not installed here: run `camcops-provision install`, which takes the version of camcops.version",
+            "CamCOPS is not installed here: run `camcops-provision install`, which installs the version of camcops.version",
         )
     };
     let from_release = release::current_release(host)?.ok_or_else(not_installed)?;
@@ -202,14 +206,14 @@ pub(crate) async fn check_upgrade(site: &Session, facts: &Facts, to: Version) ->
         Some(version) => version,
         None => {
             problems.push(format!(
-                "the release in use, {from_release}, is not whole: run `camcops-provision install` first"
+                "the current release, {from_release}, is incomplete: run `camcops-provision install` first"
             ));
             String::new()
         }
     };
     if version_rank(&from) > version_rank(to.as_str()) {
         problems.push(format!(
-            "CamCOPS {from} is newer than {}, and its tables may not fit an older one: `camcops-provision rollback` goes back after an upgrade",
+            "CamCOPS {from} is newer than {}, and its tables may not work with an older one: use `camcops-provision rollback` after an upgrade",
             to.as_str()
         ));
     }
@@ -226,7 +230,7 @@ pub(crate) async fn check_upgrade(site: &Session, facts: &Facts, to: Version) ->
         && PdfEngine::for_version(version, site.settings(), facts).is_err()
     {
         problems.push(format!(
-            "site.pdf_engine: CamCOPS {from} does not have it, and there would be no way back: set it to \"auto\" until the upgrade is done"
+            "site.pdf_engine: CamCOPS {from} does not have it, so rollback would be impossible: set it to \"auto\" until the upgrade is done"
         ));
     }
     let wanted = match release::WantedRelease::of(site.settings(), facts, to) {
@@ -251,7 +255,7 @@ pub(crate) async fn check_upgrade(site: &Session, facts: &Facts, to: Version) ->
     let may_migrate = new_revision.as_ref() != Some(&revision);
     if may_migrate && site.drivers.database()?.server.power == Power::Application {
         problems.push(
-            "the tables have to be changed, and without an administrator of the database they could not be brought back: set database.admin_defaults_file".into(),
+            "the tables have to be upgraded, and without an administrator of the database they could not be restored: set database.admin_defaults_file".into(),
         );
     }
     if may_migrate && let Err(why) = load::refuse_triggers(&*site.drivers.database()?).await {
@@ -260,7 +264,7 @@ pub(crate) async fn check_upgrade(site: &Session, facts: &Facts, to: Version) ->
     for one in &room {
         if one.free_mib < one.needed_mib {
             problems.push(format!(
-                "{} needs {} MiB in {}, and {} MiB are free: make room there",
+                "{} needs {} MiB in {}, and only {} MiB are free: free some space there",
                 one.what, one.needed_mib, one.path, one.free_mib
             ));
         }
@@ -302,7 +306,7 @@ pub(crate) fn with_untested(site: &Session, to: Version, is_begun: bool) -> Resu
     if in_use && facts.untested.iter().any(|list| list.version == to.as_str()) {
         return Ok(facts);
     }
-    let recipe = site.drivers.release.as_ref().context("a release can't be built here")?;
+    let recipe = site.drivers.release.as_ref().context("a release can't be built on this machine")?;
     let list = untested::find_packages(host, recipe, site.settings(), &site.facts, to)?;
     facts.untested.retain(|other| other.version != list.version || other.minor != list.minor);
     facts.untested.push(list);
@@ -314,17 +318,17 @@ pub(crate) fn ask_index(site: &Session) -> Published {
     let Settings { camcops, network, .. } = site.settings();
     let unknown = |why: String| Published { newest: None, unknown_because: Some(why) };
     if network.offline {
-        return unknown("not asked, as the network is not to be used (--offline or network.offline)".into());
+        return unknown("not checked, because of --offline or network.offline".into());
     }
     if camcops.source != Source::Pypi {
-        return unknown(format!("not asked, as camcops.source is {:?}", camcops.source.as_str()));
+        return unknown(format!("not checked, because camcops.source is {:?}", camcops.source.as_str()));
     }
     let Some(python) = site.facts.pythons.here.first() else {
-        return unknown("there is no Python to ask the package index with".into());
+        return unknown("there is no Python to query the package index".into());
     };
     match release::newer::list_published(&site.host, network, &python.path) {
         Ok(versions) => Published { newest: versions.last().cloned(), unknown_because: None },
-        Err(why) => unknown(format!("the package index could not be asked: {why:#}")),
+        Err(why) => unknown(format!("the package index could not be queried: {why:#}")),
     }
 }
 
@@ -389,7 +393,7 @@ fn check_keys(site: &Session, from: &str, to: Version) -> Result<(Vec<String>, V
 fn set_elsewhere(site: &Session) -> Option<String> {
     let origin = site.resolved.origins.get(KEY)?;
     config::is_elsewhere(site, origin).then(|| {
-        format!("{KEY} is set by {origin}: take it out there, and it is written into {}", site.settings_file.display())
+        format!("{KEY} is set by {origin}: remove it there, so that it can be set in {}", site.settings_file.display())
     })
 }
 

@@ -42,14 +42,12 @@ pub(crate) async fn roll_back(global: &Global, flags: &Rollback) -> Result<Repor
         return report_rolled_back(&site);
     }
     let Some(upgrade) = upgrade_record::read_record(&site.host, &site.instance)? else {
-        return Err(
-            Exit::Failed.because("there is nothing to go back to: no upgrade was made here, or it was undone already")
-        );
+        return Err(Exit::Failed.because("no rollback possible: there was no upgrade, or it was rolled back already"));
     };
     let current = release::current_release(&site.host)?;
     if upgrade.phase == UpgradePhase::Done && current.as_ref() != Some(&upgrade.to.release) {
         return Err(Exit::Failed.because(format!(
-            "the last upgrade was to release {}, and now {} is in use: there is no way back to {} from there",
+            "the last upgrade was to release {}, but {} is in use now: no rollback to {} from there",
             upgrade.to.release,
             current.unwrap_or_default(),
             upgrade.from.version
@@ -110,7 +108,7 @@ pub(crate) async fn undo_upgrade(
     if let Err(why) = old_tables(&old, upgrade, writes).await {
         old.close().await;
         return Err(why.context(format!(
-            "CamCOPS {} is not in use again; mend this, then run `camcops-provision rollback`",
+            "CamCOPS {} is not in use again; fix this, then run `camcops-provision rollback`",
             upgrade.from.version
         )));
     }
@@ -120,7 +118,7 @@ pub(crate) async fn undo_upgrade(
     let converged = converge_parts(&old, writer, &Parts::default(), Interrupt::Never).await;
     old.close_after(converged).await.with_context(|| {
         format!(
-            "the settings ask for CamCOPS {} again; mend this, then run `camcops-provision install`",
+            "the settings ask for CamCOPS {} again; fix this, then run `camcops-provision install`",
             upgrade.from.version
         )
     })
@@ -136,12 +134,13 @@ async fn old_tables(old: &Session, upgrade: &UpgradeRecord, writes: Writes) -> R
     if !changed {
         return Ok(());
     }
-    let dump = upgrade.dump.as_ref().with_context(|| {
-        format!("there was nothing in the tables of {} to dump, and now they are changed", known.database)
-    })?;
+    let dump = upgrade
+        .dump
+        .as_ref()
+        .with_context(|| format!("the tables of {} were empty, so there is no dump to go back to", known.database))?;
     if old.host.stat(dump)?.is_none() {
         return Err(Exit::Unusable.because(format!(
-            "the dump {dump} from before the upgrade is not there any more, and without it there is no way back: put it there again, or remove {} and run `camcops-provision install` to stay with what there is",
+            "the dump {dump} from before the upgrade is missing, so no rollback is possible: put it there again, or remove {} and run `camcops-provision install` to keep the present version",
             upgrade_record::record_path(&old.instance)
         )));
     }
@@ -188,7 +187,7 @@ async fn refuse_unknown_data(site: &Session, upgrade: &UpgradeRecord) -> Result<
         return Ok(());
     }
     Err(Exit::CannotCreate.because(format!(
-        "the upgrade to CamCOPS {} was cut after the tables were changed, and the services run with them: whether anything was entered since can't be told; finish it with `camcops-provision upgrade`, or go back with `camcops-provision rollback --confirm {}` (what there is now stays in a dump)",
+        "the upgrade to CamCOPS {} was interrupted after the tables were upgraded, and the services run with them, so data may have been entered since: finish it with `camcops-provision upgrade`, or go back with `camcops-provision rollback --confirm {}` (the present data is kept in a dump)",
         upgrade.to.version, known.database
     )))
 }
@@ -208,7 +207,7 @@ async fn refuse_new_data(site: &Session, upgrade: &UpgradeRecord) -> Result<()> 
         return Ok(());
     }
     Err(Exit::CannotCreate.because(format!(
-        "since the upgrade something was entered into {}, and the tables from before do not have it: stay with CamCOPS {}, or give that up with `camcops-provision rollback --confirm {}` (it stays in a dump)",
+        "data was entered in {} since the upgrade, which the old tables do not have: stay with CamCOPS {}, or give that data up with `camcops-provision rollback --confirm {}` (it is kept in a dump)",
         new.join(", "),
         upgrade.to.version,
         known.database

@@ -32,7 +32,7 @@ request = types.SimpleNamespace(config=types.SimpleNamespace(wkhtmltopdf_filenam
 page = f"<!DOCTYPE html><html><head><meta charset='utf-8'></head><body><h1>{WORDS}</h1></body></html>"
 made = pdf_from_html(request, page)
 if not made or made[:5] != b"%PDF-":
-    sys.exit("what was made is no PDF")
+    sys.exit("the result is not a PDF")
 
 
 def fonts(resources):
@@ -51,10 +51,10 @@ embedded = {
     if any(f"/FontFile{kind}" in font for kind in ("", "2", "3"))
 }
 if not embedded:
-    sys.exit(f"the page has no font in it: {NO_FONT}")
+    sys.exit(f"the page contains no font: {NO_FONT}")
 text = " ".join(" ".join(each.extract_text() for each in read.pages).split())
 if WORDS not in text:
-    sys.exit(f"the page says {text[:60]!r}, and not {WORDS!r}: {NO_FONT}")
+    sys.exit(f"the page contains {text[:60]!r}, not {WORDS!r}: {NO_FONT}")
 os.write(out, f"{len(made)} bytes with the font {min(embedded)}".encode())
 # How libraries end says nothing of the page.
 os._exit(0)

@@ -55,7 +55,7 @@ pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
             });
             if starts && !text.contains(MANAGED) {
                 findings.push(tell(
-                    format!("{path} lets supervisor start another CamCOPS"),
+                    format!("{path} starts another CamCOPS by supervisor"),
                     format!("mv {path} {path}.old && supervisorctl update"),
                 ));
             }
@@ -63,7 +63,7 @@ pub(crate) fn check_former(look: &Look<'_>) -> Result<Vec<Finding>> {
     }
     if host.stat(&format!("/var/lib/dpkg/info/{PACKAGE}.list"))?.is_some() {
         findings.push(Finding::warning(
-            format!("the package {PACKAGE} is installed: it brings a supervisor program of its own"),
+            format!("the package {PACKAGE} is installed: it has its own supervisor programs"),
             format!("apt-get remove {PACKAGE}"),
         ));
     }

@@ -29,13 +29,13 @@ pub(crate) async fn check_names(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.push(if found.is_empty() {
             Finding::warning(
                 format!("{name} does not resolve on this machine"),
-                format!("getent hosts {name}   # enter it in the name service, or in /etc/hosts"),
+                format!("getent hosts {name}   # add it to DNS, or to /etc/hosts"),
             )
         } else if found.iter().copied().any(is_ours) {
             Finding::ok(format!("{name} is {told}"))
         } else {
             Finding::warning(
-                format!("{name} is {told}, which is no address of this machine: a proxy in front, or a mistake"),
+                format!("{name} is {told}, which is not an address of this machine: a proxy in front, or a mistake"),
                 format!("getent hosts {name}   # and camcops-provision config get web.server_names"),
             )
         });
@@ -68,7 +68,7 @@ pub(crate) async fn find_nameless(plan: &Plan) -> Option<(String, String)> {
     }
     let names = if short == name { name.clone() } else { format!("{name} {short}") };
     Some((
-        format!("this machine's own name {short} does not resolve, and RabbitMQ does not start without"),
+        format!("this machine's own name {short} does not resolve, and RabbitMQ does not start without it"),
         format!("echo '127.0.1.1 {names}' >> /etc/hosts"),
     ))
 }

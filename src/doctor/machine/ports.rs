@@ -28,7 +28,7 @@ pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
                 };
                 Finding::failed(
                     format!(
-                        "{} at {} is held by {} (process {}{whose})",
+                        "{} at {} is in use by {} (process {}{whose})",
                         port.purpose, one.address, holder.name, holder.pid
                     ),
                     match setting_of_port(&port.purpose) {
@@ -48,13 +48,13 @@ pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
         }
         findings.extend(strangers);
     }
-    Ok(or_well(findings, || Finding::not_applicable("the site has no port on this machine")))
+    Ok(or_well(findings, || Finding::not_applicable("the site uses no port on this machine")))
 }
 
 fn free_port(port: &UsedPort, number: u16) -> String {
     let holders: Vec<&str> = port.listening.iter().filter_map(|one| Some(one.by.as_ref()?.name.as_str())).collect();
     match holders.first() {
-        Some(holder) => format!("{}: {number}, held by {holder}", port.purpose),
+        Some(holder) => format!("{}: {number}, used by {holder}", port.purpose),
         None => format!("{}: {number} is free", port.purpose),
     }
 }

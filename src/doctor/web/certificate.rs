@@ -17,7 +17,7 @@ const NOW: i64 = 7;
 pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable("the reverse proxy in front has it")]);
+        return Ok(vec![Finding::not_applicable("the certificate belongs to the reverse proxy in front")]);
     }
     let mode = site.settings().tls.mode;
     let own = mode == TlsMode::SelfSigned;
@@ -46,9 +46,7 @@ pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if mode == TlsMode::Certbot {
         if summary.self_signed {
-            return Ok(vec![Finding::for_install(format!(
-                "certbot has got no certificate yet: {found}, signed by itself"
-            ))]);
+            return Ok(vec![Finding::for_install(format!("certbot has no certificate yet: {found}, self-signed"))]);
         }
         findings.extend(from_certbot(site, &pem)?);
     }
@@ -98,13 +96,13 @@ fn from_certbot(site: &Session, served: &[u8]) -> Result<Vec<Finding>> {
         && text.as_bytes() != served
     {
         findings.push(Finding::failed(
-            "certbot has another certificate than the one that is served",
+            "certbot has another certificate than the one in use",
             "camcops-provision cert install --from-certbot",
         ));
     }
     if site.host.staged_root().is_none() && acme::find_renewer(&site.host)?.is_none() {
         findings.push(Finding::failed(
-            "nobody renews it: neither certbot's timer nor its cron job is active",
+            "it is not renewed: neither certbot's timer nor its cron job is active",
             "systemctl enable --now certbot.timer   # where systemd does not run: install cron",
         ));
     }

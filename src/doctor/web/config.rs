@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
     if site.settings().web.frontend != Frontend::Apache {
-        return Ok(vec![Finding::not_applicable("Apache is not wanted (web.frontend)")]);
+        return Ok(vec![Finding::not_applicable("not served by Apache (web.frontend)")]);
     }
     let flavour = site.facts.flavour;
     let mut findings = Vec::new();
@@ -101,7 +101,7 @@ fn find_mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, Strin
             if passed.to.starts_with("https:") {
                 found.push((
                     format!(
-                        "{place}: passes to a socket by https, which does not speak it: write unix:{}|http:",
+                        "{place}: passes requests to a socket by https, which it does not support: write unix:{}|http:",
                         passed.socket
                     ),
                     remedy.clone(),
@@ -111,7 +111,7 @@ fn find_mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, Strin
                 let ends = (passed.from.ends_with('/'), passed.to.ends_with('/'));
                 if ends.0 && !ends.1 {
                     found.push((
-                        format!("{place}: {} ends with a slash and its target {} does not: every page but the first is looked for at a wrong host", passed.from, passed.to),
+                        format!("{place}: {} ends with a slash and its target {} does not: all pages except the first get a wrong host", passed.from, passed.to),
                         remedy.clone(),
                     ));
                 }
@@ -119,7 +119,7 @@ fn find_mistakes(sites: &[(String, String)], socket: &str) -> Vec<(String, Strin
             let known = workers.entry(passed.to).or_insert(passed.socket);
             if *known != passed.socket {
                 found.push((
-                    format!("{place}: two sockets share the worker {}: give each a host name of its own, or Apache may mix them up", passed.to),
+                    format!("{place}: two sockets share the worker {}: give each its own host name, or Apache may mix them up", passed.to),
                     remedy.clone(),
                 ));
             }
@@ -137,7 +137,7 @@ fn check_timeouts(look: &Look<'_>) -> Result<Option<Finding>> {
     let set = set.and_then(|value| value.trim().parse::<u32>().ok());
     Ok(match set {
         Some(seconds) if seconds != wanted => Some(Finding::warning(
-            format!("CamCOPS gives up on a request after {seconds} s, and Apache after {wanted} s"),
+            format!("CamCOPS aborts a request after {seconds} s, but Apache after {wanted} s"),
             format!("camcops-provision config set web.timeout_s {seconds} && camcops-provision install"),
         )),
         _ => None,
@@ -161,7 +161,7 @@ mod tests {
         let other = "  ProxyPass /x unix:/run/x.socket|http://x.invalid";
         assert_eq!(found(&format!("{right}\n{other}\n# ProxyPass / unix:/y|https://z")), Vec::<String>::new());
         let https = found("ProxyPass / unix:/run/camcops/camcops.socket|https://localhost/");
-        assert!(https[0].starts_with("/etc/a.conf:1: passes to a socket by https"), "{https:?}");
+        assert!(https[0].starts_with("/etc/a.conf:1: passes requests to a socket by https"), "{https:?}");
         let slash = found("ProxyPass / unix:/run/camcops/camcops.socket|http://dummy1");
         assert!(slash[0].contains("ends with a slash"), "{slash:?}");
         let shared = found("ProxyPass /a unix:/run/a|http://localhost/\nProxyPass /b unix:/run/b|http://localhost/");

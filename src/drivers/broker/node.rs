@@ -146,13 +146,12 @@ pub(crate) fn ask_node(host: &Host) -> Result<Node> {
     let ended = host.child_apart("rabbitmqctl").args(["--quiet", "eval", &question]).patience(TOOL_PATIENCE).end()?;
     if !ended.status.success() {
         return Err(Exit::Unreachable.because(format!(
-            "RabbitMQ's port is open, but rabbitmqctl can't ask it: {}; is it the one in {HOME}, and does its log in /var/log/rabbitmq say more?",
+            "RabbitMQ's port is open, but rabbitmqctl can't connect: {}; is it the RabbitMQ of {HOME}? See its log in /var/log/rabbitmq",
             extract_reason(&ended)
         )));
     }
-    parse_answer(&ended.output).context(
-        "RabbitMQ was asked for its accounts, and its answer is not understood; is its version newer than 4.2?",
-    )
+    parse_answer(&ended.output)
+        .context("RabbitMQ's answer about its accounts is not understood; is its version newer than 4.2?")
 }
 
 /// What rabbitmqctl found out, which stands in the middle of its advice.

@@ -92,7 +92,7 @@ pub(crate) fn wait_for_others(host: &Host, known: &PackageSource) -> Result<()> 
             return Err(at_work(&format!("process {process} holds {LOCK}")));
         }
         if !told {
-            known.tell.line(&format!("waiting for another package manager to end (process {process})"));
+            known.tell.line(&format!("waiting for another package manager to finish (process {process})"));
             told = true;
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -102,7 +102,7 @@ pub(crate) fn wait_for_others(host: &Host, known: &PackageSource) -> Result<()> 
 
 fn at_work(held: &str) -> anyhow::Error {
     Exit::Locked
-        .because(format!("another package manager has been at work for 5 minutes ({held}); wait for it, and run again"))
+        .because(format!("another package manager has been running for 5 minutes ({held}); wait for it, and run again"))
 }
 
 pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&str], resumed: bool) -> Result<()> {
@@ -148,7 +148,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         }
         let removed = list_removed(&ended.output);
         if !replaces && !removed.is_empty() && removed.iter().all(|name| known.names.replaced.contains(name)) {
-            known.tell.line(&format!("replacing {}, of an earlier release of this distribution", removed.join(", ")));
+            known.tell.line(&format!("replacing {} of an earlier release of this distribution", removed.join(", ")));
             replaces = true;
             continue;
         }
@@ -229,7 +229,7 @@ fn has_lists(host: &Host, known: &PackageSource) -> Result<bool> {
 }
 
 pub(super) fn update_lists(host: &Host, known: &PackageSource) -> Result<()> {
-    known.tell.line("reading the lists of packages anew");
+    known.tell.line("updating the package lists");
     let ended = apt_child(host, known, "apt-get")?.args(["update", "--quiet", "--error-on=any"]).args(OPTIONS).end()?;
     match ended.status.success() {
         true => Ok(()),
@@ -297,12 +297,12 @@ pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
     }
     if said(&["dpkg was interrupted"]) {
         return Exit::Failed.because(
-            "an earlier installation of packages on this machine was cut: finish it with `dpkg --configure -a`, and run again",
+            "an earlier installation of packages on this machine was interrupted: finish it with `dpkg --configure -a`, and run again",
         );
     }
     if said(&["packages need to be removed but remove is disabled", "Packages need to be removed"]) {
         return Exit::CannotCreate.because(format!(
-            "packages that are needed conflict with {}; none is removed: choose which to keep, and run again",
+            "needed packages conflict with {}; nothing is removed: decide which to keep, and run again",
             match list_removed(output).as_slice() {
                 [] => "others".to_owned(),
                 names => names.join(", "),
@@ -311,7 +311,7 @@ pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
     }
     if said(&["Unmet dependencies", "have unmet dependencies", "held broken packages"]) {
         return Exit::Failed.because(format!(
-            "apt can't satisfy the dependencies of packages on this machine: {}; mend it with `apt-get --fix-broken install`, and run again",
+            "apt can't satisfy the dependencies of packages on this machine: {}; fix it with `apt-get --fix-broken install`, and run again",
             find_unmet(output).unwrap_or_else(last)
         ));
     }
@@ -319,7 +319,7 @@ pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
         return Exit::Io.because(format!("the packages don't fit on the disk: {}", last()));
     }
     if let Some(broken) = find_broken(output) {
-        return Exit::Failed.because(format!("{broken}; see /var/log/apt/term.log, mend the cause, and run again"));
+        return Exit::Failed.because(format!("{broken}; see /var/log/apt/term.log, fix the cause, and run again"));
     }
     if said(&[
         "Temporary failure resolving",
@@ -340,7 +340,7 @@ pub(super) fn explain_failure(ended: &Ended) -> anyhow::Error {
             false => words.join(" "),
         };
         return Exit::Unreachable.because(format!(
-            "the archive of packages can't be used: {why}; check the network, the proxy and /etc/apt, and run again"
+            "the package archive can't be used: {why}; check the network, the proxy and /etc/apt, and run again"
         ));
     }
     Exit::Failed.because(format!("apt-get failed ({}): {}", ended.status, last()))

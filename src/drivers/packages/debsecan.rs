@@ -27,7 +27,7 @@ pub(crate) fn ask_debsecan(host: &Host, known: &PackageSource, suite: &str) -> R
         return Ok(AskedDebsecan::NotThere);
     }
     if known.network.offline {
-        return Ok(AskedDebsecan::NotAsked("debsecan fetches what it knows, and network.offline is set".into()));
+        return Ok(AskedDebsecan::NotAsked("debsecan downloads its data, but network.offline is set".into()));
     }
     known.tell.line("asking debsecan");
     let mut child = host.child("debsecan").envs(proxy_variables(host, &known.network)?).patience(PATIENCE);

@@ -45,7 +45,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         .any(|sign| ended.output.contains(sign));
     Err(match unreachable {
         true => Exit::Unreachable.because(format!(
-            "the source of packages can't be reached: {words}; check the network, the proxy and /etc/yum.repos.d, and run again"
+            "the package repository can't be reached: {words}; check the network, the proxy and /etc/yum.repos.d, and run again"
         )),
         false => Exit::Failed.because(format!("dnf failed ({}): {words}", ended.status)),
     })

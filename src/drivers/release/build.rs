@@ -64,7 +64,7 @@ pub(super) fn build_release(host: &Host, recipe: &ReleaseRecipe, id: &str, place
 pub(super) fn refuse_offline(recipe: &ReleaseRecipe, id: &str) -> Result<()> {
     if recipe.network.offline && recipe.source.is_none() {
         return Err(Exit::Unreachable.because(format!(
-            "release {id} has to be fetched, and without the network (--offline, or dpkg is at work) it can't be; give its files with --wheelhouse DIR or --bundle FILE"
+            "release {id} has to be downloaded, which is not possible now (--offline, or dpkg is running); give its files with --wheelhouse DIR or --bundle FILE"
         )));
     }
     Ok(())
@@ -109,7 +109,7 @@ impl Build<'_> {
         if let Some(source) = &self.recipe.source
             && self.host.directory(source)?.is_none()
         {
-            return Err(Exit::Settings.because(format!("camcops.wheelhouse: {source}: there is no such directory")));
+            return Err(Exit::Settings.because(format!("camcops.wheelhouse: {source}: no such directory")));
         }
         for path in [new, old, &self.work("tmp"), &self.work("tool")] {
             self.host.remove_tree(path)?;
@@ -203,7 +203,7 @@ impl Build<'_> {
         if let Tool::Pip = tool {
             // It is not part of what was tested together, and nothing here needs it any more.
             self.run_quietly(
-                "pip could not be taken out again",
+                "pip could not be removed again",
                 self.child(&self.python()).args(["-m", "pip", "uninstall", "--yes", "--quiet", "pip"]),
             )?;
         }
@@ -294,7 +294,7 @@ impl Build<'_> {
                 "{words}: install Pango (libpango-1.0-0, libpangoft2-1.0-0 and libharfbuzz-subset0 on Debian) and run again"
             ));
         }
-        Exit::Failed.because(format!("the new release is not fit for use: {words}"))
+        Exit::Failed.because(format!("the new release does not work: {words}"))
     }
 
     /// Everything is on the disk before the name says that it is whole.
@@ -391,13 +391,13 @@ fn enough_space(host: &Host) -> Result<()> {
     let free = space.free_bytes >> 20;
     if free < NEEDED_MIB {
         return Err(Exit::Io.because(format!(
-            "a release needs {NEEDED_MIB} MiB in {RELEASES}, and {free} MiB are free; make room and run again"
+            "a release needs {NEEDED_MIB} MiB in {RELEASES}, and {free} MiB are free; free some space and run again"
         )));
     }
     // Some file systems do not count files.
     if space.inodes > 0 && space.free_inodes < NEEDED_FILES {
         return Err(Exit::Io.because(format!(
-            "a release needs {NEEDED_FILES} inodes in {RELEASES}, and {} are free; make room and run again",
+            "a release needs {NEEDED_FILES} inodes in {RELEASES}, and {} are free; free some space and run again",
             space.free_inodes
         )));
     }

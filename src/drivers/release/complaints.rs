@@ -72,15 +72,15 @@ pub(super) fn explain_failure(source: Option<&str>, what: &str, ended: &Ended) -
     let last = mask_login(&ended.last_words());
     if let Some(line) = find_line(&said, &["do not match the hashes", "hash mismatch"]) {
         return Exit::Unusable.because(format!(
-            "{what}: a file is not the one that this version was tested with: {}; take it from a source that you trust",
+            "{what}: a file differs from the one that this version was tested with: {}; get it from a source that you trust",
             package_in(&said).unwrap_or(line)
         ));
     }
     if let Some(line) = find_line(&said, &["failed to extract", "not a zip file", "invalid zip"]) {
-        return Exit::Unusable.because(format!("{what}: a file is damaged: {line}; fetch it anew"));
+        return Exit::Unusable.because(format!("{what}: a file is damaged: {line}; download it again"));
     }
     if let Some(line) = find_line(&said, &["no space left on device"]) {
-        return Exit::Io.because(format!("{what}: {line}; make room and run again"));
+        return Exit::Io.because(format!("{what}: {line}; free some space and run again"));
     }
     let unreachable = |why: String| Exit::Unreachable.because(format!("{what}: {why}"));
     match source {
@@ -97,7 +97,7 @@ pub(super) fn explain_failure(source: Option<&str>, what: &str, ended: &Ended) -
             }
             if let Some(line) = find_line(&said, &ABSENT) {
                 return unreachable(format!(
-                    "the Python package index does not give it: {line}; either it does not have that, or it wants another login (network.pip_login_file)"
+                    "the Python package index does not give it: {line}; it does not have it, or it needs another login (network.pip_login_file)"
                 ));
             }
         }

@@ -30,7 +30,7 @@ pub(crate) fn wanted_release<'a>(host: &Host, recipe: &'a ReleaseRecipe) -> Resu
     let python = &wanted.python;
     if !python.path.starts_with("/usr/bin/") {
         return Err(Exit::Unreachable.because(format!(
-            "a bundle can only have a Python of the distribution's packages, and {} is none; choose another one, as with --set camcops.python=3.11",
+            "a bundle can only have a Python of the distribution's packages, but {} is not; choose another one, such as --set camcops.python=3.11",
             python.path
         )));
     }
@@ -105,7 +105,7 @@ fn build_all(build: &Build<'_>, directory: &str, lock: &str) -> Result<Vec<Built
         if source.ends_with(".whl") {
             continue;
         }
-        let pin = pin_of(&source, lock).with_context(|| format!("{source} is none of the packages of this release"))?;
+        let pin = pin_of(&source, lock).with_context(|| format!("{source} is not a package of this release"))?;
         build.tell(&format!("building {pin}"));
         host.make_directory(&aside, None, 0o700)?;
         let path = format!("{directory}/{source}");

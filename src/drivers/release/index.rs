@@ -90,8 +90,10 @@ fn authority_bundle(host: &Host, network: &Internet, pip: Option<String>) -> Res
     if let Some(bundle) = &network.ca_bundle {
         return match host.read(bundle.as_str())? {
             Some(_) => Ok(Some(bundle.as_str().to_owned())),
-            None => Err(Exit::Settings
-                .because(format!("network.ca_bundle: {}: there is no such file", host.outside(bundle.as_str())))),
+            None => {
+                Err(Exit::Settings
+                    .because(format!("network.ca_bundle: {}: no such file", host.outside(bundle.as_str()))))
+            }
         };
     }
     if pip.is_some() {

@@ -36,7 +36,7 @@ impl PdfEngine {
             [PdfEngine::Wkhtmltopdf, PdfEngine::Weasyprint].map(|one| has_package(version, facts, one.package()));
         choose_engine(settings.site.pdf_engine, known, where_wkhtmltopdf_is(settings, facts)).map_err(|why| match why {
             Refusal::Unknown(PdfEngine::Weasyprint) => Missing(format!(
-                "site.pdf_engine asks for WeasyPrint, which is no part of CamCOPS {0}: take a hardened release (camcops.hardening = \"auto\", and camcops.version not {0:?}), or set site.pdf_engine = \"auto\"",
+                "site.pdf_engine asks for WeasyPrint, which is not part of CamCOPS {0}: use a hardened release (camcops.hardening = \"auto\", and camcops.version not {0:?}), or set site.pdf_engine = \"auto\"",
                 version.as_str(),
             )),
             Refusal::Unknown(PdfEngine::Wkhtmltopdf) => Missing(format!(

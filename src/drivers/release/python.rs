@@ -83,7 +83,7 @@ fn missing_python(wanted: &Python, facts: &Facts, version: Version) -> Missing {
             "{distribution} has no package of it: install one from a source that you trust, with its venv module and headers, and name its interpreter in camcops.python"
         ),
     };
-    Missing(format!("{needed}, and there is none in /usr/bin or /usr/local/bin; {instead}"))
+    Missing(format!("{needed}, but there is none in /usr/bin or /usr/local/bin; {instead}"))
 }
 
 /// The packages that bring an interpreter of the distribution, what a build needs of it, and what it takes to compile for

@@ -44,7 +44,7 @@ impl Build<'_> {
             if let Some(tool) = self.fetched_uv()? {
                 return Ok(tool);
             }
-            self.tell("uv can't be had here, so pip does its work");
+            self.tell("uv is not available, using pip");
         }
         match examined.pip {
             true => Ok(Tool::Pip),

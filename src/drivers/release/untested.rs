@@ -124,10 +124,10 @@ impl Build<'_> {
         host.put_file(&self.work("uv.txt"), super::build::UV_LOCK.as_bytes(), None, 0o600)?;
         let Tool::Uv(uv, _) = self.tool(&examined)? else {
             return Err(Exit::Unreachable.because(
-                "only uv can find the packages of a version that is not known, and it can't be had here: install uv, or set camcops.installer = \"auto\"",
+                "only uv can find the packages of a version that is not known, and it is not available here: install uv, or set camcops.installer = \"auto\"",
             ));
         };
-        self.tell("asking the package index what it needs");
+        self.tell("asking the package index for its dependencies");
         let own = self.requirements_of_it(&uv)?;
         let overrides = self.overrides_beside(&own)?;
         let added = HARDENING.additions.iter().map(|one| one.package.as_str());
@@ -164,7 +164,7 @@ impl Build<'_> {
             .args(["--no-deps", "--only-binary", ":all:", &format!("camcops-server=={version}")])
             .end()?;
         if !ended.status.success() {
-            return Err(explain_failure(None, &format!("CamCOPS {version} can't be had"), &ended));
+            return Err(explain_failure(None, &format!("CamCOPS {version} is not available"), &ended));
         }
         let found = read_requirements(self.host, &self.places.new)?;
         found.with_context(|| format!("CamCOPS {version} does not say what it needs"))

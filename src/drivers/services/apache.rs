@@ -58,7 +58,7 @@ pub(crate) fn refuse_unfit(known: &ServiceManager, packages: &packages::PackageS
         let ours = [Some(layout.apache_site()), layout.apache_link()];
         if !ours.iter().flatten().any(|path| why.contains(path.as_str())) {
             return Err(Exit::Settings.because(format!(
-                "Apache's configuration is broken before anything was changed: {why}\nmend that, try `{} -t`, and run again",
+                "Apache's configuration was broken before anything was changed: {why}\nfix that, check it with `{} -t`, and run again",
                 layout.flavour.apache_control
             )));
         }
@@ -157,7 +157,7 @@ pub(crate) fn after_undoing(known: Option<&ServiceManager>, host: &Host) -> Resu
         if changed > seen.reloaded {
             if let Some(why) = find_complaint(host, flavour)? {
                 return Err(Exit::Settings.because(format!(
-                    "Apache still serves its old configuration, because the present one is broken: {why}"
+                    "Apache still runs with its old configuration, because the new one is broken: {why}"
                 )));
             }
             give_order(host, "reload", flavour)?;
@@ -201,12 +201,12 @@ pub(crate) fn enforce_guarded(
     let changed = files::observe(host, resource.name())?;
     files::enforce(host, resource, &changed, before).with_context(|| format!("can't put {} back", resource.name()))?;
     if *after != State::Absent {
-        return Err(Exit::Settings.because(format!("Apache does not like it, so it was put back: {why}")));
+        return Err(Exit::Settings.because(format!("Apache rejects it, so the old content was restored: {why}")));
     }
     // Broken with it and without it: then it is not what is missing.
     if find_complaint(host, flavour)?.is_some() {
         files::enforce(host, resource, before, after)?;
         return Ok(done);
     }
-    Ok(Enforced::LeftAlone("the rest of Apache's configuration needs it by now".into()))
+    Ok(Enforced::LeftAlone("the rest of Apache's configuration now depends on it".into()))
 }

@@ -68,7 +68,7 @@ fn ask_scheduler(known: &ServiceManager, seen: &ServiceState) -> ProofResult {
         return tell("it has no process".into());
     };
     if processes::is_stopped(pid) {
-        return tell(format!("its process {pid} is stopped; let it go on with `kill -CONT {pid}`"));
+        return tell(format!("its process {pid} is suspended; resume it with `kill -CONT {pid}`"));
     }
     // Python's own databases have one file or several, with endings of their own.
     match processes::open_files(pid).iter().any(|path| path.starts_with(&schedule)) {
@@ -88,7 +88,7 @@ async fn ask_monitor(host: &Host, known: &ServiceManager) -> ProofResult {
     .map_err(other)?
     .map(|key| key.secret);
     let Some(password) = password else {
-        return Err(make_trouble(Cause::Other, "its password is not there yet"));
+        return Err(make_trouble(Cause::Other, "its password does not exist yet"));
     };
     let endpoint =
         monitor::SupervisorSocket { port: known.monitor_port, user: settings.user.as_str().to_owned(), password };
@@ -120,7 +120,7 @@ async fn try_connection(known: &ServiceManager, member: &Member) -> Option<Proof
     };
     Some(match tried {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(make_trouble(Cause::Closed, format!("nobody takes a connection at {place}: {why}"))),
+        Ok(Err(why)) => Err(make_trouble(Cause::Closed, format!("no connection is accepted at {place}: {why}"))),
         Err(_) => Err(make_trouble(
             Cause::Silent,
             format!("no connection at {place} within {} seconds", known.patience().as_secs()),

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// That the process from before goes on, because its manager would not replace it. What it would say to the new
 /// configuration is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} was not restarted and still runs with its former configuration: restart it, then run again to continue")]
+#[error("{0} was not restarted and still runs with its old configuration: restart it, then run again to continue")]
 pub(crate) struct NotRestarted(String);
 
 /// Starts a service, or lets it read what it has not read yet, and waits until it answers.
@@ -93,7 +93,7 @@ pub(super) async fn make_ready(known: &ServiceManager, host: &Host, name: &str, 
         last = if seen.phase != ServicePhase::Running {
             "it is still starting".into()
         } else if member.role == ServiceRole::Web && !is_fresh(known, host, member, &seen)? {
-            "it has not read its configuration again".into()
+            "it still runs with its old configuration".into()
         } else {
             match proof::ask_member(host, known, member, &seen).await {
                 None | Some(Ok(())) => return Ok(()),
@@ -125,7 +125,7 @@ fn refuse_impossible(host: &Host, known: &ServiceManager, member: &Member, seen:
     let name = &member.name;
     if seen.masked {
         return Err(Exit::CannotCreate.because(format!(
-            "{name} is masked, so that it can't be started: run `systemctl unmask {name}`, or name the service in services.disabled"
+            "{name} is masked and can't be started: run `systemctl unmask {name}`, or name the service in services.disabled"
         )));
     }
     if !seen.there {

@@ -43,7 +43,7 @@ fn ask_about<'a>(host: &'a Host, units: &[String]) -> Result<Option<Child<'a>>> 
 pub(crate) fn parse_answer(units: &[String], said: &Ended) -> Result<BTreeMap<String, ServiceState>> {
     if !said.status.success() {
         return Err(Exit::Unreachable
-            .because(format!("systemd does not answer: {}; is `systemctl status` well?", said.last_words())));
+            .because(format!("systemd does not answer: {}; check `systemctl status`", said.last_words())));
     }
     // A name may be an alias, so the order tells which is which.
     Ok(units.iter().cloned().zip(said.output.split("\n\n").map(parse_block)).collect())

@@ -91,7 +91,7 @@ async fn try_from_elsewhere(known: &Database, account: &DatabaseAccount, from: &
     let server = &known.server;
     if server.identity().await?.family == DatabaseFamily::Mysql {
         return Err(Exit::Settings.because(format!(
-            "database.readonly_host: MySQL does not tell whether {} from {from} has the right password, and from here it can't log in; take that setting out, and make the account on the server yourself",
+            "database.readonly_host: with MySQL the password of {} from {from} can't be checked from this machine; unset it, and create the account on the server yourself",
             account.user
         )));
     }
@@ -148,7 +148,7 @@ pub(crate) async fn enforce(known: &Database, host: &Host, name: &str, after: &S
     if wanted.text("passwords") == Some(passwords::TWO) {
         if before == State::Absent {
             return Err(Exit::Unreachable.because(format!(
-                "the database server has no account {name} any more: run `camcops-provision install`"
+                "the account {name} is missing on the database server: run `camcops-provision install`"
             )));
         }
         passwords::accept_both(known, account, &quoted, found("passwords")).await?;
@@ -200,7 +200,7 @@ fn refuse_foreign(host: &Host, known: &Database, name: &str, before: &State, wan
     let insists = found.text("tls") == Some("required");
     if insists && wanted.text("tls").is_none() {
         return Err(Exit::Settings.because(format!(
-            "the account {name} of the database server insists on TLS, and database.tls is \"off\": change that, or run there: ALTER USER {quoted} REQUIRE NONE"
+            "the account {name} of the database server requires TLS, but database.tls is \"off\": change that setting, or run there: ALTER USER {quoted} REQUIRE NONE"
         )));
     }
     // With its journal, this program also forgets what it made; an account here that may do exactly what we grant, and
@@ -213,7 +213,7 @@ fn refuse_foreign(host: &Host, known: &Database, name: &str, before: &State, wan
     }
     if wanted.text("passwords") == Some(passwords::TWO) {
         return Err(Exit::CannotCreate.because(format!(
-            "the account {name} of the database server was not made by camcops-provision, so others may use it: change its password there, write it into a file that only root can read, name that in {}, and run `camcops-provision install`",
+            "the account {name} of the database server was not made by camcops-provision, so others may use it: change its password there, write it to a file that only root can read, name that file in {}, and run `camcops-provision install`",
             account.password_setting
         )));
     }
@@ -225,15 +225,15 @@ fn refuse_foreign(host: &Host, known: &Database, name: &str, before: &State, wan
     };
     if !gets_in(before, wanted) {
         return not_ours(
-            "does not let us in with our password",
-            &format!("give its password in {}, or drop the account if nobody needs it", account.password_setting),
+            "does not accept the password of this site",
+            &format!("give its password in {}, or drop the account if it is not needed", account.password_setting),
         );
     }
     if wanted.text("passwords").is_some() && found.text("passwords") == Some(passwords::TWO) {
-        return not_ours("takes two passwords, which somebody may rely on", "or give it one password only");
+        return not_ours("accepts two passwords, which somebody may rely on", "or give it one password only");
     }
     if wanted.text("tls") == Some("required") && !insists {
-        return not_ours("does not insist on TLS", &format!("or have it insist: ALTER USER {quoted} REQUIRE SSL"));
+        return not_ours("does not require TLS", &format!("or require it: ALTER USER {quoted} REQUIRE SSL"));
     }
     if let (Some(FacetValue::Set(wanted)), Some(FacetValue::Set(has))) = (wanted.get("grants"), found.get("grants")) {
         let scope = format!(" ON {}", on_database(&quote::quote_pattern(&known.database)));
@@ -312,7 +312,7 @@ fn explain_refusal(known: &Database, account: &DatabaseAccount, name: &str, befo
         Some("works") => {}
         other => {
             return super::for_others(format!(
-                "account {name} at {place}: its login is {}; check {} and {}",
+                "account {name} at {place}: login {}; check {} and {}",
                 other.unwrap_or("not known"),
                 account.setting,
                 account.password_setting
@@ -342,7 +342,7 @@ fn refuse_shared(host: &Host, known: &Database, name: &str) -> Result<()> {
     for other in journal::list_instances(host)? {
         if other != known.instance && Journal::read(host, &other)?.find(&resource).is_some() {
             return Err(Exit::CannotCreate.because(format!(
-                "instance {other} uses the account {name} of the database server too, and it would have to be changed; give each instance its own with database.user"
+                "instance {other} uses the account {name} of the database server too, and would need changes; give each instance its own account with database.user"
             )));
         }
     }

@@ -209,7 +209,7 @@ pub(crate) async fn refuse_weak_administrator(known: &Database) -> Result<()> {
         return Ok(());
     }
     Err(Exit::NoPermission.because(format!(
-        "database {}: the administrator {} may not do all that this needs (CREATE USER, and what the application needs WITH GRANT OPTION); it lacks {}",
+        "database {}: the administrator {} lacks privileges that are needed (CREATE USER, and those of the application WITH GRANT OPTION): {}",
         server.endpoint.address,
         server.endpoint.user,
         lacks.join(", ")

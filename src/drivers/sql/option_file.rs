@@ -32,7 +32,7 @@ pub(crate) fn read_file(host: &Host, setting: &str, path: &str) -> Result<Option
     };
     host.refuse_foreign(path, &entry).with_context(|| setting.to_owned())?;
     if entry.mode & 0o007 != 0 {
-        return Err(wrong("can be read by everybody; chmod 600 it"));
+        return Err(wrong("can be read by everybody; run chmod 600 on it"));
     }
     let mut text = String::new();
     file.take(LARGEST).read_to_string(&mut text).map_err(|_| wrong("is not UTF-8 text"))?;

@@ -98,7 +98,7 @@ pub(crate) async fn accept_both(
     match done {
         true => Ok(()),
         false => Err(Exit::Failed.because(format!(
-            "the database server {} is too old to take two passwords at once (MariaDB 10.4 and MySQL 8.0.14 do), so nothing was changed: stop the services, remove the file with the password, and run `camcops-provision install`",
+            "the database server {} is too old to accept two passwords at once (MariaDB 10.4 and MySQL 8.0.14 can), so nothing was changed: stop the services, remove the file with the password, and run `camcops-provision install`",
             server.endpoint.address
         ))),
     }

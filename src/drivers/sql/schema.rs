@@ -99,7 +99,7 @@ pub(crate) async fn enforce(
 pub(crate) fn for_others(known: &Database, name: &str, before: &State) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     let (what, verb) = match before {
-        State::Absent => ("there is none that this account may use".to_owned(), "CREATE"),
+        State::Absent => ("it does not exist or this account may not use it".to_owned(), "CREATE"),
         State::Present(found) => {
             (format!("new tables get the collation {}", found.text("collation").unwrap_or("of the server")), "ALTER")
         }

@@ -106,7 +106,7 @@ impl DatabaseServer {
         let user = &self.endpoint.user;
         if self.power == Power::Application {
             return exit.because(format!(
-                "database {place}: the server refuses the account {user} or its password; without database.admin_defaults_file everything has to be there already: check database.user, and give the account's password in database.password_file"
+                "database {place}: the server refuses the account {user} or its password; check database.user and database.password_file (without database.admin_defaults_file the account must exist already)"
             ));
         }
         exit.because(match &self.endpoint.login {
@@ -114,7 +114,7 @@ impl DatabaseServer {
                 "database {place}: the server refuses its administrator {user} or the password; check database.admin_defaults_file"
             ),
             Login::Account { .. } => format!(
-                "database {place}: the server does not let {user} in by the socket alone; set database.admin_defaults_file to an option file with an administrator's user and password, or give {user} socket authentication"
+                "database {place}: the server does not accept {user} by the socket; set database.admin_defaults_file to an option file with an administrator's user and password, or give {user} socket authentication"
             ),
         })
     }
@@ -173,17 +173,19 @@ impl DatabaseServer {
             1044 | 1045 | 1142 | 1143 | 1227 | 1410 => (
                 Exit::NoPermission,
                 format!(
-                    "{} lacks a privilege that this needs ({message}); grant it there, or have the server's administrator do it",
+                    "{} lacks a privilege that is needed ({message}); grant it there, or have the server's administrator do it",
                     self.endpoint.user
                 ),
             ),
             1819 => (
                 Exit::Settings,
                 format!(
-                    "the password does not satisfy the server's rules ({message}); choose another one in the password file"
+                    "the password does not satisfy the server's password policy ({message}); choose another one in the password file"
                 ),
             ),
-            1205 => (Exit::Failed, format!("somebody else holds a lock ({message}); end that session, and run again")),
+            1205 => {
+                (Exit::Failed, format!("another session holds a lock ({message}); end that session, and run again"))
+            }
             code => (Exit::Failed, format!("the server says: {message} ({code})")),
         };
         exit.because(format!("database {}: {text}", self.endpoint.address))
@@ -356,7 +358,7 @@ mod played {
             Json::Number(number) => Value::Int(number.as_i64().unwrap_or_default()),
             Json::String(text) if text == "NULL" => Value::NULL,
             Json::String(text) => Value::Bytes(text.clone().into_bytes()),
-            other => panic!("{other} is no value of a column"),
+            other => panic!("{other} is not a value of a column"),
         }
     }
 }

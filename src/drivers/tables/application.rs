@@ -121,13 +121,13 @@ impl Application {
         if host.child("flock").args(arguments).end()?.status.success() {
             return Ok(());
         }
-        self.tell.line("waiting for a command of CamCOPS that an earlier run started");
+        self.tell.line("waiting for a command of CamCOPS from an earlier run");
         let waited = host.child("flock").args(["--timeout", OLD_RUN_S, &lock, "true"]).end()?;
         match waited.status.code() {
             Some(0) => Ok(()),
             // Its way to say that its time is over.
             Some(1) => Err(Exit::Locked.because(format!(
-                "a command of CamCOPS that an earlier run started is still at work after {OLD_RUN_S} s, and holds {lock}: wait for it, or end the process that `lslocks` names, and run again"
+                "a command of CamCOPS from an earlier run is still running after {OLD_RUN_S} s, and holds {lock}: wait for it, or end the process that `lslocks` names, and run again"
             ))),
             _ => bail!("flock {lock} failed ({}): {}", waited.status, waited.last_words()),
         }

@@ -47,7 +47,7 @@ pub(crate) async fn make_dump(
     if let Err(why) = dump::write_dump(host, known, tables, size, file, recipient).await {
         host.remove_file(&unfinished)?;
         return Err(why.context(format!(
-            "the tables hold data and could not be dumped, so they stay as they are (database {database})"
+            "the tables contain data and could not be dumped, so nothing was changed (database {database})"
         )));
     }
     host.rename(&unfinished, &path)?;

@@ -23,7 +23,7 @@ pub(crate) async fn make(known: &Database, application: &Application, host: &Hos
     application.wait_for_old_run(host)?;
     newest_revision(application, host)?;
     let Some(revisions) = application.revisions(host)? else {
-        bail!("the release has just gone");
+        bail!("the release has disappeared");
     };
     let tables = sql::tables_of(&known.server, name).await?;
     let found = read_table_state(known, name).await?;
@@ -81,14 +81,14 @@ async fn make_first(
     let mut ended = child.end_telling(|line| steps.hear(line))?;
     if !ended.status.success() {
         // A release that this program does not know may not like its changes put together.
-        application.tell.line("that failed; once more, one small change at a time");
+        application.tell.line("that failed; trying again in small steps");
         let tables = sql::tables_of(&known.server, database).await?;
         drop_unfinished(known, database, &tables).await?;
         let child = application.command(host, "camcops_server")?.args(arguments);
         let steps = Steps::new(application, revisions);
         ended = child.end_telling(|line| steps.hear(line))?;
     }
-    check_success(&ended, "upgrade_db", "run again: the tables are then made anew")
+    check_success(&ended, "upgrade_db", "run again: the tables are then created again")
 }
 
 /// Brings tables that are there to the head, after a dump if they hold anything.
@@ -103,7 +103,7 @@ async fn migrate_tables(
 ) -> Result<()> {
     if !revisions.all.contains(revision) {
         return Err(Exit::Unusable.because(format!(
-            "the tables of the database {database} are at revision {revision}, which the installed release does not know (its newest is {}): they were made by a newer CamCOPS; install that one, or bring back a dump from before",
+            "the tables of the database {database} are at revision {revision}, which the installed release does not know (its newest is {}): they are from a newer CamCOPS; install that version, or restore a dump from before",
             revisions.head
         )));
     }
@@ -123,7 +123,7 @@ async fn migrate_tables(
         let whole = cut.unwrap_or(dump);
         dump::begin_upgrade(host, application, database, &whole)?;
         way_back = format!(
-            "the way back is the dump {whole}: `camcops-provision backup restore {whole} --confirm {database}` with the release that made it"
+            "the old data is in the dump {whole}: `camcops-provision backup restore {whole} --confirm {database}` with the release that made it"
         );
     }
     let child =
@@ -165,7 +165,7 @@ impl<'a> Steps<'a> {
 /// Removes what a cut run left of the first tables; only if there is nothing in them.
 async fn drop_unfinished(known: &Database, database: &str, tables: &[String]) -> Result<()> {
     if holds_anything(known, database, tables).await? {
-        return Err(unusable_tables(database, "were never finished, but hold data"));
+        return Err(unusable_tables(database, "were never finished, but contain data"));
     }
     let server = &known.server;
     server.change("SET SESSION foreign_key_checks = 0").await?;

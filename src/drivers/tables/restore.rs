@@ -58,13 +58,13 @@ pub(crate) async fn bring_back(
         let source = DumpSource::Stream { file: &file, decrypted: None };
         let scan = load::load_dump(host, known, &beside, source).await.with_context(|| format!("the dump {dump}"))?;
         if !scan.complete {
-            bail!("the dump {dump} does not come to its end");
+            bail!("the dump {dump} is incomplete");
         }
         if !is_at(read_table_state(known, &beside).await?) {
             bail!("the tables in the dump {dump} are not at revision {revision}");
         }
         let aside = load::create_scratch(known, ScratchDatabase::Replaced, CHARSET, COLLATION).await?;
-        application.tell.line("putting them in the place of the others");
+        application.tell.line("replacing the old tables");
         load::switch_tables(known, &beside, &aside).await?;
     }
     load::clear_up(known).await?;

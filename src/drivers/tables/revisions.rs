@@ -34,7 +34,7 @@ impl Revisions {
         }
         Revisions::of(texts.iter().map(String::as_str)).map(Some).map_err(|heads| {
             Exit::Unusable.because(format!(
-                "the migrations in {} end in {}; install the release anew",
+                "the migrations in {} end in {}; reinstall the release",
                 directory.display(),
                 match heads.as_slice() {
                     [] => "nothing".to_owned(),

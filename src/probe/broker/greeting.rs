@@ -94,8 +94,8 @@ impl Greeting {
             _ if heard.starts_with(b"SSH-") => Some("an SSH server"),
             _ if heard.starts_with(b"AMQP") => Some("a broker that speaks another version of AMQP"),
             // A TLS alert.
-            0x15 => Some("a server that wants TLS"),
-            _ => Some("no AMQP broker"),
+            0x15 => Some("a server that requires TLS"),
+            _ => Some("not an AMQP broker"),
         }
     }
 }
@@ -142,7 +142,7 @@ mod tests {
     fn what_is_no_broker_is_told_apart() {
         assert_eq!(heard(b"HTTP/1.1 400 Bad Request").strange(), Some("a web server"));
         assert_eq!(heard(b"SSH-2.0-OpenSSH_9.2").strange(), Some("an SSH server"));
-        assert_eq!(heard(b"\x15\x03\x03\x00\x02\x02\x46").strange(), Some("a server that wants TLS"));
+        assert_eq!(heard(b"\x15\x03\x03\x00\x02\x02\x46").strange(), Some("a server that requires TLS"));
         assert_eq!(heard(b"").strange(), None);
     }
 }

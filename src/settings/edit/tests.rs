@@ -98,11 +98,11 @@ fn refusals_say_why() {
         ("[web]", "web", None, "web: is a section"),
         ("web = {}", "web", None, "web: is a section"),
         ("", "web.workers", Some("0"), "web.workers: 0 is too small; allowed: \"auto\" or 1 to 256, for example 4"),
-        ("", "database.password", Some("x"), "database.password: a password is never a setting"),
+        ("", "database.password", Some("x"), "database.password: passwords are not settings"),
         ("web = 1", "web.path", Some("/a"), "web: is not a section in this file"),
         ("[[web]]", "web.path", Some("/a"), "web: is not a section in this file"),
         ("[web]\n\n[web", "web.path", Some("/a"), "line 3: is not TOML"),
-        ("[web.path]", "web.path", Some("/a"), "web.path: stands in the file in a way that only an editor can change"),
+        ("[web.path]", "web.path", Some("/a"), "web.path: is written in a way that only an editor can change"),
     ] {
         let problem = edit_text(text, key, value).expect_err(key).to_string();
         assert!(problem.starts_with(expected), "{problem}");

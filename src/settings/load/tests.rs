@@ -107,13 +107,13 @@ const BAD: &[(&str, &str)] = &[
     ("web.server_names = ['10.0.0.256']", "entry 1: is neither a host name nor an IP address"),
     ("web.server_names = ['a_b']", "is neither a host name"),
     ("web.server_names = ['-a']", "is neither a host name"),
-    ("web.listen = []", "1: web.listen: is empty, so that nobody could reach the site"),
+    ("web.listen = []", "1: web.listen: is empty, so the site could not be reached"),
     ("web.path = 'a'", "does not begin with a slash"),
     ("web.path = '/a/'", "a slash at the end"),
     ("web.path = '/a//b'", "an empty segment"),
-    ("web.path = '/a/../b'", "means another directory"),
+    ("web.path = '/a/../b'", "a segment . or .."),
     ("web.path = '/a b'", "needs escaping"),
-    ("web.path = '/.well-known/x'", "belongs to the whole host"),
+    ("web.path = '/.well-known/x'", "/.well-known is reserved"),
     ("web.bind = '0.0.0.0:8000'", "0.0.0.0 can be reached from other machines"),
     ("web.bind = '127.0.0.1:80'", "does not run as root"),
     ("web.bind = 'localhost:8000'", "is not an address and a port"),
@@ -122,8 +122,8 @@ const BAD: &[(&str, &str)] = &[
     ("web.trusted_proxies = ['10.1.0.0/8']", "the network is 10.0.0.0/8"),
     ("web.trusted_proxies = ['10.0.0.0/33']", "is neither an IP address nor a network"),
     ("web.trusted_proxies = ['10.0.0.0/+8']", "is neither an IP address nor a network"),
-    ("web.http_port = 443", "1: web.http_port: has port 443, as web.https_port has"),
-    ("web.bind = '[::1]:8000'\nmonitor.port = 8000", "2: monitor.port: has port 8000, as web.bind has"),
+    ("web.http_port = 443", "1: web.http_port: is 443, which is also web.https_port"),
+    ("web.bind = '[::1]:8000'\nmonitor.port = 8000", "2: monitor.port: is 8000, which is also web.bind"),
     ("web.frontend = 'nginx'", "\"nginx\" is not one of the choices; allowed: \"apache\" or \"none\""),
     ("account.uid = 990", "1: account.uid: is only for the dedicated account"),
     (
@@ -154,7 +154,7 @@ const BAD: &[(&str, &str)] = &[
     ("tls.organization = \"a\\u2028b\"", "contains the control character U+2028"),
     (
         "workers.max_memory_kb = 100000",
-        "would restart a worker process after every task, since each one needs about 390 MB; allowed: 0 (none) or 500000 or more",
+        "would restart a worker process after every task, because each one needs about 390 MB; allowed: 0 (none) or 500000 or more",
     ),
     ("site.timezone = 'London'", "does not look like a time zone"),
     ("site.language = 'english'", "is not a language with its country"),
@@ -162,7 +162,7 @@ const BAD: &[(&str, &str)] = &[
     ("logging.keep_days = 14.0", "is a number with a fraction, not a whole number"),
     (
         "database.password = 'x'",
-        "a password is never a setting: put it into a file that only root can read and name the file in database.password_file",
+        "passwords are not settings: write it to a file that only root can read, and name the file in database.password_file",
     ),
     ("web.password = 'x'", "name the file in database.password_file or broker.password_file or monitor.password_file"),
     ("database.password_fil = '/x'", "unknown key; nearest: database.password_file"),
@@ -176,14 +176,14 @@ const BAD: &[(&str, &str)] = &[
     ("config.site.A = {}", "is a table, not one of these; allowed: a string"),
     ("config.site.A.B = 1", "1: config.site.A: is a key, not a section"),
     ("config.site.A = [1]", "is a whole number, not a string"),
-    ("[web]\npath = '/a'\npath = '/b'", "3: path is given a second time in this file"),
-    ("[web]\n[tls]\n[web]", "3: web is given a second time in this file"),
+    ("[web]\npath = '/a'\npath = '/b'", "3: path is set twice in this file"),
+    ("[web]\n[tls]\n[web]", "3: web is set twice in this file"),
     ("[web]\n\nhttps_port = ", "3: is not TOML: "),
     ("[web", "1: is not TOML: "),
     ("monitor.port = 80", "1: monitor.port: is below 1024"),
     (
         "[[services.extra]]\nname = 'server'\ncommand = ['/x']",
-        "2: services.extra[server].name: \"server\" means something else already; allowed: up to 24",
+        "2: services.extra[server].name: \"server\" is reserved; allowed: up to 24",
     ),
     ("[[services.extra]]\nname = 'a'", "1: services.extra[a].command: is missing; allowed: a list of words"),
     (
@@ -200,19 +200,19 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[[services.extra]]\nname = 'a'\ncommand = ['/x']\npath = '/a'",
-        "4: services.extra[a].path: needs a port or a socket that it leads to",
+        "4: services.extra[a].path: needs a port or a socket to pass requests to",
     ),
     (
         "[[services.extra]]\nname = 'a'\ncommand = ['/x']\n[[services.extra]]\nname = 'a'\ncommand = ['/y']",
-        "5: services.extra[a].name: is the name of two of them in this file",
+        "5: services.extra[a].name: is used twice in this file",
     ),
     (
         "[[services.extra]]\nname = 'a'\ncommand = ['/x']\npath = '/api/a'\nport = 9000",
-        "1: services.extra: a: /api/a is a path that CamCOPS itself needs",
+        "1: services.extra: a: /api/a is used by CamCOPS itself",
     ),
     (
         "[[services.extra]]\nname = 'a'\ncommand = ['/x']\nport = 443\nuser = 'root'",
-        "1: services.extra: a has port 443, as web.https_port has",
+        "1: services.extra: a uses port 443, which is also web.https_port",
     ),
     (
         "services.extra = ['a']",
@@ -307,7 +307,7 @@ fn unknown_variables_are_told() {
     let told =
         told(&variables(&[("CAMCOPS_PROVISION_WEB__PTH", "/a"), ("CAMCOPS_PROVISION_DATABASE__PASSWORD", "hunter2")]));
     assert!(told.starts_with("CAMCOPS_PROVISION_WEB__PTH: web.pth: unknown key; nearest: web.path\n"));
-    assert!(told.contains("database.password: a password is never a setting"));
+    assert!(told.contains("database.password: passwords are not settings"));
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn certbot_needs_a_way_a_name_and_an_agreement() {
         (
             "tls.acme_agree_tos = true\nweb.server_names = ['a.example.org', '192.0.2.1']",
             "web.server_names",
-            "names only",
+            "needs names",
         ),
         ("tls.acme_agree_tos = true\ntls.acme_server = 'http://acme.test/'", "tls.acme_server", "https://"),
         ("tls.acme_agree_tos = true\ntls.acme_email = '-x@example.org'", "tls.acme_email", "mail"),

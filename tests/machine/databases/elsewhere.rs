@@ -78,7 +78,7 @@ fn administered(here: &Machine, there: &Machine) {
         (78, "does not offer TLS", &["database.host = 'plain.test'\n", AUTHORITY]),
         (69, "connection refused", &[HOST, AUTHORITY, "database.port = 3307\n"]),
         (69, "nowhere.test", &["database.host = 'nowhere.test'\n", AUTHORITY]),
-        (69, "no way to that machine", &["database.host = '10.99.0.1'\n", AUTHORITY]),
+        (69, "no route to that machine", &["database.host = '10.99.0.1'\n", AUTHORITY]),
         (78, "database.tls_ca", &[HOST, "database.tls_ca = '/etc/hosts'\n"]),
     ];
     for (code, words, more) in cases {
@@ -96,7 +96,7 @@ fn administered(here: &Machine, there: &Machine) {
     refused(login("admin", "wrong"), 0o600, 77, &["refuses its administrator admin"]);
     refused(login("weak", ODD_PASSWORD), 0o600, 77, &["lacks a privilege", "SELECT"]);
     sql(there, "GRANT SELECT ON mysql.* TO weak@'%'");
-    let lacks = ["lacks CREATE USER, ALTER, CREATE, ", "GRANT OPTION"];
+    let lacks = ["OPTION): CREATE USER, ALTER, CREATE, ", "GRANT OPTION"];
     refused(login("weak", ODD_PASSWORD), 0o600, 77, &lacks);
     refused(administrator(), 0o644, 78, &["chmod 600"]);
     refused("[client]\n".into(), 0o600, 78, &["names no user"]);

@@ -92,7 +92,7 @@ fn first_tables_are_cut(machine: &Machine) {
     install(machine).is(
         0,
         &[
-            "waiting for a command of CamCOPS that an earlier run started",
+            "waiting for a command of CamCOPS from an earlier run",
             "the tables were finished by an earlier run",
             "making the superuser boss",
         ],
@@ -126,7 +126,7 @@ fn superusers(machine: &Machine) {
     machine.write("/root/boss", "too short\n", 0o600);
     install(machine).is(78, &["has 9 characters"]);
     machine.write("/root/boss", "1234567890\n", 0o600);
-    install(machine).is(78, &["one that many people use"]);
+    install(machine).is(78, &["too common"]);
     let users = sql(machine, "SELECT username FROM camcops._security_users WHERE username = 'second'");
     assert_eq!(users, "");
     settings(machine, SETTINGS);
@@ -151,10 +151,10 @@ fn upgrades(machine: &Machine) {
     // A migration that can't be made twice: the dump from before the first try stays the way back.
     machine.run(&format!("rm {DUMPS}/*"));
     sql(machine, CUT);
-    let said = install(machine).is(1, &["the way back is the dump", "backup restore"]);
+    let said = install(machine).is(1, &["the old data is in the dump", "backup restore"]);
     let first = dumps().lines().find(|name| name.ends_with(".sql.zst")).unwrap().to_owned();
     assert!(said.contains(&first), "{said}");
-    install(machine).is(1, &[&format!("the way back is the dump {DUMPS}/{first}")]);
+    install(machine).is(1, &[&format!("the old data is in the dump {DUMPS}/{first}")]);
     let boss = "SELECT username FROM camcops._security_users";
     let users = sql(machine, boss);
     sql(machine, "DROP DATABASE camcops; CREATE DATABASE camcops CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci");

@@ -77,7 +77,7 @@ fn each_trouble_is_one_line_that_says_what_next() {
         (
             "The following packages will be REMOVED:\n  mysql-server mysql-client\nThe following NEW packages will be installed:\n  mariadb-server\nE: Packages need to be removed but remove is disabled.\n",
             Exit::CannotCreate,
-            &["mysql-server, mysql-client", "none is removed"],
+            &["mysql-server, mysql-client", "nothing is removed"],
         ),
         (
             "Ign:1 http://archive.example bookworm InRelease\nE: Failed to fetch http://archive.example/dists/x/InRelease  Temporary failure resolving 'archive.example'\nE: Some index files failed to download. They have been ignored, or old ones used instead.\n",

@@ -57,7 +57,7 @@ pub(crate) fn explain_absence(host: &Host, instance: &str, directory: &str) -> R
         return Ok(None);
     }
     Ok(Some(format!(
-        "backup.directory {directory} had backups, and is not there any more: mount what it is on; if it went for good, `rm {}` and run again",
+        "backup.directory {directory} had backups, but is missing now: mount its file system; if it is gone for good, `rm {}` and run again",
         layout::path_beside_journal(instance, DIRECTORY)
     )))
 }

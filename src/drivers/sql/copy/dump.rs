@@ -55,7 +55,7 @@ pub(crate) fn check_room(host: &Host, directory: &str, needed: u64, what: &str) 
     let free = host.space(directory)?.free_bytes;
     if free < needed {
         return Err(Exit::Io.because(format!(
-            "{what} needs about {} MiB, and {directory} has {} MiB left; make room there, or make it a link to where there is room",
+            "{what} needs about {} MiB, and {directory} has {} MiB left; free some space there, or make it a link to a larger disk",
             needed >> 20,
             free >> 20
         )));
@@ -155,7 +155,7 @@ pub(crate) fn check_dump(scan: &DumpScan, tables: &[String]) -> Result<()> {
         bail!("the dump has {} of {} tables, and not {missing}", scan.tables.len(), tables.len());
     }
     if !scan.complete {
-        bail!("the dump does not come to its end");
+        bail!("the dump is incomplete");
     }
     Ok(())
 }

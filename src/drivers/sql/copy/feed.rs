@@ -125,8 +125,9 @@ fn explain_failure(why: io::Error, host: &Host, decrypted: Option<Flow>, client:
             Ok(()) => why.to_string(),
         },
     );
-    Exit::Unusable
-        .because(format!("the dump can't be read to its end ({told}): it is damaged or was cut; nothing was changed"))
+    Exit::Unusable.because(format!(
+        "the dump can't be read to its end ({told}): it is damaged or incomplete; nothing was changed"
+    ))
 }
 
 /// A part that waits for a client.

@@ -89,17 +89,17 @@ fn explain_failure(known: &Database, why: anyhow::Error) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     if says(&["ERROR 2002 ", "ERROR 2003 ", "ERROR 2006 ", "ERROR 2013 ", "ERROR 1053 "]) {
         return Exit::Unreachable.because(format!(
-            "database {place}: the server went away while a dump was loaded ({text}); nothing was changed: mend it and run again"
+            "database {place}: the server went away while a dump was loaded ({text}); nothing was changed: fix that and run again"
         ));
     }
     if says(&["ERROR 1114 ", "ERROR 1030 ", "ERROR 3 ", "No space left"]) {
         return Exit::Io.because(format!(
-            "database {place}: the server has no room to load the dump ({text}); nothing was changed: make room there and run again"
+            "database {place}: the server has no room to load the dump ({text}); nothing was changed: free some space there and run again"
         ));
     }
     if says(&["ERROR 1044 ", "ERROR 1142 ", "ERROR 1227 "]) {
         return Exit::Unusable.because(format!(
-            "the dump wants more than to fill one database ({text}); nothing was changed: make one of this database alone, without --databases and without views, triggers or routines"
+            "the dump contains more than one database ({text}); nothing was changed: make a dump of this database alone, without --databases and without views, triggers or routines"
         ));
     }
     Exit::Unusable.because(format!("the dump can't be loaded ({text}); nothing was changed"))

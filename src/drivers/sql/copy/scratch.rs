@@ -60,7 +60,7 @@ pub(crate) fn need_power(known: &Database, instead: &str) -> Result<()> {
         return Ok(());
     }
     Err(Exit::NoPermission.because(format!(
-        "this needs a further database at {}, and {} may not make one: set database.admin_defaults_file to an option file of an administrator{instead}",
+        "this needs a temporary database at {}, but {} cannot create one: set database.admin_defaults_file to an option file of an administrator{instead}",
         known.server.endpoint.address, known.server.endpoint.user
     )))
 }
@@ -83,7 +83,7 @@ fn refuse_load(known: &Database, others: &[String], why: &str) -> Result<()> {
         return Ok(());
     }
     Err(Exit::CannotCreate.because(format!(
-        "the database {} has what CamCOPS does not know ({}), and {why}; nothing was changed: write down what SHOW CREATE says of each, drop it, run this again, and make it anew",
+        "the database {} has what CamCOPS does not know ({}), and {why}; nothing was changed: write down what SHOW CREATE says of each, drop it, run this again, and create it again afterwards",
         known.database,
         others.join(", ")
     )))
@@ -100,7 +100,7 @@ pub(crate) async fn create_scratch(
     drop_scratch(known, purpose).await?;
     let word = |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !word(charset) || !word(collation) {
-        return Err(Exit::Unusable.because("its character set is none"));
+        return Err(Exit::Unusable.because("its character set is unknown"));
     }
     let quoted = quote::quote_name(&name);
     for statement in [
@@ -139,8 +139,9 @@ pub(crate) async fn drop_scratch(known: &Database, purpose: ScratchDatabase) -> 
     }
     let tables = sql::tables_of(server, &name).await?;
     if !tables.is_empty() && !tables.iter().any(|table| table == MARK) {
-        return Err(Exit::CannotCreate
-            .because(format!("the database {name} is not one of ours; rename or remove it, and run again")));
+        return Err(Exit::CannotCreate.because(format!(
+            "the database {name} was not created by camcops-provision; rename or remove it, and run again"
+        )));
     }
     server.change(&format!("DROP DATABASE {}", quote::quote_name(&name))).await?;
     Ok(true)
@@ -177,7 +178,7 @@ pub(crate) async fn clear_up(known: &Database) -> Result<()> {
     for purpose in ScratchDatabase::ALL {
         if drop_scratch(known, purpose).await? {
             known.tell.line(&format!(
-                "removed the database {}, which an earlier run left",
+                "removed the database {}, left over by an earlier run",
                 scratch_name(&known.database, purpose)
             ));
         }
