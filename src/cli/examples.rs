@@ -200,13 +200,20 @@ pub(super) fn add_examples(mut command: Command, name: &str) -> Command {
         let whole = if name.is_empty() { sub.clone() } else { format!("{name} {sub}") };
         command = command.mut_subcommand(sub, |sub| add_examples(sub, &whole));
     }
+    let said = command.get_after_help().map(|said| join_lines(&said.to_string()));
     let examples = examples_of(name);
-    if examples.is_empty() {
-        return command;
-    }
     let lines: Vec<String> = examples.iter().map(|(line, what)| format!("  {line}\n          {what}")).collect();
-    let said = command.get_after_help().map(|said| format!("{said}\n\n")).unwrap_or_default();
-    command.after_help(format!("{said}Examples:\n{}", lines.join("\n")))
+    let shown = (!lines.is_empty()).then(|| format!("Examples:\n{}", lines.join("\n")));
+    match said.into_iter().chain(shown).collect::<Vec<_>>().join("\n\n") {
+        nothing if nothing.is_empty() => command,
+        after => command.after_help(after),
+    }
+}
+
+/// The same paragraphs without their line breaks: they are as wide as the terminal then.
+fn join_lines(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|paragraph| paragraph.lines().collect::<Vec<_>>().join(" "));
+    paragraphs.collect::<Vec<_>>().join("\n\n")
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ fn visitor(site: &Session) -> Result<crate::probe::site::SiteAddress> {
 fn refuse_without_apache(site: &Session) -> Result<()> {
     if site.settings().web.frontend != Frontend::Apache {
         return Err(Exit::Settings.because(
-            "web.frontend is \"none\", so camcops-provision runs no web server that could show a maintenance page: switch one on in the web server in front of CamCOPS, or run `camcops-provision stop server`",
+            "web.frontend is \"none\", so camcops-provision runs no web server that could show a maintenance page: show one from the web server in front of CamCOPS, or run `camcops-provision stop server`",
         ));
     }
     let path = site.layout.apache_site();
@@ -114,7 +114,7 @@ async fn prove_page(site: &Session) -> Result<()> {
         (Some(503), true) => Ok(()),
         (code, _) => {
             let code = code.map_or_else(|| "nothing".to_owned(), |code| code.to_string());
-            Err(refused(format!("Apache answers {code} and not with the maintenance page")))
+            Err(refused(format!("Apache answers {code} instead of the maintenance page")))
         }
     }
 }
@@ -151,7 +151,7 @@ fn read_end(host: &Host, text: &str, now: OffsetDateTime) -> Result<OffsetDateTi
         }
     };
     match end {
-        None => Err(refused("is no time; examples: 18:30, \"2026-12-01 06:00\", 30min, 2h, \"tomorrow 07:00\"")),
+        None => Err(refused("is not a time; examples: 18:30, \"2026-12-01 06:00\", 30min, 2h, \"tomorrow 07:00\"")),
         Some(end) if end <= now => Err(refused("is in the past")),
         Some(end) if end > now + LONGEST => Err(refused("is more than 7 days away")),
         Some(end) => Ok(end),
@@ -185,9 +185,9 @@ mod tests {
         let tomorrow = end("tomorrow 07:00").unwrap() - now;
         assert!(tomorrow > Duration::hours(5) && tomorrow < Duration::hours(33), "{tomorrow}");
         for (text, why) in [
-            ("", "is no time"),
-            ("soon", "is no time"),
-            ("--help", "is no time"),
+            ("", "is not a time"),
+            ("soon", "is not a time"),
+            ("--help", "is not a time"),
             ("0h", "is in the past"),
             ("2001-01-01 10:00", "is in the past"),
             ("8d", "is more than 7 days away"),

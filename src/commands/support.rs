@@ -249,7 +249,7 @@ fn without_log(told: String) -> String {
             format!("{document:#}\n")
         }
         // Nothing is better than what nobody has looked at.
-        Err(_) => "it has lines of logs, and can't be read\n".to_owned(),
+        Err(_) => "it contains log lines, and can't be read\n".to_owned(),
     }
 }
 

@@ -70,7 +70,7 @@ struct Frame {
 }
 
 pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
-    need_machine(global, "look into the services")?;
+    need_machine(global, "examine the services")?;
     let site = load_site(global)?;
     refuse_unknown(&site, &flags.services)?;
     let known = known(&site)?;
@@ -87,7 +87,7 @@ pub(crate) async fn run(global: &Global, flags: &Services) -> Result<Report> {
             let told = match table.get(pid).map(|stat| stat.state) {
                 Some('T' | 't') => Err(anyhow!("it was stopped by a signal; continue it with `kill -CONT {pid}`")),
                 _ if begin.elapsed() > ALL_ANSWERS => {
-                    Err(anyhow!("it was not asked: those before it took too long; name its service"))
+                    Err(anyhow!("not asked: the processes before it took too long; name its service to ask it alone"))
                 }
                 _ => ask_process(pid).await,
             };

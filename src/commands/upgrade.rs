@@ -98,7 +98,7 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
             let old = with_version(&global, asked_for)?;
             let started = converge_parts(&old, &mut writer, &Parts::default(), Interrupt::Never).await;
             old.close_after(started).await.context("the services could not be started again")?;
-            return Err(why.context(format!("CamCOPS {asked_for} stays as it was")));
+            return Err(why.context(format!("CamCOPS {asked_for} is unchanged")));
         }
     };
     let result = go_forward(&global, &next, &mut writer, &mut upgrade, stop).await;
@@ -108,20 +108,18 @@ pub(crate) async fn run(global: &Global, flags: &Flags) -> Result<Report> {
     };
     let (old, new) = (&upgrade.from.version, &upgrade.to.version);
     if !site.style.quiet {
-        terminal::print_note(&format!("  CamCOPS {new} could not be brought into use ({why:#}); going back to {old}"));
+        terminal::print_note(&format!("  CamCOPS {new} could not be started ({why:#}); returning to {old}"));
     }
     rollback::undo_upgrade(&global, &mut writer, &upgrade, writes)
         .await
-        .with_context(|| format!("CamCOPS {new} could not be brought into use: {why:#}"))?;
+        .with_context(|| format!("CamCOPS {new} could not be started: {why:#}"))?;
     let gap = visitor.end().await.as_secs_f64();
     let data = match writes {
         Writes::Ours => "with all data",
-        _ => {
-            "with the data from before it was begun (what was there at the end is in the newest dump from before a rollback)"
-        }
+        _ => "with the data from before the upgrade (later data is in the newest dump from before a rollback)",
     };
     Err(why.context(format!(
-        "CamCOPS {new} could not be brought into use, so {old} is in use again, {data} (the site did not answer for {gap:.1} s)"
+        "CamCOPS {new} could not be started, so {old} is in use again, {data} (the site did not answer for {gap:.1} s)"
     )))
 }
 
@@ -174,7 +172,7 @@ async fn build_release(next: &Session, writer: &mut Writer<'_>, stop: Interrupt)
         plan.changes.retain(|planned| !matches!(planned.change.resource, Resource::Symlink(_)));
     })
     .await
-    .context("nothing was changed but for what is beside the release in use")
+    .context("nothing was changed, except files beside the current release")
 }
 
 /// The way back, before anything of the site is changed.
@@ -264,7 +262,7 @@ async fn check_site_works(site: &Session, writer: &Writer<'_>) -> Result<()> {
     let differing = plan.changes.iter().map(|one| one.change.resource.to_string());
     let differing: Vec<String> = differing.collect();
     if !differing.is_empty() {
-        bail!("not as it should be: {}", differing.join(", "));
+        bail!("after the upgrade: {}", differing.join(", "));
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ async fn change_user(site: &Session, command: &User, name: &str) -> Result<Repor
             confirm_change(find_user(site, name).await?.is_some_and(|now| !now.locked))?;
             match before.locked {
                 true => tell(true, format!("{name} can log in again")),
-                false => tell(false, format!("{name} was not locked out; wrong passwords so far are forgotten")),
+                false => tell(false, format!("{name} was not locked out; failed logins were cleared")),
             }
         }
     }

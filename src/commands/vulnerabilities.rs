@@ -15,7 +15,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 pub(crate) fn run(global: &Global, flags: &Vulnerabilities) -> Result<Report> {
-    need_root(global, "see all that the site is made of")?;
+    need_root(global, "see all packages of the site")?;
     let site = Session::open(global)?;
     let files = flags.advisories.iter().map(|file| absolute_path(file)).collect::<Result<Vec<_>>>()?;
     let (debsecan, unasked) = ask_distribution(&site)?;
@@ -35,7 +35,11 @@ pub(crate) fn run(global: &Global, flags: &Vulnerabilities) -> Result<Report> {
         .with_lines(examination.flaws.iter().flat_map(describe_flaw))
         .with_lines(kinds.iter().map(describe_kind))
         .with_notes(examination.sources.iter().filter(|source| source.left_out > 0).map(|source| {
-            format!("note: {} of {} read: their names are not those of advisories", count_left_out(source), source.path)
+            format!(
+                "note: {} of {} read, because their names are not those of advisory files",
+                count_left_out(source),
+                source.path
+            )
         }))
         .with_warnings(unasked)
         .with_line(describe_verdict(&kinds, worst))
@@ -117,7 +121,7 @@ fn describe_flaw(flaw: &SiteFlaw) -> Vec<String> {
     };
     vec![
         format!("{} {} {}{summary}", flaw.package, flaw.version, names.join(" ")),
-        format!("    ends it: {}{fixed}", flaw.ending),
+        format!("    fix: {}{fixed}", flaw.ending),
     ]
 }
 
@@ -166,7 +170,7 @@ fn describe_verdict(kinds: &[KindState], worst: AdvisoryState) -> String {
     let doubts = doubts.join("; ");
     match worst {
         AdvisoryState::Clean => "clean: no advisory is open".to_owned(),
-        AdvisoryState::NotKnown => format!("not known to be clean: {doubts}"),
+        AdvisoryState::NotKnown => format!("unknown: {doubts}"),
         AdvisoryState::Open if doubts.is_empty() => format!("open: {}", count_advisories(open)),
         AdvisoryState::Open => format!("open: {}; there may be more: {doubts}", count_advisories(open)),
     }

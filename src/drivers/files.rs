@@ -9,7 +9,7 @@ use crate::resource::{Content, Enforced, Facets, Resource, State};
 use anyhow::{Context, Result};
 
 /// Why a directory is not removed.
-pub(crate) const NOT_EMPTY: &str = "it is not empty";
+pub(crate) const NOT_EMPTY: &str = "not empty";
 
 /// What stands at a path.
 pub(crate) fn observe(host: &Host, path: &str) -> Result<State> {

@@ -9,6 +9,7 @@ use crate::base::progress::{self, ShownRun, ShownStep, Tell};
 use crate::base::terminal::{Style, count_of};
 use crate::camcops_conf::kept;
 use crate::host::Host;
+use crate::layout::alternative_names;
 use crate::resource::{FacetValue, Resource, Shown, State};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -257,20 +258,38 @@ fn content_diff(host: &Host, planned: &Planned, style: Style) -> String {
     shown
 }
 
-/// Something that stays, and why.
-fn describe_left(host: &Host, left: &Left) -> String {
-    let name = shown_name(host, &left.resource);
-    match left.resource {
-        Resource::Schema(_) if left.why == ALL_DATA => format!("{name} {ALL_DATA}"),
-        _ => format!("{name} ({})", left.why),
+/// What stays, and why: the data first, and what has the same reason together.
+fn describe_left(host: &Host, all: &[Left]) -> Vec<String> {
+    let is_data = |left: &&Left| left.why == ALL_DATA;
+    let data = all.iter().filter(is_data).map(|left| format!("{} {ALL_DATA}", shown_name(host, &left.resource)));
+    let mut groups: Vec<(&str, &str, Vec<String>)> = Vec::new();
+    for left in all.iter().filter(|left| !is_data(left)) {
+        let (noun, name) = match &left.resource {
+            resource if resource.is_file() => ("", shown_name(host, resource)),
+            Resource::Package(name) => ("package", alternative_names(name).next().unwrap_or(name).to_owned()),
+            resource => (resource.noun(), resource.name().to_owned()),
+        };
+        match groups.iter_mut().find(|(known, why, _)| (*known, *why) == (noun, &left.why)) {
+            Some((_, _, names)) => names.push(name),
+            None => groups.push((noun, &left.why, vec![name])),
+        }
     }
+    let groups = groups.into_iter().map(|(noun, why, names)| {
+        let noun = match (noun, names.len()) {
+            ("", _) => String::new(),
+            (noun, 1) => format!("{noun} "),
+            (noun, _) => format!("{noun}s "),
+        };
+        format!("{noun}{} ({why})", names.join(", "))
+    });
+    data.chain(groups).collect()
 }
 
 /// The closing lines of a run.
 pub(crate) fn describe_outcome(host: &Host, what: &str, outcome: &RunOutcome) -> String {
     let mut text = String::new();
-    for left in &outcome.left {
-        let _ = writeln!(text, "kept: {}", describe_left(host, left));
+    for line in describe_left(host, &outcome.left) {
+        let _ = writeln!(text, "kept: {line}");
     }
     match outcome.done {
         0 => text.push_str("nothing to do\n"),
@@ -279,4 +298,32 @@ pub(crate) fn describe_outcome(host: &Host, what: &str, outcome: &RunOutcome) ->
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_told_by_its_reason_and_the_data_first() {
+        let left = |resource: Resource, why: &str| Left { resource, why: why.to_owned() };
+        let package = |name: &str| left(Resource::Package(name.into()), "possibly needed by other software");
+        let all = [
+            left(Resource::Directory("/etc/apache2".into()), "not empty"),
+            package("gcc"),
+            left(Resource::Service("apache2.service".into()), "not part of CamCOPS"),
+            left(Resource::Schema("camcops".into()), ALL_DATA),
+            package("mariadb-server | virtual-mysql-server"),
+            left(Resource::Directory("/etc/mysql".into()), "not empty"),
+        ];
+        let outcome = RunOutcome { left: all.to_vec(), done: 2, ..RunOutcome::default() };
+        assert_eq!(
+            describe_outcome(&Host::live().unwrap(), "uninstalled", &outcome),
+            "kept: database camcops with all patient data (--purge removes it)\n\
+             kept: /etc/apache2/, /etc/mysql/ (not empty)\n\
+             kept: packages gcc, mariadb-server (possibly needed by other software)\n\
+             kept: service apache2.service (not part of CamCOPS)\n\
+             uninstalled: 2 changes made\n"
+        );
+    }
 }

@@ -88,9 +88,9 @@ fn why_kept(resource: &Resource) -> String {
         Resource::AcmeCertificate(name) => {
             format!("certbot keeps renewing it; `certbot delete --cert-name {name}` removes it")
         }
-        Resource::Package(_) => "other software may rely on it; apt or dnf removes it".into(),
+        Resource::Package(_) => "possibly needed by other software".into(),
         Resource::User(_) | Resource::Group(_) => "files may still belong to it".into(),
-        Resource::Service(_) => "not part of CamCOPS; it keeps running".into(),
+        Resource::Service(_) => "not part of CamCOPS, keeps running".into(),
         _ => "it may still be needed".into(),
     }
 }

@@ -218,7 +218,7 @@ fn tells_when_it_fails(machine: &Booted) {
     let gone = "--set backup.directory=/mnt/gone/backups";
     refused(machine, &format!("{create} {gone}"), 74, "had backups, but is missing now");
     machine.run("test ! -e /mnt/gone; chmod 777 /mnt/small");
-    refused(machine, &format!("{create} {small}"), 73, "others than root");
+    refused(machine, &format!("{create} {small}"), 73, "accounts other than root");
 }
 
 /// A journal that can't be read is in the way of changes, and not of the patients' data.

@@ -69,7 +69,7 @@ pub(crate) async fn run(global: &Global, flags: &Restore) -> Result<Report> {
     };
     restored.map_err(|why| match before {
         Some(path) => why.context(format!(
-            "what was there before, with its configuration, is in {path}; `camcops-provision backup restore {path} --with-configuration`, and the other flags of this run, brings it back"
+            "the old data and configuration are in {path}; restore them with `camcops-provision backup restore {path} --with-configuration` and the other flags of this run"
         )),
         None => why,
     })

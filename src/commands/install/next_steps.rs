@@ -34,21 +34,19 @@ fn describe_site(settings: &Settings, instance: &str, url: &str, name: &str) -> 
         format!("server address {name}, port {}, path {}", settings.web.https_port.get(), path.trim_start_matches('/'));
     let certificate = match (settings.web.frontend, settings.tls.mode) {
         (Frontend::None, _) => "that of the reverse proxy in front".to_owned(),
-        (_, TlsMode::SelfSigned) => format!(
-            "self-signed: browsers warn, and tablets refuse it unless told otherwise; `{tool} cert csr` requests one from an authority"
-        ),
+        (_, TlsMode::SelfSigned) => format!("self-signed, so browsers warn; better: `{tool} cert csr`"),
         (_, TlsMode::Files) => format!("from your files; `{tool} cert install` replaces it before it expires"),
         (_, TlsMode::Certbot) => "from certbot, which renews it".to_owned(),
     };
     let directory = settings.backup.directory.as_str();
     let backups = match settings.backup.schedule.given() {
-        Some(when) => format!("in {directory}, {}; copy them to another machine", tell_schedule(when, false)),
+        Some(when) => format!("{directory}, {}; copy them elsewhere too", tell_schedule(when, false)),
         None => format!("none are scheduled (backup.schedule); `{tool} backup create` makes one in {directory}"),
     };
     let has_mail = settings.config.get("site").is_some_and(|values| values.contains_key("EMAIL_HOST"));
     let mail = match has_mail {
         true => "by config.site.EMAIL_HOST".to_owned(),
-        false => format!("not set up; `{tool} config set config.site.EMAIL_HOST HOST`, then `{tool} install`"),
+        false => format!("not set up: config.site.EMAIL_HOST, and `{tool} install`"),
     };
     vec![
         ("log in", login),
@@ -77,7 +75,7 @@ mod tests {
             "log in: https://camcops.example.org/login, once `camcops-provision user superuser NAME`",
             "tablets: server address camcops.example.org, port 443, path api",
             "certificate: self-signed",
-            "backups: in /var/backups/camcops, every day at 02:30",
+            "backups: /var/backups/camcops, every day at 02:30",
             "mail: not set up",
             "doctor --end-to-end",
         ] {

@@ -33,7 +33,7 @@ pub(crate) fn enter_directory(host: &Host, instance: &str, directory: &str) -> R
         Some(entry) if host.is_ours(&entry) => {}
         Some(_) => {
             return Err(Exit::CannotCreate.because(format!(
-                "backup.directory: others than root can change {directory}, and backups hold every secret of the site: chown root:root and chmod 700 it, or name another one"
+                "backup.directory: accounts other than root can change {directory}, but backups contain every secret of the site: chown root:root and chmod 700 it, or choose another one"
             )));
         }
     }
@@ -44,7 +44,7 @@ pub(crate) fn enter_directory(host: &Host, instance: &str, directory: &str) -> R
 pub(crate) fn explain_absence(host: &Host, instance: &str, directory: &str) -> Result<Option<String>> {
     if let Some(point) = missing_mount(host, directory)? {
         return Ok(Some(format!(
-            "backup.directory {directory} is not mounted: nothing is mounted at {point}; `mount {point}`"
+            "backup.directory {directory} is not mounted: nothing is mounted at {point}; run `mount {point}`"
         )));
     }
     let remembered = host.read_text(&layout::path_beside_journal(instance, DIRECTORY))?;

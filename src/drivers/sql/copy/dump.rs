@@ -152,7 +152,7 @@ fn pump_output(
 /// Whether a dump is whole: every table is in it, and it says itself that it has come to its end.
 pub(crate) fn check_dump(scan: &DumpScan, tables: &[String]) -> Result<()> {
     if let Some(missing) = tables.iter().find(|name| !scan.tables.contains_key(*name)) {
-        bail!("the dump has {} of {} tables, and not {missing}", scan.tables.len(), tables.len());
+        bail!("the dump has {} of {} tables; missing: {missing}", scan.tables.len(), tables.len());
     }
     if !scan.complete {
         bail!("the dump is incomplete");

@@ -168,7 +168,7 @@ pub(super) fn side_by_side(
         let is_in_order = section.offset <= to && to <= end;
         is_in_order.then_some((section.table.is_some(), DumpPart { from: section.offset, to }))
     });
-    let damaged = || Exit::Unusable.because("the manifest does not fit the dump");
+    let damaged = || Exit::Unusable.because("the manifest does not match the dump");
     let parts: Vec<(bool, DumpPart)> = parts.collect::<Option<_>>().ok_or_else(damaged)?;
     let mut parts = parts.into_iter();
     let mut head = Vec::new();

@@ -89,7 +89,7 @@ fn explain_failure(known: &Database, why: anyhow::Error) -> anyhow::Error {
     let place = &known.server.endpoint.address;
     if says(&["ERROR 2002 ", "ERROR 2003 ", "ERROR 2006 ", "ERROR 2013 ", "ERROR 1053 "]) {
         return Exit::Unreachable.because(format!(
-            "database {place}: the server went away while a dump was loaded ({text}); nothing was changed: fix that and run again"
+            "database {place}: the server stopped while a dump was loaded ({text}); nothing was changed: fix that and run again"
         ));
     }
     if says(&["ERROR 1114 ", "ERROR 1030 ", "ERROR 3 ", "No space left"]) {

@@ -69,7 +69,7 @@ pub(crate) fn need_power(known: &Database, instead: &str) -> Result<()> {
 pub(crate) async fn refuse_triggers(known: &Database) -> Result<()> {
     let mut triggers = sql::others_of(&known.server, &known.database).await?;
     triggers.retain(|what| what.starts_with(sql::TRIGGER));
-    refuse_load(known, &triggers, "the server moves no table that has a trigger")
+    refuse_load(known, &triggers, "the server can't rename a table with triggers")
 }
 
 /// Refuses where a database that is to go has anything that no dump of ours has.
@@ -83,7 +83,7 @@ fn refuse_load(known: &Database, others: &[String], why: &str) -> Result<()> {
         return Ok(());
     }
     Err(Exit::CannotCreate.because(format!(
-        "the database {} has what CamCOPS does not know ({}), and {why}; nothing was changed: write down what SHOW CREATE says of each, drop it, run this again, and create it again afterwards",
+        "the database {} contains objects that are not part of CamCOPS ({}), and {why}; nothing was changed: save the output of SHOW CREATE for each, drop it, run this again, and create it again afterwards",
         known.database,
         others.join(", ")
     )))
@@ -155,7 +155,7 @@ pub(crate) async fn were_switched(known: &Database) -> Result<bool> {
         (0, _) => Ok(false),
         (_, 0) => Ok(true),
         _ => Err(Exit::Unusable.because(format!(
-            "some tables of {} are in {}, and some of the new ones are still in {}: the server went away while it moved them; move them all one way by RENAME TABLE, and run again",
+            "some tables of {} are in {}, and some of the new ones are still in {}: the server stopped while it renamed them; move them all to one database with RENAME TABLE, and run again",
             known.database,
             scratch_name(&known.database, ScratchDatabase::Replaced),
             scratch_name(&known.database, ScratchDatabase::Restore)
