@@ -158,6 +158,9 @@ pub(crate) enum Command {
     /// Queue exports that were missed while the broker was down; a timer runs it
     #[command(hide = true)]
     CatchUp,
+    /// Keep a sample of the site, and write its metrics and its page; a timer runs it
+    #[command(hide = true)]
+    Observe,
     /// Start a service with the administrator's environment variables; supervisor runs it
     #[command(hide = true)]
     WithEnvironment(WithEnvironment),

@@ -14,6 +14,7 @@ pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod maintenance;
+mod overview;
 pub(crate) mod package_hook;
 pub(crate) mod ports;
 pub(crate) mod purge;
@@ -30,6 +31,7 @@ pub(crate) mod upgrade;
 pub(crate) mod user;
 pub(crate) mod vulnerabilities;
 pub(crate) mod wait;
+pub(crate) mod watch;
 
 use crate::base::error::Exit;
 use crate::base::progress;
@@ -97,6 +99,7 @@ async fn do_command(global: &Global, command: Command) -> Result<Report> {
         Command::Exec { words } => box_future(|| exec::run_program(global, &words)).await,
         Command::Shell { as_root } => box_future(|| exec::run_shell(global, as_root)).await,
         Command::WithEnvironment(flags) => environment::run(global, &flags),
+        Command::Observe => box_future(|| watch::observe_site(global)).await,
         Command::CatchUp => exports::catch_up(global),
     }
 }

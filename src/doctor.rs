@@ -10,6 +10,7 @@ mod end_to_end;
 mod exports;
 mod files;
 mod finding;
+pub(crate) mod history;
 mod look;
 mod machine;
 pub(crate) mod metrics;

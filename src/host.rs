@@ -6,6 +6,7 @@
 
 pub(crate) mod accounts;
 mod child;
+mod clock;
 pub(crate) mod cut;
 pub mod export_locks;
 mod flow;

@@ -226,6 +226,10 @@ key::settings! {
         password_file: Option<AbsolutePath> = None, example "\"/root/camcops-monitor-password\"";
         /// A file with metrics of the site for the textfile collector of Prometheus' node exporter, updated every five minutes.
         metrics_file: Option<AbsolutePath> = None, example "\"/var/lib/prometheus/node-exporter/camcops.prom\"";
+        /// Whether Apache shows a page, /site-status below the path of the site, with what status, doctor and stats know and with plots of the last day and month, renewed every five minutes. It asks for the user name and the password of the monitor.
+        page: bool = false, example "true";
+        /// Which addresses and networks may see that page; without any only this machine.
+        page_networks: Vec<Network> = Vec::new(), example "[\"192.0.2.0/24\"]", shown "this machine";
     }
 
     /// What CamCOPS shows and where it is used.

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 pub(crate) mod facts;
 mod given;
 pub(crate) mod maintenance;
+pub(crate) mod pages;
 pub(crate) mod ports;
 mod warnings;
 
@@ -140,6 +141,12 @@ impl Site {
                 20_000 + (spread % 4000) as u16
             }
         })
+    }
+
+    /// Whether a timer looks at the site every five minutes.
+    pub(crate) fn is_observed(&self) -> bool {
+        let monitor = &self.settings().monitor;
+        monitor.metrics_file.is_some() || monitor.page
     }
 
     /// Where the services write log files of ours to rotate, if they do.

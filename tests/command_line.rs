@@ -754,16 +754,44 @@ fn where_nobody_can_be_asked_nothing_is_done_without_yes() {
     assert_eq!(Ran::of(staged.asking(&["install"])).exits(0).out, "nothing to do\n");
 }
 
+#[test]
+fn the_page_of_a_site_is_one_file_that_fetches_nothing() {
+    let staged = staged();
+    let file = staged.at("status.html").display().to_string();
+    staged.run(&["install"]).exits(0);
+    let said = staged.run(&["status", "--html", &file]).exits(0);
+    assert_eq!(said.out, format!("{file} is written\n"));
+    let page = fs::read_to_string(&file).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"), "{page}");
+    assert!(page.contains("<th>installed</th>") && page.contains("No samples are kept"), "{page}");
+    for word in ["<script", "src=", "href=", "url(", "@import", "<link"] {
+        assert!(!page.contains(word), "{word}");
+    }
+    // It takes the place of the one that is there in one step, with its mode.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
+    staged.run(&["status", "--html", &file, "--quiet"]).exits(0);
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o604);
+    assert!(staged.run(&["status", "--html", "-"]).exits(0).out.starts_with("<!DOCTYPE html>"));
+    fails(
+        || staged.command(&["status", "--html", "/dev/null/x.html"]),
+        73,
+        &["--html /dev/null/x.html", "no directory"],
+    );
+    assert!(staged.run(&["status", "--html", "-", "--json"]).exits(64).err.contains("name a file"));
+}
+
 // Output.
 
 #[test]
 fn json_is_one_document_from_every_command() {
     let staged = staged();
     let directory = staged.at("man").display().to_string();
+    let page = staged.at("status.html").display().to_string();
     let cases: Vec<Vec<&str>> = vec![
         vec!["plan", "--diff", "--color", "always"],
         vec!["install"],
         vec!["status"],
+        vec!["status", "--html", &page],
         vec!["doctor", "--list"],
         vec!["paths"],
         vec!["urls"],

@@ -400,10 +400,10 @@ const BELIEVED: [&str; 20] = [
 
 /// A machine with one site, served at two names and an address, and an extra service beside CamCOPS.
 fn with_one_site() -> Machine {
-    with_one_site_at("/")
+    with_one_site_at("/", "")
 }
 
-fn with_one_site_at(path: &str) -> Machine {
+fn with_one_site_at(path: &str, more: &str) -> Machine {
     let machine = Machine::new();
     for program in ["camcops_server", "celery"] {
         let path = format!("/usr/share/camcops/venv/bin/{program}");
@@ -414,7 +414,7 @@ fn with_one_site_at(path: &str) -> Machine {
         "/root/provision.toml",
         &format!(
             "[web]\nserver_names = [\"one.example.org\", \"10.1.2.3\", \"fd00:0::1\"]\npath = \"{path}\"\n[tls]\ndns_names = [\"inside.example.org\"]\n\
-             [[services.extra]]\nname = \"api\"\ncommand = [\"/usr/bin/python3\", \"-m\", \"api\"]\nport = 8300\npath = \"/extra\"\n"
+             [[services.extra]]\nname = \"api\"\ncommand = [\"/usr/bin/python3\", \"-m\", \"api\"]\nport = 8300\npath = \"/extra\"\n{more}"
         ),
     );
     machine.install(&["--config=/mnt/root/root/provision.toml"]);
@@ -564,7 +564,7 @@ fn only_known_names_and_methods_get_through() {
 #[test]
 fn during_maintenance_apache_answers_by_itself_until_its_end() {
     for path in ["/", "/base"] {
-        maintenance_answers(path.trim_end_matches('/'), &with_one_site_at(path));
+        maintenance_answers(path.trim_end_matches('/'), &with_one_site_at(path, ""));
     }
 }
 
@@ -642,6 +642,53 @@ fn maintenance_answers(base: &str, machine: &Machine) {
         }
         let expected = if *expected == 299 { 200 } else { *expected };
         assert_eq!(seen, expected, "{asked}\n{answer}");
+    }
+}
+
+#[test]
+fn the_status_page_is_for_those_who_have_its_password_on_its_networks() {
+    const PAGES: &str = "/var/lib/camcops-pages";
+    // admin:right and admin:wrong
+    let (right, wrong) = ("Basic YWRtaW46cmlnaHQ=", "Basic YWRtaW46d3Jvbmc=");
+    for (path, networks, is_let_in) in [("/", "", true), ("/base", "page_networks = [\"192.0.2.0/24\"]", false)] {
+        let machine = with_one_site_at(path, &format!("[monitor]\npage = true\n{networks}\n"));
+        let base = path.trim_end_matches('/');
+        let get = |path: &str, login: &str| {
+            let headers = if login.is_empty() { json!({}) } else { json!({ "Authorization": login }) };
+            json!({ "host": "one.example.org", "path": format!("{base}{path}"), "headers": headers })
+        };
+        let mut first = get("/site-status", right);
+        first["start"] = json!([BACKEND, 8300]);
+        machine.write(&format!("{PAGES}/status.html"), "<p>Größe");
+        let login = "printf 'right\\n' | htpasswd -n -i -B -C 8 admin > /var/lib/camcops-pages/login";
+        machine.must(&["sh", "-c", login]);
+        let let_in = |status: u64| if is_let_in { status } else { 403 };
+        let begins = "1000000 99999999999999999 w0rd x\n";
+        let mut during = get("/site-status", right);
+        during["write"] = json!({ format!("{PAGES}/maintenance"): begins });
+        let cases = [
+            (first, let_in(200)),
+            (get("/site-status", ""), let_in(401)),
+            (get("/site-status", wrong), let_in(401)),
+            (get("/site-status/x", wrong), let_in(401)),
+            (get("/site-status.html", right), 200),
+            (during, let_in(200)),
+            (get("/login", ""), 503),
+        ];
+        let asked: Vec<Value> = cases.iter().map(|(asked, _)| asked.clone()).collect();
+        let answers = answers(&machine, &["apache2ctl", "-DFOREGROUND"], &asked);
+        for ((asked, expected), answer) in cases.iter().zip(&answers) {
+            assert_eq!(answer["status"], *expected, "{asked}\n{answer}");
+        }
+        if is_let_in {
+            let headers = &answers[0]["headers"];
+            assert_eq!(answers[0]["body"], "<p>Größe");
+            assert_eq!(headers["content-type"], json!(["text/html; charset=utf-8"]));
+            assert_eq!(headers["cache-control"], json!(["no-store"]));
+            assert!(headers["content-security-policy"].to_string().contains("default-src 'none'"), "{headers}");
+        }
+        // What is no longer the page is CamCOPS's.
+        assert!(answers[4]["body"]["backend"].is_string(), "{}", answers[4]);
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct BackupSummary {
 #[derive(Debug, Serialize)]
 pub(crate) struct Newest {
     name: String,
-    bytes: u64,
+    pub(crate) bytes: u64,
     /// How long ago it was made.
     pub(crate) age_seconds: i64,
 }

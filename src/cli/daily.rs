@@ -90,6 +90,9 @@ pub(crate) struct Status {
     /// Exit with 2 if changes are pending
     #[arg(long)]
     pub(crate) exit_code: bool,
+    /// Write a page of HTML with what status, doctor and stats know, and plots of the last day and month; - is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Flags of `doctor`.

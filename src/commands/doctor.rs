@@ -24,7 +24,7 @@ pub(crate) async fn run(global: &Global, flags: &Doctor) -> Result<Report> {
     }
 }
 
-async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Session, Vec<CheckOutcome>)> {
+pub(super) async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Session, Vec<CheckOutcome>)> {
     let subject = match (flags.preflight, flags.end_to_end) {
         (true, _) => Occasion::Before,
         (_, true) => Occasion::EndToEnd,

@@ -76,10 +76,13 @@ pub(crate) fn list_urls(site: &Session) -> Result<Report> {
         "instance": site.instance,
         "site": base,
         "tablets": format!("{base}api"),
+        "status_page": site.settings().monitor.page.then(|| format!("{base}site-status")),
         "monitor": monitor,
         "monitor_tunnel": tunnel,
     }));
+    let page = site.settings().monitor.page.then(|| format!("status    {base}site-status\n"));
     Ok(report.with_text(format!(
-        "site      {base}\ntablets   {base}api\nmonitor   {monitor} (on this machine only; to reach it from yours: {tunnel})\n"
+        "site      {base}\ntablets   {base}api\n{}monitor   {monitor} (on this machine only; to reach it from yours: {tunnel})\n",
+        page.unwrap_or_default()
     )))
 }

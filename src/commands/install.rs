@@ -3,12 +3,13 @@
 mod next_steps;
 
 use super::superuser::{ask_name, ask_password, take_file};
-use super::{cert, doctor, load_site, need_root, purge, refuse_unknown_distribution};
+use super::{cert, doctor, load_site, need_root, purge, refuse_unknown_distribution, watch};
 use crate::archive::bundle;
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree, has_terminal};
 use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
+use crate::base::stack::box_future;
 use crate::base::terminal::{self, Style, count_of};
 use crate::cli::{Global, Install, Parts, PlanFlags, Uninstall};
 use crate::commands::upgrade::rollback;
@@ -19,7 +20,7 @@ use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
 use crate::host::named_file::write_output;
 use crate::journal::{self, Journal, Owned, Writer};
-use crate::layout::{DEBIAN, Layout, RUNTIME, TOOL};
+use crate::layout::{RUNTIME, TOOL};
 use crate::recipe::Recipe;
 use crate::resource::{Part, Resource, State};
 use crate::session::converge::{
@@ -28,7 +29,7 @@ use crate::session::converge::{
 };
 use crate::session::{Session, open_host, trial};
 use crate::settings::Source;
-use crate::site::maintenance::Maintenance;
+use crate::site::pages::remove_pages;
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -111,7 +112,8 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
             place_advisories(&site, &flags.origin)?;
         }
         site.close().await;
-        return Ok(report_installed(&site, &recipe, &plan, None, &flags.parts));
+        let report = report_installed(&site, &recipe, &plan, None, &flags.parts);
+        return Ok(with_page(report, &global, &site, false).await);
     }
     let is_first = next_steps::is_first(&plan);
     if plan.changes.iter().any(|c| c.part == Some(Part::Web)) {
@@ -146,7 +148,19 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
         anyhow::Ok((recipe, plan, outcome))
     };
     let (recipe, plan, outcome) = site.close_after(converged.await).await?;
-    Ok(report_installed(&site, &recipe, &plan, Some((&outcome, is_first)), &flags.parts))
+    let report = report_installed(&site, &recipe, &plan, Some((&outcome, is_first)), &flags.parts);
+    Ok(with_page(report, &global, &site, true).await)
+}
+
+/// The status page follows the settings. The site is installed, whatever becomes of its page.
+async fn with_page(report: Report, global: &Global, site: &Session, is_changed: bool) -> Report {
+    if site.host.staged_root().is_some() {
+        return report;
+    }
+    match box_future(|| watch::follow_install(global, site, is_changed)).await {
+        Ok(()) => report,
+        Err(why) => report.with_warnings([format!("{why:#}")]),
+    }
 }
 
 /// Where changes are made, in a question.
@@ -265,7 +279,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall) -> Result
         None => Vec::new(),
     };
     let parked = cert::remove_parked(global)?;
-    Maintenance::end(host, &Layout::new(&DEBIAN, instance))?;
+    remove_pages(host, instance)?;
     let outcome = engine::undo_all(drivers, &mut writer, instance, data, stop, &mut lines).await;
     if let Some(site) = &site {
         site.close().await;

@@ -39,7 +39,7 @@ async fn switch_on(global: &Global, until: &str, message: &str) -> Result<Report
     let host = &site.host;
     let now = OffsetDateTime::now_utc();
     let found = Maintenance::between(now, read_end(host, until, now)?)?;
-    let end = found.shown_end(host)?;
+    let end = found.shown_end(host);
     let page = render_page(&lines, &end)?;
     let group = site.facts.flavour.web_account;
     let group = host.accounts.gid(group).with_context(|| format!("this machine has no group {group}"))?;

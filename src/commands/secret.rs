@@ -3,7 +3,7 @@
 //! A rotation is the recipe with one secret made anew. The engine brings it everywhere, so that a run which was cut is
 //! finished by the next one, or by `install`.
 
-use super::{begin_change, need_root};
+use super::{begin_change, need_root, watch};
 use crate::base::error::Exit;
 use crate::base::prompt::{Enter, Question, ask_to_agree};
 use crate::base::report::Report;
@@ -81,7 +81,10 @@ fn secret_purpose(site: &Session, name: SecretName) -> Result<String> {
             None => Err(anyhow!("there is no read-only database account: set database.readonly_user")),
         },
         SecretName::Broker => Ok(format!("the services log in to the broker as {}", settings.broker.user_or(slug))),
-        SecretName::Monitor => Ok(format!("login of {} to the monitor's pages", settings.monitor.user.as_str())),
+        SecretName::Monitor => {
+            let page = if settings.monitor.page { " and to the status page" } else { "" };
+            Ok(format!("login of {} to the monitor's pages{page}", settings.monitor.user.as_str()))
+        }
         SecretName::Cookie => Ok("signs the session cookies".into()),
     }
 }
@@ -152,6 +155,9 @@ async fn rotate_secret(global: &Global, name: SecretName, yes: bool) -> Result<R
         apply_rotation(&site, &mut writer, name, stop).await
     };
     let outcome = site.close_after(made.await).await?;
+    if name == SecretName::Monitor && site.settings().monitor.page {
+        watch::keep_login(&site)?;
+    }
     let file = format!("{}/{}", site.layout.secrets, name.as_str());
     let report = Report::new(json!({
         "instance": site.instance,

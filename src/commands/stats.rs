@@ -15,7 +15,7 @@ use crate::probe::{Backend as Server, Endpoint};
 use crate::session::Session;
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -51,6 +51,12 @@ pub(crate) async fn measure_processes(global: &Global) -> Result<Report> {
     let site = load_site(global)?;
     let measured = site.close_after(measure_site(&site).await).await?;
     Ok(report_measured(&site, &measured).with_table(format_processes(&measured)))
+}
+
+/// Measures once, for others to tell.
+pub(super) async fn measure_services(global: &Global) -> Result<Measured> {
+    let site = load_site(global)?;
+    site.close_after(measure_site(&site).await).await
 }
 
 fn report_measured(site: &Session, measured: &Measured) -> Report {
@@ -257,7 +263,7 @@ async fn count_connections(site: &Session) -> Result<Connections> {
 
 /// What was measured between two moments.
 #[derive(Serialize)]
-struct Measured {
+pub(super) struct Measured {
     /// Between the two.
     seconds: f64,
     services: Vec<Service>,
@@ -265,6 +271,41 @@ struct Measured {
     requests_per_second: Option<f64>,
     #[serde(flatten)]
     servers: Servers,
+}
+
+impl Measured {
+    pub(super) fn waiting_tasks(&self) -> Option<f64> {
+        self.servers.queue.as_ref().map(|queue| queue.waiting.into())
+    }
+
+    pub(super) fn open_connections(&self) -> Option<f64> {
+        self.servers.database.as_ref().map(|connections| connections.open as f64)
+    }
+
+    /// Of those that run, in bytes.
+    pub(super) fn service_memory(&self) -> Option<f64> {
+        let ours = self.services.iter().filter(|service| service.service.is_some());
+        ours.filter_map(|service| service.memory).reduce(|sum, memory| sum + memory).map(|bytes| bytes as f64)
+    }
+
+    /// The services as rows of a table.
+    pub(super) fn rows(&self) -> Vec<Value> {
+        let row = |service: &Service| {
+            json!({
+                "name": service.name,
+                "state": format!("{:?}", service.state).to_lowercase(),
+                "cpu": format!("{:.1} %", service.cpu_percent),
+                "memory": format_memory(service.memory.filter(|_| !service.processes.is_empty())),
+                "processes": service.processes.len().to_string(),
+                "restarts": service.restarts.to_string(),
+            })
+        };
+        self.services.iter().map(row).collect()
+    }
+}
+
+fn format_memory(memory: Option<u64>) -> String {
+    memory.map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20))
 }
 
 #[derive(Serialize)]
@@ -310,7 +351,7 @@ fn format_table(site: &Session, measured: &Measured) -> String {
         "SERVICE", "STATE", "CPU %", "MEMORY", "PROCESSES", "RESTARTS"
     );
     for service in &measured.services {
-        let memory = service.memory.map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let memory = format_memory(service.memory);
         let state = format!("{:?}", service.state).to_lowercase();
         let _ = writeln!(
             text,

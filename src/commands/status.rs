@@ -3,14 +3,17 @@
 use crate::backup::summary::BackupSummary;
 use crate::base::error::Exit;
 use crate::base::report::Report;
-use crate::base::terminal::count_of;
+use crate::base::terminal::{self, count_of};
 use crate::camcops_conf::kept::KeptSetting;
 use crate::certificate::{self, CertificateSummary};
 use crate::cli::{Cli, Global, Parts, Status};
 use crate::commands::cert::find_renewer;
+use crate::commands::overview::Overview;
 use crate::commands::services::{ServiceRow, format_row, service_rows};
+use crate::doctor::history::History;
 use crate::drivers::release::{self, PdfEngine};
 use crate::engine::{self, Drift, report};
+use crate::host::named_file::replace_file;
 use crate::host::{Host, processes};
 use crate::journal;
 use crate::layout::DEFAULT_INSTANCE;
@@ -25,6 +28,7 @@ use anyhow::Result;
 use clap::CommandFactory;
 use serde::Serialize;
 use serde_json::json;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -154,7 +158,7 @@ fn can_be_asked(resource: &Resource, unasked: &[Part]) -> bool {
 
 /// What is found out about a site.
 #[derive(Serialize)]
-struct SiteStatus {
+pub(super) struct SiteStatus {
     instance: String,
     release: Option<Release>,
     backups: Option<BackupSummary>,
@@ -175,6 +179,40 @@ struct SiteStatus {
 }
 
 pub(crate) async fn run(global: &Global, flags: &Status) -> Result<Report> {
+    let (site, status, warnings) = match &flags.html {
+        Some(file) => write_overview(global, file).await?,
+        None => collect_status(global).await?,
+    };
+    let code = if flags.exit_code && status.pending > 0 { Exit::Pending as u8 } else { 0 };
+    let report = Report::new(json!(status)).with_warnings(warnings).with_code(code);
+    Ok(match &flags.html {
+        None => report.with_rows(status.rows(&site)),
+        Some(file) if file.as_os_str() == "-" => report,
+        Some(file) => report.with_remark(format!("{} is written", file.display())),
+    })
+}
+
+async fn write_overview(global: &Global, file: &Path) -> Result<(Session, SiteStatus, Vec<String>)> {
+    if file.as_os_str() == "-" && global.json {
+        return Err(Exit::Usage.because("--html -: --json has standard output; name a file"));
+    }
+    let refused = |why: String| Exit::CannotCreate.because(format!("--html {}: {why}", file.display()));
+    let path = std::path::absolute(file)?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.is_dir()) {
+        return Err(refused(format!("there is no directory {}", directory.display())));
+    }
+    let overview = Overview::take(global).await?;
+    let history = History::read(&overview.site.host, &overview.site.instance)?;
+    let page = overview.page(&history)?;
+    match file.as_os_str() == "-" {
+        true => terminal::print(&page)?,
+        false => replace_file(&path, &page).map_err(|why| refused(format!("{why:#}")))?,
+    }
+    Ok((overview.site, overview.status, overview.warnings))
+}
+
+/// What is found out, and the warnings of the recipe.
+pub(super) async fn collect_status(global: &Global) -> Result<(Session, SiteStatus, Vec<String>)> {
     let mut site = Session::open(global)?;
     site.only_shows = true;
     let journal = site.journal()?;
@@ -218,8 +256,7 @@ pub(crate) async fn run(global: &Global, flags: &Status) -> Result<Report> {
         maintenance: maintenance_row(&site)?,
         on_first_boot: plan.on_first_boot,
     };
-    let code = if flags.exit_code && status.pending > 0 { Exit::Pending as u8 } else { 0 };
-    Ok(status.tell(Report::new(json!(status)).with_warnings(recipe.warnings).with_code(code), &site))
+    Ok((site, status, recipe.warnings))
 }
 
 /// That visitors see a page in place of the site.
@@ -234,8 +271,7 @@ struct MaintenanceRow {
 
 fn maintenance_row(site: &Session) -> Result<Option<MaintenanceRow>> {
     let found = Maintenance::now(&site.host, &site.layout)?;
-    let row = found.map(|one| Ok(MaintenanceRow { until: one.until, shown: one.shown_end(&site.host)? }));
-    row.transpose()
+    Ok(found.map(|one| MaintenanceRow { until: one.until, shown: one.shown_end(&site.host) }))
 }
 
 fn summarize_certificate(site: &Session, certificate: &Certificate) -> Result<Option<CertificateSummary>> {
@@ -249,8 +285,8 @@ fn summarize_certificate(site: &Session, certificate: &Certificate) -> Result<Op
 }
 
 impl SiteStatus {
-    /// Adds what people are told.
-    fn tell(&self, report: Report, site: &Session) -> Report {
+    /// What people are told: names, and what each is.
+    pub(super) fn rows(&self, site: &Session) -> Vec<(&'static str, String)> {
         let facts = &site.facts;
         let release = self.release.iter().map(|Release { name, pdf_engine, has_python }| {
             let pdf = pdf_engine.map_or_else(String::new, |one| format!(", PDF documents by {}", one.name()));
@@ -269,25 +305,28 @@ impl SiteStatus {
             [("service", format_row(row))].into_iter().chain(drop_ins)
         });
         let drift = self.drift.iter().map(|drift| ("drift", report::describe_drift(&drift.resource, &drift.facets)));
-        report
-            .with_row("instance", format!("{} ({}, {:?})", self.instance, facts.distribution, site.manager()))
-            .with_rows(facts.unknown_distribution().map(|why| ("distribution", why)))
-            .with_row("settings", site.settings_file.display())
-            .with_row("installed", self.describe_installation())
-            .with_rows(release)
-            .with_rows(servers)
-            .with_rows(services)
-            .with_rows(drift)
-            .with_rows(self.kept.iter().map(|kept| ("kept", kept.to_string())))
-            .with_row("certificate", self.describe_certificate(site.settings().tls.mode == TlsMode::Certbot))
-            .with_rows(self.backups.iter().map(|backups| ("backups", backups.to_string())))
-            .with_rows(self.maintenance.iter().map(|row| {
-                let what = format!("on until {}; `camcops-provision maintenance off` ends it now", row.shown);
-                ("maintenance", what)
-            }))
-            .with_row("site", site.url())
-            .with_rows(report::first_boot(&self.on_first_boot).map(|line| ("first boot", line)))
-            .with_rows(facts.release.map(|_| ("pending", self.describe_pending())))
+        let mut rows = vec![("instance", format!("{} ({}, {:?})", self.instance, facts.distribution, site.manager()))];
+        rows.extend(facts.unknown_distribution().map(|why| ("distribution", why)));
+        rows.push(("settings", site.settings_file.display().to_string()));
+        rows.push(("installed", self.describe_installation()));
+        rows.extend(release);
+        rows.extend(servers);
+        rows.extend(services);
+        rows.extend(drift);
+        rows.extend(self.kept.iter().map(|kept| ("kept", kept.to_string())));
+        rows.push(("certificate", self.describe_certificate(site.settings().tls.mode == TlsMode::Certbot)));
+        rows.extend(self.backups.iter().map(|backups| ("backups", backups.to_string())));
+        rows.extend(self.maintenance_text().map(|text| ("maintenance", text)));
+        rows.push(("site", site.url()));
+        rows.extend(report::first_boot(&self.on_first_boot).map(|line| ("first boot", line)));
+        rows.extend(facts.release.map(|_| ("pending", self.describe_pending())));
+        rows
+    }
+
+    /// That visitors see a page in place of the site, where that is so.
+    pub(super) fn maintenance_text(&self) -> Option<String> {
+        let row = self.maintenance.as_ref()?;
+        Some(format!("on until {}; `camcops-provision maintenance off` ends it now", row.shown))
     }
 
     fn describe_installation(&self) -> String {

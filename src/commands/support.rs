@@ -225,31 +225,33 @@ fn run_ourselves(site: &Session, global: &Global, arguments: &[&str]) -> Result<
 
 /// What was told, without the lines of logs that a check found worth telling.
 fn without_log(told: String) -> String {
-    fn known_words(value: &mut Value) {
-        match value {
-            Value::String(text) => {
-                if let Some((found, line)) = before_log(text) {
-                    *text = match safe::safe_service_line(line) {
-                        Some(line) => format!("{found}{line}"),
-                        None => found.to_owned(),
-                    };
-                }
-            }
-            Value::Array(all) => all.iter_mut().for_each(known_words),
-            Value::Object(all) => all.values_mut().for_each(known_words),
-            _ => {}
-        }
-    }
     if !told.contains(LOG_ENDS) && !told.contains(KEEPS_FAILING) {
         return told;
     }
     match serde_json::from_str(&told) {
         Ok(mut document) => {
-            known_words(&mut document);
+            mask_log_lines(&mut document);
             format!("{document:#}\n")
         }
         // Nothing is better than what nobody has looked at.
         Err(_) => "it contains log lines, and can't be read\n".to_owned(),
+    }
+}
+
+/// Leaves known words alone of the lines of logs in a document.
+pub(super) fn mask_log_lines(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some((found, line)) = before_log(text) {
+                *text = match safe::safe_service_line(line) {
+                    Some(line) => format!("{found}{line}"),
+                    None => found.to_owned(),
+                };
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(mask_log_lines),
+        Value::Object(all) => all.values_mut().for_each(mask_log_lines),
+        _ => {}
     }
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn check_maintenance(look: &Look<'_>) -> Result<Finding> {
     }
     Ok(match Maintenance::now(&look.site.host, &look.site.layout)? {
         Some(found) => Finding::warning(
-            format!("maintenance is on until {}: visitors see a page that says so", found.shown_end(&look.site.host)?),
+            format!("maintenance is on until {}: visitors see a page that says so", found.shown_end(&look.site.host)),
             "camcops-provision maintenance off",
         ),
         None => Finding::ok("maintenance is off"),

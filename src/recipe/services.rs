@@ -218,9 +218,9 @@ impl Draft<'_> {
         self.drop_in(&service, template!("exports-service.conf.hbs"), "which exports are sent")?;
         let timer = format!("camcops-exports@{slug}.timer");
         links.push(link("timers.target", &timer));
-        if self.site.settings().monitor.metrics_file.is_some() {
+        if self.site.is_observed() {
             let service = format!("camcops-metrics@{slug}.service");
-            self.drop_in(&service, template!("metrics-service.conf.hbs"), "metrics for Prometheus")?;
+            self.drop_in(&service, template!("metrics-service.conf.hbs"), "metrics and the status page")?;
             let timer = format!("camcops-metrics@{slug}.timer");
             links.push(link("timers.target", &timer));
         }
@@ -258,13 +258,8 @@ impl Draft<'_> {
             self.cron_file("backup", template!("backup.cron.hbs"), "when backups are made")?;
         }
         self.cron_file("exports", template!("exports.cron.hbs"), "sends missed exports")?;
-        if let Some(file) = &self.site.settings().monitor.metrics_file {
-            if let Some(sign) = file.as_str().chars().find(|sign| "%\"$`\\".contains(*sign)) {
-                return Err(Exit::Settings.because(format!(
-                    "monitor.metrics_file: {sign} has a special meaning in crontab; choose a path without it"
-                )));
-            }
-            self.cron_file("metrics", template!("metrics.cron.hbs"), "metrics for Prometheus")?;
+        if self.site.is_observed() {
+            self.cron_file("metrics", template!("metrics.cron.hbs"), "metrics and the status page")?;
         }
         let (path, because) = (self.site.layout.supervisor_programs(), "started and watched by supervisor");
         self.of_services(&path, Format::Supervisor, template!("supervisor.conf.hbs"), because)?;

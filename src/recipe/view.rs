@@ -100,7 +100,12 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "max_memory_kb": settings.workers.max_memory_kb.get().map_or(0, |cap| cap.kilobytes()),
             "memory_max_mb": workers_memory_mb(site, concurrency),
         },
-        "monitor": { "port": site.monitor_port(), "user": settings.monitor.user.as_str() },
+        "monitor": {
+            "port": site.monitor_port(),
+            "user": settings.monitor.user.as_str(),
+            "page": settings.monitor.page,
+            "networks": settings.monitor.page_networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
         "site": {
             "institution_url": settings.site.institution_url.as_ref().map_or("", WebAddress::as_str),
             "logo": text(&settings.site.logo),

@@ -3,7 +3,8 @@
 use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Hardening, Mode, Settings, Source, TlsMode};
 
 /// What the tablets and every page of CamCOPS need, and what Apache shows by itself.
-const PATHS_OF_CAMCOPS: [&str; 6] = ["/api", "/camcops-maintenance", "/database", "/login", "/static", "/upload"];
+const PATHS_OF_CAMCOPS: [&str; 7] =
+    ["/api", "/camcops-maintenance", "/database", "/login", "/site-status", "/static", "/upload"];
 
 const EXTRA: &str = super::extra::EXTRA;
 
@@ -26,6 +27,7 @@ pub(super) fn find_conflicts(settings: &Settings) -> Vec<Contradiction> {
     check_ports(settings, &mut found);
     check_network(settings, &mut found);
     check_services(settings, &mut found);
+    check_monitor(settings, &mut found);
     found.0
 }
 
@@ -79,6 +81,14 @@ fn check_network(settings: &Settings, found: &mut Contradictions) {
         network.pip_login_file.is_some() && network.pip_index_url.is_none(),
         ["network.pip_index_url", "network.pip_login_file"],
         "network.pip_login_file",
+    );
+}
+
+fn check_monitor(settings: &Settings, found: &mut Contradictions) {
+    found.refuse(
+        settings.monitor.page && settings.web.frontend == Frontend::None,
+        ["monitor.page", "web.frontend"],
+        "is shown by Apache: that needs web.frontend = \"apache\"",
     );
 }
 

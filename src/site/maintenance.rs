@@ -4,7 +4,7 @@
 use crate::base::secret::Secret;
 use crate::host::Host;
 use crate::layout::Layout;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -87,10 +87,8 @@ impl Maintenance {
     }
 
     /// The end as people read it, in the time of the machine.
-    pub(crate) fn shown_end(&self, host: &Host) -> Result<String> {
-        let date = format!("--date=@{}", self.until.unix_timestamp());
-        let text = host.child("date").args([date.as_str(), "+%-d %B %Y, %H:%M %Z"]).run();
-        Ok(text.context("can't tell the time of the machine")?.trim().to_owned())
+    pub(crate) fn shown_end(&self, host: &Host) -> String {
+        host.local_time(self.until).1
     }
 }
 

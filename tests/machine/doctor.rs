@@ -32,6 +32,7 @@ fn what_is_wrong_is_found_and_mended() {
     wait_until_well(&machine, "all of that");
     all_is_well(&machine);
     advisories(&machine);
+    maintenance(&machine);
     metrics(&machine);
 }
 
@@ -214,8 +215,58 @@ fn metrics(machine: &Booted) {
     let states = |command: &str| machine.run(&format!("{command} | grep ^camcops_check_state"));
     let (timer, root) = (states(&format!("cat {file}")), states("camcops-provision doctor --metrics -"));
     assert_eq!(timer, root);
+    status_page(machine);
     assert!(timer.lines().count() > 30 && !timer.contains("} 2"), "{timer}");
     machine.run("camcops-provision config unset monitor.metrics_file; camcops-provision install --yes; ! systemctl is-active camcops-metrics@camcops.timer");
+}
+
+/// The page that the timer writes, through Apache with its login; a new password holds at once, and nothing is left of it.
+fn status_page(machine: &Booted) {
+    machine.run(
+        "camcops-provision config set monitor.page true
+         camcops-provision install --yes
+         systemctl start camcops-metrics@camcops.service",
+    );
+    let page = |password: &str| {
+        let url = "$(camcops-provision urls | sed -n 's/^status *//p')";
+        let ask = "curl --silent --insecure --output /root/page --write-out '%{http_code}'";
+        machine.run(&format!("echo \"user = \\\"camcops:{password}\\\"\" | {ask} --config - {url}"))
+    };
+    let password = "$(cat /etc/camcops/secrets/camcops/monitor)";
+    assert_eq!(page(password).trim(), "200");
+    assert_eq!(page("wrong").trim(), "401");
+    page(password);
+    let text = machine.run("cat /root/page");
+    assert!(text.contains("<svg ") && text.contains("camcops-server@camcops.service"), "{text}");
+    assert_eq!(text.matches("class=\"line\"").count(), 14, "{text}");
+    let former = machine
+        .run("cat /etc/camcops/secrets/camcops/monitor; grep --count . /var/lib/camcops-provision/camcops/samples");
+    let (former, lines) = former.trim().split_once('\n').unwrap();
+    assert!(!text.contains(former) && lines.trim().parse::<u32>().unwrap() >= 3, "{lines}");
+    machine.run("camcops-provision secret rotate monitor");
+    assert_eq!((page(former).trim(), page(password).trim()), ("401", "200"));
+    machine.run("camcops-provision config unset monitor.page; camcops-provision install --yes; test -z \"$(ls /var/lib/camcops-pages)\"");
+}
+
+/// Visitors see the page, tablets a message, and this program goes through.
+fn maintenance(machine: &Booted) {
+    let code = |words: &str| {
+        let url = "$(camcops-provision urls | sed -n 's/^site *//p')";
+        machine.run(&format!("curl --silent --insecure --output /root/page --write-out '%{{http_code}}' {words} {url}"))
+    };
+    let api = "--data operation=check_device_registered";
+    machine.run("camcops-provision maintenance on --until 10min --message 'New <disks>'");
+    assert_eq!(code("").trim(), "503");
+    assert!(machine.run("cat /root/page").contains("<p>New &lt;disks&gt;</p>"));
+    is(machine, "maintenance", "warning", "maintenance is on until ");
+    assert!(machine.run("camcops-provision status").contains("\nmaintenance  on until "));
+    machine.run("camcops-provision doctor web e2e.api; camcops-provision wait --for web --timeout 30; camcops-provision install --yes; camcops-provision restart server");
+    let api_url = "$(camcops-provision urls | sed -n 's/^tablets *//p')";
+    let told = machine.run(&format!("curl --silent --insecure {api} {api_url}"));
+    assert!(told.starts_with("success:0\nerror:New <disks> Expected back: "), "{told}");
+    machine.run("camcops-provision maintenance off");
+    assert_eq!(code("").trim(), "200");
+    machine.run("test -z \"$(ls /var/lib/camcops-pages)\"; camcops-provision plan --exit-code");
 }
 
 fn database(machine: &Booted) {

@@ -88,11 +88,9 @@ pub(crate) fn list_members(site: &Site) -> Vec<Member> {
         members.push(Member::unnamed(foreign("rabbitmq-server"), ServiceRole::Broker, inputs));
     }
     members.extend(list_ours(site));
-    for (what, is_wanted) in [
-        ("backup", settings.backup.schedule.given().is_some()),
-        ("exports", true),
-        ("metrics", settings.monitor.metrics_file.is_some()),
-    ] {
+    for (what, is_wanted) in
+        [("backup", settings.backup.schedule.given().is_some()), ("exports", true), ("metrics", site.is_observed())]
+    {
         if site.manager() != Manager::Systemd || !is_wanted {
             continue;
         }
