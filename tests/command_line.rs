@@ -1147,6 +1147,41 @@ fn the_readme_names_scripts_that_there_are() {
     }
 }
 
+#[test]
+fn a_plan_that_was_agreed_to_is_carried_out_or_refused() {
+    let staged = staged();
+    // The tree lies in a directory of its owner.
+    let file = staged.at("agreed.json");
+    let file = file.to_str().unwrap();
+    staged.run(&["plan", "--out", file]).exits(0);
+    let before = staged.tree();
+    fails(|| staged.command(&["install", "--yes", "--plan", "/nowhere"]), 65, &["--plan /nowhere", "No such file"]);
+    let other = staged.beside("other.json");
+    fs::write(&other, "{\"instance\": \"other\"}").unwrap();
+    fails(|| staged.command(&["install", "--yes", "--plan", other.to_str().unwrap()]), 65, &["instance camcops"]);
+    // Another setting is another plan.
+    let set = ["install", "--yes", "--plan", file, "--set", "web.timeout_s=77"];
+    fails(|| staged.command(&set), 1, &["have changed since", "nothing was changed", "--out"]);
+    before.assert_same(&staged.tree(), "a plan that was refused");
+    staged.run(&["install", "--yes", "--plan", file]).exits(0);
+    // It is done: the same plan is none any more.
+    fails(|| staged.command(&["install", "--yes", "--plan", file]), 1, &["no longer due"]);
+}
+
+#[test]
+fn a_plan_is_told_by_part_and_says_what_it_comes_to() {
+    let staged = staged();
+    let plan = staged.run(&["plan"]).exits(0).out;
+    assert!(plan.lines().any(|line| line.starts_with("directories: ")), "{plan}");
+    let lines =
+        |plan: &str, what: &str| plan.lines().filter(|line| line.starts_with("+ ") && line.contains(what)).count();
+    // What is above another new directory goes without saying, but for who asks.
+    assert_eq!(lines(&plan, "/usr/share/camcops/ "), 0, "{plan}");
+    let all = staged.run(&["--verbose", "plan"]).exits(0).out;
+    assert_eq!(lines(&all, "/usr/share/camcops/ "), 1, "{all}");
+    assert!(all.lines().count() > plan.lines().count());
+}
+
 /// A key of CamCOPS whose value is a secret.
 const MAIL_PASSWORD: &str = "config.site.EMAIL_HOST_PASSWORD";
 

@@ -149,6 +149,9 @@ pub(crate) struct Install {
     /// File whose first line is the password of that user (- for standard input)
     #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
     pub(crate) superuser_password_file: Option<PathBuf>,
+    /// Carry out exactly this plan, as `plan --out FILE` wrote it; refused if the machine or the settings have changed since
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["from_package", "pending"])]
+    pub(crate) plan: Option<PathBuf>,
     /// For the package's maintainer script: install or update every instance; what cannot be done now stays pending and is no failure
     #[arg(long, hide = true, conflicts_with_all = ["only", "skip", "adopt"])]
     pub(crate) from_package: bool,

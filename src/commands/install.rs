@@ -31,8 +31,9 @@ use crate::session::{Session, open_host, trial};
 use crate::settings::Source;
 use crate::site::pages::remove_pages;
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::path::Path;
 
 pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags) -> Result<Report> {
     let mut global = global.clone();
@@ -105,6 +106,9 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
         // What another run was just making is no conflict.
         (recipe, plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     }
+    if let Some(file) = &flags.plan {
+        refuse_other_plan(&site, &plan, file)?;
+    }
     refuse_undoable(&site, &recipe, &plan).await?;
     if plan.changes.is_empty() {
         if let Ok(Some(_lock)) = journal::try_lock(&site.host) {
@@ -161,6 +165,36 @@ async fn with_page(report: Report, global: &Global, site: &Session, is_changed: 
         Ok(()) => report,
         Err(why) => report.with_warnings([format!("{why:#}")]),
     }
+}
+
+/// Refuses to do anything but what a file of `plan --out` says.
+fn refuse_other_plan(site: &Session, plan: &Plan, file: &Path) -> Result<()> {
+    let unusable = |why: String| Exit::Unusable.because(format!("--plan {}: {why}", file.display()));
+    let text = std::fs::read(file).map_err(|why| unusable(why.to_string()))?;
+    let agreed: Value =
+        serde_json::from_slice(&text).map_err(|why| unusable(format!("not a file of `plan --out`: {why}")))?;
+    if agreed["instance"] != json!(site.instance) {
+        return Err(unusable(format!("not a plan for the instance {}", site.instance)));
+    }
+    let changes = |plan: &Value| -> Vec<Value> {
+        let mut changes = plan["changes"].as_array().cloned().unwrap_or_default();
+        // A self-signed certificate is another one each time that it is planned.
+        let random = changes.iter_mut().filter(|one| one["part"] == json!(Part::Certificate));
+        random.for_each(|one| one["change"]["after"] = Value::Null);
+        changes
+    };
+    let (agreed, now) = (changes(&agreed["plan"]), changes(&serde_json::to_value(plan)?));
+    let differing = |these: &[Value], those: &[Value]| these.iter().filter(|one| !those.contains(one)).count();
+    let (more, less) = (differing(&now, &agreed), differing(&agreed, &now));
+    if more + less == 0 {
+        return Ok(());
+    }
+    Err(Exit::Failed.because(format!(
+        "--plan {}: the machine or the settings have changed since: {} not in it, {} of it no longer due; nothing was changed; look at `camcops-provision plan` and write a new one with --out",
+        file.display(),
+        count_of(more, "change"),
+        less
+    )))
 }
 
 /// Where changes are made, in a question.

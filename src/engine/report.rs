@@ -11,6 +11,7 @@ use crate::camcops_conf::kept;
 use crate::host::Host;
 use crate::layout::alternative_names;
 use crate::resource::{FacetValue, Resource, Shown, State};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -157,7 +158,18 @@ pub(crate) fn describe_plan(host: &Host, plan: &Plan, kept: &[kept::KeptSetting]
     let mut text = String::new();
     let (green, yellow, red, dim, reset) =
         if style.color { ("\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m") } else { ("", "", "", "", "") };
-    for planned in &plan.changes {
+    let (bold, mut part) = (if style.color { "\x1b[1m" } else { "" }, String::new());
+    let folded = if style.verbose { BTreeSet::new() } else { implied_directories(plan) };
+    for (at, planned) in plan.changes.iter().enumerate() {
+        let of = part_of(planned);
+        if of != part {
+            let of_it = plan.changes[at..].iter().take_while(|next| part_of(next) == of).count();
+            let _ = writeln!(text, "{bold}{of}: {}{reset}", count_of(of_it, "change"));
+            part = of;
+        }
+        if folded.contains(&at) {
+            continue;
+        }
         let (mark, colour) = match planned.action {
             Action::Create | Action::Share => ('+', green),
             Action::Update | Action::Again | Action::Finish => ('~', yellow),
@@ -191,14 +203,53 @@ pub(crate) fn describe_plan(host: &Host, plan: &Plan, kept: &[kept::KeptSetting]
     text
 }
 
+/// The directories that need no line of their own: one below them is created right after.
+fn implied_directories(plan: &Plan) -> BTreeSet<usize> {
+    let is_created = |planned: &Planned| {
+        matches!(planned.change.resource, Resource::Directory(_)) && planned.action == Action::Create
+    };
+    let changes = plan.changes.iter().enumerate();
+    changes
+        .filter(|(at, planned)| {
+            let below = format!("{}/", planned.change.resource.name());
+            let next = plan.changes.get(at + 1);
+            is_created(planned)
+                && next.is_some_and(|next| is_created(next) && next.change.resource.name().starts_with(&below))
+        })
+        .map(|(at, _)| at)
+        .collect()
+}
+
 fn count_actions(plan: &Plan) -> String {
     match (plan.changes.len(), plan.conflicts.len()) {
         (0, 0) => "nothing to do\n".into(),
-        (changes, 0) => format!("{} pending\n", count_of(changes, "change")),
+        (changes, 0) => format!("{} pending{}\n", count_of(changes, "change"), describe_effects(plan)),
         (changes, conflicts) => {
             format!("{} pending, {}\n", count_of(changes, "change"), count_of(conflicts, "conflict"))
         }
     }
+}
+
+/// What an administrator wants to know of a plan before its details: `: 11 packages to install, 2 services to restart`
+fn describe_effects(plan: &Plan) -> String {
+    let count = |is_it: &dyn Fn(&Planned) -> bool| plan.changes.iter().filter(|planned| is_it(planned)).count();
+    let is_service = |planned: &Planned| matches!(planned.change.resource, Resource::Service(_));
+    let effects = [
+        (
+            count(&|one| matches!(one.change.resource, Resource::Package(_)) && one.action == Action::Create),
+            "package",
+            "install",
+        ),
+        (count(&|one| is_service(one) && matches!(one.action, Action::Create | Action::Again)), "service", "start"),
+        (
+            count(&|one| is_service(one) && one.action == Action::Update && one.facets == ["fresh"]),
+            "service",
+            "restart",
+        ),
+    ];
+    let told = effects.iter().filter(|(number, ..)| *number > 0);
+    let told: Vec<String> = told.map(|(number, what, verb)| format!("{} to {verb}", count_of(*number, what))).collect();
+    if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) }
 }
 
 /// What a staged tree leaves to the first boot, in one line.

@@ -14,6 +14,7 @@ mod databases;
 mod day_two;
 mod db;
 mod doctor;
+mod documentation;
 mod extra;
 mod foreign_site;
 mod harness;

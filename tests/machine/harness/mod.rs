@@ -13,6 +13,8 @@ pub mod browser;
 pub mod certificates;
 pub mod hostile;
 pub mod installed;
+#[path = "../../common/pages.rs"]
+pub mod pages;
 pub mod sandbox;
 pub mod servers;
 pub mod site;
