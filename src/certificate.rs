@@ -5,6 +5,7 @@
 //! that is wrong with the files that an administrator brought along.
 
 mod check;
+mod order;
 mod pem;
 mod read;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 use crate::base::terminal;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 pub(crate) use check::{CertificateFinding, GivenFiles, Severity, check_given, check_served, permission_findings};
+pub(crate) use order::order_by_key;
 pub(crate) use pem::encode_base64;
 pub(crate) use pem::{certificates_only, holds_key, key_only};
 use rcgen::string::PrintableString;

@@ -259,9 +259,9 @@ reads it from standard input. It is stored in a file that only root can read, an
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         from_file: Option<PathBuf>,
     },
-    /// Remove one setting from the file, so that its default applies
+    /// Remove a setting from the file, so that its default applies, or a whole section
     Unset {
-        /// Dotted key
+        /// Dotted key, or a section: web, config.recipient:NAME, services.extra
         key: String,
     },
     /// Open the file in your editor, and check it before it is saved

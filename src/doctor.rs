@@ -14,8 +14,10 @@ pub(crate) mod history;
 mod look;
 mod machine;
 pub(crate) mod metrics;
+pub(crate) mod paths;
 mod services;
 mod table;
+mod tablets;
 mod vulnerabilities;
 mod web;
 
@@ -55,8 +57,16 @@ fn unknown_check(asked: &str) -> anyhow::Error {
     ))
 }
 
+/// The ids of the checks that are to be ignored, by their ids or by the first word of several.
+pub(crate) fn choose_ignored(ignored: &[String]) -> Result<Vec<&'static str>> {
+    if ignored.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(choose_checks(ignored, Occasion::Site)?.iter().map(|check| check.id).collect())
+}
+
 /// Runs them one after the other. Where one has failed, those that stand on it are not asked: its failure is theirs.
-pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check]) -> Vec<CheckOutcome> {
+pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check], ignored: &[&str]) -> Vec<CheckOutcome> {
     let mut outcomes: Vec<CheckOutcome> = Vec::with_capacity(checks.len());
     for check in checks {
         let begin = Instant::now();
@@ -65,6 +75,7 @@ pub(crate) async fn run_checks(look: &Look<'_>, checks: &[&'static Check]) -> Ve
             .iter()
             .find(|id| outcomes.iter().any(|outcome| outcome.id == **id && outcome.state == Health::Failed));
         let findings = match broken {
+            _ if ignored.contains(&check.id) => vec![Finding::not_applicable("skipped (--ignore)")],
             Some(id) => vec![Finding::not_applicable(format!("not checked: {id} failed"))],
             None => check.findings(look).await.unwrap_or_else(|why| {
                 vec![match why.downcast_ref() {

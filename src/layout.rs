@@ -398,10 +398,48 @@ pub(crate) fn instance_directory(instance: &str) -> String {
     format!("{HOME}/{instance}")
 }
 
+/// Where a service finds nothing that the rest of the machine sees, or may not look.
+const HIDDEN: [&str; 8] = ["/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/tmp"];
+
+/// Whether a service would find another place there than everybody else.
+pub(crate) fn is_hidden(folder: &str) -> bool {
+    HIDDEN.iter().any(|hidden| folder.strip_prefix(hidden).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+/// Whether this is an absolute path without detours.
+pub(crate) fn is_plain_path(path: &str) -> bool {
+    path.len() > 1 && path.starts_with('/') && path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."))
+}
+
+impl Layout {
+    /// Where the scheduler remembers what it has run.
+    pub(crate) fn schedule(&self) -> String {
+        format!("{}/celerybeat-schedule", self.state)
+    }
+
+    /// The same at the administrator's choice; nothing where the scheduler could not write there.
+    pub(crate) fn schedule_at(&self, given: &str) -> Option<String> {
+        let path = given.trim();
+        let (directory, _) = path.rsplit_once('/')?;
+        (is_plain_path(path) && !directory.is_empty() && !is_hidden(directory)).then(|| path.to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn what_a_service_does_not_share_is_hidden() {
+        assert!(is_hidden("/tmp/exports") && is_hidden("/home/me/x") && is_hidden("/tmp"));
+        assert!(!is_hidden("/srv/tmp") && !is_hidden("/tmpfiles/x"));
+        let layout = Layout::new(&DEBIAN, "camcops");
+        assert_eq!(layout.schedule_at(" /srv/x/schedule ").as_deref(), Some("/srv/x/schedule"));
+        for bad in ["", "schedule", "/schedule", "/tmp/schedule", "/srv/../x/schedule", "/srv/x/"] {
+            assert_eq!(layout.schedule_at(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn instances_share_no_path_that_is_theirs() {

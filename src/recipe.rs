@@ -14,7 +14,7 @@ use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
 use crate::settings::{AccountUser, BY_FILE, ConfigValue, Frontend, LogMode, Mode, Service};
 use crate::site::{Certificate, ExistingState, Site};
 use anyhow::{Context, Result};
-pub(crate) use exports::{is_hidden, list_folders};
+pub(crate) use exports::list_folders;
 use std::collections::BTreeSet;
 
 /// What is wanted, in the order of making, and what the administrator changed and keeps.
@@ -49,6 +49,7 @@ pub(crate) fn desired_state(site: &Site, host: &Host, found: &ExistingState) -> 
     recipe.database();
     recipe.broker();
     recipe.tables();
+    recipe.reader();
     recipe.superuser();
     recipe.services()?;
     recipe.web()?;
@@ -70,6 +71,8 @@ struct Draft<'a> {
     stays_on_machine: bool,
     /// Where recipients want files.
     export_folders: Vec<String>,
+    /// Directories of the administrator's choice, and the services that write to them.
+    more_directories: Vec<(Service, String)>,
     recipe: Recipe,
 }
 
@@ -90,6 +93,7 @@ macro_rules! template {
     };
 }
 
+mod celery;
 mod exports;
 pub mod render;
 mod servers;
@@ -113,6 +117,7 @@ impl<'a> Draft<'a> {
             renderer: Renderer::default(),
             stays_on_machine: false,
             export_folders: Vec::new(),
+            more_directories: Vec::new(),
             recipe: Recipe { wanted: Vec::new(), kept: Vec::new(), warnings, missing: Vec::new() },
         })
     }
@@ -224,6 +229,7 @@ impl<'a> Draft<'a> {
         let config = Ini::parse(&merged.text);
         self.stays_on_machine = stays_on_machine(self.site, &config);
         self.export_folders(&config);
+        self.celery(&config)?;
         self.recipe.kept =
             merged.kept.iter().map(|kept| camcops_conf::kept::KeptSetting::new(&layout.config, kept)).collect();
         let parts = list_members(self.site).into_iter().filter_map(|one| one.config);

@@ -20,7 +20,8 @@ use crate::recipe::render::Format;
 use crate::recipe::{Recipe, desired_state};
 use crate::resource::{Content, Resource};
 use crate::session::sources::{read_sources, settings_file};
-use crate::settings::{ConfigValue, Environment, Mode, Origin, Settings};
+use crate::session::timezone::resolve_settings;
+use crate::settings::{ConfigValue, Environment, Mode, Origin};
 use crate::site::facts::Facts;
 use crate::site::{ExistingState, OwnBroker, Site};
 use anyhow::Result;
@@ -35,6 +36,7 @@ pub(crate) mod certificate;
 pub(crate) mod converge;
 pub(crate) mod guards;
 pub(crate) mod sources;
+pub(crate) mod timezone;
 pub(crate) mod trial;
 pub(crate) mod upgrade_record;
 
@@ -72,7 +74,8 @@ impl Session {
         let host = open_host(global)?;
         let settings_file = settings_file(&host, global);
         let sources = read_sources(&host, &settings_file, global)?;
-        let resolved = Settings::resolve(&sources).map_err(|problems| Exit::Settings.because(problems.to_string()))?;
+        let resolved = resolve_settings(&host, &sources)?;
+        let resolved = resolved.map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let mut facts = Facts::gather(&host)?;
         facts.untested = release::untested::read_lists(&host, &global.instance)?;
         let layout = Layout::new(facts.flavour, &global.instance);
@@ -213,6 +216,10 @@ impl Session {
             own_broker: self.own_broker()?,
             own_rotation,
             release_is_whole: match release::WantedRelease::new(self.settings(), &self.facts) {
+                // What is to be built again needs all that building needs.
+                Ok(wanted) if self.drivers.release.as_ref().is_some_and(|one| one.is_to_be_rebuilt(&wanted.id)) => {
+                    false
+                }
                 Ok(wanted) => release::is_whole(&self.host, &wanted.id)?,
                 Err(_) => false,
             },

@@ -34,7 +34,7 @@ pub use example::example;
 pub(crate) use extra::{ExtraService, FIELDS as EXTRA_FIELDS, ServiceName};
 pub use key::{Key, VARIABLE_PREFIX, all_keys, split_name};
 pub(crate) use load::{Resolved, Sources};
-pub(crate) use problem::{Origin, Problem};
+pub(crate) use problem::{Origin, Problem, Problems};
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub(crate) use types::{
     AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host, Language,
@@ -106,6 +106,8 @@ key::settings! {
         readonly_host: Option<ClientHost> = None, example "\"10.0.0.%\"", shown "as the application's account";
         /// A file with that account's password, which only root can read.
         readonly_password_file: Option<AbsolutePath> = None, example "\"/root/camcops-reports-password\"";
+        /// Whether that account can also read the audit trail, sessions, export recipients, and the users' password hashes and two-factor secrets.
+        readonly_everything: bool = false, example "true";
         /// Whether the connection to an external database is encrypted; "verify" also checks the server's certificate.
         tls: DatabaseTls = DatabaseTls::Off, example "\"verify\"";
         /// The certificate of the authority that signed the database's certificate.

@@ -111,7 +111,7 @@ fn read_repository(path: &str) -> String {
 #[test]
 fn a_wrong_command_line_is_64() {
     let staged = staged();
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["frobnicate"], "--help"),
         (&["plan", "--bogus"], "--help"),
         (&["plan", "-q", "-v"], "--verbose"),
@@ -126,6 +126,10 @@ fn a_wrong_command_line_is_64() {
         (&["doctor"], "without --root"),
         (&["doctor", "disc"], "nearest: disk"),
         (&["doctor", "--preflight", "--end-to-end"], "cannot be used with"),
+        (&["doctor", "--ignore", "disc"], "nearest: disk"),
+        (&["install", "--ignore", "memory,disc"], "nearest: disk"),
+        (&["db", "upgrade", "--show-sql", "--no-reindex"], "cannot be used with"),
+        (&["install", "--rebuild", "--only", "web"], "about the part application"),
     ];
     for (arguments, says) in cases {
         fails(|| staged.command(arguments), 64, &[says]);
@@ -399,6 +403,54 @@ fn the_later_source_wins() {
     // Another instance has files of its own.
     let other = staged.on("two", &["config", "get", "web.https_port"]).exits(0);
     assert_eq!(other.out, "443\n");
+}
+
+#[test]
+fn a_time_zone_is_one_that_the_machine_knows() {
+    let staged = staged();
+    let zone = |zone: &str| format!("site.timezone={zone}");
+    staged.run(&["plan", "--set", &zone("Nowhere/At_All")]).exits(0);
+    // A minimal machine has no package tzdata; the release of CamCOPS has one.
+    staged.write("usr/share/camcops/venv/lib/python3.11/site-packages/tzdata/zones", "Europe/Paris\nEtc/UTC\n");
+    staged.run(&["plan", "--set", &zone("Europe/Paris")]).exits(0);
+    fails(|| staged.command(&["plan", "--set", &zone("Paris")]), 78, &["tzdata/zones", "nearest: Europe/Paris"]);
+    staged.write(
+        "usr/share/zoneinfo/tzdata.zi",
+        "# version 2025b\nZ Europe/London 0 - GMT\nZ Etc/UTC 0 - UTC\nL Etc/UTC UTC\n",
+    );
+    staged.write("usr/share/zoneinfo/Europe/Berlin", "TZif2");
+    for right in ["Europe/London", "UTC", "Europe/Berlin"] {
+        staged.run(&["plan", "--set", &zone(right)]).exits(0);
+    }
+    let words = ["--set: site.timezone: there is no time zone \"Europe/Lodnon\"", "nearest: Europe/London"];
+    fails(|| staged.command(&["plan", "--set", &zone("Europe/Lodnon")]), 78, &words);
+    fails(|| staged.command(&["plan", "--set", &zone("Europe")]), 78, &["no time zone"]);
+    let says = ["provision.toml:2: site.timezone", "nearest: UTC"];
+    fails(|| staged.command(&["config", "set", "site.timezone", "utc"]), 78, &says);
+    assert!(!staged.at(SETTINGS).exists());
+    staged.write(SETTINGS, "[site]\ntimezone = \"utc\"\n");
+    let ran = staged.run(&["config", "validate", "--json"]).exits(78);
+    assert_eq!(document(&ran)["problems"][0]["nearest"], "UTC", "{ran}");
+}
+
+#[test]
+fn a_whole_section_is_unset_with_the_files_of_its_secrets() {
+    let staged = staged();
+    staged.write("root/word", "a-key-of-redcap\n");
+    staged.chmod("root/word", 0o600);
+    let set = |arguments: &[&str]| staged.run(&[&["config", "set"], arguments].concat()).exits(0);
+    set(&["config.recipient:a.REDCAP_API_KEY", "--from-file", "/root/word"]);
+    set(&["config.recipient:a.TRANSMISSION_METHOD", "redcap", "config.recipient:b.PUSH", "true", "web.workers", "2"]);
+    let kept = || fs::read_dir(staged.at("etc/camcops/secrets/camcops")).unwrap().count();
+    assert_eq!(kept(), 1);
+    staged.run(&["config", "unset", "config.recipient:a"]).exits(0);
+    assert_eq!(kept(), 0);
+    let text = fs::read_to_string(staged.at(SETTINGS)).unwrap();
+    assert!(!text.contains("recipient:a") && text.contains("recipient:b") && text.contains("workers = 2"), "{text}");
+    staged.run(&["config", "unset", "config"]).exits(0);
+    staged.run(&["config", "unset", "web"]).exits(0);
+    assert_eq!(fs::read_to_string(staged.at(SETTINGS)).unwrap().trim(), "");
+    fails(|| staged.command(&["config", "unset", "webb"]), 78, &["webb: unknown"]);
 }
 
 #[test]

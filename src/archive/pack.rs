@@ -4,6 +4,7 @@
 use crate::base::text::encode_hex;
 use crate::host::{Ends, Flow, Host};
 use anyhow::{Context, Result, anyhow};
+use flate2::write::GzEncoder;
 use ring::digest;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -93,10 +94,24 @@ pub(crate) fn sum_of(mut file: impl Read) -> io::Result<PackedSum> {
     }
 }
 
+/// How what is written is made smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Zstd,
+    Gzip,
+    None,
+}
+
+enum Squeezer {
+    Zstd(CCtx<'static>),
+    Gzip(GzEncoder<Vec<u8>>),
+    None,
+}
+
 /// A file of a backup that is being written.
 pub(crate) struct Packer<'a> {
     host: &'a Host,
-    zstd: CCtx<'static>,
+    squeezer: Squeezer,
     buffer: Vec<u8>,
     way: Sink,
     /// How much was given so far.
@@ -111,8 +126,18 @@ enum Sink {
 }
 
 impl<'a> Packer<'a> {
-    /// Writes to a file, for the holder of an identity of age only where a recipient is given.
+    /// Writes to a file by zstd, for the holder of an identity of age only where a recipient is given.
     pub(crate) fn new(host: &'a Host, file: File, recipient: Option<&str>) -> Result<Packer<'a>> {
+        Packer::compressing(host, file, recipient, Compression::Zstd)
+    }
+
+    /// The same with another compression, whose text has no frames that can be read by themselves.
+    pub(crate) fn compressing(
+        host: &'a Host,
+        file: File,
+        recipient: Option<&str>,
+        compression: Compression,
+    ) -> Result<Packer<'a>> {
         let mut zstd = CCtx::create();
         for parameter in [
             CParameter::CompressionLevel(LEVEL),
@@ -138,20 +163,46 @@ impl<'a> Packer<'a> {
                 Sink::Age { age, input, writer }
             }
         };
-        Ok(Packer { host, zstd, buffer: Vec::with_capacity(CCtx::out_size()), way, given: 0, packed: 0 })
+        let squeezer = match compression {
+            Compression::Zstd => Squeezer::Zstd(zstd),
+            Compression::Gzip => Squeezer::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::default())),
+            Compression::None => Squeezer::None,
+        };
+        Ok(Packer { host, squeezer, buffer: Vec::with_capacity(CCtx::out_size()), way, given: 0, packed: 0 })
     }
 
     fn run(&mut self, bytes: &[u8], directive: ZSTD_EndDirective) -> io::Result<()> {
+        match &mut self.squeezer {
+            Squeezer::Zstd(_) => return self.run_zstd(bytes, directive),
+            Squeezer::Gzip(gzip) => {
+                gzip.write_all(bytes)?;
+                let squeezed = std::mem::take(gzip.get_mut());
+                self.put(&squeezed)?;
+            }
+            Squeezer::None => self.put(bytes)?,
+        }
+        self.given += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.packed += bytes.len() as u64;
+        match &mut self.way {
+            Sink::Plain(file) => file.write_all(bytes),
+            Sink::Age { input, .. } => input.write_all(bytes),
+        }
+    }
+
+    fn run_zstd(&mut self, bytes: &[u8], directive: ZSTD_EndDirective) -> io::Result<()> {
         let mut input = InBuffer::around(bytes);
         loop {
-            self.buffer.clear();
-            let mut output = OutBuffer::around(&mut self.buffer);
-            let left = self.zstd.compress_stream2(&mut output, &mut input, directive).map_err(zstd_error)?;
-            self.packed += self.buffer.len() as u64;
-            match &mut self.way {
-                Sink::Plain(file) => file.write_all(&self.buffer)?,
-                Sink::Age { input, .. } => input.write_all(&self.buffer)?,
-            }
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
+            let Squeezer::Zstd(zstd) = &mut self.squeezer else { return Ok(()) };
+            let mut output = OutBuffer::around(&mut buffer);
+            let left = zstd.compress_stream2(&mut output, &mut input, directive).map_err(zstd_error)?;
+            self.put(&buffer)?;
+            self.buffer = buffer;
             let is_over = match directive {
                 ZSTD_e_continue => input.pos() == bytes.len(),
                 _ => left == 0,
@@ -170,7 +221,15 @@ impl<'a> Packer<'a> {
 
     /// Ends it; from here on it lasts.
     pub(crate) fn finish(mut self) -> Result<PackedSum> {
-        if let Err(why) = self.end_frame() {
+        let ended = match &mut self.squeezer {
+            Squeezer::Gzip(gzip) => {
+                let ended = gzip.try_finish();
+                let squeezed = std::mem::take(gzip.get_mut());
+                ended.and_then(|()| self.put(&squeezed))
+            }
+            _ => self.end_frame(),
+        };
+        if let Err(why) = ended {
             return Err(self.cause(why.into()));
         }
         let summed = match self.way {
@@ -267,8 +326,28 @@ mod tests {
     }
 
     #[test]
+    fn every_compression_can_be_read_again() {
+        let host = Host::live().unwrap();
+        for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
+            let file = tempfile::tempfile().unwrap();
+            let mut packer = Packer::compressing(&host, file.try_clone().unwrap(), None, compression).unwrap();
+            packer.write_all(b"first").unwrap();
+            packer.end_frame().unwrap();
+            packer.write_all(&[b'a'; 1 << 20]).unwrap();
+            let packed = packer.finish().unwrap();
+            (&file).rewind().unwrap();
+            let mut text = String::new();
+            unpack_stream(&file).unwrap().read_to_string(&mut text).unwrap();
+            assert!(text.len() == (1 << 20) + 5 && text.starts_with("firsta"), "{compression:?}");
+            (&file).rewind().unwrap();
+            assert_eq!(sum_of(&file).unwrap(), packed);
+            assert_eq!(packed.bytes > 1 << 20, compression == Compression::None);
+        }
+    }
+
+    #[test]
     fn gzip_and_plain_text_are_read() {
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(b"text").unwrap();
         for packed in [gzip.finish().unwrap(), b"text".to_vec()] {
             let mut text = String::new();

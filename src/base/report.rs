@@ -38,6 +38,11 @@ impl Report {
         Report { document: Some(document), ..Report::default() }
     }
 
+    /// With another document for programs.
+    pub(crate) fn with_document(self, document: Value) -> Report {
+        Report { document: Some(document), ..self }
+    }
+
     /// Nothing to tell but an exit code: that of another program, as a rule.
     pub(crate) fn of_code(code: u8) -> Report {
         Report { code, ..Report::default() }

@@ -63,6 +63,9 @@ impl fmt::Display for CertificateFinding {
     }
 }
 
+/// Whether a certificate is accepted with these others, all as they travel.
+pub(crate) type IsTrusted<'a> = dyn Fn(&[u8], &[&[u8]]) -> bool + 'a;
+
 /// The files of `tls.mode = "files"`, each with its path and its bytes.
 pub(crate) struct GivenFiles<'a> {
     /// The server's certificate, and perhaps its chain after it.
@@ -75,6 +78,8 @@ pub(crate) struct GivenFiles<'a> {
     pub(crate) names: &'a [String],
     /// The time to judge validity by.
     pub(crate) now: SystemTime,
+    /// Whether this machine's own trust store accepts the server's certificate with these others, all as they travel.
+    pub(crate) is_trusted: &'a IsTrusted<'a>,
 }
 
 /// Finds every problem of the given files; none that is [`Severity::Refuse`] means that Apache can serve them.

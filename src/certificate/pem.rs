@@ -37,7 +37,7 @@ pub(crate) fn holds_key(pem: &[u8]) -> bool {
     read::contains_bytes(pem, b"PRIVATE KEY-----")
 }
 
-fn encode_pem(label: &str, der: &[u8]) -> String {
+pub(super) fn encode_pem(label: &str, der: &[u8]) -> String {
     let base64 = Zeroizing::new(encode_base64(der));
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = base64.as_str();

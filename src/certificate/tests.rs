@@ -65,6 +65,7 @@ struct Files {
     chain: Option<Vec<u8>>,
     names: Vec<String>,
     now: SystemTime,
+    trusted: bool,
 }
 
 impl Files {
@@ -75,6 +76,7 @@ impl Files {
             chain: None,
             names: names.iter().map(|name| name.to_string()).collect(),
             now: now(),
+            trusted: false,
         }
     }
 
@@ -99,6 +101,7 @@ impl Files {
             chain: self.chain.as_ref().map(|chain| (Path::new("/etc/ssl/chain.pem"), chain.as_slice())),
             names: &self.names,
             now: self.now,
+            is_trusted: &|_, _| self.trusted,
         })
     }
 

@@ -110,6 +110,9 @@ pub(crate) struct Doctor {
     /// Check the site as its users see it: login page, tablet request, workers, scheduler, PDF
     #[arg(long)]
     pub(crate) end_to_end: bool,
+    /// Skip this check, by id or by the first word of several; repeatable
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub(crate) ignore: Vec<String>,
     /// List the checks without running them
     #[arg(long)]
     pub(crate) list: bool,

@@ -1,21 +1,29 @@
 //! Arguments about data: database, backups, users, secrets.
 
-use crate::host::secrets;
+use crate::host::secrets::SecretName;
 use crate::settings::{Pruning, Setting as _};
 use anyhow::{Result, anyhow};
-use clap::{Args, Subcommand, ValueHint};
+use clap::builder::PossibleValue;
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
 /// What concerns the database.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Db {
     /// Open a database client, logged in as the application
-    Shell,
+    Shell {
+        /// Log in as the administrator of the server, with all privileges
+        #[arg(long)]
+        admin: bool,
+    },
     /// Upgrade the tables to the revision of the installed release, after a dump
     Upgrade {
         /// Only print the SQL that CamCOPS would run
         #[arg(long)]
         show_sql: bool,
+        /// Do not rebuild CamCOPS's index of tasks; `run -- reindex` does it later
+        #[arg(long, conflicts_with = "show_sql")]
+        no_reindex: bool,
     },
     /// Run doctor's checks of the database, and check CamCOPS's own index too
     #[command(after_help = "Exit status: 0 no check failed, though there may be warnings; 1 a check failed.")]
@@ -53,6 +61,9 @@ pub(crate) struct GrantReadonly {
     /// Where it logs in from, such as 10.0.0.5 or 10.0.0.% [default: this machine]
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
+    /// Include the audit trail, sessions, export recipients, and the users' password hashes and two-factor secrets
+    #[arg(long)]
+    pub(crate) everything: bool,
     /// Where its password comes from.
     #[command(flatten)]
     pub(crate) password: GivenPassword,
@@ -91,13 +102,41 @@ pub(crate) enum SecretCommand {
     List,
     /// Replace a password everywhere, while the site is in use; broker delays visitors by some seconds, cookie logs everybody out
     Rotate {
-        /// The secret to replace
+        /// The secret to replace; all: every secret that is not in a file of your own
         #[arg(value_enum)]
-        name: secrets::SecretName,
+        name: RotateTarget,
         /// Do not ask before everybody is logged out
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+/// Which secrets are replaced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RotateTarget {
+    One(SecretName),
+    All,
+}
+
+impl ValueEnum for RotateTarget {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [RotateTarget; 6] = [
+            RotateTarget::One(SecretName::Database),
+            RotateTarget::One(SecretName::Readonly),
+            RotateTarget::One(SecretName::Broker),
+            RotateTarget::One(SecretName::Monitor),
+            RotateTarget::One(SecretName::Cookie),
+            RotateTarget::All,
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            RotateTarget::One(name) => name.as_str(),
+            RotateTarget::All => "all",
+        }))
+    }
 }
 
 /// What to do with backups.
@@ -106,8 +145,14 @@ pub(crate) enum Backup {
     /// Back up the database, with configuration, secrets, certificate and the site's own files, while the site runs
     Create {
         /// For the timer: delete old backups afterwards, by backup.prune
-        #[arg(long, hide = true)]
+        #[arg(long, hide = true, conflicts_with_all = ["out", "format"])]
         scheduled: bool,
+        /// Write only the database, as SQL, to this new file; `backup restore FILE` restores it
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        out: Option<PathBuf>,
+        /// Format of FILE [default: by the end of its name, else sql.zst]
+        #[arg(long, value_enum, value_name = "FORMAT", requires = "out")]
+        format: Option<DumpFormat>,
     },
     /// Show the existing backups
     List,
@@ -134,6 +179,17 @@ pub(crate) enum Backup {
         #[arg(long, value_name = "RULE", value_parser = one_rule)]
         rule: Option<Pruning>,
     },
+}
+
+/// How a dump of the database is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DumpFormat {
+    #[value(name = "sql.zst")]
+    Zstd,
+    #[value(name = "sql.gz")]
+    Gzip,
+    #[value(name = "sql")]
+    Plain,
 }
 
 pub(crate) fn one_rule(name: &str) -> Result<Pruning> {

@@ -41,7 +41,7 @@ pub(crate) enum Cert {
 #[derive(Debug, Args)]
 pub(crate) struct CertInstall {
     /// Certificate, PEM; its chain may follow in the same file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "from_certbot")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present_any = ["from_certbot", "pfx"])]
     pub(crate) cert: Option<PathBuf>,
     /// Intermediate certificates of the authority, PEM
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -49,8 +49,14 @@ pub(crate) struct CertInstall {
     /// Its key, PEM [default: the key of `cert csr`]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) key: Option<PathBuf>,
+    /// Certificate, chain and key in one PKCS#12 file (.pfx, .p12), as Windows exports it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["cert", "chain", "key"])]
+    pub(crate) pfx: Option<PathBuf>,
+    /// File that only root can read, with the password of the .pfx (- for standard input) [default: ask on the terminal]
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath, requires = "pfx")]
+    pub(crate) password_file: Option<PathBuf>,
     /// Use the certificate that certbot has for this site (tls.mode = "certbot"); certbot runs this after each renewal
-    #[arg(long, conflicts_with_all = ["cert", "chain", "key"])]
+    #[arg(long, conflicts_with_all = ["cert", "chain", "key", "pfx"])]
     pub(crate) from_certbot: bool,
 }
 
@@ -152,6 +158,12 @@ pub(crate) struct Install {
     /// Carry out exactly this plan, as `plan --out FILE` wrote it; refused if the machine or the settings have changed since
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["from_package", "pending"])]
     pub(crate) plan: Option<PathBuf>,
+    /// Rebuild the release of CamCOPS even if it is complete; with --only application nothing else is done
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) rebuild: bool,
+    /// Install although this check of `doctor --preflight` fails; repeatable
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    pub(crate) ignore: Vec<String>,
     /// For the package's maintainer script: install or update every instance; what cannot be done now stays pending and is no failure
     #[arg(long, hide = true, conflicts_with_all = ["only", "skip", "adopt"])]
     pub(crate) from_package: bool,

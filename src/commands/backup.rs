@@ -1,5 +1,6 @@
 //! `backup`: a site's database with all that makes up the site, written down, checked, brought back and cleared away.
 
+mod dump;
 mod restore;
 
 use super::{load_site, need_machine};
@@ -42,7 +43,8 @@ pub(crate) async fn run(global: &Global, command: &Backup) -> Result<Report> {
             let gone = prune_backups(&site, rule.unwrap_or(site.settings().backup.prune), *dry_run)?;
             Ok(report_pruned(&site, &gone, *dry_run))
         }
-        Backup::Create { scheduled } => box_future(|| create_backup(global, *scheduled)).await,
+        Backup::Create { out: Some(out), format, .. } => box_future(|| dump::dump_database(global, out, *format)).await,
+        Backup::Create { scheduled, .. } => box_future(|| create_backup(global, *scheduled)).await,
         Backup::Verify { name, quick, identity } => {
             verify_backup(global, name.as_deref(), *quick, identity.identity.as_deref()).await
         }

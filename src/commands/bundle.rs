@@ -76,8 +76,8 @@ async fn create_bundle(global: &Global, flags: &BundleCreate) -> Result<Report> 
         ))
 }
 
-/// Where the bundle is to be: nothing of that name is there, and its directory is.
-fn output_path(host: &Host, out: &Path) -> Result<String> {
+/// Where a file is to be made: nothing of that name is there, and its directory is.
+pub(super) fn output_path(host: &Host, out: &Path) -> Result<String> {
     let out = std::path::absolute(out)?;
     let out = out.to_str().context("--out: the name of the file is not UTF-8")?;
     let cant = |why: String| Exit::CannotCreate.because(format!("--out {out}: {why}"));

@@ -7,6 +7,7 @@
 mod certbot;
 mod change;
 mod import;
+mod pfx;
 mod verify;
 
 use super::need_root;

@@ -6,13 +6,15 @@ use crate::base::report::Report;
 use crate::base::terminal::{self};
 use crate::camcops_conf::kept::{self, mask_secrets};
 use crate::cli::{ConfigCommand, Global};
+use crate::doctor::paths::path_problems;
 use crate::host::named_file::{hidden_beside, remove_file, replace_file, write_private};
 use crate::host::take_over::run_on_terminal;
 use crate::resource::{Resource, Shown};
 use crate::session::sources::{read_sources, settings_file};
+use crate::session::timezone::resolve_settings;
 use crate::session::trial::{self, Verdict};
 use crate::session::{Session, open_host};
-use crate::settings::{self, Origin, Settings};
+use crate::settings::{self, Origin};
 use crate::site::{is_open, on_command_line, secret_key};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -29,7 +31,7 @@ pub(crate) fn run(global: &Global, command: ConfigCommand) -> Result<Report> {
             None => set_settings(global, &pairs),
         },
         ConfigCommand::Unset { key } if secret_key(&key).is_some() => secret::unset_secret(global, &key),
-        ConfigCommand::Unset { key } => change_settings(global, &[(&key, None)]),
+        ConfigCommand::Unset { key } => secret::unset_others(global, &key),
         ConfigCommand::Edit => edit_settings(global),
         ConfigCommand::Validate => validate_settings(global),
         ConfigCommand::Render { path } => render_file(&Session::open(global)?, path.as_deref()),
@@ -174,28 +176,30 @@ pub(crate) fn report_change(file: &Path, changed: bool) -> Report {
 
 /// Whether the settings would be right with this text in the file.
 fn check_text(global: &Global, file: &Path, text: &str) -> Result<()> {
-    let mut sources = read_sources(&open_host(global)?, file, &Global { config: None, ..global.clone() })?;
+    let host = open_host(global)?;
+    let mut sources = read_sources(&host, file, &Global { config: None, ..global.clone() })?;
     sources.files.retain(|(path, _)| path != file);
     sources.files.insert(0, (file.to_owned(), text.to_owned()));
-    Settings::resolve(&sources).map(|_| ()).map_err(|problems| Exit::Settings.because(problems.to_string()))
+    let resolved = resolve_settings(&host, &sources)?;
+    resolved.map(|_| ()).map_err(|problems| Exit::Settings.because(problems.to_string()))
 }
 
 fn validate_settings(global: &Global) -> Result<Report> {
     let host = open_host(global)?;
     let file = settings_file(&host, global);
     let shown = file.display().to_string();
-    if let Err(problems) = Settings::resolve(&read_sources(&host, &file, global)?) {
+    if let Err(problems) = resolve_settings(&host, &read_sources(&host, &file, global)?)? {
         let why = problems.to_string();
         return Ok(Report::new(json!({ "file": shown, "problems": problems.0 })).refusing(Exit::Settings, why));
     }
     let site = Session::open(global)?;
-    let verdict = try_settings(&site)?;
+    let (verdict, told) = try_settings(&site)?;
     let (refused, warnings, not_asked) = match &verdict {
         Verdict::Read(reading) => (&reading.refused[..], trial::problem_lines(&reading.warnings), None),
         Verdict::NotAsked(why) => (&[][..], Vec::new(), Some(why)),
     };
     let report = Report::new(json!({ "file": shown, "problems": refused, "camcops_not_asked": not_asked }))
-        .with_warnings([site.config_warnings(), warnings].concat());
+        .with_warnings([told, warnings].concat());
     if !refused.is_empty() {
         return Ok(report.refusing(Exit::Unusable, trial::problem_lines(refused).join("\n")));
     }
@@ -208,13 +212,20 @@ fn validate_settings(global: &Global) -> Result<Report> {
     }))
 }
 
-/// What the installed CamCOPS says of the configuration that the settings make.
-fn try_settings(site: &Session) -> Result<Verdict> {
+/// What the installed CamCOPS says of the configuration that the settings make, and what this program says of it.
+fn try_settings(site: &Session) -> Result<(Verdict, Vec<String>)> {
     if site.host.staged_root().is_some() || !site.host.is_root() {
-        return Ok(Verdict::NotAsked("only root can, and only on the machine itself".into()));
+        let why = "only root can, and only on the machine itself".into();
+        return Ok((Verdict::NotAsked(why), site.config_warnings()));
     }
     let recipe = site.recipe(&site.read_existing(&site.journal()?)?)?;
-    trial::try_configuration(site, &recipe)
+    let config = Resource::File(site.layout.config.clone());
+    let config = recipe.wanted.iter().find(|wanted| wanted.resource == config);
+    let text = config.and_then(|wanted| wanted.state.content()?.bytes());
+    let text = text.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+    let told = recipe.warnings.iter().chain(recipe.missing.iter().map(|(_, what)| what)).cloned();
+    let told = told.chain(path_problems(site, &text)?).collect();
+    Ok((trial::try_configuration(site, &recipe)?, told))
 }
 
 fn render_file(site: &Session, path: Option<&str>) -> Result<Report> {

@@ -24,9 +24,10 @@ use std::rc::Rc;
 
 pub(crate) async fn run(global: &Global, command: &Db) -> Result<Report> {
     match command {
-        Db::Shell => box_future(|| exec::run_database(global)).await,
-        Db::Upgrade { show_sql: true } => box_future(|| exec::run_statements(global)).await,
-        Db::Upgrade { show_sql: false } => box_future(|| upgrade_database(global)).await,
+        Db::Shell { admin: true } => box_future(|| exec::run_administrator(global)).await,
+        Db::Shell { admin: false } => box_future(|| exec::run_database(global)).await,
+        Db::Upgrade { show_sql: true, .. } => box_future(|| exec::run_statements(global)).await,
+        Db::Upgrade { show_sql: false, no_reindex } => box_future(|| upgrade_database(global, *no_reindex)).await,
         Db::Check { fix_collation } => box_future(|| check_database(global, *fix_collation)).await,
         Db::GrantReadonly(flags) => box_future(|| reader::grant_readonly(global, flags)).await,
         Db::Reset(flags) => box_future(|| reset::run(global, flags)).await,
@@ -63,9 +64,10 @@ async fn with_services<T>(done: Result<T>, site: &Session, writer: &mut Writer<'
 }
 
 /// The tables of what the installed release works with.
-async fn upgrade_database(global: &Global) -> Result<Report> {
+async fn upgrade_database(global: &Global, no_reindex: bool) -> Result<Report> {
     let stop = begin_change(global, "change the tables")?;
     let (site, known) = reach_database(global).await?;
+    site.drivers.application()?.no_reindex.set(no_reindex);
     let migrated = migrate_database(&site, &known, stop).await;
     let Migrated { before, after, dump, changed } = site.close_after(migrated).await?;
     let report = Report::new(json!({
@@ -81,9 +83,11 @@ async fn upgrade_database(global: &Global) -> Result<Report> {
         let done = format!("nothing to do: the tables of {} are at revision {after}", known.database);
         return Ok(report.with_remark(done));
     }
+    let warning = "the index of tasks was not rebuilt: tasks missing in it appear on no page and in no export; run `camcops-provision run -- reindex`";
     Ok(report
         .with_line(format!("the tables of {}: revision {before} -> {after}", known.database))
-        .with_lines(dump.map(|dump| format!("the old data is in {dump}"))))
+        .with_lines(dump.map(|dump| format!("the old data is in {dump}")))
+        .with_warnings(no_reindex.then_some(warning)))
 }
 
 struct Migrated {

@@ -31,6 +31,7 @@ pub(super) async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Ses
         _ => Occasion::Site,
     };
     let checks = doctor::choose_checks(&flags.checks, subject)?;
+    let ignored = doctor::choose_ignored(&flags.ignore)?;
     let site = open_running(global, "examine it")?;
     let journal = site.journal()?;
     if !journal.exists() && !flags.preflight {
@@ -39,7 +40,7 @@ pub(super) async fn examine_site(global: &Global, flags: &Doctor) -> Result<(Ses
             site.instance
         )));
     }
-    let outcomes = doctor::run_checks(&Look::at(&site, journal, flags.preflight), &checks).await;
+    let outcomes = doctor::run_checks(&Look::at(&site, journal, flags.preflight), &checks, &ignored).await;
     site.close().await;
     Ok((site, outcomes))
 }
@@ -135,7 +136,7 @@ fn describe_outcome(outcome: &CheckOutcome, style: Style) -> String {
 }
 
 /// What `install` asks before the first change of a new site: failures stop it, the rest is told once.
-pub(crate) async fn before_install(site: &Session) -> Result<()> {
+pub(crate) async fn before_install(site: &Session, ignored: &[&str]) -> Result<()> {
     let journal = site.journal()?;
     if journal.exists() || site.host.staged_root().is_some() {
         return Ok(());
@@ -145,7 +146,7 @@ pub(crate) async fn before_install(site: &Session) -> Result<()> {
         .into_iter()
         .filter(|check| !["settings", "packages", "python"].contains(&check.id))
         .collect();
-    let outcomes = doctor::run_checks(&Look::at(site, journal, true), &checks).await;
+    let outcomes = doctor::run_checks(&Look::at(site, journal, true), &checks, ignored).await;
     let lines = |wanted: Health| -> Vec<String> {
         let all = outcomes.iter().flat_map(|outcome| {
             let findings = outcome.findings.iter();
@@ -159,9 +160,14 @@ pub(crate) async fn before_install(site: &Session) -> Result<()> {
             .collect()
     };
     site.style.warn(&lines(Health::Warning));
-    match lines(Health::Failed) {
-        failed if failed.is_empty() => Ok(()),
-        failed => Err(Exit::CannotCreate
-            .because(format!("this machine is not ready; nothing was changed:\n{}", failed.join("\n")))),
+    let failed = lines(Health::Failed);
+    if failed.is_empty() {
+        return Ok(());
     }
+    let ids = outcomes.iter().filter(|outcome| outcome.state == Health::Failed).map(|outcome| outcome.id);
+    Err(Exit::CannotCreate.because(format!(
+        "this machine is not ready; nothing was changed:\n{}\nto install anyway: camcops-provision install --ignore {}",
+        failed.join("\n"),
+        ids.collect::<Vec<_>>().join(",")
+    )))
 }

@@ -3,10 +3,12 @@
 //!
 //! It is not root's, and so it never has root's terminal: see `host::terminal`.
 
-use super::open_running;
+use super::{need_machine, open_installed, open_running};
 use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::cli::Global;
+use crate::drivers::sql::Power;
+use crate::drivers::sql::copy::client::{ClientLogin, ClientPurpose};
 use crate::drivers::tables;
 use crate::host::pty::{StandardStreams, exit_code, run_apart};
 use crate::host::take_over::become_program;
@@ -15,9 +17,10 @@ use crate::settings::{Environment, Mode};
 use anyhow::{Context, Result};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 const SETPRIV: &str = "/usr/bin/setpriv";
+const ROOTS_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What a terminal needs to be drawn on, and what says where the clock is.
 const KEPT: [&str; 4] = ["TERM", "COLORTERM", "TZ", "LINES"];
 /// The clients of both families of database servers, by either of their names.
@@ -95,6 +98,46 @@ pub(crate) async fn run_database(global: &Global) -> Result<Report> {
     become_it(&site, client.as_os_str(), &arguments, false).await
 }
 
+/// The client of the database, logged in as the administrator of the server.
+pub(crate) async fn run_administrator(global: &Global) -> Result<Report> {
+    need_machine(global, "open the database as its administrator")?;
+    let site = open_installed(global)?;
+    let ended = site.close_after(run_as_administrator(&site).await).await?;
+    Ok(Report::of_code(exit_code(ended)))
+}
+
+async fn run_as_administrator(site: &Session) -> Result<ExitStatus> {
+    let known = site.drivers.database()?;
+    let server = &known.server;
+    if server.power != Power::Administrator {
+        return Err(Exit::Settings.because(format!(
+            "--admin: the database server {} has an administrator of its own: set database.admin_defaults_file to an option file with that login, or leave --admin out",
+            server.endpoint.address
+        )));
+    }
+    let family = server.identity().await?.family;
+    // Two may be open at the same time.
+    let name = format!("shell-{}-{}", known.database, std::process::id());
+    let login = ClientLogin::new(&site.host, &server.endpoint, family, &name)?;
+    let program = login.program(ClientPurpose::Load)?;
+    run_apart(StandardStreams::ours()?, program, |command| {
+        command.args(login.arguments()).arg(&known.database).env_clear().current_dir("/");
+        for name in KEPT {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs([
+            ("HOME", "/root"),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+            ("LANG", "C.UTF-8"),
+            ("PATH", ROOTS_PATH),
+        ]);
+    })
+    .await
+}
+
 async fn become_it(site: &Session, program: &OsStr, arguments: &[OsString], as_root: bool) -> Result<Report> {
     let application = site.drivers.application()?;
     let account = if as_root { "root" } else { &application.account };
@@ -131,7 +174,7 @@ fn set_surroundings(command: &mut Command, site: &Session, application: &tables:
         .env("USER", account)
         .env("LOGNAME", account)
         .env("PS1", format!("{} \\w \\$ ", site.layout.slug))
-        .env("PATH", format!("{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", site.layout.venv));
+        .env("PATH", format!("{}/bin:{ROOTS_PATH}", site.layout.venv));
     if Path::new(&site.layout.state).is_dir() {
         command.current_dir(&site.layout.state);
     }

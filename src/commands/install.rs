@@ -13,7 +13,7 @@ use crate::base::stack::box_future;
 use crate::base::terminal::{self, Style, count_of};
 use crate::cli::{Global, Install, Parts, PlanFlags, Uninstall};
 use crate::commands::upgrade::rollback;
-use crate::doctor::find_nameless;
+use crate::doctor::{choose_ignored, find_nameless};
 use crate::drivers::{Drivers, packages, services};
 use crate::engine::report::{Lines, describe_outcome, describe_plan, first_boot, shown_name};
 use crate::engine::{self, Action, Data, Plan};
@@ -80,12 +80,13 @@ pub(crate) async fn make_plan_report(global: &Global, flags: &PlanFlags) -> Resu
 /// Makes the machine what the settings say.
 pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Report> {
     need_root(global, "install")?;
+    let ignored = choose_ignored(&flags.ignore)?;
     let stop = stop_on_signals(Style::of(global))?;
     if global.root.is_none() {
         rollback::finish_begun(global, flags.yes).await?;
     }
     let mut global = with_flags(global, flags)?;
-    let mut site = Session::open(&global)?;
+    let mut site = open_for(&global, flags)?;
     refuse_unknown_distribution(&site)?;
     if site.host.staged_root().is_none() && site.host.stat(TOOL)?.is_none() {
         return Err(Exit::Unreachable.because(format!(
@@ -95,7 +96,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     let (mut recipe, mut plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     if let Some(name) = ask_name(&site, &plan, flags)? {
         global.set.push(format!("superuser.username={name}"));
-        site = Session::open(&global)?;
+        site = open_for(&global, flags)?;
         (recipe, plan) = make_plan(&site, &site.journal()?, &flags.parts).await?;
     }
     take_file(&site, flags.superuser_password_file.as_deref())?;
@@ -125,7 +126,7 @@ pub(crate) async fn install_site(global: &Global, flags: &Install) -> Result<Rep
     }
     trial::refuse_verdict(&site, &recipe, &plan, &site.journal()?)?;
     if flags.parts.whole() {
-        doctor::before_install(&site).await?;
+        doctor::before_install(&site, &ignored).await?;
     }
     if let Some((found, remedy)) = find_nameless(&plan).await {
         return Err(Exit::CannotCreate.because(format!("{found}; nothing was changed; run `{remedy}` and try again")));
@@ -228,6 +229,22 @@ fn describe_cost(site: &Session, plan: &Plan) -> Result<String> {
         nothing if nothing.is_empty() => nothing,
         some => format!(" ({some})"),
     })
+}
+
+/// The site, with a release that is to be built again if that was asked for.
+fn open_for(global: &Global, flags: &Install) -> Result<Session> {
+    let site = Session::open(global)?;
+    if !flags.rebuild {
+        return Ok(site);
+    }
+    if !flags.parts.include(Part::Application) {
+        return Err(Exit::Usage.because("--rebuild is about the part application, which --only or --skip leaves out"));
+    }
+    match &site.drivers.release {
+        Some(release) => release.rebuild.set(true),
+        None => return Err(Exit::Usage.because("--rebuild: a staged tree has no release; leave --root out")),
+    }
+    Ok(site)
 }
 
 /// Flags that are settings for this one run.

@@ -10,7 +10,7 @@ use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::signals::Interrupt;
 use crate::base::text::format_time;
-use crate::cli::{Global, Parts, SecretCommand as Command};
+use crate::cli::{Global, Parts, RotateTarget, SecretCommand as Command};
 use crate::drivers::{broker, services, sql};
 use crate::engine::{self, Plan};
 use crate::host::secrets::SecretName;
@@ -27,7 +27,8 @@ use serde_json::json;
 pub(crate) async fn run(global: &Global, command: &Command) -> Result<Report> {
     match command {
         Command::List => list_secrets(global),
-        Command::Rotate { name, yes } => rotate_secret(global, *name, *yes).await,
+        Command::Rotate { name: RotateTarget::One(name), yes } => rotate_one(global, *name, *yes).await,
+        Command::Rotate { name: RotateTarget::All, yes } => rotate_all(global, *yes).await,
     }
 }
 
@@ -136,7 +137,7 @@ fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
     })
 }
 
-async fn rotate_secret(global: &Global, name: SecretName, yes: bool) -> Result<Report> {
+async fn rotate_one(global: &Global, name: SecretName, yes: bool) -> Result<Report> {
     let stop = begin_change(global, "change secrets")?;
     let site = Session::open(global)?;
     refuse_rotation(&site, name)?;
@@ -145,27 +146,75 @@ async fn rotate_secret(global: &Global, name: SecretName, yes: bool) -> Result<R
         let what = "Replace the cookie secret, which logs everybody out at once";
         ask_to_agree(&Question::new(what, Enter::No), yes, site.style)?;
     }
-    let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;
-    let made = async {
-        // Where an earlier run was cut, the services may still use what no file has any more but theirs.
-        apply_rotation(&site, &mut writer, name, stop).await?;
-        site.drivers.forget();
-        let secret = Secret::generate()?;
-        site.renewed.get_or_init(|| (name, secret));
-        apply_rotation(&site, &mut writer, name, stop).await
-    };
-    let outcome = site.close_after(made.await).await?;
-    if name == SecretName::Monitor && site.settings().monitor.page {
-        watch::keep_login(&site)?;
-    }
-    let file = format!("{}/{}", site.layout.secrets, name.as_str());
+    let rotated = rotate_secret(&site, name, stop).await?;
     let report = Report::new(json!({
         "instance": site.instance,
         "secret": name.as_str(),
-        "file": file,
-        "changed": outcome.done,
+        "file": rotated.file,
+        "changed": rotated.changed,
     }));
-    Ok(report.with_remark(describe_rotation(&site, name, &file)))
+    Ok(report.with_remark(describe_rotation(&site, name, &rotated.file)))
+}
+
+/// A secret that has just been replaced.
+struct RotatedSecret {
+    file: String,
+    changed: usize,
+}
+
+async fn rotate_secret(site: &Session, name: SecretName, stop: Interrupt) -> Result<RotatedSecret> {
+    let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;
+    let made = async {
+        // Where an earlier run was cut, the services may still use what no file has any more but theirs.
+        apply_rotation(site, &mut writer, name, stop).await?;
+        site.drivers.forget();
+        let secret = Secret::generate()?;
+        site.renewed.get_or_init(|| (name, secret));
+        apply_rotation(site, &mut writer, name, stop).await
+    };
+    let outcome = site.close_after(made.await).await?;
+    if name == SecretName::Monitor && site.settings().monitor.page {
+        watch::keep_login(site)?;
+    }
+    Ok(RotatedSecret { file: format!("{}/{}", site.layout.secrets, name.as_str()), changed: outcome.done })
+}
+
+/// Replaces every secret that is ours to replace. Each is finished before the next one: a run that is cut leaves none half.
+async fn rotate_all(global: &Global, yes: bool) -> Result<Report> {
+    let stop = begin_change(global, "change secrets")?;
+    let site = Session::open(global)?;
+    refuse_missing(&site)?;
+    let (mut names, mut skipped) = (Vec::new(), Vec::new());
+    for name in SecretName::ALL {
+        match refuse_rotation(&site, name) {
+            Ok(()) => names.push(name),
+            Err(why) => skipped.push((name, format!("{why:#}"))),
+        }
+    }
+    let all: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    let what =
+        format!("Replace the secrets {}: users wait some seconds, then they have to log in again", all.join(", "));
+    ask_to_agree(&Question::new(&what, Enter::No), yes, site.style)?;
+    let mut report = Report::new(json!({}));
+    let mut rotated = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        // A session replaces one secret.
+        let session = Session::open(global)?;
+        let done = rotate_secret(&session, *name, stop).await.map_err(|why| {
+            why.context(format!(
+                "replaced: {}; not replaced: {}; run `camcops-provision secret rotate NAME` for each of these",
+                if at == 0 { "none".to_owned() } else { all[..at].join(", ") },
+                all[at..].join(", ")
+            ))
+        })?;
+        report = report.with_remark(describe_rotation(&session, *name, &done.file));
+        rotated.push(json!({ "secret": name.as_str(), "file": done.file, "changed": done.changed }));
+    }
+    let left: Vec<_> = skipped.iter().map(|(name, why)| json!({ "secret": name.as_str(), "why": why })).collect();
+    let notes = skipped.iter().map(|(name, why)| format!("not replaced: {}: {why}", name.as_str()));
+    Ok(report
+        .with_document(json!({ "instance": site.instance, "secrets": rotated, "skipped": left }))
+        .with_notes(notes))
 }
 
 /// Brings a secret everywhere, as it is or made anew.
@@ -268,11 +317,15 @@ fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
             "the account is on a {server} server that this program does not administer: have its password changed there, write it to a file that only root can read, set {setting} to that file, and run `camcops-provision install` ({more})"
         )));
     }
-    if !site.journal()?.exists() {
-        return Err(Exit::Unreachable
-            .because("nothing is installed yet, so no secret is in use: run `camcops-provision install`"));
+    refuse_missing(site)
+}
+
+fn refuse_missing(site: &Session) -> Result<()> {
+    match site.journal()?.exists() {
+        true => Ok(()),
+        false => Err(Exit::Unreachable
+            .because("nothing is installed yet, so no secret is in use: run `camcops-provision install`")),
     }
-    Ok(())
 }
 
 /// Refuses where camcops.conf would go on with what the administrator wrote there.

@@ -2,7 +2,8 @@
 
 use super::{Finding, Look};
 use crate::camcops_conf::Ini;
-use crate::recipe::{is_hidden, list_folders};
+use crate::layout::is_hidden;
+use crate::recipe::list_folders;
 use anyhow::Result;
 
 pub(crate) fn check_folders(look: &Look<'_>) -> Result<Vec<Finding>> {

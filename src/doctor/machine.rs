@@ -30,6 +30,8 @@ const TO_INSTALL: u64 = 2048 * MIB;
 /// What a small site needs, by measurement about 1300 MiB with its servers.
 const LEAST_MEMORY_MB: u64 = 900;
 const SMALL_MEMORY_MB: u64 = 1900;
+/// One for the pages, and one for what is done in the background.
+const ENOUGH_PROCESSORS: u32 = 2;
 /// When this program was made: no clock that is right shows less.
 const MADE: Duration = Duration::from_secs(1_767_225_600);
 
@@ -175,6 +177,16 @@ pub(crate) fn check_memory(look: &Look<'_>) -> Result<Vec<Finding>> {
         ));
     }
     Ok(findings)
+}
+
+pub(crate) fn check_processors(look: &Look<'_>) -> Result<Finding> {
+    Ok(match look.site.facts.cores {
+        ..ENOUGH_PROCESSORS => Finding::warning(
+            "1 processor: pages are slow while an export or a PDF is made",
+            "nproc   # give the machine a second processor, unless the site is only a trial",
+        ),
+        some => Finding::ok(format!("{some} processors")),
+    })
 }
 
 pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {

@@ -1,7 +1,8 @@
 //! The table.
 
 use super::{
-    Finding, Look, backups, broker, database, end_to_end, exports, files, machine, services, vulnerabilities, web,
+    Finding, Look, backups, broker, database, end_to_end, exports, files, machine, paths, services, tablets,
+    vulnerabilities, web,
 };
 use anyhow::Result;
 use std::pin::Pin;
@@ -54,6 +55,7 @@ enum CheckKind {
 use CheckKind::{Asked, Seen};
 
 const SITE: &[Occasion] = &[Occasion::Site];
+const BEFORE: &[Occasion] = &[Occasion::Before];
 const BOTH: &[Occasion] = &[Occasion::Site, Occasion::Before];
 /// Only by its name, or by the first word of it.
 const ASKED: &[Occasion] = &[];
@@ -91,6 +93,9 @@ checks! {
     "memory", BOTH, [], see machine::check_memory,
         "free memory, and processes killed for lack of it",
         "without memory the kernel kills the largest process, usually the database";
+    "processors", BEFORE, [], see machine::check_processors,
+        "the number of processors",
+        "an export or a large PDF occupies one processor, and pages wait for another";
     "time", BOTH, [], see machine::check_time,
         "whether the clock is right and synchronised",
         "two-factor codes, certificates and the times of clinical records depend on it";
@@ -172,6 +177,9 @@ checks! {
     "exports.folders", SITE, [], see exports::check_folders,
         "the folders of export recipients",
         "exports that can't be written do not reach their recipients";
+    "paths", SITE, [], see paths::check_paths,
+        "the files and directories named in camcops.conf",
+        "a service that can't read or write them fails when they are needed";
     "web.app", SITE, [], ask web::check_app,
         "CamCOPS itself: its process and its login page",
         "nothing works without it";
@@ -208,6 +216,15 @@ checks! {
     "e2e.api", END_TO_END, [], ask end_to_end::check_api,
         "the answer to a tablet's registration request",
         "tablets upload to this address, and a gateway may block it although it lets browsers through";
+    "e2e.upload", END_TO_END, ["e2e.api"], ask end_to_end::check_upload,
+        "a request of 1 MiB to the address that tablets upload to",
+        "a limit on the size of requests rejects uploads with pictures, and nothing else";
+    "e2e.http", END_TO_END, [], ask end_to_end::check_plain_http,
+        "whether plain HTTP is refused or redirected to HTTPS",
+        "over plain HTTP everybody on the network can read passwords";
+    "e2e.tablets", END_TO_END, [], see tablets::check_tablets,
+        "the versions of the tablets that connect, from the web server's log",
+        "tablets with an old or a newer application may lack tasks, or be refused";
     "e2e.workers", END_TO_END, [], ask end_to_end::check_workers,
         "a ping of the workers through the broker",
         "they do exports, e-mails and reports";

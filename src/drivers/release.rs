@@ -36,6 +36,7 @@ pub(crate) use lock::{newest_pins, pinned_release};
 pub(crate) use pdf::PdfEngine;
 pub(crate) use python::Missing;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -44,6 +45,8 @@ pub(crate) use whole::{Thoroughness, find_hole};
 const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
 const OVERRIDES: &str = include_str!("../../requirements/overrides.txt");
 const FINISH: &str = include_str!("release/finish.py");
+/// What a whole release is said to be that is built again.
+const REBUILT: &str = "to be rebuilt";
 /// A link that leads to a link: more than this is not how an interpreter is found.
 const MOST_LINKS: usize = 8;
 /// Without one of these a release is of no use.
@@ -106,6 +109,8 @@ pub(crate) struct ReleaseRecipe {
     network: Internet,
     magick_library: &'static str,
     magick_suffix: &'static str,
+    /// Whether it is built again though it is whole.
+    pub(crate) rebuild: Cell<bool>,
     pub(crate) tell: Tell,
 }
 
@@ -126,8 +131,14 @@ impl ReleaseRecipe {
             network: network.clone(),
             magick_library: facts.magick_library(),
             magick_suffix: facts.magick_suffix(),
+            rebuild: Cell::default(),
             tell,
         }
+    }
+
+    /// Whether this release is to be built again though it is whole.
+    pub(crate) fn is_to_be_rebuilt(&self, id: &str) -> bool {
+        self.rebuild.get() && matches!(&self.wanted, Ok(wanted) if wanted.id == id)
     }
 }
 
@@ -203,6 +214,15 @@ struct About {
     /// Releases of earlier versions know wkhtmltopdf only.
     #[serde(default)]
     pdf_engine: Option<PdfEngine>,
+}
+
+/// What there is of a release, of one that is to be built again as if it were damaged.
+pub(crate) fn observe_with(recipe: Option<&ReleaseRecipe>, host: &Host, id: &str) -> Result<State> {
+    let seen = observe(host, id)?;
+    Ok(match recipe.is_some_and(|recipe| recipe.is_to_be_rebuilt(id)) && seen != State::Absent {
+        true => with_state(REBUILT),
+        false => seen,
+    })
 }
 
 /// What there is of a release.
@@ -344,7 +364,7 @@ pub(crate) fn enforce(
             });
         }
         // Taken back: whoever had put it there before has as much of it as then, and more.
-        Some("damaged") => {
+        Some("damaged" | REBUILT) => {
             return Ok(Enforced::LeftAlone("it was there before camcops-provision, and is left as it is".into()));
         }
         _ => {}
@@ -354,6 +374,7 @@ pub(crate) fn enforce(
     if !is_whole {
         let recipe = recipe.context("a release can't be built on this machine")?;
         build::build_release(host, recipe, id, &places)?;
+        recipe.rebuild.set(false);
     }
     places.remove_passing(host)?;
     Ok(Enforced::Done)
@@ -410,6 +431,27 @@ mod tests {
         assert_eq!(observe(&host, "x").unwrap(), with_state("damaged"));
         assert!(matches!(back_to("half built"), Enforced::LeftAlone(_)));
         assert_eq!(observe(&host, "x").unwrap(), State::Absent);
+    }
+
+    #[test]
+    fn a_whole_release_is_built_again_where_that_is_asked_for() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join("etc")).unwrap();
+        std::fs::write(home.path().join("etc/os-release"), "ID=debian\nVERSION_ID=\"12\"\n").unwrap();
+        let host = Host::staged(home.path()).unwrap();
+        let recipe = ReleaseRecipe::new(&Settings::default(), &Facts::gather(&host).unwrap(), None, Tell::NOBODY);
+        let id = recipe.wanted.as_ref().unwrap().id.clone();
+        let state = |id: &str| observe_with(Some(&recipe), &host, id).unwrap();
+        recipe.rebuild.set(true);
+        assert_eq!(state(&id), State::Absent);
+        for one in [id.as_str(), "x"] {
+            std::fs::create_dir_all(home.path().join(&Places::of(one).own[1..])).unwrap();
+        }
+        assert_eq!((state(&id), state("x")), (with_state(REBUILT), with_state("damaged")));
+        let back = enforce(None, &host, &id, &with_state("complete"), &with_state(REBUILT)).unwrap();
+        assert!(matches!(back, Enforced::LeftAlone(_)));
+        recipe.rebuild.set(false);
+        assert_eq!(state(&id), with_state("damaged"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod grants;
 mod option_file;
 mod passwords;
 pub(crate) mod quote;
+mod reading;
 pub(crate) mod schema;
 mod server;
 
@@ -23,6 +24,7 @@ use crate::settings::{self, Mode};
 use crate::site::{ExistingState, Site};
 use anyhow::Result;
 pub(crate) use grants::{AccountPurpose, ENOUGH};
+pub(crate) use reading::ALL_BUT_SECRETS;
 pub(crate) use schema::{CHARSET, COLLATION, LARGE_ENOUGH};
 pub(crate) use server::{DatabaseServer, Power, exit_for};
 use std::rc::Rc;

@@ -10,7 +10,7 @@ use std::io::Read;
 const LARGEST: u64 = 1 << 16;
 
 /// The secrets of a site, by the names that people use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SecretName {
     /// The application's database password.
     Database,

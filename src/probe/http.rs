@@ -36,9 +36,14 @@ impl<'a> Request<'a> {
         let text = format!(
             "{method} {path} HTTP/1.0\r\nHost: {host}\r\nAccept: text/html, text/plain\r\nUser-Agent: camcops-provision\r\n{header}{about_form}\r\n{form}"
         );
-        stream.write_all(text.as_bytes()).await?;
+        // Who does not want all of a large body may answer and hang up before it has come.
+        let written = stream.write_all(text.as_bytes()).await;
         let mut page = Vec::new();
-        match stream.take(LARGEST_PAGE).read_to_end(&mut page).await {
+        let read = stream.take(LARGEST_PAGE).read_to_end(&mut page).await;
+        if page.is_empty() {
+            written?;
+        }
+        match read {
             // A server may cut the connection off as soon as all is sent.
             Err(why) if page.is_empty() => Err(why),
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
@@ -58,8 +63,17 @@ impl Page {
         rest.get(..3)?.parse().ok()
     }
 
+    /// Whether it only says that the page is to be had by HTTPS.
+    pub(crate) fn redirects_to_https(&self) -> bool {
+        let lines = self.0.lines().take_while(|line| !line.is_empty());
+        let mut targets =
+            lines.filter_map(|line| line.split_once(':')).filter(|(name, _)| name.eq_ignore_ascii_case("location"));
+        matches!(self.status(), Some(301 | 302 | 303 | 307 | 308))
+            && targets.next().is_some_and(|(_, target)| target.trim().starts_with("https://"))
+    }
+
     /// Whether it is CamCOPS's login page.
-    pub(super) fn is_login(&self) -> bool {
+    pub(crate) fn is_login(&self) -> bool {
         self.status() == Some(200) && MARKS.iter().all(|mark| self.0.contains(mark))
     }
 }

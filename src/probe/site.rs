@@ -102,6 +102,22 @@ impl SiteAddress {
         patience.bears_io(&place, request.send(&self.authority(), stream)).await
     }
 
+    /// The same without TLS, at a port where there should be none of it.
+    pub(crate) async fn ask_plainly(
+        &self,
+        port: u16,
+        request: Request<'_>,
+        patience: Duration,
+    ) -> Result<Page, Trouble> {
+        let authority = format!("{}:{port}", self.name);
+        let place = format!("http://{authority}");
+        let patience = Patience::new(patience);
+        let stream = connect_to(&place, &self.host, port, "web.listen", patience).await?;
+        let path = format!("{}{}", self.path, request.path);
+        let request = Request { path: &path, ..request };
+        patience.bears_io(&place, request.send(&authority, stream)).await
+    }
+
     async fn encrypted(
         &self,
         place: &str,

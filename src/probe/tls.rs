@@ -4,6 +4,7 @@ use super::{Cause, Trouble};
 use crate::base::error::Exit;
 use crate::settings::AbsolutePath;
 use anyhow::{Result, ensure};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -11,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Settles which cryptography rustls uses; the first call wins, and every later one changes nothing.
 pub(crate) fn use_ring() {
@@ -53,6 +55,23 @@ pub(super) fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
+}
+
+/// Whether this machine's own store accepts a server's certificate, with what is shown with it, for a name.
+pub(crate) fn is_trusted_here(leaf: &[u8], others: &[&[u8]], name: &str, now: SystemTime) -> bool {
+    is_trusted_by(system_roots(), leaf, others, name, now)
+}
+
+fn is_trusted_by(roots: RootCertStore, leaf: &[u8], others: &[&[u8]], name: &str, now: SystemTime) -> bool {
+    use_ring();
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let verifier = WebPkiServerVerifier::builder(Arc::new(roots)).build();
+    let (Ok(verifier), Ok(name)) = (verifier, ServerName::try_from(name.to_owned())) else {
+        return false;
+    };
+    let others: Vec<CertificateDer<'_>> = others.iter().map(|one| CertificateDer::from(*one)).collect();
+    let now = UnixTime::since_unix_epoch(since);
+    verifier.verify_server_cert(&CertificateDer::from(leaf), &others, &name, &[], now).is_ok()
 }
 
 /// Decides about a certificate by that, what comes with it, the name, a response of OCSP, and the time.
@@ -223,6 +242,28 @@ mod tests {
             &rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
         );
         assert_eq!(plain.cause, Cause::NoTls);
+    }
+
+    #[test]
+    fn only_a_store_with_the_root_accepts() {
+        let key = || rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = rcgen::CertifiedIssuer::self_signed(params, key()).unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["camcops.example.org".into()]).unwrap();
+        let leaf = leaf.signed_by(&key(), &root).unwrap();
+        let roots = |with: bool| {
+            let mut roots = RootCertStore::empty();
+            if with {
+                roots.add(root.der().clone()).unwrap();
+            }
+            roots
+        };
+        let now = SystemTime::now();
+        let accepts = |with, others: &[&[u8]], name| is_trusted_by(roots(with), leaf.der(), others, name, now);
+        assert!(accepts(true, &[], "camcops.example.org"));
+        assert!(accepts(true, &[root.der()], "camcops.example.org"));
+        assert!(!accepts(true, &[], "other.example.org") && !accepts(false, &[root.der()], "camcops.example.org"));
     }
 
     #[test]

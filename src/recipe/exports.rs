@@ -2,11 +2,9 @@
 
 use super::Draft;
 use crate::camcops_conf::Ini;
+use crate::layout::is_hidden;
 use crate::resource::{Facets, Part, Resource};
 use std::collections::BTreeSet;
-
-/// Where a service finds nothing that the rest of the machine sees, or may not look.
-const HIDDEN: [&str; 8] = ["/dev", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/tmp"];
 
 /// The folders that recipients in use have files written to: the part of the name before anything variable.
 pub(crate) fn list_folders(config: &Ini) -> BTreeSet<String> {
@@ -25,11 +23,6 @@ fn fixed_folder(spec: &str) -> Option<String> {
     let (folder, _) = fixed.rsplit_once('/')?;
     let is_plain = !folder.split('/').skip(1).any(|part| matches!(part, "" | "." | ".."));
     (folder.starts_with('/') && folder.len() > 1 && is_plain).then(|| folder.to_owned())
-}
-
-/// Whether a service would find another place there than everybody else.
-pub(crate) fn is_hidden(folder: &str) -> bool {
-    HIDDEN.iter().any(|hidden| folder.strip_prefix(hidden).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 impl Draft<'_> {
@@ -85,11 +78,5 @@ mod tests {
         ] {
             assert_eq!(fixed_folder(spec).as_deref(), folder, "{spec}");
         }
-    }
-
-    #[test]
-    fn what_a_service_does_not_share_is_hidden() {
-        assert!(is_hidden("/tmp/exports") && is_hidden("/home/me/x") && is_hidden("/tmp"));
-        assert!(!is_hidden("/srv/tmp") && !is_hidden("/tmpfiles/x"));
     }
 }

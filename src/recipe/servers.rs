@@ -80,35 +80,47 @@ impl Draft<'_> {
             true => self.site.account(),
             false => settings.user_or(slug),
         };
-        let accounts = [
-            (Some(user), from.as_str(), AccountPurpose::Application, "the application logs in to the database"),
-            (
-                settings.readonly_user.as_ref().map(|user| user.as_str()),
-                settings.readonly_host.as_ref().map_or(from.as_str(), |host| host.as_str()),
-                AccountPurpose::Reading,
-                "reports read from the database",
-            ),
-        ];
-        for (user, from, purpose, because) in accounts {
-            let Some(user) = user else { continue };
-            let mut account = Facets::new().with("login", "works");
-            if checked_only {
-                if purpose == AccountPurpose::Application {
-                    account = account.with("grants", sql::ENOUGH);
-                }
-            } else {
-                let by_socket = purpose == AccountPurpose::Application && self.site.socket_authentication();
-                account = match by_socket {
-                    true => account.with("method", "socket"),
-                    false => account.with("method", "password").with("passwords", "one"),
-                };
-                account = account.with("grants", purpose.grants(&name));
-                if !local && settings.tls != DatabaseTls::Off {
-                    account = account.with("tls", "required");
-                }
-            }
-            let account_name = format!("{user}@{from}");
-            self.want(Resource::SqlAccount(account_name), account, Part::Database, because);
+        let account_name = format!("{user}@{from}");
+        let account = self.sql_account(AccountPurpose::Application);
+        let because = "the application logs in to the database";
+        self.want(Resource::SqlAccount(account_name), account, Part::Database, because);
+    }
+
+    /// After the tables: it reads of each table what is for readers, and none is there before.
+    pub(super) fn reader(&mut self) {
+        let settings = &self.site.settings().database;
+        let (Some(user), Some(from)) = (&settings.readonly_user, &self.found.database_client) else {
+            return;
+        };
+        let from = settings.readonly_host.as_ref().map_or(from.as_str(), |host| host.as_str());
+        let account = Resource::SqlAccount(format!("{}@{from}", user.as_str()));
+        let facets = self.sql_account(AccountPurpose::Reading);
+        let reader = wanted(account, facets, Part::Database, "reports read from the database");
+        let tables = Resource::Tables(settings.name_or(&self.site.layout.slug).to_owned());
+        self.recipe.wanted.push(Wanted { inputs: vec![tables], ..reader });
+    }
+
+    /// What an account of the database should be.
+    fn sql_account(&self, purpose: AccountPurpose) -> Facets {
+        let settings = &self.site.settings().database;
+        let local = settings.mode == Mode::Local;
+        let name = settings.name_or(&self.site.layout.slug);
+        let is_application = purpose == AccountPurpose::Application;
+        let mut account = Facets::new().with("login", "works");
+        if !local && settings.admin_defaults_file.is_none() {
+            return if is_application { account.with("grants", sql::ENOUGH) } else { account };
+        }
+        account = match is_application && self.site.socket_authentication() {
+            true => account.with("method", "socket"),
+            false => account.with("method", "password").with("passwords", "one"),
+        };
+        account = match is_application || settings.readonly_everything {
+            true => account.with("grants", purpose.grants(name)),
+            false => account.with("reads", sql::ALL_BUT_SECRETS),
+        };
+        match !local && settings.tls != DatabaseTls::Off {
+            true => account.with("tls", "required"),
+            false => account,
         }
     }
 

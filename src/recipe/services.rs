@@ -164,12 +164,18 @@ impl Draft<'_> {
     /// What a service may write to beside what all sites have.
     fn write_paths(&self, service: Service) -> Value {
         let layout = &self.site.layout;
-        match service {
+        let own = match service {
             // It makes its socket itself.
-            Service::Server if !self.site.has_web_socket() => vec![layout.socket_dir.clone()].into(),
-            Service::Workers => self.export_folders.clone().into(),
-            Service::Server | Service::Scheduler | Service::Monitor => Value::Array(Vec::new()),
-        }
+            Service::Server if !self.site.has_web_socket() => vec![layout.socket_dir.clone()],
+            Service::Workers => self.export_folders.clone(),
+            Service::Server | Service::Scheduler | Service::Monitor => Vec::new(),
+        };
+        own.into_iter().chain(self.more_paths(service)).collect::<Vec<_>>().into()
+    }
+
+    /// The directories of the administrator's choice that a service writes to.
+    fn more_paths(&self, service: Service) -> impl Iterator<Item = String> {
+        self.more_directories.iter().filter(move |(of, _)| *of == service).map(|(_, path)| path.clone())
     }
 
     fn systemd(&mut self) -> Result<()> {
@@ -214,6 +220,7 @@ impl Draft<'_> {
             links.push(link("timers.target", &timer));
         }
         self.view["sandbox"]["local_only"] = (self.site.settings().broker.mode == Mode::Local).into();
+        self.view["sandbox"]["write_paths"] = self.more_paths(Service::Workers).collect::<Vec<_>>().into();
         let service = format!("camcops-exports@{slug}.service");
         self.drop_in(&service, template!("exports-service.conf.hbs"), "which exports are sent")?;
         let timer = format!("camcops-exports@{slug}.timer");

@@ -99,7 +99,10 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "max_tasks_per_child": settings.workers.max_tasks_per_child.get(),
             "max_memory_kb": settings.workers.max_memory_kb.get().map_or(0, |cap| cap.kilobytes()),
             "memory_max_mb": workers_memory_mb(site, concurrency),
+            // Until the recipe has merged the configuration and knows.
+            "more_arguments": [],
         },
+        "scheduler": { "schedule": layout.schedule(), "own_schedule": "", "more_arguments": [] },
         "monitor": {
             "port": site.monitor_port(),
             "user": settings.monitor.user.as_str(),

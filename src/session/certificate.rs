@@ -3,6 +3,7 @@
 use crate::base::error::Exit;
 use crate::certificate::{self, Pair};
 use crate::drivers::acme;
+use crate::probe::tls::is_trusted_here;
 use crate::session::Session;
 use crate::settings::TlsMode;
 use crate::site::Certificate;
@@ -12,6 +13,11 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 impl Session {
+    /// Whether this machine's own trust store accepts a certificate for the main name of the site. A staged tree has none.
+    pub(crate) fn is_trusted(&self, leaf: &[u8], others: &[&[u8]]) -> bool {
+        self.host.staged_root().is_none() && is_trusted_here(leaf, others, &self.names()[0], SystemTime::now())
+    }
+
     /// The certificate that is there, or a new one.
     pub(crate) fn certificate(&self) -> Result<Certificate> {
         match self.settings().tls.mode {
@@ -41,6 +47,7 @@ impl Session {
             chain: None,
             names: &names,
             now: SystemTime::now(),
+            is_trusted: &|_, _| false,
         });
         let refused: Vec<String> = findings
             .iter()
@@ -171,6 +178,7 @@ impl Session {
             chain: shown_chain.as_deref().zip(chain_bytes.as_deref()),
             names: &names,
             now: SystemTime::now(),
+            is_trusted: &|leaf, others| self.is_trusted(leaf, others),
         });
         let with_key = |path, bytes: Option<&[u8]>| {
             let holds_key = bytes.is_some_and(certificate::holds_key);

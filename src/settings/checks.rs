@@ -135,6 +135,11 @@ fn check_database(settings: &Settings, found: &mut Contradictions) {
         "is only for database.readonly_user, which is not set",
     );
     found.refuse(
+        database.readonly_user.is_none() && database.readonly_everything,
+        ["database.readonly_everything", "database.readonly_user"],
+        "is only for database.readonly_user, which is not set",
+    );
+    found.refuse(
         database.readonly_user.is_some()
             && database.readonly_user.as_ref().map(|user| user.as_str())
                 == database.user.as_ref().map(|user| user.as_str()),

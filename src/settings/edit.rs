@@ -3,6 +3,8 @@
 //! The text is cut and joined at the places that the parser reports, instead of being written
 //! anew from a document, so that everything else stays byte for byte, even the ends of lines.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -16,7 +18,8 @@ use super::problem::{Problem, line_of};
 /// Sets (`Some`) or unsets (`None`) one key in the text of a settings file.
 ///
 /// The value is read as `--set` reads it. Comments, order and blank lines stay. A key that does
-/// not exist can still be unset where the text has it, so that a mistake can be taken out.
+/// not exist can still be unset where the text has it, so that a mistake can be taken out. A section is unset with all its
+/// keys.
 pub(crate) fn edit_text(text: &str, key: &str, value: Option<&str>) -> Result<String, Problem> {
     let document = parse_document(text)?;
     let path = split_name(key);
@@ -38,7 +41,7 @@ pub(crate) fn edit_text(text: &str, key: &str, value: Option<&str>) -> Result<St
         }
         None => match found {
             Some(found) => confirm_edit(&document, remove_value(text, &found), &path, None),
-            None if has_table(&document, &path) => Err(only_an_editor(&path)),
+            None if table::is_one(&document, &path) => table::remove_whole(text, &path),
             None => Target::find(&path).map(|_| text.into()),
         },
     }
@@ -205,15 +208,6 @@ fn confirm_edit(
 
 fn only_an_editor(path: &[&str]) -> Problem {
     Problem::new(join_name(path), "is written in a way that only an editor can change: `camcops-provision config edit`")
-}
-
-/// Whether the text has tables of this name, which are no value.
-fn has_table(document: &Document<&str>, path: &[&str]) -> bool {
-    let mut item = Some(document.as_item());
-    for name in path {
-        item = item.and_then(|item| item.as_table_like()?.get(name));
-    }
-    item.is_some_and(Item::is_array_of_tables)
 }
 
 fn all_values(table: &dyn TableLike) -> BTreeMap<Vec<String>, String> {

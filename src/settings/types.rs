@@ -223,11 +223,11 @@ checked_text! {
 
 checked_text! {
     /// A time zone by its name in the time zone database.
-    Timezone, allowed "Area/City", |zone| {
+    Timezone, allowed "a time zone of tzdata such as Area/City or UTC", |zone| {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_+-".contains(&b);
         let parts = zone.split('/').collect::<Vec<_>>();
         let is_part = |part: &&str| !part.is_empty() && part.bytes().all(is_plain);
-        let is_zone = (2..=3).contains(&parts.len()) && parts.iter().all(is_part);
+        let is_zone = (1..=3).contains(&parts.len()) && zone.len() <= 64 && parts.iter().all(is_part);
         ensure!(is_zone, "{zone:?} does not look like a time zone");
     }
 }

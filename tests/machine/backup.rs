@@ -307,6 +307,15 @@ fn takes_dumps_of_others(machine: &Booted) {
     }
     assert_eq!(databases(machine), ONLY_OURS);
     machine.run("test ! -e /root/owned; mysql --execute 'SELECT * FROM other.kept'");
+    let packed = told(machine, "backup create --out /root/own.sql.zst");
+    assert_eq!(packed["encrypted"], false, "{packed}");
+    assert_eq!(machine.run("od -An -tx1 -N4 /root/own.sql.zst").trim(), "28 b5 2f fd");
+    for (end, read) in [("sql", "cat"), ("sql.gz", "zcat")] {
+        told(machine, &format!("backup create --out /root/own.{end}"));
+        let last = machine.run(&format!("{read} /root/own.{end} | tail -n 1; stat --format %a /root/own.{end}"));
+        assert!(last.starts_with("-- Dump completed on") && last.ends_with("\n600\n"), "{last}");
+    }
+    refused(machine, "camcops-provision backup create --out /root/own.sql", 73, "it is there already");
     machine.run("mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000'");
     machine.run("camcops-provision backup restore /root/foreign.sql.gz --confirm camcops");
     let rows = machine

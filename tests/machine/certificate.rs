@@ -105,9 +105,30 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_first_one() {
     let former = told["former"].as_array().unwrap();
     assert!(former.iter().any(|one| one["fingerprint_sha256"] == second.as_str()), "{told:#}");
 
+    comes_in_one_file(&machine);
     back_to_its_own(&machine);
     tablets.end_unnoticed();
     all_were_answered(&machine, "visitor");
+}
+
+/// As an authority on Windows hands it out.
+fn comes_in_one_file(machine: &Booted) {
+    let before = served(machine);
+    machine.run("camcops-provision cert csr > /root/request");
+    machine.run(SIGN);
+    machine.run(
+        "cd /root/ca; umask 077; printf 'open, Sesame' > word; printf other > wrong
+         openssl pkcs12 -export -inkey /etc/camcops/tls/camcops-*.key -in leaf.crt -certfile below.crt -passout file:word -out site.pfx",
+    );
+    let arguments = "cert install --pfx /root/ca/site.pfx";
+    refused(machine, arguments, 64, "--password-file");
+    refused(machine, &format!("{arguments} --password-file /root/ca/wrong"), 65, "the password is wrong");
+    let told = machine.run(&format!("camcops-provision {arguments} --password-file - < /root/ca/word 2>&1"));
+    assert!(!told.contains("warning"), "{told}");
+    assert_ne!(served(machine), before);
+    machine.run("camcops-provision cert verify; ! ls /run/camcops-provision/pfx-* 2> /dev/null");
+    assert_eq!(machine.run("ls /etc/camcops/tls | wc -l").trim(), "2");
+    nothing_is_pending(machine);
 }
 
 /// The pair that Apache's site names is whole, Apache takes it, and serves it.

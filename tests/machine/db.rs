@@ -144,6 +144,10 @@ fn upgrades(machine: &Booted) {
         78,
         "config set site.environment test",
     );
+    let asked = machine.run(
+        "camcops-provision db shell --admin <<< 'SELECT CURRENT_USER(), DATABASE()'; ! ls /run/camcops-provision/shell-* 2> /dev/null",
+    );
+    assert!(asked.contains("root@localhost\tcamcops"), "{asked}");
     let shown = machine.run("camcops-provision db upgrade --show-sql");
     assert!(shown.contains("CREATE TABLE"), "{shown}");
     let told = json(machine, "upgrade");
@@ -255,7 +259,20 @@ fn lets_an_analyst_read(machine: &Booted) {
          mysql --defaults-file=/root/reader.cnf camcops --execute 'SELECT COUNT(*) FROM patient'
          if mysql --defaults-file=/root/reader.cnf camcops --execute 'DELETE FROM patient' 2> /dev/null; then exit 1; fi
          if mysql --defaults-file=/root/reader.cnf mysql --execute 'SELECT 1' 2> /dev/null; then exit 1; fi
+         mysql --defaults-file=/root/reader.cnf camcops --execute 'SELECT username, superuser FROM _security_users'
+         for secret in hashedpw mfa_secret_key '*'; do
+             if mysql --defaults-file=/root/reader.cnf camcops --execute \"SELECT $secret FROM _security_users\" 2> /dev/null; then exit 1; fi
+         done
+         for table in _security_audit _security_webviewer_sessions _export_recipients; do
+             if mysql --defaults-file=/root/reader.cnf camcops --execute \"SELECT 1 FROM $table\" 2> /dev/null; then exit 1; fi
+         done
          test \"$(stat --format=%a:%U /etc/camcops/secrets/camcops/readonly)\" = 600:root
+         camcops-provision plan --exit-code
+         camcops-provision db grant-readonly --everything
+         mysql --defaults-file=/root/reader.cnf camcops --execute 'SELECT hashedpw FROM _security_users; SELECT 1 FROM _security_audit LIMIT 1'
+         camcops-provision config unset database.readonly_everything
+         camcops-provision install --yes --only database
+         if mysql --defaults-file=/root/reader.cnf camcops --execute 'SELECT hashedpw FROM _security_users' 2> /dev/null; then exit 1; fi
          camcops-provision plan --exit-code
          camcops-provision config unset database.readonly_user
          mysql --execute 'DROP USER camcops_reports@localhost'",

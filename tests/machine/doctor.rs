@@ -525,5 +525,8 @@ fn an_unfit_machine_is_refused_before_the_first_change() {
     assert_eq!(code, 73, "{why}");
     assert!(why.contains("not ready; nothing was changed"), "{why}");
     assert!(why.contains("http at 0.0.0.0:80 is in use by"), "{why}");
+    assert!(why.contains("install --ignore ports"), "{why}");
+    let (code, out, _) = machine.tried("camcops-provision doctor --preflight ports --ignore ports");
+    assert!(code == 0 && out.contains("skipped (--ignore)"), "{out}");
     assert_eq!(machine.run("ls /var/lib/camcops-provision 2> /dev/null || echo none"), "none\n");
 }

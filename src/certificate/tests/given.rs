@@ -39,6 +39,11 @@ fn chains_out_of_order() {
     );
     finds(&chain.files(&[leaf]), &["warn server.crt comes without the certificate of \"Issuing CA\""]);
     finds(&chain.files(&[leaf, issuing, middle, root]), &["warn server.crt includes the root (\"Root CA\")"]);
+    // What this machine's own store accepts is no reason to worry anybody.
+    let whole: [&str; 4] = [leaf, issuing, middle, root];
+    for parts in [&whole[..1], &whole] {
+        finds(&Files { trusted: true, ..chain.files(parts) }, &[]);
+    }
     finds(
         &chain.files(&[issuing, middle]).with_chain(&[leaf]),
         &["refuse chain.pem holds the server's certificate (\"camcops.example.org\"), which belongs into server.crt"],
@@ -329,4 +334,24 @@ fn a_finding_is_plain_data() {
     let files = Files::fixture("no-san.crt", "no-san.key");
     let finding = files.check().remove(0);
     assert!(finding.to_string().starts_with("/etc/ssl/server.crt has no subjectAltName, and clients no longer"));
+}
+
+#[test]
+fn a_bag_of_certificates_is_put_in_order() {
+    let chain = Chain::new();
+    let (leaf, issuing, middle, root) = (&chain.leaf, &chain.issuing.pem(), &chain.middle.pem(), &chain.root.pem());
+    let stranger = CertifiedIssuer::self_signed(authority("Stranger"), KeyPair::generate().unwrap()).unwrap();
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    let key = String::from_utf8(chain.files(&[leaf]).key).unwrap();
+    let bag = [root, &stranger.pem(), issuing, &other, leaf, middle, &key]
+        .map(|one| format!("Bag Attributes\n    x\n{one}"))
+        .concat();
+    let (certificates, found) = order_by_key(bag.as_bytes()).unwrap();
+    let summaries = summarize_all(&certificates, now()).unwrap();
+    let names: Vec<&str> = summaries.iter().map(|one| one.subject.as_str()).collect();
+    assert_eq!(names, ["CN=camcops.example.org", "CN=Issuing CA", "CN=Middle CA"]);
+    assert!(key_fits_certificate(&certificates, &found));
+    let files = Files::new(certificates, found.to_vec(), &["camcops.example.org"]);
+    finds(&files, &[]);
+    assert!(order_by_key([root, issuing, &key].map(String::as_str).concat().as_bytes()).is_none());
 }

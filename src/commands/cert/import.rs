@@ -1,5 +1,6 @@
 //! What an administrator brought along, checked before anything is touched.
 
+use super::pfx::{UnpackedPfx, unpack_pfx};
 use super::waiting_key;
 use crate::base::error::Exit;
 use crate::base::text::absolute_path;
@@ -24,6 +25,54 @@ pub(crate) struct ImportedPair {
 impl ImportedPair {
     /// Reads it and refuses what would not work.
     pub(crate) fn read(site: &Session, flags: &CertInstall) -> Result<ImportedPair> {
+        let given = match &flags.pfx {
+            Some(file) => Given::unpacked(site, file, flags.password_file.as_deref())?,
+            None => Given::read(site, flags)?,
+        };
+        let Given { certificate, chain, key, mut findings } = given;
+        let names = site.names();
+        findings.extend(certificate::check_given(&GivenFiles {
+            certificate: (&certificate.0, &certificate.1),
+            key: (&key.0, &key.1),
+            chain: chain.as_ref().map(|(path, chain)| (path.as_path(), chain.as_slice())),
+            names: &names,
+            now: SystemTime::now(),
+            is_trusted: &|leaf, others| site.is_trusted(leaf, others),
+        }));
+        let (refused, warnings): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|finding| finding.severity == Severity::Refuse);
+        if !refused.is_empty() {
+            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            return Err(Exit::Unusable.because(lines.join("\n")));
+        }
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        if flags.pfx.is_none() && flags.key.is_none() && key.0 == certificate.0 {
+            warnings.push(format!(
+                "--cert {}: the private key in it is stored in a separate file, which only root can read",
+                key.0.display()
+            ));
+        }
+        let parts = [Some(certificate.1), chain.map(|(_, chain)| chain)];
+        let certificates = parts.iter().flatten();
+        let certificate = certificates.filter_map(|part| certificate::certificates_only(part)).flatten().collect();
+        Ok(ImportedPair { certificate, key: key.1, warnings })
+    }
+}
+
+/// A path, and what stands there.
+type GivenPart = (PathBuf, Zeroizing<Vec<u8>>);
+
+/// What was brought along, not yet checked as a pair.
+struct Given {
+    certificate: GivenPart,
+    chain: Option<GivenPart>,
+    key: GivenPart,
+    findings: Vec<CertificateFinding>,
+}
+
+impl Given {
+    /// From files of their own.
+    fn read(site: &Session, flags: &CertInstall) -> Result<Given> {
         let host = &site.host;
         let file = flags.cert.as_deref().context("--cert is missing")?;
         let (entry, certificate) = read_bytes(host, "--cert", file)?;
@@ -34,11 +83,11 @@ impl ImportedPair {
                 let (entry, chain) = read_bytes(host, "--chain", path)?;
                 let chain = Zeroizing::new(chain);
                 findings.extend(open_keys(path, &entry, &chain));
-                Some(chain)
+                Some((path.clone(), chain))
             }
             None => None,
         };
-        let (key_path, key) = match &flags.key {
+        let key = match &flags.key {
             Some(path) => {
                 let (entry, key) = read_bytes(host, "--key", path)?;
                 // Root's copy is no secret where everybody has read the original.
@@ -48,31 +97,18 @@ impl ImportedPair {
             }
             None => present_key(site, file, &certificate)?,
         };
-        let names = site.names();
-        findings.extend(certificate::check_given(&GivenFiles {
-            certificate: (file, &certificate),
-            key: (&key_path, &key),
-            chain: flags.chain.as_deref().zip(chain.as_ref().map(|chain| chain.as_slice())),
-            names: &names,
-            now: SystemTime::now(),
-        }));
-        let (refused, warnings): (Vec<_>, Vec<_>) =
-            findings.into_iter().partition(|finding| finding.severity == Severity::Refuse);
-        if !refused.is_empty() {
-            let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
-            return Err(Exit::Unusable.because(lines.join("\n")));
-        }
-        let parts = [Some(certificate), chain];
-        let certificates = parts.iter().flatten();
-        let certificate = certificates.filter_map(|part| certificate::certificates_only(part)).flatten().collect();
-        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        if flags.key.is_none() && key_path == file {
-            warnings.push(format!(
-                "--cert {}: the private key in it is stored in a separate file, which only root can read",
-                file.display()
-            ));
-        }
-        Ok(ImportedPair { certificate, key, warnings })
+        Ok(Given { certificate: (file.to_owned(), certificate), chain, key, findings })
+    }
+
+    /// From one file of PKCS#12, whose password keeps its key.
+    fn unpacked(site: &Session, file: &Path, password_file: Option<&Path>) -> Result<Given> {
+        let UnpackedPfx { certificates, key } = unpack_pfx(site, file, password_file)?;
+        Ok(Given {
+            certificate: (file.to_owned(), Zeroizing::new(certificates)),
+            chain: None,
+            key: (file.to_owned(), key),
+            findings: Vec::new(),
+        })
     }
 }
 
@@ -81,7 +117,7 @@ fn open_keys(path: &Path, entry: &PathInfo, pem: &[u8]) -> Vec<CertificateFindin
     if certificate::holds_key(pem) { certificate::permission_findings(path, entry.mode, 0) } else { Vec::new() }
 }
 
-fn read_bytes(host: &Host, flag: &str, path: &Path) -> Result<(PathInfo, Vec<u8>)> {
+pub(super) fn read_bytes(host: &Host, flag: &str, path: &Path) -> Result<(PathInfo, Vec<u8>)> {
     let path = absolute_path(path)?;
     match host.look_and_read(&host.followed(&path)?)? {
         Some((entry, Some(bytes))) => Ok((entry, bytes)),

@@ -1,7 +1,7 @@
 //! `config set` of a secret of CamCOPS: it comes from a prompt, a file or standard input, goes into a file for root alone,
 //! and the setting names that.
 
-use super::{report_change, rewrite_file};
+use super::{change_settings, report_change, rewrite_file};
 use crate::base::error::Exit;
 use crate::base::prompt::has_terminal;
 use crate::base::report::Report;
@@ -83,6 +83,26 @@ pub(super) fn unset_secret(global: &Global, setting: &str) -> Result<Report> {
     let file = rewrite_file(global, &[(setting, None), (&by_file, None)])?;
     host.remove_file(&kept_in(&secrets_of(&host, global)?, &section, &key))?;
     Ok(report_change(&file.path, file.changed))
+}
+
+/// Takes a setting or a whole section out, with the files that are ours of the secrets in it.
+pub(super) fn unset_others(global: &Global, setting: &str) -> Result<Report> {
+    let report = change_settings(global, &[(setting, None)])?;
+    let path = settings::split_name(setting);
+    let section = match path.as_slice() {
+        [config] if config == "config" => None,
+        [config, section] if config == "config" => Some(section.as_str()),
+        _ => return Ok(report),
+    };
+    let host = open_host(global)?;
+    let secrets = secrets_of(&host, global)?;
+    for name in host.list(&secrets)?.unwrap_or_default() {
+        let of = name.split_once('.').map(|(of, _)| of);
+        if of.is_some() && (section.is_none() || section == of) {
+            host.remove_file(&format!("{secrets}/{name}"))?;
+        }
+    }
+    Ok(report)
 }
 
 fn secrets_of(host: &Host, global: &Global) -> Result<String> {

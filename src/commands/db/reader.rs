@@ -22,6 +22,7 @@ use serde_json::json;
 
 const USER: &str = "database.readonly_user";
 const HOST: &str = "database.readonly_host";
+const EVERYTHING: &str = "database.readonly_everything";
 
 /// Makes the account, or mends it, and says where its password is.
 pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly) -> Result<Report> {
@@ -34,6 +35,7 @@ pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly) -> Re
     changes.retain(|(key, value)| {
         let is = match *key {
             USER => settings.readonly_user.as_ref().map(|user| user.as_str()),
+            EVERYTHING => settings.readonly_everything.then_some("true"),
             _ => settings.readonly_host.as_ref().map(|host| host.as_str()),
         };
         is != Some(value.as_str())
@@ -99,6 +101,7 @@ fn wanted_settings(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'stati
     }
     let mut changes = vec![(USER, user.to_owned())];
     changes.extend(wanted_host.map(|host| (HOST, host.to_owned())));
+    changes.extend(flags.everything.then(|| (EVERYTHING, "true".to_owned())));
     Ok(changes)
 }
 
@@ -166,13 +169,19 @@ fn report_granted(site: &Session, known: &Database, changed: usize, alone: Optio
         "user": user,
         "host": from,
         "password_file": file,
+        "everything": settings.readonly_everything,
         "changed": changed > 0,
         "warning": warning,
     }));
     let nothing = if changed == 0 { "nothing to do: " } else { "" };
     report.with_warnings(warning).with_remark(format!(
-        "{nothing}{user}{} can read {} and nothing else; its password is in {file}",
+        "{nothing}{user}{} can read {}{}; its password is in {file}",
         from.map(|host| format!("@{host}")).unwrap_or_default(),
-        known.database
+        known.database,
+        match settings.readonly_everything {
+            true => " completely, and nothing else",
+            false =>
+                " except the audit trail, sessions and users' secrets (--everything includes them), and nothing else",
+        }
     ))
 }

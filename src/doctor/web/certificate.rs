@@ -67,6 +67,7 @@ pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
             chain: chain_path.as_deref().map(Path::new).zip(chain.as_deref()),
             names: &names,
             now,
+            is_trusted: &|leaf, others| site.is_trusted(leaf, others),
         });
         for one in given {
             let found = format!("{} {}", one.file.display(), one.what);

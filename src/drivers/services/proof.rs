@@ -3,6 +3,7 @@
 use super::member::{Member, ServiceRole};
 use super::{ProofResult, ServiceManager, ServiceState, apache};
 use crate::base::secret::Secret;
+use crate::camcops_conf::Ini;
 use crate::host::secrets::KeptSecret;
 use crate::host::{Host, processes};
 use crate::probe::{Cause, Trouble, broker, monitor, site, web};
@@ -25,7 +26,7 @@ pub(crate) async fn ask_member(
             endpoint.answers(known.patience()).await.map(drop)
         }
         ServiceRole::Workers => ask_workers(host, known).await,
-        ServiceRole::Scheduler => ask_scheduler(known, seen),
+        ServiceRole::Scheduler => ask_scheduler(host, known, seen),
         ServiceRole::Monitor => ask_monitor(host, known).await,
         ServiceRole::Web => ask_as_visitor(known).await,
         ServiceRole::Extra => return try_connection(known, member).await,
@@ -61,9 +62,11 @@ async fn ask_workers(host: &Host, known: &ServiceManager) -> ProofResult {
 }
 
 /// It has its schedule open and goes on. It writes to it only when a task was due, which may be once a day.
-fn ask_scheduler(known: &ServiceManager, seen: &ServiceState) -> ProofResult {
+fn ask_scheduler(host: &Host, known: &ServiceManager, seen: &ServiceState) -> ProofResult {
     let tell = |text: String| Err(make_trouble(Cause::Silent, text));
-    let schedule = format!("{}/celerybeat-schedule", known.layout.state);
+    let config = host.read_text(&known.layout.config).ok().flatten().unwrap_or_default();
+    let given = Ini::parse(&config).get("export", "CELERY_BEAT_SCHEDULE_DATABASE").unwrap_or_default();
+    let schedule = known.layout.schedule_at(&given).unwrap_or_else(|| known.layout.schedule());
     let Some(pid) = seen.pid else {
         return tell("it has no process".into());
     };

@@ -2,11 +2,11 @@
 //!
 //! Facets: `login`, which is a real login into the database, or for an account of another machine the right password; `method`, `password` or `socket`; `passwords`, one or two;
 //! `former`, a real login with the password that another one takes the place of; `tls`, whether the server insists on it;
-//! and `grants`, compared both ways.
+//! `grants`, compared both ways; and `reads`, what an account that only reads may read of the tables that there are.
 
 use super::grants::{APPLICATION, ENOUGH, lacking_grants, on_database, read_grants, replace_grants};
 use super::server::{DatabaseServer, PATIENCE, Power};
-use super::{AccountPurpose, Database, DatabaseAccount, checked_only, passwords, quote};
+use super::{AccountPurpose, Database, DatabaseAccount, checked_only, passwords, quote, reading};
 use crate::base::error::Exit;
 use crate::host::Host;
 use crate::journal::{self, Journal};
@@ -30,6 +30,7 @@ pub(crate) async fn observe(known: &Database, host: &Host, name: &str) -> Result
     }
     let (user, from) = split_name(name)?;
     let mut facets = Facets::new();
+    let mut has_tables = true;
     if checked_only(server) {
         let lacking = lacking_grants(known).await?;
         facets = facets.with(
@@ -58,15 +59,19 @@ pub(crate) async fn observe(known: &Database, host: &Host, name: &str) -> Result
         if method == "password" {
             facets = facets.with("passwords", passwords::passwords_taken(server, user, from).await?);
         }
-        facets = facets
-            .with("method", method)
-            .with("tls", tls)
-            .with("grants", FacetValue::Set(read_grants(server, user, from).await?));
+        let grants = read_grants(server, user, from).await?;
+        if known.account(user).is_some_and(|account| account.purpose == AccountPurpose::Reading) {
+            let (reads, is_any) = reading::observe_reading(known, &grants).await?;
+            facets = facets.with("reads", reads);
+            has_tables = is_any;
+        }
+        facets = facets.with("method", method).with("tls", tls).with("grants", FacetValue::Set(grants));
     }
     if let Some(account) = known.account(user) {
         let login = match account.is_for_others {
             true => try_from_elsewhere(known, account, from).await?,
-            false => try_login(host, known, account).await?,
+            // Who may read no table yet may not enter the database either.
+            false => try_login(host, known, account, has_tables).await?,
         };
         facets = facets.with("login", login);
         if let Some(former) = known.former(account) {
@@ -76,9 +81,10 @@ pub(crate) async fn observe(known: &Database, host: &Host, name: &str) -> Result
     Ok(State::Present(facets))
 }
 
-async fn try_login(host: &Host, known: &Database, account: &DatabaseAccount) -> Result<&'static str> {
+async fn try_login(host: &Host, known: &Database, account: &DatabaseAccount, has_tables: bool) -> Result<&'static str> {
     match known.endpoint(host, account) {
-        Some(endpoint) => login_answer(known, &endpoint).await,
+        Some(endpoint) if has_tables => login_answer(known, &endpoint).await,
+        Some(endpoint) => login_answer(known, &DatabaseAddress { database: String::new(), ..endpoint }).await,
         None => Ok("not yet"),
     }
 }
@@ -171,6 +177,9 @@ pub(crate) async fn enforce(known: &Database, host: &Host, name: &str, after: &S
     if wanted.text("tls") == Some("required") && found("tls") != Some("required") {
         server.change(&format!("ALTER USER {quoted} REQUIRE SSL")).await?;
     }
+    if wanted.text("reads").is_some() {
+        reading::set_reading(known, &quoted, user, from).await?;
+    }
     if let Some(FacetValue::Set(wanted)) = wanted.get("grants") {
         // MySQL takes what is granted on the database, too, when everything on the server is revoked.
         for _ in 0..2 {
@@ -241,6 +250,16 @@ fn refuse_foreign(host: &Host, known: &Database, name: &str, before: &State, wan
         if let Some(grant) = has.difference(wanted).find(elsewhere) {
             return not_ours(
                 &format!("may do more than CamCOPS needs ({grant}), which somebody may rely on"),
+                "or revoke that yourself",
+            );
+        }
+    }
+    if let (Some(_), Some(FacetValue::Set(has))) = (wanted.text("reads"), found.get("grants")) {
+        let of_a_table = format!(" ON {}.", quote::quote_name(&known.database));
+        let of_all = format!(" ON {}", on_database(&quote::quote_pattern(&known.database)));
+        if let Some(grant) = has.iter().find(|grant| !grant.contains(&of_a_table) && !grant.ends_with(&of_all)) {
+            return not_ours(
+                &format!("may do more than read CamCOPS's data ({grant}), which somebody may rely on"),
                 "or revoke that yourself",
             );
         }

@@ -8,7 +8,7 @@ use crate::host::{Child, Ended, Host};
 use crate::layout::{Layout, PYTHON_HOME};
 use crate::settings::Backup;
 use anyhow::{Context, Result, bail};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// How long to wait for a command of an earlier run that was cut.
@@ -28,6 +28,8 @@ pub(crate) struct Application {
     pub(crate) tell: Tell,
     /// The dump that was just made while nobody could write: a migration needs no other one.
     pub(crate) dumped: RefCell<Option<String>>,
+    /// Whether a migration leaves CamCOPS's index of tasks as it is.
+    pub(crate) no_reindex: Cell<bool>,
     pub(super) layout: Layout,
     revisions: RefCell<Option<Option<Rc<Revisions>>>>,
 }
@@ -56,6 +58,7 @@ impl Application {
             recipient: recipient.map(|recipient| recipient.as_str().to_owned()),
             tell,
             dumped: RefCell::default(),
+            no_reindex: Cell::default(),
             layout: layout.clone(),
             revisions: RefCell::default(),
         }

@@ -126,8 +126,9 @@ async fn migrate_tables(
             "the old data is in the dump {whole}: `camcops-provision backup restore {whole} --confirm {database}` with the release that made it"
         );
     }
-    let child =
-        application.command(host, "camcops_server")?.args(["upgrade_db", "--config", &application.layout.config]);
+    let reindex = application.no_reindex.get().then_some("--no_reindex");
+    let arguments = ["upgrade_db", "--config", &application.layout.config].into_iter().chain(reindex);
+    let child = application.command(host, "camcops_server")?.args(arguments);
     let steps = Steps::new(application, revisions);
     let ended = child.end_telling(|line| steps.hear(line))?;
     check_success(&ended, "upgrade_db", &way_back)?;

@@ -230,6 +230,9 @@ fn session(root: &Path, case: &Case) -> Session {
         let password = Secret::new(password.clone());
         session.drivers.superuser_password.replace(Some(password));
     }
+    if let Some(application) = &session.drivers.application {
+        application.no_reindex.set(case.machine.no_reindex);
+    }
     if let (Some(dump), Some(application)) = (&case.machine.dumped, &session.drivers.application) {
         application.dumped.replace(Some(dump.clone()));
     }

@@ -47,11 +47,14 @@ impl<'a> ClientLogin<'a> {
 
     /// A client that logs in this way.
     pub(crate) fn client(&self, program: &'a str) -> Child<'a> {
-        let child = self.host.child(program).bare().args([format!("--defaults-file={}", self.login)]);
-        match &self.authority {
-            Some(authority) => child.args([format!("--ssl-ca={authority}")]),
-            None => child,
-        }
+        self.host.child(program).bare().args(self.arguments())
+    }
+
+    /// What makes a client log in this way.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let login = format!("--defaults-file={}", self.login);
+        let authority = self.authority.as_ref().map(|authority| format!("--ssl-ca={authority}"));
+        [login].into_iter().chain(authority).collect()
     }
 
     /// Which of the clients there is: the other family's may not understand its own server.

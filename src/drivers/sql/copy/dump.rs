@@ -63,7 +63,7 @@ pub(crate) fn check_room(host: &Host, directory: &str, needed: u64, what: &str) 
     Ok(())
 }
 
-/// Dumps the database of the site into a file that was just made.
+/// Dumps the database of the site into a file that was just made, compressed by zstd.
 pub(crate) async fn write_dump(
     host: &Host,
     known: &Database,
@@ -71,6 +71,18 @@ pub(crate) async fn write_dump(
     size: u64,
     file: File,
     recipient: Option<&str>,
+) -> Result<Dumped> {
+    let packer = Packer::new(host, file, recipient)?;
+    pack_dump(host, known, tables, size, packer).await
+}
+
+/// Dumps the database of the site by way of a packer.
+pub(crate) async fn pack_dump(
+    host: &Host,
+    known: &Database,
+    tables: &[String],
+    size: u64,
+    mut packer: Packer<'_>,
 ) -> Result<Dumped> {
     let (server, database) = (&known.server, &known.database);
     let family = server.identity().await?.family;
@@ -95,7 +107,6 @@ pub(crate) async fn write_dump(
     for view in sql::views_of(server, database).await? {
         child = child.args([format!("--ignore-table={database}.{view}")]);
     }
-    let mut packer = Packer::new(host, file, recipient)?;
     let mut flow = child.args(["--", database]).flow(Ends::Output)?;
     let mut output = flow.output.take().context("it has no output")?;
     let mut scan = DumpScan::default();
