@@ -191,7 +191,7 @@ fn refuses(machine: &Booted) {
     let told = asked(&format!("{index} --offline --wheelhouse /srv/both"));
     assert!(told.contains("not checked, because of --offline or network.offline"), "{told}");
     let told = asked("--set network.pip_index_url=http://127.0.0.1:1/simple/");
-    assert!(told.contains("could not be asked: [Errno 111] Connection refused"), "{told}");
+    assert!(told.contains("could not be queried: [Errno 111] Connection refused"), "{told}");
     machine.run("systemctl stop index");
     let (code, said) = upgrade(machine, "--set camcops.version=2.4.24+1");
     assert_eq!(code, 1, "{said}");
@@ -328,7 +328,7 @@ fn fails_when_the_workers_start(machine: &Booted) {
     machine.run(&format!("cp /srv/celery {celery}"));
     let (code, said, why) = machine.tried("camcops-provision install --yes");
     assert_eq!(code, 0, "{said}{why}");
-    assert!(why.contains("was going back to CamCOPS 2.4.24"), "{why}");
+    assert!(why.contains("return to CamCOPS 2.4.24 was interrupted"), "{why}");
     assert_eq!(revision(machine), "0086\n");
     is_in_use(machine, OLD);
     assert_eq!(query(machine, "SHOW DATABASES LIKE 'camcops%'"), "camcops\n");

@@ -126,7 +126,7 @@ fn what_is_wrong_is_refused(target: &Booted) {
     refused(
         &format!("--set camcops.version=2.4.23 install --yes --bundle {FILE}"),
         65,
-        "and this machine wants 2.4.23",
+        "but this machine needs 2.4.23",
     );
 }
 

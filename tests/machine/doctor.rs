@@ -459,7 +459,7 @@ fn web(machine: &Booted) {
     for (line, words) in [
         (
             "ProxyPass /x \"unix:/run/camcops/camcops.socket|https://x.invalid/\"",
-            "other.conf:1: passes to a socket by https",
+            "other.conf:1: passes requests to a socket by https",
         ),
         ("ProxyPass /x/ \"unix:/run/camcops/camcops.socket|http://x.invalid\"", "ends with a slash"),
         ("ProxyPass /x \"unix:/run/other.socket|http://camcops.invalid/\"", "share the worker"),

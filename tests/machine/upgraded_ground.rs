@@ -67,7 +67,7 @@ fn is_told(machine: &Booted) {
     let (_, status, warnings) = machine.tried("camcops-provision status");
     eprintln!("{status}{warnings}");
     assert!(status.contains("the Python that it runs on is gone; run `camcops-provision install`"), "{status}");
-    let stored = "does not start on what an earlier one has stored in /var/lib/rabbitmq/mnesia/rabbit@localhost";
+    let stored = "does not start with the data of an earlier version in /var/lib/rabbitmq/mnesia/rabbit@localhost";
     assert!(warnings.contains(stored), "{warnings}");
     let (code, found, _) = machine.tried("camcops-provision doctor");
     eprintln!("{found}");

@@ -286,7 +286,7 @@ fn an_account_without_a_password_is_asked_as_itself() {
     machine.run("rm /etc/camcops/secrets/camcops/database");
     wait(&machine, settings, &DATABASE).is(69, &["there is no such socket"]);
     start_mariadb(&machine);
-    wait(&machine, settings, &DATABASE).is(69, &["does not let the account camcops in by its socket alone"]);
+    wait(&machine, settings, &DATABASE).is(69, &["does not accept the account camcops by the socket"]);
     sql(
         &machine,
         "CREATE DATABASE camcops; CREATE USER camcops@localhost IDENTIFIED VIA unix_socket; GRANT ALL ON camcops.* TO camcops@localhost;",

@@ -83,12 +83,12 @@ fn killed_at(machine: &Machine, words: &str) {
 
 fn first_tables_are_cut(machine: &Machine) {
     // Cut together with what it started, as a power failure does.
-    killed_at(machine, "tables: revision");
+    killed_at(machine, "table revisions: ");
     machine.run("pkill -KILL -f [u]pgrade_db; until ! pgrep -f [u]pgrade_db > /dev/null; do sleep 0.1; done");
     let left = sql(machine, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'camcops'");
     assert!((2..180).contains(&left.trim().parse().unwrap()), "{left}");
     // Cut alone: what it started goes on, and the next run waits for it.
-    killed_at(machine, "tables: revision");
+    killed_at(machine, "table revisions: ");
     install(machine).is(
         0,
         &[
