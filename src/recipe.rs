@@ -415,7 +415,7 @@ impl<'a> Draft<'a> {
             if let Resource::Directory(path) | Resource::File(path) | Resource::Symlink(path) = &wanted.resource {
                 for parent in parent_directories(path) {
                     if known.insert(parent.clone()) {
-                        let because = "it contains something of CamCOPS";
+                        let because = "contains files of CamCOPS";
                         all.push(self::wanted(Resource::Directory(parent), Facets::new(), wanted.part, because));
                     }
                 }

@@ -32,6 +32,7 @@ static EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("camcops-provision plan --diff", "show also how each file would change"),
             ("camcops-provision --set web.https_port=8443 plan", "try out a setting"),
+            ("camcops-provision plan --out /root/plan.json", "save the plan, for `install --plan /root/plan.json`"),
         ],
     ),
     (
@@ -121,16 +122,31 @@ static EXAMPLES: &[(&str, &[Example])] = &[
     ("cert csr", &[("camcops-provision cert csr > /root/request.csr", "send that file to the authority")]),
     (
         "cert install",
-        &[(
-            "camcops-provision cert install --cert /root/cert.pem --chain /root/chain.pem",
-            "use what the authority sent back",
-        )],
+        &[
+            (
+                "camcops-provision cert install --cert /root/cert.pem --chain /root/chain.pem",
+                "use what the authority sent back",
+            ),
+            ("camcops-provision cert install --pfx /root/cert.pfx", "use a file that Windows exported"),
+        ],
     ),
     ("cert renew", &[("camcops-provision cert renew", "replace a self-signed certificate before it expires")]),
     ("cert verify", &[("camcops-provision cert verify", "check whether tablets accept the certificate")]),
     ("secret list", &[("camcops-provision secret list", "show where the passwords are, and how old")]),
-    ("secret rotate", &[("camcops-provision secret rotate database", "replace the database password")]),
-    ("backup create", &[("camcops-provision backup create", "before a risky change")]),
+    (
+        "secret rotate",
+        &[
+            ("camcops-provision secret rotate database", "replace the database password"),
+            ("camcops-provision secret rotate all", "replace all passwords"),
+        ],
+    ),
+    (
+        "backup create",
+        &[
+            ("camcops-provision backup create", "before a risky change"),
+            ("camcops-provision backup create --out /root/dump.sql.gz", "only the database, as SQL"),
+        ],
+    ),
     ("backup list", &[("camcops-provision backup list", "show names, sizes and ages")]),
     ("backup verify", &[("camcops-provision backup verify", "test-load the latest backup")]),
     (

@@ -201,7 +201,7 @@ fn refuse_other_plan(site: &Session, plan: &Plan, file: &Path) -> Result<()> {
 /// Where changes are made, in a question.
 fn place_of(host: &Host) -> String {
     match host.staged_root() {
-        Some(_) => host.outside("/"),
+        Some(_) => host.outside("/").trim_end_matches('/').to_owned(),
         None => "this machine".to_owned(),
     }
 }
@@ -242,7 +242,7 @@ fn open_for(global: &Global, flags: &Install) -> Result<Session> {
     }
     match &site.drivers.release {
         Some(release) => release.rebuild.set(true),
-        None => return Err(Exit::Usage.because("--rebuild: a staged tree has no release; leave --root out")),
+        None => return Err(Exit::Usage.because("--rebuild: a staged tree has no release; run without --root")),
     }
     Ok(site)
 }
