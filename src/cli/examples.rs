@@ -40,7 +40,7 @@ static EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("camcops-provision status", "show services, versions, certificate and backups"),
             ("camcops-provision status --exit-code --json", "for scripts: exit status 2 if changes are pending"),
-            ("camcops-provision status --html site.html", "as one page for a browser, with plots"),
+            ("camcops-provision status --html /root/status.html", "as one page for a browser, with plots"),
         ],
     ),
     (
