@@ -9,6 +9,7 @@ mod site;
 use crate::base::progress::ProgressMode;
 use crate::base::terminal::{Color, Style};
 use crate::layout;
+use crate::recipe::front::FrontServer;
 use clap::error::Error;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
@@ -272,6 +273,9 @@ reads it from standard input. It is stored in a file that only root can read, an
     Render {
         /// Path of the file, or the end of its path [default: camcops.conf]
         path: Option<String>,
+        /// Print what a web server of your own needs to stand in front of the site instead
+        #[arg(long = "for", value_enum, value_name = "SERVER", conflicts_with = "path")]
+        front: Option<FrontServer>,
     },
     /// Print an example settings file with every key, its meaning and its default
     Keys,

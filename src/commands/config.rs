@@ -9,6 +9,7 @@ use crate::cli::{ConfigCommand, Global};
 use crate::doctor::paths::path_problems;
 use crate::host::named_file::{hidden_beside, remove_file, replace_file, write_private};
 use crate::host::take_over::run_on_terminal;
+use crate::recipe::front::{FrontServer, render_front};
 use crate::resource::{Resource, Shown};
 use crate::session::sources::{read_sources, settings_file};
 use crate::session::timezone::resolve_settings;
@@ -34,7 +35,8 @@ pub(crate) fn run(global: &Global, command: ConfigCommand) -> Result<Report> {
         ConfigCommand::Unset { key } => secret::unset_others(global, &key),
         ConfigCommand::Edit => edit_settings(global),
         ConfigCommand::Validate => validate_settings(global),
-        ConfigCommand::Render { path } => render_file(&Session::open(global)?, path.as_deref()),
+        ConfigCommand::Render { front: Some(server), .. } => render_for(&Session::open(global)?, server),
+        ConfigCommand::Render { path, front: None } => render_file(&Session::open(global)?, path.as_deref()),
         ConfigCommand::Keys => Ok(Report::new(json!({ "keys": settings::all_keys() })).with_text(settings::example())),
     }
 }
@@ -226,6 +228,12 @@ fn try_settings(site: &Session) -> Result<(Verdict, Vec<String>)> {
     let told = recipe.warnings.iter().chain(recipe.missing.iter().map(|(_, what)| what)).cloned();
     let told = told.chain(path_problems(site, &text)?).collect();
     Ok((trial::try_configuration(site, &recipe)?, told))
+}
+
+fn render_for(site: &Session, server: FrontServer) -> Result<Report> {
+    let found = site.read_existing(&site.journal()?)?;
+    let text = render_front(site, &found, server)?;
+    Ok(Report::new(json!({ "for": format!("{server:?}").to_lowercase(), "content": text })).with_text(text))
 }
 
 fn render_file(site: &Session, path: Option<&str>) -> Result<Report> {

@@ -245,7 +245,7 @@ fn extra_view(site: &Site, extra: &ExtraService) -> Value {
 }
 
 /// The headers by which CamCOPS, WebOb, Pyramid, Gunicorn or CherryPy let whoever asks say how they were asked.
-const BELIEVED_HEADERS: [&str; 21] = [
+pub(super) const BELIEVED_HEADERS: [&str; 21] = [
     "Forwarded",
     "Path-Info",
     "Proxy",
@@ -270,7 +270,7 @@ const BELIEVED_HEADERS: [&str; 21] = [
 ];
 
 /// Each of them, and as it is written with underscores.
-fn believed_headers() -> Vec<String> {
+pub(super) fn believed_headers() -> Vec<String> {
     let other = |header: &str| header.contains('-').then(|| header.replace('-', "_"));
     BELIEVED_HEADERS.iter().flat_map(|header| [Some((*header).to_owned()), other(header)]).flatten().collect()
 }
@@ -286,7 +286,7 @@ fn dummy_host(layout: &Layout) -> String {
 }
 
 /// A name or address as it stands in a URL.
-fn url_host(name: &str) -> String {
+pub(super) fn url_host(name: &str) -> String {
     match name.contains(':') {
         true => format!("[{name}]"),
         false => name.to_owned(),

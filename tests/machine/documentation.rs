@@ -46,7 +46,7 @@ fn its_commands_work_as_they_are_printed() {
     };
     wait_until_well(&machine, "the first boot");
     // Root is who types here.
-    machine.run("printf '#!/bin/sh\nexec \"$@\"\n' > /usr/local/bin/sudo; chmod 755 /usr/local/bin/sudo");
+    machine.run("printf '#!/bin/sh\nexec \"$@\"\n' > /usr/bin/sudo; chmod 755 /usr/bin/sudo");
     let all = pages();
     let page = |name: &str| all.iter().find(|(path, _)| path.ends_with(name)).unwrap().1;
     let (mut typed, mut left) = (0, Vec::new());
