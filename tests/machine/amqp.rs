@@ -122,7 +122,7 @@ fn lifecycle(machine: &Booted) {
     );
     let (code, _, complaint) = install("");
     assert_eq!(code, 73, "{complaint}");
-    assert!(complaint.contains("somebody else's"), "{complaint}");
+    assert!(complaint.contains("belongs to somebody else"), "{complaint}");
     mended("given back", "rabbitmqctl -q clear_permissions -p other camcops");
 
     // Nobody notices: it goes on as it runs.

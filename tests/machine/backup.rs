@@ -315,7 +315,7 @@ fn takes_dumps_of_others(machine: &Booted) {
         let last = machine.run(&format!("{read} /root/own.{end} | tail -n 1; stat --format %a /root/own.{end}"));
         assert!(last.starts_with("-- Dump completed on") && last.ends_with("\n600\n"), "{last}");
     }
-    refused(machine, "camcops-provision backup create --out /root/own.sql", 73, "it is there already");
+    refused(machine, "camcops-provision backup create --out /root/own.sql", 73, "it exists already");
     machine.run("mysql camcops --execute 'DELETE FROM _security_audit WHERE id > 1000'");
     machine.run("camcops-provision backup restore /root/foreign.sql.gz --confirm camcops");
     let rows = machine

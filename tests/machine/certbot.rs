@@ -124,7 +124,7 @@ fn what_goes_wrong_changes_nothing(machine: &Booted) {
     machine.run(&format!(
         "cp {key} /root/kept; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {key}"
     ));
-    refused(machine, "cert install --from-certbot", 65, "can't be served");
+    refused(machine, "cert install --from-certbot", 65, "can't be used");
     assert_eq!(served(machine), before);
     machine.run(&format!("cp /root/kept {key}"));
 

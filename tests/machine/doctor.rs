@@ -111,7 +111,7 @@ fn told_in_time(machine: &Booted) {
         assert!(took < usual + 2700, "{server}: {took} ms\n{told}");
         let about = told.lines().find(|told| told.starts_with(line)).unwrap();
         assert!(about.contains("within 2 s"), "{told}");
-        for known in ["release ", "certificate ", "backups ", "not looked at"] {
+        for known in ["release ", "certificate ", "backups ", "not checked"] {
             assert!(told.contains(known), "{known} {told}");
         }
     }
