@@ -43,13 +43,30 @@ pub(crate) enum Db {
 /// Flags of `db anonymise`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The site keeps running. Only administrators of the server can read the copy, until they share it by a dump or a grant;
-DROP DATABASE removes it. Dates, rare diagnoses and small groups may still identify somebody: treat the copy by your rules
+The site keeps running. Only administrators of the server can read the copy, unless --login creates an account for it;
+DROP DATABASE and DROP USER remove them.
+
+FILE of --rules is TOML: [TABLE], and below it COLUMN = \"keep\", \"year\" (of a date) or \"empty\"; * in a name stands for
+anything, and the most specific rule applies. What CamCOPS declares as identifying a patient is never kept.
+
+Dates, rare diagnoses and small groups may still identify somebody: treat the copy by your rules
 for pseudonymised data.")]
 pub(crate) struct Anonymise {
     /// Name of the copy; a database that does not exist yet
     #[arg(long, value_name = "DATABASE")]
     pub(crate) to: String,
+    /// Your own rules for columns, in addition to CamCOPS's declarations
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) rules: Option<PathBuf>,
+    /// Create this account, which can read the copy and nothing else
+    #[arg(long, value_name = "NAME")]
+    pub(crate) login: Option<String>,
+    /// Where that account logs in from, such as 10.0.0.5 or 10.0.0.% [default: this machine]
+    #[arg(long, value_name = "HOST", requires = "login")]
+    pub(crate) login_host: Option<String>,
+    /// File that only root can read, with the password of that account (- for standard input) [default: ask on the terminal]
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath, requires = "login")]
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// Flags of `db grant-readonly`.

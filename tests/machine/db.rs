@@ -327,6 +327,7 @@ fn copies(machine: &Booted) {
     let gone = "SELECT (SELECT COUNT(*) FROM research._security_audit) + (SELECT COUNT(*) FROM research._security_webviewer_sessions) + (SELECT COUNT(*) FROM research.blobs)";
     assert_eq!(asked(machine, gone), "0");
     machine.run("mysql camcops --execute 'DROP TABLE notours'");
+    follows_rules_and_has_a_login(machine);
 }
 
 fn is_made_anew(machine: &Booted) {
@@ -357,4 +358,35 @@ fn is_made_anew(machine: &Booted) {
     refused(machine, &restore, 64, "--identity FILE");
     machine.run(&format!("camcops-provision --quiet {restore} --identity /root/reader"));
     assert_eq!(asked(machine, admin), "1");
+}
+
+/// A copy by the site's own rules, for an account that can read it and nothing else.
+fn follows_rules_and_has_a_login(machine: &Booted) {
+    machine.run(
+        "printf '[\"*\"]\\nwhen_created = \"year\"\\n[phq9]\\nq9 = \"empty\"\\nwhen_created = \"keep\"\\n' > /root/rules.toml
+         printf '[patient]\\nsurname = \"keep\"\\n' > /root/open.toml
+         printf 'a-word-of-mine\\n' > /root/word; chmod 600 /root/word",
+    );
+    refused(machine, "db anonymise --to course --rules /root/open.toml", 65, "it identifies the patient");
+    refused(machine, "db anonymise --to course --login student", 64, "--password-file");
+    let told =
+        json(machine, "anonymise --to course --rules /root/rules.toml --login student --password-file /root/word");
+    assert_eq!(told["login"], "student@localhost", "{told}");
+    machine.run("printf '[client]\\nuser = student\\npassword = a-word-of-mine\\n' > /root/student.cnf");
+    let asked = |query: &str| {
+        machine.tried(&format!("mysql --defaults-file=/root/student.cnf --skip-column-names --execute \"{query}\""))
+    };
+    assert_eq!(asked("SELECT COUNT(q9), COUNT(q8) > 0 FROM course.phq9").1, "0\t1\n");
+    let years = asked("SELECT DISTINCT SUBSTRING(when_created, 5) FROM course.gad7").1;
+    assert_eq!(years, "-01-01T00:00:00.000000+00:00\n");
+    assert_ne!(asked("SELECT when_created FROM course.phq9 LIMIT 1").1.get(4..10), Some("-01-01"));
+    assert_ne!(asked("SELECT 1 FROM camcops.patient").0, 0);
+    assert_ne!(asked("DELETE FROM course.patient").0, 0);
+    refused(
+        machine,
+        "db anonymise --to other --login student --password-file /root/word",
+        73,
+        "already has an account",
+    );
+    machine.run("mysql --execute 'DROP DATABASE course; DROP USER student@localhost'");
 }

@@ -26,10 +26,10 @@ impl ImportedPair {
     /// Reads it and refuses what would not work.
     pub(crate) fn read(site: &Session, flags: &CertInstall) -> Result<ImportedPair> {
         let given = match &flags.pfx {
-            Some(file) => Given::unpacked(site, file, flags.password_file.as_deref())?,
-            None => Given::read(site, flags)?,
+            Some(file) => BroughtPair::unpacked(site, file, flags.password_file.as_deref())?,
+            None => BroughtPair::read(site, flags)?,
         };
-        let Given { certificate, chain, key, mut findings } = given;
+        let BroughtPair { certificate, chain, key, mut findings } = given;
         let names = site.names();
         findings.extend(certificate::check_given(&GivenFiles {
             certificate: (&certificate.0, &certificate.1),
@@ -63,16 +63,16 @@ impl ImportedPair {
 type GivenPart = (PathBuf, Zeroizing<Vec<u8>>);
 
 /// What was brought along, not yet checked as a pair.
-struct Given {
+struct BroughtPair {
     certificate: GivenPart,
     chain: Option<GivenPart>,
     key: GivenPart,
     findings: Vec<CertificateFinding>,
 }
 
-impl Given {
+impl BroughtPair {
     /// From files of their own.
-    fn read(site: &Session, flags: &CertInstall) -> Result<Given> {
+    fn read(site: &Session, flags: &CertInstall) -> Result<BroughtPair> {
         let host = &site.host;
         let file = flags.cert.as_deref().context("--cert is missing")?;
         let (entry, certificate) = read_bytes(host, "--cert", file)?;
@@ -97,13 +97,13 @@ impl Given {
             }
             None => present_key(site, file, &certificate)?,
         };
-        Ok(Given { certificate: (file.to_owned(), certificate), chain, key, findings })
+        Ok(BroughtPair { certificate: (file.to_owned(), certificate), chain, key, findings })
     }
 
     /// From one file of PKCS#12, whose password keeps its key.
-    fn unpacked(site: &Session, file: &Path, password_file: Option<&Path>) -> Result<Given> {
+    fn unpacked(site: &Session, file: &Path, password_file: Option<&Path>) -> Result<BroughtPair> {
         let UnpackedPfx { certificates, key } = unpack_pfx(site, file, password_file)?;
-        Ok(Given {
+        Ok(BroughtPair {
             certificate: (file.to_owned(), Zeroizing::new(certificates)),
             chain: None,
             key: (file.to_owned(), key),

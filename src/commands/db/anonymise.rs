@@ -6,6 +6,8 @@
 //! its own in one step at the end: one that was cut is never taken for a whole one.
 
 mod columns;
+mod login;
+mod rules;
 mod structure;
 
 use super::reach_database;
@@ -15,6 +17,7 @@ use crate::base::report::Report;
 use crate::base::secret::Secret;
 use crate::base::signals::{Interrupt, stop_on_signals};
 use crate::base::terminal::{Style, count_of, strip_controls};
+use crate::base::text::absolute_path;
 use crate::cli::{Anonymise, Global};
 use crate::commands::need_machine;
 use crate::drivers::sql::copy::load::{self, ScratchDatabase};
@@ -26,6 +29,7 @@ use crate::settings::{DatabaseName, Setting};
 use anyhow::{Context, Result};
 use columns::{Column, Copied, Dictionary};
 use mysql_async::Row;
+use rules::CopyRules;
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -40,7 +44,19 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise) -> Result<Report> {
     })?;
     let stop = stop_on_signals(Style::of(global))?;
     let (site, known) = reach_database(global).await?;
-    let made = site.close_after(make_copy(&site, &known, &flags.to, stop).await).await?;
+    let made = async {
+        let rules = match &flags.rules {
+            Some(file) => CopyRules::read(&site.host, &absolute_path(file)?)?,
+            None => CopyRules::default(),
+        };
+        let login = login::wanted_login(&site, &known, flags).await?;
+        let made = make_copy(&site, &known, &flags.to, &rules, stop).await?;
+        if let Some(login) = &login {
+            login.create(&known, &flags.to).await?;
+        }
+        anyhow::Ok((made, login))
+    };
+    let (made, login) = site.close_after(made.await).await?;
     let report = Report::new(json!({
         "instance": site.instance,
         "from": known.database,
@@ -48,7 +64,13 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise) -> Result<Report> {
         "tables": made.copied,
         "empty": made.empty,
         "left_out": made.left_out,
+        "kept_by_rules": made.kept_by_rules,
+        "login": login.as_ref().map(|login| login.name()),
     }));
+    let readers = match &login {
+        Some(login) => format!("{} can read it", login.name()),
+        None => "only the server's administrator can read it so far".to_owned(),
+    };
     let rows: u64 = made.copied.iter().map(|copied| copied.rows).sum();
     let of_tables =
         made.copied.iter().filter(|copied| copied.rows > 0).map(|copied| strip_controls(&copied.to_string()));
@@ -58,13 +80,19 @@ pub(crate) async fn run(global: &Global, flags: &Anonymise) -> Result<Report> {
     Ok(report
         .with_lines(of_tables)
         .with_line(format!(
-            "{} of {} copied to the database {}; {} created empty; only the server's administrator can read it so far",
+            "{} of {} copied to the database {}; {} created empty; {readers}",
             count_of(rows, "row"),
             known.database,
             flags.to,
             count_of(made.empty.len(), "table"),
         ))
         .with_lines(left_out)
+        .with_warnings((!made.kept_by_rules.is_empty()).then(|| {
+            format!(
+                "kept only because of --rules, so look for names in them: {}",
+                strip_controls(&made.kept_by_rules.join(", "))
+            )
+        }))
         .with_warnings([
             "the copy has no names, numbers, contacts, texts, pictures or users, but it has every answer with its time and the internal numbers of the records: those who can read the original can still identify a person, so treat it as pseudonymised",
         ]))
@@ -74,9 +102,17 @@ struct AnonymousCopy {
     copied: Vec<Copied>,
     empty: Vec<String>,
     left_out: Vec<String>,
+    /// Columns that only the site's own rules keep.
+    kept_by_rules: Vec<String>,
 }
 
-async fn make_copy(site: &Session, known: &Database, to: &str, stop: Interrupt) -> Result<AnonymousCopy> {
+async fn make_copy(
+    site: &Session,
+    known: &Database,
+    to: &str,
+    rules: &CopyRules,
+    stop: Interrupt,
+) -> Result<AnonymousCopy> {
     let host = &site.host;
     load::need_power(known, "")?;
     let _lock = journal::try_lock(host)?;
@@ -88,8 +124,9 @@ async fn make_copy(site: &Session, known: &Database, to: &str, stop: Interrupt) 
     let tell = site.drivers.application()?.tell;
     tell.line("reading CamCOPS's declarations of its columns (some seconds)");
     let dictionary = read_dictionary(site)?;
+    rules.check(&columns_of(known).await?, &dictionary)?;
     let beside = load::create_scratch(known, ScratchDatabase::Anonymise, CHARSET, COLLATION).await?;
-    let copied = copy_tables(known, &beside, &dictionary, stop, tell).await;
+    let copied = copy_tables(known, &beside, &dictionary, rules, stop, tell).await;
     let done = match copied {
         Ok(made) => handed_over(known, &beside, to).await.map(|()| made),
         Err(why) => Err(why),
@@ -142,6 +179,7 @@ async fn copy_tables(
     known: &Database,
     beside: &str,
     dictionary: &Dictionary,
+    rules: &CopyRules,
     stop: Interrupt,
     tell: Tell,
 ) -> Result<AnonymousCopy> {
@@ -173,15 +211,16 @@ async fn copy_tables(
     structure::make_structure(known, beside, &wanted).await?;
     // What refers to others first: what it refers to is there by the time its turn comes.
     wanted.sort_by_key(|table| columns::copy_rank(table));
-    let mut made = AnonymousCopy { copied: Vec::new(), empty: Vec::new(), left_out };
+    let mut made = AnonymousCopy { copied: Vec::new(), empty: Vec::new(), left_out, kept_by_rules: Vec::new() };
     let number = wanted.len();
     for (at, table) in wanted.into_iter().enumerate() {
         stop.check("stopped by a signal: no copy was made")?;
         tell.amount(Amount { what: "copying tables", done: at as u64, all: number as u64, unit: Unit::Items });
-        let Some(plan) = columns::plan_columns(table, &all[table], dictionary) else {
+        let Some(plan) = columns::plan_columns(table, &all[table], dictionary, rules) else {
             made.empty.push(table.clone());
             continue;
         };
+        made.kept_by_rules.extend(columns::kept_by_rules(table, &plan, dictionary));
         let (names, values): (Vec<String>, Vec<String>) =
             plan.iter().map(|(column, way)| (quote::quote_name(&column.name), way.value(column))).unzip();
         server

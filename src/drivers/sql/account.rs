@@ -8,10 +8,11 @@ use super::grants::{APPLICATION, ENOUGH, lacking_grants, on_database, read_grant
 use super::server::{DatabaseServer, PATIENCE, Power};
 use super::{AccountPurpose, Database, DatabaseAccount, checked_only, passwords, quote, reading};
 use crate::base::error::Exit;
+use crate::base::secret::Secret;
 use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::probe::Cause;
-use crate::probe::database::{DatabaseAddress, Login};
+use crate::probe::database::{DatabaseAddress, Encryption, Login};
 use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
 use crate::site::facts::DatabaseFamily;
 use anyhow::{Context, Result};
@@ -290,11 +291,22 @@ async fn set_identity(
         }
         Login::Password(password) => password,
     };
+    identify_by_password(server, verb, family, method, &password).await
+}
+
+/// Gives an account a password, by a statement that begins with `verb`.
+async fn identify_by_password(
+    server: &DatabaseServer,
+    verb: &str,
+    family: DatabaseFamily,
+    method: Option<&str>,
+    password: &Secret,
+) -> Result<()> {
     if family == DatabaseFamily::Mariadb {
         // Its digest, so that the password itself is in no log and no list of sessions.
         let by_digest = format!(
             "{verb} IDENTIFIED VIA mysql_native_password USING {}",
-            quote::quote_text(&passwords::native_digest(&password))
+            quote::quote_text(&passwords::native_digest(password))
         );
         let made: Option<Vec<mysql_async::Row>> = server.rows_if_any(&by_digest, &passwords::WANTS_TO_SEE_IT).await?;
         if made.is_some() {
@@ -308,6 +320,47 @@ async fn set_identity(
     };
     let statement = Zeroizing::new(format!("{verb} IDENTIFIED {by} {}", quote::quote_text(password.reveal())));
     server.change(&statement).await
+}
+
+/// Whether the server has an account of this name.
+pub(crate) async fn account_exists(known: &Database, user: &str, from: &str) -> Result<bool> {
+    let count = known
+        .server
+        .number(&format!(
+            "SELECT COUNT(*) FROM mysql.user WHERE User = {} AND Host = {}",
+            quote::quote_text(user),
+            quote::quote_text(from)
+        ))
+        .await?;
+    Ok(count.is_some_and(|count| count > 0))
+}
+
+/// Makes an account that can read one database and nothing else; all of it, or none.
+pub(crate) async fn create_reader(
+    known: &Database,
+    user: &str,
+    from: &str,
+    database: &str,
+    password: &Secret,
+) -> Result<()> {
+    let server = &known.server;
+    let family = server.identity().await?.family;
+    let quoted = quote::quote_account(user, from);
+    identify_by_password(server, &format!("CREATE USER {quoted}"), family, None, password).await?;
+    let is_encrypted = !matches!(server.endpoint.encryption, Encryption::Off);
+    let insist = (!server.local && is_encrypted).then(|| format!("ALTER USER {quoted} REQUIRE SSL"));
+    let grants = AccountPurpose::Reading.grants(database);
+    let granted = async {
+        if let Some(insist) = &insist {
+            server.change(insist).await?;
+        }
+        replace_grants(server, &quoted, &grants, &Default::default()).await
+    };
+    if let Err(why) = granted.await {
+        server.change(&format!("DROP USER IF EXISTS {quoted}")).await?;
+        return Err(why);
+    }
+    Ok(())
 }
 
 /// Refuses what `enforce` would refuse.
@@ -370,8 +423,7 @@ fn refuse_shared(host: &Host, known: &Database, name: &str) -> Result<()> {
 
 impl DatabaseServer {
     fn endpoint_is_plain(&self) -> bool {
-        matches!(self.endpoint.encryption, crate::probe::database::Encryption::Off)
-            && self.power == Power::Administrator
+        matches!(self.endpoint.encryption, Encryption::Off) && self.power == Power::Administrator
     }
 }
 

@@ -1,5 +1,6 @@
 //! What becomes of each column in a copy.
 
+use super::rules::CopyRules;
 use crate::drivers::sql::quote;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -61,6 +62,15 @@ impl Column {
         NUMBERS.contains(&self.data_type.as_str())
     }
 
+    /// Whether a year can be taken from it: a day, or one that is written as text.
+    pub(crate) fn may_have_a_year(&self) -> bool {
+        self.is_day() || ["char", "varchar"].contains(&self.data_type.as_str())
+    }
+
+    fn is_day(&self) -> bool {
+        ["date", "datetime", "timestamp"].contains(&self.data_type.as_str())
+    }
+
     fn is_moment(&self) -> bool {
         ["date", "datetime", "timestamp", "time", "year"].contains(&self.data_type.as_str())
     }
@@ -97,7 +107,12 @@ impl ColumnTreatment {
         let hashed = |what: &str| format!("SHA2(CONCAT({KEY}, {what}), 256)");
         match self {
             ColumnTreatment::Kept => name,
-            ColumnTreatment::Year => format!("MAKEDATE(YEAR({name}), 1)"),
+            ColumnTreatment::Year if column.is_day() => format!("MAKEDATE(YEAR({name}), 1)"),
+            // As CamCOPS writes a moment as text.
+            ColumnTreatment::Year => format!(
+                "IF({name} REGEXP '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}', CONCAT(LEFT({name}, 4), '-01-01T00:00:00.000000+00:00'), {})",
+                ColumnTreatment::Emptied.value(column)
+            ),
             ColumnTreatment::Pseudonym(Pseudonym::Person) => {
                 let person = "'person', LOWER(CONCAT_WS('|', forename, surname, dob))";
                 format!("IF({name} IS NULL, NULL, CONCAT('P', UPPER(LEFT({}, 12))))", hashed(person))
@@ -156,6 +171,7 @@ pub(crate) fn plan_columns<'a>(
     table: &str,
     columns: &'a [Column],
     dictionary: &Dictionary,
+    rules: &CopyRules,
 ) -> Option<Vec<(&'a Column, ColumnTreatment)>> {
     if let Some((_, kept)) = OF_THE_SITE.iter().find(|(name, _)| *name == table) {
         let ways = columns.iter();
@@ -167,9 +183,23 @@ pub(crate) fn plan_columns<'a>(
     let declared = dictionary.get(table)?;
     let ways = columns.iter().map(|column| {
         let kind = declared.get(&column.name).map(String::as_str);
-        (column, ColumnTreatment::for_column(table, column, kind))
+        let by_rule = rules.treatment(table, column, kind.unwrap_or("text"));
+        (column, by_rule.unwrap_or_else(|| ColumnTreatment::for_column(table, column, kind)))
     });
     Some(ways.collect())
+}
+
+/// Columns that are kept, and would not be without the site's own rules.
+pub(crate) fn kept_by_rules(table: &str, plan: &[(&Column, ColumnTreatment)], dictionary: &Dictionary) -> Vec<String> {
+    let is_of_the_site = OF_THE_SITE.iter().any(|(name, _)| *name == table);
+    let kind = |column: &Column| dictionary.get(table)?.get(&column.name).map(String::as_str);
+    plan.iter()
+        .filter(|(column, way)| {
+            let declared = ColumnTreatment::for_column(table, column, kind(column));
+            !is_of_the_site && *way == ColumnTreatment::Kept && declared != ColumnTreatment::Kept
+        })
+        .map(|(column, _)| format!("{table}.{}", column.name))
+        .collect()
 }
 
 /// When it is copied.
@@ -250,7 +280,7 @@ mod tests {
         let dictionary = Dictionary::from([("phq9".to_owned(), declared.into())]);
         let columns: Vec<Column> =
             ["a", "b", "c", "clinician_name", "d", "e", "f", "new"].map(|name| column(name, "varchar")).into();
-        let plan = plan_columns("phq9", &columns, &dictionary).unwrap();
+        let plan = plan_columns("phq9", &columns, &dictionary, &CopyRules::default()).unwrap();
         let kept: Vec<&str> = plan
             .iter()
             .filter(|(_, way)| *way == ColumnTreatment::Kept)
@@ -266,10 +296,10 @@ mod tests {
         let dictionary =
             Dictionary::from([("_security_audit".to_owned(), BTreeMap::new()), ("blobs".to_owned(), BTreeMap::new())]);
         for table in ["_security_audit", "blobs", "unknown"] {
-            assert!(plan_columns(table, &columns, &dictionary).is_none(), "{table}");
+            assert!(plan_columns(table, &columns, &dictionary, &CopyRules::default()).is_none(), "{table}");
         }
         assert!(!is_known("unknown", &dictionary));
-        let users = plan_columns("_security_users", &columns, &dictionary).unwrap();
+        let users = plan_columns("_security_users", &columns, &dictionary, &CopyRules::default()).unwrap();
         assert!(users.iter().all(|(_, way)| *way == ColumnTreatment::Emptied));
     }
 
