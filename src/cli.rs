@@ -9,7 +9,6 @@ mod site;
 use crate::base::progress::ProgressMode;
 use crate::base::terminal::{Color, Style};
 use crate::layout;
-use crate::recipe::front::FrontServer;
 use clap::error::Error;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
@@ -279,6 +278,19 @@ reads it from standard input. It is stored in a file that only root can read, an
     },
     /// Print an example settings file with every key, its meaning and its default
     Keys,
+}
+
+/// Web servers that may stand in front of the site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum FrontServer {
+    /// A server block
+    Nginx,
+    /// A virtual host
+    Apache,
+    /// A frontend and a backend
+    Haproxy,
+    /// A web.config for Application Request Routing
+    Iis,
 }
 
 impl Style {

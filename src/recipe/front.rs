@@ -3,23 +3,11 @@
 use super::render::{Format, Renderer};
 use super::view::{BELIEVED_HEADERS, believed_headers, template_view, url_host};
 use crate::base::error::Exit;
+use crate::cli::FrontServer;
 use crate::settings::Frontend;
 use crate::site::{ExistingState, Site};
 use anyhow::Result;
 use serde_json::json;
-
-/// The web servers that are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum FrontServer {
-    /// A server block
-    Nginx,
-    /// A virtual host
-    Apache,
-    /// A frontend and a backend
-    Haproxy,
-    /// A web.config for Application Request Routing
-    Iis,
-}
 
 /// The configuration for it, by the settings of the site: on another machine where Apache serves the site here, on this one
 /// where nothing does.
