@@ -95,7 +95,7 @@ macro_rules! template {
 
 mod celery;
 mod exports;
-pub(crate) mod front;
+pub mod front;
 pub mod render;
 mod servers;
 mod services;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use camcops_provision::cli::Cli;
+use camcops_provision::recipe::front::view_of_front;
 use camcops_provision::recipe::view::template_view;
 use camcops_provision::session::Session;
 use clap::Parser;
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// What templates may say that is not in the view: of the item of a list.
-const OF_AN_ITEM: [&str; 4] = ["this", "server_name", "aliases", "url"];
+const OF_AN_ITEM: [&str; 6] = ["this", "@first", "@last", "server_name", "aliases", "url"];
 /// The layout is in the view as it is, whether or not a template needs all of it.
 const LAYOUT: &str = "path.";
 
@@ -65,7 +66,8 @@ fn templates_and_view_know_the_same_names() {
     let site = Session::open(&global).unwrap();
     let found = site.read_existing(&site.journal().unwrap()).unwrap();
     let mut known = BTreeSet::new();
-    let view = template_view(&site, &found);
+    let mut view = template_view(&site, &found);
+    view["front"] = view_of_front(&site);
     leaves(&view, "", &mut known);
     // A service of the site's own: an item of a list, or `extra` in the template of its unit.
     let of_an_extra: BTreeSet<String> = view["extras"][0].as_object().unwrap().keys().cloned().collect();

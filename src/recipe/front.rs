@@ -7,45 +7,18 @@ use crate::cli::FrontServer;
 use crate::settings::Frontend;
 use crate::site::{ExistingState, Site};
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The configuration for it, by the settings of the site: on another machine where Apache serves the site here, on this one
 /// where nothing does.
 pub(crate) fn render_front(site: &Site, found: &ExistingState, server: FrontServer) -> Result<String> {
-    let web = &site.settings().web;
-    let remote = web.frontend == Frontend::Apache;
-    if server == FrontServer::Iis && !remote {
+    if server == FrontServer::Iis && site.settings().web.frontend == Frontend::None {
         return Err(Exit::Settings.because(
             "web.frontend: \"none\" lets CamCOPS listen on this machine alone, where there is no IIS; set it to \"apache\", and IIS passes requests on to that",
         ));
     }
-    let names = site.served_names();
     let mut view = template_view(site, found);
-    let path = web.path.prefix();
-    let authority = match web.https_port.get() {
-        443 => url_host(&names[0]),
-        port => format!("{}:{port}", url_host(&names[0])),
-    };
-    // HAProxy knows no scheme whose port would be the usual one.
-    let authority = match server {
-        FrontServer::Haproxy if web.https_port.get() == 443 => format!("{authority}:443"),
-        _ => authority,
-    };
-    let seconds = u64::from(web.timeout_s.get());
-    view["front"] = json!({
-        "remote": remote,
-        "names": names.iter().map(|name| url_host(name)).collect::<Vec<_>>(),
-        "aliases": names[1..].iter().map(|name| url_host(name)).collect::<Vec<_>>(),
-        "file": names[0].replace(':', "-"),
-        "authority": authority,
-        "certificate": format!("/etc/ssl/certs/{}-site.pem", site.layout.slug),
-        "location": if path.is_empty() { "/" } else { path },
-        "match": if path.is_empty() { ".*".to_owned() } else { format!("^{}(/.*)?$", path.trim_start_matches('/').replace('.', r"\.")) },
-        "believed": BELIEVED_HEADERS.iter().filter(|name| !SET_HERE.contains(name)).collect::<Vec<_>>(),
-        "others": believed_headers().into_iter().filter(|name| name != "X-Forwarded-For").collect::<Vec<_>>(),
-        "patterns": names.iter().map(|name| name_pattern(name)).collect::<Vec<_>>(),
-        "timeout": format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-    });
+    view["front"] = view_of_front(site);
     let (name, format, template) = match server {
         FrontServer::Nginx => {
             ("front-nginx.conf.hbs", Format::Apache, include_str!("../../templates/front-nginx.conf.hbs"))
@@ -59,6 +32,32 @@ pub(crate) fn render_front(site: &Site, found: &ExistingState, server: FrontServ
         FrontServer::Iis => ("front-iis.config.hbs", Format::Xml, include_str!("../../templates/front-iis.config.hbs")),
     };
     Renderer::default().render(name, format, template, &view)
+}
+
+/// What their templates can say besides.
+pub fn view_of_front(site: &Site) -> Value {
+    let web = &site.settings().web;
+    let names = site.served_names();
+    let host = url_host(&names[0]);
+    let with_port = format!("{host}:{}", web.https_port.get());
+    let seconds = u64::from(web.timeout_s.get());
+    let path = web.path.prefix();
+    let pattern = path.trim_start_matches('/').replace('.', r"\.");
+    json!({
+        "remote": web.frontend == Frontend::Apache,
+        "names": names.iter().map(|name| url_host(name)).collect::<Vec<_>>(),
+        "aliases": names[1..].iter().map(|name| url_host(name)).collect::<Vec<_>>(),
+        "patterns": names.iter().map(|name| name_pattern(name)).collect::<Vec<_>>(),
+        "file": names[0].replace(':', "-"),
+        "authority": if web.https_port.get() == 443 { &host } else { &with_port },
+        "authority_with_port": with_port,
+        "certificate": format!("/etc/ssl/certs/{}-site.pem", site.layout.slug),
+        "location": if path.is_empty() { "/" } else { path },
+        "match": if path.is_empty() { ".*".to_owned() } else { format!("^{pattern}(/.*)?$") },
+        "believed": BELIEVED_HEADERS.iter().filter(|name| !SET_HERE.contains(name)).collect::<Vec<_>>(),
+        "others": believed_headers().into_iter().filter(|name| name != "X-Forwarded-For").collect::<Vec<_>>(),
+        "timeout": format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+    })
 }
 
 /// A name or an address in a regular expression, as all of these read it: none has a backslash to lose.
