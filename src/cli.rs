@@ -272,7 +272,7 @@ reads it from standard input. It is stored in a file that only root can read, an
     Render {
         /// Path of the file, or the end of its path [default: camcops.conf]
         path: Option<String>,
-        /// Print what a web server of your own needs to stand in front of the site instead
+        /// Instead print the configuration for your own web server in front of the site
         #[arg(long = "for", value_enum, value_name = "SERVER", conflicts_with = "path")]
         front: Option<FrontServer>,
     },

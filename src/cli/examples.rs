@@ -190,7 +190,13 @@ static EXAMPLES: &[(&str, &[Example])] = &[
     ("config unset", &[("camcops-provision config unset web.https_port", "return to the default")]),
     ("config edit", &[("camcops-provision config edit", "change several settings")]),
     ("config validate", &[("camcops-provision config validate", "check the settings before an install")]),
-    ("config render", &[("camcops-provision config render", "print camcops.conf")]),
+    (
+        "config render",
+        &[
+            ("camcops-provision config render", "print camcops.conf"),
+            ("camcops-provision config render --for nginx", "print what an nginx in front of the site needs"),
+        ],
+    ),
     ("config keys", &[("camcops-provision config keys | less", "read about all settings")]),
     ("paths", &[("camcops-provision paths", "show where configuration, data and logs are")]),
     ("urls", &[("camcops-provision urls", "show what to enter in browsers and tablets")]),
