@@ -98,7 +98,7 @@ impl Draft<'_> {
         Ok(passed)
     }
 
-    /// What the settings pass through into a key of [export]; empty for nothing.
+    /// What the settings pass through into a key of `[export]`; empty for nothing.
     fn passed_through(&self, key: &str) -> String {
         let passed = self.site.settings().config.get("export").and_then(|values| values.get(key));
         match passed {
