@@ -815,7 +815,10 @@ fn the_page_of_a_site_is_one_file_that_fetches_nothing() {
     assert_eq!(said.out, format!("{file} is written\n"));
     let page = fs::read_to_string(&file).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"), "{page}");
-    assert!(page.contains("<th>installed</th>") && page.contains("No samples are kept"), "{page}");
+    assert!(
+        page.contains(">unknown</span>") && page.contains("<th>installed</th>") && page.contains("No samples are kept"),
+        "{page}"
+    );
     for word in ["<script", "src=", "href=", "url(", "@import", "<link"] {
         assert!(!page.contains(word), "{word}");
     }

@@ -105,7 +105,7 @@ impl Overview {
             "url": self.site.url(),
             "version": env!("CARGO_PKG_VERSION"),
             "made": made,
-            "state": worst_state(&self.outcomes).to_string(),
+            "state": if self.outcomes.is_empty() { "unknown".to_owned() } else { worst_state(&self.outcomes).to_string() },
             "summary": self.summary(),
             "maintenance": self.status.maintenance_text().unwrap_or_default(),
             "notes": self.notes,

@@ -255,6 +255,7 @@ fn maintenance(machine: &Booted) {
         machine.run(&format!("curl --silent --insecure --output /root/page --write-out '%{{http_code}}' {words} {url}"))
     };
     let api = "--data operation=check_device_registered";
+    let tablets = Tablets::few(machine);
     machine.run("camcops-provision maintenance on --until 10min --message 'New <disks>'");
     assert_eq!(code("").trim(), "503");
     assert!(machine.run("cat /root/page").contains("<p>New &lt;disks&gt;</p>"));
@@ -264,8 +265,11 @@ fn maintenance(machine: &Booted) {
     let api_url = "$(camcops-provision urls | sed -n 's/^tablets *//p')";
     let told = machine.run(&format!("curl --silent --insecure {api} {api_url}"));
     assert!(told.starts_with("success:0\nerror:New <disks> Expected back: "), "{told}");
-    machine.run("camcops-provision maintenance off");
+    // A tablet that tries meanwhile is told so, keeps its data, and uploads them afterwards.
+    machine.run("sleep 5; camcops-provision maintenance off");
     assert_eq!(code("").trim(), "200");
+    let failed = tablets.end();
+    assert!(failed.as_object().is_some_and(|operations| !operations.is_empty()), "{failed}");
     machine.run("test -z \"$(ls /var/lib/camcops-pages)\"; camcops-provision plan --exit-code");
 }
 
