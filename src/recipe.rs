@@ -56,6 +56,7 @@ pub(crate) fn desired_state(site: &Site, host: &Host, found: &ExistingState) -> 
     recipe.all_running();
     recipe.issued_certificate();
     recipe.firewall()?;
+    recipe.operators()?;
     recipe.extra_services();
     Ok(recipe.finished())
 }
@@ -96,6 +97,7 @@ macro_rules! template {
 mod celery;
 mod exports;
 pub mod front;
+mod operators;
 pub mod render;
 mod servers;
 mod services;

@@ -38,8 +38,8 @@ pub(crate) use problem::{Origin, Problem, Problems};
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub(crate) use types::{
     AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host, Language,
-    Listen, Locality, Mailbox, MemoryCap, Network, Organization, Recipient, Schedule, Timezone, UserName, VirtualHost,
-    WebAddress, WebPath,
+    Listen, Locality, Mailbox, MemoryCap, Network, OperatorGroup, Organization, Recipient, Schedule, Timezone,
+    UserName, VirtualHost, WebAddress, WebPath,
 };
 pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
 pub(crate) use version::{Version, list_numbers};
@@ -292,6 +292,12 @@ key::settings! {
         mode: LogMode = LogMode::Journal, example "\"file\"";
         /// How many days log files are kept; 0 to keep them for ever, or to rotate them yourself. The journal has its limits in journald.conf(5).
         keep_days: ZeroOr<Whole<1, 3650>> = ZeroOr(Some(Whole(14))), example "90";
+    }
+
+    /// People who operate the site without being root.
+    operators: Operators {
+        /// The group whose members may look at the site, restart its services and make backups with `sudo`; install creates it if it does not exist. Its members may read the logs.
+        group: Option<OperatorGroup> = None, example "\"camcops-operators\"";
     }
 
     /// Published security advisories about the site's packages.

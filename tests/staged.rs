@@ -7,9 +7,11 @@ mod common;
 
 use common::tier::one_in;
 use common::{Planned, Ran, Staged, Tree, Who, each, give_to, is_root};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::Command;
 
 /// One combination of what an installation can be.
 #[derive(Debug, Clone)]
@@ -597,4 +599,48 @@ fn a_secret_is_made_once_and_a_changed_one_is_followed() {
     staged.run(&["install"]).exits(0);
     assert_ne!(staged.read(secret), "another-one\n");
     assert!(staged.read("etc/camcops/camcops.my.cnf").contains(staged.read(secret).trim()));
+}
+
+/// What members of the group may run, as sudo itself reads the file: whole command lines, none with anything left open.
+#[test]
+fn operators_may_run_what_is_listed_and_nothing_else() {
+    let staged = Staged::of(Who::Root, "debian").with_accounts().set(&["operators.group=camcops-operators"]);
+    staged.run(&["install"]).exits(0);
+    staged.on("two", &["install"]).exits(0);
+    for (file, instance) in [("camcops", ""), ("camcops_two", "--instance two ")] {
+        let path = staged.at(&format!("etc/sudoers.d/{file}"));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o440);
+        let mut check = Command::new("visudo");
+        check.args(["--check", "--quiet", "--file"]).arg(&path);
+        Ran::of(check).exits(0);
+        let mut read = Command::new("cvtsudoers");
+        read.args(["--output-format", "json"]).arg(&path);
+        let read = read.output().unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&read.stdout).unwrap();
+        let mut commands = Vec::new();
+        for spec in read["User_Specs"].as_array().unwrap() {
+            assert_eq!(spec["User_List"], json!([{ "usergroup": "camcops-operators" }]));
+            for allowed in spec["Cmnd_Specs"].as_array().unwrap() {
+                assert_eq!(allowed["runasusers"], json!([{ "username": "root" }]));
+                // No password left out, no environment kept.
+                assert!(allowed.get("Options").is_none(), "{allowed}");
+                let all = allowed["Commands"].as_array().unwrap();
+                commands.extend(all.iter().map(|one| one["command"].as_str().unwrap()));
+            }
+        }
+        assert!(commands.len() > 30, "{commands:?}");
+        let begin = format!("/usr/bin/camcops-provision {instance}");
+        for command in &commands {
+            let words = command.strip_prefix(&begin).unwrap_or_else(|| panic!("{command}"));
+            let closed = words.chars().all(|c| c.is_ascii_lowercase() || "- ".contains(c));
+            // A command without arguments would stand for the same with any.
+            assert!(closed && !words.is_empty(), "{command}");
+            for dangerous in ["--root", "--config", "--set", "--out", "--metrics", "install", "shell", "exec", "run"] {
+                assert!(!words.split(' ').any(|word| word == dangerous), "{command}");
+            }
+        }
+        let has = |command: &str| commands.contains(&format!("{begin}{command}").as_str());
+        assert!(has("status") && has("restart server") && has("backup create") && has("logs workers -f"));
+    }
+    staged.run(&["config", "set", "operators.group", "www-data"]).exits(78);
 }

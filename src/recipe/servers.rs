@@ -208,6 +208,7 @@ impl Draft<'_> {
             (names.acme, settings.tls.mode == TlsMode::Certbot, "gets the site's certificate and renews it"),
             (names.logs, settings.logging.mode == LogMode::File, "rotates the log files"),
             (names.encryption, settings.backup.encrypt_to.is_some(), "encrypts backups"),
+            (&["sudo"], settings.operators.group.is_some(), "operators run commands with it"),
         ];
         for (names, is_needed, because) in roles {
             for name in names.iter().filter(|_| is_needed) {

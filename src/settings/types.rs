@@ -156,6 +156,17 @@ checked_text! {
 }
 
 checked_text! {
+    /// The group of operators: people, not the accounts that services run as.
+    OperatorGroup, allowed "a group of people, up to 32 of a-z 0-9 _ -, first a letter", |name| {
+        let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+        let is_fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+        ensure!(begins && name.len() <= 32 && name.chars().all(is_fine), "{name:?} is not the name of a group");
+        let of_services = ["root", "www-data", "apache", "camcops", "nogroup", "nobody", "mysql", "rabbitmq"];
+        ensure!(!of_services.contains(&name), "{name:?} is not a group of people");
+    }
+}
+
+checked_text! {
     /// An account of RabbitMQ or of the monitor's pages.
     AccountName, allowed "up to 64 of A-Z a-z 0-9 . _ -", |name| { check_word(name, 64, "._-")?; }
 }

@@ -21,6 +21,13 @@ const BEFORE: &[(&str, &str)] = &[
          cp root.pem /usr/local/share/ca-certificates/hospital.crt; update-ca-certificates > /dev/null 2>&1",
     ),
     (
+        "sudo camcops-provision cert install --pfx",
+        "openssl req -newkey rsa:2048 -nodes -subj /CN=camcops.example.org -keyout windows.key -out windows.csr 2> /dev/null
+         openssl x509 -req -days 10 -in windows.csr -CA chain.pem -CAkey chain.key -CAcreateserial -extfile server.ext -out windows.pem 2> /dev/null
+         openssl pkcs12 -export -in windows.pem -inkey windows.key -certfile chain.pem -passout pass:sesame-1 -out camcops.pfx
+         echo sesame-1 > /root/pfx-password; chmod 600 /root/pfx-password",
+    ),
+    (
         "sudo camcops-provision --instance research install",
         "echo correct horse battery > /root/boss; chmod 600 /root/boss",
     ),
@@ -28,6 +35,7 @@ const BEFORE: &[(&str, &str)] = &[
 
 /// Recipes that are followed elsewhere, as they need what this machine has not, each with the test that does.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("Colleagues who are not root", "tests/staged.rs"),
     ("An external database", "databases::tables::tables_are_made_on_other_machines"),
     ("Backups to a NAS", "backup::a_site_is_backed_up_and_brought_back"),
     ("Move to another machine", "backup::a_site_is_backed_up_and_brought_back"),
@@ -91,6 +99,9 @@ fn type_line(machine: &Booted, heading: &str, line: &str) {
     }
     if line.contains("--instance research install") {
         typed += &format!(" --superuser {SUPERUSER} --superuser-password-file /root/boss");
+    }
+    if line.ends_with("--pfx camcops.pfx") {
+        typed += " --password-file /root/pfx-password";
     }
     if line.ends_with("EMAIL_HOST_PASSWORD") {
         typed = format!("echo {PASSWORD} | {typed} --from-file -");
