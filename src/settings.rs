@@ -114,6 +114,8 @@ key::settings! {
         tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/database-ca.pem\"";
         /// Whether a local database is configured for CamCOPS, such as for large uploads.
         tuning: bool = true, example "false";
+        /// The address where a local database accepts connections from other machines, "*" for all addresses. Allow only those that need it in the firewall; connections are encrypted only if the server has a certificate.
+        listen: Option<Listen> = None, example "\"192.0.2.10\"", shown "the server's own choice, usually this machine only";
         /// When a local database flushes to disk: 1 at each transaction, 2 each second (faster, but a power failure loses the last second).
         flush_log_at_trx_commit: Whole<1, 2> = Whole(1), example "2";
     }

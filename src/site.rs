@@ -202,7 +202,7 @@ impl Site {
     /// The file that tunes a local database, if there is one.
     pub(crate) fn database_drop_in(&self) -> Option<String> {
         let database = &self.settings().database;
-        if database.mode != Mode::Local || !database.tuning {
+        if database.mode != Mode::Local || (!database.tuning && database.listen.is_none()) {
             return None;
         }
         let flavour = self.facts.flavour;

@@ -1,14 +1,14 @@
 //! The database, as the application and as its administrator see it.
 
 use super::look::mended_by_install;
-use super::{Finding, Look, or_well};
+use super::{Finding, Health, Look, or_well};
 use crate::base::terminal::{count_of, strip_controls};
 use crate::drivers::sql::{self, COLLATION, Database, Power, quote};
 use crate::drivers::tables::check_success;
 use crate::probe::database::DatabaseAddress;
 use crate::recipe::view;
 use crate::resource::Resource;
-use crate::settings::Mode;
+use crate::settings::{Listen, Mode};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,35 @@ const FIX_COLLATION: &str = "camcops-provision db check --fix-collation";
 /// So many tables are named, and the rest counted.
 const SHOWN: usize = 5;
 
-pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
+pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
+    let mut findings = vec![try_login(look).await?];
+    if findings[0].state == Health::Ok
+        && let Some(listen) = look.site.settings().database.listen
+    {
+        findings.push(check_listen(look, listen).await?);
+    }
+    Ok(findings)
+}
+
+/// Whether a local server listens where the settings say: another option file may say otherwise.
+async fn check_listen(look: &Look<'_>, listen: Listen) -> Result<Finding> {
+    let known = look.database().await?;
+    let row: Option<(Option<String>,)> = known.server.row("SELECT @@bind_address").await?;
+    let found = row.and_then(|(address,)| address).unwrap_or_default();
+    let is_there = match listen {
+        Listen::Any => ["*", "", "::"].contains(&found.as_str()),
+        Listen::Address(address) => found.parse() == Ok(address),
+    };
+    Ok(match is_there {
+        true => Finding::ok(format!("it listens on {listen}")),
+        false => Finding::warning(
+            format!("it listens on {found}, not on {listen} (database.listen): another option file sets bind-address"),
+            "grep --recursive bind-address /etc/mysql /etc/my.cnf /etc/my.cnf.d",
+        ),
+    })
+}
+
+async fn try_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     if look.before && site.settings().database.mode == Mode::Local {
         return Ok(Finding::not_applicable("install sets it up"));

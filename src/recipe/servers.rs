@@ -64,6 +64,10 @@ impl Draft<'_> {
                 "database.tls: is \"off\", so patients' data goes to {host} unencrypted: set \"required\", or \"verify\" with database.tls_ca"
             ));
         }
+        if !local && settings.listen.is_some() {
+            let warning = "database.listen: has no effect on an external database, which is configured where it runs";
+            self.recipe.warnings.push(warning.into());
+        }
         let mut schema = Facets::new().with("charset", sql::CHARSET).with("collation", sql::COLLATION);
         if local && settings.tuning {
             schema = schema.with("max_packet", sql::LARGE_ENOUGH);

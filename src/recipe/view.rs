@@ -8,7 +8,8 @@ use crate::drivers::services::member::own_environment;
 use crate::drivers::sql::copy::directory;
 use crate::layout::{self, DEFAULT_INSTANCE, Layout, MANAGED, PYTHON_HOME};
 use crate::settings::{
-    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, LogMode, Mode, Origin, Service, Settings, WebAddress,
+    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, Listen, LogMode, Mode, Origin, Service, Settings,
+    WebAddress,
 };
 use crate::site::facts::Manager;
 use crate::site::{Certificate, ExistingState, Site};
@@ -82,6 +83,8 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "socket_auth": site.socket_authentication(),
             "tls": match database.tls { DatabaseTls::Off => "off", DatabaseTls::Required => "required", DatabaseTls::Verify => "verify" },
             "tls_ca": text(&database.tls_ca),
+            "tuning": database.tuning,
+            "listen": database.listen.map_or(String::new(), bind_address),
             "flush_fast": database.flush_log_at_trx_commit.get() == 2,
         },
         "broker": {
@@ -325,6 +328,14 @@ fn view_of_paths(layout: &Layout) -> Value {
     paths["python"] = PYTHON_HOME.into();
     paths["default_config"] = format!("/etc/camcops/{DEFAULT_INSTANCE}.conf").into();
     paths
+}
+
+/// An address as the options of MariaDB and MySQL have it.
+fn bind_address(listen: Listen) -> String {
+    match listen {
+        Listen::Any => "*".to_owned(),
+        Listen::Address(address) => address.to_string(),
+    }
 }
 
 /// Where the backend listens if it has no socket: address, port, and both as a URL has them.

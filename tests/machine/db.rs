@@ -282,6 +282,12 @@ fn lets_an_analyst_read(machine: &Booted) {
     assert_eq!(told["changed"], true, "{told}");
     assert!(told["warning"].as_str().unwrap().contains("127.0.0.1"), "{told}");
     assert_eq!(json(machine, elsewhere)["changed"], false);
+    machine.run("camcops-provision config set database.listen '*' && camcops-provision install --yes");
+    assert_eq!(json(machine, elsewhere)["warning"], Value::Null);
+    let told = machine.run("ss --listening --tcp --numeric | grep -c -e '0.0.0.0:3306' -e '\\*:3306'; camcops-provision doctor database.login");
+    assert!(told.starts_with('1') && told.contains("it listens on *"), "{told}");
+    machine.run("camcops-provision config unset database.listen && camcops-provision install --yes");
+    assert!(json(machine, elsewhere)["warning"].as_str().unwrap().contains("127.0.0.1"));
     // A rotation and a stranger's password are noticed, although nobody can log in from here.
     machine.run("camcops-provision secret rotate readonly; camcops-provision plan --exit-code");
     asked(machine, "SET PASSWORD FOR 'analyst'@'10.0.0.%' = PASSWORD('other')");

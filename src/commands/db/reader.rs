@@ -159,7 +159,7 @@ fn report_granted(site: &Session, known: &Database, changed: usize, alone: Optio
     let from = settings.readonly_host.as_ref().map(|host| host.as_str());
     let warning = alone.map(|address| {
         format!(
-            "the database server listens on {address} only, so {} can't connect: change bind-address in its settings",
+            "the database server listens on {address} only, so {} can't connect: set database.listen and run `camcops-provision install`",
             from.unwrap_or("elsewhere")
         )
     });
