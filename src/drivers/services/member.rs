@@ -94,10 +94,13 @@ pub(crate) fn list_members(site: &Site) -> Vec<Member> {
         if site.manager() != Manager::Systemd || !is_wanted {
             continue;
         }
-        let name = format!("camcops-{what}@{}.timer", layout.slug);
-        let template = format!("{UNIT_HOME}/camcops-{what}@.timer");
-        let inputs = vec![template, format!("{UNIT_HOME}/{name}.d/10-provision.conf")];
-        members.push(Member::unnamed(name, ServiceRole::Timer, inputs));
+        let unit = format!("camcops-{what}@{}", layout.slug);
+        // What it starts, too: systemd goes on with what it has read of that until it is told to read it again.
+        let inputs = ["timer", "service"].into_iter().flat_map(|kind| {
+            let template = format!("{UNIT_HOME}/camcops-{what}@.{kind}");
+            [template, format!("{UNIT_HOME}/{unit}.{kind}.d/10-provision.conf")]
+        });
+        members.push(Member::unnamed(format!("{unit}.timer"), ServiceRole::Timer, inputs.collect()));
     }
     if settings.web.frontend == Frontend::Apache {
         members.push(Member::unnamed(foreign(flavour.apache_service), ServiceRole::Web, web_inputs(site)));
