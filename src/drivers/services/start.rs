@@ -65,6 +65,10 @@ pub(super) async fn make_ready(known: &ServiceManager, host: &Host, name: &str, 
             }
             broker_anew(host, known, handler, name)
         }
+        // It may be what it starts that changed, of which systemd says nothing here.
+        (ServiceRole::Timer, true) => {
+            systemd::reload_files(host).and_then(|()| give_order(Some(known), host, "restart", name))
+        }
         (_, false) => give_order(Some(known), host, "start", name),
         (_, true) => give_order(Some(known), host, "restart", name),
     };
