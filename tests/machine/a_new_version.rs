@@ -328,7 +328,7 @@ fn fails_when_the_workers_start(machine: &Booted) {
     machine.run(&format!("cp /srv/celery {celery}"));
     let (code, said, why) = machine.tried("camcops-provision install --yes");
     assert_eq!(code, 0, "{said}{why}");
-    assert!(why.contains("return to CamCOPS 2.4.24 was interrupted"), "{why}");
+    assert!(why.contains("finishing the interrupted return to CamCOPS 2.4.24"), "{why}");
     assert_eq!(revision(machine), "0086\n");
     is_in_use(machine, OLD);
     assert_eq!(query(machine, "SHOW DATABASES LIKE 'camcops%'"), "camcops\n");
