@@ -237,7 +237,7 @@ fn answers_that_make_no_settings_and_settings_that_are_wrong_block_nothing() {
     allow(&machine);
     preseed(&machine, "install boolean true\nserver-name string no such name\n");
     let said = dpkg(&machine, INSTALL);
-    assert!(said.contains("pending: the answers make no good settings"), "{said}");
+    assert!(said.contains("pending: the answers are not valid settings"), "{said}");
     assert_eq!((state(&machine).as_str(), pending(&machine).as_str()), ("ii ", ""));
     dpkg(&machine, "dpkg --purge camcops-provision 2>&1");
     machine.write("/etc/camcops/provision.toml", "[wbe]\n", 0o644);
@@ -365,7 +365,7 @@ fn an_older_version_takes_over_and_other_packages_are_not_disturbed() {
     assert!(said.contains("Processing triggers for camcops-provision"), "{said}");
     assert!(!said.contains("is gone"), "{said}");
     let said = dpkg(&machine, "dpkg --remove other 2>&1");
-    assert!(said.contains("the Python that CamCOPS runs on is gone; run: camcops-provision install"), "{said}");
+    assert!(said.contains("the Python of CamCOPS is gone; run: camcops-provision install"), "{said}");
 }
 
 /// Debian's own judge: it installs, upgrades, removes and purges, without answers and with a site, and looks for what is

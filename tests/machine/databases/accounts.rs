@@ -109,8 +109,8 @@ fn only_its_own_database(machine: &Machine) {
     machine.run(
         "client=$(command -v mariadb || command -v mysql)
          printf '[client]\\nuser=cam_reports\\npassword=%s\\n' \"$(cat /etc/camcops/secrets/camcops/readonly)\" > /root/reader.cnf
-         $client --defaults-file=/root/reader.cnf cam_cops -e 'SELECT 1'
-         if $client --defaults-file=/root/reader.cnf cam_cops -e 'CREATE TABLE t (a INT)' 2> /dev/null; then exit 1; fi",
+         $client --defaults-file=/root/reader.cnf -e 'SELECT 1'
+         if $client --defaults-file=/root/reader.cnf -e 'CREATE TABLE cam_cops.t (a INT)' 2> /dev/null; then exit 1; fi",
     );
     // No trace of it is left for the drift below.
     sql(machine, "DROP DATABASE camXcops");
@@ -122,13 +122,13 @@ fn what_drifts_is_mended(server: Server, machine: &Machine) {
         false => "ALTER USER cam_cops@localhost IDENTIFIED VIA unix_socket",
     };
     let cases = [
-        ("ALTER USER cam_cops@localhost IDENTIFIED BY 'Another 1'", "login"),
-        (by_socket, "method"),
-        ("REVOKE INSERT ON `cam\\_cops`.* FROM cam_cops@localhost", "grants"),
-        ("GRANT ALL ON *.* TO cam_cops@localhost WITH GRANT OPTION", "grants"),
-        ("GRANT SELECT ON `cam_cops`.* TO cam_cops@localhost", "grants"),
-        ("GRANT SELECT (User) ON mysql.user TO cam_cops@localhost", "grants"),
-        ("CREATE ROLE `power full`; GRANT `power full` TO cam_cops@localhost", "grants"),
+        ("ALTER USER cam_cops@localhost IDENTIFIED BY 'Another 1'", "set its password"),
+        (by_socket, "log in by password"),
+        ("REVOKE INSERT ON `cam\\_cops`.* FROM cam_cops@localhost", "set its privileges"),
+        ("GRANT ALL ON *.* TO cam_cops@localhost WITH GRANT OPTION", "set its privileges"),
+        ("GRANT SELECT ON `cam_cops`.* TO cam_cops@localhost", "set its privileges"),
+        ("GRANT SELECT (User) ON mysql.user TO cam_cops@localhost", "set its privileges"),
+        ("CREATE ROLE `power full`; GRANT `power full` TO cam_cops@localhost", "set its privileges"),
         ("GRANT INSERT ON `cam\\_cops`.* TO cam_reports@localhost", "cam_reports"),
         ("DROP USER cam_cops@localhost, cam_reports@localhost", "re-check database account"),
         ("ALTER DATABASE cam_cops CHARACTER SET latin1 COLLATE latin1_swedish_ci", "utf8mb4_unicode_ci"),
@@ -148,7 +148,7 @@ fn what_drifts_is_mended(server: Server, machine: &Machine) {
     sql(machine, "GRANT DELETE ON mysql.* TO cam_cops@localhost");
     install(machine).is(78, &["requires TLS", "REQUIRE NONE"]);
     sql(machine, "ALTER USER cam_cops@localhost REQUIRE NONE");
-    mended(machine, "no TLS any more", "grants");
+    mended(machine, "no TLS any more", "set its privileges");
 }
 
 #[track_caller]
