@@ -498,6 +498,17 @@ fn an_error_is_more_than_a_text() {
 
 /// The program holds it against advisories, and a package has it as its list of components.
 #[test]
+fn what_is_tested_in_turn_is_a_file_of_tests() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine");
+    let list = fs::read_to_string(tests.join("in_turn")).unwrap();
+    let names: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).collect();
+    assert!(names.len() > 1);
+    for name in names {
+        assert!(tests.join(format!("{name}.rs")).is_file(), "tests/machine/in_turn: there is no {name}.rs");
+    }
+}
+
+#[test]
 fn the_list_of_crates_is_that_of_cargo() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let made = std::process::Command::new(root.join("packaging/inventory")).args(["crates", "--offline"]).output();
