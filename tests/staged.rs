@@ -11,7 +11,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// One combination of what an installation can be.
 #[derive(Debug, Clone)]
@@ -623,7 +623,7 @@ fn operators_may_run_what_is_listed_and_nothing_else() {
             for allowed in spec["Cmnd_Specs"].as_array().unwrap() {
                 assert_eq!(allowed["runasusers"], json!([{ "username": "root" }]));
                 // No password left out, no environment kept.
-                assert!(allowed.get("Options").is_none(), "{allowed}");
+                assert_eq!(allowed["Options"], json!([{ "setenv": false }]), "{allowed}");
                 let all = allowed["Commands"].as_array().unwrap();
                 commands.extend(all.iter().map(|one| one["command"].as_str().unwrap()));
             }
@@ -643,4 +643,54 @@ fn operators_may_run_what_is_listed_and_nothing_else() {
         assert!(has("status") && has("restart server") && has("backup create") && has("logs workers -f"));
     }
     staged.run(&["config", "set", "operators.group", "www-data"]).exits(78);
+}
+
+/// Runs sudo as a member of the group, on a machine whose sudoers begins as it is given; the program is one that tells its
+/// environment.
+const AS_OPERATOR: &str = r#"
+set -e
+cd "$1"
+mkdir stub
+printf '#!/bin/sh\nenv\n' > stub/camcops-provision
+chmod 755 . stub/camcops-provision
+cp /etc/group group
+echo camcops-operators:x:4242:daemon >> group
+printf '%b\nDefaults:%%camcops-operators !authenticate\n' "$2" | cat - "$3" > sudoers
+chmod 440 sudoers
+mount --bind sudoers /etc/sudoers
+mount --bind group /etc/group
+mount -t overlay overlay -o lowerdir="$PWD/stub:/usr/bin" /usr/bin
+shift 3
+export CAMCOPS_PROVISION_WEB__PATH=/theirs PATH="/theirs:$PATH"
+exec setpriv --reuid=daemon --regid=daemon --clear-groups sudo --non-interactive "$@"
+"#;
+
+/// Nothing of an operator's environment reaches root, also where the administrator keeps that of others.
+#[test]
+fn the_environment_of_an_operator_stays_outside() {
+    if !is_root() {
+        return;
+    }
+    let staged = Staged::of(Who::Root, "debian").with_accounts().set(&["operators.group=camcops-operators"]);
+    fs::write(staged.at("etc/sudoers"), "Defaults !env_reset, setenv\n").unwrap();
+    staged.run(&["install"]).exits(0);
+    let ours = staged.at("etc/sudoers.d/camcops");
+    let as_operator = |words: &[&str]| {
+        let place = tempfile::tempdir().unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "bash", "-c", AS_OPERATOR, "operator"]);
+        command.arg(place.path()).arg("Defaults !env_reset, setenv").arg(&ours).args(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ran::of(command)
+    };
+    let ran = as_operator(&["camcops-provision", "status"]).exits(0);
+    let told = ran.said();
+    assert!(told.contains("SUDO_USER=daemon") && !told.contains("theirs"), "{told}");
+    as_operator(&["CAMCOPS_PROVISION_WEB__PATH=/theirs", "camcops-provision", "status"]).exits(1);
+    as_operator(&["--preserve-env", "camcops-provision", "status"]).exits(1);
+    as_operator(&["camcops-provision", "status", "--set", "web.path=/theirs"]).exits(1);
+    // Where sudo has one already, that is the administrator's.
+    fs::write(staged.at("etc/sudoers"), "Defaults secure_path=/usr/sbin:/usr/bin\n").unwrap();
+    staged.run(&["install"]).exits(0);
+    assert!(!staged.read("etc/sudoers.d/camcops").contains("secure_path"));
 }
