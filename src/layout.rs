@@ -57,6 +57,8 @@ pub struct Flavour {
     pub(crate) apache_control: &'static str,
     /// The file in which its ports are listed.
     pub(crate) apache_ports: &'static str,
+    /// Where its configuration begins, and the directory that names in it are relative to.
+    pub(crate) apache_main: (&'static str, &'static str),
     /// Where the web server logs.
     pub(crate) apache_logs: &'static str,
     /// Where supervisor reads its programs.
@@ -84,6 +86,7 @@ pub const DEBIAN: Flavour = Flavour {
     apache_service: "apache2",
     apache_control: "apache2ctl",
     apache_ports: "/etc/apache2/ports.conf",
+    apache_main: ("/etc/apache2/apache2.conf", "/etc/apache2"),
     apache_logs: "/var/log/apache2",
     supervisor_programs: "/etc/supervisor/conf.d",
     supervisor_suffix: "conf",
@@ -105,6 +108,7 @@ pub(crate) const RHEL: Flavour = Flavour {
     apache_service: "httpd",
     apache_control: "apachectl",
     apache_ports: "/etc/httpd/conf/httpd.conf",
+    apache_main: ("/etc/httpd/conf/httpd.conf", "/etc/httpd"),
     apache_logs: "/var/log/httpd",
     supervisor_programs: "/etc/supervisord.d",
     supervisor_suffix: "ini",
@@ -359,6 +363,14 @@ impl Layout {
         Some(format!("{enabled}/{}.conf", self.slug))
     }
 
+    /// The file that has Apache listen on a port, and the link that switches it on where that is how it is done. All
+    /// instances on that port share it.
+    pub(crate) fn apache_port(&self, port: u16) -> (String, Option<String>) {
+        let name = format!("{APACHE_PORT}{port}.conf");
+        let link = self.flavour.apache_enabled.map(|enabled| format!("{enabled}/{name}"));
+        (format!("{}/{name}", self.flavour.apache_sites), link)
+    }
+
     /// The file with our settings of a local broker.
     pub(crate) fn broker_drop_in(&self) -> String {
         format!("/etc/rabbitmq/conf.d/90-{}.conf", self.slug)
@@ -369,6 +381,9 @@ impl Layout {
         format!("{}/{}.{}", self.flavour.supervisor_programs, self.slug, self.flavour.supervisor_suffix)
     }
 }
+
+/// How the names of the files begin by which Apache listens on a port of ours.
+pub(crate) const APACHE_PORT: &str = "camcops-port-";
 
 /// Every file that all instances share has this in its first line.
 pub(crate) const MANAGED: &str = "Managed by camcops-provision";

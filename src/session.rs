@@ -23,6 +23,7 @@ use crate::session::sources::{read_sources, settings_file};
 use crate::session::timezone::resolve_settings;
 use crate::settings::{ConfigValue, Environment, Mode, Origin};
 use crate::site::facts::Facts;
+use crate::site::listens::{self, uses_own_ports};
 use crate::site::{ExistingState, OwnBroker, Site};
 use anyhow::Result;
 use std::cell::{OnceCell, RefCell};
@@ -78,6 +79,9 @@ impl Session {
         let resolved = resolved.map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let mut facts = Facts::gather(&host)?;
         facts.untested = release::untested::read_lists(&host, &global.instance)?;
+        if uses_own_ports(&resolved.settings) {
+            facts.apache_listens = listens::find_listens(&host, facts.flavour);
+        }
         let layout = Layout::new(facts.flavour, &global.instance);
         let site = Site { instance: global.instance.clone(), settings_file, resolved, facts, layout };
         check_environment(&site)?;

@@ -4,7 +4,9 @@ use crate::base::secret::Secret;
 use crate::certificate::{Pair, Subject};
 use crate::host::secrets::KeptSecret;
 use crate::layout::{DEDICATED_ACCOUNT, Layout, SocketMaker, Whose};
-use crate::settings::{AbsolutePath, AccountUser, Backend, LogMode, Mode, Resolved, ServiceManager, Settings, TlsMode};
+use crate::settings::{
+    AbsolutePath, AccountUser, Backend, Frontend, LogMode, Mode, Resolved, ServiceManager, Settings, TlsMode,
+};
 use crate::site::facts::{DatabaseFamily, Facts, Manager};
 pub(crate) use given::{GivenSecrets, is_open, keep_secret, kept_in, on_command_line, secret_key};
 use std::collections::BTreeMap;
@@ -14,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub(crate) mod facts;
 mod given;
+pub(crate) mod listens;
 pub(crate) mod maintenance;
 pub(crate) mod pages;
 pub(crate) mod ports;
@@ -157,6 +160,18 @@ impl Site {
     /// Whether systemd holds the web server's socket, so that visitors wait while it starts. CherryPy can't take one over.
     pub(crate) fn has_web_socket(&self) -> bool {
         self.manager() == Manager::Systemd && self.settings().web.backend == Backend::Gunicorn
+    }
+
+    /// The ports on which nobody but this program has Apache listen, each with its protocol.
+    pub(crate) fn own_ports(&self) -> Vec<(u16, &'static str)> {
+        let web = &self.settings().web;
+        let http = web.http_port.get().map(|port| (port.get(), "http"));
+        let ports = [Some((web.https_port.get(), "https")), http];
+        let is_own = |port: u16| !listens::is_usual(port) && !self.facts.apache_listens.contains(&port);
+        match web.frontend {
+            Frontend::Apache => ports.into_iter().flatten().filter(|(port, _)| is_own(*port)).collect(),
+            Frontend::None => Vec::new(),
+        }
     }
 
     /// Modules of Apache that the site needs and that Debian does not switch on by itself: link and target.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "sites/addresses.rs"]
+mod addresses;
 mod judge;
 
 use judge::{Machine, camcops_python, script};
@@ -334,6 +336,11 @@ fn switch_on(machine: &Machine) {
 
 /// Starts Apache, asks it, and gives what it answered.
 fn answers(machine: &Machine, apache: &[&str], asked: &[Value]) -> Vec<Value> {
+    answers_of(machine, json!({ "apache": apache, "requests": asked }))
+}
+
+/// The same for a task of the judge's own form.
+fn answers_of(machine: &Machine, task: Value) -> Vec<Value> {
     let mut child = machine
         .command(&["python3", "/run/judges/web.py"])
         .stdin(Stdio::piped())
@@ -341,7 +348,6 @@ fn answers(machine: &Machine, apache: &[&str], asked: &[Value]) -> Vec<Value> {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let task = json!({ "apache": apache, "requests": asked });
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(task.to_string().as_bytes()).unwrap();
     drop(stdin);
@@ -350,7 +356,7 @@ fn answers(machine: &Machine, apache: &[&str], asked: &[Value]) -> Vec<Value> {
     assert_eq!(told, "", "Apache has nothing to complain of");
     let answers: Vec<Value> =
         String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(answers.len(), asked.len());
+    assert_eq!(answers.len(), task["requests"].as_array().unwrap().len());
     answers
 }
 

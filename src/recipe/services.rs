@@ -10,7 +10,7 @@ use crate::resource::{Facets, Part, Resource};
 use crate::settings::{Frontend, LogMode, Mode, Service};
 use crate::site::facts::Manager;
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 macro_rules! unit {
     ($name:literal) => {
@@ -285,12 +285,29 @@ impl Draft<'_> {
             return Ok(());
         }
         self.apache_modules();
+        self.apache_ports()?;
         let (path, because) = (self.site.layout.apache_site(), "HTTPS in front of CamCOPS");
         self.public_template(&path, Format::Apache, template!("apache-site.conf.hbs"), Part::Web, because)?;
         let slug = &self.site.layout.slug;
         if let Some(link) = self.site.layout.apache_link() {
             self.apache_note("site", slug);
             self.link(&link, &format!("../sites-available/{slug}.conf"), Part::Web, "the site is enabled");
+        }
+        Ok(())
+    }
+
+    /// Has Apache listen on ports of the site that nobody else has it listen on.
+    fn apache_ports(&mut self) -> Result<()> {
+        for (port, protocol) in self.site.own_ports() {
+            self.view["port"] = json!({ "number": port, "protocol": protocol });
+            let (path, link) = self.site.layout.apache_port(port);
+            let because = "Apache listens on this port";
+            self.public_template(&path, Format::Apache, template!("apache-port.conf.hbs"), Part::Web, because)?;
+            if let Some(link) = link {
+                let file = path.rsplit('/').next().unwrap_or_default();
+                self.apache_note("site", file.trim_end_matches(".conf"));
+                self.link(&link, &format!("../sites-available/{file}"), Part::Web, because);
+            }
         }
         Ok(())
     }

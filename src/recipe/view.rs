@@ -144,6 +144,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
     let extras = settings.services.extras();
     view["extras"] = extras.map(|extra| extra_view(site, extra)).collect();
     view["extra"] = json!({});
+    view["port"] = json!({ "number": 0, "protocol": "" });
     view["operators"] = super::operators::view_of_operators(site);
     view
 }

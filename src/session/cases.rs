@@ -179,7 +179,7 @@ async fn call_by_name(call: &str, case: &Case, machine: &Machine, resource: Opti
         "services::any_of_ours_runs" => return answer(services::any_of_ours_runs(drivers.services()?, host)?),
         "services::before_undoing" => services::before_undoing(services, host, slug)?,
         "services::after_undoing" => services::after_undoing(services, host, slug)?,
-        "services::after_removals" => services::after_removals(host, &words)?,
+        "services::after_removals" => services::after_removals(services, host, &words)?,
         "apache::refuse_unfit" => drivers.refuse_unfit_apache(host)?,
         "apache::follow" => services::apache::follow_changes(drivers.services()?, host)?,
         "broker::answers" => broker::wait_for_answer(&*drivers.broker()?, host).await?,

@@ -75,7 +75,7 @@ pub(crate) async fn converge_site(
     let outcome = apply_plan(site, writer, &plan, stop).await?;
     let removed = plan.changes.iter().filter(|c| c.action == Action::Remove);
     let removed: Vec<&str> = removed.map(|c| c.change.resource.name()).collect();
-    services::after_removals(&site.host, &removed)?;
+    services::after_removals(site.drivers.services.as_ref(), &site.host, &removed)?;
     Ok((recipe, plan, outcome))
 }
 

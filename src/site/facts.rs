@@ -65,6 +65,8 @@ pub struct Facts {
     pub(crate) timezone: String,
     /// The Pythons that CamCOPS can run on, here or among the distribution's packages.
     pub(crate) pythons: Pythons,
+    /// The ports that other people's configuration has Apache listen on; not looked at where the site has the usual ones.
+    pub(crate) apache_listens: BTreeSet<u16>,
     /// What is known here of versions that are newer than this program.
     #[serde(skip)]
     pub(crate) untested: Vec<UntestedList>,
@@ -132,6 +134,7 @@ impl Facts {
             host_name: host_name(host, staged)?,
             timezone: find_timezone(host)?,
             pythons: find_pythons(host, release)?,
+            apache_listens: BTreeSet::new(),
             untested: Vec::new(),
             cores,
             memory_mb,

@@ -128,7 +128,8 @@ impl Machine {
         fs::read_to_string(self.path(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
     }
 
-    fn enter(&self) -> Command {
+    /// A command of the host, in the machine's name spaces: what is its root to the machine is /mnt/root to it.
+    pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command
             .args(["--mount", "--net", "--pid", "--target", &self.pid])

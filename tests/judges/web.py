@@ -2,7 +2,8 @@
 
 Standard input: {"apache": [command], "requests": [{"port", "host", "method", "path", "headers",
 "start": backends to start before it, each a socket path or a port, "write": files to write before it}, ...]}. A request may have "raw", the text that is
-sent as it is, and "sni", the name that TLS is told (nothing: none). Standard output: one {"status", "headers", "body"} per request; a
+sent as it is, "sni", the name that TLS is told (nothing: none), "address" and "source", where it goes to and comes from, and "plain", whether it goes
+without TLS. There may be "front", the command of a second server, and "ready", the ports to wait for. Standard output: one {"status", "headers", "body"} per request; a
 stand-in answers with what it was asked, as JSON. What Apache says goes to standard error.
 """
 
@@ -79,9 +80,10 @@ def serve(backend):
 
 def connected(request):
     port = request.get("port", 443)
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    source = (request["source"], 0) if "source" in request else None
+    link = http.client.HTTPConnection(request.get("address", "127.0.0.1"), port, timeout=20, source_address=source)
     link.connect()
-    if port != 80:
+    if not request.get("plain", port == 80):
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -132,10 +134,17 @@ def main():
     apache = subprocess.Popen(
         task["apache"], stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
     )
-    for _ in range(200):
-        if reachable(443) or apache.poll() is not None:
-            break
-        time.sleep(0.05)
+    started = [apache]
+    if "front" in task:
+        front = subprocess.Popen(
+            task["front"], stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True
+        )
+        started.append(front)
+    for port in task.get("ready", [443]):
+        for _ in range(200):
+            if reachable(port) or any(one.poll() is not None for one in started):
+                break
+            time.sleep(0.05)
     try:
         for request in task["requests"]:
             # So that what happens without a backend can be asked before.
@@ -146,9 +155,10 @@ def main():
                     file.write(text)
             print(json.dumps(ask(request)), flush=True)
     finally:
-        # The script that starts it may not pass a signal on.
-        os.killpg(apache.pid, signal.SIGTERM)
-        apache.wait()
+        for one in started:
+            # The script that starts it may not pass a signal on.
+            os.killpg(one.pid, signal.SIGTERM)
+            one.wait()
 
 
 if __name__ == "__main__":

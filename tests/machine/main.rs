@@ -36,3 +36,4 @@ mod ubuntu;
 mod undone;
 mod upgraded_ground;
 mod wait;
+mod ways;

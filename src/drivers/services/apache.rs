@@ -11,6 +11,7 @@ use crate::host::processes::{self, Process};
 use crate::layout::{DEBIAN, Flavour, RHEL};
 use crate::resource::{Enforced, Resource, State};
 use crate::settings::Frontend;
+use crate::site::listens::{USUAL_HTTP, uses_own_ports};
 use anyhow::{Context, Result};
 
 /// Why Apache does not like its configuration; nothing if it does, or is not there.
@@ -69,17 +70,32 @@ pub(crate) fn refuse_unfit(known: &ServiceManager, packages: &packages::PackageS
     }
 }
 
-/// Somebody else on the port of the site.
+/// Somebody else on a port of the site.
 fn foreign_holder(known: &ServiceManager) -> Option<String> {
-    let port = known.settings.web.https_port.get();
+    let web = &known.settings.web;
+    // Without the usual port for it there is only no redirect; another one was asked for.
+    let http = web.http_port.get().map(|port| port.get()).filter(|port| *port != USUAL_HTTP);
+    let ports = [Some(("web.https_port", web.https_port.get())), http.map(|port| ("web.http_port", port))];
+    ports.into_iter().flatten().find_map(|(key, port)| refuse_holder(key, port))
+}
+
+fn refuse_holder(key: &str, port: u16) -> Option<String> {
     let holder = port_holder(port)?;
     if ["apache2", "httpd"].contains(&holder.name.as_str()) {
         return None;
     }
-    Some(format!(
-        "port {port} is held by {} (process {}): stop that, or choose another web.https_port",
-        holder.name, holder.pid
-    ))
+    Some(format!("port {port} is held by {} (process {}): stop that, or choose another {key}", holder.name, holder.pid))
+}
+
+/// An Apache that can't listen where it is told to ends, so what we told it is checked before it reads that.
+fn refuse_taken_port(known: &ServiceManager) -> Result<()> {
+    if known.settings.web.frontend != Frontend::Apache || !uses_own_ports(&known.settings) {
+        return Ok(());
+    }
+    match foreign_holder(known) {
+        Some(text) => Err(Exit::CannotCreate.because(text)),
+        None => Ok(()),
+    }
 }
 
 fn port_holder(port: u16) -> Option<Process> {
@@ -103,8 +119,8 @@ pub(crate) fn port_trouble(known: &ServiceManager) -> Option<String> {
             flavour.apache_ports
         ),
         _ => format!(
-            "Apache does not listen on port {port}: add the line `Listen {port} https` to {}, and run again",
-            flavour.apache_ports
+            "Apache does not listen on port {port}, although its configuration says so: look in {}, and restart it with `systemctl restart {}`",
+            flavour.apache_logs, flavour.apache_service
         ),
     })
 }
@@ -112,6 +128,7 @@ pub(crate) fn port_trouble(known: &ServiceManager) -> Option<String> {
 /// Lets Apache read its configuration again, or starts it.
 pub(crate) fn read_again(host: &Host, known: &ServiceManager, running: bool) -> Result<()> {
     test_configuration(host, known)?;
+    refuse_taken_port(known)?;
     give_order(host, if running { "reload" } else { "start" }, known.layout.flavour)
 }
 

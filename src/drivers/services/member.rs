@@ -209,6 +209,10 @@ fn web_inputs(site: &Site) -> Vec<String> {
     let layout = &site.layout;
     let mut inputs = vec![layout.apache_site()];
     inputs.extend(layout.apache_link());
+    for (port, _) in site.own_ports() {
+        let (file, link) = layout.apache_port(port);
+        inputs.extend([Some(file), link].into_iter().flatten());
+    }
     inputs.extend(site.apache_modules().into_iter().map(|(link, _)| link));
     let (certificate, key, chain) = site.certificate_files();
     inputs.extend([certificate, key].into_iter().chain(chain));

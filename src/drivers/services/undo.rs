@@ -15,8 +15,14 @@ pub(crate) fn before_undoing(known: Option<&ServiceManager>, host: &Host, slug: 
     supervisor::stop_group(host, slug)
 }
 
-/// After files that the settings no longer want are gone: systemd forgets the units that stood in them.
-pub(crate) fn after_removals(host: &Host, removed: &[&str]) -> Result<()> {
+/// After files that the settings no longer want are gone: Apache forgets what stood in them, and systemd its units.
+pub(crate) fn after_removals(known: Option<&ServiceManager>, host: &Host, removed: &[&str]) -> Result<()> {
+    if removed.iter().any(|path| apache::guarded_flavour(host, path).is_some()) {
+        if let Some(known) = known {
+            known.forget();
+        }
+        apache::after_undoing(known, host)?;
+    }
     let mut units = removed
         .iter()
         .filter_map(|path| path.strip_prefix(member::UNIT_HOME)?.strip_prefix('/'))
