@@ -17,6 +17,7 @@ use crate::archive::bundle::Bundle;
 use crate::base::secret::Secret;
 use crate::drivers::services::apache;
 use crate::host::Host;
+use crate::journal::Owned;
 use crate::resource::{Enforced, Resource, State};
 use anyhow::{Context, Result};
 use std::cell::RefCell;
@@ -69,6 +70,12 @@ impl Drivers {
 
     pub(crate) fn database(&self) -> Result<Rc<sql::Database>> {
         asked(self.database.borrow().clone(), "the database can't be asked here")
+    }
+
+    /// Whether this is an account of the database that we made, that only reads, and that we may drop.
+    pub(crate) fn made_for_reading(&self, owned: &Owned) -> bool {
+        let database = self.database.borrow();
+        database.as_ref().is_some_and(|database| sql::account::made_for_reading(database, &owned.change))
     }
 
     /// Takes the broker, now that its password is known.

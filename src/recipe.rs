@@ -49,7 +49,7 @@ pub(crate) fn desired_state(site: &Site, host: &Host, found: &ExistingState) -> 
     recipe.database();
     recipe.broker();
     recipe.tables();
-    recipe.reader();
+    recipe.readers();
     recipe.superuser();
     recipe.services()?;
     recipe.web()?;
@@ -194,11 +194,11 @@ impl<'a> Draft<'a> {
         let keys = [
             (Some(&found.cookie), "signs the session cookies"),
             (found.database.as_ref(), "the application's database password"),
-            (found.readonly.as_ref(), "the password of the read-only database account"),
             (Some(&found.broker), "the application's broker password"),
             (Some(&found.monitor), "the monitor's password"),
         ];
-        for (key, because) in keys {
+        let of_readers = found.readers.values().map(|key| (Some(key), "the password of a read-only database account"));
+        for (key, because) in keys.into_iter().chain(of_readers) {
             let Some(key) = key else { continue };
             let Some(path) = &key.kept_in else { continue };
             self.secret(path, format!("{}\n", key.secret.reveal()), Part::Secrets, because);

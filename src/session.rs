@@ -12,7 +12,7 @@ use crate::drivers::services::member::list_members;
 use crate::drivers::tables::Reader;
 use crate::drivers::{Drivers, acme, packages, release, services, sql, superuser, tables};
 use crate::host::Host;
-use crate::host::secrets::{self, KeptSecret};
+use crate::host::secrets::{KeptSecret, SecretName};
 use crate::journal::{self, Journal};
 use crate::layout::{self, Layout};
 use crate::probe::{Backend, Endpoint, broker};
@@ -21,7 +21,7 @@ use crate::recipe::{Recipe, desired_state};
 use crate::resource::{Content, Resource};
 use crate::session::sources::{read_sources, settings_file};
 use crate::session::timezone::resolve_settings;
-use crate::settings::{ConfigValue, Environment, Mode, Origin};
+use crate::settings::{ConfigValue, Environment, Mode, Origin, Settings};
 use crate::site::facts::Facts;
 use crate::site::listens::{self, uses_own_ports};
 use crate::site::{ExistingState, OwnBroker, Site};
@@ -52,7 +52,7 @@ pub struct Session {
     /// How this run tells what it does.
     pub(crate) style: Style,
     /// A secret that this run makes anew, in place of the one that is there.
-    pub(crate) renewed: OnceCell<(secrets::SecretName, Secret)>,
+    pub(crate) renewed: OnceCell<(SecretName, Secret)>,
     /// Whether this run only shows what is there, good enough to be served or not.
     pub(crate) only_shows: bool,
     /// A certificate that this run puts in place of the one that is there, whatever else could be had.
@@ -86,6 +86,7 @@ impl Session {
         let site = Site { instance: global.instance.clone(), settings_file, resolved, facts, layout };
         check_environment(&site)?;
         site.check_secrets()?;
+        check_readers(&site)?;
         let drivers = match host.staged_root() {
             Some(_) => Drivers::default(),
             None => drivers(&site, Tell::SHOWN),
@@ -201,14 +202,15 @@ impl Session {
                     settings.database.password_file.as_ref(),
                 )?)?),
             },
-            readonly: match &settings.database.readonly_user {
-                None => None,
-                Some(_) => Some(given_or_kept(
-                    "readonly",
-                    "database.readonly_password_file",
-                    settings.database.readonly_password_file.as_ref(),
-                )?),
-            },
+            readers: settings
+                .database
+                .readers()
+                .map(|reader| {
+                    let name = SecretName::of_reader(reader);
+                    let secret = given_or_kept(&name.as_str(), reader.password_setting(), reader.password_file)?;
+                    anyhow::Ok((reader.user.to_owned(), secret))
+                })
+                .collect::<Result<_>>()?,
             broker: given_or_kept("broker", "broker.password_file", settings.broker.password_file.as_ref())?,
             monitor: given_or_kept("monitor", "monitor.password_file", settings.monitor.password_file.as_ref())?,
             given: self.given_secrets(host)?,
@@ -234,7 +236,7 @@ impl Session {
             former_database: None,
         };
         if let Some((name, secret)) = self.renewed.get() {
-            found.renew(*name, secret);
+            found.renew(name, self.settings(), secret);
         }
         Ok(found)
     }
@@ -400,6 +402,19 @@ fn drivers(site: &Site, tell: Tell) -> Drivers {
     }
 }
 
+/// Refuses a reader with the name of the application's account, which the settings need not name.
+fn check_readers(site: &Site) -> Result<()> {
+    let database = &site.settings().database;
+    let application = database.user_or(&site.layout.slug);
+    match database.reader(application) {
+        Some(reader) => Err(Exit::Settings.because(format!(
+            "{}: {application} is the application's own account, which also writes: choose another name",
+            reader.setting()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Refuses what would show patients' data or weaken the site where real patients are seen.
 fn check_environment(site: &Site) -> Result<()> {
     if site.settings().site.environment != Environment::Production {
@@ -426,19 +441,22 @@ fn check_environment(site: &Site) -> Result<()> {
 
 impl ExistingState {
     /// Puts a new secret in the place of one that this program keeps.
-    pub(crate) fn renew(&mut self, name: secrets::SecretName, secret: &Secret) {
+    pub(crate) fn renew(&mut self, name: &SecretName, settings: &Settings, secret: &Secret) {
         let key = match name {
-            secrets::SecretName::Database => self.database.as_mut(),
-            secrets::SecretName::Readonly => self.readonly.as_mut(),
-            secrets::SecretName::Broker => Some(&mut self.broker),
-            secrets::SecretName::Monitor => Some(&mut self.monitor),
-            secrets::SecretName::Cookie => Some(&mut self.cookie),
+            SecretName::Database => self.database.as_mut(),
+            SecretName::Readonly | SecretName::ReadonlyOf(_) => {
+                let reader = settings.database.readers().find(|reader| SecretName::of_reader(*reader) == *name);
+                reader.and_then(|reader| self.readers.get_mut(reader.user))
+            }
+            SecretName::Broker => Some(&mut self.broker),
+            SecretName::Monitor => Some(&mut self.monitor),
+            SecretName::Cookie => Some(&mut self.cookie),
         };
         let Some(key) = key.filter(|key| key.kept_in.is_some()) else {
             return;
         };
         let former = std::mem::replace(&mut key.secret, secret.clone());
-        if name == secrets::SecretName::Database {
+        if *name == SecretName::Database {
             self.former_database = Some(former);
         }
     }

@@ -19,6 +19,7 @@ mod extra;
 mod key;
 mod load;
 mod problem;
+mod readers;
 mod supply;
 mod types;
 mod value;
@@ -35,6 +36,7 @@ pub(crate) use extra::{ExtraService, FIELDS as EXTRA_FIELDS, ServiceName};
 pub use key::{Key, VARIABLE_PREFIX, all_keys, split_name};
 pub(crate) use load::{Resolved, Sources};
 pub(crate) use problem::{Origin, Problem, Problems};
+pub(crate) use readers::{READONLY_ACCOUNTS, Reader, ReadonlyAccount};
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub(crate) use types::{
     AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host, Language,
@@ -108,6 +110,8 @@ key::settings! {
         readonly_password_file: Option<AbsolutePath> = None, example "\"/root/camcops-reports-password\"";
         /// Whether that account can also read the audit trail, sessions, export recipients, and the users' password hashes and two-factor secrets.
         readonly_everything: bool = false, example "true";
+        /// Further accounts that can only read, each with a password of its own. host, password_file and everything are for each what readonly_host, readonly_password_file and readonly_everything are for readonly_user. An account that install created is dropped when it is no longer here.
+        readonly_accounts: Vec<ReadonlyAccount> = Vec::new(), example "[{ user = \"analyst\", host = \"10.0.0.%\" }]";
         /// Whether the connection to an external database is encrypted; "verify" also checks the server's certificate.
         tls: DatabaseTls = DatabaseTls::Off, example "\"verify\"";
         /// The certificate of the authority that signed the database's certificate.

@@ -249,8 +249,8 @@ pub struct ExistingState {
     pub(crate) cookie: KeptSecret,
     /// The application's database password; none where it logs in by its account.
     pub(crate) database: Option<KeptSecret>,
-    /// The password of the account that only reads, if there is to be one.
-    pub(crate) readonly: Option<KeptSecret>,
+    /// The passwords of the accounts that only read, by account.
+    pub(crate) readers: BTreeMap<String, KeptSecret>,
     /// The application's broker password.
     pub(crate) broker: KeptSecret,
     /// The monitor's password.

@@ -58,7 +58,6 @@ pub(crate) fn list_paths(host: &Host, site: &Site) -> Result<Vec<String>> {
         Some(key),
         chain,
         text(&database.password_file),
-        text(&database.readonly_password_file),
         text(&database.admin_defaults_file),
         text(&database.tls_ca),
         text(&settings.broker.password_file),
@@ -73,6 +72,8 @@ pub(crate) fn list_paths(host: &Host, site: &Site) -> Result<Vec<String>> {
         text(&settings.site.snomed_icd10_xml),
     ];
     let given = site.secret_files().map(|(_, _, path)| path.to_owned());
+    let of_readers = database.readers().filter_map(|reader| reader.password_file);
+    let given = given.chain(of_readers.map(|path| path.as_str().to_owned()));
     for path in named.into_iter().flatten().chain(given) {
         tree(&path)?;
         // A link alone leads to nothing on another machine.

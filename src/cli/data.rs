@@ -3,8 +3,10 @@
 use crate::host::secrets::SecretName;
 use crate::settings::{Pruning, Setting as _};
 use anyhow::{Result, anyhow};
-use clap::builder::PossibleValue;
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, Subcommand, ValueEnum, ValueHint};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 /// What concerns the database.
@@ -72,7 +74,8 @@ pub(crate) struct Anonymise {
 /// Flags of `db grant-readonly`.
 #[derive(Debug, Args)]
 pub(crate) struct GrantReadonly {
-    /// The account [default: the one in database.readonly_user, or the application's with _reports]
+    /// The account; a site can have several, each with its own password [default: the one in database.readonly_user, or
+    /// the application's with _reports]
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
     /// Where it logs in from, such as 10.0.0.5 or 10.0.0.% [default: this machine]
@@ -119,8 +122,9 @@ pub(crate) enum SecretCommand {
     List,
     /// Replace a password everywhere, while the site is in use; broker delays visitors by some seconds, cookie logs everybody out
     Rotate {
-        /// The secret to replace; all: every secret that is not in a file of your own
-        #[arg(value_enum)]
+        /// The secret to replace: database, readonly, readonly-USER (of one of database.readonly_accounts), broker,
+        /// monitor or cookie; all: every secret that is not in a file of your own
+        #[arg(value_parser = TargetParser)]
         name: RotateTarget,
         /// Do not ask before everybody is logged out
         #[arg(short, long)]
@@ -129,32 +133,43 @@ pub(crate) enum SecretCommand {
 }
 
 /// Which secrets are replaced.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum RotateTarget {
     One(SecretName),
     All,
 }
 
-impl ValueEnum for RotateTarget {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [RotateTarget; 6] = [
-            RotateTarget::One(SecretName::Database),
-            RotateTarget::One(SecretName::Readonly),
-            RotateTarget::One(SecretName::Broker),
-            RotateTarget::One(SecretName::Monitor),
-            RotateTarget::One(SecretName::Cookie),
-            RotateTarget::All,
-        ];
-        &ALL
+/// Reads the name of a secret; what is offered for completion are those that every site can have.
+#[derive(Debug, Clone)]
+struct TargetParser;
+
+impl TypedValueParser for TargetParser {
+    type Value = RotateTarget;
+
+    fn parse_ref(&self, command: &Command, of: Option<&Arg>, value: &OsStr) -> Result<RotateTarget, clap::Error> {
+        let target = value.to_str().and_then(|name| match name {
+            ALL_SECRETS => Some(RotateTarget::All),
+            name => SecretName::find(name).map(RotateTarget::One),
+        });
+        match target {
+            Some(target) => Ok(target),
+            // Its words about what there is.
+            None => {
+                let names = self.possible_values().into_iter().flatten();
+                let refused = PossibleValuesParser::new(names).parse_ref(command, of, value);
+                refused.and_then(|_| Err(clap::Error::new(ErrorKind::InvalidValue).with_cmd(command)))
+            }
+        }
     }
 
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            RotateTarget::One(name) => name.as_str(),
-            RotateTarget::All => "all",
-        }))
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(TARGETS.into_iter().map(PossibleValue::new)))
     }
 }
+
+/// What every site can have, and what stands for all of it.
+const TARGETS: [&str; 6] = ["database", "readonly", "broker", "monitor", "cookie", ALL_SECRETS];
+const ALL_SECRETS: &str = "all";
 
 /// What to do with backups.
 #[derive(Debug, Subcommand)]

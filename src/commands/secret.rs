@@ -19,7 +19,7 @@ use crate::recipe::Recipe;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
 use crate::session::converge::{self, make_plan};
-use crate::settings::{self, AbsolutePath, Mode};
+use crate::settings::{self, AbsolutePath, Mode, READONLY_ACCOUNTS};
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 use serde_json::json;
@@ -27,7 +27,7 @@ use serde_json::json;
 pub(crate) async fn run(global: &Global, command: &Command) -> Result<Report> {
     match command {
         Command::List => list_secrets(global),
-        Command::Rotate { name: RotateTarget::One(name), yes } => rotate_one(global, *name, *yes).await,
+        Command::Rotate { name: RotateTarget::One(name), yes } => rotate_one(global, name, *yes).await,
         Command::Rotate { name: RotateTarget::All, yes } => rotate_all(global, *yes).await,
     }
 }
@@ -45,7 +45,7 @@ enum SecretOrigin {
 /// What there is to tell of a secret.
 #[derive(Debug, Serialize)]
 struct SecretReport {
-    name: &'static str,
+    name: String,
     origin: SecretOrigin,
     file: Option<String>,
     /// Since when it is the one that it is; nothing where there is none yet.
@@ -54,11 +54,14 @@ struct SecretReport {
 }
 
 /// The setting that names the administrator's own file for a secret, and that file if there is one.
-fn given_file(site: &Session, name: SecretName) -> (&'static str, Option<&AbsolutePath>) {
+fn given_file<'a>(site: &'a Session, name: &SecretName) -> (&'static str, Option<&'a AbsolutePath>) {
     let settings = site.settings();
     match name {
         SecretName::Database => ("database.password_file", settings.database.password_file.as_ref()),
         SecretName::Readonly => ("database.readonly_password_file", settings.database.readonly_password_file.as_ref()),
+        SecretName::ReadonlyOf(user) => {
+            (READONLY_ACCOUNTS, settings.database.reader(user).and_then(|reader| reader.password_file))
+        }
         SecretName::Broker => ("broker.password_file", settings.broker.password_file.as_ref()),
         SecretName::Monitor => ("monitor.password_file", settings.monitor.password_file.as_ref()),
         SecretName::Cookie => ("", None),
@@ -66,9 +69,9 @@ fn given_file(site: &Session, name: SecretName) -> (&'static str, Option<&Absolu
 }
 
 /// What it is for; nothing, and why, where this site has none.
-fn secret_purpose(site: &Session, name: SecretName) -> Result<String> {
+fn secret_purpose(site: &Session, name: &SecretName) -> Result<String> {
     let (settings, slug) = (site.settings(), &site.layout.slug);
-    let reader = settings.database.readonly_user.as_ref();
+    let reader = settings.database.readers().find(|reader| SecretName::of_reader(*reader) == *name);
     match name {
         SecretName::Database if site.socket_authentication() => Err(anyhow!(
             "the application logs in to the database as the account {} of this machine, without a password",
@@ -77,9 +80,10 @@ fn secret_purpose(site: &Session, name: SecretName) -> Result<String> {
         SecretName::Database => {
             Ok(format!("the application logs in to the database as {}", settings.database.user_or(slug)))
         }
-        SecretName::Readonly => match reader {
-            Some(user) => Ok(format!("reports are read from the database as {}", user.as_str())),
-            None => Err(anyhow!("there is no read-only database account: set database.readonly_user")),
+        SecretName::Readonly | SecretName::ReadonlyOf(_) => match (reader, name) {
+            (Some(reader), _) => Ok(format!("reports are read from the database as {}", reader.user)),
+            (None, SecretName::ReadonlyOf(user)) => Err(anyhow!("{READONLY_ACCOUNTS} has no account {user}")),
+            (None, _) => Err(anyhow!("there is no read-only database account: set database.readonly_user")),
         },
         SecretName::Broker => Ok(format!("the services log in to the broker as {}", settings.broker.user_or(slug))),
         SecretName::Monitor => {
@@ -93,9 +97,15 @@ fn secret_purpose(site: &Session, name: SecretName) -> Result<String> {
 fn list_secrets(global: &Global) -> Result<Report> {
     need_root(global, "look at where the secrets are")?;
     let site = Session::open(global)?;
-    let all = SecretName::ALL.into_iter().map(|name| secret_report(&site, name)).collect::<Result<Vec<_>>>()?;
+    let all = secret_names(&site).iter().map(|name| secret_report(&site, name)).collect::<Result<Vec<_>>>()?;
     Ok(Report::new(json!({ "instance": site.instance, "secrets": all }))
         .with_table(all.iter().map(|one| format_secret(one) + "\n").collect::<String>()))
+}
+
+/// Every secret that this site can have.
+fn secret_names(site: &Session) -> Vec<SecretName> {
+    let of_readers = site.settings().database.readers().filter(|reader| !reader.is_first).map(SecretName::of_reader);
+    SecretName::ALL.into_iter().chain(of_readers).collect()
 }
 
 fn format_secret(secret: &SecretReport) -> String {
@@ -114,7 +124,7 @@ fn format_secret(secret: &SecretReport) -> String {
     format!("{name:<10} {file}, {whose}, {since}: {what}")
 }
 
-fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
+fn secret_report(site: &Session, name: &SecretName) -> Result<SecretReport> {
     let (origin, file) = match (secret_purpose(site, name), given_file(site, name)) {
         (Err(_), _) => (SecretOrigin::None, None),
         (Ok(_), (_, Some(path))) => (SecretOrigin::Administrator, Some(path.as_str().to_owned())),
@@ -129,7 +139,7 @@ fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
         since = entry.and_then(|entry| format_time(entry.modified));
     }
     Ok(SecretReport {
-        name: name.as_str(),
+        name: name.as_str().into_owned(),
         origin,
         file: file.map(|file| site.host.outside(&file)),
         since,
@@ -137,11 +147,11 @@ fn secret_report(site: &Session, name: SecretName) -> Result<SecretReport> {
     })
 }
 
-async fn rotate_one(global: &Global, name: SecretName, yes: bool) -> Result<Report> {
+async fn rotate_one(global: &Global, name: &SecretName, yes: bool) -> Result<Report> {
     let stop = begin_change(global, "change secrets")?;
     let site = Session::open(global)?;
     refuse_rotation(&site, name)?;
-    if name == SecretName::Cookie {
+    if *name == SecretName::Cookie {
         // Nobody loses data, but everybody notices.
         let what = "Replace the cookie secret, which logs everybody out at once";
         ask_to_agree(&Question::new(what, Enter::No), yes, site.style)?;
@@ -162,18 +172,18 @@ struct RotatedSecret {
     changed: usize,
 }
 
-async fn rotate_secret(site: &Session, name: SecretName, stop: Interrupt) -> Result<RotatedSecret> {
+async fn rotate_secret(site: &Session, name: &SecretName, stop: Interrupt) -> Result<RotatedSecret> {
     let mut writer = Writer::open(&site.host, &site.instance, "secret rotate")?;
     let made = async {
         // Where an earlier run was cut, the services may still use what no file has any more but theirs.
         apply_rotation(site, &mut writer, name, stop).await?;
         site.drivers.forget();
         let secret = Secret::generate()?;
-        site.renewed.get_or_init(|| (name, secret));
+        site.renewed.get_or_init(|| (name.clone(), secret));
         apply_rotation(site, &mut writer, name, stop).await
     };
     let outcome = site.close_after(made.await).await?;
-    if name == SecretName::Monitor && site.settings().monitor.page {
+    if *name == SecretName::Monitor && site.settings().monitor.page {
         watch::keep_login(site)?;
     }
     Ok(RotatedSecret { file: format!("{}/{}", site.layout.secrets, name.as_str()), changed: outcome.done })
@@ -185,13 +195,13 @@ async fn rotate_all(global: &Global, yes: bool) -> Result<Report> {
     let site = Session::open(global)?;
     refuse_missing(&site)?;
     let (mut names, mut skipped) = (Vec::new(), Vec::new());
-    for name in SecretName::ALL {
-        match refuse_rotation(&site, name) {
+    for name in secret_names(&site) {
+        match refuse_rotation(&site, &name) {
             Ok(()) => names.push(name),
             Err(why) => skipped.push((name, format!("{why:#}"))),
         }
     }
-    let all: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    let all: Vec<_> = names.iter().map(SecretName::as_str).collect();
     let what =
         format!("Replace the secrets {}: users wait some seconds, then they have to log in again", all.join(", "));
     ask_to_agree(&Question::new(&what, Enter::No), yes, site.style)?;
@@ -200,14 +210,14 @@ async fn rotate_all(global: &Global, yes: bool) -> Result<Report> {
     for (at, name) in names.iter().enumerate() {
         // A session replaces one secret.
         let session = Session::open(global)?;
-        let done = rotate_secret(&session, *name, stop).await.map_err(|why| {
+        let done = rotate_secret(&session, name, stop).await.map_err(|why| {
             why.context(format!(
                 "replaced: {}; not replaced: {}; run `camcops-provision secret rotate NAME` for each of these",
                 if at == 0 { "none".to_owned() } else { all[..at].join(", ") },
                 all[at..].join(", ")
             ))
         })?;
-        report = report.with_remark(describe_rotation(&session, *name, &done.file));
+        report = report.with_remark(describe_rotation(&session, name, &done.file));
         rotated.push(json!({ "secret": name.as_str(), "file": done.file, "changed": done.changed }));
     }
     let left: Vec<_> = skipped.iter().map(|(name, why)| json!({ "secret": name.as_str(), "why": why })).collect();
@@ -221,7 +231,7 @@ async fn rotate_all(global: &Global, yes: bool) -> Result<Report> {
 async fn apply_rotation(
     site: &Session,
     writer: &mut Writer<'_>,
-    name: SecretName,
+    name: &SecretName,
     stop: Interrupt,
 ) -> Result<engine::RunOutcome> {
     let (recipe, plan) = make_plan(site, &writer.journal, &parts_using(name)).await?;
@@ -233,7 +243,7 @@ async fn apply_rotation(
     // Nothing is announced that can't be done.
     match name {
         SecretName::Broker => broker::wait_for_answer(&*site.drivers.broker()?, &site.host).await?,
-        SecretName::Database | SecretName::Readonly => {
+        SecretName::Database | SecretName::Readonly | SecretName::ReadonlyOf(_) => {
             site.drivers.database()?.need_server().await?;
         }
         SecretName::Monitor | SecretName::Cookie => {}
@@ -241,13 +251,18 @@ async fn apply_rotation(
     converge::apply_plan(site, writer, &plan, stop).await
 }
 
-fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {
+fn describe_rotation(site: &Session, name: &SecretName, file: &str) -> String {
     match name {
         SecretName::Database => format!(
             "the application logs in to the database with a new password, stored in {file}; the site was available throughout, and the old password no longer works"
         ),
         SecretName::Readonly => {
             format!("the read-only database account has a new password, in {file}; its users need it from now on")
+        }
+        SecretName::ReadonlyOf(user) => {
+            format!(
+                "the read-only database account {user} has a new password, in {file}; its users need it from now on"
+            )
         }
         SecretName::Broker => format!(
             "the services log in to the broker with a new password, stored in {file}; the old password no longer works"
@@ -260,15 +275,15 @@ fn describe_rotation(site: &Session, name: SecretName, file: &str) -> String {
 }
 
 /// What a secret goes through. Another part may have changes that are pending: they are for `install`.
-fn parts_using(name: SecretName) -> Parts {
+fn parts_using(name: &SecretName) -> Parts {
     let server = match name {
-        SecretName::Database | SecretName::Readonly => Some(Part::Database),
+        SecretName::Database | SecretName::Readonly | SecretName::ReadonlyOf(_) => Some(Part::Database),
         SecretName::Broker => Some(Part::Broker),
         SecretName::Monitor | SecretName::Cookie => None,
     };
     let services = match name {
         // Each new connection reads it.
-        SecretName::Database | SecretName::Readonly => None,
+        SecretName::Database | SecretName::Readonly | SecretName::ReadonlyOf(_) => None,
         _ => Some(Part::Services),
     };
     let always = [Part::Secrets, Part::Configuration];
@@ -287,7 +302,7 @@ fn only_ours(mut plan: Plan) -> Plan {
 }
 
 /// Refuses what is not ours to change.
-fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
+fn refuse_rotation(site: &Session, name: &SecretName) -> Result<()> {
     if let Err(why) = secret_purpose(site, name) {
         return Err(Exit::Usage.because(format!("there is no secret {}: {why}", name.as_str())));
     }
@@ -301,7 +316,7 @@ fn refuse_rotation(site: &Session, name: SecretName) -> Result<()> {
     let settings = site.settings();
     let database = &settings.database;
     let elsewhere = match name {
-        SecretName::Database | SecretName::Readonly
+        SecretName::Database | SecretName::Readonly | SecretName::ReadonlyOf(_)
             if database.mode == Mode::External && database.admin_defaults_file.is_none() =>
         {
             Some(("database", "or set database.admin_defaults_file to let camcops-provision do it"))
@@ -329,12 +344,12 @@ fn refuse_missing(site: &Session) -> Result<()> {
 }
 
 /// Refuses where camcops.conf would go on with what the administrator wrote there.
-fn refuse_kept(site: &Session, name: SecretName, recipe: &Recipe) -> Result<()> {
+fn refuse_kept(site: &Session, name: &SecretName, recipe: &Recipe) -> Result<()> {
     let (section, needed) = match name {
         SecretName::Database => ("site", "DB_URL"),
         SecretName::Broker => ("export", "CELERY_BROKER_URL"),
         SecretName::Cookie => ("site", "SESSION_COOKIE_SECRET"),
-        SecretName::Readonly | SecretName::Monitor => return Ok(()),
+        SecretName::Readonly | SecretName::ReadonlyOf(_) | SecretName::Monitor => return Ok(()),
     };
     let passed = site.settings().config.get(section);
     let by_file = format!("{needed}{}", settings::BY_FILE);
@@ -348,7 +363,7 @@ fn refuse_kept(site: &Session, name: SecretName, recipe: &Recipe) -> Result<()> 
     };
     let reads_it = format!("read_default_file={}", site.layout.option_file);
     let still_follows =
-        kept.yours.as_ref().is_some_and(|value| name == SecretName::Database && value.contains(&reads_it));
+        kept.yours.as_ref().is_some_and(|value| *name == SecretName::Database && value.contains(&reads_it));
     if still_follows {
         return Ok(());
     }

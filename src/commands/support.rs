@@ -290,12 +290,12 @@ fn read_secrets(site: &Session) -> Result<Vec<Zeroizing<String>>> {
         .collect();
     let given = [
         &settings.database.password_file,
-        &settings.database.readonly_password_file,
         &settings.broker.password_file,
         &settings.monitor.password_file,
         &settings.superuser.password_file,
     ];
-    files.extend(given.into_iter().flatten().map(|path| path.as_str().to_owned()));
+    let of_readers = settings.database.readers().filter_map(|reader| reader.password_file);
+    files.extend(given.into_iter().flatten().chain(of_readers).map(|path| path.as_str().to_owned()));
     let mut secrets = Vec::new();
     for file in files {
         if !Path::new(&file).is_file() {

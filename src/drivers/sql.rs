@@ -93,15 +93,16 @@ impl Database {
             _ => Rc::new(connect_server(host, settings, &application)?),
         };
         let mut accounts = vec![application];
-        if let (Some(user), Some(key)) = (&settings.readonly_user, &found.readonly) {
+        for reader in settings.readers() {
+            let Some(key) = found.readers.get(reader.user) else { continue };
             accounts.push(DatabaseAccount {
-                user: user.as_str().to_owned(),
+                user: reader.user.to_owned(),
                 purpose: AccountPurpose::Reading,
                 way_in: WayIn::Password(key.secret.clone()),
                 former: None,
-                is_for_others: settings.readonly_host.is_some(),
-                setting: "database.readonly_user",
-                password_setting: "database.readonly_password_file",
+                is_for_others: reader.host.is_some(),
+                setting: reader.setting(),
+                password_setting: reader.password_setting(),
             });
         }
         Ok(Database {

@@ -288,14 +288,17 @@ async fn plan_removals(
 ) -> Result<()> {
     for owned in journal.owned().iter().rev() {
         let resource = &owned.change.resource;
+        let is_reader = drivers.made_for_reading(owned);
         if wanted.iter().any(|wanted| wanted.resource == *resource)
-            || resource.holds_data(host)
+            || (resource.holds_data(host) && !is_reader)
             // There may be a way back to it; `releases prune` knows.
             || matches!(resource, Resource::Release(_))
         {
             continue;
         }
-        match plan_undoing(host, drivers, scope.instance, owned, others, Data::Stays).await? {
+        // With such an account goes nothing but somebody's way in.
+        let data = if is_reader { Data::Goes } else { Data::Stays };
+        match plan_undoing(host, drivers, scope.instance, owned, others, data).await? {
             Undoing::Restore(change) => {
                 plan.changes.push(Planned::removal(change, "no longer in the settings"));
             }

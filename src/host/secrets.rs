@@ -3,19 +3,26 @@
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::Host;
+use crate::settings::Reader;
 use anyhow::{Context, Result};
+use std::borrow::Cow;
 use std::io::Read;
 
 /// No file with a secret is larger.
 const LARGEST: u64 = 1 << 16;
 
+/// What stands before the name of an account in the name of its password.
+pub(crate) const READONLY_OF: &str = "readonly-";
+
 /// The secrets of a site, by the names that people use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SecretName {
     /// The application's database password.
     Database,
     /// The password of the read-only database account.
     Readonly,
+    /// The password of a further one.
+    ReadonlyOf(String),
     /// The application's broker password.
     Broker,
     /// The monitor's password.
@@ -25,18 +32,34 @@ pub(crate) enum SecretName {
 }
 
 impl SecretName {
-    /// All of them.
+    /// All that every site can have.
     pub(crate) const ALL: [SecretName; 5] =
         [SecretName::Database, SecretName::Readonly, SecretName::Broker, SecretName::Monitor, SecretName::Cookie];
 
     /// The name, which is also that of the file that keeps it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
+    pub(crate) fn as_str(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             SecretName::Database => "database",
             SecretName::Readonly => "readonly",
+            SecretName::ReadonlyOf(user) => return Cow::Owned(format!("{READONLY_OF}{user}")),
             SecretName::Broker => "broker",
             SecretName::Monitor => "monitor",
             SecretName::Cookie => "cookie",
+        })
+    }
+
+    /// The one of this name.
+    pub(crate) fn find(name: &str) -> Option<SecretName> {
+        let of_reader = || name.strip_prefix(READONLY_OF).filter(|user| !user.is_empty());
+        let known = SecretName::ALL.into_iter().find(|known| known.as_str() == name);
+        known.or_else(|| of_reader().map(|user| SecretName::ReadonlyOf(user.to_owned())))
+    }
+
+    /// The password of an account that can only read.
+    pub(crate) fn of_reader(reader: Reader<'_>) -> SecretName {
+        match reader.is_first {
+            true => SecretName::Readonly,
+            false => SecretName::ReadonlyOf(reader.user.to_owned()),
         }
     }
 }

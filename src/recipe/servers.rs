@@ -85,27 +85,28 @@ impl Draft<'_> {
             false => settings.user_or(slug),
         };
         let account_name = format!("{user}@{from}");
-        let account = self.sql_account(AccountPurpose::Application);
+        let account = self.sql_account(AccountPurpose::Application, true);
         let because = "the application logs in to the database";
         self.want(Resource::SqlAccount(account_name), account, Part::Database, because);
     }
 
-    /// After the tables: it reads of each table what is for readers, and none is there before.
-    pub(super) fn reader(&mut self) {
+    /// After the tables: each reads of each table what is for readers, and none is there before.
+    pub(super) fn readers(&mut self) {
         let settings = &self.site.settings().database;
-        let (Some(user), Some(from)) = (&settings.readonly_user, &self.found.database_client) else {
+        let Some(from) = &self.found.database_client else {
             return;
         };
-        let from = settings.readonly_host.as_ref().map_or(from.as_str(), |host| host.as_str());
-        let account = Resource::SqlAccount(format!("{}@{from}", user.as_str()));
-        let facets = self.sql_account(AccountPurpose::Reading);
-        let reader = wanted(account, facets, Part::Database, "reports read from the database");
-        let tables = Resource::Tables(settings.name_or(&self.site.layout.slug).to_owned());
-        self.recipe.wanted.push(Wanted { inputs: vec![tables], ..reader });
+        for reader in settings.readers() {
+            let account = Resource::SqlAccount(format!("{}@{}", reader.user, reader.host.unwrap_or(from)));
+            let facets = self.sql_account(AccountPurpose::Reading, reader.everything);
+            let reader = wanted(account, facets, Part::Database, "reports read from the database");
+            let tables = Resource::Tables(settings.name_or(&self.site.layout.slug).to_owned());
+            self.recipe.wanted.push(Wanted { inputs: vec![tables], ..reader });
+        }
     }
 
     /// What an account of the database should be.
-    fn sql_account(&self, purpose: AccountPurpose) -> Facets {
+    fn sql_account(&self, purpose: AccountPurpose, has_everything: bool) -> Facets {
         let settings = &self.site.settings().database;
         let local = settings.mode == Mode::Local;
         let name = settings.name_or(&self.site.layout.slug);
@@ -118,7 +119,7 @@ impl Draft<'_> {
             true => account.with("method", "socket"),
             false => account.with("method", "password").with("passwords", "one"),
         };
-        account = match is_application || settings.readonly_everything {
+        account = match has_everything {
             true => account.with("grants", purpose.grants(name)),
             false => account.with("reads", sql::ALL_BUT_SECRETS),
         };

@@ -1,6 +1,9 @@
 //! What no single key can tell: settings that contradict each other.
 
-use super::{AccountUser, Auto, Bind, DatabaseTls, Frontend, Hardening, Mode, Settings, Source, TlsMode};
+use super::{
+    AccountUser, Auto, Bind, Database, DatabaseTls, DatabaseUser, Frontend, Hardening, Mode, READONLY_ACCOUNTS,
+    Settings, Source, TlsMode,
+};
 
 /// What the tablets and every page of CamCOPS need, and what Apache shows by itself.
 const PATHS_OF_CAMCOPS: [&str; 7] =
@@ -146,6 +149,7 @@ fn check_database(settings: &Settings, found: &mut Contradictions) {
         ["database.readonly_user", "database.user"],
         "is the application's own account, which also writes",
     );
+    check_readers(database, found);
     let superuser = &settings.superuser;
     found.refuse(
         superuser.username.is_none() && superuser.password_file.is_some(),
@@ -163,6 +167,26 @@ fn check_database(settings: &Settings, found: &mut Contradictions) {
         ["database.name", "database.user"],
         "would make root the user: set another database.user",
     );
+}
+
+fn check_readers(database: &Database, found: &mut Contradictions) {
+    let is = |other: &Option<DatabaseUser>, user: &str| other.as_ref().is_some_and(|other| other.as_str() == user);
+    for (index, account) in database.readonly_accounts.iter().enumerate() {
+        let user = account.user.as_str();
+        let is_double = database.readonly_accounts[..index].iter().any(|earlier| earlier.user == account.user);
+        let keys = |other| [READONLY_ACCOUNTS, other];
+        found.refuse(is_double, keys(READONLY_ACCOUNTS), &format!("names {user} twice"));
+        found.refuse(
+            is(&database.readonly_user, user),
+            keys("database.readonly_user"),
+            &format!("names {user}, which is also database.readonly_user"),
+        );
+        found.refuse(
+            is(&database.user, user),
+            keys("database.user"),
+            &format!("names {user}, the application's own account, which also writes"),
+        );
+    }
 }
 
 fn check_broker(settings: &Settings, found: &mut Contradictions) {

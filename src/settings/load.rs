@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use toml_edit::{ArrayOfTables, Document, Item, Table, TableLike};
+use toml_edit::{ArrayOfTables, Document, Item, Table, TableLike, Value};
 
 use super::Settings;
 use super::checks::{Contradiction, find_conflicts};
@@ -12,6 +12,7 @@ use super::config;
 use super::extra::{self, EXTRA};
 use super::key::{self, GivenValue, Target, VARIABLE_PREFIX, all_keys, join_name, split_name};
 use super::problem::{Origin, Problem, Problems, line_of};
+use super::readers::READONLY_ACCOUNTS;
 
 /// Everything that settings can come from; later ones win over earlier ones.
 #[derive(Debug, Clone, Default)]
@@ -259,6 +260,10 @@ impl File<'_> {
             match item {
                 Item::Value(value) => self.loader.assign(&path, GivenValue::Toml(value), origin),
                 Item::ArrayOfTables(tables) if path.join(".") == EXTRA => self.extra(tables),
+                Item::ArrayOfTables(tables) if path.join(".") == READONLY_ACCOUNTS => {
+                    let list = Value::Array(tables.clone().into_array());
+                    self.loader.assign(&path, GivenValue::Toml(&list), origin);
+                }
                 _ => {
                     let known = Target::find(&path);
                     let problem = known.map(|known| Problem::new(known.name(), "is a key, not a section"));

@@ -249,7 +249,7 @@ fn lets_an_analyst_read(machine: &Booted) {
     let told = machine.run(grant);
     assert!(told.contains("camcops_reports can read camcops except"), "{told}");
     assert!(machine.run(grant).contains("nothing to do"));
-    refused(machine, "db grant-readonly --user other", 78, "is camcops_reports");
+    refused(machine, "db grant-readonly --host 10.0.0.9", 78, "logs in from this machine");
     refused(machine, "db grant-readonly --user a/b", 64, "--user a/b");
     let (code, _, why) = machine.tried(&format!("echo short | {grant} --password-file -"));
     assert_eq!(code, 64, "{why}");
@@ -274,15 +274,16 @@ fn lets_an_analyst_read(machine: &Booted) {
          camcops-provision install --yes --only database
          if mysql --defaults-file=/root/reader.cnf camcops --execute 'SELECT hashedpw FROM _security_users' 2> /dev/null; then exit 1; fi
          camcops-provision plan --exit-code
-         camcops-provision config unset database.readonly_user
-         mysql --execute 'DROP USER camcops_reports@localhost'",
+         camcops-provision config unset database.readonly_user",
     );
     let elsewhere = "grant-readonly --user analyst --host 10.0.0.%";
     let told = json(machine, elsewhere);
     assert_eq!(told["changed"], true, "{told}");
     assert!(told["warning"].as_str().unwrap().contains("127.0.0.1"), "{told}");
     assert_eq!(json(machine, elsewhere)["changed"], false);
-    machine.run("camcops-provision config set database.listen '*' && camcops-provision install --yes");
+    machine.run("camcops-provision config set database.listen '*'");
+    lets_several_read(machine);
+    machine.run("camcops-provision plan --exit-code");
     assert_eq!(json(machine, elsewhere)["warning"], Value::Null);
     let told = machine.run("ss --listening --tcp --numeric | grep -c -e '0.0.0.0:3306' -e '\\*:3306'; camcops-provision doctor database.login");
     assert!(told.starts_with('1') && told.contains("it listens on *"), "{told}");
@@ -292,6 +293,44 @@ fn lets_an_analyst_read(machine: &Booted) {
     machine.run("camcops-provision secret rotate readonly; camcops-provision plan --exit-code");
     asked(machine, "SET PASSWORD FOR 'analyst'@'10.0.0.%' = PASSWORD('other')");
     assert_eq!(json(machine, elsewhere)["changed"], true);
+}
+
+/// Each with a password of its own; who is no longer in the settings is dropped.
+fn lets_several_read(machine: &Booted) {
+    let is_let_in = |user: &str, secret: &str, question: &str| {
+        let file = format!("/etc/camcops/secrets/camcops/readonly-{secret}");
+        let words = format!(
+            "printf '[client]\\nuser = {user}\\npassword = %s\\n' \"$(cat {file})\" > /root/one.cnf
+             mysql --defaults-file=/root/one.cnf camcops --execute '{question}'"
+        );
+        machine.tried(&words).0 == 0
+    };
+    const PATIENTS: &str = "SELECT COUNT(*) FROM patient";
+    const HASHES: &str = "SELECT hashedpw FROM _security_users";
+    machine.run(
+        "camcops-provision db grant-readonly --user anne; camcops-provision db grant-readonly --user bob --everything",
+    );
+    assert_eq!(json(machine, "grant-readonly --user anne")["changed"], false);
+    assert!(is_let_in("anne", "anne", PATIENTS) && !is_let_in("anne", "anne", HASHES));
+    assert!(is_let_in("bob", "bob", PATIENTS) && is_let_in("bob", "bob", HASHES));
+    assert!(!is_let_in("anne", "bob", PATIENTS));
+    machine.run(
+        "set -e
+         former=$(cat /etc/camcops/secrets/camcops/readonly-anne)
+         camcops-provision secret rotate readonly-anne
+         test \"$(cat /etc/camcops/secrets/camcops/readonly-anne)\" != \"$former\"
+         camcops-provision secret list | grep -c '^readonly-anne.*as anne'",
+    );
+    assert!(is_let_in("anne", "anne", PATIENTS));
+    refused(machine, "secret rotate readonly-carl", 64, "has no account carl");
+    // Those of before are no longer in the settings, nor anne now.
+    let listed = "database.readonly_accounts '[{ user = \"bob\", everything = true }]'";
+    machine.run(&format!("camcops-provision config set {listed}; camcops-provision install --yes"));
+    let left =
+        "SELECT GROUP_CONCAT(User ORDER BY User) FROM mysql.user WHERE User IN ('anne', 'bob', 'camcops_reports')";
+    assert_eq!(machine.run(&format!("mysql --skip-column-names --execute \"{left}\"")).trim(), "bob");
+    machine.run("ls /etc/camcops/secrets/camcops | grep --invert-match --quiet anne");
+    assert!(is_let_in("bob", "bob", HASHES));
 }
 
 fn copies(machine: &Booted) {

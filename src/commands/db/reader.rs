@@ -1,5 +1,5 @@
-//! `db grant-readonly`: an account for whoever analyses the data. It is the one of `database.readonly_user`, which
-//! `install` makes; this sets that up and makes it at once.
+//! `db grant-readonly`: an account for whoever analyses the data. It is the one of `database.readonly_user` or one of
+//! `database.readonly_accounts`, which `install` makes; this sets that up and makes it at once.
 
 use super::reach_database;
 use crate::base::error::Exit;
@@ -16,43 +16,43 @@ use crate::journal::Writer;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
 use crate::session::converge::{apply_plan, make_plan, refuse_undoable};
-use crate::settings::{ClientHost, DatabaseUser, Setting};
-use anyhow::Result;
+use crate::settings::{ClientHost, DatabaseUser, READONLY_ACCOUNTS, Reader, ReadonlyAccount, Setting};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 const USER: &str = "database.readonly_user";
 const HOST: &str = "database.readonly_host";
 const EVERYTHING: &str = "database.readonly_everything";
 
+/// An account that is asked for, and what the settings have to say for it.
+struct WantedReader {
+    user: String,
+    /// Keys that change.
+    changes: Vec<(&'static str, String)>,
+}
+
 /// Makes the account, or mends it, and says where its password is.
 pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly) -> Result<Report> {
     let stop = begin_change(global, "create a database account")?;
     let before = open_installed(global)?;
-    let mut changes = wanted_settings(&before, flags)?;
+    let WantedReader { user, changes } = wanted_reader(&before, flags)?;
     scale::refuse_overruled(&before, &changes)?;
-    let password = read_password(&before, flags)?;
-    let settings = &before.settings().database;
-    changes.retain(|(key, value)| {
-        let is = match *key {
-            USER => settings.readonly_user.as_ref().map(|user| user.as_str()),
-            EVERYTHING => settings.readonly_everything.then_some("true"),
-            _ => settings.readonly_host.as_ref().map(|host| host.as_str()),
-        };
-        is != Some(value.as_str())
-    });
+    let password = read_password(&before, flags, &user)?;
     let mut wanted = global.clone();
     let sets = changes.iter().map(|(key, value)| format!("{key}={value}"));
     wanted.set.extend(sets);
     let (site, known) = reach_database(&wanted).await?;
+    let reader = site.settings().database.reader(&user).context("the settings have no such account")?;
+    let secret = SecretName::of_reader(reader);
     if let Some(password) = password {
-        site.renewed.get_or_init(|| (SecretName::Readonly, password));
+        site.renewed.get_or_init(|| (secret.clone(), password));
     }
     let made = async {
         let mut writer = Writer::open(&site.host, &site.instance, "db grant-readonly")?;
         let parts = Parts::only_of(&[Part::Secrets, Part::Database]);
         let (recipe, mut plan) = make_plan(&site, &writer.journal, &parts).await?;
-        let name = account_in_plan(&plan, &site);
-        let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
+        let name = account_in_plan(&plan, &user);
+        let kept = format!("{}/{}", site.layout.secrets, secret.as_str());
         // Whatever else is pending is for `install`.
         plan.changes.retain(|planned| match &planned.change.resource {
             Resource::SqlAccount(account) => Some(account) == name.as_ref(),
@@ -63,57 +63,82 @@ pub(crate) async fn grant_readonly(global: &Global, flags: &GrantReadonly) -> Re
         plan.changes.retain(|planned| planned.action != Action::Remove);
         plan.conflicts.clear();
         refuse_undoable(&site, &recipe, &plan).await?;
-        let pairs: Vec<(&str, Option<&str>)> =
-            changes.iter().map(|(key, value)| (*key, Some(value.as_str()))).collect();
+        // A list that stands there as tables makes room for the new one.
+        let pairs: Vec<(&str, Option<&str>)> = changes
+            .iter()
+            .flat_map(|(key, value)| {
+                [(*key == READONLY_ACCOUNTS).then_some((*key, None)), Some((*key, Some(value.as_str())))]
+            })
+            .flatten()
+            .collect();
         config::rewrite_file(global, &pairs)?;
         let done = apply_plan(&site, &mut writer, &plan, stop).await?;
-        anyhow::Ok((done.done, listening_hint(&*site.drivers.database()?, &site).await?))
+        anyhow::Ok((done.done, listening_hint(&*site.drivers.database()?, reader).await?))
     };
     let (done, alone) = site.close_after(made.await).await?;
-    Ok(report_granted(&site, &known, done, alone))
+    Ok(report_granted(&site, &known, reader, done, alone))
 }
 
-/// What the settings are to say; another account than the one that there is would stay behind unseen.
-fn wanted_settings(site: &Session, flags: &GrantReadonly) -> Result<Vec<(&'static str, String)>> {
+/// Which account is meant, and what the settings are to say: of those that there are none is changed into another.
+fn wanted_reader(site: &Session, flags: &GrantReadonly) -> Result<WantedReader> {
     let settings = &site.settings().database;
-    let there = settings.readonly_user.as_ref().map(|user| user.as_str());
+    let first = settings.readers().find(|reader| reader.is_first);
     let standard = format!("{}_reports", settings.user_or(&site.layout.slug));
-    let user = flags.user.as_deref().or(there).unwrap_or(&standard);
-    DatabaseUser::read(&user.into())
+    let user = flags.user.as_deref().or(first.map(|reader| reader.user)).unwrap_or(&standard);
+    let name = DatabaseUser::read(&user.into())
         .map_err(|why| Exit::Usage.because(format!("--user {user}: {why}; allowed: {}", DatabaseUser::allowed())))?;
-    let host = settings.readonly_host.as_ref().map(|host| host.as_str());
-    let wanted_host = flags.host.as_deref().or(host);
-    if let Some(host) = wanted_host {
+    let known = settings.reader(user);
+    let from = known.and_then(|reader| reader.host);
+    let wanted_from = flags.host.as_deref().or(from);
+    let host = wanted_from.map(|host| {
         ClientHost::read(&host.into())
-            .map_err(|why| Exit::Usage.because(format!("--host {host}: {why}; allowed: {}", ClientHost::allowed())))?;
-    }
-    if let Some(there) = there
-        && (there != user || host != wanted_host)
-    {
-        let from = host.unwrap_or("this machine");
+            .map_err(|why| Exit::Usage.because(format!("--host {host}: {why}; allowed: {}", ClientHost::allowed())))
+    });
+    let host = host.transpose()?;
+    if let Some(known) = known.filter(|known| known.host != wanted_from) {
         return Err(Exit::Settings.because(format!(
-            "the read-only account is {there}, from {from}, and a site has one only: share it, or `camcops-provision config unset {USER}`{}, drop that account on the server, and run again",
-            match host {
-                Some(_) => format!(" and {HOST}"),
-                None => String::new(),
-            }
+            "{user} logs in from {}: choose another --user for {}, or change that in {} and run `camcops-provision install`",
+            known.host.unwrap_or("this machine"),
+            wanted_from.unwrap_or("this machine"),
+            if known.is_first { HOST } else { READONLY_ACCOUNTS }
         )));
     }
-    let mut changes = vec![(USER, user.to_owned())];
-    changes.extend(wanted_host.map(|host| (HOST, host.to_owned())));
-    changes.extend(flags.everything.then(|| (EVERYTHING, "true".to_owned())));
-    Ok(changes)
+    let everything = flags.everything || known.is_some_and(|reader| reader.everything);
+    let is_first = known.map_or(first.is_none(), |reader| reader.is_first);
+    let mut changes = Vec::new();
+    if is_first {
+        if known.is_none() {
+            changes.push((USER, user.to_owned()));
+            changes.extend(host.map(|host| (HOST, host.as_str().to_owned())));
+        }
+        if everything && !settings.readonly_everything {
+            changes.push((EVERYTHING, "true".to_owned()));
+        }
+    } else {
+        let mut accounts = settings.readonly_accounts.clone();
+        match accounts.iter_mut().find(|account| account.user == name) {
+            Some(account) => account.everything = everything,
+            None => accounts.push(ReadonlyAccount { user: name, host, password_file: None, everything }),
+        }
+        if accounts != settings.readonly_accounts {
+            changes.push((READONLY_ACCOUNTS, accounts.write().to_string()));
+        }
+    }
+    Ok(WantedReader { user: user.to_owned(), changes })
 }
 
 /// The password that is given; without one the kept one stays, or one is made.
-fn read_password(site: &Session, flags: &GrantReadonly) -> Result<Option<Secret>> {
+fn read_password(site: &Session, flags: &GrantReadonly, user: &str) -> Result<Option<Secret>> {
     const FLAG: &str = "--password-file";
     let Some(file) = &flags.password.password_file else {
         return Ok(None);
     };
-    if let Some(own) = &site.settings().database.readonly_password_file {
+    if let Some((reader, own)) =
+        site.settings().database.reader(user).and_then(|reader| Some((reader, reader.password_file?)))
+    {
         return Err(Exit::Settings.because(format!(
-            "{FLAG}: database.readonly_password_file names a file with the password, {}: write it there, or unset that setting",
+            "{FLAG}: {} names a file with the password, {}: write it there, or unset that setting",
+            reader.password_setting(),
             own.as_str()
         )));
     }
@@ -125,8 +150,7 @@ fn read_password(site: &Session, flags: &GrantReadonly) -> Result<Option<Secret>
 }
 
 /// The account as the plan names it; nothing where it is as it should be.
-fn account_in_plan(plan: &engine::Plan, site: &Session) -> Option<String> {
-    let user = site.settings().database.readonly_user.as_ref()?.as_str();
+fn account_in_plan(plan: &engine::Plan, user: &str) -> Option<String> {
     plan.changes.iter().find_map(|planned| {
         let Resource::SqlAccount(name) = &planned.change.resource else {
             return None;
@@ -137,9 +161,8 @@ fn account_in_plan(plan: &engine::Plan, site: &Session) -> Option<String> {
 }
 
 /// Where a server of this machine listens, if nobody else can reach it and the account is for somebody else.
-async fn listening_hint(known: &Database, site: &Session) -> Result<Option<String>> {
-    let elsewhere = site.settings().database.readonly_host.as_ref();
-    if !known.server.local || elsewhere.is_none_or(|host| host.as_str() == "localhost") {
+async fn listening_hint(known: &Database, reader: Reader<'_>) -> Result<Option<String>> {
+    if !known.server.local || reader.host.is_none_or(|host| host == "localhost") {
         return Ok(None);
     }
     let row: Option<(Option<String>, bool)> = known.server.row("SELECT @@bind_address, @@skip_networking").await?;
@@ -150,13 +173,16 @@ async fn listening_hint(known: &Database, site: &Session) -> Result<Option<Strin
     })
 }
 
-fn report_granted(site: &Session, known: &Database, changed: usize, alone: Option<String>) -> Report {
-    let settings = &site.settings().database;
-    let user = settings.readonly_user.as_ref().map_or("", |user| user.as_str());
-    let kept = format!("{}/{}", site.layout.secrets, SecretName::Readonly.as_str());
-    let own = settings.readonly_password_file.as_ref();
-    let file = own.map_or(kept.as_str(), |own| own.as_str());
-    let from = settings.readonly_host.as_ref().map(|host| host.as_str());
+fn report_granted(
+    site: &Session,
+    known: &Database,
+    reader: Reader<'_>,
+    changed: usize,
+    alone: Option<String>,
+) -> Report {
+    let Reader { user, host: from, .. } = reader;
+    let kept = format!("{}/{}", site.layout.secrets, SecretName::of_reader(reader).as_str());
+    let file = reader.password_file.map_or(kept.as_str(), |own| own.as_str());
     let warning = alone.map(|address| {
         format!(
             "the database server listens on {address} only, so {} can't connect: set database.listen and run `camcops-provision install`",
@@ -169,7 +195,7 @@ fn report_granted(site: &Session, known: &Database, changed: usize, alone: Optio
         "user": user,
         "host": from,
         "password_file": file,
-        "everything": settings.readonly_everything,
+        "everything": reader.everything,
         "changed": changed > 0,
         "warning": warning,
     }));
@@ -178,7 +204,7 @@ fn report_granted(site: &Session, known: &Database, changed: usize, alone: Optio
         "{nothing}{user}{} can read {}{}; its password is in {file}",
         from.map(|host| format!("@{host}")).unwrap_or_default(),
         known.database,
-        match settings.readonly_everything {
+        match reader.everything {
             true => " completely, and nothing else",
             false =>
                 " except the audit trail, sessions and users' secrets (--everything includes them), and nothing else",

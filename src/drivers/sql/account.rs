@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::probe::Cause;
 use crate::probe::database::{DatabaseAddress, Encryption, Login};
-use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
+use crate::resource::{Change, Enforced, FacetValue, Facets, Resource, State};
 use crate::site::facts::DatabaseFamily;
 use anyhow::{Context, Result};
 use zeroize::Zeroizing;
@@ -406,6 +406,19 @@ fn is_ours(host: &Host, known: &Database, name: &str) -> Result<bool> {
     let journal = Journal::read(host, &known.instance)?;
     let owned = journal.find(&Resource::SqlAccount(name.to_owned()));
     Ok(owned.is_some_and(|owned| owned.change.before == State::Absent))
+}
+
+/// Whether this program made the account for somebody who reads, and may drop it.
+pub(crate) fn made_for_reading(known: &Database, change: &Change) -> bool {
+    let only_reads = |facets: &Facets| match (facets.get("reads"), facets.get("grants")) {
+        (Some(_), _) => true,
+        (None, Some(FacetValue::Set(grants))) => grants.iter().all(|grant| grant.starts_with("SELECT ")),
+        _ => false,
+    };
+    matches!(change.resource, Resource::SqlAccount(_))
+        && change.before == State::Absent
+        && change.after.facets().is_some_and(only_reads)
+        && !checked_only(&known.server)
 }
 
 /// An account that another instance relies on is not changed under it.

@@ -393,7 +393,7 @@ proptest! {
 
     #[test]
     fn any_one_line_text_survives(text in "[^\\p{Cc}\u{2028}\u{2029}]{0,20}") {
-        let quoted = toml_edit::Value::from(text.as_str()).to_string();
+        let quoted = Value::from(text.as_str()).to_string();
         let resolved = resolved(&files(&[&format!("config.site.A = {quoted}")]));
         prop_assert_eq!(&resolved.settings.config["site"]["A"], &ConfigValue::Line(text));
     }
