@@ -134,7 +134,8 @@ pub(crate) enum Command {
     Reload(Services),
     /// Change the number of processes of the web server or the workers, now and permanently
     Scale {
-        /// server=N or workers=N; auto: as many as the machine can carry
+        /// server=N, workers=N, or workers=MxN for M services of workers with N processes each; auto: as many as the
+        /// machine can carry
         #[arg(required = true, value_name = "SERVICE=N", value_parser = parse_wish)]
         wishes: Vec<Wish>,
     },

@@ -238,7 +238,10 @@ impl<'a> Draft<'a> {
         let parts = list_members(self.site).into_iter().filter_map(|one| one.config);
         // What somebody edited by hand is as new as the file, and may have been read since.
         let is_to_stay = found.config.as_deref() == Some(&merged.text);
+        let mut known = BTreeSet::new();
         let digests: Vec<_> = parts
+            // Services of one kind have one together.
+            .filter(|part| known.insert(part.digest.clone()))
             .map(|part| {
                 let present = found.config_digests.get(&part.digest);
                 let text = match present.filter(|_| is_to_stay) {

@@ -216,7 +216,9 @@ key::settings! {
 
     /// The workers that do background tasks.
     workers: Workers {
-        /// How many tasks are processed at the same time; "auto": as many as the machine can carry.
+        /// The number of services of workers on this machine; each takes its own tasks, so that one can be restarted while the others go on.
+        instances: Whole<1, 16> = Whole(1), example "2";
+        /// How many tasks each of them processes at the same time; "auto": together as many as the machine can carry.
         concurrency: Auto<Whole<1, 256>> = Auto::Auto, example "2";
         /// The number of tasks after which a worker process is replaced.
         max_tasks_per_child: Whole<1, 1_000_000> = Whole(1000), example "200";

@@ -183,6 +183,8 @@ pub(crate) fn one_service(name: &str) -> Result<ServiceName> {
 
 /// More processes than any machine has use for.
 pub(crate) const MOST: u32 = 256;
+/// The largest value of `workers.instances`.
+const MOST_INSTANCES: u32 = 16;
 
 /// How many of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,17 +193,26 @@ pub(crate) struct Wish {
     pub(crate) service: Service,
     /// How many processes; nothing for as many as the machine takes.
     pub(crate) processes: Option<u32>,
+    /// How many services with so many each.
+    pub(crate) instances: u32,
 }
 
-/// Reads `server=4`, `workers=auto`.
+/// Reads `server=4`, `workers=auto`, `workers=2x4`.
 pub(crate) fn parse_wish(text: &str) -> Result<Wish> {
-    let allowed = "write server=N or workers=N; N is 1 to 256, or auto";
+    let allowed = "write server=N, workers=N or workers=MxN, for M services with N processes each; N is 1 to 256, or auto, M is 1 to 16";
     let (service, number) = text.split_once('=').context(allowed)?;
     let service = match service {
         "server" => Service::Server,
         "workers" => Service::Workers,
         "scheduler" | "monitor" => bail!("the {service} has exactly one process"),
         _ => bail!(allowed),
+    };
+    let (instances, number) = match number.split_once('x') {
+        Some((instances, number)) if service == Service::Workers => match instances.parse() {
+            Ok(instances @ 1..=MOST_INSTANCES) => (instances, number),
+            _ => bail!(allowed),
+        },
+        _ => (1, number),
     };
     let processes = match number {
         "auto" => None,
@@ -210,5 +221,5 @@ pub(crate) fn parse_wish(text: &str) -> Result<Wish> {
             _ => bail!(allowed),
         },
     };
-    Ok(Wish { service, processes })
+    Ok(Wish { service, processes, instances })
 }

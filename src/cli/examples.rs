@@ -65,6 +65,7 @@ static EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("camcops-provision scale server=8 workers=4", "set both"),
             ("camcops-provision scale server=auto", "as many as the machine can carry"),
+            ("camcops-provision scale workers=2x4", "two services of workers with four processes each"),
         ],
     ),
     ("service enable", &[("camcops-provision service enable monitor", "start the monitor, now and at boot")]),

@@ -125,7 +125,9 @@ fn show_files(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<Rep
     }
     let mut there = Vec::new();
     for source in sources {
-        if site.host.stat(&source.file)?.is_some() {
+        // Several workers may write to one.
+        let is_known = there.iter().any(|known: &&LogSource| known.file == source.file);
+        if !is_known && site.host.stat(&source.file)?.is_some() {
             there.push(source);
         }
     }

@@ -11,6 +11,7 @@ use crate::settings::Service;
 use anyhow::Result;
 use serde_json::json;
 
+const INSTANCES: &str = "workers.instances";
 /// Connections that are left for an administrator, and for whoever looks after the server.
 const SPARE: u64 = 5;
 
@@ -31,6 +32,10 @@ pub(crate) async fn scale_services(global: &Global, wishes: &[Wish]) -> Result<R
         let tried = number.as_deref().unwrap_or("\"auto\"");
         wanted.set.push(format!("{key}={tried}"));
         changes.push((key, number));
+        if wish.service == Service::Workers && site.settings().workers.instances.get() != wish.instances {
+            wanted.set.push(format!("{INSTANCES}={}", wish.instances));
+            changes.push((INSTANCES, (wish.instances > 1).then(|| wish.instances.to_string())));
+        }
     }
     let wanted = Session::open(&wanted)?;
     let (before, after) = (view::needs_of_site(&site), view::needs_of_site(&wanted));
@@ -114,10 +119,21 @@ mod tests {
 
     #[test]
     fn wishes_are_read_and_others_explained() {
-        let read = |text| parse_wish(text).map(|wish| (wish.service, wish.processes));
-        assert_eq!(read("server=4").unwrap(), (Service::Server, Some(4)));
-        assert_eq!(read("workers=auto").unwrap(), (Service::Workers, None));
-        for wrong in ["server", "server=0", "server=257", "workers=2x4", "web=1", "=", ""] {
+        let read = |text| parse_wish(text).map(|wish| (wish.service, wish.instances, wish.processes));
+        assert_eq!(read("server=4").unwrap(), (Service::Server, 1, Some(4)));
+        assert_eq!(read("workers=auto").unwrap(), (Service::Workers, 1, None));
+        assert_eq!(read("workers=2x4").unwrap(), (Service::Workers, 2, Some(4)));
+        for wrong in [
+            "server",
+            "server=0",
+            "server=257",
+            "server=2x4",
+            "workers=0x4",
+            "workers=17x1",
+            "workers=2x",
+            "web=1",
+            "=",
+        ] {
             assert!(read(wrong).unwrap_err().to_string().contains("server=N"), "{wrong}");
         }
         assert!(read("monitor=2").unwrap_err().to_string().contains("exactly one process"));

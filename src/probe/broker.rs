@@ -21,7 +21,6 @@ use lapin::{AsyncTcpStream, BasicProperties, Channel, Connection, ConnectionProp
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -194,18 +193,24 @@ impl BrokerAddress {
         self.talk_of(patience, both).await
     }
 
-    /// The names of the workers that answer a ping through the broker, until one answers whose name ends as given: every
+    /// Whether a worker answers a ping through the broker whose name ends with `here` and is right before that: every
     /// worker hears it.
-    pub(crate) async fn workers(&self, patience: Duration, here: &str) -> Result<BTreeSet<String>, Trouble> {
+    pub(crate) async fn is_worker_there(
+        &self,
+        patience: Duration,
+        here: &str,
+        is_it: impl Fn(&str) -> bool,
+    ) -> Result<bool, Trouble> {
         #[cfg(test)]
         if let Some(answer) = self.played("a ping to all workers") {
             let names = answer?.product.replace("@HERE", here);
-            return Ok(names.lines().map(str::to_owned).collect());
+            return Ok(names.lines().filter_map(|name| name.strip_suffix(here)).any(is_it));
         }
         let reply = patience.mul_f32(0.8);
-        let ping = async |connection: &Connection| Ok(workers::ping_workers(connection, reply, here).await?);
-        let (_, names) = self.talk_of(patience, ping).await?;
-        Ok(names)
+        let is_it = |name: &str| name.strip_suffix(here).is_some_and(&is_it);
+        let ping = async |connection: &Connection| Ok(workers::ping_workers(connection, reply, is_it).await?);
+        let (_, is_there) = self.talk_of(patience, ping).await?;
+        Ok(is_there)
     }
 
     /// What waits in a queue of the vhost; nothing if there is no such queue.

@@ -2,7 +2,7 @@
 
 use super::Draft;
 use crate::base::error::Exit;
-use crate::drivers::services::member::{Member, ServiceRole, UNIT_HOME, list_members};
+use crate::drivers::services::member::{Member, ServiceRole, UNIT_HOME, list_members, numbered};
 use crate::layout::{PYTHON_HOOK, UNSENT_SENDER};
 use crate::recipe::render::Format;
 use crate::recipe::view::runtime_directory;
@@ -33,6 +33,15 @@ const UNITS: [(&str, &str); 13] = [
     unit!("camcops-metrics@.service"),
     unit!("camcops-metrics@.timer"),
 ];
+
+/// The unit of further workers: that of the first under another name.
+fn numbered_unit(name: &str) -> String {
+    let (_, first) = unit!("camcops-workers@.service");
+    let number = name.rsplit('-').next().unwrap_or_default();
+    first
+        .replace("camcops-workers@", &format!("camcops-{name}@"))
+        .replace("CamCOPS workers (%i)", &format!("CamCOPS workers {number} (%i)"))
+}
 
 impl Draft<'_> {
     /// Before the first command of CamCOPS is run, as it starts faster with it.
@@ -189,12 +198,24 @@ impl Draft<'_> {
             link("multi-user.target", "camcops.target"),
             link("camcops.target", &format!("camcops@{slug}.target")),
         ];
-        for &service in Service::ALL {
+        let workers = self.site.settings().workers.instances.get();
+        let ours = Service::ALL.iter().flat_map(|service| {
+            let how_many = if *service == Service::Workers { workers } else { 1 };
+            (1..=how_many).map(|number| (*service, number))
+        });
+        for (service, number) in ours {
             if !self.serves(service) {
                 continue;
             }
-            let unit = format!("camcops-{}@{slug}.service", service.as_str());
+            let name = numbered(service.as_str(), number);
+            if number > 1 {
+                let text = numbered_unit(&name);
+                let path = format!("{UNIT_HOME}/camcops-{name}@.service");
+                self.public(&path, text, Part::Services, "started and watched by systemd");
+            }
+            let unit = format!("camcops-{name}@{slug}.service");
             self.view["unit"] = service.as_str().into();
+            self.view["node"] = if number > 1 { name.as_str() } else { "" }.into();
             // Scheduler and monitor talk to the broker and to nobody else.
             let local_only = match service {
                 Service::Server | Service::Workers => self.stays_on_machine,

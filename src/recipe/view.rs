@@ -4,7 +4,7 @@ use crate::base::secret::Secret;
 use crate::base::text::encode_percent;
 use crate::drivers::acme;
 use crate::drivers::release::PdfEngine;
-use crate::drivers::services::member::own_environment;
+use crate::drivers::services::member::{numbered, own_environment};
 use crate::drivers::sql::copy::directory;
 use crate::layout::{self, DEFAULT_INSTANCE, Layout, MANAGED, PYTHON_HOME};
 use crate::settings::{
@@ -58,6 +58,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
         "magick_suffix": site.facts.magick_suffix(),
         "program": "",
         "unit": "",
+        "node": "",
         "schedule": "",
         "backups": settings.backup.directory.as_str(),
         "metrics_file": metrics_file,
@@ -99,6 +100,11 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
         },
         "workers": {
             "concurrency": concurrency,
+            // Names of the programs under supervisor, and of the workers that have one of their own.
+            "all": (1..=settings.workers.instances.get()).map(|number| {
+                let name = numbered("workers", number);
+                json!({ "node": if number > 1 { name.as_str() } else { layout.slug.as_str() }, "name": name })
+            }).collect::<Vec<_>>(),
             "max_tasks_per_child": settings.workers.max_tasks_per_child.get(),
             "max_memory_kb": settings.workers.max_memory_kb.get().map_or(0, |cap| cap.kilobytes()),
             "memory_max_mb": workers_memory_mb(site, concurrency),
@@ -360,10 +366,11 @@ fn web_workers(site: &Site) -> u32 {
 
 /// How many tasks are worked on at the same time.
 fn worker_concurrency(site: &Site) -> u32 {
-    site.settings().workers.concurrency.given().map_or_else(
+    let workers = &site.settings().workers;
+    workers.concurrency.given().map_or_else(
         || {
             let by_memory = site.facts.memory_mb / 3 / WORKER_MB;
-            site.facts.cores.min(by_memory as u32).clamp(1, 8)
+            (site.facts.cores.min(by_memory as u32).clamp(1, 8) / workers.instances.get()).max(1)
         },
         |concurrency| concurrency.get(),
     )
@@ -403,7 +410,7 @@ pub(crate) fn needs_of_site(site: &Site) -> Needs {
         false => 0,
     };
     let workers = match serves(Service::Workers) {
-        true => worker_concurrency(site),
+        true => worker_concurrency(site) * site.settings().workers.instances.get(),
         false => 0,
     };
     Needs {

@@ -330,8 +330,18 @@ fn grows(machine: &Booted, tablets: &Tablets<'_>) {
         let stats = stats(machine);
         used_by(&stats, service)["processes"].as_array().unwrap().len()
     };
-    machine.run("camcops-provision scale server=4 workers=1");
+    // Two services of workers, each of which answers for itself.
+    machine.run("camcops-provision scale server=4 workers=2x1");
     assert_eq!((processes("server"), processes("workers")), (5, 2));
+    let answers = || {
+        let told = machine.tried("camcops-provision status").1;
+        let of = |unit: &str| told.lines().any(|line| line.contains(unit) && line.contains(" answers"));
+        (of("camcops-workers@camcops.service"), of("camcops-workers-2@camcops.service"))
+    };
+    assert_eq!(answers(), (true, true));
+    machine.run("systemctl kill --signal=STOP camcops-workers-2@camcops");
+    assert_eq!(answers(), (true, false));
+    machine.run("systemctl kill --signal=CONT camcops-workers-2@camcops");
     for (wish, code, why) in
         [("server=4 server=5", 64, "named twice"), ("monitor=2", 64, "exactly one process"), ("server=250", 78, "MiB")]
     {
@@ -353,6 +363,8 @@ fn grows(machine: &Booted, tablets: &Tablets<'_>) {
     machine.run("rm /etc/camcops/provision.d/9.toml");
     machine.run("camcops-provision scale server=auto workers=auto");
     assert_eq!(processes("server"), 3);
+    assert_eq!(machine.tried("systemctl is-active camcops-workers-2@camcops").1, "inactive\n");
+    assert_eq!(machine.tried("ls /etc/systemd/system | grep workers-2").0, 1);
 
     machine.run("camcops-provision service disable monitor");
     assert_eq!(machine.tried("systemctl is-active camcops-monitor@camcops").1, "inactive\n");

@@ -46,6 +46,8 @@ pub(crate) struct Member {
     pub(crate) role: ServiceRole,
     /// What people call it; nothing for what they don't start and stop by a name.
     pub(crate) service: Option<String>,
+    /// Which of several of this kind it is, counted from 1.
+    pub(crate) number: u32,
     /// What it reads when it starts: it is no longer fresh when one of these changed since. A directory stands for what
     /// is in it, too.
     pub(crate) inputs: Vec<String>,
@@ -56,7 +58,7 @@ pub(crate) struct Member {
 impl Member {
     /// One that people don't start and stop by a name of ours, and that does not read camcops.conf.
     fn unnamed(name: String, role: ServiceRole, inputs: Vec<String>) -> Member {
-        Member { name, role, service: None, inputs, config: None }
+        Member { name, role, service: None, number: 1, inputs, config: None }
     }
 
     /// Whether it is a unit of systemd, which then also knows whether it comes back at boot.
@@ -120,18 +122,29 @@ fn list_ours(site: &Site) -> Vec<Member> {
         (settings::Service::Scheduler, ServiceRole::Scheduler),
         (settings::Service::Monitor, ServiceRole::Monitor),
     ];
+    let how_many = |role| if role == ServiceRole::Workers { settings.workers.instances.get() } else { 1 };
     all.into_iter()
         .filter(|(service, role)| {
             settings.services.wants(*service) && (*role != ServiceRole::Socket || site.has_web_socket())
         })
-        .map(|(service, role)| Member {
-            name: member_name(site, service.as_str(), role),
+        .flat_map(|(service, role)| (1..=how_many(role)).map(move |number| (service, role, number)))
+        .map(|(service, role, number)| Member {
+            name: member_name(site, &numbered(service.as_str(), number), role),
             role,
             service: Some(service.as_str().to_owned()),
-            inputs: member_inputs(site, service, role),
+            number,
+            inputs: member_inputs(site, service, role, number),
             config: ConfigPart::of(&site.layout, service.as_str(), role),
         })
         .collect()
+}
+
+/// The name of one of several services of a kind: the first has that of the kind.
+pub(crate) fn numbered(service: &str, number: u32) -> String {
+    match number {
+        1 => service.to_owned(),
+        _ => format!("{service}-{number}"),
+    }
 }
 
 fn extra_member(site: &Site, extra: &ExtraService) -> Member {
@@ -153,6 +166,7 @@ fn extra_member(site: &Site, extra: &ExtraService) -> Member {
         name,
         role: ServiceRole::Extra,
         service: Some(service.to_owned()),
+        number: 1,
         config: None,
     }
 }
@@ -166,14 +180,15 @@ fn member_name(site: &Site, service: &str, role: ServiceRole) -> String {
     }
 }
 
-fn member_inputs(site: &Site, service: settings::Service, role: ServiceRole) -> Vec<String> {
+fn member_inputs(site: &Site, service: settings::Service, role: ServiceRole, number: u32) -> Vec<String> {
     let layout = &site.layout;
-    let name = member_name(site, service.as_str(), role);
+    let unit = numbered(service.as_str(), number);
+    let name = member_name(site, &unit, role);
     let mut inputs = match site.manager() {
         Manager::Systemd => {
             let template = match role {
-                ServiceRole::Socket => format!("camcops-{}@.socket", service.as_str()),
-                _ => format!("camcops-{}@.service", service.as_str()),
+                ServiceRole::Socket => format!("camcops-{unit}@.socket"),
+                _ => format!("camcops-{unit}@.service"),
             };
             vec![format!("{UNIT_HOME}/{template}"), format!("{UNIT_HOME}/{name}.d/10-provision.conf")]
         }

@@ -23,8 +23,9 @@ pub(super) fn give_order(known: Option<&ServiceManager>, host: &Host, verb: &str
 
 /// Whether a service is one of those whose processes hold and await locks of exports.
 fn is_export(name: &str) -> bool {
-    ["camcops-server@", "camcops-workers@"].iter().any(|begin| name.starts_with(begin))
-        || (is_ours(name) && (name.ends_with("_server") || name.ends_with("_workers")))
+    // One of several workers has a number behind that.
+    ["camcops-server@", "camcops-workers@", "camcops-workers-"].iter().any(|begin| name.starts_with(begin))
+        || (is_ours(name) && (name.ends_with("_server") || name.contains("_workers")))
 }
 
 /// Before a service ends: a process that awaits a lock of a dead one would be waited for until it is killed.

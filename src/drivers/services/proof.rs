@@ -10,6 +10,9 @@ use crate::probe::{Cause, Trouble, broker, monitor, site, web};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+/// What the name of a further worker begins with, before its number and its machine.
+const WORKER_NODE: &str = "workers-";
+
 /// Asks it; nothing where there is nothing to ask, or where others ask better.
 pub(crate) async fn ask_member(
     host: &Host,
@@ -25,7 +28,7 @@ pub(crate) async fn ask_member(
             let endpoint = web::WebAddress::of(&known.settings, &known.layout);
             endpoint.answers(known.patience()).await.map(drop)
         }
-        ServiceRole::Workers => ask_workers(host, known).await,
+        ServiceRole::Workers => ask_workers(host, known, member.number).await,
         ServiceRole::Scheduler => ask_scheduler(host, known, seen),
         ServiceRole::Monitor => ask_monitor(host, known).await,
         ServiceRole::Web => ask_as_visitor(known).await,
@@ -37,14 +40,18 @@ fn make_trouble(cause: Cause, text: impl std::fmt::Display) -> Trouble {
     Trouble { cause, text: text.to_string() }
 }
 
-/// Every worker of the vhost hears a ping; one on this machine must answer.
-async fn ask_workers(host: &Host, known: &ServiceManager) -> ProofResult {
+/// Every worker of the vhost hears a ping; the one with this number on this machine must answer.
+async fn ask_workers(host: &Host, known: &ServiceManager, number: u32) -> ProofResult {
     let endpoint = broker::BrokerAddress::of(host, &known.settings, &known.layout)
         .map_err(|why| make_trouble(Cause::Other, format!("{why:#}")))?;
     let here = nix::unistd::gethostname().unwrap_or_default();
     let here = format!("@{}", here.to_string_lossy());
-    let names = endpoint.workers(known.patience(), &here).await?;
-    match names.iter().any(|name| name.ends_with(&here)) {
+    // The first may have a name of the administrator's choice.
+    let is_it = |node: &str| match number {
+        1 => !node.starts_with(WORKER_NODE),
+        _ => node == format!("{WORKER_NODE}{number}"),
+    };
+    match endpoint.is_worker_there(known.patience(), &here, is_it).await? {
         true => {
             // While a new password is on its way, this was the former one.
             if let Some(broker) = known.broker()
@@ -56,7 +63,10 @@ async fn ask_workers(host: &Host, known: &ServiceManager) -> ProofResult {
         }
         false => Err(make_trouble(
             Cause::Silent,
-            format!("no worker of this machine answers a ping through the broker at {}", endpoint.address),
+            match number {
+                1 => format!("no worker of this machine answers a ping through the broker at {}", endpoint.address),
+                _ => format!("{WORKER_NODE}{number} answers no ping through the broker at {}", endpoint.address),
+            },
         )),
     }
 }

@@ -22,17 +22,16 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Between two pings: a worker that is just starting has not heard the one before.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The names of the workers that answer in time; as soon as one of them is on this machine, the others are not waited for.
+/// Whether a worker with such a name answers in time; the others are not waited for.
 pub(crate) async fn ping_workers(
     connection: &Connection,
     patience: Duration,
-    here: &str,
-) -> lapin::Result<BTreeSet<String>> {
+    is_it: impl Fn(&str) -> bool,
+) -> lapin::Result<bool> {
     let until = Instant::now() + patience;
     let channel = connection.create_channel().await?;
     let ours = random_id();
     let queue = reply_queue(&channel, &ours).await?;
-    let mut names = BTreeSet::new();
     let mut sent: Option<Instant> = None;
     while Instant::now() < until {
         if sent.is_none_or(|last| last.elapsed() >= AGAIN) {
@@ -45,9 +44,8 @@ pub(crate) async fn ping_workers(
         }
         match channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await {
             Ok(Some(message)) => {
-                names.extend(names_in(&message.data));
-                if names.iter().any(|name| name.ends_with(here)) {
-                    break;
+                if names_in(&message.data).iter().any(|name| is_it(name)) {
+                    return Ok(true);
                 }
             }
             Ok(None) => sleep(PAUSE).await,
@@ -55,7 +53,7 @@ pub(crate) async fn ping_workers(
             Err(why) => return Err(why),
         }
     }
-    Ok(names)
+    Ok(false)
 }
 
 async fn reply_queue(channel: &Channel, ours: &str) -> lapin::Result<String> {
