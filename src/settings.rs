@@ -36,7 +36,7 @@ pub(crate) use extra::{ExtraService, FIELDS as EXTRA_FIELDS, ServiceName};
 pub use key::{Key, VARIABLE_PREFIX, all_keys, split_name};
 pub(crate) use load::{Resolved, Sources};
 pub(crate) use problem::{Origin, Problem, Problems};
-pub(crate) use readers::{READONLY_ACCOUNTS, Reader, ReadonlyAccount};
+pub(crate) use readers::{READONLY_ACCOUNTS, ReaderAccount, ReadonlyAccount};
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub(crate) use types::{
     AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host, Language,

@@ -3,7 +3,7 @@
 use crate::base::error::Exit;
 use crate::base::secret::Secret;
 use crate::host::Host;
-use crate::settings::Reader;
+use crate::settings::ReaderAccount;
 use anyhow::{Context, Result};
 use std::borrow::Cow;
 use std::io::Read;
@@ -56,7 +56,7 @@ impl SecretName {
     }
 
     /// The password of an account that can only read.
-    pub(crate) fn of_reader(reader: Reader<'_>) -> SecretName {
+    pub(crate) fn of_reader(reader: ReaderAccount<'_>) -> SecretName {
         match reader.is_first {
             true => SecretName::Readonly,
             false => SecretName::ReadonlyOf(reader.user.to_owned()),

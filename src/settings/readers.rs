@@ -70,7 +70,7 @@ fn read_field<T: Setting>(table: &InlineTable, name: &str) -> Result<Option<T>> 
 
 /// An account that can only read, however it is set.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct ReaderAccount<'a> {
     pub(crate) user: &'a str,
     /// Where it logs in from, if not from where the application does.
     pub(crate) host: Option<&'a str>,
@@ -81,7 +81,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) is_first: bool,
 }
 
-impl Reader<'_> {
+impl ReaderAccount<'_> {
     /// The setting that names it.
     pub(crate) fn setting(&self) -> &'static str {
         if self.is_first { "database.readonly_user" } else { READONLY_ACCOUNTS }
@@ -95,15 +95,15 @@ impl Reader<'_> {
 
 impl Database {
     /// Every account that can only read, that of `readonly_user` first.
-    pub(crate) fn readers(&self) -> impl Iterator<Item = Reader<'_>> {
-        let first = self.readonly_user.as_ref().map(|user| Reader {
+    pub(crate) fn readers(&self) -> impl Iterator<Item = ReaderAccount<'_>> {
+        let first = self.readonly_user.as_ref().map(|user| ReaderAccount {
             user: user.as_str(),
             host: self.readonly_host.as_ref().map(ClientHost::as_str),
             password_file: self.readonly_password_file.as_ref(),
             everything: self.readonly_everything,
             is_first: true,
         });
-        let more = self.readonly_accounts.iter().map(|account| Reader {
+        let more = self.readonly_accounts.iter().map(|account| ReaderAccount {
             user: account.user.as_str(),
             host: account.host.as_ref().map(ClientHost::as_str),
             password_file: account.password_file.as_ref(),
@@ -114,7 +114,7 @@ impl Database {
     }
 
     /// One of them by its name.
-    pub(crate) fn reader(&self, user: &str) -> Option<Reader<'_>> {
+    pub(crate) fn reader(&self, user: &str) -> Option<ReaderAccount<'_>> {
         self.readers().find(|reader| reader.user == user)
     }
 }
@@ -127,7 +127,7 @@ mod tests {
         let files = vec![("/etc/camcops/provision.toml".into(), text.to_owned())];
         let resolved = Settings::resolve(&Sources { files, ..Sources::default() });
         let database = resolved.map_err(|problems| problems.to_string())?.settings.database;
-        let tell = |one: super::Reader<'_>| {
+        let tell = |one: super::ReaderAccount<'_>| {
             format!("{} {} {}", one.user, one.host.unwrap_or("-"), if one.everything { "all" } else { "some" })
         };
         Ok(database.readers().map(tell).collect())

@@ -16,7 +16,7 @@ use crate::journal::Writer;
 use crate::resource::{Part, Resource};
 use crate::session::Session;
 use crate::session::converge::{apply_plan, make_plan, refuse_undoable};
-use crate::settings::{ClientHost, DatabaseUser, READONLY_ACCOUNTS, Reader, ReadonlyAccount, Setting};
+use crate::settings::{ClientHost, DatabaseUser, READONLY_ACCOUNTS, ReaderAccount, ReadonlyAccount, Setting};
 use anyhow::{Context, Result};
 use serde_json::json;
 
@@ -161,7 +161,7 @@ fn account_in_plan(plan: &engine::Plan, user: &str) -> Option<String> {
 }
 
 /// Where a server of this machine listens, if nobody else can reach it and the account is for somebody else.
-async fn listening_hint(known: &Database, reader: Reader<'_>) -> Result<Option<String>> {
+async fn listening_hint(known: &Database, reader: ReaderAccount<'_>) -> Result<Option<String>> {
     if !known.server.local || reader.host.is_none_or(|host| host == "localhost") {
         return Ok(None);
     }
@@ -176,11 +176,11 @@ async fn listening_hint(known: &Database, reader: Reader<'_>) -> Result<Option<S
 fn report_granted(
     site: &Session,
     known: &Database,
-    reader: Reader<'_>,
+    reader: ReaderAccount<'_>,
     changed: usize,
     alone: Option<String>,
 ) -> Report {
-    let Reader { user, host: from, .. } = reader;
+    let ReaderAccount { user, host: from, .. } = reader;
     let kept = format!("{}/{}", site.layout.secrets, SecretName::of_reader(reader).as_str());
     let file = reader.password_file.map_or(kept.as_str(), |own| own.as_str());
     let warning = alone.map(|address| {
