@@ -739,7 +739,10 @@ fn nothing_is_written_if_the_answers_end() {
 
 /// A run on a terminal, on which this is typed; its code, and what it says there.
 fn answered(staged: &Staged, arguments: &[&str], keys: &str) -> (i32, String) {
-    let mut command = staged.asking(arguments);
+    answered_by(staged.asking(arguments), keys)
+}
+
+fn answered_by(mut command: Command, keys: &str) -> (i32, String) {
     let pty = openpty(None, None).unwrap();
     File::from(pty.master.try_clone().unwrap()).write_all(keys.as_bytes()).unwrap();
     command.stdin(Stdio::from(pty.slave.try_clone().unwrap())).stderr(Stdio::from(pty.slave));
@@ -1199,6 +1202,93 @@ fn the_readme_names_scripts_that_there_are() {
         assert!(readme.contains(&format!("    {script}\n")) || readme.contains(&format!("&& {script} ")), "{script}");
         let found = fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap();
         assert!(found.is_file() && found.mode() & 0o111 == 0o111, "{script}");
+    }
+}
+
+/// packaging/from-source in a tree of its own, with programs in the place of cargo and of the one that it builds, and as
+/// root as far as it can tell.
+fn from_source(home: &Path, cargo: &str, arguments: &[&str]) -> Command {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tools = home.join("bin");
+    for directory in [&tools, &home.join("packaging")] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    for path in ["packaging/from-source", "Cargo.toml"] {
+        fs::copy(repository.join(path), home.join(path)).unwrap();
+    }
+    let built = "#!/bin/sh\necho \"ran $*\"; [ -t 0 ] || sed 's/^/read /'";
+    for (name, text) in [
+        (
+            "cargo",
+            format!(
+                "[ \"$1\" = build ] || {{ echo 'cargo {cargo} (2026-01-01)'; exit; }}\necho \"cargo $*\" >&2; mkdir -p target/release\ncat > target/release/camcops-provision <<'EOF'\n{built}\nEOF\nchmod +x target/release/camcops-provision"
+            ),
+        ),
+        ("rustc", "echo 'rustc 1.95.0 (2026-01-01)'".to_owned()),
+        ("rustup", String::new()),
+        ("cc", String::new()),
+        ("id", "echo 0".to_owned()),
+        // Nothing is put into /usr/bin.
+        ("dpkg-query", String::new()),
+    ] {
+        fs::write(tools.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(tools.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(home.join("packaging/from-source"));
+    command.args(arguments).current_dir(home).env("PATH", format!("{}:/usr/bin:/bin", tools.display()));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn an_old_toolchain_is_told_with_what_to_do() {
+    let home = scratch();
+    for old in ["1.75.0", "1.9.0", "1.87.2"] {
+        let ran = Ran::of(from_source(home.path(), old, &["plan"])).exits(69);
+        assert!(
+            ran.err.contains(&format!("cargo {old} is too old")) && ran.err.contains("rustup update stable"),
+            "{ran}"
+        );
+        assert!(!ran.err.contains("cargo build"), "{ran}");
+    }
+    for new in ["1.88.0", "1.100.0", "2.0.0-nightly"] {
+        let ran = Ran::of(from_source(home.path(), new, &["plan"])).exits(0);
+        // Its progress is to be seen.
+        assert!(ran.err.contains("cargo build --release --locked") && !ran.err.contains("--quiet"), "{ran}");
+        assert!(ran.out.starts_with("ran plan\n"), "{ran}");
+    }
+}
+
+#[test]
+fn what_is_built_first_asks_before_it_builds() {
+    let home = scratch();
+    let asked = |arguments: &[&str], keys: &str| {
+        let (code, said) = answered_by(from_source(home.path(), "1.95.0", arguments), keys);
+        (code, said.replace('\r', ""))
+    };
+    for keys in ["\n", "no\n", "\x04", "what?\n\x04", "y\nanna\nlong enough\n\x04"] {
+        let (code, said) = asked(&["install"], keys);
+        assert!(code == 1 && said.contains("nothing was changed") && !said.contains("cargo build"), "{keys:?}: {said}");
+    }
+    let (code, said) = asked(&["install"], "y\nan na\nanna\nshort\nlong enough\nother one\nlong enough\nlong enough\n");
+    assert_eq!(code, 0, "{said}");
+    let (before, after) = said.split_once("cargo build").unwrap();
+    assert!(before.contains("Name of the first superuser") && before.contains("the two passwords differ"), "{said}");
+    // Whoever looks at the processes of the machine does not see it.
+    assert!(
+        after.contains("ran install --superuser anna --superuser-password-file - --yes\nread long enough"),
+        "{said}"
+    );
+    for (arguments, keys, ran) in [
+        (&["install"][..], "y\n\n", "ran install --yes\n"),
+        (&["--root", "x", "install"], "y\n", "ran --root x install --yes\n"),
+        // The program asks itself.
+        (&["install"], "p\n", "ran install\n"),
+        (&["install", "--yes"], "", "ran install --yes\n"),
+        (&["--set", "install", "plan"], "", "ran --set install plan\n"),
+    ] {
+        let (code, said) = asked(arguments, keys);
+        assert!(code == 0 && said.contains(ran), "{arguments:?}: {said}");
     }
 }
 
