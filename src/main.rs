@@ -6,7 +6,11 @@ use camcops_provision::cli::Cli;
 use camcops_provision::commands;
 use std::process::ExitCode;
 
+/// The exit code of a program that was not written for what has come.
+const PANICKED: i32 = 101;
+
 fn main() -> ExitCode {
+    end_at_panics();
     let cli = match Cli::parse_words(std::env::args_os()) {
         Ok(cli) => cli,
         Err(why) => {
@@ -40,4 +44,14 @@ fn main() -> ExitCode {
             ExitCode::from(exit as u8)
         }
     }
+}
+
+/// A panic is told and ends the program, whichever thread it is in. Without this it would be ended by a signal, and the
+/// kernel could write what it had in memory, passwords too, to a file.
+fn end_at_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |about| {
+        tell(about);
+        std::process::exit(PANICKED);
+    }));
 }
