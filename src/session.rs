@@ -79,6 +79,7 @@ impl Session {
         let resolved = resolved.map_err(|problems| Exit::Settings.because(problems.to_string()))?;
         let mut facts = Facts::gather(&host)?;
         facts.untested = release::untested::read_lists(&host, &global.instance)?;
+        facts.own_source = release::own::examine_source(&host, &resolved.settings);
         if uses_own_ports(&resolved.settings) {
             facts.apache_listens = listens::find_listens(&host, facts.flavour);
         }

@@ -64,8 +64,10 @@ key::settings! {
         hardening: Hardening = Hardening::Auto, example "\"off\"";
         /// The Python for CamCOPS: "auto" is the newest on the machine, from 3.10 to 3.14, or to 3.12 without a level of fixed packages.
         python: Python = Python::Auto, example "\"3.11\"";
-        /// The source of CamCOPS and its Python packages: the Python package index, a directory of files, or a bundle, which contains Debian's packages too.
+        /// The source of CamCOPS and its Python packages: the Python package index, a directory of files, or a bundle, which contains Debian's packages too. "path" is a CamCOPS of your own, whose packages come from the index, or from camcops.wheelhouse if that is set.
         source: Source = Source::Pypi, example "\"wheelhouse\"";
+        /// The wheel, source archive or source tree of camcops.version that is installed, for source "path". Only root may be able to change it. `install` builds a new release whenever it has changed.
+        path: Option<Directory> = None, example "\"/srv/camcops-source/camcops_server-2.4.24-py3-none-any.whl\"";
         /// The directory with the files, for source "wheelhouse".
         wheelhouse: Option<Directory> = None, example "\"/srv/wheelhouse\"";
         /// The file from `bundle create`, for source "bundle".

@@ -13,6 +13,7 @@ pub(super) mod index;
 mod list;
 mod lock;
 pub(crate) mod newer;
+pub(crate) mod own;
 pub(crate) mod pdf;
 pub(crate) mod python;
 mod tool;
@@ -28,7 +29,7 @@ use crate::layout::RELEASES;
 use crate::resource::{Enforced, FacetValue, Facets, Resource, State};
 use crate::settings::{Internet, Settings, Source, Version};
 use crate::site::facts::Facts;
-use crate::site::facts::Interpreter;
+use crate::site::facts::{Interpreter, OwnSource};
 use anyhow::{Context, Result};
 pub(crate) use list::{Installed, current_release, installed_releases};
 use lock::lock_without;
@@ -60,6 +61,8 @@ pub(crate) struct WantedRelease {
     pub(crate) pdf: PdfEngine,
     /// Its packages, where no list of this program has them.
     untested: Option<Rc<str>>,
+    /// The administrator's own CamCOPS, in place of the index's.
+    own: Option<OwnSource>,
 }
 
 impl WantedRelease {
@@ -75,18 +78,31 @@ impl WantedRelease {
         let pdf = PdfEngine::for_version(version, settings, facts)?;
         let untested = lock::untested_lists(version, facts).find(|list| list.minor == python.minor);
         let untested = untested.map(|list| list.lock.clone());
-        let id = match &untested {
-            None => release_id(version, python.minor, pdf),
-            Some(list) => name_release(version, python.minor, pdf, &lock::leave_out(list, pdf.left_out())),
+        let own = own::source_of(facts.own_source.as_ref(), version)?;
+        let id = match (&untested, &own) {
+            (None, None) => release_id(version, python.minor, pdf),
+            _ => String::new(),
         };
-        Ok(WantedRelease { id, version, python, pdf, untested })
+        let mut wanted = WantedRelease { id, version, python, pdf, untested, own };
+        if wanted.id.is_empty() {
+            let mut made_of = wanted.lock();
+            if let Some(own) = &wanted.own {
+                made_of.push_str(&own.digest);
+            }
+            wanted.id = name_release(version, wanted.python.minor, pdf, &made_of);
+        }
+        Ok(wanted)
     }
 
     /// Its packages, with their hashes.
     fn lock(&self) -> String {
-        match &self.untested {
+        let lock = match &self.untested {
             None => lock_without(self.version, self.python.minor, self.pdf.left_out()),
             Some(list) => lock::leave_out(list, self.pdf.left_out()),
+        };
+        match self.own {
+            Some(_) => lock::leave_out(&lock, own::PACKAGE),
+            None => lock,
         }
     }
 
@@ -122,7 +138,7 @@ impl ReleaseRecipe {
             wanted: WantedRelease::new(settings, facts),
             source: match camcops.source {
                 Source::Pypi => None,
-                Source::Wheelhouse => camcops.wheelhouse.as_ref().map(|path| path.as_str().into()),
+                Source::Wheelhouse | Source::Path => camcops.wheelhouse.as_ref().map(|path| path.as_str().into()),
                 Source::Bundle => Some(format!("{UNPACKED}/{WHEELS}")),
             },
             from_bundle: camcops.source == Source::Bundle,

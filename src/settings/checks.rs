@@ -64,6 +64,11 @@ fn check_application(settings: &Settings, found: &mut Contradictions) {
         ["camcops.bundle", "camcops.source"],
         "camcops.source = \"bundle\"",
     );
+    found.need(
+        camcops.source == Source::Path && camcops.path.is_none(),
+        ["camcops.path", "camcops.source"],
+        "camcops.source = \"path\"",
+    );
     if let Auto::Given(version) = camcops.version {
         found.refuse(
             version.is_hardened() && camcops.hardening == Hardening::Off,

@@ -11,7 +11,7 @@ choices! {
     }
 
     /// Where CamCOPS and its packages come from.
-    Source { Pypi = "pypi", Wheelhouse = "wheelhouse", Bundle = "bundle" }
+    Source { Pypi = "pypi", Wheelhouse = "wheelhouse", Bundle = "bundle", Path = "path" }
 
     /// What installs Python packages: `Auto` is uv where it can be had, else pip.
     Installer { Auto = "auto", Uv = "uv", Pip = "pip" }

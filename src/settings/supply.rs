@@ -9,7 +9,7 @@ use super::types::{Network, is_host_name};
 use super::value::{Setting, checked_text, one_line};
 
 checked_text! {
-    /// An absolute path of a directory.
+    /// An absolute path of a directory, or of what may be one.
     Directory, allowed "an absolute path", |path| {
         ensure!(path.starts_with('/'), "is not an absolute path");
     }

@@ -70,9 +70,21 @@ pub struct Facts {
     /// What is known here of versions that are newer than this program.
     #[serde(skip)]
     pub(crate) untested: Vec<UntestedList>,
+    /// The administrator's own CamCOPS, where the settings name one, or what is wrong with it.
+    #[serde(skip)]
+    pub(crate) own_source: Option<Result<OwnSource, String>>,
     pub(crate) cores: u32,
     /// Memory in MiB.
     pub(crate) memory_mb: u64,
+}
+
+/// A CamCOPS that the administrator has: a wheel, a source archive, or a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnSource {
+    pub(crate) path: String,
+    /// Of all that is built from.
+    pub(crate) digest: String,
+    pub(crate) version: String,
 }
 
 /// The packages of a version that this program was never tested with, as they were found here.
@@ -136,6 +148,7 @@ impl Facts {
             pythons: find_pythons(host, release)?,
             apache_listens: BTreeSet::new(),
             untested: Vec::new(),
+            own_source: None,
             cores,
             memory_mb,
         })

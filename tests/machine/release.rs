@@ -240,3 +240,62 @@ fn the_way_to_the_index_is_the_administrators() {
         machine.run(&format!("grep -rlF -e Qz7otter -e index.test:8443 {RELEASES} /var/lib/camcops-provision || true"));
     assert_eq!(says, "");
 }
+
+/// A tree as somebody works on it, made from the published wheel, with one line of their own.
+const OWN_TREE: &str = r#"
+mkdir -p /srv/own/tree && cd /srv/own/tree
+python3.11 -m zipfile -e /srv/wheelhouse/camcops_server-2.4.24-*.whl .
+mv *.dist-info/entry_points.txt /srv/own/; rm -r *.dist-info
+{
+    echo 'from setuptools import find_packages, setup'
+    echo 'import configparser'
+    echo 'entries = configparser.ConfigParser(); entries.optionxform = str; entries.read("entry_points.txt")'
+    echo 'scripts = [f"{name}={target}" for name, target in entries["console_scripts"].items()]'
+    echo 'setup(name="camcops_server", version="2.4.24", packages=find_packages(), package_data={"camcops_server": ["*", "**/*"]}, entry_points={"console_scripts": scripts})'
+} > setup.py
+mv /srv/own/entry_points.txt .
+rm -f /srv/wheelhouse/camcops_server-2.4.24*
+"#;
+
+#[test]
+#[ignore = "thorough: builds three releases"]
+fn a_camcops_of_ones_own_takes_the_place_of_the_published_one() {
+    let Some(machine) = Machine::start(&wheelhouse::BUILDING) else {
+        return;
+    };
+    wheelhouse::put_into(&machine);
+    machine.run("mkdir -p /var/lock /srv/own; cp /srv/wheelhouse/camcops_server-2.4.24-*.whl /srv/own/");
+    machine.run(OWN_TREE);
+    let wheel = machine.run("ls /srv/own/*.whl").trim().to_owned();
+    let of = |path: &str, more: &str| {
+        format!("camcops.source = 'path'\ncamcops.path = '{path}'\ncamcops.wheelhouse = '/srv/wheelhouse'\n{more}")
+    };
+    let offline = ["--offline"];
+    install(&machine, &of("/srv/own/none.whl", ""), &offline)
+        .is(69, &["camcops.path: /srv/own/none.whl does not exist"]);
+    install(&machine, &of(&wheel, "camcops.version = '2.4.23'\n"), &offline).is(69, &["is CamCOPS 2.4.24"]);
+    machine.run("chown www-data /srv/own/tree/camcops_server/__init__.py");
+    install(&machine, &of("/srv/own/tree", ""), &offline).is(69, &["can be changed by others", "chown -R root:root"]);
+    machine.run("chown root /srv/own/tree/camcops_server/__init__.py");
+
+    install(&machine, &of(&wheel, ""), &offline).is(0, &["CamCOPS from /srv/own/camcops_server-2.4.24"]);
+    works(&machine);
+    let of_wheel = id(&machine);
+    // The tree by either installer, and again when it has changed.
+    for (installer, line) in [("uv", "of our own"), ("pip", "of a colleague")] {
+        machine
+            .run(&format!("cd /srv/own/tree; echo '/* {line} */' > camcops_server/static/own.css; ls > /root/before"));
+        let before = id(&machine);
+        let settings = of("/srv/own/tree", &format!("camcops.installer = '{installer}'\n"));
+        install(&machine, &settings, &offline).is(0, &["CamCOPS from /srv/own/tree"]);
+        assert_ne!(id(&machine), before);
+        assert_eq!(machine.run("cat /usr/share/camcops/static/own.css"), format!("/* {line} */\n"));
+        machine.run("cd /srv/own/tree; ls | diff - /root/before");
+        install(&machine, &settings, &offline).is(0, &["nothing to do"]);
+    }
+    machine.run(&format!("test -e {RELEASES}/{of_wheel}"));
+    // One without its data is told.
+    machine.run("cd /srv/own/tree; sed -i 's/package_data=[^}]*}, //' setup.py");
+    install(&machine, &of("/srv/own/tree", ""), &offline).is(65, &["has no static", "setup.py sdist --extras"]);
+    run(&machine, &of(&wheel, ""), "plan", &[]).is(0, &[&of_wheel]);
+}

@@ -4,6 +4,7 @@ use super::complaints::explain_failure;
 use super::hardening::HARDENING;
 use super::index::{mask_login, pip_environment};
 use super::lock::replace_pins;
+use super::own;
 use super::python::{self, Examined, Missing};
 use super::tool::Tool;
 use super::{About, BUILD_LOCK, FINISH, OVERRIDES, Places, ReleaseRecipe, WantedRelease, whole};
@@ -83,6 +84,7 @@ impl Build<'_> {
     fn make(&self) -> Result<()> {
         let examined = self.prepare()?;
         let tool = self.tool(&examined)?;
+        self.copy_own_source()?;
         self.install(&tool)?;
         self.finish(&tool)?;
         self.check()?;
@@ -92,7 +94,7 @@ impl Build<'_> {
     /// After a failure: removes what is of no use to the next attempt, which is all but what was fetched.
     fn leave_downloads(&self) -> Result<()> {
         let Places { new, work, .. } = self.places;
-        for path in [new, &self.work("tmp"), &self.work("tool")] {
+        for path in [new, &self.work("tmp"), &self.work("tool"), &self.work("own")] {
             self.host.remove_tree(path)?;
         }
         let left = self.host.list(work)?.unwrap_or_default();
@@ -200,6 +202,7 @@ impl Build<'_> {
                 ));
             }
         }
+        self.install_own_source(tool)?;
         if let Tool::Pip = tool {
             // It is not part of what was tested together, and nothing here needs it any more.
             self.run_quietly(
@@ -260,6 +263,8 @@ impl Build<'_> {
         let lock = self.lock();
         let mut wanted = list_pins(BUILD_LOCK);
         wanted.extend(list_pins(&lock));
+        let own = self.wanted.own.as_ref().map(|own| format!("{}=={}", own::PACKAGE, own.version));
+        wanted.extend(own.as_deref());
         let overridden = overridden_pins(self.wanted.version);
         let mut arguments = vec!["-c", CHECK];
         arguments.extend(&overridden);

@@ -27,6 +27,12 @@ pub(crate) fn wanted_release<'a>(host: &Host, recipe: &'a ReleaseRecipe) -> Resu
         Ok(wanted) => wanted,
         Err(Missing(why)) => return Err(Exit::Unreachable.because(why)),
     };
+    if let Some(own) = &wanted.own {
+        return Err(Exit::Settings.because(format!(
+            "a bundle can only have a published CamCOPS, but camcops.path is {}; set camcops.source to something else for this command, such as --set camcops.source=pypi",
+            own.path
+        )));
+    }
     let python = &wanted.python;
     if !python.path.starts_with("/usr/bin/") {
         return Err(Exit::Unreachable.because(format!(

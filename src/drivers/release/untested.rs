@@ -103,6 +103,7 @@ pub(crate) fn find_packages(
         pdf: super::pdf::PdfEngine::of(settings, facts).map_err(|Missing(why)| Exit::Unreachable.because(why))?,
         python,
         untested: None,
+        own: None,
     };
     let build = Build { host, recipe, places: &places, wanted: &wanted, way: pip_environment(host, &recipe.network)? };
     let found = build.find_packages();
