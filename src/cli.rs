@@ -9,6 +9,7 @@ mod site;
 use crate::base::progress::ProgressMode;
 use crate::base::terminal::{Color, Style};
 use crate::layout;
+use crate::settings::ServiceName;
 use clap::error::Error;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
@@ -167,8 +168,11 @@ pub(crate) enum Command {
     WithEnvironment(WithEnvironment),
     /// Run camcops_server with the configuration of the instance, as the account of the services
     Run {
+        /// Start these services, or all, show what they log, and stop them again when interrupted (Ctrl-C)
+        #[arg(long, value_name = "SERVICE", num_args = 0.., value_parser = one_service, conflicts_with = "arguments")]
+        foreground: Option<Vec<ServiceName>>,
         /// Arguments of camcops_server
-        #[arg(last = true, value_name = "ARGS", required = true)]
+        #[arg(last = true, value_name = "ARGS", required_unless_present = "foreground")]
         arguments: Vec<OsString>,
     },
     /// Run any program as the services run: same account, environment and Python

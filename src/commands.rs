@@ -10,6 +10,7 @@ pub(crate) mod documents;
 mod environment;
 pub(crate) mod exec;
 mod exports;
+mod foreground;
 pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod logs;
@@ -95,7 +96,10 @@ async fn do_command(global: &Global, command: Command) -> Result<Report> {
         Command::Completions { shell } => documents::make_completions(shell),
         Command::Man { directory } => documents::write_manual(&directory),
         // What another program tells, it tells itself.
-        Command::Run { arguments } => box_future(|| exec::run(global, &arguments)).await,
+        Command::Run { foreground: Some(services), .. } => {
+            box_future(|| foreground::run_services(global, &services)).await
+        }
+        Command::Run { foreground: None, arguments } => box_future(|| exec::run(global, &arguments)).await,
         Command::Exec { words } => box_future(|| exec::run_program(global, &words)).await,
         Command::Shell { as_root } => box_future(|| exec::run_shell(global, as_root)).await,
         Command::WithEnvironment(flags) => environment::run(global, &flags),

@@ -92,7 +92,13 @@ static EXAMPLES: &[(&str, &[Example])] = &[
     ("top", &[("camcops-provision top", "watch what the services use; Ctrl+C ends it")]),
     ("stats", &[("camcops-provision stats --json", "for scripts")]),
     ("traceback", &[("camcops-provision traceback server", "see where the web server hangs")]),
-    ("run", &[("camcops-provision run -- --help", "show the commands of camcops_server")]),
+    (
+        "run",
+        &[
+            ("camcops-provision run -- --help", "show the commands of camcops_server"),
+            ("camcops-provision run --foreground workers", "the workers with their log, until Ctrl-C"),
+        ],
+    ),
     ("exec", &[("camcops-provision exec -- env", "show the environment of the services")]),
     ("shell", &[("camcops-provision shell", "work as the account of the services")]),
     ("support-bundle", &[("camcops-provision support-bundle --out /root/support.tar.gz", "for a request for help")]),

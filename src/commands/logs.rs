@@ -6,7 +6,8 @@ use crate::base::error::Exit;
 use crate::base::report::Report;
 use crate::base::terminal::strip_controls;
 use crate::cli::{Global, Logs};
-use crate::drivers::services::member::ServiceRole;
+use crate::drivers::services::member::{Member, ServiceRole};
+use crate::host::take_over::BesideProgram;
 use crate::session::Session;
 use crate::settings::{LogMode, ServiceName};
 use crate::site::facts::Manager;
@@ -43,28 +44,46 @@ pub(crate) fn run(global: &Global, flags: &Logs) -> Result<Report> {
         return Err(Exit::Usage.because("--follow cannot be used with --json, which prints one document"));
     }
     let sources = log_sources(&site, &flags.chosen.services)?;
-    let in_journal = site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal;
-    if in_journal { show_journal(&site, flags, &sources) } else { show_files(&site, flags, &sources) }
+    if is_in_journal(&site) { show_journal(&site, flags, &sources) } else { show_files(&site, flags, &sources) }
 }
 
 fn log_sources(site: &Session, wanted: &[ServiceName]) -> Result<Vec<LogSource>> {
     let known = site.drivers.services()?;
     refuse_unwanted(site, wanted)?;
     let chosen = known.members.iter().filter(|member| member.role != ServiceRole::Socket && is_chosen(member, wanted));
-    Ok(chosen
-        .map(|member| {
-            let service = member.service.clone().unwrap_or_default();
-            let program = member.name.rsplit(':').next().unwrap_or(&member.name);
-            LogSource {
-                file: match site.manager() {
-                    Manager::Systemd => format!("{}/{service}.log", site.layout.logs),
-                    Manager::Supervisor => format!("{}/{program}.log", site.layout.supervisor_logs),
-                },
-                service,
-                unit: member.name.clone(),
-            }
-        })
-        .collect())
+    Ok(chosen.map(|member| log_source(site, member)).collect())
+}
+
+fn is_in_journal(site: &Session) -> bool {
+    site.manager() == Manager::Systemd && site.settings().logging.mode == LogMode::Journal
+}
+
+fn log_source(site: &Session, member: &Member) -> LogSource {
+    let service = member.service.clone().unwrap_or_default();
+    let program = member.name.rsplit(':').next().unwrap_or(&member.name);
+    LogSource {
+        file: match site.manager() {
+            Manager::Systemd => format!("{}/{service}.log", site.layout.logs),
+            Manager::Supervisor => format!("{}/{program}.log", site.layout.supervisor_logs),
+        },
+        service,
+        unit: member.name.clone(),
+    }
+}
+
+/// What shows the log of services from now on.
+pub(super) fn follow_services<'a>(site: &Session, members: impl Iterator<Item = &'a Member>) -> Result<BesideProgram> {
+    let sources: Vec<LogSource> =
+        members.filter(|member| member.role != ServiceRole::Socket).map(|member| log_source(site, member)).collect();
+    if is_in_journal(site) {
+        let units = sources.iter().map(|source| format!("--unit={}", source.unit));
+        let how = ["--follow", "--lines=0", "--output=short-iso", "--no-pager", "--quiet"].map(str::to_owned);
+        return Ok(BesideProgram { program: "journalctl", arguments: units.chain(how).collect() });
+    }
+    let mut files: Vec<String> = sources.into_iter().map(|source| source.file).collect();
+    files.dedup();
+    let how = ["--follow=name", "--retry", "--lines=0", "--quiet", "--"].map(str::to_owned);
+    Ok(BesideProgram { program: "tail", arguments: how.into_iter().chain(files).collect() })
 }
 
 fn show_journal(site: &Session, flags: &Logs, sources: &[LogSource]) -> Result<Report> {

@@ -63,7 +63,7 @@ pub(super) fn known(site: &Session) -> Result<&ServiceManager> {
     known.ok_or_else(|| Exit::Usage.because("a staged tree has no services; run without --root"))
 }
 
-fn choose_services(global: &Global, flags: &Services, what: &str) -> Result<(Session, Vec<Member>)> {
+pub(super) fn choose_services(global: &Global, flags: &Services, what: &str) -> Result<(Session, Vec<Member>)> {
     let site = open_running(global, what)?;
     refuse_unwanted(&site, &flags.services)?;
     let members = known(&site)?.members.iter().filter(|member| is_chosen(member, &flags.services)).cloned().collect();

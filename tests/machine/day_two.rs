@@ -17,6 +17,7 @@ fn a_running_site_is_looked_after() {
     wait_until_well(&machine, "the first boot");
     let tablets = Tablets::few(&machine);
     reads_the_journal(&machine);
+    runs_in_the_foreground(&machine);
     // These stop the database, or take the socket away.
     tablets.excuse(|| lets_users_in(&machine));
     lends_no_terminal(&machine);
@@ -70,6 +71,25 @@ fn reads_the_journal(machine: &Booted) {
          for _ in $(seq 300); do ! grep -q 'beat: Starting' /root/followed || break; sleep 0.1; done
          kill %1; grep 'beat: Starting' /root/followed",
     );
+}
+
+/// In the foreground until it is interrupted, or ended by somebody else; what ran before runs afterwards.
+fn runs_in_the_foreground(machine: &Booted) {
+    let begin = "camcops-provision stop scheduler > /dev/null
+         camcops-provision run --foreground scheduler monitor > /root/shown 2>&1 & shown=$!
+         for _ in $(seq 300); do ! grep -q 'beat: Starting' /root/shown || break; sleep 0.1; done
+         systemctl is-active camcops-scheduler@camcops > /dev/null || exit 9";
+    let state = "systemctl is-active camcops-scheduler@camcops camcops-monitor@camcops; cat /root/shown";
+    let told = machine.run(&format!("{begin}; kill -INT $shown; wait $shown; echo $?; {state} || true"));
+    assert!(told.starts_with("0\ninactive\nactive\n"), "{told}");
+    assert!(told.contains("camcops-monitor@camcops.service runs already") && told.contains("beat: Starting"), "{told}");
+    let ended = format!("{begin}; systemctl stop camcops-scheduler@camcops; wait $shown; echo $?; {state} || true");
+    let told = machine.run(&ended);
+    assert!(
+        told.starts_with("1\ninactive\nactive\n") && told.contains("scheduler@camcops.service was stopped"),
+        "{told}"
+    );
+    machine.run("camcops-provision start scheduler");
 }
 
 fn lets_users_in(machine: &Booted) {

@@ -58,7 +58,7 @@ pub(crate) struct ServiceState {
 
 impl ServiceState {
     /// Whether it runs, or is about to, or not to any more.
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         !matches!(self.phase, ServicePhase::Stopped | ServicePhase::Failed)
     }
 
