@@ -30,7 +30,7 @@ FILE_FILENAME_SPEC = "/var/lib/camcops/{tasktype}_{serverpk}.{filetype}"
 "#;
 
 /// A setting, and what CamCOPS says of it with the key that it names.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 13] = [
     (r#"config.site.MFA_METHODS=["face"]"#, "config.site.MFA_METHODS: CamCOPS says: Bad MFA_METHOD item: 'face'"),
     ("config.site.SMS_BACKEND=pigeon", "config.site.SMS_BACKEND: CamCOPS says: No backend 'pigeon' registered"),
     ("config.site.SMS_BACKEND=twilio", "CamCOPS says: Twilio SMS: missing parameter"),
@@ -46,6 +46,14 @@ const REFUSED: [(&str, &str); 11] = [
     (
         "config.export.SCHEDULE_TIMEZONE=Mars/Olympus",
         "config.export.SCHEDULE_TIMEZONE: CamCOPS says: there is no such time zone",
+    ),
+    (
+        r#"config.export.CELERY_WORKER_EXTRA_ARGS=["--prefetch-multiplier=1", "--no-such=3"]"#,
+        "config.export.CELERY_WORKER_EXTRA_ARGS: CamCOPS says: --no-such=3 is not for Celery's worker: No such option",
+    ),
+    (
+        r#"config.export.CELERY_BEAT_EXTRA_ARGS=["--max-interval=often"]"#,
+        "config.export.CELERY_BEAT_EXTRA_ARGS: CamCOPS says: --max-interval=often is not for Celery's beat: Invalid value",
     ),
     (r#"config.export.RECIPIENTS=["nobody"]"#, "config.recipient:nobody"),
 ];

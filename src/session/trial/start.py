@@ -180,6 +180,26 @@ def start_celery(config):
         importlib.import_module("celery.utils.time").rate(limit)
     except (KeyError, ValueError):
         tell("refused", "it is no rate, such as 100/m", ("export", "CELERY_EXPORT_TASK_RATE_LIMIT"))
+    refuse_unknown_arguments(config)
+
+
+def refuse_unknown_arguments(config):
+    """What is passed on to Celery's own commands, which end if they don't know it."""
+    click = importlib.import_module("click")
+    for name, key in (("worker", "celery_worker_extra_args"), ("beat", "celery_beat_extra_args")):
+        command = getattr(importlib.import_module(f"celery.bin.{name}"), name)
+        for line in getattr(config, key):
+            # Others are not passed on.
+            if not line.startswith("-") or " " in line:
+                continue
+            context = click.Context(command, info_name=name)
+            try:
+                values, _, _ = command.make_parser(context).parse_args([line])
+                for option in command.params:
+                    if option.name in values:
+                        option.type_cast_value(context, values[option.name])
+            except click.UsageError as why:
+                tell("refused", f"{line} is not for Celery's {name}: {why.format_message()}", ("export", key))
 
 
 def main():
