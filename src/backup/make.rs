@@ -7,7 +7,7 @@ use crate::base::error::Exit;
 use crate::base::progress::Tell;
 use crate::base::text::sha256_hex;
 use crate::drivers::sql::copy::directory::{enter_directory, remember_directory, time_stamp};
-use crate::drivers::sql::copy::dump;
+use crate::drivers::sql::copy::dump::{self, DumpContents};
 use crate::drivers::sql::{self, Database, quote};
 use crate::drivers::tables;
 use crate::host::Host;
@@ -58,16 +58,8 @@ pub(crate) async fn make_backup(
     if clear > 0 {
         host.sync_file_system(directory)?;
     }
-    known.server.started(host).await?;
-    let all = sql::tables_of(&known.server, &known.database).await?;
-    if all.is_empty() {
-        return Err(Exit::Unreachable.because(format!(
-            "the database {} has no tables yet: run `camcops-provision install` first",
-            known.database
-        )));
-    }
-    let size = dump::estimate_size(known).await?;
-    dump::check_room(host, directory, size, &format!("a backup of {}", site.layout.slug))?;
+    let what = format!("a backup of {}", site.layout.slug);
+    let found = dump::find_contents(host, known, directory, &what).await?;
     let name = format!("{}-{}", site.layout.slug, time_stamp()?);
     let path = format!("{directory}/{name}");
     if host.stat(&path)?.is_some() {
@@ -76,7 +68,7 @@ pub(crate) async fn make_backup(
     known.tell.line(&format!("backing up {} to {path}", known.database));
     let unfinished = format!("{path}{UNFINISHED}");
     host.make_directory(&unfinished, Some((0, 0)), 0o700)?;
-    let written = write_backup(host, site, known, &unfinished, &all, size, before).await;
+    let written = write_backup(host, site, known, &unfinished, &found, before).await;
     let (manifest, bytes) = match written {
         Ok(written) => written,
         Err(why) => {
@@ -96,8 +88,7 @@ async fn write_backup(
     site: &Site,
     known: &Database,
     path: &str,
-    all: &[String],
-    size: u64,
+    found: &DumpContents,
     before: Option<&str>,
 ) -> Result<(BackupManifest, u64)> {
     let made_at = OffsetDateTime::now_utc().replace_nanosecond(0)?;
@@ -118,7 +109,7 @@ async fn write_backup(
     let revision = tables::read_revision(known, &known.database).await?;
     let left_out = sql::others_of(&known.server, &known.database).await?;
     let file = host.new_file(&format!("{path}/{}", names.0))?;
-    let dumped = dump::write_dump(host, known, all, size, file, recipient).await?;
+    let dumped = dump::write_dump(host, known, &found.tables, found.size, file, recipient).await?;
     let mut packer = Packer::new(host, host.new_file(&format!("{path}/{}", names.1))?, recipient)?;
     let kept = match files::pack_files(host, site, &mut packer) {
         Ok(kept) => kept,
@@ -142,7 +133,7 @@ async fn write_backup(
             revision,
             charset,
             collation,
-            data_bytes: size,
+            data_bytes: found.size,
             text_bytes: dumped.text_bytes,
             tables: dumped.tables,
             sections: dumped.sections,

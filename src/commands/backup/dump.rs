@@ -1,15 +1,14 @@
 //! `backup create --out FILE`: the database alone, as SQL, for who wants to read it elsewhere.
 
 use super::{format_mib, saved_site};
-use crate::archive::pack::{Compression, Packer};
-use crate::base::error::Exit;
+use crate::archive::pack::Compression;
 use crate::base::report::Report;
 use crate::base::signals::stop_on_signals;
 use crate::base::terminal::{Style, count_of};
 use crate::cli::{DumpFormat, Global};
 use crate::commands::bundle::output_path;
-use crate::drivers::sql::copy::dump::{self, Dumped};
-use crate::drivers::sql::{self, Database};
+use crate::drivers::sql::Database;
+use crate::drivers::sql::copy::dump::{self, DumpFile, Dumped};
 use crate::host::unfinished_path;
 use crate::journal;
 use crate::session::Session;
@@ -54,36 +53,19 @@ pub(super) async fn dump_database(global: &Global, out: &Path, format: Option<Du
 
 async fn write_file(site: &Session, known: &Database, out: &str, format: DumpFormat) -> Result<Dumped> {
     let host = &site.host;
-    known.server.started(host).await?;
-    let tables = sql::tables_of(&known.server, &known.database).await?;
-    if tables.is_empty() {
-        return Err(Exit::Unreachable.because(format!(
-            "the database {} has no tables yet: run `camcops-provision install` first",
-            known.database
-        )));
-    }
-    let size = dump::estimate_size(known).await?;
     let directory =
         out.rsplit_once('/').map_or("/", |(directory, _)| if directory.is_empty() { "/" } else { directory });
-    dump::check_room(host, directory, size, &format!("a dump of the database {}", known.database))?;
+    let what = format!("a dump of the database {}", known.database);
+    let found = dump::find_contents(host, known, directory, &what).await?;
     let compression = match format {
         DumpFormat::Zstd => Compression::Zstd,
         DumpFormat::Gzip => Compression::Gzip,
         DumpFormat::Plain => Compression::None,
     };
     let recipient = site.settings().backup.encrypt_to.as_ref().map(|recipient| recipient.as_str());
-    host.remove_unfinished(out)?;
-    let file = host.new_file(&unfinished_path(out))?;
-    let written = async {
-        let packer = Packer::compressing(host, file, recipient, compression)?;
-        let dumped = dump::pack_dump(host, known, &tables, size, packer).await?;
-        host.rename(&unfinished_path(out), out)?;
-        anyhow::Ok(dumped)
-    };
-    let written = written.await;
-    if written.is_err() {
-        host.remove_unfinished(out)?;
-    }
+    let unfinished = unfinished_path(out);
+    let file = DumpFile { path: out, unfinished: &unfinished, recipient, compression };
+    let written = dump::write_file(host, known, &found.tables, found.size, &file).await;
     written.map_err(|why| why.context(format!("no dump was made at {out}")))
 }
 

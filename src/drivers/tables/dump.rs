@@ -1,11 +1,12 @@
 //! The dump of the tables before they are changed or go: the way back, until the change has come to its end.
 
 use super::Application;
+use crate::archive::pack::Compression;
 use crate::drivers::sql::Database;
 use crate::drivers::sql::copy::directory::{self, time_stamp};
-use crate::drivers::sql::copy::dump;
+use crate::drivers::sql::copy::dump::{self, DumpFile};
 use crate::host::Host;
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 /// Who reads a dump again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +43,11 @@ pub(crate) async fn make_dump(
     );
     let unfinished = format!("{path}.unfinished");
     application.tell.line(&format!("dumping the database {database} to {path}"));
-    host.remove_file(&unfinished)?;
-    let file = host.new_file(&unfinished)?;
-    if let Err(why) = dump::write_dump(host, known, tables, size, file, recipient).await {
-        host.remove_file(&unfinished)?;
-        return Err(why.context(format!(
-            "the tables contain data and could not be dumped, so nothing was changed (database {database})"
-        )));
-    }
-    host.rename(&unfinished, &path)?;
+    let file = DumpFile { path: &path, unfinished: &unfinished, recipient, compression: Compression::Zstd };
+    let written = dump::write_file(host, known, tables, size, &file).await;
+    written.with_context(|| {
+        format!("the tables contain data and could not be dumped, so nothing was changed (database {database})")
+    })?;
     Ok(path)
 }
 

@@ -3,7 +3,7 @@
 
 use super::client::{ClientLogin, ClientPurpose};
 use super::scan::{Begins, DumpScan};
-use crate::archive::pack::{PIECE, PackedSum, Packer};
+use crate::archive::pack::{Compression, PIECE, PackedSum, Packer};
 use crate::base::error::Exit;
 use crate::base::progress::{Amount, Tell, Unit};
 use crate::base::signals::{Interrupt, STOPPED};
@@ -63,6 +63,63 @@ pub(crate) fn check_room(host: &Host, directory: &str, needed: u64, what: &str) 
     Ok(())
 }
 
+/// What a database has to dump.
+#[derive(Debug)]
+pub(crate) struct DumpContents {
+    pub(crate) tables: Vec<String>,
+    /// About how large they are.
+    pub(crate) size: u64,
+}
+
+/// Looks at what there is; refuses a database without tables, and to fill the disk.
+pub(crate) async fn find_contents(host: &Host, known: &Database, directory: &str, what: &str) -> Result<DumpContents> {
+    known.server.started(host).await?;
+    let tables = sql::tables_of(&known.server, &known.database).await?;
+    if tables.is_empty() {
+        return Err(Exit::Unreachable.because(format!(
+            "the database {} has no tables yet: run `camcops-provision install` first",
+            known.database
+        )));
+    }
+    let size = estimate_size(known).await?;
+    check_room(host, directory, size, what)?;
+    Ok(DumpContents { tables, size })
+}
+
+/// A file for a dump.
+#[derive(Debug)]
+pub(crate) struct DumpFile<'a> {
+    pub(crate) path: &'a str,
+    /// Its name until it is whole.
+    pub(crate) unfinished: &'a str,
+    pub(crate) recipient: Option<&'a str>,
+    pub(crate) compression: Compression,
+}
+
+/// Dumps the database of the site into a new file, which gets its name when it is whole; of a dump that failed nothing is
+/// left.
+pub(crate) async fn write_file(
+    host: &Host,
+    known: &Database,
+    tables: &[String],
+    size: u64,
+    file: &DumpFile<'_>,
+) -> Result<Dumped> {
+    host.remove_file(file.unfinished)?;
+    let opened = host.new_file(file.unfinished)?;
+    let written = async {
+        let packer = Packer::compressing(host, opened, file.recipient, file.compression)?;
+        let dumped = pack_dump(host, known, tables, size, packer).await?;
+        host.rename(file.unfinished, file.path)?;
+        anyhow::Ok(dumped)
+    };
+    let written = written.await;
+    if written.is_err() {
+        host.remove_file(file.unfinished)?;
+    }
+    written
+}
+
 /// Dumps the database of the site into a file that was just made, compressed by zstd.
 pub(crate) async fn write_dump(
     host: &Host,
@@ -77,7 +134,7 @@ pub(crate) async fn write_dump(
 }
 
 /// Dumps the database of the site by way of a packer.
-pub(crate) async fn pack_dump(
+async fn pack_dump(
     host: &Host,
     known: &Database,
     tables: &[String],
