@@ -34,7 +34,7 @@ pub(crate) use edit::edit_text;
 pub use example::example;
 pub(crate) use extra::{ExtraService, FIELDS as EXTRA_FIELDS, ServiceName};
 pub use key::{Key, VARIABLE_PREFIX, all_keys, split_name};
-pub(crate) use load::{Resolved, Sources};
+pub(crate) use load::{INCLUDE, Resolved, Sources, included_paths};
 pub(crate) use problem::{Origin, Problem, Problems};
 pub(crate) use readers::{READONLY_ACCOUNTS, ReaderAccount, ReadonlyAccount};
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
@@ -43,7 +43,7 @@ pub(crate) use types::{
     Listen, Locality, Mailbox, MemoryCap, Network, OperatorGroup, Organization, Recipient, Schedule, Timezone,
     UserName, VirtualHost, WebAddress, WebPath,
 };
-pub(crate) use value::{Auto, PortNumber, Setting, Whole, ZeroOr};
+pub(crate) use value::{Auto, OneOrMore, PortNumber, Setting, Whole, ZeroOr};
 pub(crate) use version::{Version, list_numbers};
 
 // To add a key, add its lines here, in the order in which an administrator would look for it:
@@ -120,8 +120,8 @@ key::settings! {
         tls_ca: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/database-ca.pem\"";
         /// Whether a local database is configured for CamCOPS, such as for large uploads.
         tuning: bool = true, example "false";
-        /// The address where a local database accepts connections from other machines, "*" for all addresses. Allow only those that need it in the firewall; connections are encrypted only if the server has a certificate.
-        listen: Option<Listen> = None, example "\"192.0.2.10\"", shown "the server's own choice, usually this machine only";
+        /// The addresses where a local database accepts connections from other machines, "*" for all. Allow only those that need it in the firewall; connections are encrypted only if the server has a certificate.
+        listen: OneOrMore<Listen> = OneOrMore(Vec::new()), example "[\"127.0.0.1\", \"192.0.2.10\"]", shown "the server's own choice, usually this machine only";
         /// When a local database flushes to disk: 1 at each transaction, 2 each second (faster, but a power failure loses the last second).
         flush_log_at_trx_commit: Whole<1, 2> = Whole(1), example "2";
     }

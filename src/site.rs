@@ -217,7 +217,7 @@ impl Site {
     /// The file that tunes a local database, if there is one.
     pub(crate) fn database_drop_in(&self) -> Option<String> {
         let database = &self.settings().database;
-        if database.mode != Mode::Local || (!database.tuning && database.listen.is_none()) {
+        if database.mode != Mode::Local || (!database.tuning && database.listen.all().is_empty()) {
             return None;
         }
         let flavour = self.facts.flavour;

@@ -28,23 +28,24 @@ const SHOWN: usize = 5;
 
 pub(crate) async fn check_login(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = vec![try_login(look).await?];
-    if findings[0].state == Health::Ok
-        && let Some(listen) = look.site.settings().database.listen
-    {
-        findings.push(check_listen(look, listen).await?);
+    let wanted = look.site.settings().database.listen.all();
+    if findings[0].state == Health::Ok && !wanted.is_empty() {
+        findings.push(check_listen(look, wanted).await?);
     }
     Ok(findings)
 }
 
 /// Whether a local server listens where the settings say: another option file may say otherwise.
-async fn check_listen(look: &Look<'_>, listen: Listen) -> Result<Finding> {
+async fn check_listen(look: &Look<'_>, wanted: &[Listen]) -> Result<Finding> {
     let known = look.database().await?;
     let row: Option<(Option<String>,)> = known.server.row("SELECT @@bind_address").await?;
     let found = row.and_then(|(address,)| address).unwrap_or_default();
-    let is_there = match listen {
+    let is_in = |listen: &Listen| match listen {
         Listen::Any => ["*", "", "::"].contains(&found.as_str()),
-        Listen::Address(address) => found.parse() == Ok(address),
+        Listen::Address(address) => found.split(',').any(|one| one.trim().parse() == Ok(*address)),
     };
+    let is_there = wanted.iter().all(is_in) && found.split(',').count() == wanted.len();
+    let listen = wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     Ok(match is_there {
         true => Finding::ok(format!("it listens on {listen}")),
         false => Finding::warning(

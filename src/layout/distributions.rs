@@ -28,6 +28,13 @@ pub(crate) struct DistributionRelease {
     pub(crate) weasyprint: &'static [&'static str],
 }
 
+impl DistributionRelease {
+    /// Whether its MariaDB is older than 10.11, which was the first to listen on several addresses.
+    pub(crate) fn has_old_mariadb(&self) -> bool {
+        [("ubuntu", "22.04"), ("rhel", "8"), ("rhel", "9")].contains(&(self.id, self.version))
+    }
+}
+
 /// All of them.
 pub(crate) const DISTRIBUTION_RELEASES: &[DistributionRelease] = &[
     debian("12", "Debian 12", 11, MAGICK_6, true),

@@ -6,11 +6,11 @@ use crate::drivers::release::pdf::{given_program, where_wkhtmltopdf_is};
 use crate::drivers::services::member::ServiceRole;
 use crate::drivers::sql::{self, AccountPurpose};
 use crate::drivers::{acme, release, tables};
-use crate::layout::PORT_MAPPER_SETTINGS;
+use crate::layout::{DistributionRelease, PORT_MAPPER_SETTINGS};
 use crate::recipe::render::Format;
 use crate::resource::{Facets, Part, Resource, Wanted};
 use crate::settings::{DatabaseTls, Frontend, LogMode, Mode, Source, TlsMode};
-use crate::site::facts::{Manager, Pdf};
+use crate::site::facts::{DatabaseFamily, Manager, Pdf};
 use anyhow::Result;
 use std::collections::BTreeSet;
 
@@ -64,9 +64,18 @@ impl Draft<'_> {
                 "database.tls: is \"off\", so patients' data goes to {host} unencrypted: set \"required\", or \"verify\" with database.tls_ca"
             ));
         }
-        if !local && settings.listen.is_some() {
+        if !local && !settings.listen.all().is_empty() {
             let warning = "database.listen: has no effect on an external database, which is configured where it runs";
             self.recipe.warnings.push(warning.into());
+        }
+        let facts = &self.site.facts;
+        let binds_one = facts.database == DatabaseFamily::Mariadb
+            && facts.release.is_some_and(DistributionRelease::has_old_mariadb);
+        if local && binds_one && settings.listen.all().len() > 1 {
+            self.recipe.missing.push((
+                Part::Database,
+                "database.listen: MariaDB before 10.11, as in this distribution, listens on one address or on all: give one, or \"*\"".into(),
+            ));
         }
         let mut schema = Facets::new().with("charset", sql::CHARSET).with("collation", sql::COLLATION);
         if local && settings.tuning {

@@ -85,7 +85,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "tls": match database.tls { DatabaseTls::Off => "off", DatabaseTls::Required => "required", DatabaseTls::Verify => "verify" },
             "tls_ca": text(&database.tls_ca),
             "tuning": database.tuning,
-            "listen": database.listen.map_or(String::new(), bind_address),
+            "listen": database.listen.all().iter().copied().map(bind_address).collect::<Vec<_>>().join(","),
             "flush_fast": database.flush_log_at_trx_commit.get() == 2,
         },
         "broker": {

@@ -1,7 +1,7 @@
 //! What no single key can tell: settings that contradict each other.
 
 use super::{
-    AccountUser, Auto, Bind, Database, DatabaseTls, DatabaseUser, Frontend, Hardening, Mode, READONLY_ACCOUNTS,
+    AccountUser, Auto, Bind, Database, DatabaseTls, DatabaseUser, Frontend, Hardening, Listen, Mode, READONLY_ACCOUNTS,
     Settings, Source, TlsMode,
 };
 
@@ -155,6 +155,12 @@ fn check_database(settings: &Settings, found: &mut Contradictions) {
         "is the application's own account, which also writes",
     );
     check_readers(database, found);
+    let listen = database.listen.all();
+    found.refuse(
+        listen.len() > 1 && listen.contains(&Listen::Any),
+        ["database.listen", "database.mode"],
+        "has \"*\", which is every address, and others: keep one or the other",
+    );
     let superuser = &settings.superuser;
     found.refuse(
         superuser.username.is_none() && superuser.password_file.is_some(),

@@ -244,6 +244,38 @@ impl<T: Setting + PartialEq> Setting for Vec<T> {
     }
 }
 
+/// A list; one entry may stand there without its brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OneOrMore<T>(pub(super) Vec<T>);
+
+impl<T> OneOrMore<T> {
+    /// All of them.
+    pub(crate) fn all(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Setting + PartialEq> Setting for OneOrMore<T> {
+    fn allowed() -> String {
+        format!("{}, or a list of these", T::allowed())
+    }
+
+    fn read(value: &Value) -> Result<Self> {
+        Ok(Self(match value {
+            Value::Array(_) => Vec::read(value)?,
+            _ => Option::<T>::read(value)?.into_iter().collect(),
+        }))
+    }
+
+    fn from_text(text: &str) -> Result<Self> {
+        Vec::from_text(text).map(Self)
+    }
+
+    fn write(&self) -> Value {
+        self.0.write()
+    }
+}
+
 /// Makes enums of fixed sets of words and lets them be settings.
 macro_rules! choices {
     ($(

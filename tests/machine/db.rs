@@ -281,6 +281,11 @@ fn lets_an_analyst_read(machine: &Booted) {
     assert_eq!(told["changed"], true, "{told}");
     assert!(told["warning"].as_str().unwrap().contains("127.0.0.1"), "{told}");
     assert_eq!(json(machine, elsewhere)["changed"], false);
+    machine.run("camcops-provision config set database.listen '127.0.0.1, 127.0.0.2'; camcops-provision install --yes");
+    let told = machine.run(
+        "ss --listening --tcp --numeric | grep -c -e '127.0.0.[12]:3306'; camcops-provision doctor database.login",
+    );
+    assert!(told.starts_with('2') && told.contains("it listens on 127.0.0.1, 127.0.0.2"), "{told}");
     machine.run("camcops-provision config set database.listen '*'");
     lets_several_read(machine);
     machine.run("camcops-provision plan --exit-code");

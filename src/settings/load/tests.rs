@@ -76,6 +76,21 @@ const GOOD: &[(&str, &str)] = &[
 ];
 
 #[test]
+fn one_entry_needs_no_brackets() {
+    let read = |value: &str| {
+        let sources = Sources {
+            files: vec![("/p.toml".into(), format!("[database]\nlisten = {value}\n"))],
+            ..Sources::default()
+        };
+        Settings::resolve(&sources).map(|resolved| resolved.settings.get("database.listen").unwrap())
+    };
+    assert_eq!(read("'192.0.2.10'").unwrap(), "[\"192.0.2.10\"]");
+    assert_eq!(read("['192.0.2.10', '2001:db8::10']").unwrap(), "[\"192.0.2.10\", \"2001:db8::10\"]");
+    assert_eq!(read("''").unwrap(), "[]");
+    assert!(read("['*', '192.0.2.10']").unwrap_err().to_string().contains("keep one or the other"));
+}
+
+#[test]
 fn flags_are_read() {
     for (assignment, expected) in GOOD {
         let (name, _) = assignment.split_once('=').expect("each one has a value");
