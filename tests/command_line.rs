@@ -405,6 +405,55 @@ fn the_later_source_wins() {
     assert_eq!(other.out, "443\n");
 }
 
+/// What shows patients' data or weakens the site is for test sites alone.
+#[test]
+fn no_debuggers_where_patients_are() {
+    let staged = staged();
+    for key in ["server.DEBUG_TOOLBAR", "server.SHOW_RESPONSE", "site.DB_ECHO"] {
+        let set = format!("config.{key}=true");
+        let words = [format!("config.{key}: "), "site.environment is \"production\"".to_owned()];
+        fails(|| staged.command(&["plan", "--set", &set]), 78, &words.each_ref().map(String::as_str));
+        staged.run(&["plan", "--set", &set, "--set", "site.environment=test"]).exits(0);
+    }
+}
+
+/// A tracked directory comes before the settings file itself, which `config set` changes.
+#[test]
+fn included_settings_are_overridden_by_the_file_that_includes_them() {
+    let staged = staged();
+    let get = |key: &str| staged.run(&["config", "get", key]).exits(0).out.trim().to_owned();
+    staged.write("srv/site/10.toml", "[web]\nhttps_port = 1001\nhttp_port = 1081\ntimeout_s = 100\n");
+    staged.write("srv/site/20.toml", "[web]\nhttps_port = 1002\nhttp_port = 1082\n");
+    staged.write("srv/site/.git.toml", "not TOML");
+    staged.write(SETTINGS, "include = ['/srv/site']\n[web]\nhttps_port = 1003\n");
+    assert_eq!(
+        (get("web.https_port"), get("web.http_port"), get("web.timeout_s")),
+        ("1003".into(), "1082".into(), "100".into())
+    );
+    staged.run(&["config", "set", "web.http_port", "1083"]).exits(0);
+    assert_eq!(get("web.http_port"), "1083");
+    staged.write("etc/camcops/provision.d/10.toml", "[web]\nhttps_port = 1004\n");
+    assert_eq!(get("web.https_port"), "1004");
+    let shown = staged.run(&["config", "show", "--changed"]).exits(0);
+    assert!(shown.out.contains("web.timeout_s = 100") && shown.out.contains("srv/site/10.toml:4"), "{shown}");
+    // A pattern, a file, and what is not there.
+    staged.write(SETTINGS, "include = ['/srv/site/1*.toml']\n");
+    assert_eq!(get("web.http_port"), "1081");
+    staged.write(SETTINGS, "include = ['/srv/site/20.toml', '/srv/site/10.toml']\n");
+    assert_eq!(get("web.http_port"), "1081");
+    for (text, words) in [
+        ("include = ['/srv/none']\n", &["include", "srv/none does not exist"]),
+        ("include = ['site/*.toml']\n", &["include", "not an absolute path"]),
+        ("include = '/srv/site'\n", &["include", "not a list"]),
+    ] {
+        staged.write(SETTINGS, text);
+        fails(|| staged.command(&["config", "show"]), 78, words);
+    }
+    staged.write(SETTINGS, "include = ['/srv/site']\n");
+    staged.write("srv/site/20.toml", "include = ['/srv/other']\n");
+    fails(|| staged.command(&["config", "show"]), 78, &["20.toml:1: include", "only for the settings file itself"]);
+}
+
 #[test]
 fn a_time_zone_is_one_that_the_machine_knows() {
     let staged = staged();

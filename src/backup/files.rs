@@ -42,6 +42,9 @@ pub(crate) fn list_paths(host: &Host, site: &Site) -> Result<Vec<String>> {
     tree(&settings_file)?;
     tree(&host.followed(&settings_file)?)?;
     tree(&more.to_string_lossy())?;
+    for included in site.resolved.included_files() {
+        tree(&included.to_string_lossy())?;
+    }
     tree(&layout.config)?;
     tree(&layout.secrets)?;
     tree(&layout.data)?;

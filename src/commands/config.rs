@@ -11,7 +11,7 @@ use crate::host::named_file::{hidden_beside, remove_file, replace_file, write_pr
 use crate::host::take_over::run_on_terminal;
 use crate::recipe::front::render_front;
 use crate::resource::{Resource, Shown};
-use crate::session::sources::{read_sources, settings_file};
+use crate::session::sources::{read_sources, read_sources_with, settings_file};
 use crate::session::timezone::resolve_settings;
 use crate::session::trial::{self, Verdict};
 use crate::session::{Session, open_host};
@@ -153,7 +153,7 @@ pub(crate) fn rewrite_file(global: &Global, changes: &[(&str, Option<&str>)]) ->
 pub(crate) fn is_elsewhere(site: &Session, origin: &Origin) -> bool {
     match origin {
         Origin::Default => false,
-        Origin::File { path, .. } => *path != site.settings_file,
+        Origin::File { path, .. } => *path != site.settings_file && !site.resolved.included_files().contains(path),
         Origin::Environment(_) | Origin::Flag => true,
     }
 }
@@ -179,9 +179,7 @@ pub(crate) fn report_change(file: &Path, changed: bool) -> Report {
 /// Whether the settings would be right with this text in the file.
 fn check_text(global: &Global, file: &Path, text: &str) -> Result<()> {
     let host = open_host(global)?;
-    let mut sources = read_sources(&host, file, &Global { config: None, ..global.clone() })?;
-    sources.files.retain(|(path, _)| path != file);
-    sources.files.insert(0, (file.to_owned(), text.to_owned()));
+    let sources = read_sources_with(&host, file, Some(text.to_owned()), global)?;
     let resolved = resolve_settings(&host, &sources)?;
     resolved.map(|_| ()).map_err(|problems| Exit::Settings.because(problems.to_string()))
 }

@@ -8,6 +8,10 @@ const INTRODUCTION: &str = "\
 # an example where the default is empty; remove the # to set it.
 # Files in provision.d beside this one, environment variables and --set
 # override this file, in this order. Passwords are never settings: name a file.
+
+# Files or directories with settings that this file overrides, such as a tracked
+# directory that several sites share; this stands above all sections.
+#include = [\"/srv/site-config\"]
 ";
 
 const CONFIG: &str = "

@@ -13,12 +13,16 @@ use super::extra::{self, EXTRA};
 use super::key::{self, GivenValue, Target, VARIABLE_PREFIX, all_keys, join_name, split_name};
 use super::problem::{Origin, Problem, Problems, line_of};
 use super::readers::READONLY_ACCOUNTS;
+use super::supply::Directory;
+use super::value::Setting;
 
 /// Everything that settings can come from; later ones win over earlier ones.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
     /// Files with their text, the most important one last.
     pub(crate) files: Vec<(PathBuf, String)>,
+    /// How many of the files are included by the one that follows them, and less important than that.
+    pub(crate) included: usize,
     /// The environment; what is not ours is ignored.
     pub(crate) environment: Vec<(String, String)>,
     /// `KEY=VALUE` of each `--set`.
@@ -31,6 +35,10 @@ pub(crate) struct Resolved {
     pub(crate) settings: Settings,
     /// The origin of each key by its dotted name.
     pub(crate) origins: BTreeMap<String, Origin>,
+    /// The files that were read, the most important one last.
+    pub(crate) files: Vec<PathBuf>,
+    /// How many of them are included by the one that follows them.
+    pub(crate) included: usize,
 }
 
 /// One line of `config show`.
@@ -50,7 +58,8 @@ impl Settings {
     /// Reads, merges and checks everything that was given, and reports all problems at once.
     pub(crate) fn resolve(sources: &Sources) -> Result<Resolved, Problems> {
         let mut loader = Loader::default();
-        for (path, text) in &sources.files {
+        for (at, (path, text)) in sources.files.iter().enumerate() {
+            loader.may_include = at == sources.included;
             loader.file(path, text);
         }
         for (variable, value) in &sources.environment {
@@ -59,7 +68,9 @@ impl Settings {
         for assignment in &sources.overrides {
             loader.flag(assignment);
         }
-        loader.finish()
+        let (settings, origins) = loader.finish()?;
+        let files = sources.files.iter().map(|(path, _)| path.clone()).collect();
+        Ok(Resolved { settings, origins, files, included: sources.included })
     }
 
     /// The value of a key, by its dotted name, as TOML.
@@ -72,6 +83,11 @@ impl Settings {
 }
 
 impl Resolved {
+    /// The files that the settings file includes: what it says itself takes precedence.
+    pub(crate) fn included_files(&self) -> &[PathBuf] {
+        &self.files[..self.included.min(self.files.len())]
+    }
+
     /// Every key with its value and origin, in the order of the documentation.
     pub(crate) fn entries(&self) -> impl Iterator<Item = ShownSetting<'_>> {
         let known = all_keys().iter().map(Target::Key);
@@ -97,6 +113,8 @@ struct Loader {
     settings: Settings,
     origins: BTreeMap<String, Origin>,
     problems: Vec<Problem>,
+    /// Whether the file at hand is the one that may include others.
+    may_include: bool,
 }
 
 impl Loader {
@@ -177,7 +195,7 @@ impl Loader {
         }
     }
 
-    fn finish(mut self) -> Result<Resolved, Problems> {
+    fn finish(mut self) -> Result<(Settings, BTreeMap<String, Origin>), Problems> {
         // A file that could not be read at all may hold the missing half of any contradiction.
         if self.problems.iter().all(|problem| !problem.key.is_empty()) {
             for conflict in find_conflicts(&self.settings) {
@@ -190,7 +208,7 @@ impl Loader {
         for key in all_keys() {
             self.origins.entry(key.name.into()).or_insert(Origin::Default);
         }
-        Ok(Resolved { settings: self.settings, origins: self.origins })
+        Ok((self.settings, self.origins))
     }
 
     fn report(&mut self, conflict: Contradiction) {
@@ -210,6 +228,33 @@ impl Loader {
             ..Problem::new(key, conflict.what).at(place)
         });
     }
+}
+
+/// The key that stands above all sections, and names other files of settings.
+pub(crate) const INCLUDE: &str = "include";
+
+/// What a settings file includes: files, directories, and `*` in the name of a file; nothing where it is no TOML, which is
+/// told when it is read.
+pub(crate) fn included_paths(path: &Path, text: &str) -> Result<Vec<String>, Problem> {
+    let Ok(document) = Document::parse(text) else {
+        return Ok(Vec::new());
+    };
+    let Some((key, item)) = document.as_table().get_key_value(INCLUDE) else {
+        return Ok(Vec::new());
+    };
+    let line = line_of(text, key.span().map_or(0, |span| span.start));
+    let refused = |what: String| Problem {
+        allowed: Some(
+            "a list of files, directories, or patterns such as DIRECTORY/*.toml, each with its absolute path".into(),
+        ),
+        example: Some("[\"/srv/site-config\"]".into()),
+        ..Problem::new(INCLUDE, what).at(Origin::File { path: path.into(), line })
+    };
+    let list: Vec<Directory> = item
+        .as_value()
+        .map_or_else(|| Err(anyhow::anyhow!("is not a list")), Setting::read)
+        .map_err(|why| refused(format!("{why:#}")))?;
+    Ok(list.into_iter().map(|one| one.as_str().to_owned()).collect())
 }
 
 /// The problem of a text that is not TOML.
@@ -234,6 +279,12 @@ impl File<'_> {
                 Some(sections) if name == "config" => self.config(sections),
                 Some(section) if key::is_section(name) => self.section(&[name], section),
                 Some(_) => self.problem(key::unknown_section(name), root, name),
+                // They were read before this one.
+                None if name == INCLUDE && self.loader.may_include => {}
+                None if name == INCLUDE => {
+                    let what = "is only for the settings file itself, not for one that is included or in provision.d";
+                    self.problem(Problem::new(INCLUDE, what), root, name);
+                }
                 None => self.problem(key::unknown_key(&[name]), root, name),
             }
         }

@@ -221,7 +221,9 @@ fn settings_page() -> String {
         ".TH provision.toml 5\n.nh\n.SH NAME\nprovision.toml \\- settings of camcops\\-provision\n.SH DESCRIPTION\n\
          Settings in TOML, in /etc/camcops/provision.toml, or provision_NAME.toml for instance NAME; files in the\n\
          directory provision.d beside it are merged in, in the order of their names. Environment variables override\n\
-         files, and \\fB\\-\\-set\\fR overrides both. Every key has a default. Passwords are never settings.\n",
+         files, and \\fB\\-\\-set\\fR overrides both. Every key has a default. Passwords are never settings.\n\
+         .PP\n\\fBinclude\\fR = [\\(dq/srv/site\\-config\\(dq] above all sections names files, directories (their files *.toml), or patterns\n\
+         with * in the name of a file, of settings that provision.toml itself overrides. They must belong to root, too.\n",
     );
     let mut section = "";
     for key in settings::all_keys() {
