@@ -83,7 +83,8 @@ fn runs_in_the_foreground(machine: &Booted) {
     let told = machine.run(&format!("{begin}; kill -INT $shown; wait $shown; echo $?; {state} || true"));
     assert!(told.starts_with("0\ninactive\nactive\n"), "{told}");
     assert!(told.contains("camcops-monitor@camcops.service runs already") && told.contains("beat: Starting"), "{told}");
-    let ended = format!("{begin}; systemctl stop camcops-scheduler@camcops; wait $shown; echo $?; {state} || true");
+    let ended =
+        format!("{begin}; sleep 3; systemctl stop camcops-scheduler@camcops; wait $shown; echo $?; {state} || true");
     let told = machine.run(&ended);
     assert!(
         told.starts_with("1\ninactive\nactive\n") && told.contains("scheduler@camcops.service was stopped"),

@@ -296,6 +296,6 @@ fn a_camcops_of_ones_own_takes_the_place_of_the_published_one() {
     machine.run(&format!("test -e {RELEASES}/{of_wheel}"));
     // One without its data is told.
     machine.run("cd /srv/own/tree; sed -i 's/package_data=[^}]*}, //' setup.py");
-    install(&machine, &of("/srv/own/tree", ""), &offline).is(65, &["has no static", "setup.py sdist --extras"]);
+    install(&machine, &of("/srv/own/tree", ""), &offline).is(65, &["has no extra_strings", "setup.py sdist --extras"]);
     run(&machine, &of(&wheel, ""), "plan", &[]).is(0, &[&of_wheel]);
 }
