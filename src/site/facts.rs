@@ -72,7 +72,7 @@ pub struct Facts {
     pub(crate) untested: Vec<UntestedList>,
     /// The administrator's own CamCOPS, where the settings name one, or what is wrong with it.
     #[serde(skip)]
-    pub(crate) own_source: Option<Result<OwnSource, String>>,
+    pub(crate) own_source: Option<Result<OwnSource, UnfitSource>>,
     pub(crate) cores: u32,
     /// Memory in MiB.
     pub(crate) memory_mb: u64,
@@ -86,6 +86,10 @@ pub(crate) struct OwnSource {
     pub(crate) digest: String,
     pub(crate) version: String,
 }
+
+/// What is wrong with one that the settings name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnfitSource(pub(crate) String);
 
 /// The packages of a version that this program was never tested with, as they were found here.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use crate::base::error::Exit;
 use crate::base::text::encode_hex;
 use crate::host::Host;
 use crate::settings::{Settings, Source, Version};
-use crate::site::facts::OwnSource;
+use crate::site::facts::{OwnSource, UnfitSource};
 use anyhow::{Context as _, Result, bail};
 use ring::digest::{Context, SHA256};
 use std::fs::{self, Metadata};
@@ -27,11 +27,11 @@ const SAYS_VERSION: [&str; 2] = ["PKG-INFO", "camcops_server/cc_modules/cc_versi
 const LARGEST: u64 = 1 << 30;
 
 /// What the settings name; nothing where CamCOPS comes from elsewhere.
-pub(crate) fn examine_source(host: &Host, settings: &Settings) -> Option<Result<OwnSource, String>> {
+pub(crate) fn examine_source(host: &Host, settings: &Settings) -> Option<Result<OwnSource, UnfitSource>> {
     let camcops = &settings.camcops;
     let path = camcops.path.as_ref().filter(|_| camcops.source == Source::Path)?;
     let seen = examine_path(host, Path::new(&host.outside(path.as_str())));
-    Some(seen.map_err(|why| format!("camcops.path: {why:#}")))
+    Some(seen.map_err(|why| UnfitSource(format!("camcops.path: {why:#}"))))
 }
 
 fn examine_path(host: &Host, path: &Path) -> Result<OwnSource> {
@@ -144,12 +144,12 @@ fn refuse_foreign(host: &Host, path: &Path, found: &Metadata) -> Result<()> {
 
 /// The one that the settings ask for, if it is of this version.
 pub(super) fn source_of(
-    seen: Option<&Result<OwnSource, String>>,
+    seen: Option<&Result<OwnSource, UnfitSource>>,
     version: Version,
 ) -> Result<Option<OwnSource>, Missing> {
     let source = match seen {
         None => return Ok(None),
-        Some(Err(why)) => return Err(Missing(why.clone())),
+        Some(Err(UnfitSource(why))) => return Err(Missing(why.clone())),
         Some(Ok(source)) => source,
     };
     // A site may mark its own with +SOMETHING.
