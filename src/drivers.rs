@@ -6,6 +6,7 @@ pub(crate) mod accounts;
 pub(crate) mod acme;
 pub(crate) mod broker;
 pub(crate) mod files;
+pub(crate) mod firewall;
 pub(crate) mod packages;
 pub(crate) mod release;
 pub(crate) mod services;
@@ -145,6 +146,7 @@ impl Drivers {
             Resource::Tables(name) => tables::observe(&*self.database()?, self.application()?, host, name).await,
             Resource::Superuser(name) => superuser::observe(&*self.database()?, name).await,
             Resource::AcmeCertificate(name) => acme::observe(host, name),
+            Resource::FirewallRule(name) => firewall::observe(host, name),
             Resource::Service(name) => services::observe(self.services.as_ref(), host, name).await,
             Resource::Unknown { .. } => Ok(State::Absent),
         }
@@ -193,6 +195,7 @@ impl Drivers {
             }
             Resource::AcmeCertificate(name) if goes => acme::forget_certificate(host, name),
             Resource::AcmeCertificate(name) => acme::issue(self.acme()?, host, name),
+            Resource::FirewallRule(name) => firewall::enforce(host, name, before, after),
             Resource::Service(name) => services::enforce(services, host, name, after).await,
             Resource::Unknown { .. } => left_alone("created by a newer version of camcops-provision; use that version"),
         }
@@ -238,7 +241,11 @@ impl Resource {
             | Resource::Superuser(_)
             // An authority gives only so many in a week.
             | Resource::AcmeCertificate(_) => true,
-            Resource::Directory(_) | Resource::Symlink(_) | Resource::Release(_) | Resource::Unknown { .. } => false,
+            Resource::Directory(_)
+            | Resource::Symlink(_)
+            | Resource::Release(_)
+            | Resource::FirewallRule(_)
+            | Resource::Unknown { .. } => false,
         }
     }
 }

@@ -43,6 +43,8 @@ pub enum Resource {
     Superuser(String),
     /// A certificate that certbot has from an authority, by certbot's name for it.
     AcmeCertificate(String),
+    /// A rule of the firewall, as `ufw PROFILE` or `firewalld SERVICE`.
+    FirewallRule(String),
     /// A running service, by the name that the service manager has for it.
     Service(String),
     /// Something that a newer version of this program made.
@@ -90,6 +92,7 @@ impl Resource {
             | Resource::Release(_)
             | Resource::Tables(_)
             | Resource::Superuser(_)
+            | Resource::FirewallRule(_)
             | Resource::Service(_)
             | Resource::Unknown { .. } => false,
         }
@@ -108,6 +111,7 @@ impl Resource {
             Resource::Vhost(_) => "RabbitMQ vhost",
             Resource::BrokerAccount(_) => "RabbitMQ account",
             Resource::AcmeCertificate(_) => "certbot certificate",
+            Resource::FirewallRule(_) => "firewall rule",
             _ => self.kind(),
         }
     }
@@ -129,6 +133,7 @@ impl Resource {
             Resource::Tables(_) => "tables",
             Resource::Superuser(_) => "superuser",
             Resource::AcmeCertificate(_) => "acme_certificate",
+            Resource::FirewallRule(_) => "firewall_rule",
             Resource::Service(_) => "service",
             Resource::Unknown { kind, .. } => kind,
         }
@@ -151,6 +156,7 @@ impl Resource {
             | Resource::Tables(name)
             | Resource::Superuser(name)
             | Resource::AcmeCertificate(name)
+            | Resource::FirewallRule(name)
             | Resource::Service(name)
             | Resource::Unknown { name, .. } => name,
         }

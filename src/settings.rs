@@ -270,6 +270,12 @@ key::settings! {
         environment: Environment = Environment::Production, example "\"test\"";
     }
 
+    /// The firewall of the machine. Its profile for ufw and its service for firewalld are always there.
+    firewall: Firewall {
+        /// Whether install opens the site's ports in ufw or in the default zone of firewalld, whichever is enabled, and uninstall closes them. The firewall itself is never switched on or off.
+        manage: bool = false, example "true";
+    }
+
     /// The first user of CamCOPS, a superuser. An existing user is not changed.
     superuser: Superuser {
         /// The name of the user.

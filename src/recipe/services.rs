@@ -2,6 +2,7 @@
 
 use super::Draft;
 use crate::base::error::Exit;
+use crate::drivers::firewall::join_ports;
 use crate::drivers::services::member::{Member, ServiceRole, UNIT_HOME, list_members, numbered};
 use crate::layout::{PYTHON_HOOK, UNSENT_SENDER};
 use crate::recipe::render::Format;
@@ -357,7 +358,25 @@ impl Draft<'_> {
         self.public_template(&path, Format::Plain, template!("ufw.hbs"), Part::Firewall, because)?;
         let path = format!("/etc/firewalld/services/{slug}.xml");
         let because = "the site's ports as a firewalld service";
-        self.public_template(&path, Format::Xml, template!("firewalld.xml.hbs"), Part::Firewall, because)
+        self.public_template(&path, Format::Xml, template!("firewalld.xml.hbs"), Part::Firewall, because)?;
+        if self.site.settings().firewall.manage {
+            self.firewall_rule();
+        }
+        Ok(())
+    }
+
+    fn firewall_rule(&mut self) {
+        let web = &self.site.settings().web;
+        let Some(firewall) = self.site.facts.firewall else {
+            self.recipe.warnings.push(
+                "firewall.manage: neither ufw nor firewalld is enabled on this machine, so no port was opened".into(),
+            );
+            return;
+        };
+        let ports = [Some(web.https_port.get()), web.http_port.get().map(|port| port.get())];
+        let ports = Facets::new().with("ports", join_ports(ports.into_iter().flatten()));
+        let rule = Resource::FirewallRule(format!("{firewall} {}", self.site.layout.slug));
+        self.want(rule, ports, Part::Firewall, "visitors and tablets reach the site");
     }
 
     /// The services of some roles, running and fresh.

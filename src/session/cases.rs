@@ -250,6 +250,7 @@ drivers! {
     dnf: "dnf",
     apt: "apt",
     files: "files",
+    firewall: "firewall",
     mariadb: "mariadb",
     mysql: "mysql",
     release: "release",

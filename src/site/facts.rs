@@ -57,6 +57,8 @@ pub struct Facts {
     pub(crate) database: DatabaseFamily,
     /// The version of the message broker, if it is installed.
     pub(crate) broker_version: Option<(u32, u32)>,
+    /// The firewall in use that has names for what is let in: `ufw` or `firewalld`.
+    pub(crate) firewall: Option<&'static str>,
     /// Where the application finds what makes PDF files.
     pub(crate) pdf: Pdf,
     /// The full host name.
@@ -146,6 +148,7 @@ impl Facts {
             manager: find_manager(host, staged)?,
             database: find_database_family(host)?,
             broker_version: broker_version(host)?,
+            firewall: find_firewall(host)?,
             pdf: find_pdf(host, release)?,
             host_name: host_name(host, staged)?,
             timezone: find_timezone(host)?,
@@ -290,6 +293,16 @@ fn find_timezone(host: &Host) -> Result<String> {
         None => host.read_text("/etc/timezone")?.map(|text| text.trim().to_owned()),
     };
     Ok(zone.filter(|zone| !zone.is_empty()).unwrap_or_else(|| "Etc/UTC".into()))
+}
+
+/// By what says that it is started at boot.
+fn find_firewall(host: &Host) -> Result<Option<&'static str>> {
+    let ufw = host.read_text("/etc/ufw/ufw.conf")?.unwrap_or_default();
+    if ufw.lines().any(|line| line.trim().eq_ignore_ascii_case("ENABLED=yes")) {
+        return Ok(Some("ufw"));
+    }
+    let wanted = "/etc/systemd/system/multi-user.target.wants/firewalld.service";
+    Ok(host.stat(wanted)?.map(|_| "firewalld"))
 }
 
 fn find_pythons(host: &Host, release: Option<&DistributionRelease>) -> Result<Pythons> {

@@ -16,6 +16,7 @@ mod db;
 mod doctor;
 mod documentation;
 mod extra;
+mod firewall;
 mod foreign_site;
 mod harness;
 mod hostile_account;
