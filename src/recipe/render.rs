@@ -5,8 +5,8 @@
 
 use crate::base::error::Exit;
 use crate::camcops_conf;
-use anyhow::{Context, Result};
-use handlebars::Handlebars;
+use anyhow::{Context as _, Result};
+use handlebars::{Context, Handlebars};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -99,6 +99,33 @@ impl Format {
     }
 }
 
+/// A part of a template is as long as this, or as long as the blocks in it are.
+const PART: usize = 400;
+
+/// A template in parts that are rendered one after the other. What compiles it counts lines from the beginning for every
+/// tag, so that the work grows with the square of the length: it was a quarter of all that an install does.
+fn split_template(template: &str) -> Vec<&str> {
+    // Around these, line ends may be left out.
+    let is_plain =
+        |line: &str| !["{{#", "{{/", "{{^", "{{!", "{{~", "~}}", "{{else", "{{>"].iter().any(|tag| line.contains(tag));
+    // What is defined in a template is known only in the part that it is defined in.
+    let last_use = template.rfind("{{>").unwrap_or(0);
+    let mut parts = Vec::new();
+    let (mut begin, mut at, mut depth) = (0, 0, 0_usize);
+    let mut lines = template.split_inclusive('\n').peekable();
+    while let Some(line) = lines.next() {
+        at += line.len();
+        depth = (depth + line.matches("{{#").count()).saturating_sub(line.matches("{{/").count());
+        let is_end = depth == 0 && is_plain(line) && lines.peek().is_some_and(|next| is_plain(next));
+        if is_end && at > last_use && at - begin >= PART {
+            parts.push(&template[begin..at]);
+            begin = at;
+        }
+    }
+    parts.push(&template[begin..]);
+    parts
+}
+
 /// Renders templates, each compiled once: compiling is what costs.
 #[derive(Debug, Default)]
 pub(crate) struct Renderer {
@@ -118,10 +145,16 @@ impl Renderer {
         view: &impl Serialize,
     ) -> Result<String> {
         let (engine, refusal) = self.engine(format);
-        if !engine.has_template(name) {
-            engine.register_template_string(name, template).with_context(|| format!("template {name}"))?;
+        let view = Context::wraps(view)?;
+        let mut text = String::new();
+        for (number, part) in split_template(template).into_iter().enumerate() {
+            let part_name = format!("{name} {number}");
+            if !engine.has_template(&part_name) {
+                engine.register_template_string(&part_name, part).with_context(|| format!("template {name}"))?;
+            }
+            let rendered = engine.render_with_context(&part_name, &view);
+            text.push_str(&rendered.with_context(|| format!("template {name}"))?);
         }
-        let text = engine.render(name, view).with_context(|| format!("template {name}"))?;
         let refused = refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(why) = refused {
             return Err(Exit::Settings.because(format!("a value for {name} {why}")));
@@ -159,6 +192,20 @@ pub fn render_template(name: &str, format: Format, template: &str, view: &impl S
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_template_is_split_between_lines_of_text_and_outside_of_blocks() {
+        let lines = "a line of twenty chars\n".repeat(30);
+        let template = format!("{lines}{{{{#if x}}}}\n{lines}{{{{/if}}}}\n{lines}{{{{! a note }}}}\n{lines}");
+        let parts = split_template(&template);
+        assert_eq!(parts.concat(), template);
+        assert!(parts.len() > 4, "{parts:?}");
+        for part in &parts {
+            assert_eq!(part.matches("{{#").count(), part.matches("{{/").count(), "{part}");
+            assert!(part.starts_with("a line") && part.ends_with("chars\n"), "{part}");
+        }
+        assert_eq!(split_template(""), [""]);
+    }
 
     #[test]
     fn every_value_is_escaped_for_its_format() {
