@@ -29,7 +29,7 @@ pub(crate) use known::{ProofResult, ServiceManager};
 use member::ServiceRole;
 pub(crate) use orders::{pause_stale, stop_ours, stop_service};
 pub(crate) use start::NotRestarted;
-pub(crate) use state::{ServicePhase, ServiceState, is_ours};
+pub(crate) use state::{ServicePhase, ServiceState, have_same_manager, is_ours};
 pub(crate) use undo::{after_removals, after_undoing, before_undoing};
 
 /// Whether it runs, has read its newest input, and answers.

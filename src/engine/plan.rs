@@ -3,7 +3,7 @@
 use super::reverse::{Data, Others, Undoing, plan_undoing};
 use crate::base::text::sets_nothing;
 use crate::drivers::broker::NODE_SETTINGS;
-use crate::drivers::{Drivers, files};
+use crate::drivers::{Drivers, files, services};
 use crate::host::Host;
 use crate::journal::{self, Journal};
 use crate::resource::{Change, Content, Part, Resource, Shown, State, Wanted};
@@ -199,6 +199,7 @@ pub(crate) async fn make_plan(
     }
     if scope.whole {
         plan_removals(host, drivers, journal, wanted, scope, &others, &mut plan).await?;
+        stop_former_first(&mut plan.changes);
     }
     Ok(plan)
 }
@@ -308,6 +309,31 @@ async fn plan_removals(
     Ok(())
 }
 
+/// Where another manager takes over, the services of the former one stop first: they have the ports and the sockets that
+/// the new ones need.
+fn stop_former_first(changes: &mut Vec<Planned>) {
+    let service = |planned: &Planned| match &planned.change.resource {
+        Resource::Service(name) if services::is_ours(name) => Some(name.clone()),
+        _ => None,
+    };
+    let starting = changes.iter().position(|planned| planned.action != Action::Remove && service(planned).is_some());
+    let Some((first, starting)) = starting.and_then(|at| Some((at, service(&changes[at])?))) else {
+        return;
+    };
+    let is_former = |planned: &Planned| {
+        planned.action == Action::Remove
+            && service(planned).is_some_and(|name| !services::have_same_manager(&name, &starting))
+    };
+    let mut at = first;
+    for index in first..changes.len() {
+        if is_former(&changes[index]) {
+            let former = changes.remove(index);
+            changes.insert(at, former);
+            at += 1;
+        }
+    }
+}
+
 /// Something unlike ours that we did not put there.
 fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> Option<Conflict> {
     let found = observed.text("type")?;
@@ -335,4 +361,51 @@ fn find_conflict(host: &Host, wanted: &Wanted, observed: &State, ours: bool) -> 
         ),
         true,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(action: Action, resource: Resource) -> Planned {
+        let change = Change { resource, before: State::Absent, after: State::Absent };
+        Planned { action, ..Planned::removal(change, "") }
+    }
+
+    #[test]
+    fn services_of_a_former_manager_stop_before_the_first_start() {
+        let service = |action, name: &str| planned(action, Resource::Service(name.to_owned()));
+        let file = |action, path: &str| planned(action, Resource::File(path.to_owned()));
+        let names = |changes: &[Planned]| -> Vec<String> {
+            changes.iter().map(|planned| planned.change.resource.name().to_owned()).collect()
+        };
+        let mut changes = vec![
+            file(Action::Create, "/a"),
+            service(Action::Update, "mariadb.service"),
+            service(Action::Create, "camcops:camcops_server"),
+            service(Action::Create, "camcops:camcops_monitor"),
+            service(Action::Remove, "camcops-monitor@camcops.service"),
+            file(Action::Remove, "/b"),
+            service(Action::Remove, "camcops-server@camcops.socket"),
+        ];
+        stop_former_first(&mut changes);
+        let expected = [
+            "/a",
+            "mariadb.service",
+            "camcops-monitor@camcops.service",
+            "camcops-server@camcops.socket",
+            "camcops:camcops_server",
+            "camcops:camcops_monitor",
+            "/b",
+        ];
+        assert_eq!(names(&changes), expected);
+        // Under the same manager everything stays in its order.
+        let mut changes = vec![
+            service(Action::Create, "camcops-workers@camcops.service"),
+            service(Action::Remove, "camcops-workers-2@camcops.service"),
+        ];
+        let before = names(&changes);
+        stop_former_first(&mut changes);
+        assert_eq!(names(&changes), before);
+    }
 }

@@ -97,6 +97,11 @@ impl Handler {
     }
 }
 
+/// Whether two services have the same manager.
+pub(crate) fn have_same_manager(one: &str, other: &str) -> bool {
+    Handler::of(one) == Handler::of(other)
+}
+
 /// Whether a service is one that this program makes, and not one of somebody else.
 pub(crate) fn is_ours(name: &str) -> bool {
     name.starts_with("camcops")

@@ -23,6 +23,12 @@ pub(crate) fn after_removals(known: Option<&ServiceManager>, host: &Host, remove
         }
         apache::after_undoing(known, host)?;
     }
+    if let Some(known) = known
+        && removed.contains(&known.layout.supervisor_programs().as_str())
+        && !supervisor::see_group(host, &known.layout.slug)?.is_empty()
+    {
+        supervisor::update_group(host, &known.layout.slug)?;
+    }
     let mut units = removed
         .iter()
         .filter_map(|path| path.strip_prefix(member::UNIT_HOME)?.strip_prefix('/'))
