@@ -179,7 +179,8 @@ impl Draft<'_> {
             let because = "the broker keeps its name and its messages when the machine is renamed, and only this machine reaches it";
             files.push((NODE_SETTINGS, template!("rabbitmq-env.conf.hbs"), because));
         }
-        if own.port_mapper && self.site.manager() == Manager::Systemd {
+        // It is not one of the services that the administrator may prefer another manager for.
+        if own.port_mapper && self.site.facts.manager == Manager::Systemd {
             let because = "only this machine reaches Erlang's port mapper";
             files.push((PORT_MAPPER_SETTINGS, template!("epmd.socket.conf.hbs"), because));
         }
