@@ -42,6 +42,12 @@ pub(crate) fn after_removals(known: Option<&ServiceManager>, host: &Host, remove
         // It may have failed, and would be told of for ever; where it has not, this is refused.
         let _ = host.child("systemctl").args(["reset-failed", "--", unit]).end()?;
     }
+    if let Some(known) = known
+        && removed.contains(&format!("{}/camcops@.target", member::UNIT_HOME).as_str())
+    {
+        systemd::stop_forgotten(host, &format!("camcops@{}.target", known.layout.slug))?;
+        systemd::stop_forgotten(host, "camcops.target")?;
+    }
     Ok(())
 }
 
