@@ -167,11 +167,10 @@ impl Endpoint {
             Backend::Broker => Endpoint::Broker(broker::BrokerAddress::of(host, site.settings(), &site.layout)?),
             Backend::Web => {
                 let settings = site.settings();
-                let front = (settings.web.frontend == Frontend::Apache).then(|| {
-                    let (certificate, ..) = site.certificate_files();
-                    site::SiteAddress::of(settings, &site.layout, &site.names()[0], &certificate)
-                });
-                Endpoint::Web(web::WebAddress::of(settings, &site.layout), front)
+                let (name, (certificate, ..)) = (&site.names()[0], site.certificate_files());
+                let front = (settings.web.frontend == Frontend::Apache)
+                    .then(|| site::SiteAddress::of(settings, &site.layout, name, &certificate));
+                Endpoint::Web(web::WebAddress::of(settings, &site.layout, name, &certificate), front)
             }
         })
     }

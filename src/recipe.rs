@@ -219,7 +219,12 @@ impl<'a> Draft<'a> {
         };
         // The key first: a certificate without its key would stop the web server.
         let layout = &self.site.layout;
-        self.secret(&layout.key, pair.key.to_string(), Part::Certificate, &because);
+        let (whose, mode) = match self.site.settings().web.own_https() {
+            Some(_) => (Whose::RootForService, "0640"),
+            None => (Whose::Root, "0600"),
+        };
+        let (path, text, part) = (layout.key.as_str(), pair.key.to_string(), Part::Certificate);
+        self.text(Text { path, text, whose, mode, part, because: &because, shown: Shown::Nothing });
         self.public(&layout.certificate, pair.certificate.clone(), Part::Certificate, &because);
         Ok(())
     }

@@ -37,6 +37,7 @@ pub use key::{Key, VARIABLE_PREFIX, all_keys, split_name};
 pub(crate) use load::{INCLUDE, Resolved, Sources, included_paths};
 pub(crate) use problem::{Origin, Problem, Problems};
 pub(crate) use readers::{READONLY_ACCOUNTS, ReaderAccount, ReadonlyAccount};
+use std::net::SocketAddr;
 pub(crate) use supply::{Directory, IndexAddress, ProxyAddress, ProxyException, Python};
 pub(crate) use types::{
     AbsolutePath, AccountName, AcmeServer, Bind, ClientHost, Country, DatabaseName, DatabaseUser, Host, Language,
@@ -150,11 +151,11 @@ key::settings! {
 
     /// The web site.
     web: Web {
-        /// The web server in front of CamCOPS; "none" if you run your own.
+        /// The web server in front of CamCOPS; "none" if you run your own, or if CamCOPS serves HTTPS itself (web.bind).
         frontend: Frontend = Frontend::Apache, example "\"none\"";
         /// The application server of CamCOPS, behind the web server.
         backend: Backend = Backend::Gunicorn, example "\"cherrypy\"";
-        /// Where the application server listens: a unix socket, or a port on the loopback interface.
+        /// Where the application server listens: a unix socket, or a port on the loopback interface. On any other address, which takes web.frontend = "none", it serves HTTPS itself, with the certificate of [tls].
         bind: Bind = Bind::Socket, example "\"127.0.0.1:8000\"";
         /// The names or addresses of the site, the main one first.
         server_names: Vec<Host> = Vec::new(), example "[\"camcops.example.org\"]", shown "the full host name of the machine";
@@ -383,6 +384,18 @@ impl Services {
         let ours = Service::ALL.iter().map(|service| service.as_str());
         let extra = self.extra.iter().map(|extra| extra.name.as_str());
         ours.chain(extra).collect()
+    }
+}
+
+impl Web {
+    /// Where CamCOPS serves HTTPS itself, with no web server in front of it; nothing where there is one.
+    pub(crate) fn own_https(&self) -> Option<SocketAddr> {
+        self.bind.open_address().filter(|_| self.frontend == Frontend::None)
+    }
+
+    /// The port of the site.
+    pub(crate) fn public_port(&self) -> u16 {
+        self.own_https().map_or_else(|| self.https_port.get(), |address| address.port())
     }
 }
 

@@ -122,7 +122,7 @@ impl Site {
     /// The address of the site, with a slash at the end.
     pub(crate) fn url(&self) -> String {
         let web = &self.settings().web;
-        let port = match web.https_port.get() {
+        let port = match web.public_port() {
             443 => String::new(),
             port => format!(":{port}"),
         };

@@ -103,6 +103,11 @@ fn find_problems(site: &Session, named: &[NamedPath]) -> Result<Vec<(String, Str
             problems.push((format!("{key}: {place} does not exist"), MADE_BY.to_owned()));
             continue;
         }
+        let is_own_pair = [&site.layout.certificate, &site.layout.key].contains(&path);
+        if is_own_pair && site.host.stat(path)?.is_none() {
+            problems.push((format!("{key}: {path} does not exist"), MADE_BY.to_owned()));
+            continue;
+        }
         if !ask("-e")? {
             let look = format!("ls -ld {place}   # create it, or change {key}");
             problems.push((format!("{key}: {place} does not exist, or {account} cannot access its directory"), look));

@@ -8,6 +8,7 @@ use crate::site::maintenance::{self, PAGE_MARK};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, Error};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
@@ -15,7 +16,7 @@ use tokio_rustls::TlsConnector;
 /// The site as its visitors see it.
 #[derive(Debug, Clone)]
 pub(crate) struct SiteAddress {
-    /// Where Apache listens on this machine.
+    /// Where it is listened on this machine.
     pub(crate) host: String,
     /// The port of the site.
     pub(crate) port: u16,
@@ -34,11 +35,13 @@ impl SiteAddress {
     pub(crate) fn of(settings: &Settings, layout: &Layout, name: &str, certificate: &str) -> SiteAddress {
         let web = &settings.web;
         SiteAddress {
-            host: match web.listen.first() {
-                None | Some(Listen::Any) => "127.0.0.1".to_owned(),
-                Some(Listen::Address(address)) => address.to_string(),
+            host: match (web.own_https().map(|address| address.ip()), web.listen.first()) {
+                (Some(IpAddr::V6(address)), _) if address.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
+                (Some(address), _) if !address.is_unspecified() => address.to_string(),
+                (None, Some(Listen::Address(address))) => address.to_string(),
+                _ => Ipv4Addr::LOCALHOST.to_string(),
             },
-            port: web.https_port.get(),
+            port: web.public_port(),
             name: name.to_owned(),
             path: web.path.prefix().to_owned(),
             certificate: certificate.to_owned(),
@@ -141,7 +144,7 @@ impl SiteAddress {
                 Some(Error::InvalidCertificate(_)) => trouble(
                     Cause::WrongName,
                     format!(
-                        "Apache serves another certificate than {}; another site answers to this name",
+                        "another certificate is served than {}; another site answers to this name",
                         self.certificate
                     ),
                 ),

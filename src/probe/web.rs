@@ -3,6 +3,7 @@
 #[cfg(test)]
 use super::http::MARKS;
 use super::http::{Page, Request};
+use super::site::SiteAddress;
 use super::{Address, Answer, Cause, Patience, Trouble, connect_to, io_trouble};
 use crate::layout::Layout;
 use crate::settings::{Bind, Settings};
@@ -23,14 +24,18 @@ const REFUSED: &str = "error:Unregistered device";
 pub(crate) struct WebAddress {
     /// Where it listens.
     pub(crate) address: Address,
+    /// The same where it serves HTTPS itself.
+    pub(crate) encrypted: Option<SiteAddress>,
     /// Its unit or program, for messages.
     pub(crate) service: String,
 }
 
 impl WebAddress {
-    /// What the settings of a site say.
-    pub(crate) fn of(settings: &Settings, layout: &Layout) -> WebAddress {
+    /// What the settings of a site say, with its main name and the file of its certificate.
+    pub(crate) fn of(settings: &Settings, layout: &Layout, name: &str, certificate: &str) -> WebAddress {
+        let own_https = settings.web.own_https();
         WebAddress {
+            encrypted: own_https.map(|_| SiteAddress::of(settings, layout, name, certificate)),
             address: match settings.web.bind {
                 Bind::Socket => Address::Socket(layout.socket.clone()),
                 Bind::Tcp(address) => {
@@ -68,6 +73,9 @@ impl WebAddress {
         #[cfg(test)]
         if let Some(answer) = played(request, &place) {
             return answer;
+        }
+        if let Some(site) = &self.encrypted {
+            return site.ask(request, patience).await;
         }
         let patience = Patience::new(patience);
         let page = match &self.address {
@@ -147,6 +155,7 @@ mod tests {
         });
         let endpoint = WebAddress {
             address: Address::Socket(path.to_string_lossy().into_owned()),
+            encrypted: None,
             service: "camcops-server@camcops".into(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

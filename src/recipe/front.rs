@@ -17,6 +17,11 @@ pub(crate) fn render_front(site: &Site, found: &ExistingState, server: FrontServ
             "web.frontend: \"none\" lets CamCOPS listen on this machine alone, where there is no IIS; set it to \"apache\", and IIS passes requests on to that",
         ));
     }
+    if site.settings().web.own_https().is_some() {
+        return Err(Exit::Settings.because(
+            "web.bind: CamCOPS serves HTTPS itself there; set it to \"socket\" or a loopback address for a web server in front of it",
+        ));
+    }
     let mut view = template_view(site, found);
     view["front"] = view_of_front(site);
     let (name, format, template) = match server {

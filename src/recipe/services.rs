@@ -219,6 +219,7 @@ impl Draft<'_> {
             self.view["node"] = if number > 1 { name.as_str() } else { "" }.into();
             // Scheduler and monitor talk to the broker and to nobody else.
             let local_only = match service {
+                Service::Server if self.site.settings().web.own_https().is_some() => false,
                 Service::Server | Service::Workers => self.stays_on_machine,
                 Service::Scheduler | Service::Monitor => self.site.settings().broker.mode == Mode::Local,
             };

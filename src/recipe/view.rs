@@ -162,8 +162,9 @@ fn view_of_web(site: &Site, name: &str, served: &[String]) -> Value {
         "server_name": url_host(name),
         "virtual_host": virtual_host(served, layout),
         "redirects": served.iter().map(|name| view_of_redirect(name, layout)).collect::<Vec<_>>(),
-        "https_port": web.https_port.get(),
-        "http_port": web.http_port.get().map_or(0, |port| port.get()),
+        "own_https": web.own_https().is_some(),
+        "https_port": web.public_port(),
+        "http_port": web.http_port.get().filter(|_| web.own_https().is_none()).map_or(0, |port| port.get()),
         "listen": web.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "path": web.path.prefix(),
         // Of what such a path may contain, only the dot means something in a pattern.
@@ -172,7 +173,7 @@ fn view_of_web(site: &Site, name: &str, served: &[String]) -> Value {
         "timeout_s": web.timeout_s.get(),
         "socket": web.bind == Bind::Socket,
         "held_socket": site.has_web_socket(),
-        "backend_host": backend_address(web.bind).0,
+        "backend_host": backend_host(web.bind, web.backend),
         "backend_port": backend_address(web.bind).1,
         "backend_authority": backend_address(web.bind).2,
         "backend": match web.backend { Backend::Gunicorn => "gunicorn", Backend::Cherrypy => "cherrypy" },
@@ -350,6 +351,14 @@ fn backend_address(bind: Bind) -> (String, u16, String) {
     match bind {
         Bind::Socket => ("127.0.0.1".into(), 8000, "127.0.0.1:8000".into()),
         Bind::Tcp(address) => (address.ip().to_string(), address.port(), address.to_string()),
+    }
+}
+
+/// Its address as CamCOPS is told it, which puts it before the port for Gunicorn.
+fn backend_host(bind: Bind, backend: Backend) -> String {
+    match (backend_address(bind).0, backend) {
+        (host, Backend::Gunicorn) => url_host(&host),
+        (host, Backend::Cherrypy) => host,
     }
 }
 

@@ -196,6 +196,7 @@ impl Session {
             let uid = if self.host.is_root() { entry.uid } else { 0 };
             findings.extend(certificate::permission_findings(&outside(path), entry.mode, uid));
         }
+        self.refuse_unreadable_key(key)?;
         let (refused, warnings): (Vec<_>, Vec<_>) = findings
             .into_iter()
             .partition(|finding| finding.severity == certificate::Severity::Refuse && !self.only_shows);
@@ -209,6 +210,23 @@ impl Session {
             chain: chain.unwrap_or_default().to_owned(),
             warnings: warnings.iter().map(ToString::to_string).collect(),
         })
+    }
+}
+
+impl Session {
+    /// Where CamCOPS serves HTTPS itself, its account reads the key.
+    fn refuse_unreadable_key(&self, key: &str) -> Result<()> {
+        let (host, account) = (&self.host, self.account());
+        let reader = host.accounts.uid(account).zip(host.accounts.gid(account));
+        let (Some(_), Some((user, group)), None) = (self.settings().web.own_https(), reader, host.staged_root()) else {
+            return Ok(());
+        };
+        if self.only_shows || host.child_of(user, group, "test").args(["-r", key]).end()?.status.success() {
+            return Ok(());
+        }
+        Err(Exit::Unusable.because(format!(
+            "{key}: CamCOPS serves HTTPS itself, as {account}, which can't read this key: `chgrp {account} {key} && chmod 0640 {key}`, in a directory that {account} can enter"
+        )))
     }
 }
 

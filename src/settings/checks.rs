@@ -222,6 +222,7 @@ fn check_site(settings: &Settings, found: &mut Contradictions) {
         ["web.listen", "web.frontend"],
         "is empty, so the site could not be reached",
     );
+    check_own_https(settings, found);
     let tls = &settings.tls;
     let files = tls.mode == TlsMode::Files;
     let with = "tls.mode = \"files\"";
@@ -248,6 +249,29 @@ fn check_site(settings: &Settings, found: &mut Contradictions) {
         certbot && web.server_names.iter().any(|name| name.ip().is_some()),
         ["web.server_names", "tls.mode"],
         "contains an address, and tls.mode = \"certbot\" needs names",
+    );
+}
+
+/// Without Apache, and where others can reach it, CamCOPS encrypts by itself.
+fn check_own_https(settings: &Settings, found: &mut Contradictions) {
+    let web = &settings.web;
+    let Some(address) = web.bind.open_address() else {
+        return;
+    };
+    let what = format!(
+        "{} can be reached from other machines, but behind Apache the backend does not encrypt and accepts forwarding headers from any client: use \"socket\" or a loopback address, or web.frontend = \"none\" to let CamCOPS serve HTTPS itself",
+        address.ip()
+    );
+    found.refuse(web.frontend == Frontend::Apache, ["web.bind", "web.frontend"], &what);
+    found.refuse(
+        web.frontend == Frontend::None && !web.path.is_root(),
+        ["web.path", "web.bind"],
+        "needs a web server in front: CamCOPS that serves HTTPS itself is at \"/\"",
+    );
+    found.refuse(
+        web.frontend == Frontend::None && settings.tls.chain.is_some(),
+        ["tls.chain", "web.bind"],
+        "is not read by CamCOPS that serves HTTPS itself: put the intermediate certificates into tls.certificate, below the certificate",
     );
 }
 

@@ -301,13 +301,23 @@ fn check_length(text: &str, longest: usize) -> Result<()> {
 pub(crate) enum Bind {
     /// The instance's unix socket.
     Socket,
-    /// A port on the loopback interface.
+    /// A port, of the loopback interface unless CamCOPS is to serve HTTPS itself.
     Tcp(SocketAddr),
+}
+
+impl Bind {
+    /// The address, if other machines can reach it.
+    pub(crate) fn open_address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) if !address.ip().is_loopback() => Some(address),
+            _ => None,
+        }
+    }
 }
 
 impl Setting for Bind {
     fn allowed() -> String {
-        "\"socket\" or a loopback address and a port from 1024 up".into()
+        "\"socket\", or an address and a port from 1024 up".into()
     }
 
     fn read(value: &Value) -> Result<Self> {
@@ -316,11 +326,6 @@ impl Setting for Bind {
             return Ok(Self::Socket);
         }
         let address: SocketAddr = text.parse().map_err(|_| anyhow!("{text:?} is not an address and a port"))?;
-        ensure!(
-            address.ip().is_loopback(),
-            "{} can be reached from other machines, but the backend does not encrypt and accepts forwarding headers from any client",
-            address.ip()
-        );
         ensure!(address.port() >= 1024, "the backend does not run as root, so it cannot open port {}", address.port());
         Ok(Self::Tcp(address))
     }

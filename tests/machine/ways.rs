@@ -1,7 +1,7 @@
 //! Less usual ways to the site: another port, no Apache.
 
 use crate::harness::booted::Booted;
-use crate::harness::installed::installed;
+use crate::harness::installed::{installed, installed_with};
 use crate::harness::site::wait_until_well;
 
 const APACHE: &str = "systemctl show --property=MainPID --value apache2";
@@ -40,6 +40,127 @@ fn the_site_moves_to_a_port_and_to_no_apache() {
     assert!(!page.contains("CamCOPS"), "{page}");
     nothing_is_pending(&machine);
     assert_eq!(machine.run(APACHE), apache, "Apache is never restarted");
+}
+
+/// Nothing in front of CamCOPS, which has the whole work of HTTPS itself.
+const OWN_HTTPS: &str = "[web]\nfrontend = \"none\"\nbind = \"0.0.0.0:8443\"\n";
+
+const REGISTERED: &str = "operation=check_device_registered&device=camcops-provision&camcops_version=2.4.23";
+
+#[test]
+#[ignore = "thorough: an installation of its own, for a way that few take"]
+fn camcops_serves_https_itself() {
+    let Some((machine, _)) = installed_with(OWN_HTTPS) else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    machine.run("! command -v apache2; cp /etc/camcops/tls/camcops.crt /root/trusted.pem");
+    let ask = |more: &str| {
+        machine.run(&format!("curl --silent --show-error --max-time 60 --include --cacert /root/trusted.pem {more}"))
+    };
+    let page = ask(
+        "--header 'X-Forwarded-Host: evil.example' --header 'X-Script-Name: /evil' --header 'X-Forwarded-Proto: http' https://machine:8443/login",
+    );
+    assert!(page.contains("CamCOPS") && page.to_lowercase().contains("secure"), "{page}");
+    assert!(!page.contains("evil") && page.contains("https://machine:8443/"), "{page}");
+    let said = ask(&format!("--data '{REGISTERED}' https://machine:8443/api"));
+    assert!(said.contains("Unregistered device"), "{said}");
+    let (_, plain, _) = machine.tried("curl --silent --max-time 20 http://machine:8443/login");
+    assert!(!plain.contains("CamCOPS"), "{plain}");
+    // From outside of the machine's loopback, where a sandbox could end it.
+    machine.run("ip link add outside type dummy; ip address add 192.0.2.7/24 dev outside; ip link set outside up");
+    machine.run("curl --silent --fail --insecure --max-time 20 https://192.0.2.7:8443/login > /dev/null");
+    let told = machine.run("camcops-provision urls; camcops-provision cert show; camcops-provision wait --for web");
+    assert!(told.contains("https://machine:8443/") && told.contains("issued by    itself"), "{told}");
+    assert_eq!(machine.run("stat --format='%a %U:%G' /etc/camcops/tls/camcops.key").trim(), "640 root:www-data");
+    let (_, told, _) = machine.tried("camcops-provision doctor web certificate ports");
+    assert!(!told.contains("failed:"), "{told}");
+    nothing_is_pending(&machine);
+
+    // Another certificate is served by another process.
+    let server = "systemctl show --property=MainPID --value camcops-server@camcops";
+    let before = machine.run(server);
+    machine.run("camcops-provision --quiet install --yes --set 'web.server_names=[\"machine\",\"second\"]'");
+    assert_ne!(machine.run(server), before);
+    let names = machine.run(
+        "openssl s_client -connect 127.0.0.1:8443 < /dev/null 2> /dev/null | openssl x509 -noout -ext subjectAltName",
+    );
+    assert!(names.contains("DNS:second"), "{names}");
+    let (code, _, why) = machine.tried("camcops-provision cert renew");
+    assert_eq!(code, 78, "{why}");
+
+    // One of an authority, whose key the account can't read at first.
+    machine.run(
+        "mkdir --mode=755 /etc/hospital; cd /etc/hospital
+         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 300 -subj /CN=Hospital -keyout ca.key -out ca.crt 2> /dev/null
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=machine -keyout site.key -out site.csr 2> /dev/null
+         printf 'subjectAltName=DNS:machine\nextendedKeyUsage=serverAuth\n' > site.ext
+         openssl x509 -req -in site.csr -CA ca.crt -CAkey ca.key -days 90 -extfile site.ext -out site.crt 2> /dev/null
+         chmod 600 site.key; cp ca.crt /root/trusted.pem
+         camcops-provision config set tls.certificate /etc/hospital/site.crt
+         camcops-provision config set tls.key /etc/hospital/site.key
+         camcops-provision config set tls.mode files",
+    );
+    let (code, _, why) = machine.tried("camcops-provision install --yes");
+    assert_eq!(code, 65, "{why}");
+    assert!(why.contains("www-data, which can't read this key"), "{why}");
+    machine.run("chgrp www-data /etc/hospital/site.key; chmod 640 /etc/hospital/site.key; camcops-provision --quiet install --yes");
+    assert!(ask("https://machine:8443/login").contains("CamCOPS"));
+    nothing_is_pending(&machine);
+
+    // CherryPy, which must not be handed the socket that systemd has for Gunicorn; and back, on both families.
+    for (key, value) in [("backend", "cherrypy"), ("backend", "gunicorn"), ("bind", "[::]:8443")] {
+        machine
+            .run(&format!("camcops-provision config set web.{key} '{value}'; camcops-provision --quiet install --yes"));
+        assert!(ask("https://machine:8443/login").contains("CamCOPS"), "{value}");
+        nothing_is_pending(&machine);
+    }
+}
+
+/// CherryPy behind Apache, as an account with a number of the administrator's choice.
+const CHERRYPY: &str = "[web]\nbackend = \"cherrypy\"\n[account]\nuser = \"camcops\"\nuid = 4321\n";
+
+#[test]
+#[ignore = "thorough: an installation of its own, for a server that few choose"]
+fn cherrypy_serves_a_site_as_an_account_with_a_number_of_choice() {
+    let Some((machine, _)) = installed_with(CHERRYPY) else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    let ask = |path: &str, more: &str| {
+        machine.run(&format!("curl --silent --insecure --max-time 60 --include {more} https://machine/{path}"))
+    };
+    let page = ask("login", "--header 'X-Forwarded-Host: evil.example'");
+    assert!(page.contains("CamCOPS") && page.contains("https://machine/") && !page.contains("evil"), "{page}");
+    let said = ask("api", &format!("--data '{REGISTERED}'"));
+    assert!(said.contains("Unregistered device"), "{said}");
+    assert_eq!(machine.run("id --user camcops").trim(), "4321");
+    let processes = machine.run(
+        "for service in server workers scheduler monitor; do
+             pid=$(systemctl show --property=MainPID --value camcops-$service@camcops)
+             stat --format=%u /proc/$pid; tr '\\0' ' ' < /proc/$pid/cmdline; echo
+         done",
+    );
+    assert_eq!(processes.lines().filter(|line| *line == "4321").count(), 4, "{processes}");
+    assert!(processes.contains("serve_cherrypy"), "{processes}");
+    nothing_is_pending(&machine);
+
+    // A kill is survived, and a restart; a file's owner follows no other number.
+    machine.run("systemctl kill --signal=KILL camcops-server@camcops");
+    wait_until_well(&machine, "after it was killed");
+    machine.run("camcops-provision restart server; camcops-provision wait --for web");
+    assert!(ask("login", "").contains("CamCOPS"));
+    machine.run("camcops-provision config set web.bind 127.0.0.1:8100; camcops-provision --quiet install --yes");
+    assert!(ask("login", "").contains("CamCOPS"));
+    machine.run("camcops-provision config unset web.backend; camcops-provision --quiet install --yes");
+    assert!(ask("login", "").contains("CamCOPS"));
+    nothing_is_pending(&machine);
+    let (code, _, why) = machine.tried("camcops-provision --set account.uid=4322 install --yes");
+    assert_eq!(code, 73, "{why}");
+    assert!(why.contains("has user id 4321, not 4322"), "{why}");
+    let (_, told, _) = machine.tried("camcops-provision doctor");
+    let wrong: Vec<&str> = told.lines().filter(|line| line.starts_with("failed")).collect();
+    assert!(wrong.is_empty(), "{told}");
 }
 
 fn nothing_is_pending(machine: &Booted) {

@@ -91,7 +91,13 @@ pub(crate) async fn install_certificate(global: &Global, flags: &CertInstall) ->
 }
 
 pub(super) fn refuse_managed(site: &Session) -> Result<()> {
-    if site.settings().web.frontend != Frontend::Apache {
+    let web = &site.settings().web;
+    if web.own_https().is_some() {
+        return Err(Exit::Settings.because(
+            "CamCOPS serves HTTPS itself (web.bind): set tls.mode, tls.certificate and tls.key, and run `camcops-provision install`; it also renews a self-signed certificate",
+        ));
+    }
+    if web.frontend != Frontend::Apache {
         return Err(Exit::Settings.because(
             "Apache does not serve this site (web.frontend = \"none\"): the certificate belongs to the reverse proxy in front of it",
         ));

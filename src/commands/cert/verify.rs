@@ -24,7 +24,7 @@ pub(crate) async fn verify_served(global: &Global, host: Option<&str>, port: Opt
     }
     let site = Session::open(global)?;
     let host = host.map_or_else(|| site.names()[0].clone(), str::to_owned);
-    let port = port.unwrap_or(site.settings().web.https_port.get());
+    let port = port.unwrap_or(site.settings().web.public_port());
     if ServerName::try_from(host.as_str()).is_err() {
         return Err(Exit::Usage.because(format!("--host {host}: neither a host name nor an address")));
     }

@@ -31,9 +31,10 @@ fn describe_site(settings: &Settings, instance: &str, url: &str, name: &str) -> 
     };
     let path = format!("{}/api", settings.web.path.prefix());
     let tablets =
-        format!("server address {name}, port {}, path {}", settings.web.https_port.get(), path.trim_start_matches('/'));
-    let certificate = match (settings.web.frontend, settings.tls.mode) {
-        (Frontend::None, _) => "that of the reverse proxy in front".to_owned(),
+        format!("server address {name}, port {}, path {}", settings.web.public_port(), path.trim_start_matches('/'));
+    let is_served = settings.web.frontend == Frontend::Apache || settings.web.own_https().is_some();
+    let certificate = match (is_served, settings.tls.mode) {
+        (false, _) => "that of the reverse proxy in front".to_owned(),
         (_, TlsMode::SelfSigned) => format!("self-signed, so browsers warn; better: `{tool} cert csr`"),
         (_, TlsMode::Files) => format!("from your files; `{tool} cert install` replaces it before it expires"),
         (_, TlsMode::Certbot) => "from certbot, which renews it".to_owned(),

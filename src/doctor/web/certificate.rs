@@ -16,7 +16,8 @@ const NOW: i64 = 7;
 
 pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
-    if site.settings().web.frontend != Frontend::Apache {
+    let web = &site.settings().web;
+    if web.frontend != Frontend::Apache && web.own_https().is_none() {
         return Ok(vec![Finding::not_applicable("the certificate belongs to the reverse proxy in front")]);
     }
     let mode = site.settings().tls.mode;

@@ -6,6 +6,7 @@ use super::{ServiceManager, sandbox};
 use crate::drivers::broker;
 use crate::host::{Host, processes};
 use crate::layout::{MANAGED, PORT_MAPPER_SETTINGS};
+use crate::settings::Bind;
 use anyhow::Result;
 use std::os::unix::fs::FileTypeExt;
 use std::time::SystemTime;
@@ -60,8 +61,11 @@ pub(crate) fn is_fresh(known: &ServiceManager, host: &Host, member: &Member, see
     are_older(host, &inputs, read)
 }
 
-/// Whether visitors find the socket.
+/// Whether visitors find the socket, if it is to be a file.
 pub(crate) fn has_socket(known: &ServiceManager, host: &Host) -> bool {
+    if known.settings.web.bind != Bind::Socket {
+        return true;
+    }
     let found = std::fs::symlink_metadata(host.outside(&known.layout.socket));
     found.is_ok_and(|found| found.file_type().is_socket())
 }

@@ -199,6 +199,10 @@ fn member_inputs(site: &Site, service: settings::Service, role: ServiceRole, num
     }
     if role == ServiceRole::Server {
         inputs.push(layout.config.clone());
+        if site.settings().web.own_https().is_some() {
+            let (certificate, key, _) = site.certificate_files();
+            inputs.extend([certificate, key]);
+        }
     }
     inputs.extend([layout.venv.clone(), own_environment(layout, service.as_str()), PYTHON_HOOK.into()]);
     if matches!(role, ServiceRole::Server | ServiceRole::Workers) {

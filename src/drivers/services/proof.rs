@@ -25,7 +25,8 @@ pub(crate) async fn ask_member(
             return None;
         }
         ServiceRole::Server => {
-            let endpoint = web::WebAddress::of(&known.settings, &known.layout);
+            let name = known.names.first().map_or("", String::as_str);
+            let endpoint = web::WebAddress::of(&known.settings, &known.layout, name, &known.certificate);
             endpoint.answers(known.patience()).await.map(drop)
         }
         ServiceRole::Workers => ask_workers(host, known, member.number).await,

@@ -131,6 +131,11 @@ const BAD: &[(&str, &str)] = &[
     ("web.path = '/a b'", "needs escaping"),
     ("web.path = '/.well-known/x'", "/.well-known is reserved"),
     ("web.bind = '0.0.0.0:8000'", "0.0.0.0 can be reached from other machines"),
+    ("web.bind = '0.0.0.0:8443'\nweb.frontend = 'none'\nweb.path = '/x'", "needs a web server in front"),
+    (
+        "web.bind = '0.0.0.0:8443'\nweb.frontend = 'none'\ntls.chain = '/x'",
+        "put the intermediate certificates into tls.certificate",
+    ),
     ("web.bind = '127.0.0.1:80'", "does not run as root"),
     ("web.bind = 'localhost:8000'", "is not an address and a port"),
     ("web.workers = 0", "0 is too small; allowed: \"auto\" or 1 to 256, for example 4"),
