@@ -31,6 +31,8 @@ pub(crate) const PYTHON_HOOK: &str = "/usr/share/camcops/python/sitecustomize.py
 pub(crate) const UNSENT_SENDER: &str = "/usr/share/camcops/python/camcops_unsent.py";
 /// What this program needs while it runs, for root alone.
 pub(crate) const RUNTIME: &str = "/run/camcops-provision";
+/// The authorities of the settings beside those of the machine, for what fetches as an account of its own.
+pub(crate) const COMBINED_AUTHORITIES: &str = "authorities.pem";
 /// Where an ACME client puts the answers that prove who serves a name.
 pub(crate) const ACME: &str = "/var/lib/camcops-acme";
 

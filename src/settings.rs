@@ -333,7 +333,7 @@ key::settings! {
         proxy_login_file: Option<AbsolutePath> = None, example "\"/root/proxy-login\"";
         /// Hosts and networks that are reached without a proxy.
         no_proxy: Vec<ProxyException> = Vec::new(), example "[\"localhost\", \".example.org\"]", shown "nothing";
-        /// The CA certificates of package archives or of the proxy.
+        /// The CA certificates of package archives, of the Python package index, of the ACME authority or of the proxy. apt and dnf trust them beside the machine's own.
         ca_bundle: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/example-ca.pem\"", shown "the machine's own";
         /// The Python package index.
         pip_index_url: Option<IndexAddress> = None, example "\"https://pypi.example.org/simple/\"", shown "index-url in /etc/pip.conf, otherwise PyPI";

@@ -20,7 +20,7 @@ use crate::engine::{self, Action, Data, Plan};
 use crate::host::Host;
 use crate::host::named_file::write_output;
 use crate::journal::{self, Journal, Owned, Writer};
-use crate::layout::{RUNTIME, TOOL};
+use crate::layout::{COMBINED_AUTHORITIES, RUNTIME, TOOL};
 use crate::recipe::Recipe;
 use crate::resource::{Part, Resource, State};
 use crate::session::converge::{
@@ -339,6 +339,7 @@ pub(crate) async fn uninstall_site(global: &Global, flags: &Uninstall) -> Result
     outcome.left.extend(parked);
     services::after_undoing(services, host, &slug)?;
     host.remove_file(&format!("{RUNTIME}/{slug}.lock"))?;
+    host.remove_file(&format!("{RUNTIME}/{COMBINED_AUTHORITIES}"))?;
     host.remove_directory(RUNTIME)?;
     if !purge::is_left(&writer.journal) {
         writer.forget().context("everything is undone, but the journal could not be removed; run uninstall again")?;

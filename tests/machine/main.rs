@@ -26,6 +26,7 @@ mod package;
 mod package_pending;
 mod package_site;
 mod pdf;
+mod proxy;
 mod refused_settings;
 mod release;
 mod resilience;

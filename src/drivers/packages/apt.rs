@@ -6,7 +6,7 @@ use super::records::{RECORDS, split_records};
 use super::{PackageSource, found_nowhere};
 use crate::archive::bundle::PACKAGES;
 use crate::base::error::Exit;
-use crate::drivers::release::index::proxy_variables;
+use crate::drivers::release::index::{combine_authorities, proxy_variables};
 use crate::host::{Child, Ended, Host};
 use crate::journal::lock_holder;
 use crate::layout::alternative_names;
@@ -131,7 +131,7 @@ pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&s
         let mut heard = HeardApt::new(known.tell, &chosen);
         // What conflicts with somebody else's package is not installed.
         let removing: &[&str] = if replaces { &[] } else { &["--no-remove"] };
-        let ended = apt_child(host, known, "apt-get")?
+        let ended = fetching_child(host, known)?
             .args(["install", "--yes", "--quiet", "--no-install-recommends"])
             .args(removing)
             .args(OPTIONS)
@@ -177,6 +177,15 @@ pub(super) fn size_to_fetch(host: &Host, known: &PackageSource, missing: &[&str]
 fn parse_sizes(printed: &str) -> u64 {
     let files = printed.lines().filter(|line| line.starts_with('\''));
     files.filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum()
+}
+
+/// apt where it fetches something: also from archives that only the site's own authorities vouch for.
+pub(super) fn fetching_child<'a>(host: &'a Host, known: &PackageSource) -> Result<Child<'a>> {
+    let child = apt_child(host, known, "apt-get")?;
+    Ok(match combine_authorities(host, &known.network)? {
+        Some(path) => child.args(apt_option("Acquire::https::CaInfo", &path)),
+        None => child,
+    })
 }
 
 pub(super) fn apt_child<'a>(host: &'a Host, known: &PackageSource, program: &'a str) -> Result<Child<'a>> {
@@ -230,7 +239,7 @@ fn has_lists(host: &Host, known: &PackageSource) -> Result<bool> {
 
 pub(super) fn update_lists(host: &Host, known: &PackageSource) -> Result<()> {
     known.tell.line("updating the package lists");
-    let ended = apt_child(host, known, "apt-get")?.args(["update", "--quiet", "--error-on=any"]).args(OPTIONS).end()?;
+    let ended = fetching_child(host, known)?.args(["update", "--quiet", "--error-on=any"]).args(OPTIONS).end()?;
     match ended.status.success() {
         true => Ok(()),
         false => Err(explain_failure(&ended)),

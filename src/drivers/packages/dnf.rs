@@ -2,7 +2,7 @@
 
 use super::{PackageSource, found_nowhere};
 use crate::base::error::Exit;
-use crate::drivers::release::index::proxy_variables;
+use crate::drivers::release::index::{combine_authorities, proxy_variables};
 use crate::host::Host;
 use crate::layout::{Packages, alternative_names};
 use anyhow::Result;
@@ -22,9 +22,11 @@ pub(crate) fn list_installed(host: &Host, names: &Packages) -> Result<BTreeSet<S
 /// Installs packages that are missing. dnf itself waits for another one at work.
 pub(crate) fn install_packages(host: &Host, known: &PackageSource, missing: &[&str]) -> Result<()> {
     let chosen = missing.iter().filter_map(|name| alternative_names(name).next());
+    let authorities = combine_authorities(host, &known.network)?.map(|path| format!("--setopt=sslcacert={path}"));
     let child = host
         .child("dnf")
         .args(["install", "--assumeyes", "--setopt=install_weak_deps=False"])
+        .args(authorities)
         .args(chosen)
         .envs(proxy_variables(host, &known.network)?);
     let ended = child.end_telling(|line| {

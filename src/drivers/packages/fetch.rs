@@ -1,7 +1,7 @@
 //! Fetching packages with everything that they rely on, for another machine. This machine's own packages, lists and cache
 //! are neither counted on nor changed.
 
-use super::apt::{apt_child, apt_option, choose_candidates, explain_failure, state_in, update_lists};
+use super::apt::{apt_child, apt_option, choose_candidates, explain_failure, fetching_child, state_in, update_lists};
 use super::{PackageSource, found_nowhere};
 use crate::base::error::Exit;
 use crate::host::Host;
@@ -68,8 +68,7 @@ fn fetch_aside(host: &Host, known: &PackageSource, names: &[&str], directory: &s
     let all = parse_versions(&ended.output);
     known.tell.line(&format!("fetching {} packages", all.len()));
     let pins: Vec<String> = all.iter().map(|(name, version)| format!("{name}={version}")).collect();
-    let ended =
-        apt_child(host, known, "apt-get")?.args(["download", "--quiet"]).args(&pins).directory(directory).end()?;
+    let ended = fetching_child(host, known)?.args(["download", "--quiet"]).args(&pins).directory(directory).end()?;
     if !ended.status.success() {
         return Err(explain_failure(&ended));
     }

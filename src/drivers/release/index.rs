@@ -6,6 +6,7 @@ use crate::base::text::encode_percent;
 use crate::camcops_conf::Ini;
 use crate::host::Host;
 use crate::host::secrets::KeptSecret;
+use crate::layout::COMBINED_AUTHORITIES;
 use crate::settings::{AbsolutePath, Internet};
 use anyhow::Result;
 
@@ -105,6 +106,28 @@ fn authority_bundle(host: &Host, network: &Internet, pip: Option<String>) -> Res
         }
     }
     Ok(None)
+}
+
+/// A file with the authorities of the settings beside those that the machine trusts, which every account can read: apt
+/// fetches as one of its own. Nothing where the settings name none.
+pub(in crate::drivers) fn combine_authorities(host: &Host, network: &Internet) -> Result<Option<String>> {
+    let Some(own) = &network.ca_bundle else {
+        return Ok(None);
+    };
+    let missing = || Exit::Settings.because(format!("network.ca_bundle: {}: no such file", host.outside(own.as_str())));
+    let mut all = host.read(&host.followed(own.as_str())?)?.ok_or_else(missing)?;
+    for bundle in AUTHORITIES {
+        if let Some(more) = host.read(&host.followed(bundle)?)? {
+            all.push(b'\n');
+            all.extend(more);
+            break;
+        }
+    }
+    let path = host.runtime_file(COMBINED_AUTHORITIES)?;
+    if host.read(&path)?.as_deref() != Some(&all) {
+        host.put_file(&path, &all, host.is_root().then_some((0, 0)), 0o644)?;
+    }
+    Ok(Some(path))
 }
 
 fn login_of(host: &Host, setting: &str, file: &Option<AbsolutePath>) -> Result<Option<String>> {
