@@ -4,6 +4,7 @@
 //! trying things out, [`still_serves`] says whether an earlier pair is still right, and [`check_given()`] finds everything
 //! that is wrong with the files that an administrator brought along.
 
+pub(crate) mod authority;
 mod check;
 mod order;
 mod pem;
@@ -219,14 +220,19 @@ pub(crate) fn still_serves(certificate_pem: &[u8], key_pem: &[u8], subject: &Sub
         let issuer = read::distinguished_name(certificate.issuer());
         bail!("the certificate is not self-signed ({issuer} issued it)");
     }
+    same_server(&certificate, key_pem, subject)?;
+    in_time(&certificate, now)
+}
+
+/// Whether it is for this key and says of the server what it should.
+fn same_server(certificate: &X509Certificate<'_>, key_pem: &[u8], subject: &Subject) -> Result<()> {
     let key = only_key(key_pem).context("its key can't be read")?;
     ensure!(key.fits(certificate.public_key()) == Some(true), "its key belongs to another certificate");
-    let names = read::certificate_names(&certificate);
+    let names = read::certificate_names(certificate);
     if let Some(missing) = subject.parsed_names()?.iter().find(|name| !read::is_covered(name, &names)) {
         bail!("it does not cover {missing}");
     }
-    same_fields(&certificate, subject)?;
-    in_time(&certificate, now)
+    same_fields(certificate, subject)
 }
 
 fn same_fields(certificate: &X509Certificate<'_>, subject: &Subject) -> Result<()> {

@@ -258,6 +258,9 @@ layout! {
     /// The self-signed certificate.
     pub(crate) certificate = "/etc/camcops/tls/@.crt";
     pub(crate) key = "/etc/camcops/tls/@.key";
+    /// The site's own authority.
+    pub(crate) authority = "/etc/camcops/tls/@-authority.crt";
+    pub(crate) authority_key = "/etc/camcops/tls/@-authority.key";
     /// Both in one file, where certbot gets them: so one is never replaced without the other.
     pub(crate) certificate_with_key = "/etc/camcops/tls/@.pem";
     /// What certbot runs after it has renewed.
@@ -319,6 +322,8 @@ impl Layout {
             row("/etc/camcops/tls", Directory, Root, "0755", "the self-signed certificate"),
             row(&self.certificate, File, Root, "0644", "the certificate"),
             row(&self.key, File, Root, "0600", "its private key"),
+            row(&self.authority, File, Root, "0644", "the site's own authority, with tls.mode = \"local-ca\""),
+            row(&self.authority_key, File, Root, "0600", "its private key"),
             row(&self.certificate_with_key, File, Root, "0600", "both in one file, with tls.mode = \"certbot\""),
             row(
                 &self.socket_dir,

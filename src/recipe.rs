@@ -4,6 +4,7 @@
 //! more than whether accounts and folders that the settings name are there.
 
 use crate::camcops_conf::{self, Ini};
+use crate::certificate::Pair;
 use crate::drivers::release;
 use crate::drivers::services::member::list_members;
 use crate::host::Host;
@@ -12,6 +13,7 @@ use crate::recipe::render::{Format, Renderer};
 use crate::recipe::view::template_view;
 use crate::resource::{Content, Facets, Part, Resource, Shown, State, Wanted};
 use crate::settings::{AccountUser, BY_FILE, ConfigValue, Frontend, LogMode, Mode, Service};
+use crate::site::pages::authority_file;
 use crate::site::{Certificate, ExistingState, Site};
 use anyhow::{Context, Result};
 pub(crate) use exports::list_folders;
@@ -206,17 +208,22 @@ impl<'a> Draft<'a> {
     }
 
     fn certificate(&mut self) -> Result<()> {
-        let (pair, because) = match &self.found.certificate {
-            Certificate::Own { pair, because } => (pair, because),
+        let (pair, because, authority) = match &self.found.certificate {
+            Certificate::Own { pair, because, authority } => (pair, because, authority.as_ref()),
             Certificate::Issued { text, because, .. } => {
                 return self.certificate_from_certbot(text, because);
             }
             Certificate::Given { .. } => return Ok(()),
         };
-        let because = match because.is_empty() {
-            true => "self-signed, until you install one from an authority".to_owned(),
-            false => format!("a new self-signed certificate: {because}"),
+        let because = match (because.is_empty(), authority) {
+            (true, None) => "self-signed, until you install one from an authority".to_owned(),
+            (true, Some(_)) => "signed by the site's own authority".to_owned(),
+            (false, None) => format!("a new self-signed certificate: {because}"),
+            (false, Some(_)) => format!("a new certificate of the site's own authority: {because}"),
         };
+        if let Some(authority) = authority {
+            self.own_authority(authority, &because);
+        }
         // The key first: a certificate without its key would stop the web server.
         let layout = &self.site.layout;
         let (whose, mode) = match self.site.settings().web.own_https() {
@@ -227,6 +234,18 @@ impl<'a> Draft<'a> {
         self.text(Text { path, text, whose, mode, part, because: &because, shown: Shown::Nothing });
         self.public(&layout.certificate, pair.certificate.clone(), Part::Certificate, &because);
         Ok(())
+    }
+
+    /// What signs the site's certificate, for root alone, and what everybody is to trust.
+    fn own_authority(&mut self, authority: &Pair, because: &str) {
+        let layout = &self.site.layout;
+        self.secret(&layout.authority_key, authority.key.to_string(), Part::Certificate, because);
+        self.public(&layout.authority, authority.certificate.clone(), Part::Certificate, because);
+        if self.site.settings().web.frontend == Frontend::Apache {
+            let because = "everybody can get it from the site, to trust it";
+            let path = authority_file(layout);
+            self.public(&path, authority.certificate.clone(), Part::Certificate, because);
+        }
     }
 
     fn configuration(&mut self) -> Result<()> {

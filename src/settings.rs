@@ -179,7 +179,7 @@ key::settings! {
 
     /// The certificate of the web site.
     tls: Tls {
-        /// The source of the certificate: "self-signed" generates one, "files" uses your own, "certbot" requests one from an ACME authority.
+        /// The source of the certificate: "self-signed" generates one, "local-ca" too, but signed by an authority of this site that browsers and tablets are told to trust once, "files" uses your own, "certbot" requests one from an ACME authority.
         mode: TlsMode = TlsMode::SelfSigned, example "\"files\"";
         /// The certificate file, for mode "files".
         certificate: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/camcops.example.org.pem\"";
@@ -187,17 +187,17 @@ key::settings! {
         key: Option<AbsolutePath> = None, example "\"/etc/ssl/private/camcops.example.org.key\"";
         /// The file with the intermediate certificates, unless the certificate file contains them.
         chain: Option<AbsolutePath> = None, example "\"/etc/ssl/certs/chain.pem\"";
-        /// The country in a self-signed certificate.
+        /// The country in a certificate that is generated.
         country: Option<Country> = None, example "\"GB\"";
-        /// The state or province in a self-signed certificate.
+        /// The state or province in a certificate that is generated.
         state_or_province: Option<Locality> = None, example "\"Cambridgeshire\"";
-        /// The town in a self-signed certificate.
+        /// The town in a certificate that is generated.
         locality: Option<Locality> = None, example "\"Cambridge\"";
-        /// The organization in a self-signed certificate.
+        /// The organization in a certificate that is generated.
         organization: Option<Organization> = None, example "\"Example Hospital\"";
-        /// Names or addresses in a self-signed certificate besides web.server_names.
+        /// Names or addresses in a certificate that is generated, besides web.server_names.
         dns_names: Vec<Host> = Vec::new(), example "[\"camcops.internal.example.org\"]";
-        /// How many days a self-signed certificate is valid.
+        /// How many days a certificate that is generated is valid.
         days: Whole<1, 825> = Whole(365), example "90";
         /// The directory of the ACME authority, for mode "certbot"; the machine has to trust its certificate.
         acme_server: AcmeServer = AcmeServer("https://acme-v02.api.letsencrypt.org/directory".into()), example "\"https://acme.example.org/directory\"";

@@ -201,7 +201,7 @@ impl Site {
             path.as_ref().map_or_else(|| own.to_owned(), |path| path.as_str().to_owned())
         };
         match tls.mode {
-            TlsMode::SelfSigned => (self.layout.certificate.clone(), self.layout.key.clone(), None),
+            TlsMode::SelfSigned | TlsMode::LocalCa => (self.layout.certificate.clone(), self.layout.key.clone(), None),
             TlsMode::Certbot => {
                 let both = &self.layout.certificate_with_key;
                 (both.clone(), both.clone(), None)
@@ -300,6 +300,8 @@ pub(crate) enum Certificate {
         pair: Pair,
         /// Why it is made.
         because: String,
+        /// The site's own authority, where that has signed it.
+        authority: Option<Pair>,
     },
     /// What an authority issued to certbot, and until then one that is signed by itself.
     Issued {

@@ -1,5 +1,6 @@
 //! Certificates made here by rcgen, fixtures made by openssl, and the openssl command as the judge.
 
+mod authority;
 mod given;
 mod own;
 mod unfit;

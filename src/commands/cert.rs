@@ -19,7 +19,7 @@ use crate::cli::{Cert, Global};
 use crate::drivers::acme;
 use crate::journal;
 use crate::session::Session;
-use crate::settings::TlsMode;
+use crate::settings::{Frontend, TlsMode};
 use anyhow::Result;
 pub(crate) use change::remove_parked;
 use serde::Serialize;
@@ -80,6 +80,10 @@ fn show_certificate(site: &Session) -> Result<Report> {
     }
     let own = chain.remove(0);
     let former = former_certificates(site, &own)?;
+    let authority = match site.settings().tls.mode {
+        TlsMode::LocalCa => read(&site.layout.authority)?.into_iter().next(),
+        _ => None,
+    };
     let renewer = find_renewer(site)?;
     let report = Report::new(json!({
         "instance": site.instance,
@@ -87,6 +91,7 @@ fn show_certificate(site: &Session) -> Result<Report> {
         "key_file": key,
         "certificate": own,
         "chain": chain,
+        "authority": authority,
         "former": former,
         "renewed_by": renewer,
     }));
@@ -105,8 +110,18 @@ fn show_certificate(site: &Session) -> Result<Report> {
         .with_rows(chain.iter().map(of_chain))
         .with_row("valid", format!("{} to {}, {}", own.not_before, own.not_after, own.left()))
         .with_row("SHA-256", &own.fingerprint_sha256)
+        .with_rows(authority.iter().map(|one| ("authority", describe_authority(site, one))))
         .with_rows(renewed)
         .with_rows(former.iter().map(before)))
+}
+
+/// What is to be trusted, and by what people recognise it.
+fn describe_authority(site: &Session, authority: &CertificateSummary) -> String {
+    let place = match site.settings().web.frontend {
+        Frontend::Apache => format!("{}camcops-authority.crt", site.url()),
+        Frontend::None => site.layout.authority.clone(),
+    };
+    format!("trust {place} once; SHA-256 {}; until {}", authority.fingerprint_sha256, authority.not_after)
 }
 
 /// Those that this program served before: their content is kept beside the journal.

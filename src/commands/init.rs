@@ -27,7 +27,7 @@ const QUESTIONS: [InitQuestion; 13] = [
     ("broker.mode", "RabbitMQ broker: local or external", None),
     ("broker.host", "Host of the broker", Some(("broker.mode", "external"))),
     ("broker.password_file", "File with the broker password", Some(("broker.mode", "external"))),
-    ("tls.mode", "Certificate: self-signed or files", None),
+    ("tls.mode", "Certificate: self-signed, local-ca or files", None),
     ("tls.certificate", "Certificate file", Some(("tls.mode", "files"))),
     ("tls.key", "Key file", Some(("tls.mode", "files"))),
     ("site.environment", "Use: production (real patients) or test", None),

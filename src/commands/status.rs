@@ -314,7 +314,7 @@ impl SiteStatus {
         rows.extend(services);
         rows.extend(drift);
         rows.extend(self.kept.iter().map(|kept| ("kept", kept.to_string())));
-        rows.push(("certificate", self.describe_certificate(site.settings().tls.mode == TlsMode::Certbot)));
+        rows.push(("certificate", self.describe_certificate(site.settings().tls.mode)));
         rows.extend(self.backups.iter().map(|backups| ("backups", backups.to_string())));
         rows.extend(self.maintenance_text().map(|text| ("maintenance", text)));
         rows.push(("site", site.url()));
@@ -343,14 +343,16 @@ impl SiteStatus {
         }
     }
 
-    fn describe_certificate(&self, is_certbots: bool) -> String {
+    fn describe_certificate(&self, mode: TlsMode) -> String {
         let Some(summary) = &self.certificate else {
             return "none yet".to_owned();
         };
-        let kind = match (summary.self_signed, is_certbots) {
+        let is_certbots = mode == TlsMode::Certbot;
+        let kind = match (summary.self_signed, mode) {
             (true, _) => "self-signed",
-            (false, true) => "from certbot",
-            (false, false) => "from your files",
+            (false, TlsMode::Certbot) => "from certbot",
+            (false, TlsMode::LocalCa) => "of the site's own authority",
+            (false, _) => "from your files",
         };
         let renewer = match (is_certbots, &self.certificate_renewed_by) {
             (false, _) => String::new(),

@@ -8,7 +8,7 @@ use crate::drivers::services::member::{numbered, own_environment};
 use crate::drivers::sql::copy::directory;
 use crate::layout::{self, DEFAULT_INSTANCE, Layout, MANAGED, PYTHON_HOME};
 use crate::settings::{
-    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, Listen, LogMode, Mode, Origin, Service, Settings,
+    AbsolutePath, Backend, Bind, DatabaseTls, ExtraService, Listen, LogMode, Mode, Origin, Service, Settings, TlsMode,
     WebAddress,
 };
 use crate::site::facts::Manager;
@@ -72,7 +72,7 @@ pub fn template_view(site: &Site, found: &ExistingState) -> Value {
             "monitor": serves(Service::Monitor),
         },
         "web": view_of_web(site, &names[0], &served),
-        "tls": { "certificate": certificate, "key": key, "chain": chain, "lineage": format!("{}/{}", acme::LIVE, layout.slug) },
+        "tls": { "local_ca": settings.tls.mode == TlsMode::LocalCa, "certificate": certificate, "key": key, "chain": chain, "lineage": format!("{}/{}", acme::LIVE, layout.slug) },
         "database": {
             "local": local_database,
             "host": database.host.as_str(),

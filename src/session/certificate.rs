@@ -1,13 +1,13 @@
 //! The site's certificate: made once and kept, or the administrator's own, checked.
 
 use crate::base::error::Exit;
-use crate::certificate::{self, Pair};
+use crate::certificate::{self, Pair, authority};
 use crate::drivers::acme;
 use crate::probe::tls::is_trusted_here;
 use crate::session::Session;
 use crate::settings::TlsMode;
 use crate::site::Certificate;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::PathBuf;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
@@ -22,6 +22,7 @@ impl Session {
     pub(crate) fn certificate(&self) -> Result<Certificate> {
         match self.settings().tls.mode {
             TlsMode::SelfSigned => self.own_certificate(),
+            TlsMode::LocalCa => self.locally_signed(),
             TlsMode::Files => self.given_certificate(),
             TlsMode::Certbot => self.issued_certificate(),
         }
@@ -124,6 +125,7 @@ impl Session {
             .map(|(certificate, _)| certificate::summarize_first(certificate.as_bytes(), now));
         if let Some(Ok(summary)) = summary
             && !summary.self_signed
+            && !self.is_of_own_authority(certificate.as_deref())?
         {
             return Err(Exit::Settings.because(format!(
                 "tls.mode is self-signed, but {} was issued by {}: move it and its key elsewhere and set tls.mode = \"files\", tls.certificate and tls.key, or remove it",
@@ -132,7 +134,8 @@ impl Session {
             )));
         }
         if let Some(pair) = &self.new_certificate {
-            return Ok(Certificate::Own { pair: pair.clone(), because: "you asked for it".to_owned() });
+            let because = "you asked for it".to_owned();
+            return Ok(Certificate::Own { pair: pair.clone(), because, authority: None });
         }
         let because = match (&certificate, &key) {
             (Some(certificate), Some(key)) => {
@@ -148,7 +151,95 @@ impl Session {
             (_, None) => certificate::self_signed(&subject, now),
         };
         let pair = pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
-        Ok(Certificate::Own { pair, because })
+        Ok(Certificate::Own { pair, because, authority: None })
+    }
+
+    /// One that the site's own authority has signed.
+    fn locally_signed(&self) -> Result<Certificate> {
+        let (host, layout) = (&self.host, &self.layout);
+        let (subject, now) = (self.subject(), SystemTime::now());
+        let (authority, mut because) = self.own_authority()?;
+        if let Some(pair) = &self.new_certificate {
+            let because = "you asked for it".to_owned();
+            return Ok(Certificate::Own { pair: pair.clone(), because, authority: Some(authority) });
+        }
+        let certificate = host.read_text(&layout.certificate)?;
+        let key = host.read_text(&layout.key)?.map(Zeroizing::new);
+        if let (Some(certificate), Some(key)) = (&certificate, &key) {
+            let pair = (certificate.as_bytes(), key.as_bytes());
+            let serves = authority::still_signed(pair, &authority.certificate, &subject, now);
+            match serves {
+                Ok(()) if because.is_empty() => {
+                    let pair = Pair { certificate: certificate.clone(), key: key.clone() };
+                    return Ok(Certificate::Own { pair, because, authority: Some(authority) });
+                }
+                Err(why) if because.is_empty() => because = why.to_string(),
+                _ => {}
+            }
+        }
+        if because.is_empty() {
+            because = "none exists yet".to_owned();
+        }
+        let pair = authority::sign_certificate(&authority, key.as_ref().map(|key| key.as_str()), &subject, now);
+        let pair = pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+        Ok(Certificate::Own { pair, because, authority: Some(authority) })
+    }
+
+    /// The site's own authority, and why it is a new one; nothing where it is not.
+    pub(crate) fn own_authority(&self) -> Result<(Pair, String)> {
+        let (host, layout) = (&self.host, &self.layout);
+        let (subject, now) = (self.subject(), SystemTime::now());
+        let certificate = host.read_text(&layout.authority)?;
+        let key = host.read_text(&layout.authority_key)?.map(Zeroizing::new);
+        let mut because = "the site has no authority yet".to_owned();
+        if let (Some(certificate), Some(key)) = (certificate, key) {
+            let present = Pair { certificate, key };
+            match authority::authority_serves(&present, &subject, now) {
+                Ok(()) => return Ok((present, String::new())),
+                Err(why) => because = format!("everybody has to trust a new authority: of the present one, {why}"),
+            }
+        }
+        let made = authority::new_authority(&subject, now)
+            .map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
+        Ok((made, because))
+    }
+
+    /// Whether the site's own authority, which the settings may have left meanwhile, has signed it.
+    fn is_of_own_authority(&self, certificate: Option<&str>) -> Result<bool> {
+        let (authority, Some(certificate)) = (self.host.read_text(&self.layout.authority)?, certificate) else {
+            return Ok(false);
+        };
+        Ok(authority.is_some_and(|authority| authority::is_signed_by(certificate, &authority)))
+    }
+
+    /// Whether the pair that this program made is still right; the error says what is wrong with it.
+    pub(crate) fn judge_own(&self, pair: (&[u8], &[u8]), now: SystemTime) -> Result<()> {
+        let subject = self.subject();
+        if self.settings().tls.mode != TlsMode::LocalCa {
+            return certificate::still_serves(pair.0, pair.1, &subject, now);
+        }
+        let (authority, because) = self.own_authority()?;
+        if !because.is_empty() {
+            bail!(because);
+        }
+        authority::still_signed(pair, &authority.certificate, &subject, now)
+    }
+
+    /// Another certificate in the place of the one that this program made, for the key that is there or a new one.
+    pub(crate) fn make_another(&self, key: Option<&str>) -> Result<Pair> {
+        let (subject, now) = (self.subject(), SystemTime::now());
+        let made = match (self.settings().tls.mode, key) {
+            (TlsMode::LocalCa, key) => {
+                let (authority, because) = self.own_authority()?;
+                if !because.is_empty() {
+                    return Err(Exit::Settings.because(format!("{because}; run `camcops-provision install`")));
+                }
+                authority::sign_certificate(&authority, key, &subject, now)
+            }
+            (_, Some(key)) => certificate::renew_certificate(key, &subject, now),
+            (_, None) => certificate::self_signed(&subject, now),
+        };
+        made.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))
     }
 
     fn given_certificate(&self) -> Result<Certificate> {

@@ -6,8 +6,16 @@ use super::{
 };
 
 /// What the tablets and every page of CamCOPS need, and what Apache shows by itself.
-const PATHS_OF_CAMCOPS: [&str; 7] =
-    ["/api", "/camcops-maintenance", "/database", "/login", "/site-status", "/static", "/upload"];
+const PATHS_OF_CAMCOPS: [&str; 8] = [
+    "/api",
+    "/camcops-authority.crt",
+    "/camcops-maintenance",
+    "/database",
+    "/login",
+    "/site-status",
+    "/static",
+    "/upload",
+];
 
 const EXTRA: &str = super::extra::EXTRA;
 

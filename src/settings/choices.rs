@@ -43,6 +43,8 @@ choices! {
     TlsMode {
         /// Made by this program and signed by itself.
         SelfSigned = "self-signed",
+        /// Signed by an authority of the site's own, which is trusted once.
+        LocalCa = "local-ca",
         /// Files that the administrator looks after.
         Files = "files",
         /// Issued by an authority that speaks ACME, and renewed, by certbot.

@@ -10,6 +10,11 @@ pub(crate) fn status_file(layout: &Layout) -> String {
     format!("{}/status.html", layout.pages)
 }
 
+/// The certificate of the site's own authority, for those who are to trust it.
+pub(crate) fn authority_file(layout: &Layout) -> String {
+    format!("{}/authority.crt", layout.pages)
+}
+
 /// Who may see it, as Apache's htpasswd writes it.
 pub(crate) fn login_file(layout: &Layout) -> String {
     format!("{}/login", layout.pages)

@@ -3,6 +3,7 @@
 use crate::harness::booted::Booted;
 use crate::harness::installed::{installed, installed_with};
 use crate::harness::site::wait_until_well;
+use crate::harness::tablet::Tablets;
 
 const APACHE: &str = "systemctl show --property=MainPID --value apache2";
 
@@ -161,6 +162,66 @@ fn cherrypy_serves_a_site_as_an_account_with_a_number_of_choice() {
     let (_, told, _) = machine.tried("camcops-provision doctor");
     let wrong: Vec<&str> = told.lines().filter(|line| line.starts_with("failed")).collect();
     assert!(wrong.is_empty(), "{told}");
+}
+
+#[test]
+#[ignore = "thorough: certificate.rs has the same steps with other certificates"]
+fn an_authority_of_the_site_is_trusted_once() {
+    let Some((machine, _)) = installed() else {
+        return;
+    };
+    wait_until_well(&machine, "the first boot");
+    let tablets = Tablets::few(&machine);
+    machine.run("camcops-provision config set tls.mode local-ca; camcops-provision --quiet install --yes");
+    nothing_is_pending(&machine);
+    machine.run(
+        "curl --silent --fail --insecure --dump-header /root/header --output /root/authority.crt https://machine/camcops-authority.crt
+         grep --ignore-case 'content-type: application/x-x509-ca-cert' /root/header
+         cmp /root/authority.crt /etc/camcops/tls/camcops-authority.crt",
+    );
+    let kept = machine.run("stat --format='%a %U:%G %n' /etc/camcops/tls/*");
+    assert!(kept.contains("600 root:root /etc/camcops/tls/camcops-authority.key"), "{kept}");
+    let fingerprint =
+        machine.run("openssl x509 -in /root/authority.crt -noout -fingerprint -sha256 | cut --delimiter== --fields=2");
+    let told = machine.run("camcops-provision cert show; camcops-provision status");
+    assert!(told.contains(fingerprint.trim()) && told.contains("of the site's own authority"), "{told}");
+    machine.run("cp /root/authority.crt /usr/local/share/ca-certificates/; update-ca-certificates > /dev/null; camcops-provision cert verify");
+
+    // Each renewal, with the key or another one, is trusted by who trusts the authority.
+    let trusted = "curl --silent --fail --cacert /root/authority.crt https://machine/login > /dev/null
+        openssl s_client -connect 127.0.0.1:443 -servername machine < /dev/null 2> /dev/null | openssl x509 -noout -fingerprint";
+    let mut seen = vec![machine.run(trusted)];
+    for renew in ["cert renew", "cert renew --new-key", "--set tls.organization=Hospital install --yes"] {
+        machine.run(&format!("camcops-provision --quiet {renew}"));
+        let now = machine.run(trusted);
+        assert!(!seen.contains(&now), "{renew}: {now}");
+        seen.push(now);
+    }
+    machine.run(
+        "camcops-provision --quiet install --yes; camcops-provision cert verify; camcops-provision doctor certificate",
+    );
+    nothing_is_pending(&machine);
+    tablets.end_unnoticed();
+
+    // A name that it may not sign for takes another one, and that is said before.
+    let name = "--set 'web.server_names=[\"machine\",\"other.test\"]'";
+    let plan = machine.run(&format!("camcops-provision {name} plan"));
+    assert!(
+        plan.contains("everybody has to trust a new authority") && plan.contains("may not sign for other.test"),
+        "{plan}"
+    );
+    machine.run(&format!("camcops-provision {name} --quiet install --yes"));
+    let (code, _, _) = machine.tried("curl --silent --fail --cacert /root/authority.crt https://machine/login");
+    assert_eq!(code, 60);
+
+    // Back to a certificate that nobody has signed, and nothing of the authority stays.
+    machine.run("camcops-provision config unset tls.mode; camcops-provision --quiet install --yes");
+    nothing_is_pending(&machine);
+    machine.run("! ls /etc/camcops/tls/*authority* /var/lib/camcops-pages/authority.crt 2> /dev/null");
+    let told = machine.run("camcops-provision cert show");
+    assert!(told.contains("issued by    itself"), "{told}");
+    let page = machine.run("curl --silent --insecure https://machine/camcops-authority.crt");
+    assert!(!page.contains("BEGIN CERTIFICATE"), "{page}");
 }
 
 fn nothing_is_pending(machine: &Booted) {

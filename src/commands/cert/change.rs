@@ -324,7 +324,8 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal) -> Re
     }
     let stop = stop_on_signals(Style::of(global))?;
     let (path, ..) = site.certificate_files();
-    if site.settings().tls.mode != TlsMode::SelfSigned {
+    let mode = site.settings().tls.mode;
+    if !matches!(mode, TlsMode::SelfSigned | TlsMode::LocalCa) {
         return Err(Exit::Settings.because(match path.starts_with("/etc/letsencrypt/") {
             true => format!("{path} is certbot's: run `certbot renew`, then `camcops-provision reload`"),
             false => format!(
@@ -336,13 +337,8 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal) -> Re
     let own = Session::open(global)?;
     let mut writer = Writer::open(&own.host, &own.instance, "cert renew")?;
     let present = site.host.read_text(&site.layout.key)?.map(Zeroizing::new);
-    let (subject, now) = (site.subject(), SystemTime::now());
-    let pair = match present.as_ref().filter(|_| !how.new_key) {
-        Some(key) => certificate::renew_certificate(key, &subject, now),
-        None => certificate::self_signed(&subject, now),
-    };
-    let pair: Pair = pair.map_err(|why| Exit::Settings.because(format!("web.server_names, tls: {why:#}")))?;
-    let summary = certificate::summarize_first(pair.certificate.as_bytes(), now)?;
+    let pair: Pair = site.make_another(present.as_ref().filter(|_| !how.new_key).map(|key| key.as_str()))?;
+    let summary = certificate::summarize_first(pair.certificate.as_bytes(), SystemTime::now())?;
     stop.check("stopped by a signal; nothing was changed")?;
     let fits = present.is_some_and(|key| *key == *pair.key);
     site.new_certificate = Some(pair);
@@ -357,7 +353,10 @@ pub(crate) async fn renew_certificate(global: &Global, how: acme::Renewal) -> Re
     place_certificate(&site, &mut writer).await?;
     serve_certificate(&site, &writer).await?;
     tell_cleared(&site, clear_up(&site, &mut writer).await);
-    let what = "is in use now; tablets that were told to trust the old one have to be told again";
+    let what = match mode {
+        TlsMode::LocalCa => "is in use now; who trusts the site's own authority trusts it",
+        _ => "is in use now; tablets that were told to trust the old one have to be told again",
+    };
     Ok(report_change(&site, &summary, what))
 }
 

@@ -36,6 +36,12 @@ fn describe_site(settings: &Settings, instance: &str, url: &str, name: &str) -> 
     let certificate = match (is_served, settings.tls.mode) {
         (false, _) => "that of the reverse proxy in front".to_owned(),
         (_, TlsMode::SelfSigned) => format!("self-signed, so browsers warn; better: `{tool} cert csr`"),
+        (_, TlsMode::LocalCa) if settings.web.frontend == Frontend::Apache => {
+            format!("of the site's own authority; browsers and tablets trust {url}camcops-authority.crt once")
+        }
+        (_, TlsMode::LocalCa) => {
+            format!("of the site's own authority, which is to be trusted once: `{tool} cert show`")
+        }
         (_, TlsMode::Files) => format!("from your files; `{tool} cert install` replaces it before it expires"),
         (_, TlsMode::Certbot) => "from certbot, which renews it".to_owned(),
     };

@@ -21,10 +21,10 @@ pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
         return Ok(vec![Finding::not_applicable("the certificate belongs to the reverse proxy in front")]);
     }
     let mode = site.settings().tls.mode;
-    let own = mode == TlsMode::SelfSigned;
+    let own = matches!(mode, TlsMode::SelfSigned | TlsMode::LocalCa);
     let (path, key_path, chain_path) = site.certificate_files();
     let renew = match mode {
-        TlsMode::SelfSigned => "camcops-provision install".to_owned(),
+        TlsMode::SelfSigned | TlsMode::LocalCa => "camcops-provision install".to_owned(),
         TlsMode::Files => {
             format!("camcops-provision install   # once the renewed certificate is in {path}")
         }
@@ -52,7 +52,7 @@ pub(crate) fn check_certificate(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.extend(from_certbot(site, &pem)?);
     }
     if own {
-        match certificate::still_serves(&pem, &key, &site.subject(), now) {
+        match site.judge_own((&pem, &key), now) {
             // A short life is no reason to worry: install makes it anew in time.
             Ok(()) => findings.push(Finding::ok(found.clone())),
             Err(why) if summary.days_left > SOON => {
