@@ -60,6 +60,9 @@ pub(crate) fn list_paths(host: &Host, site: &Site) -> Result<Vec<String>> {
         Some(certificate),
         Some(key),
         chain,
+        // Everybody trusts it, wherever the site moves to.
+        Some(layout.authority.clone()),
+        Some(layout.authority_key.clone()),
         text(&database.password_file),
         text(&database.admin_defaults_file),
         text(&database.tls_ca),

@@ -43,6 +43,8 @@ fn numbered_unit(name: &str) -> String {
         .replace("camcops-workers@", &format!("camcops-{name}@"))
         .replace("CamCOPS workers (%i)", &format!("CamCOPS workers {number} (%i)"))
 }
+/// Those that Red Hat's policy lets a web server listen on.
+const PORTS_OF_SELINUX: [u16; 8] = [80, 81, 443, 488, 8008, 8009, 8443, 9000];
 
 impl Draft<'_> {
     /// Before the first command of CamCOPS is run, as it starts faster with it.
@@ -322,6 +324,12 @@ impl Draft<'_> {
     /// Has Apache listen on ports of the site that nobody else has it listen on.
     fn apache_ports(&mut self) -> Result<()> {
         for (port, protocol) in self.site.own_ports() {
+            // An Apache that is kept from listening ends.
+            if self.site.facts.flavour.name == "rhel" && !PORTS_OF_SELINUX.contains(&port) {
+                self.recipe.warnings.push(format!(
+                    "web.{protocol}_port: where SELinux is enforcing, Apache may listen on {port} only after `semanage port --add --type http_port_t --proto tcp {port}`: run that first"
+                ));
+            }
             self.view["port"] = json!({ "number": port, "protocol": protocol });
             let (path, link) = self.site.layout.apache_port(port);
             let because = "Apache listens on this port";

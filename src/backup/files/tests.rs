@@ -145,3 +145,21 @@ fn an_archive_that_was_cut_is_refused_before_anything_is_written() {
     check_archive(&host, &packed[..packed.len() / 2]).unwrap_err();
     assert_eq!(everything(&root), before);
 }
+
+#[test]
+fn the_sites_own_authority_moves_with_it() {
+    use crate::cli::Cli;
+    use crate::session::Session;
+    use clap::Parser;
+    let (root, host) = machine();
+    let names = ["/etc/camcops/tls/camcops-authority.crt", "/etc/camcops/tls/camcops-authority.key"];
+    fs::create_dir_all(root.path().join("etc/camcops/tls")).unwrap();
+    for name in names {
+        fs::write(root.path().join(name.trim_start_matches('/')), "x").unwrap();
+    }
+    let place = root.path().to_string_lossy();
+    let words = ["camcops-provision", "--root", &place, "--set", "tls.mode=local-ca", "backup", "create"];
+    let session = Session::open(&Cli::parse_from(words).global).unwrap();
+    let kept = list_paths(&host, &session.site).unwrap();
+    assert!(names.iter().all(|name| kept.iter().any(|path| path == name)), "{kept:?}");
+}
