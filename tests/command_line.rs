@@ -281,7 +281,7 @@ fn every_wrong_setting_is_told_at_once_with_its_place() {
     let expected = [
         (path("provision.toml:2"), "web.https_port: ", "allowed: 1 to 65535"),
         (path("provision.toml:3"), "web.https_prt: ", "nearest: web.https_port"),
-        (path("provision.toml:6"), "tls.mode: ", "allowed: \"self-signed\", \"files\" or \"certbot\""),
+        (path("provision.toml:6"), "tls.mode: ", "allowed: \"self-signed\", \"local-ca\", \"files\" or \"certbot\""),
         (path("provision.d/10.toml:1"), "webb: ", "nearest: [web]"),
         (path("provision.d/15.toml:1"), "", "is not TOML"),
         (path("provision.d/20.toml:2"), "broker.mode: ", "allowed: \"local\" or \"external\""),

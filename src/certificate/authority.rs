@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 /// To trust another one is work for everybody who uses the site.
 const LIFE_DAYS: i64 = 3652;
 /// A name that nobody has: where only addresses may be signed for, some name has to be permitted for all others to be not.
-const NOBODY: &str = "camcops.invalid";
+const NOBODY: &str = "nobody.invalid";
 
 /// Makes one for the names of a site.
 pub(crate) fn new_authority(subject: &Subject, now: SystemTime) -> Result<Pair> {
