@@ -9,8 +9,8 @@ const INTRODUCTION: &str = "\
 # Files in provision.d beside this one, environment variables and --set
 # override this file, in this order. Passwords are never settings: name a file.
 
-# Files or directories with settings that this file overrides, such as a tracked
-# directory that several sites share; this stands above all sections.
+# Files or directories with settings that this file overrides, such as a
+# tracked directory that several sites share; this stands above all sections.
 #include = [\"/srv/site-config\"]
 ";
 
@@ -28,7 +28,7 @@ pub fn example() -> String {
     for key in all_keys() {
         if key.section != section {
             section = key.section;
-            text += &format!("\n# {}\n[{section}]\n", key.section_doc);
+            text += &format!("\n{}[{section}]\n", comment_lines(key.section_doc));
         }
         text += &describe_key(key);
     }
