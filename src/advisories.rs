@@ -102,13 +102,9 @@ impl Examination {
         let newest = newest_release(parts.python);
         let mut matcher = Matcher { parts: &parts, newest: &newest, found: BTreeMap::new() };
         let (mut sources, mut problems) = (Vec::new(), Vec::new());
-        let own: Vec<String> = host.list(ADVISORIES)?.unwrap_or_default();
-        let own = own.into_iter().filter(|name| !name.starts_with('.')).map(|name| format!("{ADVISORIES}/{name}"));
-        if let Some(found) = host.look_into(ADVISORIES)? {
-            host.refuse_foreign(ADVISORIES, &found)?;
-        }
+        let own = own_files(host)?;
         let live = Host::live()?;
-        for (host, paths, only_ours) in [(host, own.collect(), true), (&live, files.to_vec(), false)] {
+        for (host, paths, only_ours) in [(host, own, true), (&live, files.to_vec(), false)] {
             let mut take = |advisory| matcher.take(advisory);
             let mut reader = AdvisoryReader { host, parts: &parts, take: &mut take, problems: Vec::new(), only_ours };
             for path in paths {
@@ -161,6 +157,15 @@ fn governing_data(sources: &[AdvisorySource], kind: PartKind) -> (usize, Option<
     let whole = all.clone().filter(|known| known.is_whole);
     let newest = whole.chain(largest).filter_map(|known| known.newest).max();
     (all.map(|known| known.records).sum(), newest)
+}
+
+/// What stands in the directory for it.
+pub(crate) fn own_files(host: &Host) -> Result<Vec<String>> {
+    let names = host.list(ADVISORIES)?.unwrap_or_default();
+    if let Some(found) = host.look_into(ADVISORIES)? {
+        host.refuse_foreign(ADVISORIES, &found)?;
+    }
+    Ok(names.into_iter().filter(|name| !name.starts_with('.')).map(|name| format!("{ADVISORIES}/{name}")).collect())
 }
 
 fn refuse_broken(problems: &[String]) -> Result<()> {

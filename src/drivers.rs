@@ -138,7 +138,7 @@ impl Drivers {
             Resource::Group(name) => Ok(accounts::observe_group(host, name)),
             Resource::User(name) => Ok(accounts::observe_user(host, name)),
             Resource::Package(name) => packages::observe(self.packages()?, host, name),
-            Resource::Release(name) => release::observe_with(self.release.as_ref(), host, name),
+            Resource::Release(name) => release::observe_with(self.release.as_ref(), host, name).await,
             Resource::Schema(name) => sql::schema::observe(&*self.database()?, name).await,
             Resource::SqlAccount(name) => sql::account::observe(&*self.database()?, host, name).await,
             Resource::Vhost(name) => broker::observe_vhost(&*self.broker()?, host, name).await,

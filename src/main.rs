@@ -26,7 +26,12 @@ fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        // As the first thread has: code without optimisation needs more than the usual two.
+        .thread_stack_size(8 << 20)
+        .enable_all()
+        .build();
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(commands::run(cli));

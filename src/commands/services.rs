@@ -169,7 +169,7 @@ async fn service_row(
         keeps_failing: keeps_failing.is_some(),
         since: since.and_then(format_time),
         pid: seen.pid.filter(|_| up),
-        memory: seen.pid.filter(|_| up).and_then(|pid| table.memory(pid)),
+        memory: seen.pid.filter(|_| up).and_then(|pid| known.memory_of(pid, table)),
         restarts: seen.restarts,
         fresh: up.then(|| services::is_fresh(known, host, member, seen)).transpose()?,
         answers: answer.map(|answer| answer.is_ok()),

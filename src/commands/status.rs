@@ -20,7 +20,7 @@ use crate::layout::DEFAULT_INSTANCE;
 use crate::probe::{Answer, Backend, Cause, Trouble};
 use crate::resource::{Part, Resource};
 use crate::session::Session;
-use crate::session::converge::make_plan;
+use crate::session::converge::plan_from;
 use crate::settings::TlsMode;
 use crate::site::Certificate;
 use crate::site::maintenance::Maintenance;
@@ -215,18 +215,18 @@ async fn write_overview(global: &Global, file: &Path) -> Result<(Session, SiteSt
 pub(super) async fn collect_status(global: &Global) -> Result<(Session, SiteStatus, Vec<String>)> {
     let mut site = Session::open(global)?;
     site.only_shows = true;
-    let journal = site.journal()?;
-    let found = site.read_existing(&journal)?;
-    site.load_secrets(&found)?;
-    let mut servers = Vec::new();
     if let Some(services) = &site.drivers.services {
         services.hurry(PATIENCE);
-        services.begin_to_look(&site.host);
-        (_, servers) = tokio::join!(services.look_ahead(&site.host), ask_servers(&site));
+        services.weigh_too();
     }
+    site.drivers.begin_to_look(&site.host);
+    let journal = site.journal()?;
+    let mut found = site.read_existing(&journal)?;
+    site.load_secrets(&found)?;
+    let servers = if site.drivers.services.is_some() { ask_servers(&site).await } else { Vec::new() };
     let unasked = unasked_parts(&servers);
     let parts = Parts { adopt: true, ..Parts::all_but(&unasked) };
-    let (recipe, plan) = make_plan(&site, &journal, &parts).await?;
+    let (recipe, plan) = plan_from(&site, &journal, &parts, &mut found).await?;
     let can_be_asked = |resource: &Resource| can_be_asked(resource, &unasked);
     let drift = engine::find_drift(&site.host, &site.drivers, &journal, &plan, can_be_asked).await?;
     // A goodbye to a server that hangs would wait for it.

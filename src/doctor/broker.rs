@@ -16,6 +16,15 @@ const QUEUE: &str = "celery";
 /// More than this wait only where the workers can't keep up.
 const LONG: u32 = 100;
 
+pub(crate) fn begin_login(look: &Look<'_>) -> Result<()> {
+    let site = look.site;
+    if !look.before {
+        let endpoint = BrokerAddress::of(&site.host, site.settings(), &site.layout)?;
+        look.early.broker.begin(async move { endpoint.round_trip_and(QUEUE, PATIENCE).await });
+    }
+    Ok(())
+}
+
 pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
     let site = look.site;
     let mode = site.settings().broker.mode;
@@ -29,7 +38,11 @@ pub(crate) async fn check_login(look: &Look<'_>) -> Result<Finding> {
         }
         Err(why) => return Err(why),
     };
-    Ok(match endpoint.round_trip_and(QUEUE, PATIENCE).await {
+    let answered = match look.early.broker.take().await {
+        Some(answered) => answered,
+        None => endpoint.round_trip_and(QUEUE, PATIENCE).await,
+    };
+    Ok(match answered {
         Ok((answer, queue)) => {
             if let Some(queue) = queue {
                 look.keep_queue(queue);

@@ -56,21 +56,37 @@ pub(crate) async fn check_files(look: &Look<'_>) -> Result<Vec<Finding>> {
         .await?;
     let all = look.journal.owned().len();
     let mut findings = mended_by_install(pending, &format!("{all} items unchanged since install"));
-    if let Some(hole) = hole_of_release(look)? {
+    if let Some(hole) = hole_of_release(look).await? {
         findings.retain(|finding| finding.state > Health::Ok);
         findings.push(hole);
     }
     Ok(findings)
 }
 
-/// What the release in use lacks. Every file is looked at, where install only looks into directories that have changed.
-fn hole_of_release(look: &Look<'_>) -> Result<Option<Finding>> {
+/// Every file of the release in use is looked at, where install only looks into directories that have changed.
+pub(crate) fn begin_search(look: &Look<'_>) -> Result<()> {
+    let host = &look.site.host;
+    let Some(id) = release::current_release(host)? else {
+        return Ok(());
+    };
+    if let Some(search) = release::Search::new(host, &format!("{RELEASES}/{id}"), release::Thoroughness::Close)? {
+        look.early.hole.begin(search.find_hole());
+    }
+    Ok(())
+}
+
+/// What the release in use lacks.
+async fn hole_of_release(look: &Look<'_>) -> Result<Option<Finding>> {
     let host = &look.site.host;
     let Some(id) = release::current_release(host)? else {
         return Ok(None);
     };
     let place = format!("{RELEASES}/{id}");
-    let Some(hole) = release::find_hole(host, &place, release::Thoroughness::Close)? else {
+    let hole = match look.early.hole.take().await {
+        Some(hole) => hole?,
+        None => release::find_hole(host, &place, release::Thoroughness::Close).await?,
+    };
+    let Some(hole) = hole else {
         return Ok(None);
     };
     let remedy = match hole.strip_suffix(" is damaged") {

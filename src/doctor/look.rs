@@ -6,8 +6,10 @@ use crate::drivers::services::member::{Member, ServiceRole};
 use crate::drivers::services::{ProofResult, ServiceManager, ServiceState};
 use crate::drivers::sql;
 use crate::engine::{Plan, Planned};
+use crate::host::Ended;
 use crate::journal::Journal;
 use crate::probe::broker::Queue;
+use crate::probe::{Answer, Trouble};
 use crate::recipe::Recipe;
 use crate::session::Session;
 use crate::session::converge::make_plan;
@@ -15,6 +17,7 @@ use anyhow::{Context, Result};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 
 /// A site, and what was found out about it so far.
 pub(crate) struct Look<'a> {
@@ -24,8 +27,42 @@ pub(crate) struct Look<'a> {
     /// Whether nothing is, and the question is whether it could be.
     pub(crate) before: bool,
     pub(super) measures: Measures,
+    pub(super) early: EarlyAnswers,
     plan: OnceCell<Result<(Recipe, Plan), NoPlan>>,
     queue: RefCell<Option<Queue>>,
+}
+
+/// What takes its time and needs nobody else's answer: it begins with the first check, and is there when its turn comes.
+/// Not the site itself: who asks for a page starts a server that is stopped.
+#[derive(Default)]
+pub(super) struct EarlyAnswers {
+    /// The first file that the release lacks.
+    pub(super) hole: Early<Result<Option<String>>>,
+    /// Apache's own test of its configuration.
+    pub(super) configtest: Early<Result<Ended>>,
+    pub(super) clock: Early<Result<Ended>>,
+    pub(super) broker: Early<Result<(Answer, Option<Queue>), Trouble>>,
+}
+
+/// An answer that may be on its way.
+pub(super) struct Early<T>(RefCell<Option<JoinHandle<T>>>);
+
+impl<T> Default for Early<T> {
+    fn default() -> Early<T> {
+        Early(RefCell::default())
+    }
+}
+
+impl<T: Send + 'static> Early<T> {
+    pub(super) fn begin(&self, asking: impl Future<Output = T> + Send + 'static) {
+        self.0.replace(Some(tokio::spawn(asking)));
+    }
+
+    /// The answer; nothing where it was not asked for.
+    pub(super) async fn take(&self) -> Option<T> {
+        let asked = self.0.take()?;
+        asked.await.ok()
+    }
 }
 
 /// Why no plan can be made: each check that needs one says it again.
@@ -50,7 +87,15 @@ impl Measures {
 
 impl<'a> Look<'a> {
     pub(crate) fn at(site: &'a Session, journal: Journal, before: bool) -> Look<'a> {
-        Look { site, journal, before, measures: Measures::default(), plan: OnceCell::new(), queue: RefCell::default() }
+        Look {
+            site,
+            journal,
+            before,
+            measures: Measures::default(),
+            early: EarlyAnswers::default(),
+            plan: OnceCell::new(),
+            queue: RefCell::default(),
+        }
     }
 
     /// Takes a number down.

@@ -9,7 +9,7 @@ use super::{Finding, Look};
 use crate::base::kernel;
 use crate::base::terminal::count_of;
 use crate::drivers::release;
-use crate::host::DiskSpace;
+use crate::host::{Child, DiskSpace};
 use crate::resource::Resource;
 use anyhow::Result;
 pub(crate) use former::check_former;
@@ -189,7 +189,17 @@ pub(crate) fn check_processors(look: &Look<'_>) -> Result<Finding> {
     })
 }
 
-pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {
+fn clock_question<'a>(look: &'a Look<'_>) -> Child<'a> {
+    let asked = look.site.host.child("timedatectl");
+    asked.args(["show", "--property=NTPSynchronized"]).patience(Duration::from_secs(5))
+}
+
+pub(crate) fn begin_clock(look: &Look<'_>) -> Result<()> {
+    look.early.clock.begin(clock_question(look).begin()?.end_apart());
+    Ok(())
+}
+
+pub(crate) async fn check_time(look: &Look<'_>) -> Result<Finding> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     if now.unwrap_or_default() < MADE {
         return Ok(Finding::failed(
@@ -197,13 +207,10 @@ pub(crate) fn check_time(look: &Look<'_>) -> Result<Finding> {
             "timedatectl set-time 'YYYY-MM-DD hh:mm:ss'",
         ));
     }
-    let asked = look
-        .site
-        .host
-        .child("timedatectl")
-        .args(["show", "--property=NTPSynchronized"])
-        .patience(Duration::from_secs(5))
-        .end();
+    let asked = match look.early.clock.take().await {
+        Some(asked) => asked,
+        None => clock_question(look).end(),
+    };
     let said = asked.map(|ended| ended.output).unwrap_or_default();
     Ok(match said.trim() {
         "NTPSynchronized=yes" => Finding::ok("the clock is synchronised"),

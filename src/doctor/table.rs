@@ -96,7 +96,7 @@ checks! {
     "processors", BEFORE, [], see machine::check_processors,
         "the number of processors",
         "an export or a large PDF occupies one processor, and pages wait for another";
-    "time", BOTH, [], see machine::check_time,
+    "time", BOTH, [], ask machine::check_time,
         "whether the clock is right and synchronised",
         "two-factor codes, certificates and the times of clinical records depend on it";
     "names", BOTH, [], ask machine::check_names,

@@ -14,7 +14,7 @@ use crate::settings::{Bind, Frontend};
 use crate::site::maintenance::Maintenance;
 use anyhow::Result;
 pub(crate) use certificate::check_certificate;
-pub(crate) use config::check_config;
+pub(crate) use config::{begin_config, check_config};
 use std::time::Duration;
 use tokio::net::lookup_host;
 

@@ -86,7 +86,7 @@ impl Broker {
         if !node::is_installed(host)? {
             return Ok(None);
         }
-        let node = match node::ask_quickly(host)? {
+        let node = match node::ask_beside(host).await? {
             Some(node) => node,
             None if self.endpoint.is_open(PATIENCE).await => node::ask_node(host)?,
             None => return Ok(None),

@@ -41,7 +41,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
-pub(crate) use whole::{Thoroughness, find_hole};
+pub(crate) use whole::{Search, Thoroughness, find_hole};
 
 const BUILD_LOCK: &str = include_str!("../../requirements/build.txt");
 const OVERRIDES: &str = include_str!("../../requirements/overrides.txt");
@@ -233,8 +233,8 @@ struct About {
 }
 
 /// What there is of a release, of one that is to be built again as if it were damaged.
-pub(crate) fn observe_with(recipe: Option<&ReleaseRecipe>, host: &Host, id: &str) -> Result<State> {
-    let seen = observe(host, id)?;
+pub(crate) async fn observe_with(recipe: Option<&ReleaseRecipe>, host: &Host, id: &str) -> Result<State> {
+    let seen = observe(host, id).await?;
     Ok(match recipe.is_some_and(|recipe| recipe.is_to_be_rebuilt(id)) && seen != State::Absent {
         true => with_state(REBUILT),
         false => seen,
@@ -242,7 +242,7 @@ pub(crate) fn observe_with(recipe: Option<&ReleaseRecipe>, host: &Host, id: &str
 }
 
 /// What there is of a release.
-pub(crate) fn observe(host: &Host, id: &str) -> Result<State> {
+async fn observe(host: &Host, id: &str) -> Result<State> {
     let places = Places::of(id);
     let mut left_over = false;
     for path in places.passing() {
@@ -256,7 +256,7 @@ pub(crate) fn observe(host: &Host, id: &str) -> Result<State> {
     let Some(about) = about else {
         return Ok(with_state("damaged"));
     };
-    if find_hole(host, &places.own, Thoroughness::Quick)?.is_some() {
+    if find_hole(host, &places.own, Thoroughness::Quick).await?.is_some() {
         return Ok(with_state("damaged"));
     }
     let state = match left_over {
@@ -416,6 +416,11 @@ mod tests {
     use super::*;
     use crate::settings::Python;
 
+    fn block_on<T>(looking: impl Future<Output = Result<T>>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(looking).unwrap()
+    }
+
     #[test]
     fn every_lock_pins_this_version_with_hashes() {
         let all = Version::known();
@@ -444,9 +449,9 @@ mod tests {
         let back_to = |state| enforce(None, &host, "x", &with_state("complete"), &with_state(state)).unwrap();
         let done = back_to("damaged");
         assert!(matches!(done, Enforced::LeftAlone(_)), "{done:?}");
-        assert_eq!(observe(&host, "x").unwrap(), with_state("damaged"));
+        assert_eq!(block_on(observe(&host, "x")), with_state("damaged"));
         assert!(matches!(back_to("half built"), Enforced::LeftAlone(_)));
-        assert_eq!(observe(&host, "x").unwrap(), State::Absent);
+        assert_eq!(block_on(observe(&host, "x")), State::Absent);
     }
 
     #[test]
@@ -457,7 +462,7 @@ mod tests {
         let host = Host::staged(home.path()).unwrap();
         let recipe = ReleaseRecipe::new(&Settings::default(), &Facts::gather(&host).unwrap(), None, Tell::NOBODY);
         let id = recipe.wanted.as_ref().unwrap().id.clone();
-        let state = |id: &str| observe_with(Some(&recipe), &host, id).unwrap();
+        let state = |id: &str| block_on(observe_with(Some(&recipe), &host, id));
         recipe.rebuild.set(true);
         assert_eq!(state(&id), State::Absent);
         for one in [id.as_str(), "x"] {
@@ -476,7 +481,7 @@ mod tests {
         let host = Host::staged(home.path()).unwrap();
         let places = Places::of("x");
         let at = |path: &str| home.path().join(&path[1..]);
-        let state = || observe(&host, "x").unwrap();
+        let state = || block_on(observe(&host, "x"));
         assert_eq!(state(), State::Absent);
         std::fs::create_dir_all(at(&places.work)).unwrap();
         assert_eq!(state(), with_state("half built"));

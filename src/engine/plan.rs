@@ -1,6 +1,7 @@
 //! What is to be done: the wanted resources whose observed facets differ, and what is wanted no longer.
 
 use super::reverse::{Data, Others, Undoing, plan_undoing};
+use crate::base::stack::box_future;
 use crate::base::text::sets_nothing;
 use crate::drivers::broker::NODE_SETTINGS;
 use crate::drivers::{Drivers, files, services};
@@ -11,6 +12,7 @@ use anyhow::Result;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use tokio::task::yield_now;
 
 /// What a change does, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -207,29 +209,65 @@ pub(crate) async fn make_plan(
 /// What is there of each; nothing where that can't be asked before a first boot.
 async fn observe_all(host: &Host, drivers: &Drivers, wanted: &[Wanted]) -> Result<Vec<Option<State>>> {
     let is_staged = host.staged_root().is_some();
-    let (ahead, rest): (Vec<_>, Vec<_>) = wanted
-        .iter()
-        .map(|wanted| &wanted.resource)
-        .enumerate()
-        .filter(|(_, resource)| !(is_staged && resource.needs_live_machine()))
-        .partition(|(_, resource)| resource.is_looked_at_ahead());
-    let mut all = vec![None; wanted.len()];
-    let look_at_rest = async {
-        for (at, resource) in rest {
-            all[at] = Some(drivers.observe(host, resource).await?);
-        }
-        anyhow::Ok(())
-    };
-    if ahead.iter().any(|(_, one)| matches!(one, Resource::Service(_))) {
-        let ((), looked) = tokio::join!(drivers.look_ahead(host), look_at_rest);
-        looked?;
-    } else {
-        look_at_rest.await?;
+    let mut groups: [Vec<Numbered<'_>>; 5] = Default::default();
+    let resources = wanted.iter().map(|wanted| &wanted.resource).enumerate();
+    for (at, resource) in resources.filter(|(_, resource)| !(is_staged && resource.needs_live_machine())) {
+        groups[group_of(resource)].push((at, resource));
     }
-    for (at, resource) in ahead {
-        all[at] = Some(drivers.observe(host, resource).await?);
+    let [files, release, database, broker, ahead] = groups;
+    let look_ahead = async {
+        if ahead.iter().any(|(_, one)| matches!(one, Resource::Service(_))) {
+            drivers.look_ahead(host).await;
+        }
+    };
+    let (release, database, broker, files, ()) = tokio::join!(
+        box_future(|| observe_each(host, drivers, release)),
+        box_future(|| observe_each(host, drivers, database)),
+        box_future(|| observe_each(host, drivers, broker)),
+        box_future(|| observe_each(host, drivers, files)),
+        box_future(|| look_ahead),
+    );
+    let mut seen: Vec<_> = [release, database, broker, files].into_iter().flatten().collect();
+    if seen.iter().all(|(_, state)| state.is_ok()) {
+        seen.extend(box_future(|| observe_each(host, drivers, ahead)).await);
+    }
+    // Of several failures the first is told.
+    seen.sort_by_key(|(at, _)| *at);
+    let mut all = vec![None; wanted.len()];
+    for (at, state) in seen {
+        all[at] = Some(state?);
     }
     Ok(all)
+}
+
+/// Of each group one is looked at after the other, and of all groups at once: files, what has a thread of its own, the
+/// database, the broker, and what is asked while the rest is looked at.
+fn group_of(resource: &Resource) -> usize {
+    match resource {
+        Resource::Release(_) => 1,
+        Resource::Schema(_) | Resource::SqlAccount(_) | Resource::Tables(_) | Resource::Superuser(_) => 2,
+        Resource::Vhost(_) => 3,
+        _ if resource.is_looked_at_ahead() => 4,
+        _ => 0,
+    }
+}
+
+/// A resource and its place in the recipe.
+type Numbered<'a> = (usize, &'a Resource);
+
+/// Looks at one after the other until one can't be looked at, and lets others go on meanwhile.
+async fn observe_each(host: &Host, drivers: &Drivers, resources: Vec<Numbered<'_>>) -> Vec<(usize, Result<State>)> {
+    let mut seen = Vec::with_capacity(resources.len());
+    for (at, resource) in resources {
+        let state = box_future(|| drivers.observe(host, resource)).await;
+        let is_over = state.is_err();
+        seen.push((at, state));
+        if is_over {
+            break;
+        }
+        yield_now().await;
+    }
+    seen
 }
 
 /// Something that is not as we made it.

@@ -287,9 +287,16 @@ pub(crate) struct Begun {
 
 impl Begun {
     /// Waits for its end, however it ends.
-    pub(crate) async fn end(mut self, host: &Host) -> Result<Ended> {
+    pub(crate) async fn end(self, host: &Host) -> Result<Ended> {
+        let ended = self.end_apart().await?;
+        host.cut.after_write();
+        Ok(ended)
+    }
+
+    /// The same in a task of its own.
+    pub(crate) async fn end_apart(mut self) -> Result<Ended> {
         match tokio::time::timeout(self.patience, &mut self.end).await {
-            Ok(status) => self.running.ended(host, status?),
+            Ok(status) => self.running.read_end(status?),
             Err(_) => {
                 let why = self.running.given_up();
                 let _ = self.end.await;
@@ -341,8 +348,13 @@ impl RunningChild {
     }
 
     fn ended(self, host: &Host, status: io::Result<ExitStatus>) -> Result<Ended> {
-        let status = status.with_context(|| format!("can't wait for {}", self.program))?;
+        let ended = self.read_end(status)?;
         host.cut.after_write();
+        Ok(ended)
+    }
+
+    fn read_end(self, status: io::Result<ExitStatus>) -> Result<Ended> {
+        let status = status.with_context(|| format!("can't wait for {}", self.program))?;
         Ok(Ended {
             status,
             output: read_output(&self.program, &self.output)?,

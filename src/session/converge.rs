@@ -11,6 +11,7 @@ use crate::journal::{Journal, Writer};
 use crate::recipe::Recipe;
 use crate::resource::{Part, Resource, State, Wanted};
 use crate::session::{Session, trial};
+use crate::site::ExistingState;
 use anyhow::Result;
 
 /// The recipe for the chosen parts, and the plan that makes the machine follow it.
@@ -20,10 +21,20 @@ pub(crate) async fn make_plan(site: &Session, journal: &Journal, parts: &Parts) 
     }
     let mut found = site.read_existing(journal)?;
     site.load_secrets(&found)?;
+    plan_from(site, journal, parts, &mut found).await
+}
+
+/// The same where what exists is read already, and the drivers have their secrets.
+pub(crate) async fn plan_from(
+    site: &Session,
+    journal: &Journal,
+    parts: &Parts,
+    found: &mut ExistingState,
+) -> Result<(Recipe, Plan)> {
     if found.database_client.is_none() && parts.include(Part::Database) && site.host.staged_root().is_none() {
         found.database_client = Some(site.drivers.database()?.client().await?);
     }
-    let mut recipe = site.recipe(&found)?;
+    let mut recipe = site.recipe(found)?;
     keep_parts(&mut recipe.wanted, parts);
     recipe.missing.retain(|(part, _)| parts.include(*part));
     // Where something is missing, what depends on it is not in the recipe, and wanted all the same.

@@ -3,12 +3,22 @@
 use crate::base::terminal::count_of;
 use crate::camcops_conf::Ini;
 use crate::doctor::{Finding, Look, or_well};
-use crate::drivers::services::apache::find_complaint;
+use crate::drivers::services::apache::{complaint_of, find_complaint, test_question};
 use crate::layout::Flavour;
 use crate::resource::Resource;
 use crate::settings::Frontend;
 use anyhow::Result;
 use std::collections::BTreeMap;
+
+pub(crate) fn begin_config(look: &Look<'_>) -> Result<()> {
+    let site = look.site;
+    if site.settings().web.frontend == Frontend::Apache
+        && let Some(question) = test_question(&site.host, site.facts.flavour)
+    {
+        look.early.configtest.begin(question.begin()?.end_apart());
+    }
+    Ok(())
+}
 
 pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     let site = look.site;
@@ -29,7 +39,11 @@ pub(crate) async fn check_config(look: &Look<'_>) -> Result<Vec<Finding>> {
     for module in missing {
         findings.push(Finding::for_install(format!("an Apache module is disabled: {module}")));
     }
-    if let Some(why) = find_complaint(&site.host, flavour)? {
+    let complaint = match look.early.configtest.take().await {
+        Some(said) => complaint_of(&said?),
+        None => find_complaint(&site.host, flavour)?,
+    };
+    if let Some(why) = complaint {
         findings.push(Finding::failed(
             format!("Apache's configuration is broken: {why}"),
             format!("{} -t", flavour.apache_control),

@@ -5,7 +5,7 @@
 use super::{MORE_SETTINGS, NODE_SETTINGS, NODES, TOOL_PATIENCE};
 use crate::base::error::Exit;
 use crate::base::text::sets_nothing;
-use crate::host::{Ended, Host};
+use crate::host::{Child, Ended, Host};
 use crate::layout::MANAGED;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +171,20 @@ fn extract_reason(ended: &Ended) -> String {
 
 /// Asks by Erlang's own tool; nothing where that is missing, or does not find the node.
 pub(crate) fn ask_quickly(host: &Host) -> Result<Option<Node>> {
+    let ended = quick_question(host)?.and_then(|question| question.end().ok());
+    Ok(ended.and_then(|ended| parse_answer(&ended.output).ok()))
+}
+
+/// The same while others are asked other things.
+pub(super) async fn ask_beside(host: &Host) -> Result<Option<Node>> {
+    let Some(begun) = quick_question(host)?.and_then(|question| question.begin().ok()) else {
+        return Ok(None);
+    };
+    let ended = begun.end(host).await.ok();
+    Ok(ended.and_then(|ended| parse_answer(&ended.output).ok()))
+}
+
+fn quick_question(host: &Host) -> Result<Option<Child<'_>>> {
     let Some(name) = node_name(host)? else {
         return Ok(None);
     };
@@ -178,16 +192,15 @@ pub(crate) fn ask_quickly(host: &Host) -> Result<Option<Node>> {
     let Some((user, group)) = accounts.uid(ACCOUNT).zip(accounts.gid(ACCOUNT)) else {
         return Ok(None);
     };
-    let ended = host
+    let question = host
         .child_of(user, group, "erl_call")
         .args(["-sname", &name, "-e"])
         // Where the cookie is that proves who asks.
         .env("HOME", HOME)
         .directory(HOME)
         .input(QUESTION.as_bytes())
-        .patience(QUICKLY)
-        .end();
-    Ok(ended.ok().and_then(|ended| parse_answer(&ended.output).ok()))
+        .patience(QUICKLY);
+    Ok(Some(question))
 }
 
 /// What the port mapper calls a node.

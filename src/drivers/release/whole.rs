@@ -1,16 +1,19 @@
 //! Whether all files of a release are there: a list of them is made when it is built. A directory that has not changed
 //! since has lost none, so that an ordinary look costs one question for each directory.
 
-use crate::host::Host;
+use crate::host::{DirectoryHandle, Host};
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
-use std::fs::{self, Metadata};
-use std::io::ErrorKind;
+use std::fs::{self, File, Metadata};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use tokio::task::spawn_blocking;
 
 /// The list, in the release itself: `D MTIME PATH` for a directory, then `F SIZE NAME` for what is in it.
 const LIST: &str = "release.files";
+/// Where nearly all that is in it stands.
+const PACKAGES: &str = "/site-packages";
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,51 +73,92 @@ fn modified_time(found: &Metadata) -> i128 {
 }
 
 /// The first file of a release that is missing or damaged; nothing where all are there, or where an earlier version has
-/// built it, which made no list.
-pub(crate) fn find_hole(host: &Host, release: &str, look: Thoroughness) -> Result<Option<String>> {
-    let Some(text) = host.read_text(&format!("{release}/{LIST}"))? else {
-        return Ok(None);
-    };
-    let root = host.outside(release);
-    let (mut directory, mut is_same) = (String::new(), false);
-    for line in text.lines() {
-        let mut words = line.splitn(3, ' ');
-        let (Some(kind), Some(number), Some(name)) = (words.next(), words.next(), words.next()) else {
-            continue;
-        };
-        match kind {
-            "D" => {
-                directory = format!("{root}/{name}");
-                match metadata_of(&directory)? {
-                    Some(found) if found.is_dir() => {
-                        is_same = look == Thoroughness::Quick && number == modified_time(&found).to_string();
-                    }
-                    _ => return Ok(Some(format!("{name} is missing"))),
-                }
-            }
-            "F" if !is_same => {
-                let path = format!("{directory}/{name}");
-                let inside = path.strip_prefix(&root).unwrap_or(&path);
-                let inside = inside.trim_start_matches('/');
-                match metadata_of(&path)? {
-                    None => return Ok(Some(format!("{inside} is missing"))),
-                    Some(found) if found.len().to_string() != number => {
-                        return Ok(Some(format!("{inside} is damaged")));
-                    }
-                    Some(_) => {}
-                }
-            }
-            _ => {}
-        }
+/// built it, which made no list. There are thousands to look at: others are asked other things meanwhile.
+pub(crate) async fn find_hole(host: &Host, release: &str, look: Thoroughness) -> Result<Option<String>> {
+    match Search::new(host, release, look)? {
+        Some(search) => search.find_hole().await,
+        None => Ok(None),
     }
-    Ok(None)
 }
 
-fn metadata_of(path: &str) -> Result<Option<Metadata>> {
-    match fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(why) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&why.kind()) => Ok(None),
-        Err(why) => Err(why).with_context(|| format!("can't read {path}")),
+/// A look at a release by its list.
+pub(crate) struct Search {
+    root: DirectoryHandle,
+    list: File,
+    look: Thoroughness,
+}
+
+impl Search {
+    /// Nothing where there is no list.
+    pub(crate) fn new(host: &Host, release: &str, look: Thoroughness) -> Result<Option<Search>> {
+        let Some((_, list)) = host.open_file(&format!("{release}/{LIST}"))? else {
+            return Ok(None);
+        };
+        let Some(root) = host.open_directory(release)? else {
+            return Ok(None);
+        };
+        Ok(Some(Search { root, list, look }))
+    }
+
+    pub(crate) async fn find_hole(self) -> Result<Option<String>> {
+        spawn_blocking(|| self.first_hole()).await?
+    }
+
+    fn first_hole(self) -> Result<Option<String>> {
+        let mut way = ShortWay { root: self.root, packages: None };
+        let (mut inside, mut directory) = (String::new(), None);
+        for line in BufReader::new(self.list).lines() {
+            let line = line.with_context(|| format!("can't read {LIST}"))?;
+            let mut words = line.splitn(3, ' ');
+            let (Some(kind), Some(number), Some(name)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            match (kind, &directory) {
+                ("D", _) => {
+                    let (near, rest) = way.to(name);
+                    let Some(found) = near.summary(rest)?.filter(|found| found.is_directory) else {
+                        return Ok(Some(format!("{name} is missing")));
+                    };
+                    let is_same = self.look == Thoroughness::Quick && number.parse() == Ok(found.modified);
+                    directory = if is_same { None } else { way.open(name)? };
+                    name.clone_into(&mut inside);
+                    if name.ends_with(PACKAGES) {
+                        way.packages = way.open(name)?.map(|handle| (format!("{name}/"), handle));
+                    }
+                }
+                ("F", Some(directory)) => {
+                    let path = || format!("{inside}/{name}").trim_start_matches('/').to_owned();
+                    match directory.summary(name)? {
+                        None => return Ok(Some(format!("{} is missing", path()))),
+                        Some(found) if number.parse() != Ok(found.size) => {
+                            return Ok(Some(format!("{} is damaged", path())));
+                        }
+                        Some(_) => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How what is in a release is reached: most of it by a short way.
+struct ShortWay {
+    root: DirectoryHandle,
+    packages: Option<(String, DirectoryHandle)>,
+}
+
+impl ShortWay {
+    fn to<'a>(&'a self, path: &'a str) -> (&'a DirectoryHandle, &'a str) {
+        let near = self.packages.as_ref();
+        let near = near.and_then(|(begin, handle)| Some((handle, path.strip_prefix(begin.as_str())?)));
+        near.unwrap_or((&self.root, if path.is_empty() { "." } else { path }))
+    }
+
+    fn open(&self, path: &str) -> Result<Option<DirectoryHandle>> {
+        let (directory, rest) = self.to(path);
+        directory.open(rest)
     }
 }
 
@@ -132,7 +176,9 @@ mod tests {
             fs::write(at(name), "text").unwrap();
         }
         std::os::unix::fs::symlink("two", at("lib/link")).unwrap();
-        let look = |look: Thoroughness| find_hole(&host, "/r", look).unwrap();
+        let look = |look: Thoroughness| {
+            Search::new(&host, "/r", look).unwrap().and_then(|search| search.first_hole().unwrap())
+        };
         // Built by a version that made no list.
         assert_eq!(look(Thoroughness::Close), None);
         write_list(&host, "/r").unwrap();

@@ -6,8 +6,8 @@ use super::state::{Handler, ServicePhase};
 use super::{scripts, systemd};
 use crate::base::error::Exit;
 use crate::drivers::{files, packages};
-use crate::host::Host;
 use crate::host::processes::{self, Process};
+use crate::host::{Child, Ended, Host};
 use crate::layout::{DEBIAN, Flavour, RHEL};
 use crate::resource::{Enforced, Resource, State};
 use crate::settings::Frontend;
@@ -16,12 +16,21 @@ use anyhow::{Context, Result};
 
 /// Why Apache does not like its configuration; nothing if it does, or is not there.
 pub(crate) fn find_complaint(host: &Host, flavour: &Flavour) -> Result<Option<String>> {
-    if !host.has_program(flavour.apache_control) {
-        return Ok(None);
+    match test_question(host, flavour) {
+        Some(question) => Ok(complaint_of(&question.end()?)),
+        None => Ok(None),
     }
-    let said = host.child(flavour.apache_control).args(["-t"]).end()?;
+}
+
+/// What is run to find it; nothing where Apache is not installed.
+pub(crate) fn test_question<'a>(host: &'a Host, flavour: &Flavour) -> Option<Child<'a>> {
+    let is_there = host.has_program(flavour.apache_control);
+    is_there.then(|| host.child(flavour.apache_control).args(["-t"]))
+}
+
+pub(crate) fn complaint_of(said: &Ended) -> Option<String> {
     if said.status.success() {
-        return Ok(None);
+        return None;
     }
     let lines: Vec<&str> = said
         .complaint
@@ -32,7 +41,7 @@ pub(crate) fn find_complaint(host: &Host, flavour: &Flavour) -> Result<Option<St
         .filter(|line| !line.is_empty() && !line.starts_with("AH00558") && !line.starts_with("Action '"))
         .filter(|line| !line.starts_with("The Apache error log may have more"))
         .collect();
-    Ok(Some(lines.join(" / ")))
+    Some(lines.join(" / "))
 }
 
 /// Fails with Apache's own message where it does not like its configuration.

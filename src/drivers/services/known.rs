@@ -1,10 +1,12 @@
 //! The services of a site: seen once, and asked at once while other things are looked at.
 
 use super::member::{self, Member, ServiceRole};
+use super::proof::{ServiceQuestion, ServiceReply};
 use super::state::{Handler, PORT_MAPPER, ServicePhase, ServiceState};
 use super::{proof, scripts, supervisor, systemd};
 use crate::drivers::broker;
-use crate::host::{Begun, Host};
+use crate::host::Host;
+use crate::host::processes::Table;
 use crate::layout::Layout;
 use crate::probe::Trouble;
 use crate::settings::Settings;
@@ -15,12 +17,23 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 /// One try.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a proof says when it fails.
 pub(crate) type ProofResult = Result<(), Trouble>;
+
+/// What was seen and asked in a task of its own.
+#[derive(Debug)]
+struct SeenApart {
+    units: BTreeMap<String, ServiceState>,
+    /// The names of services, and what came of asking them.
+    asked: Vec<(String, ServiceReply)>,
+    /// What the processes of each take, by the first of them.
+    memory: BTreeMap<u32, u64>,
+}
 
 /// The services of a site, and what is needed to look at them.
 #[derive(Debug)]
@@ -34,7 +47,10 @@ pub(crate) struct ServiceManager {
     pub(super) names: Vec<String>,
     pub(super) certificate: String,
     cache: RefCell<Option<BTreeMap<String, ServiceState>>>,
-    begun: RefCell<Option<Begun>>,
+    begun: RefCell<Option<JoinHandle<Result<SeenApart>>>>,
+    /// Whether their memory is looked at too: the kernel walks through all of it.
+    is_weighed: Cell<bool>,
+    memory: RefCell<BTreeMap<u32, u64>>,
     /// How long one of them has to answer.
     patience: Cell<Duration>,
     /// The broker that workers are asked through, once its password is known.
@@ -56,6 +72,8 @@ impl ServiceManager {
             certificate: site.certificate_files().0,
             cache: RefCell::default(),
             begun: RefCell::default(),
+            is_weighed: Cell::default(),
+            memory: RefCell::default(),
             patience: Cell::new(PATIENCE),
             broker: RefCell::default(),
             answers: RefCell::default(),
@@ -81,6 +99,17 @@ impl ServiceManager {
         self.patience.set(patience);
     }
 
+    /// Has what they take looked at too, from the next [`ServiceManager::begin_to_look`] on.
+    pub(crate) fn weigh_too(&self) {
+        self.is_weighed.set(true);
+    }
+
+    /// What a process and all below it take, in bytes, where that was looked at or can be seen in the table.
+    pub(crate) fn memory_of(&self, pid: u32, table: &Table) -> Option<u64> {
+        let weighed = self.memory.borrow().get(&pid).copied();
+        weighed.or_else(|| table.memory(pid))
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name)
     }
@@ -95,24 +124,59 @@ impl ServiceManager {
         Ok(all)
     }
 
-    /// Begins to look, so that the answer is there when [`ServiceManager::look_ahead`] needs it.
+    /// Begins to look, and asks at once what is seen to run, whatever this program does meanwhile;
+    /// [`ServiceManager::look_ahead`] takes the answers.
     pub(crate) fn begin_to_look(&self, host: &Host) {
-        if self.cache.borrow().is_none() {
-            self.begun.replace(systemd::begin_to_see(host, &self.units()).ok().flatten());
+        if self.cache.borrow().is_some() {
+            return;
         }
+        let units = self.units();
+        let Ok(Some(begun)) = systemd::begin_to_see(host, &units) else {
+            return;
+        };
+        let is_asked = self.answers.borrow().is_none();
+        let ours = self.members.iter().filter(|member| is_asked && units.contains(&member.name));
+        // What can't be asked yet is asked when it is needed.
+        let questions = ours.filter_map(|member| {
+            let question = ServiceQuestion::of(host, self, member)?.ok()?;
+            Some((member.name.clone(), question))
+        });
+        let mut questions: Vec<(String, ServiceQuestion)> = questions.collect();
+        let (patience, is_weighed) = (self.patience(), self.is_weighed.get());
+        self.begun.replace(Some(tokio::spawn(async move {
+            let units = systemd::parse_answer(&units, &begun.end_apart().await?)?;
+            let pids: Vec<u32> = units.values().filter_map(|seen| seen.pid).collect();
+            let weighing = is_weighed.then(|| spawn_blocking(move || weigh_processes(&pids)));
+            questions.retain(|(name, _)| units.get(name).is_some_and(|seen| seen.phase == ServicePhase::Running));
+            let ask = |(name, question): (String, ServiceQuestion)| async move { (name, question.ask(patience).await) };
+            let asked = questions.into_iter().map(ask).collect::<JoinSet<_>>().join_all().await;
+            let memory = match weighing {
+                Some(weighing) => weighing.await?,
+                None => BTreeMap::new(),
+            };
+            Ok(SeenApart { units, asked, memory })
+        })));
     }
 
     /// Sees and asks all of them while others are asked other things. What fails is told to whoever needs it.
     pub(crate) async fn look_ahead(&self, host: &Host) {
-        if let Some(begun) = self.begun.take()
-            && let Ok(said) = begun.end(host).await
-            && let Ok(units) = systemd::parse_answer(&self.units(), &said)
-            && let Ok(all) = self.with_others(host, units)
+        let begun = self.begun.take();
+        let mut answers = BTreeMap::new();
+        if let Some(begun) = begun
+            && let Ok(Ok(seen)) = begun.await
+            && let Ok(all) = self.with_others(host, seen.units)
         {
             self.cache.replace(Some(all));
+            self.memory.replace(seen.memory);
+            for (name, asked) in seen.asked {
+                if let Some(member) = self.find(&name) {
+                    let answer = asked.told(self, member.role);
+                    answers.insert(name, Some(answer));
+                }
+            }
         }
         if self.answers.borrow().is_none()
-            && let Ok(all) = self.ask_all(host).await
+            && let Ok(all) = self.ask_others(host, answers).await
         {
             self.answers.replace(Some(all));
         }
@@ -159,13 +223,15 @@ impl ServiceManager {
     /// Makes the next look a new one. From now on each service is asked by itself: some may not be up yet.
     pub(crate) fn forget(&self) {
         self.cache.take();
+        self.begun.take();
+        self.memory.take();
         self.answers.replace(Some(BTreeMap::new()));
     }
 
     /// What a running service answers; nothing where that is not asked. The first time all are asked, at once.
     pub(crate) async fn answer(&self, host: &Host, member: &Member) -> Result<Option<ProofResult>> {
         if self.answers.borrow().is_none() {
-            let all = self.ask_all(host).await?;
+            let all = self.ask_others(host, BTreeMap::new()).await?;
             self.answers.replace(Some(all));
         }
         let known = self.answers.borrow().as_ref().and_then(|all| all.get(&member.name).cloned());
@@ -176,13 +242,18 @@ impl ServiceManager {
         Ok(proof::ask_member(host, self, member, &seen).await)
     }
 
-    async fn ask_all(&self, host: &Host) -> Result<BTreeMap<String, Option<ProofResult>>> {
+    /// Asks, at once, all that have not answered yet.
+    async fn ask_others(
+        &self,
+        host: &Host,
+        answers: BTreeMap<String, Option<ProofResult>>,
+    ) -> Result<BTreeMap<String, Option<ProofResult>>> {
         let seen = self.see(host)?;
-        let seen = &seen;
+        let (seen, known) = (&seen, &answers);
         let one = async |role: ServiceRole| {
             let member = self.members.iter().find(|member| member.role == role)?;
             let seen = seen.get(&member.name)?;
-            if seen.phase != ServicePhase::Running {
+            if seen.phase != ServicePhase::Running || known.contains_key(&member.name) {
                 return None;
             }
             Some((member.name.clone(), proof::ask_member(host, self, member, seen).await))
@@ -194,9 +265,14 @@ impl ServiceManager {
             one(ServiceRole::Monitor),
             one(ServiceRole::Web),
         );
-        let all = [server, workers, scheduler, monitor, web];
-        Ok(all.into_iter().flatten().collect())
+        let asked = [server, workers, scheduler, monitor, web].into_iter().flatten();
+        Ok(answers.into_iter().chain(asked).collect())
     }
+}
+
+fn weigh_processes(pids: &[u32]) -> BTreeMap<u32, u64> {
+    let table = Table::read();
+    pids.iter().filter_map(|pid| Some((*pid, table.memory(*pid)?))).collect()
 }
 
 /// What its manager knows of a service, one of the site or another.

@@ -7,11 +7,88 @@ use crate::camcops_conf::Ini;
 use crate::host::secrets::KeptSecret;
 use crate::host::{Host, processes};
 use crate::probe::{Cause, Trouble, broker, monitor, site, web};
+use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// What the name of a further worker begins with, before its number and its machine.
 const WORKER_NODE: &str = "workers-";
+
+/// A question to a service with all that it takes to ask it: it can be asked in a task of its own.
+#[derive(Debug)]
+pub(super) enum ServiceQuestion {
+    Server(web::WebAddress),
+    Workers(WorkersAddress),
+    Monitor(monitor::SupervisorSocket),
+    Visitor(site::SiteAddress),
+}
+
+/// The workers with a number on this machine.
+#[derive(Debug)]
+pub(super) struct WorkersAddress {
+    broker: broker::BrokerAddress,
+    /// What their names end with.
+    here: String,
+    number: u32,
+}
+
+/// What came of a question, and the password that the broker has taken for it.
+#[derive(Debug)]
+pub(super) struct ServiceReply {
+    result: ProofResult,
+    broker_password: Option<Secret>,
+}
+
+impl ServiceQuestion {
+    /// What is asked of a service; nothing where no server is.
+    pub(super) fn of(host: &Host, known: &ServiceManager, member: &Member) -> Option<Result<ServiceQuestion, Trouble>> {
+        Some(match member.role {
+            ServiceRole::Server => {
+                let name = known.names.first().map_or("", String::as_str);
+                let address = web::WebAddress::of(&known.settings, &known.layout, name, &known.certificate);
+                Ok(ServiceQuestion::Server(address))
+            }
+            ServiceRole::Workers => workers_address(host, known, member.number).map(ServiceQuestion::Workers),
+            ServiceRole::Monitor => monitor_address(host, known).map(ServiceQuestion::Monitor),
+            ServiceRole::Web => Ok(ServiceQuestion::Visitor(visitor_address(known))),
+            _ => return None,
+        })
+    }
+
+    pub(super) async fn ask(self, patience: Duration) -> ServiceReply {
+        let mut broker_password = None;
+        let result = match self {
+            ServiceQuestion::Server(address) => address.answers(patience).await.map(drop),
+            ServiceQuestion::Monitor(address) => address.answers(patience).await.map(drop),
+            ServiceQuestion::Visitor(address) => address.answers(patience).await.map(drop),
+            ServiceQuestion::Workers(address) => {
+                let result = address.ask(patience).await;
+                broker_password = result.is_ok().then_some(address.broker.password);
+                result
+            }
+        };
+        ServiceReply { result, broker_password }
+    }
+}
+
+impl ServiceReply {
+    /// The answer; what it says of others is taken from it.
+    pub(super) fn told(self, known: &ServiceManager, role: ServiceRole) -> ProofResult {
+        // While a new password is on its way, this was the former one.
+        if let (Some(password), Some(broker)) = (&self.broker_password, known.broker())
+            && broker.endpoint.password == *password
+        {
+            broker.prove();
+        }
+        self.result.map_err(|why| match (role, why.cause) {
+            (ServiceRole::Web, Cause::Closed) => match apache::port_trouble(known) {
+                Some(text) => make_trouble(Cause::Closed, text),
+                None => why,
+            },
+            _ => why,
+        })
+    }
+}
 
 /// Asks it; nothing where there is nothing to ask, or where others ask better.
 pub(crate) async fn ask_member(
@@ -20,55 +97,46 @@ pub(crate) async fn ask_member(
     member: &Member,
     seen: &ServiceState,
 ) -> Option<ProofResult> {
-    Some(match member.role {
-        ServiceRole::Socket | ServiceRole::Timer | ServiceRole::Database | ServiceRole::Broker => {
-            return None;
-        }
-        ServiceRole::Server => {
-            let name = known.names.first().map_or("", String::as_str);
-            let endpoint = web::WebAddress::of(&known.settings, &known.layout, name, &known.certificate);
-            endpoint.answers(known.patience()).await.map(drop)
-        }
-        ServiceRole::Workers => ask_workers(host, known, member.number).await,
-        ServiceRole::Scheduler => ask_scheduler(host, known, seen),
-        ServiceRole::Monitor => ask_monitor(host, known).await,
-        ServiceRole::Web => ask_as_visitor(known).await,
-        ServiceRole::Extra => return try_connection(known, member).await,
-    })
+    match member.role {
+        ServiceRole::Scheduler => Some(ask_scheduler(host, known, seen)),
+        ServiceRole::Extra => try_connection(known, member).await,
+        role => Some(match ServiceQuestion::of(host, known, member)? {
+            Ok(question) => question.ask(known.patience()).await.told(known, role),
+            Err(why) => Err(why),
+        }),
+    }
 }
 
 fn make_trouble(cause: Cause, text: impl std::fmt::Display) -> Trouble {
     Trouble { cause, text: text.to_string() }
 }
 
-/// Every worker of the vhost hears a ping; the one with this number on this machine must answer.
-async fn ask_workers(host: &Host, known: &ServiceManager, number: u32) -> ProofResult {
-    let endpoint = broker::BrokerAddress::of(host, &known.settings, &known.layout)
+fn workers_address(host: &Host, known: &ServiceManager, number: u32) -> Result<WorkersAddress, Trouble> {
+    let broker = broker::BrokerAddress::of(host, &known.settings, &known.layout)
         .map_err(|why| make_trouble(Cause::Other, format!("{why:#}")))?;
     let here = nix::unistd::gethostname().unwrap_or_default();
-    let here = format!("@{}", here.to_string_lossy());
-    // The first may have a name of the administrator's choice.
-    let is_it = |node: &str| match number {
-        1 => !node.starts_with(WORKER_NODE),
-        _ => node == format!("{WORKER_NODE}{number}"),
-    };
-    match endpoint.is_worker_there(known.patience(), &here, is_it).await? {
-        true => {
-            // While a new password is on its way, this was the former one.
-            if let Some(broker) = known.broker()
-                && broker.endpoint.password == endpoint.password
-            {
-                broker.prove();
-            }
-            Ok(())
+    Ok(WorkersAddress { broker, here: format!("@{}", here.to_string_lossy()), number })
+}
+
+impl WorkersAddress {
+    /// Every worker of the vhost hears a ping; the one with this number on this machine must answer.
+    async fn ask(&self, patience: Duration) -> ProofResult {
+        let (number, address) = (self.number, &self.broker.address);
+        // The first may have a name of the administrator's choice.
+        let is_it = |node: &str| match number {
+            1 => !node.starts_with(WORKER_NODE),
+            _ => node == format!("{WORKER_NODE}{number}"),
+        };
+        match self.broker.is_worker_there(patience, &self.here, is_it).await? {
+            true => Ok(()),
+            false => Err(make_trouble(
+                Cause::Silent,
+                match number {
+                    1 => format!("no worker of this machine answers a ping through the broker at {address}"),
+                    _ => format!("{WORKER_NODE}{number} answers no ping through the broker at {address}"),
+                },
+            )),
         }
-        false => Err(make_trouble(
-            Cause::Silent,
-            match number {
-                1 => format!("no worker of this machine answers a ping through the broker at {}", endpoint.address),
-                _ => format!("{WORKER_NODE}{number} answers no ping through the broker at {}", endpoint.address),
-            },
-        )),
     }
 }
 
@@ -91,7 +159,7 @@ fn ask_scheduler(host: &Host, known: &ServiceManager, seen: &ServiceState) -> Pr
     }
 }
 
-async fn ask_monitor(host: &Host, known: &ServiceManager) -> ProofResult {
+fn monitor_address(host: &Host, known: &ServiceManager) -> Result<monitor::SupervisorSocket, Trouble> {
     let other = |why: anyhow::Error| make_trouble(Cause::Other, format!("{why:#}"));
     let settings = &known.settings.monitor;
     let password: Option<Secret> = match &settings.password_file {
@@ -104,9 +172,7 @@ async fn ask_monitor(host: &Host, known: &ServiceManager) -> ProofResult {
     let Some(password) = password else {
         return Err(make_trouble(Cause::Other, "its password does not exist yet"));
     };
-    let endpoint =
-        monitor::SupervisorSocket { port: known.monitor_port, user: settings.user.as_str().to_owned(), password };
-    endpoint.answers(known.patience()).await.map(drop)
+    Ok(monitor::SupervisorSocket { port: known.monitor_port, user: settings.user.as_str().to_owned(), password })
 }
 
 /// The site as a visitor on this machine finds it.
@@ -139,13 +205,5 @@ async fn try_connection(known: &ServiceManager, member: &Member) -> Option<Proof
             Cause::Silent,
             format!("no connection at {place} within {} seconds", known.patience().as_secs()),
         )),
-    })
-}
-
-async fn ask_as_visitor(known: &ServiceManager) -> ProofResult {
-    let answer = visitor_address(known).answers(known.patience()).await;
-    answer.map(drop).map_err(|why| match (why.cause, apache::port_trouble(known)) {
-        (Cause::Closed, Some(text)) => make_trouble(Cause::Closed, text),
-        _ => why,
     })
 }
