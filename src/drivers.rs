@@ -88,6 +88,13 @@ impl Drivers {
         self.broker.replace(Some(broker));
     }
 
+    /// Has the superuser made together with the first tables, where the password is known.
+    pub(crate) fn want_first_superuser(&self, name: &str) {
+        if let (Some(application), Some(password)) = (&self.application, &*self.superuser_password.borrow()) {
+            application.first_superuser.replace(Some((name.to_owned(), password.clone())));
+        }
+    }
+
     /// What was seen of the machine may not hold any more: it is looked at again when it is next asked for.
     pub(crate) fn forget(&self) {
         if let Some(packages) = &self.packages {

@@ -5,6 +5,7 @@
 use super::sql::{self, Database, quote};
 use super::tables::{Application, check_success};
 use crate::base::error::Exit;
+use crate::base::progress::Tell;
 use crate::base::secret::Secret;
 use crate::base::terminal::strip_controls;
 use crate::host::Host;
@@ -44,9 +45,19 @@ pub(crate) async fn observe(known: &Database, name: &str) -> Result<State> {
 pub(crate) const KEPT: &str = "users are never removed";
 
 pub(crate) fn make(application: &Application, host: &Host, name: &str, password: &Secret) -> Result<Enforced> {
-    application.tell.line(&format!("making the superuser {name}"));
+    tell_begin(application.tell, name);
     by_camcops(application, host, "make_superuser", name, Some(password), Exit::Settings)?;
     Ok(Enforced::Done)
+}
+
+pub(crate) fn tell_begin(tell: Tell, name: &str) {
+    tell.line(&format!("making the superuser {name}"));
+}
+
+/// What CamCOPS reads where it asks for a password.
+pub(crate) fn type_twice(password: Option<&Secret>) -> Zeroizing<String> {
+    let line = password.map_or("", Secret::reveal);
+    Zeroizing::new(format!("{line}\n{line}\n"))
 }
 
 /// CamCOPS's own command for a user, so that its rules hold. Without a terminal it asks its input for a password, twice.
@@ -59,8 +70,7 @@ pub(crate) fn by_camcops(
     password: Option<&Secret>,
     refusal: Exit,
 ) -> Result<()> {
-    let line = password.map_or("", Secret::reveal);
-    let twice = Zeroizing::new(format!("{line}\n{line}\n"));
+    let twice = type_twice(password);
     let ended = application
         .command(host, "camcops_server")?
         .args([verb, &format!("--username={name}")])

@@ -92,9 +92,16 @@ pub(super) fn stopped_midway(done: usize, all: usize) -> anyhow::Error {
     ))
 }
 
-/// Packages that follow each other are installed by one call of the package manager.
+/// Packages that follow each other are installed by one call of the package manager, and the first tables and the first
+/// superuser are made by one of CamCOPS.
 fn at_once(one: &Planned, next: &Planned) -> bool {
-    is_missing_package(one) && is_missing_package(next)
+    is_missing_package(one) && is_missing_package(next) || is_superuser_of(one, next)
+}
+
+fn is_superuser_of(tables: &Planned, superuser: &Planned) -> bool {
+    let are_made = [tables, superuser].iter().all(|one| matches!(one.action, Action::Create | Action::Finish));
+    let kinds = (&tables.change.resource, &superuser.change.resource);
+    are_made && matches!(kinds, (Resource::Tables(_), Resource::Superuser(_)))
 }
 
 fn is_missing_package(planned: &Planned) -> bool {
@@ -131,6 +138,11 @@ fn record_intents(drivers: &Drivers, writer: &mut Writer<'_>, batch: &[Planned])
         let names: Vec<&str> = batch.iter().map(|p| p.change.resource.name()).collect();
         let resumed = batch.iter().any(|p| p.action == Action::Finish);
         packages::install_packages(drivers.packages()?, writer.host(), &names, resumed)?;
+    }
+    if let [tables, superuser] = batch
+        && is_superuser_of(tables, superuser)
+    {
+        drivers.want_first_superuser(superuser.change.resource.name());
     }
     Ok(numbers)
 }

@@ -3,6 +3,7 @@
 use super::revisions::Revisions;
 use crate::base::error::Exit;
 use crate::base::progress::Tell;
+use crate::base::secret::Secret;
 use crate::base::terminal::strip_controls;
 use crate::host::{Child, Ended, Host};
 use crate::layout::{Layout, PYTHON_HOME};
@@ -30,6 +31,9 @@ pub(crate) struct Application {
     pub(crate) dumped: RefCell<Option<String>>,
     /// Whether a migration leaves CamCOPS's index of tasks as it is.
     pub(crate) no_reindex: Cell<bool>,
+    /// The superuser who is wanted right after the first tables, and the password: CamCOPS takes five seconds to load,
+    /// and need not be loaded once more.
+    pub(crate) first_superuser: RefCell<Option<(String, Secret)>>,
     pub(super) layout: Layout,
     revisions: RefCell<Option<Option<Rc<Revisions>>>>,
 }
@@ -59,6 +63,7 @@ impl Application {
             tell,
             dumped: RefCell::default(),
             no_reindex: Cell::default(),
+            first_superuser: RefCell::default(),
             layout: layout.clone(),
             revisions: RefCell::default(),
         }

@@ -5,6 +5,7 @@ hundred times in a row, a column at a time. In one statement the same changes ar
 depend on each other is put together: changes of different columns that keep their names and places, and new indexes.
 """
 
+import os
 import re
 import sys
 
@@ -16,6 +17,7 @@ COLUMN = re.compile(rf"ALTER TABLE {NAME} (MODIFY {NAME} .+|CHANGE {NAME} \4 .+)
 INDEX = re.compile(rf"CREATE (UNIQUE )?INDEX {NAME} ON {NAME} (\(.+\))", re.DOTALL)
 PLACED = re.compile(r"\s(FIRST|AFTER\s+\S+)\s*$", re.IGNORECASE)
 LONGEST = 200_000
+SUPERUSER = "CAMCOPS_FIRST_SUPERUSER"
 
 
 class Waiting:
@@ -84,12 +86,30 @@ def commit(connection):
         waiting.make(connection.connection.cursor())
 
 
-if __name__ == "__main__":
+def run():
+    """Makes the tables, and then the superuser if one is named: CamCOPS is loaded by then."""
     from camcops_server.camcops_server import main
 
+    superuser = os.environ.pop(SUPERUSER, None)
     sys.argv[0] = "camcops_server"
     try:
         main()
+    except SystemExit as end:
+        if end.code:
+            raise
     finally:
         if waiting.changes:
             sys.exit(f"changes of {waiting.table} were never made")
+    if superuser is None:
+        return
+    sys.argv[1:] = ["make_superuser", f"--username={superuser}"]
+    try:
+        main()
+    except BaseException as why:
+        # The tables are there. Who wants the superuser tries once more, and tells why there can't be one.
+        print(f"no superuser yet: {why!r}", file=sys.stderr)
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    run()

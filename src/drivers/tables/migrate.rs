@@ -7,12 +7,17 @@ use crate::base::error::Exit;
 use crate::base::progress::{Amount, Tell, Unit};
 use crate::base::terminal::strip_controls;
 use crate::drivers::sql::{self, Database, quote};
+use crate::drivers::superuser::{self, type_twice};
 use crate::host::Host;
 use crate::resource::Enforced;
 use anyhow::{Result, bail};
 
 /// Puts the many small changes of the migrations together, which is only done while there is nothing to lose.
 const FIRST_TABLES: &str = include_str!("first_tables.py");
+
+/// What tells it the name of the first superuser, who is made as soon as there are tables. Where that fails, it is tried
+/// again by itself, and what is wrong is told then.
+const FIRST_SUPERUSER: &str = "CAMCOPS_FIRST_SUPERUSER";
 
 /// Why tables stay when they are no longer wanted.
 pub(crate) const KEPT: &str = "tables are never removed";
@@ -76,8 +81,18 @@ async fn make_first(
         .await?;
     // Nothing is there that could be indexed.
     let arguments = ["upgrade_db", "--no_reindex", "--config", &application.layout.config];
-    let child = application.command(host, "python")?.args(["-"]).args(arguments).input(FIRST_TABLES.as_bytes());
-    let steps = Steps::new(application, revisions);
+    let mut steps = Steps::new(application, revisions);
+    let python = application.command(host, "python")?;
+    let child = match application.first_superuser.take() {
+        None => python.args(["-"]).args(arguments).input(FIRST_TABLES.as_bytes()),
+        // Its input is for the password then, and the text has no secret in it.
+        Some((name, password)) => {
+            let input = type_twice(Some(&password));
+            let child = python.args(["-c", FIRST_TABLES]).args(arguments).env(FIRST_SUPERUSER, &name);
+            steps.superuser = Some(name);
+            child.input(input.as_bytes())
+        }
+    };
     let mut ended = child.end_telling(|line| steps.hear(line))?;
     if !ended.status.success() {
         // A release that this program does not know may not like its changes put together.
@@ -139,14 +154,21 @@ async fn migrate_tables(
 struct Steps<'a> {
     tell: Tell,
     revisions: &'a Revisions,
+    /// Who is made after them.
+    superuser: Option<String>,
 }
 
 impl<'a> Steps<'a> {
     fn new(application: &'a Application, revisions: &'a Revisions) -> Steps<'a> {
-        Steps { tell: application.tell, revisions }
+        Steps { tell: application.tell, revisions, superuser: None }
     }
 
     fn hear(&self, line: &str) {
+        if line.contains("Creating superuser ")
+            && let Some(name) = &self.superuser
+        {
+            superuser::tell_begin(self.tell, name);
+        }
         if let Some(done) = self.count_revision(line) {
             let all = self.revisions.all.len() as u64;
             self.tell.amount(Amount { what: "table revisions", done, all, unit: Unit::Items });
@@ -184,7 +206,7 @@ mod tests {
     #[test]
     fn a_migration_is_told_by_its_place_among_all() {
         let revisions = Revisions { head: "0087".into(), all: (1..=87).map(|number| format!("{number:04}")).collect() };
-        let steps = Steps { tell: Tell::NOBODY, revisions: &revisions };
+        let steps = Steps { tell: Tell::NOBODY, revisions: &revisions, superuser: None };
         let counted =
             |to: &str| steps.count_revision(&format!("\u{1b}[37mINFO: Running upgrade 0000 -> {to}, more -> words"));
         assert_eq!(counted("0009"), Some(9));

@@ -66,6 +66,8 @@ pub(super) struct Given {
     pub(super) former_password: Option<String>,
     /// What somebody has typed in.
     pub(super) superuser_password: Option<String>,
+    /// Who is made with the first tables.
+    pub(super) first_superuser: Option<String>,
     /// Whether a migration leaves CamCOPS's index alone.
     pub(super) no_reindex: bool,
     /// A dump that was made just before.

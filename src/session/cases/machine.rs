@@ -232,6 +232,9 @@ fn session(root: &Path, case: &Case) -> Session {
     }
     if let Some(application) = &session.drivers.application {
         application.no_reindex.set(case.machine.no_reindex);
+        if let Some(name) = &case.machine.first_superuser {
+            session.drivers.want_first_superuser(name);
+        }
     }
     if let (Some(dump), Some(application)) = (&case.machine.dumped, &session.drivers.application) {
         application.dumped.replace(Some(dump.clone()));
