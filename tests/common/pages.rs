@@ -21,7 +21,7 @@ pub fn pages() -> BTreeMap<PathBuf, String> {
 
 /// The blocks of code in one language, each with the heading above it.
 pub fn blocks<'a>(page: &'a str, language: &str) -> Vec<(&'a str, String)> {
-    let (mut found, mut heading, mut open) = (Vec::new(), "", None::<String>);
+    let (mut found, mut heading, mut open, mut other) = (Vec::new(), "", None::<String>, false);
     for line in page.lines() {
         match (&mut open, line) {
             (Some(_), "```") => found.extend(open.take().map(|text| (heading, text))),
@@ -29,10 +29,10 @@ pub fn blocks<'a>(page: &'a str, language: &str) -> Vec<(&'a str, String)> {
                 text.push_str(line);
                 text.push('\n');
             }
-            (None, line) if line.starts_with('#') => heading = line.trim_start_matches('#').trim(),
-            (None, line) if line.strip_prefix("```") == Some(language) => open = Some(String::new()),
-            // A block in another language is over at its own end.
-            (None, line) if line.starts_with("```") && line.len() > 3 => {}
+            // What begins so in a block of another language is a comment.
+            (None, line) if line.starts_with('#') && !other => heading = line.trim_start_matches('#').trim(),
+            (None, line) if !other && line.strip_prefix("```") == Some(language) => open = Some(String::new()),
+            (None, line) if line.starts_with("```") => other = !other,
             _ => {}
         }
     }

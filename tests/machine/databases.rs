@@ -5,7 +5,7 @@ mod elsewhere;
 mod tables;
 
 use crate::harness::Machine;
-use crate::harness::servers::{start_mariadb, start_mysql};
+use crate::harness::servers::{is_debian_13, start_mariadb, start_mysql};
 use std::process::Output;
 
 /// The parts that need no release of the application.
@@ -42,7 +42,11 @@ impl Server {
     }
 
     fn machine(self) -> Option<Machine> {
-        Machine::of(self.release, self.packages)
+        let machine = Machine::of(self.release, self.packages)?;
+        if self.is_mysql() {
+            is_debian_13(&machine);
+        }
+        Some(machine)
     }
 
     fn start(self, machine: &Machine) {

@@ -27,6 +27,11 @@ const BEFORE: &[(&str, &str)] = &[
          openssl pkcs12 -export -in windows.pem -inkey windows.key -certfile chain.pem -passout pass:sesame-1 -out camcops.pfx
          echo sesame-1 > /root/pfx-password; chmod 600 /root/pfx-password",
     ),
+    // By hand in CamCOPS, as the recipe says.
+    (
+        "sudo camcops-provision config validate",
+        "mariadb camcops --execute \"INSERT IGNORE INTO _idnum_definitions (which_idnum, description, short_description) VALUES (1, 'Number', 'No')\"",
+    ),
     (
         "sudo camcops-provision --instance research install",
         "echo correct horse battery > /root/boss; chmod 600 /root/boss",

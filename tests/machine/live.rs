@@ -168,9 +168,6 @@ fn logs_the_superuser_in(machine: &Booted) {
 
     browser.log_in();
     browser.wait_for_text(&format!("Logged in as {SUPERUSER}."));
-    if let Some(path) = std::env::var_os("CAMCOPS_TEST_PICTURE") {
-        fs::write(path, browser.picture()).unwrap();
-    }
 }
 
 /// The scheduler and the monitor don't load what tasks work on, unless there is a recipient, whose tasks CamCOPS looks up;

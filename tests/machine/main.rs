@@ -27,6 +27,7 @@ mod package_pending;
 mod package_site;
 mod pdf;
 mod proxy;
+mod pictures;
 mod refused_settings;
 mod release;
 mod resilience;

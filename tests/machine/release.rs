@@ -151,7 +151,7 @@ fn a_release_survives_being_killed_damaged_and_removed() {
         "{gone}"
     );
     let back = status("mv /usr/bin/gone /usr/bin/python3.11");
-    assert!(back.contains(&format!("release      {release}\n")), "{back}");
+    assert!(back.contains(&format!("release      {release}")), "{back}");
 
     // pip makes the same, in place of what is damaged.
     machine.run(&format!(

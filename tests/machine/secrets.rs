@@ -4,7 +4,7 @@
 use crate::harness::Machine;
 use crate::harness::booted::Booted;
 use crate::harness::installed::installed;
-use crate::harness::servers::{sql, start_mariadb, start_mysql};
+use crate::harness::servers::{is_debian_13, sql, start_mariadb, start_mysql};
 use crate::harness::site::{processes, wait_until_well};
 use crate::harness::tablet::Tablets;
 use crate::harness::watch::{Watch, secrets};
@@ -352,7 +352,9 @@ fn mariadb_of_debian_13_takes_two_passwords_for_a_while() {
 #[test]
 #[ignore = "thorough: another release of Debian"]
 fn mysql_takes_two_passwords_for_a_while() {
-    by_two_passwords(Machine::of("sid", &["mysql-server"]), start_mysql);
+    let machine = Machine::of("sid", &["mysql-server"]);
+    machine.iter().for_each(is_debian_13);
+    by_two_passwords(machine, start_mysql);
 }
 
 fn by_two_passwords(machine: Option<Machine>, start: fn(&Machine)) {

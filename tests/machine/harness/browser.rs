@@ -7,6 +7,7 @@ use super::site::URL;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ pub struct Browser<'a> {
     session: String,
     driver: Child,
     /// What it stands on; everything of it ends when this does.
-    _root: Machine,
+    root: Machine,
 }
 
 impl Drop for Browser<'_> {
@@ -56,7 +57,7 @@ impl<'a> Browser<'a> {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut browser = Browser { machine, session: String::new(), driver, _root: root };
+        let mut browser = Browser { machine, session: String::new(), driver, root };
         let start = Instant::now();
         while machine.connect(PORT).is_err() {
             assert!(start.elapsed() < PATIENCE, "chromedriver did not come");
@@ -151,6 +152,16 @@ impl<'a> Browser<'a> {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// A file in the root in which it runs.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.root.path(inside)
+    }
+
+    /// How large a page is shown, in points.
+    pub fn resize(&self, width: u32, height: u32) {
+        self.post("/window/rect", &json!({ "width": width, "height": height }));
     }
 
     /// A picture of what it shows, as a PNG file.

@@ -29,14 +29,17 @@ pub fn start_mariadb(machine: &Machine) {
     machine.wait_for("MariaDB", "mariadb-admin --silent ping");
 }
 
+/// The Debian that has MySQL is a snapshot, on which nothing would be laid out: it says that it is Debian 13.
+pub fn is_debian_13(machine: &Machine) {
+    machine.write("/usr/lib/os-release", "ID=debian\nVERSION_ID=\"13\"\n", 0o644);
+}
+
 /// Starts MySQL and waits until it answers its administrator; with the certificate where there is one.
 pub fn start_mysql(machine: &Machine) {
     let tls = match machine.path(CERTIFICATE).exists() {
         true => format!("--ssl-cert={CERTIFICATE} --ssl-key={KEY}"),
         false => String::new(),
     };
-    // It is only in a snapshot of Debian, on which nothing would be laid out.
-    machine.write("/usr/lib/os-release", "ID=debian\nVERSION_ID=\"13\"\n", 0o644);
     machine.run("install -d -o mysql -g mysql /run/mysqld");
     machine.daemon("mysql", "mysql", &format!("/usr/sbin/mysqld {tls}"));
     machine.wait_for("MySQL", "mysqladmin --silent ping && mysql -e 'SELECT 1'");
