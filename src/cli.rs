@@ -148,6 +148,8 @@ pub(crate) enum Command {
     Maintenance(MaintenanceCommand),
     /// Show the logs of the services
     Logs(Logs),
+    /// Show who did what to the site, when, and how it ended
+    History(HistoryFlags),
     /// Show what the services use, refreshed on a terminal, otherwise once
     Top(Top),
     /// Show what each process of the services uses, the task queue and the database connections

@@ -11,6 +11,7 @@ mod environment;
 pub(crate) mod exec;
 mod exports;
 mod foreground;
+mod history;
 pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod logs;
@@ -53,7 +54,13 @@ use std::process;
 pub async fn run(cli: Cli) -> Result<u8> {
     let style = Style::of(&cli.global);
     progress::show_as(cli.global.progress, style.quiet || style.json);
-    do_command(&cli.global, cli.command).await?.print(style)
+    let begun = history::remember(&cli.global, &cli.command);
+    let result = match do_command(&cli.global, cli.command).await {
+        Ok(report) => report.print(style),
+        Err(why) => Err(why),
+    };
+    history::remember_end(begun, &result);
+    result
 }
 
 async fn do_command(global: &Global, command: Command) -> Result<Report> {
@@ -74,6 +81,7 @@ async fn do_command(global: &Global, command: Command) -> Result<Report> {
         Command::Db(command) => box_future(|| db::run(global, &command)).await,
         Command::Maintenance(command) => box_future(|| maintenance::run(global, &command)).await,
         Command::Logs(flags) => logs::run(global, &flags),
+        Command::History(flags) => history::show_history(global, &flags),
         Command::Cert(command) => box_future(|| cert::run(global, &command)).await,
         Command::Scale { wishes } => box_future(|| scale::scale_services(global, &wishes)).await,
         Command::Service(command) => box_future(|| scale::switch_service(global, &command)).await,

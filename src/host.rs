@@ -5,6 +5,7 @@
 //! in the way can't make root write elsewhere: it is refused, and the path is named.
 
 pub(crate) mod accounts;
+pub(crate) mod actor;
 mod child;
 mod clock;
 pub(crate) mod cut;
@@ -20,6 +21,7 @@ mod read;
 #[cfg(test)]
 pub(crate) mod script;
 pub(crate) mod secrets;
+pub(crate) mod system_log;
 pub(crate) mod take_over;
 mod tree;
 mod trust;

@@ -29,6 +29,7 @@ pub mod commands;
 mod doctor;
 mod drivers;
 pub mod engine;
+mod history;
 pub mod host;
 mod journal;
 pub mod layout;

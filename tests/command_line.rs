@@ -943,6 +943,7 @@ fn json_is_one_document_from_every_command() {
             "db shell",
             "db upgrade",
             "exec",
+            "history",
             "logs",
             "maintenance off",
             "maintenance on",

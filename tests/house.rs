@@ -25,6 +25,7 @@ const ROOMS: &[&[&str]] = &[
     &["resource"],
     &["host"],
     &["journal"],
+    &["history"],
     &["site"],
     &["probe"],
     &["archive"],

@@ -10,6 +10,7 @@ use crate::drivers::sql::copy::directory::{enter_directory, remember_directory, 
 use crate::drivers::sql::copy::dump::{self, DumpContents};
 use crate::drivers::sql::{self, Database, quote};
 use crate::drivers::tables;
+use crate::history;
 use crate::host::Host;
 use crate::settings::Settings;
 use crate::site::Site;
@@ -127,6 +128,7 @@ async fn write_backup(
         machine: site.facts.host_name.clone(),
         encrypted_to: recipient.map(str::to_owned),
         before: before.map(str::to_owned),
+        history: history::current_mark(host, &site.instance)?,
         database: DumpedDatabase {
             name: known.database.clone(),
             file: names.0.to_owned(),

@@ -3,6 +3,7 @@
 use crate::archive::pack::PackedSum;
 use crate::base::error::Exit;
 use crate::drivers::sql::copy::dump::DumpSection;
+use crate::history::HistoryMark;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +32,9 @@ pub(crate) struct BackupManifest {
     /// What it was made before, if that is why there is one: it holds what was to be replaced.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) before: Option<String>,
+    /// Where the history stood, so that one that was written anew later is noticed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) history: Option<HistoryMark>,
     pub(crate) database: DumpedDatabase,
     /// Configuration, keys and the site's own files.
     pub(crate) files: Vec<BackedUpFile>,

@@ -41,6 +41,17 @@ pub(crate) struct Logs {
     pub(crate) lines: Option<u32>,
 }
 
+/// Flags of `history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryFlags {
+    /// Only what began since T, such as "09:30", "2026-11-21 09:30", "1 hour ago" or yesterday
+    #[arg(long, value_name = "T")]
+    pub(crate) since: Option<String>,
+    /// Also check that no line was removed, changed or moved, and that the system's log and the backups agree
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
 /// Flags of `top`.
 #[derive(Debug, Args)]
 pub(crate) struct Top {

@@ -89,6 +89,13 @@ static EXAMPLES: &[(&str, &[Example])] = &[
             ("camcops-provision logs --since \"1 hour ago\"", "show the last hour of all services"),
         ],
     ),
+    (
+        "history",
+        &[
+            ("camcops-provision history --since yesterday", "show who did what since then"),
+            ("camcops-provision history --verify", "check that nobody changed it"),
+        ],
+    ),
     ("top", &[("camcops-provision top", "watch what the services use; Ctrl+C ends it")]),
     ("stats", &[("camcops-provision stats --json", "for scripts")]),
     ("traceback", &[("camcops-provision traceback server", "see where the web server hangs")]),

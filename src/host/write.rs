@@ -241,6 +241,21 @@ impl Host {
         }
     }
 
+    /// The same for one that may not be there yet: then it is made, for its owner alone.
+    pub(crate) fn create_for_appending(&self, path: &str) -> Result<File> {
+        let place = self.place_for_writing(path)?;
+        let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let handle = openat(&place.directory, &*place.name, flags, PRIVATE)
+            .with_context(|| format!("can't open {}", self.outside(path)))?;
+        sync_directory(&place.directory)?;
+        Ok(File::from(handle))
+    }
+
+    /// Takes away what a file has beyond a length.
+    pub(crate) fn shorten(&self, file: &File, length: u64) -> Result<()> {
+        Ok(file.set_len(length)?)
+    }
+
     /// Appends whole lines to a file and makes them last.
     pub(crate) fn append(&self, file: &File, lines: &str) -> Result<()> {
         let mut writer = file;

@@ -28,6 +28,66 @@ fn a_running_site_is_looked_after() {
     reads_files(&machine);
     tablets.end_unnoticed();
     collects_for_a_helper(&machine);
+    remembers_who_did_what(&machine);
+}
+
+/// The history has what was done above, and each way to tamper with it is found.
+fn remembers_who_did_what(machine: &Booted) {
+    const FILE: &str = "/var/lib/camcops-provision/camcops/history";
+    machine.run("useradd --create-home anna; printf 'anna ALL=(ALL) NOPASSWD: ALL\n' > /etc/sudoers.d/anna");
+    machine.run("SUDO_USER=anna camcops-provision --set web.timeout_s=301 config set web.timeout_s 302");
+    machine.run("camcops-provision exec -- printf hush-hush > /dev/null");
+    machine.run("(camcops-provision backup create > /dev/null 2>&1 & sleep 0.1; kill -9 $!); sleep 0.3");
+    machine.run("camcops-provision backup create");
+    let read = |arguments: &str| -> Value {
+        serde_json::from_str(&machine.tried(&format!("camcops-provision --json history {arguments}")).1).unwrap()
+    };
+    let all = read("");
+    let entries = all["entries"].as_array().unwrap();
+    let of = |words: &str| {
+        let is_it = |entry: &&Value| {
+            entry["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect::<Vec<_>>().join(" ")
+                == words
+        };
+        let found = entries.iter().rev().find(is_it).unwrap_or_else(|| panic!("no {words} in {all}"));
+        (found["state"].as_str().unwrap(), found["by"]["account"].as_str().unwrap())
+    };
+    assert_eq!(of("config set web.timeout_s ..."), ("done", "anna"));
+    assert_eq!(of("exec -- printf ..."), ("handed_over", "root"));
+    assert_eq!(of("backup create"), ("done", "root"));
+    assert!(entries.iter().any(|entry| entry["state"] == "unfinished"), "{all}");
+    assert!(!all.to_string().contains("hush"), "{all}");
+    assert_eq!(read("--since tomorrow")["entries"], Value::Array(Vec::new()));
+    assert_eq!(refused(machine, "history --since sometime").0, 64);
+    assert_eq!(machine.run(&format!("stat -c '%a %U' {FILE}")), "600 root\n");
+
+    // What another account tells the system's log is no witness.
+    machine.run(
+        "setpriv --reuid=www-data --regid=www-data --clear-groups logger --tag camcops-provision \
+         \"history camcops 99999 $(printf x | sha256sum | cut -c1-64): anna begins: nothing\"; sleep 0.5",
+    );
+    let whole = read("--verify");
+    assert_eq!(whole["verified"]["whole"], true, "{whole}");
+    assert!(whole["verified"]["witnesses"].to_string().contains("1 backup"), "{whole}");
+    let tampered = |script: &str, words: &str| {
+        machine.run(&format!("cp -p {FILE} /root/history; {script}"));
+        let (code, _, why) = machine.tried("camcops-provision history --verify --quiet");
+        machine.run(&format!("cp -p /root/history {FILE}"));
+        assert_eq!(code, 65, "{script}: {why}");
+        assert!(why.contains(words), "{script}: {why}");
+    };
+    tampered(&format!("sed -i 4d {FILE}"), "entry 4 is missing");
+    tampered(&format!("sed -i '4s/root/anna/' {FILE}"), "was changed");
+    tampered(&format!("sed -i '4{{h;d}};5G' {FILE}"), "stands after entry");
+    tampered(&format!("sed -i '$d' {FILE}"), "the system's log remembers");
+    tampered(&format!("rm {FILE}"), "the system's log remembers");
+    // Nothing is left of all that: the next command continues the chain.
+    machine.run("camcops-provision restart monitor");
+    assert_eq!(read("--verify")["verified"]["whole"], true);
+    // A line that a power cut left half is no end of it.
+    machine.run(&format!("printf 'abc' >> {FILE}; camcops-provision restart monitor"));
+    assert_eq!(read("--verify")["verified"]["whole"], true);
+    machine.run(&format!("grep -q '\"event\":\"cut\"' {FILE}"));
 }
 
 /// Exit code and complaint of a command that can't be done.

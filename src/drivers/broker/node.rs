@@ -155,7 +155,7 @@ pub(crate) fn ask_node(host: &Host) -> Result<Node> {
 }
 
 /// What rabbitmqctl found out, which stands in the middle of its advice.
-fn extract_reason(ended: &Ended) -> String {
+pub(super) fn extract_reason(ended: &Ended) -> String {
     let found: Vec<&str> = ended
         .complaint
         .lines()

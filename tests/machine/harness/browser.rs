@@ -161,7 +161,12 @@ impl<'a> Browser<'a> {
 
     /// How large a page is shown, in points.
     pub fn resize(&self, width: u32, height: u32) {
+        // A window has something around the page.
         self.post("/window/rect", &json!({ "width": width, "height": height }));
+        let script = "return [window.outerWidth - window.innerWidth, window.outerHeight - window.innerHeight]";
+        let around = self.post("/execute/sync", &json!({ "script": script, "args": [] }));
+        let whole = |of: usize, page: u32| u64::from(page) + around[of].as_u64().unwrap();
+        self.post("/window/rect", &json!({ "width": whole(0, width), "height": whole(1, height) }));
     }
 
     /// A picture of what it shows, as a PNG file.
