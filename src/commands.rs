@@ -39,10 +39,11 @@ use crate::base::error::Exit;
 use crate::base::progress;
 use crate::base::report::Report;
 use crate::base::stack::box_future;
-use crate::base::terminal::Style;
+use crate::base::terminal::{self, Style};
 use crate::cli::{Cli, Command, Global};
 use crate::commands::upgrade::rollback;
 use crate::host::take_over::become_program;
+use crate::layout::DEFAULT_INSTANCE;
 use crate::session::Session;
 pub(crate) use crate::session::guards::{
     begin_change, load_site, need_machine, need_root, open_installed, open_running, refuse_unknown_distribution,
@@ -54,6 +55,9 @@ use std::process;
 pub async fn run(cli: Cli) -> Result<u8> {
     let style = Style::of(&cli.global);
     progress::show_as(cli.global.progress, style.quiet || style.json);
+    if cli.global.instance != DEFAULT_INSTANCE {
+        terminal::speak_of_instance(&cli.global.instance);
+    }
     let begun = history::remember(&cli.global, &cli.command);
     let result = match do_command(&cli.global, cli.command).await {
         Ok(report) => report.print(style),

@@ -154,9 +154,9 @@ fn print_told(told: &[(Loudness, String)], style: Style) -> Result<()> {
     for (loudness, text) in told {
         match loudness {
             Loudness::Result => terminal::print(text)?,
-            Loudness::Table => terminal::print(&fit_terminal(text))?,
+            Loudness::Table => terminal::print(&fit_terminal(&terminal::for_instance(text)))?,
             _ if style.quiet => {}
-            Loudness::Remark => terminal::print(text)?,
+            Loudness::Remark => terminal::print(&terminal::for_instance(text))?,
             Loudness::Note => terminal::print_note(text),
         }
     }

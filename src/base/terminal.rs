@@ -6,10 +6,11 @@ use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::{Map, json};
 use std::fmt::Display;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The version of every JSON document.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -23,6 +24,11 @@ const WIPE: &str = "\r\x1b[K";
 static LIVE: Mutex<Option<String>> = Mutex::new(None);
 /// Whether standard error is read by a program, event by event.
 static EVENTS: AtomicBool = AtomicBool::new(false);
+
+/// The instance that commands in messages are for, where that is not the usual one.
+static INSTANCE: OnceLock<String> = OnceLock::new();
+/// Commands in messages begin so: in quotes, as a whole line, or as the other one of two.
+const COMMANDS: [&str; 3] = ["`camcops-provision ", ": camcops-provision ", "do:  camcops-provision "];
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Default)]
@@ -207,8 +213,30 @@ pub fn failure_document(why: &str, exit: Exit) {
     let _ = print_json(&json!({ "error": why, "exit_code": exit as u8 }));
 }
 
+/// From now on the commands in messages are for this instance.
+pub(crate) fn speak_of_instance(name: &str) {
+    // It is the one of the command line, and that has one.
+    let _ = INSTANCE.set(name.to_owned());
+}
+
+/// A message whose commands are for the instance at hand, so that nobody who follows it changes another site.
+pub(crate) fn for_instance(text: &str) -> Cow<'_, str> {
+    match INSTANCE.get() {
+        Some(name) => Cow::Owned(insert_instance(text, name)),
+        None => Cow::Borrowed(text),
+    }
+}
+
+fn insert_instance(text: &str, name: &str) -> String {
+    COMMANDS.iter().fold(text.to_owned(), |text, begin| {
+        let named = format!("{begin}--instance {name} ");
+        text.replace(begin, &named).replace(&format!("{named}--instance "), &format!("{begin}--instance "))
+    })
+}
+
 /// Says something on standard error.
 pub(crate) fn print_note(text: &str) {
+    let text = for_instance(text);
     if EVENTS.load(Ordering::SeqCst) {
         return print_event(&json!({ "event": "note", "text": text.trim_start() }));
     }
@@ -221,4 +249,19 @@ pub(crate) fn print_note(text: &str) {
 pub(crate) fn count_of<N: Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
     let plural = if number == N::from(1) { "" } else { "s" };
     format!("{number} {what}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_messages_are_for_the_instance_at_hand() {
+        let told = |text| insert_instance(text, "two");
+        assert_eq!(told("run `camcops-provision install`"), "run `camcops-provision --instance two install`");
+        assert_eq!(told("do:  camcops-provision plan"), "do:  camcops-provision --instance two plan");
+        assert_eq!(told("kill 1   # or: camcops-provision start"), "kill 1   # or: camcops-provision --instance two start");
+        let named = "`camcops-provision --instance two plan` shows it";
+        assert_eq!(told(named), named);
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) fn check_ports(look: &Look<'_>) -> Result<Vec<Finding>> {
                 let unit = processes::unit_of(holder.pid);
                 let (whose, stop) = match &unit {
                     Some(unit) => (format!(" of {unit}"), format!("systemctl disable --now {unit}")),
-                    None => (String::new(), format!("kill {}", holder.pid)),
+                    None => (String::new(), format!("ps -fp {}   # find out what it is, and stop it", holder.pid)),
                 };
                 Finding::failed(
                     format!(

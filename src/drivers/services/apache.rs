@@ -4,6 +4,7 @@
 use super::known::{ServiceManager, look_at_service};
 use super::state::{Handler, ServicePhase};
 use super::{scripts, systemd};
+use crate::base::kernel::read_process;
 use crate::base::error::Exit;
 use crate::drivers::{files, packages};
 use crate::host::processes::{self, Process};
@@ -122,7 +123,14 @@ pub(crate) fn port_trouble(known: &ServiceManager) -> Option<String> {
     if port_holder(port).is_some() {
         return None;
     }
+    let is_running = processes::all_processes().into_iter().any(|pid| {
+        read_process(pid, "comm").is_some_and(|name| ["apache2", "httpd"].contains(&name.trim()))
+    });
     Some(match port {
+        _ if !is_running => format!(
+            "{0} is not running: `systemctl start {0}`, and `journalctl -u {0}` if it does not stay",
+            flavour.apache_service
+        ),
         443 => format!(
             "Apache does not listen on port 443: `Listen 443` is missing in {} (Debian has it there for mod_ssl)",
             flavour.apache_ports
