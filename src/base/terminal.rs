@@ -5,8 +5,8 @@ use anyhow::Result;
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::{Map, json};
-use std::fmt::Display;
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -260,7 +260,10 @@ mod tests {
         let told = |text| insert_instance(text, "two");
         assert_eq!(told("run `camcops-provision install`"), "run `camcops-provision --instance two install`");
         assert_eq!(told("do:  camcops-provision plan"), "do:  camcops-provision --instance two plan");
-        assert_eq!(told("kill 1   # or: camcops-provision start"), "kill 1   # or: camcops-provision --instance two start");
+        assert_eq!(
+            told("kill 1   # or: camcops-provision start"),
+            "kill 1   # or: camcops-provision --instance two start"
+        );
         let named = "`camcops-provision --instance two plan` shows it";
         assert_eq!(told(named), named);
     }

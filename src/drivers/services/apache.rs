@@ -4,8 +4,8 @@
 use super::known::{ServiceManager, look_at_service};
 use super::state::{Handler, ServicePhase};
 use super::{scripts, systemd};
-use crate::base::kernel::read_process;
 use crate::base::error::Exit;
+use crate::base::kernel::read_process;
 use crate::drivers::{files, packages};
 use crate::host::processes::{self, Process};
 use crate::host::{Child, Ended, Host};
@@ -123,9 +123,9 @@ pub(crate) fn port_trouble(known: &ServiceManager) -> Option<String> {
     if port_holder(port).is_some() {
         return None;
     }
-    let is_running = processes::all_processes().into_iter().any(|pid| {
-        read_process(pid, "comm").is_some_and(|name| ["apache2", "httpd"].contains(&name.trim()))
-    });
+    let is_running = processes::all_processes()
+        .into_iter()
+        .any(|pid| read_process(pid, "comm").is_some_and(|name| ["apache2", "httpd"].contains(&name.trim())));
     Some(match port {
         _ if !is_running => format!(
             "{0} is not running: `systemctl start {0}`, and `journalctl -u {0}` if it does not stay",
