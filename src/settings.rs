@@ -155,7 +155,7 @@ key::settings! {
         frontend: Frontend = Frontend::Apache, example "\"none\"";
         /// The application server of CamCOPS, behind the web server.
         backend: Backend = Backend::Gunicorn, example "\"cherrypy\"";
-        /// Where the application server listens: a unix socket, or a port on the loopback interface. On any other address, which takes web.frontend = "none", it serves HTTPS itself, with the certificate of [tls].
+        /// Where the application server listens: a unix socket, or a port on the loopback interface. On any other address, which takes web.frontend = "none", it serves HTTPS itself, with the certificate that the tls settings name.
         bind: Bind = Bind::Socket, example "\"127.0.0.1:8000\"";
         /// The names or addresses of the site, the main one first.
         server_names: Vec<Host> = Vec::new(), example "[\"camcops.example.org\"]", shown "the full host name of the machine";

@@ -142,6 +142,7 @@ fn describe_account_change(planned: &Planned, facet: &str, after: Option<&str>) 
 pub(crate) fn describe_drift(resource: &Resource, facets: &[String]) -> String {
     let is_only = |facet: &str| facets == [facet];
     match resource {
+        Resource::Service(name) if is_only("presence") => format!("{name} is stopped"),
         _ if is_only("presence") => format!("{resource}: missing"),
         Resource::Service(name) if is_only("fresh") => format!("{name} still runs with the old configuration"),
         Resource::Service(name) if is_only("answers") => format!("{name} does not answer"),
