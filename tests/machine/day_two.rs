@@ -140,11 +140,12 @@ fn runs_in_the_foreground(machine: &Booted) {
          for _ in $(seq 300); do ! grep -q 'beat: Starting' /root/shown || break; sleep 0.1; done
          systemctl is-active camcops-scheduler@camcops > /dev/null || exit 9";
     let state = "systemctl is-active camcops-scheduler@camcops camcops-monitor@camcops; cat /root/shown";
-    let told = machine.run(&format!("{begin}; kill -INT $shown; wait $shown; echo $?; {state} || true"));
+    let told = machine.run(&format!("{begin}; kill -INT $shown; wait $shown && echo 0 || echo $?; {state} || true"));
     assert!(told.starts_with("0\ninactive\nactive\n"), "{told}");
     assert!(told.contains("camcops-monitor@camcops.service runs already") && told.contains("beat: Starting"), "{told}");
-    let ended =
-        format!("{begin}; sleep 3; systemctl stop camcops-scheduler@camcops; wait $shown; echo $?; {state} || true");
+    let ended = format!(
+        "{begin}; sleep 3; systemctl stop camcops-scheduler@camcops; wait $shown && echo 0 || echo $?; {state} || true"
+    );
     let told = machine.run(&ended);
     assert!(
         told.starts_with("1\ninactive\nactive\n") && told.contains("scheduler@camcops.service was stopped"),

@@ -22,7 +22,12 @@ fn the_ports_of_the_site_are_opened_and_closed() {
     let Some(machine) = Booted::start("bookworm", &PACKAGES) else {
         return;
     };
-    machine.run("systemctl disable --now firewalld ufw 2> /dev/null; mkdir -p /etc/camcops");
+    machine.run(&format!(
+        "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends {} > /dev/null
+         systemctl disable --now firewalld ufw 2> /dev/null
+         mkdir -p /etc/camcops",
+        PACKAGES.join(" ")
+    ));
     settings(&machine, "");
     let told = install(&machine);
     assert!(told.contains("neither ufw nor firewalld is enabled"), "{told}");
