@@ -110,7 +110,7 @@ impl Findings {
                 to trust it"
                 ),
                 format!(
-                    "give the authority's intermediate certificates as tls.chain, unless {issuer} is a root \
+                    "give the authority's intermediate certificates too (--chain, or tls.chain), unless {issuer} is a root \
                 that every tablet has"
                 ),
             );
