@@ -44,10 +44,6 @@ const DEFINITIONS: &str = "broker.json";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the broker's tool may take: a second or two, and more than a minute where the machine has much else to do.
 const TOOL_PATIENCE: Duration = Duration::from_secs(180);
-/// What its tool ends with where it could not connect to the node.
-const NOT_REACHED: i32 = 69;
-/// When it is tried again then.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(30);
 
@@ -296,24 +292,16 @@ fn define_user(host: &Host, name: &str, password: &Secret) -> Result<()> {
     done
 }
 
-/// The broker's own tool. On a machine with much else to do it may not get through to a node that has just answered, and then it
-/// has done nothing.
+/// Has the broker's own tool do something.
 fn run_control(host: &Host, arguments: &[&str]) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let control = host.child_apart("rabbitmqctl").args(["--quiet"]).args(arguments).patience(TOOL_PATIENCE);
-        let ended = control.end().map_err(|why| Exit::Unreachable.give_to(why))?;
-        if ended.status.success() {
-            return Ok(());
-        }
-        if ended.status.code() != Some(NOT_REACHED) || begin.elapsed() > START {
-            let what = arguments.first().copied().unwrap_or_default();
-            let why = node::extract_reason(&ended);
-            return Err(Exit::Unreachable
-                .because(format!("rabbitmqctl {what} failed ({}): {why}; see /var/log/rabbitmq", ended.status)));
-        }
-        std::thread::sleep(AGAIN);
+    let ended = node::run_tool(host, arguments).map_err(|why| Exit::Unreachable.give_to(why))?;
+    if ended.status.success() {
+        return Ok(());
     }
+    let what = arguments.first().copied().unwrap_or_default();
+    let why = node::extract_reason(&ended);
+    Err(Exit::Unreachable
+        .because(format!("rabbitmqctl {what} failed ({}): {why}; see /var/log/rabbitmq", ended.status)))
 }
 
 /// The broker when it runs; it may have been started just now.

@@ -2,20 +2,24 @@
 //!
 //! Erlang's own small tool asks in 10 ms; where it is not there, the broker's tool asks the same in a second.
 
-use super::{MORE_SETTINGS, NODE_SETTINGS, NODES, TOOL_PATIENCE};
+use super::{MORE_SETTINGS, NODE_SETTINGS, NODES, START, TOOL_PATIENCE};
 use crate::base::error::Exit;
 use crate::base::text::sets_nothing;
 use crate::host::{Child, Ended, Host};
 use crate::layout::MANAGED;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The broker's tool, on every family of distributions.
 const TOOL: &str = "/usr/sbin/rabbitmqctl";
 const HOME: &str = "/var/lib/rabbitmq";
 const SETTINGS: &str = "/etc/rabbitmq";
 const ACCOUNT: &str = "rabbitmq";
+/// What the tool ends with where it could not talk to the node.
+const NOT_REACHED: i32 = 69;
+/// When it is tried again then.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The quick way is not waited for longer than this.
 const QUICKLY: Duration = Duration::from_secs(5);
 
@@ -143,7 +147,7 @@ pub(crate) fn stop_former(host: &Host) -> Result<()> {
 /// Asks the running broker by its own tool.
 pub(crate) fn ask_node(host: &Host) -> Result<Node> {
     let question = QUESTION.split_whitespace().collect::<Vec<_>>().join(" ");
-    let ended = host.child_apart("rabbitmqctl").args(["--quiet", "eval", &question]).patience(TOOL_PATIENCE).end()?;
+    let ended = run_tool(host, &["eval", &question])?;
     if !ended.status.success() {
         return Err(Exit::Unreachable.because(format!(
             "RabbitMQ's port is open, but rabbitmqctl can't connect: {}; is it the RabbitMQ of {HOME}? See its log in /var/log/rabbitmq",
@@ -152,6 +156,26 @@ pub(crate) fn ask_node(host: &Host) -> Result<Node> {
     }
     parse_answer(&ended.output)
         .context("RabbitMQ's answer about its accounts is not understood; is its version newer than 4.2?")
+}
+
+/// Runs the broker's own tool. On a machine with much else to do it may not get through to a node that runs, and then it has done
+/// nothing; so it is run again for a while.
+pub(super) fn run_tool(host: &Host, arguments: &[&str]) -> Result<Ended> {
+    let begin = Instant::now();
+    loop {
+        let tool = host.child_apart("rabbitmqctl").args(["--quiet"]).args(arguments).patience(TOOL_PATIENCE);
+        let ended = tool.end()?;
+        if ended.status.code() != Some(NOT_REACHED) || !is_running(&ended) || begin.elapsed() > START {
+            return Ok(ended);
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+/// Whether the tool's own diagnosis has found the node, which it could not talk to a moment before. One that refuses the tool, as
+/// by another cookie, is found in another way.
+fn is_running(ended: &Ended) -> bool {
+    ended.complaint.contains("application running")
 }
 
 /// What rabbitmqctl found out, which stands in the middle of its advice.
