@@ -417,7 +417,7 @@ fn grows(machine: &Booted, tablets: &Tablets<'_>) {
     assert_eq!((processes("server"), processes("workers")), (5, 2));
     let answers = || {
         let told = machine.tried("camcops-provision status").1;
-        let of = |unit: &str| told.lines().any(|line| line.contains(unit) && line.contains(" answers"));
+        let of = |unit: &str| told.lines().any(|line| line.contains(unit) && line.contains(" answers, since"));
         (of("camcops-workers@camcops.service"), of("camcops-workers-2@camcops.service"))
     };
     assert_eq!(answers(), (true, true));
