@@ -52,6 +52,28 @@ fn an_upload_that_fails_stores_nothing() {
     judged("failed_uploads.py", &[]);
 }
 
+/// The umask is that of the services. Threads of the server would keep the process from its end.
+const SOCKET: &str = "import os, sys
+from cheroot import wsgi
+os.umask(0o077)
+wsgi.Server(sys.argv[1], lambda *_: []).prepare()
+print(oct(os.stat(sys.argv[1]).st_mode & 0o777), oct(os.umask(0)), flush=True)
+os._exit(0)
+";
+
+#[test]
+fn who_gets_to_the_socket_of_cherrypy_may_use_it() {
+    let home = tempfile::tempdir().unwrap();
+    let made = || {
+        let mut python = Command::new(camcops_python());
+        python.args(["-W", "ignore", "-c", SOCKET]).arg(home.path().join("socket")).env("PYTHONPATH", home.path());
+        Said::by(&mut python).out
+    };
+    assert_eq!(made(), "0o700 0o77\n", "as CherryPy makes it by itself");
+    put_templates(home.path());
+    assert_eq!(made(), "0o777 0o77\n");
+}
+
 const HOLDER: &str = "import lockfile, sys, time
 lock = lockfile.FileLock(sys.argv[1])
 lock.acquire(timeout=0)
