@@ -168,12 +168,12 @@ fn cherrypy_serves_a_site_as_an_account_with_a_number_of_choice() {
     machine.run("camcops-provision config unset web.backend; camcops-provision --quiet install --yes");
     assert!(ask("login", "").contains("CamCOPS"));
     nothing_is_pending(&machine);
-    let (code, _, why) = machine.tried("camcops-provision --set account.uid=4322 install --yes");
-    assert_eq!(code, 73, "{why}");
-    assert!(why.contains("has user id 4321, not 4322"), "{why}");
     let (_, told, _) = machine.tried("camcops-provision doctor");
     let wrong: Vec<&str> = told.lines().filter(|line| line.starts_with("failed")).collect();
     assert!(wrong.is_empty(), "{told}");
+    let (code, _, why) = machine.tried("camcops-provision --set account.uid=4322 install --yes");
+    assert_eq!(code, 73, "{why}");
+    assert!(why.contains("has user id 4321, not 4322"), "{why}");
 }
 
 #[test]
