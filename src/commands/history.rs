@@ -157,10 +157,11 @@ fn kept_words(global: &Global, command: &Command, typed: &[String]) -> Vec<Strin
     let words = match command {
         // Values of settings may be what nobody else should know; `config history` has the changes.
         Command::Config(ConfigCommand::Set { pairs, .. }) => {
-            let keys = pairs
-                .chunks(2)
-                .flat_map(|pair| [pair[0].clone()].into_iter().chain((pair.len() > 1).then(|| HIDDEN.into())));
-            ["config".to_owned(), "set".to_owned()].into_iter().chain(keys).collect()
+            let kept = pairs.iter().enumerate().map(|(at, word)| match at % 2 {
+                0 => kept_key(word),
+                _ => HIDDEN.to_owned(),
+            });
+            ["config".to_owned(), "set".to_owned()].into_iter().chain(kept).collect()
         }
         // Of other programs nothing but their names is known to be harmless.
         Command::Run { arguments: words, foreground: None } | Command::Exec { words } => {
@@ -172,6 +173,13 @@ fn kept_words(global: &Global, command: &Command, typed: &[String]) -> Vec<Strin
         _ => without_values(typed, &global.set),
     };
     words.iter().map(|word| show_plain(word, LONGEST_WORD)).collect()
+}
+
+/// The key of a setting. Where the words were typed in another way, this may be a value, or have one behind it.
+fn kept_key(word: &str) -> String {
+    let key = word.split('=').next().unwrap_or_default();
+    let is_key = key.contains('.') && key.chars().all(|c| c.is_ascii_alphanumeric() || "_.:-".contains(c));
+    if is_key { key.to_owned() } else { HIDDEN.to_owned() }
 }
 
 /// `--set KEY=VALUE` without the value.
@@ -345,6 +353,8 @@ mod tests {
             kept("config set config.site.EMAIL_HOST_PASSWORD -"),
             "config set config.site.EMAIL_HOST_PASSWORD ..."
         );
+        assert_eq!(kept("config set config.site.X=hush"), "config set config.site.X");
+        assert_eq!(kept("config set config.site.X a hush words"), "config set config.site.X ... ... ...");
         assert_eq!(kept("exec -- mysql -phush"), "exec -- mysql ...");
         assert_eq!(kept("run -- upgrade_db"), "run -- upgrade_db");
         assert_eq!(kept("--set broker.user=hush install --yes"), "--set broker.user=... install --yes");
